@@ -1,0 +1,1 @@
+"""Small language models: data, training, evaluation and sampling. Knows no terminal."""

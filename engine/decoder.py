@@ -1,0 +1,148 @@
+"""The LSTM language model in numpy, one token at a time: playing needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import ModelConfig
+from engine.errors import RunError
+from engine.lm import LogProbs
+from engine.vocabulary import EOS_ID, Ids, Vocabulary
+
+Floats = npt.NDArray[np.float32]
+LSTMState = tuple[tuple[Floats, Floats], ...]
+"""Hidden and cell state, each `[hidden]`, of every layer."""
+
+SCORING_CHUNK = 512
+
+
+def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model, as in `model.safetensors`; names are PyTorch's."""
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.embedding_size)}
+    for i, (inputs, hidden) in enumerate(config.layer_sizes()):
+        shapes[f"layers.{i}.weight_ih_l0"] = (4 * hidden, inputs)
+        shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden, hidden)
+        shapes[f"layers.{i}.bias_ih_l0"] = (4 * hidden,)
+        shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden,)
+    if not config.tied:
+        shapes["output.weight"] = (vocabulary_size, config.hidden_size)
+    shapes["output.bias"] = (vocabulary_size,)
+    return shapes
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights in the order the loop wants: gates input, forget, output, candidate; the first three halved,
+    since sigmoid(x) = (1 + tanh(x/2)) / 2 lets one tanh serve all four."""
+
+    inputs: Floats
+    """`[input, 4 hidden]`; for the first layer the product with every embedding, `[vocabulary, 4 hidden]`."""
+    recurrent: Floats
+    """`[hidden, 4 hidden]`."""
+    bias: Floats
+    hidden: int
+
+
+class Decoder:
+    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later."""
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats]) -> None:
+        """Arrange the weights for decoding.
+
+        Raises:
+            RunError: a tensor is missing, unknown, of the wrong shape or not finite.
+        """
+        self.vocabulary = vocabulary
+        self.config = config
+        _check(weights, weight_shapes(config, len(vocabulary)))
+        self.weights = weights
+        """As they were given, under PyTorch's names: what a file keeps."""
+        embedding = weights["embedding.weight"]
+        self._output = np.ascontiguousarray(embedding if config.tied else weights["output.weight"])
+        self._output_bias = weights["output.bias"]
+        self._layers = [_arrange(weights, i, hidden) for i, (_, hidden) in enumerate(config.layer_sizes())]
+        first = self._layers[0]
+        # The first layer only ever sees one of the embeddings: project them all once.
+        self._table: Floats = embedding @ first.inputs + first.bias
+
+    def start(self) -> LSTMState:
+        """Hidden and cell states of zeros."""
+        return tuple(
+            (np.zeros(layer.hidden, np.float32), np.zeros(layer.hidden, np.float32)) for layer in self._layers
+        )
+
+    def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
+        """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
+        top, state = self._read(state, token)
+        logits = self._output @ top
+        logits += self._output_bias
+        logits -= logits.max()
+        logits -= np.log(np.exp(logits).sum())
+        return logits, state
+
+    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
+        """Natural-log probability `[time]` of each token; output layers are computed a chunk at a time."""
+        scores = np.empty(len(ids), dtype=np.float64)
+        state, previous = self.start(), EOS_ID
+        for begin in range(0, len(ids), SCORING_CHUNK):
+            targets = ids[begin : begin + SCORING_CHUNK]
+            tops = np.empty((len(targets), self._output.shape[1]), np.float32)
+            for row, target in enumerate(targets):
+                tops[row], state = self._read(state, previous)
+                previous = int(target)
+            logits = tops @ self._output.T + self._output_bias
+            logits -= logits.max(axis=1, keepdims=True)
+            normalizer = np.log(np.exp(logits).sum(axis=1))
+            scores[begin : begin + len(targets)] = logits[np.arange(len(targets)), targets] - normalizer
+        return scores
+
+    def _read(self, state: LSTMState, token: int) -> tuple[Floats, LSTMState]:
+        """The top layer's hidden state after `token`, and all states."""
+        new: list[tuple[Floats, Floats]] = []
+        gates = self._table[token]
+        for layer, (hidden, cell) in zip(self._layers, state, strict=True):
+            if new:
+                gates = new[-1][0] @ layer.inputs + layer.bias
+            size = layer.hidden
+            activated = hidden @ layer.recurrent
+            activated += gates
+            np.tanh(activated, out=activated)
+            sigmoids = activated[: 3 * size]
+            sigmoids *= 0.5
+            sigmoids += 0.5
+            cell = activated[size : 2 * size] * cell
+            cell += activated[:size] * activated[3 * size :]
+            hidden = np.tanh(cell)
+            hidden *= activated[2 * size : 3 * size]
+            new.append((hidden, cell))
+        return new[-1][0], tuple(new)
+
+
+def _arrange(weights: Mapping[str, Floats], i: int, hidden: int) -> _Layer:
+    def arranged(name: str) -> Floats:
+        # PyTorch's order of gates is input, forget, candidate, output.
+        input_, forget, candidate, output = np.split(weights[f"layers.{i}.{name}"], 4)
+        half = np.float32(0.5)
+        return np.concatenate([input_ * half, forget * half, output * half, candidate])
+
+    return _Layer(
+        inputs=np.ascontiguousarray(arranged("weight_ih_l0").T),
+        recurrent=np.ascontiguousarray(arranged("weight_hh_l0").T),
+        bias=arranged("bias_ih_l0") + arranged("bias_hh_l0"),
+        hidden=hidden,
+    )
+
+
+def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if missing := sorted(shapes.keys() - weights.keys()):
+        raise RunError(f"model.safetensors lacks {', '.join(missing[:3])}; it is no model of this configuration")
+    if unknown := sorted(weights.keys() - shapes.keys()):
+        raise RunError(f"model.safetensors holds unknown {', '.join(unknown[:3])}; it is no model of this configuration")
+    for name, shape in shapes.items():
+        if weights[name].shape != shape or weights[name].dtype != np.float32:
+            found = f"{weights[name].dtype} {list(weights[name].shape)}"
+            raise RunError(f"model.safetensors: {name} is {found}, not float32 {list(shape)}; the run is damaged")
+        if not np.isfinite(weights[name]).all():
+            raise RunError(f"model.safetensors: {name} holds values that are not finite; the run is damaged")

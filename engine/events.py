@@ -1,0 +1,119 @@
+"""What a training tells: frozen events, one stream, read alike by the screen, the console and the run directory."""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from engine.lm import LanguageModel
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something that takes a moment before the first update."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything is ready; the first update comes next."""
+
+    run: str
+    preset: str
+    parameters: int
+    vocabulary: int
+    train_tokens: int
+    valid_tokens: int
+    epochs: int
+    device: str
+    corpus_sha256: str
+    unigram_perplexity: float
+    """Of the unigram model on the validation split: what knowing nothing of context gives."""
+    kneser_ney_perplexity: float
+    """Of a 5-gram Kneser-Ney model on the validation split: what counting gives."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A report between evaluations, averaged over the updates since the last one."""
+
+    step: int
+    epoch: float
+    """Epochs done, with fraction."""
+    train_perplexity: float
+    """With dropout on, as trained; it can lie above validation's."""
+    lr: float
+    gradient_norm: float
+    tokens_per_second: float
+    seconds: float
+    """Since the training started."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Validation perplexity over every token of the split."""
+
+    step: int
+    epoch: float
+    valid_perplexity: float
+    best: bool
+    """The best so far: these are the weights that are kept."""
+    seconds: float
+    model: LanguageModel | None = field(default=None, repr=False, compare=False)
+    """The model as it stands, ready to be played with; not part of the record."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The fixed prompt continued with the fixed seed by the model as it stands."""
+
+    step: int
+    epoch: float
+    prompt: str
+    text: str
+    seed: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """The best weights were written to the run directory."""
+
+    step: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end. Perplexities are the best model's; the test split was read this once."""
+
+    reason: Literal["done", "stopped", "patience"]
+    run: str
+    epochs: float
+    valid_perplexity: float
+    test_perplexity: float
+    seconds: float
+    model: LanguageModel | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The training broke; `message` is one line, `details` the traceback."""
+
+    message: str
+    details: str = field(default="", repr=False)
+
+
+TrainingEvent = Preparing | Started | Step | Evaluated | Sampled | Checkpointed | Finished | Failed
+
+
+def to_record(event: TrainingEvent) -> dict[str, Any]:
+    """The event as a JSON object: its name under "event", its fields but models; numbers not finite are null."""
+    record: dict[str, Any] = {"event": type(event).__name__.lower()}
+    for item in fields(event):
+        value = getattr(event, item.name)
+        if item.name == "model":
+            continue
+        record[item.name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return record

@@ -1,0 +1,49 @@
+"""Where things are kept, and how a file is written so that it is whole or not there."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from engine.errors import RunError
+
+
+def home() -> Path:
+    """The folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder."""
+    if chosen := os.environ.get("LOTR_TUI_HOME"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("lotr-tui", appauthor=False)
+
+
+def runs_folder() -> Path:
+    """Where runs are kept unless told otherwise."""
+    return home() / "runs"
+
+
+def assets_folder() -> Path:
+    """The bundled dialogues and model: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    packaged = here / "lotr_tui" / "assets"
+    return packaged if packaged.is_dir() else here / "assets"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        RunError: the folder cannot be written to; what was there before is untouched.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir") from error

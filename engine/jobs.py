@@ -1,0 +1,50 @@
+"""A training made ready: everything that can be wrong with the input is found before it starts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import runs
+from engine.config import BUNDLED, Config
+from engine.dataset import Dataset, prepare
+from engine.errors import ConfigError
+from engine.events import Preparing, TrainingEvent
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A checked configuration, its data, and the run directory that will hold the result."""
+
+    config: Config
+    dataset: Dataset
+    run: runs.Run
+
+    def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+        """Train, recording every event in the run directory. Torch is imported here, in the worker's thread."""
+
+        def training() -> Iterator[TrainingEvent]:
+            yield Preparing("loading PyTorch")
+            from engine.training import train
+
+            yield from train(self.config, self.dataset, self.run.name, cancelled)
+
+        return runs.record(self.run, training())
+
+
+def prepare_job(config: Config, name: str | None = None, folder: Path | None = None) -> TrainingJob:
+    """Read the data, check that it fits the configuration, and make the run directory.
+
+    Raises:
+        UnusableInput: anything is wrong; then nothing was written.
+    """
+    if config.data.corpus != BUNDLED:
+        # The run must be able to find its corpus again from any folder.
+        config = config.with_values(corpus=str(Path(config.data.corpus).expanduser().resolve()))
+    dataset = prepare(config.data)
+    columns = config.training.batch_size
+    if len(dataset.train) < 2 * columns:
+        raise ConfigError(
+            f"batch_size={columns} is too large: {len(dataset.train):,} training tokens "
+            f"fill at most {len(dataset.train) // 2:,} columns; use --set batch_size=N or more text"
+        )
+    return TrainingJob(config, dataset, runs.create(config, dataset.vocabulary, name, folder))

@@ -1,0 +1,152 @@
+"""The LSTM language model in PyTorch. The notebook's and the paper's are two configurations of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from engine.config import ModelConfig
+from engine.decoder import Decoder
+from engine.vocabulary import EOS_ID, Ids, Vocabulary
+
+States = Sequence[tuple[Tensor, Tensor]]
+"""Hidden and cell state of every layer, each `[1, batch, hidden]`."""
+
+SCORING_CHUNK = 1024
+
+
+class Network(nn.Module):
+    """Embedding, LSTM layers, output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4).
+
+    Dropout of every kind happens when, and only when, `forward` is given a generator to draw masks from;
+    `train()` and `eval()` make no difference.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        sizes = config.layer_sizes()
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+        self.layers = nn.ModuleList(nn.LSTM(inputs, hidden) for inputs, hidden in sizes)
+        self.output = nn.Linear(sizes[-1][1], vocabulary_size)
+        if config.tied:
+            self.output.weight = self.embedding.weight
+        self._initialise(generator)
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        notebook = self.config.initialisation == "notebook"
+        for name, parameter in self.named_parameters():
+            if "bias" in name and (notebook or name == "output.bias"):
+                nn.init.zeros_(parameter)
+            elif name == "embedding.weight":
+                if notebook:
+                    nn.init.normal_(parameter, generator=generator)
+                else:
+                    nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
+            elif notebook and "weight_ih" in name:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+            elif notebook and "weight_hh" in name:
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                fan = parameter.shape[1] if name == "output.weight" else parameter.shape[0] // 4
+                nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5, generator=generator)
+
+    @torch.no_grad()
+    def start_from_unigram(self, ids: Ids) -> None:
+        """Set the output bias to the log frequencies of `ids`, each word counted once more than seen."""
+        counts = np.bincount(ids, minlength=self.output.out_features) + 1.0
+        self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
+
+    def start(self, batch: int) -> States:
+        """States of zeros for `batch` columns."""
+        like = self.output.bias
+        return [
+            (like.new_zeros(1, batch, hidden), like.new_zeros(1, batch, hidden))
+            for _, hidden in self.config.layer_sizes()
+        ]
+
+    def forward(
+        self, ids: Tensor, states: States, masks: torch.Generator | None = None
+    ) -> tuple[Tensor, States, Tensor, Tensor]:
+        """Read a window of words.
+
+        Args:
+            ids: `[time, batch]`.
+            states: those after the window before; detach them to cut back-propagation there.
+            masks: where dropout masks are drawn from; None for no dropout.
+
+        Returns:
+            Logits `[time, batch, vocabulary]`, new states, and the last layer's output `[time, batch, hidden]`
+            before and after dropout (what TAR and AR penalise, section 4.6).
+        """
+        config = self.config
+        vectors = self._embed(ids, masks)
+        vectors = self._drop(vectors, config.dropout_input, masks)
+        new_states = []
+        raw = vectors
+        for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
+            if i:
+                vectors = self._drop(raw, config.dropout_between, masks)
+            raw, hidden, cell = self._run(layer, vectors, state, masks)
+            new_states.append((hidden, cell))
+        dropped = self._drop(raw, config.dropout_output, masks)
+        return self.output(dropped), new_states, raw, dropped
+
+    def _embed(self, ids: Tensor, masks: torch.Generator | None) -> Tensor:
+        weight = self.embedding.weight
+        if masks is not None and self.config.dropout_words:
+            weight = weight * _mask(weight, (weight.shape[0], 1), self.config.dropout_words, masks)
+        return nn.functional.embedding(ids, weight)
+
+    def _drop(self, vectors: Tensor, share: float, masks: torch.Generator | None) -> Tensor:
+        if masks is None or not share:
+            return vectors
+        time = 1 if self.config.locked else vectors.shape[0]
+        return vectors * _mask(vectors, (time, *vectors.shape[1:]), share, masks)
+
+    def _run(
+        self, layer: nn.Module, vectors: Tensor, state: tuple[Tensor, Tensor], masks: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One LSTM layer, its recurrent weights dropped with one mask for the whole window."""
+        recurrent = layer.weight_hh_l0
+        assert isinstance(recurrent, Tensor)
+        if masks is not None and self.config.weight_drop:
+            recurrent = recurrent * _mask(recurrent, tuple(recurrent.shape), self.config.weight_drop, masks)
+        # Not layer(...): nn.LSTM can only run on the weights it owns, and these may be masked ones.
+        weights = [layer.weight_ih_l0, recurrent, layer.bias_ih_l0, layer.bias_hh_l0]
+        result: tuple[Tensor, Tensor, Tensor] = torch.lstm(  # type: ignore[call-overload]
+            vectors, state, weights, True, 1, 0.0, masks is not None, False, False
+        )
+        return result
+
+    @torch.no_grad()
+    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
+        """Natural-log probability `[time]` of each token, state carried, the first predicted after `<eos>`."""
+        device = self.output.bias.device
+        inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()], device=device)[:, None]
+        targets = torch.tensor(ids.tolist(), device=device)[:, None]
+        states, scores = self.start(1), []
+        for begin in range(0, len(ids), SCORING_CHUNK):
+            chunk = slice(begin, begin + SCORING_CHUNK)
+            logits, states, _, _ = self(inputs[chunk], states)
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            scores.append(log_probs.gather(-1, targets[chunk, :, None]).flatten())
+        return torch.cat(scores).double().cpu().numpy()
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Copies of all tensors by name, as `Decoder` and `model.safetensors` have them."""
+        return {name: value.detach().float().cpu().numpy().copy() for name, value in self.named_parameters()}
+
+    def decoder(self, vocabulary: Vocabulary) -> Decoder:
+        """The model as it stands, for playing; later training does not change it."""
+        return Decoder(self.config, vocabulary, self.weights())
+
+
+def _mask(like: Tensor, shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
+    """Zeros with probability `share`, else 1/(1-share), so that the mean stays as it was."""
+    keep = 1.0 - share
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=generator).div_(keep)

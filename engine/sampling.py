@@ -1,0 +1,320 @@
+"""From distributions to words: the sampler chain, and the stream of token events."""
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import PromptError, UnusableInput
+from engine.lm import LanguageModel, LogProbs, State
+from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
+
+MAX_SEED = 2**63 - 1
+ALTERNATIVES = 8
+"""How many of the likeliest words a token event carries."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How a word is drawn. The stages apply in the order of the fields; the defaults of all but temperature are off."""
+
+    repetition_penalty: float = 1.0
+    """Above 1, words already in the text become less likely (Keskar et al. 2019, section 4.1)."""
+    temperature: float = 0.8
+    """0 always takes the likeliest word; 1 is the model's own distribution; 2 is wild."""
+    top_k: int = 0
+    """Keep the k likeliest words; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest words that together have this probability (Holtzman et al. 2020)."""
+    min_p: float = 0.0
+    """Keep words at least this share as likely as the likeliest."""
+    max_tokens: int = 30
+    """At most so many words."""
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0, 2, "0 is greedy, 1 is the model's own distribution")
+        _within("top-k", self.top_k, 0, 1_000_000, "0 keeps all words")
+        _within("top-p", self.top_p, 0, 1, "1 keeps all words", open_low=True)
+        _within("min-p", self.min_p, 0, 1, "0 keeps all words")
+        _within("repetition-penalty", self.repetition_penalty, 0.1, 10, "1 is off")
+        _within("max-tokens", self.max_tokens, 1, 1_000_000, "30 is usual")
+
+    def chain(self) -> str:
+        """The stages in effect, in order, for people to read."""
+        stages = [f"temperature {self.temperature:.2f}" if self.temperature else "greedy (temperature 0)"]
+        if self.repetition_penalty != 1:
+            stages.insert(0, f"repetition penalty {self.repetition_penalty:g}")
+        if self.top_k:
+            stages.append(f"top-k {self.top_k}")
+        if self.top_p < 1:
+            stages.append(f"top-p {self.top_p:g}")
+        if self.min_p:
+            stages.append(f"min-p {self.min_p:g}")
+        return " → ".join(stages)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the model reads it."""
+
+    text: str
+    ids: tuple[int, ...]
+    unknown: tuple[str, ...]
+    """Its words outside the vocabulary; the model reads `<unk>` for them."""
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """One word drawn. Unless said otherwise, figures are of the model's own distribution, before the chain."""
+
+    index: int
+    id: int
+    text: str
+    logprob: float
+    """Natural logarithm of the word's probability."""
+    prob: float
+    """The probability it was drawn with, after the chain."""
+    rank: int
+    """1 is the model's likeliest word."""
+    entropy: float
+    """Bits."""
+    kept: int
+    """Words the chain left to draw from."""
+    top: tuple[tuple[str, float], ...]
+    """The likeliest words and their probabilities."""
+    seconds: float
+    """Spent computing this word."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a stream."""
+
+    reason: Literal["eos", "length", "stop", "cancelled", "error"]
+    seed: int
+    tokens: int
+    tokens_per_second: float
+    """Over the time spent computing; waiting for whoever reads the stream is not counted."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word that may come next, before and after the chain."""
+
+    text: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class NextWords:
+    """What may come next, seen over the whole vocabulary, without drawing."""
+
+    candidates: tuple[Candidate, ...]
+    """The likeliest words after the chain, those it dropped behind them."""
+    kept: int
+    vocabulary: int
+    entropy: float
+    """Bits, of the model's own distribution."""
+
+
+def encode_prompt(text: str, vocabulary: Vocabulary) -> Prompt:
+    """Read a prompt with the model's tokenizer.
+
+    Raises:
+        PromptError: it has no word, or none that the model knows.
+    """
+    words = tokenize(text)
+    if not words:
+        raise PromptError(f"prompt {text!r} has no word; give at least one")
+    unknown = tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+    if all(word in unknown for word in words):
+        raise PromptError(f"the model knows none of the prompt's words: {', '.join(unknown[:5])}; use other words")
+    return Prompt(text, tuple(vocabulary.encode(words).tolist()), unknown)
+
+
+def draw_seed() -> int:
+    """A seed for someone who named none; small enough to be typed again."""
+    return secrets.randbelow(1_000_000)
+
+
+def read(model: LanguageModel, ids: Sequence[int]) -> tuple[LogProbs, State]:
+    """Read `<eos>`, then all of `ids`: the distribution of the next word, and the state."""
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    for token in ids:
+        log_probs, state = model.advance(state, token)
+    return log_probs, state
+
+
+def stream(
+    model: LanguageModel,
+    ids: Sequence[int],
+    settings: SamplerSettings,
+    seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[TokenEvent | Done]:
+    """Continue `ids` word by word; the last event is a `Done`.
+
+    `<unk>` is never drawn, and `<eos>`, which ends the text, not before the first word. One seed gives one
+    noise for every step over the full vocabulary (Gumbel-max), so that two streams which differ in their
+    settings alone stay comparable word by word.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UnusableInput(f"seed {seed} is out of range; use a whole number from 0 to {MAX_SEED}")
+    random = np.random.default_rng(seed)
+    words = model.vocabulary.words
+    started = time.perf_counter()
+    log_probs, state = read(model, ids)
+    history = list(ids)
+    total = 0.0
+    for index in range(settings.max_tokens):
+        if cancelled():
+            yield Done("cancelled", seed, index, _rate(index, total))
+            return
+        filtered = apply_chain(log_probs, settings, history, first=index == 0)
+        token = int(np.argmax(filtered + random.gumbel(size=len(filtered))))
+        if token == EOS_ID:
+            yield Done("eos", seed, index, _rate(index, total))
+            return
+        event = _describe(index, token, log_probs, filtered, words)
+        log_probs, state = model.advance(state, token)
+        history.append(token)
+        seconds = time.perf_counter() - started
+        total += seconds
+        yield TokenEvent(*event, seconds=seconds)
+        started = time.perf_counter()
+    yield Done("length", seed, settings.max_tokens, _rate(settings.max_tokens, total))
+
+
+def preview(
+    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], vocabulary: Vocabulary, most: int
+) -> NextWords:
+    """The `most` likeliest next words under `settings`, computed on the whole vocabulary."""
+    filtered = apply_chain(log_probs, settings, history, first=False)
+    before = np.exp(log_probs.astype(np.float64))
+    after = np.exp(filtered)
+    order = np.lexsort((-before, -after))[:most]
+    return NextWords(
+        candidates=tuple(Candidate(vocabulary.words[i], float(before[i]), float(after[i])) for i in order),
+        kept=int(np.count_nonzero(after)),
+        vocabulary=len(vocabulary),
+        entropy=_entropy(log_probs),
+    )
+
+
+def apply_chain(
+    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, first: bool
+) -> npt.NDArray[np.float64]:
+    """All stages in effect: log-probabilities `[vocabulary]` to draw from; what is filtered out has -inf.
+
+    Args:
+        log_probs: the model's distribution.
+        settings: the stages.
+        history: ids of the text so far, for the repetition penalty.
+        first: whether this is the first word, which is not `<eos>`.
+    """
+    scores = log_probs.astype(np.float64)
+    scores[UNK_ID] = -np.inf
+    if first:
+        scores[EOS_ID] = -np.inf
+    if settings.repetition_penalty != 1:
+        scores = penalize_repetition(scores, history, settings.repetition_penalty)
+    scores = temper(scores, settings.temperature)
+    if settings.top_k:
+        scores = keep_top_k(scores, settings.top_k)
+    if settings.top_p < 1:
+        scores = keep_top_p(scores, settings.top_p)
+    if settings.min_p:
+        scores = keep_min_p(scores, settings.min_p)
+    return normalize(scores)
+
+
+def normalize(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Shift log-scores so that their probabilities sum to one."""
+    shifted = scores - scores.max()
+    shifted -= math.log(np.exp(shifted).sum())
+    return shifted
+
+
+def penalize_repetition(
+    scores: npt.NDArray[np.float64], history: Sequence[int], penalty: float
+) -> npt.NDArray[np.float64]:
+    """Make words of `history` less likely: positive scores are divided by the penalty, negative ones multiplied."""
+    seen = np.unique(np.asarray(history, dtype=np.int64))
+    penalized = scores.copy()
+    values = scores[seen]
+    penalized[seen] = np.where(values > 0, values / penalty, values * penalty)
+    return penalized
+
+
+def temper(scores: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """Divide log-scores by the temperature; at 0 only the likeliest word stays."""
+    if temperature < 1e-3:  # below, words that are not within a thousandth of the best have no chance left
+        greedy = np.full_like(scores, -np.inf)
+        greedy[np.argmax(scores)] = 0.0
+        return greedy
+    return scores / temperature
+
+
+def keep_top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
+    """Keep the k likeliest words."""
+    if k >= len(scores):
+        return scores
+    dropped = np.argpartition(-scores, k)[k:]
+    kept = scores.copy()
+    kept[dropped] = -np.inf
+    return kept
+
+
+def keep_top_p(scores: npt.NDArray[np.float64], p: float) -> npt.NDArray[np.float64]:
+    """Keep the fewest likeliest words whose probabilities reach p; at least one."""
+    order = np.argsort(-scores, kind="stable")
+    cumulative = np.cumsum(np.exp(normalize(scores))[order])
+    number = int(np.searchsorted(cumulative, p)) + 1
+    kept = scores.copy()
+    kept[order[number:]] = -np.inf
+    return kept
+
+
+def keep_min_p(scores: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.float64]:
+    """Keep words at least `share` as likely as the likeliest."""
+    return np.where(scores >= scores.max() + math.log(share), scores, -np.inf)
+
+
+def _describe(
+    index: int, token: int, log_probs: LogProbs, filtered: npt.NDArray[np.float64], words: Sequence[str]
+) -> tuple[int, int, str, float, float, int, float, int, tuple[tuple[str, float], ...]]:
+    """The fields of a `TokenEvent` but its seconds."""
+    most = min(ALTERNATIVES, len(words))
+    likeliest = np.argpartition(log_probs, -most)[-most:]
+    likeliest = likeliest[np.argsort(-log_probs[likeliest])]
+    return (
+        index,
+        token,
+        words[token],
+        float(log_probs[token]),
+        math.exp(filtered[token]),
+        1 + int(np.count_nonzero(log_probs > log_probs[token])),
+        _entropy(log_probs),
+        int(np.count_nonzero(filtered > -np.inf)),
+        tuple((words[i], math.exp(log_probs[i])) for i in likeliest),
+    )
+
+
+def _entropy(log_probs: LogProbs) -> float:
+    return float(-np.dot(np.exp(log_probs), log_probs)) / math.log(2)
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds else 0.0
+
+
+def _within(name: str, value: float, low: float, high: float, hint: str, *, open_low: bool = False) -> None:
+    if not low <= value <= high or (open_low and value == low):  # NaN fails the comparison
+        bracket = "(" if open_low else "["
+        raise UnusableInput(f"{name} {value} is out of range; use a number in {bracket}{low:g}, {high:g}]; {hint}")

@@ -1,0 +1,5 @@
+"""`python -m lotr_tui` is `lotr-tui`."""
+
+from lotr_tui.cli import main
+
+main()

@@ -1,0 +1,295 @@
+"""The commands, one thin function each. What a command does not need, it does not import."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from engine.config import PRESETS, Config, preset, settings
+from engine.errors import LotrError, UnusableInput
+
+cli = typer.Typer(
+    name="lotr-tui",
+    help="Train, play with and understand small language models in a terminal.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_cli = typer.Typer(help="Look at a corpus, or fetch the original one.", no_args_is_help=True)
+runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_command=True)
+cli.add_typer(data_cli, name="data")
+cli.add_typer(runs_cli, name="runs")
+
+RunOption = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too.")]
+RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder of the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed of the shuffle before the split.")]
+ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
+TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
+SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one line on stderr and an exit code."""
+    if os.environ.get("LOTR_TUI_DEBUG") == "1":
+        cli()
+    try:
+        sys.exit(_run())
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not try to flush into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> int:
+    try:
+        result = cli(standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except LotrError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.Exit as error:
+        return error.exit_code
+    except typer.Abort:
+        return 130
+    except (BrokenPipeError, KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        # The command-line parser's own errors (an unknown option, say) carry their exit code too.
+        if callable(describe := getattr(error, "format_message", None)):
+            return _fail(f"{describe()} See lotr-tui --help", getattr(error, "exit_code", 2))
+        return _fail(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows where", 1)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    from engine.errors import printable
+
+    print(f"lotr-tui: {printable(message)}", file=sys.stderr)
+    return exit_code
+
+
+@cli.callback(invoke_without_command=True)
+def session(
+    context: typer.Context,
+    run: RunOption = None,
+    runs_dir: RunsDirOption = None,
+    pace: Annotated[float, typer.Option(help="Words a second on the screen; 0: as fast as they come.")] = 25,
+    theme: Annotated[str | None, typer.Option(metavar="NAME", help="A Textual theme, for instance ansi-light.")] = None,
+    no_mouse: Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Without a command: play with a model, in an interactive session."""
+    if context.invoked_subcommand:
+        return
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("lotr-tui"))
+        return
+    _need_terminal("use `lotr-tui generate PROMPT` instead")
+    from engine.runs import load, resolve
+    from lotr_tui.app import LotrApp
+
+    model = load(resolve(run, runs_dir))
+    LotrApp(model=model, runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=not no_mouse)
+
+
+@cli.command()
+def train(
+    preset_name: Annotated[str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    csv: Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")] = None,
+    text: Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")] = None,
+    text_column: TextColumnOption = None,
+    speaker_column: SpeakerColumnOption = None,
+    mode: ModeOption = None,
+    split_seed: SplitSeedOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all cores.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
+    runs_dir: RunsDirOption = None,
+    no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line; implies --no-tui.")] = False,
+    theme: Annotated[str | None, typer.Option(metavar="NAME", help="A Textual theme.")] = None,
+    no_mouse: Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")] = False,
+    list_settings: Annotated[bool, typer.Option("--list-settings", help="List what --set takes, and exit.")] = False,
+) -> int:
+    """Train a model, in a live dashboard."""
+    from engine.jobs import prepare_job
+
+    if csv and text:
+        raise UnusableInput("--csv and --text exclude each other; give one corpus")
+    config = preset(preset_name)
+    given = {
+        "text_column": text_column,
+        "speaker_column": speaker_column,
+        "mode": mode,
+        "split_seed": split_seed,
+        "seed": seed,
+        "epochs": epochs,
+        "device": device,
+        "threads": threads,
+        "precision": precision,
+    }
+    config = config.with_values(**{name: value for name, value in given.items() if value is not None})
+    if path := csv or text:
+        config = config.with_values(corpus=str(path), corpus_format="csv" if csv else "text")
+    config = config.with_settings(assignments or [])
+    if list_settings:
+        _print_settings(config)
+        return 0
+    job = prepare_job(config, run, runs_dir)
+    if no_tui or as_json or not _has_terminal():
+        from lotr_tui.console import train_on_console
+
+        return train_on_console(job, as_json=as_json)
+    from lotr_tui.app import LotrApp
+
+    LotrApp(job=job, runs_dir=runs_dir, theme=theme).run(mouse=not no_mouse)
+    print(f"run {job.run.name} is in {job.run.path}\nplay with it: lotr-tui --run {job.run.name}")
+    return 0
+
+
+@cli.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from standard input.")] = "",
+    run: RunOption = None,
+    runs_dir: RunsDirOption = None,
+    temperature: Annotated[float, typer.Option(help="0 (greedy) to 2.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest words; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest words up to this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Keep words at least this share as likely as the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: used words become less likely.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes it repeatable; drawn and shown if not given.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="At most so many words.")] = 30,
+    count: Annotated[int, typer.Option(min=1, help="So many texts, with seeds one after the other.")] = 1,
+    reply: Annotated[bool, typer.Option("--reply", help="The prompt is a whole line; the model answers with the next.")] = False,
+    as_json: JsonOption = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a word.")] = False,
+) -> None:
+    """Continue a prompt; the text goes to stdout, all else to stderr."""
+    from engine.runs import load, resolve
+    from engine.sampling import SamplerSettings, draw_seed, encode_prompt
+    from lotr_tui.console import generate_on_console
+
+    chain = SamplerSettings(repetition_penalty, temperature, top_k, top_p, min_p, max_tokens)
+    model = load(resolve(run, runs_dir))
+    read = encode_prompt(sys.stdin.read() if prompt == "-" else prompt, model.decoder.vocabulary)
+    first = draw_seed() if seed is None else seed
+    for number in range(count):
+        generate_on_console(model, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)
+
+
+@cli.command("eval")
+def evaluate(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name or path of a run; default: the bundled model.")] = None,
+    split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
+    text: Annotated[str | None, typer.Option(metavar="FILE|-", help="Score this text instead of a split.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Also a unigram and a Kneser-Ney model of the same data.")] = False,
+    runs_dir: RunsDirOption = None,
+    as_json: JsonOption = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a token: id, text, logprob.")] = False,
+) -> None:
+    """Perplexity of a run: every token once, state carried, <unk> counted."""
+    from engine.runs import load, resolve
+    from lotr_tui.reports import print_evaluation, print_token_scores
+
+    model = load(resolve(run, runs_dir))
+    if jsonl:
+        print_token_scores(model, split, text)
+    else:
+        print_evaluation(model, split, text, baselines=baselines, as_json=as_json)
+
+
+@data_cli.command("info")
+def data_info(
+    path: Annotated[Path, typer.Argument(help="A CSV, or plain text (.txt).")],
+    plain: Annotated[bool, typer.Option("--plain", help="Plain text, whatever the name.")] = False,
+    text_column: TextColumnOption = None,
+    speaker_column: SpeakerColumnOption = None,
+    mode: ModeOption = None,
+    split_seed: SplitSeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a corpus holds, and what a training would make of it."""
+    from lotr_tui.reports import print_summary
+
+    given = {"text_column": text_column, "speaker_column": speaker_column, "mode": mode, "split_seed": split_seed}
+    config = Config().with_values(
+        corpus=str(path),
+        corpus_format="text" if plain or path.suffix == ".txt" else "csv",
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    print_summary(config.data, as_json=as_json)
+
+
+@data_cli.command("fetch")
+def data_fetch() -> None:
+    """Download the Kaggle set of the film dialogues, and print where it is."""
+    from lotr_tui.kaggle import fetch
+
+    print(fetch())
+
+
+@runs_cli.callback()
+def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
+    """List the runs, latest first."""
+    if context.invoked_subcommand is None:
+        from lotr_tui.reports import print_runs
+
+        print_runs(runs_dir, as_json=as_json)
+
+
+@runs_cli.command("show")
+def runs_show(run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDirOption = None) -> None:
+    """All settings of a run and how it went, as JSON."""
+    from lotr_tui.reports import print_run
+
+    print_run(run, runs_dir)
+
+
+@runs_cli.command("rm")
+def runs_rm(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    runs_dir: RunsDirOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run."""
+    from engine.runs import remove, resolve
+
+    path = resolve(run, runs_dir)
+    if not yes:
+        typer.confirm(f"Delete {path}?", abort=True)
+    remove(path)
+
+
+@cli.command()
+def locate() -> None:
+    """Where runs and the bundled files are."""
+    from engine.files import assets_folder, home, runs_folder
+
+    print(f"home    {home()}\nruns    {runs_folder()}\nassets  {assets_folder()}")
+
+
+def _print_settings(config: Config) -> None:
+    for name, (part, meaning) in settings().items():
+        value: Any = getattr(getattr(config, part), name)
+        print(f"{f'{name}={value}':34} {meaning}")
+
+
+def _has_terminal() -> bool:
+    plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
+    return sys.stdin.isatty() and sys.stdout.isatty() and not plain
+
+
+def _need_terminal(remedy: str) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UnusableInput(f"the interactive session needs a terminal; {remedy}")

@@ -1,0 +1,157 @@
+"""Training and generation without a screen: plain lines, or JSON."""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+
+from engine.errors import TrainingError
+from engine.events import Evaluated, Failed, Finished, Preparing, Sampled, Started, Step, TrainingEvent, to_record
+from engine.jobs import TrainingJob
+from engine.runs import LoadedModel
+from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
+from engine.vocabulary import EOS_ID
+from engine.worker import Cancellation
+from lotr_tui import STARTED
+from lotr_tui.wording import duration, ending
+
+LINE_SECONDS = 5.0
+"""Between two plain lines of training steps."""
+
+
+def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
+    """Train with one line at a time on stdout; returns the exit code.
+
+    SIGINT and SIGTERM stop at the next update: the best model is kept and evaluated, the exit code is 130.
+    """
+    cancellation = Cancellation()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: cancellation.set())
+    lines = _PlainLines(job)
+    for event in job.events(cancellation):
+        if as_json:
+            row = to_record(event)
+            if isinstance(event, (Started, Finished)):
+                row["run"] = str(job.run.path)
+            print(json.dumps(row), flush=True)
+        elif line := lines.of(event):
+            print(line, flush=True)
+    return 130 if cancellation() else 0
+
+
+class _PlainLines:
+    """Turns events into lines: every evaluation and sample, and a step now and then."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self._job = job
+        self._last = time.perf_counter()
+        self._step: Step | None = None
+
+    def of(self, event: TrainingEvent) -> str | None:
+        """The line to print for `event`, if any."""
+        epochs = self._job.config.training.epochs
+        match event:
+            case Preparing():
+                return f"{event.what} ..."
+            case Started():
+                return (
+                    f"run {event.run} in {self._job.run.path}\n"
+                    f"{event.parameters:,} parameters, {event.vocabulary:,} words, "
+                    f"{event.train_tokens:,} training tokens, on {event.device}\n"
+                    f"validation perplexity to beat: unigram {event.unigram_perplexity:.1f}, "
+                    f"Kneser-Ney {event.kneser_ney_perplexity:.1f}"
+                )
+            case Step():
+                self._step = event
+                if time.perf_counter() - self._last < LINE_SECONDS:
+                    return None
+                return self._progress(event, f"epoch {event.epoch:5.1f}/{epochs}")
+            case Evaluated():
+                mark = "  best" if event.best else ""
+                return self._progress(
+                    self._step, f"epoch {event.epoch:5.1f}/{epochs}  valid {event.valid_perplexity:7.1f}{mark:6}"
+                )
+            case Sampled():
+                return f'    "{event.prompt}" {event.text}'
+            case Finished():
+                return (
+                    f"{event.reason} after {duration(event.seconds)}: "
+                    f"valid perplexity {event.valid_perplexity:.1f}, test {event.test_perplexity:.1f}"
+                )
+            case Failed():
+                raise TrainingError(event.message)
+        return None
+
+    def _progress(self, step: Step | None, start: str) -> str:
+        self._last = time.perf_counter()
+        if step is None:
+            return start
+        return (
+            f"{start}  train {step.train_perplexity:7.1f}  lr {step.lr:.5f}  "
+            f"{step.tokens_per_second:7,.0f} tokens/s  {duration(step.eta_seconds)} left"
+        )
+
+
+def generate_on_console(
+    model: LoadedModel,
+    prompt: Prompt,
+    settings: SamplerSettings,
+    seed: int,
+    *,
+    reply: bool,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
+    """Print one continuation of `prompt`, word by word as it is drawn, and how it came about on stderr."""
+    if prompt.unknown:
+        print(f"not in the vocabulary, read as <unk>: {', '.join(prompt.unknown)}", file=sys.stderr)
+    ids = [*prompt.ids, EOS_ID] if reply else list(prompt.ids)
+    words: list[TokenEvent] = []
+    first_token_seconds: float | None = None
+    for event in stream(model.decoder, ids, settings, seed):
+        if isinstance(event, TokenEvent):
+            if first_token_seconds is None:
+                first_token_seconds = time.perf_counter() - STARTED
+            words.append(event)
+            if jsonl:
+                print(json.dumps({"event": "token", **asdict(event)}), flush=True)
+            elif not as_json:
+                print(("" if event.index == 0 else " ") + event.text, end="", flush=True)
+            continue
+        _print_end(event, prompt, words, settings, first_token_seconds, model, as_json=as_json, jsonl=jsonl)
+
+
+def _print_end(
+    done: Done,
+    prompt: Prompt,
+    words: list[TokenEvent],
+    settings: SamplerSettings,
+    first_token_seconds: float | None,
+    model: LoadedModel,
+    *,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
+    if jsonl:
+        print(json.dumps({"event": "done", **asdict(done)}), flush=True)
+    elif as_json:
+        result = {
+            "prompt": prompt.text,
+            "text": " ".join(event.text for event in words),
+            "tokens": [asdict(event) for event in words],
+            "unknown": prompt.unknown,
+            "seed": done.seed,
+            **asdict(settings),
+            "run": model.name,
+            "reason": done.reason,
+            "tokens_per_second": done.tokens_per_second,
+            "first_token_seconds": first_token_seconds,
+        }
+        print(json.dumps(result), flush=True)
+    else:
+        print(flush=True)
+        print(
+            f"seed {done.seed} · {settings.chain()} · {done.tokens_per_second:,.0f} words/s · {ending(done)}",
+            file=sys.stderr,
+        )
