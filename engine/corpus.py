@@ -11,9 +11,12 @@ from pathlib import Path
 from engine.errors import CorpusError
 
 MAX_LINE_CHARACTERS = 1_000_000
+MAX_HEADER_CHARACTERS = 100_000
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}
 
 _WHITE_SPACE = re.compile(r"\s+")
+_LINE_END = re.compile(r"[\r\n]")
+_BOM = b"\xef\xbb\xbf"
 _BYTES_ABSENT_FROM_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 
 
@@ -60,27 +63,32 @@ def read_csv(path: Path, text_column: str, speaker_column: str, min_characters: 
     """
     content = _bytes(path)
     text, encoding = _decode(content, path)
-    header = text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
+    header = _LINE_END.split(text.lstrip("\r\n"), maxsplit=1)[0][:MAX_HEADER_CHARACTERS]
     separator, columns = _header(header, text_column)
-    if text_column not in columns:
-        there = ", ".join(name for name in columns if name) or "none"
+    if not text_column or text_column not in columns:
+        there = ", ".join([name[:40] for name in columns if name][:20]) or "none"
         raise CorpusError(f"{path} has no column {text_column!r}; its columns: {there}. Name one with --text-column")
 
     # Here, so that reading plain text or a finished run does not wait for pandas.
     import pandas as pd
 
-    wanted = [text_column] + [speaker_column] * (speaker_column in columns and speaker_column != text_column)
     try:
-        table = pd.read_csv(
-            StringIO(text), sep=separator, usecols=wanted, dtype=str, keep_default_na=False, skip_blank_lines=True
-        )
+        # All columns: with `usecols`, pandas cuts off what a row has too much, in the middle of an utterance.
+        table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
         raise CorpusError(f"{path} is not a regular CSV: {reason}; mend that line, or use --text") from error
+    # A column more than the header names becomes the index: row numbers, or the text was cut at its commas.
+    if not all(str(row).isdigit() for row in table.index):
+        raise CorpusError(
+            f"{path} is not a regular CSV: its rows have more columns than its header; "
+            "put quotes around the utterances, or use --text"
+        )
     if table.empty:
         raise CorpusError(f"{path} has a header but no rows; nothing to learn from")
     texts = [str(value) for value in table[text_column].tolist()]
-    speakers = [str(value) for value in table[speaker_column].tolist()] if len(wanted) == 2 else [""] * len(texts)
+    has_speakers = speaker_column and speaker_column in columns and speaker_column != text_column
+    speakers = [str(value) for value in table[speaker_column].tolist()] if has_speakers else [""] * len(texts)
     lines = _clean(texts, speakers, min_characters, path)
     return Corpus(str(path), lines, len(texts), encoding, SEPARATORS[separator], _sha256(content))
 
@@ -114,17 +122,17 @@ def split(lines: tuple[Line, ...], seed: int) -> Split:
 
 
 def _bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise CorpusError(f"{path} does not exist; check the path")
-    if path.is_dir():
-        raise CorpusError(f"{path} is a folder; name a CSV or text file in it")
-    if not path.is_file():
-        raise CorpusError(f"{path} is not a regular file; name a CSV or text file")
     try:
+        if not path.exists():
+            raise CorpusError(f"{path} does not exist; check the path")
+        if path.is_dir():
+            raise CorpusError(f"{path} is a folder; name a CSV or text file in it")
+        if not path.is_file():
+            raise CorpusError(f"{path} is not a regular file; name a CSV or text file")
         content = path.read_bytes()
-    except OSError as error:
+    except OSError as error:  # for instance a folder that may not be searched, or a name too long
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-    if not content.strip():
+    if not content.removeprefix(_BOM).strip():
         raise CorpusError(f"{path} is empty; nothing to learn from")
     return content
 
@@ -141,7 +149,7 @@ def _decode(content: bytes, path: Path) -> tuple[str, str]:
     if max(map(len, content.split(b"\n"))) > MAX_LINE_CHARACTERS:
         raise CorpusError(f"{path} has a line of over {MAX_LINE_CHARACTERS:,} bytes; put one utterance on a line")
     try:
-        return content.decode("utf-8-sig"), "UTF-8 with BOM" if content.startswith(b"\xef\xbb\xbf") else "UTF-8"
+        return content.decode("utf-8-sig"), "UTF-8 with BOM" if content.startswith(_BOM) else "UTF-8"
     except UnicodeDecodeError as error:
         high = {byte for byte in range(0x80, 0xA0) if byte in content}
         if not high:
@@ -162,7 +170,9 @@ def _header(header: str, text_column: str) -> tuple[str, list[str]]:
 def _clean(texts: list[str], speakers: list[str], min_characters: int, path: Path) -> tuple[Line, ...]:
     longest = max(map(len, texts), default=0)
     if longest > MAX_LINE_CHARACTERS:
-        raise CorpusError(f"{path} has an utterance of {longest:,} characters; at most {MAX_LINE_CHARACTERS:,} are read")
+        raise CorpusError(
+            f"{path} has an utterance of {longest:,} characters; at most {MAX_LINE_CHARACTERS:,} are read"
+        )
     cleaned = (_WHITE_SPACE.sub(" ", text).strip() for text in texts)
     pairs = zip(cleaned, speakers, strict=True)
     lines = tuple(Line(text, speaker.strip()) for text, speaker in pairs if len(text) > min_characters)

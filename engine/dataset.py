@@ -60,11 +60,15 @@ def prepare(config: DataConfig) -> Dataset:
             f"{corpus.source}: no word is seen {config.min_count} times in the training split; "
             "more text is needed, or --set min_count=1"
         )
-    train_lines = encode_lines(split.train, vocabulary)
-    train, valid, test = (
-        join_lines(lines, config.mode)
-        for lines in (train_lines, encode_lines(split.valid, vocabulary), encode_lines(split.test, vocabulary))
+    train_lines, valid_lines, test_lines = (
+        encode_lines(part, vocabulary) for part in (split.train, split.valid, split.test)
     )
+    if not (valid_lines and test_lines):
+        raise CorpusError(
+            f"{corpus.source}: the validation or test split has no word of letters a to z or digits; "
+            "more text is needed, or another --split-seed"
+        )
+    train, valid, test = (join_lines(lines, config.mode) for lines in (train_lines, valid_lines, test_lines))
     return Dataset(corpus, split, vocabulary, config.mode, train_lines, train, valid, test)
 
 

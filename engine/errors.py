@@ -16,9 +16,9 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the name closest to `name`, or the empty string."""
+    """End a sentence with "; did you mean X?" for the name closest to `name`, or with a full stop."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else "."
 
 
 class LotrError(Exception):

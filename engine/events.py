@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.lm import LanguageModel
+
+Reason = Literal["done", "stopped", "patience"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end. Perplexities are the best model's; the test split was read this once."""
+    """The end. Perplexities are the best model's; the test split was read this once, or not at all if stopped."""
 
-    reason: Literal["done", "stopped", "patience"]
+    reason: Reason
     run: str
     epochs: float
     valid_perplexity: float
@@ -117,3 +119,36 @@ def to_record(event: TrainingEvent) -> dict[str, Any]:
             continue
         record[item.name] = None if isinstance(value, float) and not math.isfinite(value) else value
     return record
+
+
+_KINDS: dict[str, Any] = {
+    kind.__name__.lower(): kind
+    for kind in (Preparing, Started, Step, Evaluated, Sampled, Checkpointed, Finished, Failed)
+}
+
+
+def from_record(record: dict[str, Any]) -> TrainingEvent | None:
+    """What `to_record` made an object of; None for one that is no event of this version. Null becomes NaN."""
+    kind = _KINDS.get(str(record.get("event")))
+    if kind is None:
+        return None
+    values = {}
+    for item in fields(kind):
+        if item.name in record and item.name != "model":
+            value = record[item.name]
+            if value is None:
+                value = math.nan
+            if not _fits(value, item.type):
+                return None
+            values[item.name] = value
+    try:
+        event: TrainingEvent = kind(**values)
+    except TypeError:
+        return None
+    return event
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value in get_args(kind) if kind is Reason else type(value) is kind

@@ -88,6 +88,7 @@ class Network(nn.Module):
         new_states = []
         raw = vectors
         for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
+            assert isinstance(layer, nn.LSTM)
             if i:
                 vectors = self._drop(raw, config.dropout_between, masks)
             raw, hidden, cell = self._run(layer, vectors, state, masks)
@@ -108,19 +109,14 @@ class Network(nn.Module):
         return vectors * _mask(vectors, (time, *vectors.shape[1:]), share, masks)
 
     def _run(
-        self, layer: nn.Module, vectors: Tensor, state: tuple[Tensor, Tensor], masks: torch.Generator | None
+        self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], masks: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One LSTM layer, its recurrent weights dropped with one mask for the whole window."""
-        recurrent = layer.weight_hh_l0
-        assert isinstance(recurrent, Tensor)
+        weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
         if masks is not None and self.config.weight_drop:
-            recurrent = recurrent * _mask(recurrent, tuple(recurrent.shape), self.config.weight_drop, masks)
+            weights[1] = weights[1] * _mask(weights[1], tuple(weights[1].shape), self.config.weight_drop, masks)
         # Not layer(...): nn.LSTM can only run on the weights it owns, and these may be masked ones.
-        weights = [layer.weight_ih_l0, recurrent, layer.bias_ih_l0, layer.bias_hh_l0]
-        result: tuple[Tensor, Tensor, Tensor] = torch.lstm(  # type: ignore[call-overload]
-            vectors, state, weights, True, 1, 0.0, masks is not None, False, False
-        )
-        return result
+        return torch.lstm(vectors, state, weights, True, 1, 0.0, masks is not None, False, False)
 
     @torch.no_grad()
     def score(self, ids: Ids) -> npt.NDArray[np.float64]:

@@ -65,7 +65,8 @@ class KneserNey:
 
     def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
         """The distribution after the last `order - 1` words, `token` included."""
-        state = (*state, token)[-(self.order - 1) :]
+        words = (*state, token)
+        state = words[max(0, len(words) - self.order + 1) :]
         probs = np.full(self._size, 1.0 / self._size)
         for length in range(len(state) + 1):  # of the context, shortest first
             context = self._find(state[len(state) - length :])
@@ -133,8 +134,9 @@ def _discount(keys: Integers, counts: Integers, contexts: Integers, number: int,
 def _discounts(counts: Integers) -> Floats:
     """What is taken from counts of 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
     n1, n2, n3, n4 = (int(np.sum(counts == k)) for k in (1, 2, 3, 4))
-    if not (n1 and n2 and n3 and n4):
-        return np.array([0.0, 0.5, 1.0, 1.5])  # too little text to estimate them
-    y = n1 / (n1 + 2 * n2)
-    estimates = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
-    return np.clip(estimates, 0.0, [0.0, 1.0, 2.0, 3.0])
+    if n1 and n2 and n3 and n4:
+        y = n1 / (n1 + 2 * n2)
+        estimates = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+        if (estimates[1:] > 0).all():  # a discount of nothing would make words impossible
+            return estimates
+    return np.array([0.0, 0.5, 1.0, 1.5])  # too little or too odd a text to estimate them

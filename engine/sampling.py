@@ -176,12 +176,13 @@ def stream(
         if cancelled():
             yield Done("cancelled", seed, index, _rate(index, total))
             return
-        filtered = apply_chain(log_probs, settings, history, first=index == 0)
-        token = int(np.argmax(filtered + random.gumbel(size=len(filtered))))
+        probs = np.exp(apply_chain(log_probs, settings, history, first=index == 0))
+        # The largest of p/E, E exponential, falls on each word with its probability p (Gumbel-max, without the logs).
+        token = int(np.argmax(probs / random.standard_exponential(len(probs), dtype=np.float32)))
         if token == EOS_ID:
             yield Done("eos", seed, index, _rate(index, total))
             return
-        event = _describe(index, token, log_probs, filtered, words)
+        event = _describe(index, token, log_probs, probs, words)
         log_probs, state = model.advance(state, token)
         history.append(token)
         seconds = time.perf_counter() - started
@@ -236,9 +237,9 @@ def apply_chain(
 
 def normalize(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Shift log-scores so that their probabilities sum to one."""
-    shifted = scores - scores.max()
-    shifted -= math.log(np.exp(shifted).sum())
-    return shifted
+    highest = float(scores.max())
+    normalized: npt.NDArray[np.float64] = scores - (highest + math.log(np.exp(scores - highest).sum()))
+    return normalized
 
 
 def penalize_repetition(
@@ -287,7 +288,7 @@ def keep_min_p(scores: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.
 
 
 def _describe(
-    index: int, token: int, log_probs: LogProbs, filtered: npt.NDArray[np.float64], words: Sequence[str]
+    index: int, token: int, log_probs: LogProbs, probs: npt.NDArray[np.float64], words: Sequence[str]
 ) -> tuple[int, int, str, float, float, int, float, int, tuple[tuple[str, float], ...]]:
     """The fields of a `TokenEvent` but its seconds."""
     most = min(ALTERNATIVES, len(words))
@@ -298,10 +299,10 @@ def _describe(
         token,
         words[token],
         float(log_probs[token]),
-        math.exp(filtered[token]),
+        float(probs[token]),
         1 + int(np.count_nonzero(log_probs > log_probs[token])),
         _entropy(log_probs),
-        int(np.count_nonzero(filtered > -np.inf)),
+        int(np.count_nonzero(probs)),
         tuple((words[i], math.exp(log_probs[i])) for i in likeliest),
     )
 

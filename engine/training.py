@@ -4,7 +4,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -17,9 +17,9 @@ from engine.dataset import Dataset, join_lines
 from engine.device import choose_device, choose_dtype, use_threads
 from engine.errors import TrainingError
 from engine.evaluation import evaluate
-from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
+from engine.events import Evaluated, Finished, Preparing, Reason, Sampled, Started, Step, TrainingEvent
 from engine.lm import LanguageModel
-from engine.network import Network
+from engine.network import Network, States
 from engine.ngram import KneserNey, Unigram
 from engine.sampling import SamplerSettings, TokenEvent, stream
 from engine.vocabulary import Ids, tokenize
@@ -66,7 +66,8 @@ def train(config: Config, dataset: Dataset, run: str, cancelled: Callable[[], bo
         run=run,
         epochs=loop.epoch,
         valid_perplexity=loop.best_perplexity,
-        test_perplexity=evaluate(loop.best, dataset.test).perplexity,
+        # The test split is looked at once, when the training is complete.
+        test_perplexity=math.nan if reason == "stopped" else evaluate(loop.best, dataset.test).perplexity,
         seconds=time.perf_counter() - started,
         model=loop.best,
     )
@@ -144,14 +145,13 @@ class _Loop:
         self.best_perplexity = math.inf
         self.evaluations_since_best = 0
 
-    def run(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def run(self, cancelled: Callable[[], bool]) -> Generator[TrainingEvent, None, Reason]:
         """All epochs; returns why they ended."""
         options = self.options
         yield from self._evaluate()
         for epoch in range(options.epochs):
             yield from self._train_epoch(epoch, cancelled)
             if cancelled():
-                yield from self._evaluate()
                 return "stopped"
             self.epoch = float(epoch + 1)
             if (epoch + 1) % options.evaluate_every == 0 or epoch + 1 == options.epochs:
@@ -194,8 +194,8 @@ class _Loop:
         return np.roll(text, self.chance.randrange(len(text)))
 
     def _update(
-        self, inputs: Tensor, targets: Tensor, states: list[tuple[Tensor, Tensor]], lr: float
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        self, inputs: Tensor, targets: Tensor, states: States, lr: float
+    ) -> tuple[Tensor, Tensor, States]:
         """One window forward and back, one step of the optimizer. `inputs`, `targets`: `[time, batch]`."""
         options = self.options
         for group in self.optimizer.param_groups:
@@ -217,7 +217,7 @@ class _Loop:
         if options.tar and len(raw) > 1:
             objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
+        objective.backward()  # type: ignore[no-untyped-call]
         gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), options.clip or math.inf)
         self.optimizer.step()
         if self.averaged is not None:

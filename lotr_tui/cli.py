@@ -62,7 +62,8 @@ def _run() -> int:
     except Exception as error:
         # The command-line parser's own errors (an unknown option, say) carry their exit code too.
         if callable(describe := getattr(error, "format_message", None)):
-            return _fail(f"{describe()} See lotr-tui --help", getattr(error, "exit_code", 2))
+            message = describe().rstrip(".") or "a command is missing"
+            return _fail(f"{message}; see lotr-tui --help", getattr(error, "exit_code", 2))
         return _fail(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows where", 1)
 
 
@@ -182,7 +183,8 @@ def generate(
 
     chain = SamplerSettings(repetition_penalty, temperature, top_k, top_p, min_p, max_tokens)
     model = load(resolve(run, runs_dir))
-    read = encode_prompt(sys.stdin.read() if prompt == "-" else prompt, model.decoder.vocabulary)
+    text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
+    read = encode_prompt(text, model.decoder.vocabulary)
     first = draw_seed() if seed is None else seed
     for number in range(count):
         generate_on_console(model, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.config import BUNDLED, DataConfig
+from engine.config import DataConfig
 from engine.corpus import Line, read_text
 from engine.dataset import Dataset, Mode, encode_lines, join_lines, prepare, summarize
 from engine.errors import CorpusError, printable
@@ -135,7 +135,8 @@ def print_run(run: str, folder: Path | None) -> None:
     print(
         json.dumps(
             {
-                **{**asdict(summary), "path": str(path)},
+                **asdict(summary),
+                "path": str(path),
                 "config": json.loads(config.to_json()),
                 "evaluations": [[row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations],
             },
@@ -153,7 +154,7 @@ def _what_to_score(
         return dataset.part(split), dataset
     lines: Sequence[Line]
     if text == "-":
-        lines = [Line(line) for line in sys.stdin.read().splitlines()]
+        lines = [Line(line) for line in sys.stdin.buffer.read().decode(errors="replace").splitlines()]
     else:
         lines = read_text(Path(text), min_characters=0).lines
     encoded = encode_lines(lines, model.decoder.vocabulary)

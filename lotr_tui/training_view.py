@@ -1,0 +1,90 @@
+"""What is known of a training, gathered from its events: all that a screen shows of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.events import (
+    Checkpointed,
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    Sampled,
+    Started,
+    Step,
+    TrainingEvent,
+    from_record,
+)
+from engine.runs import METRICS, SAMPLES, read_rows
+
+Phase = Literal["preparing", "training", "finished", "failed"]
+
+
+@dataclass
+class TrainingView:
+    """Events in, figures out. Built live from a worker, or from the record of a run."""
+
+    phase: Phase = "preparing"
+    note: str = "starting"
+    started: Started | None = None
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    samples: list[Sampled] = field(default_factory=list)
+    finished: Finished | None = None
+    failure: str = ""
+    saved_step: int = 0
+
+    @classmethod
+    def of_run(cls, path: Path) -> "TrainingView":
+        """What the record of a run tells."""
+        rows: Iterable[dict[str, Any]] = [*read_rows(path / METRICS), *read_rows(path / SAMPLES)]
+        view = cls()
+        for row in rows:
+            if event := from_record(row):
+                view.apply(event)
+        return view
+
+    def apply(self, event: TrainingEvent) -> None:
+        """Take in one event."""
+        match event:
+            case Preparing():
+                self.note = event.what
+            case Started():
+                self.started, self.phase, self.note = event, "training", ""
+            case Step():
+                self.steps.append(event)
+            case Evaluated():
+                self.evaluations.append(event)
+            case Sampled():
+                self.samples.append(event)
+            case Checkpointed():
+                self.saved_step = event.step
+            case Finished():
+                self.finished, self.phase = event, "finished"
+            case Failed():
+                self.failure, self.phase = event.message, "failed"
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still going on."""
+        return self.phase in ("preparing", "training")
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The evaluation with the lowest validation perplexity."""
+        return min(self.evaluations, key=lambda event: event.valid_perplexity, default=None)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        if self.finished:
+            return self.finished.epochs
+        events: list[Step | Evaluated] = [*self.steps[-1:], *self.evaluations[-1:]]
+        return max((event.epoch for event in events), default=0.0)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs planned."""
+        return self.started.epochs if self.started else 0

@@ -1,0 +1,34 @@
+"""On a narrow terminal: which of the panes is seen."""
+
+from textual import events
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from lotr_tui.messages import PaneChosen
+
+PANES = {"transcript": "transcript", "next": "next word", "training": "training"}
+
+
+class PaneTabs(Widget):
+    """Names of the panes on one line, the seen one marked; a click chooses."""
+
+    DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
+
+    pane: reactive[str] = reactive("transcript")
+
+    def render(self) -> Content:
+        """The seen pane in brackets, so that it shows without colour too."""
+        parts: list[tuple[str, str]] = []
+        for pane, name in PANES.items():
+            parts.append((f"[{name}]", "bold $accent") if pane == self.pane else (f" {name} ", "$foreground 60%"))
+            parts.append(("  ", ""))
+        return Content.assemble(*parts)
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose the pane under the pointer."""
+        place = 1
+        for pane, name in PANES.items():
+            if place <= event.x < place + len(name) + 2:
+                self.post_message(PaneChosen(pane))
+            place += len(name) + 4

@@ -1,0 +1,21 @@
+"""Where a prompt is typed."""
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+
+class Prompt(Input):
+    """One line; enter sends it."""
+
+    DEFAULT_CSS = """
+    Prompt { padding: 0; background: $background; width: 1fr; }
+    Prompt:focus { background-tint: $foreground 0%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "send", id="prompt.send", tooltip="Send the prompt")
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(placeholder="type a prompt", id=id, compact=True)
