@@ -117,7 +117,7 @@ def split(lines: tuple[Line, ...], seed: int) -> Split:
     first, second = int(0.8 * len(shuffled)), int(0.9 * len(shuffled))
     parts = Split(tuple(shuffled[:first]), tuple(shuffled[first:second]), tuple(shuffled[second:]))
     if not (parts.train and parts.valid and parts.test):
-        raise CorpusError(f"{len(lines)} usable lines cannot be split 80/10/10; at least 10 are needed")
+        raise CorpusError(f"{len(lines)} usable lines cannot be split 80/10/10; at least 6 are needed")
     return parts
 
 

@@ -52,9 +52,7 @@ def prepare(config: DataConfig) -> Dataset:
     """
     corpus = read(config)
     split = reading.split(corpus.lines, config.split_seed)
-    vocabulary = Vocabulary.from_words(
-        (word for line in split.train for word in tokenize(line.text)), config.min_count
-    )
+    vocabulary = Vocabulary.from_words((word for line in split.train for word in tokenize(line.text)), config.min_count)
     if len(vocabulary) == 2:
         raise CorpusError(
             f"{corpus.source}: no word is seen {config.min_count} times in the training split; "

@@ -46,4 +46,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
+        ) from error

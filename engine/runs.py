@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, Config
 from engine.decoder import Decoder
-from engine.errors import RunError, nearest
+from engine.errors import RunError, UnusableInput, nearest
 from engine.events import Checkpointed, Evaluated, Failed, Sampled, Step, TrainingEvent, to_record
 from engine.files import assets_folder, runs_folder, write_atomically
 from engine.vocabulary import Vocabulary
@@ -88,6 +88,8 @@ def create(config: Config, vocabulary: Vocabulary, name: str | None = None, fold
     folder = folder or runs_folder()
     if name is not None and not _NAME.fullmatch(name):
         raise RunError(f"run name {name!r} is no folder name; use letters, digits, '.', '_' and '-'")
+    if name in (LATEST, BUNDLED):
+        raise RunError(f"run name {name!r} means another run already; choose another --run name")
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,12 +171,17 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
         return runs[0].path
     if _NAME.fullmatch(run) and (folder / run / CONFIG).is_file():
         return folder / run
-    path = Path(run).expanduser()
-    if path.is_file():
+    path = Path(run)
+    try:
+        path = path.expanduser()
+        is_file, is_run, is_folder = path.is_file(), (path / CONFIG).is_file(), path.is_dir()
+    except (OSError, RuntimeError):  # longer than a path can be; the home of nobody
+        is_file = is_run = is_folder = False
+    if is_file:
         raise RunError(f"--run {run} is {_kind_of_file(path)}; a run is a folder with {CONFIG}, {VOCABULARY} and {MODEL}")
-    if (path / CONFIG).is_file():
+    if is_run:
         return path
-    if path.is_dir():
+    if is_folder:
         raise RunError(f"--run {run} is a folder without {CONFIG}, so it is no run; see `lotr-tui runs`")
     names = [item.name for item in list_runs(folder)]
     raise RunError(f"run {run!r} is neither in {folder} nor a path{nearest(run, names)} See `lotr-tui runs`")
@@ -212,7 +219,7 @@ def list_runs(folder: Path | None = None) -> list[RunSummary]:
     for path in folder.iterdir():
         try:
             summaries.append(summarize(path))
-        except (RunError, OSError, ValueError):
+        except (UnusableInput, OSError, ValueError):
             continue
     return sorted(summaries, key=lambda run: run.started, reverse=True)
 
@@ -226,7 +233,7 @@ def summarize(path: Path) -> RunSummary:
     config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
     rows = list(read_rows(path / METRICS))
     last = rows[-1] if rows else {}
-    epochs = next((row["epoch"] for row in reversed(rows) if "epoch" in row), 0.0)
+    done = (_number(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in reversed(rows))
     return RunSummary(
         name=path.name,
         path=path,
@@ -234,7 +241,7 @@ def summarize(path: Path) -> RunSummary:
         preset=config.preset,
         corpus=config.data.corpus,
         mode=config.data.mode,
-        epochs=_number(last.get("epochs")) or epochs,
+        epochs=next((epochs for epochs in done if epochs is not None), 0.0),
         valid_perplexity=_best(rows),
         test_perplexity=_number(last.get("test_perplexity")),
         started=(path / CONFIG).stat().st_mtime,

@@ -232,10 +232,7 @@ class _Loop:
         assert report.loss is not None
         assert report.gradient_norm is not None
         loss = float(report.loss) / report.tokens
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at update {self.step}; try a lower rate, --set lr={self.options.lr / 3:.2g}"
-            )
+        self._check_finite(loss)
         seconds = now - self.started
         return Step(
             step=self.step,
@@ -248,10 +245,17 @@ class _Loop:
             eta_seconds=seconds * (self.options.epochs - self.epoch) / self.epoch,
         )
 
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at update {self.step}; try a lower rate, --set lr={self.options.lr / 3:.2g}"
+            )
+
     def _evaluate(self) -> Iterator[TrainingEvent]:
         """Validation, the best kept, the plateau schedule told, and the fixed prompt continued."""
         network = self.network if self.averaged is None else self.averaged
         perplexity = evaluate(network, self.dataset.valid).perplexity
+        self._check_finite(perplexity)
         model = network.decoder(self.dataset.vocabulary)
         is_best = perplexity < self.best_perplexity
         if is_best:
@@ -276,7 +280,11 @@ class _Loop:
 
 def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": options.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.dim() == 1], "weight_decay": 0.0},
+    ]
     if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        return torch.optim.SGD(groups, lr=options.lr)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=options.lr, betas=(0.9, options.beta2), weight_decay=options.weight_decay)
+    return kind(groups, lr=options.lr, betas=(0.9, options.beta2))

@@ -22,7 +22,7 @@ from lotr_tui.training_view import TrainingView
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.25
 QUIT_SECONDS = 0.8
-"""How long quitting waits for a training to note that it was stopped."""
+"""How long leaving waits for a training to note that it was stopped."""
 
 
 class LotrApp(App[None]):
@@ -102,12 +102,11 @@ class LotrApp(App[None]):
         """Whether a training is going on."""
         return self._worker is not None
 
-    async def action_quit(self) -> None:
-        """Leave; a training is stopped, its best model kept."""
+    def on_unmount(self) -> None:
+        """However the app ends: a training is stopped, its best model kept."""
         if self._worker is not None:
             self._worker.cancel()
             self._worker.join(QUIT_SECONDS)
-        self.exit()
 
     def action_toggle_help(self) -> None:
         """Show or hide the panel of all keys, which Textual makes from the bindings."""

@@ -57,7 +57,11 @@ def _run() -> int:
         return error.exit_code
     except typer.Abort:
         return 130
-    except (BrokenPipeError, KeyboardInterrupt, SystemExit):
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer makes exit code 1 of it
+            raise error.__context__ from None
+        raise
+    except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:
         # The command-line parser's own errors (an unknown option, say) carry their exit code too.
@@ -271,6 +275,17 @@ def runs_rm(
     if not yes:
         typer.confirm(f"Delete {path}?", abort=True)
     remove(path)
+
+
+@cli.command()
+def bench(
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each measurement.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure cold starts, generation, first paint and streaming on this machine."""
+    from lotr_tui.reports import print_bench
+
+    print_bench(repeat, as_json=as_json)
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """Training and generation without a screen: plain lines, or JSON."""
 
 import json
+import math
 import signal
 import sys
 import time
@@ -75,9 +76,10 @@ class _PlainLines:
             case Sampled():
                 return f'    "{event.prompt}" {event.text}'
             case Finished():
+                test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
                 return (
                     f"{event.reason} after {duration(event.seconds)}: "
-                    f"valid perplexity {event.valid_perplexity:.1f}, test {event.test_perplexity:.1f}"
+                    f"valid perplexity {event.valid_perplexity:.1f}{test}"
                 )
             case Failed():
                 raise TrainingError(event.message)

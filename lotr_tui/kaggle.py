@@ -24,5 +24,7 @@ def fetch() -> Path:
     except Exception as error:  # kagglehub raises what its HTTP client does
         raise LotrError(f"{DATASET} could not be downloaded: {error}; check the network and try again") from error
     if not path.is_file():
-        raise LotrError(f"{DATASET} no longer has {FILE}; the files there: {', '.join(p.name for p in path.parent.iterdir())}")
+        raise LotrError(
+            f"{DATASET} no longer has {FILE}; the files there: {', '.join(p.name for p in path.parent.iterdir())}"
+        )
     return path

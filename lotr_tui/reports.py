@@ -27,7 +27,11 @@ def print_summary(config: DataConfig, *, as_json: bool) -> None:
     dataset = prepare(config)
     summary = summarize(dataset)
     if as_json:
-        read = {"path": dataset.corpus.source, "encoding": dataset.corpus.encoding, "separator": dataset.corpus.separator}
+        read = {
+            "path": dataset.corpus.source,
+            "encoding": dataset.corpus.encoding,
+            "separator": dataset.corpus.separator,
+        }
         print(json.dumps({**read, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)}))
         return
     rows = [
@@ -35,7 +39,10 @@ def print_summary(config: DataConfig, *, as_json: bool) -> None:
         ("rows", f"{summary.rows:,}"),
         ("lines", f"{summary.lines:,} longer than {config.min_characters} characters"),
         ("words", f"{summary.words:,}, {summary.distinct_words:,} different"),
-        ("vocabulary", f"{summary.vocabulary:,}: <unk>, <eos>, and words seen {config.min_count} times or more in train"),
+        (
+            "vocabulary",
+            f"{summary.vocabulary:,}: <unk>, <eos>, and words seen {config.min_count} times or more in train",
+        ),
         ("mode", f"{dataset.mode}, split seed {config.split_seed}"),
         ("speakers", f"{len(summary.speakers)}: " + ", ".join(f"{name} {n}" for name, n in summary.speakers[:10])),
         ("longest line", f"{summary.longest_line_words} words: {_cut(summary.longest_line.text, 160)}"),
@@ -85,7 +92,9 @@ def print_evaluation(model: LoadedModel, split: str, text: str | None, *, baseli
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(
-        printable(f"{text or split}, {model.config.data.mode} mode: {result.tokens:,} tokens, {result.unk_rate:.1%} <unk>")
+        printable(
+            f"{text or split}, {model.config.data.mode} mode: {result.tokens:,} tokens, {result.unk_rate:.1%} <unk>"
+        )
     )
 
 
@@ -138,11 +147,25 @@ def print_run(run: str, folder: Path | None) -> None:
                 **asdict(summary),
                 "path": str(path),
                 "config": json.loads(config.to_json()),
-                "evaluations": [[row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations],
+                "evaluations": [
+                    [row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations
+                ],
             },
             indent=2,
         )
     )
+
+
+def print_bench(repeat: int, *, as_json: bool) -> None:
+    """Print each figure of the benchmark as soon as it is known: its median, and its lowest and highest run."""
+    from lotr_tui.bench import measure
+
+    for figure in measure(repeat):
+        if as_json:
+            print(json.dumps(asdict(figure)), flush=True)
+        else:
+            spread = f"({min(figure.runs):,.4g} to {max(figure.runs):,.4g})"
+            print(f"{figure.median:10,.4g} {figure.unit:8} {spread:24} {figure.name}", flush=True)
 
 
 def _what_to_score(

@@ -1,5 +1,6 @@
 """The session: prompt a model, watch its words come, see what may come next."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -29,7 +30,7 @@ from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from lotr_tui.widgets.transcript import Exchange, Transcript
+from lotr_tui.widgets.transcript import Exchange, Note, Transcript
 from lotr_tui.wording import duration
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from lotr_tui.widgets.perplexity_chart import PerplexityChart
 
 DRAIN_SECONDS = 0.05
+BARS_SECONDS = 0.2
+"""Between two looks at the bars while words stream; faster, nobody could read them."""
 CANDIDATES = 40
 """Bars computed; as many are shown as there is room for."""
 
@@ -70,6 +73,7 @@ class PlayScreen(Screen[None]):
         self._exchange: Exchange | None = None
         self._ids_so_far: list[int] = []
         self._corpus = player.corpus
+        self._bars_shown = 0.0
 
     @classmethod
     def learning(cls, view: TrainingView, runs_dir: Path | None, pace: float) -> "PlayScreen":
@@ -130,7 +134,7 @@ class PlayScreen(Screen[None]):
         seed_field = self.query_one("#seed", NumberField).whole()
         seed = draw_seed() if seed_field is None else seed_field
         self._exchange = Exchange(prompt.text.strip(), prompt.unknown, seed, settings.chain())
-        self.query_one("#transcript", Transcript).begin(self._exchange)
+        self.query_one("#transcript", Transcript).append(self._exchange)
         self._ids_so_far = list(prompt.ids)
         event.input.clear()
         self._stream = start_stream(model, prompt.ids, settings, seed, self._pace)
@@ -145,13 +149,16 @@ class PlayScreen(Screen[None]):
         events = worker.drain()
         if events:
             exchange.add(events)
+            self.query_one("#transcript", Transcript).last_changed()
             self._ids_so_far += [event.id for event in events if isinstance(event, TokenEvent)]
-            self._show_next_words()
+            if ended or time.monotonic() - self._bars_shown >= BARS_SECONDS:
+                self._show_next_words()
         if ended:
             self._drain_timer.pause()
             self._stream = None
             if worker.failure is not None:
                 exchange.fail(f"{type(worker.failure).__name__}: {worker.failure}")
+                self.query_one("#transcript", Transcript).last_changed()
 
     def action_stop(self) -> None:
         """Stop the words that are coming."""
@@ -199,6 +206,7 @@ class PlayScreen(Screen[None]):
             settings = self._settings()
         except LotrError:
             return  # half-typed; said when the prompt is sent
+        self._bars_shown = time.monotonic()
         vocabulary = self._player.model.vocabulary
         typed = tokenize(self.query_one("#prompt", Input).value)
         ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far
@@ -240,24 +248,25 @@ class PlayScreen(Screen[None]):
             return
         from lotr_tui.screens.new_training import NewTraining
 
-        self.app.push_screen(NewTraining(self._corpus), self._start_training)
+        self.app.push_screen(NewTraining(self._corpus), self._asked)
 
-    def _start_training(self, config: Config | None) -> None:
-        if config is None:
-            return
+    def _asked(self, config: Config | None) -> None:
+        if config is not None:
+            self.begin_training(config)
+
+    def begin_training(self, config: Config) -> None:
+        """Train, and play with the model as it learns."""
         self._follows = True
         self._corpus = config.data.corpus
         self.lotr.start_training(config)
-        self.query_one("#transcript", Transcript).note(
-            f"training {config.preset}; each evaluation's model takes over here, so prompt it as it learns"
-        )
+        self._note(f"training {config.preset}; each evaluation's model takes over here: prompt it as it learns")
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on: its figures, its curve, and the model as it stands."""
         self._show_chart(message.view)
         self._show_status()
         if message.view.failure and any(not message.view.active for _ in message.events):
-            self.query_one("#transcript", Transcript).note(f"training failed: {message.view.failure}")
+            self._note(f"training failed: {message.view.failure}")
         player = _learner(message.view, message.events) if self._follows else None
         if player is not None:
             ended = any(isinstance(event, Finished) for event in message.events)
@@ -270,11 +279,14 @@ class PlayScreen(Screen[None]):
         if not same_words:
             self._ids_so_far = []
         if note:
-            self.query_one("#transcript", Transcript).note(note)
+            self._note(note)
         self._show_status()
         self._show_next_words()
 
     # What is shown
+
+    def _note(self, text: str) -> None:
+        self.query_one("#transcript", Transcript).append(Note(text))
 
     def action_next_pane(self) -> None:
         """The next of transcript, next word, training."""
@@ -313,7 +325,7 @@ class PlayScreen(Screen[None]):
         """The curve of the training that goes on, or of the one that made this model."""
         from lotr_tui.widgets.perplexity_chart import PerplexityChart
 
-        await self.query_one("#training").mount(PerplexityChart(id="chart", compact=True))
+        await self.query_one("#training").mount(PerplexityChart(id="chart"))
         view = self.lotr.training or (TrainingView.of_run(self._run) if self._run else None)
         if view is not None:
             self._show_chart(view)
@@ -322,7 +334,7 @@ class PlayScreen(Screen[None]):
         for chart in self.query("#chart").results():
             cast("PerplexityChart", chart).show(view)
 
-    def _welcome(self) -> Content:
+    def _welcome(self) -> str:
         words = self._player.model.vocabulary
         tries = [
             text
@@ -330,7 +342,7 @@ class PlayScreen(Screen[None]):
             if all(w in words for w in tokenize(text))
         ]
         first = f'"{tries[0]}"' if tries else "a few words"
-        return Content(
+        return (
             f"This is {self._player.name}, a small LSTM language model that knows {len(words):,} words. "
             f"Type {first} and press enter: it goes on, word by word. Then press F7 and F8 for a cooler or "
             "hotter temperature, and see how the bars of the next word change. ctrl+t trains a model while you play."

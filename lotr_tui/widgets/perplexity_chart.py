@@ -1,155 +1,195 @@
-"""Perplexity against epochs on a log axis, with the lines to beat."""
+"""Perplexity against epochs on a log axis, with the lines to beat.
+
+Our own drawing: a redraw costs some 3 ms, where the plotting widgets at hand take 50 to 90, which while a
+training goes on is felt in every key.
+"""
 
 import math
-from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
-from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.reactive import reactive
-from textual.widgets import Static
-from textual_plot import AxisFormatter, HiResMode, NumericAxisFormatter, PlotWidget
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
 
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.plotting import Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
 
-Floats = npt.NDArray[np.float64]
-
-MOST_POINTS = 400
+MOST_POINTS = 800
 SMOOTHING = 0.7
 """Of the train curve: the share of the old mean in each new one."""
+LABEL_WIDTH = 6
+"""Columns of the values of the axis."""
 
 
-class LogFormatter(AxisFormatter):
-    """Round values for an axis that shows base-10 logarithms: 1, 2, 5 times powers of ten, evenly spaced if few fit."""
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Positions, as logarithms."""
-        decades = range(math.floor(min_), math.ceil(max_) + 1)
-        values = [step * 10.0**power for power in decades for step in (1, 2, 5)]
-        ticks = [tick for tick in map(math.log10, values) if min_ <= tick <= max_]
-        if len(ticks) > max_ticks:
-            return [tick for tick in ticks if tick == round(tick)]
-        if len(ticks) < 4:
-            even = NumericAxisFormatter().get_ticks(10**min_, 10**max_, max_ticks)
-            ticks = [math.log10(value) for value in even if value > 0 and min_ <= math.log10(value) <= max_]
-        return ticks
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """The values themselves."""
-        return [f"{10**tick:,.0f}" for tick in ticks]
-
-
-class _Plot(PlotWidget):
-    """A plot with the margins that our labels need and no more."""
-
-    margin_top = reactive(0)
-    margin_bottom = reactive(2)
-    margin_left = reactive(6)
-
-
-class PerplexityChart(Vertical):
-    """A legend with the latest figures, and the curves under it."""
+class PerplexityChart(Widget):
+    """A legend with the latest figures, the curves, and the epochs under them."""
 
     DEFAULT_CSS = """
-    PerplexityChart { height: 1fr; min-height: 6; }
-    PerplexityChart > #legend-line { height: 1; padding: 0 1; }
-    PerplexityChart PlotWidget { height: 1fr; }
-    PerplexityChart PlotWidget > .plot--axis { color: $border; }
-    PerplexityChart PlotWidget:focus > .plot--axis { color: $secondary; }
-    PerplexityChart PlotWidget > .plot--tick { color: $text-muted; text-style: none; }
+    PerplexityChart { height: 1fr; min-height: 5; padding: 0 1; }
+    PerplexityChart > .chart--valid { color: $accent; }
+    PerplexityChart > .chart--train { color: $foreground 70%; }
+    PerplexityChart > .chart--level { color: $secondary; }
+    PerplexityChart > .chart--axis { color: $foreground 60%; }
     """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--valid", "chart--train", "chart--level", "chart--axis"}
 
-    def __init__(self, *, id: str | None = None, compact: bool = False) -> None:
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._compact = compact
-        self._drawn = (-1, -1)
-        self._plot = _Plot(allow_pan_and_zoom=not compact)
-        self._plot.can_focus = not compact
-        self._plot.set_y_formatter(LogFormatter())
-        self._plot.set_x_formatter(NumericAxisFormatter())
-
-    def compose(self) -> ComposeResult:
-        """The legend and the plot."""
-        yield Static("", id="legend-line", markup=False)
-        yield self._plot
+        self._view = TrainingView()
+        self._lines: list[Strip] = []
 
     def show(self, view: TrainingView) -> None:
-        """Draw `view`, if it has anything new."""
-        self.query_one("#legend-line", Static).update(self._legend(view), layout=False)
-        drawn = (len(view.steps), len(view.evaluations))
-        if drawn == self._drawn or not view.evaluations:
-            return
-        self._drawn = drawn
-        colors = self.app.theme_variables
-        plot = self._plot
-        plot.clear()
-        right = float(max(1, view.epochs if view.active else math.ceil(view.epoch)))
-        lowest, highest = [], []
-        if view.started:
-            for value in (view.started.unigram_perplexity, view.started.kneser_ney_perplexity):
-                if math.isfinite(value) and value > 0:
-                    level = math.log10(value)
-                    across = np.linspace(0.0, right, 2 * max(20, plot.size.width))
-                    plot.scatter(across, np.full(len(across), level), marker="┄", marker_style=colors["secondary"])
-                    lowest.append(level)
-                    highest.append(level)
-        for x, y, color in (
-            (*_train_curve(view), colors["foreground"]),
-            (*_valid_curve(view), colors["accent"]),
-        ):
-            if len(x):
-                plot.plot(x, y, line_style=color, hires_mode=HiResMode.BRAILLE)
-        best = view.best
-        if best is not None:
-            plot.scatter([best.epoch], [math.log10(best.valid_perplexity)], marker="●", marker_style=colors["accent"])
-        _, valid = _valid_curve(view)
-        lowest.append(float(valid.min()))
-        highest.append(min(float(valid.max()), lowest[0] + 0.8))
-        margin = 0.04 * max(0.2, max(highest) - min(lowest))
-        plot.set_xlimits(0.0, right)
-        plot.set_ylimits(min(lowest) - margin, max(highest) + margin)
+        """Draw `view`."""
+        self._view = view
+        self._lines = []
+        self.refresh()
 
-    def _legend(self, view: TrainingView) -> Content:
-        parts: list[Content | tuple[str, str] | str] = []
-        if not self._compact:
-            parts.append(("perplexity  ", "bold"))
+    def notify_style_update(self) -> None:
+        """Colours or sizes have changed."""
+        super().notify_style_update()
+        self._lines = []
+
+    def on_resize(self) -> None:
+        """There is another room to draw in."""
+        self._lines = []
+
+    def render_line(self, y: int) -> Strip:
+        """A line of the chart; all are drawn when the first is asked for."""
+        if not self._lines:
+            self._lines = self._draw(self.size.width, self.size.height)
+        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
+
+    def _draw(self, width: int, height: int) -> list[Strip]:
+        view, rows, columns = self._view, height - 2, width - LABEL_WIDTH
+        legend = Strip(self._legend(width)).adjust_cell_length(width, self.rich_style)
+        if rows < 2 or columns < 10 or not view.evaluations:
+            return [legend]
+        right = float(max(1, view.epochs if view.active else math.ceil(view.epoch)))
+        valid, train = _valid_curve(view), _train_curve(view)
+        low, high = self._range(valid[1], train[1])
+        x_range, y_range = (0.0, right), (math.log10(low), math.log10(high))
+        cells = {
+            "chart--train": draw_curve(*train, x_range, y_range, rows, columns),
+            "chart--valid": draw_curve(*valid, x_range, y_range, rows, columns),
+        }
+        canvas = [[(" ", "")] * columns for _ in range(rows)]
+
+        def row_of(perplexity: float) -> int:
+            return dot_row(math.log10(perplexity), y_range, rows) // 4
+
+        for name, perplexity in self._levels():
+            if low <= perplexity <= high:
+                canvas[row_of(perplexity)] = self._level_line(f" {name} ", columns)
+        _paint(canvas, cells)
+        best = view.best
+        if best is not None and low <= best.valid_perplexity <= high:
+            canvas[row_of(best.valid_perplexity)][round(best.epoch / right * (columns - 1))] = ("●", "chart--valid")
+        labels = {row_of(tick): f"{tick:,.0f}" for tick in log_ticks(low, high, max(2, rows // 3))}
+        styles = {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
+        lines = [
+            Strip(
+                [
+                    Segment(f"{labels.get(row, ''):>{LABEL_WIDTH - 2}} ", styles["chart--axis"]),
+                    Segment("┤" if row in labels else "│", styles["chart--axis"]),
+                    *_runs(canvas[row], styles),
+                ]
+            )
+            for row in range(rows)
+        ]
+        axis = Segment(" " * (LABEL_WIDTH - 1) + _epoch_axis(right, columns), styles["chart--axis"])
+        return [legend, *lines, Strip([axis]).adjust_cell_length(width, self.rich_style)]
+
+    def _range(self, valid: Floats, train: Floats) -> tuple[float, float]:
+        """From under the lowest to above the highest of all that is to be seen; a wild start is cut off."""
+        levels = [perplexity for _, perplexity in self._levels()]
+        perplexities = 10.0 ** np.concatenate([valid, train])
+        lowest = min([*levels, float(np.nanmin(perplexities))])
+        highest = max([*levels, min(float(np.nanmax(10.0**valid)), 8 * lowest)])
+        return lowest * 0.94, highest * 1.06
+
+    def _levels(self) -> list[tuple[str, float]]:
+        started = self._view.started
+        if started is None:
+            return []
+        both = [("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)]
+        return [(name, perplexity) for name, perplexity in both if math.isfinite(perplexity) and perplexity > 0]
+
+    def _level_line(self, name: str, columns: int) -> list[tuple[str, str]]:
+        return [(character, "chart--level") for character in "┄" * (columns - len(name)) + name]
+
+    def _legend(self, width: int) -> list[Segment]:
+        """As many of the latest figures as fit, the most telling first."""
+        view = self._view
+        parts: list[tuple[str, str, float]] = []
         if view.evaluations and (best := view.best) is not None:
-            parts += [("━ valid ", "$accent"), f"{view.evaluations[-1].valid_perplexity:.1f}  "]
-            parts += [("● best ", "$accent"), f"{best.valid_perplexity:.1f}  "]
-        if view.steps and not self._compact:
-            parts += [("━ train ", "$foreground 60%"), f"{view.steps[-1].train_perplexity:.1f}  "]
+            parts.append(("chart--valid", "━ valid", view.evaluations[-1].valid_perplexity))
+            parts.append(("chart--valid", "● best", best.valid_perplexity))
         if view.started:
-            parts += [("┄ Kneser-Ney ", "$secondary"), f"{view.started.kneser_ney_perplexity:.1f}  "]
-            if not self._compact:
-                parts += [("┄ unigram ", "$secondary"), f"{view.started.unigram_perplexity:.1f}"]
-        return Content.assemble(*parts)
+            parts.append(("chart--level", "┄ Kneser-Ney", view.started.kneser_ney_perplexity))
+        if view.steps:
+            parts.append(("chart--train", "━ train", view.steps[-1].train_perplexity))
+        if view.started:
+            parts.append(("chart--level", "┄ unigram", view.started.unigram_perplexity))
+        segments: list[Segment] = []
+        used = 0
+        for style, name, perplexity in parts:
+            text, value = f"{name} ", f"{perplexity:.1f}   "
+            if used + len(text) + len(value) - 3 > width:
+                break
+            used += len(text) + len(value)
+            segments += [Segment(text, self.get_component_rich_style(style)), Segment(value, self.rich_style)]
+        return segments
+
+
+def _paint(canvas: list[list[tuple[str, str]]], cells: dict[str, Cells]) -> None:
+    """Put the curves on the canvas, the last one on top; where two share a cell, their dots do too."""
+    together = np.zeros_like(next(iter(cells.values())))
+    for style, pattern in cells.items():
+        together |= pattern
+        for row, column in zip(*np.nonzero(pattern), strict=True):
+            canvas[row][column] = (chr(0x2800 + int(together[row, column])), style)
+
+
+def _runs(cells: list[tuple[str, str]], styles: dict[str, Style]) -> list[Segment]:
+    """Neighbours of one style as one segment."""
+    segments: list[Segment] = []
+    text, current = "", ""
+    for character, style in cells:
+        if style != current and text:
+            segments.append(Segment(text, styles[current]))
+            text = ""
+        current = style
+        text += character
+    return [*segments, Segment(text, styles[current])]
+
+
+def _epoch_axis(right: float, columns: int) -> str:
+    """The epochs, each number centred under its place."""
+    line = [" "] * (columns + 1)
+    for tick in linear_ticks(0, right, max(2, columns // 10)):
+        text = f"{tick:g}"
+        place = round(tick / right * (columns - 1)) + 1 - len(text) // 2
+        place = min(max(0, place), len(line) - len(text))
+        line[place : place + len(text)] = text
+    name = " epochs"
+    if "".join(line[-len(name) - 6 : -6]).strip() == "":
+        line[-len(name) - 6 : -6] = name
+    return "".join(line)
 
 
 def _train_curve(view: TrainingView) -> tuple[Floats, Floats]:
-    """The train perplexity, smoothed, thinned out, as logarithms."""
+    """The train perplexity as base-10 logarithms, smoothed, thinned out."""
     epochs, levels, mean = [], [], math.nan
     for step in view.steps:
         level = math.log10(step.train_perplexity) if step.train_perplexity > 0 else math.nan
         mean = level if math.isnan(mean) else SMOOTHING * mean + (1 - SMOOTHING) * level
         epochs.append(step.epoch)
         levels.append(mean)
-    return thin_out(np.array(epochs), np.array(levels))
+    return thin_out(np.array(epochs), np.array(levels), MOST_POINTS)
 
 
 def _valid_curve(view: TrainingView) -> tuple[Floats, Floats]:
     epochs = np.array([event.epoch for event in view.evaluations])
     return epochs, np.log10([event.valid_perplexity for event in view.evaluations])
-
-
-def thin_out(x: Floats, y: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
-    """At most about `most` points, keeping the lowest and highest of each stretch so that spikes stay."""
-    if len(x) <= most:
-        return x, y
-    keep: set[int] = {0, len(x) - 1}
-    for stretch in np.array_split(np.arange(len(x)), most // 2):
-        keep.add(int(stretch[np.argmin(y[stretch])]))
-        keep.add(int(stretch[np.argmax(y[stretch])]))
-    chosen = sorted(keep)
-    return x[chosen], y[chosen]

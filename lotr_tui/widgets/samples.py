@@ -12,7 +12,13 @@ class Samples(VerticalScroll):
     """A text an evaluation, latest last, each with its epoch and validation perplexity."""
 
     DEFAULT_CSS = """
-    Samples { padding: 0 1; height: 1fr; scrollbar-size-vertical: 1; }
+    Samples {
+        padding: 0 1;
+        height: 1fr;
+        scrollbar-size-vertical: 1;
+        scrollbar-background: $background;
+        scrollbar-color: $border;
+    }
     Samples > Static { margin-bottom: 1; }
     """
 

@@ -28,15 +28,13 @@ EVENTS: list[TrainingEvent] = [
     Started("r", "tiny", 12, 9, 100, 10, 3, "cpu", "ab12", 151.5, 90.75),
     Step(7, 0.5, 88.25, 0.003, 0.25, 1234.5, 2.0, 40.0),
     Evaluated(7, 1.0, 80.5, True, 2.5),
-    Sampled(7, 1.0, "bilbo baggins is", "late \"again\"\n", 2**63 - 1, 0.7),
+    Sampled(7, 1.0, "bilbo baggins is", 'late "again"\n', 2**63 - 1, 0.7),
     Checkpointed(7, "model.safetensors"),
     Finished("patience", "r", 3.0, 76.25, 78.5, 60.0),
     Failed("TrainingError: the loss is nan", "Traceback\n  line"),
 ]
 KINDS = [type(event) for event in EVENTS]
-FLOAT_FIELDS = [
-    (event, item.name) for event in EVENTS for item in dataclasses.fields(event) if item.type is float
-]
+FLOAT_FIELDS = [(event, item.name) for event in EVENTS for item in dataclasses.fields(event) if item.type is float]
 
 
 def through_json(record: dict[str, Any]) -> dict[str, Any]:
@@ -120,18 +118,18 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
+VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_size=3), SCALARS, max_size=2)
 NAMES = st.sampled_from([kind.__name__.lower() for kind in KINDS])
 FIELD_NAMES = st.sampled_from(sorted({item.name for kind in KINDS for item in dataclasses.fields(kind)}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(name=NAMES | VALUES, values=st.dictionaries(FIELD_NAMES | st.text(max_size=4), VALUES, max_size=12))
 def test_any_record_is_none_or_an_event_whose_fields_have_their_types(name: Any, values: dict[str, Any]) -> None:
     assert_none_or_sound(from_record(values | {"event": name}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(event=st.sampled_from(EVENTS), changes=st.dictionaries(FIELD_NAMES, VALUES, max_size=2))
 def test_a_damaged_record_is_none_or_an_event_whose_fields_have_their_types(
     event: TrainingEvent, changes: dict[str, Any]

@@ -32,9 +32,7 @@ class Reference:
     def __init__(self, ids: list[int], size: int, order: int) -> None:
         self.size, self.order = size, order
         text = [EOS_ID, *ids]
-        grams = {
-            n: Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1)) for n in range(1, order + 1)
-        }
+        grams = {n: Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1)) for n in range(1, order + 1)}
         self.counts: dict[int, dict[tuple[int, ...], int]] = {order: dict(grams[order])}
         for n in range(1, order):
             before: dict[tuple[int, ...], set[int]] = defaultdict(set)

@@ -1,0 +1,65 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import (
+    ConfigError,
+    CorpusError,
+    LotrError,
+    PromptError,
+    RunError,
+    TrainingError,
+    UnusableInput,
+    nearest,
+    printable,
+)
+
+ANY_TEXT = st.text(st.characters())  # lone surrogates and controls too
+
+
+@given(ANY_TEXT)
+def test_printable_is_one_line_that_no_terminal_obeys(text):
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1
+    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
+    shown.encode("utf-8")
+
+
+@given(ANY_TEXT)
+def test_printable_changes_nothing_twice(text):
+    assert printable(printable(text)) == printable(text)
+
+
+def test_printable_keeps_words_and_letters():
+    assert printable("  Théoden \n\t said: “no” <unk> [b]") == "Théoden said: “no” <unk> [b]"
+
+
+def test_printable_shows_escape_sequences_as_harmless():
+    assert "\x1b" not in printable("\x1b[2J\x1b]0;title\x07")
+    assert printable("a\u202eb") == "a\ufffdb"
+
+
+@given(ANY_TEXT)
+def test_every_error_is_printable(text):
+    assert str(LotrError(text)) == printable(text)
+
+
+@pytest.mark.parametrize("kind", [UnusableInput, CorpusError, ConfigError, PromptError, RunError])
+def test_unusable_input_exits_with_2(kind):
+    assert kind("x").exit_code == 2
+    assert isinstance(kind("x"), LotrError)
+
+
+def test_failures_while_running_exit_with_1():
+    assert LotrError("x").exit_code == 1
+    assert TrainingError("x").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("defualt", "; did you mean default?"), ("tinny", "; did you mean tiny?"), ("zzz", "."), ("", ".")],
+)
+def test_nearest_names_the_closest_or_ends_the_sentence(name, ending):
+    assert nearest(name, ["default", "tiny", "notebook"]) == ending

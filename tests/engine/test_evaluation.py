@@ -1,0 +1,134 @@
+"""Perplexity: what is fed, what is counted, and the figures by hand."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from engine.config import ModelConfig
+from engine.errors import CorpusError
+from engine.evaluation import evaluate, token_log_probs
+from engine.lm import LogProbs
+from engine.network import Network
+from engine.ngram import KneserNey, Unigram
+from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary
+
+VOCABULARY = Vocabulary(("<unk>", "<eos>", "a", "b"))
+
+
+class Double:
+    """A model of a given function from what was read to probabilities, that notes all it is fed."""
+
+    def __init__(self, probs: Callable[[tuple[int, ...]], list[float]]) -> None:
+        self.vocabulary = VOCABULARY
+        self.probs = probs
+        self.fed: list[tuple[tuple[int, ...], int]] = []
+
+    def start(self) -> tuple[int, ...]:
+        return ()
+
+    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+        self.fed.append((state, token))
+        with np.errstate(divide="ignore"):
+            return np.log(np.array(self.probs((*state, token)), dtype=np.float32)), (*state, token)
+
+
+class Scorer:
+    """A model with nothing but the fast way."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = scores
+
+    def score(self, ids: Ids) -> np.ndarray:
+        return np.array(self.scores[: len(ids)])
+
+
+def ids_of(*tokens: int) -> Ids:
+    return np.array(tokens, dtype=np.int32)
+
+
+def test_by_hand() -> None:
+    table = {
+        (1,): [0.1, 0.2, 0.5, 0.2],
+        (1, 2): [0.25, 0.25, 0.25, 0.25],
+        (1, 2, 3): [0.5, 0.125, 0.125, 0.25],
+    }
+    model = Double(lambda read: table.get(read, [0.25] * 4))
+    found = evaluate(model, ids_of(2, 3, 1))
+    assert token_log_probs(model, ids_of(2, 3, 1)) == pytest.approx(np.log([0.5, 0.25, 0.125]), rel=1e-6)
+    assert found.tokens == 3
+    assert found.perplexity == pytest.approx(4)  # (1/2 * 1/4 * 1/8) ** (-1/3)
+    assert found.bits_per_token == pytest.approx(2)
+    assert found.unk_rate == 0
+
+
+def test_every_token_once_and_the_state_carried_from_first_to_last() -> None:
+    model = Double(lambda read: [0.25] * 4)
+    text = [2, 3, 0, 1, 2, 2]
+    evaluate(model, ids_of(*text))
+    read = [EOS_ID, *text]
+    expected = [(tuple(read[:i]), token) for i, token in enumerate(read)]
+    assert model.fed[: len(text)] == expected[: len(text)]  # the last word needs not be read, only scored
+    assert model.fed == expected[: len(model.fed)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 49, 50, 51, 101])
+def test_no_remainder_is_dropped(length: int) -> None:
+    """A uniform model has the perplexity of its vocabulary at any length, and the last token always counts."""
+    assert evaluate(Double(lambda read: [0.25] * 4), ids_of(*[2] * length)).perplexity == pytest.approx(4)
+    uneven = evaluate(Double(lambda read: [0.1, 0.1, 0.5, 0.3]), ids_of(*[2] * (length - 1), 0))
+    expected = math.exp(-((length - 1) * math.log(0.5) + math.log(0.1)) / length)
+    assert uneven.perplexity == pytest.approx(expected, rel=1e-5)
+    assert uneven.tokens == length
+
+
+def test_unk_counts_like_any_word_and_its_share_is_told() -> None:
+    found = evaluate(Double(lambda read: [0.7, 0.1, 0.1, 0.1]), ids_of(UNK_ID, UNK_ID, 2, EOS_ID))
+    assert found.unk_rate == 0.5
+    assert found.perplexity == pytest.approx(math.exp(-(2 * math.log(0.7) + 2 * math.log(0.1)) / 4), rel=1e-6)
+
+
+def test_bits_and_perplexity_say_the_same() -> None:
+    found = evaluate(Scorer([-1.0, -3.0]), ids_of(2, 3))
+    assert found.perplexity == pytest.approx(math.exp(2))
+    assert 2**found.bits_per_token == pytest.approx(found.perplexity)
+
+
+@pytest.mark.parametrize("model", [Double(lambda read: [0.25] * 4), Scorer([])])
+def test_nothing_to_score_is_an_error_never_a_perplexity(model: Double | Scorer) -> None:
+    with pytest.raises(CorpusError, match="no token to score"):
+        evaluate(model, ids_of())
+
+
+def test_an_impossible_word_makes_it_infinite() -> None:
+    assert evaluate(Double(lambda read: [0.5, 0.5, 0, 0]), ids_of(0, 2)).perplexity == math.inf
+
+
+def test_a_very_bad_model_is_infinite_not_an_overflow() -> None:
+    assert evaluate(Scorer([-1e5, -1e5]), ids_of(2, 3)).perplexity == math.inf
+
+
+def test_the_score_of_a_network_is_its_word_by_word_path() -> None:
+    """The same perplexity whichever way: the network's own, the decoder's score, the decoder word by word."""
+    torch.set_num_threads(1)
+    network = Network(ModelConfig(embedding_size=8, hidden_size=8), len(VOCABULARY), torch.Generator().manual_seed(0))
+    decoder = network.decoder(VOCABULARY)
+
+    class WordByWord:
+        vocabulary = VOCABULARY
+        start = staticmethod(decoder.start)
+        advance = staticmethod(decoder.advance)
+
+    ids = np.random.default_rng(0).integers(0, 4, 700).astype(np.int32)
+    slow = token_log_probs(WordByWord(), ids)
+    assert token_log_probs(decoder, ids) == pytest.approx(slow, abs=1e-4)
+    assert token_log_probs(network, ids) == pytest.approx(slow, abs=1e-4)
+    assert evaluate(network, ids).perplexity == pytest.approx(evaluate(WordByWord(), ids).perplexity, rel=1e-5)
+
+
+def test_evaluating_twice_gives_the_same() -> None:
+    train = ids_of(2, 3, 2, 2, 3, 1, 2, 3, 0, 1)
+    for model in (Unigram(train, VOCABULARY), KneserNey(train, VOCABULARY, 3)):
+        assert evaluate(model, train) == evaluate(model, train)

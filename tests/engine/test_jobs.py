@@ -1,0 +1,141 @@
+import json
+import shutil
+import sys
+
+import pytest
+
+from engine import runs
+from engine.config import Config
+from engine.errors import ConfigError, CorpusError, RunError
+from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step
+from engine.jobs import prepare_job
+from engine.vocabulary import Vocabulary
+
+
+def small(path, **values):
+    sizes = {"embedding_size": 8, "hidden_size": 8, "epochs": 1, "batch_size": 10, "window": 20, "threads": 1}
+    return Config("tiny").with_values(corpus=str(path), **{**sizes, **values})
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestPreparing:
+    def test_makes_the_run_with_all_that_is_known(self, small_csv, home):
+        job = prepare_job(small(small_csv), "mine")
+        assert job.run.path == home / "runs" / "mine"
+        assert Config.from_json((job.run.path / "config.json").read_text(), "") == job.config
+        assert Vocabulary.from_json((job.run.path / "vocabulary.json").read_text(), "") == job.dataset.vocabulary
+
+    def test_the_run_is_locked_as_long_as_it_is_written(self, small_csv, home):
+        job = prepare_job(small(small_csv), "mine")
+        assert runs.summarize(job.run.path).state == "running"
+        job.run.lock.close()
+        assert runs.summarize(job.run.path).state == "crashed"
+
+    def test_without_a_name_it_is_called_after_the_preset_and_never_taken(self, small_csv, home):
+        names = {prepare_job(small(small_csv)).run.name for _ in range(3)}
+        assert len(names) == 3
+        assert all(name.startswith("tiny-") for name in names)
+
+    def test_another_folder(self, small_csv, home, tmp_path):
+        job = prepare_job(small(small_csv), "mine", tmp_path / "a" / "b")
+        assert job.run.path == tmp_path / "a" / "b" / "mine"
+        assert not home.exists()
+
+    def test_the_corpus_is_found_again_from_any_folder(self, small_csv, home, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert prepare_job(small("small.csv")).config.data.corpus == str(small_csv.resolve())
+
+    def test_a_home_directory_is_understood(self, small_csv, home, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert prepare_job(small("~/small.csv")).config.data.corpus == str(small_csv)
+
+    def test_the_bundled_corpus_keeps_its_name(self, home):
+        assert prepare_job(Config("tiny"), "mine").config.data.corpus == "bundled"
+
+
+class TestRefusals:
+    def test_a_missing_corpus_leaves_nothing(self, home, tmp_path):
+        with pytest.raises(CorpusError):
+            prepare_job(small(tmp_path / "none.csv"))
+        assert not home.exists()
+
+    def test_a_batch_larger_than_the_corpus_leaves_nothing(self, small_csv, home):
+        with pytest.raises(ConfigError, match=r"batch_size=5000 is too large: [\d,]+ training tokens"):
+            prepare_job(small(small_csv, batch_size=5000))
+        assert not home.exists()
+
+    def test_the_largest_batch_it_names_is_one_it_takes(self, small_csv, home):
+        tokens = len(prepare_job(small(small_csv)).dataset.train)
+        prepare_job(small(small_csv, batch_size=tokens // 2))
+        with pytest.raises(ConfigError):
+            prepare_job(small(small_csv, batch_size=tokens // 2 + 1))
+
+    def test_a_name_that_is_taken_keeps_the_first_run(self, small_csv, home):
+        first = prepare_job(small(small_csv), "mine")
+        before = (first.run.path / "config.json").read_bytes()
+        with pytest.raises(RunError, match="'mine' exists"):
+            prepare_job(small(small_csv, epochs=2), "mine")
+        assert (first.run.path / "config.json").read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "/abs", "-x", ".hidden", "a b", "x" * 101, "a\n"])
+    def test_what_is_no_folder_name(self, small_csv, home, name):
+        with pytest.raises(RunError, match="run name"):
+            prepare_job(small(small_csv), name)
+        assert not home.exists()
+
+    @pytest.mark.parametrize("below", ["", "runs"])
+    def test_a_runs_folder_that_cannot_be_made(self, small_csv, home, below):
+        with pytest.raises(RunError, match=r"small\.csv.* cannot be written"):
+            prepare_job(small(small_csv), "mine", small_csv / below)
+
+
+class TestTraining:
+    def test_tells_and_records_everything(self, small_csv, home):
+        job = prepare_job(small(small_csv), "mine")
+        events = list(job.events(lambda: False))
+
+        kinds = [type(event) for event in events]
+        assert kinds[0] is Preparing
+        assert kinds[-1] is Finished
+        assert {Started, Step, Evaluated, Sampled, Checkpointed} <= set(kinds)
+        finished = events[-1]
+        assert finished.reason == "done"
+        assert finished.valid_perplexity == min(e.valid_perplexity for e in events if isinstance(e, Evaluated))
+
+        metrics = rows(job.run.path / "metrics.jsonl")
+        recorded = [kind.__name__.lower() for kind in kinds]
+        assert sorted([row["event"] for row in metrics] + ["sampled"] * kinds.count(Sampled)) == sorted(recorded)
+        assert metrics[-1]["valid_perplexity"] == finished.valid_perplexity
+        assert len(rows(job.run.path / "samples.jsonl")) == kinds.count(Sampled)
+
+        model = runs.load(job.run.path)
+        assert model.decoder.vocabulary == job.dataset.vocabulary
+        assert model.corpus_sha256 == job.dataset.corpus.sha256
+        assert runs.summarize(job.run.path).state == "finished"
+
+    def test_a_cancelled_one_stops_and_keeps_a_model(self, small_csv, home):
+        job = prepare_job(small(small_csv, epochs=50), "mine")
+        events = list(job.events(lambda: True))
+        assert events[-1].reason == "stopped"
+        assert runs.summarize(job.run.path).state == "stopped"
+        runs.load(job.run.path)
+
+    @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may have the device that must be missing here")
+    def test_a_failure_is_recorded_and_raised(self, small_csv, home):
+        job = prepare_job(small(small_csv, device="mps"), "mine")
+        with pytest.raises(ConfigError, match="mps"):
+            list(job.events(lambda: False))
+        last = rows(job.run.path / "metrics.jsonl")[-1]
+        assert last["event"] == "failed"
+        assert "mps" in last["message"]
+        assert "Traceback" in (job.run.path / "log.txt").read_text()
+        assert runs.summarize(job.run.path).state == "failed"
+
+    def test_a_run_whose_folder_is_gone_fails_without_a_hang(self, small_csv, home):
+        job = prepare_job(small(small_csv), "mine")
+        shutil.rmtree(job.run.path)
+        with pytest.raises(OSError, match="mine"):
+            list(job.events(lambda: False))

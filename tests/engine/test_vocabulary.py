@@ -1,0 +1,121 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import RunError
+from engine.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Vocabulary, tokenize
+
+ANY_TEXT = st.text(st.characters())
+WORDS = st.from_regex(r"[a-z0-9']{1,8}", fullmatch=True)
+
+
+@given(ANY_TEXT)
+def test_words_are_of_letters_digits_and_apostrophes(text):
+    assert all(re.fullmatch(r"[a-z0-9']+", word) for word in tokenize(text))
+
+
+@given(ANY_TEXT)
+def test_tokenizing_words_gives_them_again(text):
+    words = tokenize(text)
+    assert tokenize(" ".join(words)) == words
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_lines_are_tokenized_apart(one, other):
+    assert tokenize(one + "\n" + other) == tokenize(one) + tokenize(other)
+
+
+@given(ANY_TEXT)
+def test_is_the_notebooks_tokenizer(text):
+    assert tokenize(text) == re.sub(r"[^a-z0-9']+", " ", text.lower()).split()
+
+
+def test_the_notebooks_examples():
+    assert tokenize("Don't! Bilbo-Baggins,  says   3 times: 'no'\u00a0.") == [
+        *["don't", "bilbo", "baggins", "says", "3", "times", "'no'"]
+    ]
+    assert tokenize("Théoden") == ["th", "oden"]
+    assert tokenize("... — !") == []
+
+
+@given(st.lists(WORDS, max_size=60), st.integers(1, 4))
+def test_frequent_words_stand_in_order_of_first_appearance(words, min_count):
+    vocabulary = Vocabulary.from_words(words, min_count)
+    assert vocabulary.words[:2] == (UNK, EOS)
+    expected = [word for word in dict.fromkeys(words) if words.count(word) >= min_count]
+    assert list(vocabulary.words[2:]) == expected
+
+
+@given(st.lists(WORDS, min_size=1))
+def test_known_words_come_back_from_their_ids(words):
+    vocabulary = Vocabulary.from_words(words, 1)
+    ids = vocabulary.encode(words)
+    assert ids.dtype == np.int32
+    assert vocabulary.decode(ids) == " ".join(words)
+    assert UNK_ID not in ids
+    assert EOS_ID not in ids
+
+
+def test_unknown_words_become_unk():
+    vocabulary = Vocabulary.from_words(["a", "b"], 1)
+    assert vocabulary.encode(["a", "zzz", "b"]).tolist() == [2, UNK_ID, 3]
+    assert "zzz" not in vocabulary
+    assert "a" in vocabulary
+    assert vocabulary.encode([]).tolist() == []
+
+
+@given(st.lists(WORDS, min_size=1))
+def test_json_gives_the_same_vocabulary_again(words):
+    vocabulary = Vocabulary.from_words(words, 1)
+    assert Vocabulary.from_json(vocabulary.to_json(), "here") == vocabulary
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        "null",
+        "{}",
+        "[]",
+        '["<unk>", "<eos>"]',
+        '["<eos>", "<unk>", "a"]',
+        '["a", "b", "c"]',
+        '["<unk>", "<eos>", "a", "a"]',
+        '["<unk>", "<eos>", "a", "<eos>"]',
+        '["<unk>", "<eos>", ""]',
+        '["<unk>", "<eos>", "two words"]',
+        '["<unk>", "<eos>", "A"]',
+        '["<unk>", "<eos>", "a\\n"]',
+        '["<unk>", "<eos>", "\\u001b[2J"]',
+        '["<unk>", "<eos>", 3]',
+        '["<unk>", "<eos>", ["a"]]',
+        '["<unk>", "<eos>", {"a": 1}]',
+        '["<unk>", "<eos>", null]',
+    ],
+)
+def test_what_is_no_vocabulary_is_refused_by_name(content):
+    with pytest.raises(RunError, match=r"run/vocabulary\.json"):
+        Vocabulary.from_json(content, "run/vocabulary.json")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from([UNK, EOS, "a", "b"]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(JSON | st.lists(JSON, max_size=4).map(lambda rest: [UNK, EOS, *rest]))
+def test_any_json_is_a_vocabulary_or_refused(value):
+    try:
+        vocabulary = Vocabulary.from_json(json.dumps(value), "here")
+    except RunError:
+        return
+    assert list(vocabulary.words) == value
+    assert len(vocabulary.index) == len(vocabulary) > 2

@@ -1,0 +1,95 @@
+"""The dialogues that come with lotr-tui: enough text, by hand, and no template."""
+
+import csv
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from engine.config import DataConfig
+from engine.corpus import split
+from engine.dataset import prepare, read
+from engine.evaluation import evaluate
+from engine.files import assets_folder
+from engine.ngram import KneserNey
+from engine.vocabulary import tokenize
+
+PATH = assets_folder() / "dialogues.csv"
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return read(DataConfig()).lines
+
+
+@pytest.fixture(scope="module")
+def words(lines):
+    return [tokenize(line.text) for line in lines]
+
+
+def test_columns_are_those_of_the_real_file():
+    with PATH.open(encoding="ascii", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["", "char", "dialog", "movie"]
+    assert {len(row) for row in rows} == {4}
+    assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(rows) - 1)]
+    assert all(cell.strip() for row in rows[1:] for cell in row)
+
+
+def test_columns_are_those_of_the_real_file_itself(lotr_csv):
+    with PATH.open(encoding="utf-8") as ours, lotr_csv.open(encoding="utf-8") as real:
+        assert ours.readline() == real.readline()
+
+
+def test_is_ascii_text():
+    content = PATH.read_bytes()
+    assert content.isascii()
+    assert not set(content) & (set(range(32)) - set(b"\r\n"))
+
+
+def test_is_long_enough(lines, words):
+    assert len(lines) >= 1600
+    assert sum(map(len, words)) >= 20_000
+
+
+def test_many_people_speak(lines):
+    assert len({line.speaker for line in lines}) >= 25
+
+
+def test_people_answer_each_other(lines):
+    changes = sum(one.speaker != other.speaker for one, other in pairwise(lines))
+    assert changes > len(lines) / 2
+
+
+def test_hardly_a_line_twice(lines, words):
+    duplicates = len(lines) - len({tuple(one) for one in words})
+    assert duplicates < 0.01 * len(lines)
+
+
+def test_no_run_of_six_words_often(words):
+    runs = Counter(tuple(one[i : i + 6]) for one in words for i in range(len(one) - 5))
+    often = {" ".join(run): number for run, number in runs.items() if number > 8}
+    assert often == {}
+
+
+def test_every_line_has_words(words):
+    assert all(words)
+
+
+@pytest.mark.parametrize("mode", ["line", "stream"])
+def test_is_as_hard_to_predict_as_real_talk(mode):
+    dataset = prepare(DataConfig(mode=mode))
+    assert 700 <= len(dataset.vocabulary) <= 1300
+    model = KneserNey(dataset.train, dataset.vocabulary, order=5)
+    assert 60 <= evaluate(model, dataset.valid).perplexity <= 130
+
+
+def test_no_line_of_the_films(lotr_csv, words):
+    films = {" ".join(tokenize(line.text)) for line in read(DataConfig(corpus=str(lotr_csv))).lines}
+    assert not films & {" ".join(one) for one in words}
+
+
+def test_can_be_split(lines):
+    parts = split(lines, 1234)
+    assert len(parts.valid) >= 160
+    assert len(parts.test) >= 160

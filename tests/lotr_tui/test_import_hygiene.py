@@ -1,0 +1,96 @@
+"""What a command does not need, it does not import: torch takes 2 s, pandas 0.4 s."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import write_run
+
+HEAVY = ("torch", "pandas")
+
+COMMAND = """
+import sys
+from lotr_tui.cli import main
+sys.argv = ["lotr-tui", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+FIRST_PAINT = """
+import asyncio, pathlib, sys
+from engine.runs import load
+from lotr_tui.app import LotrApp
+
+async def paint():
+    app = LotrApp(model=load(pathlib.Path(sys.argv[1])))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert app.screen.children
+
+asyncio.run(paint())
+"""
+
+
+@pytest.fixture
+def heavy(tmp_path, environment):
+    """Runs Python code in a new process: which of the heavy packages were imported by its end."""
+
+    def run(code, *arguments):
+        report = f"import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]), file=sys.__stderr__)"
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(tmp_path / "home"),
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stderr.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["train", "--list-settings"],
+        ["generate", "the road", "--run", "untrained"],
+        ["generate", "the road", "--run", "untrained", "--json"],
+        ["runs"],
+        ["runs", "show", "untrained"],
+        ["locate"],
+    ],
+)
+def test_commands_import_neither(heavy, untrained_run, arguments):
+    assert heavy(COMMAND, *arguments) == []
+
+
+def test_the_bundled_model_is_played_without_either(heavy):
+    assert heavy(COMMAND, "generate", "the road") == []
+
+
+def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
+    (tmp_path / "own.txt").write_text("the road and the river")
+    assert heavy(COMMAND, "eval", "untrained", "--text", "own.txt") == []
+
+
+@pytest.mark.parametrize("module", ["lotr_tui.app", "lotr_tui.screens.play", "lotr_tui.screens.train"])
+def test_modules_of_the_session_import_neither(heavy, module):
+    assert heavy(f"import {module}") == []
+
+
+def test_the_first_paint_imports_neither(heavy, tmp_path):
+    assert heavy(FIRST_PAINT, write_run(tmp_path / "run")) == []
+
+
+def test_a_csv_needs_pandas_but_not_torch(heavy, small_csv):
+    assert heavy(COMMAND, "data", "info", small_csv) == ["pandas"]

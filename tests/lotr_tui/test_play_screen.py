@@ -1,0 +1,325 @@
+"""The session, driven as a person would."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from engine import jobs
+from engine.config import PRESETS
+from engine.events import Evaluated, Started
+from engine.runs import LoadedModel
+from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
+from lotr_tui.app import LotrApp
+from lotr_tui.screens.choose_model import ChooseModel
+from lotr_tui.screens.new_training import NewTraining
+from lotr_tui.screens.play import PlayScreen
+from lotr_tui.screens.train import TrainScreen
+from lotr_tui.widgets.next_word import NextWordBars
+from lotr_tui.widgets.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from lotr_tui.widgets.transcript import Exchange, Note, Transcript
+from tests.lotr_tui.conftest import VOCABULARY, FakeJob, finished, make_decoder, training_events
+
+MakeApp = Callable[..., LotrApp]
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 10) -> None:
+    """Let the app run until `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the app did not get there"
+        await pilot.pause(0.02)
+
+
+def text_of(widget: object) -> str:
+    """What stands on a widget, as plain text."""
+    return str(widget.render())  # type: ignore[attr-defined]
+
+
+def entries(app: LotrApp, kind: type) -> list[str]:
+    """The plain text of the exchanges or notes of the transcript."""
+    transcript = app.screen.query_one(Transcript)
+    chosen = [entry for entry in transcript.entries if isinstance(entry, kind)]
+    return ["\n".join(content.plain for _, content in entry.blocks()) for entry in chosen]
+
+
+def exchange_text(app: LotrApp) -> str:
+    return entries(app, Exchange)[-1]
+
+
+async def send(pilot: Pilot[None], prompt: str) -> None:
+    pilot.app.screen.query_one("#prompt", Input).value = prompt
+    await pilot.press("enter")
+
+
+def set_field(app: LotrApp, field: str, value: str) -> None:
+    app.screen.query_one(f"#{field} Input", Input).value = value
+
+
+async def test_a_prompt_is_continued_word_by_word_with_its_seed(make_app: MakeApp, loaded: LoadedModel) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, "seed", "7")
+        await send(pilot, "Bilbo Baggins is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        shown = exchange_text(app)
+    ids = VOCABULARY.encode(["bilbo", "baggins", "is"]).tolist()
+    events = stream(loaded.decoder, ids, SamplerSettings(temperature=0.8), seed=7)
+    words = " ".join(event.text for event in events if isinstance(event, TokenEvent))
+    assert words in shown
+    assert "❯ Bilbo Baggins is" in shown
+    assert "seed 7" in shown
+    assert "temperature 0.80" in shown
+
+
+async def test_typed_keys_reach_the_prompt(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press(*"the lamp".replace(" ", "_").replace("_", " ").split(" ")[0])
+        assert app.screen.query_one("#prompt", Input).value == "the"
+
+
+async def test_words_outside_the_vocabulary_are_named(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await send(pilot, "bilbo xylophone is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        assert "read as <unk>: xylophone" in exchange_text(app)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "xylophone"])
+async def test_a_prompt_that_cannot_be_read_is_refused_and_nothing_is_lost(make_app: MakeApp, prompt: str) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await send(pilot, prompt)
+        await pilot.pause()
+        assert not entries(app, Exchange)
+        assert len(app._notifications) == 1
+        assert app.screen.query_one("#prompt", Input).value == prompt
+
+
+async def test_markup_in_a_prompt_is_shown_as_text(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await send(pilot, "[red]bilbo[/red] is [/")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        assert "[red]bilbo[/red] is [/" in exchange_text(app)
+
+
+async def test_escape_stops_the_words_and_keeps_those_that_came(make_app: MakeApp) -> None:
+    app = make_app(pace=20)
+    async with app.run_test() as pilot:
+        set_field(app, "max_tokens", "900")
+        set_field(app, "seed", "0")
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: len(exchange_text(app).split()) > 6)
+        await pilot.press("escape")
+        await until(pilot, lambda: "stopped by you" in exchange_text(app))
+        assert len(exchange_text(app).split()) > 6
+
+
+async def test_a_second_prompt_waits_for_the_first_to_end(make_app: MakeApp) -> None:
+    app = make_app(pace=5)
+    async with app.run_test() as pilot:
+        await send(pilot, "bilbo is")
+        await pilot.pause(0.1)
+        await send(pilot, "frodo is")
+        assert len(entries(app, Exchange)) == 1
+        assert app.screen.query_one("#prompt", Input).value == "frodo is"
+
+
+async def test_bars_show_the_whole_vocabulary_after_the_typed_words(make_app: MakeApp, loaded: LoadedModel) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        app.screen.query_one("#prompt", Input).value = "the lamp"
+        await pilot.press("f8", "f8")
+        await pilot.pause()
+        bars = text_of(app.screen.query_one(NextWordBars))
+    ids = VOCABULARY.encode(["the", "lamp"]).tolist()
+    expected = preview(read(loaded.decoder, ids)[0], SamplerSettings(temperature=0.9), ids, VOCABULARY, 40)
+    assert 'after "lamp"' in bars
+    for candidate in expected.candidates[:5]:
+        line = next(line for line in bars.splitlines() if line.startswith(candidate.text + " "))
+        assert f"{candidate.after:.1%}" in line
+        assert f"{candidate.before:.1%}" in line
+
+
+async def test_moving_the_slider_never_draws(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, "seed", "3")
+        texts = []
+        for moves in (0, 6):
+            await pilot.press(*["f8", "f7"] * moves)
+            await send(pilot, "bilbo is")
+            await until(pilot, lambda: "words/s" in exchange_text(app))
+            texts.append(exchange_text(app).splitlines()[1])
+        assert texts[0] == texts[1]
+
+
+async def test_top_k_and_top_p_reach_the_sampler_and_the_cut_line(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, "top_k", "5")
+        await pilot.pause()
+        assert "top-k 5 keeps 5 of" in text_of(app.screen.query_one(NextWordBars))
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        assert "top-k 5" in exchange_text(app)
+
+
+async def test_panes_on_a_narrow_terminal(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 20)) as pilot:
+        await pilot.pause(0.2)
+        screen = app.screen
+        for pane, seen in (("transcript", Transcript), ("next", NextWordBars), ("training", PerplexityChart)):
+            shown = [kind for kind in (Transcript, NextWordBars, PerplexityChart) if screen.query_one(kind).region.area]
+            assert shown == [seen], pane
+            for fixed in ("#temperature", "#prompt"):
+                region = screen.query_one(fixed).region
+                assert region.height == 1
+                assert screen.region.contains_region(region)
+            await pilot.press("f2")
+            await pilot.pause()
+
+
+async def test_everything_is_seen_at_once_on_a_wide_terminal(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await pilot.pause(0.2)
+        for kind in (Transcript, NextWordBars, PerplexityChart, TemperatureSlider):
+            assert app.screen.query_one(kind).region.area
+
+
+class BreaksAfterThree:
+    """A model whose fourth word raises."""
+
+    vocabulary = VOCABULARY
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._inner = make_decoder()
+
+    def start(self) -> object:
+        return self._inner.start()
+
+    def advance(self, state: object, token: int) -> object:
+        if threading.current_thread().name == "generation":
+            self.calls += 1
+            if self.calls > 5:
+                raise ValueError("the weights [broke]")
+        return self._inner.advance(state, token)  # type: ignore[arg-type]
+
+
+async def test_an_error_in_the_worker_is_shown_and_the_app_goes_on(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        screen = app.screen
+        assert isinstance(screen, PlayScreen)
+        screen._player = type(screen._player)("broken", "", BreaksAfterThree())  # type: ignore[arg-type]
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: "broken off" in exchange_text(app))
+        assert "ValueError: the weights [broke]" in exchange_text(app)
+        screen._player = type(screen._player)("whole", "", make_decoder())
+        await send(pilot, "frodo is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+
+
+async def test_the_model_takes_over_as_it_learns(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = training_events()
+    job = FakeJob([*events, finished(make_decoder(99))]).release(3)
+    monkeypatch.setattr(jobs, "prepare_job", lambda *_, **__: job)
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        app.screen.begin_training(PRESETS["tiny"])  # type: ignore[attr-defined]
+        await until(pilot, lambda: "learning · epoch 0.0" in text_of(app.screen.query_one("#status")))
+        first = next(event for event in events if isinstance(event, Evaluated)).model
+        assert app.screen._player.model is first  # type: ignore[attr-defined]
+        set_field(app, "seed", "1")
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        job.release(100)
+        await until(pilot, lambda: "valid 72.5" in text_of(app.screen.query_one("#status")))
+        assert any("training ended" in note for note in entries(app, Note))
+        started = next(event for event in events if isinstance(event, Started))
+        assert app.screen._player.name == started.run  # type: ignore[attr-defined]
+
+
+async def test_a_training_that_fails_is_told_and_the_app_goes_on(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FakeJob(training_events()[:3], failure=RuntimeError("out of [memory]")).release()
+    monkeypatch.setattr(jobs, "prepare_job", lambda *_, **__: job)
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.screen.begin_training(PRESETS["tiny"])  # type: ignore[attr-defined]
+        await until(pilot, lambda: any("out of [memory]" in note for note in entries(app, Note)))
+        assert not app.is_training
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+
+
+async def test_ctrl_t_asks_what_to_train_then_shows_the_dashboard(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def prepare(config: object, **_: object) -> FakeJob:
+        asked.append(config)
+        return FakeJob(training_events()).release(5)
+
+    monkeypatch.setattr(jobs, "prepare_job", prepare)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+t")
+        assert isinstance(app.screen, NewTraining)
+        await pilot.press("enter")
+        await until(pilot, lambda: asked)
+        assert asked == [PRESETS["tiny"]]
+        await pilot.press("ctrl+t")
+        await pilot.pause()
+        assert isinstance(app.screen, TrainScreen)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, PlayScreen)
+
+
+async def test_choosing_a_model_lists_the_bundled_one(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+o")
+        assert isinstance(app.screen, ChooseModel)
+        await pilot.press("escape")
+        assert isinstance(app.screen, PlayScreen)
+
+
+async def test_quitting_leaves_no_thread_behind(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob(training_events()).release(5)
+    monkeypatch.setattr(jobs, "prepare_job", lambda *_, **__: job)
+    app = make_app(pace=2)
+    async with app.run_test() as pilot:
+        app.screen.begin_training(PRESETS["tiny"])  # type: ignore[attr-defined]
+        await send(pilot, "bilbo is")
+        await pilot.pause(0.3)
+        await pilot.press("ctrl+q")
+    assert job.stopped.wait(1)
+    end = time.monotonic() + 1
+    while {"training", "generation"} & {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < end, "a worker outlived the app"
+        time.sleep(0.01)
+
+
+async def test_help_lists_the_keys_of_the_one_table(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("f1")
+        await pilot.pause()
+        assert app.screen.query("HelpPanel")
+        await pilot.press("f1")
+        await pilot.pause()
+        assert not app.screen.query("HelpPanel")
