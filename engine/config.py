@@ -48,7 +48,9 @@ class DataConfig(_Checked):
     """Which text, and how it becomes tokens."""
 
     corpus: str = setting(BUNDLED, "path of the corpus; 'bundled' is the dialogues that come with lotr-tui")
-    corpus_format: Literal["csv", "text"] = setting("csv", "a CSV with a row an utterance, or plain text with a line each")
+    corpus_format: Literal["csv", "text"] = setting(
+        "csv", "a CSV with a row an utterance, or plain text with a line each"
+    )
     text_column: str = setting("dialog", "CSV column of the utterances")
     speaker_column: str = setting("char", "CSV column of the speakers, if there is one")
     mode: Literal["line", "stream"] = setting("line", "line: <eos> ends every line; stream: one <eos> ends each split")
@@ -104,7 +106,9 @@ class TrainingConfig(_Checked):
     ar: float = setting(0.0, "alpha: penalty on the size of the outputs (4.6)", 0, 1e3)
     tar: float = setting(0.0, "beta: penalty on how fast the hidden state changes (4.6)", 0, 1e3)
     smoothing: float = setting(0.0, "share of each training target that is spread over the words' frequencies", 0, 0.9)
-    average: float = setting(0.98, "decay of a moving average of the weights that is evaluated instead; 0: none", 0, 0.9999)
+    average: float = setting(
+        0.98, "decay of a moving average of the weights that is evaluated instead; 0: none", 0, 0.9999
+    )
     evaluate_every: int = setting(1, "epochs between evaluations", 1, 100_000)
     patience: int = setting(0, "stop after so many evaluations without a better one; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of the weights, masks and orders", 0, 2**63 - 1)

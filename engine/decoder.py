@@ -69,9 +69,7 @@ class Decoder:
 
     def start(self) -> LSTMState:
         """Hidden and cell states of zeros."""
-        return tuple(
-            (np.zeros(layer.hidden, np.float32), np.zeros(layer.hidden, np.float32)) for layer in self._layers
-        )
+        return tuple((np.zeros(layer.hidden, np.float32), np.zeros(layer.hidden, np.float32)) for layer in self._layers)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
@@ -139,7 +137,9 @@ def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]])
     if missing := sorted(shapes.keys() - weights.keys()):
         raise RunError(f"model.safetensors lacks {', '.join(missing[:3])}; it is no model of this configuration")
     if unknown := sorted(weights.keys() - shapes.keys()):
-        raise RunError(f"model.safetensors holds unknown {', '.join(unknown[:3])}; it is no model of this configuration")
+        raise RunError(
+            f"model.safetensors holds unknown {', '.join(unknown[:3])}; it is no model of this configuration"
+        )
     for name, shape in shapes.items():
         if weights[name].shape != shape or weights[name].dtype != np.float32:
             found = f"{weights[name].dtype} {list(weights[name].shape)}"

@@ -47,4 +47,9 @@ def prepare_job(config: Config, name: str | None = None, folder: Path | None = N
             f"batch_size={columns} is too large: {len(dataset.train):,} training tokens "
             f"fill at most {len(dataset.train) // 2:,} columns; use --set batch_size=N or more text"
         )
+    if config.training.device not in ("auto", "cpu"):
+        # Only then is torch needed this early, to say at once that there is no such device.
+        from engine.device import choose_device
+
+        choose_device(config.training)
     return TrainingJob(config, dataset, runs.create(config, dataset.vocabulary, name, folder))

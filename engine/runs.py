@@ -178,7 +178,9 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
     except (OSError, RuntimeError):  # longer than a path can be; the home of nobody
         is_file = is_run = is_folder = False
     if is_file:
-        raise RunError(f"--run {run} is {_kind_of_file(path)}; a run is a folder with {CONFIG}, {VOCABULARY} and {MODEL}")
+        raise RunError(
+            f"--run {run} is {_kind_of_file(path)}; a run is a folder with {CONFIG}, {VOCABULARY} and {MODEL}"
+        )
     if is_run:
         return path
     if is_folder:

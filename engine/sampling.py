@@ -143,6 +143,16 @@ def draw_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        UnusableInput: it is out of range.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UnusableInput(f"seed {seed} is out of range; use a whole number from 0 to {MAX_SEED}")
+
+
 def read(model: LanguageModel, ids: Sequence[int]) -> tuple[LogProbs, State]:
     """Read `<eos>`, then all of `ids`: the distribution of the next word, and the state."""
     log_probs, state = model.advance(model.start(), EOS_ID)
@@ -163,9 +173,11 @@ def stream(
     `<unk>` is never drawn, and `<eos>`, which ends the text, not before the first word. One seed gives one
     noise for every step over the full vocabulary (Gumbel-max), so that two streams which differ in their
     settings alone stay comparable word by word.
+
+    Raises:
+        UnusableInput: the seed is out of range.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise UnusableInput(f"seed {seed} is out of range; use a whole number from 0 to {MAX_SEED}")
+    check_seed(seed)
     random = np.random.default_rng(seed)
     words = model.vocabulary.words
     started = time.perf_counter()
@@ -178,7 +190,8 @@ def stream(
             return
         probs = np.exp(apply_chain(log_probs, settings, history, first=index == 0))
         # The largest of p/E, E exponential, falls on each word with its probability p (Gumbel-max, without the logs).
-        token = int(np.argmax(probs / random.standard_exponential(len(probs), dtype=np.float32)))
+        # In double precision: single gives an exact 0 now and then, and with it a word that was filtered out.
+        token = int(np.argmax(probs / random.standard_exponential(len(probs))))
         if token == EOS_ID:
             yield Done("eos", seed, index, _rate(index, total))
             return
@@ -193,10 +206,19 @@ def stream(
 
 
 def preview(
-    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], vocabulary: Vocabulary, most: int
+    log_probs: LogProbs,
+    settings: SamplerSettings,
+    history: Sequence[int],
+    vocabulary: Vocabulary,
+    most: int,
+    *,
+    first: bool = False,
 ) -> NextWords:
-    """The `most` likeliest next words under `settings`, computed on the whole vocabulary."""
-    filtered = apply_chain(log_probs, settings, history, first=False)
+    """The `most` likeliest next words under `settings`, computed on the whole vocabulary.
+
+    `first`: whether it would be the first word of a reply, which is not `<eos>`.
+    """
+    filtered = apply_chain(log_probs, settings, history, first=first)
     before = np.exp(log_probs.astype(np.float64))
     after = np.exp(filtered)
     order = np.lexsort((-before, -after))[:most]

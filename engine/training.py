@@ -127,9 +127,7 @@ class _Loop:
         self.started = started
         self.chance = random.Random(self.options.seed)
         self.masks = torch.Generator(device).manual_seed(self.options.seed)
-        network = Network(
-            config.model, len(dataset.vocabulary), torch.Generator().manual_seed(self.options.seed)
-        )
+        network = Network(config.model, len(dataset.vocabulary), torch.Generator().manual_seed(self.options.seed))
         if config.model.unigram_bias:
             network.start_from_unigram(dataset.train)
         self.network = network.to(device)
@@ -193,9 +191,7 @@ class _Loop:
         # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
         return np.roll(text, self.chance.randrange(len(text)))
 
-    def _update(
-        self, inputs: Tensor, targets: Tensor, states: States, lr: float
-    ) -> tuple[Tensor, Tensor, States]:
+    def _update(self, inputs: Tensor, targets: Tensor, states: States, lr: float) -> tuple[Tensor, Tensor, States]:
         """One window forward and back, one step of the optimizer. `inputs`, `targets`: `[time, batch]`."""
         options = self.options
         for group in self.optimizer.param_groups:
@@ -273,15 +269,16 @@ class _Loop:
         settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=SAMPLE_TOKENS)
         events = stream(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
         text = " ".join(event.text for event in events if isinstance(event, TokenEvent))
-        return Sampled(
-            self.step, self.epoch, " ".join(words), text, options.sample_seed, options.sample_temperature
-        )
+        return Sampled(self.step, self.epoch, " ".join(words), text, options.sample_seed, options.sample_temperature)
 
 
 def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": options.weight_decay},
+        {
+            "params": [parameter for parameter in parameters if parameter.dim() > 1],
+            "weight_decay": options.weight_decay,
+        },
         {"params": [parameter for parameter in parameters if parameter.dim() == 1], "weight_decay": 0.0},
     ]
     if options.optimizer == "sgd":

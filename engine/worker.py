@@ -18,6 +18,7 @@ class Cancellation:
         self._event = threading.Event()
 
     def __call__(self) -> bool:
+        """Whether it was asked for."""
         return self._event.is_set()
 
     def set(self) -> None:
@@ -45,7 +46,7 @@ class Worker(Generic[T]):
     ) -> None:
         self.cancellation = Cancellation()
         self.failure: BaseException | None = None
-        """What the generator raised, once `finished`."""
+        """What the generator raised, once no longer `running`."""
         self._source = source
         self._limit = limit
         self._droppable = droppable
@@ -73,11 +74,6 @@ class Worker(Generic[T]):
     def running(self) -> bool:
         """Whether the generator may still yield."""
         return self._thread.is_alive()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the generator has ended and every event was drained."""
-        return not self._thread.is_alive() and not self._events
 
     def drain(self) -> list[T]:
         """All events since the last call, oldest first; never waits for the generator."""

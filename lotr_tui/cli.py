@@ -23,7 +23,9 @@ runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_c
 cli.add_typer(data_cli, name="data")
 cli.add_typer(runs_cli, name="runs")
 
-RunOption = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too.")]
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too.")
+]
 RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder of the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed of the shuffle before the split.")]
@@ -34,8 +36,6 @@ SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", hel
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on stderr and an exit code."""
-    if os.environ.get("LOTR_TUI_DEBUG") == "1":
-        cli()
     try:
         sys.exit(_run())
     except BrokenPipeError:
@@ -74,6 +74,10 @@ def _run() -> int:
 def _fail(message: str, exit_code: int) -> int:
     from engine.errors import printable
 
+    if os.environ.get("LOTR_TUI_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
     print(f"lotr-tui: {printable(message)}", file=sys.stderr)
     return exit_code
 
@@ -106,7 +110,9 @@ def session(
 
 @cli.command()
 def train(
-    preset_name: Annotated[str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    preset_name: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")
+    ] = "default",
     csv: Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")] = None,
     text: Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")] = None,
     text_column: TextColumnOption = None,
@@ -118,7 +124,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all cores.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
     runs_dir: RunsDirOption = None,
     no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
@@ -146,7 +154,7 @@ def train(
     }
     config = config.with_values(**{name: value for name, value in given.items() if value is not None})
     if path := csv or text:
-        config = config.with_values(corpus=str(path), corpus_format="csv" if csv else "text")
+        config = config.with_values(corpus=str(path.expanduser().resolve()), corpus_format="csv" if csv else "text")
     config = config.with_settings(assignments or [])
     if list_settings:
         _print_settings(config)
@@ -176,13 +184,15 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Makes it repeatable; drawn and shown if not given.")] = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many words.")] = 30,
     count: Annotated[int, typer.Option(min=1, help="So many texts, with seeds one after the other.")] = 1,
-    reply: Annotated[bool, typer.Option("--reply", help="The prompt is a whole line; the model answers with the next.")] = False,
+    reply: Annotated[
+        bool, typer.Option("--reply", help="The prompt is a whole line; the model answers with the next.")
+    ] = False,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a word.")] = False,
 ) -> None:
     """Continue a prompt; the text goes to stdout, all else to stderr."""
     from engine.runs import load, resolve
-    from engine.sampling import SamplerSettings, draw_seed, encode_prompt
+    from engine.sampling import SamplerSettings, check_seed, draw_seed, encode_prompt
     from lotr_tui.console import generate_on_console
 
     chain = SamplerSettings(repetition_penalty, temperature, top_k, top_p, min_p, max_tokens)
@@ -190,16 +200,22 @@ def generate(
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
     read = encode_prompt(text, model.decoder.vocabulary)
     first = draw_seed() if seed is None else seed
+    check_seed(first)
+    check_seed(first + count - 1)
     for number in range(count):
         generate_on_console(model, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)
 
 
 @cli.command("eval")
 def evaluate(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name or path of a run; default: the bundled model.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Name or path of a run; default: the bundled model.")
+    ] = None,
     split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
     text: Annotated[str | None, typer.Option(metavar="FILE|-", help="Score this text instead of a split.")] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="Also a unigram and a Kneser-Ney model of the same data.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also a unigram and a Kneser-Ney model of the same data.")
+    ] = False,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a token: id, text, logprob.")] = False,
@@ -230,7 +246,7 @@ def data_info(
 
     given = {"text_column": text_column, "speaker_column": speaker_column, "mode": mode, "split_seed": split_seed}
     config = Config().with_values(
-        corpus=str(path),
+        corpus=str(path.expanduser().resolve()),  # absolute, so that no file is taken for the bundled corpus
         corpus_format="text" if plain or path.suffix == ".txt" else "csv",
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -272,9 +288,10 @@ def runs_rm(
     from engine.runs import remove, resolve
 
     path = resolve(run, runs_dir)
-    if not yes:
-        typer.confirm(f"Delete {path}?", abort=True)
-    remove(path)
+    if not yes and not sys.stdin.isatty():
+        raise UnusableInput(f"runs rm {run} would ask; where there is no terminal, give --yes")
+    if yes or typer.confirm(f"Delete {path}?"):
+        remove(path)
 
 
 @cli.command()

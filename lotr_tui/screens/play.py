@@ -53,7 +53,9 @@ class PlayScreen(Screen[None]):
             "escape", "stop", "stop", id="play.stop", tooltip="Stop the words; those that came stay", priority=True
         ),
         Binding("f2", "next_pane", "pane", id="play.pane", tooltip="On a narrow terminal: another pane"),
-        Binding("f7", "temperature(-1)", "temp", key_display="f7/8", id="play.cooler", tooltip="Temperature 0.05 lower"),
+        Binding(
+            "f7", "temperature(-1)", "temp", key_display="f7/8", id="play.cooler", tooltip="Temperature 0.05 lower"
+        ),
         Binding("f8", "temperature(1)", "hotter", show=False, id="play.hotter", tooltip="Temperature 0.05 higher"),
         Binding("ctrl+t", "train", "train", id="play.train", tooltip="Start a training, or see the one going on"),
         Binding("ctrl+o", "choose_model", "model", id="play.model", tooltip="Play with another run's model"),
@@ -212,7 +214,8 @@ class PlayScreen(Screen[None]):
         ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far
         if max(ids, default=0) >= len(vocabulary):
             ids = []  # words of a model that played before
-        next_words = preview(self._reader.after(ids), settings, ids, vocabulary, CANDIDATES)
+        first = bool(typed) or self._exchange is None or not self._exchange.words
+        next_words = preview(self._reader.after(ids), settings, ids, vocabulary, CANDIDATES, first=first)
         after = vocabulary.words[ids[-1]] if ids else ""
         self.query_one("#next", NextWordBars).show(next_words, after, settings.chain())
 
@@ -317,7 +320,8 @@ class PlayScreen(Screen[None]):
             text = f"training: {view.note}"
             if view.started and view.evaluations:
                 left_over = f" · {duration(view.steps[-1].eta_seconds)} left" if view.steps else ""
-                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {view.evaluations[-1].valid_perplexity:.1f}{left_over}"
+                valid = view.evaluations[-1].valid_perplexity
+                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid:.1f}{left_over}"
             right = Content.styled(text, "$accent")
         self.query_one("#status", StatusBar).show(left, right)
 

@@ -6,7 +6,6 @@ from textual.widget import Widget
 from lotr_tui.training_view import TrainingView
 from lotr_tui.wording import duration
 
-
 LOW = 30
 """Rows of a terminal under which the curve needs the room of all but the first line of figures."""
 

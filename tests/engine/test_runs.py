@@ -159,7 +159,9 @@ def test_a_torn_last_line_is_the_end_and_a_damaged_line_is_passed_over(tmp_path:
         b'{"event": "a"}\nnot json\n[1, 2]\n{"event": 3}\n{"step": 1}\n\xff\xfe\n{"event": "b"}\n{"event": "c"'
     )
     assert [row["event"] for row in runs.read_rows(path)] == ["a", "b"]
-    path.write_bytes(path.read_bytes() + b"}\n")
+    path.write_bytes(path.read_bytes() + b"}")  # whole by now, but only its newline says so
+    assert [row["event"] for row in runs.read_rows(path)] == ["a", "b"]
+    path.write_bytes(path.read_bytes() + b"\n")
     assert [row["event"] for row in runs.read_rows(path)] == ["a", "b", "c"]
     assert list(runs.read_rows(tmp_path / "none")) == []
 

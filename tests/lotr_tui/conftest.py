@@ -11,12 +11,12 @@ from engine.config import Config, ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.runs import LoadedModel
-from engine.vocabulary import EOS, UNK, Vocabulary
+from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
 
-WORDS = """bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
+WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
 the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
-asked for bread that ranger kept his promise""".split()
+asked for bread that ranger kept his promise""")
 VOCABULARY = Vocabulary((UNK, EOS, *dict.fromkeys(WORDS)))
 
 
