@@ -6,7 +6,7 @@ import pytest
 
 from engine import runs
 from engine.config import Config
-from engine.errors import ConfigError, CorpusError, RunError
+from engine.errors import ConfigError, CorpusError, RunError, TrainingError
 from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.jobs import prepare_job
 from engine.vocabulary import Vocabulary
@@ -124,13 +124,18 @@ class TestTraining:
         runs.load(job.run.path)
 
     @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may have the device that must be missing here")
-    def test_a_failure_is_recorded_and_raised(self, small_csv, home):
-        job = prepare_job(small(small_csv, device="mps"), "mine")
+    def test_a_missing_device_is_told_before_anything_is_written(self, small_csv, home):
         with pytest.raises(ConfigError, match="mps"):
+            prepare_job(small(small_csv, device="mps"), "mine")
+        assert not (home / "runs").exists()
+
+    def test_a_failure_is_recorded_and_raised(self, small_csv, home):
+        job = prepare_job(small(small_csv, lr=1000.0, clip=0.0, optimizer="sgd", epochs=3), "mine")
+        with pytest.raises(TrainingError, match="lr="):
             list(job.events(lambda: False))
         last = rows(job.run.path / "metrics.jsonl")[-1]
         assert last["event"] == "failed"
-        assert "mps" in last["message"]
+        assert "lr=" in last["message"]
         assert "Traceback" in (job.run.path / "log.txt").read_text()
         assert runs.summarize(job.run.path).state == "failed"
 
