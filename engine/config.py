@@ -33,11 +33,21 @@ def _kind_name(kind: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "a value")
 
 
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a configuration's fields; working them out is slow enough to be felt at start-up."""
+    if kind not in _KNOWN_HINTS:
+        _KNOWN_HINTS[kind] = get_type_hints(kind)
+    return _KNOWN_HINTS[kind]
+
+
+_KNOWN_HINTS: dict[type, dict[str, Any]] = {}
+
+
 class _Checked:
     """Checks every field of a dataclass against its type and range when it is made."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             _check(item.name, value, hints[item.name], item.metadata["low"], item.metadata["high"])
@@ -153,7 +163,7 @@ class Config:
             if not equals:
                 raise ConfigError(f"--set {assignment!r} is not of the form key=value")
             name = name.strip()
-            kind = get_type_hints(_PARTS[_part_of(name)])[name]
+            kind = _hints(_PARTS[_part_of(name)])[name]
             config = config.with_values(**{name: _parse(name, text.strip(), kind)})
         return config
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -11,13 +11,15 @@ from textual.screen import Screen
 from engine.config import Config
 from engine.errors import ConfigError, nearest
 from engine.events import Failed, Step, TrainingEvent
-from engine.jobs import TrainingJob
 from engine.runs import LoadedModel
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.session import Player
 from lotr_tui.theme import SHIRE
 from lotr_tui.training_view import TrainingView
+
+if TYPE_CHECKING:
+    from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.25
@@ -40,7 +42,7 @@ class LotrApp(App[None]):
         self,
         *,
         model: LoadedModel | None = None,
-        job: TrainingJob | None = None,
+        job: "TrainingJob | None" = None,
         runs_dir: Path | None = None,
         pace: float = 25,
         theme: str | None = None,

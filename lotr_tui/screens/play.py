@@ -15,7 +15,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input, Label, Rule
 
 from engine.config import Config
-from engine.errors import LotrError, PromptError
+from engine.errors import LotrError
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.runs import load, resolve
 from engine.sampling import Done, SamplerSettings, TokenEvent, draw_seed, encode_prompt, preview
@@ -27,6 +27,7 @@ from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
+from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -35,7 +36,6 @@ from lotr_tui.wording import duration
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
-    from lotr_tui.widgets.perplexity_chart import PerplexityChart
 
 DRAIN_SECONDS = 0.05
 BARS_SECONDS = 0.2
@@ -80,10 +80,9 @@ class PlayScreen(Screen[None]):
     @classmethod
     def learning(cls, view: TrainingView, runs_dir: Path | None, pace: float) -> "PlayScreen":
         """A session with the model of a training, which gets better as it goes on."""
-        events: list[TrainingEvent] = [*view.evaluations[-1:]]
-        if view.finished:
-            events = [view.finished]
-        return cls(_learner(view, events) or _no_player(), None, runs_dir, pace)
+        player = _learner(view, [view.finished] if view.finished else view.evaluations[-1:])
+        assert player is not None, "the dashboard offers this once there is a model"
+        return cls(player, None, runs_dir, pace)
 
     @property
     def lotr(self) -> "LotrApp":
@@ -99,7 +98,7 @@ class PlayScreen(Screen[None]):
             yield Transcript(self._welcome(), id="transcript")
             with Vertical(id="side"):
                 yield NextWordBars(id="next")
-                yield Vertical(id="training")
+                yield PerplexityChart(id="training")
         yield Rule(line_style="solid")
         with Horizontal(id="controls"):
             yield TemperatureSlider(0.8, id="temperature")
@@ -117,7 +116,7 @@ class PlayScreen(Screen[None]):
         self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
         self._show_status()
         self.call_after_refresh(self._show_next_words)
-        self.set_timer(0.05, self._mount_chart)
+        self.set_timer(0.05, self._show_curve_of_model)
 
     # The prompt and its reply
 
@@ -325,18 +324,14 @@ class PlayScreen(Screen[None]):
             right = Content.styled(text, "$accent")
         self.query_one("#status", StatusBar).show(left, right)
 
-    async def _mount_chart(self) -> None:
+    def _show_curve_of_model(self) -> None:
         """The curve of the training that goes on, or of the one that made this model."""
-        from lotr_tui.widgets.perplexity_chart import PerplexityChart
-
-        await self.query_one("#training").mount(PerplexityChart(id="chart"))
         view = self.lotr.training or (TrainingView.of_run(self._run) if self._run else None)
         if view is not None:
             self._show_chart(view)
 
     def _show_chart(self, view: TrainingView) -> None:
-        for chart in self.query("#chart").results():
-            cast("PerplexityChart", chart).show(view)
+        self.query_one("#training", PerplexityChart).show(view)
 
     def _welcome(self) -> str:
         words = self._player.model.vocabulary
@@ -365,7 +360,3 @@ def _learner(view: TrainingView, events: Sequence[TrainingEvent]) -> Player | No
     else:
         description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
     return Player(view.started.run, description, event.model)
-
-
-def _no_player() -> Player:
-    raise PromptError("there is no model yet")

@@ -38,7 +38,8 @@ def a_reply(text: str) -> list[TokenEvent | Done]:
 async def play(pilot: Pilot[None]) -> None:
     """Two exchanges, the curve of a training, and a prompt half typed."""
     app = pilot.app
-    await until(pilot, lambda: app.screen.query("#chart"))
+    await until(pilot, lambda: app.screen.query("#training"))
+    await pilot.pause(0.1)
     transcript = app.screen.query_one(Transcript)
     for prompt, unknown, reply in (
         ("Bilbo Baggins is", (), "a very old friend of mine and i think he knows it"),
