@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 QUIT_SECONDS = 0.8
 """How long leaving waits for a training to note that it was stopped."""
 

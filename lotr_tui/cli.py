@@ -288,10 +288,13 @@ def runs_rm(
     from engine.runs import remove, resolve
 
     path = resolve(run, runs_dir)
-    if not yes and not sys.stdin.isatty():
-        raise UnusableInput(f"runs rm {run} would ask; where there is no terminal, give --yes")
-    if yes or typer.confirm(f"Delete {path}?"):
-        remove(path)
+    try:
+        agreed = yes or typer.confirm(f"Delete {path}?", err=True)
+    except typer.Abort:
+        raise UnusableInput(f"runs rm {run} asks, and nobody answered; give --yes") from None
+    if not agreed:
+        raise LotrError(f"run {run} stays, as you said")
+    remove(path)
 
 
 @cli.command()

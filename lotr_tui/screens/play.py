@@ -186,7 +186,8 @@ class PlayScreen(Screen[None]):
     @on(TemperatureChanged)
     @on(Input.Changed)
     def _controls_changed(self) -> None:
-        self._show_next_words()
+        if self._stream is None:  # while words come the bars follow those, and take note of the controls too
+            self._show_next_words()
 
     def _settings(self) -> SamplerSettings:
         """What the controls say.

@@ -47,6 +47,11 @@ def entries(app: LotrApp, kind: type) -> list[str]:
     return ["\n".join(content.plain for _, content in entry.blocks()) for entry in chosen]
 
 
+def bars_text(app: LotrApp) -> str:
+    bars = app.screen.query_one(NextWordBars)
+    return "\n".join(bars.render_line(y).text for y in range(bars.size.height))
+
+
 def exchange_text(app: LotrApp) -> str:
     return entries(app, Exchange)[-1]
 
@@ -138,7 +143,7 @@ async def test_bars_show_the_whole_vocabulary_after_the_typed_words(make_app: Ma
         app.screen.query_one("#prompt", Input).value = "the lamp"
         await pilot.press("f8", "f8")
         await pilot.pause()
-        bars = text_of(app.screen.query_one(NextWordBars))
+        bars = bars_text(app)
     ids = VOCABULARY.encode(["the", "lamp"]).tolist()
     expected = preview(read(loaded.decoder, ids)[0], SamplerSettings(temperature=0.9), ids, VOCABULARY, 40, first=True)
     assert 'after "lamp"' in bars
@@ -166,7 +171,7 @@ async def test_top_k_and_top_p_reach_the_sampler_and_the_cut_line(make_app: Make
     async with app.run_test(size=(160, 45)) as pilot:
         set_field(app, "top_k", "5")
         await pilot.pause()
-        assert "top-k 5 keeps 5 of" in text_of(app.screen.query_one(NextWordBars))
+        assert "top-k 5 keeps 5 of" in bars_text(app)
         await send(pilot, "bilbo is")
         await until(pilot, lambda: "words/s" in exchange_text(app))
         assert "top-k 5" in exchange_text(app)
