@@ -94,5 +94,7 @@ class NextWordBars(Widget):
         return [Segment(f"{name}{model:>{max(0, width - name_width)}}", muted)]
 
     def _cut(self, next_words: NextWords, width: int) -> list[Segment]:
-        text = f" {self._chain} keeps {next_words.kept:,} of {next_words.vocabulary:,} "
+        text = f" keeps {next_words.kept:,} of {next_words.vocabulary:,} "
+        if len(self._chain) + len(text) < width - 4:
+            text = f" {self._chain}{text}"
         return [Segment(f"{text:─^{width}}"[:width], self.get_component_rich_style("next-word--muted"))]

@@ -8,6 +8,7 @@ import math
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -81,7 +82,9 @@ class PerplexityChart(Widget):
 
         for name, perplexity in self._levels():
             if low <= perplexity <= high:
-                canvas[row_of(perplexity)] = self._level_line(f" {name} ", columns)
+                row = row_of(perplexity)
+                taken = np.logical_or.reduce([pattern[row] > 0 for pattern in cells.values()])
+                canvas[row] = _level_line(name, taken)
         _paint(canvas, cells)
         best = view.best
         if best is not None and low <= best.valid_perplexity <= high:
@@ -116,9 +119,6 @@ class PerplexityChart(Widget):
         both = [("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)]
         return [(name, perplexity) for name, perplexity in both if math.isfinite(perplexity) and perplexity > 0]
 
-    def _level_line(self, name: str, columns: int) -> list[tuple[str, str]]:
-        return [(character, "chart--level") for character in "┄" * (columns - len(name)) + name]
-
     def _legend(self, width: int) -> list[Segment]:
         """As many of the latest figures as fit, the most telling first."""
         view = self._view
@@ -141,6 +141,17 @@ class PerplexityChart(Widget):
             used += len(text) + len(value)
             segments += [Segment(text, self.get_component_rich_style(style)), Segment(value, self.rich_style)]
         return segments
+
+
+def _level_line(name: str, taken: npt.NDArray[np.bool_]) -> list[tuple[str, str]]:
+    """A dotted line with its name where no curve runs through it; without, where one does everywhere."""
+    label, columns = f" {name} ", len(taken)
+    line = "┄" * columns
+    for place in (columns - len(label) - 2, 2, columns // 2):
+        if place >= 0 and not taken[place : place + len(label)].any():
+            line = ("┄" * place + label).ljust(columns, "┄")
+            break
+    return [(character, "chart--level") for character in line[:columns]]
 
 
 def _paint(canvas: list[list[tuple[str, str]]], cells: dict[str, Cells]) -> None:
@@ -174,7 +185,7 @@ def _epoch_axis(right: float, columns: int) -> str:
         place = min(max(0, place), len(line) - len(text))
         line[place : place + len(text)] = text
     name = " epochs"
-    if "".join(line[-len(name) - 6 : -6]).strip() == "":
+    if not "".join(line[-len(name) - 7 : -5]).strip():
         line[-len(name) - 6 : -6] = name
     return "".join(line)
 
