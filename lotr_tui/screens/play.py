@@ -59,6 +59,8 @@ class PlayScreen(Screen[None]):
         Binding("f8", "temperature(1)", "hotter", show=False, id="play.hotter", tooltip="Temperature 0.05 higher"),
         Binding("ctrl+t", "train", "train", id="play.train", tooltip="Start a training, or see the one going on"),
         Binding("ctrl+o", "choose_model", "model", id="play.model", tooltip="Play with another run's model"),
+        Binding("pageup", "scroll(-1)", "scroll up", show=False, id="play.up", tooltip="Earlier exchanges"),
+        Binding("pagedown", "scroll(1)", "scroll down", show=False, id="play.down", tooltip="Later exchanges"),
         Binding("ctrl+c", "stop", "stop", show=False, id="play.interrupt", priority=True),
     ]
 
@@ -167,6 +169,14 @@ class PlayScreen(Screen[None]):
             self._stream.cancel()
         else:
             self.query_one("#prompt", Input).focus()
+
+    def action_scroll(self, direction: int) -> None:
+        """A page through the transcript, wherever the cursor is."""
+        transcript = self.query_one("#transcript", Transcript)
+        if direction < 0:
+            transcript.scroll_page_up(animate=False)
+        else:
+            transcript.scroll_page_down(animate=False)
 
     def on_unmount(self) -> None:
         """Leave no thread behind."""

@@ -18,7 +18,7 @@ from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.plotting import Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
 
 MOST_POINTS = 800
-SMOOTHING = 0.7
+SMOOTHING = 0.85
 """Of the train curve: the share of the old mean in each new one."""
 LABEL_WIDTH = 6
 """Columns of the values of the axis."""

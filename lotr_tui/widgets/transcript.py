@@ -67,7 +67,7 @@ class Exchange:
         return blocks
 
 
-class Transcript(ScrollView):
+class Transcript(ScrollView, can_focus=False):
     """Exchanges, latest last; follows the end unless the reader has scrolled away from it.
 
     Painted line by line rather than built of widgets: a text that grows twenty times a second must not have

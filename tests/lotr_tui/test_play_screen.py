@@ -177,6 +177,40 @@ async def test_top_k_and_top_p_reach_the_sampler_and_the_cut_line(make_app: Make
         assert "top-k 5" in exchange_text(app)
 
 
+async def test_tab_leads_from_the_prompt_to_the_slider_and_round(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await pilot.press("tab")
+        assert app.screen.focused is app.screen.query_one(TemperatureSlider)
+        await pilot.press(".", "5", "shift+tab")
+        assert app.screen.focused is app.screen.query_one("#prompt")
+        assert app.screen.query_one(TemperatureSlider).value == 0.5
+
+
+async def test_the_transcript_follows_the_end_unless_scrolled_away(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 20)) as pilot:
+        transcript = app.screen.query_one(Transcript)
+        for number in range(8):
+            transcript.append(Note(f"note {number}"))
+        await pilot.pause()
+        assert transcript.is_vertical_scroll_end
+        await pilot.press("pageup")
+        await pilot.pause()
+        place = transcript.scroll_offset.y
+        assert not transcript.is_vertical_scroll_end
+        assert transcript.entries[-1].blocks()[0][1].plain == "note 7"
+        transcript.entries[-1].text = "note 7\n" * 5  # type: ignore[union-attr]
+        transcript.last_changed()
+        await pilot.pause()
+        assert transcript.scroll_offset.y == place
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        await pilot.pause()
+        transcript.last_changed()
+        assert transcript.is_vertical_scroll_end
+        assert "note 7" in "".join(transcript.render_line(y).text for y in range(transcript.size.height))
+
+
 async def test_panes_on_a_narrow_terminal(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(60, 20)) as pilot:
