@@ -1,5 +1,6 @@
 """The App: its screens, and the one training that may go on behind them."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -9,9 +10,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from engine.config import Config
-from engine.errors import ConfigError, nearest
+from engine.errors import ConfigError, UnusableInput, nearest
 from engine.events import Failed, Step, TrainingEvent
-from engine.runs import LoadedModel
+from engine.runs import LoadedModel, load, resolve
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.session import Player
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
+PACE = 25.0
+"""Words a second on the screen: a little faster than one reads aloud."""
 POLL_SECONDS = 0.5
 QUIT_SECONDS = 0.8
 """How long leaving waits for a training to note that it was stopped."""
@@ -44,7 +47,7 @@ class LotrApp(App[None]):
         model: LoadedModel | None = None,
         job: "TrainingJob | None" = None,
         runs_dir: Path | None = None,
-        pace: float = 25,
+        pace: float = PACE,
         theme: str | None = None,
     ) -> None:
         """Start as a session with `model`, or as the dashboard of `job`.
@@ -140,6 +143,24 @@ class LotrApp(App[None]):
         if events:
             for screen in self.screen_stack:
                 screen.post_message(TrainingChanged(view, events))
+
+
+def open_session(
+    run: str | None = None,
+    runs_dir: Path | None = None,
+    pace: float = PACE,
+    theme: str | None = None,
+    *,
+    mouse: bool = True,
+) -> None:
+    """Play with the model of `run` (None: the bundled one) until the person leaves.
+
+    Raises:
+        UnusableInput: there is no terminal, no such run or theme, or the run is damaged.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
+    LotrApp(model=load(resolve(run, runs_dir)), runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=mouse)
 
 
 def _is_step(event: TrainingEvent) -> bool:

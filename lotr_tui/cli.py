@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -34,52 +34,19 @@ TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV
 SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
 
 
-def main() -> NoReturn:
-    """Run the command line; every error is one line on stderr and an exit code."""
-    try:
-        sys.exit(_run())
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python must not try to flush into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
+def run_command() -> int:
+    """Run the command that `sys.argv` names; returns its exit code.
 
-
-def _run() -> int:
+    Raises:
+        LotrError: what went wrong, for people to read.
+    """
     try:
         result = cli(standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except LotrError as error:
-        return _fail(str(error), error.exit_code)
     except typer.Exit as error:
         return error.exit_code
     except typer.Abort:
         return 130
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # Typer makes exit code 1 of it
-            raise error.__context__ from None
-        raise
-    except (BrokenPipeError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        # The command-line parser's own errors (an unknown option, say) carry their exit code too.
-        if callable(describe := getattr(error, "format_message", None)):
-            message = describe().rstrip(".") or "a command is missing"
-            return _fail(f"{message}; see lotr-tui --help", getattr(error, "exit_code", 2))
-        return _fail(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows where", 1)
-
-
-def _fail(message: str, exit_code: int) -> int:
-    from engine.errors import printable
-
-    if os.environ.get("LOTR_TUI_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exc()
-    print(f"lotr-tui: {printable(message)}", file=sys.stderr)
-    return exit_code
+    return result if isinstance(result, int) else 0
 
 
 @cli.callback(invoke_without_command=True)
@@ -100,12 +67,9 @@ def session(
 
         print(installed("lotr-tui"))
         return
-    _need_terminal("use `lotr-tui generate PROMPT` instead")
-    from engine.runs import load, resolve
-    from lotr_tui.app import LotrApp
+    from lotr_tui.app import open_session
 
-    model = load(resolve(run, runs_dir))
-    LotrApp(model=model, runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=not no_mouse)
+    open_session(run, runs_dir, pace, theme, mouse=not no_mouse)
 
 
 @cli.command()
@@ -325,8 +289,3 @@ def _print_settings(config: Config) -> None:
 def _has_terminal() -> bool:
     plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
     return sys.stdin.isatty() and sys.stdout.isatty() and not plain
-
-
-def _need_terminal(remedy: str) -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UnusableInput(f"the interactive session needs a terminal; {remedy}")

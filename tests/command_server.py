@@ -21,7 +21,8 @@ import engine.runs
 import engine.sampling  # noqa: F401
 import lotr_tui.console
 import lotr_tui.reports  # noqa: F401
-from lotr_tui.cli import cli, main
+from lotr_tui.__main__ import main
+from lotr_tui.cli import cli
 
 
 def serve():

@@ -12,7 +12,7 @@ HEAVY = ("torch", "pandas")
 
 COMMAND = """
 import sys
-from lotr_tui.cli import main
+from lotr_tui.__main__ import main
 sys.argv = ["lotr-tui", *sys.argv[1:]]
 try:
     main()
