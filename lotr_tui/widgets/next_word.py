@@ -4,15 +4,15 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from textual.strip import Strip
-from textual.widget import Widget
 
 from engine.sampling import Candidate, NextWords
+from lotr_tui.widgets.drawing import Drawing
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _HEADINGS = "  drawn  model"
 
 
-class NextWordBars(Widget):
+class NextWordBars(Drawing):
     """The likeliest words after the chain; behind the cut line the likeliest of those it dropped.
 
     Beside each bar: the probability it would be drawn with, and the model's own.
@@ -31,38 +31,24 @@ class NextWordBars(Widget):
         self._next: NextWords | None = None
         self._after = ""
         self._chain = ""
-        self._lines: list[Strip] = []
 
     def show(self, next_words: NextWords, after: str, chain: str) -> None:
         """Show `next_words`, the distribution after the word `after` under `chain`."""
         self._next, self._after, self._chain = next_words, after, chain
-        self._lines = []
-        self.refresh()
+        self.redraw()
 
-    def notify_style_update(self) -> None:
-        """Colours have changed."""
-        super().notify_style_update()
-        self._lines = []
-
-    def on_resize(self) -> None:
-        """There is another room."""
-        self._lines = []
-
-    def render_line(self, y: int) -> Strip:
-        """A line; all are drawn when the first is asked for."""
-        if not self._lines and self._next is not None:
-            self._lines = self._draw(self._next, self.size.width, self.size.height)
-        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
-
-    def _draw(self, next_words: NextWords, width: int, height: int) -> list[Strip]:
+    def draw(self, width: int, height: int) -> list[Strip]:
         """A title, a bar a word, and the cut line under the words that are kept."""
+        next_words = self._next
+        if next_words is None:
+            return []
         candidates = next_words.candidates[: max(1, height - 2)]
         name_width = max(5, min(14, max((len(candidate.text) for candidate in candidates), default=5)))
         highest = max((candidate.after for candidate in candidates), default=1.0) or 1.0
         kept = [self._bar(candidate, name_width, highest, width) for candidate in candidates if candidate.after > 0]
         dropped = [self._dropped(candidate, name_width, width) for candidate in candidates if candidate.after <= 0]
         lines = [self._title(next_words, width), *kept, self._cut(next_words, width), *dropped]
-        return [Strip(line).adjust_cell_length(width, self.rich_style) for line in lines]
+        return [Strip(line) for line in lines]
 
     def _title(self, next_words: NextWords, width: int) -> list[Segment]:
         name = "NEXT WORD  "

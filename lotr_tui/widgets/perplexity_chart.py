@@ -12,9 +12,9 @@ import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
-from textual.widget import Widget
 
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.drawing import Drawing
 from lotr_tui.widgets.plotting import Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
 
 MOST_POINTS = 800
@@ -24,7 +24,7 @@ LABEL_WIDTH = 6
 """Columns of the values of the axis."""
 
 
-class PerplexityChart(Widget):
+class PerplexityChart(Drawing):
     """A legend with the latest figures, the curves, and the epochs under them."""
 
     DEFAULT_CSS = """
@@ -39,32 +39,16 @@ class PerplexityChart(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._view = TrainingView()
-        self._lines: list[Strip] = []
 
     def show(self, view: TrainingView) -> None:
         """Draw `view`."""
         self._view = view
-        self._lines = []
-        self.refresh()
+        self.redraw()
 
-    def notify_style_update(self) -> None:
-        """Colours or sizes have changed."""
-        super().notify_style_update()
-        self._lines = []
-
-    def on_resize(self) -> None:
-        """There is another room to draw in."""
-        self._lines = []
-
-    def render_line(self, y: int) -> Strip:
-        """A line of the chart; all are drawn when the first is asked for."""
-        if not self._lines:
-            self._lines = self._draw(self.size.width, self.size.height)
-        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
-
-    def _draw(self, width: int, height: int) -> list[Strip]:
+    def draw(self, width: int, height: int) -> list[Strip]:
+        """The legend, the curves with their axis, and the epochs."""
         view, rows, columns = self._view, height - 2, width - LABEL_WIDTH
-        legend = Strip(self._legend(width)).adjust_cell_length(width, self.rich_style)
+        legend = Strip(self._legend(width))
         if rows < 2 or columns < 10 or not view.evaluations:
             return [legend]
         right = float(max(1, view.epochs if view.active else math.ceil(view.epoch)))
@@ -102,7 +86,7 @@ class PerplexityChart(Widget):
             for row in range(rows)
         ]
         axis = Segment(" " * (LABEL_WIDTH - 1) + _epoch_axis(right, columns), styles["chart--axis"])
-        return [legend, *lines, Strip([axis]).adjust_cell_length(width, self.rich_style)]
+        return [legend, *lines, Strip([axis])]
 
     def _range(self, valid: Floats, train: Floats) -> tuple[float, float]:
         """From under the lowest to above the highest of all that is to be seen; a wild start is cut off."""

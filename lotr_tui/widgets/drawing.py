@@ -1,0 +1,38 @@
+"""What a chart and the bars have in common: lines drawn all at once, kept until something changes."""
+
+from textual.strip import Strip
+from textual.widget import Widget
+
+
+class Drawing(Widget):
+    """A widget that draws all its lines in one go."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._lines: list[Strip] = []
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        """The lines from the top, at most `height`; those not given are blank."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """What is to be seen has changed."""
+        self._lines = []
+        self.refresh()
+
+    def notify_style_update(self) -> None:
+        """Colours have changed."""
+        super().notify_style_update()
+        self._lines = []
+
+    def on_resize(self) -> None:
+        """There is another room to draw in."""
+        self._lines = []
+
+    def render_line(self, y: int) -> Strip:
+        """A line; all are drawn when the first is asked for."""
+        width = self.size.width
+        if not self._lines:
+            drawn = self.draw(width, self.size.height)
+            self._lines = [line.adjust_cell_length(width, self.rich_style) for line in drawn]
+        return self._lines[y] if y < len(self._lines) else Strip.blank(width, self.rich_style)
