@@ -1,5 +1,6 @@
 """What to train on, and how long."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -62,6 +63,8 @@ class NewTraining(ModalScreen[Config | None]):
             config = preset(name or "tiny")
             if corpus:
                 config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
+            if corpus and not Path(corpus).expanduser().is_file():
+                raise ConfigError(f"{corpus} is no file; mend the path, or empty it")
         except ConfigError as error:
             self.query_one("#problem", Static).update(str(error))
             return

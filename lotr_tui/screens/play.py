@@ -276,7 +276,8 @@ class PlayScreen(Screen[None]):
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on: its figures, its curve, and the model as it stands."""
-        self._show_chart(message.view)
+        if message.view.evaluations:
+            self._show_chart(message.view)
         self._show_status()
         if message.view.failure and any(not message.view.active for _ in message.events):
             self._note(f"training failed: {message.view.failure}")

@@ -18,6 +18,7 @@ from lotr_tui.screens.choose_model import ChooseModel
 from lotr_tui.screens.new_training import NewTraining
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.train import TrainScreen
+from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -326,6 +327,36 @@ async def test_ctrl_t_asks_what_to_train_then_shows_the_dashboard(
         await pilot.press("escape")
         await pilot.pause()
         assert isinstance(app.screen, PlayScreen)
+
+
+async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+t")
+        app.screen.query_one("#corpus", Input).value = "/nowhere/x.csv"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, NewTraining)
+        assert "/nowhere/x.csv is no file" in text_of(app.screen.query_one("#problem"))
+        assert not app.is_training
+
+
+async def test_a_training_without_a_model_yet_leaves_the_curve_that_was_there(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FakeJob(training_events()[:2], failure=RuntimeError("broke")).release()
+    monkeypatch.setattr(jobs, "prepare_job", lambda *_, **__: job)
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        view = TrainingView()
+        for event in training_events():
+            view.apply(event)
+        chart = app.screen.query_one(PerplexityChart)
+        await pilot.pause(0.1)
+        chart.show(view)
+        app.screen.begin_training(PRESETS["tiny"])  # type: ignore[attr-defined]
+        await until(pilot, lambda: any("broke" in note for note in entries(app, Note)))
+        assert "valid 72.5" in chart.render_line(0).text
 
 
 async def test_choosing_a_model_lists_the_bundled_one(make_app: MakeApp) -> None:
