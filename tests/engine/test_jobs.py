@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from engine import runs
-from engine.config import Config
+from engine.config import Config, preset
 from engine.errors import ConfigError, CorpusError, RunError, TrainingError
 from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.jobs import prepare_job
@@ -138,6 +138,15 @@ class TestTraining:
         assert "lr=" in last["message"]
         assert "Traceback" in (job.run.path / "log.txt").read_text()
         assert runs.summarize(job.run.path).state == "failed"
+
+    def test_the_tiny_preset_passes_kneser_ney_on_the_real_dialogues(self, lotr_csv, home):
+        config = preset("tiny").with_values(corpus=str(lotr_csv), mode="stream")
+        events = list(prepare_job(config).events(lambda: False))
+        started = next(event for event in events if isinstance(event, Started))
+        finished = events[-1]
+        assert isinstance(finished, Finished)
+        assert finished.valid_perplexity < 88 < started.kneser_ney_perplexity
+        assert finished.test_perplexity < started.unigram_perplexity / 1.6
 
     def test_a_run_whose_folder_is_gone_fails_without_a_hang(self, small_csv, home):
         job = prepare_job(small(small_csv), "mine")

@@ -15,8 +15,6 @@ from engine.evaluation import evaluate
 from engine.ngram import KneserNey, Unigram
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
-LOTR = Path(__file__).parents[3] / "shared" / "data" / "lotr_scripts.csv"
-
 
 def vocabulary_of(size: int) -> Vocabulary:
     return Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(size - 2))))
@@ -189,10 +187,8 @@ def test_unigram_perplexity_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def dialogues() -> Dataset:
-    if not LOTR.is_file():
-        pytest.skip(f"{LOTR} is not on this machine")
-    return prepare(DataConfig(corpus=str(LOTR), mode="stream", split_seed=1234))
+def dialogues(lotr_csv: Path) -> Dataset:
+    return prepare(DataConfig(corpus=str(lotr_csv), mode="stream", split_seed=1234))
 
 
 def test_unigram_on_the_real_dialogues(dialogues: Dataset) -> None:
