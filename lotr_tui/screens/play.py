@@ -15,7 +15,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input, Label, Rule
 
 from engine.config import Config
-from engine.errors import LotrError
+from engine.errors import LotrError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.runs import load, resolve
 from engine.sampling import Done, SamplerSettings, TokenEvent, draw_seed, encode_prompt, preview
@@ -76,6 +76,7 @@ class PlayScreen(Screen[None]):
         self._stream: Worker[TokenEvent | Done] | None = None
         self._exchange: Exchange | None = None
         self._ids_so_far: list[int] = []
+        self._vocabulary = player.model.vocabulary  # that these ids are of
         self._corpus = player.corpus
         self._bars_shown = 0.0
 
@@ -136,9 +137,10 @@ class PlayScreen(Screen[None]):
             return
         seed_field = self.query_one("#seed", NumberField).whole()
         seed = draw_seed() if seed_field is None else seed_field
-        self._exchange = Exchange(prompt.text.strip(), prompt.unknown, seed, settings.chain())
+        self._exchange = Exchange(printable(prompt.text), prompt.unknown, seed, settings.chain())
         self.query_one("#transcript", Transcript).append(self._exchange)
         self._ids_so_far = list(prompt.ids)
+        self._vocabulary = model.vocabulary
         event.input.clear()
         self._stream = start_stream(model, prompt.ids, settings, seed, self._pace)
         self._drain_timer.resume()
@@ -221,9 +223,8 @@ class PlayScreen(Screen[None]):
         self._bars_shown = time.monotonic()
         vocabulary = self._player.model.vocabulary
         typed = tokenize(self.query_one("#prompt", Input).value)
-        ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far
-        if max(ids, default=0) >= len(vocabulary):
-            ids = []  # words of a model that played before
+        same_words = self._vocabulary == vocabulary  # else they were said by a model that played before
+        ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far if same_words else []
         first = bool(typed) or self._exchange is None or not self._exchange.words
         next_words = preview(self._reader.after(ids), settings, ids, vocabulary, CANDIDATES, first=first)
         after = vocabulary.words[ids[-1]] if ids else ""
@@ -287,11 +288,8 @@ class PlayScreen(Screen[None]):
             self._play_with(player, f"training ended; now playing its best: {player.description}" if ended else "")
 
     def _play_with(self, player: Player, note: str) -> None:
-        same_words = player.model.vocabulary == self._player.model.vocabulary
         self._player = player
         self._reader = Reader(player.model)
-        if not same_words:
-            self._ids_so_far = []
         if note:
             self._note(note)
         self._show_status()

@@ -4,20 +4,24 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine import jobs
-from engine.config import PRESETS
+from engine.config import PRESETS, ModelConfig
+from engine.decoder import Decoder, weight_shapes
 from engine.events import Evaluated, Started
 from engine.runs import LoadedModel
 from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
+from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.choose_model import ChooseModel
 from lotr_tui.screens.new_training import NewTraining
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.train import TrainScreen
+from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
@@ -114,6 +118,32 @@ async def test_markup_in_a_prompt_is_shown_as_text(make_app: MakeApp) -> None:
         await send(pilot, "[red]bilbo[/red] is [/")
         await until(pilot, lambda: "words/s" in exchange_text(app))
         assert "[red]bilbo[/red] is [/" in exchange_text(app)
+
+
+async def test_control_characters_in_a_prompt_never_reach_the_terminal(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await send(pilot, "bilbo \x1b]0;owned\x07 is")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        assert "\x1b" not in exchange_text(app)
+        assert "\x07" not in exchange_text(app)
+
+
+async def test_a_model_of_other_words_takes_over_while_words_stream(make_app: MakeApp) -> None:
+    other_words = Vocabulary((UNK, EOS, "ring", "is"))
+    shapes = weight_shapes(ModelConfig(embedding_size=4, hidden_size=4), 4)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    other = Decoder(ModelConfig(embedding_size=4, hidden_size=4), other_words, weights)
+    app = make_app(pace=40)
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, "seed", "0")
+        await send(pilot, "bilbo baggins is")
+        await until(pilot, lambda: len(exchange_text(app).split()) > 6)
+        app.screen._play_with(Player("other", "", other), "")  # type: ignore[attr-defined]
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        await pilot.pause()
+        assert "at the start" in bars_text(app)
+        assert "keeps 3 of 4" in bars_text(app)
 
 
 async def test_escape_stops_the_words_and_keeps_those_that_came(make_app: MakeApp) -> None:
