@@ -1,6 +1,7 @@
 """What the plain commands print: a corpus, an evaluation, the runs."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -81,12 +82,10 @@ def print_evaluation(model: LoadedModel, split: str, text: str | None, *, baseli
     if as_json:
         print(json.dumps(row))
         return
-    table = Table("model", box=None, pad_edge=False, title_justify="left")
+    table = Table("model", box=None, pad_edge=False)
     for heading in ("perplexity", "bits/token"):
         table.add_column(heading, justify="right")
     table.add_row(model.name, f"{result.perplexity:.2f}", f"{result.bits_per_token:.3f}")
-    import math
-
     for name, perplexity in others.items():
         table.add_row(name, f"{perplexity:.2f}", f"{math.log2(perplexity):.3f}")
     console = Console(highlight=False, markup=False)

@@ -2,6 +2,9 @@
 
 from textual.theme import Theme
 
+MUTED = "$foreground 60%"
+"""For what explains; the words are what is read."""
+
 SHIRE = Theme(
     name="shire",
     primary="#d9a648",

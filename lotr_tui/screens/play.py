@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -23,6 +23,7 @@ from engine.vocabulary import tokenize
 from engine.worker import Worker
 from lotr_tui.messages import PaneChosen, TemperatureChanged, TrainingChanged
 from lotr_tui.session import Player, Reader, start_stream
+from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.number_field import NumberField
@@ -207,12 +208,13 @@ class PlayScreen(Screen[None]):
         Raises:
             UnusableInput: a value is out of range.
         """
-        return SamplerSettings(
-            temperature=self.query_one("#temperature", TemperatureSlider).value,
-            top_k=self.query_one("#top_k", NumberField).whole() or 0,
-            top_p=self.query_one("#top_p", NumberField).number() or 1.0,
-            max_tokens=self.query_one("#max_tokens", NumberField).whole() or 30,
-        )
+        fields = {
+            "top_k": self.query_one("#top_k", NumberField).whole(),
+            "top_p": self.query_one("#top_p", NumberField).number(),
+            "max_tokens": self.query_one("#max_tokens", NumberField).whole(),
+        }
+        given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+        return SamplerSettings(temperature=self.query_one("#temperature", TemperatureSlider).value, **given)
 
     def _show_next_words(self) -> None:
         """Bars for what may follow the prompt being typed, or else the last words; nothing is drawn for it."""
@@ -280,7 +282,7 @@ class PlayScreen(Screen[None]):
         if message.view.evaluations:
             self._show_chart(message.view)
         self._show_status()
-        if message.view.failure and any(not message.view.active for _ in message.events):
+        if message.view.failure:
             self._note(f"training failed: {message.view.failure}")
         player = _learner(message.view, message.events) if self._follows else None
         if player is not None:
@@ -321,7 +323,7 @@ class PlayScreen(Screen[None]):
             ("lotr-tui", "bold $accent"),
             "  ",
             (self._player.name, "bold"),
-            (f" · {self._player.description}", "$foreground 60%"),
+            (f" · {self._player.description}", MUTED),
         )
         view = self.lotr.training
         right = Content("")

@@ -11,6 +11,7 @@ from textual.widgets import Footer, Rule
 
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.confirm import Confirm
+from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.samples import Samples
@@ -115,7 +116,7 @@ class TrainScreen(Screen[None]):
                 (
                     f" · {started.parameters:,} parameters · {started.vocabulary:,} words"
                     f" · {started.train_tokens:,} tokens · {started.device}",
-                    "$foreground 60%",
+                    MUTED,
                 )
             )
         else:
@@ -127,4 +128,4 @@ class TrainScreen(Screen[None]):
             return Content.styled("failed", "bold $error")
         if view.phase == "finished":
             return Content.styled("finished · p plays with it", "bold $accent")
-        return Content.styled(view.phase, "$foreground 60%")
+        return Content.styled(view.phase, MUTED)

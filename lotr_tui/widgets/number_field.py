@@ -42,10 +42,6 @@ class NumberField(Horizontal):
         """What stands in it."""
         return self._input.value
 
-    @text.setter
-    def text(self, value: str) -> None:
-        self._input.value = value
-
     def whole(self) -> int | None:
         """The number, or None where nothing was typed."""
         return int(self.text) if self.text else None

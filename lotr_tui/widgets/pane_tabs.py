@@ -6,6 +6,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from lotr_tui.messages import PaneChosen
+from lotr_tui.theme import MUTED
 
 PANES = {"transcript": "transcript", "next": "next word", "training": "training"}
 
@@ -21,7 +22,7 @@ class PaneTabs(Widget):
         """The seen pane in brackets, so that it shows without colour too."""
         parts: list[tuple[str, str]] = []
         for pane, name in PANES.items():
-            parts.append((f"[{name}]", "bold $accent") if pane == self.pane else (f" {name} ", "$foreground 60%"))
+            parts.append((f"[{name}]", "bold $accent") if pane == self.pane else (f" {name} ", MUTED))
             parts.append(("  ", ""))
         return Content.assemble(*parts)
 

@@ -5,6 +5,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 
 
@@ -29,9 +30,7 @@ class Samples(VerticalScroll):
     def compose(self) -> ComposeResult:
         """What will stand here."""
         yield Static(
-            Content.styled(
-                "After every evaluation the model continues one prompt, always with the same seed.", "$foreground 60%"
-            ),
+            Content.styled("After every evaluation the model continues one prompt, always with the same seed.", MUTED),
             id="samples-title",
             markup=False,
         )
@@ -48,5 +47,5 @@ class Samples(VerticalScroll):
         for sample in new:
             perplexity = perplexities.get(sample.step)
             figures = f"epoch {sample.epoch:.1f}" + (f" · valid {perplexity:.1f}" if perplexity else "")
-            text = Content.assemble((figures, "$foreground 60%"), "\n", (sample.prompt, "bold"), " ", sample.text)
+            text = Content.assemble((figures, MUTED), "\n", (sample.prompt, "bold"), " ", sample.text)
             self.mount(Static(text, markup=False))

@@ -9,6 +9,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from lotr_tui.messages import TemperatureChanged
+from lotr_tui.theme import MUTED
 
 HIGHEST = 2.0
 STEP = 0.05
@@ -45,17 +46,17 @@ class TemperatureSlider(Widget, can_focus=True):
         self.post_message(TemperatureChanged(value))
 
     def render(self) -> Content:
-        """`temperature 0 ├────●────┤ 2  0.80`, shortened where there is little room."""
+        """`temperature ├────●────┤ 0.80`, shortened where there is little room."""
         label, track = self._parts()
         place = round(self.value / HIGHEST * (track - 1))
         line = "─" * place, "●", "─" * (track - 1 - place)
         return Content.assemble(
-            (label, "$foreground 60%"),
-            ("├", "$foreground 60%"),
+            (label, MUTED),
+            ("├", MUTED),
             (line[0], "$accent"),
             (line[1], "bold $accent"),
-            (line[2], "$foreground 60%"),
-            ("┤ ", "$foreground 60%"),
+            (line[2], MUTED),
+            ("┤ ", MUTED),
             (f"{self.value:.2f}", "bold" if self.has_focus else ""),
         )
 

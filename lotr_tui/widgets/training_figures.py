@@ -3,6 +3,7 @@
 from textual.content import Content
 from textual.widget import Widget
 
+from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 from lotr_tui.wording import duration
 
@@ -28,7 +29,7 @@ class TrainingFigures(Widget):
         """The progress line, then name and value of each figure."""
         width = max(20, self.size.width - 2)
         figures = self._figures()
-        cells = [Content.assemble((f"{name} ", "$foreground 60%"), f"{value:<{room}}") for name, value, room in figures]
+        cells = [Content.assemble((f"{name} ", MUTED), f"{value:<{room}}") for name, value, room in figures]
         lines, line = [], Content("")
         for cell in cells:
             if line and line.cell_length + 2 + cell.cell_length > width:
@@ -54,9 +55,9 @@ class TrainingFigures(Widget):
         room = max(5, min(60, width - len(text)))
         done = round(share * room)
         color = "$error" if view.phase == "failed" else "bold"
-        return Content.assemble(
-            ("━" * done, "$accent"), ("─" * (room - done), "$foreground 60%"), (text, color)
-        ).truncate(width, ellipsis=True)
+        return Content.assemble(("━" * done, "$accent"), ("─" * (room - done), MUTED), (text, color)).truncate(
+            width, ellipsis=True
+        )
 
     def _figures(self) -> list[tuple[str, str, int]]:
         """Name, value and width of each figure; widths are fixed so that nothing jumps."""

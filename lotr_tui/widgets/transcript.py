@@ -14,9 +14,8 @@ from textual.strip import Strip
 from textual.visual import Visual
 
 from engine.sampling import Done, TokenEvent
+from lotr_tui.theme import MUTED
 from lotr_tui.wording import ending
-
-MUTED = "$foreground 60%"
 
 
 class Note:

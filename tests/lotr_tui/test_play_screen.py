@@ -89,7 +89,7 @@ async def test_a_prompt_is_continued_word_by_word_with_its_seed(make_app: MakeAp
 async def test_typed_keys_reach_the_prompt(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test() as pilot:
-        await pilot.press(*"the lamp".replace(" ", "_").replace("_", " ").split(" ")[0])
+        await pilot.press(*"the")
         assert app.screen.query_one("#prompt", Input).value == "the"
 
 
@@ -240,6 +240,17 @@ async def test_the_transcript_follows_the_end_unless_scrolled_away(make_app: Mak
         transcript.last_changed()
         assert transcript.is_vertical_scroll_end
         assert "note 7" in "".join(transcript.render_line(y).text for y in range(transcript.size.height))
+
+
+@pytest.mark.parametrize(("field", "value"), [("top_p", "0"), ("top_p", "1.5"), ("max_tokens", "0")])
+async def test_a_field_out_of_range_is_told_when_the_prompt_is_sent(make_app: MakeApp, field: str, value: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, field, value)
+        await send(pilot, "bilbo is")
+        await pilot.pause()
+        assert not entries(app, Exchange)
+        assert "out of range" in next(iter(app._notifications)).message
 
 
 async def test_panes_on_a_narrow_terminal(make_app: MakeApp) -> None:
