@@ -63,6 +63,11 @@ class DataConfig(_Checked):
     )
     text_column: str = setting("dialog", "CSV column of the utterances")
     speaker_column: str = setting("char", "CSV column of the speakers, if there is one")
+    valid_corpus: str = setting("", "path of a validation text; with test_corpus, the corpus is not split")
+    test_corpus: str = setting("", "path of a test text")
+    tokenizer: Literal["words", "spaces"] = setting(
+        "words", "words: lower-case words of letters and digits; spaces: whatever stands between white space"
+    )
     mode: Literal["line", "stream"] = setting("line", "line: <eos> ends every line; stream: one <eos> ends each split")
     split_seed: int = setting(1234, "seed of the shuffle before the 80/10/10 split", 0, 2**63 - 1)
     min_characters: int = setting(20, "lines must be longer than this after the clean-up", 0, 10_000)
@@ -86,6 +91,7 @@ class ModelConfig(_Checked):
     initialisation: Literal["uniform", "notebook"] = setting(
         "uniform", "uniform: the paper's; notebook: Xavier input, orthogonal recurrent weights, zero biases"
     )
+    spelling: bool = setting(True, "words that share letters share a part of their embeddings")
     unigram_bias: bool = setting(True, "the output bias starts at the log frequencies of the training words")
 
     def layer_sizes(self) -> list[tuple[int, int]]:
@@ -99,7 +105,11 @@ class ModelConfig(_Checked):
 class TrainingConfig(_Checked):
     """How the weights are found."""
 
-    epochs: int = setting(32, "passes over the training split", 1, 100_000)
+    epochs: int = setting(40, "passes over the training split", 1, 100_000)
+    fine_tune_epochs: int = setting(
+        0, "passes more, by averaged SGD from the best weights, until validation gets no better (section 5)", 0, 100_000
+    )
+    fine_tune_lr: float = setting(30.0, "learning rate of fine-tuning", 1e-9, 1e3)
     batch_size: int = setting(20, "columns the text is cut into and read side by side", 1, 65_536)
     window: int = setting(25, "BPTT window: time steps back-propagated through", 1, 10_000)
     variable_window: bool = setting(False, "draw each window's length and rescale the learning rate (4.1)")
@@ -111,15 +121,29 @@ class TrainingConfig(_Checked):
     )
     warmup: float = setting(0.25, "share of a one-cycle schedule that warms up", 0, 1)
     beta2: float = setting(0.99, "decay of Adam's second moment", 0, 0.999999)
-    weight_decay: float = setting(0.1, "weight decay on matrices; biases have none", 0, 100)
+    weight_decay: float = setting(0.1, "weight decay; adamw and adam spare the biases", 0, 100)
     clip: float = setting(1.0, "highest norm of the gradient; 0: no clipping", 0, 1e6)
     ar: float = setting(0.0, "alpha: penalty on the size of the outputs (4.6)", 0, 1e3)
     tar: float = setting(0.0, "beta: penalty on how fast the hidden state changes (4.6)", 0, 1e3)
+    softmax_samples: int = setting(
+        0, "words, beside those of the window, that training compares its targets with; 0: all", 0, 1_000_000
+    )
     smoothing: float = setting(0.0, "share of each training target that is spread over the words' frequencies", 0, 0.9)
-    average: float = setting(
-        0.98, "decay of a moving average of the weights that is evaluated instead; 0: none", 0, 0.9999
+    averaging: Literal["ema", "nt_asgd", "none"] = setting(
+        "ema",
+        "evaluate averaged weights: ema: a moving average; nt_asgd: from where validation gets no better (section 3)",
+    )
+    average: float = setting(0.98, "decay of the moving average", 0, 0.9999)
+    nonmonotone: int = setting(
+        5, "nt_asgd averages once validation is worse than the best before the last so many evaluations", 1, 100_000
     )
     evaluate_every: int = setting(1, "epochs between evaluations", 1, 100_000)
+    evaluate_updates: int = setting(
+        0, "updates between evaluations instead, where an epoch has few; 0: count epochs", 0, 10_000_000
+    )
+    validation: Literal["true", "notebook"] = setting(
+        "true", "what the schedule and the choice of the best are told; notebook: its formula, which scores no token"
+    )
     patience: int = setting(0, "stop after so many evaluations without a better one; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of the weights, masks and orders", 0, 2**63 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train")
@@ -128,6 +152,11 @@ class TrainingConfig(_Checked):
     sample_prompt: str = setting("Bilbo Baggins is", "continued at every evaluation, always with the same seed")
     sample_seed: int = setting(0, "seed of that sample", 0, 2**63 - 1)
     sample_temperature: float = setting(0.7, "temperature of that sample", 0, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.softmax_samples and self.smoothing:
+            raise ConfigError("softmax_samples and smoothing exclude each other; set one of them to 0")
 
 
 @dataclass(frozen=True)
@@ -145,11 +174,11 @@ class Config:
         Raises:
             ConfigError: no such field, or a value of the wrong type or out of range.
         """
-        config = self
+        changes: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
-            part = _part_of(name)
-            config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
-        return config
+            changes.setdefault(_part_of(name), {})[name] = value
+        # A part's fields all at once: what they may be can depend on each other.
+        return replace(self, **{part: replace(getattr(self, part), **its) for part, its in changes.items()})
 
     def with_settings(self, assignments: list[str]) -> Self:
         """A copy changed by "key=value" texts, as `--set` gives them.
@@ -157,15 +186,15 @@ class Config:
         Raises:
             ConfigError: not of that form, no such field, or a wrong value.
         """
-        config = self
+        values = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise ConfigError(f"--set {assignment!r} is not of the form key=value")
             name = name.strip()
             kind = _hints(_PARTS[_part_of(name)])[name]
-            config = config.with_values(**{name: _parse(name, text.strip(), kind)})
-        return config
+            values[name] = _parse(name, text.strip(), kind)
+        return self.with_values(**values)
 
     def to_json(self) -> str:
         """The configuration as JSON, parts and field names as here."""
@@ -241,9 +270,11 @@ PRESETS: dict[str, Config] = {
             dropout_output=0.4,
             weight_drop=0.2,
         ),
-        training=TrainingConfig(epochs=7, window=35, lr=0.012, weight_decay=0.01, smoothing=0.05, average=0.0),
+        training=TrainingConfig(epochs=7, window=35, lr=0.012, weight_decay=0.01, smoothing=0.05, averaging="none"),
     ),
-    # The notebook's own settings; but the split has all its tokens and the schedule sees true validation.
+    # The same and longer: what an ensemble is made of.
+    "best": Config("best", training=TrainingConfig(epochs=100)),
+    # The notebook's own settings, and its mistake; `--set validation=true` trains the same model unmisled.
     "notebook": Config(
         "notebook",
         data=DataConfig(mode="stream"),
@@ -259,6 +290,7 @@ PRESETS: dict[str, Config] = {
             dropout_output=0.65,
             weight_drop=0.0,
             initialisation="notebook",
+            spelling=False,
             unigram_bias=False,
         ),
         training=TrainingConfig(
@@ -272,8 +304,66 @@ PRESETS: dict[str, Config] = {
             beta2=0.999,
             weight_decay=0.0,
             clip=0.25,
-            average=0.0,
+            averaging="none",
+            validation="notebook",
             seed=1234,
+        ),
+    ),
+    # The paper's for Penn Treebank (section 5), which has 10,000 words: 24,221,600 parameters.
+    "paper": Config(
+        "paper",
+        model=ModelConfig(
+            embedding_size=400,
+            hidden_size=1150,
+            layers=3,
+            dropout_words=0.1,
+            dropout_input=0.4,
+            dropout_between=0.3,
+            dropout_output=0.4,
+            spelling=False,
+            unigram_bias=False,
+        ),
+        training=TrainingConfig(
+            epochs=750,
+            fine_tune_epochs=750,
+            batch_size=40,
+            window=70,
+            variable_window=True,
+            shuffle_lines=False,
+            optimizer="sgd",
+            lr=30.0,
+            schedule="constant",
+            weight_decay=1.2e-6,
+            clip=0.25,
+            ar=2.0,
+            tar=1.0,
+            averaging="nt_asgd",
+        ),
+    ),
+    # Penn Treebank on two CPU cores within an hour: small, and a softmax over a fifth of the vocabulary.
+    "ptb": Config(
+        "ptb",
+        model=ModelConfig(
+            embedding_size=400,
+            hidden_size=400,
+            dropout_words=0.1,
+            dropout_input=0.4,
+            dropout_output=0.4,
+            weight_drop=0.4,
+            spelling=False,
+        ),
+        training=TrainingConfig(
+            epochs=24,
+            batch_size=40,
+            window=35,
+            shuffle_lines=False,
+            lr=0.005,
+            warmup=0.2,
+            weight_decay=0.02,
+            clip=0.5,
+            softmax_samples=2000,
+            average=0.998,
+            evaluate_every=2,
         ),
     ),
 }

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -104,6 +105,19 @@ def read_text(path: Path, min_characters: int) -> Corpus:
     texts = text.splitlines()
     lines = _clean(texts, [""] * len(texts), min_characters, path)
     return Corpus(str(path), lines, len(texts), encoding, "none", _sha256(content))
+
+
+def merge(parts: Sequence[Corpus]) -> Corpus:
+    """Several files as one corpus, named after the first."""
+    first = parts[0]
+    return Corpus(
+        first.source,
+        tuple(line for part in parts for line in part.lines),
+        sum(part.rows for part in parts),
+        first.encoding,
+        first.separator,
+        _sha256("".join(part.sha256 for part in parts).encode()),
+    )
 
 
 def split(lines: tuple[Line, ...], seed: int) -> Split:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from engine import corpus as reading
 from engine.config import BUNDLED, DataConfig
 from engine.corpus import Corpus, Line, Split
-from engine.errors import CorpusError
+from engine.errors import ConfigError, CorpusError
 from engine.files import assets_folder
 from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary, tokenize
 
@@ -49,10 +50,18 @@ def prepare(config: DataConfig) -> Dataset:
 
     Raises:
         CorpusError: it cannot be read, or is too small.
+        ConfigError: there is a validation text but no test text, or the other way round.
     """
-    corpus = read(config)
-    split = reading.split(corpus.lines, config.split_seed)
-    vocabulary = Vocabulary.from_words((word for line in split.train for word in tokenize(line.text)), config.min_count)
+    if bool(config.valid_corpus) != bool(config.test_corpus):
+        raise ConfigError("valid_corpus and test_corpus belong together; give both or neither")
+    if config.valid_corpus:
+        parts = [read(config, path) for path in (config.corpus, config.valid_corpus, config.test_corpus)]
+        corpus, split = reading.merge(parts), Split(*(part.lines for part in parts))
+    else:
+        corpus = read(config)
+        split = reading.split(corpus.lines, config.split_seed)
+    training_words = (word for line in split.train for word in tokenize(line.text, config.tokenizer))
+    vocabulary = Vocabulary.from_words(training_words, config.min_count, config.tokenizer)
     if len(vocabulary) == 2:
         raise CorpusError(
             f"{corpus.source}: no word is seen {config.min_count} times in the training split; "
@@ -63,19 +72,19 @@ def prepare(config: DataConfig) -> Dataset:
     )
     if not (valid_lines and test_lines):
         raise CorpusError(
-            f"{corpus.source}: the validation or test split has no word of letters a to z or digits; "
-            "more text is needed, or another --split-seed"
+            f"{corpus.source}: the validation or test split has no word; more text is needed, or another --split-seed"
         )
     train, valid, test = (join_lines(lines, config.mode) for lines in (train_lines, valid_lines, test_lines))
     return Dataset(corpus, split, vocabulary, config.mode, train_lines, train, valid, test)
 
 
-def read(config: DataConfig) -> Corpus:
-    """Read the corpus that `config` names, the bundled one where it says so."""
-    if config.corpus == BUNDLED:
+def read(config: DataConfig, name: str | None = None) -> Corpus:
+    """Read the corpus that `config` names, or another file in the same way."""
+    name = config.corpus if name is None else name
+    if name == BUNDLED:
         path = assets_folder() / "dialogues.csv"
         return reading.read_csv(path, "dialog", "char", config.min_characters)
-    path = Path(config.corpus)
+    path = Path(name)
     if config.corpus_format == "text":
         return reading.read_text(path, config.min_characters)
     return reading.read_csv(path, config.text_column, config.speaker_column, config.min_characters)
@@ -83,7 +92,7 @@ def read(config: DataConfig) -> Corpus:
 
 def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[Ids, ...]:
     """The ids of each line that has a word at all."""
-    encoded = (vocabulary.encode(tokenize(line.text)) for line in lines)
+    encoded = (vocabulary.encode(vocabulary.tokenize(line.text)) for line in lines)
     return tuple(ids for ids in encoded if ids.size)
 
 
@@ -92,6 +101,17 @@ def join_lines(lines: Sequence[Ids], mode: Mode) -> Ids:
     end = np.array([EOS_ID], dtype=np.int32)
     pieces = [piece for ids in lines for piece in (ids, end)] if mode == "line" else [*lines, end]
     return np.concatenate(pieces)
+
+
+def columns_of(ids: Ids, batch: int) -> npt.NDArray[np.int64]:
+    """A text cut into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out."""
+    rows = len(ids) // batch
+    return np.ascontiguousarray(ids[: rows * batch].astype(np.int64).reshape(batch, rows).T)
+
+
+def count_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> int:
+    """Characters of the words of `lines`, unknown words at their own length, and one after each word."""
+    return sum(len(word) + 1 for line in lines for word in vocabulary.tokenize(line.text))
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,7 @@ class Summary:
 def summarize(dataset: Dataset, most: int = 20) -> Summary:
     """Count what there is to know about a dataset; `most` frequent words."""
     lines = dataset.corpus.lines
-    tokenized = [tokenize(line.text) for line in lines]
+    tokenized = [dataset.vocabulary.tokenize(line.text) for line in lines]
     counts = Counter(word for words in tokenized for word in words)
     longest = max(range(len(lines)), key=lambda i: len(tokenized[i]))
     speakers = Counter(line.speaker for line in lines if line.speaker)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import RunError
-from engine.lm import LogProbs
+from engine.lm import LogProbs, Trace
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 Floats = npt.NDArray[np.float32]
@@ -80,13 +80,18 @@ class Decoder:
         logits -= np.log(np.exp(logits).sum())
         return logits, state
 
-    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
-        """Natural-log probability `[time]` of each token; output layers are computed a chunk at a time."""
+    def hidden(self, state: LSTMState) -> Floats:
+        """The top layer's hidden state."""
+        return state[-1][0]
+
+    def trace(self, ids: Ids) -> Trace:
+        """Read a whole text; the output layer is computed a chunk at a time."""
+        hidden = np.empty((len(ids), self._output.shape[1]), np.float32)
         scores = np.empty(len(ids), dtype=np.float64)
         state, previous = self.start(), EOS_ID
         for begin in range(0, len(ids), SCORING_CHUNK):
             targets = ids[begin : begin + SCORING_CHUNK]
-            tops = np.empty((len(targets), self._output.shape[1]), np.float32)
+            tops = hidden[begin : begin + SCORING_CHUNK]
             for row, target in enumerate(targets):
                 tops[row], state = self._read(state, previous)
                 previous = int(target)
@@ -94,7 +99,7 @@ class Decoder:
             logits -= logits.max(axis=1, keepdims=True)
             normalizer = np.log(np.exp(logits).sum(axis=1))
             scores[begin : begin + len(targets)] = logits[np.arange(len(targets)), targets] - normalizer
-        return scores
+        return Trace(scores, hidden)
 
     def _read(self, state: LSTMState, token: int) -> tuple[Floats, LSTMState]:
         """The top layer's hidden state after `token`, and all states."""

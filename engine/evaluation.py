@@ -7,8 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import CorpusError
-from engine.lm import LanguageModel, TextScorer
-from engine.vocabulary import EOS_ID, UNK_ID, Ids
+from engine.lm import LanguageModel, TextReader, trace
+from engine.vocabulary import UNK_ID, Ids
+
+BLOCK = 20
+"""Tokens that a bootstrap keeps together, since neighbours are alike in how hard they are."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Evaluation:
     bits_per_token: float
 
 
-def token_log_probs(model: LanguageModel | TextScorer, ids: Ids) -> npt.NDArray[np.float64]:
+def token_log_probs(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[np.float64]:
     """Natural-log probability `[time]` of each token, the first one predicted after `<eos>`.
 
     Raises:
@@ -30,27 +33,48 @@ def token_log_probs(model: LanguageModel | TextScorer, ids: Ids) -> npt.NDArray[
     """
     if len(ids) == 0:
         raise CorpusError("there is no token to score, so there is no perplexity; give a longer text")
-    if hasattr(model, "score"):
-        scored: npt.NDArray[np.float64] = model.score(ids)
-        return scored
-    scores = np.empty(len(ids), dtype=np.float64)
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    for position, token in enumerate(ids):
-        scores[position] = log_probs[token]
-        log_probs, state = model.advance(state, int(token))
-    return scores
+    return trace(model, ids).scores
 
 
-def evaluate(model: LanguageModel | TextScorer, ids: Ids) -> Evaluation:
+def evaluate(model: LanguageModel | TextReader, ids: Ids) -> Evaluation:
     """Score `ids` with `model`.
 
     Raises:
         CorpusError: there is no token to score.
     """
-    mean = float(-token_log_probs(model, ids).mean())
+    return summarize(token_log_probs(model, ids), ids)
+
+
+def summarize(scores: npt.NDArray[np.float64], ids: Ids) -> Evaluation:
+    """What `scores`, the natural-log probabilities `[time]` of `ids`, say of the model."""
+    mean = float(-scores.mean())
     return Evaluation(
         tokens=len(ids),
         unk_rate=float(np.mean(ids == UNK_ID)),
-        perplexity=math.exp(mean) if mean < 700 else math.inf,
+        perplexity=perplexity(mean),
         bits_per_token=mean / math.log(2),
     )
+
+
+def perplexity(mean_negative_log_prob: float) -> float:
+    """exp of it; infinite where that is too large for a float."""
+    return math.exp(mean_negative_log_prob) if mean_negative_log_prob < 700 else math.inf
+
+
+def confidence_interval(scores: npt.NDArray[np.float64], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Where the perplexity of 95 in 100 other texts of this kind and length would lie.
+
+    A bootstrap over blocks of neighbouring tokens, which wrap around at the end (Politis and Romano 1992).
+
+    Args:
+        scores: natural-log probabilities `[time]`.
+        resamples: texts put together from the blocks of this one.
+        seed: of the blocks drawn.
+    """
+    length = min(BLOCK, len(scores))
+    blocks = math.ceil(len(scores) / length)
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([scores, scores[: length - 1]]))])
+    means = (sums[length:] - sums[:-length]) / length
+    draws = np.random.default_rng(seed).integers(0, len(scores), (resamples, blocks))
+    low, high = np.quantile(-means[draws].mean(axis=1), [0.025, 0.975])
+    return perplexity(float(low)), perplexity(float(high))

@@ -64,6 +64,8 @@ class Evaluated:
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
     """The model as it stands, ready to be played with; not part of the record."""
+    notebook_perplexity: float = math.nan
+    """What the notebook's formula says of it, where the training follows that (`validation=notebook`)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Finished:
     test_perplexity: float
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
+    notebook_perplexity: float = math.nan
+    """As in `Evaluated`."""
 
 
 @dataclass(frozen=True)

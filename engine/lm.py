@@ -1,14 +1,18 @@
 """The one protocol that playing, the lens and evaluation need of a language model."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.vocabulary import Ids, Vocabulary
+from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 LogProbs = npt.NDArray[np.float32]
 """Natural-log probabilities `[vocabulary]` of the next word; they sum to one."""
+
+Hidden = npt.NDArray[np.float32]
+"""The vector `[hidden]` a model predicts the next word from; of size 0 where it has none."""
 
 State = Any
 """What a model remembers of the words so far. A value: kept, it is a place to branch from."""
@@ -28,8 +32,40 @@ class LanguageModel(Protocol):
         """Read one word: the distribution of the word after it, and the new state; `state` stays valid."""
 
 
-class TextScorer(Protocol):
-    """A model that has a faster way than word by word to score a whole text."""
+@dataclass(frozen=True)
+class Trace:
+    """What a model made of a text, token by token."""
 
-    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
-        """Natural-log probability `[time]` of each word of `ids`, the first one predicted after `<eos>`."""
+    scores: npt.NDArray[np.float64]
+    """Natural-log probability `[time]` of each token, the first one predicted after `<eos>`."""
+    hidden: Hidden
+    """The vectors `[time, hidden]` that they were predicted from."""
+
+
+class TextReader(Protocol):
+    """A model with a faster way than word by word to read a whole text."""
+
+    def trace(self, ids: Ids) -> Trace:
+        """Read `ids`, the state carried from the first to the last."""
+
+
+def hidden_of(model: LanguageModel, state: State) -> Hidden:
+    """The vector that the word after `state` is predicted from."""
+    if hasattr(model, "hidden"):
+        vector: Hidden = model.hidden(state)
+        return vector
+    return np.empty(0, np.float32)
+
+
+def trace(model: LanguageModel | TextReader, ids: Ids) -> Trace:
+    """Read `ids` with `model`, in its fastest way."""
+    if hasattr(model, "trace"):
+        whole: Trace = model.trace(ids)
+        return whole
+    scores, hidden = np.empty(len(ids), np.float64), []
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    for position, token in enumerate(ids):
+        scores[position] = log_probs[token]
+        hidden.append(hidden_of(model, state))
+        log_probs, state = model.advance(state, int(token))
+    return Trace(scores, np.stack(hidden) if hidden else np.empty((0, 0), np.float32))

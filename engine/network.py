@@ -1,6 +1,6 @@
 """The LSTM language model in PyTorch. The notebook's and the paper's are two configurations of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.decoder import Decoder
+from engine.lm import Trace
+from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 States = Sequence[tuple[Tensor, Tensor]]
@@ -24,9 +26,29 @@ class Network(nn.Module):
     `train()` and `eval()` make no difference.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary_size: int,
+        generator: torch.Generator,
+        spelling: Spelling | None = None,
+    ) -> None:
+        """Make the layers and draw their weights.
+
+        With a `spelling`, a word's embedding is the sum of one of its own and those of its groups of letters;
+        `weights` gives that sum, so that whoever plays the model need not know.
+        """
         super().__init__()
         self.config = config
+        self.letters: nn.Parameter | None = None
+        self.spelling: Tensor
+        if spelling is not None:
+            self.letters = nn.Parameter(torch.empty(spelling.number_of_groups, config.embedding_size))
+            indices = torch.from_numpy(np.stack([spelling.words, spelling.groups]))
+            values = torch.from_numpy(spelling.values)
+            size = (vocabulary_size, spelling.number_of_groups)
+            matrix = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
+            self.register_buffer("spelling", matrix.coalesce())
         sizes = config.layer_sizes()
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
         self.layers = nn.ModuleList(nn.LSTM(inputs, hidden) for inputs, hidden in sizes)
@@ -38,10 +60,11 @@ class Network(nn.Module):
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
         notebook = self.config.initialisation == "notebook"
-        for name, parameter in self.named_parameters():
+        # Letters last, so that all other weights are the same without them.
+        for name, parameter in sorted(self.named_parameters(), key=lambda item: item[0] == "letters"):
             if "bias" in name and (notebook or name == "output.bias"):
                 nn.init.zeros_(parameter)
-            elif name == "embedding.weight":
+            elif name in ("embedding.weight", "letters"):
                 if notebook:
                     nn.init.normal_(parameter, generator=generator)
                 else:
@@ -69,7 +92,7 @@ class Network(nn.Module):
         ]
 
     def forward(
-        self, ids: Tensor, states: States, masks: torch.Generator | None = None
+        self, ids: Tensor, states: States, masks: torch.Generator | None = None, words: Tensor | None = None
     ) -> tuple[Tensor, States, Tensor, Tensor]:
         """Read a window of words.
 
@@ -77,13 +100,15 @@ class Network(nn.Module):
             ids: `[time, batch]`.
             states: those after the window before; detach them to cut back-propagation there.
             masks: where dropout masks are drawn from; None for no dropout.
+            words: ids of the words to compute logits of, in their order; None for all.
 
         Returns:
-            Logits `[time, batch, vocabulary]`, new states, and the last layer's output `[time, batch, hidden]`
+            Logits `[time, batch, vocabulary or words]`, new states, and the last layer's output `[time, batch, hidden]`
             before and after dropout (what TAR and AR penalise, section 4.6).
         """
         config = self.config
-        vectors = self._embed(ids, masks)
+        embeddings = self._embeddings()
+        vectors = self._embed(embeddings, ids, masks)
         vectors = self._drop(vectors, config.dropout_input, masks)
         new_states = []
         raw = vectors
@@ -94,10 +119,22 @@ class Network(nn.Module):
             raw, hidden, cell = self._run(layer, vectors, state, masks)
             new_states.append((hidden, cell))
         dropped = self._drop(raw, config.dropout_output, masks)
-        return self.output(dropped), new_states, raw, dropped
+        weight: Tensor = embeddings if config.tied else self.output.weight
+        bias: Tensor = self.output.bias
+        if words is not None:
+            weight, bias = weight[words], bias[words]
+        return nn.functional.linear(dropped, weight, bias), new_states, raw, dropped
 
-    def _embed(self, ids: Tensor, masks: torch.Generator | None) -> Tensor:
-        weight = self.embedding.weight
+    def _embeddings(self) -> Tensor:
+        """`[vocabulary, embedding]`, what words share by their spelling added."""
+        weight: Tensor = self.embedding.weight
+        if self.letters is None:
+            return weight
+        with torch.autocast(weight.device.type, enabled=False):  # sparse products know no bf16
+            shared: Tensor = torch.sparse.mm(self.spelling, self.letters)
+            return weight + shared
+
+    def _embed(self, weight: Tensor, ids: Tensor, masks: torch.Generator | None) -> Tensor:
         if masks is not None and self.config.dropout_words:
             weight = weight * _mask(weight, (weight.shape[0], 1), self.config.dropout_words, masks)
         return nn.functional.embedding(ids, weight)
@@ -119,23 +156,35 @@ class Network(nn.Module):
         return torch.lstm(vectors, state, weights, True, 1, 0.0, masks is not None, False, False)
 
     @torch.no_grad()
-    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
-        """Natural-log probability `[time]` of each token, state carried, the first predicted after `<eos>`."""
+    def trace(self, ids: Ids) -> Trace:
+        """Read a whole text, a chunk at a time."""
         device = self.output.bias.device
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()], device=device)[:, None]
         targets = torch.tensor(ids.tolist(), device=device)[:, None]
-        states, scores = self.start(1), []
+        states, scores, hidden = self.start(1), [], []
         for begin in range(0, len(ids), SCORING_CHUNK):
             chunk = slice(begin, begin + SCORING_CHUNK)
-            logits, states, _, _ = self(inputs[chunk], states)
+            logits, states, raw, _ = self(inputs[chunk], states)
             log_probs = torch.log_softmax(logits.float(), dim=-1)
             scores.append(log_probs.gather(-1, targets[chunk, :, None]).flatten())
-        return torch.cat(scores).double().cpu().numpy()
+            hidden.append(raw[:, 0].float())
+        return Trace(torch.cat(scores).double().cpu().numpy(), torch.cat(hidden).cpu().numpy())
 
     @torch.no_grad()
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """Copies of all tensors by name, as `Decoder` and `model.safetensors` have them."""
-        return {name: value.detach().float().cpu().numpy().copy() for name, value in self.named_parameters()}
+        values: dict[str, Tensor] = {name: value for name, value in self.named_parameters() if name != "letters"}
+        values["embedding.weight"] = self._embeddings()
+        return {name: value.detach().float().cpu().numpy().copy() for name, value in values.items()}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Take over what `weights` gave."""
+        for name, parameter in self.named_parameters():
+            if name == "letters":
+                parameter.zero_()  # what they add is in the embeddings already
+            else:
+                parameter.copy_(torch.from_numpy(weights[name]))
 
     def decoder(self, vocabulary: Vocabulary) -> Decoder:
         """The model as it stands, for playing; later training does not change it."""

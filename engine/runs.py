@@ -197,7 +197,7 @@ def load(path: Path) -> LoadedModel:
         ConfigError: the configuration is damaged.
     """
     config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
-    vocabulary = Vocabulary.from_json(_text(path / VOCABULARY), str(path / VOCABULARY))
+    vocabulary = Vocabulary.from_json(_text(path / VOCABULARY), str(path / VOCABULARY), config.data.tokenizer)
     decoder = Decoder(config.model, vocabulary, _tensors(path / MODEL))
     rows = list(read_rows(path / METRICS))
     started = next((row for row in rows if row["event"] == "started"), {})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.errors import PromptError, UnusableInput
 from engine.lm import LanguageModel, LogProbs, State
-from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
+from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
 MAX_SEED = 2**63 - 1
 ALTERNATIVES = 8
@@ -129,7 +129,7 @@ def encode_prompt(text: str, vocabulary: Vocabulary) -> Prompt:
     Raises:
         PromptError: it has no word, or none that the model knows.
     """
-    words = tokenize(text)
+    words = vocabulary.tokenize(text)
     if not words:
         raise PromptError(f"prompt {text!r} has no word; give at least one")
     unknown = tuple(dict.fromkeys(word for word in words if word not in vocabulary))

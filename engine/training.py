@@ -5,15 +5,16 @@ import math
 import random
 import time
 from collections.abc import Callable, Generator, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.averaging import WeightAverage, gets_no_better
 from engine.config import Config, TrainingConfig
-from engine.dataset import Dataset, join_lines
+from engine.dataset import Dataset, columns_of, join_lines
+from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, use_threads
 from engine.errors import TrainingError
 from engine.evaluation import evaluate
@@ -21,8 +22,12 @@ from engine.events import Evaluated, Finished, Preparing, Reason, Sampled, Start
 from engine.lm import LanguageModel
 from engine.network import Network, States
 from engine.ngram import KneserNey, Unigram
+from engine.notebook import notebook_perplexity
+from engine.objective import Objective
 from engine.sampling import SamplerSettings, TokenEvent, stream
-from engine.vocabulary import Ids, tokenize
+from engine.schedule import scheduled_lr, window_length
+from engine.spelling import spelling_of
+from engine.vocabulary import Ids
 
 REPORT_SECONDS = 0.25
 """Between two `Step` events; reading the losses makes a GPU wait, so it is not done every update."""
@@ -53,7 +58,7 @@ def train(config: Config, dataset: Dataset, run: str, cancelled: Callable[[], bo
         vocabulary=len(dataset.vocabulary),
         train_tokens=len(dataset.train),
         valid_tokens=len(dataset.valid),
-        epochs=options.epochs,
+        epochs=options.epochs + options.fine_tune_epochs,
         device=str(device),
         corpus_sha256=dataset.corpus.sha256,
         unigram_perplexity=unigram,
@@ -70,33 +75,8 @@ def train(config: Config, dataset: Dataset, run: str, cancelled: Callable[[], bo
         test_perplexity=math.nan if reason == "stopped" else evaluate(loop.best, dataset.test).perplexity,
         seconds=time.perf_counter() - started,
         model=loop.best,
+        notebook_perplexity=loop.claimed,
     )
-
-
-def columns_of(ids: Ids, batch: int) -> Tensor:
-    """Cut a text into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out."""
-    rows = len(ids) // batch
-    return torch.from_numpy(ids[: rows * batch].astype(np.int64)).view(batch, rows).t().contiguous()
-
-
-def window_length(options: TrainingConfig, chance: random.Random) -> int:
-    """The next BPTT window: fixed, or drawn around the full one and now and then around half of it (4.1)."""
-    if not options.variable_window:
-        return options.window
-    base = options.window if chance.random() < 0.95 else options.window / 2
-    return max(5, int(chance.gauss(base, 5)))
-
-
-def scheduled_lr(options: TrainingConfig, progress: float, plateau_factor: float) -> float:
-    """The learning rate when `progress` (0 to 1) of the training is done."""
-    if options.schedule == "plateau":
-        return options.lr * plateau_factor
-    if options.schedule == "constant":
-        return options.lr
-    if progress < options.warmup:
-        return options.lr * (0.04 + 0.96 * progress / options.warmup)
-    after = (progress - options.warmup) / max(1e-9, 1 - options.warmup)
-    return options.lr * max(1e-4, 0.5 * (1 + math.cos(math.pi * min(1.0, after))))
 
 
 @dataclass
@@ -127,46 +107,74 @@ class _Loop:
         self.started = started
         self.chance = random.Random(self.options.seed)
         self.masks = torch.Generator(device).manual_seed(self.options.seed)
-        network = Network(config.model, len(dataset.vocabulary), torch.Generator().manual_seed(self.options.seed))
+        spelling = spelling_of(dataset.vocabulary) if config.model.spelling else None
+        start = torch.Generator().manual_seed(self.options.seed)
+        network = Network(config.model, len(dataset.vocabulary), start, spelling)
         if config.model.unigram_bias:
             network.start_from_unigram(dataset.train)
         self.network = network.to(device)
-        self.averaged = deepcopy(self.network) if self.options.average else None
+        self.average = WeightAverage(self.network, self.options.average) if self.options.averaging == "ema" else None
         self.optimizer = _optimizer(self.network, self.options)
         self.dtype = choose_dtype(self.options, device)
-        frequencies = np.bincount(dataset.train, minlength=len(dataset.vocabulary)) / len(dataset.train)
-        self.frequencies = torch.from_numpy(frequencies.astype(np.float32)).to(device)
+        self.objective = Objective(config.training, dataset.train, len(dataset.vocabulary), device)
         self.step = 0
         self.epoch = 0.0
         self.plateau_factor = 1.0
-        self.best: LanguageModel | None = None
+        self.fine_tuning = False
+        self.history: list[float] = []
+        """Validation perplexities so far, those before the first update or fine-tuning left out."""
+        self.best: Decoder | None = None
         self.best_perplexity = math.inf
+        self.claimed = math.nan
+        """What the notebook's formula says, where the training is told so."""
         self.evaluations_since_best = 0
+        self.impatient = False
 
     def run(self, cancelled: Callable[[], bool]) -> Generator[TrainingEvent, None, Reason]:
-        """All epochs; returns why they ended."""
+        """All epochs, then fine-tuning; returns why they ended."""
         options = self.options
         yield from self._evaluate()
-        for epoch in range(options.epochs):
-            yield from self._train_epoch(epoch, cancelled)
-            if cancelled():
-                return "stopped"
-            self.epoch = float(epoch + 1)
-            if (epoch + 1) % options.evaluate_every == 0 or epoch + 1 == options.epochs:
-                yield from self._evaluate()
-                if options.patience and self.evaluations_since_best >= options.patience:
-                    return "patience"
-        return "done"
+        yield from self._train_epochs(options.epochs, cancelled)
+        if options.fine_tune_epochs and not cancelled():
+            self._start_fine_tuning()
+            yield from self._train_epochs(options.fine_tune_epochs, cancelled)
+        if cancelled():
+            return "stopped"
+        return "patience" if self.impatient else "done"
 
-    def _train_epoch(self, epoch: int, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def _train_epochs(self, number: int, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+        """So many epochs more, or fewer where patience ends."""
+        first = math.ceil(self.epoch)
+        for epoch in range(first, first + number):
+            yield from self._train_epoch(epoch, cancelled, last_epoch=epoch + 1 == first + number)
+            if cancelled() or self.impatient:
+                return
+
+    def _start_fine_tuning(self) -> None:
+        """Go on from the best weights by averaged SGD (section 5), whatever the optimizer was so far."""
+        assert self.best is not None
+        self.network.load(self.best.weights)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), self.options.fine_tune_lr, weight_decay=self.options.weight_decay
+        )
+        self.average = WeightAverage(self.network)
+        self.history, self.fine_tuning = [], True
+        self.evaluations_since_best, self.impatient = 0, False
+
+    def _lr(self, progress: float) -> float:
+        """The rate for a whole window, when `progress` of the epochs before fine-tuning is done."""
+        if self.fine_tuning:
+            return self.options.fine_tune_lr
+        return scheduled_lr(self.options, progress, self.plateau_factor)
+
+    def _train_epoch(self, epoch: int, cancelled: Callable[[], bool], *, last_epoch: bool) -> Iterator[TrainingEvent]:
         options = self.options
-        columns = columns_of(self._epoch_text(), options.batch_size).to(self.device)
+        columns = torch.from_numpy(columns_of(self._epoch_text(), options.batch_size)).to(self.device)
         states = self.network.start(options.batch_size)
         report, position, last = _Report(), 0, len(columns) - 1
-        while position < last and not cancelled():
+        while position < last and not cancelled() and not self.impatient:
             length = min(window_length(options, self.chance), last - position)
-            progress = (epoch + position / last) / options.epochs
-            lr = scheduled_lr(options, progress, self.plateau_factor)
+            lr = self._lr((epoch + position / last) / options.epochs)
             if options.variable_window:
                 lr *= length / options.window
             inputs = columns[position : position + length]
@@ -176,10 +184,21 @@ class _Loop:
             self.step += 1
             self.epoch = epoch + position / last
             report.add(loss, gradient_norm, targets.numel())
+            due = self._evaluation_is_due(epoch, epoch_done=position >= last, last_epoch=last_epoch)
             now = time.perf_counter()
-            if now - report.began >= REPORT_SECONDS or position >= last:
+            if now - report.began >= REPORT_SECONDS or position >= last or due:
                 yield self._report(report, lr, now)
                 report = _Report()
+            if due and not cancelled():
+                yield from self._evaluate()
+
+    def _evaluation_is_due(self, epoch: int, *, epoch_done: bool, last_epoch: bool) -> bool:
+        options = self.options
+        if epoch_done and last_epoch:
+            return True
+        if options.evaluate_updates:
+            return self.step % options.evaluate_updates == 0
+        return epoch_done and (epoch + 1) % options.evaluate_every == 0
 
     def _epoch_text(self) -> Ids:
         """The training text `[time]`, its lines in a new order if so configured."""
@@ -201,27 +220,15 @@ class _Loop:
             torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else contextlib.nullcontext()
         )
         with mixed:
-            logits, states, raw, dropped = self.network(inputs, states, self.masks)
-        log_probs = torch.log_softmax(logits.float(), dim=-1).flatten(0, 1)
-        loss = nn.functional.nll_loss(log_probs, targets.flatten())
-        objective = loss
-        if options.smoothing:
-            spread = -(log_probs @ self.frequencies).mean()
-            objective = (1 - options.smoothing) * loss + options.smoothing * spread
-        if options.ar:
-            objective = objective + options.ar * dropped.float().pow(2).mean()
-        if options.tar and len(raw) > 1:
-            objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
+            words = self.objective.words_to_compare(targets, self.masks)
+            logits, states, raw, dropped = self.network(inputs, states, self.masks, words)
+        loss, objective = self.objective(logits, targets, words, raw, dropped)
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), options.clip or math.inf)
         self.optimizer.step()
-        if self.averaged is not None:
-            # A running mean at first, so that the random start is soon forgotten.
-            decay = min(options.average, self.step / (self.step + 10))
-            with torch.no_grad():
-                for mean, parameter in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-                    mean.lerp_(parameter, 1 - decay)
+        if self.average is not None:
+            self.average.update(self.network)
         return loss, gradient_norm.detach(), states
 
     def _report(self, report: _Report, lr: float, now: float) -> Step:
@@ -238,34 +245,57 @@ class _Loop:
             gradient_norm=float(report.gradient_norm) / report.updates,
             tokens_per_second=report.tokens / (now - report.began),
             seconds=seconds,
-            eta_seconds=seconds * (self.options.epochs - self.epoch) / self.epoch,
+            eta_seconds=seconds * (self.options.epochs + self.options.fine_tune_epochs - self.epoch) / self.epoch,
         )
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at update {self.step}; try a lower rate, --set lr={self.options.lr / 3:.2g}"
-            )
+            options = self.options
+            kept = f"; the best model, of perplexity {self.best_perplexity:.1f}, is kept" if self.best else ""
+            cause, remedy = "the rate is too high", f"--set lr={options.lr / 3:.2g}"
+            if not options.clip:
+                cause, remedy = "gradients are not clipped", f"--set clip=1 or {remedy}"
+            elif self.dtype != torch.float32:
+                cause, remedy = f"the rate is too high or {self.dtype} too coarse", f"{remedy} or --precision fp32"
+            raise TrainingError(f"the loss is {loss} at update {self.step}, likely because {cause}; try {remedy}{kept}")
 
     def _evaluate(self) -> Iterator[TrainingEvent]:
-        """Validation, the best kept, the plateau schedule told, and the fixed prompt continued."""
-        network = self.network if self.averaged is None else self.averaged
+        """Validation, the best kept, what waits for validation told, and the fixed prompt continued."""
+        options = self.options
+        network = self.network if self.average is None else self.average.network
         perplexity = evaluate(network, self.dataset.valid).perplexity
         self._check_finite(perplexity)
+        told = perplexity
+        if options.validation == "notebook":
+            told = self.claimed = notebook_perplexity(network, self.dataset.valid, options.batch_size, options.window)
         model = network.decoder(self.dataset.vocabulary)
-        is_best = perplexity < self.best_perplexity
+        # The notebook's perplexity is always the same, and so the notebook keeps the latest weights.
+        is_best = perplexity < self.best_perplexity or options.validation == "notebook"
         if is_best:
             self.best, self.best_perplexity, self.evaluations_since_best = model, perplexity, 0
         else:
             self.evaluations_since_best += 1
-            self.plateau_factor *= 0.5
+        if self.step:
+            self._heed(told)
         seconds = time.perf_counter() - self.started
-        yield Evaluated(self.step, self.epoch, perplexity, is_best, seconds, model)
+        yield Evaluated(self.step, self.epoch, perplexity, is_best, seconds, model, self.claimed)
         yield self._sample(model)
+
+    def _heed(self, told: float) -> None:
+        """What the validation just `told` sets off: a lower rate, the average of NT-ASGD, the end."""
+        options = self.options
+        if told >= min(self.history, default=math.inf):
+            self.plateau_factor *= 0.5
+        no_better = gets_no_better(self.history, told, options.nonmonotone)
+        self.history.append(told)
+        if (options.patience and self.evaluations_since_best >= options.patience) or (self.fine_tuning and no_better):
+            self.impatient = True
+        if no_better and self.average is None and options.averaging == "nt_asgd":
+            self.average = WeightAverage(self.network)
 
     def _sample(self, model: LanguageModel) -> Sampled:
         options = self.options
-        words = [word for word in tokenize(options.sample_prompt) if word in model.vocabulary]
+        words = [word for word in model.vocabulary.tokenize(options.sample_prompt) if word in model.vocabulary]
         settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=SAMPLE_TOKENS)
         events = stream(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
         text = " ".join(event.text for event in events if isinstance(event, TokenEvent))
@@ -274,14 +304,13 @@ class _Loop:
 
 def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
-    groups = [
-        {
-            "params": [parameter for parameter in parameters if parameter.dim() > 1],
-            "weight_decay": options.weight_decay,
-        },
-        {"params": [parameter for parameter in parameters if parameter.dim() == 1], "weight_decay": 0.0},
-    ]
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr)
+        return torch.optim.SGD(parameters, options.lr, weight_decay=options.weight_decay)
+    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+    biases = [parameter for parameter in parameters if parameter.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=options.lr, betas=(0.9, options.beta2))

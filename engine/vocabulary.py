@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,23 @@ MAX_WORDS = 1_000_000
 
 Ids = npt.NDArray[np.int32]
 
+Tokenizer = Literal["words", "spaces"]
+"""words: the notebook's; spaces: whatever stands between white space, for text that was tokenized before."""
+
+MAX_WORD_CHARACTERS = 1000
+
 _NOT_A_WORD = re.compile(r"[^a-z0-9']+")
 _WORD = re.compile(r"[a-z0-9']+")
 
 
-def tokenize(text: str) -> list[str]:
-    """Split into lower-case words of letters, digits and apostrophes, as the notebook does."""
-    return _NOT_A_WORD.sub(" ", text.lower()).split()
+def tokenize(text: str, tokenizer: Tokenizer = "words") -> list[str]:
+    """Split into lower-case words of letters, digits and apostrophes, as the notebook does, or at white space alone.
+
+    What cannot be printed, as control characters, counts as white space.
+    """
+    if tokenizer == "words":
+        return _NOT_A_WORD.sub(" ", text.lower()).split()
+    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).split()
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,18 @@ class Vocabulary:
     """`<unk>`, `<eos>`, then the known words; a word's id is its place."""
 
     words: tuple[str, ...]
+    tokenizer: Tokenizer = "words"
+    """How text becomes these words."""
 
     @classmethod
-    def from_words(cls, words: Iterable[str], min_count: int) -> "Vocabulary":
-        """Keep what is seen `min_count` times or more, in order of first appearance."""
+    def from_words(cls, words: Iterable[str], min_count: int, tokenizer: Tokenizer = "words") -> "Vocabulary":
+        """Keep the words seen `min_count` times or more, in order of first appearance.
+
+        A text that was prepared for language models has `<unk>` and `<eos>` in it already; they are those.
+        """
         counts = Counter(words)
-        return cls((UNK, EOS, *(word for word, count in counts.items() if count >= min_count)))
+        kept = (word for word, count in counts.items() if count >= min_count and word not in (UNK, EOS))
+        return cls((UNK, EOS, *kept), tokenizer)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -49,6 +66,10 @@ class Vocabulary:
 
     def __contains__(self, word: str) -> bool:
         return word in self.index
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of `text`, known or not."""
+        return tokenize(text, self.tokenizer)
 
     def encode(self, words: Sequence[str]) -> Ids:
         """Ids `[time]` of the words; unknown ones become `<unk>`."""
@@ -63,8 +84,8 @@ class Vocabulary:
         return json.dumps(self.words, indent=0)
 
     @classmethod
-    def from_json(cls, text: str, source: str) -> "Vocabulary":
-        """Read what `to_json` wrote.
+    def from_json(cls, text: str, source: str, tokenizer: Tokenizer = "words") -> "Vocabulary":
+        """Read what `to_json` wrote; `tokenizer` stands in the run's configuration.
 
         Raises:
             RunError: not a list of distinct words that starts with `<unk>, <eos>`.
@@ -75,7 +96,13 @@ class Vocabulary:
             raise RunError(f"{source} is not JSON; the run is damaged") from error
         if not isinstance(words, list) or words[:2] != [UNK, EOS] or not 2 < len(words) <= MAX_WORDS:
             raise RunError(f"{source} is no vocabulary: a list that starts with {UNK}, {EOS} is expected")
-        # Words go to the terminal as they are, so nothing but the tokenizer's own alphabet gets in.
-        if not all(isinstance(w, str) and _WORD.fullmatch(w) for w in words[2:]) or len(set(words)) != len(words):
+        # Words go to the terminal as they are, so nothing but what the tokenizer can make gets in.
+        if not all(isinstance(w, str) and _is_word(w, tokenizer) for w in words[2:]) or len(set(words)) != len(words):
             raise RunError(f"{source} holds entries that are no words, or the same word twice; the run is damaged")
-        return cls(tuple(words))
+        return cls(tuple(words), tokenizer)
+
+
+def _is_word(text: str, tokenizer: Tokenizer) -> bool:
+    if tokenizer == "words":
+        return _WORD.fullmatch(text) is not None
+    return len(text) <= MAX_WORD_CHARACTERS and tokenize(text, tokenizer) == [text]

@@ -1,7 +1,7 @@
 """The App: its screens, and the one training that may go on behind them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,14 +12,14 @@ from textual.screen import Screen
 from engine.config import Config
 from engine.errors import ConfigError, UnusableInput, nearest
 from engine.events import Failed, Step, TrainingEvent
-from engine.runs import LoadedModel, load, resolve
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
-from lotr_tui.session import Player
+from lotr_tui.session import Player, open_player
 from lotr_tui.theme import SHIRE
 from lotr_tui.training_view import TrainingView
 
 if TYPE_CHECKING:
+    from engine.combine import Combination
     from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
@@ -44,13 +44,13 @@ class LotrApp(App[None]):
     def __init__(
         self,
         *,
-        model: LoadedModel | None = None,
+        player: Player | None = None,
         job: "TrainingJob | None" = None,
         runs_dir: Path | None = None,
         pace: float = PACE,
         theme: str | None = None,
     ) -> None:
-        """Start as a session with `model`, or as the dashboard of `job`.
+        """Start as a session with `player`, or as the dashboard of `job`.
 
         Raises:
             ConfigError: there is no such theme.
@@ -59,7 +59,7 @@ class LotrApp(App[None]):
         self.runs_dir = runs_dir
         self.pace = pace
         self.training: TrainingView | None = None
-        self._model = model
+        self._player = player
         self._job = job
         self._worker: Worker[TrainingEvent] | None = None
         self.register_theme(SHIRE)
@@ -75,8 +75,8 @@ class LotrApp(App[None]):
             return TrainScreen(TrainingView(note="starting"), closes_app=True)
         from lotr_tui.screens.play import PlayScreen
 
-        assert self._model is not None
-        return PlayScreen(Player.of(self._model), self._model.path, self.runs_dir, self.pace)
+        assert self._player is not None
+        return PlayScreen(self._player, self._player.run, self.runs_dir, self.pace)
 
     def on_mount(self) -> None:
         """Start the training the app was opened for."""
@@ -146,21 +146,23 @@ class LotrApp(App[None]):
 
 
 def open_session(
-    run: str | None = None,
+    runs: Sequence[str] = (),
     runs_dir: Path | None = None,
+    options: "Combination | None" = None,
     pace: float = PACE,
     theme: str | None = None,
     *,
     mouse: bool = True,
 ) -> None:
-    """Play with the model of `run` (None: the bundled one) until the person leaves.
+    """Play with the model of `runs` (none: the bundled one) until the person leaves.
 
     Raises:
         UnusableInput: there is no terminal, no such run or theme, or the run is damaged.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
-    LotrApp(model=load(resolve(run, runs_dir)), runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=mouse)
+    player = open_player(runs, runs_dir, options)
+    LotrApp(player=player, runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=mouse)
 
 
 def _is_step(event: TrainingEvent) -> bool:

@@ -229,10 +229,10 @@ def _session(*, training: bool) -> None:
     from engine.config import preset
     from engine.decoder import Decoder, LSTMState
     from engine.lm import LogProbs
-    from engine.runs import load, resolve
     from engine.vocabulary import EOS_ID
     from lotr_tui.app import LotrApp
     from lotr_tui.screens.play import PlayScreen
+    from lotr_tui.session import open_player
 
     plain_advance = Decoder.advance
 
@@ -250,7 +250,7 @@ def _session(*, training: bool) -> None:
 
     Decoder.advance = endless_advance  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        Session(model=load(resolve(None)), runs_dir=Path(folder), pace=200).run()
+        Session(player=open_player([], None), runs_dir=Path(folder), pace=200).run()
 
 
 if __name__ == "__main__":

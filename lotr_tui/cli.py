@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.config import PRESETS, Config, preset, settings
 from engine.errors import LotrError, UnusableInput
+
+if TYPE_CHECKING:
+    from engine.combine import Combination
 
 cli = typer.Typer(
     name="lotr-tui",
@@ -23,8 +26,20 @@ runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_c
 cli.add_typer(data_cli, name="data")
 cli.add_typer(runs_cli, name="runs")
 
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too.")
+RunsOption = Annotated[
+    list[str] | None,
+    typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too. Several: an ensemble."),
+]
+MixtureOption = Annotated[
+    bool, typer.Option("--mixture", help="Mix with Kneser-Ney, the weights chosen on validation.")
+]
+CacheOption = Annotated[bool, typer.Option("--cache", help="Words used lately become likelier: a continuous cache.")]
+DynamicOption = Annotated[bool, typer.Option("--dynamic", help="The model goes on learning from what it reads.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(metavar="W,W,…", help="Of the runs, and of Kneser-Ney last; instead of chosen ones.")
+]
+CacheWindowOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Words that the cache remembers; 500 if not given.")
 ]
 RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder of the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -32,6 +47,16 @@ SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed 
 ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
 TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
 SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
+
+
+PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")]
+TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")]
+ValidOption = Annotated[Path | None, typer.Option("--valid", help="Validation text of a corpus that is split already.")]
+TestOption = Annotated[Path | None, typer.Option("--test", help="Its test text.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+]
 
 
 def run_command() -> int:
@@ -52,7 +77,12 @@ def run_command() -> int:
 @cli.callback(invoke_without_command=True)
 def session(
     context: typer.Context,
-    run: RunOption = None,
+    run: RunsOption = None,
+    mixture: MixtureOption = False,
+    cache: CacheOption = False,
+    dynamic: DynamicOption = False,
+    weights: WeightsOption = None,
+    cache_window: CacheWindowOption = None,
     runs_dir: RunsDirOption = None,
     pace: Annotated[float, typer.Option(help="Words a second on the screen; 0: as fast as they come.")] = 25,
     theme: Annotated[str | None, typer.Option(metavar="NAME", help="A Textual theme, for instance ansi-light.")] = None,
@@ -69,16 +99,17 @@ def session(
         return
     from lotr_tui.app import open_session
 
-    open_session(run, runs_dir, pace, theme, mouse=not no_mouse)
+    options = _combination(mixture, cache, dynamic, weights, cache_window)
+    open_session(run or [], runs_dir, options, pace, theme, mouse=not no_mouse)
 
 
 @cli.command()
 def train(
-    preset_name: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")
-    ] = "default",
-    csv: Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")] = None,
-    text: Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")] = None,
+    preset_name: PresetOption = "default",
+    csv: CsvOption = None,
+    text: TextOption = None,
+    valid: ValidOption = None,
+    test: TestOption = None,
     text_column: TextColumnOption = None,
     speaker_column: SpeakerColumnOption = None,
     mode: ModeOption = None,
@@ -88,9 +119,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all cores.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
-    ] = None,
+    assignments: SetOption = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
     runs_dir: RunsDirOption = None,
     no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
@@ -102,23 +131,22 @@ def train(
     """Train a model, in a live dashboard."""
     from engine.jobs import prepare_job
 
-    if csv and text:
-        raise UnusableInput("--csv and --text exclude each other; give one corpus")
-    config = preset(preset_name)
-    given = {
-        "text_column": text_column,
-        "speaker_column": speaker_column,
-        "mode": mode,
-        "split_seed": split_seed,
-        "seed": seed,
-        "epochs": epochs,
-        "device": device,
-        "threads": threads,
-        "precision": precision,
-    }
-    config = config.with_values(**{name: value for name, value in given.items() if value is not None})
-    if path := csv or text:
-        config = config.with_values(corpus=str(path.expanduser().resolve()), corpus_format="csv" if csv else "text")
+    config = _configuration(
+        preset_name,
+        csv,
+        text,
+        valid,
+        test,
+        text_column=text_column,
+        speaker_column=speaker_column,
+        mode=mode,
+        split_seed=split_seed,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        threads=threads,
+        precision=precision,
+    )
     config = config.with_settings(assignments or [])
     if list_settings:
         _print_settings(config)
@@ -138,7 +166,12 @@ def train(
 @cli.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from standard input.")] = "",
-    run: RunOption = None,
+    run: RunsOption = None,
+    mixture: MixtureOption = False,
+    cache: CacheOption = False,
+    dynamic: DynamicOption = False,
+    weights: WeightsOption = None,
+    cache_window: CacheWindowOption = None,
     runs_dir: RunsDirOption = None,
     temperature: Annotated[float, typer.Option(help="0 (greedy) to 2.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest words; 0: all.")] = 0,
@@ -155,44 +188,53 @@ def generate(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a word.")] = False,
 ) -> None:
     """Continue a prompt; the text goes to stdout, all else to stderr."""
-    from engine.runs import load, resolve
     from engine.sampling import SamplerSettings, check_seed, draw_seed, encode_prompt
     from lotr_tui.console import generate_on_console
+    from lotr_tui.session import open_player
 
     chain = SamplerSettings(repetition_penalty, temperature, top_k, top_p, min_p, max_tokens)
-    model = load(resolve(run, runs_dir))
+    player = open_player(run or [], runs_dir, _combination(mixture, cache, dynamic, weights, cache_window))
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
-    read = encode_prompt(text, model.decoder.vocabulary)
+    read = encode_prompt(text, player.model.vocabulary)
     first = draw_seed() if seed is None else seed
     check_seed(first)
     check_seed(first + count - 1)
     for number in range(count):
-        generate_on_console(model, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)
+        generate_on_console(player, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)
 
 
 @cli.command("eval")
 def evaluate(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Name or path of a run; default: the bundled model.")
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths of runs; several: an ensemble.")
     ] = None,
+    more_runs: RunsOption = None,
     split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
     text: Annotated[str | None, typer.Option(metavar="FILE|-", help="Score this text instead of a split.")] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also a unigram and a Kneser-Ney model of the same data.")
     ] = False,
+    mixture: MixtureOption = False,
+    cache: CacheOption = False,
+    dynamic: DynamicOption = False,
+    weights: WeightsOption = None,
+    cache_window: CacheWindowOption = None,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a token: id, text, logprob.")] = False,
 ) -> None:
     """Perplexity of a run: every token once, state carried, <unk> counted."""
+    from engine.combine import Combination, Combiner
     from engine.runs import load, resolve
-    from lotr_tui.reports import print_evaluation, print_token_scores
+    from lotr_tui.evaluation_report import print_evaluation, print_token_scores
 
-    model = load(resolve(run, runs_dir))
+    names: list[str | None] = [*(run or []), *(more_runs or [])]
+    combiner = Combiner([load(resolve(name, runs_dir)) for name in names or [None]])
+    options = _combination(mixture, cache, dynamic, weights, cache_window) or Combination()
     if jsonl:
-        print_token_scores(model, split, text)
+        print_token_scores(combiner, options, split, text)
     else:
-        print_evaluation(model, split, text, baselines=baselines, as_json=as_json)
+        print_evaluation(combiner, options, split, text, baselines=baselines, as_json=as_json)
 
 
 @data_cli.command("info")
@@ -262,6 +304,31 @@ def runs_rm(
 
 
 @cli.command()
+def ablate(
+    preset_name: PresetOption = "default",
+    csv: CsvOption = None,
+    text: TextOption = None,
+    valid: ValidOption = None,
+    test: TestOption = None,
+    mode: ModeOption = None,
+    split_seed: SplitSeedOption = None,
+    assignments: SetOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, with seeds from 0 on.")] = 3,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at once; as many as there are cores.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="Only this one; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a training.")] = False,
+) -> None:
+    """What each technique is worth: the preset with one taken away or put in, several seeds each."""
+    from engine.ablation import choose_variants
+    from lotr_tui.reports import print_ablation
+
+    config = _configuration(preset_name, csv, text, valid, test, mode=mode, split_seed=split_seed)
+    config = config.with_settings(assignments or [])
+    variants = choose_variants(config, only or [])
+    print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
+
+
+@cli.command()
 def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each measurement.")] = 5,
     as_json: JsonOption = False,
@@ -278,6 +345,45 @@ def locate() -> None:
     from engine.files import assets_folder, home, runs_folder
 
     print(f"home    {home()}\nruns    {runs_folder()}\nassets  {assets_folder()}")
+
+
+def _configuration(
+    preset_name: str, csv: Path | None, text: Path | None, valid: Path | None, test: Path | None, **given: Any
+) -> Config:
+    """The preset with what the options of a command change; None changes nothing."""
+    if csv and text:
+        raise UnusableInput("--csv and --text exclude each other; give one corpus")
+    config = preset(preset_name)
+    config = config.with_values(**{name: value for name, value in given.items() if value is not None})
+    path = csv or text
+    if path:
+        config = config.with_values(corpus=str(path.expanduser().resolve()), corpus_format="csv" if csv else "text")
+    if valid or test:
+        if not (valid and test and path):
+            raise UnusableInput("--valid and --test belong together, beside the --text or --csv to train on")
+        # What was split before was prepared before: it is taken as it is, every line and every word of it.
+        config = config.with_values(
+            valid_corpus=str(valid), test_corpus=str(test), tokenizer="spaces", min_characters=0, min_count=1
+        )
+    return config
+
+
+def _combination(
+    mixture: bool, cache: bool, dynamic: bool, weights: str | None, cache_window: int | None
+) -> "Combination | None":
+    """What these options ask for; None where they ask for nothing."""
+    if not (mixture or cache or dynamic or weights is not None or cache_window is not None):
+        return None
+    from engine.combine import Combination
+
+    if cache_window is not None and not cache:
+        raise UnusableInput(f"--cache-window {cache_window} is that of a cache; give --cache too")
+    try:
+        numbers = tuple(float(number) for number in weights.split(",")) if weights is not None else ()
+    except ValueError:
+        raise UnusableInput(f"--weights {weights} are no numbers with commas between, as 0.8,0.2") from None
+    window = {} if cache_window is None else {"cache_window": cache_window}
+    return Combination(mixture, cache, dynamic, numbers, **window)
 
 
 def _print_settings(config: Config) -> None:

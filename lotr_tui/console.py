@@ -10,11 +10,11 @@ from dataclasses import asdict
 from engine.errors import TrainingError
 from engine.events import Evaluated, Failed, Finished, Preparing, Sampled, Started, Step, TrainingEvent, to_record
 from engine.jobs import TrainingJob
-from engine.runs import LoadedModel
 from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
 from lotr_tui import STARTED
+from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending
 
 LINE_SECONDS = 5.0
@@ -51,7 +51,8 @@ class _PlainLines:
 
     def of(self, event: TrainingEvent) -> str | None:
         """The line to print for `event`, if any."""
-        epochs = self._job.config.training.epochs
+        options = self._job.config.training
+        epochs = options.epochs + options.fine_tune_epochs
         match event:
             case Preparing():
                 return f"{event.what} ..."
@@ -70,16 +71,15 @@ class _PlainLines:
                 return self._progress(event, f"epoch {event.epoch:5.1f}/{epochs}")
             case Evaluated():
                 mark = "  best" if event.best else ""
-                return self._progress(
-                    self._step, f"epoch {event.epoch:5.1f}/{epochs}  valid {event.valid_perplexity:7.1f}{mark:6}"
-                )
+                valid = f"valid {event.valid_perplexity:7.1f}{_notebook_says(event)}"
+                return self._progress(self._step, f"epoch {event.epoch:5.1f}/{epochs}  {valid}{mark:6}")
             case Sampled():
                 return f'    "{event.prompt}" {event.text}'
             case Finished():
                 test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
                 return (
                     f"{event.reason} after {duration(event.seconds)}: "
-                    f"valid perplexity {event.valid_perplexity:.1f}{test}"
+                    f"valid perplexity {event.valid_perplexity:.1f}{_notebook_says(event)}{test}"
                 )
             case Failed():
                 raise TrainingError(event.message)
@@ -95,8 +95,14 @@ class _PlainLines:
         )
 
 
+def _notebook_says(event: Evaluated | Finished) -> str:
+    """What the notebook's formula prints for the same model, where the training follows that formula."""
+    claimed = event.notebook_perplexity
+    return "" if math.isnan(claimed) else f" (the notebook prints {claimed:.3f})"
+
+
 def generate_on_console(
-    model: LoadedModel,
+    player: Player,
     prompt: Prompt,
     settings: SamplerSettings,
     seed: int,
@@ -111,7 +117,7 @@ def generate_on_console(
     ids = [*prompt.ids, EOS_ID] if reply else list(prompt.ids)
     words: list[TokenEvent] = []
     first_token_seconds: float | None = None
-    for event in stream(model.decoder, ids, settings, seed):
+    for event in stream(player.model, ids, settings, seed):
         if isinstance(event, TokenEvent):
             if first_token_seconds is None:
                 first_token_seconds = time.perf_counter() - STARTED
@@ -121,7 +127,7 @@ def generate_on_console(
             elif not as_json:
                 print(("" if event.index == 0 else " ") + event.text, end="", flush=True)
             continue
-        _print_end(event, prompt, words, settings, first_token_seconds, model, as_json=as_json, jsonl=jsonl)
+        _print_end(event, prompt, words, settings, first_token_seconds, player, as_json=as_json, jsonl=jsonl)
 
 
 def _print_end(
@@ -130,7 +136,7 @@ def _print_end(
     words: list[TokenEvent],
     settings: SamplerSettings,
     first_token_seconds: float | None,
-    model: LoadedModel,
+    player: Player,
     *,
     as_json: bool,
     jsonl: bool,
@@ -145,7 +151,7 @@ def _print_end(
             "unknown": prompt.unknown,
             "seed": done.seed,
             **asdict(settings),
-            "run": model.name,
+            "run": player.name,
             "reason": done.reason,
             "tokens_per_second": done.tokens_per_second,
             "first_token_seconds": first_token_seconds,

@@ -1,7 +1,6 @@
-"""What the plain commands print: a corpus, an evaluation, the runs."""
+"""What the plain commands print: a corpus, the runs, the benchmark."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -12,15 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.config import DataConfig
-from engine.corpus import Line, read_text
-from engine.dataset import Dataset, Mode, encode_lines, join_lines, prepare, summarize
-from engine.errors import CorpusError, printable
-from engine.evaluation import evaluate, token_log_probs
-from engine.ngram import KneserNey, Unigram
-from engine.runs import METRICS, LoadedModel, list_runs, read_rows, resolve
+from engine.ablation import Trial, Variant, ablate, worth_of
+from engine.config import Config, DataConfig
+from engine.dataset import prepare, summarize
+from engine.errors import printable
+from engine.runs import METRICS, list_runs, read_rows, resolve
 from engine.runs import summarize as summarize_run
-from engine.vocabulary import Ids
 
 
 def print_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -62,48 +58,6 @@ def print_summary(config: DataConfig, *, as_json: bool) -> None:
     console.print(splits)
 
 
-def print_evaluation(model: LoadedModel, split: str, text: str | None, *, baselines: bool, as_json: bool) -> None:
-    """Print a run's perplexity on a split or a text, and those of the counting models beside it."""
-    ids, dataset = _what_to_score(model, split, text, need_dataset=baselines)
-    result = evaluate(model.decoder, ids)
-    row: dict[str, object] = {
-        "run": model.name,
-        "split": text or split,
-        "mode": model.config.data.mode,
-        **asdict(result),
-    }
-    others = {}
-    if baselines and dataset is not None:
-        others = {
-            "unigram": evaluate(Unigram(dataset.train, dataset.vocabulary), ids).perplexity,
-            "kneser_ney_5": evaluate(KneserNey(dataset.train, dataset.vocabulary), ids).perplexity,
-        }
-        row["baselines"] = others
-    if as_json:
-        print(json.dumps(row))
-        return
-    table = Table("model", box=None, pad_edge=False)
-    for heading in ("perplexity", "bits/token"):
-        table.add_column(heading, justify="right")
-    table.add_row(model.name, f"{result.perplexity:.2f}", f"{result.bits_per_token:.3f}")
-    for name, perplexity in others.items():
-        table.add_row(name, f"{perplexity:.2f}", f"{math.log2(perplexity):.3f}")
-    console = Console(highlight=False, markup=False)
-    console.print(table)
-    console.print(
-        printable(
-            f"{text or split}, {model.config.data.mode} mode: {result.tokens:,} tokens, {result.unk_rate:.1%} <unk>"
-        )
-    )
-
-
-def print_token_scores(model: LoadedModel, split: str, text: str | None) -> None:
-    """Print one JSON object a token: id, text, natural-log probability."""
-    ids, _ = _what_to_score(model, split, text, need_dataset=False)
-    for token, score in zip(ids, token_log_probs(model.decoder, ids), strict=True):
-        print(json.dumps({"id": int(token), "text": model.decoder.vocabulary.words[token], "logprob": float(score)}))
-
-
 def print_runs(folder: Path | None, *, as_json: bool) -> None:
     """Print the runs of a folder, latest first."""
     found = list_runs(folder)
@@ -134,8 +88,6 @@ def print_runs(folder: Path | None, *, as_json: bool) -> None:
 def print_run(run: str, folder: Path | None) -> None:
     """Print a run's settings and its last rows as JSON."""
     path = resolve(run, folder)
-    from engine.config import Config
-
     summary = summarize_run(path)
     config = Config.from_json((path / "config.json").read_text(encoding="utf-8"), str(path / "config.json"))
     rows = list(read_rows(path / METRICS))
@@ -155,6 +107,29 @@ def print_run(run: str, folder: Path | None) -> None:
     )
 
 
+def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs: int, *, as_json: bool) -> None:
+    """Train all variants; print each training as it ends, then the table."""
+    trials: list[Trial] = []
+    for trial in ablate(config, variants, range(seeds), jobs):
+        trials.append(trial)
+        if as_json:
+            print(json.dumps(asdict(trial)), flush=True)
+        else:
+            result = f"valid {trial.valid_perplexity:.2f}  test {trial.test_perplexity:.2f}  {trial.seconds:.0f} s"
+            print(
+                f"{len(trials)}/{len(variants) * seeds}  {trial.variant}, seed {trial.seed}: {result}", file=sys.stderr
+            )
+    if as_json:
+        return
+    table = Table("variant", box=None, pad_edge=False)
+    for heading in ("valid", "spread", "test", "spread"):
+        table.add_column(heading, justify="right")
+    for worth in worth_of(trials):
+        figures = (worth.valid_mean, worth.valid_spread, worth.test_mean, worth.test_spread)
+        table.add_row(Text(printable(worth.variant)), *(f"{figure:.2f}" for figure in figures))
+    Console(highlight=False).print(table)
+
+
 def print_bench(repeat: int, *, as_json: bool) -> None:
     """Print each figure of the benchmark as soon as it is known: its median, and its lowest and highest run."""
     from lotr_tui.bench import measure
@@ -165,41 +140,6 @@ def print_bench(repeat: int, *, as_json: bool) -> None:
         else:
             spread = f"({min(figure.runs):,.4g} to {max(figure.runs):,.4g})"
             print(f"{figure.median:10,.4g} {figure.unit:8} {spread:24} {figure.name}", flush=True)
-
-
-def _what_to_score(
-    model: LoadedModel, split: str, text: str | None, *, need_dataset: bool
-) -> tuple[Ids, Dataset | None]:
-    dataset = _dataset_of(model) if text is None or need_dataset else None
-    if text is None:
-        assert dataset is not None
-        return dataset.part(split), dataset
-    lines: Sequence[Line]
-    if text == "-":
-        lines = [Line(line) for line in sys.stdin.buffer.read().decode(errors="replace").splitlines()]
-    else:
-        lines = read_text(Path(text), min_characters=0).lines
-    encoded = encode_lines(lines, model.decoder.vocabulary)
-    if not encoded:
-        raise CorpusError(f"--text {text} has no word; there is nothing to score")
-    mode: Mode = model.config.data.mode
-    return join_lines(encoded, mode), dataset
-
-
-def _dataset_of(model: LoadedModel) -> Dataset:
-    """The data a run was trained on, read again.
-
-    Raises:
-        CorpusError: it is not there any more, or is not the same.
-    """
-    dataset = prepare(model.config.data)
-    changed = model.corpus_sha256 not in ("", dataset.corpus.sha256)
-    if changed or dataset.vocabulary != model.decoder.vocabulary:
-        raise CorpusError(
-            f"{dataset.corpus.source} has changed since run {model.name} was trained on it; "
-            "its splits are no longer those; use --text FILE"
-        )
-    return dataset
 
 
 def _perplexity(value: float | None) -> str:

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
 from engine.lm import LanguageModel, LogProbs, State
-from engine.runs import LoadedModel
+from engine.runs import LoadedModel, load, resolve
 from engine.sampling import Done, SamplerSettings, TokenEvent, stream
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker, paced
+
+if TYPE_CHECKING:
+    from engine.combine import Combination
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class Player:
     model: LanguageModel
     corpus: str = BUNDLED
     """What it was trained on: a path, or "bundled"."""
+    run: Path | None = None
+    """The run directory; of several runs the first."""
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> "Player":
@@ -31,7 +38,24 @@ class Player:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
         if loaded.kneser_ney_perplexity is not None:
             parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
-        return cls(loaded.name, " · ".join(parts), loaded.decoder, loaded.config.data.corpus)
+        return cls(loaded.name, " · ".join(parts), loaded.decoder, loaded.config.data.corpus, loaded.path)
+
+
+def open_player(names: Sequence[str | None], runs_dir: Path | None, options: "Combination | None" = None) -> Player:
+    """The model of a run (None: the bundled one), or what is put together of several.
+
+    Raises:
+        UnusableInput: no such run, or it is damaged, or the runs cannot be combined.
+    """
+    runs = [load(resolve(name, runs_dir)) for name in names or [None]]
+    if options is None and len(runs) == 1:
+        return Player.of(runs[0])
+    # Only here: what most sessions do without should not delay them.
+    from engine.combine import Combination, Combiner
+
+    combined = Combiner(runs).combine(options or Combination())
+    name = "+".join(run.name for run in runs)
+    return Player(name, combined.describe(), combined.model, runs[0].config.data.corpus, runs[0].path)
 
 
 class Reader:

@@ -16,8 +16,11 @@ from engine.errors import ConfigError
 
 DESCRIPTIONS = {
     "tiny": "a first look, in seconds",
-    "default": "the best for a corpus of this size, in about two minutes",
-    "notebook": "the classroom notebook's large model; slow",
+    "default": "good for a corpus of this size, in about two minutes",
+    "best": "the same and longer; some minutes",
+    "notebook": "the classroom notebook's large model, and its mistake",
+    "paper": "the paper's 24 million weights; for a GPU and a large text",
+    "ptb": "for a text of a million words, in about an hour",
 }
 
 

@@ -19,7 +19,6 @@ from engine.errors import LotrError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.runs import load, resolve
 from engine.sampling import Done, SamplerSettings, TokenEvent, draw_seed, encode_prompt, preview
-from engine.vocabulary import tokenize
 from engine.worker import Worker
 from lotr_tui.messages import PaneChosen, TemperatureChanged, TrainingChanged
 from lotr_tui.session import Player, Reader, start_stream
@@ -224,7 +223,7 @@ class PlayScreen(Screen[None]):
             return  # half-typed; said when the prompt is sent
         self._bars_shown = time.monotonic()
         vocabulary = self._player.model.vocabulary
-        typed = tokenize(self.query_one("#prompt", Input).value)
+        typed = vocabulary.tokenize(self.query_one("#prompt", Input).value)
         same_words = self._vocabulary == vocabulary  # else they were said by a model that played before
         ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far if same_words else []
         first = bool(typed) or self._exchange is None or not self._exchange.words
@@ -346,15 +345,15 @@ class PlayScreen(Screen[None]):
         self.query_one("#training", PerplexityChart).show(view)
 
     def _welcome(self) -> str:
-        words = self._player.model.vocabulary
+        vocabulary = self._player.model.vocabulary
         tries = [
             text
             for text in ("Bilbo Baggins is", "Where is Frodo", "The lamp")
-            if all(w in words for w in tokenize(text))
+            if all(word in vocabulary for word in vocabulary.tokenize(text))
         ]
         first = f'"{tries[0]}"' if tries else "a few words"
         return (
-            f"This is {self._player.name}, a small LSTM language model that knows {len(words):,} words. "
+            f"This is {self._player.name}, a small LSTM language model that knows {len(vocabulary):,} words. "
             f"Type {first} and press enter: it goes on, word by word. Then press F7 and F8 for a cooler or "
             "hotter temperature, and see how the bars of the next word change. ctrl+t trains a model while you play."
         )

@@ -1,5 +1,7 @@
 """Where a training stands, in numbers."""
 
+import math
+
 from textual.content import Content
 from textual.widget import Widget
 
@@ -71,7 +73,9 @@ class TrainingFigures(Widget):
         ]
         if view.finished:
             test = view.finished.test_perplexity
-            figures.append(("test", f"{test:.1f}" if test == test else "not read", 8))  # NaN is unequal to itself
+            figures.append(("test", "not read" if math.isnan(test) else f"{test:.1f}", 8))
+        if view.evaluations and not math.isnan(claimed := view.evaluations[-1].notebook_perplexity):
+            figures.append(("the notebook prints", f"{claimed:.3f}", 6))
         figures += [
             ("update", f"{step.step:,}" if step else "-", 7),
             ("lr", f"{step.lr:.5f}" if step else "-", 8),

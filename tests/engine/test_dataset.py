@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.dataset import encode_lines, join_lines, prepare, read, summarize
-from engine.errors import CorpusError
+from engine.corpus import Line
+from engine.dataset import count_characters, encode_lines, join_lines, prepare, read, summarize
+from engine.errors import ConfigError, CorpusError
 from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
 
 
@@ -52,6 +53,71 @@ class TestRealDialogues:
         assert summary.most_frequent[:2] == (("the", 1138), ("you", 620))
         shares = {name: round(part.unk_share, 3) for name, part in summary.splits.items()}
         assert shares == {"train": 0.130, "valid": 0.182, "test": 0.170}
+
+
+class TestGivenSplit:
+    """A corpus in three files, prepared by others."""
+
+    def prepared(self, tmp_path, **values):
+        train = text_file(tmp_path / "train.txt", ["a b", "mr. <unk> sold b $ N", "c"])
+        valid = text_file(tmp_path / "valid.txt", ["b a zzz"])
+        test = text_file(tmp_path / "test.txt", ["a", "", "c b"])
+        files = {"corpus_format": "text", "valid_corpus": str(valid), "test_corpus": str(test)}
+        return of(train, **files, tokenizer="spaces", min_characters=0, min_count=1, **values)
+
+    def test_every_line_and_word_in_order(self, tmp_path):
+        dataset = self.prepared(tmp_path)
+        words = dataset.vocabulary
+        assert words.decode(dataset.train) == "a b <eos> mr. <unk> sold b $ N <eos> c <eos>"
+        assert words.decode(dataset.valid) == "b a <unk> <eos>"
+        assert words.decode(dataset.test) == "a <eos> c b <eos>"
+        assert set(words.words) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
+
+    def test_the_split_seed_changes_nothing(self, tmp_path):
+        assert self.prepared(tmp_path, split_seed=1).split == self.prepared(tmp_path, split_seed=2).split
+
+    def test_a_change_of_any_file_shows_in_the_hash(self, tmp_path):
+        before = self.prepared(tmp_path).corpus
+        assert before.rows == 7
+        (tmp_path / "test.txt").write_text("b\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"{__name__}.text_file", lambda path, lines: path if path.exists() else None)
+            after = self.prepared(tmp_path).corpus
+        assert (after.source, len(after.lines)) == (before.source, 5)
+        assert after.sha256 != before.sha256
+
+    @pytest.mark.parametrize("name", ["valid_corpus", "test_corpus"])
+    def test_one_alone_is_refused(self, small_csv, name):
+        with pytest.raises(ConfigError, match="valid_corpus and test_corpus belong together"):
+            of(small_csv, **{name: str(small_csv)})
+
+    def test_a_missing_file_is_named(self, small_csv, tmp_path):
+        with pytest.raises(CorpusError, match=r"nowhere\.csv does not exist"):
+            of(small_csv, valid_corpus=str(small_csv), test_corpus=str(tmp_path / "nowhere.csv"))
+
+    def test_penn_treebank(self, lotr_csv):
+        folder = lotr_csv.parent / "ptb"
+        if not folder.is_dir():
+            pytest.skip("needs the Penn Treebank beside the dialogues")
+        files = {name: str(folder / f"ptb.{name}.txt") for name in ("train", "valid", "test")}
+        dataset = of(
+            files["train"],
+            corpus_format="text",
+            valid_corpus=files["valid"],
+            test_corpus=files["test"],
+            tokenizer="spaces",
+            min_characters=0,
+            min_count=1,
+        )
+        assert len(dataset.vocabulary) == 10_000
+        assert [len(dataset.train), len(dataset.valid), len(dataset.test)] == [929_589, 73_760, 82_430]
+        assert np.sum(dataset.train != EOS_ID) == 887_521
+
+
+def test_characters_are_those_of_the_words_and_one_after_each():
+    vocabulary = Vocabulary.from_words(["the", "mill"], 1)
+    lines = (Line("The mill, old."), Line("..."), Line("the"))
+    assert count_characters(lines, vocabulary) == len("the mill old\n") + len("the\n")
 
 
 def test_ids_are_the_words_of_the_split(small_csv):

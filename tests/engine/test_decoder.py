@@ -62,7 +62,7 @@ def test_word_by_word_it_is_the_network(network: Network) -> None:
 def test_score_is_that_of_the_network(network: Network) -> None:
     decoder = network.decoder(VOCABULARY)
     ids = text(200)
-    assert decoder.score(ids) == pytest.approx(network.score(ids), abs=1e-4)
+    assert decoder.trace(ids).scores == pytest.approx(network.trace(ids).scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 511, 512, 513, 1100])
@@ -74,7 +74,7 @@ def test_score_is_the_word_by_word_path(length: int) -> None:
     for token in ids.tolist():
         expected.append(log_probs[token])
         log_probs, state = decoder.advance(state, token)
-    assert decoder.score(ids) == pytest.approx(expected, abs=1e-4)
+    assert decoder.trace(ids).scores == pytest.approx(expected, abs=1e-4)
 
 
 def test_states_are_values(network: Network) -> None:
@@ -114,7 +114,7 @@ def test_extreme_logits_stay_distributions() -> None:
     log_probs, _ = decoder.advance(decoder.start(), EOS_ID)
     assert np.exp(log_probs).sum() == pytest.approx(1)
     assert np.isfinite(log_probs).all()
-    assert np.isfinite(decoder.score(text(5))).all()
+    assert np.isfinite(decoder.trace(text(5)).scores).all()
 
 
 def test_later_training_does_not_change_a_decoder() -> None:

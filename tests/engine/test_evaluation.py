@@ -9,8 +9,8 @@ import torch
 
 from engine.config import ModelConfig
 from engine.errors import CorpusError
-from engine.evaluation import evaluate, token_log_probs
-from engine.lm import LogProbs
+from engine.evaluation import BLOCK, confidence_interval, evaluate, perplexity, token_log_probs
+from engine.lm import LogProbs, Trace
 from engine.network import Network
 from engine.ngram import KneserNey, Unigram
 from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary
@@ -41,8 +41,8 @@ class Scorer:
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
 
-    def score(self, ids: Ids) -> np.ndarray:
-        return np.array(self.scores[: len(ids)])
+    def trace(self, ids: Ids) -> Trace:
+        return Trace(np.array(self.scores[: len(ids)]), np.empty((len(ids), 0), np.float32))
 
 
 def ids_of(*tokens: int) -> Ids:
@@ -132,3 +132,40 @@ def test_evaluating_twice_gives_the_same() -> None:
     train = ids_of(2, 3, 2, 2, 3, 1, 2, 3, 0, 1)
     for model in (Unigram(train, VOCABULARY), KneserNey(train, VOCABULARY, 3)):
         assert evaluate(model, train) == evaluate(model, train)
+
+
+class TestConfidenceInterval:
+    def test_it_holds_the_perplexity_and_is_the_same_every_time(self) -> None:
+        scores = np.random.default_rng(0).normal(-4, 2, 2000)
+        low, high = confidence_interval(scores)
+        assert low < perplexity(-scores.mean()) < high
+        assert confidence_interval(scores) == (low, high)
+
+    def test_a_text_that_is_alike_throughout_leaves_no_doubt(self) -> None:
+        assert confidence_interval(np.full(100, -1.0)) == pytest.approx((math.e, math.e))
+
+    def test_of_independent_tokens_it_is_as_wide_as_the_normal_distribution_says(self) -> None:
+        scores = np.random.default_rng(1).normal(-4, 2, 20_000)
+        low, high = confidence_interval(scores)
+        error = 1.96 * scores.std() / math.sqrt(len(scores))
+        assert math.log(high) - math.log(low) == pytest.approx(2 * error, rel=0.1)
+
+    def test_neighbours_that_are_alike_make_it_wider(self) -> None:
+        """Each score stands BLOCK times in a row: as many words, a BLOCK-th of the evidence."""
+        scores = np.random.default_rng(2).normal(-4, 2, 1000)
+        width = np.diff(np.log(confidence_interval(np.repeat(scores, BLOCK))))[0]
+        as_one = np.diff(np.log(confidence_interval(np.random.default_rng(3).permutation(np.repeat(scores, BLOCK)))))[0]
+        assert width > 3 * as_one
+
+    def test_it_covers_the_truth_about_as_often_as_it_says(self) -> None:
+        random = np.random.default_rng(4)
+        covered = 0
+        for _ in range(200):
+            low, high = confidence_interval(random.normal(-3, 1.5, 400), resamples=300)
+            covered += low <= math.exp(3) <= high
+        assert 175 <= covered <= 198
+
+    @pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1])
+    def test_short_texts(self, length: int) -> None:
+        low, high = confidence_interval(np.linspace(-2, -1, length))
+        assert math.e - 1e-9 <= low <= high <= math.e**2 + 1e-9

@@ -140,7 +140,7 @@ class TestTraining:
         assert runs.summarize(job.run.path).state == "failed"
 
     def test_the_tiny_preset_passes_kneser_ney_on_the_real_dialogues(self, lotr_csv, home):
-        config = preset("tiny").with_values(corpus=str(lotr_csv), mode="stream")
+        config = preset("tiny").with_values(corpus=str(lotr_csv), mode="stream", threads=1)
         events = list(prepare_job(config).events(lambda: False))
         started = next(event for event in events if isinstance(event, Started))
         finished = events[-1]

@@ -333,7 +333,7 @@ def test_score_is_every_word_once_with_the_state_carried(length: int) -> None:
     """Lengths around the chunk that scoring is computed in."""
     network = network_of(layers=1)
     ids = np.random.default_rng(0).integers(0, SIZE, length).astype(np.int32)
-    scores = network.score(ids)
+    scores = network.trace(ids).scores
     inputs = torch.tensor([1, *ids.tolist()[:-1]])[:, None]
     log_probs = torch.log_softmax(network(inputs, network.start(1))[0], -1)[:, 0].detach()
     expected = log_probs[torch.arange(length), torch.from_numpy(ids).long()]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.config import Config, TrainingConfig
-from engine.dataset import Dataset, prepare
+from engine.dataset import Dataset, columns_of, prepare
 from engine.decoder import Decoder
 from engine.errors import ConfigError, TrainingError
 from engine.evaluation import evaluate
@@ -21,7 +21,8 @@ from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.network import Network
 from engine.ngram import KneserNey, Unigram
 from engine.sampling import SamplerSettings, TokenEvent, stream
-from engine.training import _Loop, columns_of, scheduled_lr, train, window_length
+from engine.schedule import scheduled_lr, window_length
+from engine.training import _Loop, train
 from engine.vocabulary import EOS_ID, Ids
 
 NO_DROPOUT: dict[str, Any] = {
@@ -43,6 +44,7 @@ SMALL: dict[str, Any] = {
     "dropout_output": 0.1,
     "weight_drop": 0.1,
     "initialisation": "uniform",
+    "spelling": False,
     "unigram_bias": True,
     "epochs": 3,
     "batch_size": 4,
@@ -417,7 +419,7 @@ def test_columns_by_hand() -> None:
     assert columns_of(ids, 3).tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]  # 9 and 10 fill no row
     assert columns_of(ids, 1).tolist() == [[i] for i in range(11)]
     assert columns_of(ids, 11).tolist() == [list(range(11))]
-    assert columns_of(ids, 3).dtype == torch.int64
+    assert columns_of(ids, 3).dtype == np.int64
 
 
 def loop_of(dataset: Dataset, **values: Any) -> _Loop:
@@ -516,13 +518,21 @@ def test_the_objective_is_what_the_formulas_say(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_weight_decay_shrinks_matrices_and_no_bias(dataset: Dataset, tied: bool) -> None:
+def test_weight_decay_of_sgd_shrinks_everything(dataset: Dataset, tied: bool) -> None:
     values = {**NO_DROPOUT, **ONE_UPDATE, "tied": tied}
     plain, decayed = (of(Evaluated, run(dataset, **values, weight_decay=decay)) for decay in (0.0, 0.1))
     before = weights_of(plain[0])
     assert same(before, weights_of(decayed[0]))
     for name, value in weights_of(plain[1]).items():
-        expected = value - (0.5 * 0.1 * before[name] if value.ndim == 2 else 0)
+        assert weights_of(decayed[1])[name] == pytest.approx(value - 0.5 * 0.1 * before[name], abs=1e-6)
+
+
+def test_weight_decay_of_adamw_shrinks_matrices_and_no_bias(dataset: Dataset) -> None:
+    values = {**NO_DROPOUT, **ONE_UPDATE, "optimizer": "adamw", "lr": 0.01}
+    plain, decayed = (of(Evaluated, run(dataset, **values, weight_decay=decay)) for decay in (0.0, 0.1))
+    before = weights_of(plain[0])
+    for name, value in weights_of(plain[1]).items():
+        expected = value - (0.01 * 0.1 * before[name] if value.ndim == 2 else 0)
         assert weights_of(decayed[1])[name] == pytest.approx(expected, abs=1e-6)
 
 

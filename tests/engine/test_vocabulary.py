@@ -42,6 +42,42 @@ def test_the_notebooks_examples():
     assert tokenize("... — !") == []
 
 
+class TestSpaces:
+    """Text that was tokenized before, as Penn Treebank: words are what stands between white space."""
+
+    def test_words_stay_as_they_are(self):
+        line = " mr. <unk> paid $ N million  for Pierre's \\/ u.s. unit \n"
+        assert tokenize(line, "spaces") == [
+            *["mr.", "<unk>", "paid", "$", "N", "million", "for", "Pierre's", "\\/", "u.s.", "unit"]
+        ]
+
+    def test_unknown_and_end_marks_of_the_text_are_the_vocabularys_own(self):
+        words = ["the", "<unk>", "cat", "<eos>", "the", "<unk>"]
+        vocabulary = Vocabulary.from_words(words, 1, "spaces")
+        assert vocabulary.words == (UNK, EOS, "the", "cat")
+        assert vocabulary.encode(words).tolist() == [2, UNK_ID, 3, EOS_ID, 2, UNK_ID]
+
+    @given(ANY_TEXT)
+    def test_no_control_character_is_part_of_a_word(self, text):
+        words = tokenize(text, "spaces")
+        assert all(word.isprintable() and word.split() == [word] for word in words)
+
+    @given(st.lists(st.text(st.characters(), min_size=1), min_size=1))
+    def test_json_gives_the_same_vocabulary_again(self, texts):
+        words = [word for text in texts for word in tokenize(text, "spaces") if word not in (UNK, EOS)]
+        vocabulary = Vocabulary.from_words([*words, "one"], 1, "spaces")
+        assert Vocabulary.from_json(vocabulary.to_json(), "here", "spaces") == vocabulary
+
+    @pytest.mark.parametrize("word", ["two words", "", "a\u001b[2J", "a\n", "\u202e", "x" * 1001])
+    def test_what_no_tokenizer_makes_is_refused(self, word):
+        with pytest.raises(RunError, match="no words"):
+            Vocabulary.from_json(json.dumps([UNK, EOS, word]), "here", "spaces")
+
+    def test_a_vocabulary_tokenizes_its_own_way(self):
+        assert Vocabulary((UNK, EOS, "a"), "spaces").tokenize("Mr. A") == ["Mr.", "A"]
+        assert Vocabulary((UNK, EOS, "a")).tokenize("Mr. A") == ["mr", "a"]
+
+
 @given(st.lists(WORDS, max_size=60), st.integers(1, 4))
 def test_frequent_words_stand_in_order_of_first_appearance(words, min_count):
     vocabulary = Vocabulary.from_words(words, min_count)

@@ -13,6 +13,7 @@ from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.runs import LoadedModel
 from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
+from lotr_tui.session import Player
 
 WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
 the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
@@ -42,7 +43,9 @@ def loaded(decoder: Decoder, tmp_path: Path) -> LoadedModel:
 @pytest.fixture
 def make_app(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LotrApp]:
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
-    return lambda **options: LotrApp(**{"model": loaded, "runs_dir": tmp_path / "runs", "pace": 0, **options})
+    return lambda **options: LotrApp(
+        **{"player": Player.of(loaded), "runs_dir": tmp_path / "runs", "pace": 0, **options}
+    )
 
 
 def training_events(epochs: int = 12, models: bool = True) -> list[TrainingEvent]:

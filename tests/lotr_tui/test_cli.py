@@ -292,7 +292,10 @@ class TestEval:
     def test_for_people(self, mine):
         done = mine("eval", "mine", "--baselines")
         assert done.returncode == 0
-        assert all(word in done.stdout for word in ("mine", "unigram", "kneser_ney_5", "valid, line mode", "<unk>"))
+        assert all(
+            word in done.stdout
+            for word in ("mine", "unigram", "Kneser-Ney 5", "bits/char", "valid, line mode", "<unk>")
+        )
 
     def test_a_changed_corpus_is_not_taken_for_the_old_one(self, trained, command, home):
         shutil.copytree(trained["home"], home)

@@ -23,10 +23,11 @@ except SystemExit as end:
 FIRST_PAINT = """
 import asyncio, pathlib, sys
 from engine.runs import load
+from lotr_tui.session import Player
 from lotr_tui.app import LotrApp
 
 async def paint():
-    app = LotrApp(model=load(pathlib.Path(sys.argv[1])))
+    app = LotrApp(player=Player.of(load(pathlib.Path(sys.argv[1]))))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert app.screen.children

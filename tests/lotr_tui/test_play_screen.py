@@ -10,9 +10,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine import jobs
+from engine.cache import Cache, CacheSettings
 from engine.config import PRESETS, ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.events import Evaluated, Started
+from engine.mixture import Mixture
 from engine.runs import LoadedModel
 from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
 from engine.vocabulary import EOS, UNK, Vocabulary
@@ -25,6 +27,7 @@ from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from lotr_tui.widgets.transcript import Exchange, Note, Transcript
 from tests.lotr_tui.conftest import VOCABULARY, FakeJob, finished, make_decoder, training_events
@@ -68,6 +71,20 @@ async def send(pilot: Pilot[None], prompt: str) -> None:
 
 def set_field(app: LotrApp, field: str, value: str) -> None:
     app.screen.query_one(f"#{field} Input", Input).value = value
+
+
+async def test_a_mixture_with_a_cache_plays_like_any_model(make_app: MakeApp) -> None:
+    model = Cache(Mixture([make_decoder(1), make_decoder(2)], [0.7, 0.3]), CacheSettings(share=0.2))
+    app = make_app(player=Player("one+two", "0.70 one + 0.30 two, cache 0.2", model))
+    async with app.run_test(size=(160, 45)) as pilot:
+        set_field(app, "seed", "3")
+        await send(pilot, "the tower")
+        await until(pilot, lambda: "words/s" in exchange_text(app))
+        shown = exchange_text(app)
+        assert "one+two · 0.70 one + 0.30 two, cache 0.2" in text_of(app.screen.query_one(StatusBar))
+    ids = VOCABULARY.encode(["the", "tower"]).tolist()
+    words = [e.text for e in stream(model, ids, SamplerSettings(), 3) if isinstance(e, TokenEvent)]
+    assert " ".join(words) in " ".join(shown.split())
 
 
 async def test_a_prompt_is_continued_word_by_word_with_its_seed(make_app: MakeApp, loaded: LoadedModel) -> None:

@@ -1,0 +1,78 @@
+"""What training makes small: the cross-entropy of the next word, and what the paper adds to it."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.config import TrainingConfig
+from engine.vocabulary import Ids
+
+
+class Objective:
+    """The loss of a window, as configured."""
+
+    def __init__(self, options: TrainingConfig, ids: Ids, vocabulary_size: int, device: torch.device) -> None:
+        """Count the training text `ids` `[time]`."""
+        self.options = options
+        shares = np.bincount(ids, minlength=vocabulary_size) / len(ids)
+        self._frequencies = torch.from_numpy(shares.astype(np.float32)).to(device)
+        # How likely each word is to be among those compared: as a target of the window, or drawn.
+        self._drawn = min(1.0, options.softmax_samples / vocabulary_size)
+        absent = (1 - shares) ** (options.window * options.batch_size) * (1 - self._drawn)
+        self._log_shares = torch.from_numpy(np.log(np.maximum(1 - absent, 1e-30)).astype(np.float32)).to(device)
+
+    def words_to_compare(self, targets: Tensor, chance: torch.Generator) -> Tensor | None:
+        """Ids, in order, of all the window's targets and of words drawn evenly; None for the whole vocabulary."""
+        if not self.options.softmax_samples:
+            return None
+        among = torch.rand(self._frequencies.shape, device=targets.device, generator=chance) < self._drawn
+        among[targets.flatten()] = True
+        return among.nonzero().flatten()
+
+    def __call__(
+        self, logits: Tensor, targets: Tensor, words: Tensor | None, raw: Tensor, dropped: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean negative log-probability of the targets, and that with all penalties: what is made small.
+
+        Args:
+            logits: `[time, batch, vocabulary]`, or `[time, batch, words]`.
+            targets: `[time, batch]`.
+            words: what `words_to_compare` gave.
+            raw: the last layer's output `[time, batch, hidden]` before dropout.
+            dropped: and after it.
+        """
+        options = self.options
+        logits, classes = logits.float().flatten(0, 1), targets.flatten()
+        if words is not None:
+            logits, classes = as_if_over_all(logits, classes, words, self._log_shares[words])
+        log_probs = torch.log_softmax(logits, dim=-1)
+        loss = nn.functional.nll_loss(log_probs, classes)
+        objective = loss
+        if options.smoothing:
+            spread = -(log_probs @ self._frequencies).mean()
+            objective = (1 - options.smoothing) * loss + options.smoothing * spread
+        if options.ar:
+            objective = objective + options.ar * dropped.float().pow(2).mean()
+        if options.tar and len(raw) > 1:
+            objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
+        return loss, objective
+
+
+def as_if_over_all(logits: Tensor, targets: Tensor, words: Tensor, log_shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Make a softmax over some words estimate that over all (Jean et al. 2015, section 3).
+
+    A word that is only now and then among the compared ones stands for those that are not, so its exponential is
+    divided by how likely it was to be there; a position's own target is always there and stands for itself.
+
+    Args:
+        logits: `[position, words]`.
+        targets: `[position]`, ids that are all in `words`.
+        words: ids in order.
+        log_shares: logarithm `[words]` of how likely each was to be among them.
+
+    Returns:
+        The logits so weighted, and the targets as places in `words`.
+    """
+    places = torch.searchsorted(words, targets)
+    weighted = (logits - log_shares).scatter_add(1, places[:, None], log_shares[places][:, None])
+    return weighted, places
