@@ -165,7 +165,7 @@ class Network(nn.Module):
         for begin in range(0, len(ids), SCORING_CHUNK):
             chunk = slice(begin, begin + SCORING_CHUNK)
             logits, states, raw, _ = self(inputs[chunk], states)
-            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             scores.append(log_probs.gather(-1, targets[chunk, :, None]).flatten())
             hidden.append(raw[:, 0].float())
         return Trace(torch.cat(scores).double().cpu().numpy(), torch.cat(hidden).cpu().numpy())

@@ -19,7 +19,7 @@ DESCRIPTIONS = {
     "default": "good for a corpus of this size, in about two minutes",
     "best": "the same and longer; some minutes",
     "notebook": "the classroom notebook's large model, and its mistake",
-    "paper": "the paper's 24 million weights; for a GPU and a large text",
+    "paper": "the paper's 24 million weights; wants a GPU",
     "ptb": "for a text of a million words, in about an hour",
 }
 
