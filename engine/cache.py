@@ -11,7 +11,7 @@ from engine.lm import Hidden, LanguageModel, LogProbs, State, Trace, hidden_of, 
 from engine.vocabulary import Ids, Vocabulary
 
 CHUNK = 256
-THETAS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
+THETAS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 SHARES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
 

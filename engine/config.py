@@ -105,7 +105,7 @@ class ModelConfig(_Checked):
 class TrainingConfig(_Checked):
     """How the weights are found."""
 
-    epochs: int = setting(40, "passes over the training split", 1, 100_000)
+    epochs: int = setting(100, "passes over the training split", 1, 100_000)
     fine_tune_epochs: int = setting(
         0, "passes more, by averaged SGD from the best weights, until validation gets no better (section 5)", 0, 100_000
     )
@@ -272,8 +272,6 @@ PRESETS: dict[str, Config] = {
         ),
         training=TrainingConfig(epochs=7, window=35, lr=0.012, weight_decay=0.01, smoothing=0.05, averaging="none"),
     ),
-    # The same and longer: what an ensemble is made of.
-    "best": Config("best", training=TrainingConfig(epochs=100)),
     # The notebook's own settings, and its mistake; `--set validation=true` trains the same model unmisled.
     "notebook": Config(
         "notebook",

@@ -15,7 +15,7 @@ from engine.lm import Hidden, LogProbs, Trace
 from engine.network import Network, States
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
-RATES = (1.5e-5, 3e-5, 6e-5, 1.2e-4)
+RATES = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
 SEGMENT = 3
 BATCH, WINDOW = 20, 20
 """How the training text is cut to measure its gradients."""

@@ -16,8 +16,7 @@ from engine.errors import ConfigError
 
 DESCRIPTIONS = {
     "tiny": "a first look, in seconds",
-    "default": "good for a corpus of this size, in about two minutes",
-    "best": "the same and longer; some minutes",
+    "default": "the best for a corpus of this size, in some minutes",
     "notebook": "the classroom notebook's large model, and its mistake",
     "paper": "the paper's 24 million weights; wants a GPU",
     "ptb": "for a text of a million words, in about an hour",
