@@ -9,7 +9,7 @@ import numpy as np
 from engine.cache import Cache, CacheSettings, choose_cache
 from engine.dataset import Dataset, prepare
 from engine.errors import CorpusError, UnusableInput
-from engine.lm import LanguageModel, trace
+from engine.lm import LanguageModel, Trace, trace
 from engine.mixture import Mixture, check_weights, choose_weights
 from engine.ngram import KneserNey
 from engine.runs import LoadedModel
@@ -74,6 +74,7 @@ class Combiner:
                 )
         self.runs = tuple(runs)
         self._dynamic: list[tuple[LanguageModel, float]] = []
+        self._read: dict[int, Trace] = {}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -111,16 +112,24 @@ class Combiner:
             models.append(self.kneser_ney)
         weights = options.weights
         if options.mixture and not weights:
-            weights = choose_weights(np.stack([trace(model, self.dataset.valid).scores for model in models]))
+            weights = choose_weights(np.stack([self._on_validation(model).scores for model in models]))
         elif not weights:
             weights = tuple(1 / len(models) for _ in models)
         model = Mixture(models, weights) if len(models) > 1 else models[0]
         cache = None
         if options.cache:
-            cache = choose_cache(trace(model, self.dataset.valid), self.dataset.valid, options.cache_window)
+            cache = choose_cache(self._on_validation(model), self.dataset.valid, options.cache_window)
             model = Cache(model, cache)
         named = tuple(zip(names, weights, strict=True)) if len(models) > 1 else ()
         return Combined(model, named, cache, rates)
+
+    def _on_validation(self, model: LanguageModel) -> Trace:
+        """What `model` makes of the validation split; the parts of a combination come again in the next."""
+        if isinstance(model, Mixture):
+            return model.mix([self._on_validation(part) for part in model.models])
+        if id(model) not in self._read:  # each part lives as long as this does, so its id stays its own
+            self._read[id(model)] = trace(model, self.dataset.valid)
+        return self._read[id(model)]
 
     def _learning(self) -> list[tuple[LanguageModel, float]]:
         """Each run's LSTM as one that learns from what it reads, and its rate."""

@@ -55,7 +55,10 @@ class Mixture:
 
     def trace(self, ids: Ids) -> Trace:
         """All of a text at once."""
-        traces = [trace(model, ids) for model in self.models]
+        return self.mix([trace(model, ids) for model in self.models])
+
+    def mix(self, traces: Sequence[Trace]) -> Trace:
+        """What its models made of a text, one trace each, as what it makes of it."""
         scores = _mix(np.stack([item.scores for item in traces]), self._log_weights)
         return Trace(scores, traces[0].hidden)
 

@@ -47,8 +47,6 @@ SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed 
 ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
 TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
 SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
-
-
 PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")]
 CsvOption = Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")]
 TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")]
