@@ -20,6 +20,7 @@ TAKEN_AWAY: dict[str, tuple[str, ...]] = {
     "embedding dropout (whole words)": ("dropout_words=0",),
     "weight tying": ("tied=false",),
     "spelling": ("spelling=false",),
+    "pauses": ("pauses=false",),
     "unigram bias": ("unigram_bias=false",),
     "new order of lines": ("shuffle_lines=false",),
     "a schedule (constant rate)": ("schedule=constant",),

@@ -92,6 +92,9 @@ class ModelConfig(_Checked):
         "uniform", "uniform: the paper's; notebook: Xavier input, orthogonal recurrent weights, zero biases"
     )
     spelling: bool = setting(True, "words that share letters share a part of their embeddings")
+    pauses: bool = setting(
+        False, "the punctuation between words is learned from, and guessed where words are predicted"
+    )
     unigram_bias: bool = setting(True, "the output bias starts at the log frequencies of the training words")
 
     def layer_sizes(self) -> list[tuple[int, int]]:
@@ -105,7 +108,7 @@ class ModelConfig(_Checked):
 class TrainingConfig(_Checked):
     """How the weights are found."""
 
-    epochs: int = setting(100, "passes over the training split", 1, 100_000)
+    epochs: int = setting(80, "passes over the training split", 1, 100_000)
     fine_tune_epochs: int = setting(
         0, "passes more, by averaged SGD from the best weights, until validation gets no better (section 5)", 0, 100_000
     )
@@ -165,7 +168,7 @@ class Config:
 
     preset: str = "default"
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig(pauses=True)
     training: TrainingConfig = TrainingConfig()
 
     def with_values(self, **values: Any) -> Self:
@@ -265,6 +268,7 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(
             embedding_size=200,
             hidden_size=200,
+            pauses=True,
             dropout_words=0.0,
             dropout_input=0.4,
             dropout_output=0.4,

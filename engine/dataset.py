@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from engine.config import BUNDLED, DataConfig
 from engine.corpus import Corpus, Line, Split
 from engine.errors import ConfigError, CorpusError
 from engine.files import assets_folder
+from engine.pauses import LINE, PauseIds, pauses_of
 from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary, tokenize
 
 Mode = Literal["line", "stream"]
@@ -32,6 +34,12 @@ class Dataset:
     train: Ids
     valid: Ids
     test: Ids
+
+    @cached_property
+    def train_pauses(self) -> tuple[PauseIds, ...]:
+        """What stands after each word of `train_lines`, in the text that they were made from."""
+        pauses = (pauses_of(line.text, self.vocabulary.tokenizer) for line in self.split.train)
+        return tuple(its for its in pauses if its.size)
 
     def part(self, name: str) -> Ids:
         """The ids `[time]` of "train", "valid" or "test".
@@ -103,7 +111,14 @@ def join_lines(lines: Sequence[Ids], mode: Mode) -> Ids:
     return np.concatenate(pieces)
 
 
-def columns_of(ids: Ids, batch: int) -> npt.NDArray[np.int64]:
+def join_pauses(lines: Sequence[PauseIds], mode: Mode) -> PauseIds:
+    """What stands after each token of the text `[time]` that `join_lines` makes; after `<eos>` a line begins."""
+    end = np.array([LINE])
+    pieces = [piece for its in lines for piece in (its, end)] if mode == "line" else [*lines, end]
+    return np.concatenate(pieces)
+
+
+def columns_of(ids: Ids | PauseIds, batch: int) -> npt.NDArray[np.int64]:
     """A text cut into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out."""
     rows = len(ids) // batch
     return np.ascontiguousarray(ids[: rows * batch].astype(np.int64).reshape(batch, rows).T)

@@ -9,13 +9,16 @@ import numpy.typing as npt
 from engine.config import ModelConfig
 from engine.errors import RunError
 from engine.lm import LogProbs, Trace
+from engine.pauses import PAUSES
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 Floats = npt.NDArray[np.float32]
 LSTMState = tuple[tuple[Floats, Floats], ...]
 """Hidden and cell state, each `[hidden]`, of every layer."""
 
-SCORING_CHUNK = 512
+SCORING_CHUNK = 128
+LEAST = np.finfo(np.float32).tiny
+"""The least a probability is taken to be, so that its logarithm is a number."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -29,6 +32,10 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     if not config.tied:
         shapes["output.weight"] = (vocabulary_size, config.hidden_size)
     shapes["output.bias"] = (vocabulary_size,)
+    if config.pauses:
+        top = config.layer_sizes()[-1][1]
+        shapes |= {f"pauses.{name}": (len(PAUSES), top) for name in ("gate_weight", "scale", "shift")}
+        shapes |= {"pauses.gate_bias": (len(PAUSES),), "pauses.bias": (len(PAUSES), vocabulary_size)}
     return shapes
 
 
@@ -43,6 +50,20 @@ class _Layer:
     """`[hidden, 4 hidden]`."""
     bias: Floats
     hidden: int
+
+
+@dataclass(frozen=True)
+class _Pauses:
+    """Weights of the mixture over pauses (`engine.pause_softmax`)."""
+
+    gate_weight: Floats
+    """`[hidden, pauses]`"""
+    gate_bias: Floats
+    scale: Floats
+    """`[pauses, hidden]`, as `shift`."""
+    shift: Floats
+    bias: Floats
+    """`[pauses, vocabulary]`, the words' own bias in it."""
 
 
 class Decoder:
@@ -62,6 +83,7 @@ class Decoder:
         embedding = weights["embedding.weight"]
         self._output = np.ascontiguousarray(embedding if config.tied else weights["output.weight"])
         self._output_bias = weights["output.bias"]
+        self._pauses = _pauses(weights) if config.pauses else None
         self._layers = [_arrange(weights, i, hidden) for i, (_, hidden) in enumerate(config.layer_sizes())]
         first = self._layers[0]
         # The first layer only ever sees one of the embeddings: project them all once.
@@ -74,11 +96,28 @@ class Decoder:
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
         top, state = self._read(state, token)
+        if self._pauses is not None:
+            return self._over_pauses(self._pauses, top[None])[0], state
         logits = self._output @ top
         logits += self._output_bias
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
         return logits, state
+
+    def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
+        """Log-probabilities `[time, vocabulary]`, summed over what may stand before the word."""
+        logits = (tops[:, None] * pauses.scale + pauses.shift) @ self._output.T
+        logits += pauses.bias
+        logits -= logits.max(axis=-1, keepdims=True)
+        np.exp(logits, out=logits)
+        gates = tops @ pauses.gate_weight + pauses.gate_bias
+        gates -= gates.max(axis=-1, keepdims=True)
+        np.exp(gates, out=gates)
+        gates /= gates.sum(axis=-1, keepdims=True)
+        gates /= logits.sum(axis=-1)
+        probs = (gates[:, None] @ logits)[:, 0]
+        log_probs: Floats = np.log(np.maximum(probs, LEAST, out=probs), out=probs)
+        return log_probs
 
     def hidden(self, state: LSTMState) -> Floats:
         """The top layer's hidden state."""
@@ -95,6 +134,10 @@ class Decoder:
             for row, target in enumerate(targets):
                 tops[row], state = self._read(state, previous)
                 previous = int(target)
+            if self._pauses is not None:
+                log_probs = self._over_pauses(self._pauses, tops)
+                scores[begin : begin + len(targets)] = log_probs[np.arange(len(targets)), targets]
+                continue
             logits = tops @ self._output.T + self._output_bias
             logits -= logits.max(axis=1, keepdims=True)
             normalizer = np.log(np.exp(logits).sum(axis=1))
@@ -135,6 +178,16 @@ def _arrange(weights: Mapping[str, Floats], i: int, hidden: int) -> _Layer:
         recurrent=np.ascontiguousarray(arranged("weight_hh_l0").T),
         bias=arranged("bias_ih_l0") + arranged("bias_hh_l0"),
         hidden=hidden,
+    )
+
+
+def _pauses(weights: Mapping[str, Floats]) -> _Pauses:
+    return _Pauses(
+        gate_weight=np.ascontiguousarray(weights["pauses.gate_weight"].T),
+        gate_bias=weights["pauses.gate_bias"],
+        scale=1 + weights["pauses.scale"],
+        shift=weights["pauses.shift"],
+        bias=weights["output.bias"] + weights["pauses.bias"],
     )
 
 

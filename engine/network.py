@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.decoder import Decoder
 from engine.lm import Trace
+from engine.pause_softmax import PauseSoftmax
 from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
@@ -55,6 +56,7 @@ class Network(nn.Module):
         self.output = nn.Linear(sizes[-1][1], vocabulary_size)
         if config.tied:
             self.output.weight = self.embedding.weight
+        self.pauses = PauseSoftmax(sizes[-1][1], vocabulary_size) if config.pauses else None
         self._initialise(generator)
 
     @torch.no_grad()
@@ -62,6 +64,8 @@ class Network(nn.Module):
         notebook = self.config.initialisation == "notebook"
         # Letters last, so that all other weights are the same without them.
         for name, parameter in sorted(self.named_parameters(), key=lambda item: item[0] == "letters"):
+            if name.startswith("pauses."):
+                continue  # made of zeros already
             if "bias" in name and (notebook or name == "output.bias"):
                 nn.init.zeros_(parameter)
             elif name in ("embedding.weight", "letters"):
@@ -92,7 +96,12 @@ class Network(nn.Module):
         ]
 
     def forward(
-        self, ids: Tensor, states: States, masks: torch.Generator | None = None, words: Tensor | None = None
+        self,
+        ids: Tensor,
+        states: States,
+        masks: torch.Generator | None = None,
+        words: Tensor | None = None,
+        pauses: Tensor | None = None,
     ) -> tuple[Tensor, States, Tensor, Tensor]:
         """Read a window of words.
 
@@ -101,6 +110,8 @@ class Network(nn.Module):
             states: those after the window before; detach them to cut back-propagation there.
             masks: where dropout masks are drawn from; None for no dropout.
             words: ids of the words to compute logits of, in their order; None for all.
+            pauses: what stands after each word `[time, batch]`, for a model that learns of pauses; None for a text
+                that does not say: then the logits are log-probabilities, summed over what it may be.
 
         Returns:
             Logits `[time, batch, vocabulary or words]`, new states, and the last layer's output `[time, batch, hidden]`
@@ -123,7 +134,13 @@ class Network(nn.Module):
         bias: Tensor = self.output.bias
         if words is not None:
             weight, bias = weight[words], bias[words]
-        return nn.functional.linear(dropped, weight, bias), new_states, raw, dropped
+        if self.pauses is None:
+            logits = nn.functional.linear(dropped, weight, bias)
+        elif pauses is None:
+            logits = self.pauses.log_probs(dropped, weight, bias)
+        else:
+            logits = self.pauses.given(dropped, pauses, weight, bias, words)
+        return logits, new_states, raw, dropped
 
     def _embeddings(self) -> Tensor:
         """`[vocabulary, embedding]`, what words share by their spelling added."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.averaging import WeightAverage, gets_no_better
 from engine.config import Config, TrainingConfig
-from engine.dataset import Dataset, columns_of, join_lines
+from engine.dataset import Dataset, columns_of, join_lines, join_pauses
 from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, use_threads
 from engine.errors import TrainingError
@@ -24,6 +24,7 @@ from engine.network import Network, States
 from engine.ngram import KneserNey, Unigram
 from engine.notebook import notebook_perplexity
 from engine.objective import Objective
+from engine.pauses import PauseIds
 from engine.sampling import SamplerSettings, TokenEvent, stream
 from engine.schedule import scheduled_lr, window_length
 from engine.spelling import spelling_of
@@ -169,7 +170,11 @@ class _Loop:
 
     def _train_epoch(self, epoch: int, cancelled: Callable[[], bool], *, last_epoch: bool) -> Iterator[TrainingEvent]:
         options = self.options
-        columns = torch.from_numpy(columns_of(self._epoch_text(), options.batch_size)).to(self.device)
+        text, text_pauses = self._epoch_text()
+        columns = torch.from_numpy(columns_of(text, options.batch_size)).to(self.device)
+        pauses = None
+        if text_pauses is not None:
+            pauses = torch.from_numpy(columns_of(text_pauses, options.batch_size)).to(self.device)
         states = self.network.start(options.batch_size)
         report, position, last = _Report(), 0, len(columns) - 1
         while position < last and not cancelled() and not self.impatient:
@@ -179,7 +184,8 @@ class _Loop:
                 lr *= length / options.window
             inputs = columns[position : position + length]
             targets = columns[position + 1 : position + 1 + length]
-            loss, gradient_norm, states = self._update(inputs, targets, states, lr)
+            its_pauses = None if pauses is None else pauses[position : position + length]
+            loss, gradient_norm, states = self._update(inputs, targets, its_pauses, states, lr)
             position += length
             self.step += 1
             self.epoch = epoch + position / last
@@ -200,18 +206,23 @@ class _Loop:
             return self.step % options.evaluate_updates == 0
         return epoch_done and (epoch + 1) % options.evaluate_every == 0
 
-    def _epoch_text(self) -> Ids:
-        """The training text `[time]`, its lines in a new order if so configured."""
-        if not self.options.shuffle_lines:
-            return self.dataset.train
-        lines = list(self.dataset.train_lines)
-        self.chance.shuffle(lines)
-        text = join_lines(lines, self.dataset.mode)
-        # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
-        return np.roll(text, self.chance.randrange(len(text)))
+    def _epoch_text(self) -> tuple[Ids, PauseIds | None]:
+        """The training text `[time]`, its lines in a new order if so configured, and its pauses if they are learned."""
+        data = self.dataset
+        order, first = list(range(len(data.train_lines))), 0
+        if self.options.shuffle_lines:
+            self.chance.shuffle(order)
+            # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
+            first = self.chance.randrange(len(data.train))
+        text = np.roll(join_lines([data.train_lines[i] for i in order], data.mode), first)
+        if not self.network.config.pauses:
+            return text, None
+        return text, np.roll(join_pauses([data.train_pauses[i] for i in order], data.mode), first)
 
-    def _update(self, inputs: Tensor, targets: Tensor, states: States, lr: float) -> tuple[Tensor, Tensor, States]:
-        """One window forward and back, one step of the optimizer. `inputs`, `targets`: `[time, batch]`."""
+    def _update(
+        self, inputs: Tensor, targets: Tensor, pauses: Tensor | None, states: States, lr: float
+    ) -> tuple[Tensor, Tensor, States]:
+        """One window forward and back, one step of the optimizer. `inputs`, `targets`, `pauses`: `[time, batch]`."""
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -221,8 +232,10 @@ class _Loop:
         )
         with mixed:
             words = self.objective.words_to_compare(targets, self.masks)
-            logits, states, raw, dropped = self.network(inputs, states, self.masks, words)
+            logits, states, raw, dropped = self.network(inputs, states, self.masks, words, pauses)
         loss, objective = self.objective(logits, targets, words, raw, dropped)
+        if self.network.pauses is not None and pauses is not None:
+            objective = objective + self.network.pauses.loss(dropped, pauses)
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), options.clip or math.inf)
@@ -303,13 +316,13 @@ class _Loop:
 
 
 def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
     if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, options.lr, weight_decay=options.weight_decay)
-    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-    biases = [parameter for parameter in parameters if parameter.dim() == 1]
+        return torch.optim.SGD(network.parameters(), options.lr, weight_decay=options.weight_decay)
+    named = list(network.named_parameters())
+    biases = [parameter for name, parameter in named if "bias" in name]
+    others = [parameter for name, parameter in named if "bias" not in name]
     groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": options.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam

@@ -45,6 +45,7 @@ SMALL: dict[str, Any] = {
     "weight_drop": 0.1,
     "initialisation": "uniform",
     "spelling": False,
+    "pauses": False,
     "unigram_bias": True,
     "epochs": 3,
     "batch_size": 4,
