@@ -58,14 +58,14 @@ def flat(found: Memorised) -> Found:
 
 
 def texts(words: int) -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
-    """Lines and a reply of few different words, so that much is alike; 0 is `<unk>` and 1 is `<eos>`."""
-    word = st.integers(0, words + 1)
+    """Lines and a reply of few different words, and `<unk>` and `<eos>` seldom, so that much is alike."""
+    word = st.sampled_from([*range(2, words + 2)] * 5 * (6 - words) + [UNK_ID, EOS_ID])
     lines = st.lists(st.lists(word, min_size=1, max_size=14), min_size=1, max_size=6)
     return lines.flatmap(
         lambda lines: st.tuples(
             st.just(lines),
             st.one_of(
-                st.lists(word, max_size=25),
+                st.lists(word, min_size=8, max_size=25),
                 # Pieces of the lines one after the other, which chance alone makes too seldom.
                 st.lists(st.sampled_from(lines), max_size=4).map(
                     lambda pieces: [token for piece in pieces for token in piece]
