@@ -95,7 +95,8 @@ class Decoder:
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
-        top, state = self._read(state, token)
+        _, state = self.read(state, token)
+        top = state[-1][0]
         if self._pauses is not None:
             return self._over_pauses(self._pauses, top[None])[0], state
         logits = self._output @ top
@@ -132,8 +133,8 @@ class Decoder:
             targets = ids[begin : begin + SCORING_CHUNK]
             tops = hidden[begin : begin + SCORING_CHUNK]
             for row, target in enumerate(targets):
-                tops[row], state = self._read(state, previous)
-                previous = int(target)
+                _, state = self.read(state, previous)
+                tops[row], previous = state[-1][0], int(target)
             if self._pauses is not None:
                 log_probs = self._over_pauses(self._pauses, tops)
                 scores[begin : begin + len(targets)] = log_probs[np.arange(len(targets)), targets]
@@ -144,26 +145,33 @@ class Decoder:
             scores[begin : begin + len(targets)] = logits[np.arange(len(targets)), targets] - normalizer
         return Trace(scores, hidden)
 
-    def _read(self, state: LSTMState, token: int) -> tuple[Floats, LSTMState]:
-        """The top layer's hidden state after `token`, and all states."""
+    def read(self, state: LSTMState, token: int | Ids) -> tuple[tuple[Floats, ...], LSTMState]:
+        """Read `token` without predicting anything: the gates of every layer, and the new state.
+
+        Gates are `[4 hidden]`, as they act on the cell: input, forget, output, candidate. Given the states of the
+        first layers alone, it reads with those. Texts can be read side by side: tokens `[batch]`, states and gates
+        with a batch axis before their own.
+        """
+        seen: list[Floats] = []
         new: list[tuple[Floats, Floats]] = []
         gates = self._table[token]
-        for layer, (hidden, cell) in zip(self._layers, state, strict=True):
+        for layer, (hidden, cell) in zip(self._layers, state, strict=False):
             if new:
                 gates = new[-1][0] @ layer.inputs + layer.bias
             size = layer.hidden
             activated = hidden @ layer.recurrent
             activated += gates
             np.tanh(activated, out=activated)
-            sigmoids = activated[: 3 * size]
+            sigmoids = activated[..., : 3 * size]
             sigmoids *= 0.5
             sigmoids += 0.5
-            cell = activated[size : 2 * size] * cell
-            cell += activated[:size] * activated[3 * size :]
+            cell = activated[..., size : 2 * size] * cell
+            cell += activated[..., :size] * activated[..., 3 * size :]
             hidden = np.tanh(cell)
-            hidden *= activated[2 * size : 3 * size]
+            hidden *= activated[..., 2 * size : 3 * size]
+            seen.append(activated)
             new.append((hidden, cell))
-        return new[-1][0], tuple(new)
+        return tuple(seen), tuple(new)
 
 
 def _arrange(weights: Mapping[str, Floats], i: int, hidden: int) -> _Layer:
