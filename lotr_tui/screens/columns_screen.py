@@ -20,7 +20,7 @@ from engine.lm import LanguageModel
 from engine.sampling import SamplerSettings, check_seed, draw_seed, encode_prompt
 from engine.worker import Cancellation, Worker
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.columns import MARK, Columns, ColumnText
+from lotr_tui.widgets.columns import MARK, Against, Columns, ColumnText
 from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -52,9 +52,12 @@ class ColumnsScreen(Screen[None]):
 
     CSS_PATH = "columns_screen.tcss"
     AUTO_FOCUS = "#prompt"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-high")]  # noqa: RUF012
     NAME: ClassVar[str]
     NARROWEST: ClassVar[int]
     """Cells of a column."""
+    AGAINST: ClassVar[Against]
+    """Which column the others are compared with."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "run", "run", id="columns.run", tooltip="Write all columns anew", priority=True),
         Binding("escape", "stop", "stop", id="columns.stop", tooltip="Stop the words; those that came stay"),
@@ -119,7 +122,7 @@ class ColumnsScreen(Screen[None]):
         """Status, the columns, a line on how to read them, controls, prompt, keys."""
         yield StatusBar(id="status")
         yield Rule(line_style="solid")
-        yield Columns(self.NARROWEST, id="columns")
+        yield Columns(self.NARROWEST, self.AGAINST, id="columns")
         yield Static("", id="note", markup=False)
         yield Rule(line_style="solid")
         with Horizontal(id="controls"):
@@ -130,7 +133,7 @@ class ColumnsScreen(Screen[None]):
             yield NumberField("words", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield Input(self._prompt, placeholder="type a prompt", id="prompt", compact=True)
+            yield Input(self._prompt, placeholder="type a prompt", id="prompt", compact=True, select_on_focus=False)
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
@@ -151,7 +154,8 @@ class ColumnsScreen(Screen[None]):
 
     def say(self, text: str = "", *, problem: bool = False) -> None:
         """A line under the columns; of itself it tells how to read them."""
-        text = text or f"{MARK} first word that differs from the column to its left"
+        other = "column to its left" if self.AGAINST == "left" else "first column"
+        text = text or f"{MARK} first word that differs from the {other}"
         self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if problem else MUTED))
 
     def try_to(self, change: Callable[[], None]) -> bool:

@@ -10,7 +10,7 @@ from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings
 from lotr_tui.screens.columns_screen import ColumnsScreen, Slot, shown_temperature, step_temperature
 from lotr_tui.session import Player
-from lotr_tui.widgets.columns import ColumnText
+from lotr_tui.widgets.columns import Against, ColumnText
 
 NOTEBOOK = (0.5, 0.7, 0.75, 0.8, 1.0)
 """The temperatures of the classroom notebook."""
@@ -22,6 +22,7 @@ class LadderScreen(ColumnsScreen):
 
     NAME: ClassVar[str] = "ladder"
     NARROWEST: ClassVar[int] = 14  # "4.21 bits/word", and five of them in 80 cells
+    AGAINST: ClassVar[Against] = "left"  # rung by rung
 
     def __init__(self, player: Player, prompt: str, settings: SamplerSettings, seed: int | None, pace: float) -> None:
         """Play with `player`; all of `settings` but the temperature holds for every column."""

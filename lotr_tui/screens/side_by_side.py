@@ -21,7 +21,7 @@ from engine.sampling import SamplerSettings
 from engine.worker import Cancellation, Worker
 from lotr_tui.screens.columns_screen import ColumnsScreen, Slot, shown_temperature, step_temperature
 from lotr_tui.session import Player
-from lotr_tui.widgets.columns import ColumnText
+from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
 
 MOST = 3
@@ -81,6 +81,7 @@ class SideBySideScreen(ColumnsScreen):
 
     NAME: ClassVar[str] = "side by side"
     NARROWEST: ClassVar[int] = 24  # three of them in 80 cells, and a run's name in each
+    AGAINST: ClassVar[Against] = "first"  # models are in no order
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Texts side by side as they come, each marked where it parts from the one to its left."""
+"""Texts side by side as they come, each marked where it parts from another."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.segment import Segment
@@ -23,6 +23,8 @@ ROOMY = 25
 """Cells from which a column has its figures on one line."""
 
 Word = tuple[str, Style]
+Against = Literal["left", "first"]
+"""Which column the others are compared with: the one to the left, or the first."""
 
 
 class ColumnText:
@@ -84,12 +86,13 @@ class Columns(Drawing, can_focus=True):
             super().__init__()
             self.number = number
 
-    def __init__(self, narrowest: int, *, id: str | None = None) -> None:
-        """Columns of at least `narrowest` cells, where the terminal has them."""
+    def __init__(self, narrowest: int, against: Against, *, id: str | None = None) -> None:
+        """Columns of at least `narrowest` cells, where the terminal has them, each compared with `against`."""
         super().__init__(id=id)
         self.texts: list[ColumnText] = []
         self.chosen = 0
         self._narrowest = narrowest
+        self._against = against
         self._first = 0
         self._top: int | None = None  # the first line seen; None follows the end
         self._highest_top = 0
@@ -178,7 +181,7 @@ class Columns(Drawing, can_focus=True):
             self.get_component_rich_style(f"columns--{name}") for name in ("title", "chosen", "rule")
         )
         texts = [self.texts[place] for place in shown]
-        abouts = [_wrap([(word, muted) for word in text.about.split()], width)[:3] for text in texts]
+        abouts = [_wrap([(word, muted) for word in text.about.split()], width, plain)[:3] for text in texts]
         lines = [[[Segment(_cut(text.title, width), title)] for text in texts]]
         for y in range(max(len(about) for about in abouts)):
             lines.append([about[y] if y < len(about) else [] for about in abouts])
@@ -198,23 +201,25 @@ class Columns(Drawing, can_focus=True):
             lines[-1][-1] = [Segment(line * max(0, width - len(more)), style), Segment(more, muted)]
         return lines
 
-    def _place_of_difference(self, place: int) -> int | None:
+    def _other(self, place: int) -> ColumnText | None:
+        """The column that the one at `place` is compared with."""
         if place == 0:
             return None
-        return first_difference(words_of(self.texts[place - 1].events), words_of(self.texts[place].events))
+        return self.texts[0] if self._against == "first" else self.texts[place - 1]
 
     def _difference(self, place: int, width: int) -> str:
-        """Where it parts from the column to its left, in words."""
-        if place == 0 or self.texts[place].blank or self.texts[place - 1].blank:
+        """Where it parts from the column it is compared with, in words."""
+        text, other = self.texts[place], self._other(place)
+        if other is None or text.blank or other.blank:
             return ""
-        left, text = self.texts[place - 1], self.texts[place]
-        first = self._place_of_difference(place)
+        words, others = words_of(text.events), words_of(other.events)
+        first = first_difference(words, others)
+        ended = text.done and other.done
         if first is None:
-            return "= same words" if left.done and text.done else "= same so far"
+            return "= same words" if ended else "= same so far"
         short = f"≠ at word {first + 1}"
-        share = share_differing(words_of(left.events), words_of(text.events))
-        long = f"{short} · {share:.0%} differ"
-        return long if cell_len(long) <= width and left.done and text.done else short
+        long = f"{short} · {share_differing(words, others):.0%} differ"
+        return long if ended and cell_len(long) <= width else short
 
     def _body(self, place: int, width: int) -> list[list[Segment]]:
         """The words, what differs first marked, and why they ended."""
@@ -222,8 +227,9 @@ class Columns(Drawing, can_focus=True):
         plain, muted = self.rich_style, self.get_component_rich_style("columns--muted")
         mark, failure = (self.get_component_rich_style(f"columns--{name}") for name in ("mark", "failure"))
         if text.blank:
-            return _wrap([(word, muted) for word in text.waiting.split()], width)
-        first = self._place_of_difference(place)
+            return _wrap([(word, muted) for word in text.waiting.split()], width, plain)
+        other = self._other(place)
+        first = first_difference(words_of(text.events), words_of(other.events)) if other else None
         words: list[Word] = [(event.text, plain) for event in text.events if isinstance(event, TokenEvent)]
         end: list[Word] = []
         if text.done:
@@ -234,7 +240,8 @@ class Columns(Drawing, can_focus=True):
             marked = words if first < len(words) else end
             at = first if marked is words else 0
             marked[at] = (MARK + marked[at][0], mark)
-        return _wrap(words, width) + _wrap(end, width) + _wrap([(w, failure) for w in text.failure.split()], width)
+        broken_off = [(word, failure) for word in text.failure.split()]
+        return [line for part in (words, end, broken_off) for line in _wrap(part, width, plain)]
 
 
 def _figures(text: ColumnText) -> list[str]:
@@ -249,7 +256,7 @@ def _cut(text: str, width: int) -> str:
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
 
 
-def _wrap(words: Sequence[Word], width: int) -> list[list[Segment]]:
+def _wrap(words: Sequence[Word], width: int, space: Style) -> list[list[Segment]]:
     """Break `words` into lines of at most `width` cells; one that is longer is broken itself."""
     lines: list[list[Segment]] = []
     room = 0
@@ -257,7 +264,7 @@ def _wrap(words: Sequence[Word], width: int) -> list[list[Segment]]:
         for number, piece in enumerate([word] if cell_len(word) <= width else chop_cells(word, width)):
             needed = cell_len(piece)
             if lines and number == 0 and needed < room:
-                lines[-1] += [Segment(" "), Segment(piece, style)]
+                lines[-1] += [Segment(" ", space), Segment(piece, style)]
                 room -= needed + 1
             else:
                 lines.append([Segment(piece, style)])
