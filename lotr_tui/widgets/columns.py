@@ -210,7 +210,7 @@ class Columns(Drawing, can_focus=True):
     def _difference(self, place: int, width: int) -> str:
         """Where it parts from the column it is compared with, in words."""
         text, other = self.texts[place], self._other(place)
-        if other is None or text.blank or other.blank:
+        if other is None or not text.events or not other.events:
             return ""
         words, others = words_of(text.events), words_of(other.events)
         first = first_difference(words, others)
