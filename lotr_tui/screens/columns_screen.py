@@ -1,7 +1,7 @@
 """What the ladder and side by side have in common: one prompt and one seed, a text a column."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import on
@@ -14,37 +14,17 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Label, Rule, Static
 
-from engine.columns import Column, Event, in_step
 from engine.errors import LotrError, PromptError, UnusableInput, printable
-from engine.lm import LanguageModel
-from engine.sampling import SamplerSettings, check_seed, draw_seed, encode_prompt
-from engine.worker import Cancellation, Worker
+from engine.sampling import SamplerSettings, check_seed, draw_seed
+from lotr_tui.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.columns import MARK, Against, Columns, ColumnText
+from lotr_tui.widgets.columns import MARK, Against, Columns
 from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.status_bar import StatusBar
 
 DRAIN_SECONDS = 0.05
 STEP = 0.05
 """Of temperature, for a key."""
-
-
-@dataclass(eq=False)
-class Slot:
-    """A column of the screen: who writes it, how hot, and its text."""
-
-    text: ColumnText
-    model: LanguageModel | None
-    """None while it is being loaded."""
-    temperature: float
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """A worker, and the slots that its columns are."""
-
-    worker: Worker[Event]
-    slots: Sequence[Slot]
 
 
 class ColumnsScreen(Screen[None]):
@@ -89,7 +69,7 @@ class ColumnsScreen(Screen[None]):
         self._pace = pace
         self.asked: tuple[str, int] | None = None
         """Prompt and seed of the texts to be seen."""
-        self._writing: list[_Writing] = []
+        self._writers = ColumnWriters()
 
     # What a subclass says
 
@@ -150,7 +130,7 @@ class ColumnsScreen(Screen[None]):
 
     def on_unmount(self) -> None:
         """Leave no thread behind."""
-        self._cancel()
+        self._writers.drop()
 
     def say(self, text: str = "", *, problem: bool = False) -> None:
         """A line under the columns; of itself it tells how to read them."""
@@ -174,7 +154,7 @@ class ColumnsScreen(Screen[None]):
         """Write every column anew, as the controls say."""
         if not self.try_to(self._read_controls):
             return
-        self._cancel()
+        self._writers.drop()
         for slot in self.slots:
             slot.text.clear()
         self._show_status()
@@ -186,31 +166,18 @@ class ColumnsScreen(Screen[None]):
         if self.asked is None:
             return
         prompt, seed = self.asked
-        busy = {slot for writing in self._writing for slot in writing.slots}
-        slots, columns, unknown = [], [], {}
-        refusals: list[str] = []
-        for slot in self.slots:
-            if slot.model is None or slot in busy or not slot.text.blank:
-                continue
-            try:
-                read = encode_prompt(prompt, slot.model.vocabulary)
-            except PromptError as error:
-                slot.text.failure = str(error)
-                refusals.append(str(error))
-                continue
-            if read.unknown:
-                unknown[slot.text.title] = ", ".join(read.unknown[:8])
-            slots.append(slot)
-            columns.append(Column(slot.text.title, slot.model, replace(self.settings, temperature=slot.temperature)))
-        self._explain(unknown, refusals)
-        if columns:
-
-            def source(cancellation: Cancellation) -> Iterator[Event]:
-                return in_step(columns, prompt, seed, cancellation, self._pace)
-
-            self._writing.append(_Writing(Worker("columns", source).start(), slots))
-            self.watch_workers()
-            self.refresh_bindings()
+        reads = read_prompt(self.slots, prompt)
+        refusals = {slot: str(read) for slot, read in reads.items() if isinstance(read, PromptError)}
+        if refusals and len(refusals) == len(self.slots):
+            self.say(next(iter(refusals.values())), problem=True)
+            return
+        for slot, refusal in refusals.items():
+            slot.text.failure = refusal
+        if told := unknown_words(reads):
+            self.say(told, problem=True)
+        self._writers.start(self.slots, prompt, self.settings, seed, self._pace)
+        self.watch_workers()
+        self.refresh_bindings()
         self.query_one(Columns).changed()
 
     def watch_workers(self) -> None:
@@ -232,47 +199,18 @@ class ColumnsScreen(Screen[None]):
         self.asked = (prompt, seed)
         self._write_field("#seed Input", str(seed))
 
-    def _explain(self, unknown: dict[str, str], refusals: Sequence[str]) -> None:
-        """Say which words of the prompt are not known, and to whom."""
-        if unknown and len(set(unknown.values())) == 1 and len(unknown) == len(self.slots):
-            self.say(f"not in the vocabulary, read as <unk>: {next(iter(unknown.values()))}", problem=True)
-        elif unknown:
-            told = "; ".join(f"{words} ({title})" for title, words in unknown.items())
-            self.say(f"not in every vocabulary, read as <unk>: {told}", problem=True)
-        elif refusals and len(refusals) == len(self.slots):
-            self.say(refusals[0], problem=True)
-
     def _drain(self) -> None:
         """Show the words that came since the last tick."""
-        for writing in list(self._writing):
-            ended = not writing.worker.running  # asked before draining, so that no last event is missed
-            for number, event in writing.worker.drain():
-                writing.slots[number].text.events.append(event)
-            if ended:
-                self._writing.remove(writing)
-                self.refresh_bindings()
-                if writing.worker.failure is not None:
-                    self._broken_off(writing)
+        if self._writers.take_in():
+            self.refresh_bindings()
         goes_on = self.poll()
         self.query_one(Columns).changed()
-        if not (self._writing or goes_on):
+        if not (self._writers or goes_on):
             self._drain_timer.pause()
-
-    def _broken_off(self, writing: _Writing) -> None:
-        error = writing.worker.failure
-        for slot in writing.slots:
-            if slot.text.done is None:
-                slot.text.failure = printable(f"broken off: {type(error).__name__}: {error}")
-
-    def _cancel(self) -> None:
-        for writing in self._writing:
-            writing.worker.cancel()
-        self._writing = []
 
     def action_stop(self) -> None:
         """Stop the words that are coming; those that came stay."""
-        for writing in self._writing:
-            writing.worker.cancel()  # its last events are still to be drained
+        self._writers.stop()
 
     def action_leave(self) -> None:
         """Back to the screen below."""
@@ -281,7 +219,7 @@ class ColumnsScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc stops while words come, else it leaves."""
         if action in ("stop", "leave"):
-            return bool(self._writing) == (action == "stop")
+            return bool(self._writers) == (action == "stop")
         return True
 
     def action_new_seed(self) -> None:
@@ -299,9 +237,7 @@ class ColumnsScreen(Screen[None]):
 
     def show_slots(self, chosen: int | None = None) -> None:
         """The slots have changed: show them, and stop writing those that are gone."""
-        for writing in self._writing:
-            if not any(slot in self.slots for slot in writing.slots):
-                writing.worker.cancel()
+        self._writers.keep_only(self.slots)
         texts = [slot.text for slot in self.slots]
         self.query_one(Columns).show(texts, self.chosen if chosen is None else chosen)
 

@@ -8,7 +8,8 @@ from textual.widgets import Input, Label
 
 from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings
-from lotr_tui.screens.columns_screen import ColumnsScreen, Slot, shown_temperature, step_temperature
+from lotr_tui.column_writers import Slot
+from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 

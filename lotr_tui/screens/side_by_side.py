@@ -19,7 +19,8 @@ from engine.errors import LotrError, printable
 from engine.runs import list_runs, load, resolve
 from engine.sampling import SamplerSettings
 from engine.worker import Cancellation, Worker
-from lotr_tui.screens.columns_screen import ColumnsScreen, Slot, shown_temperature, step_temperature
+from lotr_tui.column_writers import Slot
+from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
@@ -97,7 +98,9 @@ class SideBySideScreen(ColumnsScreen):
         self._player = player
         self._runs_dir = runs_dir
         self._loading: list[tuple[Worker[Player], Slot]] = []
-        self.slots = [Slot(ColumnText(player.name, player.description), player.model, settings.temperature)]
+        self.slots = [
+            Slot(ColumnText(printable(player.name), printable(player.description)), player.model, settings.temperature)
+        ]
 
     def fields(self) -> Iterable[Widget]:
         """One temperature for all."""
@@ -191,7 +194,7 @@ class SideBySideScreen(ColumnsScreen):
 
     def _loaded(self, slot: Slot, player: Player) -> None:
         slot.model, slot.temperature = player.model, self.settings.temperature
-        slot.text.title, slot.text.about, slot.text.waiting = player.name, player.description, ""
+        slot.text.title, slot.text.about = printable(player.name), printable(player.description)
         self.start_blank()
 
     def _failed(self, slot: Slot, failure: BaseException | None) -> None:

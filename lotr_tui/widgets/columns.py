@@ -109,8 +109,8 @@ class Columns(Drawing, can_focus=True):
         if not before:
             self.refresh()
             return
-        width = self.size.width
-        self._lines = [line.adjust_cell_length(width, self.rich_style) for line in self.draw(width, len(before))]
+        width, plain = self.size.width, self.rich_style
+        self._lines = [line.adjust_cell_length(width, plain) for line in self.draw(width, len(before))]
         for y, (old, new) in enumerate(zip(before, self._lines, strict=True)):
             if old != new:
                 self.refresh(Region(0, y, width, 1))
@@ -159,19 +159,20 @@ class Columns(Drawing, can_focus=True):
         rows = headings + [
             [body[y] if y < len(body) else [] for body in bodies] for y in range(top, top + self._body_height)
         ]
-        return [self._row(cells, column) for cells in rows[:height]]
+        plain = self.rich_style  # looked up once: that takes longer than drawing a line
+        return [self._row(cells, column, plain) for cells in rows[:height]]
 
     def _room(self, width: int) -> tuple[int, int]:
         """How many columns are seen, and how wide each is."""
         number = max(1, min(len(self.texts), (width + GAP) // (self._narrowest + GAP)))
         return number, max(1, (width + GAP) // number - GAP)
 
-    def _row(self, cells: Sequence[list[Segment]], width: int) -> Strip:
+    def _row(self, cells: Sequence[list[Segment]], width: int, plain: Style) -> Strip:
         """A line of every column, each filled up to its width."""
-        gap = Strip.blank(GAP, self.rich_style)
+        gap = Strip.blank(GAP, plain)
         strips: list[Strip] = []
         for segments in cells:
-            strips += [Strip(segments).adjust_cell_length(width, self.rich_style), gap]
+            strips += [Strip(segments).adjust_cell_length(width, plain), gap]
         return Strip.join(strips[:-1]).simplify()
 
     def _headings(self, shown: range, width: int) -> list[list[list[Segment]]]:

@@ -308,6 +308,8 @@ async def test_words_the_model_does_not_know_are_named(make_app: MakeApp) -> Non
         assert "read as <unk>: red, zebra" in note(screen)
         await ended(pilot, screen)
         assert all(words_in(slot.text) for slot in screen.slots)
+        await pilot.press("f8", "f8", "f8", "f8")  # two of 0.70, and one column alone is written
+        assert note(screen) == "not in the vocabulary, read as <unk>: red, zebra"
 
 
 @pytest.mark.parametrize("prompt", ["the\x1b[31m tower", "the " * 5000, "the 高い塔 \u202etower é", "[bold]the[/nope"])
