@@ -195,6 +195,8 @@ class SideBySideScreen(ColumnsScreen):
     def _loaded(self, slot: Slot, player: Player) -> None:
         slot.model, slot.temperature = player.model, self.settings.temperature
         slot.text.title, slot.text.about = printable(player.name), printable(player.description)
+        slot.text.waiting = ""
+        self.show_slots()
         self.start_blank()
 
     def _failed(self, slot: Slot, failure: BaseException | None) -> None:

@@ -242,6 +242,17 @@ async def test_models_of_other_words_read_the_prompt_in_their_own_way(
         assert words_in(screen.slots[0].text) == alone(make_decoder(), "tower")
 
 
+async def test_a_model_that_cannot_read_the_prompt_is_there_all_the_same(make_app: MakeApp, loader: Loader) -> None:
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        screen = await open_screen(pilot, prompt="xylophone")
+        assert "counting" in shown(screen)
+        loader.released.set()
+        await until(pilot, lambda: screen.slots[1].model)
+        await until(pilot, lambda: "counting" not in shown(screen))
+        assert "valid 61.0" in shown(screen)
+        assert "knows none of the prompt's words: xylophone" in note(screen)
+
+
 async def test_a_model_that_breaks_is_told_and_the_screen_goes_on(make_app: MakeApp, loader: Loader) -> None:
     class Broken:
         vocabulary = make_decoder().vocabulary
