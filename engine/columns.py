@@ -1,0 +1,100 @@
+"""Several texts from one prompt and one seed, growing in step, and where they part."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.errors import PromptError
+from engine.lm import LanguageModel
+from engine.sampling import Done, SamplerSettings, TokenEvent, check_seed, encode_prompt, stream
+from engine.vocabulary import EOS
+from engine.worker import Cancellation, paced
+
+
+@dataclass(frozen=True)
+class Column:
+    """Who writes one of the texts, and how its words are drawn."""
+
+    name: str
+    model: LanguageModel
+    settings: SamplerSettings
+
+
+Event = tuple[int, TokenEvent | Done]
+"""The number of a column, from 0, and what came in it."""
+
+
+def in_step(
+    columns: Sequence[Column], prompt: str, seed: int, cancellation: Cancellation, per_second: float = 0
+) -> Iterator[Event]:
+    """Continue `prompt` in every column, a word each in turn, until the last of them has its `Done`.
+
+    Each model reads the prompt with its own vocabulary. All draw with the noise of one seed (see
+    `engine.sampling.stream`), so columns of one model differ by their settings alone. Models whose
+    vocabularies differ share the seed, but no word's noise.
+
+    Args:
+        columns: the texts to write.
+        prompt: what they all begin with.
+        seed: of the noise that they share.
+        cancellation: ends every column, each with a `Done`.
+        per_second: words a second in each column at most; 0 does not hold back.
+
+    Raises:
+        PromptError: the prompt has no word, or a model, which is named, knows none of its words.
+        UnusableInput: the seed is out of range.
+    """
+    check_seed(seed)
+    streams: dict[int, Iterator[TokenEvent | Done]] = {}
+    for number, column in enumerate(columns):
+        ids = _encode(column, prompt)
+        streams[number] = stream(column.model, ids, column.settings, seed, cancellation)
+    for row in paced(_rows(streams), per_second, cancellation):
+        yield from row
+
+
+def words_of(events: Sequence[TokenEvent | Done]) -> list[str]:
+    """The words of a text, and `<eos>` where the model itself ended it: an end is what one may differ in too."""
+    words = [event.text for event in events if isinstance(event, TokenEvent)]
+    ended = any(isinstance(event, Done) and event.reason == "eos" for event in events)
+    return [*words, EOS] if ended else words
+
+
+def first_difference(words: Sequence[str], others: Sequence[str]) -> int | None:
+    """The place, from 0, of the first word that is not the same; None where one text only goes on after the other."""
+    return next((place for place, (a, b) in enumerate(zip(words, others, strict=False)) if a != b), None)
+
+
+def share_differing(words: Sequence[str], others: Sequence[str]) -> float:
+    """The share of places with different words, from 0 to 1.
+
+    Only places that both texts have reached count; but a text that ended in `<eos>` stays there, and every
+    further word of the other differs from it.
+    """
+    shorter, longer = sorted((words, others), key=len)
+    places = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
+    same = sum(a == b for a, b in zip(shorter, longer, strict=False))
+    return (places - same) / places if places else 0.0
+
+
+def mean_surprise(events: Sequence[TokenEvent | Done]) -> float | None:
+    """Bits a word that the model itself, before the chain, gave to the words drawn; None where there is none."""
+    scores = [event.logprob for event in events if isinstance(event, TokenEvent)]
+    return -math.fsum(scores) / len(scores) / math.log(2) if scores else None
+
+
+def _rows(streams: dict[int, Iterator[TokenEvent | Done]]) -> Iterator[list[Event]]:
+    """An event of each column that still goes on."""
+    while streams:
+        row = [(number, next(events)) for number, events in streams.items()]
+        for number, event in row:
+            if isinstance(event, Done):
+                del streams[number]
+        yield row
+
+
+def _encode(column: Column, prompt: str) -> tuple[int, ...]:
+    try:
+        return encode_prompt(prompt, column.model.vocabulary).ids
+    except PromptError as error:
+        raise PromptError(f"{column.name}: {error}") from error
