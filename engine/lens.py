@@ -24,7 +24,9 @@ MOST_BYTES = 4_000_000
 FIRST_CHUNK, CHUNK = 16, 256
 """Words read between two looks at the clock; few at first, so that something is seen at once."""
 
-_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # as str.splitlines
+LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""As `str.splitlines` knows them."""
+
 # Looking behind, and never giving back what was taken: else a long row of dots takes its square in time.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
 _WORD = re.compile(r"[a-z0-9']+")
@@ -92,7 +94,7 @@ def split(text: str, vocabulary: Vocabulary, *, line_ends: bool = False) -> Word
     found = [(start, end, index.get(word, UNK_ID)) for start, end, word in spans(text, vocabulary.tokenizer)]
     starts, ends, ids = np.array(found, np.int32).reshape(-1, 3).T
     if line_ends and len(ids):
-        lines = np.array([match.span() for match in _LINE_END.finditer(text)], np.int32).reshape(-1, 2)
+        lines = np.array([match.span() for match in LINE_END.finditer(text)], np.int32).reshape(-1, 2)
         before = np.searchsorted(starts, lines[:, 0])  # words in front of each line end
         lines = lines[np.diff(before, prepend=0) > 0]
         order = np.argsort(np.concatenate([starts, lines[:, 0]]), kind="stable")
