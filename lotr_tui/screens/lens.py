@@ -29,7 +29,7 @@ from lotr_tui.widgets.status_bar import StatusBar
 
 TYPING_SECONDS = 0.25
 """After the last key, before the text is read."""
-DRAIN_SECONDS = 0.05
+DRAIN_SECONDS = 0.1
 HINT = "Here the text will stand, each word shaded by its bits: how little the model expected it. Type below."
 
 
@@ -71,7 +71,7 @@ class LensScreen(Screen[None]):
         Binding("ctrl+o", "open", "open", id="lens.open", tooltip="Open a text file"),
         Binding("f2", "view", "view", id="lens.view", tooltip="Shades of the network, Kneser-Ney, or their difference"),
         Binding("f3", "sentences", "sentences", id="lens.sentences", tooltip="Perplexity by sentence, or the text"),
-        Binding("f4", "line_ends", "line ends", id="lens.line-ends", tooltip="Read line ends as <eos>, or not at all"),
+        Binding("f4", "line_ends", "¶", id="lens.line-ends", tooltip="Read line ends as <eos>, or not at all"),
     ]
 
     def __init__(self, player: Player, text: str = "") -> None:
@@ -118,7 +118,8 @@ class LensScreen(Screen[None]):
     def _begin(self) -> None:
         run = self._player.run
         if run is None:
-            self._no_rival = "Kneser-Ney needs a run's training data, which this model has none of"
+            self._no_rival = "no Kneser-Ney: it counts a run's training data, and this model is of no finished run"
+            self.notify(f"{self._no_rival}.", markup=False)
         else:
             self._line_ends = _is_line_mode(run)
             self._building = Worker("kneser-ney", lambda cancellation: iter([_kneser_ney(run)])).start()
@@ -252,6 +253,7 @@ class LensScreen(Screen[None]):
                 failure = worker.failure
                 reason = str(failure) if isinstance(failure, LotrError) else f"{type(failure).__name__}: {failure}"
                 self._no_rival = printable(f"no Kneser-Ney: {reason}")
+                self.notify(f"{self._no_rival}.", markup=False)
             self._show_figures()
             self._show_word()
 
@@ -348,7 +350,9 @@ class LensScreen(Screen[None]):
 
     def _show_view(self) -> None:
         text = self.query_one(LensText)
-        self.query_one("#legend", StatusBar).show(text.legend(), Content.styled(text.view, MUTED))
+        self.query_one("#legend", StatusBar).show(
+            text.legend(), Content.styled("" if text.view == "difference" else text.view, MUTED)
+        )
 
     def _show_word(self) -> None:
         text, shown = self.query_one(LensText), self.query_one(LensWord)
@@ -388,6 +392,8 @@ class LensScreen(Screen[None]):
         other = self._kneser_ney.summary() if self._kneser_ney is not None else None
         if other is not None and comparison is not None:
             parts.append([("Kneser-Ney ", MUTED), (f"{other.evaluation.perplexity:,.1f}", "")])
+        elif self._rival is None:
+            parts.append([("Kneser-Ney …" if self._building else "no Kneser-Ney", MUTED)])
         parts.append([(f"{evaluation.bits_per_token:.2f}", ""), (" bits a word", MUTED)])
         unknown = f"{summary.unknown:,} unknown ({evaluation.unk_rate:.0%})"
         parts.append([(f"{evaluation.tokens - line_ends:,} words, {unknown}", "")])
@@ -396,8 +402,6 @@ class LensScreen(Screen[None]):
         if comparison is not None:
             share = comparison.better / comparison.words
             parts.append([("better than Kneser-Ney on ", MUTED), (f"{share:.0%}", ""), (" of words", MUTED)])
-        elif self._no_rival:
-            parts.append([(self._no_rival, MUTED)])
         room = self.size.width - 2 - (len(right) + 2 if right else 0)
         shown = Content("")
         for part in parts:

@@ -14,7 +14,15 @@ class LensBox(TextArea):
     """Some lines of text. What is pasted is cleaned; what is too long to be edited here is passed on."""
 
     DEFAULT_CSS = """
-    LensBox { padding: 0 1; background: $background; border: none; height: 4; }
+    LensBox {
+        padding: 0 1;
+        background: $background;
+        border: none;
+        height: 4;
+        scrollbar-size-vertical: 1;
+        scrollbar-background: $background;
+        scrollbar-color: $border;
+    }
     LensBox:focus { background-tint: $foreground 0%; border: none; }
     LensBox .text-area--cursor-line { background: $background; }
     """

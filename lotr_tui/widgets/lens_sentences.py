@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
@@ -107,10 +106,11 @@ class LensSentences(ScrollView, can_focus=True):
         words = self._reading.words
         first, last = words.sentence(number)
         begin = int(words.starts[first])
-        excerpt = printable(words.text[begin : min(int(words.ends[last - 1]), begin + EXCERPT)])
+        end = int(words.starts[last]) if last < len(words) else len(words.text)
+        excerpt = printable(words.text[begin : min(end, begin + EXCERPT)])
         values = [_figure(float(of[number])) for of in self._perplexities]
         here = number == self._cursor
-        style = self.get_component_rich_style("lens-sentences--cursor") if here else Style.null()
+        style = self.get_component_rich_style("lens-sentences--cursor") if here else self.rich_style
         muted = self.get_component_rich_style("lens-sentences--muted") if not here else style
         figures = [
             Segment(f"{'▸' if here else ' '}{values[0]:>10}", style),

@@ -139,12 +139,12 @@ class LensText(ScrollView, can_focus=True):
         scrollbar-color: $border;
     }
     LensText > .lens--between, LensText > .lens--unread { color: $foreground 60%; }
-    LensText > .lens--expected { color: $foreground 60%; }
+    LensText > .lens--expected { color: $foreground; text-style: dim; }
     LensText > .lens--usual { color: $foreground; }
     LensText > .lens--surprising { color: $foreground; background: $accent 20%; text-style: underline; }
     LensText > .lens--astonishing { color: $foreground; background: $accent 50%; text-style: bold underline; }
     LensText > .lens--unknown { color: $secondary; text-style: italic; }
-    LensText > .lens--even { color: $foreground 60%; }
+    LensText > .lens--even { color: $foreground; text-style: dim; }
     LensText > .lens--better { color: $foreground; background: $success 20%; text-style: underline; }
     LensText > .lens--much-better { color: $foreground; background: $success 45%; text-style: bold underline; }
     LensText > .lens--worse { color: $foreground; background: $error 20%; }
@@ -166,9 +166,7 @@ class LensText(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "page down", id="lens-text.page-down", show=False, tooltip="A page down"),
         Binding("home", "first", "first word", id="lens-text.first", show=False, tooltip="The first word of the text"),
         Binding("end", "last", "last word", id="lens-text.last", show=False, tooltip="The last word of the text"),
-        Binding(
-            "n", "surprise(1)", "next surprise", id="lens-text.next", tooltip="The next word of the strongest shade"
-        ),
+        Binding("n", "surprise(1)", "surprise", id="lens-text.next", tooltip="The next word of the strongest shade"),
         Binding(
             "p", "surprise(-1)", "surprise before", id="lens-text.previous", show=False, tooltip="The strongest before"
         ),
@@ -235,10 +233,12 @@ class LensText(ScrollView, can_focus=True):
     def legend(self) -> Content:
         """The shades in words, each in its own."""
         if self._view == "difference":
-            texts = ["Kneser-Ney better by 3 bits", "by 1", "even", "network better by 1", "by 3"]
+            strong, weak = DIFFERENCES[-1], DIFFERENCES[-2]
+            texts = [f"Kneser-Ney by {strong:g}", f"by {weak:g}", "even", f"by {weak:g}", f"network by {strong:g} bits"]
             parts = list(zip(texts, _DIFFERENCE, strict=True))
         else:
-            texts = [f"under {BITS[0]:g} bits", f"to {BITS[1]:g}", f"to {BITS[2]:g}", "more"]
+            low, middle, high = BITS
+            texts = [f"under {low:g} bits", f"{low:g} to {middle:g}", f"{middle:g} to {high:g}", f"over {high:g}"]
             parts = list(zip(texts, _SURPRISE, strict=True))
         parts.append(("unknown".join(UNKNOWN_MARKS), "lens--unknown"))
         between: list[Content] = []

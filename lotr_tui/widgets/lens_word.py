@@ -53,16 +53,19 @@ class LensWord(Drawing):
             self.get_component_rich_style("lens-word--muted"),
         )
         network, kneser_ney = self._guesses
-        first, second = [Segment(self._word[: width // 3], title)], [Segment("expected", muted)]
+        first: list[Segment] = [Segment(self._word[: width // 3], title)]
+        second: list[Segment] = []
         if network is None:
             first.append(Segment("  not read yet", muted))
         else:
             parts = [f"{network.bits:.1f} bits", percent(network.prob), f"rank {network.rank:,}"]
             if kneser_ney is not None:
                 parts += [f"Kneser-Ney {kneser_ney.bits:.1f} bits", _difference(network, kneser_ney)]
-            first += _fitting(parts, " · ", width - first[0].cell_length)
+            first.append(Segment(_fitting(parts, " · ", width - first[0].cell_length), self.rich_style))
         if (guess := self._guesses[self._expected_by]) is not None:
-            second += _fitting([f"{word} {percent(prob)}" for word, prob in guess.likeliest], "  ", width - 8)
+            second.append(Segment("expected", muted))
+            expected = [f"{word} {percent(prob)}" for word, prob in guess.likeliest]
+            second.append(Segment(_fitting(expected, "  ", width - 8), self.rich_style))
         return [Strip(_cut(line, width)) for line in (first, second)]
 
     def _pane(self, width: int, height: int) -> list[Strip]:
@@ -72,12 +75,12 @@ class LensWord(Drawing):
         )
         bar = self.get_component_rich_style("lens-word--bar")
         lines = [[Segment("WORD  ", title), Segment(self._word, title), Segment(f"  {self._place}", muted)]]
-        lines.append([Segment(f"{'':12}{'bits':>6}{'probability':>13}{'rank':>8}", muted)])
+        lines.append([Segment(f"{'':11}{'bits':>6}{'probability':>12}{'rank':>8}", muted)])
         for name, guess in zip(NAMES, self._guesses, strict=True):
-            figures = f"{guess.bits:6.1f}{percent(guess.prob):>13}{guess.rank:8,}" if guess else f"{'-':>6}"
-            lines.append([Segment(f"{name:12}", muted), Segment(figures)])
+            figures = f"{guess.bits:6.1f}{percent(guess.prob):>12}{guess.rank:8,}" if guess else f"{'-':>6}"
+            lines.append([Segment(f"{name:11}", muted), Segment(figures, self.rich_style)])
         network, kneser_ney = self._guesses
-        lines.append([Segment(_difference(network, kneser_ney) if network and kneser_ney else "")])
+        lines.append([Segment(_difference(network, kneser_ney) if network and kneser_ney else "", self.rich_style)])
         expected = self._guesses[self._expected_by]
         if expected is not None and height > len(lines) + 2:
             lines.append([])
@@ -89,9 +92,9 @@ class LensWord(Drawing):
                 filled = round(prob / highest * room)
                 lines.append(
                     [
-                        Segment(f"{word[:name_width]:{name_width}} "),
+                        Segment(f"{word[:name_width]:{name_width}} ", self.rich_style),
                         Segment(f"{'█' * filled:{room}}", bar),
-                        Segment(f"{percent(prob):>8}"),
+                        Segment(f"{percent(prob):>8}", self.rich_style),
                     ]
                 )
         return [Strip(_cut(line, width)) for line in lines[:height]]
@@ -104,7 +107,7 @@ def _difference(network: Guess, kneser_ney: Guess) -> str:
     return f"{'network' if saved > 0 else 'Kneser-Ney'} better by {abs(saved):.1f}"
 
 
-def _fitting(parts: list[str], between: str, width: int) -> list[Segment]:
+def _fitting(parts: list[str], between: str, width: int) -> str:
     """As many of the parts as there is room for, none cut."""
     text = ""
     for part in parts:
@@ -112,7 +115,7 @@ def _fitting(parts: list[str], between: str, width: int) -> list[Segment]:
         if cell_len(longer) > width:
             break
         text = longer
-    return [Segment(text)]
+    return text
 
 
 def percent(prob: float) -> str:
