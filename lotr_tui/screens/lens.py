@@ -9,21 +9,23 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Label, Rule, Static
+from textual.widgets import Footer, Rule, Static
 
-from engine.errors import CorpusError, LotrError, printable
-from engine.lens import Piece, Reading, Words, compare, read, read_file, split
+from engine.errors import LotrError, printable
+from engine.lens import Piece, Reading, Words, compare, read, split
 from engine.lm import LanguageModel
 from engine.runs import load, summarize
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker
+from lotr_tui.screens.ask_path import AskPath
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.lens_box import MOST_CHARACTERS, LensBox
+from lotr_tui.widgets.lens_page import Page, clean
 from lotr_tui.widgets.lens_sentences import LensSentences
-from lotr_tui.widgets.lens_text import VIEWS, LensText, Page, clean
+from lotr_tui.widgets.lens_text import VIEWS, LensText
 from lotr_tui.widgets.lens_word import LensWord
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -31,34 +33,6 @@ TYPING_SECONDS = 0.25
 """After the last key, before the text is read."""
 DRAIN_SECONDS = 0.1
 HINT = "Here the text will stand, each word shaded by its bits: how little the model expected it. Type below."
-
-
-class AskPath(ModalScreen[tuple[str, str] | None]):
-    """Asks for a file; dismissed with its name and text, or None."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="lens-open.cancel", tooltip="Open nothing"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        """A path to type, and what is wrong with it."""
-        with Vertical(classes="dialog"):
-            yield Label("Open which text?", classes="dialog-title")
-            path = Input(placeholder="path of a text file", id="path", compact=True)
-            path.cursor_blink = False
-            yield path
-            yield Static("", id="problem", markup=False)
-            yield Static("enter opens   esc cancels", classes="dialog-keys", markup=False)
-
-    @on(Input.Submitted)
-    def _open(self, event: Input.Submitted) -> None:
-        name = event.value.strip()
-        try:
-            if not name:
-                raise CorpusError("type the path of a text file, or press esc")
-            self.dismiss((name, read_file(Path(name))))
-        except CorpusError as error:
-            self.query_one("#problem", Static).update(str(error))
 
 
 class LensScreen(Screen[None]):

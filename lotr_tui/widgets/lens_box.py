@@ -4,7 +4,7 @@ from textual import events
 from textual.message import Message
 from textual.widgets import TextArea
 
-from lotr_tui.widgets.lens_text import clean
+from lotr_tui.widgets.lens_page import clean
 
 MOST_CHARACTERS = 20_000
 """That are edited here; a longer text is shown, but a text box would take seconds to arrange it."""

@@ -24,11 +24,13 @@ from engine.runs import load, resolve
 from engine.vocabulary import EOS_ID, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
 from lotr_tui.screens import lens
-from lotr_tui.screens.lens import AskPath, LensScreen
+from lotr_tui.screens.ask_path import AskPath
+from lotr_tui.screens.lens import LensScreen
 from lotr_tui.session import Player
 from lotr_tui.widgets.lens_box import MOST_CHARACTERS, LensBox
+from lotr_tui.widgets.lens_page import Page, break_lines, clean
 from lotr_tui.widgets.lens_sentences import LensSentences
-from lotr_tui.widgets.lens_text import VIEWS, LensText, Page, break_lines, clean
+from lotr_tui.widgets.lens_text import VIEWS, LensText
 from lotr_tui.widgets.lens_word import LensWord, percent
 from lotr_tui.widgets.status_bar import StatusBar
 from tests.lotr_tui.conftest import VOCABULARY, make_decoder
