@@ -14,15 +14,15 @@ from textual.timer import Timer
 from textual.widgets import Footer, Rule, Static
 
 from engine.errors import LotrError, printable
-from engine.lens import Piece, Reading, Words, compare, read, split
+from engine.lens import Piece, Reading, Words, read, split
 from engine.lm import LanguageModel
 from engine.runs import load, summarize
-from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker
 from lotr_tui.screens.ask_path import AskPath
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.lens_box import MOST_CHARACTERS, LensBox
+from lotr_tui.widgets.lens_figures import LensFigures
 from lotr_tui.widgets.lens_page import Page, clean
 from lotr_tui.widgets.lens_sentences import LensSentences
 from lotr_tui.widgets.lens_text import VIEWS, LensText
@@ -68,7 +68,7 @@ class LensScreen(Screen[None]):
         """Model and figures, text beside word and sentences, legend, box, keys."""
         fits = len(self._text) <= MOST_CHARACTERS
         yield StatusBar(id="status")
-        yield StatusBar(id="figures")
+        yield LensFigures(id="figures")
         yield Rule(line_style="solid")
         with Horizontal(id="body"):
             yield LensText(HINT, id="text")
@@ -349,45 +349,8 @@ class LensScreen(Screen[None]):
         self.query_one(LensSentences).point(sentence)
 
     def _show_figures(self) -> None:
-        """The whole text in figures, as many as there is room for."""
-        summary = self._network.summary() if self._network is not None else None
-        right = self._shown_as and f"{self._shown_as}"
-        if self._network is None or self._words is None or summary is None:
-            self.query_one("#figures", StatusBar).show(Content(""), Content.styled(right, MUTED))
-            return
-        evaluation, total = summary.evaluation, len(self._words)
-        if not self._network.complete:
-            right = f"read {self._network.done / total:.0%}"
-        line_ends = int((self._words.ids[: evaluation.tokens] == EOS_ID).sum())
-        parts = [
-            [("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")],
-        ]
-        comparison = compare(self._network, self._kneser_ney) if self._kneser_ney is not None else None
-        other = self._kneser_ney.summary() if self._kneser_ney is not None else None
-        if other is not None and comparison is not None:
-            parts.append([("Kneser-Ney ", MUTED), (f"{other.evaluation.perplexity:,.1f}", "")])
-        elif self._rival is None:
-            parts.append([("Kneser-Ney …" if self._building else "no Kneser-Ney", MUTED)])
-        parts.append([(f"{evaluation.bits_per_token:.2f}", ""), (" bits a word", MUTED)])
-        unknown = f"{summary.unknown:,} unknown ({evaluation.unk_rate:.0%})"
-        parts.append([(f"{evaluation.tokens - line_ends:,} words, {unknown}", "")])
-        known = "-" if summary.known_perplexity is None else f"{summary.known_perplexity:,.1f}"
-        parts.append([("without unknown ", MUTED), (known, "")])
-        if comparison is not None:
-            share = comparison.better / comparison.words
-            parts.append([("better than Kneser-Ney on ", MUTED), (f"{share:.0%}", ""), (" of words", MUTED)])
-        room = self.size.width - 2 - (len(right) + 2 if right else 0)
-        shown = Content("")
-        for part in parts:
-            longer = Content.assemble(shown, "   " if shown else "", *part)
-            if longer.cell_length > room and shown:
-                break
-            shown = longer
-        self.query_one("#figures", StatusBar).show(shown, Content.styled(right, MUTED))
-
-    def on_resize(self) -> None:
-        """There is room for more figures, or fewer."""
-        self._show_figures()
+        without = "Kneser-Ney …" if self._building is not None or self._rival is not None else "no Kneser-Ney"
+        self.query_one(LensFigures).show_text(self._network, self._kneser_ney, without, self._shown_as)
 
 
 def _is_line_mode(run: Path) -> bool:

@@ -171,7 +171,7 @@ async def test_figures_are_those_of_evaluation(make_app: MakeApp, kneser_ney: Kn
         assert f"perplexity {network.perplexity:,.1f}   Kneser-Ney {other.perplexity:,.1f}" in figures(app)
         assert f"{network.bits_per_token:.2f} bits a word" in figures(app)
         unknown = int((ids == 0).sum())
-        assert f"{len(ids)} words, {unknown} unknown ({network.unk_rate:.0%})" in figures(app)
+        assert f"{len(ids)} words, {unknown} unknown ({network.unk_rate:.1%})" in figures(app)
 
 
 async def test_the_bundled_model_against_kneser_ney_of_its_own_data(make_app: MakeApp) -> None:
