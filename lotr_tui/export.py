@@ -126,6 +126,7 @@ def to_svg(session: SavedSession, columns: int = SVG_COLUMNS) -> str:
     drawn, row = [], 0
     for indent, block in blocks:
         for line in block.wrap(console, max(1, columns - indent)):
+            line.rstrip()
             row += 1
             column = indent
             for text, style in _runs(line):
@@ -209,7 +210,7 @@ def _notes(session: SavedSession, node: Node) -> Iterator[str]:
     yield ending(Done(node.reason, node.seed, len(node.words), node.words_per_second))
 
 
-_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$:@^]|(?i:(?<=www)\.)")
+_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
 _SPECIAL_FIRST = re.compile(r"^(\d*)([-+=.)])")
 
 
