@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Label, Rule
+from textual.widgets import Footer, Input, Label, Rule, TextArea
 
 from engine.config import Config
 from engine.errors import LotrError, printable
@@ -20,6 +20,7 @@ from engine.events import Evaluated, Finished, TrainingEvent
 from engine.runs import load, resolve
 from engine.sampling import Done, SamplerSettings, TokenEvent, draw_seed, encode_prompt, preview
 from engine.worker import Worker
+from lotr_tui.history import History
 from lotr_tui.messages import PaneChosen, TemperatureChanged, TrainingChanged
 from lotr_tui.session import Player, Reader, start_stream
 from lotr_tui.theme import MUTED
@@ -59,6 +60,9 @@ class PlayScreen(Screen[None]):
         Binding("f8", "temperature(1)", "hotter", show=False, id="play.hotter", tooltip="Temperature 0.05 higher"),
         Binding("ctrl+t", "train", "train", id="play.train", tooltip="Start a training, or see the one going on"),
         Binding("ctrl+o", "choose_model", "model", id="play.model", tooltip="Play with another run's model"),
+        Binding("ctrl+l", "ladder", "ladder", id="play.ladder", tooltip="The prompt at several temperatures"),
+        Binding("ctrl+y", "side_by_side", "compare", id="play.compare", tooltip="The prompt with several models"),
+        Binding("ctrl+e", "lens", "lens", id="play.lens", tooltip="Bits a word of a text of yours"),
         Binding("pageup", "scroll(-1)", "scroll up", show=False, id="play.up", tooltip="Earlier exchanges"),
         Binding("pagedown", "scroll(1)", "scroll down", show=False, id="play.down", tooltip="Later exchanges"),
         Binding("ctrl+c", "stop", "stop", show=False, id="play.interrupt", priority=True),
@@ -111,7 +115,7 @@ class PlayScreen(Screen[None]):
             yield NumberField("words", "30", id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield Prompt(id="prompt")
+            yield Prompt(self._player.model.vocabulary, History(), id="prompt")
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
@@ -123,8 +127,8 @@ class PlayScreen(Screen[None]):
 
     # The prompt and its reply
 
-    @on(Input.Submitted, "#prompt")
-    def _send(self, event: Input.Submitted) -> None:
+    @on(Prompt.Submitted, "#prompt")
+    def _send(self, event: Prompt.Submitted) -> None:
         if self._stream is not None:
             self.notify("Words are still coming; esc stops them.")
             return
@@ -141,7 +145,7 @@ class PlayScreen(Screen[None]):
         self.query_one("#transcript", Transcript).append(self._exchange)
         self._ids_so_far = list(prompt.ids)
         self._vocabulary = model.vocabulary
-        event.input.clear()
+        event.prompt.clear()
         self._stream = start_stream(model, prompt.ids, settings, seed, self._pace)
         self._drain_timer.resume()
 
@@ -165,12 +169,16 @@ class PlayScreen(Screen[None]):
                 exchange.fail(f"{type(worker.failure).__name__}: {worker.failure}")
                 self.query_one("#transcript", Transcript).last_changed()
 
+    @on(Prompt.Notice)
+    def _tell(self, event: Prompt.Notice) -> None:
+        self.notify(event.text, severity="warning", markup=False)
+
     def action_stop(self) -> None:
         """Stop the words that are coming."""
         if self._stream is not None:
             self._stream.cancel()
         else:
-            self.query_one("#prompt", Input).focus()
+            self.query_one("#prompt", Prompt).focus()
 
     def action_scroll(self, direction: int) -> None:
         """A page through the transcript, wherever the cursor is."""
@@ -197,6 +205,7 @@ class PlayScreen(Screen[None]):
 
     @on(TemperatureChanged)
     @on(Input.Changed)
+    @on(TextArea.Changed)
     def _controls_changed(self) -> None:
         if self._stream is None:  # while words come the bars follow those, and take note of the controls too
             self._show_next_words()
@@ -223,13 +232,48 @@ class PlayScreen(Screen[None]):
             return  # half-typed; said when the prompt is sent
         self._bars_shown = time.monotonic()
         vocabulary = self._player.model.vocabulary
-        typed = vocabulary.tokenize(self.query_one("#prompt", Input).value)
+        typed = vocabulary.tokenize(self.query_one("#prompt", Prompt).value)
         same_words = self._vocabulary == vocabulary  # else they were said by a model that played before
         ids = vocabulary.encode(typed).tolist() if typed else self._ids_so_far if same_words else []
         first = bool(typed) or self._exchange is None or not self._exchange.words
         next_words = preview(self._reader.after(ids), settings, ids, vocabulary, CANDIDATES, first=first)
         after = vocabulary.words[ids[-1]] if ids else ""
         self.query_one("#next", NextWordBars).show(next_words, after, settings.chain())
+
+    # Other ways to look at the model
+
+    def action_ladder(self) -> None:
+        """The prompt at several temperatures."""
+        from lotr_tui.screens.ladder import LadderScreen
+
+        if (settings := self._checked_settings()) is not None:
+            seed = self.query_one("#seed", NumberField).whole()
+            self.app.push_screen(LadderScreen(self._player, self._prompt_at_hand(), settings, seed, self._pace))
+
+    def action_side_by_side(self) -> None:
+        """The prompt with several models."""
+        from lotr_tui.screens.side_by_side import SideBySideScreen
+
+        if (settings := self._checked_settings()) is not None:
+            seed, prompt = self.query_one("#seed", NumberField).whole(), self._prompt_at_hand()
+            self.app.push_screen(SideBySideScreen(self._player, self._runs_dir, prompt, settings, seed, self._pace))
+
+    def action_lens(self) -> None:
+        """Bits a word of a text, to begin with what was said last."""
+        from lotr_tui.screens.lens import LensScreen
+
+        self.app.push_screen(LensScreen(self._player, self._prompt_at_hand()))
+
+    def _prompt_at_hand(self) -> str:
+        """What is being typed, or else the last prompt."""
+        return self.query_one("#prompt", Prompt).value or (self._exchange.prompt if self._exchange else "")
+
+    def _checked_settings(self) -> SamplerSettings | None:
+        try:
+            return self._settings()
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return None
 
     # Models and trainings
 
@@ -291,6 +335,7 @@ class PlayScreen(Screen[None]):
     def _play_with(self, player: Player, note: str) -> None:
         self._player = player
         self._reader = Reader(player.model)
+        self.query_one("#prompt", Prompt).vocabulary = player.model.vocabulary
         if note:
             self._note(note)
         self._show_status()

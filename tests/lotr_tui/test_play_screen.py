@@ -27,6 +27,7 @@ from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from lotr_tui.widgets.transcript import Exchange, Note, Transcript
@@ -65,7 +66,7 @@ def exchange_text(app: LotrApp) -> str:
 
 
 async def send(pilot: Pilot[None], prompt: str) -> None:
-    pilot.app.screen.query_one("#prompt", Input).value = prompt
+    pilot.app.screen.query_one("#prompt", Prompt).value = prompt
     await pilot.press("enter")
 
 
@@ -107,7 +108,7 @@ async def test_typed_keys_reach_the_prompt(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test() as pilot:
         await pilot.press(*"the")
-        assert app.screen.query_one("#prompt", Input).value == "the"
+        assert app.screen.query_one("#prompt", Prompt).value == "the"
 
 
 async def test_words_outside_the_vocabulary_are_named(make_app: MakeApp) -> None:
@@ -126,7 +127,7 @@ async def test_a_prompt_that_cannot_be_read_is_refused_and_nothing_is_lost(make_
         await pilot.pause()
         assert not entries(app, Exchange)
         assert len(app._notifications) == 1
-        assert app.screen.query_one("#prompt", Input).value == prompt
+        assert app.screen.query_one("#prompt", Prompt).value == prompt
 
 
 async def test_markup_in_a_prompt_is_shown_as_text(make_app: MakeApp) -> None:
@@ -182,13 +183,13 @@ async def test_a_second_prompt_waits_for_the_first_to_end(make_app: MakeApp) -> 
         await pilot.pause(0.1)
         await send(pilot, "frodo is")
         assert len(entries(app, Exchange)) == 1
-        assert app.screen.query_one("#prompt", Input).value == "frodo is"
+        assert app.screen.query_one("#prompt", Prompt).value == "frodo is"
 
 
 async def test_bars_show_the_whole_vocabulary_after_the_typed_words(make_app: MakeApp, loaded: LoadedModel) -> None:
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
-        app.screen.query_one("#prompt", Input).value = "the lamp"
+        app.screen.query_one("#prompt", Prompt).value = "the lamp"
         await pilot.press("f8", "f8")
         await pilot.pause()
         bars = bars_text(app)

@@ -10,6 +10,7 @@ from engine.sampling import Done, TokenEvent
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.train import TrainScreen
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.transcript import Exchange, Transcript
 from tests.lotr_tui.conftest import finished, make_decoder, training_events
 from tests.lotr_tui.test_play_screen import until
@@ -48,8 +49,7 @@ async def play(pilot: Pilot[None]) -> None:
         exchange = Exchange(prompt, unknown, 0, "temperature 0.80 → top-p 0.9")
         exchange.add(a_reply(reply))
         transcript.append(exchange)
-    app.screen.query_one("#prompt", Input).value = "the lamp"
-    app.screen.query_one("#prompt", Input).cursor_blink = False
+    app.screen.query_one("#prompt", Prompt).value = "the lamp"
     app.screen._show_chart(a_view())  # type: ignore[attr-defined]
     await pilot.pause()
 

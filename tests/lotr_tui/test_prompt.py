@@ -1,0 +1,530 @@
+"""The prompt in an app of its own: what is typed, recalled, marked, pasted and sent."""
+
+import asyncio
+import base64
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual import events
+from textual.app import App
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.widgets import Static, TextArea
+
+from engine.vocabulary import EOS, UNK, Vocabulary
+from lotr_tui.history import History, HistoryError
+from lotr_tui.widgets import prompt as module
+from lotr_tui.widgets.prompt import MAX_CHARACTERS, Prompt, clean, word_spans
+
+WORDS = ("bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't")
+VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
+SPACED = Vocabulary((UNK, EOS, "Bilbo", "is", "3.5", "the"), "spaces")
+SESSION_KEYS = [f"ctrl+{letter}" for letter in "ctolprefnsgyb"] + [f"f{n}" for n in range(1, 13)]
+
+
+class PromptApp(App):
+    CSS = "#rest { height: 1fr; } Prompt { height: auto; }"
+    BINDINGS = [  # noqa: RUF012
+        Binding(",".join([*SESSION_KEYS, "escape", "pageup", "pagedown"]), "pressed", id="pressed"),
+    ]
+
+    def __init__(self, prompts=None, vocabulary=VOCABULARY):
+        super().__init__()
+        self.prompts = prompts
+        self.vocabulary = vocabulary
+        self.sent, self.notices, self.pressed, self.changes = [], [], 0, 0
+
+    def compose(self):
+        with Vertical():
+            yield Static(id="rest")
+            yield Prompt(self.vocabulary, self.prompts, id="prompt")
+
+    def on_prompt_submitted(self, message):
+        self.sent.append(message.value)
+        message.prompt.clear()
+
+    def on_prompt_notice(self, message):
+        self.notices.append(message.text)
+
+    def on_text_area_changed(self):
+        self.changes += 1
+
+    def action_pressed(self):
+        self.pressed += 1
+
+    @property
+    def prompt(self):
+        return self.query_one("#prompt", Prompt)
+
+
+class Pilots:
+    """Opens the app at a size, and closes it."""
+
+    def __init__(self, **options):
+        self._app = PromptApp(**options)
+
+    async def __aenter__(self):
+        self._context = self._app.run_test(size=(60, 20))
+        pilot = await self._context.__aenter__()
+        await pilot.pause()
+        return pilot, self._app.prompt
+
+    async def __aexit__(self, *failure):
+        await self._context.__aexit__(*failure)
+
+
+async def type_text(pilot, text):
+    await pilot.press(*({" ": "space", "\n": "ctrl+j"}.get(c, c) for c in text))
+
+
+async def paste(pilot, text):
+    pilot.app.post_message(events.Paste(text))
+    await pilot.pause()
+
+
+def underlined(prompt):
+    """The runs of characters that are drawn underlined, in order."""
+    found = []
+    for y in range(prompt.size.height):
+        before = False
+        for segment in prompt.render_line(y):
+            now = bool(segment.style and segment.style.underline)
+            if now and before:
+                found[-1] += segment.text
+            elif now:
+                found.append(segment.text)
+            before = now
+    return found
+
+
+def shown(prompt):
+    return ["".join(s.text for s in prompt.render_line(y)).rstrip() for y in range(prompt.size.height)]
+
+
+def cursor_cells(prompt):
+    """Cells drawn as the cursor."""
+    return sum(
+        segment.cell_length
+        for y in range(prompt.size.height)
+        for segment in prompt.render_line(y)
+        if segment.style and segment.style.reverse
+    )
+
+
+async def test_enter_sends_and_the_screen_clears():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        await type_text(pilot, "Bilbo is")
+        assert prompt.value == "Bilbo is"
+        await pilot.press("enter")
+        assert app.sent == ["Bilbo is"]
+        assert prompt.value == ""
+        await pilot.press("ctrl+z")
+        assert prompt.value == "Bilbo is"
+
+
+async def test_ctrl_j_adds_a_line_in_the_middle_too():
+    async with Pilots() as (pilot, _):
+        app = pilot.app
+        await type_text(pilot, "one\ntwo")
+        await pilot.press("left", "left", "ctrl+j", "enter")
+        assert app.sent == ["one\nt\nwo"]
+
+
+async def test_keys_that_come_in_one_piece_act_in_order():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        for key in ("a", "b", "backspace", "c", "ctrl+j", "d", "left", "e", "enter", "f"):
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await pilot.pause()
+        assert app.sent == ["ac\ned"]
+        assert prompt.value in ("f", "")  # the screen clears when it has taken note
+
+
+async def test_it_grows_with_its_lines_to_five_and_shrinks():
+    async with Pilots() as (pilot, prompt):
+        heights = [prompt.size.height]
+        for _ in range(6):
+            await pilot.press("x", "ctrl+j")
+            await pilot.pause()
+            heights.append(prompt.size.height)
+            assert prompt.size.width == 60
+            assert cursor_cells(prompt) == 1
+        assert heights == [1, 2, 3, 4, 5, 5, 5]
+        assert shown(prompt) == ["x", "x", "x", "x", ""]
+        await pilot.press(*["backspace"] * 6)
+        assert shown(prompt) == ["x", "x", "x", ""]
+        await paste(pilot, "\n".join("abcdefgh"))
+        assert shown(prompt) == list("defgh")
+        await pilot.press("enter")
+        await pilot.pause()
+        assert prompt.size.height == 1
+        prompt.value = "x" * 150  # wraps
+        await pilot.pause()
+        assert prompt.size.height == 3
+
+
+@pytest.mark.parametrize(("size", "height"), [((80, 24), 5), ((60, 20), 5), ((40, 12), 3), ((20, 5), 1)])
+async def test_it_leaves_room_on_a_small_terminal(size, height):
+    async with Pilots() as (pilot, prompt):
+        await pilot.resize_terminal(*size)
+        prompt.value = "\n".join("abcdefgh")
+        await pilot.pause()
+        assert prompt.size.height == height
+        assert shown(prompt)[-1] == "h"
+
+
+async def test_the_session_keeps_its_keys():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        await type_text(pilot, "bilbo")
+        keys = [*SESSION_KEYS, "escape", "pageup", "pagedown"]
+        for key in keys:
+            if key not in ("ctrl+p", "ctrl+q"):  # the palette is the app's own
+                await pilot.press(key)
+        assert app.pressed == len(keys) - 1
+        assert prompt.value == "bilbo"
+        assert not {"ctrl+c", "ctrl+p", "ctrl+x"} & {key for key, _ in prompt._bindings}
+
+
+async def test_every_binding_has_an_id_and_a_tooltip_and_can_be_remapped():
+    bindings = [b for b in Prompt.BINDINGS if isinstance(b, Binding)]
+    assert all(b.id and b.id.startswith("prompt.") and b.tooltip for b in bindings)
+    assert len({b.id for b in bindings}) == len(bindings)
+    async with Pilots() as (pilot, _):
+        app = pilot.app
+        app.set_keymap({"prompt.send": "ctrl+s", "prompt.new_line": "enter"})
+        await pilot.press("a", "enter", "b", "ctrl+s")
+        assert app.sent == ["a\nb"]
+
+
+async def test_editing_keys():
+    async with Pilots() as (pilot, prompt):
+        await type_text(pilot, "one two three")
+        for keys, value in [
+            (["ctrl+w"], "one two "),
+            (["ctrl+left", "ctrl+k"], "one "),
+            (["ctrl+z"], "one two "),
+            (["home", "delete"], "ne two "),
+            (["end", "ctrl+u"], ""),
+            (["ctrl+z", "home", "shift+right", "shift+right", "x"], "x two "),
+            (["end", "shift+home", "backspace"], ""),
+        ]:
+            await pilot.press(*keys)
+            assert prompt.value == value, keys
+
+
+async def test_the_cursor_is_seen_and_does_not_blink():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        assert cursor_cells(prompt) == 1  # on the placeholder
+        assert shown(prompt) == ["type a prompt"]
+        await type_text(pilot, "is")
+        assert cursor_cells(prompt) == 1
+        assert not prompt.blink_timer._active.is_set()
+        assert not prompt.cursor_blink
+        app.set_focus(None)
+        await pilot.pause()
+        assert cursor_cells(prompt) == 0
+        prompt.focus()
+        await pilot.pause()
+        assert cursor_cells(prompt) == 1
+
+
+async def test_nothing_is_painted_when_nothing_happens(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.05)
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        await type_text(pilot, "bilbo xyz")
+        await asyncio.sleep(0.3)
+        assert underlined(prompt) == ["xyz"]
+        painted = []
+        monkeypatch.setattr(app._driver, "write", painted.append)
+        monkeypatch.setattr(app, "_display", lambda *arguments: painted.append(arguments))
+        await asyncio.sleep(0.7)
+        assert painted == []
+
+
+# Words outside the vocabulary
+
+
+async def test_unknown_words_are_marked_and_no_others():
+    async with Pilots() as (pilot, prompt):
+        await type_text(pilot, "Bilbo smiled, don't smile a bilbos")
+        await pilot.press("space")
+        assert underlined(prompt) == ["smiled", "smile", "bilbos"]
+        assert prompt.unknown == ("smiled", "smile", "bilbos")
+
+
+async def test_a_word_is_not_marked_while_it_is_typed(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 3600)
+    async with Pilots() as (pilot, prompt):
+        await type_text(pilot, "bilb")
+        assert underlined(prompt) == []
+        await pilot.press("x")
+        assert underlined(prompt) == []
+        await pilot.press("space")
+        assert underlined(prompt) == ["bilbx"]
+        await pilot.press("backspace")
+        assert underlined(prompt) == []
+        prompt._paused()
+        assert underlined(prompt) == ["bilbx"]
+
+
+async def test_after_a_pause_it_is_marked(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
+    async with Pilots() as (pilot, prompt):
+        await type_text(pilot, "bilbx")
+        for _ in range(500):
+            if underlined(prompt):
+                break
+            await asyncio.sleep(0.01)
+        assert underlined(prompt) == ["bilbx"]
+
+
+async def test_leaving_the_word_marks_it_and_coming_back_does_not_unmark():
+    async with Pilots() as (pilot, prompt):
+        await type_text(pilot, "bilbx")
+        await pilot.press("left")
+        assert underlined(prompt) == ["bilbx"]
+
+
+async def test_another_vocabulary_marks_anew():
+    async with Pilots() as (pilot, prompt):
+        prompt.value = "Bilbo is the lamp"
+        await pilot.pause()
+        assert underlined(prompt) == []
+        prompt.vocabulary = SPACED
+        assert underlined(prompt) == ["lamp"]
+        prompt.vocabulary = None
+        assert underlined(prompt) == []
+        assert prompt.unknown == ()
+
+
+async def test_marks_stand_on_wrapped_lines_and_behind_wide_and_combining_characters():
+    async with Pilots() as (pilot, prompt):
+        prompt.value = "中文 e\u0301 bilbo zzz שלום " + "a " * 20 + "yyy is"
+        await pilot.pause()
+        assert underlined(prompt) == ["e", "zzz", "yyy"]
+
+
+async def test_an_unknown_word_has_a_cue_that_is_no_colour():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        for theme in ("textual-light", "textual-dark", "ansi-light", "ansi-dark"):
+            app.theme = theme
+            prompt.value = "bilbo zzz"
+            await pilot.pause()
+            assert underlined(prompt) == ["zzz"], theme
+            assert prompt.get_component_rich_style("prompt--unknown", partial=True).underline
+
+
+@given(st.text(st.characters() | st.sampled_from("abcABC'İKßΣ9 -\n\t\x00"), max_size=60))
+def test_spans_are_the_words_of_the_tokenizer(text):
+    for vocabulary in (VOCABULARY, SPACED):
+        spans = list(word_spans(text, vocabulary))
+        assert [word for word, _, _ in spans] == vocabulary.tokenize(text)
+        end = 0
+        for word, start, stop in spans:
+            assert end <= start < stop <= len(text) or (start == end - 1)  # "İ" may end one word and begin none
+            end = stop
+            assert vocabulary.tokenize(text[start:stop])[0].startswith(word[:1])
+        if text.isascii():
+            assert [text[start:stop].lower() for _, start, stop in spans] == [w.lower() for w, _, _ in spans]
+
+
+# Recall
+
+
+def history_of(tmp_path, *texts):
+    history = History(tmp_path / "history.jsonl")
+    for text in texts:
+        history.add(text)
+    return history
+
+
+async def test_up_and_down_recall_and_return_to_what_was_typed(tmp_path):
+    async with Pilots(prompts=history_of(tmp_path, "bilbo is", "frodo", "bilbo was")) as (pilot, prompt):
+        seen = []
+        for key in ("up", "up", "up", "up", "down", "down", "down", "down"):
+            await pilot.press(key)
+            seen.append(prompt.value)
+        assert seen == ["bilbo was", "frodo", "bilbo is", "bilbo is", "frodo", "bilbo was", "", ""]
+        await type_text(pilot, "bil")
+        seen.clear()
+        for key in ("up", "up", "up", "down", "down"):
+            await pilot.press(key)
+            seen.append(prompt.value)
+        assert seen == ["bilbo was", "bilbo is", "bilbo is", "bilbo was", "bil"]
+        assert prompt.cursor_location == (0, 3)
+
+
+async def test_up_moves_within_lines_before_it_recalls(tmp_path):
+    async with Pilots(prompts=history_of(tmp_path, "older")) as (pilot, prompt):
+        await type_text(pilot, "\ntwo\nlines")  # the draft starts no older prompt
+        await pilot.press("up", "up")
+        assert prompt.cursor_location[0] == 0
+        assert prompt.value == "\ntwo\nlines"
+        prompt.value = "old" + "\n"
+        await pilot.press("backspace", "up")
+        assert prompt.value == "older"
+
+
+async def test_lines_recalled_are_walked_once_the_cursor_has_moved(tmp_path):
+    async with Pilots(prompts=history_of(tmp_path, "one", "two\nlines")) as (pilot, prompt):
+        await pilot.press("up", "up")
+        assert prompt.value == "one"
+        await pilot.press("down", "left", "up")
+        assert prompt.value == "two\nlines"
+        assert prompt.cursor_location[0] == 0
+        await pilot.press("up")
+        assert prompt.value == "one"
+        await pilot.press("down", "home", "down")
+        assert prompt.value == ""
+
+
+async def test_what_was_edited_is_a_new_text_to_recall_from(tmp_path):
+    async with Pilots(prompts=history_of(tmp_path, "bilbo is", "bilbo was")) as (pilot, prompt):
+        await pilot.press("up", "backspace", "backspace", "backspace", "up", "up")
+        assert prompt.value == "bilbo is"
+        await pilot.press("down", "down")
+        assert prompt.value == "bilbo "
+
+
+async def test_what_is_sent_is_kept_for_the_next_session(tmp_path):
+    async with Pilots(prompts=history_of(tmp_path)) as (pilot, prompt):
+        await type_text(pilot, "two\nlines")
+        await pilot.press("enter", "up")
+        assert prompt.value == "two\nlines"
+    async with Pilots(prompts=History(tmp_path / "history.jsonl")) as (pilot, prompt):
+        await pilot.press("up")
+        assert prompt.value == "two\nlines"
+
+
+async def test_prompts_that_cannot_be_kept_are_said_and_sent(tmp_path, monkeypatch):
+    history = history_of(tmp_path)
+
+    def full(text):
+        raise HistoryError("prompts are not kept: no space")
+
+    monkeypatch.setattr(history, "add", full)
+    async with Pilots(prompts=history) as (pilot, _):
+        app = pilot.app
+        await pilot.press("a", "enter")
+        assert app.notices == ["prompts are not kept: no space"]
+        assert app.sent == ["a"]
+
+
+async def test_without_prompts_up_and_down_do_nothing():
+    async with Pilots() as (pilot, prompt):
+        await pilot.press("up", "down", "a", "up", "down")
+        assert prompt.value == "a"
+
+
+# What is pasted
+
+
+async def test_a_megabyte_is_cut_and_said():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        await type_text(pilot, "is ")
+        await paste(pilot, "bilbo " * 200_000)
+        assert prompt.value == ("is " + "bilbo " * 200_000)[:MAX_CHARACTERS]
+        assert app.notices == ["a prompt has at most 4,000 characters: 3,997 of the 1,200,000 pasted were taken"]
+        await pilot.press("x", "y")
+        assert len(prompt.value) == MAX_CHARACTERS
+        assert len(app.notices) == 1
+        await pilot.press("backspace", "x", "y", "z")
+        assert len(prompt.value) == MAX_CHARACTERS
+        assert app.notices[1:] == ["the prompt is full: 4,000 characters"]
+
+
+async def test_what_was_selected_makes_room():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        prompt.value = "x" * MAX_CHARACTERS
+        prompt.select_all()
+        await paste(pilot, "y" * MAX_CHARACTERS)
+        assert prompt.value == "y" * MAX_CHARACTERS
+        assert app.notices == []
+
+
+@pytest.mark.parametrize(
+    ("pasted", "value", "removed"),
+    [
+        ("\x1b[31mred\x1b[0m", "red", 2),
+        ("\x1b]0;title\x07a\x1b]52;c;" + base64.b64encode(b"x").decode() + "\x1b\\b", "ab", 2),
+        ("a\x1b]unended", "aunended", 1),
+        ("\x9b2Ja\x1b", "a", 2),
+        ("a\x00\x07\x08b\x7f", "ab", 4),
+        ("a\r\nb\rc\u2028d\x0be\n\n", "a\nb\nc\nd\ne", 0),
+        ("a\tb", "a b", 0),
+        ("\u202egnp.exe\u202c", "gnp.exe", 2),
+        ("\ud800a\uffff", "a", 2),
+        ("[red]b[/red] <unk>", "[red]b[/red] <unk>", 0),
+    ],
+)
+async def test_control_characters_are_left_out_and_said(pasted, value, removed):
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        await paste(pilot, pasted)
+        assert prompt.value == value
+        assert app.notices == ([f"control characters were left out: {removed}"] if removed else [])
+        prompt.value = pasted
+        assert prompt.value == value
+
+
+@given(st.text(st.characters() | st.sampled_from("\x1b[];?m\\\x07\x9b")))
+def test_what_is_left_cannot_move_the_terminal(text):
+    kept, removed = clean(text)
+    assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in kept)
+    assert removed >= 0
+    assert clean(kept.rstrip("\n"))[1] == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["日本語 の 文", "e\u0301a\u0308\u0323", "שלום עולם", "سلام می\u200cروم", "👩\u200d👧 ok", "\u0301x"]
+)
+async def test_every_writing_survives(text):
+    async with Pilots(vocabulary=SPACED) as (pilot, prompt):
+        app = pilot.app
+        await paste(pilot, text)
+        assert prompt.value == text
+        await pilot.press("left", "right", "home", "end", "enter")
+        assert app.sent == [text]
+        assert app.notices == []
+
+
+async def test_text_is_shown_as_text():
+    async with Pilots() as (pilot, prompt):
+        prompt.value = "[red]is[/red] <unk> :smile:"
+        await pilot.pause()
+        assert shown(prompt) == ["[red]is[/red] <unk> :smile:"]
+
+
+# As an Input
+
+
+async def test_value_is_set_with_the_cursor_behind_it_and_told():
+    async with Pilots() as (pilot, prompt):
+        app = pilot.app
+        before = app.changes
+        prompt.value = "bilbo\nis"
+        await pilot.pause()
+        assert app.changes == before + 1
+        assert prompt.cursor_location == (1, 2)
+        await pilot.press("x")
+        assert prompt.value == "bilbo\nisx"
+        assert prompt.text == prompt.value
+        assert isinstance(prompt, TextArea)
+
+
+async def test_a_click_moves_the_cursor():
+    async with Pilots() as (pilot, prompt):
+        prompt.value = "bilbo is"
+        await pilot.pause()
+        await pilot.click(prompt, offset=(2, 0))
+        await pilot.press("x")
+        assert prompt.value == "bixlbo is"
