@@ -1,6 +1,5 @@
 """Averages of the weights by hand, and what NT-ASGD and fine-tuning make of them in a real training."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +24,7 @@ from tests.engine.test_training import NO_DROPOUT, config_of, of, same, weights_
 Weights = dict[str, np.ndarray]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network_of(value: float, **values: Any) -> Network:

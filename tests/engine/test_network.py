@@ -1,7 +1,6 @@
 """The torch network: its size, its function without masks, and each kind of dropout."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,7 @@ SOME_DROPOUT = {
 SIZE = 11
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,7 +1,6 @@
 """The notebook's perplexity: what its formula says on whole windows, what it says on the real data, and the truth."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ VOCABULARY = Vocabulary(("<unk>", "<eos>", *"abcdefgh"))
 NOTEBOOK = preset("notebook")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the formula ----------------------------------------------------------------------------------------------

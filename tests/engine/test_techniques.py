@@ -1,7 +1,7 @@
 """The paper's settings to the number, and each technique: it changes what it says and nothing else."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,7 @@ SIZE = 40
 LAYERED: dict[str, Any] = {"embedding_size": 24, "hidden_size": 24, "layers": 3, "spelling": False, **NO_DROPOUT}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int) -> torch.Generator:
