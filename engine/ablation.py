@@ -34,6 +34,7 @@ TAKEN_AWAY: dict[str, tuple[str, ...]] = {
 """Settings that take a technique away; where a preset does without it, they change nothing and are left out."""
 
 PUT_IN: dict[str, tuple[str, ...]] = {
+    "pauses": ("pauses=true",),
     "variable BPTT window": ("variable_window=true",),
     "AR and TAR": ("ar=2", "tar=1"),
     "NT-ASGD after SGD": ("optimizer=sgd", "lr=10", "schedule=constant", "averaging=nt_asgd", "weight_decay=1.2e-6"),

@@ -65,9 +65,16 @@ class NewTraining(ModalScreen[Config | None]):
             config = preset(name or "tiny")
             if corpus:
                 config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
-            if corpus and not Path(corpus).expanduser().is_file():
-                raise ConfigError(f"{corpus} is no file; mend the path, or empty it")
+            if corpus and not _is_file(corpus):
+                raise ConfigError(f"{corpus[:200]} is no file; mend the path, or empty it")
         except ConfigError as error:
             self.query_one("#problem", Static).update(str(error))
             return
         self.dismiss(config)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, ~ of someone who is not there
+        return False

@@ -1,14 +1,12 @@
 """What the variants change, what they are worth by hand, and trainings in processes of their own."""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import torch
 
 from engine.ablation import PUT_IN, TAKEN_AWAY, Trial, Variant, ablate, choose_variants, variants_of, worth_of
 from engine.config import PRESETS, Config, preset, settings
@@ -141,13 +139,6 @@ def config(tmp_path: Path) -> Config:
     data = {"corpus": str(path), "corpus_format": "text"}
     model = {"embedding_size": 8, "hidden_size": 8}
     return preset("tiny").with_values(**data, **model, epochs=1, batch_size=4, threads=1, device="cpu")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class InThreads(ThreadPoolExecutor):

@@ -388,15 +388,16 @@ async def test_ctrl_t_asks_what_to_train_then_shows_the_dashboard(
         assert isinstance(app.screen, PlayScreen)
 
 
-async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("path", ["/nowhere/x.csv", "x" * 5000, "~nobody-of-this-name/x.csv", "[red]x"])
+async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp, path: str) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+t")
-        app.screen.query_one("#corpus", Input).value = "/nowhere/x.csv"
+        app.screen.query_one("#corpus", Input).value = path
         await pilot.press("enter")
         await pilot.pause()
         assert isinstance(app.screen, NewTraining)
-        assert "/nowhere/x.csv is no file" in text_of(app.screen.query_one("#problem"))
+        assert f"{path[:200]} is no file" in text_of(app.screen.query_one("#problem"))
         assert not app.is_training
 
 
