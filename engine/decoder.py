@@ -63,7 +63,7 @@ class _Pauses:
     """`[pauses, hidden]`, as `shift`."""
     shift: Floats
     bias: Floats
-    """`[pauses, vocabulary]`, the words' own bias in it."""
+    """`[vocabulary, pauses]`, the words' own bias in it."""
 
 
 class Decoder:
@@ -107,17 +107,22 @@ class Decoder:
 
     def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
         """Log-probabilities `[time, vocabulary]`, summed over what may stand before the word."""
-        logits = (tops[:, None] * pauses.scale + pauses.shift) @ self._output.T
-        logits += pauses.bias
-        logits -= logits.max(axis=-1, keepdims=True)
-        np.exp(logits, out=logits)
-        gates = tops @ pauses.gate_weight + pauses.gate_bias
-        gates -= gates.max(axis=-1, keepdims=True)
+        seen = tops[:, None] * pauses.scale
+        seen += pauses.shift
+        # The large matrix first and the pauses last: that way round the product does not copy it.
+        probs = self._output @ seen.swapaxes(1, 2)
+        probs += pauses.bias
+        probs -= probs.max(axis=1, keepdims=True)
+        np.exp(probs, out=probs)
+        gates = tops @ pauses.gate_weight
+        gates += pauses.gate_bias
+        gates -= gates.max(axis=1, keepdims=True)
         np.exp(gates, out=gates)
-        gates /= gates.sum(axis=-1, keepdims=True)
-        gates /= logits.sum(axis=-1)
-        probs = (gates[:, None] @ logits)[:, 0]
-        log_probs: Floats = np.log(np.maximum(probs, LEAST, out=probs), out=probs)
+        gates /= gates.sum(axis=1, keepdims=True)
+        gates /= probs.sum(axis=1)
+        mixed: Floats = (probs @ gates[..., None])[..., 0]
+        np.maximum(mixed, LEAST, out=mixed)
+        log_probs: Floats = np.log(mixed, out=mixed)
         return log_probs
 
     def hidden(self, state: LSTMState) -> Floats:
@@ -195,7 +200,7 @@ def _pauses(weights: Mapping[str, Floats]) -> _Pauses:
         gate_bias=weights["pauses.gate_bias"],
         scale=1 + weights["pauses.scale"],
         shift=weights["pauses.shift"],
-        bias=weights["output.bias"] + weights["pauses.bias"],
+        bias=np.ascontiguousarray((weights["output.bias"] + weights["pauses.bias"]).T),
     )
 
 
