@@ -46,6 +46,7 @@ class Search:
         """Of the LSTM, in all; 0 as long as the text is being read."""
         self.done = 0
         self.stopped = False
+        self.lines: Sequence[Ids] = ()
 
     @property
     def share(self) -> float:
@@ -82,7 +83,7 @@ class InsideScreen(Screen[None]):
         self._depth = 0
         self._pinned: Unit | None = None
         self._reading: Worker[tuple[Gates, ...]] | None = None
-        self._wanted: int | None = None  # the word to go to when a text is read
+        self._has_unit = False
         self._searching: Worker[Extremes] | None = None
         self._search = Search()
         self._searched: Unit = (0, 0, "cell")
@@ -140,8 +141,7 @@ class InsideScreen(Screen[None]):
         page = Page.of(words)
         self._layers, self._read_words = (), words
         self._word_texts = [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
-        self._wanted = len(words) - 1 if word is None else word
-        self.query_one(PageText).show(page, self._wanted)
+        self.query_one(PageText).show(page, len(words) - 1 if word is None else word)
         self._show()
         if decoder is None:
             strips.tell("there is no LSTM inside this model: it only counts words")
@@ -165,10 +165,10 @@ class InsideScreen(Screen[None]):
             if reading.failure is not None:
                 self.query_one(GateStrips).tell(f"the text could not be read: {_reason(reading.failure)}")
             for layers in reading.drain():
-                first = self.query_one(GateStrips).empty and not self._layers
                 self._layers = layers
                 self._show()
-                if first and self._pinned is None and self.query_one(GateStrips).unit == 0:
+                if not self._has_unit:
+                    self._has_unit = True
                     self.query_one(GateStrips).action_most()  # something to see
         if self._searching is not None:
             self._drain_search(self._searching)
@@ -190,7 +190,7 @@ class InsideScreen(Screen[None]):
         position = self.query_one(PageText).cursor
         layers = f"layer {self._depth + 1} of {len(self._layers)}"
         said = f'on reading "{self._word_texts[position]}"'
-        strips.show(self._layers, self._depth, position, f"{layers} · {said} · word {position + 1} of {len(words)}")
+        strips.show(self._layers, self._depth, position, f"{layers} · {said} · word {position + 1:,} of {len(words):,}")
         self._show_legend(strips.bin)
         layer, unit, part = self._unit_at_hand()
         values = along(self._layers, layer, unit, part)
@@ -304,10 +304,8 @@ class InsideScreen(Screen[None]):
     @on(UnitFound.Chosen)
     def _take_line(self, message: UnitFound.Chosen) -> None:
         """Read a line of the training text; the unit stays the one it was found for."""
-        run = self._player.run
-        assert run is not None, "it was searched"
-        item, data = message.extreme, training_data(run)
-        self._text = data.vocabulary.decode(data.train_lines[item.line].tolist())
+        item, vocabulary = message.extreme, self._player.model.vocabulary
+        self._text = vocabulary.decode(self._search.lines[item.line].tolist())
         self.query_one(TextLine).show(self._text)
         layer, unit, part = self._searched
         strips = self.query_one(GateStrips)
@@ -358,7 +356,7 @@ def _search(run: Path, decoder: Decoder, unit: Unit, search: Search, cancellatio
     data = training_data(run)
     if data.vocabulary != decoder.vocabulary:
         raise RunError(f"the words of run {run.name} are others than this model's")
-    search.steps = steps_of(data.train_lines)
+    search.lines, search.steps = data.train_lines, steps_of(data.train_lines)
 
     def asked() -> bool:
         search.done += 1

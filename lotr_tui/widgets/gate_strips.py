@@ -41,8 +41,8 @@ def bins(values: Floats, size: int, part: Part) -> tuple[Floats, Units]:
     """
     first = np.arange(0, len(values), size)
     if part in GATES:
-        sums = np.add.reduceat(values, first)
-        return sums / np.diff(first, append=len(values)).astype(np.float32), first
+        means: Floats = (np.add.reduceat(values, first) / np.diff(first, append=len(values))).astype(np.float32)
+        return means, first
     padded = np.pad(np.abs(values), (0, len(first) * size - len(values)), constant_values=-1.0)
     units = first + padded.reshape(len(first), size).argmax(axis=1)
     return values[units], units
@@ -126,11 +126,6 @@ class GateStrips(Drawing, can_focus=True):
         self.redraw()
 
     @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not self._layers
-
-    @property
     def value(self) -> float:
         """That of the chosen unit's chosen part."""
         return float(self._layers[self._depth].part(self.part)[self._time, self.unit])
@@ -177,9 +172,12 @@ class GateStrips(Drawing, can_focus=True):
         segments = [Segment(f"{label:<{LABEL}}", self.get_component_rich_style(name))]
         cursor = self._column(units)
         for column, value in enumerate(values.tolist()):
-            sign = "gate" if part in GATES else "negative" if value < 0 else "positive"
-            names = [f"gate-strips--{sign}", *(["gate-strips--cursor"] if chosen and column == cursor else [])]
-            segments.append(Segment(glyph(value, part, scale), self.get_component_rich_style(*names)))
+            symbol = glyph(value, part, scale)
+            kind = "gate" if part in GATES else "negative" if value < 0 else "positive"
+            names = ["gate-strips--muted" if symbol == ZERO else f"gate-strips--{kind}"]
+            if chosen and column == cursor:
+                names.append("gate-strips--cursor")
+            segments.append(Segment(symbol, self.get_component_rich_style(*names)))
         number = f"{float(layer.part(part)[self._time, self.unit]):{'8.3f' if part in GATES else '+8.3f'}}"
         gap = " " * (self._room - len(units))
         return Strip([*segments, Segment(gap), Segment(number, self.get_component_rich_style(name))])
