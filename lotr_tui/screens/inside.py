@@ -84,6 +84,7 @@ class InsideScreen(Screen[None]):
         self._pinned: Unit | None = None
         self._reading: Worker[tuple[Gates, ...]] | None = None
         self._has_unit = False
+        self._legend: tuple[int | None, int] = (None, 0)
         self._searching: Worker[Extremes] | None = None
         self._search = Search()
         self._searched: Unit = (0, 0, "cell")
@@ -184,8 +185,8 @@ class InsideScreen(Screen[None]):
         heading = self.query_one("#along-heading", StatusBar)
         if not self._layers or words is None:
             along_list.clear()
-            for bar in (heading, self.query_one("#legend", StatusBar)):
-                bar.show(Content(""))
+            heading.show(Content(""))
+            self._show_legend(None)
             return
         position = self.query_one(PageText).cursor
         layers = f"layer {self._depth + 1} of {len(self._layers)}"
@@ -209,13 +210,21 @@ class InsideScreen(Screen[None]):
             )
         )
 
-    def _show_legend(self, bin: int) -> None:
+    def _show_legend(self, bin: int | None) -> None:
+        """What the characters mean, and of how many units one is; None: there is none."""
+        width = self.size.width - 2
+        if (bin, width) == self._legend:
+            return
+        self._legend = (bin, width)
+        legend = self.query_one("#legend", StatusBar)
+        if bin is None:
+            legend.show(Content(""), Content(""))
+            return
         text = "a cell is a unit" if bin == 1 else f"a cell is {bin} units: a gate's mean, else the furthest from 0"
         signs = f"0 {LEVELS[0]}{LEVELS[3]}{LEVELS[-1]} 1   − {NEGATIVE[::-1]} {ZERO} {POSITIVE} +"
-        width = self.size.width - 2
         if len(text) + len(signs) + 3 > width:
             text = "" if bin == 1 else f"{bin} units a cell"
-        self.query_one("#legend", StatusBar).show(Content.styled(signs, MUTED), Content.styled(text, MUTED))
+        legend.show(Content.styled(signs, MUTED), Content.styled(text, MUTED))
 
     def _unit_at_hand(self) -> Unit:
         """The pinned unit, or the one under the cursor."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
@@ -116,9 +117,11 @@ class GateStrips(Drawing, can_focus=True):
 
     def show(self, layers: Sequence[Gates], layer: int, position: int, heading: str) -> None:
         """Show what a layer did with the word at a position of the text that `layers` are of."""
+        before = (self._layers, self._depth, self._time, self._heading)
         self._layers, self._depth, self._time, self._heading = layers, layer, position, heading
         self.unit = min(self.unit, self._units - 1)
-        self.redraw()
+        if before[0] is not layers or before[1:] != (layer, position, heading):
+            self.redraw()
 
     def tell(self, text: str) -> None:
         """One line, where there is nothing to show."""
@@ -146,9 +149,14 @@ class GateStrips(Drawing, can_focus=True):
     def cells(self, part: Part) -> tuple[Floats, Units]:
         """The cells of a part's strip that are seen: what each shows, and the unit it leads to."""
         values, units = bins(self._layers[self._depth].part(part)[self._time], self.bin, part)
-        first = self.unit // self.bin // self._room * self._room  # by pages, so that nothing jumps
-        first = max(0, min(first, len(units) - self._room))
+        first = self._window
         return values[first : first + self._room], units[first : first + self._room]
+
+    @property
+    def _window(self) -> int:
+        """The first cell that is seen; by pages, so that nothing jumps."""
+        first = self.unit // self.bin // self._room * self._room
+        return max(0, min(first, math.ceil(self._units / self.bin) - self._room))
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Heading, a strip a part, and below them where the cursor is."""
@@ -173,14 +181,15 @@ class GateStrips(Drawing, can_focus=True):
         cursor = self._column(units)
         for column, value in enumerate(values.tolist()):
             symbol = glyph(value, part, scale)
-            kind = "gate" if part in GATES else "negative" if value < 0 else "positive"
-            names = ["gate-strips--muted" if symbol == ZERO else f"gate-strips--{kind}"]
+            # Colour for the chosen strip alone: it is calmer, and each change of colour takes 40 bytes.
+            kind = "gate" if part in GATES or not chosen else "negative" if value < 0 else "positive"
+            names = ["gate-strips--muted" if chosen and symbol == ZERO else f"gate-strips--{kind}"]
             if chosen and column == cursor:
                 names.append("gate-strips--cursor")
             segments.append(Segment(symbol, self.get_component_rich_style(*names)))
         number = f"{float(layer.part(part)[self._time, self.unit]):{'8.3f' if part in GATES else '+8.3f'}}"
         gap = " " * (self._room - len(units))
-        return Strip([*segments, Segment(gap), Segment(number, self.get_component_rich_style(name))])
+        return Strip([*segments, Segment(gap), Segment(number, self.get_component_rich_style(name))]).simplify()
 
     def _column(self, units: Units) -> int:
         """The cell that stands for the cursor's unit."""
@@ -192,8 +201,15 @@ class GateStrips(Drawing, can_focus=True):
         """Put the cursor on a unit of a part."""
         if not self._layers:
             return
+        window, rows = self._window, {1 + PARTS.index(self.part), 1 + PARTS.index(part), len(PARTS) + 1}
         self.unit, self.part = max(0, min(unit, self._units - 1)), part
-        self.redraw()
+        if self._window == window:
+            # The same cells: paint the two strips anew, and the numbers.
+            self._lines = []
+            width = self.size.width
+            self.refresh(Region(width - NUMBER, 1, NUMBER, len(PARTS)), *(Region(0, row, width, 1) for row in rows))
+        else:
+            self.redraw()
         self.post_message(self.Moved())
 
     def action_unit(self, steps: int) -> None:
@@ -218,7 +234,8 @@ class GateStrips(Drawing, can_focus=True):
     def action_zoom(self) -> None:
         """A cell a unit, or all units at once."""
         self._zoomed = not self._zoomed
-        self.move_to(self.unit, self.part)
+        self.redraw()
+        self.post_message(self.Moved())
 
     def on_resize(self) -> None:
         """A cell may stand for more units, or fewer."""
