@@ -1,7 +1,6 @@
 """Inside the LSTM: its gates, candidate and cell on each word, and the words that drive a unit furthest."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import ClassVar
 
 from textual import on
@@ -13,15 +12,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Rule
 
-from engine.decoder import Decoder
-from engine.errors import LotrError, RunError, printable
-from engine.inside import BATCH, Extremes, Gates, Part, along, extremes, gates, lstm_of
+from engine.errors import LotrError, printable
+from engine.inside import Gates, along, gates, lstm_of
 from engine.lens import Words, split
-from engine.vocabulary import Ids
 from engine.worker import Cancellation, Worker
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
-from lotr_tui.training_text import training_data
+from lotr_tui.unit_search import Unit, UnitSearch
 from lotr_tui.widgets.gate_strips import GATES, LEVELS, NEGATIVE, POSITIVE, ZERO, GateStrips, scale_of
 from lotr_tui.widgets.lens_page import Page
 from lotr_tui.widgets.page_text import PageText
@@ -34,24 +31,6 @@ MOST_WORDS = 1000
 """Of a text; what is seen of a thousand in three layers of 1,150 takes 83 MB."""
 DRAIN_SECONDS = 0.1
 HINT = "Here the text will stand, the LSTM's gates below it. Type one, and press enter."
-Unit = tuple[int, int, Part]
-"""Layer, unit and part."""
-
-
-class Search:
-    """How far a search through the training text has come."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        """Of the LSTM, in all; 0 as long as the text is being read."""
-        self.done = 0
-        self.stopped = False
-        self.lines: Sequence[Ids] = ()
-
-    @property
-    def share(self) -> float:
-        """From 0 to 1."""
-        return min(1.0, self.done / self.steps) if self.steps else 0.0
 
 
 class InsideScreen(Screen[None]):
@@ -85,9 +64,8 @@ class InsideScreen(Screen[None]):
         self._reading: Worker[tuple[Gates, ...]] | None = None
         self._has_unit = False
         self._legend: tuple[int | None, int] = (None, 0)
-        self._searching: Worker[Extremes] | None = None
-        self._search = Search()
-        self._searched: Unit = (0, 0, "cell")
+        self._searching: UnitSearch | None = None
+        self._search: UnitSearch | None = None  # the last one, though it has ended
 
     def compose(self) -> ComposeResult:
         """Model, text, strips, one unit along the text and what was found, a line to type into, keys."""
@@ -125,9 +103,9 @@ class InsideScreen(Screen[None]):
 
     def on_unmount(self) -> None:
         """Leave no thread behind."""
-        for worker in (self._reading, self._searching):
-            if worker is not None:
-                worker.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+        self._stop_search()
 
     # Reading the text
 
@@ -204,7 +182,7 @@ class InsideScreen(Screen[None]):
         )
         heading.show(
             Content.assemble(
-                (_named((layer, unit, part), len(self._layers)), "bold"),
+                (self._named((layer, unit, part)), "bold"),
                 (" along the text", MUTED),
                 (" · pinned" if self._pinned else "", "$accent"),
             )
@@ -225,6 +203,10 @@ class InsideScreen(Screen[None]):
         if len(text) + len(signs) + 3 > width:
             text = "" if bin == 1 else f"{bin} units a cell"
         legend.show(Content.styled(signs, MUTED), Content.styled(text, MUTED))
+
+    def _named(self, unit: Unit) -> str:
+        layer, number, part = unit
+        return f"unit {number} {part}" if len(self._layers) == 1 else f"layer {layer + 1} unit {number} {part}"
 
     def _unit_at_hand(self) -> Unit:
         """The pinned unit, or the one under the cursor."""
@@ -271,52 +253,48 @@ class InsideScreen(Screen[None]):
         if run is None:
             self.notify("There is no training text to search: this model is of no finished run.", markup=False)
             return
-        unit, search = self._unit_at_hand(), Search()
-        self._search, self._searched = search, unit
-        self._searching = Worker("extremes", lambda cancellation: _search(run, decoder, unit, search, cancellation))
-        self._searching.start()
+        self._search = self._searching = UnitSearch(run, decoder, self._unit_at_hand())
         found.tell("")
         self.add_class("-found")
-        self._show_search()
+        self._show_search(self._searching)
         self._drain_timer.resume()
 
     def _stop_search(self) -> None:
         if self._searching is not None:
-            self._search.stopped = True
-            self._searching.cancel()
+            self._searching.stop()
 
-    def _drain_search(self, worker: Worker[Extremes]) -> None:
-        if worker.running:
-            self._show_search()
+    def _drain_search(self, search: UnitSearch) -> None:
+        if search.running:
+            self._show_search(search)
             return
         self._searching = None
         heading, found = self.query_one("#found-heading", StatusBar), self.query_one(UnitFound)
-        if worker.failure is not None:
+        if search.failure is not None:
             heading.show(Content.styled("nothing was found", MUTED))
-            found.tell(_reason(worker.failure))
-        for extremes_found in worker.drain():
-            how = "stopped after" if self._search.stopped else "of all"
+            found.tell(_reason(search.failure))
+        elif (outcome := search.outcome()) is not None:
+            how = "stopped after" if search.stopped else "of all"
             heading.show(
                 Content.assemble(
-                    (_named(self._searched, len(self._layers)), "bold"),
-                    (f" · highest and lowest {how} {extremes_found.words:,} words", MUTED),
+                    (self._named(search.unit), "bold"),
+                    (f" · highest and lowest {how} {outcome.words:,} words", MUTED),
                 )
             )
-            found.show(extremes_found)
+            found.show(outcome)
 
-    def _show_search(self) -> None:
-        name = _named(self._searched, len(self._layers))
-        how_far = f"{self._search.share:.0%}" if self._search.steps else "reading the text"
-        text = f"searching for {name} … {how_far} · f4 stops"
+    def _show_search(self, search: UnitSearch) -> None:
+        how_far = "reading the text" if search.share is None else f"{search.share:.0%}"
+        text = f"searching for {self._named(search.unit)} … {how_far} · f4 stops"
         self.query_one("#found-heading", StatusBar).show(Content.styled(text, MUTED))
 
     @on(UnitFound.Chosen)
     def _take_line(self, message: UnitFound.Chosen) -> None:
         """Read a line of the training text; the unit stays the one it was found for."""
-        item, vocabulary = message.extreme, self._player.model.vocabulary
-        self._text = vocabulary.decode(self._search.lines[item.line].tolist())
+        search, item = self._search, message.extreme
+        assert search is not None, "its lines are shown"
+        self._text = self._player.model.vocabulary.decode(search.lines[item.line].tolist())
         self.query_one(TextLine).show(self._text)
-        layer, unit, part = self._searched
+        layer, unit, part = search.unit
         strips = self.query_one(GateStrips)
         self._depth, strips.unit, strips.part = layer, unit, part
         self._read(item.position)
@@ -354,36 +332,6 @@ class InsideScreen(Screen[None]):
             self._stop_search()
         else:
             self.dismiss()
-
-
-def _search(run: Path, decoder: Decoder, unit: Unit, search: Search, cancellation: Cancellation) -> Iterator[Extremes]:
-    """Search what a run was trained on.
-
-    Raises:
-        UnusableInput: that cannot be read again, or has other words than the model.
-    """
-    data = training_data(run)
-    if data.vocabulary != decoder.vocabulary:
-        raise RunError(f"the words of run {run.name} are others than this model's")
-    search.lines, search.steps = data.train_lines, steps_of(data.train_lines)
-
-    def asked() -> bool:
-        search.done += 1
-        return cancellation()
-
-    layer, number, part = unit
-    yield extremes(decoder, data.train_lines, layer, number, part, cancelled=asked)
-
-
-def steps_of(lines: Sequence[Ids]) -> int:
-    """How often `extremes` asks whether to go on: after each word of a batch's longest line, and after each batch."""
-    longest = sorted((len(line) for line in lines), reverse=True)[::BATCH]
-    return sum(longest) + len(longest)
-
-
-def _named(unit: Unit, layers: int) -> str:
-    layer, number, part = unit
-    return f"unit {number} {part}" if layers == 1 else f"layer {layer + 1} unit {number} {part}"
 
 
 def _reason(failure: BaseException) -> str:

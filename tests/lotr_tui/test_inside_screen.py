@@ -16,14 +16,16 @@ from textual.widgets import Input
 from engine.cache import Cache, CacheSettings
 from engine.config import ModelConfig
 from engine.decoder import Decoder, weight_shapes
-from engine.inside import BATCH, PARTS, Extremes, Gates, Part, extremes, gates
+from engine.dynamic import Dynamic
+from engine.inside import BATCH, PARTS, Extremes, Gates, Part, extremes, gates, lstm_of
 from engine.lens import split
 from engine.ngram import KneserNey
 from engine.vocabulary import EOS_ID, Ids
+from lotr_tui import unit_search
 from lotr_tui.app import LotrApp
-from lotr_tui.screens import inside
-from lotr_tui.screens.inside import MOST_WORDS, InsideScreen, steps_of
+from lotr_tui.screens.inside import MOST_WORDS, InsideScreen
 from lotr_tui.session import Player
+from lotr_tui.unit_search import steps_of
 from lotr_tui.widgets.gate_strips import (
     GATES,
     LABEL,
@@ -67,7 +69,9 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[Ids, ...]:
     """The training text is there."""
     chance = np.random.default_rng(1)
     train = tuple(chance.integers(2, len(VOCABULARY), chance.integers(2, 9)).astype(np.int32) for _ in range(150))
-    monkeypatch.setattr(inside, "training_data", lambda run: SimpleNamespace(vocabulary=VOCABULARY, train_lines=train))
+    monkeypatch.setattr(
+        unit_search, "training_data", lambda run: SimpleNamespace(vocabulary=VOCABULARY, train_lines=train)
+    )
     return train
 
 
@@ -476,7 +480,7 @@ async def test_a_search_says_how_far_it_is_and_can_be_stopped(
         stopped.set()
         return Extremes((), (), 123)
 
-    monkeypatch.setattr(inside, "extremes", slow)
+    monkeypatch.setattr(unit_search, "extremes", slow)
     app = make_app(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
@@ -505,7 +509,7 @@ async def test_leaving_stops_the_search(
         stopped.set()
         return Extremes((), (), 0)
 
-    monkeypatch.setattr(inside, "extremes", slow)
+    monkeypatch.setattr(unit_search, "extremes", slow)
     app = make_app(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
@@ -568,7 +572,7 @@ async def test_where_there_is_no_training_text_a_search_says_so(
 ) -> None:
     if run == "other words":
         data = SimpleNamespace(vocabulary=None, train_lines=())
-        monkeypatch.setattr(inside, "training_data", lambda run: data)
+        monkeypatch.setattr(unit_search, "training_data", lambda run: data)
     app = make_app(player=player)
     async with app.run_test(size=(200, 50), notifications=True) as pilot:
         await look(pilot, app, Player("x", "", DECODER, run=None if run is None else tmp_path / run))
@@ -633,3 +637,8 @@ def test_every_key_has_a_name_and_is_explained() -> None:
 
 def test_line_ends_are_read_as_eos() -> None:
     assert split(TEXT.replace(" <eos> ", "\n"), VOCABULARY, line_ends=True).ids[9] == EOS_ID
+
+
+def test_of_a_model_that_goes_on_learning_it_is_the_lstm_it_started_as() -> None:
+    ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 100).astype(np.int32)
+    assert lstm_of(Dynamic(SMALL, ids)) is SMALL
