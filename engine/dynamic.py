@@ -49,6 +49,7 @@ class Dynamic:
         Raises:
             UnusableInput: that text is too short.
         """
+        self.decoder = decoder  # the LSTM as it was trained
         self.vocabulary: Vocabulary = decoder.vocabulary
         if len(training_ids) < 2 * BATCH:
             raise UnusableInput(

@@ -1,0 +1,151 @@
+"""One unit of an LSTM along a whole text."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from rich.cells import set_cell_size
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import Reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from engine.decoder import Floats
+
+WORD = 14
+"""Cells for a word."""
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def bar(value: float, scale: float, width: int) -> str:
+    """A bar to the right, to an eighth of a cell."""
+    eighths = round(max(0.0, min(value / scale, 1.0)) * 8 * width)
+    return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
+
+
+class UnitAlong(ScrollView, can_focus=True):
+    """A line a word: the word, the unit's value as a number and as a bar. One is the cursor's."""
+
+    DEFAULT_CSS = """
+    UnitAlong {
+        padding: 0 1;
+        overflow-x: hidden;
+        overflow-y: scroll;
+        scrollbar-size-vertical: 1;
+        scrollbar-background: $background;
+        scrollbar-color: $border;
+    }
+    UnitAlong > .unit-along--plain { color: $foreground; }
+    UnitAlong > .unit-along--cursor { text-style: bold; }
+    UnitAlong:focus > .unit-along--cursor { text-style: bold reverse; }
+    UnitAlong > .unit-along--gate { color: $foreground 80%; }
+    UnitAlong > .unit-along--positive { color: $success; }
+    UnitAlong > .unit-along--negative { color: $error; }
+    UnitAlong > .unit-along--axis { color: $foreground 60%; }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "unit-along--plain",
+        "unit-along--cursor",
+        "unit-along--gate",
+        "unit-along--positive",
+        "unit-along--negative",
+        "unit-along--axis",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,left", "step(-1)", "word before", id="unit-along.up", show=False, tooltip="The word before"),
+        Binding("down,right", "step(1)", "next word", id="unit-along.down", show=False, tooltip="The next word"),
+        Binding("pageup", "page(-1)", "page up", id="unit-along.page-up", show=False, tooltip="A page up"),
+        Binding("pagedown", "page(1)", "page down", id="unit-along.page-down", show=False, tooltip="A page down"),
+        Binding("home", "step(-999999)", "first", id="unit-along.first", show=False, tooltip="The first word"),
+        Binding("end", "step(999999)", "last", id="unit-along.last", show=False, tooltip="The last word"),
+    ]
+    ALLOW_SELECT = False
+
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
+
+    class WordChosen(Message):
+        """The cursor has gone to this word."""
+
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            self.index = index
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._words: Sequence[str] = ()
+        self._values: Floats = np.empty(0, np.float32)
+        self._signed = True
+        self._scale = 1.0
+        self._cursor = 0
+
+    def show(self, words: Sequence[str], values: Floats, *, signed: bool, scale: float, cursor: int) -> None:
+        """Show a unit's value `[time]` on each word; `scale` is what the longest bar stands for."""
+        self._words, self._values, self._signed, self._scale = words, values, signed, scale
+        self._cursor = max(0, min(cursor, len(words) - 1))
+        self.virtual_size = Size(self.size.width, len(words))
+        self._into_sight()
+        self.refresh()
+
+    def clear(self) -> None:
+        """There is nothing to show."""
+        self.show((), np.empty(0, np.float32), signed=True, scale=1.0, cursor=0)
+
+    def render_line(self, y: int) -> Strip:
+        """The word at `y` of what is seen."""
+        width, line = self.size.width, y + self.scroll_offset.y
+        if line >= len(self._words):
+            return Strip.blank(width, self.rich_style)
+        value, here = float(self._values[line]), line == self._cursor
+        number = f"{value:+8.3f}" if self._signed else f"{value:8.3f}"
+        text = f"{'▸' if here else ' '}{set_cell_size(self._words[line], WORD)}{number}  "
+        room = max(2, width - WORD - 11)
+        name = "unit-along--cursor" if here else "unit-along--plain"
+        segments = [Segment(text, self.get_component_rich_style(name))]
+        if self._signed:
+            half = (room - 1) // 2
+            left = "▒" * round(max(0.0, min(-value / self._scale, 1.0)) * half)
+            segments += [
+                Segment(left.rjust(half), self.get_component_rich_style("unit-along--negative")),
+                Segment("│", self.get_component_rich_style("unit-along--axis")),
+                Segment(bar(value, self._scale, half), self.get_component_rich_style("unit-along--positive")),
+            ]
+        else:
+            segments.append(Segment(bar(value, self._scale, room), self.get_component_rich_style("unit-along--gate")))
+        return Strip(segments).adjust_cell_length(width, self.rich_style)
+
+    def on_resize(self) -> None:
+        """There is another room for them."""
+        self.virtual_size = Size(self.size.width, len(self._words))
+        self._into_sight()
+
+    def watch_virtual_size(self, size: Size) -> None:
+        """The scroll bar shows how many there are."""
+        self.vertical_scrollbar.window_virtual_size = size.height
+
+    def action_step(self, lines: int) -> None:
+        """So many words on, or back."""
+        self._choose(self._cursor + lines)
+
+    def action_page(self, pages: int) -> None:
+        """A page down or up."""
+        self.action_step(pages * max(1, self.size.height - 1))
+
+    def on_click(self, event: events.Click) -> None:
+        """To the word under the pointer."""
+        place = event.get_content_offset(self)
+        if place is not None and (line := place.y + self.scroll_offset.y) < len(self._words):
+            self._choose(line)
+
+    def _choose(self, line: int) -> None:
+        line = max(0, min(line, len(self._words) - 1))
+        if self._words and line != self._cursor:
+            self.post_message(self.WordChosen(line))
+
+    def _into_sight(self) -> None:
+        height = max(1, self.size.height)
+        top = min(max(self.scroll_offset.y, self._cursor - height + 1), self._cursor)
+        self.scroll_to(y=top, animate=False, immediate=True, force=True)
