@@ -333,8 +333,10 @@ def _tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
 def _kind_of_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError:
         return "a file that cannot be read"
-    pickled = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start == b"PK\x03\x04"
+    if start[8:] == b"{":  # safetensors: a number, which can look like the start of a pickle, and then JSON
+        return "a file"
+    pickled = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
     return "a pickle, which can run code and is never loaded" if pickled else "a file"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from engine import files, runs
 from engine.config import Config, ModelConfig
@@ -447,6 +447,17 @@ def test_a_pickle_is_refused_as_a_run_and_as_a_model(tmp_path: Path, make: Any) 
     make(path / runs.MODEL)
     with pytest.raises(RunError, match="pickle"):
         runs.load(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_model_whose_header_is_as_long_as_a_pickle_begins_is_loaded(tmp_path: Path, protocol: int) -> None:
+    """The file begins with the header's length: 640 bytes, 896 and so on are the first two bytes of a pickle."""
+    path, wanted = tmp_path / "model.safetensors", protocol * 256 + 0x80
+    values = {"a": np.arange(3, dtype=np.float32)}
+    length = int.from_bytes(save(values, metadata={"note": ""})[:8], "little")
+    path.write_bytes(save(values, metadata={"note": "x" * (wanted - length)}))
+    assert path.read_bytes()[:2] == bytes([0x80, protocol])
+    assert runs._tensors(path)["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
