@@ -195,7 +195,7 @@ class Conversation:
         goes_on = word == len(reply.words)
         parent, at = (reply, word - reply.shared) if goes_on else reply.place(word)
         new = self._new(reply.turn, reply.player, reply.prompt, reply.unknown, reply.way, settings, seed, reply.context)
-        if goes_on and reply.next is None:
+        if goes_on and reply.next is None and reply in reply.turn.replies:
             new.name = reply.name
             new.turn.replies.remove(reply)
             new.turn.chosen = len(new.turn.replies) - 1

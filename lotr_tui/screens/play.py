@@ -163,7 +163,8 @@ class PlayScreen(Screen[None]):
         talk = self._talk
         if talk.conversation.writing is not None:
             talk.conversation.stop()
-        elif not talk.close_search() and not talk.leave() and self._edited is not None:
+            return
+        if not talk.close_search() and not talk.leave() and self._edited is not None:
             self._edit(None)
             self.query_one("#prompt", Prompt).clear()
         self.set_focus(self.query_one("#prompt"))

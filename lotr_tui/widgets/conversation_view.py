@@ -11,12 +11,12 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.errors import LotrError
-from engine.sampling import SamplerSettings, preview, read
+from engine.sampling import ALTERNATIVES, SamplerSettings, preview, read
 from engine.vocabulary import EOS, EOS_ID
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.session import Player
 from lotr_tui.settings import Way
-from lotr_tui.widgets.entries import Note
+from lotr_tui.widgets.entries import Exchange, Note
 from lotr_tui.widgets.search_bar import SearchBar
 from lotr_tui.widgets.transcript import Transcript
 from lotr_tui.widgets.word_inspector import Inspected
@@ -121,7 +121,7 @@ class ConversationView(Vertical):
         """The reply that the cursor is on, or else the latest."""
         place = self.transcript.cursor
         entry = None if place is None else self.transcript.entries[place[0]]
-        return self.conversation.last if entry is None else self.conversation.replies[entry]  # type: ignore[index]
+        return self.conversation.replies.get(entry) if isinstance(entry, Exchange) else self.conversation.last
 
     def note(self, text: str) -> None:
         """A line of our own."""
@@ -149,7 +149,10 @@ class ConversationView(Vertical):
             if self._cursor_to_be is not None and len(reply.words) > self._cursor_to_be:
                 self.transcript.walk(index, self._cursor_to_be)
                 self._cursor_to_be = None
-            self.post_message(self.Changed(ended=self.conversation.writing is None))
+            cursor, ended = self.transcript.cursor, self.conversation.writing is None
+            if ended and cursor is not None and cursor[0] == index:
+                self._look(reply.exchange, cursor[1])  # it is the word of so many now
+            self.post_message(self.Changed(ended=ended))
         if self.conversation.writing is None:
             self._drain_timer.pause()
             if self.conversation.notice:
@@ -194,15 +197,20 @@ class ConversationView(Vertical):
     @on(Transcript.Walked)
     def _inspect(self, event: Transcript.Walked) -> None:
         event.stop()
-        reply, word = self.conversation.replies[event.exchange], event.word
+        self._look(event.exchange, event.word)
+
+    def _look(self, exchange: Exchange, word: int) -> None:
+        """What is known of a word."""
+        reply = self.conversation.replies.get(exchange)
+        if reply is None or word >= len(reply.words):
+            return
         reading = reply.reading(word)
         ids = reply.ids(word)
         if reading is None:  # let go, for there were too many
             reading = read(reply.player.model, ids)
         history = [id for id in ids if id != EOS_ID]
         vocabulary = reply.player.model.vocabulary
-        # A few more, since the likeliest before the chain may stand far down.
-        next_words = preview(reading.log_probs, reply.settings, history, vocabulary, 8, first=word == 0)
+        next_words = preview(reading.log_probs, reply.settings, history, vocabulary, ALTERNATIVES, first=word == 0)
         self._inspected = Inspected(reply.words[word], word + 1, len(reply.words), next_words)
         self.post_message(self.Inspecting(self._inspected))
 

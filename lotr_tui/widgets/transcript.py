@@ -84,7 +84,7 @@ class Transcript(ScrollView, can_focus=False):
         self._heights: list[int] = []
         self._ends: list[int] = []
         self._styles: dict[str, Style] = {}
-        self._seen = 0  # lines, before the last change of size
+        self._seen = Size(0, 0)  # before the last change of size
 
     # What stands in it
 
@@ -251,12 +251,13 @@ class Transcript(ScrollView, can_focus=False):
 
     def on_resize(self, event: events.Resize) -> None:
         """Lines break elsewhere; the end stays in sight if it was, and so does the cursor."""
-        seen, self._seen = self._seen, self.scrollable_content_region.height
-        follow = not self._ends or self.scroll_offset.y >= self._ends[-1] - seen
-        self._strips.clear()
-        self._heights.clear()
-        for index in range(len(self.entries)):
-            self._measure(index)
+        before, self._seen = self._seen, self.scrollable_content_region.size
+        follow = not self._ends or self.scroll_offset.y >= self._ends[-1] - before.height
+        if self._seen.width != before.width:
+            self._strips.clear()
+            self._heights.clear()
+            for index in range(len(self.entries)):
+                self._measure(index)
         self._lay_out(follow=follow)
         if self.cursor is not None:
             self._show_cursor()

@@ -67,7 +67,11 @@ class WordInspector(Drawing):
 
     def show(self, inspected: Inspected) -> None:
         """Show a word; its likeliest alternative is marked."""
+        same = self._inspected is not None and self._inspected.word is inspected.word
         self._inspected = inspected
+        if same:
+            self.redraw()
+            return
         others = [i for i, c in enumerate(inspected.alternatives, 1) if c.text != inspected.word.text]
         self.marked = others[0] if others else 1
         self.redraw()
