@@ -8,7 +8,6 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Label, Rule, TextArea
 
@@ -24,7 +23,6 @@ from lotr_tui.next_words import WhatIsNext
 from lotr_tui.screens.play_keys import PLAY_KEYS
 from lotr_tui.session import Player
 from lotr_tui.settings import Way
-from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.controls import Controls, WayLabel
 from lotr_tui.widgets.conversation_view import ConversationView
@@ -32,9 +30,8 @@ from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.prompt import Prompt
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.session_status import SessionStatus
 from lotr_tui.widgets.word_inspector import WordInspector
-from lotr_tui.wording import duration
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
@@ -80,7 +77,7 @@ class PlayScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Status, the panes, controls, prompt, keys."""
-        yield StatusBar(id="status")
+        yield SessionStatus(id="status")
         yield PaneTabs(id="panes")
         yield Rule(line_style="solid")
         with Horizontal(id="body"):
@@ -381,22 +378,7 @@ class PlayScreen(Screen[None]):
         self.call_after_refresh(self._show_next_words)
 
     def _show_status(self) -> None:
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            (self._player.name, "bold"),
-            (f" · {self._player.description}", MUTED),
-        )
-        view = self.lotr.training
-        right = Content("")
-        if view is not None and view.active:
-            text = f"training: {view.note}"
-            if view.started and view.evaluations:
-                left_over = f" · {duration(view.steps[-1].eta_seconds)} left" if view.steps else ""
-                valid = view.evaluations[-1].valid_perplexity
-                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid:.1f}{left_over}"
-            right = Content.styled(text, "$accent")
-        self.query_one("#status", StatusBar).show(left, right)
+        self.query_one("#status", SessionStatus).tell(self._player, self.lotr.training)
 
     def _show_curve_of_model(self) -> None:
         """The curve of the training that goes on, or of the one that made this model."""

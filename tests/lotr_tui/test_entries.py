@@ -29,6 +29,13 @@ def test_lines_are_as_long_as_they_can_be_and_break_between_words(words: list[st
         assert len(f"{line} {following.split()[0]}") > width
 
 
+@given(st.lists(st.text("abc", min_size=1, max_size=12), max_size=20), st.sampled_from(" \n"), st.integers(1, 20))
+def test_plain_text_breaks_as_any_text_does(words: list[str], divider: str, width: int) -> None:
+    text = divider.join([" ".join(words), "é", " ".join(words), "b"])
+    plain = text.replace("é", "e")  # the one character takes the other way
+    assert wrap(plain, width) == wrap(text, width)
+
+
 def test_a_line_end_breaks_a_line_and_an_empty_text_has_one() -> None:
     assert wrap("ab cd\n\nef", 10) == [(0, 5), (6, 6), (7, 9)]
     assert wrap("", 10) == [(0, 0)]
