@@ -144,20 +144,25 @@ class ConversationView(Vertical):
         """Show the words that came since the last tick."""
         reply = self.conversation.poll()
         if reply is not None:
-            index = self._index(reply)
-            self.transcript.changed(index)
-            if self._cursor_to_be is not None and len(reply.words) > self._cursor_to_be:
-                self.transcript.walk(index, self._cursor_to_be)
-                self._cursor_to_be = None
-            cursor, ended = self.transcript.cursor, self.conversation.writing is None
-            if ended and cursor is not None and cursor[0] == index:
-                self._look(reply.exchange, cursor[1])  # it is the word of so many now
-            self.post_message(self.Changed(ended=ended))
+            if reply.exchange in self.transcript.entries:  # else another branch is looked at in the meantime
+                self._show_words(reply)
+            self.post_message(self.Changed(ended=self.conversation.writing is None))
         if self.conversation.writing is None:
             self._drain_timer.pause()
             if self.conversation.notice:
                 self.notify(self.conversation.notice, severity="warning", markup=False)
                 self.conversation.notice = ""
+
+    def _show_words(self, reply: Reply) -> None:
+        """Words of it have come."""
+        index = self._index(reply)
+        self.transcript.changed(index)
+        if self._cursor_to_be is not None and len(reply.words) > self._cursor_to_be:
+            self.transcript.walk(index, self._cursor_to_be)
+            self._cursor_to_be = None
+        cursor = self.transcript.cursor
+        if self.conversation.writing is None and cursor is not None and cursor[0] == index:
+            self._look(reply.exchange, cursor[1])  # it is the word of so many now
 
     def _began(self, reply: Reply, shown: Reply | None) -> None:
         """A reply is being written, in place of the one shown until now; None: behind all."""
@@ -281,7 +286,7 @@ class ConversationView(Vertical):
         if new is old:
             self.notify("There is no other branch yet: a digit branches to an alternative.")
             return
-        place = self.transcript.cursor
+        place, self._cursor_to_be = self.transcript.cursor, None
         comparing = bool(old.exchange.others)
         old.exchange.others = ()
         self._swap(old, new)

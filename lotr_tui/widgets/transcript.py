@@ -84,7 +84,7 @@ class Transcript(ScrollView, can_focus=False):
         self._heights: list[int] = []
         self._ends: list[int] = []
         self._styles: dict[str, Style] = {}
-        self._seen = Size(0, 0)  # before the last change of size
+        self._seen = Size(0, 0)  # the room that the lines were broken for
 
     # What stands in it
 
@@ -279,11 +279,13 @@ class Transcript(ScrollView, can_focus=False):
         index = bisect_right(self._ends, line)
         if index == len(self._ends):
             return Strip.blank(width, self.rich_style)
-        strips = self._lines(index)
-        return strips[line - (self._ends[index] - len(strips))].adjust_cell_length(width, self.rich_style)
+        strips, number = self._lines(index), line - (self._ends[index] - self._heights[index])
+        if number >= len(strips):  # it has become shorter, and nobody has said so yet
+            return Strip.blank(width, self.rich_style)
+        return strips[number].adjust_cell_length(width, self.rich_style)
 
     def _room(self, block: Block) -> int:
-        return max(1, self.scrollable_content_region.width - 1 - block.indent)
+        return max(1, self._seen.width - 1 - block.indent)
 
     def _measure(self, index: int) -> None:
         """Count the lines of an entry, and a blank one behind it."""

@@ -446,3 +446,36 @@ async def test_escape_stops_a_branch_then_leaves_the_words(make_app: MakeApp) ->
         await pilot.press("escape")
         await pilot.pause()
         assert app.screen.query_one(Transcript).cursor is None
+
+
+async def test_another_branch_is_looked_at_while_words_come(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        reply = await said(pilot)
+        talk_of(app).pace = 20
+        await pilot.press("ctrl+g", "ctrl+r")
+        await until(pilot, lambda: last(app) is not reply and last(app).words)
+        branch = last(app)
+        await pilot.press("left_square_bracket")
+        await pilot.pause(0.2)
+        assert last(app) is reply
+        assert " ".join(word.text for word in reply.words) in exchange_text(app)
+        await until(pilot, lambda: talk_of(app).writing is None)
+        await pilot.press("right_square_bracket")
+        await pilot.pause()
+        assert last(app) is branch
+        assert " ".join(word.text for word in branch.words) in exchange_text(app)
+
+
+async def test_what_is_painted_before_the_news_of_a_change_is_no_more_than_old(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        reply = await said(pilot)
+        transcript = app.screen.query_one(Transcript)
+        index = transcript.entries.index(reply.exchange)
+        reply.exchange.words = []  # nobody says so
+        await pilot.press("f5")
+        transcript.notify_style_update()
+        assert all(transcript.render_line(y).cell_length for y in range(transcript.size.height))
+        transcript.changed(index)
+        assert "temperature" in transcript_lines(app)
