@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -153,12 +153,20 @@ def check_seed(seed: int) -> None:
         raise UnusableInput(f"seed {seed} is out of range; use a whole number from 0 to {MAX_SEED}")
 
 
-def read(model: LanguageModel, ids: Sequence[int]) -> tuple[LogProbs, State]:
-    """Read `<eos>`, then all of `ids`: the distribution of the next word, and the state."""
-    log_probs, state = model.advance(model.start(), EOS_ID)
+class Reading(NamedTuple):
+    """What a model made of a text. A value: kept, it is a place to go on from, or to branch off, at no cost."""
+
+    log_probs: LogProbs
+    """The distribution of the next word, before the chain."""
+    state: State
+
+
+def read(model: LanguageModel, ids: Sequence[int], after: Reading | None = None) -> Reading:
+    """Read all of `ids` behind what was read before; None: behind the `<eos>` that stands before every text."""
+    reading = after or Reading(*model.advance(model.start(), EOS_ID))
     for token in ids:
-        log_probs, state = model.advance(state, token)
-    return log_probs, state
+        reading = Reading(*model.advance(reading.state, token))
+    return reading
 
 
 def stream(
@@ -168,41 +176,85 @@ def stream(
     seed: int,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[TokenEvent | Done]:
-    """Continue `ids` word by word; the last event is a `Done`.
+    """Continue `ids` word by word; the last event is a `Done`. How words are drawn: see `go_on`.
+
+    Raises:
+        UnusableInput: the seed is out of range.
+    """
+    check_seed(seed)
+    for event in go_on(model, read(model, ids), ids, settings, seed, cancelled):
+        yield event if isinstance(event, Done) else event[0]
+
+
+def go_on(
+    model: LanguageModel,
+    reading: Reading,
+    history: Sequence[int],
+    settings: SamplerSettings,
+    seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
+    *,
+    first: bool = True,
+) -> Iterator[tuple[TokenEvent, Reading] | Done]:
+    """Go on from a place that was kept: each word, and what was read with it; the last event is a `Done`.
 
     `<unk>` is never drawn, and `<eos>`, which ends the text, not before the first word. One seed gives one
     noise for every step over the full vocabulary (Gumbel-max), so that two streams which differ in their
     settings alone stay comparable word by word.
+
+    Args:
+        model: that `reading` is of.
+        reading: the place.
+        history: ids of the text so far, for the repetition penalty.
+        settings: how words are drawn.
+        seed: of the noise.
+        cancelled: asked before each word.
+        first: whether the next word is the first of a reply.
 
     Raises:
         UnusableInput: the seed is out of range.
     """
     check_seed(seed)
     random = np.random.default_rng(seed)
-    words = model.vocabulary.words
+    text = list(history)
     started = time.perf_counter()
-    log_probs, state = read(model, ids)
-    history = list(ids)
     total = 0.0
     for index in range(settings.max_tokens):
         if cancelled():
             yield Done("cancelled", seed, index, _rate(index, total))
             return
-        probs = np.exp(apply_chain(log_probs, settings, history, first=index == 0))
+        probs = np.exp(apply_chain(reading.log_probs, settings, text, first=first and index == 0))
         # The largest of p/E, E exponential, falls on each word with its probability p (Gumbel-max, without the logs).
         # In double precision: single gives an exact 0 now and then, and with it a word that was filtered out.
         token = int(np.argmax(probs / random.standard_exponential(len(probs))))
         if token == EOS_ID:
             yield Done("eos", seed, index, _rate(index, total))
             return
-        event = _describe(index, token, log_probs, probs, words)
-        log_probs, state = model.advance(state, token)
-        history.append(token)
+        event = _describe(index, token, reading.log_probs, probs, model.vocabulary.words)
+        reading = Reading(*model.advance(reading.state, token))
+        text.append(token)
         seconds = time.perf_counter() - started
         total += seconds
-        yield TokenEvent(*event, seconds=seconds)
+        yield TokenEvent(*event, seconds=seconds), reading
         started = time.perf_counter()
     yield Done("length", seed, settings.max_tokens, _rate(settings.max_tokens, total))
+
+
+def choose(
+    model: LanguageModel,
+    reading: Reading,
+    history: Sequence[int],
+    settings: SamplerSettings,
+    token: int,
+    *,
+    first: bool = False,
+) -> tuple[TokenEvent, Reading]:
+    """Take the word `token` at a place that was kept, instead of drawing one; one word is read, no more."""
+    started = time.perf_counter()
+    probs = np.exp(apply_chain(reading.log_probs, settings, history, first=first))
+    event = _describe(0, token, reading.log_probs, probs, model.vocabulary.words)
+    after = Reading(*model.advance(reading.state, token))
+    return TokenEvent(*event, seconds=time.perf_counter() - started), after
 
 
 def preview(

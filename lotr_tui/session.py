@@ -1,16 +1,16 @@
 """Playing without a screen: which model speaks, how it is sampled, and what it has read so far."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
-from engine.lm import LanguageModel, LogProbs, State
+from engine.events import Evaluated, Finished, TrainingEvent
+from engine.lm import LanguageModel, LogProbs
 from engine.runs import LoadedModel, load, resolve
-from engine.sampling import Done, SamplerSettings, TokenEvent, stream
-from engine.vocabulary import EOS_ID
-from engine.worker import Cancellation, Worker, paced
+from engine.sampling import Reading, read
+from lotr_tui.training_view import TrainingView
 
 if TYPE_CHECKING:
     from engine.combine import Combination
@@ -27,6 +27,8 @@ class Player:
     """What it was trained on: a path, or "bundled"."""
     run: Path | None = None
     """The run directory; of several runs the first."""
+    ends_lines: bool = True
+    """Whether it has seen `<eos>` at the end of every line, and so knows how to answer and to stop."""
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> "Player":
@@ -38,7 +40,39 @@ class Player:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
         if loaded.kneser_ney_perplexity is not None:
             parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
-        return cls(loaded.name, " · ".join(parts), loaded.decoder, loaded.config.data.corpus, loaded.path)
+        data = loaded.config.data
+        description = " · ".join(parts)
+        return cls(loaded.name, description, loaded.decoder, data.corpus, loaded.path, data.mode == "line")
+
+    @classmethod
+    def learning(cls, view: TrainingView, events: Sequence[TrainingEvent]) -> "Player | None":
+        """The latest model among `events`, named after its training; None where there is none."""
+        models = [event for event in events if isinstance(event, (Evaluated, Finished)) and event.model is not None]
+        if not models or view.started is None:
+            return None
+        event = models[-1]
+        assert event.model is not None
+        if isinstance(event, Finished):
+            description = f"valid {event.valid_perplexity:.1f} (Kneser-Ney {view.started.kneser_ney_perplexity:.1f})"
+        else:
+            description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
+        return cls(view.started.run, description, event.model)
+
+    def welcome(self) -> str:
+        """What it is, and what to try first."""
+        vocabulary = self.model.vocabulary
+        tries = [
+            text
+            for text in ("Bilbo Baggins is", "Where is Frodo", "The lamp")
+            if all(word in vocabulary for word in vocabulary.tokenize(text))
+        ]
+        first = f'"{tries[0]}"' if tries else "a few words"
+        return (
+            f"This is {self.name}, a small LSTM language model that knows {len(vocabulary):,} words. "
+            f"Type {first} and press enter: it goes on, word by word. Then press F7 and F8 for a cooler or "
+            "hotter temperature, and see how the bars of the next word change; ctrl+g walks over the words and "
+            "shows what else each might have been. ctrl+t trains a model while you play."
+        )
 
 
 def open_player(names: Sequence[str | None], runs_dir: Path | None, options: "Combination | None" = None) -> Player:
@@ -55,16 +89,19 @@ def open_player(names: Sequence[str | None], runs_dir: Path | None, options: "Co
 
     combined = Combiner(runs).combine(options or Combination())
     name = "+".join(run.name for run in runs)
-    return Player(name, combined.describe(), combined.model, runs[0].config.data.corpus, runs[0].path)
+    data = runs[0].config.data
+    return Player(name, combined.describe(), combined.model, data.corpus, runs[0].path, data.mode == "line")
 
 
 class Reader:
     """Distributions after any text; words it has read before are not read again."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+    def __init__(self, model: LanguageModel, start: Reading | None = None) -> None:
+        """Read on from `start`; None: from the beginning of a text."""
+        self.model = model
+        self.start = start
         self._ids: list[int] = []
-        self._read: list[tuple[LogProbs, State]] = [model.advance(model.start(), EOS_ID)]
+        self._read = [start or read(model, ())]
 
     def after(self, ids: Sequence[int]) -> LogProbs:
         """The distribution `[vocabulary]` of the word after `ids`."""
@@ -73,17 +110,6 @@ class Reader:
             same += 1
         del self._read[same + 1 :]
         for token in ids[same:]:
-            self._read.append(self._model.advance(self._read[-1][1], token))
+            self._read.append(read(self.model, [token], self._read[-1]))
         self._ids = list(ids)
-        return self._read[-1][0]
-
-
-def start_stream(
-    model: LanguageModel, ids: Sequence[int], settings: SamplerSettings, seed: int, pace: float
-) -> Worker[TokenEvent | Done]:
-    """Continue `ids` in a thread, at most `pace` words a second (0: as fast as they come)."""
-
-    def source(cancellation: Cancellation) -> Iterator[TokenEvent | Done]:
-        return paced(stream(model, ids, settings, seed, cancellation), pace, cancellation)
-
-    return Worker("generation", source).start()
+        return self._read[-1].log_probs

@@ -1,0 +1,37 @@
+"""What a branch is to be called."""
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+
+class AskName(ModalScreen[str | None]):
+    """Asks for a name; dismissed with it ("" takes a name away), or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "cancel", id="name.cancel", tooltip="Leave the name as it is"),
+    ]
+
+    def __init__(self, name: str) -> None:
+        """Start from the name there is."""
+        super().__init__()
+        self._name_before = name
+
+    def compose(self) -> ComposeResult:
+        """A name to type."""
+        with Vertical(classes="dialog"):
+            yield Label("What is this branch called?", classes="dialog-title")
+            name = Input(self._name_before, placeholder="a name", id="name", compact=True, max_length=40)
+            name.cursor_blink = False
+            yield name
+            yield Static("enter keeps it   esc cancels", classes="dialog-keys", markup=False)
+
+    @on(Input.Submitted)
+    def _named(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.dismiss(event.value.strip())

@@ -1,0 +1,28 @@
+"""The first line of the session: which model plays, and how the training behind it goes."""
+
+from textual.content import Content
+
+from lotr_tui.session import Player
+from lotr_tui.theme import MUTED
+from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.wording import duration
+
+
+class SessionStatus(StatusBar):
+    """The model on the left; on the right the training that goes on, if one does."""
+
+    def tell(self, player: Player, view: TrainingView | None) -> None:
+        """Show both as they stand."""
+        left = Content.assemble(
+            ("lotr-tui", "bold $accent"), "  ", (player.name, "bold"), (f" · {player.description}", MUTED)
+        )
+        right = Content("")
+        if view is not None and view.active:
+            text = f"training: {view.note}"
+            if view.started and view.evaluations:
+                left_over = f" · {duration(view.steps[-1].eta_seconds)} left" if view.steps else ""
+                valid = view.evaluations[-1].valid_perplexity
+                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid:.1f}{left_over}"
+            right = Content.styled(text, "$accent")
+        self.show(left, right)

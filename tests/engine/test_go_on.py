@@ -1,0 +1,64 @@
+"""Going on from a place that was kept."""
+
+import math
+
+import numpy as np
+import pytest
+
+from engine.errors import UnusableInput
+from engine.sampling import Done, SamplerSettings, TokenEvent, apply_chain, choose, go_on, read, stream
+from engine.vocabulary import EOS_ID
+from tests.lotr_tui.conftest import make_decoder
+
+MODEL = make_decoder()
+SETTINGS = SamplerSettings(max_tokens=20, repetition_penalty=1.3)
+
+
+def without_times(events: list[TokenEvent | Done]) -> list[object]:
+    return [
+        (e.id, e.logprob, e.prob, e.rank, e.kept) if isinstance(e, TokenEvent) else (e.reason, e.tokens) for e in events
+    ]
+
+
+def test_what_was_read_is_read_on() -> None:
+    whole, parts = read(MODEL, [5, 6, 7]), read(MODEL, [6, 7], read(MODEL, [5]))
+    assert np.array_equal(whole.log_probs, parts.log_probs)
+
+
+def test_from_a_place_that_was_kept_come_the_words_that_come_from_the_text() -> None:
+    kept = read(MODEL, [5, 6])
+    for _ in range(2):  # a reading is a value: to go on from it does not change it
+        events = [e if isinstance(e, Done) else e[0] for e in go_on(MODEL, kept, [5, 6], SETTINGS, 3)]
+        assert without_times(events) == without_times(list(stream(MODEL, [5, 6], SETTINGS, 3)))
+
+
+def test_each_word_brings_what_was_read_with_it() -> None:
+    ids = [5, 6]
+    for event in go_on(MODEL, read(MODEL, ids), ids, SETTINGS, 3):
+        if isinstance(event, tuple):
+            ids.append(event[0].id)
+            assert np.array_equal(event[1].log_probs, read(MODEL, ids).log_probs)
+    assert len(ids) > 10
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_text_may_end_at_once_where_words_stand_before(first: bool) -> None:
+    model = make_decoder()
+    model.weights["output.bias"][EOS_ID] = 50.0
+    events = list(go_on(model, read(model, [5]), [5], SamplerSettings(), 3, first=first))
+    assert len(events) == 1 + first
+
+
+def test_a_word_that_is_chosen_has_the_figures_of_its_place() -> None:
+    kept = read(MODEL, [5, 6])
+    event, after = choose(MODEL, kept, [5, 6], SETTINGS, 9)
+    chain = apply_chain(kept.log_probs, SETTINGS, [5, 6], first=False)
+    assert (event.id, event.text) == (9, MODEL.vocabulary.words[9])
+    assert event.prob == pytest.approx(math.exp(chain[9]))
+    assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[9]) + 1
+    assert np.array_equal(after.log_probs, read(MODEL, [5, 6, 9]).log_probs)
+
+
+def test_a_seed_out_of_range_is_refused() -> None:
+    with pytest.raises(UnusableInput, match="seed"):
+        next(go_on(MODEL, read(MODEL, []), [], SETTINGS, -1))
