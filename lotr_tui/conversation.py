@@ -89,6 +89,10 @@ class Reply:
         """What was read up to a word of it, prompt and earlier turns included; None: all."""
         return [*self.context, *(word.id for word in self.words[:words])]
 
+    def text(self) -> str:
+        """Its prompt and its words."""
+        return " ".join([self.prompt, *(word.text for word in self.words)])
+
     def reading(self, word: int) -> Reading | None:
         """What was read before a word, where it is kept."""
         return self.readings[word] if word < len(self.readings) else None

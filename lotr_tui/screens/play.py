@@ -20,6 +20,7 @@ from lotr_tui.conversation import Reply
 from lotr_tui.history import History
 from lotr_tui.messages import PaneChosen, TemperatureChanged, TrainingChanged
 from lotr_tui.next_words import WhatIsNext
+from lotr_tui.screens.looks import AtHand, Look, screen_of
 from lotr_tui.screens.play_keys import PLAY_KEYS
 from lotr_tui.session import Player
 from lotr_tui.settings import Way
@@ -257,39 +258,19 @@ class PlayScreen(Screen[None]):
 
     # Other ways to look at the model
 
-    def action_ladder(self) -> None:
-        """The prompt at several temperatures."""
-        from lotr_tui.screens.ladder import LadderScreen
-
-        if (settings := self._checked_settings()) is not None:
-            seed = self.query_one(Controls).seed()
-            self.app.push_screen(LadderScreen(self._player, self._prompt_at_hand(), settings, seed, self._pace))
-
-    def action_side_by_side(self) -> None:
-        """The prompt with several models."""
-        from lotr_tui.screens.side_by_side import SideBySideScreen
-
-        if (settings := self._checked_settings()) is not None:
-            seed, prompt = self.query_one(Controls).seed(), self._prompt_at_hand()
-            self.app.push_screen(SideBySideScreen(self._player, self._runs_dir, prompt, settings, seed, self._pace))
-
-    def action_lens(self) -> None:
-        """Bits a word of a text, to begin with what was said last."""
-        from lotr_tui.screens.lens import LensScreen
-
-        self.app.push_screen(LensScreen(self._player, self._prompt_at_hand()))
-
-    def _prompt_at_hand(self) -> str:
-        """What is being typed, or else the last prompt."""
-        reply = self._talk.reply
-        return self.query_one("#prompt", Prompt).value or (reply.prompt if reply else "")
-
-    def _checked_settings(self) -> SamplerSettings | None:
+    def action_look(self, look: Look) -> None:
+        """Another screen, on what is being typed or was said last."""
+        controls, reply = self.query_one(Controls), self._talk.reply
         try:
-            return self.query_one(Controls).settings()
+            settings = controls.settings()
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
-            return None
+            return
+        typed = self.query_one("#prompt", Prompt).value
+        prompt = typed or (reply.prompt if reply else "")
+        said = reply.text() if reply else typed
+        hand = AtHand(self._player, prompt, said, settings, controls.seed(), self._runs_dir, self._pace)
+        self.app.push_screen(screen_of(look, hand))
 
     # Models and trainings
 
