@@ -27,7 +27,7 @@ PRESETS: Mapping[str, SamplerSettings] = {
     "careful": SamplerSettings(temperature=0.5, min_p=0.1),
     "balanced": SamplerSettings(temperature=0.8, top_p=0.9),
     "wild": SamplerSettings(temperature=1.3, min_p=0.02),
-    **{f"notebook {t:g}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},
+    **{f"notebook {t}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},
 }
 """Ways of drawing by name; those of the notebook have its temperatures alone. The number of words stays as it is."""
 OWN = "own"

@@ -170,13 +170,13 @@ async def test_presets_go_round_and_leave_the_words() -> None:
         assert seen == [*PRESETS, "greedy"]
         await pilot.press("left")
         await pilot.pause()
-        assert app.panel.preset == "notebook 1"
+        assert app.panel.preset == "notebook 1.0"
         app.query_one(TemperatureSlider).value = 0.33
         await pilot.pause()
         assert "own" in str(picker.render())
         await pilot.press("left")
         await pilot.pause()
-        assert app.panel.preset == "notebook 1"
+        assert app.panel.preset == "notebook 1.0"
 
 
 async def test_presets_by_mouse() -> None:
