@@ -36,16 +36,10 @@ QUIT_SECONDS = 0.8
 """How long leaving waits for a training to note that it was stopped."""
 
 
-def _actions() -> type[Provider]:
-    from lotr_tui.commands import ActionsProvider  # not before the first paint
+def _commands() -> type[Provider]:
+    from lotr_tui.commands import Commands  # not before the first paint
 
-    return ActionsProvider
-
-
-def _themes() -> type[Provider]:
-    from lotr_tui.commands import ThemesProvider
-
-    return ThemesProvider
+    return Commands
 
 
 class LotrApp(App[None]):
@@ -61,7 +55,7 @@ class LotrApp(App[None]):
         ),
         Binding("ctrl+q", "quit", "quit", id="app.quit", tooltip="Leave", priority=True),
     ]
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_actions, _themes}
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
 
     def __init__(
         self,

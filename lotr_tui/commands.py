@@ -27,7 +27,7 @@ class Command:
 
     name: str
     help: str
-    """Its keys."""
+    """Its keys, or what there is to know of it."""
     run: Callable[[], Any]
     action: str = ""
     """As the binding names it."""
@@ -41,13 +41,14 @@ class Palette(CommandPalette):
         self.query_one(Input).cursor_blink = False
 
 
-class ActionsProvider(Provider):
-    """What can be done on the screen that the palette was opened from."""
+class Commands(Provider):
+    """What can be done on the screen that the palette was opened from; then the themes."""
 
     @property
     def commands(self) -> list[Command]:
-        """A command for each binding of the screen, of what is on it, and of the app."""
-        return list(actions(cast("LotrApp", self.app), self.screen))
+        """All of them. One provider has both, since Textual asks several in no order."""
+        app = cast("LotrApp", self.app)
+        return [*actions(app, self.screen), *themes(app)]
 
     async def discover(self) -> Hits:
         """All of them, while nothing is typed."""
@@ -61,19 +62,6 @@ class ActionsProvider(Provider):
             score = max(matcher.match(command.name), matcher.match(command.help))
             if score > 0:
                 yield Hit(score, matcher.highlight(command.name), command.run, help=command.help)
-
-
-class ThemesProvider(ActionsProvider):
-    """The themes; the one chosen is kept for the next session."""
-
-    @property
-    def commands(self) -> list[Command]:
-        """A command for each theme."""
-        app = self.app
-        return [
-            Command(f"theme: {name}", "in use" if name == app.theme else "", partial(setattr, app, "theme", name))
-            for name in sorted(app.available_themes)
-        ]
 
 
 def actions(app: "LotrApp", screen: Screen[Any]) -> Iterator[Command]:
@@ -90,6 +78,12 @@ def actions(app: "LotrApp", screen: Screen[Any]) -> Iterator[Command]:
             seen.add(what)
             label = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
             yield Command(label, app.keys_of(binding), partial(app.run_action, binding.action, node), binding.action)
+
+
+def themes(app: "LotrApp") -> Iterator[Command]:
+    """The themes; the one chosen is kept for the next session."""
+    for name in sorted(app.available_themes):
+        yield Command(f"theme: {name}", "in use" if name == app.theme else "", partial(setattr, app, "theme", name))
 
 
 def bindings_of(kind: type[DOMNode]) -> list[Binding]:

@@ -78,6 +78,10 @@ class Colourless(LineFilter):
 @lru_cache(1024)
 def _colourless(style: Style) -> Style:
     behind = style.bgcolor
-    # What has a background alone is the way of a scrollbar, which must not look like its thumb.
-    stands_out = style.color is not None and behind is not None and behind.type is not ColorType.DEFAULT
+    stands_out = behind is not None and behind.type is not ColorType.DEFAULT and not _is_scrollbars_way(style)
     return style + _NO_COLOURS + Style(reverse=bool(style.reverse) != stands_out)
+
+
+def _is_scrollbars_way(style: Style) -> bool:
+    """What Textual draws beside the thumb; it must not look like the thumb."""
+    return style.meta.get("@mouse.down") in ("scroll_up", "scroll_down")

@@ -31,7 +31,7 @@ class SessionsScreen(Screen[Path | None]):
 
     DEFAULT_CSS = """
     SessionsScreen {
-        Rule { margin: 0; color: $border; height: 1; }
+        Rule.-horizontal { margin: 0; color: $border; height: 1; }
         #title { height: 1; padding: 0 1; }
         #sessions {
             height: 1fr; border: none; padding: 0; background: $background; overflow-x: hidden;

@@ -263,6 +263,24 @@ class TestThemes:
         assert [segment.style and bool(segment.style.reverse) for segment in shown] == [False, True, False, None]
         assert shown[1].style == Style.parse("bold reverse default on default")
 
+    @pytest.mark.parametrize("theme", ["ansi-light", "ansi-dark"])
+    async def test_a_scrollbar_shows_its_place_without_colour(
+        self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, theme: str
+    ) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        async with make_app(theme=theme).run_test(size=(80, 24)) as pilot:
+            await pilot.press("ctrl+p")
+            await until(pilot, lambda: pilot.app.screen.query(CommandList))
+            await pilot.pause(0.2)
+            bar = pilot.app.screen.query_one(CommandList).vertical_scrollbar.region
+            strips = pilot.app.screen._compositor.render_strips()
+            column = [strips[y].crop(bar.x, bar.x + 1) for y in range(bar.y, bar.bottom)]
+            looks = [
+                bool(segment.style and segment.style.reverse) or bool(segment.text.strip()) for (segment,) in column
+            ]
+            assert looks[0]
+            assert not looks[-1]
+
     async def test_a_light_theme_is_legible(self, make_app: MakeApp) -> None:
         app = make_app()
         async with app.run_test(size=(80, 24)):
