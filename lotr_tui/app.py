@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
 from textual.filter import LineFilter
-from textual.screen import Screen
+from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
 
 from engine.config import Config
@@ -49,7 +49,7 @@ class LotrApp(App[None]):
     TITLE = "lotr-tui"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys"),
+        Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys", priority=True),
         Binding(
             "ctrl+p", "command_palette", "palette", id="app.palette", tooltip="Every action, and themes", priority=True
         ),
@@ -216,11 +216,14 @@ class LotrApp(App[None]):
             self.push_screen(Palette(id="--command-palette"))
 
     def action_toggle_help(self) -> None:
-        """Show or hide the panel of all keys, which Textual makes from the bindings."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
-            self.action_show_help_panel()
+        """Show or hide all keys."""
+        from lotr_tui.commands import actions
+        from lotr_tui.screens.help import HelpScreen
+
+        if isinstance(self.screen, HelpScreen):
+            self.screen.dismiss()
+        elif not isinstance(self.screen, SystemModalScreen):  # as the palette is
+            self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
     def _start(self, worker: Worker[TrainingEvent]) -> None:
         self._worker = worker.start()

@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ class Command:
     run: Callable[[], Any]
     action: str = ""
     """As the binding names it."""
+    group: str = ""
+    """Where it belongs."""
 
 
 class Palette(CommandPalette):
@@ -68,16 +71,18 @@ def actions(app: "LotrApp", screen: Screen[Any]) -> Iterator[Command]:
     """What bindings offer now: first the screen's own, then what is on it, from where the cursor is, then the app's."""
     focused = [node for node in screen.focused.ancestors_with_self if node is not screen] if screen.focused else []
     nodes: list[DOMNode] = [screen, *focused, *screen.query("*"), app]
-    seen: set[tuple[type[DOMNode], str]] = set()
+    found: dict[tuple[type[DOMNode], str], tuple[DOMNode, Binding, dict[str, None]]] = {}
     for node in dict.fromkeys(nodes):
         for binding in bindings_of(type(node)):
             _, name, parameters = parse(binding.action)
-            what = (type(node), binding.action)  # once, where there are several of a kind, or two bindings
-            if what in seen or binding.action == "command_palette" or node.check_action(name, parameters) is False:
-                continue
-            seen.add(what)
-            label = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
-            yield Command(label, app.keys_of(binding), partial(app.run_action, binding.action, node), binding.action)
+            if binding.action != "command_palette" and node.check_action(name, parameters) is not False:
+                # Once, where there are several widgets of a kind, or several bindings.
+                _, _, keys = found.setdefault((type(node), binding.action), (node, binding, {}))
+                keys.update(dict.fromkeys(app.keys_of(binding).split()))
+    for node, binding, keys in found.values():
+        label = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
+        group = "On this screen" if node is screen else "Everywhere" if node is app else _name(type(node))
+        yield Command(label, " ".join(keys), partial(app.run_action, binding.action, node), binding.action, group)
 
 
 def themes(app: "LotrApp") -> Iterator[Command]:
@@ -129,6 +134,11 @@ def _tables() -> Iterator[list[Binding]]:
             for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
                 if issubclass(kind, DOMNode) and kind.__module__ == module.name:
                     yield [*bindings_of(kind), *everywhere]
+
+
+def _name(kind: type[DOMNode]) -> str:
+    """How people speak of a widget: "In the temperature slider"."""
+    return f"In the {re.sub('(?<!^)(?=[A-Z])', ' ', kind.__name__).lower()}"
 
 
 def _keys(keys: str) -> list[str]:

@@ -34,7 +34,8 @@ class SessionsScreen(Screen[Path | None]):
         Rule.-horizontal { margin: 0; color: $border; height: 1; }
         #title { height: 1; padding: 0 1; }
         #sessions {
-            height: 1fr; border: none; padding: 0; background: $background; overflow-x: hidden;
+            height: 1fr; border: none; padding: 0; overflow-x: hidden;
+            background: $background; background-tint: transparent;
             text-wrap: nowrap; text-overflow: ellipsis;
         }
         #said { height: auto; max-height: 4; padding: 0 1; }
@@ -147,10 +148,10 @@ def row(session: SessionSummary, models: int, width: int, current: bool) -> Cont
     when = f" {changed:%m-%d %H:%M}  " if narrow else f" {changed:%Y-%m-%d %H:%M}  "
     size = "" if narrow else f"{_size(session.bytes):>8}  "
     if session.problem:
-        return Content.assemble((f"{when}{size}", MUTED), (f"✗ {printable(session.name)}: {session.problem}", ""))
+        return Content.assemble((f"{when}{size}", "dim"), (f"✗ {printable(session.name)}: {session.problem}", ""))
     model = set_cell_size(printable(session.model), models)
     now = "now · " if current else ""
-    return Content.assemble((f"{when}{size}{model}  ", MUTED), (now, "bold"), session.first_prompt or "…")
+    return Content.assemble((f"{when}{size}{model}  ", "dim"), (now, "bold"), session.first_prompt or "…")
 
 
 def _size(count: int) -> str:

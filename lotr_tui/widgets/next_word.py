@@ -62,6 +62,8 @@ class NextWordBars(Drawing):
         entropy = f" · {next_words.entropy:.1f} bits"
         room = max(0, width - len(name) - len(_HEADINGS))
         if cell_len(where) > room - len(entropy):  # of the two the word can be seen elsewhere too
+            where = where.removeprefix("after ")
+        if cell_len(where) > room - len(entropy):
             where = set_cell_size(where, max(0, room - len(entropy) - 1)) + "…"
         where = set_cell_size(where + entropy, room)
         muted = self.get_component_rich_style("next-word--muted")
@@ -91,7 +93,7 @@ class NextWordBars(Drawing):
         cells += [(_LOST, muted)] * lost
         cells += [(" ", bar)] * (room - len(cells))
         place = int(before)
-        if before < after and place < eighths // 8:
+        if after - before >= 1 and place < eighths // 8:  # what differs by less, the numbers tell
             cells[place] = (_MARK, bar + Style(reverse=True))
         return [Segment(text, style) for text, style in cells]
 
@@ -100,7 +102,7 @@ class NextWordBars(Drawing):
         more = next_words.kept - shown
         text = f" keeps {next_words.kept:,} of {next_words.vocabulary:,} "
         if more > 0:
-            text = f" {more:,} more{text}"
+            text = f" {more:,} more ·{text}"
         if len(self._chain) + len(text) < width - 4:
             text = f" {self._chain} ·{text}" if more > 0 else f" {self._chain}{text}"
         return [Segment(f"{text:─^{width}}"[:width], self.get_component_rich_style("next-word--muted"))]

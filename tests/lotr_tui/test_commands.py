@@ -12,11 +12,11 @@ from textual.binding import Binding
 from textual.color import Color
 from textual.command import CommandList
 from textual.pilot import Pilot
-from textual.screen import Screen
 from textual.widgets import Input
 
 from lotr_tui.app import LotrApp
 from lotr_tui.commands import Palette, actions, bindings_of, check_keymap
+from lotr_tui.screens.help import HelpPanel, HelpScreen
 from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.settings import KeptSettings
@@ -102,7 +102,7 @@ class TestPalette:
     async def test_a_key_finds_its_action(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
             await choose(pilot, "f1")
-            assert pilot.app.screen.query("HelpPanel")
+            await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
     async def test_the_cursor_rests(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
@@ -290,12 +290,44 @@ class TestThemes:
                 for colour in (theme.foreground, theme.accent, theme.error, theme.success, theme.warning):
                     assert contrast(Color.parse(str(colour)), behind) >= 4.5, (name, colour)
 
-    async def test_help_comes_from_the_same_table(self, make_app: MakeApp) -> None:
+
+class TestHelp:
+    @pytest.mark.parametrize("size", [(60, 20), (80, 24), (200, 50), (20, 5)])
+    async def test_every_key_is_told_and_can_be_read(self, make_app: MakeApp, size: tuple[int, int]) -> None:
+        app = make_app()
+        async with app.run_test(size=size) as pilot:
+            below = app.screen
+            await pilot.press("f1")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            await pilot.pause()
+            told = {command.action: command.help for command in actions(app, below)}
+            for node in (below, app):
+                for binding in bindings_of(type(node)):
+                    if binding.id != "app.palette":
+                        possible = node.check_action(*parse(binding.action)[1:]) is not False
+                        assert possible == (binding.action in told)
+                        if possible:
+                            assert set(app.keys_of(binding).split()) <= set(told[binding.action].split())
+            panel = app.screen.query_one(HelpPanel)
+            assert panel.has_focus
+            assert panel.max_scroll_x == 0
+            await pilot.press("end")
+            await pilot.pause(0.1)
+            assert panel.scroll_offset.y == panel.max_scroll_y
+            await pilot.press("f1")
+            await until(pilot, lambda: app.screen is below)
+            await pilot.press("f1")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is below)
+
+    async def test_keys_that_were_changed_are_told_as_they_are(self, make_app: MakeApp, tmp_path: Path) -> None:
+        settings_file(tmp_path, keymap={"app.help": "f11"})
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
-            await pilot.press("f1")
-            await pilot.pause(0.1)
-            screen: Screen[None] = app.screen
-            assert screen.query("HelpPanel")
-            tooltips = {active.tooltip for active in screen.active_bindings.values()}
-            assert {binding.tooltip for binding in bindings_of(LotrApp)} <= tooltips
+            await pilot.press("f11")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            (table,) = (
+                command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
+            )
+            assert table == "f11"

@@ -73,7 +73,7 @@ async def test_more_are_kept_than_there_is_room_for() -> None:
     settings = SamplerSettings(temperature=1.0)
     lines = await drawn(preview(LOG_PROBS, settings, [], VOCABULARY, 40), size=(60, 6))
     shown = len([line for line in lines if shares(line)])
-    assert f" {7 - shown} more keeps 7 of 8" in lines[-1]
+    assert f" {7 - shown} more · keeps 7 of 8" in lines[-1]
 
 
 @pytest.mark.parametrize("width", [5, 12, 20, 30, 46, 64, 200])
