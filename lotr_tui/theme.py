@@ -33,6 +33,13 @@ SHIRE = Theme(
         "border": "#3a3d31",
         "block-cursor-background": "#d9a648",
         "input-selection-background": "#d9a648 35%",
+        "scrollbar": "#3a3d31",
+        "scrollbar-hover": "#55594a",
+        "scrollbar-active": "#d9a648",
+        "scrollbar-background": "#14150f",
+        "scrollbar-background-hover": "#14150f",
+        "scrollbar-background-active": "#14150f",
+        "scrollbar-corner-color": "#14150f",
     },
 )
 
@@ -57,6 +64,13 @@ SHIRE_LIGHT = Theme(
         "block-cursor-background": "#85580c",
         "block-cursor-foreground": "#faf7ee",
         "input-selection-background": "#85580c 30%",
+        "scrollbar": "#cfc8b4",
+        "scrollbar-hover": "#b3ab93",
+        "scrollbar-active": "#85580c",
+        "scrollbar-background": "#faf7ee",
+        "scrollbar-background-hover": "#faf7ee",
+        "scrollbar-background-active": "#faf7ee",
+        "scrollbar-corner-color": "#faf7ee",
     },
 )
 

@@ -1,5 +1,6 @@
 """The sampler panel by itself: what it says is what the chain gets, by keyboard and by mouse."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from textual.widgets import Input, Static
 
 from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings
-from lotr_tui.theme import SHIRE
+from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.sampler_panel import PRESETS, PresetPicker, SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 
@@ -21,10 +22,13 @@ FULL = SamplerSettings(repetition_penalty=1.2, temperature=1.25, top_k=40, top_p
 class Around(App[None]):
     """A panel, and what it tells."""
 
-    def __init__(self, settings: SamplerSettings = SamplerSettings()) -> None:  # noqa: B008
+    CSS = "Input { border: none; height: 1; }"
+
+    def __init__(self, settings: SamplerSettings = SamplerSettings(), theme: str = "shire") -> None:  # noqa: B008
         super().__init__()
         self.register_theme(SHIRE)
-        self.theme = "shire"
+        self.register_theme(SHIRE_LIGHT)
+        self.theme = theme
         self._settings = settings
         self.told: list[SamplerSettings | str] = []
 
@@ -251,3 +255,20 @@ async def test_a_tiny_terminal(size: tuple[int, int]) -> None:
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
         assert app.told
+
+
+@pytest.mark.parametrize("theme", ["shire", "shire-light", "ansi-light"])
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_how_it_looks(snap_compare: Callable[..., bool], theme: str, width: int) -> None:
+    """All controls, one with something wrong. `pytest --snapshot-update` after a change that was looked at."""
+
+    async def show_all(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, Around)
+        app.panel.show_seed(481_516)
+        app.panel.action_all()
+        await pilot.pause()
+        await type_in(pilot, "top_p", "1.5")
+        await pilot.pause(0.1)
+
+    assert snap_compare(Around(replace(FULL, top_k=0), theme), terminal_size=(width, 6), run_before=show_all)
