@@ -51,7 +51,7 @@ class Commands(Provider):
     def commands(self) -> list[Command]:
         """All of them. One provider has both, since Textual asks several in no order."""
         app = cast("LotrApp", self.app)
-        return [*actions(app, self.screen), *themes(app)]
+        return [*(it for it in actions(app, self.screen) if it.action != "command_palette"), *themes(app)]
 
     async def discover(self) -> Hits:
         """All of them, while nothing is typed."""
@@ -75,7 +75,7 @@ def actions(app: "LotrApp", screen: Screen[Any]) -> Iterator[Command]:
     for node in dict.fromkeys(nodes):
         for binding in bindings_of(type(node)):
             _, name, parameters = parse(binding.action)
-            if binding.action != "command_palette" and node.check_action(name, parameters) is not False:
+            if node.check_action(name, parameters) is not False:
                 # Once, where there are several widgets of a kind, or several bindings.
                 _, _, keys = found.setdefault((type(node), binding.action), (node, binding, {}))
                 keys.update(dict.fromkeys(app.keys_of(binding).split()))

@@ -93,7 +93,7 @@ class Colourless(LineFilter):
 def _colourless(style: Style) -> Style:
     behind = style.bgcolor
     stands_out = behind is not None and behind.type is not ColorType.DEFAULT and not _is_scrollbars_way(style)
-    return style + _NO_COLOURS + Style(reverse=bool(style.reverse) != stands_out)
+    return style + _NO_COLOURS + Style(reverse=bool(style.reverse) or stands_out)
 
 
 def _is_scrollbars_way(style: Style) -> bool:
