@@ -1,6 +1,6 @@
 """What may come next, before and after the sampler chain, as bars that follow every control."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -15,6 +15,15 @@ _LOST, _MARK = "░", "│"
 """The part of the model's own probability that the chain has taken away; and where the model's own ends, where it
 has given more."""
 _HEADINGS = "  drawn  model"
+
+
+class _Styles(NamedTuple):
+    """Looked up once for all lines."""
+
+    plain: Style
+    bar: Style
+    title: Style
+    muted: Style
 
 
 class NextWordBars(Drawing):
@@ -48,13 +57,17 @@ class NextWordBars(Drawing):
         next_words = self._next
         if next_words is None:
             return []
+        self._styles = _Styles(
+            self.rich_style,
+            *(self.get_component_rich_style(f"next-word--{name}") for name in ("bar", "title", "muted")),
+        )
         candidates = next_words.candidates[: max(1, height - 2)]
         name_width = max(5, min(14, max((cell_len(candidate.text) for candidate in candidates), default=5)))
         highest = max((max(candidate.after, candidate.before) for candidate in candidates), default=1.0) or 1.0
-        kept = [self._bar(candidate, name_width, highest, width) for candidate in candidates if candidate.after > 0]
-        dropped = [self._bar(candidate, name_width, highest, width) for candidate in candidates[len(kept) :]]
-        lines = [self._title(next_words, width), *kept, self._cut(next_words, len(kept), width), *dropped]
-        return [Strip(line).simplify() for line in lines]
+        bars = [self._bar(candidate, name_width, highest, width) for candidate in candidates]
+        kept = sum(candidate.after > 0 for candidate in candidates)
+        lines = [self._title(next_words, width), *bars[:kept], self._cut(next_words, kept, width), *bars[kept:]]
+        return [Strip(line) for line in lines]
 
     def _title(self, next_words: NextWords, width: int) -> list[Segment]:
         name = "NEXT WORD  "
@@ -66,36 +79,37 @@ class NextWordBars(Drawing):
         if cell_len(where) > room - len(entropy):
             where = set_cell_size(where, max(0, room - len(entropy) - 1)) + "…"
         where = set_cell_size(where + entropy, room)
-        muted = self.get_component_rich_style("next-word--muted")
         return [
-            Segment(name, self.get_component_rich_style("next-word--title")),
-            Segment(f"{where}{_HEADINGS}", muted),
+            Segment(name, self._styles.title),
+            Segment(f"{where}{_HEADINGS}", self._styles.muted),
         ]
 
     def _bar(self, candidate: Candidate, name_width: int, highest: float, width: int) -> list[Segment]:
         kept = candidate.after > 0
         drawn, model = f"{candidate.after:7.1%}" if kept else " " * 7, f"{candidate.before:7.1%}"
         room = max(4, width - name_width - len(drawn) - len(model) - 1)
-        muted = self.get_component_rich_style("next-word--muted")
         return [
-            Segment(f"{set_cell_size(candidate.text, name_width)} ", self.rich_style if kept else muted),
+            Segment(
+                f"{set_cell_size(candidate.text, name_width)} ", self._styles.plain if kept else self._styles.muted
+            ),
             *self._cells(candidate.after / highest * room, candidate.before / highest * room, room),
-            Segment(drawn, self.rich_style),
-            Segment(model, muted),
+            Segment(drawn, self._styles.plain),
+            Segment(model, self._styles.muted),
         ]
 
     def _cells(self, after: float, before: float, room: int) -> list[Segment]:
         """A bar `after` cells long, and how long it was `before`."""
-        bar, muted = self.get_component_rich_style("next-word--bar"), self.get_component_rich_style("next-word--muted")
+        style = self._styles
         eighths = round(after * 8)
-        cells = [("█", bar)] * (eighths // 8) + [(_EIGHTHS[eighths % 8], bar)] * (eighths % 8 > 0)
-        lost = round(before) - len(cells)
-        cells += [(_LOST, muted)] * lost
-        cells += [(" ", bar)] * (room - len(cells))
+        whole = eighths // 8
+        bar = "█" * whole + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+        lost = max(0, round(before) - len(bar))
+        behind = [Segment(_LOST * lost, style.muted), Segment(" " * (room - len(bar) - lost), style.plain)]
         place = int(before)
-        if after - before >= 1 and place < eighths // 8:  # what differs by less, the numbers tell
-            cells[place] = (_MARK, bar + Style(reverse=True))
-        return [Segment(text, style) for text, style in cells]
+        if after - before < 1 or place >= whole:  # what differs by less, the numbers tell
+            return [Segment(bar, style.bar), *behind]
+        mark = Segment(_MARK, style.bar + Style(reverse=True))
+        return [Segment(bar[:place], style.bar), mark, Segment(bar[place + 1 :], style.bar), *behind]
 
     def _cut(self, next_words: NextWords, shown: int, width: int) -> list[Segment]:
         """Where the words end that are kept; those there was no room for are below it."""
@@ -105,4 +119,4 @@ class NextWordBars(Drawing):
             text = f" {more:,} more ·{text}"
         if len(self._chain) + len(text) < width - 4:
             text = f" {self._chain} ·{text}" if more > 0 else f" {self._chain}{text}"
-        return [Segment(f"{text:─^{width}}"[:width], self.get_component_rich_style("next-word--muted"))]
+        return [Segment(f"{text:─^{width}}"[:width], self._styles.muted)]
