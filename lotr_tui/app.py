@@ -1,13 +1,18 @@
-"""The App: its screens, and the one training that may go on behind them."""
+"""The App: its screens, the settings kept, and the one training that may go on behind them."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
+from textual.command import Provider
+from textual.dom import DOMNode
+from textual.filter import LineFilter
+from textual.screen import Screen, SystemModalScreen
+from textual.theme import Theme
 
 from engine.config import Config
 from engine.errors import ConfigError, UnusableInput, nearest
@@ -15,7 +20,8 @@ from engine.events import Failed, Step, TrainingEvent
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.session import Player, open_player
-from lotr_tui.theme import SHIRE
+from lotr_tui.settings import KeptSettings
+from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
 from lotr_tui.training_view import TrainingView
 
 if TYPE_CHECKING:
@@ -30,6 +36,12 @@ QUIT_SECONDS = 0.8
 """How long leaving waits for a training to note that it was stopped."""
 
 
+def _commands() -> type[Provider]:
+    from lotr_tui.commands import Commands  # not before the first paint
+
+    return Commands
+
+
 class LotrApp(App[None]):
     """Play with a model, or watch one being trained; both may go on together."""
 
@@ -37,9 +49,13 @@ class LotrApp(App[None]):
     TITLE = "lotr-tui"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys"),
+        Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys", priority=True),
+        Binding(
+            "ctrl+p", "command_palette", "palette", id="app.palette", tooltip="Every action, and themes", priority=True
+        ),
         Binding("ctrl+q", "quit", "quit", id="app.quit", tooltip="Leave", priority=True),
     ]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
 
     def __init__(
         self,
@@ -49,8 +65,11 @@ class LotrApp(App[None]):
         runs_dir: Path | None = None,
         pace: float = PACE,
         theme: str | None = None,
+        kept: KeptSettings | None = None,
     ) -> None:
         """Start as a session with `player`, or as the dashboard of `job`.
+
+        `theme` is for this session; without it the kept one is used.
 
         Raises:
             ConfigError: there is no such theme.
@@ -62,10 +81,22 @@ class LotrApp(App[None]):
         self._player = player
         self._job = job
         self._worker: Worker[TrainingEvent] | None = None
+        self.kept = kept or KeptSettings()
+        self.farewell = ""
+        """What there is to say when the screen is gone; "" if nothing."""
+        self._unwritten = False
+        self._clashes: set[str] = set()
+        self._colourless = [Colourless()]
         self.register_theme(SHIRE)
+        self.register_theme(SHIRE_LIGHT)
         if theme is not None and theme not in self.available_themes:
             raise ConfigError(f"unknown theme {theme!r}{nearest(theme, self.available_themes)}")
-        self.theme = theme or SHIRE.name
+        chosen = theme or self.kept.current.theme
+        self._notices = [self.kept.notice]
+        if chosen not in self.available_themes:
+            self._notices.append(f"unknown theme {chosen!r} in {self.kept.path}; {SHIRE.name} is used")
+            chosen = SHIRE.name
+        self.theme = self._theme_told = chosen
 
     def get_default_screen(self) -> Screen[None]:
         """The session, or the dashboard."""
@@ -79,7 +110,13 @@ class LotrApp(App[None]):
         return PlayScreen(self._player, self._player.run, self.runs_dir, self.pace)
 
     def on_mount(self) -> None:
-        """Start the training the app was opened for."""
+        """Take the kept keys, say what is wrong with the settings, and start the training the app was opened for."""
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
+        for notice in filter(None, self._notices):
+            self.notify(notice, severity="warning", markup=False)
+        if self.kept.current.keymap:
+            self.set_keymap(dict(self.kept.current.keymap))
+            self.call_after_refresh(self._check_keymap)
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
         if self._job is not None:
             self._start(Worker("training", self._job.events, droppable=_is_step))
@@ -108,17 +145,85 @@ class LotrApp(App[None]):
         return self._worker is not None
 
     def on_unmount(self) -> None:
-        """However the app ends: a training is stopped, its best model kept."""
+        """However the app ends: settings are written, a training is stopped, its best model kept."""
+        if self._unwritten:
+            self.farewell = self.kept.keep()
         if self._worker is not None:
             self._worker.cancel()
             self._worker.join(QUIT_SECONDS)
 
+    # Settings
+
+    def remember(self, **changes: Any) -> None:
+        """Settings of controls, as `sampler`: they hold at once, and are written when the person leaves.
+
+        Raises:
+            UnusableInput: a value is out of range.
+        """
+        changed = replace(self.kept.current, **changes)
+        self._unwritten = self._unwritten or changed != self.kept.current
+        self.kept.current = changed
+
+    def _keep_theme(self, theme: Theme) -> None:
+        """Another theme was chosen; it is the next session's too."""
+        if theme.name == self._theme_told:
+            return
+        self._theme_told = theme.name
+        notice = self.kept.keep(theme=theme.name)
+        self._unwritten = False
+        if notice:
+            self.notify(notice, severity="warning", markup=False)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """With NO_COLOR: shades of grey, or for a theme of the terminal's own colours none at all."""
+        if self.no_color and self.native_ansi_color:
+            return self._colourless
+        return super().get_line_filters()
+
+    # Keys
+
+    def keys_of(self, binding: Binding) -> str:
+        """The keys of a binding as people read them, those that were put in place of the default ones too."""
+        keys = self.kept.current.keymap.get(binding.id or "")
+        if keys is None:
+            if binding.key_display:
+                return binding.key_display
+            keys = binding.key
+        return " ".join(self.get_key_display(binding.with_key(key.strip(), None)) for key in keys.split(","))
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        """A kept key was that of a widget of Textual's own: say once which action has lost it."""
+        for binding in clashed_bindings:
+            self._tell_of_keys(f"the key {binding.key}, which {(binding.description or binding.action)!r} has lost")
+
+    def _check_keymap(self) -> None:
+        """Say what is wrong with the kept keys."""
+        from lotr_tui.commands import check_keymap
+
+        for line in check_keymap(self.kept.current.keymap):
+            self._tell_of_keys(line)
+
+    def _tell_of_keys(self, line: str) -> None:
+        if line not in self._clashes:  # Textual finds them anew at each key
+            self._clashes.add(line)
+            self.notify(f"{self.kept.path.name} has {line}", severity="warning", markup=False)
+
+    def action_command_palette(self) -> None:
+        """Show every action."""
+        from lotr_tui.commands import Palette
+
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
+
     def action_toggle_help(self) -> None:
-        """Show or hide the panel of all keys, which Textual makes from the bindings."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
-            self.action_show_help_panel()
+        """Show or hide all keys."""
+        from lotr_tui.commands import actions
+        from lotr_tui.screens.help import HelpScreen
+
+        if isinstance(self.screen, HelpScreen):
+            self.screen.dismiss()
+        elif not isinstance(self.screen, SystemModalScreen):  # as the palette is
+            self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
     def _start(self, worker: Worker[TrainingEvent]) -> None:
         self._worker = worker.start()
@@ -162,7 +267,14 @@ def open_session(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
     player = open_player(runs, runs_dir, options)
-    LotrApp(player=player, runs_dir=runs_dir, pace=pace, theme=theme).run(mouse=mouse)
+    run_app(LotrApp(player=player, runs_dir=runs_dir, pace=pace, theme=theme), mouse=mouse)
+
+
+def run_app(app: LotrApp, *, mouse: bool) -> None:
+    """Run until the person leaves; what is then left to say goes to standard error."""
+    app.run(mouse=mouse)
+    if app.farewell:
+        print(f"lotr-tui: {app.farewell}", file=sys.stderr)
 
 
 def _is_step(event: TrainingEvent) -> bool:

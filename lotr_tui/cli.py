@@ -55,6 +55,10 @@ TestOption = Annotated[Path | None, typer.Option("--test", help="Its test text."
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
 ]
+ThemeOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Colours for this session: shire-light, ansi-dark, any of Textual's.")
+]
+NoMouseOption = Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")]
 
 
 def run_command() -> int:
@@ -83,8 +87,8 @@ def session(
     cache_window: CacheWindowOption = None,
     runs_dir: RunsDirOption = None,
     pace: Annotated[float, typer.Option(help="Words a second on the screen; 0: as fast as they come.")] = 25,
-    theme: Annotated[str | None, typer.Option(metavar="NAME", help="A Textual theme, for instance ansi-light.")] = None,
-    no_mouse: Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")] = False,
+    theme: ThemeOption = None,
+    no_mouse: NoMouseOption = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Without a command: play with a model, in an interactive session."""
@@ -122,8 +126,8 @@ def train(
     runs_dir: RunsDirOption = None,
     no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line; implies --no-tui.")] = False,
-    theme: Annotated[str | None, typer.Option(metavar="NAME", help="A Textual theme.")] = None,
-    no_mouse: Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")] = False,
+    theme: ThemeOption = None,
+    no_mouse: NoMouseOption = False,
     list_settings: Annotated[bool, typer.Option("--list-settings", help="List what --set takes, and exit.")] = False,
 ) -> int:
     """Train a model, in a live dashboard."""
@@ -154,9 +158,9 @@ def train(
         from lotr_tui.console import train_on_console
 
         return train_on_console(job, as_json=as_json)
-    from lotr_tui.app import LotrApp
+    from lotr_tui.app import LotrApp, run_app
 
-    LotrApp(job=job, runs_dir=runs_dir, theme=theme).run(mouse=not no_mouse)
+    run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
     print(f"run {job.run.name} is in {job.run.path}\nplay with it: lotr-tui --run {job.run.name}")
     return 0
 
@@ -339,10 +343,22 @@ def bench(
 
 @cli.command()
 def locate() -> None:
-    """Where runs and the bundled files are."""
+    """Where runs, settings, prompts, sessions and the bundled files are."""
     from engine.files import assets_folder, home, runs_folder
+    from lotr_tui.history import history_file
+    from lotr_tui.saved_session import sessions_folder
+    from lotr_tui.settings import settings_file
 
-    print(f"home    {home()}\nruns    {runs_folder()}\nassets  {assets_folder()}")
+    places = {
+        "home": home(),
+        "runs": runs_folder(),
+        "settings": settings_file(),
+        "history": history_file(),
+        "sessions": sessions_folder(),
+        "assets": assets_folder(),
+    }
+    for name, path in places.items():
+        print(f"{name:8}  {path}")
 
 
 def _configuration(

@@ -1,21 +1,36 @@
-"""What may come next, as bars that follow every control."""
+"""What may come next, before and after the sampler chain, as bars that follow every control."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 
 from engine.sampling import Candidate, NextWords
 from lotr_tui.widgets.drawing import Drawing
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_LOST, _MARK = "░", "│"
+"""The part of the model's own probability that the chain has taken away; and where the model's own ends, where it
+has given more."""
 _HEADINGS = "  drawn  model"
+
+
+class _Styles(NamedTuple):
+    """Looked up once for all lines."""
+
+    plain: Style
+    bar: Style
+    title: Style
+    muted: Style
 
 
 class NextWordBars(Drawing):
     """The likeliest words after the chain; behind the cut line the likeliest of those it dropped.
 
-    Beside each bar: the probability it would be drawn with, and the model's own.
+    A full bar is the probability to be drawn with; the model's own is where the shade `░` ends, or the mark `│`
+    in the bar stands. Both are written beside it.
     """
 
     DEFAULT_CSS = """
@@ -42,45 +57,66 @@ class NextWordBars(Drawing):
         next_words = self._next
         if next_words is None:
             return []
+        self._styles = _Styles(
+            self.rich_style,
+            *(self.get_component_rich_style(f"next-word--{name}") for name in ("bar", "title", "muted")),
+        )
         candidates = next_words.candidates[: max(1, height - 2)]
-        name_width = max(5, min(14, max((len(candidate.text) for candidate in candidates), default=5)))
-        highest = max((candidate.after for candidate in candidates), default=1.0) or 1.0
-        kept = [self._bar(candidate, name_width, highest, width) for candidate in candidates if candidate.after > 0]
-        dropped = [self._dropped(candidate, name_width, width) for candidate in candidates if candidate.after <= 0]
-        lines = [self._title(next_words, width), *kept, self._cut(next_words, width), *dropped]
+        name_width = max(5, min(14, max((cell_len(candidate.text) for candidate in candidates), default=5)))
+        highest = max((max(candidate.after, candidate.before) for candidate in candidates), default=1.0) or 1.0
+        bars = [self._bar(candidate, name_width, highest, width) for candidate in candidates]
+        kept = sum(candidate.after > 0 for candidate in candidates)
+        lines = [self._title(next_words, width), *bars[:kept], self._cut(next_words, kept, width), *bars[kept:]]
         return [Strip(line) for line in lines]
 
     def _title(self, next_words: NextWords, width: int) -> list[Segment]:
         name = "NEXT WORD  "
         where = f'after "{self._after}"' if self._after else "at the start"
-        where = f"{where} · {next_words.entropy:.1f} bits"
+        entropy = f" · {next_words.entropy:.1f} bits"
         room = max(0, width - len(name) - len(_HEADINGS))
-        where = where if len(where) <= room else where[: max(0, room - 1)] + "…"
-        muted = self.get_component_rich_style("next-word--muted")
+        if cell_len(where) > room - len(entropy):  # of the two the word can be seen elsewhere too
+            where = where.removeprefix("after ")
+        if cell_len(where) > room - len(entropy):
+            where = set_cell_size(where, max(0, room - len(entropy) - 1)) + "…"
+        where = set_cell_size(where + entropy, room)
         return [
-            Segment(name, self.get_component_rich_style("next-word--title")),
-            Segment(f"{where:{room}}{_HEADINGS}", muted),
+            Segment(name, self._styles.title),
+            Segment(f"{where}{_HEADINGS}", self._styles.muted),
         ]
 
     def _bar(self, candidate: Candidate, name_width: int, highest: float, width: int) -> list[Segment]:
-        drawn, model = f"{candidate.after:7.1%}", f"{candidate.before:7.1%}"
+        kept = candidate.after > 0
+        drawn, model = f"{candidate.after:7.1%}" if kept else " " * 7, f"{candidate.before:7.1%}"
         room = max(4, width - name_width - len(drawn) - len(model) - 1)
-        eighths = round(candidate.after / highest * room * 8)
-        bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
         return [
-            Segment(f"{candidate.text[:name_width]:{name_width}} ", self.rich_style),
-            Segment(f"{bar:{room}}", self.get_component_rich_style("next-word--bar")),
-            Segment(drawn, self.rich_style),
-            Segment(model, self.get_component_rich_style("next-word--muted")),
+            Segment(
+                f"{set_cell_size(candidate.text, name_width)} ", self._styles.plain if kept else self._styles.muted
+            ),
+            *self._cells(candidate.after / highest * room, candidate.before / highest * room, room),
+            Segment(drawn, self._styles.plain),
+            Segment(model, self._styles.muted),
         ]
 
-    def _dropped(self, candidate: Candidate, name_width: int, width: int) -> list[Segment]:
-        name, model = f"{candidate.text[:name_width]:{name_width}}", f"{candidate.before:.1%}"
-        muted = self.get_component_rich_style("next-word--muted")
-        return [Segment(f"{name}{model:>{max(0, width - name_width)}}", muted)]
+    def _cells(self, after: float, before: float, room: int) -> list[Segment]:
+        """A bar `after` cells long, and how long it was `before`."""
+        style = self._styles
+        eighths = round(after * 8)
+        whole = eighths // 8
+        bar = "█" * whole + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+        lost = max(0, round(before) - len(bar))
+        behind = [Segment(_LOST * lost, style.muted), Segment(" " * (room - len(bar) - lost), style.plain)]
+        place = int(before)
+        if after - before < 1 or place >= whole:  # what differs by less, the numbers tell
+            return [Segment(bar, style.bar), *behind]
+        mark = Segment(_MARK, style.bar + Style(reverse=True))
+        return [Segment(bar[:place], style.bar), mark, Segment(bar[place + 1 :], style.bar), *behind]
 
-    def _cut(self, next_words: NextWords, width: int) -> list[Segment]:
+    def _cut(self, next_words: NextWords, shown: int, width: int) -> list[Segment]:
+        """Where the words end that are kept; those there was no room for are below it."""
+        more = next_words.kept - shown
         text = f" keeps {next_words.kept:,} of {next_words.vocabulary:,} "
+        if more > 0:
+            text = f" {more:,} more ·{text}"
         if len(self._chain) + len(text) < width - 4:
-            text = f" {self._chain}{text}"
-        return [Segment(f"{text:─^{width}}"[:width], self.get_component_rich_style("next-word--muted"))]
+            text = f" {self._chain} ·{text}" if more > 0 else f" {self._chain}{text}"
+        return [Segment(f"{text:─^{width}}"[:width], self._styles.muted)]

@@ -19,7 +19,7 @@ class TemperatureSlider(Widget, can_focus=True):
     """Moved by arrow keys, digits ("7" is 0.7, "1.2" is 1.2), a click, a drag or the wheel."""
 
     DEFAULT_CSS = """
-    TemperatureSlider { height: 1; width: 1fr; min-width: 28; max-width: 60; }
+    TemperatureSlider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
     TemperatureSlider:focus { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -85,6 +85,9 @@ class TestSurface:
         shown = dict(line.split(maxsplit=1) for line in command("locate").stdout.splitlines())
         assert shown["home"] == str(home)
         assert shown["runs"] == str(home / "runs")
+        assert shown["settings"] == str(home / "settings.json")
+        assert shown["history"] == str(home / "history.jsonl")
+        assert shown["sessions"] == str(home / "sessions")
         assert not home.exists()
 
     def test_settings_are_listed_with_their_values(self, command):

@@ -84,7 +84,17 @@ def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
     assert heavy(COMMAND, "eval", "untrained", "--text", "own.txt") == []
 
 
-@pytest.mark.parametrize("module", ["lotr_tui.app", "lotr_tui.screens.play", "lotr_tui.screens.train"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lotr_tui.app",
+        "lotr_tui.commands",
+        "lotr_tui.screens.play",
+        "lotr_tui.screens.sessions",
+        "lotr_tui.screens.train",
+        "lotr_tui.widgets.sampler_panel",
+    ],
+)
 def test_modules_of_the_session_import_neither(heavy, module):
     assert heavy(f"import {module}") == []
 
