@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
-PACE = 25.0
-"""Words a second on the screen: a little faster than one reads aloud."""
 POLL_SECONDS = 0.5
 QUIT_SECONDS = 0.8
 """How long leaving waits for a training to note that it was stopped."""
@@ -63,25 +61,25 @@ class LotrApp(App[None]):
         player: Player | None = None,
         job: "TrainingJob | None" = None,
         runs_dir: Path | None = None,
-        pace: float = PACE,
+        pace: float | None = None,
         theme: str | None = None,
         kept: KeptSettings | None = None,
     ) -> None:
         """Start as a session with `player`, or as the dashboard of `job`.
 
-        `theme` is for this session; without it the kept one is used.
+        `theme` and `pace` are for this session; without them the kept ones are used.
 
         Raises:
             ConfigError: there is no such theme.
         """
         super().__init__()
         self.runs_dir = runs_dir
-        self.pace = pace
         self.training: TrainingView | None = None
         self._player = player
         self._job = job
         self._worker: Worker[TrainingEvent] | None = None
         self.kept = kept or KeptSettings()
+        self.pace = self.kept.current.pace if pace is None else pace
         self.farewell = ""
         """What there is to say when the screen is gone; "" if nothing."""
         self._unwritten = False
@@ -254,7 +252,7 @@ def open_session(
     runs: Sequence[str] = (),
     runs_dir: Path | None = None,
     options: "Combination | None" = None,
-    pace: float = PACE,
+    pace: float | None = None,
     theme: str | None = None,
     *,
     mouse: bool = True,

@@ -86,7 +86,9 @@ def session(
     weights: WeightsOption = None,
     cache_window: CacheWindowOption = None,
     runs_dir: RunsDirOption = None,
-    pace: Annotated[float, typer.Option(help="Words a second on the screen; 0: as fast as they come.")] = 25,
+    pace: Annotated[
+        float | None, typer.Option(help="Words a second on the screen; 0: as fast as they come; else as last time.")
+    ] = None,
     theme: ThemeOption = None,
     no_mouse: NoMouseOption = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

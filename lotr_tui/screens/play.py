@@ -1,6 +1,7 @@
 """The session: prompt a model, watch its words come, see what may come next and what else might have come."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -9,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Label, Rule, TextArea
+from textual.widgets import Footer, Label, Rule, TextArea
 
 from engine.config import Config
 from engine.errors import LotrError
@@ -18,20 +19,22 @@ from engine.runs import load, resolve
 from engine.sampling import SamplerSettings, draw_seed
 from lotr_tui.conversation import Reply
 from lotr_tui.history import History
-from lotr_tui.messages import PaneChosen, TemperatureChanged, TrainingChanged
+from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.next_words import WhatIsNext
 from lotr_tui.screens.looks import AtHand, Look, screen_of
 from lotr_tui.screens.play_keys import PLAY_KEYS
 from lotr_tui.session import Player
 from lotr_tui.settings import Way
 from lotr_tui.training_view import TrainingView
-from lotr_tui.widgets.controls import Controls, WayLabel
 from lotr_tui.widgets.conversation_view import ConversationView
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.prompt import Prompt
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.session_status import SessionStatus
+from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from lotr_tui.widgets.way_label import WayLabel
 from lotr_tui.widgets.word_inspector import WordInspector
 
 if TYPE_CHECKING:
@@ -88,7 +91,9 @@ class PlayScreen(Screen[None]):
                 yield WordInspector(id="inspector")
                 yield PerplexityChart(id="training")
         yield Rule(line_style="solid")
-        yield Controls(id="controls")
+        with Horizontal(id="controls"):
+            yield SamplerPanel(self.lotr.kept.current.sampler, id="sampler")
+            yield WayLabel(self._way, id="way")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
             yield Prompt(self._player.model.vocabulary, History(), id="prompt")
@@ -96,6 +101,8 @@ class PlayScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show the model; what takes longer comes after the first paint."""
+        if self.lotr.kept.current.way != self._way:
+            self.action_way()
         self._show_status()
         self.call_after_refresh(self._show_next_words)
         self.set_timer(0.05, self._show_curve_of_model)
@@ -127,9 +134,11 @@ class PlayScreen(Screen[None]):
         Raises:
             UnusableInput: a control is out of range.
         """
-        controls = self.query_one(Controls)
-        seed = controls.seed()
-        return controls.settings(), draw_seed() if seed is None else seed
+        settings, seed = self._sampler.settings(), self._sampler.seed()
+        if seed is None:
+            seed = draw_seed()
+            self._sampler.show_seed(seed)
+        return settings, seed
 
     @on(ConversationView.Changed)
     def _words_came(self, event: ConversationView.Changed) -> None:
@@ -174,7 +183,8 @@ class PlayScreen(Screen[None]):
     def action_way(self) -> None:
         """Continue or reply."""
         self._way = "reply" if self._way == "continue" else "continue"
-        self.query_one(Controls).show_way(self._way)
+        self.query_one(WayLabel).update(self._way)
+        self.lotr.remember(way=self._way)
         self._mark_prompt()
         self._show_next_words()
         if self._way == "reply" and not self._player.ends_lines and not self._said_no_lines:
@@ -190,6 +200,7 @@ class PlayScreen(Screen[None]):
         conversation = self._talk.conversation
         faster = [pace for pace in PACES if pace > conversation.pace > 0]
         self._pace = conversation.pace = faster[0] if faster else 0.0 if conversation.pace >= PACES[-2] else PACES[0]
+        self.lotr.remember(pace=self._pace)
         said = f"{self._pace:g} words a second" if self._pace else "as fast as the words come"
         self.notify(f"pace: {said}", timeout=2)
 
@@ -234,19 +245,31 @@ class PlayScreen(Screen[None]):
 
     def action_temperature(self, steps: int) -> None:
         """Move the slider from wherever the cursor is."""
-        self.query_one(Controls).heat(steps)
+        self.query_one("#temperature", TemperatureSlider).action_move(steps)
 
-    @on(TemperatureChanged)
-    @on(Input.Changed)
+    async def action_sampler(self, action: str) -> None:
+        """Something is to be done with the controls, wherever the cursor is."""
+        await self._sampler.run_action(action)
+
+    @property
+    def _sampler(self) -> SamplerPanel:
+        return self.query_one("#sampler", SamplerPanel)
+
+    @on(SamplerPanel.Changed)
+    def _keep_sampler(self) -> None:
+        with suppress(LotrError):  # half-typed; said when the prompt is sent
+            self.lotr.remember(sampler=self._sampler.settings())
+        self._look_ahead()
+
     @on(TextArea.Changed)
-    def _controls_changed(self) -> None:
+    def _look_ahead(self) -> None:
         if self._talk.conversation.writing is None:  # else the bars follow the words, and take note of the controls too
             self._show_next_words()
 
     def _show_next_words(self) -> None:
         """Bars for what may follow the prompt being typed, or else the last words; nothing is drawn for it."""
         try:
-            settings = self.query_one(Controls).settings()
+            settings = self._sampler.settings()
         except LotrError:
             return  # half-typed; said when the prompt is sent
         self._bars_shown = time.monotonic()
@@ -260,16 +283,16 @@ class PlayScreen(Screen[None]):
 
     def action_look(self, look: Look) -> None:
         """Another screen, on what is being typed or was said last."""
-        controls, reply = self.query_one(Controls), self._talk.reply
+        reply = self._talk.reply
         try:
-            settings = controls.settings()
+            settings, seed = self._sampler.settings(), self._sampler.seed()
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
         typed = self.query_one("#prompt", Prompt).value
         prompt = typed or (reply.prompt if reply else "")
         said = reply.text() if reply else typed
-        hand = AtHand(self._player, prompt, said, settings, controls.seed(), self._runs_dir, self._pace)
+        hand = AtHand(self._player, prompt, said, settings, seed, self._runs_dir, self._pace)
         self.app.push_screen(screen_of(look, hand))
 
     # Models and trainings

@@ -39,6 +39,18 @@ PLAY_KEYS: list[BindingType] = [
         "f5", "pace", "pace", priority=True, id="play.pace", tooltip="Words a second, from reading speed to full speed"
     ),
     Binding("f2", "next_pane", "pane", id="play.pane", tooltip="On a narrow terminal: another pane"),
+    Binding(
+        "f3", "sampler('preset(1)')", "preset", show=False, id="play.preset", tooltip="The next preset of the sampler"
+    ),
+    Binding("f4", "sampler('all')", "controls", id="play.controls", tooltip="All controls of the sampler, or few"),
+    Binding(
+        "f12",
+        "sampler('hold_seed')",
+        "hold seed",
+        show=False,
+        id="play.hold-seed",
+        tooltip="The last seed again",
+    ),
     Binding("f7", "temperature(-1)", "temp", key_display="f7/8", id="play.cooler", tooltip="Temperature 0.05 lower"),
     Binding("f8", "temperature(1)", "hotter", show=False, id="play.hotter", tooltip="Temperature 0.05 higher"),
     Binding("ctrl+t", "train", "train", id="play.train", tooltip="Start a training, or see the one going on"),

@@ -125,13 +125,6 @@ class SamplerPanel(Vertical):
     SamplerPanel.-wide #second { layout: horizontal; height: 1; }
     SamplerPanel.-wide #filters { display: block; width: auto; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f6", "all", "controls", id="sampler.all", show=False, tooltip="All controls of the sampler, or few"),
-        Binding("f5", "preset(1)", "preset", id="sampler.preset", show=False, tooltip="The next preset"),
-        Binding(
-            "f9", "hold_seed", "hold seed", id="sampler.hold", show=False, tooltip="Use the last seed again, or not"
-        ),
-    ]
 
     class Changed(Message):
         """A control was moved: `settings` may say something else, or that something is wrong."""

@@ -120,15 +120,15 @@ class TestPalette:
 
 class TestKeys:
     async def test_kept_keys_take_the_place_of_the_default_ones(self, make_app: MakeApp, tmp_path: Path) -> None:
-        settings_file(tmp_path, keymap={"play.ladder": "f9,ctrl+g"})
+        settings_file(tmp_path, keymap={"play.ladder": "f11,alt+g"})
         async with make_app().run_test(size=(80, 24)) as pilot:
             await pilot.press("ctrl+l")
             assert isinstance(pilot.app.screen, PlayScreen)
-            await pilot.press("f9")
+            await pilot.press("f11")
             await until(pilot, lambda: isinstance(pilot.app.screen, LadderScreen))
             app = pilot.app
             assert isinstance(app, LotrApp)
-            assert [c.help for c in actions(app, app.screen_stack[0]) if c.name.startswith("ladder")] == ["f9 ^g"]
+            assert [c.help for c in actions(app, app.screen_stack[0]) if c.name.startswith("ladder")] == ["f11 alt+g"]
             assert not notices(app)
 
     async def test_a_key_that_another_action_has_is_told_once(self, make_app: MakeApp, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ class TestKeys:
             await pilot.press("ctrl+e")
             await until(pilot, lambda: isinstance(pilot.app.screen, LadderScreen))
             assert isinstance(pilot.app, LotrApp)
-            await pilot.press("f9", "f9")
+            await pilot.press("f11", "f11")
             said = "settings.json has the key ctrl+e for play.ladder and play.lens; one of them cannot be reached by it"
             assert notices(pilot.app) == said
 

@@ -23,6 +23,15 @@ class Around(App[None]):
     """A panel, and what it tells."""
 
     CSS = "Input { border: none; height: 1; }"
+    BINDINGS = [  # noqa: RUF012
+        ("f6", "panel('all')", "all"),
+        ("f5", "panel('preset(1)')", "preset"),
+        ("f9", "panel('hold_seed')", "hold"),
+    ]
+
+    async def action_panel(self, action: str) -> None:
+        """As the session's keys do."""
+        await self.query_one(SamplerPanel).run_action(action)
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), theme: str = "shire") -> None:  # noqa: B008
         super().__init__()
