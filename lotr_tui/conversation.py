@@ -269,7 +269,7 @@ class Conversation:
         self.last = reply.line()[-1]
         if self._writer is not None:
             with suppress(SessionError):  # told when a reply could not be saved
-                self._writer.look_at(reply.id)
+                self._writer.look_at(self.last.id)  # it tells the branches in the turns before, too
 
     def rename(self, reply: Reply, name: str) -> None:
         """Call a branch something."""
@@ -288,6 +288,8 @@ class Conversation:
         try:
             for each in replies:
                 self._writer.keep(each.node())
+            if self.last is not None and self.last is not self.writing:  # else it is saved when it ends
+                self._writer.look_at(self.last.id)
         except SessionError as error:
             self.notice = str(error)
 

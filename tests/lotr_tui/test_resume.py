@@ -135,6 +135,21 @@ def test_what_is_seen_is_in_the_order_in_which_it_was_said(talk: Conversation, p
     assert [reply.id for reply in shown(resume(copied(talk, tmp_path), player, 0))] == [3, 1]
 
 
+def test_the_branches_of_later_turns_are_those_that_were_looked_at(
+    talk: Conversation, player: Player, tmp_path: Path
+) -> None:
+    talk.prompt(player, "bilbo is", "reply", SETTINGS, 1, None)
+    first = finish(talk)
+    talk.prompt(player, "the lamp", "reply", SETTINGS, 2, first)
+    second = finish(talk)
+    talk.branch(second, 0, None, SETTINGS, 3)
+    finish(talk)
+    for look in (lambda: talk.show(second), lambda: talk.rename(first, "a name"), lambda: talk.show(first)):
+        look()
+        assert [reply.id for reply in shown(resume(copied(talk, tmp_path), player, 0))] == [0, 1]
+        (tmp_path / "copy.jsonl").unlink()
+
+
 def test_a_session_that_another_window_has_goes_on_in_a_file_of_its_own(
     talk: Conversation, player: Player, tmp_path: Path
 ) -> None:
