@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from engine.errors import UnusableInput, printable
 from engine.sampling import Done, Reading, SamplerSettings, TokenEvent, choose, encode_prompt, go_on, read
@@ -14,6 +15,9 @@ from lotr_tui.widgets.entries import Exchange
 
 KEPT_BYTES = 150_000_000
 """Of distributions kept for places to branch from; where the oldest were let go, the text is read again."""
+
+STOPS_SECONDS = 0.5
+"""Waited at most for the words to end, when all does; a long prompt may still be read then."""
 
 Event = Reading | tuple[TokenEvent, Reading] | Done
 
@@ -76,6 +80,10 @@ class Reply:
         """Before each word, and behind the last; what was let go is None, or not there."""
         self.done: Done | None = None
         self.name = ""
+        self.saved: Node | None = None
+        """What it was built from, in a session that was resumed."""
+        self.foreign = ""
+        """Why its player cannot go on from it, where another model said it."""
         self.next: Turn | None = None
         """What was said after it, in a conversation."""
         self.exchange = Exchange(prompt, unknown, seed, settings.chain())
@@ -114,6 +122,8 @@ class Reply:
 
     def node(self) -> Node:
         """As it is saved."""
+        if self.saved is not None:
+            return replace(self.saved, name=self.name)
         return Node(
             id=self.id,
             parent=None if self.parent is None else self.parent.id,
@@ -137,7 +147,8 @@ class Conversation:
     A reply that goes on, or branches off another one, starts from the reading kept there: nothing is read again.
     """
 
-    def __init__(self, pace: float) -> None:
+    def __init__(self, pace: float, writer: SessionWriter | None = None) -> None:
+        """What is said is saved by `writer`; None: in a file of its own, made with the first reply."""
         self.pace = pace
         """Words a second; 0 is as fast as they come."""
         self.writing: Reply | None = None
@@ -147,8 +158,13 @@ class Conversation:
         self.notice = ""
         """What there is to say about saving, once."""
         self._worker: Worker[Event] | None = None
-        self._writer: SessionWriter | None = None
+        self._writer = writer
         self._kept: list[Reply] = []
+
+    @property
+    def name(self) -> str:
+        """Of the session, which its file is called after; empty before there is one."""
+        return "" if self._writer is None else self._writer.session.name
 
     # Ways to have the model speak
 
@@ -194,8 +210,10 @@ class Conversation:
         Behind the last word the reply goes on, and takes the place of what it was.
 
         Raises:
-            UnusableInput: words are still coming.
+            UnusableInput: words are still coming, or another model said it in words that its player does not know.
         """
+        if reply.foreign:
+            raise UnusableInput(reply.foreign)
         goes_on = word == len(reply.words)
         parent, at = (reply, word - reply.shared) if goes_on else reply.place(word)
         new = self._new(reply.turn, reply.player, reply.prompt, reply.unknown, reply.way, settings, seed, reply.context)
@@ -251,7 +269,7 @@ class Conversation:
         self.last = reply.line()[-1]
         if self._writer is not None:
             with suppress(SessionError):  # told when a reply could not be saved
-                self._writer.look_at(reply.id)
+                self._writer.look_at(self.last.id)  # it tells the branches in the turns before, too
 
     def rename(self, reply: Reply, name: str) -> None:
         """Call a branch something."""
@@ -263,16 +281,23 @@ class Conversation:
         """Keep it in the session's file; what goes wrong there is in `notice`."""
         if reply is self.writing:
             return  # when it ends
+        replies = [reply]
         if self._writer is None:
             self._writer = SessionWriter(reply.player.name)
+            replies = [each for each in self.replies.values() if each is not self.writing]  # what it goes on from, too
         try:
-            self._writer.keep(reply.node())
+            for each in replies:
+                self._writer.keep(each.node())
+            if self.last is not None and self.last is not self.writing:  # else it is saved when it ends
+                self._writer.look_at(self.last.id)
         except SessionError as error:
             self.notice = str(error)
 
     def close(self) -> None:
         """Leave no thread behind, and the file to others; what came until now is saved."""
         self.stop()
+        if self._worker is not None and self._worker.join(STOPS_SECONDS):
+            self.poll()
         reply = self.writing
         if reply is not None:
             self._worker = self.writing = None
@@ -293,7 +318,8 @@ class Conversation:
     ) -> Reply:
         if self.writing is not None:
             raise UnusableInput("words are still coming; esc stops them")
-        reply = Reply(len(self.replies), turn, player, prompt, unknown, way, settings, seed, context)
+        id = max((each.id for each in self.replies.values()), default=-1) + 1
+        reply = Reply(id, turn, player, prompt, unknown, way, settings, seed, context)
         self.replies[reply.exchange] = reply
         turn.replies.append(reply)
         turn.chosen = len(turn.replies) - 1

@@ -295,7 +295,12 @@ class PlayScreen(Screen[None]):
         hand = AtHand(self._player, prompt, said, settings, seed, self._runs_dir, self._pace)
         self.app.push_screen(screen_of(look, hand))
 
-    # Models and trainings
+    # Sessions, models and trainings
+
+    def action_sessions(self) -> None:
+        """Sessions saved before; one that is chosen takes the place of this one."""
+        self.set_focus(self.query_one("#prompt"))
+        self._talk.choose_session(self._player, lambda: self._edit(None))
 
     def action_choose_model(self) -> None:
         """Play with another run's model."""

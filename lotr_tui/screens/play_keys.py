@@ -60,6 +60,9 @@ PLAY_KEYS: list[BindingType] = [
     Binding("ctrl+e", "look('lens')", "lens", id="play.lens", tooltip="Bits a word of a text of yours"),
     Binding("f9", "look('memorised')", "new?", id="play.memorised", tooltip="What of it stands in the training text"),
     Binding("f10", "look('inside')", "inside", id="play.inside", tooltip="The LSTM's gates and cells, word by word"),
+    Binding(
+        "ctrl+s", "sessions", "sessions", show=False, id="play.sessions", tooltip="Sessions saved before: open, export"
+    ),
     Binding("pageup", "scroll(-1)", "scroll up", show=False, id="play.up", tooltip="Earlier exchanges"),
     Binding("pagedown", "scroll(1)", "scroll down", show=False, id="play.down", tooltip="Later exchanges"),
     Binding("ctrl+c", "stop", "stop", show=False, id="play.interrupt", priority=True),

@@ -1,6 +1,7 @@
 """The conversation on the screen: its transcript, the walk over its words, and a search in it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -11,10 +12,11 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.errors import LotrError
-from engine.sampling import ALTERNATIVES, SamplerSettings, preview, read
+from engine.sampling import ALTERNATIVES, SamplerSettings, preview
 from engine.vocabulary import EOS, EOS_ID
 from lotr_tui.conversation import Conversation, Reply
-from lotr_tui.session import Player
+from lotr_tui.resume import resume, shown
+from lotr_tui.session import Player, Reader
 from lotr_tui.settings import Way
 from lotr_tui.widgets.entries import Exchange, Note
 from lotr_tui.widgets.search_bar import SearchBar
@@ -96,6 +98,7 @@ class ConversationView(Vertical):
         self._welcome = welcome
         self._asked = asked
         self._inspected: Inspected | None = None
+        self._reader: Reader | None = None  # of words whose readings are not kept
         self._cursor_to_be: int | None = None  # the word chosen for a branch, which has not come yet
 
     def compose(self) -> ComposeResult:
@@ -149,9 +152,12 @@ class ConversationView(Vertical):
             self.post_message(self.Changed(ended=self.conversation.writing is None))
         if self.conversation.writing is None:
             self._drain_timer.pause()
-            if self.conversation.notice:
-                self.notify(self.conversation.notice, severity="warning", markup=False)
-                self.conversation.notice = ""
+            self._tell_notice()
+
+    def _tell_notice(self) -> None:
+        if self.conversation.notice:
+            self.notify(self.conversation.notice, severity="warning", markup=False)
+            self.conversation.notice = ""
 
     def _show_words(self, reply: Reply) -> None:
         """Words of it have come."""
@@ -193,7 +199,7 @@ class ConversationView(Vertical):
     def leave(self) -> bool:
         """Take the cursor from the words; tells whether it was there."""
         was = self._inspected is not None
-        self._inspected = self._cursor_to_be = None
+        self._inspected = self._cursor_to_be = self._reader = None
         self.transcript.leave()
         if was:
             self.post_message(self.Inspecting(None))
@@ -211,11 +217,15 @@ class ConversationView(Vertical):
             return
         reading = reply.reading(word)
         ids = reply.ids(word)
-        if reading is None:  # let go, for there were too many
-            reading = read(reply.player.model, ids)
+        if reading is not None:
+            log_probs = reading.log_probs
+        else:  # let go, for there were too many, or of a session that was resumed
+            if self._reader is None or self._reader.model is not reply.player.model:
+                self._reader = Reader(reply.player.model)
+            log_probs = self._reader.after(ids)
         history = [id for id in ids if id != EOS_ID]
         vocabulary = reply.player.model.vocabulary
-        next_words = preview(reading.log_probs, reply.settings, history, vocabulary, ALTERNATIVES, first=word == 0)
+        next_words = preview(log_probs, reply.settings, history, vocabulary, ALTERNATIVES, first=word == 0)
         self._inspected = Inspected(reply.words[word], word + 1, len(reply.words), next_words)
         self.post_message(self.Inspecting(self._inspected))
 
@@ -233,7 +243,9 @@ class ConversationView(Vertical):
         if inspected is None or place is None or reply is None or number > len(inspected.alternatives):
             return
         text = inspected.alternatives[number - 1].text
-        if text == EOS:
+        if reply.foreign:
+            self.notify(reply.foreign, severity="warning", markup=False)
+        elif text == EOS:
             self.notify("<eos> is where the text would end; choose a word to branch to.", markup=False)
         elif text == inspected.word.text:
             self.notify(f"{text!r} is the word that stands there.", markup=False)
@@ -331,6 +343,34 @@ class ConversationView(Vertical):
                 self.transcript.changed(self._index(reply))
 
         self.app.push_screen(AskName(reply.name), named)
+
+    # Sessions saved before
+
+    def choose_session(self, player: Player, opened: Callable[[], None]) -> None:
+        """List them; one that is chosen takes the place of this one, read by `player`, and `opened` is called."""
+        from lotr_tui.screens.sessions import SessionsScreen
+
+        def chosen(path: Path | None) -> None:
+            if path is not None and self._open(path, player):
+                opened()
+
+        self.app.push_screen(SessionsScreen(self.conversation.name), chosen)
+
+    def _open(self, path: Path, player: Player) -> bool:
+        try:
+            conversation = resume(path, player, self.conversation.pace)
+        except LotrError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return False
+        self.leave()
+        self.close_search()
+        self.conversation.close()
+        self.conversation = conversation
+        self.transcript.replace(0, [Note(self._welcome), *(reply.exchange for reply in shown(conversation))])
+        self.transcript.scroll_end(animate=False)
+        self._tell_notice()
+        self.post_message(self.Changed(ended=True))
+        return True
 
     # Searching
 
