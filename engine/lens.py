@@ -14,7 +14,7 @@ from engine.errors import CorpusError
 from engine.evaluation import Evaluation, perplexity, summarize
 from engine.lm import LanguageModel
 from engine.sampling import ALTERNATIVES
-from engine.vocabulary import EOS_ID, UNK_ID, Ids, Tokenizer, Vocabulary
+from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary, spans
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int32]
@@ -29,8 +29,6 @@ LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 # Looking behind, and never giving back what was taken: else a long row of dots takes its square in time.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
-_WORD = re.compile(r"[a-z0-9']+")
-_FILLED = re.compile(r"[^ ]+")
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,6 @@ class Words:
         """The first word of a sentence, and the one behind its last."""
         last = number + 1 == len(self.sentences)
         return int(self.sentences[number]), len(self) if last else int(self.sentences[number + 1])
-
-
-def spans(text: str, tokenizer: Tokenizer) -> Iterator[tuple[int, int, str]]:
-    """Start, end and the word itself, for each word that `engine.vocabulary.tokenize` makes of `text`."""
-    if tokenizer == "spaces":
-        spaced = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-        for match in _FILLED.finditer(spaced):
-            yield match.start(), match.end(), match[0]
-        return
-    lower = text.lower()
-    # A character may become two in lower case (İ): then each is looked up where it came from.
-    origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
-    for match in _WORD.finditer(lower):
-        yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
 
 
 def split(text: str, vocabulary: Vocabulary, *, line_ends: bool = False) -> Words:

@@ -1,22 +1,19 @@
 """What stands between two words: the tokenizer leaves punctuation out, but training can learn from it."""
 
 import re
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.vocabulary import Tokenizer, tokenize
+from engine.vocabulary import WORD, Tokenizer, tokenize
 
-Pause = Literal["none", "comma", "sentence", "line"]
-PAUSES: tuple[Pause, ...] = ("none", "comma", "sentence", "line")
+PAUSES = ("none", "comma", "sentence", "line")
 """none: white space alone; comma: any mark that ends no sentence; sentence: one that does; line: the line ends."""
 NONE, COMMA, SENTENCE, LINE = range(len(PAUSES))
 
 PauseIds = npt.NDArray[np.int64]
 """Places in `PAUSES`."""
 
-_WORD = re.compile(r"[a-z0-9']+")
 _SENTENCE_END = re.compile(r"[.!?…]")
 
 
@@ -26,7 +23,7 @@ def pauses_of(text: str, tokenizer: Tokenizer = "words") -> PauseIds:
     Text that was cut into words before has its marks, if any, as words: between those there is nothing.
     """
     cut_before = tokenizer == "spaces"
-    gaps = [" "] * len(tokenize(text, tokenizer)) if cut_before else _WORD.split(text.lower())[1:]
+    gaps = [" "] * len(tokenize(text, tokenizer)) if cut_before else WORD.split(text.lower())[1:]
     pauses = np.fromiter(map(_pause, gaps), np.int64, len(gaps))
     pauses[-1:] = LINE
     return pauses

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -25,7 +25,9 @@ Tokenizer = Literal["words", "spaces"]
 MAX_WORD_CHARACTERS = 1000
 
 _NOT_A_WORD = re.compile(r"[^a-z0-9']+")
-_WORD = re.compile(r"[a-z0-9']+")
+WORD = re.compile(r"[a-z0-9']+")
+"""A word in lower-case text."""
+_FILLED = re.compile(r"[^ ]+")
 
 
 def tokenize(text: str, tokenizer: Tokenizer = "words") -> list[str]:
@@ -36,6 +38,20 @@ def tokenize(text: str, tokenizer: Tokenizer = "words") -> list[str]:
     if tokenizer == "words":
         return _NOT_A_WORD.sub(" ", text.lower()).split()
     return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).split()
+
+
+def spans(text: str, tokenizer: Tokenizer) -> Iterator[tuple[int, int, str]]:
+    """Start, end and the word itself, for each word that `tokenize` makes of `text`."""
+    if tokenizer == "spaces":
+        spaced = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+        for match in _FILLED.finditer(spaced):
+            yield match.start(), match.end(), match[0]
+        return
+    lower = text.lower()
+    # A character may become two in lower case (İ): then each is looked up where it came from.
+    origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
+    for match in WORD.finditer(lower):
+        yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
 
 
 @dataclass(frozen=True)
@@ -104,5 +120,5 @@ class Vocabulary:
 
 def _is_word(text: str, tokenizer: Tokenizer) -> bool:
     if tokenizer == "words":
-        return _WORD.fullmatch(text) is not None
+        return WORD.fullmatch(text) is not None
     return len(text) <= MAX_WORD_CHARACTERS and tokenize(text, tokenizer) == [text]

@@ -8,9 +8,9 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.sampling import Candidate, NextWords
+from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import Drawing
 
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 _LOST, _MARK = "░", "│"
 """The part of the model's own probability that the chain has taken away; and where the model's own ends, where it
 has given more."""
@@ -100,16 +100,15 @@ class NextWordBars(Drawing):
     def _cells(self, after: float, before: float, room: int) -> list[Segment]:
         """A bar `after` cells long, and how long it was `before`."""
         style = self._styles
-        eighths = round(after * 8)
-        whole = eighths // 8
-        bar = "█" * whole + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
-        lost = max(0, round(before) - len(bar))
-        behind = [Segment(_LOST * lost, style.muted), Segment(" " * (room - len(bar) - lost), style.plain)]
+        drawn = bar(after / room, room)
+        whole = drawn.count("█")
+        lost = max(0, round(before) - len(drawn))
+        behind = [Segment(_LOST * lost, style.muted), Segment(" " * (room - len(drawn) - lost), style.plain)]
         place = int(before)
         if after - before < 1 or place >= whole:  # what differs by less, the numbers tell
-            return [Segment(bar, style.bar), *behind]
+            return [Segment(drawn, style.bar), *behind]
         mark = Segment(_MARK, style.bar + Style(reverse=True))
-        return [Segment(bar[:place], style.bar), mark, Segment(bar[place + 1 :], style.bar), *behind]
+        return [Segment(drawn[:place], style.bar), mark, Segment(drawn[place + 1 :], style.bar), *behind]
 
     def _cut(self, next_words: NextWords, shown: int, width: int) -> list[Segment]:
         """Where the words end that are kept; those there was no room for are below it."""

@@ -8,9 +8,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.lens import spans
 from engine.memorised import Passage, Place
-from engine.vocabulary import Tokenizer
+from engine.vocabulary import Tokenizer, spans
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.lens_page import clean
 

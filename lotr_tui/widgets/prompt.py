@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -17,7 +16,7 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from engine.errors import LotrError
-from engine.vocabulary import Vocabulary
+from engine.vocabulary import Vocabulary, spans
 from lotr_tui.history import History, Recall
 
 MAX_CHARACTERS = 4000
@@ -204,7 +203,7 @@ class Prompt(TextArea, inherit_bindings=False):
         """The words outside the vocabulary, each once."""
         if self._vocabulary is None:
             return ()
-        words = (word for word, _, _ in word_spans(self.value, self._vocabulary))
+        words = (word for _, _, word in spans(self.value, self._vocabulary.tokenizer))
         return tuple(dict.fromkeys(word for word in words if word not in self._vocabulary))
 
     def replace(
@@ -319,7 +318,7 @@ class Prompt(TextArea, inherit_bindings=False):
         style = self.get_component_rich_style("prompt--unknown", partial=True)
         row, column = self.cursor_location
         typing = row == line_index and self._typed_at == (row, column)
-        for word, start, end in word_spans(line.plain, self._vocabulary):
+        for start, end, word in spans(line.plain, self._vocabulary.tokenizer):
             if word not in self._vocabulary and not (typing and start <= column <= end):
                 line.stylize(style, start, end)
         return line
@@ -371,21 +370,3 @@ def clean(text: str) -> tuple[str, int]:
 def _is_shown(character: str) -> bool:
     # Controls, formatting marks (they can reverse the text around them), lone surrogates, unassigned.
     return character in _JOINERS or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Cn", "Co"}
-
-
-_RUN_OF_LETTERS = re.compile(r"[a-z0-9']+")
-_NOT_SPACE = re.compile(r"[^ ]+")
-
-
-def word_spans(text: str, vocabulary: Vocabulary) -> Iterator[tuple[str, int, int]]:
-    """The words that the vocabulary's tokenizer finds in `text`, each with its start and end there."""
-    if vocabulary.tokenizer == "spaces":
-        for match in _NOT_SPACE.finditer("".join(c if c.isprintable() else " " for c in text)):
-            yield match.group(), match.start(), match.end()
-        return
-    lower = text.lower()
-    places: Sequence[int] = range(len(text))
-    if len(lower) != len(text):  # one character has become two, as "İ" does
-        places = [place for place, character in enumerate(text) for _ in character.lower()]
-    for match in _RUN_OF_LETTERS.finditer(lower):
-        yield match.group(), places[match.start()], places[match.end() - 1] + 1

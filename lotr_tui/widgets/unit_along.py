@@ -15,16 +15,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.decoder import Floats
+from lotr_tui.widgets.bars import bar
 
 WORD = 14
 """Cells for a word."""
-EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-def bar(value: float, scale: float, width: int) -> str:
-    """A bar to the right, to an eighth of a cell."""
-    eighths = round(max(0.0, min(value / scale, 1.0)) * 8 * width)
-    return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
 
 
 class UnitAlong(ScrollView, can_focus=True):
@@ -103,18 +97,19 @@ class UnitAlong(ScrollView, can_focus=True):
         number = f"{value:+8.3f}" if self._signed else f"{value:8.3f}"
         text = f"{'▸' if here else ' '}{set_cell_size(self._words[line], WORD)}{number}  "
         room = max(2, width - WORD - 11)
+        share = value / self._scale
         name = "unit-along--cursor" if here else "unit-along--plain"
         segments = [Segment(text, self.get_component_rich_style(name))]
         if self._signed:
             half = (room - 1) // 2
-            left = "▒" * round(max(0.0, min(-value / self._scale, 1.0)) * half)
+            left = "▒" * round(max(0.0, min(-share, 1.0)) * half)
             segments += [
                 Segment(left.rjust(half), self.get_component_rich_style("unit-along--negative")),
                 Segment("│", self.get_component_rich_style("unit-along--axis")),
-                Segment(bar(value, self._scale, half), self.get_component_rich_style("unit-along--positive")),
+                Segment(bar(share, half), self.get_component_rich_style("unit-along--positive")),
             ]
         else:
-            segments.append(Segment(bar(value, self._scale, room), self.get_component_rich_style("unit-along--gate")))
+            segments.append(Segment(bar(share, room), self.get_component_rich_style("unit-along--gate")))
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def on_resize(self) -> None:

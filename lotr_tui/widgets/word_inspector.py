@@ -10,9 +10,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.sampling import ALTERNATIVES, Candidate, NextWords, TokenEvent
+from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import Drawing
-
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 @dataclass(frozen=True)
@@ -142,9 +141,7 @@ class WordInspector(Drawing):
         if room >= len(model) + 6:
             room -= len(model)
             highest = max(c.after for c in self._inspected.alternatives) or 1.0
-            eighths = round(candidate.after / highest * room * 8)
-            bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
-            segments.append(Segment(f" {bar:{room}}", style("inspector--bar")))
+            segments.append(Segment(f" {bar(candidate.after / highest, room):{room}}", style("inspector--bar")))
             segments.append(Segment(drawn, self.rich_style))
             segments.append(Segment(f"{model} ", style("inspector--muted")))
         else:

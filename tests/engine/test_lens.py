@@ -17,12 +17,12 @@ from engine.dataset import encode_lines, join_lines
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import CorpusError
 from engine.evaluation import evaluate, token_log_probs
-from engine.lens import Reading, compare, read, read_file, spans, split
+from engine.lens import Reading, compare, read, read_file, split
 from engine.lm import LanguageModel, LogProbs, State
 from engine.mixture import Mixture
 from engine.ngram import KneserNey
 from engine.sampling import SamplerSettings, TokenEvent, stream
-from engine.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Vocabulary, tokenize
+from engine.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Vocabulary, spans, tokenize
 
 WORDS = tokenize("the lamp was lit in high tower before winter came down from north we walked all night")
 VOCABULARY = Vocabulary((UNK, EOS, *WORDS))

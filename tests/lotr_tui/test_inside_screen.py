@@ -26,6 +26,7 @@ from lotr_tui.app import LotrApp
 from lotr_tui.screens.inside import MOST_WORDS, InsideScreen
 from lotr_tui.session import Player
 from lotr_tui.unit_search import steps_of
+from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.gate_strips import (
     GATES,
     LABEL,
@@ -39,7 +40,7 @@ from lotr_tui.widgets.gate_strips import (
 )
 from lotr_tui.widgets.page_text import PageText
 from lotr_tui.widgets.status_bar import StatusBar
-from lotr_tui.widgets.unit_along import UnitAlong, bar
+from lotr_tui.widgets.unit_along import UnitAlong
 from lotr_tui.widgets.unit_found import UnitFound
 from tests.lotr_tui.conftest import VOCABULARY
 from tests.lotr_tui.test_play_screen import text_of, until
@@ -153,7 +154,7 @@ def test_no_two_characters_are_the_same() -> None:
 
 @given(st.floats(0, 2), st.integers(1, 30))
 def test_a_bar_is_as_long_as_its_value(value: float, width: int) -> None:
-    drawn = bar(value, 1.0, width)
+    drawn = bar(value, width)
     eighths = sum(8 if c == "█" else " ▏▎▍▌▋▊▉".index(c) for c in drawn)
     assert eighths == pytest.approx(min(value, 1) * width * 8, abs=0.51)
     assert len(drawn) <= width

@@ -13,10 +13,10 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Static, TextArea
 
-from engine.vocabulary import EOS, UNK, Vocabulary
+from engine.vocabulary import EOS, UNK, Vocabulary, spans
 from lotr_tui.history import History, HistoryError
 from lotr_tui.widgets import prompt as module
-from lotr_tui.widgets.prompt import MAX_CHARACTERS, Prompt, clean, word_spans
+from lotr_tui.widgets.prompt import MAX_CHARACTERS, Prompt, clean
 
 WORDS = ("bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't")
 VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
@@ -324,15 +324,15 @@ async def test_an_unknown_word_has_a_cue_that_is_no_colour():
 @given(st.text(st.characters() | st.sampled_from("abcABC'İKßΣ9 -\n\t\x00"), max_size=60))
 def test_spans_are_the_words_of_the_tokenizer(text):
     for vocabulary in (VOCABULARY, SPACED):
-        spans = list(word_spans(text, vocabulary))
-        assert [word for word, _, _ in spans] == vocabulary.tokenize(text)
+        found = list(spans(text, vocabulary.tokenizer))
+        assert [word for _, _, word in found] == vocabulary.tokenize(text)
         end = 0
-        for word, start, stop in spans:
+        for start, stop, word in found:
             assert end <= start < stop <= len(text) or (start == end - 1)  # "İ" may end one word and begin none
             end = stop
             assert vocabulary.tokenize(text[start:stop])[0].startswith(word[:1])
         if text.isascii():
-            assert [text[start:stop].lower() for _, start, stop in spans] == [w.lower() for w, _, _ in spans]
+            assert [text[start:stop].lower() for start, stop, _ in found] == [w.lower() for _, _, w in found]
 
 
 # Recall
