@@ -6,31 +6,21 @@ import numpy as np
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import Reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.errors import printable
 from engine.lens import Floats, Reading
+from lotr_tui.widgets.line_list import LineList
 
 EXCERPT = 200
 """Characters of a sentence that are looked at; more than a line shows."""
 
 
-class LensSentences(ScrollView, can_focus=True):
+class LensSentences(LineList):
     """A line a sentence: perplexity by the network and by Kneser-Ney, and how it begins. One is the cursor's."""
 
     DEFAULT_CSS = """
-    LensSentences {
-        padding: 0 1;
-        overflow-x: hidden;
-        overflow-y: scroll;
-        scrollbar-size-vertical: 1;
-        scrollbar-background: $background;
-        scrollbar-color: $border;
-    }
     LensSentences > .lens-sentences--muted { color: $foreground 60%; }
     LensSentences > .lens-sentences--cursor { text-style: bold; }
     LensSentences:focus > .lens-sentences--cursor { text-style: bold reverse; }
@@ -47,9 +37,6 @@ class LensSentences(ScrollView, can_focus=True):
         Binding("end", "step(999999999)", "last", id="lens-sentences.last", show=False, tooltip="The last sentence"),
         Binding("o", "order", "order", id="lens-sentences.order", tooltip="In the text's order, or the hardest first"),
     ]
-    ALLOW_SELECT = False
-
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
 
     class SentenceChosen(Message):
         """The cursor has gone to this sentence."""
@@ -78,7 +65,7 @@ class LensSentences(ScrollView, can_focus=True):
         if not same:
             self._cursor = 0
             self._sort()
-            self.virtual_size = Size(self.size.width, len(self._order))
+            self.measure()
         elif self._hardest_first and network.complete:
             self._sort()
         if before is None or before != self._seen_figures():
@@ -96,6 +83,10 @@ class LensSentences(ScrollView, can_focus=True):
         """What the columns are."""
         order = "hardest first" if self._hardest_first else "sentence"
         return f"{'perplexity':>11}{'Kneser-Ney':>12}  {order}"
+
+    def line_count(self) -> int:
+        """How many there are."""
+        return len(self._order)
 
     def render_line(self, y: int) -> Strip:
         """The sentence at `y` of what is seen."""
@@ -119,23 +110,11 @@ class LensSentences(ScrollView, can_focus=True):
         ]
         return Strip(figures).adjust_cell_length(width, self.rich_style)
 
-    def on_resize(self) -> None:
-        """There is another room for them."""
-        self.virtual_size = Size(self.size.width, len(self._order))
-
-    def watch_virtual_size(self, size: Size) -> None:
-        """The scroll bar shows how many there are."""
-        self.vertical_scrollbar.window_virtual_size = size.height
-
     def action_step(self, lines: int) -> None:
         """So many lines down, or up."""
         if len(self._order):
             line = self._line() + lines
             self._choose(max(0, min(line, len(self._order) - 1)))
-
-    def action_page(self, pages: int) -> None:
-        """A page down or up."""
-        self.action_step(pages * max(1, self.size.height - 1))
 
     def action_order(self) -> None:
         """In the order of the text, or the hardest first."""
@@ -172,9 +151,7 @@ class LensSentences(ScrollView, can_focus=True):
         return int(found[0]) if len(found) else 0
 
     def _into_sight(self) -> None:
-        line, height = self._line(), max(1, self.size.height)
-        top = min(max(self.scroll_offset.y, line - height + 1), line)
-        self.scroll_to(y=top, animate=False, immediate=True, force=True)
+        self.bring_into_sight(self._line())
 
 
 def _figure(perplexity: float) -> str:

@@ -8,31 +8,21 @@ from rich.cells import set_cell_size
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import Reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.decoder import Floats
 from lotr_tui.widgets.bars import bar
+from lotr_tui.widgets.line_list import LineList
 
 WORD = 14
 """Cells for a word."""
 
 
-class UnitAlong(ScrollView, can_focus=True):
+class UnitAlong(LineList):
     """A line a word: the word, the unit's value as a number and as a bar. One is the cursor's."""
 
     DEFAULT_CSS = """
-    UnitAlong {
-        padding: 0 1;
-        overflow-x: hidden;
-        overflow-y: scroll;
-        scrollbar-size-vertical: 1;
-        scrollbar-background: $background;
-        scrollbar-color: $border;
-    }
     UnitAlong > .unit-along--plain { color: $foreground; }
     UnitAlong > .unit-along--cursor { text-style: bold; }
     UnitAlong:focus > .unit-along--cursor { text-style: bold reverse; }
@@ -57,9 +47,6 @@ class UnitAlong(ScrollView, can_focus=True):
         Binding("home", "step(-999999)", "first", id="unit-along.first", show=False, tooltip="The first word"),
         Binding("end", "step(999999)", "last", id="unit-along.last", show=False, tooltip="The last word"),
     ]
-    ALLOW_SELECT = False
-
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
 
     class WordChosen(Message):
         """The cursor has gone to this word."""
@@ -80,13 +67,17 @@ class UnitAlong(ScrollView, can_focus=True):
         """Show a unit's value `[time]` on each word; `scale` is what the longest bar stands for."""
         self._words, self._values, self._signed, self._scale = words, values, signed, scale
         self._cursor = max(0, min(cursor, len(words) - 1))
-        self.virtual_size = Size(self.size.width, len(words))
+        self.measure()
         self._into_sight()
         self.refresh()
 
     def clear(self) -> None:
         """There is nothing to show."""
         self.show((), np.empty(0, np.float32), signed=True, scale=1.0, cursor=0)
+
+    def line_count(self) -> int:
+        """How many there are."""
+        return len(self._words)
 
     def render_line(self, y: int) -> Strip:
         """The word at `y` of what is seen."""
@@ -114,20 +105,12 @@ class UnitAlong(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """There is another room for them."""
-        self.virtual_size = Size(self.size.width, len(self._words))
+        self.measure()
         self._into_sight()
-
-    def watch_virtual_size(self, size: Size) -> None:
-        """The scroll bar shows how many there are."""
-        self.vertical_scrollbar.window_virtual_size = size.height
 
     def action_step(self, lines: int) -> None:
         """So many words on, or back."""
         self._choose(self._cursor + lines)
-
-    def action_page(self, pages: int) -> None:
-        """A page down or up."""
-        self.action_step(pages * max(1, self.size.height - 1))
 
     def on_click(self, event: events.Click) -> None:
         """To the word under the pointer."""
@@ -141,6 +124,4 @@ class UnitAlong(ScrollView, can_focus=True):
             self.post_message(self.WordChosen(line))
 
     def _into_sight(self) -> None:
-        height = max(1, self.size.height)
-        top = min(max(self.scroll_offset.y, self._cursor - height + 1), self._cursor)
-        self.scroll_to(y=top, animate=False, immediate=True, force=True)
+        self.bring_into_sight(self._cursor)

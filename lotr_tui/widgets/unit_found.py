@@ -6,29 +6,19 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import Reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.inside import Extreme, Extremes
+from lotr_tui.widgets.line_list import LineList
 
 NUMBER = 9
 
 
-class UnitFound(ScrollView, can_focus=True):
+class UnitFound(LineList):
     """The highest first, then the lowest; a line each, the words one below the other as in a concordance."""
 
     DEFAULT_CSS = """
-    UnitFound {
-        padding: 0 1;
-        overflow-x: hidden;
-        overflow-y: scroll;
-        scrollbar-size-vertical: 1;
-        scrollbar-background: $background;
-        scrollbar-color: $border;
-    }
     UnitFound > .unit-found--muted { color: $foreground 60%; }
     UnitFound > .unit-found--word { color: $foreground; text-style: bold; }
     UnitFound > .unit-found--plain { color: $foreground; }
@@ -51,9 +41,6 @@ class UnitFound(ScrollView, can_focus=True):
             "enter", "read", "read", id="unit-found.read", tooltip="Take this line of the training text as the text"
         ),
     ]
-    ALLOW_SELECT = False
-
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
 
     class Chosen(Message):
         """This line is to be read."""
@@ -81,6 +68,10 @@ class UnitFound(ScrollView, can_focus=True):
         self._items, self._hint = (), text
         self._arrange()
 
+    def line_count(self) -> int:
+        """How many there are."""
+        return len(self._items)
+
     def render_line(self, y: int) -> Strip:
         """The line at `y` of what is seen."""
         width, line = self.size.width, y + self.scroll_offset.y
@@ -101,25 +92,11 @@ class UnitFound(ScrollView, can_focus=True):
             ]
         ).adjust_cell_length(width, self.rich_style)
 
-    def on_resize(self) -> None:
-        """There is another room for them."""
-        self.virtual_size = Size(self.size.width, len(self._items))
-
-    def watch_virtual_size(self, size: Size) -> None:
-        """The scroll bar shows how many there are."""
-        self.vertical_scrollbar.window_virtual_size = size.height
-
     def action_step(self, lines: int) -> None:
         """So many lines down, or up."""
         self._cursor = max(0, min(self._cursor + lines, len(self._items) - 1))
-        height = max(1, self.size.height)
-        top = min(max(self.scroll_offset.y, self._cursor - height + 1), self._cursor)
-        self.scroll_to(y=top, animate=False, immediate=True, force=True)
+        self.bring_into_sight(self._cursor)
         self.refresh()
-
-    def action_page(self, pages: int) -> None:
-        """A page down or up."""
-        self.action_step(pages * max(1, self.size.height - 1))
 
     def action_read(self) -> None:
         """Have the chosen line read."""
@@ -136,7 +113,7 @@ class UnitFound(ScrollView, can_focus=True):
                 self.action_step(line - self._cursor)
 
     def _arrange(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._items))
+        self.measure()
         self.scroll_to(y=0, animate=False, immediate=True, force=True)
         self.refresh()
 
