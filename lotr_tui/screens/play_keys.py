@@ -31,6 +31,7 @@ PLAY_KEYS: list[BindingType] = [
     Binding(
         "ctrl+x", "talk('edit')", "edit", priority=True, id="play.edit", tooltip="Change the prompt and send it again"
     ),
+    Binding("f11", "talk('copy')", "copy", show=False, id="play.copy", tooltip="Send the reply to the clipboard"),
     Binding("ctrl+f", "talk('find')", "find", priority=True, id="play.find", tooltip="Find words in the transcript"),
     Binding(
         "f6", "way", "way", priority=True, id="play.way", tooltip="Continue the prompt, or reply to it as to a line"

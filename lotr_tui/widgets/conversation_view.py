@@ -14,6 +14,7 @@ from textual.timer import Timer
 from engine.errors import LotrError
 from engine.sampling import ALTERNATIVES, SamplerSettings, preview
 from engine.vocabulary import EOS, EOS_ID
+from lotr_tui.clipboard import copy
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.resume import resume, shown
 from lotr_tui.session import Player, Reader
@@ -59,6 +60,7 @@ class ConversationView(Vertical):
         Binding("u", "parent", "parent", id="conversation.parent", tooltip="The branch that this one left"),
         Binding("c", "compare", "compare", id="conversation.compare", tooltip="All branches, from where they differ"),
         Binding("n", "name", "name", id="conversation.name", tooltip="Give the branch a name"),
+        Binding("y", "copy", "copy", show=False, id="conversation.copy", tooltip="Send the reply to the clipboard"),
     ]
 
     class Changed(Message):
@@ -328,6 +330,11 @@ class ConversationView(Vertical):
         others = [other.exchange for other in reply.turn.replies if other is not reply]
         reply.exchange.others = [(other.mark, other.words) for other in others]
         self.transcript.changed(self._index(reply))
+
+    def action_copy(self) -> None:
+        """Send the prompt and its reply to the terminal's clipboard, and say what was done."""
+        said = "" if self.reply is None else self.reply.text()
+        self.notify(copy(self.app, said), markup=False)
 
     def action_name(self) -> None:
         """Ask what the branch is called."""

@@ -10,6 +10,8 @@ from textual.app import App
 from textual.widgets import Input
 
 from lotr_tui.clipboard import MOST_BYTES, copy, sequences
+from tests.lotr_tui.test_conversation_view import said
+from tests.lotr_tui.test_play_screen import until
 
 TMUX = {"TERM": "tmux-256color", "TMUX": "/tmp/tmux-0/default,1,0"}
 SCREEN = {"TERM": "screen.xterm-256color", "STY": "1.pts-0.host"}
@@ -104,3 +106,22 @@ async def test_nothing_to_copy(app):
 async def test_a_lone_surrogate_is_no_error(app):
     assert copy(app, "a\ud800", PLAIN).startswith("sent 2 characters")
     assert decoded(app.written[0]) == "a?"
+
+
+async def test_a_reply_is_sent_to_the_clipboard_and_no_more_is_claimed(make_app, monkeypatch):
+    for name, value in {"TERM": "xterm-256color", "TMUX": "", "STY": ""}.items():
+        monkeypatch.setenv(name, value)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        written = []
+        monkeypatch.setattr(app._driver, "write", written.append)
+        await pilot.press("f11")
+        await until(pilot, lambda: app._notifications)
+        assert [notice.message for notice in app._notifications] == ["nothing to copy"]
+        first = await said(pilot)
+        await said(pilot, "the road")
+        await pilot.press("ctrl+g", "up", "y")
+        await until(pilot, lambda: len(app._notifications) == 2)
+        sent = next(text for text in written if text.startswith("\x1b]52;"))
+        assert base64.b64decode(sent.removeprefix("\x1b]52;c;").removesuffix("\x07")).decode() == first.text()
+        assert "whether it took them is not known" in [notice.message for notice in app._notifications][-1]

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +60,10 @@ async def one_step(pilot: Pilot[None], chance: random.Random) -> str:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_that_is_pressed_breaks_it(
-    make_app: Callable[..., LotrApp], monkeypatch: pytest.MonkeyPatch, seed: int
+    make_app: Callable[..., LotrApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # sessions are exported to the folder that the app was started from
+
     def training(*_: Any, **__: Any) -> FakeJob:
         return FakeJob([*training_events(), finished(make_decoder())]).release()
 
