@@ -18,17 +18,18 @@ class WeightAverage:
     def __init__(self, network: Network, decay: float | None = None) -> None:
         self.network = deepcopy(network)
         self._decay = decay
-        self._updates = 0
+        self.updates = 0
+        """Taken into the average so far."""
 
     @torch.no_grad()
     def update(self, network: Network) -> None:
         """Take the weights after one more update into the average."""
-        before = self._updates
+        before = self.updates
         # A moving average is a running mean at first, so that the random start is soon forgotten.
         share = 1 / (before + 1) if self._decay is None else 1 - min(self._decay, before / (before + 10))
         for mean, parameter in zip(self.network.parameters(), network.parameters(), strict=True):
             mean.lerp_(parameter, share)
-        self._updates += 1
+        self.updates += 1
 
 
 def gets_no_better(earlier: Sequence[float], now: float, window: int) -> bool:

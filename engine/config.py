@@ -147,6 +147,9 @@ class TrainingConfig(_Checked):
     validation: Literal["true", "notebook"] = setting(
         "true", "what the schedule and the choice of the best are told; notebook: its formula, which scores no token"
     )
+    checkpoint_seconds: float = setting(
+        30.0, "seconds between saves of all that a resume needs; 0: only when asked, and at a stop", 0, 1e6
+    )
     patience: int = setting(0, "stop after so many evaluations without a better one; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of the weights, masks and orders", 0, 2**63 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train")

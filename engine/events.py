@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from engine.lm import LanguageModel
 
-Reason = Literal["done", "stopped", "patience"]
+Reason = Literal["done", "stopped", "detached", "patience"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,35 @@ class Sampled:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """All that is needed to go on exactly from here; whoever writes the record keeps it. Not part of the record."""
+
+    step: int
+    content: bytes = field(repr=False)
+    """Of the file `resume.safetensors`."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Something that was asked for is done from this update on; `what` and `value` are those of a `Command`."""
+
+    step: int
+    epoch: float
+    what: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The training goes on from a snapshot. What the record has of this update and later ones is done again."""
+
+    step: int
+    """The first update that is still to be done."""
+
+
+@dataclass(frozen=True)
 class Checkpointed:
-    """The best weights were written to the run directory."""
+    """A file was written to the run directory: the best weights, or all that a resume needs."""
 
     step: int
     file: str
@@ -111,7 +138,9 @@ class Failed:
     details: str = field(default="", repr=False)
 
 
-TrainingEvent = Preparing | Started | Step | Evaluated | Sampled | Checkpointed | Finished | Failed
+TrainingEvent = (
+    Preparing | Started | Step | Evaluated | Sampled | Snapshot | Steered | Resume | Checkpointed | Finished | Failed
+)
 
 
 def to_record(event: TrainingEvent) -> dict[str, Any]:
@@ -127,7 +156,7 @@ def to_record(event: TrainingEvent) -> dict[str, Any]:
 
 _KINDS: dict[str, Any] = {
     kind.__name__.lower(): kind
-    for kind in (Preparing, Started, Step, Evaluated, Sampled, Checkpointed, Finished, Failed)
+    for kind in (Preparing, Started, Step, Evaluated, Sampled, Steered, Resume, Checkpointed, Finished, Failed)
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import engine.training
+import engine.training_loop
 from engine.averaging import WeightAverage, gets_no_better
 from engine.config import ModelConfig
 from engine.dataset import Dataset, prepare
@@ -138,7 +138,7 @@ class Update:
 def record_updates(monkeypatch: pytest.MonkeyPatch) -> list[Update]:
     """A list that every update of the trainings from here on is added to."""
     updates: list[Update] = []
-    original: Any = engine.training._Loop._update
+    original: Any = engine.training_loop.Loop._update
 
     def arrays(tensors: dict[str, Tensor]) -> Weights:
         return {name: value.detach().numpy().copy() for name, value in tensors.items()}
@@ -152,21 +152,21 @@ def record_updates(monkeypatch: pytest.MonkeyPatch) -> list[Update]:
         updates.append(Update(lr, len(inputs), float(result[0].detach()), before, arrays(named), gradients))
         return result
 
-    monkeypatch.setattr(engine.training._Loop, "_update", spy)
-    monkeypatch.setattr(engine.training, "REPORT_SECONDS", 1e9)  # reports no longer depend on the clock
+    monkeypatch.setattr(engine.training_loop.Loop, "_update", spy)
+    monkeypatch.setattr(engine.training_loop, "REPORT_SECONDS", 1e9)  # reports no longer depend on the clock
     return updates
 
 
 def script_validation(monkeypatch: pytest.MonkeyPatch, perplexities: list[float]) -> None:
     """Let each evaluation of the network under training say the next of these."""
-    original, script = engine.training.evaluate, iter(perplexities)
+    original, script = engine.training_loop.evaluate, iter(perplexities)
 
     def scripted(model: Any, ids: Any) -> Evaluation:
         if isinstance(model, Network):
             return Evaluation(len(ids), 0.0, next(script), 1.0)
         return original(model, ids)
 
-    monkeypatch.setattr(engine.training, "evaluate", scripted)
+    monkeypatch.setattr(engine.training_loop, "evaluate", scripted)
 
 
 def run(dataset: Dataset, **values: Any) -> list[TrainingEvent]:

@@ -18,7 +18,7 @@ from engine.events import Evaluated
 from engine.network import Network
 from engine.pause_softmax import PauseSoftmax
 from engine.pauses import COMMA, LINE, NONE, PAUSES, SENTENCE, pauses_of
-from engine.training import _Loop
+from engine.training_loop import Loop
 from engine.vocabulary import EOS_ID, Vocabulary, tokenize
 from tests.engine.test_averaging import record_updates
 from tests.engine.test_training import config_of, of, run, same, weights_of
@@ -94,12 +94,12 @@ def test_words_and_pauses_of_an_epoch_stay_together(dataset: Dataset) -> None:
 
     whole = pairs(dataset.train, join_pauses(dataset.train_pauses, dataset.mode))
     for shuffle in (True, False):
-        loop = _Loop(config_of(pauses=True, shuffle_lines=shuffle), dataset, torch.device("cpu"), 0.0)
+        loop = Loop(config_of(pauses=True, shuffle_lines=shuffle), dataset, torch.device("cpu"), 0.0)
         first, second = loop._epoch_text(), loop._epoch_text()
         assert pairs(*first) == pairs(*second) == whole
         assert np.array_equal(first[0], second[0]) != shuffle
         assert np.array_equal(first[0], dataset.train) != shuffle
-    assert _Loop(config_of(), dataset, torch.device("cpu"), 0.0)._epoch_text()[1] is None
+    assert Loop(config_of(), dataset, torch.device("cpu"), 0.0)._epoch_text()[1] is None
 
 
 # --- the mixture ----------------------------------------------------------------------------------------------

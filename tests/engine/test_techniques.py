@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import engine.training
+import engine.training_loop
 from engine.config import ModelConfig, preset
 from engine.dataset import Dataset, prepare
 from engine.decoder import weight_shapes
@@ -265,7 +265,7 @@ def test_a_moving_average_is_another_model_of_the_same_training(dataset: Dataset
 
 
 def lengths_drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], int]) -> None:
-    monkeypatch.setattr(engine.training, "window_length", lambda *_: draw())
+    monkeypatch.setattr(engine.training_loop, "window_length", lambda *_: draw())
 
 
 @pytest.mark.parametrize("length", [12, 6, 24])

@@ -22,7 +22,8 @@ from engine.network import Network
 from engine.ngram import KneserNey, Unigram
 from engine.sampling import SamplerSettings, TokenEvent, stream
 from engine.schedule import scheduled_lr, window_length
-from engine.training import _Loop, train
+from engine.training import train
+from engine.training_loop import Loop
 from engine.vocabulary import EOS_ID, Ids
 
 NO_DROPOUT: dict[str, Any] = {
@@ -423,8 +424,8 @@ def test_columns_by_hand() -> None:
     assert columns_of(ids, 3).dtype == np.int64
 
 
-def loop_of(dataset: Dataset, **values: Any) -> _Loop:
-    return _Loop(config_of(**values), dataset, torch.device("cpu"), 0.0)
+def loop_of(dataset: Dataset, **values: Any) -> Loop:
+    return Loop(config_of(**values), dataset, torch.device("cpu"), 0.0)
 
 
 def lines_in(text: Ids) -> Counter[tuple[int, ...]]:

@@ -1,0 +1,169 @@
+"""All that a training needs to go on exactly where it was, in one safetensors file: tensors, and the rest as JSON."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from engine.averaging import WeightAverage
+from engine.config import Config
+from engine.decoder import Decoder
+from engine.errors import RunError
+
+if TYPE_CHECKING:
+    from engine.training_loop import Loop
+
+PLAIN = (
+    "step", "epoch", "epoch_number", "last_epoch", "position", "evaluation_due", "plateau_factor", "lr_share",
+    "sample_prompt", "fine_tuning", "history", "best_perplexity", "claimed", "evaluations_since_best", "impatient",
+)  # fmt: skip
+"""Attributes of a `Loop` that are numbers, texts or lists of them."""
+
+
+def pack(loop: "Loop") -> bytes:
+    """The content of `resume.safetensors`: weights, average, optimizer, best model, generators, text, hidden state."""
+    assert loop.best is not None
+    tensors: dict[str, Tensor] = dict(_named("network", loop.network))
+    tensors["masks"] = loop.masks.get_state()
+    tensors |= {f"best.{name}": torch.from_numpy(value) for name, value in loop.best.weights.items()}
+    if loop.average is not None:
+        tensors |= _named("average", loop.average.network)
+    for number, values in loop.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
+    if loop.text is not None:
+        for layer, (hidden, cell) in enumerate(loop.states):
+            tensors |= {f"states.{layer}.hidden": hidden, f"states.{layer}.cell": cell}
+    rest = {name: getattr(loop, name) for name in PLAIN} | {
+        "config": asdict(loop.config),
+        "seconds": time.perf_counter() - loop.started,
+        "chance": loop.chance.getstate(),
+        "chance_before_epoch": None if loop.text is None else loop.text.chance,
+        "averaged_updates": None if loop.average is None else loop.average.updates,
+    }
+    # Tied weights are one tensor of two names; each has its own copy in the file.
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return save(whole, metadata={"format": "lotr-tui resume", "rest": json.dumps(rest)})
+
+
+class Saved:
+    """The content of a `resume.safetensors`."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            RunError: it is missing, damaged or of another kind.
+        """
+        self.path = path
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.rest: dict[str, Any] = json.loads(metadata["rest"])
+            self.step = int(self.rest["step"])
+            self.seconds = float(self.rest["seconds"])
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is missing; the run cannot be resumed") from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise self._damaged() from error
+
+    def check(self, config: Config) -> None:
+        """See that it is of a training with this configuration.
+
+        Raises:
+            RunError: it is not; the first difference is named.
+        """
+        saved, now = self.rest.get("config"), asdict(config)
+        if not isinstance(saved, dict):
+            raise self._damaged()
+        for part, values in now.items():
+            was = saved.get(part)
+            if not isinstance(values, dict) or not isinstance(was, dict):
+                continue
+            for name, value in values.items():
+                if was.get(name) != value:
+                    raise RunError(
+                        f"{self.path} was saved with {name}={was.get(name)} but the configuration says {name}={value}; "
+                        f"put {name} back, or train a new run"
+                    )
+
+    def restore(self, loop: "Loop") -> None:
+        """Make `loop` what it was.
+
+        Raises:
+            RunError: the file is not of such a training.
+        """
+        try:
+            self._restore(loop)
+        except (RunError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise self._damaged() from error
+
+    def _restore(self, loop: "Loop") -> None:
+        rest = self.rest
+        for name in PLAIN:
+            kind = type(getattr(loop, name))
+            if not isinstance(rest[name], kind):
+                raise TypeError(name)
+            setattr(loop, name, rest[name])
+        _load("network", loop.network, self.tensors)
+        weights = {name.removeprefix("best."): value.numpy() for name, value in self._of("best.").items()}
+        loop.best = Decoder(loop.config.model, loop.dataset.vocabulary, weights)
+        if loop.fine_tuning:
+            loop.use_sgd()
+        if rest["averaged_updates"] is None:
+            loop.average = None
+        else:
+            if loop.average is None or loop.fine_tuning:
+                loop.average = WeightAverage(loop.network)
+            _load("average", loop.average.network, self.tensors)
+            loop.average.updates = int(rest["averaged_updates"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in self._of("optimizer.").items():
+            _, number, field = name.split(".")
+            state.setdefault(int(number), {})[field] = value
+        loop.optimizer.load_state_dict({"state": state, "param_groups": loop.optimizer.state_dict()["param_groups"]})
+        loop.masks.set_state(self.tensors["masks"])
+        if rest["chance_before_epoch"] is not None:
+            loop.chance.setstate(_tuples(rest["chance_before_epoch"]))
+            position = loop.position
+            loop.begin_epoch()
+            loop.position = position
+            loop.states = [
+                (
+                    self.tensors[f"states.{layer}.hidden"].to(loop.device),
+                    self.tensors[f"states.{layer}.cell"].to(loop.device),
+                )
+                for layer in range(len(loop.states))
+            ]
+        loop.chance.setstate(_tuples(rest["chance"]))
+
+    def _of(self, prefix: str) -> dict[str, Tensor]:
+        return {name: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+    def _damaged(self) -> RunError:
+        return RunError(f"{self.path} is damaged or no such file; the run cannot be resumed from it")
+
+
+def _named(prefix: str, network: torch.nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in network.named_parameters()}
+
+
+@torch.no_grad()
+def _load(prefix: str, network: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        value = tensors[f"{prefix}.{name}"]
+        if value.shape != parameter.shape or value.dtype != parameter.dtype:
+            raise ValueError(name)
+        parameter.copy_(value)
+
+
+def _tuples(state: Any) -> tuple[Any, ...]:
+    """What JSON made of the state of a `random.Random`, as that wants it."""
+    version, numbers, gauss = state
+    return version, tuple(numbers), gauss

@@ -1,0 +1,391 @@
+"""The training loop: update after update, validation, what is asked of it meanwhile."""
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.averaging import WeightAverage, gets_no_better
+from engine.config import Config, TrainingConfig
+from engine.dataset import Dataset, columns_of, join_lines, join_pauses
+from engine.decoder import Decoder
+from engine.device import choose_dtype
+from engine.errors import TrainingError
+from engine.evaluation import evaluate
+from engine.events import Evaluated, Reason, Sampled, Snapshot, Steered, Step, TrainingEvent
+from engine.lm import LanguageModel
+from engine.network import Network, States
+from engine.notebook import notebook_perplexity
+from engine.objective import Objective
+from engine.pauses import PauseIds
+from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.schedule import scheduled_lr, window_length
+from engine.snapshot import pack
+from engine.spelling import spelling_of
+from engine.steering import Command, Steering
+from engine.vocabulary import Ids
+
+REPORT_SECONDS = 0.25
+"""Between two `Step` events; reading the losses makes a GPU wait, so it is not done every update."""
+SAMPLE_TOKENS = 25
+
+
+@dataclass
+class _Report:
+    """What happened since the last `Step`; tensors are only read when it is made."""
+
+    loss: Tensor | None = None
+    gradient_norm: Tensor | None = None
+    updates: int = 0
+    tokens: int = 0
+    lr: float = 0.0
+    """Of the latest."""
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, loss: Tensor, gradient_norm: Tensor, tokens: int, lr: float) -> None:
+        loss = loss.detach() * tokens
+        self.loss = loss if self.loss is None else self.loss + loss
+        self.gradient_norm = gradient_norm if self.gradient_norm is None else self.gradient_norm + gradient_norm
+        self.updates += 1
+        self.tokens += tokens
+        self.lr = lr
+
+
+@dataclass(frozen=True)
+class EpochText:
+    """The text of an epoch, cut into columns."""
+
+    columns: Tensor
+    """`[time, batch]`."""
+    pauses: Tensor | None
+    """What stands after each word `[time, batch]`."""
+    chance: tuple[Any, ...]
+    """State of the generator that its order was drawn from, before that."""
+
+
+class Loop:
+    """The state of one training: network, optimizer, schedule, place in the text, and the best so far."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, device: torch.device, started: float, steering: Steering | None = None
+    ) -> None:
+        self.config = config
+        self.options = config.training
+        self.dataset = dataset
+        self.device = device
+        self.started = started
+        """When it began, on the clock `time.perf_counter`; pauses and the time between two processes left out."""
+        self.steering = steering or Steering()
+        self.chance = random.Random(self.options.seed)
+        self.masks = torch.Generator(device).manual_seed(self.options.seed)
+        spelling = spelling_of(dataset.vocabulary) if config.model.spelling else None
+        start = torch.Generator().manual_seed(self.options.seed)
+        network = Network(config.model, len(dataset.vocabulary), start, spelling)
+        if config.model.unigram_bias:
+            network.start_from_unigram(dataset.train)
+        self.network = network.to(device)
+        self.average = WeightAverage(self.network, self.options.average) if self.options.averaging == "ema" else None
+        self.optimizer = _optimizer(self.network, self.options)
+        self.dtype = choose_dtype(self.options, device)
+        self.objective = Objective(config.training, dataset.train, len(dataset.vocabulary), device)
+        self.step = 0
+        self.epoch = 0.0
+        """Epochs done, with fraction."""
+        self.epoch_number = 0
+        """Of the epoch that goes on or comes next, counted from 0."""
+        self.last_epoch = self.options.epochs
+        """Where the epochs of this phase end: those planned, or fine-tuning's."""
+        self.text: EpochText | None = None
+        """What this epoch reads; None between two epochs."""
+        self.position = 0
+        """Steps of it that are read."""
+        self.states: States = []
+        """Hidden and cell states after them."""
+        self.evaluation_due = True
+        self.plateau_factor = 1.0
+        self.lr_share = 1.0
+        """Of the scheduled rate, as asked for meanwhile."""
+        self.sample_prompt = self.options.sample_prompt
+        self.fine_tuning = False
+        self.history: list[float] = []
+        """Validation perplexities so far, those before the first update or fine-tuning left out."""
+        self.best: Decoder | None = None
+        self.best_perplexity = math.inf
+        self.claimed = math.nan
+        """What the notebook's formula says, where the training is told so."""
+        self.evaluations_since_best = 0
+        self.impatient = False
+        self._report = _Report()
+        self._saved = time.perf_counter()
+
+    def run(self, cancelled: Callable[[], bool]) -> Generator[TrainingEvent, None, Reason]:
+        """All epochs, then fine-tuning, from wherever it is; returns why they ended."""
+        if self.best is None:  # there is none before the first validation, and whoever stops wants one
+            yield from self._evaluate()
+        while True:
+            ends: Reason | None = yield from self._steer(cancelled)
+            if ends is not None:
+                yield from self._save()
+                return ends
+            if self.evaluation_due:
+                yield from self._evaluate()
+            elif self.epoch_number < self.last_epoch and not self.impatient:
+                yield from self._read_window()
+            elif self.options.fine_tune_epochs and not self.fine_tuning:
+                self._start_fine_tuning()
+            else:
+                return "patience" if self.impatient else "done"
+
+    def _start_fine_tuning(self) -> None:
+        """Go on from the best weights by averaged SGD (section 5), whatever the optimizer was so far."""
+        assert self.best is not None
+        self.network.load(self.best.weights)
+        self.use_sgd()
+        self.average = WeightAverage(self.network)
+        self.history, self.fine_tuning = [], True
+        self.evaluations_since_best, self.impatient = 0, False
+        self.epoch_number, self.text = math.ceil(self.epoch), None
+        self.last_epoch = self.epoch_number + self.options.fine_tune_epochs
+
+    def use_sgd(self) -> None:
+        """The optimizer of fine-tuning."""
+        options = self.options
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), options.fine_tune_lr, weight_decay=options.weight_decay
+        )
+
+    # What is asked of it
+
+    def _steer(self, cancelled: Callable[[], bool]) -> Generator[TrainingEvent, None, Reason | None]:
+        """Obey what was asked since the last window; returns why to end, if that was asked for."""
+        paused: float | None = None
+        while True:
+            for command in self.steering.take():
+                yield Steered(self.step, self.epoch, command.what, command.value)
+                if command.what in ("stop", "detach"):
+                    return "stopped" if command.what == "stop" else "detached"
+                if command.what == "pause" and paused is None:
+                    paused = time.perf_counter()
+                elif command.what == "go_on" and paused is not None:
+                    self._forget_time_since(paused)
+                    paused = None
+                self._obey(command)
+                if command.what != "go_on":
+                    yield from self._save()
+            if cancelled():
+                return "stopped"
+            if paused is None:
+                if self.options.checkpoint_seconds and self._seconds_unsaved() >= self.options.checkpoint_seconds:
+                    yield from self._save()
+                return None
+            self.steering.wait(0.1)
+
+    def _obey(self, command: Command) -> None:
+        if command.what == "prompt":
+            self.sample_prompt = command.value
+        elif command.what == "lr":
+            self.lr_share = command.share
+
+    def _forget_time_since(self, paused: float) -> None:
+        """A pause is no training time."""
+        self.started += time.perf_counter() - paused
+        self._report = _Report()
+
+    def _seconds_unsaved(self) -> float:
+        return time.perf_counter() - self._saved
+
+    def _save(self) -> Iterator[TrainingEvent]:
+        """All that is needed to go on exactly from here."""
+        if self._report.updates:
+            yield self._step()
+        yield Snapshot(self.step, pack(self))
+        self._saved = time.perf_counter()
+
+    # Training
+
+    def _lr(self, progress: float) -> float:
+        """The rate for a whole window, when `progress` of the epochs before fine-tuning is done."""
+        if self.fine_tuning:
+            return self.options.fine_tune_lr * self.lr_share
+        return scheduled_lr(self.options, progress, self.plateau_factor) * self.lr_share
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the text; its columns, and states of zeros."""
+        options = self.options
+        chance = self.chance.getstate()
+        text, text_pauses = self._epoch_text()
+        columns = torch.from_numpy(columns_of(text, options.batch_size)).to(self.device)
+        pauses = None
+        if text_pauses is not None:
+            pauses = torch.from_numpy(columns_of(text_pauses, options.batch_size)).to(self.device)
+        self.text = EpochText(columns, pauses, chance)
+        self.states = self.network.start(options.batch_size)
+        self.position = 0
+
+    def _read_window(self) -> Iterator[TrainingEvent]:
+        """One window, one update; a report now and then."""
+        options = self.options
+        if self.text is None:
+            self.begin_epoch()
+        assert self.text is not None
+        columns, pauses, position = self.text.columns, self.text.pauses, self.position
+        last = len(columns) - 1
+        length = min(window_length(options, self.chance), last - position)
+        lr = self._lr((self.epoch_number + position / last) / options.epochs)
+        if options.variable_window:
+            lr *= length / options.window
+        inputs = columns[position : position + length]
+        targets = columns[position + 1 : position + 1 + length]
+        its_pauses = None if pauses is None else pauses[position : position + length]
+        loss, gradient_norm, self.states = self._update(inputs, targets, its_pauses, self.states, lr)
+        self.position += length
+        self.step += 1
+        self.epoch = self.epoch_number + self.position / last
+        epoch_done = self.position >= last
+        if epoch_done:
+            self.epoch_number, self.text = self.epoch_number + 1, None
+        self._report.add(loss, gradient_norm, targets.numel(), lr)
+        self.evaluation_due = self._evaluation_is_due(epoch_done=epoch_done)
+        if epoch_done or self.evaluation_due or time.perf_counter() - self._report.began >= REPORT_SECONDS:
+            yield self._step()
+
+    def _evaluation_is_due(self, *, epoch_done: bool) -> bool:
+        """Whether validation comes before the next window."""
+        options = self.options
+        if epoch_done and self.epoch_number == self.last_epoch:
+            return True
+        if options.evaluate_updates:
+            return self.step % options.evaluate_updates == 0
+        return epoch_done and self.epoch_number % options.evaluate_every == 0
+
+    def _epoch_text(self) -> tuple[Ids, PauseIds | None]:
+        """The training text `[time]`, its lines in a new order if so configured, and its pauses if they are learned."""
+        data = self.dataset
+        order, first = list(range(len(data.train_lines))), 0
+        if self.options.shuffle_lines:
+            self.chance.shuffle(order)
+            # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
+            first = self.chance.randrange(len(data.train))
+        text = np.roll(join_lines([data.train_lines[i] for i in order], data.mode), first)
+        if not self.network.config.pauses:
+            return text, None
+        return text, np.roll(join_pauses([data.train_pauses[i] for i in order], data.mode), first)
+
+    def _update(
+        self, inputs: Tensor, targets: Tensor, pauses: Tensor | None, states: States, lr: float
+    ) -> tuple[Tensor, Tensor, States]:
+        """One window forward and back, one step of the optimizer. `inputs`, `targets`, `pauses`: `[time, batch]`."""
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        states = [(hidden.detach(), cell.detach()) for hidden, cell in states]
+        mixed = (
+            torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else contextlib.nullcontext()
+        )
+        with mixed:
+            words = self.objective.words_to_compare(targets, self.masks)
+            logits, states, raw, dropped = self.network(inputs, states, self.masks, words, pauses)
+        loss, objective = self.objective(logits, targets, words, raw, dropped)
+        if self.network.pauses is not None and pauses is not None:
+            objective = objective + self.network.pauses.loss(dropped, pauses)
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.backward()  # type: ignore[no-untyped-call]
+        gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), options.clip or math.inf)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
+        return loss, gradient_norm.detach(), states
+
+    def _step(self) -> Step:
+        """What happened since the last one."""
+        report, now, self._report = self._report, time.perf_counter(), _Report()
+        assert report.loss is not None
+        assert report.gradient_norm is not None
+        loss = float(report.loss) / report.tokens
+        self._check_finite(loss)
+        seconds = now - self.started
+        return Step(
+            step=self.step,
+            epoch=self.epoch,
+            train_perplexity=math.exp(min(loss, 700)),
+            lr=report.lr,
+            gradient_norm=float(report.gradient_norm) / report.updates,
+            tokens_per_second=report.tokens / (now - report.began),
+            seconds=seconds,
+            eta_seconds=seconds * (self.options.epochs + self.options.fine_tune_epochs - self.epoch) / self.epoch,
+        )
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            options = self.options
+            kept = f"; the best model, of perplexity {self.best_perplexity:.1f}, is kept" if self.best else ""
+            cause, remedy = "the rate is too high", f"--set lr={options.lr / 3:.2g}"
+            if not options.clip:
+                cause, remedy = "gradients are not clipped", f"--set clip=1 or {remedy}"
+            elif self.dtype != torch.float32:
+                cause, remedy = f"the rate is too high or {self.dtype} too coarse", f"{remedy} or --precision fp32"
+            raise TrainingError(f"the loss is {loss} at update {self.step}, likely because {cause}; try {remedy}{kept}")
+
+    def _evaluate(self) -> Iterator[TrainingEvent]:
+        """Validation, the best kept, what waits for validation told, and the fixed prompt continued."""
+        options = self.options
+        network = self.network if self.average is None else self.average.network
+        perplexity = evaluate(network, self.dataset.valid).perplexity
+        self._check_finite(perplexity)
+        told = perplexity
+        if options.validation == "notebook":
+            told = self.claimed = notebook_perplexity(network, self.dataset.valid, options.batch_size, options.window)
+        model = network.decoder(self.dataset.vocabulary)
+        # The notebook's perplexity is always the same, and so the notebook keeps the latest weights.
+        is_best = perplexity < self.best_perplexity or options.validation == "notebook"
+        if is_best:
+            self.best, self.best_perplexity, self.evaluations_since_best = model, perplexity, 0
+        else:
+            self.evaluations_since_best += 1
+        if self.step:
+            self._heed(told)
+        seconds = time.perf_counter() - self.started
+        self.evaluation_due = False
+        yield Evaluated(self.step, self.epoch, perplexity, is_best, seconds, model, self.claimed)
+        yield self._sample(model)
+
+    def _heed(self, told: float) -> None:
+        """What the validation just `told` sets off: a lower rate, the average of NT-ASGD, the end."""
+        options = self.options
+        if told >= min(self.history, default=math.inf):
+            self.plateau_factor *= 0.5
+        no_better = gets_no_better(self.history, told, options.nonmonotone)
+        self.history.append(told)
+        if (options.patience and self.evaluations_since_best >= options.patience) or (self.fine_tuning and no_better):
+            self.impatient = True
+        if no_better and self.average is None and options.averaging == "nt_asgd":
+            self.average = WeightAverage(self.network)
+
+    def _sample(self, model: LanguageModel) -> Sampled:
+        options = self.options
+        words = [word for word in model.vocabulary.tokenize(self.sample_prompt) if word in model.vocabulary]
+        settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=SAMPLE_TOKENS)
+        events = stream(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
+        text = " ".join(event.text for event in events if isinstance(event, TokenEvent))
+        return Sampled(self.step, self.epoch, " ".join(words), text, options.sample_seed, options.sample_temperature)
+
+
+def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), options.lr, weight_decay=options.weight_decay)
+    named = list(network.named_parameters())
+    biases = [parameter for name, parameter in named if "bias" in name]
+    others = [parameter for name, parameter in named if "bias" not in name]
+    groups = [
+        {"params": others, "weight_decay": options.weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=options.lr, betas=(0.9, options.beta2))
