@@ -109,10 +109,18 @@ class Resume:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A file was written to the run directory: the best weights, or all that a resume needs."""
+    """A file was written: the best weights, those of an epoch that is kept, or all that a resume needs."""
 
     step: int
     file: str
+    """Inside the run directory."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that went wrong and does not end the training, as a disk that is full."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,18 @@ class Failed:
 
 
 TrainingEvent = (
-    Preparing | Started | Step | Evaluated | Sampled | Snapshot | Steered | Resume | Checkpointed | Finished | Failed
+    Preparing
+    | Started
+    | Resume
+    | Step
+    | Evaluated
+    | Sampled
+    | Steered
+    | Snapshot
+    | Checkpointed
+    | Warned
+    | Finished
+    | Failed
 )
 
 
@@ -156,7 +175,7 @@ def to_record(event: TrainingEvent) -> dict[str, Any]:
 
 _KINDS: dict[str, Any] = {
     kind.__name__.lower(): kind
-    for kind in (Preparing, Started, Step, Evaluated, Sampled, Steered, Resume, Checkpointed, Finished, Failed)
+    for kind in (Preparing, Started, Resume, Step, Evaluated, Sampled, Steered, Checkpointed, Warned, Finished, Failed)
 }
 
 

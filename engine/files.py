@@ -49,3 +49,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RunError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
         ) from error
+
+
+class Appender:
+    """Adds lines to a file. Where there is no room they wait, and are written before the next ones once there is."""
+
+    def __init__(self, path: Path, most_waiting: int = 10_000_000) -> None:
+        """Open `path`, and end a line that its last writer did not live to end.
+
+        Raises:
+            OSError: it cannot be opened for writing.
+        """
+        self.path = path
+        self.problem = ""
+        """Why lines wait; empty while none do."""
+        self._waiting = bytearray()
+        self._most_waiting = most_waiting
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._waiting += b"\n"
+
+    def write(self, text: str) -> None:
+        """Add `text`; what is more than can wait is lost."""
+        content = text.encode(errors="replace")
+        if len(self._waiting) + len(content) <= self._most_waiting:
+            self._waiting += content
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._file, self._waiting)]
+            self.problem = ""
+        except OSError as error:
+            self.problem = f"cannot write {self.path}: {error.strerror}"
+
+    def close(self) -> None:
+        """Try once more to write what waits, and close."""
+        self.write("")
+        os.close(self._file)

@@ -2,14 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
-from engine import runs
+from engine import recording
 from engine.config import BUNDLED, Config
 from engine.dataset import Dataset, prepare
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent
+from engine.record import current_rows
+from engine.requests import Requests
+from engine.runs import METRICS, RESUME, read_start, resolve
+from engine.steering import Steering
+from engine.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,10 @@ class TrainingJob:
 
     config: Config
     dataset: Dataset
-    run: runs.Run
+    run: recording.Run
+    steering: Steering
+    resumes: bool = False
+    """Whether it goes on with a run that was left."""
 
     def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         """Train, recording every event in the run directory. Torch is imported here, in the worker's thread."""
@@ -26,11 +35,16 @@ class TrainingJob:
         def training() -> Iterator[TrainingEvent]:
             yield Preparing("loading PyTorch")
             quiet_threads()
+            from engine.snapshot import Saved
             from engine.training import train
 
-            yield from train(self.config, self.dataset, self.run.name, cancelled)
+            snapshot = self.run.path / RESUME
+            saved = Saved(snapshot) if self.resumes and snapshot.exists() else None
+            yield from train(
+                self.config, self.dataset, self.run.name, cancelled, self.steering, saved, again=self.resumes
+            )
 
-        return runs.record(self.run, training())
+        return recording.record(self.run, training())
 
 
 def quiet_threads() -> None:
@@ -64,4 +78,68 @@ def prepare_job(config: Config, name: str | None = None, folder: Path | None = N
         from engine.device import choose_device
 
         choose_device(config.training)
-    return TrainingJob(config, dataset, runs.create(config, dataset.vocabulary, name, folder))
+    return _job(config, dataset, recording.create(config, dataset.vocabulary, name, folder))
+
+
+def resume_job(
+    name: str, folder: Path | None = None, change: Callable[[Config], Config] = lambda same: same
+) -> TrainingJob:
+    """Go on with a run that was stopped, left or killed, exactly where it was.
+
+    Args:
+        name: of the run, or its path.
+        folder: of the runs.
+        change: what the options of a command make of its configuration, which must be the same.
+
+    Raises:
+        UnusableInput: its corpus or configuration is another one now, which is named; it is finished, or trained
+            already; or anything is damaged.
+    """
+    path = resolve(name, folder)
+    config, vocabulary = read_start(path)
+    _check_same(config, change(config), path)
+    dataset = prepare(config.data)
+    _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
+    started = next((row for row in current_rows(path / METRICS) if row["event"] == "started"), {})
+    if started.get("corpus_sha256", dataset.corpus.sha256) != dataset.corpus.sha256:
+        raise RunError(
+            f"{config.data.corpus} has changed since run {path.name!r} began: its SHA-256 was "
+            f"{str(started['corpus_sha256'])[:12]}… and is {dataset.corpus.sha256[:12]}…; "
+            "put it back, or train a new run"
+        )
+    return _job(config, dataset, recording.reopen(path), resumes=True)
+
+
+def _job(config: Config, dataset: Dataset, run: recording.Run, *, resumes: bool = False) -> TrainingJob:
+    return TrainingJob(config, dataset, run, Steering([Requests(run.path)]), resumes)
+
+
+def _check_same(config: Config, asked: Config, path: Path) -> None:
+    """A run is gone on with as it was begun.
+
+    Raises:
+        RunError: something else is asked for.
+    """
+    for part in ("data", "model", "training"):
+        was, now = asdict(getattr(config, part)), asdict(getattr(asked, part))
+        for field in was:
+            if was[field] != now[field]:
+                raise RunError(
+                    f"run {path.name!r} was begun with {field}={was[field]} and is gone on with as it is, "
+                    f"not with {field}={now[field]}; leave that out, or train a new run"
+                )
+
+
+def _check_vocabulary(then: Vocabulary, now: Vocabulary, corpus: str) -> None:
+    """The words must be those that the weights are of.
+
+    Raises:
+        RunError: they are not; the first difference is named.
+    """
+    if then.words != now.words:
+        pairs = enumerate(zip_longest(then.words, now.words, fillvalue="no word"))
+        number, (was, word) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+        raise RunError(
+            f"the vocabulary of {corpus} is not the run's any more: word {number} was {was!r} and is {word!r}; "
+            "put the corpus back, or train a new run"
+        )

@@ -15,7 +15,8 @@ from engine.ablation import Trial, Variant, ablate, worth_of
 from engine.config import Config, DataConfig
 from engine.dataset import prepare, summarize
 from engine.errors import printable
-from engine.runs import METRICS, list_runs, read_rows, resolve
+from engine.record import current_rows
+from engine.runs import METRICS, kept_epochs, list_runs, resolve
 from engine.runs import summarize as summarize_run
 
 
@@ -90,7 +91,7 @@ def print_run(run: str, folder: Path | None) -> None:
     path = resolve(run, folder)
     summary = summarize_run(path)
     config = Config.from_json((path / "config.json").read_text(encoding="utf-8"), str(path / "config.json"))
-    rows = list(read_rows(path / METRICS))
+    rows = current_rows(path / METRICS)
     evaluations = [row for row in rows if row["event"] == "evaluated"]
     print(
         json.dumps(
@@ -98,6 +99,7 @@ def print_run(run: str, folder: Path | None) -> None:
                 **asdict(summary),
                 "path": str(path),
                 "config": json.loads(config.to_json()),
+                "kept_epochs": [asdict(kept) for kept in kept_epochs(path)],
                 "evaluations": [
                     [row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations
                 ],

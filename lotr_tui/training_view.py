@@ -1,9 +1,8 @@
 """What is known of a training, gathered from its events: all that a screen shows of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from engine.events import (
     Checkpointed,
@@ -11,13 +10,15 @@ from engine.events import (
     Failed,
     Finished,
     Preparing,
+    Resume,
     Sampled,
     Started,
     Step,
     TrainingEvent,
     from_record,
 )
-from engine.runs import METRICS, SAMPLES, read_rows
+from engine.record import current_rows
+from engine.runs import METRICS, SAMPLES
 
 Phase = Literal["preparing", "training", "finished", "failed"]
 
@@ -39,10 +40,10 @@ class TrainingView:
     @classmethod
     def of_run(cls, path: Path) -> "TrainingView":
         """What the record of a run tells."""
-        rows: Iterable[dict[str, Any]] = [*read_rows(path / METRICS), *read_rows(path / SAMPLES)]
         view = cls()
-        for row in rows:
-            if event := from_record(row):
+        for row in [*current_rows(path / METRICS), *current_rows(path / SAMPLES)]:
+            event = from_record(row)
+            if event is not None and not isinstance(event, Resume):  # what was done again is left out already
                 view.apply(event)
         return view
 
@@ -53,6 +54,8 @@ class TrainingView:
                 self.note = event.what
             case Started():
                 self.started, self.phase, self.note = event, "training", ""
+            case Resume():
+                self._forget_from(event.step)
             case Step():
                 self.steps.append(event)
             case Evaluated():
@@ -65,6 +68,14 @@ class TrainingView:
                 self.finished, self.phase = event, "finished"
             case Failed():
                 self.failure, self.phase = event.message, "failed"
+
+    def _forget_from(self, step: int) -> None:
+        """This update and later ones are done again."""
+        self.steps = [event for event in self.steps if event.step < step]
+        self.evaluations = [event for event in self.evaluations if event.step < step]
+        self.samples = [event for event in self.samples if event.step < step]
+        self.finished, self.failure = None, ""
+        self.phase, self.note = ("training", "") if self.started else ("preparing", self.note)
 
     @property
     def active(self) -> bool:

@@ -15,10 +15,13 @@ from engine.events import (
     Failed,
     Finished,
     Preparing,
+    Resume,
     Sampled,
     Started,
+    Steered,
     Step,
     TrainingEvent,
+    Warned,
     from_record,
     to_record,
 )
@@ -32,6 +35,9 @@ EVENTS: list[TrainingEvent] = [
     Checkpointed(7, "model.safetensors"),
     Finished("patience", "r", 3.0, 76.25, 78.5, 60.0),
     Failed("TrainingError: the loss is nan", "Traceback\n  line"),
+    Steered(7, 0.5, "prompt", "the road"),
+    Resume(8),
+    Warned("cannot write metrics.jsonl: no room"),
 ]
 KINDS = [type(event) for event in EVENTS]
 FLOAT_FIELDS = [(event, item.name) for event in EVENTS for item in dataclasses.fields(event) if item.type is float]
@@ -96,7 +102,7 @@ def test_a_field_of_another_type_is_none(event: TrainingEvent) -> None:
     "record",
     [
         {},
-        {"event": "resume", "step": 3},
+        {"event": "resume", "update": 3},
         {"event": "Step"},
         {"event": None},
         {"event": ["step"]},

@@ -156,5 +156,5 @@ class TestTraining:
     def test_a_run_whose_folder_is_gone_fails_without_a_hang(self, small_csv, home):
         job = prepare_job(small(small_csv), "mine")
         shutil.rmtree(job.run.path)
-        with pytest.raises(OSError, match="mine"):
+        with pytest.raises(RunError, match="mine cannot be written"):
             list(job.events(lambda: False))

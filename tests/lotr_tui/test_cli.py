@@ -115,7 +115,7 @@ class TestTrain:
     def test_the_run_directory_is_complete(self, trained):
         names = {path.name for path in (trained["home"] / "runs" / "mine").iterdir()}
         expected = {"config.json", "vocabulary.json", "model.safetensors", "metrics.jsonl", "samples.jsonl", "log.txt"}
-        assert expected | {"lock"} == names
+        assert expected | {"epochs", "lock"} == names
 
     def test_plain_lines_on_plain_text_until_interrupted(self, home, tmp_path, environment):
         (tmp_path / "small.txt").write_text("\n".join(sentences(120)))

@@ -1,0 +1,250 @@
+"""A run that is left and gone on with: its record, what cannot be written, what others ask of it."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import files, recording, runs
+from engine.errors import RunError, UnusableInput
+from engine.events import (
+    Checkpointed,
+    Evaluated,
+    Failed,
+    Finished,
+    Resume,
+    Sampled,
+    Snapshot,
+    Step,
+    TrainingEvent,
+    Warned,
+)
+from engine.record import current_rows, read_rows
+from engine.requests import REQUESTS, Requests, ask
+from engine.steering import Command, Steering
+from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, training, write
+
+
+def step(number: int, train: float = 100.0) -> Step:
+    return Step(number, number / 10, train, 0.01, 1.0, 1000.0, float(number), 9.0)
+
+
+# --- a snapshot, and going on -----------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_the_resume_file_until_the_training_is_done(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    resume, seen = run.path / runs.RESUME, []
+    events = [*training(None), Snapshot(18, b"one"), Snapshot(20, b"two"), training()[-1]]
+    for event in recording.record(run, iter(events)):
+        seen.append(event)
+        if isinstance(event, Checkpointed) and event.file == runs.RESUME:
+            assert resume.read_bytes() == {18: b"one", 20: b"two"}[event.step]
+    assert not any(isinstance(event, Snapshot) for event in seen)
+    written = [event.step for event in seen if isinstance(event, Checkpointed) and event.file == runs.RESUME]
+    assert written == [18, 20]
+    assert not resume.exists()
+
+
+def test_a_stopped_run_keeps_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", [*training(None), Snapshot(18, b"one"), training("stopped")[-1]])
+    assert (path / runs.RESUME).read_bytes() == b"one"
+    assert runs.summarize(path).state == "stopped"
+
+
+def test_what_was_done_again_is_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", [step(1), step(2), step(3, 70.0), Finished("stopped", "r", 1.0, 9.0, 9.0, 1.0)])
+    run = recording.reopen(path)
+    list(recording.record(run, iter([Resume(3), step(3, 80.0), Sampled(3, 0.3, "a", "b", 0, 0.7), step(4)])))
+    assert [
+        (row["event"], row.get("step"), row.get("train_perplexity")) for row in current_rows(path / runs.METRICS)
+    ] == [
+        ("step", 1, 100.0),
+        ("step", 2, 100.0),
+        ("resume", 3, None),
+        ("step", 3, 80.0),
+        ("step", 4, 100.0),
+    ]
+    assert len(list(read_rows(path / runs.METRICS))) == 7  # nothing is taken out of the file
+    assert [row["event"] for row in read_rows(path / runs.SAMPLES)] == ["resume", "sampled"]
+    assert runs.summarize(path).state == "crashed"
+
+
+def test_a_line_that_its_writer_did_not_live_to_end(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", [step(1)])
+    with (path / runs.METRICS).open("a") as file:
+        file.write('{"event": "step", "st')
+    list(recording.record(recording.reopen(path), iter([Resume(2), step(2)])))
+    assert [row.get("step") for row in current_rows(path / runs.METRICS)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("reason", ["done", "patience"])
+def test_a_finished_run_is_not_gone_on_with(tmp_path: Path, reason: Any) -> None:
+    path = write(tmp_path, "r", [*training(None), Finished(reason, "r", 2.0, 90.0, 88.0, 5.0, decoder(1))])
+    with pytest.raises(RunError, match="'r' is finished; nothing is left to train"):
+        recording.reopen(path)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from engine import recording
+run = recording.reopen(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_trainer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", training("stopped"))
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=rf"'r' is being trained by process {other.pid} on .*; `lotr-tui attach r`"):
+            recording.reopen(path)
+        other.kill()
+    recording.reopen(path).lock.close()
+
+
+# --- what cannot be written -------------------------------------------------------------------------------------
+
+
+def no_room(*_: Any, **__: Any) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_on_a_full_disk_it_goes_on_says_so_and_writes_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    plain_write, full = os.write, False
+
+    def write_or_not(file: int, content: Any) -> int:
+        return no_room() if full else plain_write(file, content)
+
+    monkeypatch.setattr(files.os, "write", write_or_not)
+    monkeypatch.setattr(files.os, "fsync", lambda file: no_room() if full else None)
+
+    def events() -> Iterator[TrainingEvent]:
+        nonlocal full
+        yield step(1)
+        full = True
+        yield step(2)
+        yield step(3)
+        yield Evaluated(3, 0.3, 50.0, True, 1.0, decoder(3))
+        yield Snapshot(3, b"three")
+        assert not (run.path / runs.MODEL).exists()
+        full = False
+        yield step(4)
+        yield Snapshot(4, b"four")
+
+    seen = list(recording.record(run, events()))
+    warned = [event.message for event in seen if isinstance(event, Warned)]
+    assert all("No space left on device" in message and str(run.path) in message for message in warned)
+    assert 1 <= len(warned) <= 3
+    assert [row["step"] for row in read_rows(run.path / runs.METRICS) if row["event"] == "step"] == [1, 2, 3, 4]
+    assert (run.path / runs.RESUME).read_bytes() == b"four"
+    loaded = runs.load(run.path).decoder.weights
+    assert all((loaded[name] == value).all() for name, value in decoder(3).weights.items())
+
+
+def test_what_is_still_not_written_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    monkeypatch.setattr(files.os, "fsync", no_room)
+    with pytest.raises(RunError, match=r"No space left on device.*the end of the training is not saved"):
+        list(recording.record(run, iter(training())))
+
+
+def test_lines_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = files.Appender(tmp_path / "a", most_waiting=25)
+    with monkeypatch.context() as full:
+        full.setattr(files.os, "write", no_room)
+        for number in range(9):
+            file.write(f"line {number}\n")
+        assert "No space left" in file.problem
+    file.close()
+    assert (tmp_path / "a").read_text() == "line 0\nline 1\nline 2\n"
+
+
+def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_write = os.write
+    monkeypatch.setattr(files.os, "write", lambda file, content: plain_write(file, bytes(content)[:3]))
+    file = files.Appender(tmp_path / "a")
+    file.write("a whole line\n")
+    file.close()
+    assert (tmp_path / "a").read_text() == "a whole line\n"
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------
+
+
+def test_what_another_process_asks_arrives_in_order_and_once(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    (run.path / REQUESTS).write_text('{"what": "stop", "value": ""}\n')  # of an earlier training
+    steering = Steering([Requests(run.path)])
+    assert steering.take() == []
+    steering = Steering([Requests(run.path)])
+    asked = [Command("checkpoint"), Command("prompt", "the road"), Command("lr", "0.5")]
+    for command in asked:
+        ask(run.path, command)
+    steering.send(Command("pause"))
+    assert steering.take() == [Command("pause"), *asked]
+    assert steering.take() == []
+
+
+def test_nothing_can_be_asked_of_a_run_that_nobody_trains(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", training())
+    with pytest.raises(RunError, match="'r' is not being trained"):
+        ask(path, Command("stop"))
+    assert not (path / REQUESTS).exists()
+
+
+def test_what_is_no_command_is_passed_over(tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    lines = [
+        "[" * 100_000,
+        "{}",
+        '{"what": "rm", "value": "-rf"}',
+        '{"what": "lr", "value": "2"}',
+        "\x00",
+        '{"what": 3}',
+    ]
+    rows = [*lines, json.dumps({"what": "stop", "value": ""})]
+    (tmp_path / REQUESTS).write_text("\n".join(rows) + '\n{"what": "pau')
+    found = requests() + requests()
+    assert found == [Command("stop")]
+    with (tmp_path / REQUESTS).open("a") as file:
+        file.write('se", "value": ""}\n')
+    assert requests() == [Command("pause")]
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        *(("stpo", ""), ("stop", 7), ("lr", "0"), ("lr", "1.5"), ("lr", "nan"), ("lr", "half")),
+        *(("prompt", text) for text in ("", "a\nb", "x" * 201, "\x1b[31m")),
+    ],
+)
+def test_commands_that_no_training_could_obey(what: Any, value: Any) -> None:
+    with pytest.raises(UnusableInput):
+        Command(what, value)
+
+
+def test_an_error_of_the_record_is_a_failed_row(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+
+    def events() -> Iterator[TrainingEvent]:
+        yield step(1)
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError):
+        list(recording.record(run, events()))
+    last = current_rows(run.path / runs.METRICS)[-1]
+    assert last["event"] == Failed.__name__.lower()
+    assert runs.summarize(run.path).state == "failed"
