@@ -12,9 +12,9 @@ from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
 from engine.vocabulary import EOS_ID
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply
-from lotr_tui.saved_session import load_session
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.session import Player
+from lotr_tui.session_file import load_session
 from lotr_tui.widgets.conversation_view import ConversationView
 from lotr_tui.widgets.entries import Exchange, Note
 from lotr_tui.widgets.next_word import NextWordBars
