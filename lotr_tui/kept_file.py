@@ -105,7 +105,9 @@ def fits(value: object, hint: Any) -> bool:
         return value in get_args(hint)
     if isinstance(hint, UnionType):
         return any(fits(value, part) for part in get_args(hint))
-    if isinstance(value, bool) or hint not in (int, float):
+    if isinstance(value, bool):
+        return hint is bool  # for Python it is an int too
+    if hint not in (int, float):
         return isinstance(value, hint)
     if isinstance(value, int):
         return -(2**63) <= value < 2**63

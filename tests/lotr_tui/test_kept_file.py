@@ -38,6 +38,7 @@ def test_a_record_that_does_not_fit_is_refused(record, why):
     ("value", "hint", "expected"),
     [
         (1, int, True),
+        (True, int, False),
         (True, bool, True),
         (1, float, True),
         (1.0, int, False),
