@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual import events
+from textual.dom import DOMNode
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -23,6 +24,7 @@ from engine.ngram import KneserNey
 from engine.runs import load, resolve
 from engine.vocabulary import EOS_ID, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
+from lotr_tui.commands import bindings_of
 from lotr_tui.screens import lens
 from lotr_tui.screens.ask_path import AskPath
 from lotr_tui.screens.lens import LensScreen
@@ -198,8 +200,8 @@ async def test_words_are_shaded_by_their_bits_with_a_cue_that_is_no_colour(make_
         text.move_to(99)
         cues: dict[object, set[tuple[bool, ...]]] = {}
         for index in range(len(reading.words) - 1):
-            line = text._line_of(index)
-            column = text._column(int(text._page.starts[index]), line)
+            line = text.line_of(index)
+            column = text._column(int(text.page.starts[index]), line)
             style = next(iter(text.render_line(line).crop(column, column + 1))).style
             assert style is not None
             cue = (style.underline, style.bold, style.italic, style.dim)
@@ -234,8 +236,8 @@ async def test_the_word_under_the_cursor_is_told_of(make_app: MakeApp, kneser_ne
 # Every action of the binding table
 
 
-def ids_of(*classes: type) -> set[str]:
-    return {binding.id for owner in classes for binding in owner.BINDINGS}  # type: ignore[attr-defined]
+def ids_of(*classes: type[DOMNode]) -> set[str | None]:
+    return {binding.id for owner in classes for binding in bindings_of(owner)}
 
 
 # From the word "walked" (10) on: the key, and the word it leads to. Lines: 0-8 | 9-15 | (none) | 16.
@@ -279,7 +281,7 @@ async def test_keys_move_the_cursor_over_the_words(make_app: MakeApp, name: str)
         text.move_to(10)
         await pilot.press(key)
         if name == "lens-text.up":
-            assert text._line_of(text.cursor) == 0
+            assert text.line_of(text.cursor) == 0
         else:
             assert text.cursor == expected
 
@@ -377,7 +379,7 @@ async def test_f2_goes_through_the_views(make_app: MakeApp, kneser_ney: KneserNe
             if view == "difference":
                 names = ["much-worse", "worse", "even", "better", "much-better"]
                 assert "Kneser-Ney by 3" in text_of(app.screen.query_one("#legend", StatusBar))
-            known = np.flatnonzero(~text._page.words.unknown)
+            known = np.flatnonzero(~text.page.words.unknown)
             assert [text._shade(index) for index in known] == [f"lens--{names[found[index]]}" for index in known]
 
 
@@ -410,7 +412,7 @@ async def test_a_click_chooses_word_and_sentence(make_app: MakeApp) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await look(pilot, app)
         text = app.screen.query_one(LensText)
-        x = text._column(int(text._page.starts[10]), 1)
+        x = text._column(int(text.page.starts[10]), 1)
         await pilot.click(LensText, offset=(1 + x, 1))
         assert text.cursor == 10
         await pilot.click(LensText, offset=(60, 0))  # behind the line's end: its last word
@@ -461,7 +463,7 @@ async def test_a_megabyte_is_shown_but_not_edited(make_app: MakeApp) -> None:
         await until(pilot, lambda: "read" in figures(app), 30)
         text = app.screen.query_one(LensText)
         assert box.text == ""
-        assert len(text._page.words) == 240_000
+        assert len(text.page.words) == 240_000
         await pilot.press("end")
         assert text.cursor == 239_999
         assert "not read yet" in painted(app.screen.query_one(LensWord))
