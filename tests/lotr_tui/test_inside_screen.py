@@ -42,10 +42,10 @@ from lotr_tui.widgets.page_text import PageText
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.unit_along import UnitAlong
 from lotr_tui.widgets.unit_found import UnitFound
-from tests.lotr_tui.conftest import VOCABULARY
+from tests.lotr_tui.conftest import VOCABULARY, Host
 from tests.lotr_tui.test_play_screen import text_of, until
 
-MakeApp = Callable[..., LotrApp]
+MakeHost = Callable[..., Host]
 TEXT = "Bilbo Baggins is a friend, the wizard was lit <eos> we walked all night"
 WORDS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
 
@@ -185,9 +185,9 @@ SMALL = make(hidden=12, layers=1)
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (200, 50)])
 @pytest.mark.parametrize("layer", [0, 1])
 async def test_what_is_painted_are_the_gates(
-    make_app: MakeApp, player: Player, size: tuple[int, int], layer: int
+    make_host: MakeHost, player: Player, size: tuple[int, int], layer: int
 ) -> None:
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=size) as pilot:
         await look(pilot, app, player)
         if layer:
@@ -222,8 +222,8 @@ async def test_what_is_painted_are_the_gates(
             assert all(count == -(-units // widget.bin) for count in seen.values())
 
 
-async def test_where_a_cell_stands_for_several_units_it_is_said(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_where_a_cell_stands_for_several_units_it_is_said(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(60, 20)) as pilot:
         await look(pilot, app, player)
         assert f"{strips(app).bin} units a cell" in heading(app, "#legend")
@@ -236,8 +236,8 @@ async def test_where_a_cell_stands_for_several_units_it_is_said(make_app: MakeAp
         assert "a cell is a unit" in heading(app, "#legend")
 
 
-async def test_the_cursor_goes_over_units_and_parts(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_the_cursor_goes_over_units_and_parts(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         widget = strips(app)
@@ -271,8 +271,8 @@ async def test_the_cursor_goes_over_units_and_parts(make_app: MakeApp, player: P
             assert cell == widget.unit // widget.bin
 
 
-async def test_a_click_chooses_the_unit_that_a_cell_shows(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_a_click_chooses_the_unit_that_a_cell_shows(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         widget = strips(app)
@@ -289,8 +289,8 @@ async def test_a_click_chooses_the_unit_that_a_cell_shows(make_app: MakeApp, pla
 # The words
 
 
-async def test_the_strips_follow_the_word_under_the_cursor(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_the_strips_follow_the_word_under_the_cursor(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         text = app.screen.query_one(PageText)
@@ -344,8 +344,8 @@ async def test_the_strips_follow_the_word_under_the_cursor(make_app: MakeApp, pl
         assert text.cursor <= 1
 
 
-async def test_tab_goes_between_all_parts(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_tab_goes_between_all_parts(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
         seen = []
@@ -356,8 +356,8 @@ async def test_tab_goes_between_all_parts(make_app: MakeApp, player: Player) -> 
         assert set(seen) == {PageText, GateStrips, UnitAlong, UnitFound, Input}
 
 
-async def test_the_text_can_be_changed(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_the_text_can_be_changed(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         await pilot.press("f6")
@@ -379,8 +379,8 @@ async def test_the_text_can_be_changed(make_app: MakeApp, player: Player) -> Non
 
 
 @pytest.mark.parametrize("size", [(60, 20), (200, 50)])
-async def test_a_pinned_unit_is_seen_along_the_text(make_app: MakeApp, player: Player, size: tuple[int, int]) -> None:
-    app = make_app(player=player)
+async def test_a_pinned_unit_is_seen_along_the_text(make_host: MakeHost, player: Player, size: tuple[int, int]) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=size) as pilot:
         await look(pilot, app, player)
         await pilot.press("home", "right", "right", "f3")
@@ -405,8 +405,8 @@ async def test_a_pinned_unit_is_seen_along_the_text(make_app: MakeApp, player: P
         assert "pinned" not in heading(app, "#along-heading")
 
 
-async def test_a_gate_along_the_text_has_no_sign(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_a_gate_along_the_text_has_no_sign(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
         await pilot.press("up", "up", "home")
@@ -421,9 +421,9 @@ async def test_a_gate_along_the_text_has_no_sign(make_app: MakeApp, player: Play
 
 @pytest.mark.parametrize("size", [(60, 20), (200, 50)])
 async def test_what_is_found_are_the_extremes(
-    make_app: MakeApp, player: Player, lines: tuple[Ids, ...], size: tuple[int, int]
+    make_host: MakeHost, player: Player, lines: tuple[Ids, ...], size: tuple[int, int]
 ) -> None:
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=size) as pilot:
         await look(pilot, app, player)
         await pilot.press("f2", "home", "right", "f4")
@@ -452,8 +452,8 @@ async def test_what_is_found_are_the_extremes(
         assert app.screen.query_one(PageText).cursor == items[1].position
 
 
-async def test_found_lines_answer_the_mouse(make_app: MakeApp, player: Player, lines: tuple[Ids, ...]) -> None:
-    app = make_app(player=player)
+async def test_found_lines_answer_the_mouse(make_host: MakeHost, player: Player, lines: tuple[Ids, ...]) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
         await pilot.press("f4")
@@ -468,7 +468,7 @@ async def test_found_lines_answer_the_mouse(make_app: MakeApp, player: Player, l
 
 @pytest.mark.parametrize("key", ["f4", "escape"])
 async def test_a_search_says_how_far_it_is_and_can_be_stopped(
-    make_app: MakeApp, player: Player, lines: tuple[Ids, ...], monkeypatch: pytest.MonkeyPatch, key: str
+    make_host: MakeHost, player: Player, lines: tuple[Ids, ...], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     half, stopped = threading.Event(), threading.Event()
 
@@ -482,7 +482,7 @@ async def test_a_search_says_how_far_it_is_and_can_be_stopped(
         return Extremes((), (), 123)
 
     monkeypatch.setattr(unit_search, "extremes", slow)
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
         await pilot.press("home", "f4")
@@ -500,7 +500,7 @@ async def test_a_search_says_how_far_it_is_and_can_be_stopped(
 
 
 async def test_leaving_stops_the_search(
-    make_app: MakeApp, player: Player, lines: tuple[Ids, ...], monkeypatch: pytest.MonkeyPatch
+    make_host: MakeHost, player: Player, lines: tuple[Ids, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = threading.Event()
 
@@ -511,7 +511,7 @@ async def test_leaving_stops_the_search(
         return Extremes((), (), 0)
 
     monkeypatch.setattr(unit_search, "extremes", slow)
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         await pilot.press("f4")
@@ -519,8 +519,8 @@ async def test_leaving_stops_the_search(
         await until(pilot, stopped.is_set)
 
 
-async def test_f5_goes_between_the_lists(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_f5_goes_between_the_lists(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player)
         assert not app.screen.query_one(UnitFound).region
@@ -542,9 +542,9 @@ async def test_f5_goes_between_the_lists(make_app: MakeApp, player: Player) -> N
 # What there is not
 
 
-async def test_what_cannot_be_shown_is_said_in_a_line(make_app: MakeApp, player: Player) -> None:
+async def test_what_cannot_be_shown_is_said_in_a_line(make_host: MakeHost, player: Player) -> None:
     ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 200).astype(np.int32)
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         for model, text, told in [
             (KneserNey(ids, VOCABULARY, 3), TEXT, "there is no LSTM inside this model"),
@@ -558,8 +558,8 @@ async def test_what_cannot_be_shown_is_said_in_a_line(make_app: MakeApp, player:
             assert not isinstance(app.screen, InsideScreen)
 
 
-async def test_unknown_words_are_read_as_such(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_unknown_words_are_read_as_such(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player, "zyzzyva zyzzyva")
         assert "‹zyzzyva›" in painted(app, GateStrips)[0]
@@ -569,12 +569,12 @@ async def test_unknown_words_are_read_as_such(make_app: MakeApp, player: Player)
 
 @pytest.mark.parametrize("run", [None, "gone", "other words"])
 async def test_where_there_is_no_training_text_a_search_says_so(
-    make_app: MakeApp, player: Player, tmp_path: Path, run: str | None, monkeypatch: pytest.MonkeyPatch
+    make_host: MakeHost, player: Player, tmp_path: Path, run: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if run == "other words":
         data = SimpleNamespace(vocabulary=None, train_lines=())
         monkeypatch.setattr(unit_search, "training_data", lambda run: data)
-    app = make_app(player=player)
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50), notifications=True) as pilot:
         await look(pilot, app, Player("x", "", DECODER, run=None if run is None else tmp_path / run))
         await pilot.press("f4")
@@ -586,8 +586,8 @@ async def test_where_there_is_no_training_text_a_search_says_so(
             assert len(painted(app, UnitFound)[0].strip()) > 10
 
 
-async def test_what_is_seen_of_a_larger_model_is_its_lstm_as_trained(make_app: MakeApp, player: Player) -> None:
-    app = make_app(player=player)
+async def test_what_is_seen_of_a_larger_model_is_its_lstm_as_trained(make_host: MakeHost, player: Player) -> None:
+    app = make_host(player=player)
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player)
         assert "as it was trained" not in heading(app, "#status")
@@ -597,8 +597,8 @@ async def test_what_is_seen_of_a_larger_model_is_its_lstm_as_trained(make_app: M
         assert strips(app).value == pytest.approx(float(truth()[0].cell[-1, strips(app).unit]))
 
 
-async def test_one_layer_has_no_next_one(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_one_layer_has_no_next_one(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, Player("one", "", SMALL))
         await pilot.press("f2")
@@ -607,8 +607,8 @@ async def test_one_layer_has_no_next_one(make_app: MakeApp) -> None:
         assert heading(app, "#along-heading").startswith("unit ")
 
 
-async def test_a_long_text_is_cut(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_a_long_text_is_cut(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         screen = await look(pilot, app, Player("one", "", SMALL), "the lamp " * (MOST_WORDS // 2 + 7))
         assert f"word {MOST_WORDS:,} of {MOST_WORDS:,}" in painted(app, GateStrips)[0]
@@ -617,8 +617,8 @@ async def test_a_long_text_is_cut(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
-async def test_any_theme_and_any_size(make_app: MakeApp, player: Player, theme: str) -> None:
-    app = make_app(player=player, theme=theme)
+async def test_any_theme_and_any_size(make_host: MakeHost, player: Player, theme: str) -> None:
+    app = make_host(player=player, theme=theme)
     async with app.run_test(size=(20, 5)) as pilot:
         await look(pilot, app, player)
         await pilot.press("right", "down", "z", "m", "comma", "f3", "f5", "f5", "f6", "f6")

@@ -35,10 +35,10 @@ from lotr_tui.widgets.lens_sentences import LensSentences
 from lotr_tui.widgets.lens_text import VIEWS, LensText
 from lotr_tui.widgets.lens_word import LensWord, percent
 from lotr_tui.widgets.status_bar import StatusBar
-from tests.lotr_tui.conftest import VOCABULARY, make_decoder
+from tests.lotr_tui.conftest import VOCABULARY, Host, make_decoder
 from tests.lotr_tui.test_play_screen import text_of, until
 
-MakeApp = Callable[..., LotrApp]
+MakeHost = Callable[..., Host]
 
 TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night with our pony.\n\nBread"
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?\n\r\t\x1b\u2028İ文́\u200d"))), max_size=80)
@@ -86,6 +86,7 @@ async def look(pilot: Pilot[None], app: LotrApp, text: str = TEXT, player: Playe
     screen = LensScreen(player or app._player, text)  # type: ignore[arg-type]
     await app.push_screen(screen)
     await until(pilot, lambda: at_rest(app))
+    await pilot.pause()
     return screen
 
 
@@ -155,17 +156,17 @@ def test_percents_have_two_digits(prob: float, text: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_text_stands_as_it_was_written_and_unknown_words_in_marks(
-    make_app: MakeApp, size: tuple[int, int]
+    make_host: MakeHost, size: tuple[int, int]
 ) -> None:
-    app = make_app()
+    app = make_host()
     async with app.run_test(size=size) as pilot:
         await look(pilot, app)
         expected = TEXT.replace("wizard", "‹wizard›")
         assert " ".join(shown(app).split()) == " ".join(expected.split())
 
 
-async def test_figures_are_those_of_evaluation(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_figures_are_those_of_evaluation(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app)
         ids = VOCABULARY.encode(tokenize(TEXT))
@@ -176,9 +177,9 @@ async def test_figures_are_those_of_evaluation(make_app: MakeApp, kneser_ney: Kn
         assert f"{len(ids)} words, {unknown} unknown ({network.unk_rate:.1%})" in figures(app)
 
 
-async def test_the_bundled_model_against_kneser_ney_of_its_own_data(make_app: MakeApp) -> None:
+async def test_the_bundled_model_against_kneser_ney_of_its_own_data(make_host: MakeHost) -> None:
     loaded = load(resolve(None))
-    app = make_app(player=Player.of(loaded))
+    app = make_host(player=Player.of(loaded))
     text = "Bilbo Baggins is a very old friend of mine.\nWhere is the wizard?\n"
     async with app.run_test(size=(160, 45)) as pilot:
         await look(pilot, app, text)
@@ -190,8 +191,8 @@ async def test_the_bundled_model_against_kneser_ney_of_its_own_data(make_app: Ma
         assert shown(app).count("¶") == 2  # a model of line mode reads line ends
 
 
-async def test_words_are_shaded_by_their_bits_with_a_cue_that_is_no_colour(make_app: MakeApp, sure: Player) -> None:
-    app = make_app()
+async def test_words_are_shaded_by_their_bits_with_a_cue_that_is_no_colour(make_host: MakeHost, sure: Player) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, " ".join(["wizard", *VOCABULARY.words[2:]]), sure)
         text = app.screen.query_one(LensText)
@@ -213,8 +214,8 @@ async def test_words_are_shaded_by_their_bits_with_a_cue_that_is_no_colour(make_
         assert len(set().union(*cues.values())) == len(cues)  # and no other step has it
 
 
-async def test_the_word_under_the_cursor_is_told_of(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_the_word_under_the_cursor_is_told_of(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await look(pilot, app)
         await pilot.press("shift+tab", "shift+tab")
@@ -270,24 +271,23 @@ def test_every_binding_is_driven_below_and_says_what_it_does() -> None:
         assert all(binding.tooltip for binding in owner.BINDINGS)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", MOVES)
-async def test_keys_move_the_cursor_over_the_words(make_app: MakeApp, name: str) -> None:
-    key, expected = MOVES[name]
-    app = make_app()
+async def test_keys_move_the_cursor_over_the_words(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app)
         text = app.screen.query_one(LensText)
         text.focus()
-        text.move_to(10)
-        await pilot.press(key)
-        if name == "lens-text.up":
-            assert text.line_of(text.cursor) == 0
-        else:
-            assert text.cursor == expected
+        for name, (key, expected) in MOVES.items():
+            text.move_to(10)
+            await pilot.press(key)
+            if name == "lens-text.up":
+                assert text.line_of(text.cursor) == 0
+            else:
+                assert text.cursor == expected, name
 
 
-async def test_n_and_p_go_from_surprise_to_surprise(make_app: MakeApp, kneser_ney: KneserNey, sure: Player) -> None:
-    app = make_app()
+async def test_n_and_p_go_from_surprise_to_surprise(make_host: MakeHost, kneser_ney: KneserNey, sure: Player) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await look(pilot, app, " ".join(VOCABULARY.words[2:]), sure)
         assert screen._network is not None
@@ -308,24 +308,24 @@ async def test_n_and_p_go_from_surprise_to_surprise(make_app: MakeApp, kneser_ne
         assert text.cursor == next(index for index in gaps if index > 0)
 
 
-@pytest.mark.parametrize("name", SENTENCE_MOVES)
-async def test_keys_move_over_the_sentences_and_take_the_word_cursor_along(make_app: MakeApp, name: str) -> None:
-    key, expected = SENTENCE_MOVES[name]
-    app = make_app()
+async def test_keys_move_over_the_sentences_and_take_the_word_cursor_along(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await look(pilot, app)
         text = app.screen.query_one(LensText)
-        text.move_to(6)  # in the second
         await pilot.press("f3")
         await pilot.pause()
-        await pilot.press(key)
-        await pilot.pause()
         assert screen._words is not None
-        assert text.cursor == screen._words.sentences[expected]
+        for name, (key, expected) in SENTENCE_MOVES.items():
+            text.move_to(6)  # in the second
+            await pilot.pause()
+            await pilot.press(key)
+            await pilot.pause()
+            assert text.cursor == screen._words.sentences[expected], name
 
 
-async def test_sentences_by_perplexity(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_sentences_by_perplexity(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await look(pilot, app)
         await pilot.press("f3")
@@ -347,8 +347,8 @@ async def test_sentences_by_perplexity(make_app: MakeApp, kneser_ney: KneserNey)
         assert painted(app.screen.query_one(LensSentences)).splitlines() == lines
 
 
-async def test_on_a_narrow_terminal_sentences_take_the_place_of_the_text(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_on_a_narrow_terminal_sentences_take_the_place_of_the_text(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(60, 20)) as pilot:
         await look(pilot, app)
         text, sentences = app.screen.query_one(LensText), app.screen.query_one(LensSentences)
@@ -361,8 +361,8 @@ async def test_on_a_narrow_terminal_sentences_take_the_place_of_the_text(make_ap
         assert (text.display, sentences.display, text.has_focus) == (True, False, True)
 
 
-async def test_f2_goes_through_the_views(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_f2_goes_through_the_views(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(160, 45)) as pilot:
         screen = await look(pilot, app)
         text = app.screen.query_one(LensText)
@@ -383,8 +383,8 @@ async def test_f2_goes_through_the_views(make_app: MakeApp, kneser_ney: KneserNe
             assert [text._shade(index) for index in known] == [f"lens--{names[found[index]]}" for index in known]
 
 
-async def test_f4_reads_line_ends_or_not(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_f4_reads_line_ends_or_not(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(160, 45)) as pilot:
         screen = await look(pilot, app)
         before = screen._words
@@ -398,8 +398,8 @@ async def test_f4_reads_line_ends_or_not(make_app: MakeApp) -> None:
         await until(pilot, lambda: "¶" not in shown(app))
 
 
-async def test_esc_leaves(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_esc_leaves(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app)
         await pilot.press("escape")
@@ -407,8 +407,8 @@ async def test_esc_leaves(make_app: MakeApp) -> None:
         assert not isinstance(app.screen, LensScreen)
 
 
-async def test_a_click_chooses_word_and_sentence(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_a_click_chooses_word_and_sentence(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await look(pilot, app)
         text = app.screen.query_one(LensText)
@@ -429,8 +429,8 @@ async def test_a_click_chooses_word_and_sentence(make_app: MakeApp) -> None:
 # Typing, pasting, opening
 
 
-async def test_what_is_typed_is_read_once_typing_stops(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_what_is_typed_is_read_once_typing_stops(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, "")
         assert "Here the text will stand" in shown(app)
@@ -443,8 +443,8 @@ async def test_what_is_typed_is_read_once_typing_stops(make_app: MakeApp) -> Non
         assert figures(app).strip() == ""
 
 
-async def test_control_characters_are_pasted_as_white_space(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_control_characters_are_pasted_as_white_space(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, "")
         box = app.screen.query_one(LensBox)
@@ -454,8 +454,8 @@ async def test_control_characters_are_pasted_as_white_space(make_app: MakeApp) -
         assert shown(app).splitlines() == ["the [‹31m› lamp", "was [‹red›]lit[/‹red›]"]
 
 
-async def test_a_megabyte_is_shown_but_not_edited(make_app: MakeApp) -> None:
-    app = make_app()
+async def test_a_megabyte_is_shown_but_not_edited(make_host: MakeHost) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await look(pilot, app, "the lamp")
         box = app.screen.query_one(LensBox)
@@ -474,10 +474,10 @@ async def test_a_megabyte_is_shown_but_not_edited(make_app: MakeApp) -> None:
         assert not screen._workers
 
 
-async def test_a_file_is_opened(make_app: MakeApp, tmp_path: Path) -> None:
+async def test_a_file_is_opened(make_host: MakeHost, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("The lamp was lit.\n")
     (tmp_path / "long.txt").write_text("bread " * MOST_CHARACTERS)
-    app = make_app()
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app)
         for name in ("short.txt", "long.txt"):
@@ -493,10 +493,10 @@ async def test_a_file_is_opened(make_app: MakeApp, tmp_path: Path) -> None:
         assert "long.txt" in figures(app)
 
 
-async def test_what_cannot_be_opened_is_said_in_one_line(make_app: MakeApp, tmp_path: Path) -> None:
+async def test_what_cannot_be_opened_is_said_in_one_line(make_host: MakeHost, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"a\0b")
     (tmp_path / "latin").write_bytes("Königin".encode("latin-1"))
-    app = make_app()
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app)
         await pilot.press("ctrl+o")
@@ -522,21 +522,24 @@ async def test_what_cannot_be_opened_is_said_in_one_line(make_app: MakeApp, tmp_
 
 
 @pytest.mark.parametrize("run", [True, False])
-async def test_without_training_data_there_is_no_kneser_ney_and_it_is_said(make_app: MakeApp, run: bool) -> None:
-    app = make_app()  # the run's folder is empty
+async def test_without_training_data_there_is_no_kneser_ney_and_it_is_said(make_host: MakeHost, run: bool) -> None:
+    app = make_host()  # the run's folder is empty
     player = app._player if run else Player("mixed", "of several", make_decoder())
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, player=player)
         reason = "config.json is missing" if run else "counts a run's training data"
+
+        def times_said() -> int:
+            return sum(reason in str(notice.message) for notice in app._notifications)
+
         assert "no Kneser-Ney" in figures(app)
-        assert sum(reason in str(notice.message) for notice in app._notifications) == 1
+        await until(pilot, lambda: times_said() == 1)
         await pilot.press("f2")
-        await pilot.pause()
+        await until(pilot, lambda: times_said() == 2)
         assert app.screen.query_one(LensText).view == "network"
-        assert sum(reason in str(notice.message) for notice in app._notifications) == 2
 
 
-async def test_a_model_that_fails_is_said(make_app: MakeApp) -> None:
+async def test_a_model_that_fails_is_said(make_host: MakeHost) -> None:
     class Broken:
         vocabulary = VOCABULARY
 
@@ -546,15 +549,17 @@ async def test_a_model_that_fails_is_said(make_app: MakeApp) -> None:
         def advance(self, state: State, token: int) -> tuple[LogProbs, State]:
             raise ValueError("weights [red] are gone")
 
-    app = make_app()
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, player=Player("broken", "", Broken()))
-        assert any("weights [red] are gone" in str(notice.message) for notice in app._notifications)
+        await until(
+            pilot, lambda: any("weights [red] are gone" in str(notice.message) for notice in app._notifications)
+        )
         assert shown(app).startswith("Bilbo")
 
 
-async def test_leaving_while_it_reads_leaves_no_thread(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_leaving_while_it_reads_leaves_no_thread(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await app.push_screen(LensScreen(app._player, "the lamp was lit. " * 40_000))  # type: ignore[arg-type]
         await until(pilot, lambda: "read" in figures(app), 30)
@@ -562,8 +567,8 @@ async def test_leaving_while_it_reads_leaves_no_thread(make_app: MakeApp, kneser
         await until(pilot, lambda: not any(thread.name.startswith("lens") for thread in threading.enumerate()))
 
 
-async def test_resized_from_wide_to_hardly_anything(make_app: MakeApp, kneser_ney: KneserNey) -> None:
-    app = make_app()
+async def test_resized_from_wide_to_hardly_anything(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    app = make_host()
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app)
         text = app.screen.query_one(LensText)
@@ -576,8 +581,8 @@ async def test_resized_from_wide_to_hardly_anything(make_app: MakeApp, kneser_ne
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-light", "ansi-dark"])
-async def test_other_themes(make_app: MakeApp, kneser_ney: KneserNey, theme: str) -> None:
-    app = make_app()
+async def test_other_themes(make_host: MakeHost, kneser_ney: KneserNey, theme: str) -> None:
+    app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app)
         before = shown(app)
