@@ -349,7 +349,7 @@ def locate() -> None:
     """Where runs, settings, prompts, sessions and the bundled files are."""
     from engine.files import assets_folder, home, runs_folder
     from lotr_tui.history import history_file
-    from lotr_tui.saved_session import sessions_folder
+    from lotr_tui.session_file import sessions_folder
     from lotr_tui.settings import settings_file
 
     places = {

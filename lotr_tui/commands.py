@@ -98,6 +98,8 @@ def bindings_of(kind: type[DOMNode]) -> list[Binding]:
         for binding in base.__dict__.get("BINDINGS", ()):
             if isinstance(binding, Binding) and binding.id is not None:
                 found.setdefault(binding.id, binding)
+        if not base.__dict__.get("_inherit_bindings", True):
+            break
     return list(found.values())
 
 

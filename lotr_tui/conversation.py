@@ -8,8 +8,9 @@ from engine.errors import UnusableInput, printable
 from engine.sampling import Done, Reading, SamplerSettings, TokenEvent, choose, encode_prompt, go_on, read
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker, paced
-from lotr_tui.saved_session import Node, SessionError, SessionWriter, Word
+from lotr_tui.saved_session import Node, Word
 from lotr_tui.session import Player
+from lotr_tui.session_file import SessionError, SessionWriter
 from lotr_tui.settings import Way
 from lotr_tui.widgets.entries import Exchange
 

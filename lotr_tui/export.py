@@ -25,8 +25,8 @@ from xml.sax.saxutils import escape
 
 from engine.errors import UnusableInput, printable
 from engine.sampling import Done
+from lotr_tui.kept_file import reason
 from lotr_tui.saved_session import Node, SavedSession
-from lotr_tui.settings import reason
 from lotr_tui.wording import ending
 
 if TYPE_CHECKING:

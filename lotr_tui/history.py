@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import LotrError, RunError
 from engine.files import home, write_atomically
-from lotr_tui.settings import reason
+from lotr_tui.kept_file import reason
 
 MOST = 1000
 """Prompts kept."""

@@ -10,8 +10,9 @@ from engine.errors import printable
 from engine.sampling import Done, TokenEvent
 from engine.vocabulary import EOS_ID
 from lotr_tui.conversation import Conversation, Reply, Turn
-from lotr_tui.saved_session import Node, SavedSession, SessionError, SessionWriter, Word, load_session
+from lotr_tui.saved_session import Node, SavedSession, Word
 from lotr_tui.session import Player
+from lotr_tui.session_file import SessionError, SessionWriter, load_session
 
 
 def resume(path: Path, player: Player, pace: float) -> Conversation:

@@ -1,39 +1,26 @@
-"""Sessions saved as they go, and resumed: a tree of replies, a JSON line each.
+"""The shape of a saved session: a tree of replies, a JSON line each.
 
 A file begins with `{"session": {...}}`, then comes a `{"node": {...}}` for each reply. A later line takes the
 place of an earlier one: of the session, or of the node with its id (it was named, or went on). The words of a
-node are lists `[id, text, logprob, prob, rank, entropy]`; a figure that is not finite is null. A last line
-without its end is not there: whoever wrote it died.
+node are lists `[id, text, logprob, prob, rank, entropy]`; a figure that is not finite is null.
 """
 
-import fcntl
 import json
 import math
-import os
-import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import cached_property
-from itertools import count
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from engine.errors import LotrError, UnusableInput, printable
-from engine.files import home
+from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings, TokenEvent
-from lotr_tui.settings import Way, check_version, fits, from_record, parse, reason, set_aside
+from lotr_tui.kept_file import check_version, fits, from_record, parse
+from lotr_tui.settings import Way
 
 VERSION = 1
-MOST_OF_A_LINE = 1_000_000
-"""Bytes of a line that are read for a list of sessions."""
 
 Reason = Literal["eos", "length", "stop", "cancelled", "error"]
-
-
-class SessionError(LotrError):
-    """A session cannot be saved, or not be read."""
 
 
 @dataclass(frozen=True)
@@ -118,217 +105,59 @@ class SavedSession:
         return tuple(node for node in self.nodes if node.parent == id)
 
 
-@dataclass(frozen=True)
-class SessionSummary:
-    """A line of the list of sessions."""
-
-    name: str
-    path: Path
-    model: str
-    started: float
-    """Seconds since 1970, as `changed`."""
-    changed: float
-    first_prompt: str
-    bytes: int
-    problem: str = ""
-    """Why it cannot be resumed; then nothing is known but its name, its size and when it changed."""
+def header_line(session: SavedSession) -> bytes:
+    """The line that tells of the session itself."""
+    record = {
+        "version": VERSION,
+        "model": session.model,
+        "started": session.started,
+        "current": session.current,
+    }
+    return _line("session", record)
 
 
-class SessionWriter:
-    """Saves a session while it goes on. The file is made with the first node, and locked until `close`."""
-
-    def __init__(self, model: str, folder: Path | None = None) -> None:
-        """A new session, begun with the run `model`."""
-        self._folder = folder or sessions_folder()
-        self._file: IO[bytes] | None = None
-        self._size = 0
-        self._waiting: list[bytes] = []
-        self._said = False
-        self.session = SavedSession("", model, time.time())
-
-    @classmethod
-    def resume(cls, path: Path) -> "SessionWriter":
-        """Go on with a saved session, which is in `session`.
-
-        Raises:
-            SessionError: it is gone, damaged (then it has been set aside), or open in another window.
-        """
-        try:
-            file = path.open("rb+", buffering=0)
-        except OSError as error:
-            raise SessionError(f"session {path.stem!r} cannot be resumed: {reason(error)}") from error
-        try:
-            _lock(file, path.stem)
-            content, session = _load(path)
-            file.truncate(len(content))  # a part of a line has no meaning, and would spoil the next one
-        except OSError as error:
-            file.close()
-            raise SessionError(f"session {path.stem!r} cannot be resumed: {reason(error)}") from error
-        except SessionError:
-            file.close()
-            raise
-        writer = cls(session.model, path.parent)
-        writer.session, writer._file, writer._size = session, file, len(content)
-        return writer
-
-    def keep(self, node: Node) -> None:
-        """Save a node, in place of the one with its id where there is one.
-
-        Raises:
-            SessionError: it cannot be written. The session goes on, and what waits is written with the next
-                node; raised the first time, not for each node.
-        """
-        nodes = {**self.session.by_id, node.id: node}
-        self.session = replace(self.session, nodes=tuple(nodes.values()), current=node.id)
-        self._write(_line("node", _node_record(node)))
-
-    def look_at(self, id: int) -> None:
-        """Note which node is looked at, so that it is looked at when the session is resumed.
-
-        Raises:
-            SessionError: as `keep`.
-        """
-        if id != self.session.current:
-            self.session = replace(self.session, current=id)
-            self._write(self._header())
-
-    def close(self) -> None:
-        """Let others have the file."""
-        if self._file is not None:
-            if not self._size:  # nothing could be written
-                self._path.unlink(missing_ok=True)
-            self._file.close()
-            self._file = None
-
-    @property
-    def _path(self) -> Path:
-        return self._folder / f"{self.session.name}.jsonl"
-
-    def _header(self) -> bytes:
-        session = self.session
-        record = {
-            "version": VERSION,
-            "model": session.model,
-            "started": session.started,
-            "current": session.current,
-        }
-        return _line("session", record)
-
-    def _write(self, line: bytes) -> None:
-        """Append the line, behind those that could not be written before."""
-        self._waiting.append(line)
-        try:
-            if self._file is not None and not os.fstat(self._file.fileno()).st_nlink:  # somebody deleted it
-                self._file.close()
-                self._file = None
-                self._waiting = [_line("node", _node_record(node)) for node in self.session.nodes]
-            file = self._file or self._create()
-            content = b"".join(self._waiting)
-            try:
-                file.seek(self._size)
-                _write_all(file, content)
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(self._size)  # no part of a line stays
-                raise
-        except OSError as error:
-            if not self._said:
-                self._said = True
-                where = self.session.name or self._folder
-                raise SessionError(f"the session is not saved: {where}: {reason(error)}; it goes on") from error
-            return
-        self._size += len(content)
-        self._waiting.clear()
-        self._said = False
-
-    def _create(self) -> IO[bytes]:
-        """A new file, named after the time; the session's line is the first to be written."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{datetime.fromtimestamp(self.session.started):%Y%m%d-%H%M%S}"
-        for number in count(1):
-            self.session = replace(self.session, name=stem if number == 1 else f"{stem}-{number}")
-            try:
-                file = self._path.open("xb", buffering=0)
-            except FileExistsError:
-                continue
-            _lock(file, self.session.name)
-            self._file, self._size = file, 0
-            self._waiting.insert(0, self._header())
-            return file
-        raise AssertionError("numbers do not end")
+def node_line(node: Node) -> bytes:
+    """The line that tells of a node."""
+    record = {name: getattr(node, name) for name in (f.name for f in fields(Node))}
+    changed = {
+        "settings": asdict(node.settings),
+        "words_per_second": _finite(node.words_per_second),
+        "words": [[w.id, w.text, _finite(w.logprob), _finite(w.prob), w.rank, _finite(w.entropy)] for w in node.words],
+    }
+    return _line("node", record | changed)
 
 
-def sessions_folder() -> Path:
-    """Where sessions are kept."""
-    return home() / "sessions"
-
-
-def load_session(path: Path) -> SavedSession:
-    """Read a session, also one that is being written.
+def read_session(name: str, content: bytes) -> SavedSession:
+    """The session that whole lines tell of.
 
     Raises:
-        SessionError: it is gone, or damaged; then it has been set aside.
+        UnusableInput: a line is damaged or of a newer version, or the nodes are no tree.
     """
-    try:
-        return _load(path)[1]
-    except OSError as error:
-        raise SessionError(f"session {path.stem!r} cannot be read: {reason(error)}") from error
-
-
-def saved_sessions(folder: Path | None = None) -> list[SessionSummary]:
-    """The sessions there are, the one changed last first; of each file the first lines alone are read."""
-    found = []
-    for path in (folder or sessions_folder()).glob("*.jsonl"):
-        try:
-            status = path.stat()
-            with path.open("rb") as file:
-                lines = [file.readline(MOST_OF_A_LINE), file.readline(MOST_OF_A_LINE)]
-        except OSError:
-            continue  # gone in the meantime, or no file of ours
-        model, started, prompt, problem = "", status.st_mtime, "", ""
-        try:
-            header = _session_record(_record(lines[0])[1])
-            model, started = header["model"], header["started"]
-        except UnusableInput as error:
-            problem = str(error)
-        with suppress(UnusableInput):  # no node yet, or one too long to be read here
-            prompt = printable(str(_record(lines[1])[1].get("prompt") or ""))
-        found.append(SessionSummary(path.stem, path, model, started, status.st_mtime, prompt, status.st_size, problem))
-    return sorted(found, key=lambda summary: (summary.changed, summary.name), reverse=True)
-
-
-def _load(path: Path) -> tuple[bytes, SavedSession]:
-    """The whole lines of a file, and the session they tell of."""
-    content = path.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
     header: dict[str, Any] = {}
     nodes: dict[int, Node] = {}
-    try:
-        for line in content.split(b"\n")[:-1]:
-            kind, record = _record(line)
-            if kind == "session":
-                header = _session_record(record)
-            else:
-                node = _read_node(record)
-                nodes[node.id] = node
-                header["current"] = node.id
-        if "started" not in header:
-            raise UnusableInput("it does not begin as a session")
-        _check_tree(nodes)
-    except UnusableInput as error:
-        raise SessionError(set_aside(path, error)) from error
+    for line in content.split(b"\n")[:-1]:
+        kind, record = read_line(line)
+        if kind == "session":
+            header = check_header(record)
+        else:
+            node = _read_node(record)
+            nodes[node.id] = node
+            header["current"] = node.id
+    if "started" not in header:
+        raise UnusableInput("it does not begin as a session")
+    _check_tree(nodes)
     current = header["current"]
-    return content, SavedSession(
-        path.stem, header["model"], header["started"], tuple(nodes.values()), current if current in nodes else None
+    return SavedSession(
+        name, header["model"], header["started"], tuple(nodes.values()), current if current in nodes else None
     )
 
 
-def _line(kind: str, record: Mapping[str, object]) -> bytes:
-    return json.dumps({kind: record}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+def read_line(line: bytes) -> tuple[str, dict[str, Any]]:
+    """What kind of line it is, "session" or "node", and what it holds, which is still to be checked.
 
-
-def _record(line: bytes) -> tuple[str, dict[str, Any]]:
-    """What kind of line it is, and what it holds."""
+    Raises:
+        UnusableInput: it is neither.
+    """
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
@@ -341,7 +170,12 @@ def _record(line: bytes) -> tuple[str, dict[str, Any]]:
     raise UnusableInput("a line is neither a session nor a node")
 
 
-def _session_record(record: dict[str, Any]) -> dict[str, Any]:
+def check_header(record: dict[str, Any]) -> dict[str, Any]:
+    """Model, time and current node of a session's line.
+
+    Raises:
+        UnusableInput: one of them is missing or means nothing.
+    """
     check_version(record.get("version"), VERSION)
     fields = {"model": str, "started": float, "current": int | None}
     for name, hint in fields.items():
@@ -356,14 +190,8 @@ def _session_record(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in fields}
 
 
-def _node_record(node: Node) -> dict[str, object]:
-    record = {name: getattr(node, name) for name in (f.name for f in fields(Node))}
-    return {
-        **record,
-        "settings": asdict(node.settings),
-        "words_per_second": _finite(node.words_per_second),
-        "words": [[w.id, w.text, _finite(w.logprob), _finite(w.prob), w.rank, _finite(w.entropy)] for w in node.words],
-    }
+def _line(kind: str, record: Mapping[str, object]) -> bytes:
+    return json.dumps({kind: record}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _read_node(record: dict[str, Any]) -> Node:
@@ -421,17 +249,3 @@ def _figure(value: object) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _lock(file: IO[bytes], name: str) -> None:
-    """Take the file for this process; the kernel frees it, however the process ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SessionError(f"session {name!r} is open in another window; close it there first") from error
-
-
-def _write_all(file: IO[bytes], content: bytes) -> None:
-    left = memoryview(content)
-    while left:  # the file is not buffered, so a part may be written
-        left = left[file.write(left) :]

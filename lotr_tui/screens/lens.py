@@ -236,7 +236,7 @@ class LensScreen(Screen[None]):
         self._words = page.words
         self._network = Reading(self._words, self._player.model.vocabulary, self._network)
         box = self.query_one(LensBox)
-        self.query_one(LensText).show(page, self._network, cursor=self._typed_word() if box.has_focus else None)
+        self.query_one(LensText).show_reading(page, self._network, cursor=self._typed_word() if box.has_focus else None)
         if self._rival is not None:
             self._compare(self._rival)
         self._show_progress()

@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from lotr_tui.export import export
-from lotr_tui.saved_session import SessionSummary, load_session, saved_sessions
+from lotr_tui.session_file import SessionSummary, load_session, saved_sessions
 from lotr_tui.theme import MUTED
 
 NARROW = 80

@@ -7,13 +7,27 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lotr_tui.widgets.lens_page import Page, break_lines
+
+
+def cursor_bindings(name: str) -> list[BindingType]:
+    """The keys of the cursor. Their ids, by which people put other keys in place, begin with `name`."""
+    return [
+        Binding("left", "step(-1)", "word before", id=f"{name}.left", show=False, tooltip="The word before"),
+        Binding("right", "step(1)", "next word", id=f"{name}.right", show=False, tooltip="The next word"),
+        Binding("up", "line(-1)", "line up", id=f"{name}.up", show=False, tooltip="A word of the line above"),
+        Binding("down", "line(1)", "line down", id=f"{name}.down", show=False, tooltip="A word of the line below"),
+        Binding("home", "first", "first word", id=f"{name}.first", show=False, tooltip="The first word of the text"),
+        Binding("end", "last", "last word", id=f"{name}.last", show=False, tooltip="The last word of the text"),
+        Binding("pageup", "page(-1)", "page up", id=f"{name}.page-up", show=False, tooltip="A page up"),
+        Binding("pagedown", "page(1)", "page down", id=f"{name}.page-down", show=False, tooltip="A page down"),
+    ]
 
 
 class PageText(ScrollView, can_focus=True):
@@ -40,16 +54,7 @@ class PageText(ScrollView, can_focus=True):
         "page-text--unknown",
         "page-text--cursor",
     }
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "step(-1)", "word before", id="page-text.left", show=False, tooltip="The word before"),
-        Binding("right", "step(1)", "next word", id="page-text.right", show=False, tooltip="The next word"),
-        Binding("up", "line(-1)", "line up", id="page-text.up", show=False, tooltip="A word of the line above"),
-        Binding("down", "line(1)", "line down", id="page-text.down", show=False, tooltip="A word of the line below"),
-        Binding("home", "first", "first word", id="page-text.first", show=False, tooltip="The first word of the text"),
-        Binding("end", "last", "last word", id="page-text.last", show=False, tooltip="The last word of the text"),
-        Binding("pageup", "page(-1)", "page up", id="page-text.page-up", show=False, tooltip="A page up"),
-        Binding("pagedown", "page(1)", "page down", id="page-text.page-down", show=False, tooltip="A page down"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = cursor_bindings("page-text")
     ALLOW_SELECT = False
 
     virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
@@ -84,6 +89,10 @@ class PageText(ScrollView, can_focus=True):
         names = ["page-text--unknown" if self.page.words.unknown[index] else "page-text--word"]
         return [*names, "page-text--cursor"] if index == self.cursor else names
 
+    def word_style(self, index: int) -> Style:
+        """How a word is painted."""
+        return self.component_style(self.style_names(index))
+
     def gap_style_names(self, index: int) -> list[str]:
         """Those of what stands before a word, or behind the last one."""
         return ["page-text--between"]
@@ -100,10 +109,10 @@ class PageText(ScrollView, can_focus=True):
         first, last = self._words_of(line)
         for index in range(first, last):
             start, stop = max(begin, int(self.page.starts[index])), min(end, int(self.page.ends[index]))
-            segments.append(Segment(text[begin:start], self._style(self.gap_style_names(index))))
-            segments.append(Segment(text[start:stop], self._style(self.style_names(index))))
+            segments.append(Segment(text[begin:start], self.component_style(self.gap_style_names(index))))
+            segments.append(Segment(text[start:stop], self.word_style(index)))
             begin = stop
-        segments.append(Segment(text[begin:end], self._style(self.gap_style_names(last))))
+        segments.append(Segment(text[begin:end], self.component_style(self.gap_style_names(last))))
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def notify_style_update(self) -> None:
@@ -117,10 +126,12 @@ class PageText(ScrollView, can_focus=True):
 
     def watch_virtual_size(self, size: Size) -> None:
         """The scroll bar shows how long it has become."""
-        self.show_vertical_scrollbar = size.height > self.container_size.height > 0
+        if self.styles.overflow_y == "auto":
+            self.show_vertical_scrollbar = size.height > self.container_size.height > 0
         self.vertical_scrollbar.window_virtual_size = size.height
 
-    def _style(self, names: list[str]) -> Style:
+    def component_style(self, names: list[str]) -> Style:
+        """The style of component classes, one upon the other."""
         key = " ".join(names)
         if key not in self._styles:
             self._styles[key] = self.get_component_rich_style(*names)
@@ -166,10 +177,14 @@ class PageText(ScrollView, can_focus=True):
         if not len(self.page.starts):
             return
         index = max(0, min(index, len(self.page.starts) - 1))
-        if index != self.cursor:
-            self.cursor = index
-            self._into_sight()
-            self.refresh()
+        lines = {self.line_of(self.cursor), self.line_of(index)}
+        moved, self.cursor = index != self.cursor, index
+        top = self.scroll_offset.y
+        self._into_sight()
+        if self.scroll_offset.y == top:
+            # A word may go on on the line below.
+            self.refresh(*(Region(0, line - top, self.size.width, 2) for line in lines))
+        if moved:
             self.post_message(self.WordChosen(index))
 
     def _into_sight(self) -> None:
@@ -186,15 +201,21 @@ class PageText(ScrollView, can_focus=True):
         """To the next line with a word, above or below."""
         if len(self.page.starts):
             first, last = self._words_of(self.line_of(self.cursor))
-            target = max(0, min(first - 1 if lines < 0 else last, len(self.page.starts) - 1))
-            column = self._column(int(self.page.starts[self.cursor]), self.line_of(self.cursor))
-            nearest = self._nearest(self.line_of(target), max(0, column))
-            self.move_to(target if nearest is None else nearest)
+            self._to_line_of(first - 1 if lines < 0 else last)
 
     def action_page(self, pages: int) -> None:
         """A page up or down."""
-        for _ in range(max(1, self.size.height - 1)):
-            self.action_line(pages)
+        if len(self.page.starts):
+            line = self.line_of(self.cursor) + pages * max(1, self.size.height - 1)
+            character = self._starts[max(0, min(line, len(self._starts) - 1))]
+            self._to_line_of(int(np.searchsorted(self.page.starts, character, side="left")))
+
+    def _to_line_of(self, index: int) -> None:
+        """To the line of a word, in the column where the cursor is."""
+        index = max(0, min(index, len(self.page.starts) - 1))
+        column = self._column(int(self.page.starts[self.cursor]), self.line_of(self.cursor))
+        nearest = self._nearest(self.line_of(index), column)
+        self.move_to(index if nearest is None else nearest)
 
     def action_first(self) -> None:
         """To the first word."""

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import textual._wait
+import textual.screen
+from textual.screen import Screen
 
 from engine.config import Config, ModelConfig
 from engine.decoder import Decoder, weight_shapes
@@ -14,6 +17,12 @@ from engine.runs import LoadedModel
 from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
 from lotr_tui.session import Player
+
+# Behind each key a pilot waits, twice, until nothing was done for 20 ms, in which the next frame, at most 17 ms away,
+# is painted. Both shorter, and so the tests; what takes longer than a frame they wait for with `until`.
+textual._wait.SLEEP_GRANULARITY = 0.01
+textual._wait.SLEEP_IDLE = 0.0005
+textual.screen.UPDATE_PERIOD = 0.004
 
 WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
 the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
@@ -46,6 +55,19 @@ def make_app(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return lambda **options: LotrApp(
         **{"player": Player.of(loaded), "runs_dir": tmp_path / "runs", "pace": 0, **options}
     )
+
+
+class Host(LotrApp):
+    """The app with nothing behind the screen that a test pushes: it starts in a third of the time."""
+
+    def get_default_screen(self) -> Screen[None]:
+        return Screen()
+
+
+@pytest.fixture
+def make_host(loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Host]:
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
+    return lambda **options: Host(**{"player": Player.of(loaded), "runs_dir": tmp_path / "runs", "pace": 0, **options})
 
 
 def training_events(epochs: int = 12, models: bool = True) -> list[TrainingEvent]:

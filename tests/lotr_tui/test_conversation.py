@@ -15,8 +15,8 @@ from engine.sampling import SamplerSettings, TokenEvent, go_on, read
 from engine.vocabulary import EOS_ID
 from lotr_tui import conversation as module
 from lotr_tui.conversation import Conversation, Reply
-from lotr_tui.saved_session import load_session
 from lotr_tui.session import Player
+from lotr_tui.session_file import load_session
 from tests.lotr_tui.conftest import VOCABULARY, make_decoder
 
 SETTINGS = SamplerSettings(max_tokens=12)

@@ -1,4 +1,4 @@
-"""Walking over the words, branching, answering, searching: driven as a person would."""
+"""Walking over the words, branching, answering: driven as a person would."""
 
 import re
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
 from engine.vocabulary import EOS_ID
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply
-from lotr_tui.saved_session import load_session
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.session import Player
+from lotr_tui.session_file import load_session
 from lotr_tui.widgets.conversation_view import ConversationView
-from lotr_tui.widgets.entries import Exchange, Note
+from lotr_tui.widgets.entries import Exchange
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.transcript import Transcript
@@ -25,6 +25,7 @@ from tests.lotr_tui.conftest import VOCABULARY, make_decoder
 from tests.lotr_tui.test_play_screen import bars_text, entries, exchange_text, send, set_field, until
 
 MakeApp = Callable[..., LotrApp]
+
 SIZES = [(60, 20), (80, 24), (160, 45)]
 
 
@@ -359,77 +360,6 @@ async def test_the_pace_goes_round(make_app: MakeApp) -> None:
         assert app.screen._pace == 100  # type: ignore[attr-defined]
 
 
-async def test_the_transcript_is_searched(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        transcript = app.screen.query_one(Transcript)
-        for number in range(30):
-            transcript.append(Note(f"note {number} " + ("Needle" if number in (3, 20) else "hay")))
-        await pilot.press("ctrl+f", *"needle")
-        await pilot.pause()
-        matches = app.screen.query_one("#matches")
-        assert str(matches.render()) == "2 of 2"
-        assert "note 20" in transcript_lines(app)
-        await pilot.press("enter")
-        await pilot.pause()
-        assert str(matches.render()) == "1 of 2"
-        assert "note 3 " in transcript_lines(app)
-        marked = [
-            segment.text
-            for y in range(transcript.size.height)
-            for segment in transcript.render_line(y)
-            if segment.style is not None and segment.style.reverse
-        ]
-        assert marked == ["Needle"]
-        await pilot.press("down")
-        await pilot.pause()
-        assert str(matches.render()) == "2 of 2"
-        await pilot.press("x")
-        await pilot.pause()
-        assert str(matches.render()) == "none"
-        await pilot.press("escape")
-        await pilot.pause()
-        assert app.screen.focused is app.screen.query_one("#prompt")
-        assert not matches.region.area
-
-
-async def test_of_5000_replies_only_those_that_are_seen_are_drawn(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        transcript = app.screen.query_one(Transcript)
-        many = [Exchange(f"prompt {number}", (), number, "greedy") for number in range(5000)]
-        for exchange in many:
-            exchange.words, exchange.writing = ["word"] * 30, False
-        transcript.replace(1, many)
-        asked: list[Exchange] = []
-        blocks = Exchange.blocks
-
-        def counting(self: Exchange) -> object:
-            asked.append(self)
-            return blocks(self)
-
-        monkeypatch.setattr(Exchange, "blocks", counting)
-        await said(pilot)
-        await pilot.press("pageup", "pageup", "pageup", "ctrl+g", "left", "left", "up", "up")
-        await pilot.pause()
-        assert len(set(map(id, asked))) < 40
-
-
-async def test_a_smaller_terminal_keeps_the_end_in_sight(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        for number in range(6):
-            await said(pilot, seed=str(number))
-        await pilot.resize_terminal(60, 20)
-        await pilot.pause()
-        assert app.screen.query_one(Transcript).is_vertical_scroll_end
-        await pilot.resize_terminal(20, 5)
-        await pilot.press("ctrl+g", "left", "1", "escape", "ctrl+f", "a", "escape")
-        await pilot.pause()
-
-
 async def test_escape_stops_a_branch_then_leaves_the_words(make_app: MakeApp) -> None:
     app = make_app(pace=0)
     async with app.run_test(size=(160, 45)) as pilot:
@@ -465,17 +395,3 @@ async def test_another_branch_is_looked_at_while_words_come(make_app: MakeApp) -
         await pilot.pause()
         assert last(app) is branch
         assert " ".join(word.text for word in branch.words) in exchange_text(app)
-
-
-async def test_what_is_painted_before_the_news_of_a_change_is_no_more_than_old(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        reply = await said(pilot)
-        transcript = app.screen.query_one(Transcript)
-        index = transcript.entries.index(reply.exchange)
-        reply.exchange.words = []  # nobody says so
-        await pilot.press("f5")
-        transcript.notify_style_update()
-        assert all(transcript.render_line(y).cell_length for y in range(transcript.size.height))
-        transcript.changed(index)
-        assert "temperature" in transcript_lines(app)

@@ -14,16 +14,14 @@ from engine.columns import first_difference
 from engine.decoder import Decoder
 from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings, TokenEvent, stream
-from lotr_tui.app import LotrApp
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.screens.ladder import MOST, NOTEBOOK, LadderScreen, parse_temperatures
-from lotr_tui.screens.play import PlayScreen
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import MARK, Columns, ColumnText
-from tests.lotr_tui.conftest import VOCABULARY, make_decoder
+from tests.lotr_tui.conftest import VOCABULARY, Host, make_decoder
 from tests.lotr_tui.test_play_screen import set_field, text_of, until
 
-MakeApp = Callable[..., LotrApp]
+MakeHost = Callable[..., Host]
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (60, 20)], ids=["80x24", "60x20"])
 TOP_K = SamplerSettings(top_k=20)
@@ -74,8 +72,8 @@ def temperatures(screen: ColumnsScreen) -> list[float]:
 
 
 @SIZES
-async def test_every_column_is_the_text_of_its_temperature(make_app: MakeApp, size: tuple[int, int]) -> None:
-    async with make_app().run_test(size=size) as pilot:
+async def test_every_column_is_the_text_of_its_temperature(make_host: MakeHost, size: tuple[int, int]) -> None:
+    async with make_host().run_test(size=size) as pilot:
         screen = await open_ladder(pilot)
         await ended(pilot, screen)
         expected = [alone(make_decoder(), temperature, 3) for temperature in NOTEBOOK]
@@ -92,8 +90,8 @@ async def test_every_column_is_the_text_of_its_temperature(make_app: MakeApp, si
         assert "seed 3" in status
 
 
-async def test_the_first_word_that_differs_is_marked_and_told(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(200, 50)) as pilot:
+async def test_the_first_word_that_differs_is_marked_and_told(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(200, 50)) as pilot:
         screen = await open_ladder(pilot)
         await ended(pilot, screen)
         texts = [[event.text for event in alone(make_decoder(), temperature, 3)] for temperature in NOTEBOOK]
@@ -110,8 +108,8 @@ async def test_the_first_word_that_differs_is_marked_and_told(make_app: MakeApp)
             assert ("= same words" if place is None else f"≠ at word {place + 1} · ") in shown(screen)
 
 
-async def test_equal_temperatures_give_identical_columns(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_equal_temperatures_give_identical_columns(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot, prompt="")
         screen.query_one("#temperatures", Input).value = "0.9 0.9"
         screen.query_one("#prompt", Input).value = PROMPT
@@ -148,8 +146,8 @@ def test_the_keys_driven_below_are_all_there_are() -> None:
 
 
 @SIZES
-async def test_every_key_of_the_table(make_app: MakeApp, size: tuple[int, int]) -> None:
-    async with make_app().run_test(size=size) as pilot:
+async def test_every_key_of_the_table(make_host: MakeHost, size: tuple[int, int]) -> None:
+    async with make_host().run_test(size=size) as pilot:
         screen = await open_ladder(pilot, prompt="")
         assert all(slot.text.blank for slot in screen.slots)
         await pilot.press(*"lamp", "enter")
@@ -198,12 +196,12 @@ async def test_every_key_of_the_table(make_app: MakeApp, size: tuple[int, int]) 
         assert lines(screen)[-1] == end
 
         await pilot.press("escape")
-        assert isinstance(pilot.app.screen, PlayScreen)
+        assert screen not in pilot.app.screen_stack
 
 
 @pytest.mark.parametrize("key", ["escape", "ctrl+c"])
-async def test_words_are_stopped_and_stay(make_app: MakeApp, key: str) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_words_are_stopped_and_stay(make_host: MakeHost, key: str) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         endless = SamplerSettings(top_k=20, max_tokens=1000)
         screen = await open_ladder(pilot, pace=50, settings=endless)
         await until(pilot, lambda: all(words_in(slot.text) for slot in screen.slots))
@@ -216,11 +214,11 @@ async def test_words_are_stopped_and_stay(make_app: MakeApp, key: str) -> None:
             words = words_in(slot.text)
             assert words == [event.text for event in alone(make_decoder(), temperature, 3, endless)][: len(words)]
         await pilot.press("escape")
-        assert isinstance(pilot.app.screen, PlayScreen)
+        assert screen not in pilot.app.screen_stack
 
 
-async def test_a_changed_column_alone_is_written_anew(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_changed_column_alone_is_written_anew(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot)
         await ended(pilot, screen)
         before = [slot.text.events for slot in screen.slots]
@@ -231,8 +229,8 @@ async def test_a_changed_column_alone_is_written_anew(make_app: MakeApp) -> None
         assert words_in(screen.slots[1].text) == [event.text for event in alone(make_decoder(), 0.85, 3)]
 
 
-async def test_a_click_chooses_a_column_and_the_wheel_scrolls(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_click_chooses_a_column_and_the_wheel_scrolls(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot, settings=SamplerSettings(max_tokens=300))
         await ended(pilot, screen)
         for number, x in ((3, 50), (0, 2), (4, 78)):
@@ -249,8 +247,8 @@ async def test_a_click_chooses_a_column_and_the_wheel_scrolls(make_app: MakeApp)
         assert lines(screen) == end
 
 
-async def test_on_a_narrow_terminal_the_chosen_column_is_among_those_seen(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(60, 20)) as pilot:
+async def test_on_a_narrow_terminal_the_chosen_column_is_among_those_seen(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(60, 20)) as pilot:
         screen = await open_ladder(pilot)
         await ended(pilot, screen)
         assert "1–3 of 5" in shown(screen)
@@ -263,35 +261,41 @@ async def test_on_a_narrow_terminal_the_chosen_column_is_among_those_seen(make_a
         assert lines(screen)[0].split() == ["0.70", "0.75", "0.80"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("#temperatures", "0.5 3", "temperature 3.0 is out of range"),
-        ("#temperatures", "0.5 1.2.3", "temperature '1.2.3' is no number"),
-        ("#temperatures", "  ", "there is no temperature"),
-        ("#temperatures", "1 " * (MOST + 1), "are too many"),
-        ("#seed Input", "99999999999999999999", "out of range"),
-        ("#max_tokens Input", "0", "max-tokens 0 is out of range"),
-        ("#prompt", "   ", "type a prompt first"),
-        ("#prompt", "?!", "no word"),
-        ("#prompt", "xylophone quartz", "knows none"),
-    ],
-)
-async def test_what_cannot_be_used_is_said_in_one_line(make_app: MakeApp, field: str, value: str, said: str) -> None:
-    async with make_app().run_test(size=(120, 24)) as pilot:
+BAD_FIELDS = [
+    ("#temperatures", "0.5 3", "temperature 3.0 is out of range"),
+    ("#temperatures", "0.5 1.2.3", "temperature '1.2.3' is no number"),
+    ("#temperatures", "  ", "there is no temperature"),
+    ("#temperatures", "1 " * (MOST + 1), "are too many"),
+    ("#seed Input", "99999999999999999999", "out of range"),
+    ("#max_tokens Input", "0", "max-tokens 0 is out of range"),
+    ("#prompt", "   ", "type a prompt first"),
+    ("#prompt", "?!", "no word"),
+    ("#prompt", "xylophone quartz", "knows none"),
+]
+
+
+async def test_what_cannot_be_used_is_said_in_one_line(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(120, 24)) as pilot:
         screen = await open_ladder(pilot)
+        for field, value, said in BAD_FIELDS:
+            await ended(pilot, screen)
+            sound = screen.query_one(field, Input).value
+            screen.query_one(field, Input).value = value
+            await pilot.press("enter")
+            await pilot.pause()
+            assert said in note(screen)
+            assert "\n" not in note(screen)
+            screen.query_one(field, Input).value = sound
+            await pilot.press("enter")
+            await pilot.pause()
+            assert said not in note(screen)
         await ended(pilot, screen)
-        screen.query_one(field, Input).value = value
-        await pilot.press("enter")
-        await pilot.pause()
-        assert said in note(screen)
-        assert "\n" not in note(screen)
         await pilot.press("escape")
-        assert isinstance(pilot.app.screen, PlayScreen)
+        assert screen not in pilot.app.screen_stack
 
 
-async def test_one_column_stays_and_there_is_a_most(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_one_column_stays_and_there_is_a_most(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot)
         await pilot.press(*["f4"] * 6)
         assert len(screen.slots) == 1
@@ -302,8 +306,8 @@ async def test_one_column_stays_and_there_is_a_most(make_app: MakeApp) -> None:
         assert temperatures(screen) == parse_temperatures(screen.query_one("#temperatures", Input).value)
 
 
-async def test_words_the_model_does_not_know_are_named(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_words_the_model_does_not_know_are_named(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot, prompt="the [red]zebra[/] tower")
         assert "read as <unk>: red, zebra" in note(screen)
         await ended(pilot, screen)
@@ -313,15 +317,15 @@ async def test_words_the_model_does_not_know_are_named(make_app: MakeApp) -> Non
 
 
 @pytest.mark.parametrize("prompt", ["the\x1b[31m tower", "the " * 5000, "the 高い塔 \u202etower é", "[bold]the[/nope"])
-async def test_no_prompt_breaks_the_screen(make_app: MakeApp, prompt: str) -> None:
-    async with make_app().run_test(size=(60, 20)) as pilot:
+async def test_no_prompt_breaks_the_screen(make_host: MakeHost, prompt: str) -> None:
+    async with make_host().run_test(size=(60, 20)) as pilot:
         screen = await open_ladder(pilot, prompt=prompt)
         await ended(pilot, screen)
         assert "\x1b" not in shown(screen) + note(screen)
 
 
-async def test_resizing_while_words_come(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(200, 50)) as pilot:
+async def test_resizing_while_words_come(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(200, 50)) as pilot:
         screen = await open_ladder(pilot, pace=200, settings=SamplerSettings(max_tokens=60))
         for size in ((60, 20), (20, 5), (1, 1), (80, 24), (200, 50), (80, 24)):
             await pilot.resize_terminal(*size)
@@ -333,18 +337,18 @@ async def test_resizing_while_words_come(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("theme", ["shire", "textual-light", "ansi-light", "ansi-dark"])
 async def test_without_colour_and_in_every_theme(
-    make_app: MakeApp, theme: str, monkeypatch: pytest.MonkeyPatch
+    make_host: MakeHost, theme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    async with make_app(theme=theme).run_test(size=(80, 24)) as pilot:
+    async with make_host(theme=theme).run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot)
         await ended(pilot, screen)
         assert MARK in shown(screen)
         assert all(segment.style is not None for y in range(24) for segment in screen.query_one(Columns).render_line(y))
 
 
-async def test_a_long_word_is_broken_and_nothing_is_wider_than_its_column(make_app: MakeApp) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_long_word_is_broken_and_nothing_is_wider_than_its_column(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot, prompt="")
         texts = [ColumnText("0.5"), ColumnText("木" * 40, about="a " * 90)]
         for text, word in zip(texts, ("x" * 40, "高い塔" * 9), strict=True):

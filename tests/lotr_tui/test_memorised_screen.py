@@ -23,10 +23,10 @@ from lotr_tui.widgets.passage_places import PassagePlaces
 from lotr_tui.widgets.passage_text import PassageText, mark
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.text_line import MOST_CHARACTERS, TextLine, one_line, with_line_ends
-from tests.lotr_tui.conftest import VOCABULARY
+from tests.lotr_tui.conftest import VOCABULARY, Host
 from tests.lotr_tui.test_play_screen import text_of, until
 
-MakeApp = Callable[..., LotrApp]
+MakeHost = Callable[..., Host]
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,9 @@ def test_a_text_on_one_line_is_the_same_text(text: str) -> None:
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (200, 50)])
 async def test_figures_and_marks_are_those_of_a_search_word_by_word(
-    make_app: MakeApp, bundled: Player, text: str, size: tuple[int, int]
+    make_host: MakeHost, bundled: Player, text: str, size: tuple[int, int]
 ) -> None:
-    app = make_app(player=bundled)
+    app = make_host(player=bundled)
     async with app.run_test(size=size) as pilot:
         screen = await look(pilot, app, bundled, text)
         known = known_by_search(text, bundled)
@@ -156,9 +156,9 @@ async def test_figures_and_marks_are_those_of_a_search_word_by_word(
 
 
 async def test_passages_are_underlined_and_the_chosen_one_reversed(
-    make_app: MakeApp, bundled: Player, text: str
+    make_host: MakeHost, bundled: Player, text: str
 ) -> None:
-    app = make_app(player=bundled)
+    app = make_host(player=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
         screen = await look(pilot, app, bundled, text)
         widget = app.screen.query_one(PassageText)
@@ -177,11 +177,11 @@ async def test_passages_are_underlined_and_the_chosen_one_reversed(
 
 
 async def test_a_passage_is_shown_in_its_line_with_its_speaker(
-    make_app: MakeApp, bundled: Player, known_lines: list[str]
+    make_host: MakeHost, bundled: Player, known_lines: list[str]
 ) -> None:
     assert bundled.run is not None
     data = training_data(bundled.run)
-    app = make_app(player=bundled)
+    app = make_host(player=bundled)
     part = " ".join(known_lines[0].split()[2:8])
     async with app.run_test(size=(200, 50)) as pilot:
         await look(pilot, app, bundled, f"zyzzyva {part} zyzzyva")
@@ -194,8 +194,8 @@ async def test_a_passage_is_shown_in_its_line_with_its_speaker(
         assert tokenize(told[told.index("[") : told.index("]")]) == part.split()
 
 
-async def test_the_cursor_goes_from_passage_to_passage(make_app: MakeApp, bundled: Player, text: str) -> None:
-    app = make_app(player=bundled)
+async def test_the_cursor_goes_from_passage_to_passage(make_host: MakeHost, bundled: Player, text: str) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await look(pilot, app, bundled, text)
         assert screen.found is not None
@@ -225,8 +225,8 @@ async def test_the_cursor_goes_from_passage_to_passage(make_app: MakeApp, bundle
         assert not widget.has_focus
 
 
-async def test_a_click_chooses_a_passage(make_app: MakeApp, bundled: Player, text: str) -> None:
-    app = make_app(player=bundled)
+async def test_a_click_chooses_a_passage(make_host: MakeHost, bundled: Player, text: str) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
         screen = await look(pilot, app, bundled, text)
         assert screen.found is not None
@@ -240,8 +240,8 @@ async def test_a_click_chooses_a_passage(make_app: MakeApp, bundled: Player, tex
         assert widget.chosen == len(screen.found.passages) - 1
 
 
-async def test_a_long_text_scrolls(make_app: MakeApp, bundled: Player, known_lines: list[str]) -> None:
-    app = make_app(player=bundled)
+async def test_a_long_text_scrolls(make_host: MakeHost, bundled: Player, known_lines: list[str]) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(60, 20)) as pilot:
         await look(pilot, app, bundled, " zyzzyva ".join(known_lines * 12))
         widget = app.screen.query_one(PassageText)
@@ -253,8 +253,8 @@ async def test_a_long_text_scrolls(make_app: MakeApp, bundled: Player, known_lin
         assert 0 <= widget.line_of(widget.cursor) - widget.scroll_offset.y < widget.size.height
 
 
-async def test_the_text_can_be_changed(make_app: MakeApp, bundled: Player, known_lines: list[str]) -> None:
-    app = make_app(player=bundled)
+async def test_the_text_can_be_changed(make_host: MakeHost, bundled: Player, known_lines: list[str]) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, bundled, "")
         assert "no word to look up" in figures(app)
@@ -276,9 +276,9 @@ async def test_the_text_can_be_changed(make_app: MakeApp, bundled: Player, known
 
 
 async def test_the_second_time_the_training_text_is_not_read_again(
-    make_app: MakeApp, bundled: Player, text: str, monkeypatch: pytest.MonkeyPatch
+    make_host: MakeHost, bundled: Player, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_app(player=bundled)
+    app = make_host(player=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, bundled, text)
         monkeypatch.setattr("engine.runs.load", lambda path: pytest.fail("read again"))
@@ -289,9 +289,9 @@ async def test_the_second_time_the_training_text_is_not_read_again(
 
 
 async def test_what_cannot_be_looked_up_is_said_in_a_line(
-    make_app: MakeApp, bundled: Player, loaded: LoadedModel, tmp_path: Path
+    make_host: MakeHost, bundled: Player, loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    app = make_app(player=bundled)
+    app = make_host(player=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
         for player, text, told in [
             (Player("x", "", bundled.model), "the lamp", "this model is of no finished run"),
@@ -307,15 +307,15 @@ async def test_what_cannot_be_looked_up_is_said_in_a_line(
             await pilot.press("right", "left", "home", "end", "tab", "pagedown", "escape")
 
 
-async def test_all_new_is_said(make_app: MakeApp, bundled: Player) -> None:
-    app = make_app(player=bundled)
+async def test_all_new_is_said(make_host: MakeHost, bundled: Player) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
         await look(pilot, app, bundled, "zyzzyva zyzzyva")
         assert "all is new" in places(app)
 
 
-async def test_a_megabyte_and_odd_characters(make_app: MakeApp, bundled: Player) -> None:
-    app = make_app(player=bundled)
+async def test_a_megabyte_and_odd_characters(make_host: MakeHost, bundled: Player) -> None:
+    app = make_host(player=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await look(pilot, app, bundled, "[red]文字 é́ \x1b[2J שלום " * 60_000)
         assert len(screen._text) <= MOST_CHARACTERS
@@ -329,9 +329,9 @@ async def test_a_megabyte_and_odd_characters(make_app: MakeApp, bundled: Player)
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
 async def test_in_every_theme_passages_stand_out_without_colour(
-    make_app: MakeApp, bundled: Player, text: str, theme: str
+    make_host: MakeHost, bundled: Player, text: str, theme: str
 ) -> None:
-    app = make_app(player=bundled, theme=theme)
+    app = make_host(player=bundled, theme=theme)
     async with app.run_test(size=(20, 5)) as pilot:
         await pilot.resize_terminal(80, 24)
         await look(pilot, app, bundled, text)

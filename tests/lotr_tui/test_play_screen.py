@@ -41,7 +41,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: fl
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the app did not get there"
-        await pilot.pause(0.02)
+        await pilot.pause(0.01)
 
 
 def text_of(widget: object) -> str:
@@ -119,15 +119,16 @@ async def test_words_outside_the_vocabulary_are_named(make_app: MakeApp) -> None
         assert "read as <unk>: xylophone" in exchange_text(app)
 
 
-@pytest.mark.parametrize("prompt", ["", "   ", "xylophone"])
-async def test_a_prompt_that_cannot_be_read_is_refused_and_nothing_is_lost(make_app: MakeApp, prompt: str) -> None:
+async def test_a_prompt_that_cannot_be_read_is_refused_and_nothing_is_lost(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test() as pilot:
-        await send(pilot, prompt)
-        await pilot.pause()
-        assert not entries(app, Exchange)
-        assert len(app._notifications) == 1
-        assert app.screen.query_one("#prompt", Prompt).value == prompt
+        for prompt in ("", "   ", "xylophone"):
+            app.clear_notifications()
+            await send(pilot, prompt)
+            await pilot.pause()
+            assert not entries(app, Exchange)
+            assert len(app._notifications) == 1
+            assert app.screen.query_one("#prompt", Prompt).value == prompt
 
 
 async def test_markup_in_a_prompt_is_shown_as_text(make_app: MakeApp) -> None:
@@ -260,15 +261,17 @@ async def test_the_transcript_follows_the_end_unless_scrolled_away(make_app: Mak
         assert "note 7" in "".join(transcript.render_line(y).text for y in range(transcript.size.height))
 
 
-@pytest.mark.parametrize(("field", "value"), [("top_p", "0"), ("top_p", "1.5"), ("max_tokens", "0")])
-async def test_a_field_out_of_range_is_told_when_the_prompt_is_sent(make_app: MakeApp, field: str, value: str) -> None:
+async def test_a_field_out_of_range_is_told_when_the_prompt_is_sent(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
-        set_field(app, field, value)
-        await send(pilot, "bilbo is")
-        await pilot.pause()
-        assert not entries(app, Exchange)
-        assert "out of range" in next(iter(app._notifications)).message
+        for field, value in [("top_p", "0"), ("top_p", "1.5"), ("max_tokens", "0")]:
+            app.clear_notifications()
+            set_field(app, field, value)
+            await send(pilot, "bilbo is")
+            await pilot.pause()
+            assert not entries(app, Exchange)
+            assert "out of range" in next(iter(app._notifications)).message
+            set_field(app, field, "")
 
 
 async def test_panes_on_a_narrow_terminal(make_app: MakeApp) -> None:
@@ -388,17 +391,17 @@ async def test_ctrl_t_asks_what_to_train_then_shows_the_dashboard(
         assert isinstance(app.screen, PlayScreen)
 
 
-@pytest.mark.parametrize("path", ["/nowhere/x.csv", "x" * 5000, "~nobody-of-this-name/x.csv", "[red]x"])
-async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp, path: str) -> None:
+async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+t")
-        app.screen.query_one("#corpus", Input).value = path
-        await pilot.press("enter")
-        await pilot.pause()
-        assert isinstance(app.screen, NewTraining)
-        assert f"{path[:200]} is no file" in text_of(app.screen.query_one("#problem"))
-        assert not app.is_training
+        for path in ("/nowhere/x.csv", "x" * 5000, "~nobody-of-this-name/x.csv", "[red]x"):
+            app.screen.query_one("#corpus", Input).value = path
+            await pilot.press("enter")
+            await pilot.pause()
+            assert isinstance(app.screen, NewTraining)
+            assert f"{path[:200]} is no file" in text_of(app.screen.query_one("#problem"))
+            assert not app.is_training
 
 
 async def test_a_training_without_a_model_yet_leaves_the_curve_that_was_there(

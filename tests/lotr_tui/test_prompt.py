@@ -1,10 +1,7 @@
-"""The prompt in an app of its own: what is typed, recalled, marked, pasted and sent."""
+"""The prompt in an app of its own: what is typed, marked and sent."""
 
 import asyncio
-import base64
-import unicodedata
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from textual import events
@@ -14,13 +11,15 @@ from textual.containers import Vertical
 from textual.widgets import Static, TextArea
 
 from engine.vocabulary import EOS, UNK, Vocabulary, spans
-from lotr_tui.history import History, HistoryError
 from lotr_tui.widgets import prompt as module
-from lotr_tui.widgets.prompt import MAX_CHARACTERS, Prompt, clean
+from lotr_tui.widgets.prompt import Prompt
 
 WORDS = ("bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't")
+
 VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
+
 SPACED = Vocabulary((UNK, EOS, "Bilbo", "is", "3.5", "the"), "spaces")
+
 SESSION_KEYS = [f"ctrl+{letter}" for letter in "ctolprefnsgyb"] + [f"f{n}" for n in range(1, 13)]
 
 
@@ -166,14 +165,15 @@ async def test_it_grows_with_its_lines_to_five_and_shrinks():
         assert prompt.size.height == 3
 
 
-@pytest.mark.parametrize(("size", "height"), [((80, 24), 5), ((60, 20), 5), ((40, 12), 3), ((20, 5), 1)])
-async def test_it_leaves_room_on_a_small_terminal(size, height):
+async def test_it_leaves_room_on_a_small_terminal():
     async with Pilots() as (pilot, prompt):
-        await pilot.resize_terminal(*size)
-        prompt.value = "\n".join("abcdefgh")
-        await pilot.pause()
-        assert prompt.size.height == height
-        assert shown(prompt)[-1] == "h"
+        for size, height in [((80, 24), 5), ((60, 20), 5), ((40, 12), 3), ((20, 5), 1)]:
+            prompt.value = ""
+            await pilot.resize_terminal(*size)
+            prompt.value = "\n".join("abcdefgh")
+            await pilot.pause()
+            assert prompt.size.height == height
+            assert shown(prompt)[-1] == "h"
 
 
 async def test_the_session_keeps_its_keys():
@@ -333,175 +333,6 @@ def test_spans_are_the_words_of_the_tokenizer(text):
             assert vocabulary.tokenize(text[start:stop])[0].startswith(word[:1])
         if text.isascii():
             assert [text[start:stop].lower() for start, stop, _ in found] == [w.lower() for _, _, w in found]
-
-
-# Recall
-
-
-def history_of(tmp_path, *texts):
-    history = History(tmp_path / "history.jsonl")
-    for text in texts:
-        history.add(text)
-    return history
-
-
-async def test_up_and_down_recall_and_return_to_what_was_typed(tmp_path):
-    async with Pilots(prompts=history_of(tmp_path, "bilbo is", "frodo", "bilbo was")) as (pilot, prompt):
-        seen = []
-        for key in ("up", "up", "up", "up", "down", "down", "down", "down"):
-            await pilot.press(key)
-            seen.append(prompt.value)
-        assert seen == ["bilbo was", "frodo", "bilbo is", "bilbo is", "frodo", "bilbo was", "", ""]
-        await type_text(pilot, "bil")
-        seen.clear()
-        for key in ("up", "up", "up", "down", "down"):
-            await pilot.press(key)
-            seen.append(prompt.value)
-        assert seen == ["bilbo was", "bilbo is", "bilbo is", "bilbo was", "bil"]
-        assert prompt.cursor_location == (0, 3)
-
-
-async def test_up_moves_within_lines_before_it_recalls(tmp_path):
-    async with Pilots(prompts=history_of(tmp_path, "older")) as (pilot, prompt):
-        await type_text(pilot, "\ntwo\nlines")  # the draft starts no older prompt
-        await pilot.press("up", "up")
-        assert prompt.cursor_location[0] == 0
-        assert prompt.value == "\ntwo\nlines"
-        prompt.value = "old" + "\n"
-        await pilot.press("backspace", "up")
-        assert prompt.value == "older"
-
-
-async def test_lines_recalled_are_walked_once_the_cursor_has_moved(tmp_path):
-    async with Pilots(prompts=history_of(tmp_path, "one", "two\nlines")) as (pilot, prompt):
-        await pilot.press("up", "up")
-        assert prompt.value == "one"
-        await pilot.press("down", "left", "up")
-        assert prompt.value == "two\nlines"
-        assert prompt.cursor_location[0] == 0
-        await pilot.press("up")
-        assert prompt.value == "one"
-        await pilot.press("down", "home", "down")
-        assert prompt.value == ""
-
-
-async def test_what_was_edited_is_a_new_text_to_recall_from(tmp_path):
-    async with Pilots(prompts=history_of(tmp_path, "bilbo is", "bilbo was")) as (pilot, prompt):
-        await pilot.press("up", "backspace", "backspace", "backspace", "up", "up")
-        assert prompt.value == "bilbo is"
-        await pilot.press("down", "down")
-        assert prompt.value == "bilbo "
-
-
-async def test_what_is_sent_is_kept_for_the_next_session(tmp_path):
-    async with Pilots(prompts=history_of(tmp_path)) as (pilot, prompt):
-        await type_text(pilot, "two\nlines")
-        await pilot.press("enter", "up")
-        assert prompt.value == "two\nlines"
-    async with Pilots(prompts=History(tmp_path / "history.jsonl")) as (pilot, prompt):
-        await pilot.press("up")
-        assert prompt.value == "two\nlines"
-
-
-async def test_prompts_that_cannot_be_kept_are_said_and_sent(tmp_path, monkeypatch):
-    history = history_of(tmp_path)
-
-    def full(text):
-        raise HistoryError("prompts are not kept: no space")
-
-    monkeypatch.setattr(history, "add", full)
-    async with Pilots(prompts=history) as (pilot, _):
-        app = pilot.app
-        await pilot.press("a", "enter")
-        assert app.notices == ["prompts are not kept: no space"]
-        assert app.sent == ["a"]
-
-
-async def test_without_prompts_up_and_down_do_nothing():
-    async with Pilots() as (pilot, prompt):
-        await pilot.press("up", "down", "a", "up", "down")
-        assert prompt.value == "a"
-
-
-# What is pasted
-
-
-async def test_a_megabyte_is_cut_and_said():
-    async with Pilots() as (pilot, prompt):
-        app = pilot.app
-        await type_text(pilot, "is ")
-        await paste(pilot, "bilbo " * 200_000)
-        assert prompt.value == ("is " + "bilbo " * 200_000)[:MAX_CHARACTERS]
-        assert app.notices == ["a prompt has at most 4,000 characters: 3,997 of the 1,200,000 pasted were taken"]
-        await pilot.press("x", "y")
-        assert len(prompt.value) == MAX_CHARACTERS
-        assert len(app.notices) == 1
-        await pilot.press("backspace", "x", "y", "z")
-        assert len(prompt.value) == MAX_CHARACTERS
-        assert app.notices[1:] == ["the prompt is full: 4,000 characters"]
-
-
-async def test_what_was_selected_makes_room():
-    async with Pilots() as (pilot, prompt):
-        app = pilot.app
-        prompt.value = "x" * MAX_CHARACTERS
-        prompt.select_all()
-        await paste(pilot, "y" * MAX_CHARACTERS)
-        assert prompt.value == "y" * MAX_CHARACTERS
-        assert app.notices == []
-
-
-@pytest.mark.parametrize(
-    ("pasted", "value", "removed"),
-    [
-        ("\x1b[31mred\x1b[0m", "red", 2),
-        ("\x1b]0;title\x07a\x1b]52;c;" + base64.b64encode(b"x").decode() + "\x1b\\b", "ab", 2),
-        ("a\x1b]unended", "aunended", 1),
-        ("\x9b2Ja\x1b", "a", 2),
-        ("a\x00\x07\x08b\x7f", "ab", 4),
-        ("a\r\nb\rc\u2028d\x0be\n\n", "a\nb\nc\nd\ne", 0),
-        ("a\tb", "a b", 0),
-        ("\u202egnp.exe\u202c", "gnp.exe", 2),
-        ("\ud800a\uffff", "a", 2),
-        ("[red]b[/red] <unk>", "[red]b[/red] <unk>", 0),
-    ],
-)
-async def test_control_characters_are_left_out_and_said(pasted, value, removed):
-    async with Pilots() as (pilot, prompt):
-        app = pilot.app
-        await paste(pilot, pasted)
-        assert prompt.value == value
-        assert app.notices == ([f"control characters were left out: {removed}"] if removed else [])
-        prompt.value = pasted
-        assert prompt.value == value
-
-
-@given(st.text(st.characters() | st.sampled_from("\x1b[];?m\\\x07\x9b")))
-def test_what_is_left_cannot_move_the_terminal(text):
-    kept, removed = clean(text)
-    assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in kept)
-    assert removed >= 0
-    assert clean(kept.rstrip("\n"))[1] == 0
-
-
-@pytest.mark.parametrize(
-    "text", ["日本語 の 文", "e\u0301a\u0308\u0323", "שלום עולם", "سلام می\u200cروم", "👩\u200d👧 ok", "\u0301x"]
-)
-async def test_every_writing_survives(text):
-    async with Pilots(vocabulary=SPACED) as (pilot, prompt):
-        app = pilot.app
-        await paste(pilot, text)
-        assert prompt.value == text
-        await pilot.press("left", "right", "home", "end", "enter")
-        assert app.sent == [text]
-        assert app.notices == []
-
-
-async def test_text_is_shown_as_text():
-    async with Pilots() as (pilot, prompt):
-        prompt.value = "[red]is[/red] <unk> :smile:"
-        await pilot.pause()
-        assert shown(prompt) == ["[red]is[/red] <unk> :smile:"]
 
 
 # As an Input

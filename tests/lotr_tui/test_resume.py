@@ -18,9 +18,9 @@ from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.resume import rebuild, resume, shown
-from lotr_tui.saved_session import SessionError, SessionWriter, load_session
 from lotr_tui.screens.sessions import SessionsScreen
 from lotr_tui.session import Player
+from lotr_tui.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.widgets.entries import Exchange
 from lotr_tui.widgets.prompt import Prompt
 from tests.lotr_tui.conftest import VOCABULARY, make_decoder

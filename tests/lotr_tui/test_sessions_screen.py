@@ -13,9 +13,9 @@ from textual.widgets import OptionList, Static
 
 from engine.errors import UnusableInput
 from lotr_tui.app import LotrApp
-from lotr_tui.saved_session import SessionWriter
 from lotr_tui.screens import sessions as module
 from lotr_tui.screens.sessions import SessionsScreen
+from lotr_tui.session_file import SessionWriter
 from tests.lotr_tui.test_play_screen import until
 from tests.lotr_tui.test_saved_session import node
 

@@ -12,7 +12,7 @@ from textual.app import App
 import lotr_tui.settings as module
 from engine.errors import RunError, UnusableInput
 from engine.sampling import SamplerSettings
-from lotr_tui.settings import KeptSettings, Settings, set_aside, settings_file
+from lotr_tui.settings import KeptSettings, Settings, settings_file
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)
 samplers = st.builds(
@@ -202,8 +202,3 @@ def test_a_bad_value_is_refused_and_changes_nothing(home, changes):
         kept.keep(**changes)
     assert kept.current == Settings()
     assert not settings_file().exists()
-
-
-def test_what_is_gone_already_cannot_be_set_aside(tmp_path):
-    assert "cannot be set aside" in set_aside(tmp_path / "gone", UnusableInput("damage"))
-    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual.app import App, ComposeResult
 
 from lotr_tui.app import LotrApp
 from lotr_tui.widgets.plotting import draw_curve, linear_ticks, log_ticks, thin_out
@@ -31,8 +32,12 @@ MakeApp = Callable[..., LotrApp]
         (["0"], 0.0),
     ],
 )
-async def test_slider_keys(make_app: MakeApp, keys: list[str], value: float) -> None:
-    app = make_app()
+async def test_slider_keys(keys: list[str], value: float) -> None:
+    class Alone(App[None]):
+        def compose(self) -> ComposeResult:
+            yield TemperatureSlider(0.8)
+
+    app = Alone()
     async with app.run_test() as pilot:
         slider = app.screen.query_one(TemperatureSlider)
         slider.focus()
