@@ -19,6 +19,7 @@ from engine.events import (
 )
 from engine.record import current_rows
 from engine.runs import METRICS, SAMPLES
+from lotr_tui.step_columns import StepColumns
 
 Phase = Literal["preparing", "training", "finished", "failed"]
 
@@ -30,7 +31,7 @@ class TrainingView:
     phase: Phase = "preparing"
     note: str = "starting"
     started: Started | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: StepColumns = field(default_factory=StepColumns)
     evaluations: list[Evaluated] = field(default_factory=list)
     samples: list[Sampled] = field(default_factory=list)
     finished: Finished | None = None
@@ -71,7 +72,7 @@ class TrainingView:
 
     def _forget_from(self, step: int) -> None:
         """This update and later ones are done again."""
-        self.steps = [event for event in self.steps if event.step < step]
+        self.steps.forget_from(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
         self.samples = [event for event in self.samples if event.step < step]
         self.finished, self.failure = None, ""
@@ -92,8 +93,8 @@ class TrainingView:
         """Epochs done."""
         if self.finished:
             return self.finished.epochs
-        events: list[Step | Evaluated] = [*self.steps[-1:], *self.evaluations[-1:]]
-        return max((event.epoch for event in events), default=0.0)
+        epochs = [*self.steps.column("epoch")[-1:].tolist(), *(event.epoch for event in self.evaluations[-1:])]
+        return max(epochs, default=0.0)
 
     @property
     def epochs(self) -> int:

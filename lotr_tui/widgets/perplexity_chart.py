@@ -112,8 +112,8 @@ class PerplexityChart(Drawing):
             parts.append(("chart--valid", "● best", best.valid_perplexity))
         if view.started:
             parts.append(("chart--level", "┄ Kneser-Ney", view.started.kneser_ney_perplexity))
-        if view.steps:
-            parts.append(("chart--train", "━ train", view.steps[-1].train_perplexity))
+        if (step := view.steps.last) is not None:
+            parts.append(("chart--train", "━ train", step.train_perplexity))
         if view.started:
             parts.append(("chart--level", "┄ unigram", view.started.unigram_perplexity))
         segments: list[Segment] = []
@@ -176,13 +176,12 @@ def _epoch_axis(right: float, columns: int) -> str:
 
 def _train_curve(view: TrainingView) -> tuple[Floats, Floats]:
     """The train perplexity as base-10 logarithms, smoothed, thinned out."""
-    epochs, levels, mean = [], [], math.nan
-    for step in view.steps:
-        level = math.log10(step.train_perplexity) if step.train_perplexity > 0 else math.nan
+    levels, mean = [], math.nan
+    for perplexity in view.steps.column("train_perplexity").tolist():
+        level = math.log10(perplexity) if perplexity > 0 else math.nan
         mean = level if math.isnan(mean) else SMOOTHING * mean + (1 - SMOOTHING) * level
-        epochs.append(step.epoch)
         levels.append(mean)
-    return thin_out(np.array(epochs), np.array(levels), MOST_POINTS)
+    return thin_out(view.steps.column("epoch"), np.array(levels), MOST_POINTS)
 
 
 def _valid_curve(view: TrainingView) -> tuple[Floats, Floats]:

@@ -21,7 +21,7 @@ class SessionStatus(StatusBar):
         if view is not None and view.active:
             text = f"training: {view.note}"
             if view.started and view.evaluations:
-                left_over = f" · {duration(view.steps[-1].eta_seconds)} left" if view.steps else ""
+                left_over = f" · {duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
                 valid = view.evaluations[-1].valid_perplexity
                 text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid:.1f}{left_over}"
             right = Content.styled(text, "$accent")

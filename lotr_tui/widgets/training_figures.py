@@ -52,7 +52,7 @@ class TrainingFigures(Widget):
         elif view.finished:
             text = f" {view.finished.reason} after {duration(view.finished.seconds)}"
         else:
-            left = duration(view.steps[-1].eta_seconds) if view.steps else "-"
+            left = duration(view.steps.last.eta_seconds) if view.steps.last else "-"
             text = f" epoch {view.epoch:.1f}/{view.epochs} · {left} left"
         room = max(5, min(60, width - len(text)))
         done = round(share * room)
@@ -64,7 +64,7 @@ class TrainingFigures(Widget):
     def _figures(self) -> list[tuple[str, str, int]]:
         """Name, value and width of each figure; widths are fixed so that nothing jumps."""
         view = self._view
-        step = view.steps[-1] if view.steps else None
+        step = view.steps.last
         best = view.best
         figures = [
             ("train", f"{step.train_perplexity:.1f}" if step else "-", 6),
