@@ -24,6 +24,15 @@ class StepColumns:
         """How many there are."""
         return self._length
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same reports."""
+        same: bool = isinstance(other, StepColumns) and np.array_equal(
+            self._values[:, : self._length], other._values[:, : other._length], equal_nan=True
+        )
+        return same
+
+    __hash__ = None  # type: ignore[assignment]
+
     def append(self, event: Step) -> None:
         """Add one."""
         self.extend(np.array([[getattr(event, name)] for name in NAMES], np.float64))
