@@ -149,6 +149,9 @@ class TrainingConfig(_Checked):
     )
     patience: int = setting(0, "stop after so many evaluations without a better one; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of the weights, masks and orders", 0, 2**63 - 1)
+    keep_epochs: bool = setting(
+        True, "beside the best model, keep those of epochs 1, 2, 4, 8 and so on, to be named RUN@EPOCH"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 on a GPU that has it, else fp32")
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
@@ -340,6 +343,7 @@ PRESETS: dict[str, Config] = {
             ar=2.0,
             tar=1.0,
             averaging="nt_asgd",
+            keep_epochs=False,  # 97 MB each
         ),
     ),
     # Penn Treebank on two CPU cores within an hour: small, and a softmax over a fifth of the vocabulary.

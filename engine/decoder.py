@@ -206,14 +206,12 @@ def _pauses(weights: Mapping[str, Floats]) -> _Pauses:
 
 def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
     if missing := sorted(shapes.keys() - weights.keys()):
-        raise RunError(f"model.safetensors lacks {', '.join(missing[:3])}; it is no model of this configuration")
+        raise RunError(f"the model lacks {', '.join(missing[:3])}; it is none of this configuration")
     if unknown := sorted(weights.keys() - shapes.keys()):
-        raise RunError(
-            f"model.safetensors holds unknown {', '.join(unknown[:3])}; it is no model of this configuration"
-        )
+        raise RunError(f"the model holds unknown {', '.join(unknown[:3])}; it is none of this configuration")
     for name, shape in shapes.items():
         if weights[name].shape != shape or weights[name].dtype != np.float32:
             found = f"{weights[name].dtype} {list(weights[name].shape)}"
-            raise RunError(f"model.safetensors: {name} is {found}, not float32 {list(shape)}; the run is damaged")
+            raise RunError(f"{name} is {found}, not float32 {list(shape)}; the run is damaged")
         if not np.isfinite(weights[name]).all():
-            raise RunError(f"model.safetensors: {name} holds values that are not finite; the run is damaged")
+            raise RunError(f"{name} holds values that are not finite; the run is damaged")

@@ -82,10 +82,11 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """The best weights were written to the run directory."""
+    """Weights were written to the run directory: the best, or those of an epoch that is kept."""
 
     step: int
     file: str
+    """Inside the run directory."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import runs
+from engine import recording
 from engine.config import BUNDLED, Config
 from engine.dataset import Dataset, prepare
 from engine.errors import ConfigError
@@ -18,7 +18,7 @@ class TrainingJob:
 
     config: Config
     dataset: Dataset
-    run: runs.Run
+    run: recording.Run
 
     def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         """Train, recording every event in the run directory. Torch is imported here, in the worker's thread."""
@@ -30,7 +30,7 @@ class TrainingJob:
 
             yield from train(self.config, self.dataset, self.run.name, cancelled)
 
-        return runs.record(self.run, training())
+        return recording.record(self.run, training())
 
 
 def quiet_threads() -> None:
@@ -64,4 +64,4 @@ def prepare_job(config: Config, name: str | None = None, folder: Path | None = N
         from engine.device import choose_device
 
         choose_device(config.training)
-    return TrainingJob(config, dataset, runs.create(config, dataset.vocabulary, name, folder))
+    return TrainingJob(config, dataset, recording.create(config, dataset.vocabulary, name, folder))

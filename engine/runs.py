@@ -1,16 +1,13 @@
-"""The run directory: what a training was, how it went, and the model it left."""
+"""The run directory as it is read: what a training was, how it went, and the models it left."""
 
 import fcntl
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +15,20 @@ import numpy.typing as npt
 from engine.config import BUNDLED, Config
 from engine.decoder import Decoder
 from engine.errors import RunError, UnusableInput, nearest
-from engine.events import Checkpointed, Evaluated, Failed, Sampled, Step, TrainingEvent, to_record
-from engine.files import assets_folder, runs_folder, write_atomically
+from engine.files import assets_folder, runs_folder
 from engine.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, MODEL = "config.json", "vocabulary.json", "model.safetensors"
 METRICS, SAMPLES, LOG, LOCK = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
+EPOCHS = "epochs"
+"""The folder of the models kept along the way."""
 LATEST = "latest"
 
 RunState = Literal["running", "finished", "stopped", "failed", "crashed"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run directory that this process writes. The lock is held as long as the file is open."""
-
-    path: Path
-    config: Config
-    vocabulary: Vocabulary
-    lock: IO[str]
-
-    @property
-    def name(self) -> str:
-        """What the run is called."""
-        return self.path.name
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a run may be called: no separator of folders, and no @, behind which an epoch stands."""
+_RUN_AT_EPOCH = re.compile(r"(.+)@([0-9]{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -66,93 +51,30 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
+class KeptEpoch:
+    """A model kept along the way: as it stood after so many whole epochs, the best or not."""
+
+    epoch: int
+    valid_perplexity: float | None
+    """None where the record does not say."""
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A run's model, ready to be played, and what is known of it."""
 
     name: str
+    """The run's; of one of its epochs RUN@EPOCH."""
     path: Path
+    """The run directory."""
     config: Config
     decoder: Decoder
     valid_perplexity: float | None
     kneser_ney_perplexity: float | None
     corpus_sha256: str
     """Of the corpus it was trained on; empty where the record does not say."""
-
-
-def create(config: Config, vocabulary: Vocabulary, name: str | None = None, folder: Path | None = None) -> Run:
-    """Make a new run directory, by default named after its preset and the time, and lock it.
-
-    Raises:
-        RunError: the name is taken or no name for a folder, or the runs folder cannot be written.
-    """
-    folder = folder or runs_folder()
-    if name is not None and not _NAME.fullmatch(name):
-        raise RunError(f"run name {name!r} is no folder name; use letters, digits, '.', '_' and '-'")
-    if name in (LATEST, BUNDLED):
-        raise RunError(f"run name {name!r} means another run already; choose another --run name")
-    stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / stem
-        for number in range(2, 1000):
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                if name is not None:
-                    raise RunError(f"run {name!r} exists in {folder}; choose another --run name") from None
-                path = folder / f"{stem}-{number}"
-        lock = (path / LOCK).open("w")
-    except OSError as error:
-        raise RunError(
-            f"runs folder {folder} cannot be written: {error.strerror}; choose another with --runs-dir"
-        ) from error
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    write_atomically(path / CONFIG, config.to_json().encode())
-    write_atomically(path / VOCABULARY, vocabulary.to_json().encode())
-    return Run(path, config, vocabulary, lock)
-
-
-def record(run: Run, events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
-    """Pass `events` on, writing each to the run directory; the best weights are written as they come.
-
-    An exception becomes a `Failed` row and a traceback in the log before it goes on to the caller.
-    """
-    with ExitStack() as stack:
-        stack.callback(run.lock.close)
-        metrics = stack.enter_context((run.path / METRICS).open("a", buffering=1, encoding="utf-8"))
-        samples = stack.enter_context((run.path / SAMPLES).open("a", buffering=1, encoding="utf-8"))
-        log = stack.enter_context((run.path / LOG).open("a", buffering=1, encoding="utf-8"))
-        try:
-            for event in events:
-                row = json.dumps(to_record(event))
-                (samples if isinstance(event, Sampled) else metrics).write(row + "\n")
-                if not isinstance(event, Step):
-                    log.write(f"{datetime.now():%H:%M:%S} {row}\n")
-                checkpoint = None
-                if isinstance(event, Evaluated) and event.best and isinstance(event.model, Decoder):
-                    save_model(run.path, event.model)
-                    checkpoint = Checkpointed(event.step, MODEL)
-                    metrics.write(json.dumps(to_record(checkpoint)) + "\n")
-                yield event
-                if checkpoint:
-                    yield checkpoint
-        except Exception as error:
-            import traceback
-
-            failed = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
-            metrics.write(json.dumps(to_record(failed)) + "\n")
-            log.write(f"{datetime.now():%H:%M:%S} {failed.details}\n")
-            raise
-
-
-def save_model(path: Path, decoder: Decoder) -> None:
-    """Write `model.safetensors`, whole or not at all."""
-    from safetensors.numpy import save
-
-    write_atomically(path / MODEL, save(dict(decoder.weights), metadata={"format": "lotr-tui"}))
+    epoch: int | None = None
+    """None: the best model."""
 
 
 def resolve(run: str | None, folder: Path | None = None) -> Path:
@@ -169,7 +91,7 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
         if not runs:
             raise RunError(f"there is no run in {folder} yet; `lotr-tui train` makes one")
         return runs[0].path
-    if _NAME.fullmatch(run) and (folder / run / CONFIG).is_file():
+    if NAME.fullmatch(run) and (folder / run / CONFIG).is_file():
         return folder / run
     path = Path(run)
     try:
@@ -189,27 +111,67 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
     raise RunError(f"run {run!r} is neither in {folder} nor a path{nearest(run, names)} See `lotr-tui runs`")
 
 
-def load(path: Path) -> LoadedModel:
-    """Load a run's model for playing; no pickle is ever read.
+def load_named(name: str | None, folder: Path | None = None) -> LoadedModel:
+    """Load the model that `name` means: the best of a run, named as `resolve` has it, or RUN@EPOCH.
 
     Raises:
-        RunError: a file is missing, damaged, or of another kind.
+        UnusableInput: there is no such run or epoch, or it is damaged.
+    """
+    named = _RUN_AT_EPOCH.fullmatch(name or "")
+    if named is None:
+        return load(resolve(name, folder))
+    return load(resolve(named[1], folder), int(named[2]))
+
+
+def load(path: Path, epoch: int | None = None) -> LoadedModel:
+    """Load a run's best model, or that of a kept epoch, for playing; no pickle is ever read.
+
+    Raises:
+        RunError: a file is missing, damaged, or of another kind; the epoch was not kept.
         ConfigError: the configuration is damaged.
     """
     config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
     vocabulary = Vocabulary.from_json(_text(path / VOCABULARY), str(path / VOCABULARY), config.data.tokenizer)
-    decoder = Decoder(config.model, vocabulary, _tensors(path / MODEL))
     rows = list(read_rows(path / METRICS))
+    name = BUNDLED if path == assets_folder() / "model" else path.name
+    file, perplexity = path / MODEL, _best(rows)
+    if epoch is not None:
+        file, perplexity = _file_of_kept(path, epoch, name), _perplexity_at(rows, epoch)
+        name = at_epoch(name, epoch)
+    tensors = _tensors(file)
+    try:
+        decoder = Decoder(config.model, vocabulary, tensors)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from error
     started = next((row for row in rows if row["event"] == "started"), {})
     return LoadedModel(
-        name=BUNDLED if path == assets_folder() / "model" else path.name,
+        name=name,
         path=path,
         config=config,
         decoder=decoder,
-        valid_perplexity=_best(rows),
+        valid_perplexity=perplexity,
         kneser_ney_perplexity=_number(started.get("kneser_ney_perplexity")),
         corpus_sha256=str(started.get("corpus_sha256", "")),
+        epoch=epoch,
     )
+
+
+def at_epoch(name: str, epoch: int) -> str:
+    """How the model of a run at an epoch is named: RUN@EPOCH."""
+    return f"{name}@{epoch}"
+
+
+def epoch_file(path: Path, epoch: int) -> Path:
+    """Where a run keeps the weights of an epoch."""
+    return path / EPOCHS / f"{epoch}.safetensors"
+
+
+def kept_epochs(path: Path) -> list[KeptEpoch]:
+    """The epochs whose model a run keeps, the first one first; none where it keeps none, or is no run."""
+    files = (path / EPOCHS).glob("*.safetensors")
+    epochs = [int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem)]
+    rows = list(read_rows(path / METRICS)) if epochs else []
+    return [KeptEpoch(epoch, _perplexity_at(rows, epoch)) for epoch in sorted(epochs)]
 
 
 def list_runs(folder: Path | None = None) -> list[RunSummary]:
@@ -247,7 +209,7 @@ def summarize(path: Path) -> RunSummary:
         valid_perplexity=_best(rows),
         test_perplexity=_number(last.get("test_perplexity")),
         started=(path / CONFIG).stat().st_mtime,
-        bytes=sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
     )
 
 
@@ -301,6 +263,26 @@ def _state(path: Path, last: dict[str, Any]) -> RunState:
 def _best(rows: list[dict[str, Any]]) -> float | None:
     perplexities = (_number(row.get("valid_perplexity")) for row in rows if row["event"] in ("evaluated", "finished"))
     return min((value for value in perplexities if value is not None), default=None)
+
+
+def _perplexity_at(rows: list[dict[str, Any]], epoch: int) -> float | None:
+    """That of the evaluation after so many epochs; the latest, should there be several."""
+    found = [row for row in rows if row["event"] == "evaluated" and row.get("epoch") == epoch]
+    return _number(found[-1].get("valid_perplexity")) if found else None
+
+
+def _file_of_kept(path: Path, epoch: int, name: str) -> Path:
+    """The weights of an epoch.
+
+    Raises:
+        RunError: they were not kept; it names those that were.
+    """
+    kept = [str(item.epoch) for item in kept_epochs(path)]
+    if not kept:
+        raise RunError(f"run {name!r} has kept no epochs, so there is no {at_epoch(name, epoch)}, only its best model")
+    if str(epoch) not in kept:
+        raise RunError(f"run {name!r} has not kept epoch {epoch}; it has kept {', '.join(kept)}, and its best model")
+    return epoch_file(path, epoch)
 
 
 def _number(value: object) -> float | None:

@@ -28,7 +28,7 @@ cli.add_typer(runs_cli, name="runs")
 
 RunsOption = Annotated[
     list[str] | None,
-    typer.Option("--run", metavar="RUN", help="Name or path of a run; 'latest' is one too. Several: an ensemble."),
+    typer.Option("--run", metavar="RUN", help="Name or path of a run, 'latest', or RUN@EPOCH. Several: an ensemble."),
 ]
 MixtureOption = Annotated[
     bool, typer.Option("--mixture", help="Mix with Kneser-Ney, the weights chosen on validation.")
@@ -210,7 +210,7 @@ def generate(
 @cli.command("eval")
 def evaluate(
     run: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths of runs; several: an ensemble.")
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names, paths or RUN@EPOCH; several: an ensemble.")
     ] = None,
     more_runs: RunsOption = None,
     split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
@@ -229,11 +229,11 @@ def evaluate(
 ) -> None:
     """Perplexity of a run: every token once, state carried, <unk> counted."""
     from engine.combine import Combination, Combiner
-    from engine.runs import load, resolve
+    from engine.runs import load_named
     from lotr_tui.evaluation_report import print_evaluation, print_token_scores
 
     names: list[str | None] = [*(run or []), *(more_runs or [])]
-    combiner = Combiner([load(resolve(name, runs_dir)) for name in names or [None]])
+    combiner = Combiner([load_named(name, runs_dir) for name in names or [None]])
     options = _combination(mixture, cache, dynamic, weights, cache_window) or Combination()
     if jsonl:
         print_token_scores(combiner, options, split, text)
@@ -282,7 +282,7 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
 
 @runs_cli.command("show")
 def runs_show(run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDirOption = None) -> None:
-    """All settings of a run and how it went, as JSON."""
+    """All settings of a run, how it went and the epochs it has kept, as JSON."""
     from lotr_tui.reports import print_run
 
     print_run(run, runs_dir)

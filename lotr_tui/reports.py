@@ -15,7 +15,7 @@ from engine.ablation import Trial, Variant, ablate, worth_of
 from engine.config import Config, DataConfig
 from engine.dataset import prepare, summarize
 from engine.errors import printable
-from engine.runs import METRICS, list_runs, read_rows, resolve
+from engine.runs import METRICS, kept_epochs, list_runs, read_rows, resolve
 from engine.runs import summarize as summarize_run
 
 
@@ -98,6 +98,7 @@ def print_run(run: str, folder: Path | None) -> None:
                 **asdict(summary),
                 "path": str(path),
                 "config": json.loads(config.to_json()),
+                "kept_epochs": [asdict(kept) for kept in kept_epochs(path)],
                 "evaluations": [
                     [row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations
                 ],

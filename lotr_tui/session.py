@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
 from engine.events import Evaluated, Finished, TrainingEvent
+from engine.files import runs_folder
 from engine.lm import LanguageModel, LogProbs
-from engine.runs import LoadedModel, load, resolve
+from engine.runs import CONFIG, LoadedModel, load_named
 from engine.sampling import Reading, read
 from lotr_tui.training_view import TrainingView
 
@@ -35,7 +36,7 @@ class Player:
         """The model of a run."""
         config = loaded.config.model
         layers = "1 layer" if config.layers == 1 else f"{config.layers} layers"
-        parts = [f"{layers} of {config.hidden_size}"]
+        parts = [f"{layers} of {config.hidden_size}" if loaded.epoch is None else f"epoch {loaded.epoch}"]
         if loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
         if loaded.kneser_ney_perplexity is not None:
@@ -45,8 +46,8 @@ class Player:
         return cls(loaded.name, description, loaded.decoder, data.corpus, loaded.path, data.mode == "line")
 
     @classmethod
-    def learning(cls, view: TrainingView, events: Sequence[TrainingEvent]) -> "Player | None":
-        """The latest model among `events`, named after its training; None where there is none."""
+    def learning(cls, view: TrainingView, events: Sequence[TrainingEvent], runs_dir: Path | None) -> "Player | None":
+        """The latest model among `events`, named after its training in `runs_dir`; None where there is none."""
         models = [event for event in events if isinstance(event, (Evaluated, Finished)) and event.model is not None]
         if not models or view.started is None:
             return None
@@ -56,7 +57,8 @@ class Player:
             description = f"valid {event.valid_perplexity:.1f} (Kneser-Ney {view.started.kneser_ney_perplexity:.1f})"
         else:
             description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
-        return cls(view.started.run, description, event.model)
+        run = (runs_dir or runs_folder()) / view.started.run
+        return cls(view.started.run, description, event.model, run=run if (run / CONFIG).is_file() else None)
 
     def welcome(self) -> str:
         """What it is, and what to try first."""
@@ -76,12 +78,12 @@ class Player:
 
 
 def open_player(names: Sequence[str | None], runs_dir: Path | None, options: "Combination | None" = None) -> Player:
-    """The model of a run (None: the bundled one), or what is put together of several.
+    """The model of a run or of one of its epochs (None: the bundled one), or what is put together of several.
 
     Raises:
         UnusableInput: no such run, or it is damaged, or the runs cannot be combined.
     """
-    runs = [load(resolve(name, runs_dir)) for name in names or [None]]
+    runs = [load_named(name, runs_dir) for name in names or [None]]
     if options is None and len(runs) == 1:
         return Player.of(runs[0])
     # Only here: what most sessions do without should not delay them.

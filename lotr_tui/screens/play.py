@@ -15,7 +15,7 @@ from textual.widgets import Footer, Label, Rule, TextArea
 from engine.config import Config
 from engine.errors import LotrError
 from engine.events import Finished
-from engine.runs import load, resolve
+from engine.runs import load_named
 from engine.sampling import SamplerSettings, draw_seed
 from lotr_tui.conversation import Reply
 from lotr_tui.history import History
@@ -70,7 +70,7 @@ class PlayScreen(Screen[None]):
     @classmethod
     def learning(cls, view: TrainingView, runs_dir: Path | None, pace: float) -> "PlayScreen":
         """A session with the model of a training, which gets better as it goes on."""
-        player = Player.learning(view, [view.finished] if view.finished else view.evaluations[-1:])
+        player = Player.learning(view, [view.finished] if view.finished else view.evaluations[-1:], runs_dir)
         assert player is not None, "the dashboard offers this once there is a model"
         return cls(player, None, runs_dir, pace)
 
@@ -312,7 +312,7 @@ class PlayScreen(Screen[None]):
         if name is None:
             return
         try:
-            loaded = load(resolve(name, self._runs_dir))
+            loaded = load_named(name, self._runs_dir)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return
@@ -352,7 +352,7 @@ class PlayScreen(Screen[None]):
         self._show_status()
         if message.view.failure:
             self._note(f"training failed: {message.view.failure}")
-        player = Player.learning(message.view, message.events) if self._follows else None
+        player = Player.learning(message.view, message.events, self._runs_dir) if self._follows else None
         if player is not None:
             ended = any(isinstance(event, Finished) for event in message.events)
             self._play_with(player, f"training ended; now playing its best: {player.description}" if ended else "")

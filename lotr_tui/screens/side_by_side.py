@@ -1,6 +1,6 @@
 """Side by side: one prompt, one seed, a model a column."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
 from engine.errors import LotrError, printable
-from engine.runs import list_runs, load, resolve
+from engine.runs import KeptEpoch, at_epoch, kept_epochs, list_runs, load, resolve
 from engine.sampling import SamplerSettings
 from engine.worker import Cancellation, Worker
 from lotr_tui.column_writers import Slot
@@ -35,12 +35,15 @@ class Choice:
     kind: Literal["run", "kneser-ney", "mixture"]
     run: str
     """A name in the runs folder, a path, or "bundled"."""
+    epoch: int | None = None
+    """Of a run's models the one kept then; None: the best."""
 
     @property
     def name(self) -> str:
         """What it is called."""
         run = printable(Path(self.run).name)
-        return {"run": run, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
+        model = run if self.epoch is None else at_epoch(run, self.epoch)
+        return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
 
     @property
     def waiting(self) -> str:
@@ -56,9 +59,9 @@ def load_choice(choice: Choice, runs_dir: Path | None) -> Player:
     """Load a run's model, count Kneser-Ney on what it was trained on, or mix both; may take some seconds.
 
     Raises:
-        UnusableInput: there is no such run, it is damaged, or its corpus cannot be read again.
+        UnusableInput: there is no such run or epoch, it is damaged, or its corpus cannot be read again.
     """
-    loaded = load(resolve(choice.run, runs_dir))
+    loaded = load(resolve(choice.run, runs_dir), choice.epoch)
     if choice.kind == "run":
         return Player.of(loaded)
     # Only here: whoever compares runs alone needs no corpus.
@@ -143,7 +146,8 @@ class SideBySideScreen(ColumnsScreen):
         if len(self.slots) == MOST:
             self.say(f"{MOST} models are as many as can be read; f4 takes one away", problem=True)
         else:
-            self.app.push_screen(ChooseColumn(self._base, self._runs_dir), self._load)
+            kept = kept_epochs(self._player.run) if self._player.run is not None else []
+            self.app.push_screen(ChooseColumn(self._base, kept, self._runs_dir), self._load)
 
     def action_remove(self) -> None:
         """Take the chosen column away; one stays."""
@@ -213,26 +217,22 @@ class ChooseColumn(ModalScreen[Choice | None]):
         Binding("escape", "dismiss(None)", "cancel", id="choose-column.cancel", tooltip="Add none"),
     ]
 
-    def __init__(self, base: str, runs_dir: Path | None) -> None:
-        """Offer the runs of a folder, and what can be made of the run `base`."""
+    def __init__(self, base: str, kept: Sequence[KeptEpoch], runs_dir: Path | None) -> None:
+        """Offer the runs of a folder, what can be made of the run `base`, and the epochs that it has `kept`."""
         super().__init__()
         runs = [run for run in list_runs(runs_dir) if run.valid_perplexity is not None]
         mixture = Choice("mixture", base)
+        epochs = [(Choice("run", base, item.epoch), item) for item in kept]
         self._rows = [
             (Choice("kneser-ney", base), f"Kneser-Ney, counted on the text of {printable(Path(base).name)}"),
             (mixture, f"{mixture.name}, weights chosen on validation"),
+            *((choice, _row(choice.name, f"epoch {item.epoch}", item.valid_perplexity)) for choice, item in epochs),
             (Choice("run", BUNDLED), "bundled"),
-            *(
-                (
-                    Choice("run", str(run.path)),
-                    f"{printable(run.name):32} {run.state:9} valid {run.valid_perplexity:6.1f}",
-                )
-                for run in runs
-            ),
+            *((Choice("run", str(run.path)), _row(run.name, run.state, run.valid_perplexity)) for run in runs),
         ]
 
     def compose(self) -> ComposeResult:
-        """What counts, what mixes, then the runs, latest first."""
+        """What counts, what mixes, the epochs of the run at hand, then the runs, latest first."""
         with Vertical(classes="dialog"):
             yield Label("Which model stands beside?", classes="dialog-title")
             yield OptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
@@ -241,3 +241,8 @@ class ChooseColumn(ModalScreen[Choice | None]):
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._rows[event.option_index][0])
+
+
+def _row(name: str, about: str, valid_perplexity: float | None) -> str:
+    valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
+    return f"{printable(name):32} {about:9}{valid}"

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from engine import files, runs
-from engine.config import Config, ModelConfig
+from engine import files, recording, runs
+from engine.config import Config, ModelConfig, TrainingConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import ConfigError, RunError
 from engine.events import (
@@ -35,7 +35,8 @@ from engine.events import (
 from engine.vocabulary import EOS_ID, Vocabulary
 
 VOCABULARY = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "here"))
-CONFIG = Config("tiny", model=ModelConfig(embedding_size=6, hidden_size=6))
+# The models kept along the way have tests of their own, in test_epochs.py.
+CONFIG = Config("tiny", model=ModelConfig(embedding_size=6, hidden_size=6), training=TrainingConfig(keep_epochs=False))
 
 
 def decoder(seed: int) -> Decoder:
@@ -66,8 +67,8 @@ def training(finish: str | None = "done", epochs: int = 2) -> list[TrainingEvent
 
 
 def write(folder: Path, name: str | None, events: Iterable[TrainingEvent]) -> Path:
-    run = runs.create(CONFIG, VOCABULARY, name, folder)
-    list(runs.record(run, iter(events)))
+    run = recording.create(CONFIG, VOCABULARY, name, folder)
+    list(recording.record(run, iter(events)))
     return run.path
 
 
@@ -100,17 +101,17 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_events_pass_through_and_checkpoints_follow_the_best(tmp_path: Path) -> None:
     events = training()
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
-    found = list(runs.record(run, iter(events)))
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    found = list(recording.record(run, iter(events)))
     assert [event for event in found if not isinstance(event, Checkpointed)] == events
     checkpoints = [(found[i - 1], event) for i, event in enumerate(found) if isinstance(event, Checkpointed)]
     assert [(before, event.step) for before, event in checkpoints] == [(events[2], 0), (events[6], 9)]
 
 
 def test_the_model_file_is_whole_at_every_event_after_the_first_evaluation(tmp_path: Path) -> None:
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
     best: Decoder | None = None
-    for event in runs.record(run, iter(training())):
+    for event in recording.record(run, iter(training())):
         if isinstance(event, Evaluated) and event.best:
             assert isinstance(event.model, Decoder)
             best = event.model
@@ -144,9 +145,9 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
 
 def test_rows_are_there_as_soon_as_the_event_is(tmp_path: Path) -> None:
     """A viewer in another terminal sees what the screen has seen."""
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
     seen = 0
-    for event in runs.record(run, iter(training())):
+    for event in recording.record(run, iter(training())):
         seen += not isinstance(event, Sampled)
         with (run.path / runs.METRICS).open() as file:
             written = len(file.readlines())
@@ -195,7 +196,7 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
     path = write(tmp_path, "mine", training())
     before = sorted((item.name, item.stat().st_size) for item in path.iterdir())
     with pytest.raises(RunError, match="'mine' exists"):
-        runs.create(CONFIG, VOCABULARY, "mine", tmp_path)
+        recording.create(CONFIG, VOCABULARY, "mine", tmp_path)
     assert sorted((item.name, item.stat().st_size) for item in path.iterdir()) == before
 
 
@@ -204,18 +205,18 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
 )
 def test_names_that_are_no_folder_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match="no folder name"):
-        runs.create(CONFIG, VOCABULARY, name, tmp_path / "runs")
+        recording.create(CONFIG, VOCABULARY, name, tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["latest", "bundled"])
 def test_names_that_mean_something_else_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match=name):
-        runs.create(CONFIG, VOCABULARY, name, tmp_path)
+        recording.create(CONFIG, VOCABULARY, name, tmp_path)
 
 
 def test_runs_without_a_name_never_collide(tmp_path: Path) -> None:
-    made = [runs.create(CONFIG, VOCABULARY, None, tmp_path) for _ in range(4)]
+    made = [recording.create(CONFIG, VOCABULARY, None, tmp_path) for _ in range(4)]
     assert len({run.name for run in made}) == 4
     assert all(run.name.startswith("tiny-") for run in made)
     for run in made:
@@ -227,7 +228,7 @@ def test_a_runs_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocked.write_text("in the way")
     for folder in (blocked, blocked / "runs"):
         with pytest.raises(RunError, match="cannot be written"):
-            runs.create(CONFIG, VOCABULARY, "r", folder)
+            recording.create(CONFIG, VOCABULARY, "r", folder)
     assert blocked.read_text() == "in the way"
 
 
@@ -236,14 +237,14 @@ def test_a_runs_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(RunError, match="cannot be written"):
-            runs.create(CONFIG, VOCABULARY, "r", tmp_path / "runs")
+            recording.create(CONFIG, VOCABULARY, "r", tmp_path / "runs")
     finally:
         tmp_path.chmod(0o755)
 
 
 def test_the_home_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
-    run = runs.create(CONFIG, VOCABULARY, "r")
+    run = recording.create(CONFIG, VOCABULARY, "r")
     run.lock.close()
     assert run.path == tmp_path / "runs" / "r"
     assert runs.resolve("r") == run.path
@@ -262,8 +263,8 @@ def state_seen_elsewhere(path: Path) -> str:
 
 
 def test_another_process_sees_a_run_going_on_and_then_finished(tmp_path: Path) -> None:
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
-    events = runs.record(run, iter(training()))
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    events = recording.record(run, iter(training()))
     for event in events:
         if isinstance(event, Step):
             break
@@ -276,8 +277,8 @@ def test_another_process_sees_a_run_going_on_and_then_finished(tmp_path: Path) -
 
 
 def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
-    events = runs.record(run, iter(training()))
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    events = recording.record(run, iter(training()))
     next(events)
     for _ in range(5):
         assert runs.summarize(run.path).state == "running"
@@ -287,9 +288,9 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_a_crashed_run(tmp_path: Path) -> None:
     code = (
-        "import sys, time, pathlib\nfrom engine import runs\nfrom engine.config import Config\n"
+        "import sys, time, pathlib\nfrom engine import recording\nfrom engine.config import Config\n"
         "from engine.vocabulary import Vocabulary\n"
-        "run = runs.create(Config(), Vocabulary(('<unk>', '<eos>', 'a')), 'r', pathlib.Path(sys.argv[1]))\n"
+        "run = recording.create(Config(), Vocabulary(('<unk>', '<eos>', 'a')), 'r', pathlib.Path(sys.argv[1]))\n"
         "print('made', flush=True)\ntime.sleep(120)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
@@ -313,10 +314,10 @@ def test_an_exception_goes_to_the_record_the_log_and_the_caller(tmp_path: Path) 
         yield from training(None)
         raise ZeroDivisionError("broken on purpose")
 
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
     found: list[TrainingEvent] = []
     with pytest.raises(ZeroDivisionError, match="broken on purpose"):
-        found.extend(runs.record(run, broken()))
+        found.extend(recording.record(run, broken()))
     assert len(found) == len(training(None)) + 2  # and all before it arrived, with two checkpoints
     last = from_record(rows(run.path / runs.METRICS)[-1])
     assert isinstance(last, Failed)
@@ -331,8 +332,8 @@ def test_an_exception_goes_to_the_record_the_log_and_the_caller(tmp_path: Path) 
 
 
 def test_a_consumer_that_leaves_frees_the_lock(tmp_path: Path) -> None:
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
-    events = runs.record(run, iter(training()))
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    events = recording.record(run, iter(training()))
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert state_seen_elsewhere(run.path) == "crashed"
@@ -371,10 +372,10 @@ def test_a_summary(tmp_path: Path) -> None:
 def test_the_epochs_of_a_run_are_those_done_not_those_planned(tmp_path: Path) -> None:
     events = training(None)
     expected = [0.0, 0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 2.0]
-    run = runs.create(CONFIG, VOCABULARY, "r", tmp_path)
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
     found = [
         runs.summarize(run.path).epochs
-        for event in runs.record(run, iter(events))
+        for event in recording.record(run, iter(events))
         if not isinstance(event, Checkpointed)
     ]
     assert found == expected
