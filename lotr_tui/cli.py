@@ -210,8 +210,7 @@ def generate(
 @cli.command("eval")
 def evaluate(
     run: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs by name or path, or RUN@EPOCH; several: an ensemble."),
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names, paths or RUN@EPOCH; several: an ensemble.")
     ] = None,
     more_runs: RunsOption = None,
     split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",

@@ -330,6 +330,31 @@ class TestRuns:
         assert row["config"]["model"]["embedding_size"] == 8
         assert [evaluation[1] for evaluation in row["evaluations"]] == [0.0, 1.0]
 
+    def test_an_epoch_by_name(self, mine, trained):
+        events = [json.loads(line) for line in trained["events"]]
+        valid = next(e["valid_perplexity"] for e in events if e["event"] == "evaluated" and e["epoch"] == 1)
+        shown = answer(mine("runs", "show", "mine"))
+        assert shown["kept_epochs"] == [{"epoch": 1, "valid_perplexity": valid}]
+        row = answer(mine("eval", "mine@1", "--json"))
+        assert row["run"] == "mine@1"
+        assert row["perplexity"] == pytest.approx(valid, rel=1e-3)
+        said = answer(mine("generate", "the miller", "--run", "mine@1", "--seed", "0", "--json"))
+        assert said["run"] == "mine@1"
+        for command in (("generate", "the miller", "--run"), ("eval",)):
+            done = mine(*command, "mine@2")
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "run 'mine' has not kept epoch 2; it has kept 1, and its best model" in done.stderr
+            done = mine(*command, "bundled@1")
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "run 'bundled' has kept no epochs" in done.stderr
+
+    def test_an_epoch_is_no_run_to_make_or_remove(self, mine, trained):
+        assert mine("runs", "rm", "mine@1", "--yes").returncode == 2
+        assert (trained["home"] / "runs" / "mine" / "epochs" / "1.safetensors").is_file()
+        done = mine("train", "--csv", trained["corpus"], "--run", "mine@2")
+        assert done.returncode == 2
+        assert "'mine@2' is no folder name" in done.stderr
+
     def test_none_yet(self, command):
         done = command("runs")
         assert (done.returncode, done.stdout) == (0, "")
