@@ -1,7 +1,10 @@
 """The App: its screens, the settings kept, and the one training that may go on behind them."""
 
+import asyncio
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,10 +18,11 @@ from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
 
 from engine.config import Config
-from engine.errors import ConfigError, UnusableInput, nearest
-from engine.events import Failed, Step, TrainingEvent
+from engine.errors import ConfigError, LotrError, UnusableInput, nearest
+from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
+from lotr_tui.own_training import OwnTraining
 from lotr_tui.session import Player, open_player
 from lotr_tui.settings import KeptSettings
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.5
 QUIT_SECONDS = 0.8
-"""How long leaving waits for a training to note that it was stopped."""
+"""How long leaving waits, the screen still there, for a training to save and end."""
+SAVE_SECONDS = 20.0
+"""And how long once the screen is gone."""
 
 
 def _commands() -> type[Provider]:
@@ -74,12 +80,17 @@ class LotrApp(App[None]):
         """
         super().__init__()
         self.runs_dir = runs_dir
-        self.training: TrainingView | None = None
         self._player = player
         self._job = job
-        self._worker: Worker[TrainingEvent] | None = None
+        self._own: OwnTraining | None = None  # what is known of it stays when it has ended
+        self.is_training = False
+        """Whether a training goes on in this process."""
+        self.terminal_closed = False
+        """Whether the terminal is gone; the training goes on without it."""
         self.kept = kept or KeptSettings()
         self.pace = self.kept.current.pace if pace is None else pace
+        self.detached: Path | None = None
+        """A run that another process is to go on with, once the app has ended."""
         self.farewell = ""
         """What there is to say when the screen is gone; "" if nothing."""
         self._unwritten = False
@@ -116,39 +127,73 @@ class LotrApp(App[None]):
             self.set_keymap(dict(self.kept.current.keymap))
             self.call_after_refresh(self._check_keymap)
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
-        if self._job is not None:
-            self._start(Worker("training", self._job.events, droppable=_is_step))
+        self._loop_here = asyncio.get_running_loop()
+        if (job := self._job) is not None:
+            self._start(OwnTraining(lambda: job))
+
+    # The training of this process
+
+    @property
+    def training(self) -> TrainingView | None:
+        """What is known of the training, which goes on or has ended."""
+        return None if self._own is None else self._own.view
 
     def start_training(self, config: Config) -> None:
         """Train in a thread of this process; screens are told how it goes."""
         runs_dir = self.runs_dir
 
-        def source(cancellation: Cancellation) -> Iterator[TrainingEvent]:
-            from engine.events import Preparing
+        def prepare() -> "TrainingJob":
             from engine.jobs import prepare_job
 
-            yield Preparing("reading the corpus")
-            yield from prepare_job(config, folder=runs_dir).events(cancellation)
+            return prepare_job(config, folder=runs_dir)
 
-        self._start(Worker("training", source, droppable=_is_step))
+        self._start(OwnTraining(prepare))
+
+    def steer(self, command: Command) -> None:
+        """Ask something of the training.
+
+        Raises:
+            LotrError: there is none, or it has not begun yet.
+        """
+        if self._own is None or not self.is_training:
+            raise UnusableInput("no training is going on")
+        self._own.steer(command)
 
     def stop_training(self) -> None:
-        """Ask the training to end; the best model is kept."""
-        if self._worker is not None:
-            self._worker.cancel()
-
-    @property
-    def is_training(self) -> bool:
-        """Whether a training is going on."""
-        return self._worker is not None
+        """Ask the training to save and end; the best model is kept."""
+        if self._own is not None:
+            self._own.stop()
 
     def on_unmount(self) -> None:
-        """However the app ends: settings are written, a training is stopped, its best model kept."""
+        """However the app ends: settings are written, a training is stopped, unless it outlives its terminal."""
         if self._unwritten:
             self.farewell = self.kept.keep()
-        if self._worker is not None:
-            self._worker.cancel()
-            self._worker.join(QUIT_SECONDS)
+        if self._own is not None and not self.terminal_closed:
+            self._own.stop()
+            self._own.join(QUIT_SECONDS)
+
+    def outlive_terminal(self) -> None:
+        """When the app has ended: see the training to its end where the terminal was closed, else to its saving."""
+        if self._own is None:
+            return
+        if self.terminal_closed:
+            self._own.go_on_to_the_end()
+        elif not self._own.join(SAVE_SECONDS):
+            self.farewell = "the training did not end in time; what it saved last can be gone on with"
+        self._own.poll()
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """The terminal was closed, or the process is asked to save or to end. May come at any moment."""
+        if number == signal.SIGUSR1:
+            with suppress(LotrError):
+                self.steer(Command("checkpoint"))
+            return
+        if number == signal.SIGHUP:
+            self.terminal_closed = True
+        else:
+            self.stop_training()
+        if self.is_running:
+            self._loop_here.call_soon_threadsafe(self.exit)
 
     # Settings
 
@@ -223,29 +268,52 @@ class LotrApp(App[None]):
         elif not isinstance(self.screen, SystemModalScreen):  # as the palette is
             self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
-    def _start(self, worker: Worker[TrainingEvent]) -> None:
-        self._worker = worker.start()
-        self.training = TrainingView()
+    def _start(self, training: OwnTraining) -> None:
+        self._own, self.is_training = training, True
         self._poll_timer.resume()
         self._poll_training()
 
     def _poll_training(self) -> None:
-        """Take in what the worker has told, and pass it on to the screens."""
-        worker, view = self._worker, self.training
-        if worker is None or view is None:
+        """Take in what the training has told, and pass it on to the screens."""
+        if self._own is None or not self.is_training:
             return
-        ended = not worker.running  # asked before draining, so that no last event is missed
-        events = worker.drain()
+        events, ended = self._own.poll()
         if ended:
-            self._worker = None
+            self.is_training = False
             self._poll_timer.pause()
-            if worker.failure is not None:
-                events.append(_failed(worker.failure))
-        for event in events:
-            view.apply(event)
         if events:
             for screen in self.screen_stack:
-                screen.post_message(TrainingChanged(view, events))
+                screen.post_message(TrainingChanged(self._own.view, events))
+        finished = self._own.view.finished
+        if ended and finished is not None and finished.reason == "detached":
+            self._detached()
+
+    def _detached(self) -> None:
+        """The training has saved and ended here; another process goes on with it."""
+        path = None if self._own is None else self._own.path
+        if path is None:
+            return
+        if self._job is not None:
+            self.detached = path  # once the screen is gone
+            self.exit()
+            return
+
+        def source(_: Cancellation) -> Iterator[str]:
+            from lotr_tui.background import hand_over
+
+            yield hand_over(path)
+
+        self._handing_over = Worker("hand over", source).start()
+        self._hand_timer = self.set_interval(POLL_SECONDS, self._handed_over)
+
+    def _handed_over(self) -> None:
+        if self._handing_over.running:
+            return
+        self._hand_timer.stop()
+        for line in self._handing_over.drain():
+            self.notify(line, timeout=15, markup=False)
+        if self._handing_over.failure is not None:
+            self.notify(str(self._handing_over.failure), severity="error", markup=False)
 
 
 def open_session(
@@ -269,17 +337,22 @@ def open_session(
 
 
 def run_app(app: LotrApp, *, mouse: bool) -> None:
-    """Run until the person leaves; what is then left to say goes to standard error."""
+    """Run until the person leaves, the terminal is closed or a signal ends it; see a training to where it is safe.
+
+    What is then left to say goes to standard error.
+
+    Raises:
+        TrainingError: no other process could go on with a training that was to be detached.
+    """
+    from lotr_tui.background import hand_over, leave_terminal
+
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
     app.run(mouse=mouse)
+    if app.terminal_closed:
+        leave_terminal()
+    app.outlive_terminal()
+    if app.detached is not None:
+        print(hand_over(app.detached))
     if app.farewell:
         print(f"lotr-tui: {app.farewell}", file=sys.stderr)
-
-
-def _is_step(event: TrainingEvent) -> bool:
-    return isinstance(event, Step)
-
-
-def _failed(error: BaseException) -> Failed:
-    from engine.errors import LotrError, printable
-
-    return Failed(str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}"))

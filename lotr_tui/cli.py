@@ -109,7 +109,10 @@ def session(
 
 @cli.command()
 def train(
-    preset_name: PresetOption = "default",
+    preset_name: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.", show_default="default"),
+    ] = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
@@ -126,6 +129,11 @@ def train(
     assignments: SetOption = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
     runs_dir: RunsDirOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed, exactly where it was."),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Train in the background; see `attach`.")] = False,
     no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line; implies --no-tui.")] = False,
     theme: ThemeOption = None,
@@ -133,37 +141,58 @@ def train(
     list_settings: Annotated[bool, typer.Option("--list-settings", help="List what --set takes, and exit.")] = False,
 ) -> int:
     """Train a model, in a live dashboard."""
-    from engine.jobs import prepare_job
+    from engine.jobs import prepare_job, resume_job
 
-    config = _configuration(
-        preset_name,
-        csv,
-        text,
-        valid,
-        test,
-        text_column=text_column,
-        speaker_column=speaker_column,
-        mode=mode,
-        split_seed=split_seed,
-        seed=seed,
-        epochs=epochs,
-        device=device,
-        threads=threads,
-        precision=precision,
-    )
-    config = config.with_settings(assignments or [])
+    def changed(config: Config) -> Config:
+        """The configuration with what the options change."""
+        config = _configuration(
+            config,
+            csv,
+            text,
+            valid,
+            test,
+            text_column=text_column,
+            speaker_column=speaker_column,
+            mode=mode,
+            split_seed=split_seed,
+            seed=seed,
+            epochs=epochs,
+            device=device,
+            threads=threads,
+            precision=precision,
+        )
+        return config.with_settings(assignments or [])
+
     if list_settings:
-        _print_settings(config)
+        _print_settings(changed(preset("default" if preset_name is None else preset_name)))
         return 0
-    job = prepare_job(config, run, runs_dir)
+    if resume is not None:
+        if preset_name is not None or run is not None:
+            raise UnusableInput(f"--resume {resume} goes on with that run as it is; leave --preset and --run out")
+        job = resume_job(resume, runs_dir, changed)
+    else:
+        job = prepare_job(changed(preset("default" if preset_name is None else preset_name)), run, runs_dir)
+    if detach:
+        from lotr_tui.background import hand_over
+
+        job.run.lock.close()
+        print(hand_over(job.run.path))
+        return 0
     if no_tui or as_json or not _has_terminal():
         from lotr_tui.console import train_on_console
 
         return train_on_console(job, as_json=as_json)
     from lotr_tui.app import LotrApp, run_app
+    from lotr_tui.background import dies_with_its_terminal, how_to_come_back
 
-    run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
-    print(f"run {job.run.name} is in {job.run.path}\nplay with it: lotr-tui --run {job.run.name}")
+    if dies_with_its_terminal():
+        print(f"should this terminal close, the training goes on\n{how_to_come_back(job.run.name)}")
+    app = LotrApp(job=job, runs_dir=runs_dir, theme=theme)
+    run_app(app, mouse=not no_mouse)
+    if app.detached is None:
+        print(f"run {job.run.name} is in {job.run.path}\nplay with it: lotr-tui --run {job.run.name}")
+        if app.training is None or app.training.active or app.training.left:
+            print(f"go on with it: lotr-tui train --resume {job.run.name}")
     return 0
 
 
@@ -326,7 +355,7 @@ def ablate(
     from engine.ablation import choose_variants
     from lotr_tui.reports import print_ablation
 
-    config = _configuration(preset_name, csv, text, valid, test, mode=mode, split_seed=split_seed)
+    config = _configuration(preset(preset_name), csv, text, valid, test, mode=mode, split_seed=split_seed)
     config = config.with_settings(assignments or [])
     variants = choose_variants(config, only or [])
     print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
@@ -364,12 +393,11 @@ def locate() -> None:
 
 
 def _configuration(
-    preset_name: str, csv: Path | None, text: Path | None, valid: Path | None, test: Path | None, **given: Any
+    config: Config, csv: Path | None, text: Path | None, valid: Path | None, test: Path | None, **given: Any
 ) -> Config:
-    """The preset with what the options of a command change; None changes nothing."""
+    """A configuration with what the options of a command change; None changes nothing."""
     if csv and text:
         raise UnusableInput("--csv and --text exclude each other; give one corpus")
-    config = preset(preset_name)
     config = config.with_values(**{name: value for name, value in given.items() if value is not None})
     path = csv or text
     if path:

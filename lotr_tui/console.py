@@ -6,14 +6,30 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from typing import Any
 
 from engine.errors import TrainingError
-from engine.events import Evaluated, Failed, Finished, Preparing, Sampled, Started, Step, TrainingEvent, to_record
+from engine.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    Resume,
+    Sampled,
+    Started,
+    Steered,
+    Step,
+    TrainingEvent,
+    Warned,
+    to_record,
+)
 from engine.jobs import TrainingJob
 from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
+from engine.steering import Command
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
 from lotr_tui import STARTED
+from lotr_tui.background import leave_terminal, on_signals
 from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending
 
@@ -24,21 +40,44 @@ LINE_SECONDS = 5.0
 def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     """Train with one line at a time on stdout; returns the exit code.
 
-    SIGINT and SIGTERM stop at the next update: the best model is kept and evaluated, the exit code is 130.
+    SIGINT and SIGTERM save and stop at the next update, the exit code is 130; SIGUSR1 saves. When the terminal is
+    closed, the training goes on without it. When whoever reads the lines has gone, it saves and stops.
+
+    Raises:
+        BrokenPipeError: nobody reads the lines any more.
     """
     cancellation = Cancellation()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: cancellation.set())
+    on_signals(
+        {
+            signal.SIGINT: cancellation.set,
+            signal.SIGTERM: cancellation.set,
+            signal.SIGHUP: leave_terminal,
+            signal.SIGUSR1: lambda: job.steering.send(Command("checkpoint")),
+        }
+    )
     lines = _PlainLines(job)
+    broken: BrokenPipeError | None = None
     for event in job.events(cancellation):
-        if as_json:
-            row = to_record(event)
-            if isinstance(event, (Started, Finished)):
-                row["run"] = str(job.run.path)
-            print(json.dumps(row), flush=True)
-        elif line := lines.of(event):
-            print(line, flush=True)
+        text = json.dumps(_row(event, job)) if as_json else lines.of(event)
+        if text is None or broken:
+            continue
+        try:
+            print(text, flush=True)
+        except BrokenPipeError as error:
+            broken = error
+            cancellation.set()
+        except OSError:  # the terminal went before its signal came
+            leave_terminal()
+    if broken:
+        raise broken
     return 130 if cancellation() else 0
+
+
+def _row(event: TrainingEvent, job: TrainingJob) -> dict[str, Any]:
+    row = to_record(event)
+    if isinstance(event, (Started, Finished)):
+        row["run"] = str(job.run.path)
+    return row
 
 
 class _PlainLines:
@@ -81,6 +120,12 @@ class _PlainLines:
                     f"{event.reason} after {duration(event.seconds)}: "
                     f"valid perplexity {event.valid_perplexity:.1f}{_notebook_says(event)}{test}"
                 )
+            case Steered():
+                return f"{event.what.replace('_', ' ')} {event.value}".rstrip() + f" at update {event.step:,}"
+            case Resume():
+                return f"goes on with update {event.step:,}" if event.step else "begins anew"
+            case Warned():
+                return f"warning: {event.message}"
             case Failed():
                 raise TrainingError(event.message)
         return None

@@ -84,6 +84,11 @@ class TrainingView:
         return self.phase in ("preparing", "training")
 
     @property
+    def left(self) -> bool:
+        """Whether it ended before its end, so that it can be gone on with."""
+        return self.phase == "failed" or (self.finished is not None and self.finished.reason in ("stopped", "detached"))
+
+    @property
     def best(self) -> Evaluated | None:
         """The evaluation with the lowest validation perplexity."""
         return min(self.evaluations, key=lambda event: event.valid_perplexity, default=None)

@@ -1,0 +1,66 @@
+"""Trainings that outlive the terminal they were started in."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import TrainingError
+from engine.runs import is_written
+
+CONSOLE = "console.txt"
+"""What a training in the background prints, in its run directory."""
+STARTS_SECONDS = 60.0
+"""Waited at most for the other process to take over."""
+LOOK_SECONDS = 0.1
+
+
+def hand_over(path: Path) -> str:
+    """Have a process in a session of its own go on with the run that nobody trains now; returns a line about it.
+
+    Raises:
+        TrainingError: it did not take over; the run stays as it was left.
+    """
+    command = [sys.executable, "-m", "lotr_tui", "train", "--resume", str(path), "--no-tui"]
+    with (path / CONSOLE).open("ab") as console:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+        )
+    deadline = time.monotonic() + STARTS_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if is_written(path):
+            return f"run {path.name} goes on in the background, as process {process.pid}\n{how_to_come_back(path.name)}"
+        time.sleep(LOOK_SECONDS)
+    process.kill()
+    raise TrainingError(
+        f"run {path.name} could not go on in the background; {path / CONSOLE} says why. "
+        f"Go on with it: lotr-tui train --resume {path.name}"
+    )
+
+
+def how_to_come_back(name: str) -> str:
+    """Lines that tell how to see and to end a training from another terminal."""
+    return f"see it from any terminal: lotr-tui attach {name}\nsave and end it:          lotr-tui stop {name}"
+
+
+def dies_with_its_terminal() -> bool:
+    """Whether no tmux or screen keeps the terminal alive when the connection is lost."""
+    return not (os.environ.get("TMUX") or os.environ.get("STY"))
+
+
+def leave_terminal() -> None:
+    """The terminal is gone: write to it no more, and do not be told again."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for file in (0, 1, 2):
+        os.dup2(nowhere, file)
+    os.close(nowhere)
+
+
+def on_signals(actions: dict[signal.Signals, Callable[[], None]]) -> None:
+    """Do something at each of these signals, whatever the main thread is at."""
+    for number, action in actions.items():
+        signal.signal(number, lambda *_, action=action: action())

@@ -1,0 +1,78 @@
+"""The training that goes on in a thread of this process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import LotrError, UnusableInput, printable
+from engine.events import Failed, Preparing, Step, TrainingEvent
+from engine.steering import Command
+from engine.worker import Cancellation, Worker
+from lotr_tui.training_view import TrainingView
+
+if TYPE_CHECKING:
+    from engine.jobs import TrainingJob
+
+LOOK_SECONDS = 0.5
+
+
+class OwnTraining:
+    """Its thread, what is known of it, and what can be asked of it."""
+
+    def __init__(self, prepare: "Callable[[], TrainingJob]") -> None:
+        """Train what `prepare`, called in the thread, makes ready."""
+        self.view = TrainingView()
+        self._prepare = prepare
+        self._job: TrainingJob | None = None
+        self._worker: Worker[TrainingEvent] = Worker("training", self._source, droppable=_is_step).start()
+
+    def poll(self) -> tuple[list[TrainingEvent], bool]:
+        """Take in what it told since the last call: the events, and whether they were the last ones."""
+        ended = not self._worker.running  # asked before draining, so that no last event is missed
+        events = self._worker.drain()
+        if ended and self._worker.failure is not None:
+            events.append(_failed(self._worker.failure))
+        for event in events:
+            self.view.apply(event)
+        return events, ended
+
+    def steer(self, command: Command) -> None:
+        """Ask something of it.
+
+        Raises:
+            UnusableInput: it has not begun yet.
+        """
+        if self._job is None:
+            raise UnusableInput("the training has not begun yet")
+        self._job.steering.send(command)
+
+    def stop(self) -> None:
+        """Ask it to save and end at the next update."""
+        self._worker.cancel()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for its end, at most so long; tells whether it ended."""
+        return self._worker.join(seconds)
+
+    def go_on_to_the_end(self) -> None:
+        """Wait for its end, however long that takes, though nobody reads what it tells: its record does."""
+        while not self._worker.join(LOOK_SECONDS):
+            self._worker.drain()
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory, once there is one."""
+        return None if self._job is None else self._job.run.path
+
+    def _source(self, cancellation: Cancellation) -> Iterator[TrainingEvent]:
+        yield Preparing("reading the corpus")
+        self._job = self._prepare()
+        yield from self._job.events(cancellation)
+
+
+def _is_step(event: TrainingEvent) -> bool:
+    return isinstance(event, Step)
+
+
+def _failed(error: BaseException) -> Failed:
+    return Failed(str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}"))
