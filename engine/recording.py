@@ -42,6 +42,7 @@ from engine.runs import (
     SAMPLES,
     VOCABULARY,
     epoch_file,
+    is_written,
     read_start,
     summarize,
 )
@@ -83,20 +84,30 @@ def create(config: Config, vocabulary: Vocabulary, name: str | None = None, fold
                 path.mkdir()
                 break
             except FileExistsError:
+                if _was_begun_in_vain(path):
+                    break
                 if name is not None:
                     raise RunError(f"run {name!r} exists in {folder}; choose another --run name") from None
                 path = folder / f"{stem}-{number}"
         if config.training.keep_epochs:
-            (path / EPOCHS).mkdir()
+            (path / EPOCHS).mkdir(exist_ok=True)
         lock = (path / LOCK).open("w")
     except OSError as error:
         raise RunError(
             f"runs folder {folder} cannot be written: {error.strerror}; choose another with --runs-dir"
         ) from error
     _lock(lock)
-    write_atomically(path / CONFIG, config.to_json().encode())
+    # The configuration last: it makes a run of the folder.
     write_atomically(path / VOCABULARY, vocabulary.to_json().encode())
+    write_atomically(path / CONFIG, config.to_json().encode())
     return Run(path, config, vocabulary, lock)
+
+
+def _was_begun_in_vain(path: Path) -> bool:
+    """Whether a folder is what `create` leaves when it is killed: it holds nothing, and nobody writes it."""
+    if not path.is_dir() or is_written(path):
+        return False
+    return all(item.name in (LOCK, VOCABULARY, EPOCHS) or item.name.startswith(".") for item in path.iterdir())
 
 
 def reopen(path: Path) -> Run:
@@ -118,6 +129,8 @@ def reopen(path: Path) -> Run:
         holder = printable(lock.read(100)) or "another process"
         lock.close()
         raise RunError(f"run {path.name!r} is being trained by {holder}; `lotr-tui attach {path.name}` shows it")
+    for unfinished in [*path.glob(".*.safetensors.*"), *(path / EPOCHS).glob(".*.safetensors.*")]:
+        unfinished.unlink(missing_ok=True)  # its writer was killed
     return Run(path, config, vocabulary, lock)
 
 

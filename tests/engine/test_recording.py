@@ -91,6 +91,18 @@ def test_a_finished_run_is_not_gone_on_with(tmp_path: Path, reason: Any) -> None
         recording.reopen(path)
 
 
+def test_a_folder_that_was_begun_in_vain_is_no_obstacle(tmp_path: Path) -> None:
+    for name in ("r/epochs", "s"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("r/lock", "r/vocabulary.json", "r/.config.json.x7", "s/notes.txt"):
+        (tmp_path / name).touch()
+    assert recording.create(CONFIG, VOCABULARY, "r", tmp_path).path == tmp_path / "r"
+    for name in ("r", "s"):  # now it is a run; and what is somebody's is not touched
+        with pytest.raises(RunError, match="exists"):
+            recording.create(CONFIG, VOCABULARY, name, tmp_path)
+    assert [item.name for item in (tmp_path / "s").iterdir()] == ["notes.txt"]
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
