@@ -12,5 +12,9 @@ gc.set_threshold(50_000, 20, 20)
 # of them. Where other programs use the cores too, one that is not running holds up the key that is being typed.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Textual paints 60 times a second, and lets up to two of these moments pass before what follows a first change, as the
+# bars follow the slider, is seen: half as long then. Words come by timers of their own, so no more is written for it.
+os.environ.setdefault("TEXTUAL_FPS", "120")
+
 STARTED = time.perf_counter()
 """When this process began to load lotr-tui."""
