@@ -49,7 +49,7 @@ def type_keys(terminal: Terminal, number: int) -> list[float]:
 def keystrokes(text: str) -> Iterator[tuple[bytes, str]]:
     """Keys without end that type `text` and delete all but its first letter; and what stands there after each.
 
-    Behind the text stands the cursor, on a blank: so each is told from the one before.
+    Behind the text stands the cursor, on a blank: so each is told from the one before, but where a blank is deleted.
     """
     yield text[0].encode(), text[0] + " "
     while True:
