@@ -24,6 +24,7 @@ from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, st
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.wording import run_row
 
 MOST = 3
 
@@ -222,13 +223,7 @@ class ChooseColumn(ModalScreen[Choice | None]):
             (Choice("kneser-ney", base), f"Kneser-Ney, counted on the text of {printable(Path(base).name)}"),
             (mixture, f"{mixture.name}, weights chosen on validation"),
             (Choice("run", BUNDLED), "bundled"),
-            *(
-                (
-                    Choice("run", str(run.path)),
-                    f"{printable(run.name):32} {run.state:9} valid {run.valid_perplexity:6.1f}",
-                )
-                for run in runs
-            ),
+            *((Choice("run", str(run.path)), run_row(run)) for run in runs),
         ]
 
     def compose(self) -> ComposeResult:

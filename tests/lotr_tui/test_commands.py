@@ -19,7 +19,6 @@ from lotr_tui.commands import Palette, actions, bindings_of, check_keymap
 from lotr_tui.screens.help import HelpPanel, HelpScreen
 from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.play import PlayScreen
-from lotr_tui.screens.sessions import SessionsScreen
 from lotr_tui.settings import KeptSettings
 from lotr_tui.theme import Colourless
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -329,26 +328,3 @@ class TestHelp:
                 command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
             )
             assert table == "f11"
-
-    @pytest.mark.parametrize(("theme", "colourless"), [("shire", False), ("shire-light", False), ("ansi-light", True)])
-    @pytest.mark.parametrize("keys", [["f1"], ["ctrl+p"]], ids=["help", "palette"])
-    def test_how_it_looks(
-        self,
-        snap_compare: Callable[..., bool],
-        make_app: MakeApp,
-        monkeypatch: pytest.MonkeyPatch,
-        theme: str,
-        colourless: bool,
-        keys: list[str],
-    ) -> None:
-        """`pytest --snapshot-update` after a change that was looked at. Over a screen whose keys are few."""
-        if colourless:
-            monkeypatch.setenv("NO_COLOR", "1")
-
-        async def show(pilot: Pilot[None]) -> None:
-            pilot.app.push_screen(SessionsScreen())
-            await pilot.pause()
-            await pilot.press(*keys)
-            await pilot.pause(0.3)
-
-        assert snap_compare(make_app(theme=theme), terminal_size=(80, 24), run_before=show)
