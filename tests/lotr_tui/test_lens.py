@@ -527,7 +527,7 @@ async def test_without_training_data_there_is_no_kneser_ney_and_it_is_said(make_
         await look(pilot, app, player=player)
         reason = "config.json is missing" if run else "counts a run's training data"
         assert "no Kneser-Ney" in figures(app)
-        assert sum(reason in str(notice.message) for notice in app._notifications) == 1
+        await until(pilot, lambda: sum(reason in str(notice.message) for notice in app._notifications) == 1)
         await pilot.press("f2")
         await pilot.pause()
         assert app.screen.query_one(LensText).view == "network"
