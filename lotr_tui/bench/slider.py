@@ -7,10 +7,11 @@ from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from engine.config import preset
-from engine.decoder import Decoder, weight_shapes
-from engine.runs import CONFIG, VOCABULARY, save_model
+from engine.decoder import weight_shapes
+from engine.runs import CONFIG, MODEL, VOCABULARY
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.bench.figures import Figure, percentile_95
 from lotr_tui.bench.subjects import PROMPT, SESSION_COMMAND, running
@@ -63,5 +64,5 @@ def write_random_run(folder: Path, words: int) -> Path:
     folder.mkdir()
     (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
     (folder / VOCABULARY).write_text(vocabulary.to_json(), encoding="utf-8")
-    save_model(folder, Decoder(config.model, vocabulary, weights))
+    save_file(weights, folder / MODEL)
     return folder

@@ -12,7 +12,8 @@ from lotr_tui.bench.figures import Figure, nearest_rank, percentile_95
 from lotr_tui.bench.keys import type_keys
 from lotr_tui.bench.subjects import READY, SESSION_COMMAND, running
 from lotr_tui.bench.terminal import Terminal
-from lotr_tui.saved_session import Node, SessionWriter, Word
+from lotr_tui.saved_session import Node, Word
+from lotr_tui.session_file import SessionWriter
 
 FEW, MANY = 5, 5000
 WORDS = 60

@@ -26,7 +26,7 @@ from lotr_tui.bench.slider import write_random_run
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
 from lotr_tui.bench.transcript import write_session
 from lotr_tui.reports import print_bench
-from lotr_tui.saved_session import load_session
+from lotr_tui.session_file import load_session
 
 ECHO = """
 import os, sys, tty

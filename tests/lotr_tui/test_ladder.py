@@ -121,11 +121,11 @@ async def test_equal_temperatures_give_identical_columns(make_host: MakeHost) ->
         assert MARK not in shown(screen)
 
 
-async def test_as_the_temperatures_approach_so_do_the_columns(make_app: MakeApp) -> None:
+async def test_as_the_temperatures_approach_so_do_the_columns(make_host: MakeHost) -> None:
     """Over a few seeds: far apart most words differ, at a hair's breadth none."""
     others = (1.9, 1.0, 0.75, 0.700000001)
     shares: list[list[float]] = [[] for _ in others]
-    async with make_app().run_test(size=(120, 24)) as pilot:
+    async with make_host().run_test(size=(120, 24)) as pilot:
         screen = await open_ladder(pilot, prompt="")
         screen.query_one("#temperatures", Input).value = " ".join(f"{value}" for value in (0.7, *others))
         screen.query_one("#prompt", Input).value = PROMPT
