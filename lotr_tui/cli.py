@@ -364,12 +364,22 @@ def ablate(
 @cli.command()
 def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each measurement.")] = 5,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="start, words, stream, bytes, keys, slider, idle, transcript, branch or memorised; repeatable.",
+        ),
+    ] = None,
+    ptb: Annotated[
+        Path | None, typer.Option("--ptb", metavar="FILE", help="Training text of the Penn Treebank, for memorised.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure cold starts, generation, first paint and streaming on this machine."""
+    """Measure how fast it is on this machine, each figure beside the limit it is held to."""
     from lotr_tui.reports import print_bench
 
-    print_bench(repeat, as_json=as_json)
+    print_bench(repeat, only or [], ptb, as_json=as_json)
 
 
 @cli.command()

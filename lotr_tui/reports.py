@@ -132,16 +132,20 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
     Console(highlight=False).print(table)
 
 
-def print_bench(repeat: int, *, as_json: bool) -> None:
-    """Print each figure of the benchmark as soon as it is known: its median, and its lowest and highest run."""
+def print_bench(repeat: int, only: Sequence[str], ptb: Path | None, *, as_json: bool) -> None:
+    """Print each figure of the benchmark as soon as it is known: its lowest and highest run, and its limit."""
     from lotr_tui.bench import measure
+    from lotr_tui.bench.figures import Figure
 
-    for figure in measure(repeat):
+    for figure in measure(repeat, only, ptb):
         if as_json:
             print(json.dumps(asdict(figure)), flush=True)
-        else:
+        elif isinstance(figure, Figure):
             spread = f"({min(figure.runs):,.4g} to {max(figure.runs):,.4g})"
-            print(f"{figure.median:10,.4g} {figure.unit:8} {spread:24} {figure.name}", flush=True)
+            limit = "" if figure.limit is None else f"{'✓' if figure.within else '✗'} at most {figure.limit:,g}"
+            print(f"{figure.value:10,.4g} {figure.unit:8} {spread:22} {limit:16} {figure.name}", flush=True)
+        else:
+            print(f"{'-':>10} {figure.name}: {figure.why}", flush=True)
 
 
 def _perplexity(value: float | None) -> str:

@@ -78,7 +78,7 @@ _NO_COLOURS = Style.from_color(RichColor.default(), RichColor.default())
 
 
 class Colourless(LineFilter):
-    """No colours but the terminal's own two; what had a background of its own stands out by being reversed.
+    """No colours but the terminal's own two; what had a background of its own is underlined or reversed.
 
     For NO_COLOR with a theme of the terminal's colours, where Textual's grey scale would make black on black:
     it counts the terminal's default colours, which nobody knows, as black.
@@ -92,7 +92,9 @@ class Colourless(LineFilter):
 @lru_cache(1024)
 def _colourless(style: Style) -> Style:
     behind = style.bgcolor
-    stands_out = behind is not None and behind.type is not ColorType.DEFAULT and not _is_scrollbars_way(style)
+    coloured = behind is not None and behind.type is not ColorType.DEFAULT
+    # What is underlined is told by that, and so from the word under a cursor, which is reversed.
+    stands_out = coloured and not style.underline and not _is_scrollbars_way(style)
     return style + _NO_COLOURS + Style(reverse=bool(style.reverse) or stands_out)
 
 

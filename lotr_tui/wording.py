@@ -1,6 +1,13 @@
 """Small phrases that several readers share."""
 
+from rich.cells import cell_len, set_cell_size
+
+from engine.errors import printable
+from engine.runs import RunSummary
 from engine.sampling import Done
+
+NAME = 24
+"""Columns for the name of a run; most names fit, and so does the row in a narrow dialog."""
 
 
 def duration(seconds: float) -> str:
@@ -19,3 +26,17 @@ def ending(done: Done) -> str:
         "cancelled": "stopped by you",
         "error": "broken off by an error",
     }[done.reason]
+
+
+def run_row(run: RunSummary) -> str:
+    """A run that has a model, in a list of them."""
+    return model_row(run.name, run.state, run.valid_perplexity)
+
+
+def model_row(name: str, about: str, valid_perplexity: float | None) -> str:
+    """A model in a list of them."""
+    name = printable(name)
+    if cell_len(name) > NAME:
+        name = f"{set_cell_size(name, NAME - 1)}…"
+    valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
+    return f"{set_cell_size(name, NAME)} {about:9}{valid}"

@@ -12,8 +12,8 @@ from textual.widgets import Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
-from engine.errors import printable
 from engine.runs import list_runs
+from lotr_tui.wording import run_row
 
 
 class ChooseModel(ModalScreen[str | None]):
@@ -32,8 +32,7 @@ class ChooseModel(ModalScreen[str | None]):
         rows = [Option("bundled", id=BUNDLED)]
         for run in list_runs(self._runs_dir):
             if run.valid_perplexity is not None:
-                text = f"{printable(run.name):32} {run.state:9} valid {run.valid_perplexity:6.1f}"
-                rows.append(Option(text, id=run.name))
+                rows.append(Option(run_row(run), id=run.name))
         with Vertical(classes="dialog"):
             yield Label("Play with which model?", classes="dialog-title")
             yield OptionList(*rows, id="models", markup=False)

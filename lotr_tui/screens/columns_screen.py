@@ -12,13 +12,14 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Footer, Input, Label, Rule, Static
+from textual.widgets import Input, Label, Rule, Static
 
 from engine.errors import LotrError, PromptError, UnusableInput, printable
 from engine.sampling import SamplerSettings, check_seed, draw_seed
 from lotr_tui.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.columns import MARK, Against, Columns
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -114,7 +115,7 @@ class ColumnsScreen(Screen[None]):
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
             yield Input(self._prompt, placeholder="type a prompt", id="prompt", compact=True, select_on_focus=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Show what is there; write at once where there is a prompt."""

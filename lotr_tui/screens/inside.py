@@ -10,7 +10,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Rule
+from textual.widgets import Input, Rule
 
 from engine.errors import LotrError, printable
 from engine.inside import Gates, along, gates, lstm_of
@@ -20,6 +20,7 @@ from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.unit_search import Unit, UnitSearch
 from lotr_tui.widgets.gate_strips import GATES, LEVELS, NEGATIVE, POSITIVE, ZERO, GateStrips, scale_of
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.lens_page import Page
 from lotr_tui.widgets.page_text import PageText
 from lotr_tui.widgets.status_bar import StatusBar
@@ -82,7 +83,7 @@ class InsideScreen(Screen[None]):
                 yield StatusBar(id="found-heading")
                 yield UnitFound("", id="found")
         yield TextLine(self._text, id="line")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Read the text after the first paint."""

@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Rule, Static
+from textual.widgets import Rule, Static
 
 from engine.errors import LotrError, printable
 from engine.lens import Piece, Reading, Words, read, split
@@ -21,6 +21,7 @@ from engine.worker import Cancellation, Worker
 from lotr_tui.screens.ask_path import AskPath
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.lens_box import MOST_CHARACTERS, LensBox
 from lotr_tui.widgets.lens_figures import LensFigures
 from lotr_tui.widgets.lens_page import Page, clean
@@ -79,7 +80,7 @@ class LensScreen(Screen[None]):
         yield StatusBar(id="legend")
         yield Rule(line_style="solid")
         yield LensBox(self._text if fits else "", id="box")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """What takes longer comes after the first paint."""

@@ -11,7 +11,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Rule
+from textual.widgets import Input, Rule
 
 from engine.errors import LotrError, RunError, printable
 from engine.lens import split
@@ -21,6 +21,7 @@ from engine.worker import Cancellation, Worker
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.training_text import training_data, training_index
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.lens_page import Page
 from lotr_tui.widgets.passage_places import PassagePlaces
 from lotr_tui.widgets.passage_text import PassageText
@@ -61,7 +62,7 @@ class MemorisedScreen(Screen[None]):
             yield PassagePlaces(id="places")
         yield Rule(line_style="solid")
         yield TextLine(self._text, id="line")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Look up the text after the first paint."""

@@ -44,7 +44,7 @@ class NewTraining(ModalScreen[Config | None]):
                 id="preset",
                 markup=False,
             )
-            yield Label("Corpus: path of a CSV or .txt; empty: the bundled dialogues")
+            yield Label("Corpus: a CSV or .txt; empty: the bundled dialogues")
             yield Input(self._corpus, placeholder="the bundled dialogues", id="corpus", compact=True)
             yield Static("", id="problem", markup=False)
             yield Static("enter trains   tab moves   esc cancels", classes="dialog-keys", markup=False)

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
-from textual.widgets import Footer, Label, Rule, TextArea
+from textual.widgets import Label, Rule, TextArea
 
 from engine.config import Config
 from engine.errors import LotrError
@@ -27,6 +27,7 @@ from lotr_tui.session import Player
 from lotr_tui.settings import Way
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.conversation_view import ConversationView
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
@@ -97,7 +98,7 @@ class PlayScreen(Screen[None]):
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
             yield Prompt(self._player.model.vocabulary, History(), id="prompt")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Show the model; what takes longer comes after the first paint."""

@@ -11,13 +11,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, OptionList, Rule, Static
+from textual.widgets import OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from lotr_tui.export import export
 from lotr_tui.session_file import SessionSummary, load_session, saved_sessions
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.keys_footer import KeysFooter
 
 NARROW = 80
 """Columns below which year and size are left out."""
@@ -66,7 +67,7 @@ class SessionsScreen(Screen[Path | None]):
         yield Rule(line_style="solid")
         yield OptionList(id="sessions", markup=False)
         yield Static(id="said", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Look which there are."""

@@ -24,6 +24,7 @@ from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, st
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.wording import model_row, run_row
 
 MOST = 3
 
@@ -226,9 +227,12 @@ class ChooseColumn(ModalScreen[Choice | None]):
         self._rows = [
             (Choice("kneser-ney", base), f"Kneser-Ney, counted on the text of {printable(Path(base).name)}"),
             (mixture, f"{mixture.name}, weights chosen on validation"),
-            *((choice, _row(choice.name, f"epoch {item.epoch}", item.valid_perplexity)) for choice, item in epochs),
+            *(
+                (choice, model_row(choice.name, f"epoch {item.epoch}", item.valid_perplexity))
+                for choice, item in epochs
+            ),
             (Choice("run", BUNDLED), "bundled"),
-            *((Choice("run", str(run.path)), _row(run.name, run.state, run.valid_perplexity)) for run in runs),
+            *((Choice("run", str(run.path)), run_row(run)) for run in runs),
         ]
 
     def compose(self) -> ComposeResult:
@@ -241,8 +245,3 @@ class ChooseColumn(ModalScreen[Choice | None]):
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._rows[event.option_index][0])
-
-
-def _row(name: str, about: str, valid_perplexity: float | None) -> str:
-    valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
-    return f"{printable(name):32} {about:9}{valid}"

@@ -7,12 +7,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Rule
+from textual.widgets import Rule
 
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.samples import Samples
 from lotr_tui.widgets.status_bar import StatusBar
@@ -52,7 +53,7 @@ class TrainScreen(Screen[None]):
         with Horizontal(id="body"):
             yield PerplexityChart(id="chart")
             yield Samples(id="samples")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Show what is known already."""

@@ -31,8 +31,9 @@ class Drawing(Widget):
 
     def render_line(self, y: int) -> Strip:
         """A line; all are drawn when the first is asked for."""
-        width = self.size.width
         if not self._lines:
-            drawn = self.draw(width, self.size.height)
-            self._lines = [line.adjust_cell_length(width, self.rich_style) for line in drawn]
-        return self._lines[y] if y < len(self._lines) else Strip.blank(width, self.rich_style)
+            width, height = self.size
+            style = self.rich_style  # made anew each time it is asked for
+            drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
+            self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))
+        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)

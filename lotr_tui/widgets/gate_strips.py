@@ -21,7 +21,7 @@ GATES: frozenset[Part] = frozenset({"input", "forget", "output"})
 """From 0 to 1; the other parts have a sign."""
 LEVELS = "▁▂▃▄▅▆▇█"
 POSITIVE, ZERO, NEGATIVE = "▂▄▆█", "·", "-░▒▓"
-LABEL, NUMBER = 17, 8
+LABEL, NUMBER = 18, 8
 """Cells before a strip and behind it."""
 
 Units = npt.NDArray[np.intp]
@@ -189,7 +189,9 @@ class GateStrips(Drawing, can_focus=True):
             segments.append(Segment(symbol, self.get_component_rich_style(*names)))
         number = f"{float(layer.part(part)[self._time, self.unit]):{'8.3f' if part in GATES else '+8.3f'}}"
         gap = " " * (self._room - len(units))
-        return Strip([*segments, Segment(gap), Segment(number, self.get_component_rich_style(name))]).simplify()
+        return Strip(
+            [*segments, Segment(gap, self.rich_style), Segment(number, self.get_component_rich_style(name))]
+        ).simplify()
 
     def _column(self, units: Units) -> int:
         """The cell that stands for the cursor's unit."""

@@ -18,6 +18,7 @@ class NumberField(Horizontal):
     NumberField Label { color: $text-muted; margin-right: 1; }
     NumberField Input { padding: 0; background: $background; }
     NumberField Input:focus { background: $panel; }
+    NumberField .input--placeholder { color: $foreground 60%; }
     NumberField.-wrong Label { color: $text-error; text-style: bold reverse; }
     """
 

@@ -15,7 +15,7 @@ from textual.strip import Strip
 
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.drawing import Drawing
-from lotr_tui.widgets.plotting import Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
+from lotr_tui.widgets.plotting import DOTTED, Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
 
 MOST_POINTS = 800
 SMOOTHING = 0.85
@@ -56,7 +56,7 @@ class PerplexityChart(Drawing):
         low, high = self._range(valid[1], train[1])
         x_range, y_range = (0.0, right), (math.log10(low), math.log10(high))
         cells = {
-            "chart--train": draw_curve(*train, x_range, y_range, rows, columns),
+            "chart--train": draw_curve(*train, x_range, y_range, rows, columns) & DOTTED,
             "chart--valid": draw_curve(*valid, x_range, y_range, rows, columns),
         }
         canvas = [[(" ", "")] * columns for _ in range(rows)]
@@ -113,7 +113,7 @@ class PerplexityChart(Drawing):
         if view.started:
             parts.append(("chart--level", "┄ Kneser-Ney", view.started.kneser_ney_perplexity))
         if (step := view.steps.last) is not None:
-            parts.append(("chart--train", "━ train", step.train_perplexity))
+            parts.append(("chart--train", "┅ train", step.train_perplexity))
         if view.started:
             parts.append(("chart--level", "┄ unigram", view.started.unigram_perplexity))
         segments: list[Segment] = []

@@ -9,6 +9,9 @@ Floats = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.uint8]
 """Braille patterns `[rows, columns]`: bits of the dots that are set, 0 for an empty cell."""
 
+DOTTED = np.uint8(0x47)
+"""Every other column of dots: a curve that is told from another one without colour."""
+
 # The bit of each dot of a cell, `[4 rows, 2 columns]` (Unicode, Braille Patterns).
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 

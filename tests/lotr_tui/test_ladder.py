@@ -10,7 +10,7 @@ from textual.events import MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from engine.columns import first_difference
+from engine.columns import first_difference, share_differing, words_of
 from engine.decoder import Decoder
 from engine.errors import UnusableInput
 from engine.sampling import SamplerSettings, TokenEvent, stream
@@ -119,6 +119,30 @@ async def test_equal_temperatures_give_identical_columns(make_host: MakeHost) ->
         assert first == second != []
         assert "= same words" in shown(screen)
         assert MARK not in shown(screen)
+
+
+async def test_as_the_temperatures_approach_so_do_the_columns(make_host: MakeHost) -> None:
+    """Over a few seeds: far apart most words differ, at a hair's breadth none."""
+    others = (1.9, 1.0, 0.75, 0.700000001)
+    shares: list[list[float]] = [[] for _ in others]
+    async with make_host().run_test(size=(120, 24)) as pilot:
+        screen = await open_ladder(pilot, prompt="")
+        screen.query_one("#temperatures", Input).value = " ".join(f"{value}" for value in (0.7, *others))
+        screen.query_one("#prompt", Input).value = PROMPT
+        for seed in range(8):
+            screen.query_one("#seed Input", Input).value = str(seed)
+            await pilot.press("enter")
+            await ended(pilot, screen)
+            assert screen.asked is not None
+            assert screen.asked[1] == seed
+            first, *rest = (words_of(slot.text.events) for slot in screen.slots)
+            for share, words in zip(shares, rest, strict=True):
+                share.append(share_differing(first, words))
+    means = [sum(share) / len(share) for share in shares]
+    assert means[0] > 0.3
+    assert means == sorted(means, reverse=True)
+    assert means[2] < means[0] / 2
+    assert shares[-1] == [0] * 8
 
 
 ACTIONS = {

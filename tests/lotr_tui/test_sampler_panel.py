@@ -1,6 +1,5 @@
 """The sampler panel by itself: what it says is what the chain gets, by keyboard and by mouse."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -266,20 +265,3 @@ async def test_a_tiny_terminal(size: tuple[int, int]) -> None:
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
         assert app.told
-
-
-@pytest.mark.parametrize("theme", ["shire", "shire-light", "ansi-light"])
-@pytest.mark.parametrize("width", [60, 80, 160])
-def test_how_it_looks(snap_compare: Callable[..., bool], theme: str, width: int) -> None:
-    """All controls, one with something wrong. `pytest --snapshot-update` after a change that was looked at."""
-
-    async def show_all(pilot: Pilot[None]) -> None:
-        app = pilot.app
-        assert isinstance(app, Around)
-        app.panel.show_seed(481_516)
-        app.panel.action_all()
-        await pilot.pause()
-        await type_in(pilot, "top_p", "1.5")
-        await pilot.pause(0.1)
-
-    assert snap_compare(Around(replace(FULL, top_k=0), theme), terminal_size=(width, 6), run_before=show_all)

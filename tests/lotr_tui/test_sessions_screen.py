@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -158,29 +157,3 @@ async def test_a_tiny_terminal(make_app: MakeApp, folder: Path) -> None:
         await pilot.press("down", "up", "m")
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: said(pilot).startswith("written"))
-
-
-LOOKS = [("shire", False), ("shire-light", False), ("ansi-dark", True)]
-
-
-@pytest.mark.parametrize(("theme", "colourless"), LOOKS)
-@pytest.mark.parametrize("size", [(60, 20), (160, 45)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_how_it_looks(
-    snap_compare: Callable[..., bool],
-    make_app: MakeApp,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    theme: str,
-    colourless: bool,
-    size: tuple[int, int],
-) -> None:
-    """`pytest --snapshot-update` after a change that was looked at."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    if colourless:
-        monkeypatch.setenv("NO_COLOR", "1")
-
-    async def open_list(pilot: Pilot[None]) -> None:
-        await show(pilot, folder)
-
-    assert snap_compare(make_app(theme=theme), terminal_size=size, run_before=open_list)

@@ -1,94 +1,72 @@
-"""How the screens look. `pytest --snapshot-update` after a change that was looked at."""
+"""How the screens look, dark, light and without colour.
+
+`pytest --snapshot-update` after a change that was looked at.
+"""
 
 from collections.abc import Callable
 
 import pytest
-from textual.pilot import Pilot
-from textual.widgets import Input
 
-from engine.sampling import Done, TokenEvent
 from lotr_tui.app import LotrApp
-from lotr_tui.screens.train import TrainScreen
-from lotr_tui.training_view import TrainingView
-from lotr_tui.widgets.prompt import Prompt
-from lotr_tui.widgets.transcript import Exchange, Transcript
-from tests.lotr_tui.conftest import finished, make_decoder, training_events
-from tests.lotr_tui.test_play_screen import until
+from tests.lotr_tui import scenes
+from tests.lotr_tui.scenes import Scene
 
-MakeApp = Callable[..., LotrApp]
-SnapCompare = Callable[..., bool]
+Look = tuple[str, tuple[int, int]]
+COLOURLESS = "colourless"
 
-SIZES = [(60, 20), (80, 24), (160, 45)]
+SMALL: list[Look] = [("shire", (80, 24)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+"""For a question over another screen."""
+NARROW: list[Look] = [("shire", (60, 20)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+"""For what is elsewhere on a wide terminal."""
+ALL: list[Look] = [("shire", (160, 45)), *SMALL, ("shire", (60, 20))]
 
-
-def a_view() -> TrainingView:
-    view = TrainingView()
-    for event in [*training_events(), finished(make_decoder())]:
-        view.apply(event)
-    return view
-
-
-def a_reply(text: str) -> list[TokenEvent | Done]:
-    words = text.split()
-    events: list[TokenEvent | Done] = [
-        TokenEvent(i, 5, word, -2.0, 0.14, 3, 5.2, 61, (), 0.0001) for i, word in enumerate(words)
-    ]
-    return [*events, Done("eos", 0, len(words), 14_200.0)]
-
-
-async def play(pilot: Pilot[None]) -> None:
-    """Two exchanges, the curve of a training, and a prompt half typed."""
-    app = pilot.app
-    await until(pilot, lambda: app.screen.query("#training"))
-    await pilot.pause(0.1)
-    transcript = app.screen.query_one(Transcript)
-    for prompt, unknown, reply in (
-        ("Bilbo Baggins is", (), "a very old friend of mine and i think he knows it"),
-        ("Where is the wizard", ("wizard",), "he is not coming back"),
-    ):
-        exchange = Exchange(prompt, unknown, 0, "temperature 0.80 → top-p 0.9")
-        exchange.add(a_reply(reply))
-        transcript.append(exchange)
-    app.screen.query_one("#prompt", Prompt).value = "the lamp"
-    app.screen._show_chart(a_view())  # type: ignore[attr-defined]
-    await pilot.pause()
+TABLE: list[tuple[Scene, list[Look]]] = [
+    (scenes.session, [*ALL, ("ansi-light", (100, 30))]),
+    (scenes.next_word, NARROW),
+    (scenes.training, NARROW),
+    (scenes.walk, ALL),
+    (scenes.branches, ALL),
+    (scenes.search, SMALL),
+    (scenes.controls, ALL),
+    (scenes.reply_mode, SMALL),
+    (scenes.dashboard, ALL),
+    (scenes.ladder, ALL),
+    (scenes.two_models, ALL),
+    (scenes.lens_of_text, ALL),
+    (scenes.lens_sentences, NARROW),
+    (scenes.memorised_text, ALL),
+    (scenes.inside, ALL),
+    (scenes.inside_found, ALL),
+    (scenes.sessions, ALL),
+    (scenes.help_keys, ALL),
+    (scenes.palette, SMALL),
+    (scenes.ask_name, SMALL),
+    (scenes.ask_path, SMALL),
+    (scenes.confirm, SMALL),
+    (scenes.new_training, SMALL),
+    (scenes.choose_model, SMALL),
+    (scenes.choose_column, SMALL),
+]
 
 
-async def show_dashboard(pilot: Pilot[None]) -> None:
-    pilot.app.push_screen(TrainScreen(a_view()))
-    await pilot.pause(0.2)
-
-
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_session(snap_compare: SnapCompare, make_app: MakeApp, size: tuple[int, int]) -> None:
-    assert snap_compare(make_app(), terminal_size=size, run_before=play)
-
-
-@pytest.mark.parametrize("pane", ["next", "training"])
-def test_session_panes(snap_compare: SnapCompare, make_app: MakeApp, pane: str) -> None:
-    async def show(pilot: Pilot[None]) -> None:
-        await play(pilot)
-        pilot.app.screen._show_pane(pane)  # type: ignore[attr-defined]
-        await pilot.pause(0.2)
-
-    assert snap_compare(make_app(), terminal_size=(80, 24), run_before=show)
-
-
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_dashboard(snap_compare: SnapCompare, make_app: MakeApp, size: tuple[int, int]) -> None:
-    assert snap_compare(make_app(), terminal_size=size, run_before=show_dashboard)
-
-
-@pytest.mark.parametrize("theme", ["textual-light", "ansi-light", "ansi-dark"])
-def test_themes(snap_compare: SnapCompare, make_app: MakeApp, theme: str) -> None:
-    assert snap_compare(make_app(theme=theme), terminal_size=(100, 30), run_before=play)
-
-
-def test_new_training(snap_compare: SnapCompare, make_app: MakeApp) -> None:
-    async def ask(pilot: Pilot[None]) -> None:
-        await play(pilot)
-        await pilot.press("ctrl+t")
-        await pilot.pause()
-        pilot.app.screen.query_one("#corpus", Input).cursor_blink = False
-
-    assert snap_compare(make_app(), terminal_size=(80, 24), run_before=ask)
+@pytest.mark.parametrize(
+    ("scene", "theme", "size"),
+    [
+        pytest.param(scene, theme, size, id=f"{scene.__name__}-{theme}-{size[0]}x{size[1]}")
+        for scene, looks in TABLE
+        for theme, size in looks
+    ],
+)
+def test_looks(
+    snap_compare: Callable[..., bool],
+    make_app: Callable[..., LotrApp],
+    monkeypatch: pytest.MonkeyPatch,
+    scene: Scene,
+    theme: str,
+    size: tuple[int, int],
+) -> None:
+    scenes.make_fixed(monkeypatch)
+    if theme == COLOURLESS:
+        monkeypatch.setenv("NO_COLOR", "1")
+        theme = "ansi-dark"
+    assert snap_compare(make_app(theme=theme), terminal_size=size, run_before=scene)

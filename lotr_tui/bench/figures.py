@@ -1,0 +1,66 @@
+"""What a measurement says: a figure, its runs, and what it is held to."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure, and the runs it was made of."""
+
+    name: str
+    unit: str
+    value: float
+    """The median of the runs, or the percentile that `name` tells."""
+    runs: tuple[float, ...]
+    limit: float | None = None
+    """The most that `value` should be; None: it is there to be compared with."""
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it keeps to its limit; None where there is none."""
+        return None if self.limit is None else self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A figure that cannot be had here."""
+
+    name: str
+    why: str
+
+
+def median(name: str, unit: str, runs: Sequence[float], limit: float | None = None) -> Figure:
+    """The median of `runs`."""
+    return Figure(name, unit, statistics.median(runs), tuple(runs), limit)
+
+
+def percentile_95(name: str, seconds: Sequence[float], limit: float | None = None) -> Figure:
+    """What 95 in 100 of the times stay under, in ms; how many there are is put behind the name."""
+    runs = tuple(1000 * value for value in sorted(seconds))
+    return Figure(f"{name}, p95 of {len(runs)}", "ms", nearest_rank(runs, 0.95), runs, limit)
+
+
+def nearest_rank(ordered: Sequence[float], share: float) -> float:
+    """The least of the values, which are in order, that at least `share` of them do not exceed."""
+    rank = -int(-share * len(ordered) // 1)  # rounded up
+    return ordered[max(1, rank) - 1]
+
+
+def paired(
+    name: str,
+    unit: str,
+    ours: Callable[[], float],
+    other: Callable[[], float],
+    against: str,
+    repeat: int,
+    limit: float | None = None,
+    ratio_limit: float | None = None,
+) -> Iterator[Figure]:
+    """Ours and the other in turn, so that both see the machine as it is; and the median of the ratios."""
+    ours(), other()  # once unmeasured: files come from the disk the first time
+    pairs = [(ours(), other()) for _ in range(repeat)]
+    yield median(name, unit, [a for a, _ in pairs], limit)
+    yield median(against, unit, [b for _, b in pairs])
+    yield median(f"ratio of {name} to {against}", "", [a / b for a, b in pairs], ratio_limit)

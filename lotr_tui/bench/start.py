@@ -1,0 +1,85 @@
+"""From a cold start: the first word, the first paint; and how fast words are made."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lotr_tui.bench.figures import Figure, median, paired
+from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, SESSION_COMMAND
+from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
+
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_RATE = f"""
+from engine.runs import load, resolve
+from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, stream
+model = load(resolve(None)).decoder
+ids = encode_prompt({PROMPT!r}, model.vocabulary).ids
+words = seconds = seed = 0
+while words < 3000:
+    for event in stream(model, ids, SamplerSettings(), seed):
+        if isinstance(event, TokenEvent): words += 1; seconds += event.seconds
+    seed += 1
+print(words / seconds)
+"""
+
+
+def start(repeat: int) -> Iterator[Figure]:
+    """`generate` to its first word beside the import of torch; the session's first paint beside a bare app's."""
+    yield from paired(
+        "generate, cold, to the first word", "s", _first_word, _import_torch, "import torch", repeat, 0.6, 0.5
+    )
+    yield from paired(
+        "first paint of the session, 80x24",
+        "s",
+        lambda: _paint_seconds(SESSION_COMMAND),
+        lambda: _paint_seconds(BARE_COMMAND),
+        "first paint of a bare Textual app",
+        repeat,
+        ratio_limit=2,
+    )
+
+
+def words(repeat: int) -> Iterator[Figure]:
+    """Words a second of the sampler with the bundled model, in a process with one BLAS thread."""
+
+    def rate() -> float:
+        command = [sys.executable, "-c", _RATE]
+        return float(subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, check=True).stdout)
+
+    yield median("words/s, bundled model, one core", "words/s", [rate() for _ in range(repeat)])
+
+
+def _first_word() -> float:
+    command = [*SESSION_COMMAND, "generate", PROMPT, "--seed", "0"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 1)
+        seconds = time.perf_counter() - started
+        process.stdout.read()
+    return seconds
+
+
+def _import_torch() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.perf_counter() - started
+
+
+def _paint_seconds(command: list[str]) -> float:
+    """From the start of `command` to three lines that are not empty, on an 80x24 terminal."""
+    import pyte
+
+    screen = pyte.Screen(80, 24)
+    stream = pyte.ByteStream(screen)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as home, Terminal(command, 80, 24, Path(home)).opened() as terminal:
+        while (seconds := time.perf_counter() - started) < LIMIT_SECONDS:
+            stream.feed(terminal.read())
+            if sum(bool(line.strip()) for line in screen.display) >= 3:
+                return time.perf_counter() - started
+    raise BenchError(f"{' '.join(command[1:3])} painted nothing within {seconds:.0f} s")

@@ -1,0 +1,114 @@
+"""A program in a pseudo-terminal: its keys are pressed, and what it writes is timed and counted."""
+
+import os
+import pty
+import re
+import select
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fcntl import ioctl
+from pathlib import Path
+from signal import SIGKILL
+from termios import TIOCSWINSZ
+
+from engine.errors import LotrError
+
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+LIMIT_SECONDS = 60.0
+"""Nothing that is waited for takes longer."""
+
+
+class BenchError(LotrError):
+    """A program that is measured does not do what it should."""
+
+
+class Terminal:
+    """A command in a pseudo-terminal, with a home of its own."""
+
+    def __init__(self, command: list[str], width: int, height: int, home: Path) -> None:
+        self._command = command
+        self._size = struct.pack("HHHH", height, width, 0, 0)
+        self._home = home
+        self.pid = 0
+
+    @contextmanager
+    def opened(self) -> Iterator["Terminal"]:
+        """Started, and killed at the end."""
+        self.pid, self._file = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", LOTR_TUI_HOME=str(self._home))
+            os.execv(self._command[0], self._command)
+        ioctl(self._file, TIOCSWINSZ, self._size)
+        try:
+            yield self
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self._file)
+
+    def read(self, seconds: float = 0.05) -> bytes:
+        """What was written since; if it is nothing, what comes first within so long.
+
+        Raises:
+            BenchError: the program has ended.
+        """
+        ready, _, _ = select.select([self._file], [], [], seconds)
+        try:
+            return os.read(self._file, 1 << 16) if ready else b""
+        except OSError as error:
+            raise BenchError(f"{self._name} ended before it was measured; run it to see why") from error
+
+    def write(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._file, keys)
+
+    def until(self, text: str) -> int:
+        """Read until `text` is written; how many bytes were.
+
+        Raises:
+            BenchError: it is not, within a minute.
+        """
+        seen, count, deadline = b"", 0, time.perf_counter() + LIMIT_SECONDS
+        while text not in shown(seen):
+            output = self.read()
+            count += len(output)
+            seen = (seen + output)[-200_000:] if output else seen
+            if time.perf_counter() > deadline:
+                raise BenchError(f"{self._name} did not show {text!r} within {LIMIT_SECONDS:.0f} s")
+        return count
+
+    def press(self, keys: bytes, shows: str = "") -> float:
+        """Press keys: seconds to the bytes that show the text `shows`, or to the first ones.
+
+        Raises:
+            BenchError: there are none within a minute.
+        """
+        seen = b""
+        started = time.perf_counter()
+        self.write(keys)
+        while True:
+            output = self.read(0.5)
+            now = time.perf_counter()
+            seen += output
+            if output and shows in shown(seen):
+                return now - started
+            if now - started > LIMIT_SECONDS:
+                raise BenchError(f"{self._name} did not show {shows or 'anything'!r} within {LIMIT_SECONDS:.0f} s")
+
+    def settle(self, quiet: float, most: float) -> None:
+        """Read until nothing has come for `quiet` seconds, or for `most` seconds in all."""
+        end = time.perf_counter() + most
+        while time.perf_counter() < end and self.read(quiet):
+            pass
+
+    @property
+    def _name(self) -> str:
+        return " ".join(self._command[1:3])
+
+
+def shown(output: bytes) -> str:
+    """The text in what was written, without colours and moves of the cursor."""
+    return _CONTROL.sub("", output.decode("utf-8", "replace"))

@@ -1,0 +1,222 @@
+"""The benchmark's own sums and its terminal: that it counts and times what happens, never how fast that is."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UnusableInput
+from engine.memorised import TrainingIndex
+from engine.runs import load
+from lotr_tui.bench import measure
+from lotr_tui.bench.branch import branch_seconds
+from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile_95
+from lotr_tui.bench.idle import cpu_seconds
+from lotr_tui.bench.keys import TEXT, keystrokes, type_keys
+from lotr_tui.bench.memorised import half_known, memorised, read_whole
+from lotr_tui.bench.slider import write_random_run
+from lotr_tui.bench.terminal import BenchError, Terminal, shown
+from lotr_tui.bench.transcript import write_session
+from lotr_tui.reports import print_bench
+from lotr_tui.session_file import load_session
+
+ECHO = """
+import os, sys, tty
+tty.setraw(0)
+text = ""
+os.write(1, b"\\x1b[1mready\\x1b[0m")
+while key := os.read(0, 1).decode():
+    text = text[:-1] if key == "\\x7f" else text + key
+    os.write(1, b"\\x1b[2K\\x1b[1;1H")
+    os.write(1, b"\\x1b[31m" + text.encode() + b"\\x1b[0m ")
+    if text.endswith("!"):
+        break
+"""
+"""Writes its line anew at each key, in two pieces; ends after an exclamation mark."""
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Terminal:
+    return Terminal([sys.executable, "-c", ECHO], 40, 5, tmp_path)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.floats(0.01, 1))
+def test_a_percentile_is_the_least_value_that_the_share_does_not_exceed(values: list[float], share: float) -> None:
+    ordered = sorted(values)
+    value = nearest_rank(ordered, share)
+    assert value in values
+    assert sum(v <= value for v in values) >= share * len(values)
+    assert sum(v < value for v in values) < share * len(values)
+
+
+def test_figures_are_in_the_units_they_name() -> None:
+    figure = percentile_95("key", [n / 1000 for n in range(100, 0, -1)], 15)
+    assert (figure.name, figure.unit) == ("key, p95 of 100", "ms")
+    assert figure.value == pytest.approx(95)
+    assert figure.runs == tuple(sorted(figure.runs))
+    assert figure.within is False
+    assert median("m", "s", [3, 1, 2], 2) == Figure("m", "s", 2, (3, 1, 2), 2)
+    assert median("m", "s", [3, 1, 2], 2).within is True
+    assert median("m", "s", [1]).within is None
+
+
+def test_pairs_are_measured_in_turn_and_the_first_of_them_is_not_counted() -> None:
+    order: list[str] = []
+
+    def timed(name: str, values: list[float]) -> float:
+        order.append(name)
+        return values.pop(0)
+
+    ours, other = [99.0, 2.0, 9.0, 4.0], [99.0, 1.0, 3.0, 4.0]
+    figures = list(paired("a", "s", lambda: timed("a", ours), lambda: timed("b", other), "b", 3, 5, 2))
+    assert order == ["a", "b"] * 4
+    assert [figure.value for figure in figures] == [4, 3, 2]  # the ratios are 2, 3 and 1
+    assert [figure.limit for figure in figures] == [5, None, 2]
+
+
+def test_keys_type_a_text_and_delete_it_and_each_changes_what_is_shown() -> None:
+    text = before = ""
+    for key, shows in islice(keystrokes("a bc"), 50):
+        deleted = text[-1:] if key == b"\x7f" else ""
+        text = text[:-1] if deleted else text + key.decode()
+        assert shows == text + " "
+        assert deleted == " " or shows not in before  # what stood there would not be taken for it
+        before = shows
+    assert max(len(shows) for _, shows in islice(keystrokes(TEXT), 200)) == len(TEXT) + 1
+
+
+def test_a_key_is_timed_to_the_bytes_that_show_it(echo: Terminal) -> None:
+    with echo.opened() as terminal:
+        assert terminal.until("ready") == len(b"\x1b[1mready\x1b[0m")
+        begun = time.perf_counter()
+        latencies = type_keys(terminal, 8)
+        assert len(latencies) == 8
+        assert all(0 < seconds < time.perf_counter() - begun for seconds in latencies)
+        assert terminal.press(b"x") > 0  # the first bytes, whatever they are
+        terminal.settle(0.1, 1)
+        assert terminal.read(0.01) == b""
+
+
+def test_a_program_that_ends_or_never_shows_a_text_is_named(echo: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with echo.opened() as terminal:
+        terminal.until("ready")
+        with pytest.raises(BenchError, match="ended before it was measured"):
+            terminal.press(b"!", "nothing of the kind")
+    monkeypatch.setattr("lotr_tui.bench.terminal.LIMIT_SECONDS", 0.1)
+    with echo.opened() as terminal:
+        with pytest.raises(BenchError, match="did not show 'never'"):
+            terminal.until("never")
+        with pytest.raises(BenchError, match="did not show 'nor this'"):
+            terminal.press(b"a", "nor this")
+
+
+def test_text_is_read_without_colours_and_moves() -> None:
+    assert shown(b"\x1b[2;5H\x1b[38;2;1;2;3mtempera\x1b[0mture 0.85\x1b[?25l ") == "temperature 0.85 "
+    assert shown("─ é".encode()[:-1]) == "─ �"  # a character may be cut in two
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
+def test_the_processors_time_is_that_of_the_process() -> None:
+    times = os.times()
+    measured = cpu_seconds(os.getpid())
+    assert measured is not None
+    assert measured >= times.user + times.system - 0.02  # it counts in hundredths
+    assert cpu_seconds(2**30) is None
+
+
+def test_a_session_of_many_replies_can_be_opened(tmp_path: Path) -> None:
+    write_session(tmp_path, 7)
+    (path,) = tmp_path.iterdir()
+    session = load_session(path)
+    assert len(session.nodes) == 7
+    assert len({node.text for node in session.nodes}) == 7
+    assert all(node.prompt and len(node.words) == 60 for node in session.nodes)
+
+
+def test_a_random_run_is_of_the_defaults_size_and_can_be_played(tmp_path: Path) -> None:
+    model = load(write_random_run(tmp_path / "random", 700)).decoder
+    assert (model.config.hidden_size, len(model.vocabulary)) == (300, 700)
+    assert all(word in model.vocabulary for word in ("aaa", "aab", "aac"))
+    log_probs, _ = model.advance(model.start(), 2)
+    assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_branches_are_made_behind_the_last_of_the_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lotr_tui.bench.branch.never_end", lambda: None)  # or it would hold for all other tests
+    monkeypatch.setattr("lotr_tui.bench.branch.TIMES", 3)
+    seconds = branch_seconds(4)
+    assert len(seconds) == 3
+    assert all(value > 0 for value in seconds)
+    (path,) = (home / "sessions").iterdir()
+    said, *branches = load_session(path).nodes
+    assert [(node.parent, node.at, len(node.words)) for node in branches] == [(said.id, len(said.words) - 1, 2)] * 3
+
+
+def test_half_of_what_is_looked_up_stands_in_the_training_text(tmp_path: Path) -> None:
+    chance = np.random.default_rng(3)
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(" ".join(f"w{n}" for n in chance.integers(400, size=12)) for _ in range(300)))
+    dataset = read_whole(path)
+    assert sum(len(line) for line in dataset.train_lines) == 3600
+    reply = half_known(dataset, 96, 0)
+    assert len(reply) == 96
+    found = TrainingIndex.of(dataset).find(reply)
+    assert 48 <= found.known.sum() <= 60
+    index, looked = list(memorised(2, path))
+    assert isinstance(index, Figure)
+    assert isinstance(looked, Figure)
+    assert (index.unit, looked.unit) == ("s", "ms")
+    assert "3,600 words" in index.name
+    assert len(index.runs) == len(looked.runs) == 2
+
+
+def test_without_penn_treebank_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LOTR_TUI_SHARED", raising=False)
+    (skipped,) = measure(1, ["memorised"])
+    assert isinstance(skipped, Skipped)
+    print_bench(1, ["memorised"], None, as_json=False)
+    assert "--ptb FILE" in capsys.readouterr().out
+    print_bench(1, ["memorised"], None, as_json=True)
+    assert json.loads(capsys.readouterr().out) == asdict(skipped)
+    with pytest.raises(UnusableInput, match="is no file"):
+        list(measure(1, ["memorised"], Path("nowhere.txt")))
+
+
+def test_a_figure_is_printed_beside_its_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = [Figure("kept", "ms", 3, (2, 3, 4), 5), Figure("missed", "ms", 6, (6,), 5), Figure("bare", "ms", 1, (1,))]
+    monkeypatch.setattr("lotr_tui.bench.measure", lambda *_: iter(figures))
+    print_bench(1, [], None, as_json=False)
+    kept, missed, bare = capsys.readouterr().out.splitlines()
+    assert "3 ms" in kept
+    assert "(2 to 4)" in kept
+    assert "✓ at most 5" in kept
+    assert "✗ at most 5" in missed
+    assert "at most" not in bare
+    print_bench(1, [], None, as_json=True)
+    assert [json.loads(line)["limit"] for line in capsys.readouterr().out.splitlines()] == [5, 5, None]
+
+
+def test_an_unknown_group_is_refused_and_the_nearest_named(command) -> None:
+    result = command("bench", "--only", "slyder")
+    assert result.returncode == 2
+    assert "slider" in result.stderr
+    assert "transcript" in result.stderr
+
+
+def test_the_help_names_every_group(command) -> None:
+    from lotr_tui.bench import _groups
+
+    text = " ".join(command("bench", "--help").stdout.replace("│", " ").split())
+    assert all(name in text for name in _groups(None))
