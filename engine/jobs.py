@@ -99,7 +99,6 @@ def resume_job(
     config, vocabulary = read_start(path)
     _check_same(config, change(config), path)
     dataset = prepare(config.data)
-    _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
     started = next((row for row in current_rows(path / METRICS) if row["event"] == "started"), {})
     if started.get("corpus_sha256", dataset.corpus.sha256) != dataset.corpus.sha256:
         raise RunError(
@@ -107,6 +106,7 @@ def resume_job(
             f"{str(started['corpus_sha256'])[:12]}… and is {dataset.corpus.sha256[:12]}…; "
             "put it back, or train a new run"
         )
+    _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
     return _job(config, dataset, recording.reopen(path), resumes=True)
 
 

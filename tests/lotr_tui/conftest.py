@@ -14,6 +14,7 @@ from engine.config import Config, ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.runs import LoadedModel
+from engine.steering import Steering
 from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
 from lotr_tui.session import Player
@@ -107,6 +108,9 @@ class FakeJob:
         self._failure = failure
         self.released = threading.Semaphore(0)
         self.stopped = threading.Event()
+        self.steering = Steering()
+        self.ends = False
+        """Whether it ends with its events; else it waits to be stopped."""
 
     def release(self, number: int | None = None) -> "FakeJob":
         self.released.release(number or len(self._events) + 1)
@@ -122,5 +126,7 @@ class FakeJob:
         if self._failure:
             raise self._failure
         while not cancelled():
+            if self.ends:
+                return
             self.stopped.wait(0.01)
         self.stopped.set()
