@@ -17,6 +17,7 @@ from textual.theme import Theme
 from engine.config import Config
 from engine.errors import ConfigError, UnusableInput, nearest
 from engine.events import Failed, Step, TrainingEvent
+from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.session import Player, open_player
@@ -78,6 +79,7 @@ class LotrApp(App[None]):
         self._player = player
         self._job = job
         self._worker: Worker[TrainingEvent] | None = None
+        self._steering = job.steering if job else None
         self.kept = kept or KeptSettings()
         self.pace = self.kept.current.pace if pace is None else pace
         self.farewell = ""
@@ -101,7 +103,7 @@ class LotrApp(App[None]):
         if self._job is not None:
             from lotr_tui.screens.train import TrainScreen
 
-            return TrainScreen(TrainingView(note="starting"), closes_app=True)
+            return TrainScreen(TrainingView(note="starting"), self.steer, closes_app=True)
         from lotr_tui.screens.play import PlayScreen
 
         assert self._player is not None
@@ -128,9 +130,27 @@ class LotrApp(App[None]):
             from engine.jobs import prepare_job
 
             yield Preparing("reading the corpus")
-            yield from prepare_job(config, folder=runs_dir).events(cancellation)
+            job = prepare_job(config, folder=runs_dir)
+            self._steering = job.steering
+            yield from job.events(cancellation)
 
+        self._steering = None
         self._start(Worker("training", source, droppable=_is_step))
+
+    def steer(self, command: Command) -> None:
+        """Ask something of the training of this process.
+
+        Raises:
+            UnusableInput: there is none, or its corpus is still being read.
+        """
+        if self._worker is None:
+            raise UnusableInput("no training is going on")
+        if self._steering is not None:
+            self._steering.send(command)
+        elif command.what == "stop":
+            self.stop_training()
+        else:
+            raise UnusableInput("the training is being prepared; ask again when it has started")
 
     def stop_training(self) -> None:
         """Ask the training to end; the best model is kept."""

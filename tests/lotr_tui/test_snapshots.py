@@ -55,7 +55,7 @@ async def play(pilot: Pilot[None]) -> None:
 
 
 async def show_dashboard(pilot: Pilot[None]) -> None:
-    pilot.app.push_screen(TrainScreen(a_view()))
+    pilot.app.push_screen(TrainScreen(a_view(), lambda command: None, follows=True))
     await pilot.pause(0.2)
 
 
