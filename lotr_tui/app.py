@@ -112,7 +112,7 @@ class LotrApp(App[None]):
         if self._job is not None:
             from lotr_tui.screens.train import TrainScreen
 
-            return TrainScreen(TrainingView(note="starting"), closes_app=True)
+            return TrainScreen(TrainingView(note="starting"), self.steer, closes_app=True)
         from lotr_tui.screens.play import PlayScreen
 
         assert self._player is not None

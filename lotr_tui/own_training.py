@@ -42,9 +42,12 @@ class OwnTraining:
         Raises:
             UnusableInput: it has not begun yet.
         """
-        if self._job is None:
-            raise UnusableInput("the training has not begun yet")
-        self._job.steering.send(command)
+        if self._job is not None:
+            self._job.steering.send(command)
+        elif command.what == "stop":
+            self.stop()
+        else:
+            raise UnusableInput("the training is being prepared; ask again when it has begun")
 
     def stop(self) -> None:
         """Ask it to save and end at the next update."""

@@ -19,6 +19,8 @@ class StepColumns:
     def __init__(self) -> None:
         self._values = np.empty((len(NAMES), FIRST_ROOM))
         self._length = 0
+        self.forgets = 0
+        """How often reports were taken away: what was computed from them is then of no use."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -49,6 +51,7 @@ class StepColumns:
 
     def forget_from(self, step: int) -> None:
         """Take away those of this update and later ones."""
+        self.forgets += 1
         self._length = int(np.searchsorted(self.column("step"), step))
 
     def column(self, name: str) -> Floats:

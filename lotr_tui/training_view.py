@@ -1,6 +1,7 @@
 """What is known of a training, gathered from its events: all that a screen shows of it."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,14 @@ from engine.events import (
     Resume,
     Sampled,
     Started,
+    Steered,
     Step,
     TrainingEvent,
     from_record,
 )
 from engine.record import current_rows
-from engine.runs import METRICS, SAMPLES
+from engine.runs import METRICS, RESUME, SAMPLES
+from lotr_tui.log_lines import LogLine, TrainingLog
 from lotr_tui.step_columns import StepColumns
 
 Phase = Literal["preparing", "training", "finished", "failed"]
@@ -34,49 +37,73 @@ class TrainingView:
     steps: StepColumns = field(default_factory=StepColumns)
     evaluations: list[Evaluated] = field(default_factory=list)
     samples: list[Sampled] = field(default_factory=list)
+    steered: list[Steered] = field(default_factory=list)
+    resumes: int = 0
+    """How often it was gone on with after it had been left."""
+    paused: bool = False
     finished: Finished | None = None
     failure: str = ""
-    saved_step: int = 0
+    saved_step: int | None = None
+    """The update that it could be gone on with after, were it to end now; None: nothing was saved yet."""
+    _log: TrainingLog = field(default_factory=TrainingLog, compare=False)
 
     @classmethod
     def of_run(cls, path: Path) -> "TrainingView":
         """What the record of a run tells."""
         view = cls()
-        for row in [*current_rows(path / METRICS), *current_rows(path / SAMPLES)]:
-            event = from_record(row)
-            if event is not None and not isinstance(event, Resume):  # what was done again is left out already
+        for row in current_rows(path / METRICS):  # what was done again is left out already
+            if (event := from_record(row)) is not None:
+                view.apply(event)
+        for row in current_rows(path / SAMPLES):
+            if isinstance(event := from_record(row), Sampled):
                 view.apply(event)
         return view
 
     def apply(self, event: TrainingEvent) -> None:
         """Take in one event."""
+        if isinstance(event, Resume):
+            self._forget_from(event.step)
         match event:
             case Preparing():
                 self.note = event.what
             case Started():
                 self.started, self.phase, self.note = event, "training", ""
-            case Resume():
-                self._forget_from(event.step)
             case Step():
                 self.steps.append(event)
             case Evaluated():
+                if self.evaluations:  # a model is megabytes, and only the latest is played with
+                    self.evaluations[-1] = replace(self.evaluations[-1], model=None)
                 self.evaluations.append(event)
             case Sampled():
                 self.samples.append(event)
+            case Steered():
+                self.steered.append(event)
+                self.paused = event.what == "pause" or (self.paused and event.what != "go_on")
             case Checkpointed():
-                self.saved_step = event.step
+                self.saved_step = event.step if event.file == RESUME else self.saved_step
             case Finished():
-                self.finished, self.phase = event, "finished"
+                self.finished, self.phase, self.paused = event, "finished", False
             case Failed():
-                self.failure, self.phase = event.message, "failed"
+                self.failure, self.phase, self.paused = event.message, "failed", False
+        if not isinstance(event, (Step, Sampled)):
+            self._log.add(event, self.seconds)
 
     def _forget_from(self, step: int) -> None:
         """This update and later ones are done again."""
         self.steps.forget_from(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
         self.samples = [event for event in self.samples if event.step < step]
+        self.steered = [event for event in self.steered if event.step < step]
+        self._log.forget_from(step)
+        self.resumes += 1
+        self.paused = False
         self.finished, self.failure = None, ""
         self.phase, self.note = ("training", "") if self.started else ("preparing", self.note)
+
+    @property
+    def log(self) -> list[LogLine]:
+        """What happened, oldest first."""
+        return self._log.lines
 
     @property
     def active(self) -> bool:
@@ -89,19 +116,52 @@ class TrainingView:
         return self.phase == "failed" or (self.finished is not None and self.finished.reason in ("stopped", "detached"))
 
     @property
+    def lr_share(self) -> float:
+        """The share of the scheduled learning rate that was asked for; 1 if none was."""
+        value = next((event.value for event in reversed(self.steered) if event.what == "lr"), "1")
+        try:
+            return float(value)
+        except ValueError:  # a damaged record
+            return math.nan
+
+    @property
+    def prompt(self) -> str:
+        """What is continued at every evaluation; "" before the first."""
+        asked = next((event.value for event in reversed(self.steered) if event.what == "prompt"), None)
+        return asked if asked is not None else self.samples[-1].prompt if self.samples else ""
+
+    @property
     def best(self) -> Evaluated | None:
         """The evaluation with the lowest validation perplexity."""
-        return min(self.evaluations, key=lambda event: event.valid_perplexity, default=None)
+        numbers = (event for event in self.evaluations if not math.isnan(event.valid_perplexity))
+        return min(numbers, key=lambda event: event.valid_perplexity, default=None)
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return int(self._latest("step"))
+
+    @property
+    def seconds(self) -> float:
+        """Of training."""
+        if self.finished and math.isfinite(self.finished.seconds):
+            return self.finished.seconds
+        return self._latest("seconds")
 
     @property
     def epoch(self) -> float:
         """Epochs done."""
-        if self.finished:
+        if self.finished and math.isfinite(self.finished.epochs):
             return self.finished.epochs
-        epochs = [*self.steps.column("epoch")[-1:].tolist(), *(event.epoch for event in self.evaluations[-1:])]
-        return max(epochs, default=0.0)
+        return self._latest("epoch")
 
     @property
     def epochs(self) -> int:
         """Epochs planned."""
         return self.started.epochs if self.started else 0
+
+    def _latest(self, name: str) -> float:
+        """The highest of the last report and the last evaluation, which both have this; a damaged record has NaN."""
+        reports = self.steps.column(name)[-1:].tolist()
+        values = [*reports, *(float(getattr(event, name)) for event in self.evaluations[-1:])]
+        return max((value for value in values if math.isfinite(value)), default=0.0)

@@ -329,7 +329,7 @@ class PlayScreen(Screen[None]):
         if self.lotr.is_training and self.lotr.training is not None:
             from lotr_tui.screens.train import TrainScreen
 
-            self.app.push_screen(TrainScreen(self.lotr.training))
+            self.app.push_screen(TrainScreen(self.lotr.training, self.lotr.steer))
             return
         from lotr_tui.screens.new_training import NewTraining
 

@@ -1,44 +1,68 @@
 """The dashboard of a training."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
-from textual.content import Content
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import Rule
 
-from lotr_tui.messages import TrainingChanged
+from engine.errors import LotrError
+from engine.events import Steered, TrainingEvent
+from engine.steering import Command, What
+from lotr_tui.messages import PaneChosen, TrainingChanged
+from lotr_tui.screens.ask_prompt import AskPrompt
 from lotr_tui.screens.confirm import Confirm
-from lotr_tui.theme import MUTED
+from lotr_tui.screens.train_keys import TRAIN_KEYS
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.keys_footer import KeysFooter
-from lotr_tui.widgets.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.samples import Samples
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.log_pane import LogPane
+from lotr_tui.widgets.pane_tabs import PaneTabs
+from lotr_tui.widgets.sample_timeline import SampleTimeline
+from lotr_tui.widgets.tiles import Tiles
+from lotr_tui.widgets.training_chart import TrainingChart
 from lotr_tui.widgets.training_figures import TrainingFigures
+from lotr_tui.widgets.training_status import TrainingStatus
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
 
+PANES = {"chart": "curve", "samples": "words", "tiles": "figures", "log": "log"}
+LOWEST_SHARE = 2.0**-10
+
 
 class TrainScreen(Screen[None]):
-    """Curve, figures and samples of a training that goes on, or has ended. Stays until it is closed."""
+    """Curve, figures, samples and log of a training that goes on, or has ended. Stays until it is closed."""
 
     AUTO_FOCUS = ""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "stop", "stop training", id="train.stop", tooltip="End the training; the best model is kept"),
-        Binding("p", "play", "play with it", id="train.play", tooltip="Prompt the model as it stands"),
-        Binding("q,escape", "close", "close", id="train.close", tooltip="Leave the dashboard"),
-        Binding("ctrl+c", "stop", "stop training", show=False, id="train.interrupt"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = TRAIN_KEYS
 
-    def __init__(self, view: TrainingView, *, closes_app: bool = False) -> None:
-        """Show `view`; `closes_app` where closing the dashboard is leaving the program."""
+    def __init__(
+        self,
+        view: TrainingView,
+        steer: Callable[[Command], None],
+        *,
+        closes_app: bool = False,
+        follows: bool = False,
+    ) -> None:
+        """Show `view`.
+
+        Args:
+            view: what is known of the training.
+            steer: asks something of it; may raise a `LotrError`.
+            closes_app: closing the dashboard is leaving the program.
+            follows: another process trains, and closing stops nothing.
+        """
         super().__init__()
         self._view = view
+        self._steer = steer
         self._closes_app = closes_app
+        self._follows = follows
+        self._asked: list[Command] = []
+        """What was asked and is not done yet."""
 
     @property
     def lotr(self) -> "LotrApp":
@@ -46,53 +70,246 @@ class TrainScreen(Screen[None]):
         return cast("LotrApp", self.app)
 
     def compose(self) -> ComposeResult:
-        """Status, chart beside samples (or over them), figures, keys."""
-        yield StatusBar(id="status")
+        """Status, figures, then all panes at once, or on a narrow terminal one of them; keys."""
+        yield TrainingStatus(id="status")
+        yield PaneTabs(PANES, id="panes")
         yield Rule(line_style="solid")
         yield TrainingFigures(self._view, id="figures")
+        yield Tiles(id="tiles")
         with Horizontal(id="body"):
-            yield PerplexityChart(id="chart")
-            yield Samples(id="samples")
+            yield TrainingChart(id="chart")
+            with Vertical(id="side"):
+                yield SampleTimeline(id="samples")
+                yield LogPane(id="log")
         yield KeysFooter()
 
     def on_mount(self) -> None:
         """Show what is known already."""
+        self._show_pane(next(iter(PANES)))
+        self._show(self._view)
+
+    def on_screen_suspend(self) -> None:
+        """Nobody looks."""
+        self._tiles.read_machine(False)
+
+    def on_screen_resume(self) -> None:
+        """Somebody looks again."""
         self._show(self._view)
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on."""
+        self._forget_done(message.events)
         self._show(message.view)
+
+    def _show(self, view: TrainingView) -> None:
+        self._view = view
+        self._tell_state()
+        self.query_one(TrainingFigures).show(view)
+        self._tiles.read_machine(view.active and not self._follows)
+        self._tiles.show(view)
+        self._chart.show(view)
+        self._samples.show(view)
+        self._log.show(view.log)
+
+    def _tell_state(self) -> None:
+        self.query_one(TrainingStatus).tell(self._view, self._asked, follows=self._follows)
+
+    @property
+    def _chart(self) -> TrainingChart:
+        return self.query_one(TrainingChart)
+
+    @property
+    def _samples(self) -> SampleTimeline:
+        return self.query_one(SampleTimeline)
+
+    @property
+    def _tiles(self) -> Tiles:
+        return self.query_one(Tiles)
+
+    @property
+    def _log(self) -> LogPane:
+        return self.query_one(LogPane)
+
+    # Panes
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """On a wide terminal all panes are seen, so there is no next one."""
+        return action != "next_pane" or self.has_class("-narrow")
+
+    def action_next_pane(self) -> None:
+        """The next of curve, words, figures, log."""
+        panes = list(PANES)
+        self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + 1) % len(panes)])
+
+    def on_pane_chosen(self, message: PaneChosen) -> None:
+        """A pane was clicked."""
+        self._show_pane(message.pane)
+
+    def _show_pane(self, pane: str) -> None:
+        self.query_one(PaneTabs).pane = pane
+        for name in PANES:
+            self.set_class(name == pane, f"-pane-{name}")
+
+    # The place that is looked at: an update, or the latest
+
+    @on(TrainingChart.Placed)
+    def _placed(self, message: TrainingChart.Placed) -> None:
+        self._look_at(message.place)
+
+    def _look_at(self, place: int | None) -> None:
+        """Curve and samples go there together."""
+        self._chart.mark(place)
+        self._samples.mark(place)
+
+    def action_sample(self, steps: int) -> None:
+        """The sample so many on or back."""
+        self._look_at(self._samples.neighbour(steps))
+
+    def action_column(self, columns: int) -> None:
+        """So many columns of the curve on or back."""
+        self._look_at(self._chart.step_aside(columns))
+
+    def action_first(self) -> None:
+        """The first sample."""
+        self._look_at(self._view.samples[0].step if self._view.samples else None)
+
+    def action_latest(self) -> None:
+        """Follow the latest."""
+        self._look_at(None)
+
+    # The curve and the log
+
+    def action_zoom(self, factor: float) -> None:
+        """See so much of the width that is seen."""
+        self._chart.zoom(factor)
+
+    def action_pan(self, share: float) -> None:
+        """Move what is seen by a share of its width."""
+        self._chart.pan(share)
+
+    def action_all(self) -> None:
+        """All of the curve."""
+        self._chart.show_all()
+
+    def action_logarithmic(self) -> None:
+        """A logarithmic axis or a linear one."""
+        self._chart.toggle_logarithmic()
+
+    def action_along(self) -> None:
+        """Epochs, updates or time along the axis."""
+        self._chart.next_along()
+
+    def action_smoother(self) -> None:
+        """Another smoothing."""
+        self._chart.next_smoothing()
+
+    def action_log(self, lines: int) -> None:
+        """Scroll the log."""
+        self._log.action_step(lines)
+
+    def action_log_page(self, pages: int) -> None:
+        """Scroll the log by pages."""
+        self._log.action_page(pages)
+
+    # Steering
+
+    def _ask(self, command: Command) -> None:
+        """Ask the training; until it is done the state says so."""
+        if not self._view.active:
+            self.notify("No training is going on.")
+            return
+        try:
+            self._steer(command)
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        self._asked.append(command)
+        self._tell_state()
+
+    def _forget_done(self, events: Sequence[TrainingEvent]) -> None:
+        for event in events:
+            if isinstance(event, Steered):
+                done = [
+                    command for command in self._asked if (command.what, command.value) == (event.what, event.value)
+                ]
+                if done:
+                    self._asked.remove(done[0])
+
+    def action_ask(self, what: What) -> None:
+        """Ask for something that needs no more words."""
+        self._ask(Command(what))
+
+    def action_pause(self) -> None:
+        """Pause, or go on, whatever was asked last."""
+        asked = [command.what for command in self._asked if command.what in ("pause", "go_on")]
+        paused = asked[-1] == "pause" if asked else self._view.paused
+        self._ask(Command("go_on" if paused else "pause"))
+
+    def action_lower(self) -> None:
+        """Half the learning rate it is, or was asked to be."""
+        asked = [command.share for command in self._asked if command.what == "lr"]
+        share = (asked[-1] if asked else self._view.lr_share) / 2
+        if share >= LOWEST_SHARE:
+            self._ask(Command("lr", f"{share:g}"))
+
+    def action_full(self) -> None:
+        """The scheduled learning rate."""
+        self._ask(Command("lr", "1"))
+
+    def action_prompt(self) -> None:
+        """Ask for another prompt."""
+
+        def answered(command: Command | None) -> None:
+            if command is not None:
+                self._ask(command)
+
+        self.app.push_screen(AskPrompt(self._view.prompt), answered)
 
     def action_stop(self) -> None:
         """Stop the training, after asking."""
-        if not self.lotr.is_training:
+        if not self._view.active:
             self.notify("No training is going on.")
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.lotr.stop_training()
-                self.notify("Stopping at the next update; the best model is kept.")
+                self._ask(Command("stop"))
 
         self.app.push_screen(Confirm("Stop the training? The best model so far is kept."), answered)
 
+    # Leaving
+
     def action_play(self) -> None:
         """To the session, with the model as it stands."""
+        from lotr_tui.screens.play import PlayScreen
+
         if not self._view.evaluations:
             self.notify("There is no model yet; it comes with the first evaluation.")
-            return
-        if self._closes_app:
-            from lotr_tui.screens.play import PlayScreen
-
+        elif self._follows:
+            self._play_best()
+        elif self._closes_app:
             self.app.push_screen(PlayScreen.learning(self._view, self.lotr.runs_dir, self.lotr.pace))
         else:
             self.dismiss()
 
+    def _play_best(self) -> None:
+        """Another process has the model as it stands; the best one is in the run directory."""
+        from engine.runs import load_named
+        from lotr_tui.screens.play import PlayScreen
+        from lotr_tui.session import Player
+
+        try:
+            loaded = load_named(self._view.started.run if self._view.started else None, self.lotr.runs_dir)
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        self.app.push_screen(PlayScreen(Player.of(loaded), loaded.path, self.lotr.runs_dir, self.lotr.pace))
+
     async def action_close(self) -> None:
-        """Leave the dashboard; where that is leaving the program, ask while a training goes on."""
+        """Leave the dashboard; where that ends the program, ask while a training of this process goes on."""
         if not self._closes_app:
             self.dismiss()
-        elif not self.lotr.is_training:
+        elif self._follows or not self.lotr.is_training:
             await self.app.action_quit()
         else:
             self.app.push_screen(Confirm("Stop the training and leave? The best model so far is kept."), self._leave)
@@ -100,33 +317,3 @@ class TrainScreen(Screen[None]):
     def _leave(self, yes: bool | None) -> None:
         if yes:
             self.call_later(self.app.action_quit)
-
-    def _show(self, view: TrainingView) -> None:
-        self._view = view
-        self.query_one("#status", StatusBar).show(self._title(view), self._state(view))
-        self.query_one("#figures", TrainingFigures).show(view)
-        self.query_one("#chart", PerplexityChart).show(view)
-        self.query_one("#samples", Samples).show(view)
-
-    def _title(self, view: TrainingView) -> Content:
-        parts: list[str | tuple[str, str]] = [("lotr-tui", "bold $accent"), "  "]
-        if view.started:
-            started = view.started
-            parts.append((started.run, "bold"))
-            parts.append(
-                (
-                    f" · {started.parameters:,} parameters · {started.vocabulary:,} words"
-                    f" · {started.train_tokens:,} tokens · {started.device}",
-                    MUTED,
-                )
-            )
-        else:
-            parts.append(("training", "bold"))
-        return Content.assemble(*parts)
-
-    def _state(self, view: TrainingView) -> Content:
-        if view.phase == "failed":
-            return Content.styled("failed", "bold $error")
-        if view.phase == "finished":
-            return Content.styled("finished · p plays with it", "bold $accent")
-        return Content.styled(view.phase, MUTED)

@@ -1,5 +1,8 @@
 """What a chart and the bars have in common: lines drawn all at once, kept until something changes."""
 
+from itertools import zip_longest
+
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -20,6 +23,17 @@ class Drawing(Widget):
         self._lines = []
         self.refresh()
 
+    def redraw_changes(self) -> None:
+        """What is to be seen may have changed in a few lines: only those go to the terminal."""
+        before, self._lines = self._lines, []
+        if not before or not self.is_on_screen:
+            self.refresh()
+            return
+        self._draw_lines()
+        rows = zip_longest(before, self._lines)
+        if changed := [Region(0, y, self.size.width, 1) for y, (old, new) in enumerate(rows) if old != new]:
+            self.refresh(*changed)
+
     def notify_style_update(self) -> None:
         """Colours have changed."""
         super().notify_style_update()
@@ -32,8 +46,11 @@ class Drawing(Widget):
     def render_line(self, y: int) -> Strip:
         """A line; all are drawn when the first is asked for."""
         if not self._lines:
-            width, height = self.size
-            style = self.rich_style  # made anew each time it is asked for
-            drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
-            self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))
+            self._draw_lines()
         return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
+
+    def _draw_lines(self) -> None:
+        width, height = self.size
+        style = self.rich_style  # made anew each time it is asked for
+        drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
+        self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))

@@ -1,5 +1,7 @@
 """On a narrow terminal: which of the panes is seen."""
 
+from collections.abc import Mapping
+
 from textual import events
 from textual.content import Content
 from textual.reactive import reactive
@@ -18,10 +20,16 @@ class PaneTabs(Widget):
 
     pane: reactive[str] = reactive("transcript")
 
+    def __init__(self, panes: Mapping[str, str] = PANES, *, id: str | None = None) -> None:
+        """`panes` by what they are called here and on the screen; the first is seen."""
+        super().__init__(id=id)
+        self._panes = panes
+        self.set_reactive(PaneTabs.pane, next(iter(panes)))
+
     def render(self) -> Content:
         """The seen pane in brackets, so that it shows without colour too."""
         parts: list[tuple[str, str]] = []
-        for pane, name in PANES.items():
+        for pane, name in self._panes.items():
             parts.append((f"[{name}]", "bold $accent") if pane == self.pane else (f" {name} ", MUTED))
             parts.append(("  ", ""))
         return Content.assemble(*parts)
@@ -29,7 +37,7 @@ class PaneTabs(Widget):
     def on_click(self, event: events.Click) -> None:
         """Choose the pane under the pointer."""
         place = 1
-        for pane, name in PANES.items():
+        for pane, name in self._panes.items():
             if place <= event.x < place + len(name) + 2:
                 self.post_message(PaneChosen(pane))
             place += len(name) + 4

@@ -1,4 +1,4 @@
-"""Perplexity against epochs on a log axis, with the lines to beat.
+"""Perplexity as a training goes on, with the lines to beat.
 
 Our own drawing: a redraw costs some 3 ms, where the plotting widgets at hand take 50 to 90, which while a
 training goes on is felt in every key.
@@ -13,15 +13,20 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from lotr_tui.smoothing import WILD, Smoothed, log10
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.canvas import Canvas
+from lotr_tui.widgets.chart_axes import FIELDS, ChartAxes
 from lotr_tui.widgets.drawing import Drawing
-from lotr_tui.widgets.plotting import DOTTED, Cells, Floats, dot_row, draw_curve, linear_ticks, log_ticks, thin_out
+from lotr_tui.widgets.plotting import Floats, decimate, dot_row, draw_curve, linear_ticks, log_ticks, round_up
+from lotr_tui.wording import duration, perplexity
 
-MOST_POINTS = 800
 SMOOTHING = 0.85
 """Of the train curve: the share of the old mean in each new one."""
 LABEL_WIDTH = 6
 """Columns of the values of the axis."""
+Curve = tuple[Floats, Floats]
+"""Places, and base-10 logarithms of perplexities."""
 
 
 class PerplexityChart(Drawing):
@@ -31,69 +36,125 @@ class PerplexityChart(Drawing):
     PerplexityChart { height: 1fr; min-height: 5; padding: 0 1; }
     PerplexityChart > .chart--valid { color: $accent; }
     PerplexityChart > .chart--train { color: $foreground 70%; }
+    PerplexityChart > .chart--raw { color: $foreground 28%; }
     PerplexityChart > .chart--level { color: $secondary; }
     PerplexityChart > .chart--axis { color: $foreground 60%; }
+    PerplexityChart > .chart--cursor { color: $accent 60%; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--valid", "chart--train", "chart--level", "chart--axis"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "chart--valid",
+        "chart--train",
+        "chart--raw",
+        "chart--level",
+        "chart--axis",
+        "chart--cursor",
+    }
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.axes = ChartAxes()
         self._view = TrainingView()
+        self._smoothed = Smoothed(SMOOTHING)
 
     def show(self, view: TrainingView) -> None:
         """Draw `view`."""
         self._view = view
-        self.redraw()
+        self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """The legend, the curves with their axis, and the epochs."""
+        """The legend, the curves with their axis, and what runs along."""
         view, rows, columns = self._view, height - 2, width - LABEL_WIDTH
         legend = Strip(self._legend(width))
         if rows < 2 or columns < 10 or not view.evaluations:
-            return [legend]
-        right = float(max(1, view.epochs if view.active else math.ceil(view.epoch)))
-        valid, train = _valid_curve(view), _train_curve(view)
-        low, high = self._range(valid[1], train[1])
-        x_range, y_range = (0.0, right), (math.log10(low), math.log10(high))
-        cells = {
-            "chart--train": draw_curve(*train, x_range, y_range, rows, columns) & DOTTED,
-            "chart--valid": draw_curve(*valid, x_range, y_range, rows, columns),
+            return [legend, *self._nothing_yet()]
+        x_range = self.part
+        curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._means(x_range, columns)
+        low, high = self._range(curves)
+        y_range = (self._level(low), self._level(high))
+        patterns = {
+            style: draw_curve(x, y if self.axes.logarithmic else 10.0**y, x_range, y_range, rows, columns)
+            for style, (x, y) in curves.items()
         }
-        canvas = [[(" ", "")] * columns for _ in range(rows)]
+        canvas = Canvas(rows, columns)
+        self._mark_place(canvas, x_range)
 
-        def row_of(perplexity: float) -> int:
-            return dot_row(math.log10(perplexity), y_range, rows) // 4
+        def row_of(level: float) -> int:
+            return dot_row(self._level(level), y_range, rows) // 4
 
-        for name, perplexity in self._levels():
-            if low <= perplexity <= high:
-                row = row_of(perplexity)
-                taken = np.logical_or.reduce([pattern[row] > 0 for pattern in cells.values()])
-                canvas[row] = _level_line(name, taken)
-        _paint(canvas, cells)
+        for name, level in self._levels():
+            if low <= level <= high:
+                row = row_of(level)
+                taken = np.logical_or.reduce([pattern[row] > 0 for pattern in patterns.values()])
+                canvas.level(row, name, "chart--level", taken)
+        canvas.curves({"chart--raw": patterns.pop("chart--raw")})
+        canvas.curves(patterns)
         best = view.best
         if best is not None and low <= best.valid_perplexity <= high:
-            canvas[row_of(best.valid_perplexity)][round(best.epoch / right * (columns - 1))] = ("●", "chart--valid")
-        labels = {row_of(tick): f"{tick:,.0f}" for tick in log_ticks(low, high, max(2, rows // 3))}
-        styles = {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
+            place = getattr(best, FIELDS[self.axes.along])
+            if x_range[0] <= place <= x_range[1]:
+                canvas.put(row_of(best.valid_perplexity), column_of(place, x_range, columns), "●", "chart--valid")
+        self._name_curves(canvas, patterns)
+        ticks = (log_ticks if self.axes.logarithmic else linear_ticks)(low, high, max(2, rows // 3))
+        labels = {row_of(tick): _tick(tick) for tick in ticks}
+        styles = self._styles()
         lines = [
             Strip(
                 [
                     Segment(f"{labels.get(row, ''):>{LABEL_WIDTH - 2}} ", styles["chart--axis"]),
                     Segment("┤" if row in labels else "│", styles["chart--axis"]),
-                    *_runs(canvas[row], styles),
+                    *canvas.row(row, styles),
                 ]
             )
             for row in range(rows)
         ]
-        axis = Segment(" " * (LABEL_WIDTH - 1) + _epoch_axis(right, columns), styles["chart--axis"])
+        axis = Segment(" " * (LABEL_WIDTH - 1) + self._axis(x_range, columns), styles["chart--axis"])
         return [legend, *lines, Strip([axis])]
 
-    def _range(self, valid: Floats, train: Floats) -> tuple[float, float]:
+    # What is seen
+
+    @property
+    def whole(self) -> float:
+        """Where all of the curve ends: at the planned end, or rounded up so that it seldom changes."""
+        if self.axes.along == "epoch":
+            return float(max(1, self._view.epochs if self._view.active else math.ceil(self._view.epoch)))
+        return round_up(self.latest)
+
+    @property
+    def latest(self) -> float:
+        """How far the curve goes."""
+        view = self._view
+        return {"epoch": view.epoch, "update": float(view.step), "time": view.seconds}[self.axes.along]
+
+    @property
+    def part(self) -> tuple[float, float]:
+        """The part that is seen."""
+        return self.axes.part(self.whole, self.latest)
+
+    def _level(self, level: float) -> float:
+        return math.log10(level) if self.axes.logarithmic else level
+
+    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> Curve:
+        """The train perplexity as it is; here it is not shown."""
+        return np.empty(0), np.empty(0)
+
+    def _means(self, x_range: tuple[float, float], columns: int) -> dict[str, Curve]:
+        """The train perplexity, smoothed, and that of validation."""
+        steps, field = self._view.steps, FIELDS[self.axes.along]
+        evaluations = self._view.evaluations
+        places = np.array([getattr(event, field) for event in evaluations], float)
+        valid = log10(np.array([event.valid_perplexity for event in evaluations], float))
+        return {
+            "chart--train": decimate(steps.column(field), self._smoothed.of(steps), x_range, 2 * columns),
+            "chart--valid": decimate(places, valid, x_range, 2 * columns),
+        }
+
+    def _range(self, curves: dict[str, Curve]) -> tuple[float, float]:
         """From under the lowest to above the highest of all that is to be seen; a wild start is cut off."""
-        levels = [perplexity for _, perplexity in self._levels()]
-        perplexities = 10.0 ** np.concatenate([valid, train])
-        lowest = min([*levels, float(np.nanmin(perplexities))])
-        highest = max([*levels, min(float(np.nanmax(10.0**valid)), 8 * lowest)])
+        levels = [level for _, level in self._levels()]
+        valid, train = known(curves["chart--valid"]), known(curves["chart--train"])
+        both = [*levels, *valid, *train]
+        lowest = min(both, default=1.0)
+        highest = max([*levels, min(max(valid, default=lowest), 8 * lowest)])
         return lowest * 0.94, highest * 1.06
 
     def _levels(self) -> list[tuple[str, float]]:
@@ -101,89 +162,87 @@ class PerplexityChart(Drawing):
         if started is None:
             return []
         both = [("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)]
-        return [(name, perplexity) for name, perplexity in both if math.isfinite(perplexity) and perplexity > 0]
+        return [(name, level) for name, level in both if 0 < level < WILD]
+
+    # What the dashboard adds
+
+    def _nothing_yet(self) -> list[Strip]:
+        """What stands here before there is a curve."""
+        return []
+
+    def _mark_place(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
+        """Under everything."""
+
+    def _name_curves(self, canvas: Canvas, patterns: dict[str, npt.NDArray[np.uint8]]) -> None:
+        """On top of them."""
+
+    # Words and numbers
+
+    def _styles(self) -> dict[str, Style]:
+        return {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
+
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """Style, name and value of the latest figures, the most telling first."""
+        view = self._view
+        figures: list[tuple[str, str, str]] = []
+        if view.evaluations and (best := view.best) is not None:
+            figures.append(("chart--valid", "━ valid", perplexity(view.evaluations[-1].valid_perplexity)))
+            figures.append(("chart--valid", "● best", perplexity(best.valid_perplexity)))
+        if view.started:
+            figures.append(("chart--level", "┄ Kneser-Ney", perplexity(view.started.kneser_ney_perplexity)))
+        if (step := view.steps.last) is not None:
+            figures.append(("chart--train", "━ train", perplexity(step.train_perplexity)))
+        if view.started:
+            figures.append(("chart--level", "┄ unigram", perplexity(view.started.unigram_perplexity)))
+        return figures
 
     def _legend(self, width: int) -> list[Segment]:
-        """As many of the latest figures as fit, the most telling first."""
-        view = self._view
-        parts: list[tuple[str, str, float]] = []
-        if view.evaluations and (best := view.best) is not None:
-            parts.append(("chart--valid", "━ valid", view.evaluations[-1].valid_perplexity))
-            parts.append(("chart--valid", "● best", best.valid_perplexity))
-        if view.started:
-            parts.append(("chart--level", "┄ Kneser-Ney", view.started.kneser_ney_perplexity))
-        if (step := view.steps.last) is not None:
-            parts.append(("chart--train", "┅ train", step.train_perplexity))
-        if view.started:
-            parts.append(("chart--level", "┄ unigram", view.started.unigram_perplexity))
+        """As many of the figures as fit."""
         segments: list[Segment] = []
         used = 0
-        for style, name, perplexity in parts:
-            text, value = f"{name} ", f"{perplexity:.1f}   "
-            if used + len(text) + len(value) - 3 > width:
+        for style, name, value in self._figures():
+            text, number = f"{name} ", f"{value}   "
+            if used + len(text) + len(number) - 3 > width:
                 break
-            used += len(text) + len(value)
-            segments += [Segment(text, self.get_component_rich_style(style)), Segment(value, self.rich_style)]
+            used += len(text) + len(number)
+            segments += [Segment(text, self.get_component_rich_style(style)), Segment(number, self.rich_style)]
         return segments
 
-
-def _level_line(name: str, taken: npt.NDArray[np.bool_]) -> list[tuple[str, str]]:
-    """A dotted line with its name where no curve runs through it; without, where one does everywhere."""
-    label, columns = f" {name} ", len(taken)
-    line = "┄" * columns
-    for place in (columns - len(label) - 2, 2, columns // 2):
-        if place >= 0 and not taken[place : place + len(label)].any():
-            line = ("┄" * place + label).ljust(columns, "┄")
-            break
-    return [(character, "chart--level") for character in line[:columns]]
-
-
-def _paint(canvas: list[list[tuple[str, str]]], cells: dict[str, Cells]) -> None:
-    """Put the curves on the canvas, the last one on top; where two share a cell, their dots do too."""
-    together = np.zeros_like(next(iter(cells.values())))
-    for style, pattern in cells.items():
-        together |= pattern
-        for row, column in zip(*np.nonzero(pattern), strict=True):
-            canvas[row][column] = (chr(0x2800 + int(together[row, column])), style)
+    def _axis(self, x_range: tuple[float, float], columns: int) -> str:
+        """What runs along, each number centred under its place."""
+        line = [" "] * (columns + 1)
+        along = self.axes.along
+        for tick in linear_ticks(*x_range, max(2, columns // 10)):
+            text = duration(tick) if along == "time" else _number(tick)
+            place = column_of(tick, x_range, columns) + 1 - len(text) // 2
+            place = min(max(0, place), len(line) - len(text))
+            line[place : place + len(text)] = text
+        name = {"epoch": " epochs", "update": " updates", "time": " time"}[along]
+        if not "".join(line[-len(name) - 7 : -5]).strip():
+            line[-len(name) - 6 : -6] = name
+        return "".join(line)
 
 
-def _runs(cells: list[tuple[str, str]], styles: dict[str, Style]) -> list[Segment]:
-    """Neighbours of one style as one segment."""
-    segments: list[Segment] = []
-    text, current = "", ""
-    for character, style in cells:
-        if style != current and text:
-            segments.append(Segment(text, styles[current]))
-            text = ""
-        current = style
-        text += character
-    return [*segments, Segment(text, styles[current])]
+def column_of(place: float, x_range: tuple[float, float], columns: int) -> int:
+    """Where among the columns of the picture a place is."""
+    return round((place - x_range[0]) / (x_range[1] - x_range[0]) * (columns - 1))
 
 
-def _epoch_axis(right: float, columns: int) -> str:
-    """The epochs, each number centred under its place."""
-    line = [" "] * (columns + 1)
-    for tick in linear_ticks(0, right, max(2, columns // 10)):
-        text = f"{tick:g}"
-        place = round(tick / right * (columns - 1)) + 1 - len(text) // 2
-        place = min(max(0, place), len(line) - len(text))
-        line[place : place + len(text)] = text
-    name = " epochs"
-    if not "".join(line[-len(name) - 7 : -5]).strip():
-        line[-len(name) - 6 : -6] = name
-    return "".join(line)
+def known(curve: Curve) -> list[float]:
+    """The curve's lowest and highest perplexity, if there are any."""
+    levels = curve[1][np.isfinite(curve[1])]
+    return [10.0 ** float(levels.min()), 10.0 ** float(levels.max())] if len(levels) else []
 
 
-def _train_curve(view: TrainingView) -> tuple[Floats, Floats]:
-    """The train perplexity as base-10 logarithms, smoothed, thinned out."""
-    levels, mean = [], math.nan
-    for perplexity in view.steps.column("train_perplexity").tolist():
-        level = math.log10(perplexity) if perplexity > 0 else math.nan
-        mean = level if math.isnan(mean) else SMOOTHING * mean + (1 - SMOOTHING) * level
-        levels.append(mean)
-    return thin_out(view.steps.column("epoch"), np.array(levels), MOST_POINTS)
+def _number(value: float) -> str:
+    """A tick of the x axis: 5, 2.5, 12,000, 3M."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value:,.0f}" if value >= 10_000 else f"{value:.6g}"
 
 
-def _valid_curve(view: TrainingView) -> tuple[Floats, Floats]:
-    epochs = np.array([event.epoch for event in view.evaluations])
-    return epochs, np.log10([event.valid_perplexity for event in view.evaluations])
+def _tick(level: float) -> str:
+    """A tick of the y axis, in four columns."""
+    if level >= 10_000:
+        return f"{level / 1000:.0f}k" if level < 1e6 else f"{level:.0e}".replace("e+0", "e")
+    return f"{level:,.0f}" if level == round(level) or level >= 100 else f"{level:.4g}"

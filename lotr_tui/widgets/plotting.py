@@ -9,9 +9,8 @@ Floats = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.uint8]
 """Braille patterns `[rows, columns]`: bits of the dots that are set, 0 for an empty cell."""
 
-DOTTED = np.uint8(0x47)
-"""Every other column of dots: a curve that is told from another one without colour."""
-
+FAR = 1e6
+"""Rows of dots outside the picture beyond which it makes no difference how far."""
 # The bit of each dot of a cell, `[4 rows, 2 columns]` (Unicode, Braille Patterns).
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
 
@@ -19,23 +18,32 @@ _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype
 def draw_curve(
     x: Floats, y: Floats, x_range: tuple[float, float], y_range: tuple[float, float], rows: int, columns: int
 ) -> Cells:
-    """The curve through the points, joined by lines; what is not finite parts it, what is out of range is cut off."""
-    dots = np.zeros((4 * rows, 2 * columns), dtype=bool)
-    across = np.linspace(*x_range, 2 * columns)
-    for points in _finite_stretches(x, y):
-        # At every column of dots, and at every point, so that no peak falls between two columns.
-        between = across[(across > x[points[0]]) & (across < x[points[-1]])]
-        places = np.union1d(between, x[points])
-        levels = np.interp(places, x[points], y[points])
-        dot_columns = np.rint((places - x_range[0]) / (x_range[1] - x_range[0]) * (2 * columns - 1)).astype(int)
-        dot_rows = [dot_row(level, y_range, rows) for level in levels]
-        previous = dot_rows[0]
-        for column, row in zip(dot_columns.tolist(), dot_rows, strict=True):
-            if 0 <= column < 2 * columns:
-                # Down or up from the dot before, which itself is drawn already.
-                top, bottom = (previous + 1, row) if row > previous else (row, max(row, previous - 1))
-                dots[max(0, top) : max(0, bottom + 1), column] = True
-            previous = row
+    """The curve through the points, joined by lines; what is not finite parts it, what is out of range is cut off.
+
+    Args:
+        x: places, none smaller than the one before it. Points of one place make an upright line.
+        y: levels.
+        x_range: left and right end of the picture.
+        y_range: its bottom and top.
+        rows: of cells.
+        columns: of cells.
+    """
+    ends = np.zeros((4 * rows + 1, 2 * columns))
+    left, right = x_range
+    places = (x - left) / (right - left) * (2 * columns - 1)
+    levels = np.clip((y_range[1] - y) / (y_range[1] - y_range[0]) * (4 * rows - 1), -FAR, FAR)
+    for points in _finite_stretches(places, levels):
+        between = _with_columns_between(places[points], levels[points], 2 * columns)
+        across = np.rint(np.clip(between[0], -1, 2 * columns)).astype(int)
+        down = np.rint(between[1]).astype(int)
+        before = np.concatenate([down[:1], down[:-1]])
+        # Down or up from the dot before, which itself is drawn already.
+        top = np.maximum(np.where(down > before, before + 1, down), 0)
+        bottom = np.minimum(np.where(down > before, down, np.maximum(down, before - 1)), 4 * rows - 1)
+        seen = (across >= 0) & (across < 2 * columns) & (top <= bottom)
+        np.add.at(ends, (top[seen], across[seen]), 1)
+        np.add.at(ends, (bottom[seen] + 1, across[seen]), -1)
+    dots = np.cumsum(ends, axis=0)[:-1] > 0
     blocks = dots.reshape(rows, 4, columns, 2).transpose(0, 2, 1, 3)
     cells: Cells = (blocks * _DOTS).sum(axis=(2, 3)).astype(np.uint8)
     return cells
@@ -46,16 +54,25 @@ def dot_row(level: float, y_range: tuple[float, float], rows: int) -> int:
     return round((y_range[1] - level) / (y_range[1] - y_range[0]) * (4 * rows - 1))
 
 
-def thin_out(x: Floats, y: Floats, most: int) -> tuple[Floats, Floats]:
-    """At most about `most` points, keeping the lowest and highest of each stretch so that spikes stay."""
-    if len(x) <= most:
+def decimate(x: Floats, y: Floats, x_range: tuple[float, float], most: int) -> tuple[Floats, Floats]:
+    """The points from `x_range` and one beyond each end; if there are many, four for each of `most` equal parts.
+
+    These four, the first, the lowest, the highest and the last, draw what all would, where a part is no wider than a
+    dot: spikes stay. What is not finite is passed over but at the ends of a part, where it parts the curve.
+    """
+    first, last = np.searchsorted(x, x_range[0]) - 1, np.searchsorted(x, x_range[1], "right") + 1
+    x, y = x[max(0, first) : last], y[max(0, first) : last]
+    if len(x) <= 4 * most:
         return x, y
-    keep: set[int] = {0, len(x) - 1}
-    for stretch in np.array_split(np.arange(len(x)), max(1, most // 2)):
-        keep.add(int(stretch[np.argmin(y[stretch])]))
-        keep.add(int(stretch[np.argmax(y[stretch])]))
-    chosen = sorted(keep)
-    return x[chosen], y[chosen]
+    edges = np.searchsorted(x, np.linspace(*x_range, most + 1)[1:-1])
+    edges = np.maximum.accumulate(np.concatenate([[0], edges, [len(x)]]))  # a damaged record may not be in order
+    starts, stops = edges[:-1], edges[1:]
+    starts, stops = starts[starts < stops], stops[starts < stops]
+    finite = np.isfinite(y)
+    known = y if finite.all() else np.where(finite, y, np.nan)
+    corners = [y[starts], np.fmin.reduceat(known, starts), np.fmax.reduceat(known, starts), y[stops - 1]]
+    places = [x[starts], x[starts], x[stops - 1], x[stops - 1]]
+    return np.stack(places, axis=1).ravel(), np.stack(corners, axis=1).ravel()
 
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
@@ -78,6 +95,25 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     if len(usual) > most:
         return [power for power in powers if low <= power <= high][:most]
     return usual if len(usual) >= 4 or high / low > 10 else linear_ticks(low, high, most)
+
+
+def round_up(value: float) -> float:
+    """The next round number, at most a quarter above; at least 1."""
+    if value <= 1:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * step for step in (1, 1.2, 1.5, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10) if value <= power * step)
+
+
+def _with_columns_between(across: Floats, down: Floats, columns: int) -> tuple[Floats, Floats]:
+    """The points and where their line crosses the columns of dots between them, so that no peak falls between two."""
+    whole = np.arange(max(0, math.ceil(across[0])), min(columns - 1, math.floor(across[-1])) + 1, dtype=float)
+    whole = whole[~np.isin(whole, across)]
+    if not len(whole):
+        return across, down
+    both = np.concatenate([across, whole])
+    order = np.argsort(both, kind="stable")
+    return both[order], np.concatenate([down, np.interp(whole, across, down)])[order]
 
 
 def _finite_stretches(x: Floats, y: Floats) -> list[npt.NDArray[np.intp]]:

@@ -12,9 +12,19 @@ from textual.screen import Screen
 
 from engine.config import Config, ModelConfig
 from engine.decoder import Decoder, weight_shapes
-from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
+from engine.events import (
+    Checkpointed,
+    Evaluated,
+    Finished,
+    Preparing,
+    Sampled,
+    Started,
+    Steered,
+    Step,
+    TrainingEvent,
+)
 from engine.runs import LoadedModel
-from engine.steering import Steering
+from engine.steering import Command, Steering
 from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
 from lotr_tui.app import LotrApp
 from lotr_tui.session import Player
@@ -97,7 +107,10 @@ def finished(model: Decoder) -> Finished:
 
 
 class FakeJob:
-    """Stands in for a `TrainingJob`: tells `events`, holds before each event that is not `released` yet."""
+    """Stands in for a `TrainingJob`: tells `events`, holds before each event that is not `released` yet.
+
+    What is asked of it is done at once, and kept in `commands`.
+    """
 
     class run:  # noqa: N801
         name = "tiny-test"
@@ -111,6 +124,7 @@ class FakeJob:
         self.steering = Steering()
         self.ends = False
         """Whether it ends with its events; else it waits to be stopped."""
+        self.commands: list[Command] = []
 
     def release(self, number: int | None = None) -> "FakeJob":
         self.released.release(number or len(self._events) + 1)
@@ -119,14 +133,26 @@ class FakeJob:
     def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         for event in self._events:
             while not self.released.acquire(timeout=0.01):
-                if cancelled():
-                    self.stopped.set()
+                yield from self._steer()
+                if self._ended(cancelled):
                     return
             yield event
         if self._failure:
             raise self._failure
-        while not cancelled():
-            if self.ends:
-                return
+        while not self.ends and not self._ended(cancelled):
+            yield from self._steer()
             self.stopped.wait(0.01)
-        self.stopped.set()
+
+    def _steer(self) -> Iterator[TrainingEvent]:
+        for command in self.steering.take():
+            self.commands.append(command)
+            yield Steered(7, 1.0, command.what, command.value)
+            if command.what == "checkpoint":
+                yield Checkpointed(7, "resume.safetensors")
+            elif command.what in ("stop", "detach"):
+                yield Finished("stopped" if command.what == "stop" else "detached", "tiny-test", 1.0, 9.0, 9.0, 1.0)
+
+    def _ended(self, cancelled: Callable[[], bool]) -> bool:
+        if cancelled() or any(command.what in ("stop", "detach") for command in self.commands):
+            self.stopped.set()
+        return self.stopped.is_set()

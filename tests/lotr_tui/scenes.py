@@ -188,7 +188,7 @@ async def _open(pilot: Pilot[None], screen: Screen[Any]) -> None:
 
 async def dashboard(pilot: Pilot[None]) -> None:
     """A training that has ended."""
-    await _open(pilot, TrainScreen(a_view()))
+    await _open(pilot, TrainScreen(a_view(), lambda command: None, follows=True))
 
 
 async def _columns(pilot: Pilot[None], screen: ColumnsScreen) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from engine.decoder import Decoder
-from engine.events import Finished
 from engine.record import current_rows
 from engine.runs import METRICS, MODEL, RESUME, is_written, summarize
 from lotr_tui.app import LotrApp
@@ -183,13 +181,11 @@ async def test_a_signal_saves_while_the_screen_is_there(make_app: MakeApp) -> No
 
 
 async def test_a_dashboard_that_is_detached_ends_and_says_what_is_to_be_gone_on_with(make_app: MakeApp) -> None:
-    model: Decoder = make_decoder()
-    job = FakeJob([*training_events(), Finished("detached", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)]).release(5)
-    job.ends = True
+    job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.training is not None and app.training.started)
-        job.release()
+        await pilot.press("d")
         await until(pilot, lambda: app._exit)
     assert app.detached == job.run.path
 

@@ -9,7 +9,8 @@ from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.train import TrainScreen
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.samples import Samples
+from lotr_tui.widgets.sample_timeline import SampleTimeline
+from lotr_tui.widgets.tiles import Tiles
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
 from tests.lotr_tui.test_play_screen import text_of, until
 
@@ -19,7 +20,8 @@ MakeApp = Callable[..., LotrApp]
 def dashboard_text(app: LotrApp) -> str:
     chart = app.screen.query_one(PerplexityChart)
     legend = chart.render_line(0).text
-    return "\n".join([text_of(app.screen.query_one("#status")), text_of(app.screen.query_one("#figures")), legend])
+    tiles = "\n".join(app.screen.query_one(Tiles).render_line(row).text for row in range(3))
+    return "\n".join([*(text_of(app.screen.query_one(name)) for name in ("#status", "#figures")), tiles, legend])
 
 
 async def test_figures_lines_to_beat_and_samples(make_app: MakeApp) -> None:
@@ -30,10 +32,9 @@ async def test_figures_lines_to_beat_and_samples(make_app: MakeApp) -> None:
         shown = dashboard_text(app)
         for figure in ("tiny-test", "752,239 parameters", "Kneser-Ney 90.8", "unigram 150.9", "valid 72.5", "9,800"):
             assert figure in shown
-        samples = [text_of(static) for static in app.screen.query_one(Samples).query("Static")]
-        assert "epoch 12.0 · valid 72.5" in samples[-1]
-        assert "a friend of mine 12" in samples[-1]
-        assert len(samples) == 14  # a title, and one for each of 13 evaluations
+        sample = text_of(app.screen.query_one(SampleTimeline))
+        assert "epoch 12.0 · valid 72.5 · best" in sample
+        assert "bilbo baggins is a friend of mine 12" in sample
 
 
 async def test_before_the_first_update_there_is_something_to_read(make_app: MakeApp) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
 from lotr_tui.app import LotrApp
-from lotr_tui.widgets.plotting import draw_curve, linear_ticks, log_ticks, thin_out
+from lotr_tui.widgets.plotting import draw_curve, linear_ticks, log_ticks
 from lotr_tui.widgets.temperature_slider import TemperatureSlider, typed_temperature
 from lotr_tui.wording import duration
 
@@ -64,21 +64,6 @@ async def test_slider_click_and_drag(make_app: MakeApp) -> None:
 @given(st.text("0123456789.", min_size=1, max_size=4).filter(lambda text: text.count(".") <= 1))
 def test_whatever_is_typed_is_a_temperature(digits: str) -> None:
     assert typed_temperature(digits) >= 0
-
-
-@given(
-    st.lists(st.floats(1, 5, allow_nan=False), min_size=1, max_size=3000),
-    st.integers(10, 400),
-)
-def test_thinning_out_keeps_ends_and_spikes(values: list[float], most: int) -> None:
-    x, y = np.arange(len(values), dtype=float), np.array(values)
-    thin_x, thin_y = thin_out(x, y, most)
-    assert len(thin_x) <= max(most, 2) + 2
-    assert (thin_x[0], thin_x[-1]) == (x[0], x[-1])
-    assert thin_y.min() == y.min()
-    assert thin_y.max() == y.max()
-    assert all(np.diff(thin_x) > 0)
-    assert all(y[int(position)] == value for position, value in zip(thin_x, thin_y, strict=True))
 
 
 @given(st.floats(1.5, 5000), st.floats(1.05, 1000), st.integers(2, 12))
