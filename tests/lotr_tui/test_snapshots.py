@@ -8,7 +8,6 @@ from textual.widgets import Input
 
 from engine.sampling import Done, TokenEvent
 from lotr_tui.app import LotrApp
-from lotr_tui.screens.train import TrainScreen
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.transcript import Exchange, Transcript
@@ -54,11 +53,6 @@ async def play(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-async def show_dashboard(pilot: Pilot[None]) -> None:
-    pilot.app.push_screen(TrainScreen(a_view(), lambda command: None, follows=True))
-    await pilot.pause(0.2)
-
-
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_session(snap_compare: SnapCompare, make_app: MakeApp, size: tuple[int, int]) -> None:
     assert snap_compare(make_app(), terminal_size=size, run_before=play)
@@ -72,11 +66,6 @@ def test_session_panes(snap_compare: SnapCompare, make_app: MakeApp, pane: str) 
         await pilot.pause(0.2)
 
     assert snap_compare(make_app(), terminal_size=(80, 24), run_before=show)
-
-
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_dashboard(snap_compare: SnapCompare, make_app: MakeApp, size: tuple[int, int]) -> None:
-    assert snap_compare(make_app(), terminal_size=size, run_before=show_dashboard)
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-light", "ansi-dark"])
