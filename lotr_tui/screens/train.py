@@ -1,6 +1,8 @@
 """The dashboard of a training."""
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
@@ -8,11 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Rule
 
 from engine.errors import LotrError
-from engine.events import Steered, TrainingEvent
+from engine.events import Checkpointed, Evaluated, Sampled, Step
 from engine.steering import Command, What
+from lotr_tui.asked import Asked
 from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.screens.ask_prompt import AskPrompt
 from lotr_tui.screens.confirm import Confirm
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
 
 PANES = {"chart": "curve", "samples": "words", "tiles": "figures", "log": "log"}
+SHOW_SECONDS = 1.0
+"""Between two looks at figures that change all the time: over a slow line each is some 3 KB."""
+OFTEN = (Step, Evaluated, Sampled, Checkpointed)
 LOWEST_SHARE = 2.0**-10
 
 
@@ -61,8 +68,9 @@ class TrainScreen(Screen[None]):
         self._steer = steer
         self._closes_app = closes_app
         self._follows = follows
-        self._asked: list[Command] = []
-        """What was asked and is not done yet."""
+        self._asked = Asked()
+        self._shown = -math.inf
+        self._waiting: Timer | None = None
 
     @property
     def lotr(self) -> "LotrApp":
@@ -97,9 +105,21 @@ class TrainScreen(Screen[None]):
         self._show(self._view)
 
     def on_training_changed(self, message: TrainingChanged) -> None:
-        """The training went on."""
-        self._forget_done(message.events)
-        self._show(message.view)
+        """The training went on: news are shown at once, figures now and then."""
+        self._asked.take(message.events)
+        self._view = message.view
+        if not all(isinstance(event, OFTEN) for event in message.events):
+            self._show_now()
+        elif self._waiting is None:
+            wait = self._shown + SHOW_SECONDS - time.monotonic()
+            self._waiting = self.set_timer(max(0.0, wait), self._show_now)
+
+    def _show_now(self) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None
+        self._shown = time.monotonic()
+        self._show(self._view)
 
     def _show(self, view: TrainingView) -> None:
         self._view = view
@@ -112,7 +132,7 @@ class TrainScreen(Screen[None]):
         self._log.show(view.log)
 
     def _tell_state(self) -> None:
-        self.query_one(TrainingStatus).tell(self._view, self._asked, follows=self._follows)
+        self.query_one(TrainingStatus).tell(self._view, self._asked.waiting, follows=self._follows)
 
     @property
     def _chart(self) -> TrainingChart:
@@ -179,37 +199,13 @@ class TrainScreen(Screen[None]):
 
     # The curve and the log
 
-    def action_zoom(self, factor: float) -> None:
-        """See so much of the width that is seen."""
-        self._chart.zoom(factor)
+    async def action_curve(self, action: str) -> None:
+        """The curve is to be looked at in another way."""
+        await self._chart.run_action(action)
 
-    def action_pan(self, share: float) -> None:
-        """Move what is seen by a share of its width."""
-        self._chart.pan(share)
-
-    def action_all(self) -> None:
-        """All of the curve."""
-        self._chart.show_all()
-
-    def action_logarithmic(self) -> None:
-        """A logarithmic axis or a linear one."""
-        self._chart.toggle_logarithmic()
-
-    def action_along(self) -> None:
-        """Epochs, updates or time along the axis."""
-        self._chart.next_along()
-
-    def action_smoother(self) -> None:
-        """Another smoothing."""
-        self._chart.next_smoothing()
-
-    def action_log(self, lines: int) -> None:
-        """Scroll the log."""
-        self._log.action_step(lines)
-
-    def action_log_page(self, pages: int) -> None:
-        """Scroll the log by pages."""
-        self._log.action_page(pages)
+    async def action_log(self, action: str) -> None:
+        """The log is to be scrolled."""
+        await self._log.run_action(action)
 
     # Steering
 
@@ -223,17 +219,8 @@ class TrainScreen(Screen[None]):
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        self._asked.append(command)
+        self._asked.add(command)
         self._tell_state()
-
-    def _forget_done(self, events: Sequence[TrainingEvent]) -> None:
-        for event in events:
-            if isinstance(event, Steered):
-                done = [
-                    command for command in self._asked if (command.what, command.value) == (event.what, event.value)
-                ]
-                if done:
-                    self._asked.remove(done[0])
 
     def action_ask(self, what: What) -> None:
         """Ask for something that needs no more words."""
@@ -241,14 +228,11 @@ class TrainScreen(Screen[None]):
 
     def action_pause(self) -> None:
         """Pause, or go on, whatever was asked last."""
-        asked = [command.what for command in self._asked if command.what in ("pause", "go_on")]
-        paused = asked[-1] == "pause" if asked else self._view.paused
-        self._ask(Command("go_on" if paused else "pause"))
+        self._ask(Command("go_on" if self._asked.paused(self._view) else "pause"))
 
     def action_lower(self) -> None:
         """Half the learning rate it is, or was asked to be."""
-        asked = [command.share for command in self._asked if command.what == "lr"]
-        share = (asked[-1] if asked else self._view.lr_share) / 2
+        share = self._asked.lr_share(self._view) / 2
         if share >= LOWEST_SHARE:
             self._ask(Command("lr", f"{share:g}"))
 

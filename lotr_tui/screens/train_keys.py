@@ -10,8 +10,15 @@ TRAIN_KEYS: list[BindingType] = [
     Binding("p", "play", "play", id="train.play", tooltip="Prompt the model as it stands"),
     Binding("left", "sample(-1)", "words", key_display="← →", id="train.before", tooltip="The sample before"),
     Binding("right", "sample(1)", "next sample", show=False, id="train.next", tooltip="The next sample"),
-    Binding("plus,equals_sign", "zoom(0.5)", "zoom", key_display="+ -", id="train.closer", tooltip="See less, closer"),
-    Binding("minus", "zoom(2.0)", "zoom out", show=False, id="train.wider", tooltip="See more of the curve"),
+    Binding(
+        "plus,equals_sign",
+        "curve('zoom(0.5)')",
+        "zoom",
+        key_display="+ -",
+        id="train.closer",
+        tooltip="See less, closer",
+    ),
+    Binding("minus", "curve('zoom(2.0)')", "zoom out", show=False, id="train.wider", tooltip="See more of the curve"),
     Binding("f2", "next_pane", "pane", id="train.pane", tooltip="Curve, words, figures or log"),
     Binding("e", "prompt", "prompt", id="train.prompt", tooltip="Continue another prompt at evaluations"),
     Binding("l", "lower", "lower lr", id="train.lower", tooltip="Halve the learning rate"),
@@ -23,7 +30,7 @@ TRAIN_KEYS: list[BindingType] = [
     Binding("end", "latest", "latest", show=False, id="train.latest", tooltip="Follow the latest again"),
     Binding(
         "left_square_bracket",
-        "pan(-0.5)",
+        "curve('pan(-0.5)')",
         "pan left",
         show=False,
         id="train.left",
@@ -31,19 +38,32 @@ TRAIN_KEYS: list[BindingType] = [
     ),
     Binding(
         "right_square_bracket",
-        "pan(0.5)",
+        "curve('pan(0.5)')",
         "pan right",
         show=False,
         id="train.right",
         tooltip="Later parts of the curve",
     ),
-    Binding("0", "all", "all of it", show=False, id="train.all", tooltip="All of the curve again"),
-    Binding("y", "logarithmic", "log axis", show=False, id="train.log", tooltip="Perplexity linear, or logarithmic"),
-    Binding("x", "along", "x axis", show=False, id="train.along", tooltip="The curve by epoch, update or time"),
-    Binding("m", "smoother", "smoother", show=False, id="train.smooth", tooltip="A smoother train curve"),
-    Binding("up", "log(-1)", "log up", show=False, id="train.up", tooltip="A line up in the log"),
-    Binding("down", "log(1)", "log down", show=False, id="train.down", tooltip="A line down in the log"),
-    Binding("pageup", "log_page(-1)", "log page up", show=False, id="train.page-up", tooltip="A page up in the log"),
-    Binding("pagedown", "log_page(1)", "log page", show=False, id="train.page-down", tooltip="A page down in the log"),
+    Binding("0", "curve('show_all')", "all of it", show=False, id="train.all", tooltip="All of the curve again"),
+    Binding(
+        "y",
+        "curve('toggle_logarithmic')",
+        "log axis",
+        show=False,
+        id="train.log",
+        tooltip="Perplexity linear, or logarithmic",
+    ),
+    Binding(
+        "x", "curve('next_along')", "x axis", show=False, id="train.along", tooltip="The curve by epoch, update or time"
+    ),
+    Binding(
+        "m", "curve('next_smoothing')", "smoother", show=False, id="train.smooth", tooltip="A smoother train curve"
+    ),
+    Binding("up", "log('step(-1)')", "log up", show=False, id="train.up", tooltip="A line up in the log"),
+    Binding("down", "log('step(1)')", "log down", show=False, id="train.down", tooltip="A line down in the log"),
+    Binding("pageup", "log('page(-1)')", "log page up", show=False, id="train.page-up", tooltip="A page up in the log"),
+    Binding(
+        "pagedown", "log('page(1)')", "log page", show=False, id="train.page-down", tooltip="A page down in the log"
+    ),
     Binding("ctrl+c", "stop", "stop training", show=False, id="train.interrupt"),
 ]

@@ -2,6 +2,7 @@
 
 from itertools import zip_longest
 
+from rich.style import Style
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -24,14 +25,15 @@ class Drawing(Widget):
         self.refresh()
 
     def redraw_changes(self) -> None:
-        """What is to be seen may have changed in a few lines: only those go to the terminal."""
+        """What is to be seen may have changed in a few places: only those go to the terminal."""
         before, self._lines = self._lines, []
         if not before or not self.is_on_screen:
             self.refresh()
             return
         self._draw_lines()
-        rows = zip_longest(before, self._lines)
-        if changed := [Region(0, y, self.size.width, 1) for y, (old, new) in enumerate(rows) if old != new]:
+        blank = Strip.blank(self.size.width, self.rich_style)
+        rows = enumerate(zip_longest(before, self._lines, fillvalue=blank))
+        if changed := [Region(0, y, cells, 1) for y, (old, new) in rows if (cells := last_change(old, new))]:
             self.refresh(*changed)
 
     def notify_style_update(self) -> None:
@@ -54,3 +56,20 @@ class Drawing(Widget):
         style = self.rich_style  # made anew each time it is asked for
         drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
         self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))
+
+
+def last_change(old: Strip, new: Strip) -> int:
+    """How many cells of a line there are up to the last one that differs; 0 if none does.
+
+    Where the first one is makes no difference: Textual sends a line from the left edge of its widget.
+    """
+    if old == new:
+        return 0
+    before, after = _cells(old), _cells(new)
+    if not len(before) == len(after) == old.cell_length == new.cell_length:
+        return max(old.cell_length, new.cell_length)  # with characters that take no cell, or two
+    return max(place for place, (was, now) in enumerate(zip(before, after, strict=True), 1) if was != now)
+
+
+def _cells(line: Strip) -> list[tuple[str, Style | None]]:
+    return [(character, segment.style) for segment in line for character in segment.text]

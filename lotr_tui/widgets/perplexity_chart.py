@@ -50,6 +50,9 @@ class PerplexityChart(Drawing):
         "chart--cursor",
     }
 
+    name_within: ClassVar[int] = 6
+    """Columns from the right in which there must be room for the name of the x axis, or it has none."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.axes = ChartAxes()
@@ -212,14 +215,17 @@ class PerplexityChart(Drawing):
         """What runs along, each number centred under its place."""
         line = [" "] * (columns + 1)
         along = self.axes.along
-        for tick in linear_ticks(*x_range, max(2, columns // 10)):
+        for tick in linear_ticks(*x_range, max(2, columns // (10 if along == "epoch" else 16))):
             text = duration(tick) if along == "time" else _number(tick)
             place = column_of(tick, x_range, columns) + 1 - len(text) // 2
             place = min(max(0, place), len(line) - len(text))
             line[place : place + len(text)] = text
-        name = {"epoch": " epochs", "update": " updates", "time": " time"}[along]
-        if not "".join(line[-len(name) - 7 : -5]).strip():
-            line[-len(name) - 6 : -6] = name
+        name = {"epoch": "epochs", "update": "updates", "time": "time"}[along]
+        room = len(name) + 2
+        for start in range(len(line) - room - 5, len(line) - room - self.name_within, -1):  # apart from the numbers
+            if not "".join(line[max(0, start - 1) : start + room]).strip():
+                line[start + 1 : start + 1 + len(name)] = name
+                break
         return "".join(line)
 
 

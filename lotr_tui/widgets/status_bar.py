@@ -15,9 +15,13 @@ class StatusBar(Widget):
 
     def show(self, left: Content | None = None, right: Content | None = None) -> None:
         """Replace one side or both."""
+        before = self._left, self._right
         self._left = self._left if left is None else left
         self._right = self._right if right is None else right
-        self.refresh()
+        if not (
+            self._left.is_same(before[0]) and self._right.is_same(before[1])
+        ):  # what stands already need not go to the terminal again
+            self.refresh()
 
     def render(self) -> Content:
         """Both sides, apart."""

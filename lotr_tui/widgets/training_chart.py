@@ -29,6 +29,8 @@ FEWEST_REPORTS = 8
 class TrainingChart(PerplexityChart):
     """The train perplexity as it is behind the smoothed one; a cursor at an update."""
 
+    name_within = 40  # it may be another one next
+
     class Placed(Message):
         """The cursor was put at an update; None: it follows the latest."""
 
@@ -49,29 +51,29 @@ class TrainingChart(PerplexityChart):
 
     # Looking at it
 
-    def zoom(self, factor: float) -> None:
+    def action_zoom(self, factor: float) -> None:
         """See so much of the width: 0.5 is twice as close."""
         whole, reports = self.whole, max(FEWEST_REPORTS, len(self._view.steps))
         about = None if self._place is None else self._place_of(self._place)
         self.axes = self.axes.zoomed(factor, about, whole, self.latest, whole * FEWEST_REPORTS / reports)
         self.redraw_changes()
 
-    def pan(self, share: float) -> None:
+    def action_pan(self, share: float) -> None:
         """Move what is seen by a share of its width."""
         self.axes = self.axes.panned(share, self.whole, self.latest)
         self.redraw_changes()
 
-    def show_all(self) -> None:
+    def action_show_all(self) -> None:
         """All of the curve again."""
         self.axes = replace(self.axes, width=None, right=None)
         self.redraw_changes()
 
-    def toggle_logarithmic(self) -> None:
+    def action_toggle_logarithmic(self) -> None:
         """A linear axis of perplexities, or a logarithmic one."""
         self.axes = replace(self.axes, logarithmic=not self.axes.logarithmic)
         self.redraw_changes()
 
-    def next_along(self) -> None:
+    def action_next_along(self) -> None:
         """Epochs, updates or time; what is seen stays about the same."""
         left, right = self.part
         ends = np.array([left, min(right, self.latest)])
@@ -83,7 +85,7 @@ class TrainingChart(PerplexityChart):
         self.axes = axes
         self.redraw_changes()
 
-    def next_smoothing(self) -> None:
+    def action_next_smoothing(self) -> None:
         """A smoother train curve; behind the smoothest the first again."""
         share = SMOOTHINGS[(SMOOTHINGS.index(self._smoothed.share) + 1) % len(SMOOTHINGS)]
         self._smoothed = Smoothed(share)

@@ -29,7 +29,6 @@ TABLE: list[tuple[Scene, list[Look]]] = [
     (scenes.search, SMALL),
     (scenes.controls, ALL),
     (scenes.reply_mode, SMALL),
-    (scenes.dashboard, ALL),
     (scenes.ladder, ALL),
     (scenes.two_models, ALL),
     (scenes.lens_of_text, ALL),

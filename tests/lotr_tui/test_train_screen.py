@@ -11,6 +11,7 @@ from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.sample_timeline import SampleTimeline
 from lotr_tui.widgets.tiles import Tiles
+from lotr_tui.widgets.training_figures import TrainingFigures
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
 from tests.lotr_tui.test_play_screen import text_of, until
 
@@ -18,10 +19,9 @@ MakeApp = Callable[..., LotrApp]
 
 
 def dashboard_text(app: LotrApp) -> str:
-    chart = app.screen.query_one(PerplexityChart)
-    legend = chart.render_line(0).text
-    tiles = "\n".join(app.screen.query_one(Tiles).render_line(row).text for row in range(3))
-    return "\n".join([*(text_of(app.screen.query_one(name)) for name in ("#status", "#figures")), tiles, legend])
+    drawn = [app.screen.query_one(kind) for kind in (TrainingFigures, Tiles, PerplexityChart)]
+    lines = [drawing.render_line(row).text for drawing in drawn for row in range(3)]
+    return "\n".join([text_of(app.screen.query_one("#status")), *lines])
 
 
 async def test_figures_lines_to_beat_and_samples(make_app: MakeApp) -> None:
