@@ -100,7 +100,7 @@ def resume_job(
     _check_same(config, change(config), path)
     dataset = prepare(config.data)
     _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
-    started = next((row for row in current_rows(path / METRICS) if row["event"] == "started"), {})
+    started = next((row for row in current_rows(path / METRICS, outline=True) if row["event"] == "started"), {})
     if started.get("corpus_sha256", dataset.corpus.sha256) != dataset.corpus.sha256:
         raise RunError(
             f"{config.data.corpus} has changed since run {path.name!r} began: its SHA-256 was "

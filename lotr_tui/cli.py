@@ -197,6 +197,25 @@ def train(
 
 
 @cli.command()
+def attach(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="Name or path of a run.", show_default=True)] = "latest",
+    runs_dir: RunsDirOption = None,
+    theme: ThemeOption = None,
+    no_mouse: NoMouseOption = False,
+) -> None:
+    """Show the dashboard of a run that is going on or finished; leaving it stops nothing."""
+    from engine.runs import resolve
+
+    path = resolve(run, runs_dir)
+    if not _has_terminal():
+        raise UnusableInput(f"attach needs a terminal; use `lotr-tui status {run}` instead")
+    from lotr_tui.app import run_app
+    from lotr_tui.attach import AttachApp
+
+    run_app(AttachApp(path, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
+
+
+@cli.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from standard input.")] = "",
     run: RunsOption = None,

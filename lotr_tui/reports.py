@@ -91,7 +91,7 @@ def print_run(run: str, folder: Path | None) -> None:
     path = resolve(run, folder)
     summary = summarize_run(path)
     config = Config.from_json((path / "config.json").read_text(encoding="utf-8"), str(path / "config.json"))
-    rows = current_rows(path / METRICS)
+    rows = current_rows(path / METRICS, outline=True)
     evaluations = [row for row in rows if row["event"] == "evaluated"]
     print(
         json.dumps(

@@ -1,8 +1,11 @@
 """What is known of a training, gathered from its events: all that a screen shows of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from engine.events import (
     Checkpointed,
@@ -15,10 +18,10 @@ from engine.events import (
     Started,
     Step,
     TrainingEvent,
-    from_record,
 )
-from engine.record import current_rows
+from engine.record import read_rows
 from engine.runs import METRICS, SAMPLES
+from lotr_tui.record_parts import Part, parts_of
 from lotr_tui.step_columns import StepColumns
 
 Phase = Literal["preparing", "training", "finished", "failed"]
@@ -37,16 +40,34 @@ class TrainingView:
     finished: Finished | None = None
     failure: str = ""
     saved_step: int = 0
+    notice: str = ""
+    """Of a run that another process trains: what there is to say of following it, as that nobody trains it now."""
 
     @classmethod
     def of_run(cls, path: Path) -> "TrainingView":
         """What the record of a run tells."""
         view = cls()
-        for row in [*current_rows(path / METRICS), *current_rows(path / SAMPLES)]:
-            event = from_record(row)
-            if event is not None and not isinstance(event, Resume):  # what was done again is left out already
-                view.apply(event)
+        view.take_metrics(parts_of(read_rows(path / METRICS)))
+        view.take_samples(parts_of(read_rows(path / SAMPLES)))
         return view
+
+    def take_metrics(self, parts: Iterable[Part]) -> None:
+        """Take in what `metrics.jsonl` has; samples stand elsewhere."""
+        for part in parts:
+            if isinstance(part, np.ndarray):
+                self.steps.extend(part)
+            elif isinstance(part, Resume):
+                self._forget_from(part.step)
+            else:
+                self.apply(part)
+
+    def take_samples(self, parts: Iterable[Part]) -> None:
+        """Take in what `samples.jsonl` has: a resume that stands there concerns samples alone."""
+        for part in parts:
+            if isinstance(part, Resume):
+                self._forget_samples_from(part.step)
+            elif isinstance(part, Sampled):
+                self.samples.append(part)
 
     def apply(self, event: TrainingEvent) -> None:
         """Take in one event."""
@@ -57,6 +78,7 @@ class TrainingView:
                 self.started, self.phase, self.note = event, "training", ""
             case Resume():
                 self._forget_from(event.step)
+                self._forget_samples_from(event.step)
             case Step():
                 self.steps.append(event)
             case Evaluated():
@@ -74,9 +96,11 @@ class TrainingView:
         """This update and later ones are done again."""
         self.steps.forget_from(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
-        self.samples = [event for event in self.samples if event.step < step]
         self.finished, self.failure = None, ""
         self.phase, self.note = ("training", "") if self.started else ("preparing", self.note)
+
+    def _forget_samples_from(self, step: int) -> None:
+        self.samples = [event for event in self.samples if event.step < step]
 
     @property
     def active(self) -> bool:

@@ -1,5 +1,6 @@
 """The dashboard of a training."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -9,6 +10,8 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Rule
 
+from engine.errors import LotrError
+from engine.steering import Command
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.theme import MUTED
@@ -33,11 +36,23 @@ class TrainScreen(Screen[None]):
         Binding("ctrl+c", "stop", "stop training", show=False, id="train.interrupt"),
     ]
 
-    def __init__(self, view: TrainingView, *, closes_app: bool = False) -> None:
-        """Show `view`; `closes_app` where closing the dashboard is leaving the program."""
+    def __init__(
+        self,
+        view: TrainingView,
+        steer: Callable[[Command], None] | None = None,
+        *,
+        closes_app: bool = False,
+        follows: bool = False,
+    ) -> None:
+        """Show `view`; `closes_app` where closing the dashboard is leaving the program.
+
+        `follows` where another process trains: it is asked through `steer`, and leaving stops nothing.
+        """
         super().__init__()
         self._view = view
+        self._steer = steer
         self._closes_app = closes_app
+        self._follows = follows
 
     @property
     def lotr(self) -> "LotrApp":
@@ -64,6 +79,9 @@ class TrainScreen(Screen[None]):
 
     def action_stop(self) -> None:
         """Stop the training, after asking."""
+        if self._follows:
+            self.app.push_screen(Confirm("Ask the training to save and stop?"), self._ask_to_stop)
+            return
         if not self.lotr.is_training:
             self.notify("No training is going on.")
             return
@@ -74,6 +92,16 @@ class TrainScreen(Screen[None]):
                 self.notify("Stopping at the next update; the best model is kept.")
 
         self.app.push_screen(Confirm("Stop the training? The best model so far is kept."), answered)
+
+    def _ask_to_stop(self, yes: bool | None) -> None:
+        if not yes or self._steer is None:
+            return
+        try:
+            self._steer(Command("stop"))
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+        else:
+            self.notify("Asked to save and stop.")
 
     def action_play(self) -> None:
         """To the session, with the model as it stands."""
@@ -91,7 +119,7 @@ class TrainScreen(Screen[None]):
         """Leave the dashboard; where that is leaving the program, ask while a training goes on."""
         if not self._closes_app:
             self.dismiss()
-        elif not self.lotr.is_training:
+        elif self._follows or not self.lotr.is_training:
             await self.app.action_quit()
         else:
             self.app.push_screen(Confirm("Stop the training and leave? The best model so far is kept."), self._leave)
@@ -124,6 +152,8 @@ class TrainScreen(Screen[None]):
         return Content.assemble(*parts)
 
     def _state(self, view: TrainingView) -> Content:
+        if view.notice:
+            return Content.styled(view.notice, "$warning")
         if view.phase == "failed":
             return Content.styled("failed", "bold $error")
         if view.phase == "finished":
