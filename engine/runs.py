@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, Config
 from engine.decoder import Decoder
-from engine.errors import RunError, UnusableInput, nearest
+from engine.errors import RunError, UnusableInput, nearest, printable
 from engine.files import assets_folder, runs_folder
 from engine.record import current_rows
 from engine.vocabulary import Vocabulary
@@ -255,6 +255,50 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     except OSError as error:
         raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
+
+
+def writer(path: Path) -> str:
+    """Who is training a run, or did last, as that wrote it into the lock; "" where nothing stands there."""
+    try:
+        with (path / LOCK).open(encoding="utf-8", errors="replace") as lock:
+            return printable(lock.read(100))
+    except OSError:
+        return ""
+
+
+def rename(run: str, name: str, folder: Path | None = None) -> str:
+    """Give a run of the runs folder another name; returns a line about it.
+
+    Raises:
+        RunError: there is no such run there, it is being trained, or the name is taken or none.
+    """
+    folder = folder or runs_folder()
+    path = resolve(run, folder)
+    if path.parent.resolve() != folder.resolve():
+        raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
+    check_name(name)
+    if is_written(path):
+        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
+    new = folder / name
+    if new.exists() or new.is_symlink():
+        raise RunError(f"run {name!r} exists in {folder}; choose another name")
+    try:
+        path.rename(new)
+    except OSError as error:
+        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
+    return f"run {path.name} is now {name}"
+
+
+def check_name(name: str) -> None:
+    """See that a run can be called that.
+
+    Raises:
+        RunError: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise RunError(f"run name {name!r} is no folder name; use letters, digits, '.', '_' and '-'")
+    if name in (LATEST, BUNDLED):
+        raise RunError(f"run name {name!r} means another run already; choose another --run name")
 
 
 def is_written(path: Path) -> bool:

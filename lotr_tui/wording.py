@@ -19,3 +19,11 @@ def ending(done: Done) -> str:
         "cancelled": "stopped by you",
         "error": "broken off by an error",
     }[done.reason]
+
+
+def ago(seconds: float) -> str:
+    """A stretch of time roughly: 5 s, 3 min, 2 h, 4 d."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
