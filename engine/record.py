@@ -47,6 +47,7 @@ class Follower:
         self.problem = ""
         """Why the file cannot be read; empty where it can."""
         self._outline = outline
+        self._identity = (0, 0)  # device and number of the file
         self._forget()
 
     def more(self, seconds: float) -> Piece:
@@ -97,7 +98,6 @@ class Follower:
         self._seen = b""
         self._begun = b""  # a line whose end is not there yet
         self._too_long = False
-        self._identity = getattr(self, "_identity", (0, 0))
 
     def _cannot(self, error: OSError) -> None:
         self.problem, self.at_end = error.strerror or type(error).__name__, True

@@ -17,13 +17,13 @@ TAKE_SECONDS = 0.1
 class AttachApp(LotrApp):
     """The app as the dashboard of a run directory. Leaving it stops nothing."""
 
-    def __init__(self, path: Path, *, runs_dir: Path | None = None, theme: str | None = None) -> None:
-        """Follow the run in `path`.
+    def __init__(self, path: Path, *, theme: str | None = None) -> None:
+        """Follow the run in `path`; other runs are those beside it.
 
         Raises:
             ConfigError: there is no such theme.
         """
-        super().__init__(runs_dir=runs_dir, theme=theme)
+        super().__init__(runs_dir=path.parent, theme=theme)
         self._followed = FollowedRun(path)
         self._told_soon = False
 

@@ -1,7 +1,7 @@
 """A run that another process trains, or that has ended, followed by its record."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import printable
@@ -56,6 +56,8 @@ class FollowedRun:
             self.view.take_metrics(piece.metrics)
             self.view.take_samples(piece.samples)
             self.view.notice = self._notice(piece)
+        if (started := self.view.started) is not None and started.run != self.path.name:
+            self.view.started = replace(started, run=self.path.name)  # it was renamed since
         return bool(pieces)
 
     def steer(self, command: Command) -> None:

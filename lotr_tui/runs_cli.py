@@ -23,13 +23,13 @@ def attach(
     """Show the dashboard of a run that is going on or finished; leaving it stops nothing."""
     from engine.runs import resolve
 
-    path = resolve(run, runs_dir)
+    path = resolve(run, runs_dir).absolute()
     if not has_terminal():
         raise UnusableInput(f"attach needs a terminal; use `lotr-tui status {run}` instead")
     from lotr_tui.app import run_app
     from lotr_tui.attach import AttachApp
 
-    run_app(AttachApp(path, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
+    run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
 
 
 def status(run: LatestArgument = "latest", runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
@@ -37,7 +37,7 @@ def status(run: LatestArgument = "latest", runs_dir: RunsDirOption = None, as_js
     from engine.runs import resolve
     from lotr_tui.status import print_status
 
-    print_status(resolve(run, runs_dir), as_json=as_json)
+    print_status(resolve(run, runs_dir).absolute(), as_json=as_json)
 
 
 def stop(
@@ -51,7 +51,7 @@ def stop(
     from lotr_tui.stop import ask_to_save, ask_to_stop
 
     ask = ask_to_save if checkpoint else ask_to_stop
-    print(ask(resolve(run, runs_dir), wait=not no_wait))
+    print(ask(resolve(run, runs_dir).absolute(), wait=not no_wait))
 
 
 @runs_cli.callback()
@@ -80,7 +80,7 @@ def runs_rm(
     """Delete a run."""
     from engine.runs import remove, resolve
 
-    path = resolve(run, runs_dir)
+    path = resolve(run, runs_dir).absolute()
     try:
         agreed = yes or typer.confirm(f"Delete {path}?", err=True)
     except typer.Abort:
@@ -112,7 +112,7 @@ def runs_export(
     """Write the record of a run for other programs."""
     from engine.runs import resolve
 
-    path = resolve(run, runs_dir)
+    path = resolve(run, runs_dir).absolute()
     if (csv is None) == (tensorboard is None):
         raise UnusableInput("give --csv DIR or --tensorboard DIR, one of them")
     from lotr_tui.export_run import export_csv, export_tensorboard

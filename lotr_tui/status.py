@@ -97,7 +97,7 @@ def to_json(status: Status) -> dict[str, Any]:
         "kneser_ney_perplexity": _finite(started.kneser_ney_perplexity) if started else None,
         "lr": _finite(step.lr) if step else None,
         "tokens_per_second": _finite(step.tokens_per_second) if step else None,
-        "seconds": _finite(finished.seconds if finished else step.seconds) if finished or step else None,
+        "seconds": _finite(finished.seconds) if finished else _finite(step.seconds) if step else None,
         "eta_seconds": _finite(step.eta_seconds) if step and status.state == "running" else None,
         "sample": {"epoch": _finite(sample.epoch), "prompt": sample.prompt, "text": sample.text} if sample else None,
         "saved_seconds_ago": status.saved_seconds,

@@ -55,7 +55,7 @@ PLAY_KEYS: list[BindingType] = [
     Binding("f7", "temperature(-1)", "temp", key_display="f7/8", id="play.cooler", tooltip="Temperature 0.05 lower"),
     Binding("f8", "temperature(1)", "hotter", show=False, id="play.hotter", tooltip="Temperature 0.05 higher"),
     Binding("ctrl+t", "train", "train", id="play.train", tooltip="Start a training, or see the one going on"),
-    Binding("ctrl+o", "choose_model", "model", id="play.model", tooltip="Play with another run's model"),
+    Binding("ctrl+o", "choose_model", "runs", id="play.model", tooltip="All runs: play with one, compare, tidy up"),
     Binding("ctrl+l", "look('ladder')", "ladder", id="play.ladder", tooltip="The prompt at several temperatures"),
     Binding("ctrl+y", "look('side_by_side')", "compare", id="play.compare", tooltip="The prompt with several models"),
     Binding("ctrl+e", "look('lens')", "lens", id="play.lens", tooltip="Bits a word of a text of yours"),

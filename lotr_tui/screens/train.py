@@ -14,6 +14,7 @@ from engine.errors import LotrError
 from engine.steering import Command
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.confirm import Confirm
+from lotr_tui.screens.open_runs import open_runs, play_run
 from lotr_tui.theme import MUTED
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
@@ -32,6 +33,7 @@ class TrainScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "stop training", id="train.stop", tooltip="End the training; the best model is kept"),
         Binding("p", "play", "play with it", id="train.play", tooltip="Prompt the model as it stands"),
+        Binding("ctrl+o", "runs", "runs", id="train.runs", tooltip="All runs: play with one, compare, tidy up"),
         Binding("q,escape", "close", "close", id="train.close", tooltip="Leave the dashboard"),
         Binding("ctrl+c", "stop", "stop training", show=False, id="train.interrupt"),
     ]
@@ -108,12 +110,19 @@ class TrainScreen(Screen[None]):
         if not self._view.evaluations:
             self.notify("There is no model yet; it comes with the first evaluation.")
             return
+        if self._follows and self._view.started:
+            play_run(self.lotr, self._view.started.run)
+            return
         if self._closes_app:
             from lotr_tui.screens.play import PlayScreen
 
             self.app.push_screen(PlayScreen.learning(self._view, self.lotr.runs_dir, self.lotr.pace))
         else:
             self.dismiss()
+
+    def action_runs(self) -> None:
+        """All runs."""
+        open_runs(self.lotr)
 
     async def action_close(self) -> None:
         """Leave the dashboard; where that is leaving the program, ask while a training goes on."""
