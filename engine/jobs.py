@@ -99,7 +99,7 @@ def resume_job(
     config, vocabulary = read_start(path)
     _check_same(config, change(config), path)
     dataset = prepare(config.data)
-    started = next((row for row in current_rows(path / METRICS) if row["event"] == "started"), {})
+    started = next((row for row in current_rows(path / METRICS, outline=True) if row["event"] == "started"), {})
     if started.get("corpus_sha256", dataset.corpus.sha256) != dataset.corpus.sha256:
         raise RunError(
             f"{config.data.corpus} has changed since run {path.name!r} began: its SHA-256 was "

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from engine.config import BUNDLED, Config
+from engine.config import Config
 from engine.decoder import Decoder
 from engine.errors import RunError, printable
 from engine.events import (
@@ -32,15 +32,14 @@ from engine.files import Appender, runs_folder, write_atomically
 from engine.runs import (
     CONFIG,
     EPOCHS,
-    LATEST,
     LOCK,
     LOG,
     METRICS,
     MODEL,
-    NAME,
     RESUME,
     SAMPLES,
     VOCABULARY,
+    check_name,
     epoch_file,
     is_written,
     read_start,
@@ -71,10 +70,8 @@ def create(config: Config, vocabulary: Vocabulary, name: str | None = None, fold
         RunError: the name is taken or no name for a folder, or the runs folder cannot be written.
     """
     folder = folder or runs_folder()
-    if name is not None and not NAME.fullmatch(name):
-        raise RunError(f"run name {name!r} is no folder name; use letters, digits, '.', '_' and '-'")
-    if name in (LATEST, BUNDLED):
-        raise RunError(f"run name {name!r} means another run already; choose another --run name")
+    if name is not None:
+        check_name(name)
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, Config
 from engine.decoder import Decoder
-from engine.errors import RunError, UnusableInput, nearest
+from engine.errors import RunError, UnusableInput, nearest, printable
 from engine.files import assets_folder, runs_folder
 from engine.record import current_rows
 from engine.vocabulary import Vocabulary
@@ -88,10 +88,7 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
         return assets_folder() / "model"
     folder = folder or runs_folder()
     if run == LATEST:
-        runs = list_runs(folder)
-        if not runs:
-            raise RunError(f"there is no run in {folder} yet; `lotr-tui train` makes one")
-        return runs[0].path
+        return _latest(folder)
     if NAME.fullmatch(run) and (folder / run / CONFIG).is_file():
         return folder / run
     path = Path(run)
@@ -108,7 +105,7 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
         return path
     if is_folder:
         raise RunError(f"--run {run} is a folder without {CONFIG}, so it is no run; see `lotr-tui runs`")
-    names = [item.name for item in list_runs(folder)]
+    names = [path.name for path in _run_folders(folder)]
     raise RunError(f"run {run!r} is neither in {folder} nor a path{nearest(run, names)} See `lotr-tui runs`")
 
 
@@ -132,7 +129,7 @@ def load(path: Path, epoch: int | None = None) -> LoadedModel:
         ConfigError: the configuration is damaged.
     """
     config, vocabulary = read_start(path)
-    rows = current_rows(path / METRICS)
+    rows = current_rows(path / METRICS, outline=True)
     name = BUNDLED if path == assets_folder() / "model" else path.name
     file, perplexity = path / MODEL, _best(rows)
     if epoch is not None:
@@ -181,22 +178,42 @@ def kept_epochs(path: Path) -> list[KeptEpoch]:
     """The epochs whose model a run keeps, the first one first; none where it keeps none, or is no run."""
     files = (path / EPOCHS).glob("*.safetensors")
     epochs = [int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem)]
-    rows = current_rows(path / METRICS) if epochs else []
+    rows = current_rows(path / METRICS, outline=True) if epochs else []
     return [KeptEpoch(epoch, _perplexity_at(rows, epoch)) for epoch in sorted(epochs)]
 
 
 def list_runs(folder: Path | None = None) -> list[RunSummary]:
     """All runs of a folder, latest first; what is no run is passed over."""
-    folder = folder or runs_folder()
-    if not folder.is_dir():
-        return []
     summaries = []
-    for path in folder.iterdir():
+    for path in _run_folders(folder or runs_folder()):
         try:
             summaries.append(summarize(path))
         except (UnusableInput, OSError, ValueError):
             continue
     return sorted(summaries, key=lambda run: run.started, reverse=True)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Where a run may be; none where the folder is missing or closed to us."""
+    try:
+        return [path for path in folder.iterdir() if (path / CONFIG).is_file()]
+    except OSError:
+        return []
+
+
+def _latest(folder: Path) -> Path:
+    """The run that was begun last; only as much is read as that takes.
+
+    Raises:
+        RunError: there is none.
+    """
+    for path in sorted(_run_folders(folder), key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True):
+        try:
+            Config.from_json(_text(path / CONFIG), str(path / CONFIG))
+        except UnusableInput:
+            continue
+        return path
+    raise RunError(f"there is no run in {folder} yet; `lotr-tui train` makes one")
 
 
 def summarize(path: Path) -> RunSummary:
@@ -206,7 +223,7 @@ def summarize(path: Path) -> RunSummary:
         RunError: it has no readable configuration.
     """
     config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
-    rows = current_rows(path / METRICS)
+    rows = current_rows(path / METRICS, outline=True)
     last = rows[-1] if rows else {}
     done = (_number(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in reversed(rows))
     return RunSummary(
@@ -238,6 +255,50 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     except OSError as error:
         raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
+
+
+def writer(path: Path) -> str:
+    """Who is training a run, or did last, as that wrote it into the lock; "" where nothing stands there."""
+    try:
+        with (path / LOCK).open(encoding="utf-8", errors="replace") as lock:
+            return printable(lock.read(100))
+    except OSError:
+        return ""
+
+
+def rename(run: str, name: str, folder: Path | None = None) -> str:
+    """Give a run of the runs folder another name; returns a line about it.
+
+    Raises:
+        RunError: there is no such run there, it is being trained, or the name is taken or none.
+    """
+    folder = folder or runs_folder()
+    path = resolve(run, folder)
+    if path.parent.resolve() != folder.resolve():
+        raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
+    check_name(name)
+    if is_written(path):
+        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
+    new = folder / name
+    if new.exists() or new.is_symlink():
+        raise RunError(f"run {name!r} exists in {folder}; choose another name")
+    try:
+        path.rename(new)
+    except OSError as error:
+        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
+    return f"run {path.name} is now {name}"
+
+
+def check_name(name: str) -> None:
+    """See that a run can be called that.
+
+    Raises:
+        RunError: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise RunError(f"run name {name!r} is no folder name; use letters, digits, '.', '_' and '-'")
+    if name in (LATEST, BUNDLED):
+        raise RunError(f"run name {name!r} means another run already; choose another --run name")
 
 
 def is_written(path: Path) -> bool:

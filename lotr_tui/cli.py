@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.config import PRESETS, Config, preset, settings
-from engine.errors import LotrError, UnusableInput
+from engine.errors import UnusableInput
+from lotr_tui.cli_options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, has_terminal
+from lotr_tui.runs_cli import attach, runs_cli, status, stop
 
 if TYPE_CHECKING:
     from engine.combine import Combination
@@ -22,7 +24,6 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_cli = typer.Typer(help="Look at a corpus, or fetch the original one.", no_args_is_help=True)
-runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_command=True)
 cli.add_typer(data_cli, name="data")
 cli.add_typer(runs_cli, name="runs")
 
@@ -41,8 +42,6 @@ WeightsOption = Annotated[
 CacheWindowOption = Annotated[
     int | None, typer.Option(metavar="N", help="Words that the cache remembers; 500 if not given.")
 ]
-RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder of the runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed of the shuffle before the split.")]
 ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
 TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
@@ -55,10 +54,6 @@ TestOption = Annotated[Path | None, typer.Option("--test", help="Its test text."
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
 ]
-ThemeOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Colours for this session: shire-light, ansi-dark, any of Textual's.")
-]
-NoMouseOption = Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")]
 
 
 def run_command() -> int:
@@ -178,7 +173,7 @@ def train(
         job.run.lock.close()
         print(hand_over(job.run.path))
         return 0
-    if no_tui or as_json or not _has_terminal():
+    if no_tui or as_json or not has_terminal():
         from lotr_tui.console import train_on_console
 
         return train_on_console(job, as_json=as_json)
@@ -194,6 +189,10 @@ def train(
         if app.training is None or app.training.active or app.training.left:
             print(f"go on with it: lotr-tui train --resume {job.run.name}")
     return 0
+
+
+for command in (attach, status, stop):
+    cli.command()(command)
 
 
 @cli.command()
@@ -298,42 +297,6 @@ def data_fetch() -> None:
     from lotr_tui.kaggle import fetch
 
     print(fetch())
-
-
-@runs_cli.callback()
-def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
-    """List the runs, latest first."""
-    if context.invoked_subcommand is None:
-        from lotr_tui.reports import print_runs
-
-        print_runs(runs_dir, as_json=as_json)
-
-
-@runs_cli.command("show")
-def runs_show(run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDirOption = None) -> None:
-    """All settings of a run, how it went and the epochs it has kept, as JSON."""
-    from lotr_tui.reports import print_run
-
-    print_run(run, runs_dir)
-
-
-@runs_cli.command("rm")
-def runs_rm(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
-    runs_dir: RunsDirOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete a run."""
-    from engine.runs import remove, resolve
-
-    path = resolve(run, runs_dir)
-    try:
-        agreed = yes or typer.confirm(f"Delete {path}?", err=True)
-    except typer.Abort:
-        raise UnusableInput(f"runs rm {run} asks, and nobody answered; give --yes") from None
-    if not agreed:
-        raise LotrError(f"run {run} stays, as you said")
-    remove(path)
 
 
 @cli.command()
@@ -444,8 +407,3 @@ def _print_settings(config: Config) -> None:
     for name, (part, meaning) in settings().items():
         value: Any = getattr(getattr(config, part), name)
         print(f"{f'{name}={value}':34} {meaning}")
-
-
-def _has_terminal() -> bool:
-    plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
-    return sys.stdin.isatty() and sys.stdout.isatty() and not plain

@@ -18,6 +18,7 @@ from engine.errors import printable
 from engine.record import current_rows
 from engine.runs import METRICS, kept_epochs, list_runs, resolve
 from engine.runs import summarize as summarize_run
+from lotr_tui.wording import ago
 
 
 def print_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -80,7 +81,7 @@ def print_runs(folder: Path | None, *, as_json: bool) -> None:
             f"{run.epochs:.1f}",
             _perplexity(run.valid_perplexity),
             _perplexity(run.test_perplexity),
-            _age(time.time() - run.started),
+            ago(time.time() - run.started),
             f"{run.bytes / 1e6:.1f}",
         )
     Console(highlight=False).print(table)
@@ -91,7 +92,7 @@ def print_run(run: str, folder: Path | None) -> None:
     path = resolve(run, folder)
     summary = summarize_run(path)
     config = Config.from_json((path / "config.json").read_text(encoding="utf-8"), str(path / "config.json"))
-    rows = current_rows(path / METRICS)
+    rows = current_rows(path / METRICS, outline=True)
     evaluations = [row for row in rows if row["event"] == "evaluated"]
     print(
         json.dumps(
@@ -150,13 +151,6 @@ def print_bench(repeat: int, only: Sequence[str], ptb: Path | None, *, as_json: 
 
 def _perplexity(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,9 +1,12 @@
 """What is known of a training, gathered from its events: all that a screen shows of it."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from engine.events import (
     Checkpointed,
@@ -17,11 +20,11 @@ from engine.events import (
     Steered,
     Step,
     TrainingEvent,
-    from_record,
 )
-from engine.record import current_rows
+from engine.record import read_rows
 from engine.runs import METRICS, RESUME, SAMPLES
 from lotr_tui.log_lines import LogLine, TrainingLog
+from lotr_tui.record_parts import Part, parts_of
 from lotr_tui.step_columns import StepColumns
 
 Phase = Literal["preparing", "training", "finished", "failed"]
@@ -45,24 +48,42 @@ class TrainingView:
     failure: str = ""
     saved_step: int | None = None
     """The update that it could be gone on with after, were it to end now; None: nothing was saved yet."""
+    notice: str = ""
+    """Of a run that another process trains: what there is to say of following it, as that nobody trains it now."""
     _log: TrainingLog = field(default_factory=TrainingLog, compare=False)
 
     @classmethod
-    def of_run(cls, path: Path) -> "TrainingView":
-        """What the record of a run tells."""
+    def of_run(cls, path: Path, *, outline: bool = False) -> "TrainingView":
+        """What the record of a run tells; with `outline` without most reports, which is many times as fast."""
         view = cls()
-        for row in current_rows(path / METRICS):  # what was done again is left out already
-            if (event := from_record(row)) is not None:
-                view.apply(event)
-        for row in current_rows(path / SAMPLES):
-            if isinstance(event := from_record(row), Sampled):
-                view.apply(event)
+        view.take_metrics(parts_of(read_rows(path / METRICS, outline=outline)))
+        view.take_samples(parts_of(read_rows(path / SAMPLES)))
         return view
+
+    def take_metrics(self, parts: Iterable[Part]) -> None:
+        """Take in what `metrics.jsonl` has; samples stand elsewhere."""
+        for part in parts:
+            if isinstance(part, np.ndarray):
+                self.steps.extend(part)
+            elif isinstance(part, Resume):
+                self._forget_from(part.step)
+                self._log.add(part, self.seconds)
+            else:
+                self.apply(part)
+
+    def take_samples(self, parts: Iterable[Part]) -> None:
+        """Take in what `samples.jsonl` has: a resume that stands there concerns samples alone."""
+        for part in parts:
+            if isinstance(part, Resume):
+                self._forget_samples_from(part.step)
+            elif isinstance(part, Sampled):
+                self.samples.append(part)
 
     def apply(self, event: TrainingEvent) -> None:
         """Take in one event."""
         if isinstance(event, Resume):
             self._forget_from(event.step)
+            self._forget_samples_from(event.step)
         match event:
             case Preparing():
                 self.note = event.what
@@ -92,13 +113,15 @@ class TrainingView:
         """This update and later ones are done again."""
         self.steps.forget_from(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
-        self.samples = [event for event in self.samples if event.step < step]
         self.steered = [event for event in self.steered if event.step < step]
         self._log.forget_from(step)
         self.resumes += 1
         self.paused = False
         self.finished, self.failure = None, ""
         self.phase, self.note = ("training", "") if self.started else ("preparing", self.note)
+
+    def _forget_samples_from(self, step: int) -> None:
+        self.samples = [event for event in self.samples if event.step < step]
 
     @property
     def log(self) -> list[LogLine]:

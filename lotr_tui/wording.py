@@ -51,3 +51,11 @@ def model_row(name: str, about: str, valid_perplexity: float | None) -> str:
         name = f"{set_cell_size(name, NAME - 1)}…"
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
     return f"{set_cell_size(name, NAME)} {about:9}{valid}"
+
+
+def ago(seconds: float) -> str:
+    """A stretch of time roughly: 5 s, 3 min, 2 h, 4 d."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

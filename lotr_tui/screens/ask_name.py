@@ -1,4 +1,4 @@
-"""What a branch is to be called."""
+"""What something is to be called."""
 
 from typing import ClassVar
 
@@ -17,16 +17,18 @@ class AskName(ModalScreen[str | None]):
         Binding("escape", "dismiss(None)", "cancel", id="name.cancel", tooltip="Leave the name as it is"),
     ]
 
-    def __init__(self, name: str) -> None:
-        """Start from the name there is."""
+    def __init__(self, name: str, question: str = "What is this branch called?", most: int = 40) -> None:
+        """Start from the name there is; at most `most` characters."""
         super().__init__()
         self._name_before = name
+        self._question = question
+        self._most = most
 
     def compose(self) -> ComposeResult:
         """A name to type."""
         with Vertical(classes="dialog"):
-            yield Label("What is this branch called?", classes="dialog-title")
-            name = Input(self._name_before, placeholder="a name", id="name", compact=True, max_length=40)
+            yield Label(self._question, classes="dialog-title", markup=False)
+            name = Input(self._name_before, placeholder="a name", id="name", compact=True, max_length=self._most)
             name.cursor_blink = False
             yield name
             yield Static("enter keeps it   esc cancels", classes="dialog-keys", markup=False)

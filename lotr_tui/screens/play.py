@@ -304,10 +304,10 @@ class PlayScreen(Screen[None]):
         self._talk.choose_session(self._player, lambda: self._edit(None))
 
     def action_choose_model(self) -> None:
-        """Play with another run's model."""
-        from lotr_tui.screens.choose_model import ChooseModel
+        """The runs; one that is chosen is played with."""
+        from lotr_tui.screens.runs import RunsScreen
 
-        self.app.push_screen(ChooseModel(self._runs_dir), self._chosen)
+        self.app.push_screen(RunsScreen(self._runs_dir), self._chosen)
 
     def _chosen(self, name: str | None) -> None:
         if name is None:

@@ -21,7 +21,7 @@ PLAY_KEYS: list[BindingType] = [
     Binding("ctrl+y", "look('side_by_side')", "compare", id="play.compare", tooltip="The prompt with several models"),
     Binding("f9", "look('memorised')", "new?", id="play.memorised", tooltip="What of it stands in the training text"),
     Binding("f10", "look('inside')", "inside", id="play.inside", tooltip="The LSTM's gates and cells, word by word"),
-    Binding("ctrl+o", "choose_model", "model", id="play.model", tooltip="Play with another run's model"),
+    Binding("ctrl+o", "choose_model", "runs", id="play.model", tooltip="All runs: play with one, compare, tidy up"),
     Binding(
         "ctrl+s", "sessions", "sessions", show=False, id="play.sessions", tooltip="Sessions saved before: open, export"
     ),

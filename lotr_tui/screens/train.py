@@ -20,6 +20,7 @@ from lotr_tui.asked import Asked
 from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.screens.ask_prompt import AskPrompt
 from lotr_tui.screens.confirm import Confirm
+from lotr_tui.screens.open_runs import open_runs, play_run
 from lotr_tui.screens.train_keys import TRAIN_KEYS
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -269,25 +270,16 @@ class TrainScreen(Screen[None]):
 
         if not self._view.evaluations:
             self.notify("There is no model yet; it comes with the first evaluation.")
-        elif self._follows:
-            self._play_best()
+        elif self._follows and self._view.started:
+            play_run(self.lotr, self._view.started.run)
         elif self._closes_app:
             self.app.push_screen(PlayScreen.learning(self._view, self.lotr.runs_dir, self.lotr.pace))
         else:
             self.dismiss()
 
-    def _play_best(self) -> None:
-        """Another process has the model as it stands; the best one is in the run directory."""
-        from engine.runs import load_named
-        from lotr_tui.screens.play import PlayScreen
-        from lotr_tui.session import Player
-
-        try:
-            loaded = load_named(self._view.started.run if self._view.started else None, self.lotr.runs_dir)
-        except LotrError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
-        self.app.push_screen(PlayScreen(Player.of(loaded), loaded.path, self.lotr.runs_dir, self.lotr.pace))
+    def action_runs(self) -> None:
+        """All runs."""
+        open_runs(self.lotr)
 
     async def action_close(self) -> None:
         """Leave the dashboard; where that ends the program, ask while a training of this process goes on."""

@@ -23,6 +23,7 @@ TRAIN_KEYS: list[BindingType] = [
     Binding("e", "prompt", "prompt", id="train.prompt", tooltip="Continue another prompt at evaluations"),
     Binding("l", "lower", "lower lr", id="train.lower", tooltip="Halve the learning rate"),
     Binding("L", "full", "full lr", show=False, id="train.full", tooltip="The learning rate as scheduled again"),
+    Binding("ctrl+o", "runs", "runs", id="train.runs", tooltip="All runs: play with one, compare, tidy up"),
     Binding("q,escape", "close", "close", id="train.close", tooltip="Leave the dashboard"),
     Binding("comma", "column(-1)", "a little back", show=False, id="train.back", tooltip="The cursor a little back"),
     Binding("full_stop", "column(1)", "a little on", show=False, id="train.on", tooltip="The cursor a little on"),

@@ -27,7 +27,6 @@ from lotr_tui.saved_session import Node, Word
 from lotr_tui.screens import lens, memorised, side_by_side
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.screens.ask_path import AskPath
-from lotr_tui.screens.choose_model import ChooseModel
 from lotr_tui.screens.columns_screen import ColumnsScreen
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.screens.inside import InsideScreen
@@ -35,6 +34,7 @@ from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.lens import LensScreen
 from lotr_tui.screens.memorised import MemorisedScreen
 from lotr_tui.screens.new_training import NewTraining
+from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.screens.sessions import SessionsScreen
 from lotr_tui.screens.side_by_side import ChooseColumn, SideBySideScreen
 from lotr_tui.screens.train import TrainScreen
@@ -337,12 +337,12 @@ def runs(app: LotrApp) -> None:
         os.utime(run / "config.json", (1_600_000_000 - number,) * 2)
 
 
-async def choose_model(pilot: Pilot[None]) -> None:
-    """The bundled model and two runs."""
+async def runs_list(pilot: Pilot[None]) -> None:
+    """All runs."""
     app: Any = pilot.app
     runs(app)
     await session(pilot)
-    await _open(pilot, ChooseModel(app.runs_dir))
+    await _open(pilot, RunsScreen(app.runs_dir))
 
 
 async def choose_column(pilot: Pilot[None]) -> None:

@@ -321,7 +321,7 @@ STAGES: dict[str, Stage] = {
             Row("play.copy", lambda app: app.clipboard, other),
             Row("play.find", of(SearchBar, "is_open"), becomes(True)),
             Row("play.train", screen_name, becomes("NewTraining")),
-            Row("play.model", screen_name, becomes("ChooseModel")),
+            Row("play.model", screen_name, becomes("RunsScreen")),
             Row("play.sessions", screen_name, becomes("SessionsScreen")),
             Row("play.ladder", screen_name, becomes("LadderScreen")),
             Row("play.compare", screen_name, becomes("SideBySideScreen")),

@@ -19,9 +19,9 @@ from engine.runs import LoadedModel
 from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
-from lotr_tui.screens.choose_model import ChooseModel
 from lotr_tui.screens.new_training import NewTraining
 from lotr_tui.screens.play import PlayScreen
+from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.screens.train import TrainScreen
 from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
@@ -422,11 +422,11 @@ async def test_a_training_without_a_model_yet_leaves_the_curve_that_was_there(
         assert "valid 72.5" in chart.render_line(0).text
 
 
-async def test_choosing_a_model_lists_the_bundled_one(make_app: MakeApp) -> None:
+async def test_the_runs_are_a_key_away(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test() as pilot:
         await pilot.press("ctrl+o")
-        assert isinstance(app.screen, ChooseModel)
+        assert isinstance(app.screen, RunsScreen)
         await pilot.press("escape")
         assert isinstance(app.screen, PlayScreen)
 

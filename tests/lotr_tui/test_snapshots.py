@@ -43,7 +43,7 @@ TABLE: list[tuple[Scene, list[Look]]] = [
     (scenes.ask_path, SMALL),
     (scenes.confirm, SMALL),
     (scenes.new_training, SMALL),
-    (scenes.choose_model, SMALL),
+    (scenes.runs_list, ALL),
     (scenes.choose_column, SMALL),
 ]
 
