@@ -114,6 +114,8 @@ class RunsScreen(Screen[str | None]):
     async def action_refresh(self) -> None:
         """List the runs anew."""
         self._all = await asyncio.to_thread(all_runs, self._folder)
+        if not self.is_attached:  # it was left meanwhile
+            return
         self._marked = [path for path in self._marked if any(run.path == path for run in self._all)]
         self._say("" if len(self._all) > 1 else "There is no run of yours yet; a training makes one.")
         self._fill()
@@ -128,17 +130,18 @@ class RunsScreen(Screen[str | None]):
         box.set_class(bool(box.value), "-typed")
         self._fill()
 
-    def _fill(self) -> None:
-        """The rows that are to be seen, the same run chosen as before."""
+    def _fill(self, renamed: Path | None = None) -> None:
+        """The rows that are to be seen, the same run chosen as before, or the one that was renamed."""
         rows = self.query_one("#runs", OptionList)
-        chosen = self._chosen()
+        chosen, at = self._chosen(), rows.highlighted or 0
+        path = renamed or (chosen.path if chosen else None)
         self._shown = choose(self._all, self.query_one("#filter", Input).value, self._column, self._backwards)
         room = max(20, self.size.width - 3)
         self.query_one("#columns", Static).update(Content.styled(self._header(room), MUTED))
         rows.set_options(Option(self._row(run, room)) for run in self._shown)
         if self._shown:
-            places = [place for place, run in enumerate(self._shown) if chosen and run.path == chosen.path]
-            rows.highlighted = places[0] if places else 0
+            places = [place for place, run in enumerate(self._shown) if run.path == path]
+            rows.highlighted = places[0] if places else min(at, len(self._shown) - 1)
         count = f"  {len(self._shown):,} of {len(self._all):,}" if len(self._shown) < len(self._all) else ""
         self.query_one("#title", Static).update(Content.assemble(("Runs", "bold"), (count, MUTED)))
         self._compare()
@@ -168,6 +171,8 @@ class RunsScreen(Screen[str | None]):
         chosen = self._chosen()
         runs = [run for path in self._marked for run in self._all if run.path == path] or ([chosen] if chosen else [])
         curves = [await self._curve(run) for run in runs]
+        if not self.is_attached:
+            return
         self.query_one(OverlayChart).show(curves)
         if len(runs) < 2:
             text = "Mark two runs or more with space; here is then which of their settings differ."
@@ -251,7 +256,7 @@ class RunsScreen(Screen[str | None]):
 
         def named(name: str | None) -> None:
             if name and name != run.name:
-                self._try(lambda: rename(str(run.path), name, self._folder))
+                self._try(lambda: rename(str(run.path), name, self._folder), self._folder / name)
 
         self.app.push_screen(AskName(run.name, f"What is {printable(run.name)} to be called?", 100), named)
 
@@ -277,14 +282,16 @@ class RunsScreen(Screen[str | None]):
         )
 
     @work(exclusive=True, group="try")
-    async def _try(self, action: Callable[[], str]) -> None:
+    async def _try(self, action: Callable[[], str], renamed: Path | None = None) -> None:
         """Do something with a run in a thread, say how it went, and list the runs anew."""
         try:
             said = await asyncio.to_thread(action)
         except LotrError as error:
-            said = f"✗ {error}"
+            said, renamed = f"✗ {error}", None
         self._all = await asyncio.to_thread(all_runs, self._folder)
-        self._fill()
+        if not self.is_attached:
+            return
+        self._fill(renamed)
         self._say(said)
 
     def action_export(self, kind: str) -> None:

@@ -34,7 +34,6 @@ from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.lens import LensScreen
 from lotr_tui.screens.memorised import MemorisedScreen
 from lotr_tui.screens.new_training import NewTraining
-from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.screens.sessions import SessionsScreen
 from lotr_tui.screens.side_by_side import ChooseColumn, SideBySideScreen
 from lotr_tui.screens.train import TrainScreen
@@ -335,14 +334,6 @@ def runs(app: LotrApp) -> None:
         run = write_run(app.runs_dir / name)
         (run / METRICS).write_text(json.dumps({"event": "evaluated", "epoch": 1, "valid_perplexity": 70.5}) + "\n")
         os.utime(run / "config.json", (1_600_000_000 - number,) * 2)
-
-
-async def runs_list(pilot: Pilot[None]) -> None:
-    """All runs."""
-    app: Any = pilot.app
-    runs(app)
-    await session(pilot)
-    await _open(pilot, RunsScreen(app.runs_dir))
 
 
 async def choose_column(pilot: Pilot[None]) -> None:

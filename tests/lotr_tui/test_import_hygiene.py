@@ -68,6 +68,8 @@ def heavy(tmp_path, environment):
         ["generate", "the road", "--run", "untrained", "--json"],
         ["runs"],
         ["runs", "show", "untrained"],
+        ["status", "untrained"],
+        ["runs", "export", "untrained", "--csv", "out"],
         ["locate"],
     ],
 )
@@ -88,8 +90,10 @@ def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
     "module",
     [
         "lotr_tui.app",
+        "lotr_tui.attach",
         "lotr_tui.commands",
         "lotr_tui.screens.play",
+        "lotr_tui.screens.runs",
         "lotr_tui.screens.sessions",
         "lotr_tui.screens.train",
         "lotr_tui.widgets.sampler_panel",

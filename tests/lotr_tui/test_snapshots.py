@@ -43,7 +43,6 @@ TABLE: list[tuple[Scene, list[Look]]] = [
     (scenes.ask_path, SMALL),
     (scenes.confirm, SMALL),
     (scenes.new_training, SMALL),
-    (scenes.runs_list, ALL),
     (scenes.choose_column, SMALL),
 ]
 
