@@ -113,7 +113,7 @@ class TrainScreen(Screen[None]):
             self._show_now()
         elif self._waiting is None:
             wait = self._shown + SHOW_SECONDS - time.monotonic()
-            self._waiting = self.set_timer(max(0.0, wait), self._show_now)
+            self._waiting = self.set_timer(max(0.001, wait), self._show_now)  # Textual divides by it
 
     def _show_now(self) -> None:
         if self._waiting is not None:

@@ -34,7 +34,9 @@ class TrainingStatus(StatusBar):
     def _state(self, view: TrainingView, asked: Sequence[Command], *, follows: bool) -> list[Content]:
         """The most telling first."""
         waiting = [ASKED[command.what] for command in asked if command.what in ASKED]
-        if view.phase == "failed":
+        if view.notice:
+            state = Content.styled(printable(view.notice), "$text-warning")
+        elif view.phase == "failed":
             state = Content.styled("failed", "bold $text-error")
         elif view.finished:
             ended = {"stopped": "stopped", "detached": "detached"}.get(view.finished.reason, "finished")
