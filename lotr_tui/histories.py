@@ -1,4 +1,4 @@
-"""The last minutes of what is measured while a training goes on, as the dashboard's tiles show them."""
+"""The last minute of what is measured while a training goes on, as the dashboard's tiles show them."""
 
 import math
 from collections import deque
@@ -13,7 +13,7 @@ from lotr_tui.training_view import TrainingView
 from lotr_tui.wording import duration
 
 Floats = npt.NDArray[np.float64]
-SECONDS = 120.0
+SECONDS = 60.0
 """How far back a history goes."""
 GIB = 2.0**30
 
@@ -50,7 +50,7 @@ class Tile:
 
 
 class MachineHistory:
-    """The readings of the last minutes."""
+    """The readings of the last minute."""
 
     def __init__(self) -> None:
         self._readings: deque[tuple[float, MachineReading]] = deque()
@@ -113,7 +113,7 @@ class MachineHistory:
 
 
 def training_tiles(view: TrainingView) -> list[Tile]:
-    """A tile for each figure that a training tells, with its last minutes."""
+    """A tile for each figure that a training tells, with its last minute."""
     steps, last = view.steps, view.steps.last
     seconds = steps.column("seconds")
     first = int(np.searchsorted(seconds, seconds[-1] - SECONDS)) if len(seconds) else 0

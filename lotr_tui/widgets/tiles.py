@@ -1,4 +1,4 @@
-"""Tiles: a figure each, with its last minutes."""
+"""Tiles: a figure each, with its last minute."""
 
 import time
 from collections.abc import Sequence
