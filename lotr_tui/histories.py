@@ -65,7 +65,7 @@ class MachineHistory:
         """A tile for each thing that is read; before the first reading those that there will be."""
         if not self._readings:
             nothing = np.empty(0)
-            return [Tile("", name, "-", width, nothing, nothing) for name, width in (("memory", 8), ("CPU", 9))]
+            return [Tile("", name, "-", width, nothing, nothing) for name, width in (("memory", 8), ("CPU", 11))]
         latest = self._readings[-1][1]
         tiles = [
             self._tile("", "memory", size(latest.memory_bytes), 8, lambda reading: reading.memory_bytes),
@@ -73,7 +73,7 @@ class MachineHistory:
                 "",
                 "CPU",
                 f"{latest.cores_used:.1f} of {latest.cores}",
-                9,
+                11,
                 lambda reading: reading.cores_used,
                 latest.cores,
             ),
@@ -91,7 +91,7 @@ class MachineHistory:
             yield self._tile(group, "use", f"{gpu.used:.0%}", 4, of("used"), 1.0)
         if gpu.memory_bytes is not None and gpu.memory_total:
             text = f"{gpu.memory_bytes / GIB:.1f} of {size(gpu.memory_total)}"
-            yield self._tile(group, "memory", text, 15, of("memory_bytes"), float(gpu.memory_total))
+            yield self._tile(group, "memory", text, 18, of("memory_bytes"), float(gpu.memory_total))
         if gpu.celsius is not None:
             yield self._tile(group, "heat", f"{gpu.celsius:.0f} °C", 6, of("celsius"), 100.0)
         if gpu.watts is not None:
