@@ -1,4 +1,4 @@
-"""The last minutes of what is measured while a training goes on, as the dashboard's tiles show them."""
+"""The last minute of what is measured while a training goes on, as the dashboard's tiles show them."""
 
 import math
 from collections import deque
@@ -13,7 +13,7 @@ from lotr_tui.training_view import TrainingView
 from lotr_tui.wording import duration
 
 Floats = npt.NDArray[np.float64]
-SECONDS = 120.0
+SECONDS = 60.0
 """How far back a history goes."""
 GIB = 2.0**30
 
@@ -50,7 +50,7 @@ class Tile:
 
 
 class MachineHistory:
-    """The readings of the last minutes."""
+    """The readings of the last minute."""
 
     def __init__(self) -> None:
         self._readings: deque[tuple[float, MachineReading]] = deque()
@@ -65,7 +65,7 @@ class MachineHistory:
         """A tile for each thing that is read; before the first reading those that there will be."""
         if not self._readings:
             nothing = np.empty(0)
-            return [Tile("", name, "-", width, nothing, nothing) for name, width in (("memory", 8), ("CPU", 9))]
+            return [Tile("", name, "-", width, nothing, nothing) for name, width in (("memory", 8), ("CPU", 11))]
         latest = self._readings[-1][1]
         tiles = [
             self._tile("", "memory", size(latest.memory_bytes), 8, lambda reading: reading.memory_bytes),
@@ -73,7 +73,7 @@ class MachineHistory:
                 "",
                 "CPU",
                 f"{latest.cores_used:.1f} of {latest.cores}",
-                9,
+                11,
                 lambda reading: reading.cores_used,
                 latest.cores,
             ),
@@ -91,7 +91,7 @@ class MachineHistory:
             yield self._tile(group, "use", f"{gpu.used:.0%}", 4, of("used"), 1.0)
         if gpu.memory_bytes is not None and gpu.memory_total:
             text = f"{gpu.memory_bytes / GIB:.1f} of {size(gpu.memory_total)}"
-            yield self._tile(group, "memory", text, 15, of("memory_bytes"), float(gpu.memory_total))
+            yield self._tile(group, "memory", text, 18, of("memory_bytes"), float(gpu.memory_total))
         if gpu.celsius is not None:
             yield self._tile(group, "heat", f"{gpu.celsius:.0f} °C", 6, of("celsius"), 100.0)
         if gpu.watts is not None:
@@ -113,7 +113,7 @@ class MachineHistory:
 
 
 def training_tiles(view: TrainingView) -> list[Tile]:
-    """A tile for each figure that a training tells, with its last minutes."""
+    """A tile for each figure that a training tells, with its last minute."""
     steps, last = view.steps, view.steps.last
     seconds = steps.column("seconds")
     first = int(np.searchsorted(seconds, seconds[-1] - SECONDS)) if len(seconds) else 0

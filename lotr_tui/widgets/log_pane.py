@@ -34,16 +34,14 @@ class LogPane(LineList, can_focus=False):
         self._log: list[LogLine] = []
         self._painted: list[tuple[LogLine, str, bool]] = []
         """For each line of the screen what it is of, its text, and whether it is the first of that."""
-        self._width = 0
+        self._at_end = True
 
     def show(self, log: list[LogLine]) -> None:
         """Show `log`; what stands already stays."""
-        at_end = self.scroll_offset.y >= self.max_scroll_y
         if self._take(log):
             self.measure()
             self.refresh()
-            if at_end:
-                self.bring_into_sight(self.line_count() - 1)
+            self._follow()
 
     def line_count(self) -> int:
         """Lines of the screen."""
@@ -55,11 +53,18 @@ class LogPane(LineList, can_focus=False):
 
     def on_resize(self) -> None:
         """Long lines are broken elsewhere."""
-        at_end = self.scroll_offset.y >= self.max_scroll_y
         log, self._log, self._painted = self._log, [], []
         self._take(log)
         super().on_resize()
-        if at_end and self._painted:
+        self._follow()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Whether one reads the end: a scroll tells, another size does not."""
+        super().watch_scroll_y(old_value, new_value)
+        self._at_end = new_value >= self.max_scroll_y
+
+    def _follow(self) -> None:
+        if self._at_end and self._painted:
             self.bring_into_sight(self.line_count() - 1)
 
     def render_line(self, y: int) -> Strip:

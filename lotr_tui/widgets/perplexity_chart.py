@@ -36,7 +36,7 @@ class PerplexityChart(Drawing):
     PerplexityChart { height: 1fr; min-height: 5; padding: 0 1; }
     PerplexityChart > .chart--valid { color: $accent; }
     PerplexityChart > .chart--train { color: $foreground 70%; }
-    PerplexityChart > .chart--raw { color: $foreground 28%; }
+    PerplexityChart > .chart--raw { color: $foreground 50%; text-style: dim; }
     PerplexityChart > .chart--level { color: $secondary; }
     PerplexityChart > .chart--axis { color: $foreground 60%; }
     PerplexityChart > .chart--cursor { color: $accent 60%; }

@@ -1,4 +1,4 @@
-"""Tiles: a figure each, with its last minutes."""
+"""Tiles: a figure each, with its last minute."""
 
 import time
 from collections.abc import Sequence
@@ -21,6 +21,8 @@ SHORT = 8
 """Cells of a history where tiles stand side by side."""
 LONG = 60
 """The most that it has where each tile has a line."""
+WIDEST = 18
+"""Columns of a value there."""
 GAP = 3
 MOST_LINES = 8
 """Where they stand above the curve."""
@@ -96,7 +98,7 @@ class Tiles(Drawing):
         rows = self._arranged(width)
         group_width = max((len(row[0].group) + 1 for row in rows if row[0].group), default=0)
         name_width = max((len(_named(row[0])) for row in rows), default=0) if listed else 0
-        cells = max(SHORT, min(LONG, width - name_width - 20)) if listed else SHORT
+        cells = max(SHORT, min(LONG, width - name_width - WIDEST - 5)) if listed else SHORT
         lines = [Strip(self._line(row, group_width, name_width, cells)) for row in rows[:height]]
         if listed and 2 * len(lines) <= height + 1:
             return [part for line in lines for part in (line, Strip([]))]
@@ -108,7 +110,7 @@ class Tiles(Drawing):
         if not name_width and row[0].group:
             segments.append(Segment(f"{row[0].group:<{group_width}}", names))
         for tile in row:
-            room = 15 if name_width else tile.width
+            room = WIDEST if name_width else tile.width
             name = f"{_named(tile):<{name_width}} " if name_width else f"{tile.name} "
             segments += [
                 Segment(name, names),

@@ -295,6 +295,9 @@ async def test_the_log_tells_what_happened_and_stays_where_one_reads(make_app: M
         assert "epoch 30.0: valid 70.0, best so far" in log
         assert "! the disk is full" in log
         assert "› learning rate × 0.5 from here on" in log
+        await pilot.resize_terminal(160, 30)
+        await until(pilot, lambda: "× 0.5 from here on" in log_of(app).splitlines()[-1])
+        log = log_of(app)
         await pilot.press("pageup")
         read = log_of(app)
         view.apply(Warned("and more"))
