@@ -10,12 +10,11 @@ from textual.strip import Strip
 from engine.errors import printable
 from lotr_tui.run_list import Curve
 from lotr_tui.widgets.drawing import Drawing
-from lotr_tui.widgets.plotting import Floats, draw_curve, linear_ticks, log_ticks, thin_out
+from lotr_tui.widgets.plotting import Floats, draw_curve, linear_ticks, log_ticks
 
 MARKS = "123456789"
 """Of the curves, so that they are told apart without colour."""
 STYLES = 5
-MOST_POINTS = 800
 LABEL_WIDTH = 7
 HIGHEST = 8.0
 """So many times the lowest value: what is higher, as a wild start, is cut off."""
@@ -105,7 +104,7 @@ class OverlayChart(Drawing):
 
 def _points(curve: Curve) -> tuple[Floats, Floats]:
     known = np.isfinite(curve.perplexities) & np.isfinite(curve.epochs)
-    return thin_out(curve.epochs[known], np.log10(curve.perplexities[known]), MOST_POINTS)
+    return curve.epochs[known], np.log10(curve.perplexities[known])
 
 
 def _epochs(right: float, columns: int) -> str:
