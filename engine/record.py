@@ -42,13 +42,18 @@ class Follower:
         self.path = path
         self.at_end = False
         """Whether all was read that was there."""
-        self.share = 0.0
-        """Of the bytes that were there, how many are read."""
+        self.size = 0
+        """Bytes that were there."""
         self.problem = ""
         """Why the file cannot be read; empty where it can."""
         self._outline = outline
         self._identity = (0, 0)  # device and number of the file
         self._forget()
+
+    @property
+    def share(self) -> float:
+        """How much of it is read."""
+        return self._read / max(1, self.size)
 
     def more(self, seconds: float) -> Piece:
         """Read what is new, for about so long."""
@@ -73,7 +78,7 @@ class Follower:
                 self.at_end = not read
                 if time.perf_counter() >= deadline:
                     break
-            self.share = self._read / max(self._read, os.fstat(file).st_size, 1)
+            self.size = max(self._read, os.fstat(file).st_size)
         except OSError as error:
             self._cannot(error)
         finally:

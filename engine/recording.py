@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ from engine.runs import (
     summarize,
 )
 from engine.vocabulary import Vocabulary
+
+LOCK_TRIES, LOCK_SECONDS = 20, 0.01
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,13 @@ def reopen(path: Path) -> Run:
 
 def _lock(lock: IO[str]) -> bool:
     """Take the lock and say in the file who has it; tells whether it was free."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(LOCK_TRIES):  # whoever looks whether it is taken has it for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOCK_SECONDS)
+    else:
         return False
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}\n")

@@ -17,6 +17,10 @@ LOOK_SECONDS = 0.25
 """Between two looks at a record that was read to its end."""
 PIECE_SECONDS = 0.04
 """Read at once: short, so that the screen is never held up for long."""
+ROW_BYTES = 150
+"""At least, of a report."""
+MOST_RESERVED = 4_000_000
+"""Reports that room is made for before they are read."""
 MOST_WAITING = 16
 """Pieces that may wait to be taken in."""
 
@@ -32,6 +36,8 @@ class Read:
     at_end: bool
     share: float
     """Of `metrics.jsonl`, how much is read."""
+    reports: int
+    """There are hardly more in it."""
     problem: str
     """What is wrong with the run directory; empty where nothing is."""
     written: bool
@@ -53,6 +59,7 @@ class FollowedRun:
         for piece in pieces:
             if piece.again:
                 self.view = TrainingView(note="reading the record")
+            self.view.steps.reserve(min(piece.reports, MOST_RESERVED))
             self.view.take_metrics(piece.metrics)
             self.view.take_samples(piece.samples)
             self.view.notice = self._notice(piece)
@@ -99,6 +106,7 @@ class FollowedRun:
                 again,
                 at_end,
                 metrics.share,
+                metrics.size // ROW_BYTES,
                 self._problem(metrics),
                 written,
             )

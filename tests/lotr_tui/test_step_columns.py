@@ -51,3 +51,14 @@ def test_a_resume_takes_back_what_is_done_again() -> None:
     ):
         view.apply(event)
     assert (view.phase, len(view.steps), view.evaluations, view.samples) == ("training", 3, [], [])
+
+
+def test_room_made_before_changes_nothing() -> None:
+    columns, plain = StepColumns(), StepColumns()
+    for step in map(a_step, range(1, 3000)):
+        if step.step in (1, 900, 2000):
+            columns.reserve(step.step * 2)
+        columns.append(step)
+        plain.append(step)
+    assert columns == plain
+    assert len(columns) == 2999
