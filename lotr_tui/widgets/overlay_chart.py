@@ -10,11 +10,7 @@ from textual.strip import Strip
 from engine.errors import printable
 from lotr_tui.run_list import Curve
 from lotr_tui.widgets.drawing import Drawing
-<<<<<<< HEAD
 from lotr_tui.widgets.plotting import decimate, draw_curve, linear_ticks, log_ticks
-=======
-from lotr_tui.widgets.plotting import Floats, draw_curve, linear_ticks, log_ticks
->>>>>>> follow
 
 MARKS = "123456789"
 """Of the curves, so that they are told apart without colour."""
@@ -107,14 +103,6 @@ class OverlayChart(Drawing):
         return segments
 
 
-<<<<<<< HEAD
-=======
-def _points(curve: Curve) -> tuple[Floats, Floats]:
-    known = np.isfinite(curve.perplexities) & np.isfinite(curve.epochs)
-    return curve.epochs[known], np.log10(curve.perplexities[known])
-
-
->>>>>>> follow
 def _epochs(right: float, columns: int) -> str:
     line = [" "] * columns
     for tick in linear_ticks(0, right, max(2, columns // 10)):
