@@ -32,7 +32,7 @@ SETTINGS = {
     "checkpoint_seconds": 0.1,
     "evaluate_updates": 7,
 }
-LINES = 500
+LINES = 300
 """Of the bundled dialogues: most of the time is that of starting."""
 SECONDS = 120.0
 """After which a training counts as hanging."""
