@@ -319,7 +319,7 @@ class TestHelp:
             await until(pilot, lambda: app.screen is below)
 
     async def test_keys_that_were_changed_are_told_as_they_are(self, make_app: MakeApp, tmp_path: Path) -> None:
-        settings_file(tmp_path, keymap={"app.help": "f11"})
+        settings_file(tmp_path, keymap={"app.help": "alt+l"})
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.press("alt+l")
@@ -327,4 +327,4 @@ class TestHelp:
             (table,) = (
                 command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
             )
-            assert table == "f11"
+            assert table == "alt+l"
