@@ -1,5 +1,6 @@
 """The dashboard of a run that another process trains, or that has ended."""
 
+import sys
 from pathlib import Path
 
 from textual.screen import Screen
@@ -10,8 +11,11 @@ from lotr_tui.followed_run import FollowedRun
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.training_view import TrainingView
 
-TAKE_SECONDS = 0.1
+TAKE_SECONDS = 0.05
 """Between two looks at what was read of the record; screens are told of it every `POLL_SECONDS`."""
+
+SWITCH_SECONDS = 0.0005
+"""After which the thread that reads the record makes way for the screen."""
 
 
 class AttachApp(LotrApp):
@@ -25,7 +29,7 @@ class AttachApp(LotrApp):
         """
         super().__init__(runs_dir=path.parent, theme=theme)
         self._followed = FollowedRun(path)
-        self._told_soon = False
+        self._told = self._told_soon = False
 
     @property
     def training(self) -> TrainingView:
@@ -48,6 +52,8 @@ class AttachApp(LotrApp):
 
     def on_mount(self) -> None:
         """Look for what was read from now on."""
+        # The reader computes all the time; at Python's usual 5 ms each wait for it would be felt.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.set_interval(TAKE_SECONDS, self._take)
 
     def on_unmount(self) -> None:
@@ -58,9 +64,10 @@ class AttachApp(LotrApp):
         """Often, since the reader waits for it; screens are told less often."""
         if self._followed.poll() and not self._told_soon:
             self._told_soon = True
-            self.set_timer(POLL_SECONDS, self._tell)
+            # The first news at once: the less there is of the curve, the sooner it is drawn for the first time.
+            self.set_timer(POLL_SECONDS if self._told else TAKE_SECONDS, self._tell)
 
     def _tell(self) -> None:
-        self._told_soon = False
+        self._told, self._told_soon = True, False
         for screen in self.screen_stack:
             screen.post_message(TrainingChanged(self.training, []))

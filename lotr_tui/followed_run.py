@@ -1,5 +1,7 @@
 """A run that another process trains, or that has ended, followed by its record."""
 
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +17,17 @@ from lotr_tui.training_view import TrainingView
 
 LOOK_SECONDS = 0.25
 """Between two looks at a record that was read to its end."""
-PIECE_SECONDS = 0.04
-"""Read at once: short, so that the screen is never held up for long."""
+PIECE_SECONDS = 0.01
+"""Read at once: short, for to let go of the rows of a piece holds up the screen too."""
+REST_SECONDS = 0.006
+"""Between two pieces, when the screen has Python to itself."""
+TAKE_SECONDS = 0.01
+"""Taken in at once, beside a first piece, for the same reason."""
 ROW_BYTES = 150
 """At least, of a report."""
 MOST_RESERVED = 4_000_000
 """Reports that room is made for before they are read."""
-MOST_WAITING = 16
+MOST_WAITING = 64
 """Pieces that may wait to be taken in."""
 
 
@@ -51,12 +57,16 @@ class FollowedRun:
         """Follow the run directory `path`."""
         self.path = path
         self.view = TrainingView(note="reading the record")
+        self._waiting: deque[Read] = deque()
         self._worker: Worker[Read] = Worker("follow", self._source, limit=MOST_WAITING).start()
 
     def poll(self) -> bool:
         """Take in what was read since the last call; tells whether there was anything."""
-        pieces = self._worker.drain()
-        for piece in pieces:
+        self._waiting += self._worker.drain()
+        until, taken = time.perf_counter() + TAKE_SECONDS, 0
+        while self._waiting and (not taken or time.perf_counter() < until):
+            piece = self._waiting.popleft()
+            taken += 1
             if piece.again:
                 self.view = TrainingView(note="reading the record")
             self.view.steps.reserve(min(piece.reports, MOST_RESERVED))
@@ -65,7 +75,7 @@ class FollowedRun:
             self.view.notice = self._notice(piece)
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # it was renamed since
-        return bool(pieces)
+        return bool(taken)
 
     def steer(self, command: Command) -> None:
         """Ask something of the training.
@@ -113,8 +123,7 @@ class FollowedRun:
             if new.rows or said.rows or again or before is None or _differ(before, piece):
                 yield piece
             before = piece
-            if at_end:
-                cancellation.wait(LOOK_SECONDS)
+            cancellation.wait(LOOK_SECONDS if at_end else REST_SECONDS)
 
     def _problem(self, metrics: Follower) -> str:
         if not metrics.problem:
