@@ -178,6 +178,9 @@ class LotrApp(App[None]):
             return
         if self.terminal_closed:
             self._own.go_on_to_the_end()
+            self._own.poll()
+            if (finished := self._own.view.finished) is not None and finished.reason == "detached":
+                self.detached = self._own.path  # asked for from elsewhere
         elif not self._own.join(SAVE_SECONDS):
             self.farewell = "the training did not end in time; what it saved last can be gone on with"
         self._own.poll()

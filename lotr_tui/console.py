@@ -29,7 +29,7 @@ from engine.steering import Command
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
 from lotr_tui import STARTED
-from lotr_tui.background import leave_terminal, on_signals
+from lotr_tui.background import hand_over, leave_terminal, on_signals
 from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending
 
@@ -41,7 +41,8 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     """Train with one line at a time on stdout; returns the exit code.
 
     SIGINT and SIGTERM save and stop at the next update, the exit code is 130; SIGUSR1 saves. When the terminal is
-    closed, the training goes on without it. When whoever reads the lines has gone, it saves and stops.
+    closed, the training goes on without it; detached, in a process of its own. When whoever reads the lines has
+    gone, it saves and stops.
 
     Raises:
         BrokenPipeError: nobody reads the lines any more.
@@ -57,7 +58,9 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     )
     lines = _PlainLines(job)
     broken: BrokenPipeError | None = None
+    detached = False
     for event in job.events(cancellation):
+        detached = isinstance(event, Finished) and event.reason == "detached"
         text = json.dumps(_row(event, job)) if as_json else lines.of(event)
         if text is None or broken:
             continue
@@ -70,6 +73,9 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
             leave_terminal()
     if broken:
         raise broken
+    if detached:
+        print(hand_over(job.run.path), file=sys.stderr)
+        return 0
     return 130 if cancellation() else 0
 
 

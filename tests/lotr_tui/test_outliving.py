@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from engine.record import current_rows
+from engine.requests import ask
 from engine.runs import METRICS, MODEL, RESUME, is_written, summarize
+from engine.steering import Command
 from lotr_tui.app import LotrApp
 from tests.conftest import sentences, write_csv
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
@@ -82,6 +84,21 @@ def test_a_signal_saves_and_stops_and_the_run_is_gone_on_with(
             break
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
+
+
+def test_detached_from_another_terminal_it_goes_on_in_the_background(
+    start: Any, small_csv: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "home" / "runs" / "r"
+    process = start("train", *SMALL, "--csv", small_csv, "--epochs", "60", "--run", "r", "--no-tui")
+    wait_for(lambda: (run / MODEL).exists())
+    ask(run, Command("detach"))
+    assert process.wait(60) == 0
+    assert "run r goes on in the background" in process.stderr.read()
+    wait_for(lambda: not is_written(run))
+    rows = [row for row in current_rows(run / METRICS) if row["event"] == "step"]
+    assert summarize(run).state == "finished", (run / "console.txt").read_text()
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
 def test_whoever_reads_goes_and_what_there_was_is_saved(start: Any, small_csv: Path, tmp_path: Path) -> None:
