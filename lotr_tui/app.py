@@ -129,7 +129,7 @@ class LotrApp(App[None]):
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
         self._loop_here = asyncio.get_running_loop()
         if (job := self._job) is not None:
-            self._start(OwnTraining(lambda: job))
+            self._start(OwnTraining(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None))
 
     # The training of this process
 

@@ -19,9 +19,9 @@ LOOK_SECONDS = 0.5
 class OwnTraining:
     """Its thread, what is known of it, and what can be asked of it."""
 
-    def __init__(self, prepare: "Callable[[], TrainingJob]") -> None:
-        """Train what `prepare`, called in the thread, makes ready."""
-        self.view = TrainingView()
+    def __init__(self, prepare: "Callable[[], TrainingJob]", view: TrainingView | None = None) -> None:
+        """Train what `prepare`, called in the thread, makes ready; `view` is what is known already."""
+        self.view = view or TrainingView()
         self._prepare = prepare
         self._job: TrainingJob | None = None
         self._worker: Worker[TrainingEvent] = Worker("training", self._source, droppable=_is_step).start()

@@ -60,6 +60,13 @@ class TrainingView:
         view.take_samples(parts_of(read_rows(path / SAMPLES)))
         return view
 
+    @classmethod
+    def of_resumed(cls, path: Path) -> "TrainingView":
+        """What is known of a run that was left and is about to be gone on with."""
+        view = cls.of_run(path)
+        view.finished, view.failure, view.phase, view.note = None, "", "preparing", "going on"
+        return view
+
     def take_metrics(self, parts: Iterable[Part]) -> None:
         """Take in what `metrics.jsonl` has; samples stand elsewhere."""
         for part in parts:

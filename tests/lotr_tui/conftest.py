@@ -122,6 +122,7 @@ class FakeJob:
         self.released = threading.Semaphore(0)
         self.stopped = threading.Event()
         self.steering = Steering()
+        self.resumes = False
         self.ends = False
         """Whether it ends with its events; else it waits to be stopped."""
         self.commands: list[Command] = []

@@ -1,5 +1,6 @@
 """Trainings that outlive what they were started from: terminal, process, session."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from engine.events import Finished, Resume, Sampled, Started, to_record
 from engine.record import current_rows
 from engine.requests import ask
 from engine.runs import METRICS, MODEL, RESUME, is_written, summarize
@@ -204,6 +207,33 @@ async def test_a_dashboard_that_is_detached_ends_and_says_what_is_to_be_gone_on_
         await pilot.press("d")
         await until(pilot, lambda: app._exit)
     assert app.detached == job.run.path
+
+
+async def test_a_run_that_is_gone_on_with_has_its_whole_curve(make_app: MakeApp, tmp_path: Path) -> None:
+    earlier = [event for event in training_events(12, models=False) if not isinstance(event, Sampled)]
+    rows = [to_record(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
+    (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = [event for event in earlier if isinstance(event, Started)]
+    job = FakeJob([*again, Resume(100)]).release()
+    job.resumes, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)  # type: ignore[assignment,misc]
+    app = make_app(job=job)
+    async with app.run_test(size=(80, 24)):
+        view = app.training
+        assert view is not None
+        assert view.active
+        assert [event.epoch for event in view.evaluations[:3]] == [0, 1, 2]
+        await until_true(lambda: view.resumes == 1)
+        assert view.active
+        assert max(event.step for event in view.evaluations) < 100
+        assert int(view.steps.column("step").max()) < 100
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came")
 
 
 def test_outside_tmux_it_is_told_how_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
