@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, OptionList, Rule, Static
+from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
@@ -23,6 +23,7 @@ from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differen
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.overlay_chart import MARKS, OverlayChart
 
 LEAST_NAME = 16
@@ -96,7 +97,7 @@ class RunsScreen(Screen[str | None]):
             with VerticalScroll(id="differences", can_focus=False):
                 yield Static(id="settings", markup=False)
         yield Static(id="said", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Look which there are, and now and then again while one is being trained."""
