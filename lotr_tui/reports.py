@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +20,9 @@ from engine.record import current_rows
 from engine.runs import METRICS, kept_epochs, list_runs, resolve
 from engine.runs import summarize as summarize_run
 from lotr_tui.wording import ago
+
+if TYPE_CHECKING:
+    from lotr_tui.bench.figures import Figure
 
 
 def print_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -143,10 +147,15 @@ def print_bench(repeat: int, only: Sequence[str], ptb: Path | None, *, as_json: 
             print(json.dumps(asdict(figure)), flush=True)
         elif isinstance(figure, Figure):
             spread = f"({min(figure.runs):,.4g} to {max(figure.runs):,.4g})"
-            limit = "" if figure.limit is None else f"{'✓' if figure.within else '✗'} at most {figure.limit:,g}"
-            print(f"{figure.value:10,.4g} {figure.unit:8} {spread:22} {limit:16} {figure.name}", flush=True)
+            print(f"{figure.value:10,.4g} {figure.unit:8} {spread:22} {_held_to(figure):16} {figure.name}", flush=True)
         else:
             print(f"{'-':>10} {figure.name}: {figure.why}", flush=True)
+
+
+def _held_to(figure: "Figure") -> str:
+    bounds = [("at most", figure.limit), ("at least", figure.least)]
+    said = [f"{name} {bound:,g}" for name, bound in bounds if bound is not None]
+    return f"{'✓' if figure.within else '✗'} {', '.join(said)}" if said else ""
 
 
 def _perplexity(value: float | None) -> str:

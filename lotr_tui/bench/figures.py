@@ -16,11 +16,15 @@ class Figure:
     runs: tuple[float, ...]
     limit: float | None = None
     """The most that `value` should be; None: it is there to be compared with."""
+    least: float | None = None
+    """The least that it should be, where more is better."""
 
     @property
     def within(self) -> bool | None:
-        """Whether it keeps to its limit; None where there is none."""
-        return None if self.limit is None else self.value <= self.limit
+        """Whether it keeps to its limits; None where there is none."""
+        if self.limit is None and self.least is None:
+            return None
+        return (self.limit is None or self.value <= self.limit) and (self.least is None or self.value >= self.least)
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class Skipped:
     why: str
 
 
-def median(name: str, unit: str, runs: Sequence[float], limit: float | None = None) -> Figure:
+def median(
+    name: str, unit: str, runs: Sequence[float], limit: float | None = None, least: float | None = None
+) -> Figure:
     """The median of `runs`."""
-    return Figure(name, unit, statistics.median(runs), tuple(runs), limit)
+    return Figure(name, unit, statistics.median(runs), tuple(runs), limit, least)
 
 
 def percentile_95(name: str, seconds: Sequence[float], limit: float | None = None) -> Figure:
@@ -57,10 +63,11 @@ def paired(
     repeat: int,
     limit: float | None = None,
     ratio_limit: float | None = None,
+    ratio_least: float | None = None,
 ) -> Iterator[Figure]:
     """Ours and the other in turn, so that both see the machine as it is; and the median of the ratios."""
     ours(), other()  # once unmeasured: files come from the disk the first time
     pairs = [(ours(), other()) for _ in range(repeat)]
     yield median(name, unit, [a for a, _ in pairs], limit)
     yield median(against, unit, [b for _, b in pairs])
-    yield median(f"ratio of {name} to {against}", "", [a / b for a, b in pairs], ratio_limit)
+    yield median(f"ratio of {name} to {against}", "", [a / b for a, b in pairs], ratio_limit, ratio_least)

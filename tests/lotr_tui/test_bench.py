@@ -66,6 +66,9 @@ def test_figures_are_in_the_units_they_name() -> None:
     assert median("m", "s", [3, 1, 2], 2) == Figure("m", "s", 2, (3, 1, 2), 2)
     assert median("m", "s", [3, 1, 2], 2).within is True
     assert median("m", "s", [1]).within is None
+    assert median("m", "", [1], least=2).within is False
+    assert median("m", "", [2], least=2).within is True
+    assert Figure("m", "", 3, (3,), limit=2, least=1).within is False
 
 
 def test_pairs_are_measured_in_turn_and_the_first_of_them_is_not_counted() -> None:
@@ -80,6 +83,8 @@ def test_pairs_are_measured_in_turn_and_the_first_of_them_is_not_counted() -> No
     assert order == ["a", "b"] * 4
     assert [figure.value for figure in figures] == [4, 3, 2]  # the ratios are 2, 3 and 1
     assert [figure.limit for figure in figures] == [5, None, 2]
+    (*_, ratio) = paired("a", "s", lambda: 6.0, lambda: 2.0, "b", 1, ratio_least=4)
+    assert (ratio.least, ratio.within) == (4, False)
 
 
 def test_keys_type_a_text_and_delete_it_and_each_changes_what_is_shown() -> None:
@@ -196,16 +201,18 @@ def test_a_figure_is_printed_beside_its_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = [Figure("kept", "ms", 3, (2, 3, 4), 5), Figure("missed", "ms", 6, (6,), 5), Figure("bare", "ms", 1, (1,))]
+    figures.append(Figure("fast", "", 3, (3,), least=2))
     monkeypatch.setattr("lotr_tui.bench.measure", lambda *_: iter(figures))
     print_bench(1, [], None, as_json=False)
-    kept, missed, bare = capsys.readouterr().out.splitlines()
+    kept, missed, bare, fast = capsys.readouterr().out.splitlines()
     assert "3 ms" in kept
     assert "(2 to 4)" in kept
     assert "✓ at most 5" in kept
     assert "✗ at most 5" in missed
     assert "at most" not in bare
+    assert "✓ at least 2" in fast
     print_bench(1, [], None, as_json=True)
-    assert [json.loads(line)["limit"] for line in capsys.readouterr().out.splitlines()] == [5, 5, None]
+    assert [json.loads(line)["limit"] for line in capsys.readouterr().out.splitlines()] == [5, 5, None, None]
 
 
 def test_an_unknown_group_is_refused_and_the_nearest_named(command) -> None:
