@@ -9,6 +9,7 @@ from engine.dataset import Dataset
 from engine.device import choose_device, use_threads
 from engine.evaluation import evaluate
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
+from engine.memory import keep_freed_memory
 from engine.ngram import KneserNey, Unigram
 from engine.snapshot import Saved
 from engine.steering import Steering
@@ -46,6 +47,7 @@ def train(
     started = time.perf_counter()
     options = config.training
     use_threads(options)
+    keep_freed_memory()
     device = choose_device(options)
     yield Preparing("counting words and 5-grams, the lines to beat")
     unigram = evaluate(Unigram(dataset.train, dataset.vocabulary), dataset.valid).perplexity
