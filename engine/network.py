@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.decoder import Decoder
+from engine.linear import linear
 from engine.lm import Trace
 from engine.pause_softmax import PauseSoftmax
-from engine.products import linear
 from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from engine.linear import linear
 from engine.pauses import PAUSES
-from engine.products import linear
 
 
 class PauseSoftmax(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import products
-from engine.products import linear
+from engine import linear as module
+from engine.linear import linear
 
 
 @settings(max_examples=50, deadline=None)
@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_double_precision(
         torch.testing.assert_close(value.grad.double(), reference.grad, rtol=1e-5, atol=1e-5)  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(not products._ONEDNN, reason="this PyTorch has no oneDNN")
+@pytest.mark.skipif(not module._ONEDNN, reason="this PyTorch has no oneDNN")
 def test_float32_on_the_cpu_goes_by_onednn_and_nothing_else_does() -> None:
     vectors, weight, bias = torch.randn(3, 5, requires_grad=True), torch.randn(4, 5), torch.randn(4)
     assert "_Linear" in str(linear(vectors, weight, bias).grad_fn)
@@ -43,5 +43,5 @@ def test_float32_on_the_cpu_goes_by_onednn_and_nothing_else_does() -> None:
 def test_where_there_is_no_onednn_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, weight, bias = torch.randn(3, 5), torch.randn(4, 5), torch.randn(4)
     fast = linear(vectors, weight, bias)
-    monkeypatch.setattr(products, "_ONEDNN", False)
+    monkeypatch.setattr(module, "_ONEDNN", False)
     torch.testing.assert_close(linear(vectors, weight, bias), fast)
