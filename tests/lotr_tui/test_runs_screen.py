@@ -166,7 +166,10 @@ async def test_sorting(make_host: MakeApp, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80])
-async def test_what_is_sorted_by_is_always_seen(make_host: MakeApp, folder: Path, width: int) -> None:
+async def test_what_is_sorted_by_is_always_seen(
+    make_host: MakeApp, folder: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(run_list, "ago", lambda seconds: "3 h")  # not another second between a look and the next
     for number in range(20):  # more than there is room for, so that there is a scroll bar
         write_run(folder / f"other{number}")
     async with make_host().run_test(size=(width, 24)) as pilot:
