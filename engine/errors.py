@@ -30,6 +30,11 @@ class LotrError(Exception):
         super().__init__(printable(message))
 
 
+def reason_of(failure: BaseException) -> str:
+    """Why something broke, as one printable line; of an error that is none of ours its kind too."""
+    return str(failure) if isinstance(failure, LotrError) else printable(f"{type(failure).__name__}: {failure}")
+
+
 class UnusableInput(LotrError):
     """What was asked for cannot be used: wrong option, file or value (exit code 2)."""
 

@@ -139,7 +139,7 @@ def extremes(
 
     Args:
         decoder: whose unit.
-        lines: ids of each, as `Dataset.train_lines`; of another text, what `lines_of` makes of it.
+        lines: ids of each, as `Dataset.train_lines`.
         layer: counted from 0.
         unit: counted from 0.
         which: the unit's gate, or its candidate, cell or hidden value.
@@ -180,13 +180,6 @@ def extremes(
         for order in (falling, rising)
     )
     return Extremes(highest, lowest, len(read))
-
-
-def lines_of(ids: Ids) -> tuple[Ids, ...]:
-    """A text cut at each `<eos>`; lines without a word are left out."""
-    pieces = np.split(ids, np.flatnonzero(ids == EOS_ID))
-    words = (piece[piece != EOS_ID] for piece in pieces)
-    return tuple(line for line in words if line.size)
 
 
 def _side_by_side(decoder: Decoder, lines: Sequence[Ids], layer: int, unit: int, which: Part) -> Iterator[Floats]:

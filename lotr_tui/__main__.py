@@ -23,7 +23,7 @@ def _run() -> int:
     try:
         if len(sys.argv) == 1:
             # Without the parser: to build those of all commands takes a fifth of the time to the first paint.
-            from lotr_tui.app import open_session
+            from lotr_tui.launch import open_session
 
             open_session()
             return 0

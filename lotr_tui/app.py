@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,13 +22,12 @@ from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.own_training import OwnTraining
-from lotr_tui.session import Player, open_player
+from lotr_tui.session import Player
 from lotr_tui.settings import KeptSettings
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
 from lotr_tui.training_view import TrainingView
 
 if TYPE_CHECKING:
-    from engine.combine import Combination
     from engine.jobs import TrainingJob
 
 HERE = Path(__file__).parent
@@ -317,45 +315,3 @@ class LotrApp(App[None]):
             self.notify(line, timeout=15, markup=False)
         if self._handing_over.failure is not None:
             self.notify(str(self._handing_over.failure), severity="error", markup=False)
-
-
-def open_session(
-    runs: Sequence[str] = (),
-    runs_dir: Path | None = None,
-    options: "Combination | None" = None,
-    pace: float | None = None,
-    theme: str | None = None,
-    *,
-    mouse: bool = True,
-) -> None:
-    """Play with the model of `runs` (none: the bundled one) until the person leaves.
-
-    Raises:
-        UnusableInput: there is no terminal, no such run or theme, or the run is damaged.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
-    player = open_player(runs, runs_dir, options)
-    run_app(LotrApp(player=player, runs_dir=runs_dir, pace=pace, theme=theme), mouse=mouse)
-
-
-def run_app(app: LotrApp, *, mouse: bool) -> None:
-    """Run until the person leaves, the terminal is closed or a signal ends it; see a training to where it is safe.
-
-    What is then left to say goes to standard error.
-
-    Raises:
-        TrainingError: no other process could go on with a training that was to be detached.
-    """
-    from lotr_tui.background import hand_over, leave_terminal
-
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
-    app.run(mouse=mouse)
-    if app.terminal_closed:
-        leave_terminal()
-    app.outlive_terminal()
-    if app.detached is not None:
-        print(hand_over(app.detached))
-    if app.farewell:
-        print(f"lotr-tui: {app.farewell}", file=sys.stderr)

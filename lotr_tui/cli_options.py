@@ -13,6 +13,10 @@ ThemeOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Colours for this session: shire-light, ansi-dark, any of Textual's.")
 ]
 NoMouseOption = Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")]
+SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed of the shuffle before the split.")]
+ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
+TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
+SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
 
 
 def has_terminal() -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.columns import Column, Event, in_step
-from engine.errors import PromptError, printable
+from engine.errors import PromptError, reason_of
 from engine.lm import LanguageModel
 from engine.sampling import Prompt, SamplerSettings, encode_prompt
 from engine.worker import Cancellation, Worker
@@ -67,7 +67,7 @@ class ColumnWriters:
                 if (error := writing.worker.failure) is not None:
                     for slot in writing.slots:
                         if slot.text.done is None:
-                            slot.text.failure = printable(f"broken off: {type(error).__name__}: {error}")
+                            slot.text.failure = f"broken off: {reason_of(error)}"
         return len(self._writings) < before
 
     def stop(self) -> None:

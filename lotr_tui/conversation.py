@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from engine.errors import UnusableInput, printable
+from engine.errors import UnusableInput, printable, reason_of
 from engine.sampling import Done, Reading, SamplerSettings, TokenEvent, choose, encode_prompt, go_on, read
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker, paced
@@ -257,7 +257,7 @@ class Conversation:
         if ended:
             self._worker = self.writing = None
             if worker.failure is not None:
-                reply.exchange.fail(printable(f"{type(worker.failure).__name__}: {worker.failure}"))
+                reply.exchange.fail(reason_of(worker.failure))
             self._let_go(reply)
             self.save(reply)
         return reply if events or ended else None

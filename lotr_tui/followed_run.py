@@ -57,6 +57,10 @@ class FollowedRun:
         """Follow the run directory `path`."""
         self.path = path
         self.view = TrainingView(note="reading the record")
+        self.share = 0.0
+        """Of `metrics.jsonl`, how much is taken in."""
+        self.at_end = False
+        """Whether all is taken in that was there."""
         self._waiting: deque[Read] = deque()
         self._worker: Worker[Read] = Worker("follow", self._source, limit=MOST_WAITING).start()
 
@@ -73,6 +77,7 @@ class FollowedRun:
             self.view.take_metrics(piece.metrics)
             self.view.take_samples(piece.samples)
             self.view.notice = self._notice(piece)
+            self.share, self.at_end = piece.share, piece.at_end
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # it was renamed since
         return bool(taken)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import LotrError, UnusableInput, printable
+from engine.errors import UnusableInput, reason_of
 from engine.events import Failed, Preparing, Step, TrainingEvent
 from engine.memory import give_back_freed_memory, keep_freed_memory
 from engine.steering import Command
@@ -33,7 +33,7 @@ class OwnTraining:
         ended = not self._worker.running  # asked before draining, so that no last event is missed
         events = self._worker.drain()
         if ended and self._worker.failure is not None:
-            events.append(_failed(self._worker.failure))
+            events.append(Failed(reason_of(self._worker.failure)))
         for event in events:
             self.view.apply(event)
         return events, ended
@@ -80,7 +80,3 @@ class OwnTraining:
 
 def _is_step(event: TrainingEvent) -> bool:
     return isinstance(event, Step)
-
-
-def _failed(error: BaseException) -> Failed:
-    return Failed(str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}"))

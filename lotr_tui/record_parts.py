@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import Resume, TrainingEvent, from_record
+from engine.events import TrainingEvent, from_record
 from engine.record import Row
 from lotr_tui.step_columns import NAMES, Floats
 
@@ -23,9 +23,9 @@ _TYPES = [_WHOLE if name == "step" else _NUMBER for name in NAMES]
 
 
 def parts_of(rows: Iterable[Row]) -> Iterator[Part]:
-    """The parts; what is no event of this version, or has values of other types, is left out.
+    """The parts in the order of the rows; what is no event of this version, or has values of other types, is left out.
 
-    Reports `[field, report]` come before a resume that they came before; other events may come earlier.
+    Reports are `[field, report]`.
     """
     values_of = itemgetter(*NAMES)
     reports: list[Values] = []
@@ -39,7 +39,7 @@ def parts_of(rows: Iterable[Row]) -> Iterator[Part]:
                 yield from _columns(reports)
                 reports = []
         elif (event := from_record(row)) is not None:
-            if isinstance(event, Resume):
+            if reports:  # before the event, whose time is theirs where it has none of its own
                 yield from _columns(reports)
                 reports = []
             yield event

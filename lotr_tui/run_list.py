@@ -37,11 +37,12 @@ COLUMNS = (
     Column("valid", 7, lambda run: _perplexity(run.valid_perplexity), lambda run: _known(run.valid_perplexity)),
     Column("test", 7, lambda run: _perplexity(run.test_perplexity), lambda run: _known(run.test_perplexity)),
     Column("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
-    Column("preset", 9, lambda run: run.preset[:9], lambda run: run.preset),
-    Column("age", 7, lambda run: ago(time.time() - run.started), lambda run: -run.started),
-    Column("size", 9, lambda run: f"{run.bytes / 1e6:,.1f} MB", lambda run: -run.bytes),
+    Column("preset", 8, lambda run: run.preset, lambda run: run.preset),
+    Column("age", 6, lambda run: ago(time.time() - run.started), lambda run: -run.started),
+    Column("size", 8, lambda run: _size(run.bytes), lambda run: -run.bytes),
 )
-"""The first takes the room that is left; on a narrow terminal those at the end are left out."""
+"""The first takes the room that is left. All have some at 80 columns; on a narrower terminal those at the end are left
+out, but for the one that is sorted by."""
 BY_AGE = [column.name for column in COLUMNS].index("age")
 
 
@@ -115,6 +116,10 @@ def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
 
 def _perplexity(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 999.95e6 else f"{count / 1e9:,.1f} GB"
 
 
 def _known(value: float | None) -> float:

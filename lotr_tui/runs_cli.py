@@ -26,8 +26,8 @@ def attach(
     path = resolve(run, runs_dir).absolute()
     if not has_terminal():
         raise UnusableInput(f"attach needs a terminal; use `lotr-tui status {run}` instead")
-    from lotr_tui.app import run_app
     from lotr_tui.attach import AttachApp
+    from lotr_tui.launch import run_app
 
     run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
 

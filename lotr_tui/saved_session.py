@@ -100,10 +100,6 @@ class SavedSession:
             node = None if node.parent is None else self.by_id[node.parent]
         return tuple(reversed(line))
 
-    def children(self, id: int | None) -> tuple[Node, ...]:
-        """The nodes that go on from the node `id`; with None those that begin a text."""
-        return tuple(node for node in self.nodes if node.parent == id)
-
 
 def header_line(session: SavedSession) -> bytes:
     """The line that tells of the session itself."""

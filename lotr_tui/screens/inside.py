@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input, Rule
 
-from engine.errors import LotrError, printable
+from engine.errors import reason_of
 from engine.inside import Gates, along, gates, lstm_of
 from engine.lens import Words, split
 from engine.worker import Cancellation, Worker
+from lotr_tui.screens.text_screen import TextScreen
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.unit_search import Unit, UnitSearch
@@ -34,7 +34,7 @@ DRAIN_SECONDS = 0.1
 HINT = "Here the text will stand, the LSTM's gates below it. Type one, and press enter."
 
 
-class InsideScreen(Screen[None]):
+class InsideScreen(TextScreen):
     """The text; a strip for each part of a layer; one unit along the text; the words that drive it furthest."""
 
     CSS_PATH = "inside.tcss"
@@ -53,8 +53,7 @@ class InsideScreen(Screen[None]):
 
     def __init__(self, player: Player, text: str = "") -> None:
         """Look at what the LSTM in the model of `player` does with `text`."""
-        super().__init__()
-        self._player = player
+        super().__init__(player)
         self._decoder = lstm_of(player.model)
         self._text = with_line_ends(text)
         self._layers: tuple[Gates, ...] = ()
@@ -90,13 +89,7 @@ class InsideScreen(Screen[None]):
         self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
         # A mixture, a cache or a model that goes on learning: what is seen is not the whole of it.
         whose = "" if self._decoder in (None, self._player.model) else " the LSTM as it was trained"
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            (f"inside{whose}", "bold"),
-            (f" · {self._player.name} · {self._player.description}", MUTED),
-        )
-        self.query_one("#status", StatusBar).show(left)
+        self.show_title(f"inside{whose}")
         self.query_one("#found-heading", StatusBar).show(
             Content.styled("f4 finds the words of the training text that drive this unit furthest", MUTED)
         )
@@ -143,7 +136,7 @@ class InsideScreen(Screen[None]):
         if reading is not None and not reading.running:
             self._reading = None
             if reading.failure is not None:
-                self.query_one(GateStrips).tell(f"the text could not be read: {_reason(reading.failure)}")
+                self.query_one(GateStrips).tell(f"the text could not be read: {reason_of(reading.failure)}")
             for layers in reading.drain():
                 self._layers = layers
                 self._show()
@@ -272,7 +265,7 @@ class InsideScreen(Screen[None]):
         heading, found = self.query_one("#found-heading", StatusBar), self.query_one(UnitFound)
         if search.failure is not None:
             heading.show(Content.styled("nothing was found", MUTED))
-            found.tell(_reason(search.failure))
+            found.tell(reason_of(search.failure))
         elif (outcome := search.outcome()) is not None:
             how = "stopped after" if search.stopped else "of all"
             heading.show(
@@ -332,8 +325,4 @@ class InsideScreen(Screen[None]):
         if self._searching is not None:
             self._stop_search()
         else:
-            self.dismiss()
-
-
-def _reason(failure: BaseException) -> str:
-    return printable(str(failure) if isinstance(failure, LotrError) else f"{type(failure).__name__}: {failure}")
+            super().action_close()

@@ -9,16 +9,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Rule, Static
 
-from engine.errors import LotrError, printable
+from engine.errors import LotrError, printable, reason_of
 from engine.lens import Piece, Reading, Words, read, split
 from engine.lm import LanguageModel
 from engine.runs import load, summarize
 from engine.worker import Cancellation, Worker
 from lotr_tui.screens.ask_path import AskPath
+from lotr_tui.screens.text_screen import TextScreen
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -36,7 +36,7 @@ DRAIN_SECONDS = 0.1
 HINT = "Here the text will stand, each word shaded by its bits: how little the model expected it. Type below."
 
 
-class LensScreen(Screen[None]):
+class LensScreen(TextScreen):
     """The text, the word under the cursor, the sentences; below them a box to type into."""
 
     CSS_PATH = "lens.tcss"
@@ -51,8 +51,7 @@ class LensScreen(Screen[None]):
 
     def __init__(self, player: Player, text: str = "") -> None:
         """Look at `text` with the model of `player`, and with Kneser-Ney of what its run was trained on."""
-        super().__init__()
-        self._player = player
+        super().__init__(player)
         self._text = clean(text)
         self._shown_as = ""  # the name of a text that does not stand in the box
         self._line_ends = False
@@ -87,7 +86,7 @@ class LensScreen(Screen[None]):
         self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
         self._show_heading()
         self._show_view()
-        self._show_status()
+        self.show_title("lens")
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -204,8 +203,8 @@ class LensScreen(Screen[None]):
             if ended and self._workers.get(name) is worker:
                 del self._workers[name]
                 if worker.failure is not None:
-                    text = printable(f"{type(worker.failure).__name__}: {worker.failure}")
-                    self.notify(f"The text could not be read: {text}", severity="error", markup=False)
+                    reason = reason_of(worker.failure)
+                    self.notify(f"The text could not be read: {reason}", severity="error", markup=False)
         if progress:
             self._show_progress()
         if not self._workers and self._building is None:
@@ -225,9 +224,7 @@ class LensScreen(Screen[None]):
         if ended:
             self._building = None
             if worker.failure is not None:
-                failure = worker.failure
-                reason = str(failure) if isinstance(failure, LotrError) else f"{type(failure).__name__}: {failure}"
-                self._no_rival = printable(f"no Kneser-Ney: {reason}")
+                self._no_rival = f"no Kneser-Ney: {reason_of(worker.failure)}"
                 self.notify(f"{self._no_rival}.", markup=False)
             self._show_figures()
             self._show_word()
@@ -277,10 +274,6 @@ class LensScreen(Screen[None]):
 
     # The keys
 
-    def action_close(self) -> None:
-        """Leave the lens."""
-        self.dismiss()
-
     def action_view(self) -> None:
         """The next meaning of the shades."""
         text = self.query_one(LensText)
@@ -313,15 +306,6 @@ class LensScreen(Screen[None]):
         self._read()
 
     # What is shown
-
-    def _show_status(self) -> None:
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            ("lens", "bold"),
-            (f" · {self._player.name} · {self._player.description}", MUTED),
-        )
-        self.query_one("#status", StatusBar).show(left)
 
     def _show_view(self) -> None:
         text = self.query_one(LensText)

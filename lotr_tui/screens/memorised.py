@@ -9,15 +9,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input, Rule
 
-from engine.errors import LotrError, RunError, printable
+from engine.errors import RunError, reason_of
 from engine.lens import split
 from engine.memorised import LEAST, Memorised
 from engine.vocabulary import Ids, Vocabulary
 from engine.worker import Cancellation, Worker
+from lotr_tui.screens.text_screen import TextScreen
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.training_text import training_data, training_index
@@ -32,7 +32,7 @@ DRAIN_SECONDS = 0.05
 HINT = f"Here the text will stand, passages of {LEAST} words or more that the model was trained on marked. Type below."
 
 
-class MemorisedScreen(Screen[None]):
+class MemorisedScreen(TextScreen):
     """The text with its passages; where the chosen one stands; a line to type another text into."""
 
     CSS_PATH = "memorised.tcss"
@@ -44,8 +44,7 @@ class MemorisedScreen(Screen[None]):
 
     def __init__(self, player: Player, text: str = "") -> None:
         """Look up `text`, a reply with its prompt, in what the run of `player` was trained on."""
-        super().__init__()
-        self._player = player
+        super().__init__(player)
         self._text = with_line_ends(text)
         self._page = Page.without_words("")
         self._worker: Worker[Memorised] | None = None
@@ -67,13 +66,7 @@ class MemorisedScreen(Screen[None]):
     def on_mount(self) -> None:
         """Look up the text after the first paint."""
         self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            ("memorised or new", "bold"),
-            (f" · {self._player.name} · {self._player.description}", MUTED),
-        )
-        self.query_one("#status", StatusBar).show(left)
+        self.show_title("memorised or new")
         self.call_after_refresh(self._look_up)
 
     def on_unmount(self) -> None:
@@ -112,9 +105,7 @@ class MemorisedScreen(Screen[None]):
         self._worker = None
         self._drain_timer.pause()
         if worker.failure is not None:
-            failure = worker.failure
-            reason = str(failure) if isinstance(failure, LotrError) else f"{type(failure).__name__}: {failure}"
-            self._say(printable(f"there is no training text to look in: {reason}"))
+            self._say(f"there is no training text to look in: {reason_of(worker.failure)}")
         for found in worker.drain():
             self._show(found)
 
@@ -166,10 +157,6 @@ class MemorisedScreen(Screen[None]):
         """To the line with the text, or back from it."""
         field = self.query_one(Input)
         (self.query_one(PassageText) if field.has_focus else field).focus()
-
-    def action_close(self) -> None:
-        """Back to where one came from."""
-        self.dismiss()
 
 
 def _find(run: Path, vocabulary: Vocabulary, ids: Ids) -> Memorised:

@@ -1,33 +1,41 @@
-"""Over any screen: the list of runs, and a session with one of them."""
+"""Over any screen: the list of runs, and the model of one of them."""
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from textual.screen import Screen
 
 from engine.errors import LotrError
-from engine.runs import load_named
-from lotr_tui.session import Player
+from engine.runs import LoadedModel, load_named
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
 
+Play = Callable[[LoadedModel], None]
 
-def open_runs(app: "LotrApp") -> None:
-    """Show the runs; the one that is chosen is played with."""
+
+def open_runs(screen: Screen[None], play: Play) -> None:
+    """Show the runs; the model of the one that is chosen is given to `play`."""
     from lotr_tui.screens.runs import RunsScreen
 
     def chosen(name: str | None) -> None:
         if name is not None:
-            play_run(app, name)
+            load_run(screen, name, play)
 
-    app.push_screen(RunsScreen(app.runs_dir), chosen)
+    screen.app.push_screen(RunsScreen(cast("LotrApp", screen.app).runs_dir), chosen)
 
 
-def play_run(app: "LotrApp", name: str) -> None:
-    """Begin a session with the model that `name` means; what is wrong with it is told."""
-    from lotr_tui.screens.play import PlayScreen
+def load_run(screen: Screen[None], name: str, play: Play) -> None:
+    """Give the model that `name` means to `play`, if `screen` is still there then; what is wrong with it is told."""
+    screen.run_worker(_load(screen, name, play), exclusive=True, group="load")
 
+
+async def _load(screen: Screen[None], name: str, play: Play) -> None:
     try:
-        loaded = load_named(name, app.runs_dir)
+        # In a thread: the record is looked through, which for a long one takes a while.
+        loaded = await asyncio.to_thread(load_named, name, cast("LotrApp", screen.app).runs_dir)
     except LotrError as error:
-        app.notify(str(error), severity="error", markup=False)
+        screen.notify(str(error), severity="error", markup=False)
         return
-    app.push_screen(PlayScreen(Player.of(loaded), loaded.path, app.runs_dir, app.pace))
+    play(loaded)

@@ -15,13 +15,14 @@ from textual.widgets import Label, Rule, TextArea
 from engine.config import Config
 from engine.errors import LotrError
 from engine.events import Finished
-from engine.runs import load_named
+from engine.runs import LoadedModel
 from engine.sampling import SamplerSettings, draw_seed
 from lotr_tui.conversation import Reply
 from lotr_tui.history import History
 from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.next_words import WhatIsNext
 from lotr_tui.screens.looks import AtHand, Look, screen_of
+from lotr_tui.screens.open_runs import open_runs
 from lotr_tui.screens.play_keys import PLAY_KEYS
 from lotr_tui.session import Player
 from lotr_tui.settings import Way
@@ -30,8 +31,8 @@ from lotr_tui.widgets.conversation_view import ConversationView
 from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
-from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.prompt import Prompt
+from lotr_tui.widgets.run_curve import RunCurve
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.session_status import SessionStatus
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -90,7 +91,7 @@ class PlayScreen(Screen[None]):
             with Vertical(id="side"):
                 yield NextWordBars(id="next")
                 yield WordInspector(id="inspector")
-                yield PerplexityChart(id="training")
+                yield RunCurve(id="training")
         yield Rule(line_style="solid")
         with Horizontal(id="controls"):
             yield SamplerPanel(self.lotr.kept.current.sampler, id="sampler")
@@ -305,24 +306,15 @@ class PlayScreen(Screen[None]):
 
     def action_choose_model(self) -> None:
         """The runs; one that is chosen is played with."""
-        from lotr_tui.screens.runs import RunsScreen
+        open_runs(self, self._play_run)
 
-        self.app.push_screen(RunsScreen(self._runs_dir), self._chosen)
-
-    def _chosen(self, name: str | None) -> None:
-        if name is None:
-            return
-        try:
-            loaded = load_named(name, self._runs_dir)
-        except LotrError as error:
-            self.notify(str(error), severity="error", markup=False)
-            return
+    def _play_run(self, loaded: LoadedModel) -> None:
         self._follows = False
         self._run = loaded.path
         self._corpus = loaded.config.data.corpus
         self._play_with(Player.of(loaded), f"now playing: {loaded.name}")
         if not self.lotr.is_training:
-            self._show_chart(TrainingView.of_run(loaded.path))
+            self._curve.read(loaded.path)
 
     def action_train(self) -> None:
         """Ask what to train; while a training goes on, show its dashboard."""
@@ -349,7 +341,7 @@ class PlayScreen(Screen[None]):
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on: its figures, its curve, and the model as it stands."""
         if message.view.evaluations:
-            self._show_chart(message.view)
+            self._curve.show(message.view)
         self._show_status()
         if message.view.failure:
             self._note(f"training failed: {message.view.failure}")
@@ -392,9 +384,11 @@ class PlayScreen(Screen[None]):
 
     def _show_curve_of_model(self) -> None:
         """The curve of the training that goes on, or of the one that made this model."""
-        view = self.lotr.training or (TrainingView.of_run(self._run) if self._run else None)
-        if view is not None:
-            self._show_chart(view)
+        if self.lotr.training is not None:
+            self._curve.show(self.lotr.training)
+        elif self._run is not None:
+            self._curve.read(self._run)
 
-    def _show_chart(self, view: TrainingView) -> None:
-        self.query_one("#training", PerplexityChart).show(view)
+    @property
+    def _curve(self) -> RunCurve:
+        return self.query_one("#training", RunCurve)

@@ -28,6 +28,8 @@ from lotr_tui.widgets.overlay_chart import MARKS, OverlayChart
 
 LEAST_NAME = 16
 """Columns that a name has at least; what then finds no room on the right is left out."""
+MARGIN = 4
+"""Columns beside those: the mark before, the scroll bar behind."""
 LOOK_SECONDS = 3.0
 """Between two looks at the runs while one of them is being trained."""
 
@@ -44,6 +46,7 @@ class RunsScreen(Screen[str | None]):
         #filter.-typed, #filter:focus { display: block; }
         #runs {
             height: 1fr; min-height: 3; border: none; padding: 0; overflow-x: hidden;
+            scrollbar-size-vertical: 1; scrollbar-gutter: stable;
             background: $background; background-tint: transparent;
             text-wrap: nowrap; text-overflow: ellipsis;
         }
@@ -137,7 +140,7 @@ class RunsScreen(Screen[str | None]):
         chosen, at = self._chosen(), rows.highlighted or 0
         path = renamed or (chosen.path if chosen else None)
         self._shown = choose(self._all, self.query_one("#filter", Input).value, self._column, self._backwards)
-        room = max(20, self.size.width - 3)
+        room = max(20, self.size.width - MARGIN)
         self.query_one("#columns", Static).update(Content.styled(self._header(room), MUTED))
         rows.set_options(Option(self._row(run, room)) for run in self._shown)
         if self._shown:
@@ -150,11 +153,22 @@ class RunsScreen(Screen[str | None]):
     def _header(self, room: int) -> str:
         arrow = "↑" if self._backwards else "↓"
         names = [f"{column.name}{arrow if number == self._column else ''}" for number, column in enumerate(COLUMNS)]
-        return _cells(names, room)
+        return self._cells(names, room)
 
     def _row(self, run: RunSummary, room: int) -> Content:
         mark = MARKS[self._marked.index(run.path)] if run.path in self._marked[: len(MARKS)] else " "
-        return Content.assemble((f" {mark} ", "bold $accent"), _cells([column.show(run) for column in COLUMNS], room))
+        cells = self._cells([column.show(run) for column in COLUMNS], room)
+        return Content.assemble((f" {mark} ", "bold $accent"), cells)
+
+    def _cells(self, texts: list[str], room: int) -> str:
+        """A text a column; where there is no room those on the right are left out, but never what is sorted by."""
+        columns = list(zip(COLUMNS, texts, strict=True))
+        sorted_by = columns[self._column]
+        while len(columns) > 2 and LEAST_NAME + sum(column.width + 1 for column, _ in columns[1:]) > room:
+            columns.pop(-2 if columns[-1] is sorted_by else -1)
+        rest = [text[: column.width].rjust(column.width) for column, text in columns[1:]]
+        name = room - sum(len(text) + 1 for text in rest)
+        return " ".join([set_cell_size(printable(texts[0]), max(1, name)), *rest])
 
     def _chosen(self) -> RunSummary | None:
         at = self.query_one("#runs", OptionList).highlighted
@@ -313,16 +327,6 @@ class RunsScreen(Screen[str | None]):
 
     def _say(self, text: str) -> None:
         self.query_one("#said", Static).update(Content(printable(text)))
-
-
-def _cells(texts: list[str], room: int) -> str:
-    """A text a column, those on the right left out where there is no room."""
-    columns = list(zip(COLUMNS, texts, strict=True))
-    while len(columns) > 2 and sum(column.width + 1 for column, _ in columns) + LEAST_NAME > room:
-        columns.pop()
-    rest = [text[: column.width].rjust(column.width) for column, text in columns[1:]]
-    name = room - sum(len(text) + 1 for text in rest)
-    return " ".join([set_cell_size(printable(columns[0][1]), max(1, name)), *rest])
 
 
 def _table(rows: list[tuple[str, list[str]]]) -> str:

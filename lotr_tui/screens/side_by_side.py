@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
-from engine.errors import LotrError, printable
+from engine.errors import printable, reason_of
 from engine.runs import KeptEpoch, at_epoch, kept_epochs, list_runs, load, resolve
 from engine.sampling import SamplerSettings
 from engine.worker import Cancellation, Worker
@@ -169,7 +169,7 @@ class SideBySideScreen(ColumnsScreen):
                 continue  # taken away meanwhile
             if players:
                 self._loaded(slot, players[0])
-            else:
+            elif worker.failure is not None:
                 self._failed(slot, worker.failure)
         return bool(self._loading)
 
@@ -204,11 +204,10 @@ class SideBySideScreen(ColumnsScreen):
         self.show_slots()
         self.start_blank()
 
-    def _failed(self, slot: Slot, failure: BaseException | None) -> None:
+    def _failed(self, slot: Slot, failure: BaseException) -> None:
         self.slots.remove(slot)
         self.show_slots()
-        reason = str(failure) if isinstance(failure, LotrError) else f"{type(failure).__name__}: {failure}"
-        self.say(f"{slot.text.title}: {reason}", problem=True)
+        self.say(f"{slot.text.title}: {reason_of(failure)}", problem=True)
 
 
 class ChooseColumn(ModalScreen[Choice | None]):

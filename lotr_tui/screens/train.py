@@ -15,13 +15,15 @@ from textual.widgets import Rule
 
 from engine.errors import LotrError
 from engine.events import Checkpointed, Evaluated, Sampled, Step
+from engine.runs import LoadedModel
 from engine.steering import Command, What
 from lotr_tui.asked import Asked
 from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.screens.ask_prompt import AskPrompt
 from lotr_tui.screens.confirm import Confirm
-from lotr_tui.screens.open_runs import open_runs, play_run
+from lotr_tui.screens.open_runs import load_run, open_runs
 from lotr_tui.screens.train_keys import TRAIN_KEYS
+from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.log_pane import LogPane
@@ -271,7 +273,7 @@ class TrainScreen(Screen[None]):
         if not self._view.evaluations:
             self.notify("There is no model yet; it comes with the first evaluation.")
         elif self._follows and self._view.started:
-            play_run(self.lotr, self._view.started.run)
+            load_run(self, self._view.started.run, self._play_run)
         elif self._closes_app:
             self.app.push_screen(PlayScreen.learning(self._view, self.lotr.runs_dir, self.lotr.pace))
         else:
@@ -279,7 +281,12 @@ class TrainScreen(Screen[None]):
 
     def action_runs(self) -> None:
         """All runs."""
-        open_runs(self.lotr)
+        open_runs(self, self._play_run)
+
+    def _play_run(self, loaded: LoadedModel) -> None:
+        from lotr_tui.screens.play import PlayScreen
+
+        self.app.push_screen(PlayScreen(Player.of(loaded), loaded.path, self.lotr.runs_dir, self.lotr.pace))
 
     async def action_close(self) -> None:
         """Leave the dashboard; where that ends the program, ask while a training of this process goes on."""

@@ -5,6 +5,7 @@ from textual.binding import Binding, BindingType
 TRAIN_KEYS: list[BindingType] = [
     Binding("space", "pause", "pause", id="train.pause", tooltip="Pause the training, or let it go on"),
     Binding("s", "stop", "stop", id="train.stop", tooltip="End the training; the best model is kept"),
+    Binding("f2", "next_pane", "pane", id="train.pane", tooltip="Curve, words, figures or log"),
     Binding("c", "ask('checkpoint')", "save", id="train.save", tooltip="Save now all that is needed to go on"),
     Binding("d", "ask('detach')", "detach", id="train.detach", tooltip="Let the training go on without this screen"),
     Binding("p", "play", "play", id="train.play", tooltip="Prompt the model as it stands"),
@@ -19,7 +20,6 @@ TRAIN_KEYS: list[BindingType] = [
         tooltip="See less, closer",
     ),
     Binding("minus", "curve('zoom(2.0)')", "zoom out", show=False, id="train.wider", tooltip="See more of the curve"),
-    Binding("f2", "next_pane", "pane", id="train.pane", tooltip="Curve, words, figures or log"),
     Binding("e", "prompt", "prompt", id="train.prompt", tooltip="Continue another prompt at evaluations"),
     Binding("l", "lower", "lower lr", id="train.lower", tooltip="Halve the learning rate"),
     Binding("L", "full", "full lr", show=False, id="train.full", tooltip="The learning rate as scheduled again"),

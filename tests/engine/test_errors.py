@@ -14,6 +14,7 @@ from engine.errors import (
     UnusableInput,
     nearest,
     printable,
+    reason_of,
 )
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates and controls too
@@ -55,6 +56,11 @@ def test_unusable_input_exits_with_2(kind):
 def test_failures_while_running_exit_with_1():
     assert LotrError("x").exit_code == 1
     assert TrainingError("x").exit_code == 1
+
+
+def test_why_something_broke():
+    assert reason_of(TrainingError("no\x1b room")) == "no\ufffd room"
+    assert reason_of(ValueError("a\x07\nb")) == "ValueError: a\ufffd b"
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.cache import Cache, CacheSettings
 from engine.config import ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import UnusableInput
-from engine.inside import BATCH, PARTS, Part, along, extremes, gates, lines_of, lstm_of
+from engine.inside import BATCH, PARTS, Part, along, extremes, gates, lstm_of
 from engine.lm import LanguageModel
 from engine.mixture import Mixture
 from engine.ngram import KneserNey, Unigram
@@ -245,14 +243,6 @@ def test_a_corpus_without_words() -> None:
     for lines in ([], [text(0)]):
         found = extremes(decoder, lines, 0, 0)
         assert (found.highest, found.lowest, found.words) == ((), (), 0)
-
-
-@given(st.lists(st.integers(0, 4), max_size=20))
-@settings(deadline=None)
-def test_a_text_as_lines(ids: list[int]) -> None:
-    joined = " ".join(map(str, ids)).replace(str(EOS_ID), "|")
-    expected = [[int(token) for token in line.split()] for line in joined.split("|") if line.split()]
-    assert [line.tolist() for line in lines_of(np.array(ids, np.int32))] == expected
 
 
 @pytest.mark.parametrize(

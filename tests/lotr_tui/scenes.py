@@ -132,7 +132,7 @@ async def session(pilot: Pilot[None]) -> None:
     assert isinstance(app, LotrApp)
     assert view._open(saved(), player_of(app))
     app.screen.query_one("#prompt", Prompt).value = "the lamp"
-    app.screen._show_chart(a_view())  # type: ignore[attr-defined]
+    app.screen._curve.show(a_view())  # type: ignore[attr-defined]
     await pilot.pause()
 
 

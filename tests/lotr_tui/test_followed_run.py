@@ -23,8 +23,10 @@ from engine.events import (
     Resume,
     Sampled,
     Started,
+    Steered,
     Step,
     TrainingEvent,
+    Warned,
     from_record,
     to_record,
 )
@@ -58,6 +60,10 @@ def a_training(ends: list[int]) -> list[TrainingEvent]:
             events.append(Resume(first))
         for number in range(first, first + end):
             events.append(a_step(number))
+            if number % 5 == 0:
+                events.append(Steered(number, number / 10, "checkpoint", ""))
+            if number % 7 == 0:
+                events.append(Warned("the disk is full"))
             if number % 4 == 0:
                 events.append(Evaluated(number, number / 10, 200 / number, True, number / 7))
                 events.append(Sampled(number, number / 10, "bilbo is", f"here {number} [b]", 0, 0.7))
@@ -141,6 +147,19 @@ def test_a_run_goes_by_the_name_it_has_now(tmp_path: Path) -> None:
     assert followed.view.started is not None
     assert followed.view.started.run == "new"
     followed.stop()
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+def test_the_log_has_the_times_at_which_it_was_told(tmp_path_factory: pytest.TempPathFactory, ends: list[int]) -> None:
+    path, events = tmp_path_factory.mktemp("run"), a_training(ends)
+    write(path, events)
+    assert TrainingView.of_run(path).log == told(events).log
+
+
+def test_what_was_asked_between_evaluations_has_its_own_time(tmp_path: Path) -> None:
+    write(tmp_path, [*a_training([9])[:-1], a_step(11), Steered(11, 1.1, "pause", "")])
+    line = TrainingView.of_run(tmp_path).log[-1]
+    assert (line.text, line.seconds) == ("paused", 11 / 7)  # not the 8 / 7 of the last evaluation
 
 
 ODD = st.one_of(

@@ -18,7 +18,7 @@ from engine.events import Evaluated, Finished, Resume
 from engine.runs import RunSummary
 from lotr_tui import run_list
 from lotr_tui.app import LotrApp
-from lotr_tui.run_list import COLUMNS, choose, differences, read_curve
+from lotr_tui.run_list import COLUMNS, all_runs, choose, differences, read_curve
 from lotr_tui.screens import runs as module
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.screens.play import PlayScreen
@@ -150,7 +150,7 @@ async def test_the_list(make_host: MakeApp, folder: Path, width: int) -> None:
         assert "72.0" in listed["ring"]
         header = str(pilot.app.screen.query_one("#columns", Static).render())
         assert header.index("state") + len("state") == rows(pilot)[0].index("finished") + len("finished") - 3
-        assert ("size" in header) == (width == 200)
+        assert ("size" in header) == (width >= 80)
         assert all(len(row) <= width for row in rows(pilot))
 
 
@@ -163,6 +163,41 @@ async def test_sorting(make_host: MakeApp, folder: Path) -> None:
         assert names(pilot) == ["bundled", "held", "ring", "shire"]
         await pilot.press("S")
         assert names(pilot) == ["shire", "ring", "held", "bundled"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+async def test_what_is_sorted_by_is_always_seen(
+    make_host: MakeApp, folder: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(run_list, "ago", lambda seconds: "3 h")  # not another second between a look and the next
+    for number in range(20):  # more than there is room for, so that there is a scroll bar
+        write_run(folder / f"other{number}")
+    async with make_host().run_test(size=(width, 24)) as pilot:
+        await show(pilot, folder)
+        seen = set()
+        for _ in COLUMNS:
+            await pilot.press("s")
+            await pilot.pause()
+            options = pilot.app.screen.query_one("#runs", OptionList)
+            header = " " * 3 + str(pilot.app.screen.query_one("#columns", Static).render())
+            sorted_by = next(column for column in COLUMNS if f"{column.name}↓" in header)
+            seen.add(sorted_by.name)
+            lines = [options.render_line(line).text for line in range(5)]
+            row = next(line for line in lines if "other" in line)
+            run = next(run for run in all_runs(folder) if run.name == row.split()[0])
+            if sorted_by.name == "run":
+                assert row.strip().startswith(run.name)
+            else:
+                assert row[: header.index("↓") + 1].endswith(f" {sorted_by.show(run)}")
+        assert seen == {column.name for column in COLUMNS}
+
+
+def test_sizes() -> None:
+    column = next(column for column in COLUMNS if column.name == "size")
+    sizes = [
+        column.show(summary("r", bytes=size)) for size in (0, 4_150_000, 999_940_000, 999_960_000, 1_600_000_000_000)
+    ]
+    assert sizes == ["0.0 MB", "4.2 MB", "999.9 MB", "1.0 GB", "1,600.0 GB"]
 
 
 async def test_filtering_as_one_types(make_host: MakeApp, folder: Path) -> None:

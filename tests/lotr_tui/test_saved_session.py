@@ -74,13 +74,10 @@ def test_what_was_written_is_read(nodes):
     assert found == replace(session, nodes=tuple(nodes), current=nodes[-1].id if nodes else None)
 
 
-def test_the_tree_is_walked():
+def test_what_a_node_stands_on():
     nodes = (node(0), node(1, 0, 2), node(2, 0, 1, prompt=None), node(3, 2, 2), node(4))
     tree = SavedSession("x", "bundled", 0.0, nodes)
     assert [each.id for each in tree.line(3)] == [0, 2, 3]
-    assert [each.id for each in tree.children(0)] == [1, 2]
-    assert [each.id for each in tree.children(None)] == [0, 4]
-    assert tree.children(3) == ()
 
 
 def test_the_words_of_a_stream_are_kept(decoder):
