@@ -1,6 +1,9 @@
 """What the C library does with memory that is no longer used: a training uses the same amounts again and again."""
 
-import ctypes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 """From glibc's `malloc.h`."""
@@ -27,9 +30,11 @@ def give_back_freed_memory() -> None:
         library.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _glibc() -> "CDLL | None":
+    from ctypes import CDLL  # the session starts without it
+
     try:
-        library = ctypes.CDLL(None)
+        library = CDLL(None)
     except (OSError, TypeError):
         return None
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
