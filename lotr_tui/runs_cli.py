@@ -78,7 +78,8 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a run."""
-    from engine.runs import remove, resolve
+    from engine.runs import resolve
+    from engine.tidying import remove
 
     path = resolve(run, runs_dir).absolute()
     try:
@@ -87,7 +88,7 @@ def runs_rm(
         raise UnusableInput(f"runs rm {run} asks, and nobody answered; give --yes") from None
     if not agreed:
         raise LotrError(f"run {run} stays, as you said")
-    remove(path)
+    remove(path, runs_dir)
 
 
 @runs_cli.command("rename")
@@ -97,7 +98,7 @@ def runs_rename(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Give a run another name."""
-    from engine.runs import rename
+    from engine.tidying import rename
 
     print(rename(old, new, runs_dir))
 
