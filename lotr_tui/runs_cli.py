@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.errors import LotrError, UnusableInput
+from engine.errors import LotrError, UnusableInput, printable
 from lotr_tui.cli_options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, has_terminal
 
 runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_command=True)
@@ -100,7 +100,7 @@ def runs_rename(
     """Give a run another name."""
     from engine.tidying import rename
 
-    print(rename(old, new, runs_dir))
+    print(printable(rename(old, new, runs_dir)))
 
 
 @runs_cli.command("export")
@@ -121,4 +121,4 @@ def runs_export(
     folder = csv or tensorboard
     assert folder is not None
     (export_csv if csv else export_tensorboard)(path, folder)
-    print(folder)
+    print(printable(str(folder)))

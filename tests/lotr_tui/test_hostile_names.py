@@ -1,7 +1,5 @@
 """Names that are none, given to every command that takes the name of a run: refused, and nothing is touched."""
 
-import os
-
 import pytest
 
 from tests.conftest import write_run
@@ -48,8 +46,6 @@ COMMANDS = {
     "train": ["train", "--no-tui", "--run=NAME"],
     "eval": ["eval", "--", "NAME"],
 }
-OF_A_RUN = {"r/": {"attach", "status", "stop", "show", "rm", "rename", "export", "generate", "resume", "eval"}}
-"""Names that mean a run as a path does, from the folder of runs; and what then may be done."""
 
 
 def everything(folder):
@@ -64,15 +60,11 @@ def everything(folder):
 
 @pytest.mark.parametrize("what", COMMANDS)
 def test_a_name_that_is_none_is_refused_in_one_line_and_nothing_is_touched(command, home, tmp_path, what):
-    """`outside` is a run beside the folder of runs: to look at it by its path is fine, to change it is not."""
     write_run(home / "runs" / "r")
     write_run(home / "outside")
-    (tmp_path / "outside").symlink_to(home / "outside")
-    (home / "runs" / "link").symlink_to(home / "outside")
     before = everything(tmp_path)
     for name in NAMES:
-        arguments = [os.fsencode(argument.replace("NAME", name)).decode(errors="surrogateescape") for argument in COMMANDS[what]]
-        done = command(*arguments)
+        done = command(*(argument.replace("NAME", name) for argument in COMMANDS[what]))
         assert done.returncode == 2, (name, done)
         assert done.stdout == "", name
         lines = done.stderr.splitlines()
@@ -81,3 +73,43 @@ def test_a_name_that_is_none_is_refused_in_one_line_and_nothing_is_touched(comma
         assert lines[0].isprintable(), name
         assert "LOTR_TUI_DEBUG" not in lines[0], (name, lines)
         assert everything(tmp_path) == before, name
+
+
+@pytest.mark.parametrize("name", ["outside", "./outside", "home/runs/../outside", "link", "home/runs/link"])
+@pytest.mark.parametrize("arguments", [["runs", "rm", "--yes"], ["runs", "rename"]], ids=["rm", "rename"])
+def test_a_run_outside_the_folder_of_runs_is_not_changed(command, home, tmp_path, name, arguments):
+    """To look at it by its path is fine. A link in the folder leads out of it."""
+    (home / "runs").mkdir(parents=True)
+    write_run(tmp_path / "outside")
+    write_run(home / "outside")
+    (home / "runs" / "link").symlink_to(home / "outside")
+    before = everything(tmp_path)
+    done = command(*arguments, name, *(["new"] if arguments[1] == "rename" else []))
+    if "link" in name and arguments[1] == "rename":  # the link has another name then
+        assert done.returncode == 0, done
+        (home / "runs" / "new").rename(home / "runs" / "link")
+        assert everything(home / "outside") == {
+            path: what for path, what in before.items() if home / "outside" in path.parents
+        }
+        return
+    assert done.returncode == 2, done
+    assert "only the runs there can be" in done.stderr
+    assert everything(tmp_path) == before
+
+
+def test_folders_whose_names_are_no_text_are_read_and_written(command, tmp_path):
+    """A path may hold any bytes; what is printed of it is text."""
+    folder = tmp_path / "\udcff\x1b[31m"
+    write_run(folder / "r")
+    for arguments in (
+        ["runs", "--runs-dir", folder],
+        ["runs", "--runs-dir", folder, "--json"],
+        ["runs", "show", "r", "--runs-dir", folder],
+        ["status", "r", "--runs-dir", folder],
+        ["status", "r", "--runs-dir", folder, "--json"],
+        ["runs", "export", "r", "--runs-dir", folder, "--csv", folder / "out"],
+    ):
+        done = command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert "\x1b" not in done.stdout
+    assert (folder / "out").is_dir()
