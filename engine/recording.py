@@ -299,7 +299,7 @@ class _Writer:
             try:
                 write_atomically(path, content)
             except RunError as error:
-                self._problem = str(error)
+                self._problem = self._problem or str(error)  # the oldest, so that it is told once
             else:
                 del self._unwritten[path]
                 told.append(Checkpointed(step, path.relative_to(self._run.path).as_posix()))
