@@ -311,7 +311,7 @@ def _appender(path: Path) -> Appender:
     try:
         return Appender(path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+        raise RunError(f"run {path.parent} cannot be written: {path.name}: {error.strerror}") from error
 
 
 def _models_to_keep(run: Run, event: Evaluated) -> list[tuple[Path, bytes]]:
