@@ -1,6 +1,9 @@
 """Where things are kept, and how a file is written so that it is whole or not there."""
 
+import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -28,6 +31,21 @@ def assets_folder() -> Path:
     return packaged if packaged.is_dir() else here / "assets"
 
 
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file of a run, and nothing else: a pipe would make us wait, and a link to write to leads elsewhere.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    if flags != os.O_RDONLY:
+        flags |= os.O_NOFOLLOW
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
@@ -45,7 +63,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
         ) from error
@@ -58,14 +77,14 @@ class Appender:
         """Open `path`, and end a line that its last writer did not live to end.
 
         Raises:
-            OSError: it cannot be opened for writing.
+            OSError: it cannot be opened for writing, or is no file.
         """
         self.path = path
         self.problem = ""
         """Why lines wait; empty while none do."""
         self._waiting = bytearray()
         self._most_waiting = most_waiting
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             self._waiting += b"\n"
@@ -78,7 +97,7 @@ class Appender:
         try:
             while self._waiting:
                 del self._waiting[: os.write(self._file, self._waiting)]
-            self.problem = ""
+            self.problem = "" if os.fstat(self._file).st_nlink else f"{self.path} was deleted"
         except OSError as error:
             self.problem = f"cannot write {self.path}: {error.strerror}"
 

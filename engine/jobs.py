@@ -111,7 +111,7 @@ def resume_job(
 
 
 def _job(config: Config, dataset: Dataset, run: recording.Run, *, resumes: bool = False) -> TrainingJob:
-    return TrainingJob(config, dataset, run, Steering([Requests(run.path)]), resumes)
+    return TrainingJob(config, dataset, run, Steering([Requests(run.path, run.asked_before)]), resumes)
 
 
 def _check_same(config: Config, asked: Config, path: Path) -> None:

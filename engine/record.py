@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from engine.files import open_file
+
 Row = dict[str, Any]
 
 AT_ONCE = 1 << 16
@@ -61,8 +63,7 @@ class Follower:
         rows: list[Row] = []
         again, self.problem = False, ""
         try:
-            # Never waits for a writer, as it otherwise would where the file is a pipe.
-            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+            file = open_file(self.path)
         except OSError as error:
             self._cannot(error)
             return Piece(rows, again)

@@ -1,12 +1,13 @@
 """A run being written: its directory made, what its training tells recorded, the models it leaves kept."""
 
+import contextlib
 import fcntl
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import IO
 
 from engine.config import Config
 from engine.decoder import Decoder
-from engine.errors import RunError, printable
+from engine.errors import RunError
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -29,7 +30,7 @@ from engine.events import (
     Warned,
     to_record,
 )
-from engine.files import Appender, runs_folder, write_atomically
+from engine.files import Appender, open_file, runs_folder, write_atomically
 from engine.runs import (
     CONFIG,
     EPOCHS,
@@ -37,14 +38,15 @@ from engine.runs import (
     LOG,
     METRICS,
     MODEL,
+    REQUESTS,
     RESUME,
     SAMPLES,
     VOCABULARY,
     check_name,
     epoch_file,
-    is_written,
+    is_finished,
     read_start,
-    summarize,
+    writer,
 )
 from engine.vocabulary import Vocabulary
 
@@ -59,6 +61,8 @@ class Run:
     config: Config
     vocabulary: Vocabulary
     lock: IO[str]
+    asked_before: int
+    """Bytes of the requests that were there when the lock was taken: they were asked of another training."""
 
     @property
     def name(self) -> str:
@@ -80,32 +84,47 @@ def create(config: Config, vocabulary: Vocabulary, name: str | None = None, fold
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / stem
         for number in range(2, 1000):
-            try:
-                path.mkdir()
+            if (locked := _begin(path)) is not None:
                 break
-            except FileExistsError:
-                if _was_begun_in_vain(path):
-                    break
-                if name is not None:
-                    raise RunError(f"run {name!r} exists in {folder}; choose another --run name") from None
-                path = folder / f"{stem}-{number}"
+            if name is not None:
+                raise RunError(f"run {name!r} exists in {folder}; choose another --run name")
+            path = folder / f"{stem}-{number}"
+        else:
+            raise RunError(f"there are too many runs {stem} in {folder}; choose a --run name")
         if config.training.keep_epochs:
             (path / EPOCHS).mkdir(exist_ok=True)
-        lock = (path / LOCK).open("w")
     except OSError as error:
         raise RunError(
             f"runs folder {folder} cannot be written: {error.strerror}; choose another with --runs-dir"
         ) from error
-    _lock(lock)
     # The configuration last: it makes a run of the folder.
     write_atomically(path / VOCABULARY, vocabulary.to_json().encode())
     write_atomically(path / CONFIG, config.to_json().encode())
-    return Run(path, config, vocabulary, lock)
+    return Run(path, config, vocabulary, *locked)
 
 
-def _was_begun_in_vain(path: Path) -> bool:
-    """Whether a folder is what `create` leaves when it is killed: it holds nothing, and nobody writes it."""
-    if not path.is_dir() or is_written(path):
+def _begin(path: Path) -> tuple[IO[str], int] | None:
+    """Make the folder of a run and lock it, as `_lock` does; None where there is one that another process makes or has.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+    if not _is_begun_in_vain(path):
+        return None
+    lock = _open_lock(path)
+    asked_before = _lock(lock, path)
+    # Several may have come as far as this; one has the lock, and another may have had it already.
+    if asked_before is None or not _is_begun_in_vain(path):
+        lock.close()
+        return None
+    return lock, asked_before
+
+
+def _is_begun_in_vain(path: Path) -> bool:
+    """Whether a folder is what `create` leaves when it is killed: it holds nothing of a training."""
+    if not path.is_dir():
         return False
     return all(item.name in (LOCK, VOCABULARY, EPOCHS) or item.name.startswith(".") for item in path.iterdir())
 
@@ -118,36 +137,54 @@ def reopen(path: Path) -> Run:
         ConfigError: its configuration is damaged.
     """
     config, vocabulary = read_start(path)
-    if (state := summarize(path).state) == "finished":
-        raise RunError(f"run {path.name!r} is finished; nothing is left to train. `lotr-tui train` begins another one")
-    try:
-        lock = (path / LOCK).open("a+")
-    except OSError as error:
-        raise RunError(f"run {path} cannot be written: {error.strerror}; only its owner can go on with it") from error
-    if state == "running" or not _lock(lock):
-        lock.seek(0)
-        holder = printable(lock.read(100)) or "another process"
-        lock.close()
-        raise RunError(f"run {path.name!r} is being trained by {holder}; `lotr-tui attach {path.name}` shows it")
-    for unfinished in [*path.glob(".*.safetensors.*"), *(path / EPOCHS).glob(".*.safetensors.*")]:
-        unfinished.unlink(missing_ok=True)  # its writer was killed
-    return Run(path, config, vocabulary, lock)
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(_open_lock(path))
+            asked_before = _lock(lock, path)
+            if asked_before is None:
+                by = writer(path) or "another process"
+                raise RunError(f"run {path.name!r} is being trained by {by}; `lotr-tui attach {path.name}` shows it")
+            if is_finished(path):  # asked behind the lock: who had it before may have come to the end
+                raise RunError(
+                    f"run {path.name!r} is finished; nothing is left to train. `lotr-tui train` begins another one"
+                )
+            for unfinished in [*path.glob(".*.safetensors.*"), *(path / EPOCHS).glob(".*.safetensors.*")]:
+                unfinished.unlink(missing_ok=True)  # its writer was killed
+            if config.training.keep_epochs:
+                (path / EPOCHS).mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"run {path} cannot be written: {error.strerror}; only its owner can go on with it"
+            ) from error
+        stack.pop_all()
+    return Run(path, config, vocabulary, lock, asked_before)
 
 
-def _lock(lock: IO[str]) -> bool:
-    """Take the lock and say in the file who has it; tells whether it was free."""
+def _open_lock(path: Path) -> IO[str]:
+    return os.fdopen(open_file(path / LOCK, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8")
+
+
+def _lock(lock: IO[str], path: Path) -> int | None:
+    """Take the lock of a run and say in the file who has it; None where another process has it.
+
+    Else the bytes of its requests. They are counted before the lock is taken, since from then on we can be asked.
+    """
     for _ in range(LOCK_TRIES):  # whoever looks whether it is taken has it for a moment
+        try:
+            asked_before = (path / REQUESTS).stat().st_size
+        except OSError:
+            asked_before = 0
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             time.sleep(LOCK_SECONDS)
     else:
-        return False
+        return None
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}\n")
     lock.flush()
-    return True
+    return asked_before
 
 
 def record(run: Run, events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
@@ -161,17 +198,17 @@ def record(run: Run, events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]
     """
     with ExitStack() as stack:
         stack.callback(run.lock.close)
-        writer = stack.enter_context(closing(_Writer(run)))
+        files = stack.enter_context(closing(_Writer(run)))
         try:
             for event in events:
-                for told in writer.take(event):
-                    yield from writer.warnings()
+                for told in files.take(event):
+                    yield from files.warnings()
                     yield told
-            writer.finish()
+            files.finish()
         except Exception as error:
             import traceback
 
-            writer.fail(Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            files.fail(Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
             raise
 
 
@@ -185,25 +222,31 @@ class _Writer:
             RunError: it cannot be written.
         """
         self._run = run
-        try:
-            self._metrics, self._samples, self._log = (Appender(run.path / name) for name in (METRICS, SAMPLES, LOG))
-        except OSError as error:
-            raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
-        self._unwritten: dict[Path, bytes] = {}
+        self._metrics, self._samples, self._log = (_appender(run.path / name) for name in (METRICS, SAMPLES, LOG))
+        self._unwritten: dict[Path, tuple[int, bytes]] = {}
+        """The update that each is of, and its content."""
+        self._ended = False
+        """Whether the training came to its end, so that nobody needs to go on with it."""
         self._problem = ""
         self._told = ""
 
     def take(self, event: TrainingEvent) -> list[TrainingEvent]:
         """Write down what `event` tells; what is to be told on."""
         if isinstance(event, Snapshot):
-            return self._put([(self._run.path / RESUME, event.content)], event.step)
+            self._unwritten[self._run.path / RESUME] = (event.step, event.content)
+            return self._write_files()
+        if isinstance(event, Finished):
+            self._ended = event.reason in ("done", "patience")
+            if self._ended:
+                self._unwritten.pop(self._run.path / RESUME, None)
+            before = self._write_files()
+            self._row(event)
+            return [*before, event]
         self._row(event)
-        told: list[TrainingEvent] = [event]
         if isinstance(event, Evaluated):
-            told += self._put(_models_to_keep(self._run, event), event.step)
-        if isinstance(event, Finished) and event.reason in ("done", "patience"):
-            (self._run.path / RESUME).unlink(missing_ok=True)
-        return told
+            self._unwritten |= {path: (event.step, content) for path, content in _models_to_keep(self._run, event)}
+            return [event, *self._write_files()]
+        return [event]
 
     def warnings(self) -> list[TrainingEvent]:
         """What went wrong since the last call; each problem is told once until it is over."""
@@ -221,9 +264,12 @@ class _Writer:
         Raises:
             RunError: a file is still not written.
         """
-        self._write_files()
+        self._metrics.write("")
         if problem := self._metrics.problem or self._problem:
             raise RunError(f"{problem}; the end of the training is not saved")
+        if self._ended:  # only now: as long as a file is not written, it is all that there is
+            with contextlib.suppress(OSError):
+                (self._run.path / RESUME).unlink(missing_ok=True)
 
     def fail(self, failed: Failed) -> None:
         """The training broke."""
@@ -231,7 +277,8 @@ class _Writer:
         self._log.write(f"{datetime.now():%H:%M:%S} {failed.details}\n")
 
     def close(self) -> None:
-        """Close the record."""
+        """Try once more to write what is not written yet, and close the record."""
+        self._write_files()
         for file in (self._metrics, self._samples, self._log):
             file.close()
 
@@ -244,26 +291,27 @@ class _Writer:
         if not isinstance(event, Step):
             self._log.write(f"{datetime.now():%H:%M:%S} {row}")
 
-    def _put(self, files: Sequence[tuple[Path, bytes]], step: int) -> list[TrainingEvent]:
-        """Write whole files, and those that could not be written before; tells those written now."""
-        self._unwritten |= dict(files)
-        written = self._write_files()
-        told = [Checkpointed(step, path.relative_to(self._run.path).as_posix()) for path, _ in files if path in written]
-        for event in told:
-            self._row(event)
-        return list(told)
-
-    def _write_files(self) -> set[Path]:
-        written, self._problem = set(), ""
-        for path, content in list(self._unwritten.items()):
+    def _write_files(self) -> list[TrainingEvent]:
+        """Write whole files, those that could not be written before too; tells those written now."""
+        told: list[TrainingEvent] = []
+        self._problem = ""
+        for path, (step, content) in list(self._unwritten.items()):
             try:
                 write_atomically(path, content)
             except RunError as error:
-                self._problem = str(error)
+                self._problem = self._problem or str(error)  # the oldest, so that it is told once
             else:
-                written.add(path)
                 del self._unwritten[path]
-        return written
+                told.append(Checkpointed(step, path.relative_to(self._run.path).as_posix()))
+                self._row(told[-1])
+        return told
+
+
+def _appender(path: Path) -> Appender:
+    try:
+        return Appender(path)
+    except OSError as error:
+        raise RunError(f"run {path.parent} cannot be written: {path.name}: {error.strerror}") from error
 
 
 def _models_to_keep(run: Run, event: Evaluated) -> list[tuple[Path, bytes]]:

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from engine.errors import RunError, UnusableInput
-from engine.runs import is_written
+from engine.files import open_file
+from engine.runs import REQUESTS, is_written
 from engine.steering import Command
 
-REQUESTS = "requests.jsonl"
 MOST_BYTES = 100_000
 """Read at once; whoever writes more than that between two looks does not mean well."""
 
@@ -25,7 +25,7 @@ def ask(path: Path, command: Command) -> None:
         )
     line = json.dumps({"what": command.what, "value": command.value}) + "\n"
     try:
-        file = os.open(path / REQUESTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        file = open_file(path / REQUESTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(file, line.encode())
         finally:
@@ -37,10 +37,10 @@ def ask(path: Path, command: Command) -> None:
 class Requests:
     """Reads what is asked. What was asked before a training began was asked of another one."""
 
-    def __init__(self, path: Path) -> None:
-        """Follow the file of a run directory."""
+    def __init__(self, path: Path, begin: int = 0) -> None:
+        """Follow the file of a run directory, from so many bytes on."""
         self._path = path / REQUESTS
-        self._read = self._size()
+        self._read = begin
 
     def __call__(self) -> list[Command]:
         """What was asked since the last call; what is no command is passed over."""
@@ -49,7 +49,7 @@ class Requests:
             self._read = size  # it may have been emptied
             return []
         try:
-            with self._path.open("rb") as file:
+            with os.fdopen(open_file(self._path), "rb") as file:
                 file.seek(self._read)
                 lines = file.read(MOST_BYTES)
         except OSError:

@@ -1,8 +1,9 @@
 """The run directory as it is read: what a training was, how it went, and the models it left."""
 
+import contextlib
 import fcntl
+import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from engine.config import BUNDLED, Config
 from engine.decoder import Decoder
 from engine.errors import RunError, UnusableInput, nearest, printable
-from engine.files import assets_folder, runs_folder
+from engine.files import assets_folder, open_file, runs_folder
 from engine.record import current_rows
 from engine.vocabulary import Vocabulary
 
@@ -21,6 +22,8 @@ CONFIG, VOCABULARY, MODEL = "config.json", "vocabulary.json", "model.safetensors
 METRICS, SAMPLES, LOG, LOCK = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
 RESUME = "resume.safetensors"
 """All that is needed to go on exactly where a training was left."""
+REQUESTS = "requests.jsonl"
+"""What other processes ask of whoever trains the run."""
 EPOCHS = "epochs"
 """The folder of the models kept along the way."""
 LATEST = "latest"
@@ -224,7 +227,7 @@ def summarize(path: Path) -> RunSummary:
     """
     config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
     rows = current_rows(path / METRICS, outline=True)
-    last = rows[-1] if rows else {}
+    last = _last(rows)
     done = (_number(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in reversed(rows))
     return RunSummary(
         name=path.name,
@@ -237,56 +240,27 @@ def summarize(path: Path) -> RunSummary:
         valid_perplexity=_best(rows),
         test_perplexity=_number(last.get("test_perplexity")),
         started=(path / CONFIG).stat().st_mtime,
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        bytes=_bytes_in(path),
     )
 
 
-def remove(path: Path) -> None:
-    """Delete a run.
-
-    Raises:
-        RunError: it is being written, or is not ours to delete.
-    """
-    if summarize(path).state == "running":
-        raise RunError(f"run {path.name!r} is being trained; stop it first")
-    if path == assets_folder() / "model":
-        raise RunError("the bundled model is part of lotr-tui and stays")
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
+def _bytes_in(path: Path) -> int:
+    """Of the files in a folder; a training that goes on replaces some meanwhile."""
+    found = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += (Path(folder) / name).lstat().st_size
+    return found
 
 
 def writer(path: Path) -> str:
     """Who is training a run, or did last, as that wrote it into the lock; "" where nothing stands there."""
     try:
-        with (path / LOCK).open(encoding="utf-8", errors="replace") as lock:
+        with os.fdopen(open_file(path / LOCK), encoding="utf-8", errors="replace") as lock:
             return printable(lock.read(100))
     except OSError:
         return ""
-
-
-def rename(run: str, name: str, folder: Path | None = None) -> str:
-    """Give a run of the runs folder another name; returns a line about it.
-
-    Raises:
-        RunError: there is no such run there, it is being trained, or the name is taken or none.
-    """
-    folder = folder or runs_folder()
-    path = resolve(run, folder)
-    if path.parent.resolve() != folder.resolve():
-        raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
-    check_name(name)
-    if is_written(path):
-        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
-    new = folder / name
-    if new.exists() or new.is_symlink():
-        raise RunError(f"run {name!r} exists in {folder}; choose another name")
-    try:
-        path.rename(new)
-    except OSError as error:
-        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
-    return f"run {path.name} is now {name}"
 
 
 def check_name(name: str) -> None:
@@ -304,7 +278,7 @@ def check_name(name: str) -> None:
 def is_written(path: Path) -> bool:
     """Whether a process is training the run: by its lock, which the kernel frees at any death."""
     try:
-        with (path / LOCK).open() as lock:
+        with os.fdopen(open_file(path / LOCK)) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -313,10 +287,23 @@ def is_written(path: Path) -> bool:
     return False
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the training of a run came to its end, by its record."""
+    return _ended(_last(current_rows(path / METRICS, outline=True))) == "finished"
+
+
+def _last(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row that tells how it ended; behind that it may only be told what could be written and what not."""
+    return next((row for row in reversed(rows) if row["event"] not in ("checkpointed", "warned")), {})
+
+
 def _state(path: Path, last: dict[str, Any]) -> RunState:
     """By the lock, then by the last row."""
-    if is_written(path):
-        return "running"
+    return "running" if is_written(path) else _ended(last)
+
+
+def _ended(last: dict[str, Any]) -> RunState:
+    """How a training ended that goes on no more."""
     if last.get("event") == "finished":
         return "stopped" if last.get("reason") in ("stopped", "detached") else "finished"
     return "failed" if last.get("event") == "failed" else "crashed"
@@ -353,7 +340,8 @@ def _number(value: object) -> float | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with os.fdopen(open_file(path), encoding="utf-8") as file:
+            return file.read()
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run is not complete") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """Where `lotr-tui` and `python -m lotr_tui` begin: the session at once, any command through the parser."""
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -9,6 +10,8 @@ from engine.errors import LotrError, printable
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on stderr and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the name of a file need not be text
     try:
         sys.exit(_run())
     except BrokenPipeError:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.errors import TrainingError
+from engine.errors import TrainingError, printable
 from engine.runs import is_written
 
 CONSOLE = "console.txt"
@@ -32,7 +32,8 @@ def hand_over(path: Path) -> str:
     deadline = time.monotonic() + STARTS_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if is_written(path):
-            return f"run {path.name} goes on in the background, as process {process.pid}\n{how_to_come_back(path.name)}"
+            name = printable(path.name)
+            return f"run {name} goes on in the background, as process {process.pid}\n{how_to_come_back(name)}"
         time.sleep(LOOK_SECONDS)
     process.kill()
     raise TrainingError(

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from engine.errors import TrainingError
+from engine.errors import TrainingError, printable
 from engine.events import (
     Evaluated,
     Failed,
@@ -103,7 +103,7 @@ class _PlainLines:
                 return f"{event.what} ..."
             case Started():
                 return (
-                    f"run {event.run} in {self._job.run.path}\n"
+                    f"{printable(f'run {event.run} in {self._job.run.path}')}\n"
                     f"{event.parameters:,} parameters, {event.vocabulary:,} words, "
                     f"{event.train_tokens:,} training tokens, on {event.device}\n"
                     f"validation perplexity to beat: unigram {event.unigram_perplexity:.1f}, "

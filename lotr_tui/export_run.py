@@ -65,14 +65,15 @@ def export_tensorboard(run: Path, folder: Path) -> None:
                 report = dict(zip(NAMES, values, strict=True))
                 for name in SERIES:
                     if report[name] != "":
-                        writer.add_scalar(name, report[name], report["step"], begun + (report["seconds"] or 0))
+                        writer.add_scalar(name, report[name], _step(report["step"]), begun + (report["seconds"] or 0))
             for event in view.evaluations:
                 if math.isfinite(event.valid_perplexity):
-                    writer.add_scalar("valid_perplexity", event.valid_perplexity, event.step, begun + event.seconds)
+                    value, step = event.valid_perplexity, _step(event.step)
+                    writer.add_scalar("valid_perplexity", value, step, begun + event.seconds)
             for sample in view.samples:
                 # As a block of code: the text is shown as it is, not read as Markdown.
                 text = f"{sample.prompt} {sample.text}".replace("\n", " ")
-                writer.add_text("sample", f"    {text}", sample.step)
+                writer.add_text("sample", f"    {text}", _step(sample.step))
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -92,6 +93,11 @@ def _reports(view: TrainingView) -> Iterator[list[Any]]:
         columns = [view.steps.column(name)[first : first + REPORTS_AT_ONCE].tolist() for name in NAMES]
         for values in zip(*columns, strict=True):
             yield [int(values[0]), *("" if math.isnan(value) else value for value in values[1:])]
+
+
+def _step(step: int) -> int:
+    """As TensorBoard's files can hold it: a damaged record may have others."""
+    return min(max(step, -(2**63)), 2**63 - 1)
 
 
 def _values(event: TrainingEvent, names: list[str]) -> list[Any]:

@@ -43,7 +43,7 @@ class Tile:
         if len(self.times) and math.isfinite(self.times[-1]):
             parts = np.floor(self.times / (SECONDS / cells))
             places = parts - parts[-1] + cells - 1
-            good = (places >= 0) & np.isfinite(self.history)
+            good = (places >= 0) & (places < cells) & np.isfinite(self.history)
             for place in np.unique(places[good]).astype(int).tolist():
                 shape[place] = float(self.history[good & (places == place)].mean())
         return shape

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.errors import LotrError, UnusableInput
+from engine.errors import LotrError, UnusableInput, printable
 from lotr_tui.cli_options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, has_terminal
 
 runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_command=True)
@@ -78,7 +78,8 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a run."""
-    from engine.runs import remove, resolve
+    from engine.runs import resolve
+    from engine.tidying import remove
 
     path = resolve(run, runs_dir).absolute()
     try:
@@ -87,7 +88,7 @@ def runs_rm(
         raise UnusableInput(f"runs rm {run} asks, and nobody answered; give --yes") from None
     if not agreed:
         raise LotrError(f"run {run} stays, as you said")
-    remove(path)
+    remove(path, runs_dir)
 
 
 @runs_cli.command("rename")
@@ -97,9 +98,9 @@ def runs_rename(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Give a run another name."""
-    from engine.runs import rename
+    from engine.tidying import rename
 
-    print(rename(old, new, runs_dir))
+    print(printable(rename(old, new, runs_dir)))
 
 
 @runs_cli.command("export")
@@ -120,4 +121,4 @@ def runs_export(
     folder = csv or tensorboard
     assert folder is not None
     (export_csv if csv else export_tensorboard)(path, folder)
-    print(folder)
+    print(printable(str(folder)))

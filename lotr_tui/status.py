@@ -41,7 +41,7 @@ def read_status(path: Path) -> Status:
     """
     summary = summarize(path)
     try:
-        saved = time.time() - (path / RESUME).stat().st_mtime
+        saved = max(0.0, time.time() - (path / RESUME).stat().st_mtime)  # clocks jump
     except OSError:
         saved = None
     return Status(

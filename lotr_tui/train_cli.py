@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.config import PRESETS, Config, preset, settings
-from engine.errors import UnusableInput
+from engine.errors import UnusableInput, printable
 from lotr_tui.cli_options import (
     ModeOption,
     NoMouseOption,
@@ -112,9 +112,10 @@ def train(
     app = LotrApp(job=job, runs_dir=runs_dir, theme=theme)
     run_app(app, mouse=not no_mouse)
     if app.detached is None:
-        print(f"run {job.run.name} is in {job.run.path}\nplay with it: lotr-tui --run {job.run.name}")
+        print(printable(f"run {job.run.name} is in {job.run.path}"))
+        print(printable(f"play with it: lotr-tui --run {job.run.name}"))
         if app.training is None or app.training.active or app.training.left:
-            print(f"go on with it: lotr-tui train --resume {job.run.name}")
+            print(printable(f"go on with it: lotr-tui train --resume {job.run.name}"))
     return 0
 
 

@@ -18,7 +18,8 @@ from textual.widgets.option_list import Option
 from engine.config import BUNDLED
 from engine.errors import LotrError, printable
 from engine.files import runs_folder
-from engine.runs import RunSummary, remove, rename
+from engine.runs import RunSummary
+from engine.tidying import remove, rename
 from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.screens.confirm import Confirm
@@ -285,7 +286,7 @@ class RunsScreen(Screen[str | None]):
             return
 
         def delete() -> str:
-            remove(run.path)
+            remove(run.path, self._folder)
             return f"{run.name} is deleted"
 
         def answered(yes: bool | None) -> None:

@@ -40,6 +40,8 @@ class SampleTimeline(Widget):
     def neighbour(self, steps: int) -> int | None:
         """The update of the sample so many before or after the place; None: the latest, or one after it."""
         samples = self._view.samples
+        if not samples:
+            return None
         if self._place is None:
             number = len(samples) - 1 + steps
         elif steps > 0:

@@ -17,6 +17,7 @@ from engine.events import Checkpointed, Evaluated, TrainingEvent
 from engine.jobs import prepare_job
 from engine.lm import LanguageModel
 from engine.runs import KeptEpoch
+from engine.tidying import remove
 from tests.conftest import sentences, write_csv
 from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, rows
 
@@ -238,6 +239,6 @@ def test_they_count_in_the_size_of_the_run_and_are_removed_with_it(tmp_path: Pat
     size = runs.epoch_file(path, 1).stat().st_size
     assert size > 1000
     assert abs(runs.summarize(path).bytes - runs.summarize(alone).bytes - 2 * size) < 500  # their rows and log lines
-    runs.remove(path)
+    remove(path, tmp_path)
     assert not path.exists()
     assert alone.exists()

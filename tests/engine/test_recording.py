@@ -26,7 +26,8 @@ from engine.events import (
     Warned,
 )
 from engine.record import current_rows, read_rows
-from engine.requests import REQUESTS, Requests, ask
+from engine.requests import Requests, ask
+from engine.runs import REQUESTS
 from engine.steering import Command, Steering
 from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, training, write
 
@@ -197,14 +198,13 @@ def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_another_process_asks_arrives_in_order_and_once(tmp_path: Path) -> None:
-    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
-    (run.path / REQUESTS).write_text('{"what": "stop", "value": ""}\n')  # of an earlier training
-    steering = Steering([Requests(run.path)])
-    assert steering.take() == []
-    steering = Steering([Requests(run.path)])
+    path = write(tmp_path, "r", training("stopped"))
+    (path / REQUESTS).write_text('{"what": "stop", "value": ""}\n')  # of an earlier training
+    run = recording.reopen(path)
     asked = [Command("checkpoint"), Command("prompt", "the road"), Command("lr", "0.5")]
-    for command in asked:
+    for command in asked:  # before anybody listens, but the lock is taken
         ask(run.path, command)
+    steering = Steering([Requests(run.path, run.asked_before)])
     steering.send(Command("pause"))
     assert steering.take() == [Command("pause"), *asked]
     assert steering.take() == []

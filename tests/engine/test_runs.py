@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from engine import files, recording, runs
+from engine import files, recording, runs, tidying
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import ConfigError, RunError
@@ -33,6 +33,7 @@ from engine.events import (
     from_record,
 )
 from engine.record import read_rows
+from engine.tidying import remove
 from engine.vocabulary import EOS_ID, Vocabulary
 
 VOCABULARY = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "here"))
@@ -272,7 +273,7 @@ def test_another_process_sees_a_run_going_on_and_then_finished(tmp_path: Path) -
     assert state_seen_elsewhere(run.path) == "running"
     assert runs.summarize(run.path).state == "running"
     with pytest.raises(RunError, match="being trained"):
-        runs.remove(run.path)
+        remove(run.path, tmp_path)
     list(events)
     assert state_seen_elsewhere(run.path) == "finished"
 
@@ -587,7 +588,7 @@ def test_a_run_without_metrics_still_plays(tmp_path: Path) -> None:
 
 def test_remove(tmp_path: Path) -> None:
     first, second, _ = three_runs(tmp_path)
-    runs.remove(first)
+    remove(first, tmp_path)
     assert not first.exists()
     assert second.exists()
 
@@ -596,13 +597,13 @@ def test_what_is_no_run_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
     with pytest.raises(RunError):
-        runs.remove(tmp_path / "precious")
+        remove(tmp_path / "precious", tmp_path)
     assert (tmp_path / "precious" / "file").read_text() == "mine"
 
 
 def test_the_bundled_model_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "model", training())
-    monkeypatch.setattr(runs, "assets_folder", lambda: tmp_path)
+    monkeypatch.setattr(tidying, "assets_folder", lambda: tmp_path)
     with pytest.raises(RunError, match="bundled"):
-        runs.remove(path)
+        remove(path, tmp_path)
     assert (path / runs.MODEL).is_file()

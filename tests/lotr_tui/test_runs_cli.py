@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -53,6 +55,8 @@ class TestStatus:
     def test_one_screen(self, command, make):
         run = make("r", EVENTS, lock=True)
         (run.path / RESUME).write_bytes(b"")
+        saved = time.time() - 125
+        os.utime(run.path / RESUME, (saved, saved))
         done = command("status", "r")
         assert done.returncode == 0
         shown = " ".join(done.stdout.split())
@@ -65,7 +69,7 @@ class TestStatus:
             "0.00200, 1,300 tokens/s",
             "1:05, 1:00:00 left",
             '"bilbo is" here�[31m [b]now',
-            "saved 0 s ago",
+            "saved 2 min ago",
             "watch: lotr-tui attach r",
             "stop: lotr-tui stop r",
         ):

@@ -1,0 +1,52 @@
+"""Runs deleted and renamed: those of the runs folder, and nothing outside it."""
+
+import shutil
+from pathlib import Path
+
+from engine.errors import RunError
+from engine.files import assets_folder, runs_folder
+from engine.runs import CONFIG, check_name, is_written, resolve
+
+
+def remove(path: Path, folder: Path | None = None) -> None:
+    """Delete a run of the runs folder.
+
+    Raises:
+        RunError: it is being written, or is not ours to delete.
+    """
+    folder = folder or runs_folder()
+    if path == assets_folder() / "model":
+        raise RunError("the bundled model is part of lotr-tui and stays")
+    if path.is_symlink() or path.parent.resolve() != folder.resolve():
+        raise RunError(f"run {str(path)!r} is not in {folder}; only the runs there can be deleted")
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path} is no run, so it is not deleted: it has no {CONFIG}")
+    if is_written(path):
+        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
+
+
+def rename(run: str, name: str, folder: Path | None = None) -> str:
+    """Give a run of the runs folder another name; returns a line about it.
+
+    Raises:
+        RunError: there is no such run there, it is being trained, or the name is taken or none.
+    """
+    folder = folder or runs_folder()
+    path = resolve(run, folder)
+    if path.parent.resolve() != folder.resolve():
+        raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
+    check_name(name)
+    if is_written(path):
+        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
+    new = folder / name
+    if new.exists() or new.is_symlink():
+        raise RunError(f"run {name!r} exists in {folder}; choose another name")
+    try:
+        path.rename(new)
+    except OSError as error:
+        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
+    return f"run {path.name} is now {name}"
