@@ -11,6 +11,7 @@ from engine.config import ModelConfig
 from engine.decoder import Decoder
 from engine.linear import linear
 from engine.lm import Trace
+from engine.lstm import WORTH_IT_FROM, lstm_bf16
 from engine.pause_softmax import PauseSoftmax
 from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
@@ -170,6 +171,9 @@ class Network(nn.Module):
         weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
         if masks is not None and self.config.weight_drop:
             weights[1] = weights[1] * _mask(weights[1], tuple(weights[1].shape), self.config.weight_drop, masks)
+        in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if in_bf16 and masks is not None and layer.hidden_size >= WORTH_IT_FROM:
+            return lstm_bf16(vectors, state, weights)
         # Not layer(...): nn.LSTM can only run on the weights it owns, and these may be masked ones.
         return torch.lstm(vectors, state, weights, True, 1, 0.0, masks is not None, False, False)
 

@@ -37,6 +37,7 @@ MANNERS: dict[str, dict[str, Any]] = {
         "evaluate_updates": 5,
         "lr": 0.2,
     },
+    "bfloat16, its layers written out": {"precision": "bf16", "layers": 2},
 }
 
 
@@ -79,7 +80,13 @@ def every_update_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("every_update_is_told")
 @pytest.mark.parametrize("manner", MANNERS)
-def test_interrupted_anywhere_it_ends_with_the_same_bits(dataset: Dataset, manner: str, tmp_path: Path) -> None:  # noqa: F811
+def test_interrupted_anywhere_it_ends_with_the_same_bits(
+    dataset: Dataset,  # noqa: F811
+    manner: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.network.WORTH_IT_FROM", 1)
     config = config_of(epochs=2, **MANNERS[manner])
     whole = list(train(config, dataset, "a-run", lambda: False))
     last = of(Step, whole)[-1].step
