@@ -30,7 +30,8 @@ class PauseSoftmax(nn.Module):
 
     def loss(self, vectors: Tensor, pauses: Tensor) -> Tensor:
         """Mean negative log-probability of the `pauses` `[time, batch]` that were there."""
-        return nn.functional.nll_loss(self.gate(vectors).flatten(0, -2), pauses.flatten())
+        gates = self.gate(vectors.to(self.gate_weight.dtype))  # they may be in bfloat16
+        return nn.functional.nll_loss(gates.flatten(0, -2), pauses.flatten())
 
     def given(self, vectors: Tensor, pauses: Tensor, weight: Tensor, bias: Tensor, words: Tensor | None) -> Tensor:
         """Logits `[time, batch, words]` where the `pauses` `[time, batch]` are known."""

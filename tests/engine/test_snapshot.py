@@ -37,7 +37,7 @@ MANNERS: dict[str, dict[str, Any]] = {
         "evaluate_updates": 5,
         "lr": 0.2,
     },
-    "bfloat16, its layers written out": {"precision": "bf16", "layers": 2},
+    "bfloat16, its layers written out, pauses": {"precision": "bf16", "layers": 2, "pauses": True},
 }
 
 
