@@ -29,11 +29,11 @@ RUN = "measured"
 def dashboard(repeat: int, epochs: int = EPOCHS, window: float = WINDOW_SECONDS) -> Iterator[Figure]:
     """Trainings of `tiny` on the bundled dialogues, with as many threads as a person gets."""
     yield from paired(
-        f"tokens/s with the dashboard, 160x45, {os.cpu_count()} cores",
-        "",
+        f"training speed with the dashboard, 160x45, {os.cpu_count()} cores",
+        "tokens/s",
         lambda: _shown_speed(epochs),
         lambda: _plain_speed(epochs),
-        "tokens/s with --no-tui",
+        "training speed with --no-tui",
         repeat,
         ratio_least=0.95,
     )
