@@ -27,8 +27,8 @@ ROW_BYTES = 150
 """At least, of a report."""
 MOST_RESERVED = 4_000_000
 """Reports that room is made for before they are read."""
-MOST_WAITING = 64
-"""Pieces that may wait to be taken in."""
+MOST_WAITING = 4
+"""Pieces that may wait to be taken in: where the screen is busy, as before its first paint, the reader waits for it."""
 
 
 @dataclass(frozen=True)

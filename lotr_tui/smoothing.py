@@ -10,6 +10,8 @@ WILD = 1e300
 """What is above can no longer be reckoned with."""
 BLOCK = 32
 """Values that are smoothed in one product of matrices."""
+AT_ONCE = 256 * BLOCK
+"""Reports smoothed together: for what is larger, memory is fetched anew each time, which takes ten times as long."""
 
 
 class Smoothed:
@@ -29,15 +31,15 @@ class Smoothed:
         if self._steps is not steps or self._forgets != steps.forgets:
             self._steps, self._forgets = steps, steps.forgets
             self._length, self._mean = 0, math.nan
-        new = steps.column("train_perplexity")[self._length :]
-        if len(new):
-            if len(steps) > len(self._values):
-                grown = np.empty(max(len(steps), 2 * len(self._values)))
-                grown[: self._length] = self._values[: self._length]
-                self._values = grown
-            smoothed, self._mean = smooth(log10(new), self.share, self._mean)
-            self._values[self._length : len(steps)] = smoothed
-            self._length = len(steps)
+        if len(steps) > len(self._values):
+            grown = np.empty(steps.room)
+            grown[: self._length] = self._values[: self._length]
+            self._values = grown
+        values = steps.column("train_perplexity")
+        while self._length < len(values):
+            piece = slice(self._length, min(self._length + AT_ONCE, len(values)))
+            self._values[piece], self._mean = smooth(log10(values[piece]), self.share, self._mean)
+            self._length = piece.stop
         return self._values[: self._length]
 
 

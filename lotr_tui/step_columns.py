@@ -47,6 +47,11 @@ class StepColumns:
         self._values[:, self._length : needed] = values
         self._length = needed
 
+    @property
+    def room(self) -> int:
+        """How many there can be before room for more has to be made."""
+        return self._values.shape[1]
+
     def reserve(self, reports: int) -> None:
         """Make room for so many in all: to make it when half a million are there holds the screen up for 0.2 s.
 

@@ -38,7 +38,7 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
 
 
 def _groups(ptb: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import branch, idle, keys, memorised, slider, start, stream, transcript
+    from lotr_tui.bench import attach, branch, dashboard, idle, keys, memorised, slider, start, stream, transcript
 
     return {
         "start": start.start,
@@ -50,6 +50,8 @@ def _groups(ptb: Path | None) -> Mapping[str, Group]:
         "idle": idle.idle,
         "transcript": transcript.transcript,
         "branch": branch.branch,
+        "dashboard": dashboard.dashboard,
+        "attach": attach.attach,
         "memorised": lambda repeat: memorised.memorised(repeat, ptb),
     }
 

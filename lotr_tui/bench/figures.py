@@ -44,8 +44,13 @@ def median(
 
 def percentile_95(name: str, seconds: Sequence[float], limit: float | None = None) -> Figure:
     """What 95 in 100 of the times stay under, in ms; how many there are is put behind the name."""
+    return percentile(95, name, seconds, limit)
+
+
+def percentile(hundredths: int, name: str, seconds: Sequence[float], limit: float | None = None) -> Figure:
+    """What so many in 100 of the times stay under, likewise."""
     runs = tuple(1000 * value for value in sorted(seconds))
-    return Figure(f"{name}, p95 of {len(runs)}", "ms", nearest_rank(runs, 0.95), runs, limit)
+    return Figure(f"{name}, p{hundredths} of {len(runs)}", "ms", nearest_rank(runs, hundredths / 100), runs, limit)
 
 
 def nearest_rank(ordered: Sequence[float], share: float) -> float:
@@ -65,9 +70,9 @@ def paired(
     ratio_limit: float | None = None,
     ratio_least: float | None = None,
 ) -> Iterator[Figure]:
-    """Ours and the other in turn, so that both see the machine as it is; and the median of the ratios."""
+    """Ours and the other in turn, and which is first too, so that both see the machine as it is; the median ratio."""
     ours(), other()  # once unmeasured: files come from the disk the first time
-    pairs = [(ours(), other()) for _ in range(repeat)]
+    pairs = [(other(), ours())[::-1] if number % 2 else (ours(), other()) for number in range(repeat)]
     yield median(name, unit, [a for a, _ in pairs], limit)
     yield median(against, unit, [b for _, b in pairs])
     yield median(f"ratio of {name} to {against}", "", [a / b for a, b in pairs], ratio_limit, ratio_least)

@@ -38,8 +38,7 @@ class Terminal:
         """Started, and killed at the end."""
         self.pid, self._file = pty.fork()
         if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", LOTR_TUI_HOME=str(self._home))
-            os.execv(self._command[0], self._command)
+            os.execve(self._command[0], self._command, self._environment())
         ioctl(self._file, TIOCSWINSZ, self._size)
         try:
             yield self
@@ -72,13 +71,28 @@ class Terminal:
             BenchError: it is not, within a minute.
         """
         seen, count, deadline = b"", 0, time.perf_counter() + LIMIT_SECONDS
-        while text not in shown(seen):
-            output = self.read()
-            count += len(output)
-            seen = (seen + output)[-200_000:] if output else seen
+        while True:
+            if output := self.read():
+                count += len(output)
+                seen = (seen + output)[-200_000:]
+                if text in shown(seen):
+                    return count
             if time.perf_counter() > deadline:
                 raise BenchError(f"{self._name} did not show {text!r} within {LIMIT_SECONDS:.0f} s")
-        return count
+
+    def until_end(self) -> None:
+        """Read until the program has ended.
+
+        Raises:
+            BenchError: it has not, within a minute.
+        """
+        deadline = time.perf_counter() + LIMIT_SECONDS
+        while time.perf_counter() < deadline:
+            try:
+                self.read()
+            except BenchError:
+                return
+        raise BenchError(f"{self._name} did not end within {LIMIT_SECONDS:.0f} s")
 
     def press(self, keys: bytes, shows: str = "") -> float:
         """Press keys: seconds to the bytes that show the text `shows`, or to the first ones.
@@ -103,6 +117,11 @@ class Terminal:
         end = time.perf_counter() + most
         while time.perf_counter() < end and self.read(quiet):
             pass
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, without the size of another terminal."""
+        ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        return ours | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LOTR_TUI_HOME": str(self._home)}
 
     @property
     def _name(self) -> str:

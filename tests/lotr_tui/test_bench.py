@@ -18,7 +18,7 @@ from engine.memorised import TrainingIndex
 from engine.runs import load
 from lotr_tui.bench import measure
 from lotr_tui.bench.branch import branch_seconds
-from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile_95
+from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile, percentile_95
 from lotr_tui.bench.idle import cpu_seconds
 from lotr_tui.bench.keys import TEXT, keystrokes, type_keys
 from lotr_tui.bench.memorised import half_known, memorised, read_whole
@@ -63,6 +63,7 @@ def test_figures_are_in_the_units_they_name() -> None:
     assert figure.value == pytest.approx(95)
     assert figure.runs == tuple(sorted(figure.runs))
     assert figure.within is False
+    assert percentile(99, "key", [0.001] * 199 + [7]).value == pytest.approx(1)
     assert median("m", "s", [3, 1, 2], 2) == Figure("m", "s", 2, (3, 1, 2), 2)
     assert median("m", "s", [3, 1, 2], 2).within is True
     assert median("m", "s", [1]).within is None
@@ -80,7 +81,7 @@ def test_pairs_are_measured_in_turn_and_the_first_of_them_is_not_counted() -> No
 
     ours, other = [99.0, 2.0, 9.0, 4.0], [99.0, 1.0, 3.0, 4.0]
     figures = list(paired("a", "s", lambda: timed("a", ours), lambda: timed("b", other), "b", 3, 5, 2))
-    assert order == ["a", "b"] * 4
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert [figure.value for figure in figures] == [4, 3, 2]  # the ratios are 2, 3 and 1
     assert [figure.limit for figure in figures] == [5, None, 2]
     (*_, ratio) = paired("a", "s", lambda: 6.0, lambda: 2.0, "b", 1, ratio_least=4)

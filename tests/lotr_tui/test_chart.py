@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotr_tui.smoothing import BLOCK, Smoothed, log10, smooth
-from lotr_tui.step_columns import StepColumns
+from lotr_tui.smoothing import AT_ONCE, BLOCK, Smoothed, log10, smooth
+from lotr_tui.step_columns import NAMES, StepColumns
 from lotr_tui.widgets.chart_axes import ChartAxes
 from lotr_tui.widgets.plotting import decimate, draw_curve, round_up
 from tests.lotr_tui.test_step_columns import a_step
@@ -51,6 +51,15 @@ def test_what_was_smoothed_is_kept_until_reports_are_taken_away(what: list[tuple
             steps.forget_from(number)
         expected = naive(log10(steps.column("train_perplexity")).tolist(), 0.85)
         assert smoothed.of(steps).tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_many_reports_are_smoothed_as_in_one_go() -> None:
+    steps, smoothed = StepColumns(), Smoothed(0.85)
+    values = np.random.default_rng(0).uniform(50, 150, 2 * AT_ONCE + 7)
+    for part in np.split(values, [5, AT_ONCE + 100]):
+        steps.extend(np.tile(part, (len(NAMES), 1)))
+        expected, _ = smooth(log10(values[: len(steps)]), 0.85)
+        np.testing.assert_allclose(smoothed.of(steps), expected, rtol=1e-12)
 
 
 def test_logarithms_of_what_is_no_perplexity_are_none() -> None:
