@@ -10,11 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from safetensors.numpy import save
 
 from engine.config import Config
 from engine.decoder import weight_shapes
 from engine.vocabulary import Vocabulary
+
+# How long an example takes says something of the machine alone.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TAME = ("LOTR_TUI_DEBUG", "LOTR_TUI_HOME", "PYTHONIOENCODING", "FORCE_COLOR")
