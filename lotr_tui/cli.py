@@ -137,6 +137,7 @@ def train(
 ) -> int:
     """Train a model, in a live dashboard."""
     from engine.jobs import prepare_job, resume_job
+    from engine.processes import place
 
     def changed(config: Config) -> Config:
         """The configuration with what the options change."""
@@ -161,6 +162,11 @@ def train(
     if list_settings:
         _print_settings(changed(preset("default" if preset_name is None else preset_name)))
         return 0
+    here = place()
+    if not here.first:
+        from lotr_tui.console import train_along
+
+        return train_along()
     if resume is not None:
         if preset_name is not None or run is not None:
             raise UnusableInput(f"--resume {resume} goes on with that run as it is; leave --preset and --run out")
@@ -173,7 +179,7 @@ def train(
         job.run.lock.close()
         print(hand_over(job.run.path))
         return 0
-    if no_tui or as_json or not has_terminal():
+    if no_tui or as_json or here.size > 1 or not has_terminal():
         from lotr_tui.console import train_on_console
 
         return train_on_console(job, as_json=as_json)
