@@ -148,7 +148,8 @@ def resume_job(
             "put it back, or train a new run"
         )
     _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
-    _check_processes(started.get("processes", 1), path.name)
+    if started:
+        _check_processes(started.get("processes", 1), path.name)
     return _job(config, dataset, recording.reopen(path), resumes=True)
 
 

@@ -1,6 +1,7 @@
 """Which of the processes of a training this one is, as `torchrun` says in the environment."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 
@@ -23,6 +24,13 @@ class Place:
 
 ONLY = Place()
 """That of a process without others."""
+
+
+def torchrun(processes: int) -> list[str]:
+    """What starts so many processes of a module; for one process, Python alone."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    # After the two dashes nothing is taken for an option of torchrun's own.
+    return [sys.executable, *launcher, "-m", "--"] if processes > 1 else [sys.executable, "-m"]
 
 
 def place() -> Place:

@@ -159,14 +159,14 @@ def train(
         )
         return config.with_settings(assignments or [])
 
-    if list_settings:
-        _print_settings(changed(preset("default" if preset_name is None else preset_name)))
-        return 0
     here = place()
     if not here.first:
         from lotr_tui.console import train_along
 
-        return train_along()
+        return 0 if detach else train_along()
+    if list_settings:
+        _print_settings(changed(preset("default" if preset_name is None else preset_name)))
+        return 0
     if resume is not None:
         if preset_name is not None or run is not None:
             raise UnusableInput(f"--resume {resume} goes on with that run as it is; leave --preset and --run out")

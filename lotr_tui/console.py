@@ -24,6 +24,7 @@ from engine.events import (
     to_record,
 )
 from engine.jobs import TrainingJob, follow, quiet_threads
+from engine.processes import place
 from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
 from engine.steering import Command
 from engine.vocabulary import EOS_ID
@@ -49,11 +50,17 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         BrokenPipeError: nobody reads the lines any more.
     """
     cancellation = Cancellation()
+
+    def go_on_without_terminal() -> None:
+        leave_terminal()
+        if place().size > 1:  # torchrun was told the same, and ends its processes soon
+            job.steering.send(Command("detach"))
+
     on_signals(
         {
             signal.SIGINT: cancellation.set,
             signal.SIGTERM: cancellation.set,
-            signal.SIGHUP: leave_terminal,
+            signal.SIGHUP: go_on_without_terminal,
             signal.SIGUSR1: lambda: job.steering.send(Command("checkpoint")),
         }
     )
