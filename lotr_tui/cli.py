@@ -337,7 +337,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="start, words, stream, bytes, keys, slider, idle, transcript, branch or memorised; repeatable.",
+            help="start, words, stream, bytes, keys, slider, idle, transcript, branch, scale-out or memorised; "
+            "repeatable.",
         ),
     ] = None,
     ptb: Annotated[

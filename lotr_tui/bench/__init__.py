@@ -38,7 +38,7 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
 
 
 def _groups(ptb: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import branch, idle, keys, memorised, slider, start, stream, transcript
+    from lotr_tui.bench import branch, idle, keys, memorised, scale_out, slider, start, stream, transcript
 
     return {
         "start": start.start,
@@ -50,6 +50,7 @@ def _groups(ptb: Path | None) -> Mapping[str, Group]:
         "idle": idle.idle,
         "transcript": transcript.transcript,
         "branch": branch.branch,
+        "scale-out": scale_out.scale_out,
         "memorised": lambda repeat: memorised.memorised(repeat, ptb),
     }
 
