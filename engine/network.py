@@ -12,6 +12,7 @@ from engine.decoder import Decoder
 from engine.distributed import ALONE, World
 from engine.lm import Trace
 from engine.pause_softmax import PauseSoftmax
+from engine.products import linear
 from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
@@ -138,7 +139,7 @@ class Network(nn.Module):
         if words is not None:
             weight, bias = weight[words], bias[words]
         if self.pauses is None:
-            logits = nn.functional.linear(dropped, weight, bias)
+            logits = linear(dropped, weight, bias)
         elif pauses is None:
             logits = self.pauses.log_probs(dropped, weight, bias)
         else:
@@ -213,6 +214,16 @@ class Network(nn.Module):
 
 
 def _mask(like: Tensor, shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
-    """Zeros with probability `share`, else 1/(1-share), so that the mean stays as it was."""
+    """Zeros with probability `share`, else 1/(1-share), so that the mean stays as it was.
+
+    On the CPU four of them are cut out of each 64 bits drawn, a tenth of the work of `bernoulli_`; so the share is
+    kept to 1 in 65,536 there.
+    """
     keep = 1.0 - share
-    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=generator).div_(keep)
+    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
+    if like.device.type != "cpu":
+        return mask.bernoulli_(keep, generator=generator).div_(keep)
+    drawn = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    numbers = drawn.view(torch.int16)[: mask.numel()].view(shape)
+    kept = round(keep * 2**16)
+    return torch.lt(numbers, kept - 2**15, out=mask).mul_(2**16 / kept)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.pauses import PAUSES
+from engine.products import linear
 
 
 class PauseSoftmax(nn.Module):
@@ -25,7 +26,7 @@ class PauseSoftmax(nn.Module):
 
     def gate(self, vectors: Tensor) -> Tensor:
         """Log-probabilities `[..., pauses]` of what stands after the words read."""
-        return _log_softmax(nn.functional.linear(vectors, self.gate_weight, self.gate_bias))
+        return _log_softmax(linear(vectors, self.gate_weight, self.gate_bias))
 
     def loss(self, vectors: Tensor, pauses: Tensor) -> Tensor:
         """Mean negative log-probability of the `pauses` `[time, batch]` that were there."""
@@ -35,14 +36,14 @@ class PauseSoftmax(nn.Module):
         """Logits `[time, batch, words]` where the `pauses` `[time, batch]` are known."""
         vectors = vectors * (1 + self.scale[pauses]) + self.shift[pauses]
         own = self.bias if words is None else self.bias[:, words]
-        return nn.functional.linear(vectors, weight, bias) + own[pauses]
+        return linear(vectors, weight, bias) + own[pauses]
 
     def log_probs(self, vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Log-probabilities `[..., vocabulary]` where they are not."""
         gates = self.gate(vectors)
         parts = []
         for pause in range(len(PAUSES)):
-            logits = nn.functional.linear(vectors * (1 + self.scale[pause]) + self.shift[pause], weight, bias)
+            logits = linear(vectors * (1 + self.scale[pause]) + self.shift[pause], weight, bias)
             parts.append(_log_softmax(logits + self.bias[pause]) + gates[..., pause, None])
         return torch.logsumexp(torch.stack(parts), dim=0)
 

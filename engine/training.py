@@ -10,6 +10,7 @@ from engine.device import choose_device, use_threads
 from engine.distributed import ALONE, World
 from engine.evaluation import evaluate
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
+from engine.memory import keep_freed_memory
 from engine.ngram import KneserNey, Unigram
 from engine.snapshot import Saved
 from engine.steering import Steering
@@ -50,6 +51,7 @@ def train(
     started = time.perf_counter()
     options = config.training
     use_threads(options, world.place)
+    keep_freed_memory()
     device = choose_device(options, world.place)
     yield Preparing("counting words and 5-grams, the lines to beat")
     unigram, kneser_ney = world.share(lambda: _to_beat(dataset))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import LotrError, UnusableInput, printable
 from engine.events import Failed, Preparing, Step, TrainingEvent
+from engine.memory import give_back_freed_memory, keep_freed_memory
 from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.training_view import TrainingView
@@ -24,6 +25,7 @@ class OwnTraining:
         self.view = view or TrainingView()
         self._prepare = prepare
         self._job: TrainingJob | None = None
+        keep_freed_memory()
         self._worker: Worker[TrainingEvent] = Worker("training", self._source, droppable=_is_step).start()
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
@@ -70,7 +72,10 @@ class OwnTraining:
     def _source(self, cancellation: Cancellation) -> Iterator[TrainingEvent]:
         yield Preparing("reading the corpus")
         self._job = self._prepare()
-        yield from self._job.events(cancellation)
+        try:
+            yield from self._job.events(cancellation)
+        finally:
+            give_back_freed_memory()
 
 
 def _is_step(event: TrainingEvent) -> bool:

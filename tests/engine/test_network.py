@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine.config import ModelConfig, preset
-from engine.network import Network
+from engine.network import Network, _mask
 
 NO_DROPOUT = {
     "dropout_words": 0.0,
@@ -186,6 +188,22 @@ def test_gradients_reach_the_recurrent_weights_through_the_mask(seen: Seen) -> N
     assert stored.grad is not None
     masked = seen.weights[0][1] == 0
     assert torch.equal(stored.grad == 0, masked)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.01, 0.97), st.integers(0, 2**31))
+def test_a_mask_drops_the_share_it_is_told_and_keeps_the_mean(share: float, seed: int) -> None:
+    size = 40_001
+    mask = _mask(torch.empty(0), (size,), share, seeded(seed))
+    assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=1e-3)
+    spread = (share * (1 - share) / size) ** 0.5
+    assert abs((mask == 0).float().mean() - share) < 5 * spread + 2**-16
+    # Neighbours, of which four come out of one draw, are independent of each other.
+    dropped = (mask == 0).float() - (mask == 0).float().mean()
+    for distance in range(1, 5):
+        together = (dropped[distance:] * dropped[:-distance]).mean() / dropped.pow(2).mean()
+        assert abs(together) < 5 / size**0.5
+    assert torch.equal(mask, _mask(torch.empty(0), (size,), share, seeded(seed)))
 
 
 def mask_of_output(locked: bool) -> Tensor:

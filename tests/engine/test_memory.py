@@ -1,0 +1,39 @@
+"""Freed memory is kept: counted in page faults, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from engine.memory import _glibc
+
+FAULTS = """
+import resource, sys, threading
+from engine.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def work():
+    import numpy as np
+    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    sizes = [26_000_000, 3_000_000, 70_000_000, 40_000_000]
+    def window():
+        kept = [np.full(size, 1, np.uint8) for size in sizes]
+    window()
+    before = faults()
+    for _ in range(5):
+        window()
+    print(faults() - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(_glibc() is None, reason="this system's C library is not glibc")
+def test_memory_used_again_and_again_is_not_asked_for_anew() -> None:
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    assert faults("keep") < 200
+    assert faults("plain") > 1_000  # or the test above says nothing
