@@ -33,6 +33,8 @@ class Started:
     """Of the unigram model on the validation split: what knowing nothing of context gives."""
     kneser_ney_perplexity: float
     """Of a 5-gram Kneser-Ney model on the validation split: what counting gives."""
+    processes: int = 1
+    """That train together."""
 
 
 @dataclass(frozen=True)

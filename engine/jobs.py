@@ -5,17 +5,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import recording
 from engine.config import BUNDLED, Config
 from engine.dataset import Dataset, prepare
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent
+from engine.processes import place
 from engine.record import current_rows
 from engine.requests import Requests
 from engine.runs import METRICS, RESUME, read_start, resolve
 from engine.steering import Steering
 from engine.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from engine.distributed import World
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,50 @@ class TrainingJob:
     """Whether it goes on with a run that was left."""
 
     def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
-        """Train, recording every event in the run directory. Torch is imported here, in the worker's thread."""
+        """Train, recording every event in the run directory. Torch is imported here, in the worker's thread.
+
+        As the first of several processes it waits for the others, and tells them what they train.
+        """
 
         def training() -> Iterator[TrainingEvent]:
             yield Preparing("loading PyTorch")
             quiet_threads()
+            from engine.distributed import join
             from engine.snapshot import Saved
             from engine.training import train
 
             snapshot = self.run.path / RESUME
             saved = Saved(snapshot) if self.resumes and snapshot.exists() else None
-            yield from train(
-                self.config, self.dataset, self.run.name, cancelled, self.steering, saved, again=self.resumes
-            )
+            with join() as world:
+                world.share(lambda: (self.config.to_json(), str(snapshot) if saved else "", self.resumes))
+                yield from train(
+                    self.config,
+                    self.dataset,
+                    self.run.name,
+                    cancelled,
+                    self.steering,
+                    saved,
+                    again=self.resumes,
+                    world=world,
+                )
 
         return recording.record(self.run, training())
+
+
+def follow(world: "World") -> None:
+    """Train along with the first of several processes, which says what, decides, and keeps the result.
+
+    Raises:
+        Lost: another one of them has ended.
+    """
+    from engine.snapshot import Saved
+    from engine.training import train
+
+    text, snapshot, again = world.share(lambda: ("", "", False))
+    config = Config.from_json(text, "what the first process says")
+    saved = Saved(Path(snapshot)) if snapshot else None
+    for _ in train(config, prepare(config.data), "", lambda: False, saved=saved, again=again, world=world):
+        pass
 
 
 def quiet_threads() -> None:
@@ -73,11 +107,18 @@ def prepare_job(config: Config, name: str | None = None, folder: Path | None = N
             f"batch_size={columns} is too large: {len(dataset.train):,} training tokens "
             f"fill at most {len(dataset.train) // 2:,} columns; use --set batch_size=N or more text"
         )
+    processes = place().size
+    if over := columns % processes:
+        fewer, more = columns - over, columns - over + processes
+        raise ConfigError(
+            f"batch_size={columns}: {processes} processes cannot share so many columns evenly; "
+            f"use --set batch_size={f'{fewer} or {more}' if fewer else more}"
+        )
     if config.training.device not in ("auto", "cpu"):
         # Only then is torch needed this early, to say at once that there is no such device.
         from engine.device import choose_device
 
-        choose_device(config.training)
+        choose_device(config.training, place())
     return _job(config, dataset, recording.create(config, dataset.vocabulary, name, folder))
 
 
@@ -107,6 +148,8 @@ def resume_job(
             "put it back, or train a new run"
         )
     _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
+    if started:
+        _check_processes(started.get("processes", 1), path.name)
     return _job(config, dataset, recording.reopen(path), resumes=True)
 
 
@@ -128,6 +171,20 @@ def _check_same(config: Config, asked: Config, path: Path) -> None:
                     f"run {path.name!r} was begun with {field}={was[field]} and is gone on with as it is, "
                     f"not with {field}={now[field]}; leave that out, or train a new run"
                 )
+
+
+def _check_processes(then: int, name: str) -> None:
+    """As many processes as before: with more or fewer, sums are rounded otherwise.
+
+    Raises:
+        RunError: they are not.
+    """
+    if (now := place().size) != then:
+        launcher = "lotr-tui" if then == 1 else f"torchrun --nproc-per-node {then} -m lotr_tui"
+        raise RunError(
+            f"run {name!r} was trained by {then} process{'es' if then > 1 else ''} and is gone on with by as many, "
+            f"not by {now}: {launcher} train --resume {name}"
+        )
 
 
 def _check_vocabulary(then: Vocabulary, now: Vocabulary, corpus: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.decoder import Decoder
+from engine.distributed import ALONE, World
 from engine.linear import linear
 from engine.lm import Trace
 from engine.lstm import WORTH_IT_FROM, lstm_bf16
@@ -104,6 +105,7 @@ class Network(nn.Module):
         masks: torch.Generator | None = None,
         words: Tensor | None = None,
         pauses: Tensor | None = None,
+        world: World = ALONE,
     ) -> tuple[Tensor, States, Tensor, Tensor]:
         """Read a window of words.
 
@@ -114,6 +116,7 @@ class Network(nn.Module):
             words: ids of the words to compute logits of, in their order; None for all.
             pauses: what stands after each word `[time, batch]`, for a model that learns of pauses; None for a text
                 that does not say: then the logits are log-probabilities, summed over what it may be.
+            world: those who read the other columns of the batch, each of whom draws the masks of all of it.
 
         Returns:
             Logits `[time, batch, vocabulary or words]`, new states, and the last layer's output `[time, batch, hidden]`
@@ -122,16 +125,16 @@ class Network(nn.Module):
         config = self.config
         embeddings = self._embeddings()
         vectors = self._embed(embeddings, ids, masks)
-        vectors = self._drop(vectors, config.dropout_input, masks)
+        vectors = self._drop(vectors, config.dropout_input, masks, world)
         new_states = []
         raw = vectors
         for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             assert isinstance(layer, nn.LSTM)
             if i:
-                vectors = self._drop(raw, config.dropout_between, masks)
+                vectors = self._drop(raw, config.dropout_between, masks, world)
             raw, hidden, cell = self._run(layer, vectors, state, masks)
             new_states.append((hidden, cell))
-        dropped = self._drop(raw, config.dropout_output, masks)
+        dropped = self._drop(raw, config.dropout_output, masks, world)
         weight: Tensor = embeddings if config.tied else self.output.weight
         bias: Tensor = self.output.bias
         if words is not None:
@@ -158,11 +161,12 @@ class Network(nn.Module):
             weight = weight * _mask(weight, (weight.shape[0], 1), self.config.dropout_words, masks)
         return nn.functional.embedding(ids, weight)
 
-    def _drop(self, vectors: Tensor, share: float, masks: torch.Generator | None) -> Tensor:
+    def _drop(self, vectors: Tensor, share: float, masks: torch.Generator | None, world: World) -> Tensor:
         if masks is None or not share:
             return vectors
-        time = 1 if self.config.locked else vectors.shape[0]
-        return vectors * _mask(vectors, (time, *vectors.shape[1:]), share, masks)
+        time, batch, size = vectors.shape
+        shape = (1 if self.config.locked else time, batch * world.place.size, size)
+        return vectors * world.columns(_mask(vectors, shape, share, masks))
 
     def _run(
         self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], masks: torch.Generator | None

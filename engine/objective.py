@@ -1,10 +1,15 @@
 """What training makes small: the cross-entropy of the next word, and what the paper adds to it."""
 
+import contextlib
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.config import TrainingConfig
+from engine.distributed import World
+from engine.network import Network, States
 from engine.vocabulary import Ids
 
 
@@ -56,6 +61,47 @@ class Objective:
         if options.tar and len(raw) > 1:
             objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
         return loss, objective
+
+
+class Lesson(nn.Module):
+    """A network and what is made small, as one module: from a window to its loss."""
+
+    def __init__(self, network: Network, objective: Objective, dtype: torch.dtype, world: World) -> None:
+        """`dtype` is that of the matrix products."""
+        super().__init__()
+        self.network = network
+        self._objective = objective
+        self._dtype = dtype
+        self._world = world
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        pauses: Tensor | None,
+        words: Tensor | None,
+        states: States,
+        masks: torch.Generator,
+    ) -> tuple[Tensor, Tensor, States]:
+        """The loss of a window, all that is made small, and the states after it.
+
+        Args:
+            inputs: `[time, batch]`, this process's columns, as all of these but `words`.
+            targets: `[time, batch]`.
+            pauses: `[time, batch]`, of a text that has them.
+            words: what `Objective.words_to_compare` gave.
+            states: those before the window.
+            masks: where dropout masks are drawn from.
+        """
+        mixed: Any = contextlib.nullcontext()
+        if self._dtype != torch.float32:
+            mixed = torch.autocast(inputs.device.type, self._dtype)
+        with mixed:
+            logits, states, raw, dropped = self.network(inputs, states, masks, words, pauses, self._world)
+        loss, objective = self._objective(logits, targets, words, raw, dropped)
+        if self.network.pauses is not None and pauses is not None:
+            objective = objective + self.network.pauses.loss(dropped, pauses)
+        return loss, objective, states
 
 
 def as_if_over_all(logits: Tensor, targets: Tensor, words: Tensor, log_shares: Tensor) -> tuple[Tensor, Tensor]:

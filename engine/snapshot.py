@@ -15,6 +15,7 @@ from engine.averaging import WeightAverage
 from engine.config import Config
 from engine.decoder import Decoder
 from engine.errors import RunError
+from engine.network import States
 
 if TYPE_CHECKING:
     from engine.training_loop import Loop
@@ -26,8 +27,11 @@ PLAIN = (
 """Attributes of a `Loop` that are numbers, texts or lists of them."""
 
 
-def pack(loop: "Loop") -> bytes:
-    """The content of `resume.safetensors`: weights, average, optimizer, best model, generators, text, hidden state."""
+def pack(loop: "Loop", states: States) -> bytes:
+    """The content of `resume.safetensors`: weights, average, optimizer, best model, generators, text, hidden state.
+
+    `states` are those of all columns, whichever process reads them.
+    """
     assert loop.best is not None
     tensors: dict[str, Tensor] = dict(_named("network", loop.network))
     tensors["masks"] = loop.masks.get_state()
@@ -37,7 +41,7 @@ def pack(loop: "Loop") -> bytes:
     for number, values in loop.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
     if loop.text is not None:
-        for layer, (hidden, cell) in enumerate(loop.states):
+        for layer, (hidden, cell) in enumerate(states):
             tensors |= {f"states.{layer}.hidden": hidden, f"states.{layer}.cell": cell}
     rest = {name: getattr(loop, name) for name in PLAIN} | {
         "config": asdict(loop.config),
@@ -136,8 +140,8 @@ class Saved:
             loop.position = position
             loop.states = [
                 (
-                    self.tensors[f"states.{layer}.hidden"].to(loop.device),
-                    self.tensors[f"states.{layer}.cell"].to(loop.device),
+                    loop.world.columns(self.tensors[f"states.{layer}.hidden"]).to(loop.device),
+                    loop.world.columns(self.tensors[f"states.{layer}.cell"]).to(loop.device),
                 )
                 for layer in range(len(loop.states))
             ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.device import choose_device, use_threads
+from engine.distributed import ALONE, World
 from engine.evaluation import evaluate
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
 from engine.memory import keep_freed_memory
@@ -25,6 +26,7 @@ def train(
     saved: Saved | None = None,
     *,
     again: bool = False,
+    world: World = ALONE,
 ) -> Iterator[TrainingEvent]:
     """Train on `dataset`, telling everything as events; the last one is `Finished`.
 
@@ -38,6 +40,8 @@ def train(
         steering: what else is asked of it meanwhile.
         saved: goes on from there, as if it had never been left.
         again: a run that was left before anything was saved begins anew.
+        world: the processes that train together. Each does the same; only the first gets to hear of validation,
+            samples, reports and what is to be saved.
 
     Raises:
         RunError: `saved` is damaged, or of another training.
@@ -46,16 +50,15 @@ def train(
     """
     started = time.perf_counter()
     options = config.training
-    use_threads(options)
+    use_threads(options, world.place)
     keep_freed_memory()
-    device = choose_device(options)
+    device = choose_device(options, world.place)
     yield Preparing("counting words and 5-grams, the lines to beat")
-    unigram = evaluate(Unigram(dataset.train, dataset.vocabulary), dataset.valid).perplexity
-    kneser_ney = evaluate(KneserNey(dataset.train, dataset.vocabulary), dataset.valid).perplexity
+    unigram, kneser_ney = world.share(lambda: _to_beat(dataset))
     if saved is not None:
         saved.check(config)
         started -= saved.seconds
-    loop = Loop(config, dataset, device, started, steering)
+    loop = Loop(config, dataset, device, started, steering, world)
     yield Started(
         run=run,
         preset=config.preset,
@@ -68,21 +71,30 @@ def train(
         corpus_sha256=dataset.corpus.sha256,
         unigram_perplexity=unigram,
         kneser_ney_perplexity=kneser_ney,
+        processes=world.place.size,
     )
     if saved is not None:
         saved.restore(loop)
     if saved is not None or again:
         yield Resume(loop.step + 1 if saved is not None else 0)
     reason = yield from loop.run(cancelled)
-    assert loop.best is not None
+    best = loop.best
+    assert best is not None
+    ended_early = reason in ("stopped", "detached")
     yield Finished(
         reason=reason,
         run=run,
         epochs=loop.epoch,
         valid_perplexity=loop.best_perplexity,
         # The test split is looked at once, when the training is complete.
-        test_perplexity=math.nan if reason in ("stopped", "detached") else evaluate(loop.best, dataset.test).perplexity,
+        test_perplexity=math.nan if ended_early else world.share(lambda: evaluate(best, dataset.test).perplexity),
         seconds=time.perf_counter() - started,
-        model=loop.best,
+        model=best,
         notebook_perplexity=loop.claimed,
     )
+
+
+def _to_beat(dataset: Dataset) -> tuple[float, float]:
+    """The validation perplexities of a unigram and a Kneser-Ney model."""
+    unigram, kneser_ney = (kind(dataset.train, dataset.vocabulary) for kind in (Unigram, KneserNey))
+    return evaluate(unigram, dataset.valid).perplexity, evaluate(kneser_ney, dataset.valid).perplexity

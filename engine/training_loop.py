@@ -1,6 +1,5 @@
 """The training loop: update after update, validation, what is asked of it meanwhile."""
 
-import contextlib
 import math
 import random
 import time
@@ -13,23 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from engine.averaging import WeightAverage, gets_no_better
-from engine.config import Config, TrainingConfig
+from engine.config import Config
 from engine.dataset import Dataset, columns_of, join_lines, join_pauses
 from engine.decoder import Decoder
 from engine.device import choose_dtype
+from engine.distributed import ALONE, World
 from engine.errors import TrainingError
 from engine.evaluation import evaluate
 from engine.events import Evaluated, Reason, Sampled, Snapshot, Steered, Step, TrainingEvent
 from engine.lm import LanguageModel
 from engine.network import Network, States
 from engine.notebook import notebook_perplexity
-from engine.objective import Objective
+from engine.objective import Lesson, Objective
+from engine.optimizers import fine_tuning_optimizer, optimizer_of
 from engine.pauses import PauseIds
 from engine.sampling import SamplerSettings, TokenEvent, stream
 from engine.schedule import scheduled_lr, window_length
 from engine.snapshot import pack
 from engine.spelling import spelling_of
-from engine.steering import Command, Steering
+from engine.steering import Command, Steering, What
 from engine.vocabulary import Ids
 
 REPORT_SECONDS = 0.25
@@ -74,7 +75,13 @@ class Loop:
     """The state of one training: network, optimizer, schedule, place in the text, and the best so far."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, device: torch.device, started: float, steering: Steering | None = None
+        self,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        started: float,
+        steering: Steering | None = None,
+        world: World = ALONE,
     ) -> None:
         self.config = config
         self.options = config.training
@@ -83,6 +90,7 @@ class Loop:
         self.started = started
         """When it began, on the clock `time.perf_counter`; pauses and the time between two processes left out."""
         self.steering = steering or Steering()
+        self.world = world
         self.chance = random.Random(self.options.seed)
         self.masks = torch.Generator(device).manual_seed(self.options.seed)
         spelling = spelling_of(dataset.vocabulary) if config.model.spelling else None
@@ -92,9 +100,10 @@ class Loop:
             network.start_from_unigram(dataset.train)
         self.network = network.to(device)
         self.average = WeightAverage(self.network, self.options.average) if self.options.averaging == "ema" else None
-        self.optimizer = _optimizer(self.network, self.options)
+        self.optimizer = optimizer_of(self.network, self.options)
         self.dtype = choose_dtype(self.options, device)
         self.objective = Objective(config.training, dataset.train, len(dataset.vocabulary), device)
+        self.lesson = world.together(Lesson(self.network, self.objective, self.dtype, world))
         self.step = 0
         self.epoch = 0.0
         """Epochs done, with fraction."""
@@ -107,7 +116,7 @@ class Loop:
         self.position = 0
         """Steps of it that are read."""
         self.states: States = []
-        """Hidden and cell states after them."""
+        """Hidden and cell states after them, of this process's columns."""
         self.evaluation_due = True
         self.plateau_factor = 1.0
         self.lr_share = 1.0
@@ -137,7 +146,7 @@ class Loop:
             if self.evaluation_due:
                 yield from self._evaluate()
             elif self.epoch_number < self.last_epoch and not self.impatient:
-                yield from self._read_window()
+                yield from self.read_window()
             elif self.options.fine_tune_epochs and not self.fine_tuning:
                 self._start_fine_tuning()
             else:
@@ -156,10 +165,7 @@ class Loop:
 
     def use_sgd(self) -> None:
         """The optimizer of fine-tuning."""
-        options = self.options
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(), options.fine_tune_lr, weight_decay=options.weight_decay
-        )
+        self.optimizer = fine_tuning_optimizer(self.network, self.options)
 
     # What is asked of it
 
@@ -167,7 +173,8 @@ class Loop:
         """Obey what was asked since the last window; returns why to end, if that was asked for."""
         paused: float | None = None
         while True:
-            for command in self.steering.take():
+            asked, cancel, save = self.world.share(lambda: self._asked(cancelled))
+            for command in (Command(what, value) for what, value in asked):
                 yield Steered(self.step, self.epoch, command.what, command.value)
                 if command.what in ("stop", "detach"):
                     return "stopped" if command.what == "stop" else "detached"
@@ -179,13 +186,19 @@ class Loop:
                 self._obey(command)
                 if command.what != "go_on":
                     yield from self._save()
-            if cancelled():
+            if cancel:
                 return "stopped"
             if paused is None:
-                if self.options.checkpoint_seconds and self._seconds_unsaved() >= self.options.checkpoint_seconds:
+                if save:
                     yield from self._save()
                 return None
             self.steering.wait(0.1)
+
+    def _asked(self, cancelled: Callable[[], bool]) -> tuple[list[tuple[What, str]], bool, bool]:
+        """The commands that came; whether it is cancelled; whether it is time to save, if they do not save anyway."""
+        commands = [(command.what, command.value) for command in self.steering.take()]
+        often = self.options.checkpoint_seconds
+        return commands, cancelled(), bool(often and not commands and self._seconds_unsaved() >= often)
 
     def _obey(self, command: Command) -> None:
         if command.what == "prompt":
@@ -203,9 +216,11 @@ class Loop:
 
     def _save(self) -> Iterator[TrainingEvent]:
         """All that is needed to go on exactly from here."""
-        if self._report.updates:
-            yield self._step()
-        yield Snapshot(self.step, pack(self))
+        states = [(self.world.whole(hidden), self.world.whole(cell)) for hidden, cell in self.states]
+        if self.world.place.first:
+            if self._report.updates:
+                yield self._step()
+            yield Snapshot(self.step, pack(self, states))
         self._saved = time.perf_counter()
 
     # Training
@@ -226,10 +241,10 @@ class Loop:
         if text_pauses is not None:
             pauses = torch.from_numpy(columns_of(text_pauses, options.batch_size)).to(self.device)
         self.text = EpochText(columns, pauses, chance)
-        self.states = self.network.start(options.batch_size)
+        self.states = self.network.start(options.batch_size // self.world.place.size)
         self.position = 0
 
-    def _read_window(self) -> Iterator[TrainingEvent]:
+    def read_window(self) -> Iterator[TrainingEvent]:
         """One window, one update; a report now and then."""
         options = self.options
         if self.text is None:
@@ -253,7 +268,8 @@ class Loop:
             self.epoch_number, self.text = self.epoch_number + 1, None
         self._report.add(loss, gradient_norm, targets.numel(), lr)
         self.evaluation_due = self._evaluation_is_due(epoch_done=epoch_done)
-        if epoch_done or self.evaluation_due or time.perf_counter() - self._report.began >= REPORT_SECONDS:
+        told = epoch_done or self.evaluation_due or time.perf_counter() - self._report.began >= REPORT_SECONDS
+        if told and self.world.place.first:
             yield self._step()
 
     def _evaluation_is_due(self, *, epoch_done: bool) -> bool:
@@ -281,22 +297,21 @@ class Loop:
     def _update(
         self, inputs: Tensor, targets: Tensor, pauses: Tensor | None, states: States, lr: float
     ) -> tuple[Tensor, Tensor, States]:
-        """One window forward and back, one step of the optimizer. `inputs`, `targets`, `pauses`: `[time, batch]`."""
+        """One window of all columns forward and back, one step of the optimizer.
+
+        `inputs`, `targets`, `pauses`: `[time, batch]`; `states`: those of this process's columns.
+        """
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         states = [(hidden.detach(), cell.detach()) for hidden, cell in states]
-        mixed = (
-            torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else contextlib.nullcontext()
-        )
-        with mixed:
-            words = self.objective.words_to_compare(targets, self.masks)
-            logits, states, raw, dropped = self.network(inputs, states, self.masks, words, pauses)
-        loss, objective = self.objective(logits, targets, words, raw, dropped)
-        if self.network.pauses is not None and pauses is not None:
-            objective = objective + self.network.pauses.loss(dropped, pauses)
+        words = self.objective.words_to_compare(targets, self.masks)
+        inputs, targets = self.world.columns(inputs), self.world.columns(targets)
+        pauses = None if pauses is None else self.world.columns(pauses)
+        loss, objective, states = self.lesson(inputs, targets, pauses, words, states, self.masks)
         self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective.backward()
+        loss = self.world.mean(loss)
         gradient_norm = nn.utils.clip_grad_norm_(self.network.parameters(), options.clip or math.inf)
         self.optimizer.step()
         if self.average is not None:
@@ -337,11 +352,10 @@ class Loop:
         """Validation, the best kept, what waits for validation told, and the fixed prompt continued."""
         options = self.options
         network = self.network if self.average is None else self.average.network
-        perplexity = evaluate(network, self.dataset.valid).perplexity
-        self._check_finite(perplexity)
+        perplexity, claimed = self.world.share(lambda: self._validate(network))
         told = perplexity
         if options.validation == "notebook":
-            told = self.claimed = notebook_perplexity(network, self.dataset.valid, options.batch_size, options.window)
+            told = self.claimed = claimed
         model = network.decoder(self.dataset.vocabulary)
         # The notebook's perplexity is always the same, and so the notebook keeps the latest weights.
         is_best = perplexity < self.best_perplexity or options.validation == "notebook"
@@ -353,8 +367,18 @@ class Loop:
             self._heed(told)
         seconds = time.perf_counter() - self.started
         self.evaluation_due = False
-        yield Evaluated(self.step, self.epoch, perplexity, is_best, seconds, model, self.claimed)
-        yield self._sample(model)
+        if self.world.place.first:
+            yield Evaluated(self.step, self.epoch, perplexity, is_best, seconds, model, self.claimed)
+            yield self._sample(model)
+
+    def _validate(self, network: Network) -> tuple[float, float]:
+        """The perplexity of validation, and what the notebook would call it; NaN where nobody follows that."""
+        options = self.options
+        perplexity = evaluate(network, self.dataset.valid).perplexity
+        self._check_finite(perplexity)
+        if options.validation != "notebook":
+            return perplexity, math.nan
+        return perplexity, notebook_perplexity(network, self.dataset.valid, options.batch_size, options.window)
 
     def _heed(self, told: float) -> None:
         """What the validation just `told` sets off: a lower rate, the average of NT-ASGD, the end."""
@@ -375,18 +399,3 @@ class Loop:
         events = stream(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
         text = " ".join(event.text for event in events if isinstance(event, TokenEvent))
         return Sampled(self.step, self.epoch, " ".join(words), text, options.sample_seed, options.sample_temperature)
-
-
-def _optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), options.lr, weight_decay=options.weight_decay)
-    named = list(network.named_parameters())
-    biases = [parameter for name, parameter in named if "bias" in name]
-    others = [parameter for name, parameter in named if "bias" not in name]
-    groups = [
-        {"params": others, "weight_decay": options.weight_decay},
-        {"params": biases, "weight_decay": 0.0},
-    ]
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    # Fused: one pass over weights, gradients and moments instead of a dozen.
-    return kind(groups, lr=options.lr, betas=(0.9, options.beta2), fused=True)

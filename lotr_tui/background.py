@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
+from engine.processes import place, torchrun
 from engine.runs import is_written
 
 CONSOLE = "console.txt"
@@ -21,10 +21,12 @@ LOOK_SECONDS = 0.1
 def hand_over(path: Path) -> str:
     """Have a process in a session of its own go on with the run that nobody trains now; returns a line about it.
 
+    One of several processes has as many go on.
+
     Raises:
         TrainingError: it did not take over; the run stays as it was left.
     """
-    command = [sys.executable, "-m", "lotr_tui", "train", "--resume", str(path), "--no-tui"]
+    command = [*torchrun(place().size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
     with (path / CONSOLE).open("ab") as console:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True

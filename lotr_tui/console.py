@@ -23,7 +23,8 @@ from engine.events import (
     Warned,
     to_record,
 )
-from engine.jobs import TrainingJob
+from engine.jobs import TrainingJob, follow, quiet_threads
+from engine.processes import place
 from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
 from engine.steering import Command
 from engine.vocabulary import EOS_ID
@@ -33,6 +34,7 @@ from lotr_tui.background import hand_over, leave_terminal, on_signals
 from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LINE_SECONDS = 5.0
 """Between two plain lines of training steps."""
 
@@ -48,11 +50,17 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         BrokenPipeError: nobody reads the lines any more.
     """
     cancellation = Cancellation()
+
+    def go_on_without_terminal() -> None:
+        leave_terminal()
+        if place().size > 1:  # torchrun was told the same, and ends its processes soon
+            job.steering.send(Command("detach"))
+
     on_signals(
         {
             signal.SIGINT: cancellation.set,
             signal.SIGTERM: cancellation.set,
-            signal.SIGHUP: leave_terminal,
+            signal.SIGHUP: go_on_without_terminal,
             signal.SIGUSR1: lambda: job.steering.send(Command("checkpoint")),
         }
     )
@@ -77,6 +85,20 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         print(hand_over(job.run.path), file=sys.stderr)
         return 0
     return 130 if cancellation() else 0
+
+
+def train_along() -> int:
+    """Train as one of several processes but the first, which prints, keeps the result and decides when to stop."""
+    quiet_threads()
+    from engine.distributed import Lost, join
+
+    try:
+        with join() as world:
+            on_signals(dict.fromkeys(STOPPING, lambda: None))  # the first one heeds them, for all
+            follow(world)
+    except Lost:  # whoever ended before said why
+        return 1
+    return 0
 
 
 def _row(event: TrainingEvent, job: TrainingJob) -> dict[str, Any]:

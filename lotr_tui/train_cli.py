@@ -63,6 +63,7 @@ def train(
 ) -> int:
     """Train a model, in a live dashboard."""
     from engine.jobs import prepare_job, resume_job
+    from engine.processes import place
 
     def changed(config: Config) -> Config:
         """The configuration with what the options change."""
@@ -84,6 +85,11 @@ def train(
         )
         return config.with_settings(assignments or [])
 
+    here = place()
+    if not here.first:
+        from lotr_tui.console import train_along
+
+        return 0 if detach else train_along()
     if list_settings:
         _print_settings(changed(preset("default" if preset_name is None else preset_name)))
         return 0
@@ -99,7 +105,7 @@ def train(
         job.run.lock.close()
         print(hand_over(job.run.path))
         return 0
-    if no_tui or as_json or not has_terminal():
+    if no_tui or as_json or here.size > 1 or not has_terminal():
         from lotr_tui.console import train_on_console
 
         return train_on_console(job, as_json=as_json)

@@ -38,7 +38,19 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
 
 
 def _groups(ptb: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import attach, branch, dashboard, idle, keys, memorised, slider, start, stream, transcript
+    from lotr_tui.bench import (
+        attach,
+        branch,
+        dashboard,
+        idle,
+        keys,
+        memorised,
+        scale_out,
+        slider,
+        start,
+        stream,
+        transcript,
+    )
 
     return {
         "start": start.start,
@@ -52,6 +64,7 @@ def _groups(ptb: Path | None) -> Mapping[str, Group]:
         "branch": branch.branch,
         "dashboard": dashboard.dashboard,
         "attach": attach.attach,
+        "scale-out": scale_out.scale_out,
         "memorised": lambda repeat: memorised.memorised(repeat, ptb),
     }
 

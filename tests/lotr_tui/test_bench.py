@@ -22,6 +22,7 @@ from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired
 from lotr_tui.bench.idle import cpu_seconds
 from lotr_tui.bench.keys import TEXT, keystrokes, type_keys
 from lotr_tui.bench.memorised import half_known, memorised, read_whole
+from lotr_tui.bench.scale_out import Trained, furthest_apart, train
 from lotr_tui.bench.slider import write_random_run
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
 from lotr_tui.bench.transcript import write_session
@@ -228,3 +229,12 @@ def test_the_help_names_every_group(command) -> None:
 
     text = " ".join(command("bench", "--help").stdout.replace("│", " ").split())
     assert all(name in text for name in _groups(None))
+
+
+def test_two_processes_are_measured_update_by_update() -> None:
+    small = {"hidden_size": 8, "embedding_size": 8, "batch_size": 256, "epochs": 1, "evaluate_every": 1}
+    trained = train(2, 1, **small)
+    assert len(trained.losses) == 3  # 36,000 words in 256 columns, 50 of each at a time
+    assert trained.tokens_per_second > 0
+    other = Trained(1.0, (trained.losses[0], trained.losses[1] + 0.5, trained.losses[2] - 0.25))
+    assert furthest_apart(other, trained) == pytest.approx(0.5)
