@@ -64,6 +64,20 @@ ALONE = World(ONLY)
 class Several(World):
     """More than one process. They talk by gloo; gradients on GPUs are averaged by NCCL."""
 
+    def __init__(self, place: Place) -> None:
+        """Wait until all of them are there."""
+        super().__init__(place)
+        distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+        # A group of its own, because its threads end with it: those of a group that gradients went through stay, and
+        # one that still holds a tensor of Python's when the interpreter ends aborts the process (pytorch #179291).
+        self._talk: distributed.ProcessGroup | None = distributed.new_group(timeout=LONGEST_WAIT, backend="gloo")
+
+    def leave(self) -> None:
+        """Part from the others."""
+        distributed.destroy_process_group(self._talk)
+        self._talk = None
+        distributed.destroy_process_group()
+
     def share(self, make: Callable[[], T]) -> T:
         """See `World`: in one message, or two if it is long."""
         said = json.dumps(make()).encode() if self.place.first else b""
@@ -76,7 +90,7 @@ class Several(World):
     def _say(self, message: bytes) -> bytes:
         """What the first process says; the others give something of the same length."""
         heard = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        distributed.broadcast(heard, 0)
+        distributed.broadcast(heard, 0, group=self._talk)
         return heard.numpy().tobytes()
 
     def columns(self, whole: Tensor) -> Tensor:
@@ -87,7 +101,7 @@ class Several(World):
         """See `World`."""
         own = columns.detach().cpu().contiguous()
         parts = [torch.empty_like(own) for _ in range(self.place.size)] if self.place.first else None
-        distributed.gather(own, parts, 0)
+        distributed.gather(own, parts, 0, group=self._talk)
         return torch.cat(parts, dim=1) if parts is not None else own
 
     def together(self, lesson: nn.Module) -> nn.Module:
@@ -146,12 +160,12 @@ def join() -> Iterator[World]:
     if here.size == 1:
         yield ALONE
         return
-    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    world = Several(here)
     try:
-        yield Several(here)
+        yield world
     except RuntimeError as error:
         if any(sign in str(error) for sign in LOST):
             raise Lost("another process of this training has ended; what it said tells why") from error
         raise
     finally:
-        distributed.destroy_process_group()
+        world.leave()
