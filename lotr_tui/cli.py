@@ -217,8 +217,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="train, quality, start, words, stream, bytes, keys, slider, idle, transcript, branch, dashboard, attach, scale-out or "
-            "memorised; repeatable.",
+            help="train, quality, start, words, stream, bytes, keys, slider, idle, transcript, branch, dashboard, "
+            "attach, scale-out or memorised; repeatable.",
         ),
     ] = None,
     ptb: Annotated[
