@@ -217,19 +217,20 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="start, words, stream, bytes, keys, slider, idle, transcript, branch, dashboard, attach, scale-out or "
-            "memorised; repeatable.",
+            help="train, quality, start, words, stream, bytes, keys, slider, idle, transcript, branch, dashboard, "
+            "attach, scale-out or memorised; repeatable.",
         ),
     ] = None,
     ptb: Annotated[
         Path | None, typer.Option("--ptb", metavar="FILE", help="Training text of the Penn Treebank, for memorised.")
     ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Dialogues to train on, for train and quality.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how fast it is on this machine, each figure beside the limit it is held to."""
     from lotr_tui.reports import print_bench
 
-    print_bench(repeat, only or [], ptb, as_json=as_json)
+    print_bench(repeat, only or [], ptb, csv, as_json=as_json)
 
 
 @cli.command()

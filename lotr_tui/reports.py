@@ -137,12 +137,14 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
     Console(highlight=False).print(table)
 
 
-def print_bench(repeat: int, only: Sequence[str], ptb: Path | None, *, as_json: bool) -> None:
+def print_bench(
+    repeat: int, only: Sequence[str], ptb: Path | None = None, csv: Path | None = None, *, as_json: bool
+) -> None:
     """Print each figure of the benchmark as soon as it is known: its lowest and highest run, and its limit."""
     from lotr_tui.bench import measure
     from lotr_tui.bench.figures import Figure
 
-    for figure in measure(repeat, only, ptb):
+    for figure in measure(repeat, only, ptb, csv):
         if as_json:
             print(json.dumps(asdict(figure)), flush=True)
         elif isinstance(figure, Figure):

@@ -10,19 +10,22 @@ Group = Callable[[int], Iterator[Figure | Skipped]]
 """The figures of a group, each of so many runs."""
 
 
-def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> Iterator[Figure | Skipped]:
+def measure(
+    repeat: int, only: Sequence[str] = (), ptb: Path | None = None, csv: Path | None = None
+) -> Iterator[Figure | Skipped]:
     """All figures of the groups `only` (none: of all), one after the other.
 
     Args:
         repeat: runs of each measurement.
         only: names of groups.
         ptb: the training text of the Penn Treebank; None: where `LOTR_TUI_SHARED` has it.
+        csv: the dialogues that are trained on; None: the bundled ones.
 
     Raises:
         UnusableInput: there is no such group or file, or pyte, which reads the screen from outside, is not installed.
         BenchError: what is measured does not get where it should.
     """
-    groups = _groups(ptb)
+    groups = _groups(ptb, csv)
     for name in only:
         if name not in groups:
             raise UnusableInput(
@@ -37,7 +40,7 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
             yield from group(repeat)
 
 
-def _groups(ptb: Path | None) -> Mapping[str, Group]:
+def _groups(ptb: Path | None, csv: Path | None) -> Mapping[str, Group]:
     from lotr_tui.bench import (
         attach,
         branch,
@@ -49,10 +52,13 @@ def _groups(ptb: Path | None) -> Mapping[str, Group]:
         slider,
         start,
         stream,
+        train,
         transcript,
     )
 
     return {
+        "train": lambda repeat: train.train(repeat, csv),
+        "quality": lambda repeat: train.quality(repeat, csv),
         "start": start.start,
         "words": start.words,
         "stream": stream.stream,

@@ -191,9 +191,9 @@ def test_without_penn_treebank_that_is_said(
     monkeypatch.delenv("LOTR_TUI_SHARED", raising=False)
     (skipped,) = measure(1, ["memorised"])
     assert isinstance(skipped, Skipped)
-    print_bench(1, ["memorised"], None, as_json=False)
+    print_bench(1, ["memorised"], as_json=False)
     assert "--ptb FILE" in capsys.readouterr().out
-    print_bench(1, ["memorised"], None, as_json=True)
+    print_bench(1, ["memorised"], as_json=True)
     assert json.loads(capsys.readouterr().out) == asdict(skipped)
     with pytest.raises(UnusableInput, match="is no file"):
         list(measure(1, ["memorised"], Path("nowhere.txt")))
@@ -205,7 +205,7 @@ def test_a_figure_is_printed_beside_its_limit(
     figures = [Figure("kept", "ms", 3, (2, 3, 4), 5), Figure("missed", "ms", 6, (6,), 5), Figure("bare", "ms", 1, (1,))]
     figures.append(Figure("fast", "", 3, (3,), least=2))
     monkeypatch.setattr("lotr_tui.bench.measure", lambda *_: iter(figures))
-    print_bench(1, [], None, as_json=False)
+    print_bench(1, [], as_json=False)
     kept, missed, bare, fast = capsys.readouterr().out.splitlines()
     assert "3 ms" in kept
     assert "(2 to 4)" in kept
@@ -213,7 +213,7 @@ def test_a_figure_is_printed_beside_its_limit(
     assert "✗ at most 5" in missed
     assert "at most" not in bare
     assert "✓ at least 2" in fast
-    print_bench(1, [], None, as_json=True)
+    print_bench(1, [], as_json=True)
     assert [json.loads(line)["limit"] for line in capsys.readouterr().out.splitlines()] == [5, 5, None, None]
 
 
@@ -228,7 +228,7 @@ def test_the_help_names_every_group(command) -> None:
     from lotr_tui.bench import _groups
 
     text = " ".join(command("bench", "--help").stdout.replace("│", " ").split())
-    assert all(name in text for name in _groups(None))
+    assert all(name in text for name in _groups(None, None))
 
 
 def test_two_processes_are_measured_update_by_update() -> None:
