@@ -24,7 +24,8 @@ from engine.events import (
     to_record,
 )
 from engine.jobs import TrainingJob
-from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Done, Prompt, TokenEvent, stream
 from engine.steering import Command
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation

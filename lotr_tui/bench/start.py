@@ -15,7 +15,8 @@ from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _RATE = f"""
 from engine.runs import load, resolve
-from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, encode_prompt, stream
 model = load(resolve(None)).decoder
 ids = encode_prompt({PROMPT!r}, model.vocabulary).ids
 words = seconds = seed = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import BUNDLED
 from engine.runs import load, resolve
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.bench.figures import Figure, nearest_rank, percentile_95
 from lotr_tui.bench.keys import type_keys
 from lotr_tui.bench.subjects import READY, SESSION_COMMAND, running
