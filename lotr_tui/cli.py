@@ -218,7 +218,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="start, words, stream, bytes, keys, slider, idle, transcript, branch or memorised; repeatable.",
+            help="start, memory, words, stream, bytes, keys, slider, idle, transcript, branch, memorised; repeatable.",
         ),
     ] = None,
     ptb: Annotated[
