@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from engine.errors import PromptError
 from engine.lm import LanguageModel
-from engine.sampling import Done, SamplerSettings, TokenEvent, check_seed, encode_prompt, stream
+from engine.sampler_settings import SamplerSettings, check_seed
+from engine.sampling import Done, TokenEvent, encode_prompt, stream
 from engine.vocabulary import EOS
 from engine.worker import Cancellation, paced
 

@@ -26,7 +26,8 @@ from engine.notebook import notebook_perplexity
 from engine.objective import Lesson, Objective
 from engine.optimizers import fine_tuning_optimizer, optimizer_of
 from engine.pauses import PauseIds
-from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, stream
 from engine.schedule import scheduled_lr, window_length
 from engine.snapshot import pack
 from engine.spelling import spelling_of

@@ -87,6 +87,10 @@ class Vocabulary:
         """The words of `text`, known or not."""
         return tokenize(text, self.tokenizer)
 
+    def spans(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """The words of `text` and where they stand: start, end and the word itself."""
+        return spans(text, self.tokenizer)
+
     def encode(self, words: Sequence[str]) -> Ids:
         """Ids `[time]` of the words; unknown ones become `<unk>`."""
         return np.fromiter((self.index.get(w, UNK_ID) for w in words), np.int32, len(words))

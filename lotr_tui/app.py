@@ -16,19 +16,19 @@ from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
 
-from engine.config import Config
 from engine.errors import ConfigError, LotrError, UnusableInput, nearest
 from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
-from lotr_tui.own_training import OwnTraining
-from lotr_tui.session import Player
 from lotr_tui.settings import KeptSettings
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
-from lotr_tui.training_view import TrainingView
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from engine.config import Config
     from engine.jobs import TrainingJob
+    from lotr_tui.own_training import OwnTraining
+    from lotr_tui.session import Player
+    from lotr_tui.training_view import TrainingView
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.5
@@ -62,7 +62,8 @@ class LotrApp(App[None]):
     def __init__(
         self,
         *,
-        player: Player | None = None,
+        player: "Player | None" = None,
+        opening: "Callable[[], Player] | None" = None,
         job: "TrainingJob | None" = None,
         runs_dir: Path | None = None,
         pace: float | None = None,
@@ -71,7 +72,8 @@ class LotrApp(App[None]):
     ) -> None:
         """Start as a session with `player`, or as the dashboard of `job`.
 
-        `theme` and `pace` are for this session; without them the kept ones are used.
+        `opening` makes the player of a session that has none, in a thread and behind the first paint. `theme` and
+        `pace` are for this session; without them the kept ones are used.
 
         Raises:
             ConfigError: there is no such theme.
@@ -79,6 +81,7 @@ class LotrApp(App[None]):
         super().__init__()
         self.runs_dir = runs_dir
         self._player = player
+        self._opening = opening
         self._job = job
         self._own: OwnTraining | None = None  # what is known of it stays when it has ended
         self.is_training = False
@@ -109,12 +112,12 @@ class LotrApp(App[None]):
         """The session, or the dashboard."""
         if self._job is not None:
             from lotr_tui.screens.train import TrainScreen
+            from lotr_tui.training_view import TrainingView
 
             return TrainScreen(TrainingView(note="starting"), self.steer, closes_app=True)
         from lotr_tui.screens.play import PlayScreen
 
-        assert self._player is not None
-        return PlayScreen(self._player, self._player.run, self.runs_dir, self.pace)
+        return PlayScreen(self._player, self.runs_dir, self.pace, opening=self._opening)
 
     def on_mount(self) -> None:
         """Take the kept keys, say what is wrong with the settings, and start the training the app was opened for."""
@@ -127,16 +130,18 @@ class LotrApp(App[None]):
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
         self._loop_here = asyncio.get_running_loop()
         if (job := self._job) is not None:
-            self._start(OwnTraining(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None))
+            from lotr_tui.training_view import TrainingView
+
+            self._start(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None)
 
     # The training of this process
 
     @property
-    def training(self) -> TrainingView | None:
+    def training(self) -> "TrainingView | None":
         """What is known of the training, which goes on or has ended."""
         return None if self._own is None else self._own.view
 
-    def start_training(self, config: Config) -> None:
+    def start_training(self, config: "Config") -> None:
         """Train in a thread of this process; screens are told how it goes."""
         runs_dir = self.runs_dir
 
@@ -145,7 +150,7 @@ class LotrApp(App[None]):
 
             return prepare_job(config, folder=runs_dir)
 
-        self._start(OwnTraining(prepare))
+        self._start(prepare)
 
     def steer(self, command: Command) -> None:
         """Ask something of the training.
@@ -269,8 +274,10 @@ class LotrApp(App[None]):
         elif not isinstance(self.screen, SystemModalScreen):  # as the palette is
             self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
-    def _start(self, training: OwnTraining) -> None:
-        self._own, self.is_training = training, True
+    def _start(self, prepare: "Callable[[], TrainingJob]", view: "TrainingView | None" = None) -> None:
+        from lotr_tui.own_training import OwnTraining
+
+        self._own, self.is_training = OwnTraining(prepare, view), True
         self._poll_timer.resume()
         self._poll_training()
 

@@ -128,7 +128,8 @@ def generate(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a word.")] = False,
 ) -> None:
     """Continue a prompt; the text goes to stdout, all else to stderr."""
-    from engine.sampling import SamplerSettings, check_seed, draw_seed, encode_prompt
+    from engine.sampler_settings import SamplerSettings, check_seed, draw_seed
+    from engine.sampling import encode_prompt
     from lotr_tui.console import generate_on_console
     from lotr_tui.session import open_player
 
@@ -217,8 +218,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="train, quality, start, words, stream, bytes, keys, slider, idle, transcript, branch, dashboard, "
-            "attach, scale-out or memorised; repeatable.",
+            help="train, quality, start, memory, words, stream, bytes, keys, slider, idle, transcript, branch, "
+            "dashboard, attach, scale-out or memorised; repeatable.",
         ),
     ] = None,
     ptb: Annotated[

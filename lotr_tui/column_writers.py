@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from engine.columns import Column, Event, in_step
 from engine.errors import PromptError, reason_of
 from engine.lm import LanguageModel
-from engine.sampling import Prompt, SamplerSettings, encode_prompt
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Prompt, encode_prompt
 from engine.worker import Cancellation, Worker
 from lotr_tui.widgets.columns import ColumnText
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import TrainingError, printable
 from engine.events import (
@@ -23,9 +23,9 @@ from engine.events import (
     Warned,
     to_record,
 )
-from engine.jobs import TrainingJob, follow, quiet_threads
 from engine.processes import place
-from engine.sampling import Done, Prompt, SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Done, Prompt, TokenEvent, stream
 from engine.steering import Command
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
@@ -34,12 +34,15 @@ from lotr_tui.background import hand_over, leave_terminal, on_signals
 from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending
 
+if TYPE_CHECKING:  # what trains, which `generate` does without
+    from engine.jobs import TrainingJob
+
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LINE_SECONDS = 5.0
 """Between two plain lines of training steps."""
 
 
-def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
+def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     """Train with one line at a time on stdout; returns the exit code.
 
     SIGINT and SIGTERM save and stop at the next update, the exit code is 130; SIGUSR1 saves. When the terminal is
@@ -89,6 +92,8 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
 
 def train_along() -> int:
     """Train as one of several processes but the first, which prints, keeps the result and decides when to stop."""
+    from engine.jobs import follow, quiet_threads
+
     quiet_threads()
     from engine.distributed import Lost, join
 
@@ -101,7 +106,7 @@ def train_along() -> int:
     return 0
 
 
-def _row(event: TrainingEvent, job: TrainingJob) -> dict[str, Any]:
+def _row(event: TrainingEvent, job: "TrainingJob") -> dict[str, Any]:
     row = to_record(event)
     if isinstance(event, (Started, Finished)):
         row["run"] = str(job.run.path)
@@ -111,7 +116,7 @@ def _row(event: TrainingEvent, job: TrainingJob) -> dict[str, Any]:
 class _PlainLines:
     """Turns events into lines: every evaluation and sample, and a step now and then."""
 
-    def __init__(self, job: TrainingJob) -> None:
+    def __init__(self, job: "TrainingJob") -> None:
         self._job = job
         self._last = time.perf_counter()
         self._step: Step | None = None

@@ -5,7 +5,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from engine.errors import UnusableInput, printable, reason_of
-from engine.sampling import Done, Reading, SamplerSettings, TokenEvent, choose, encode_prompt, go_on, read
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Done, Reading, TokenEvent, choose, encode_prompt, go_on, read
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker, paced
 from lotr_tui.saved_session import Node, Word

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UnusableInput
 from lotr_tui.app import LotrApp
-from lotr_tui.session import open_player
 
 if TYPE_CHECKING:
     from engine.combine import Combination
+    from lotr_tui.session import Player
 
 
 def open_session(
@@ -30,8 +30,15 @@ def open_session(
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
-    player = open_player(runs, runs_dir, options)
-    run_app(LotrApp(player=player, runs_dir=runs_dir, pace=pace, theme=theme), mouse=mouse)
+
+    def opening() -> "Player":
+        from lotr_tui.session import open_player  # with numpy, which takes half as long as all before the first paint
+
+        return open_player(runs, runs_dir, options)
+
+    # What was asked for by name is there, or nothing is; the bundled model is opened behind the first paint.
+    player = opening() if runs or options else None
+    run_app(LotrApp(player=player, opening=opening, runs_dir=runs_dir, pace=pace, theme=theme), mouse=mouse)
 
 
 def run_app(app: LotrApp, *, mouse: bool) -> None:
@@ -42,11 +49,11 @@ def run_app(app: LotrApp, *, mouse: bool) -> None:
     Raises:
         TrainingError: no other process could go on with a training that was to be detached.
     """
-    from lotr_tui.background import hand_over, leave_terminal
-
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
     app.run(mouse=mouse)
+    from lotr_tui.background import hand_over, leave_terminal  # not before the first paint
+
     if app.terminal_closed:
         leave_terminal()
     app.outlive_terminal()

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from engine.sampling import NextWords, Reading, SamplerSettings, preview
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import NextWords, Reading, preview
 from engine.vocabulary import EOS_ID
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.session import Player, Reader

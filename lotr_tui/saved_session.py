@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings, TokenEvent
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent
 from lotr_tui.kept_file import check_version, fits, from_record, parse
 from lotr_tui.settings import Way
 

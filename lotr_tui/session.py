@@ -11,10 +11,10 @@ from engine.files import runs_folder
 from engine.lm import LanguageModel, LogProbs
 from engine.runs import CONFIG, LoadedModel, load_named
 from engine.sampling import Reading, read
-from lotr_tui.training_view import TrainingView
 
 if TYPE_CHECKING:
     from engine.combine import Combination
+    from lotr_tui.training_view import TrainingView
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Player:
         return cls(loaded.name, description, loaded.decoder, data.corpus, loaded.path, data.mode == "line")
 
     @classmethod
-    def learning(cls, view: TrainingView, events: Sequence[TrainingEvent], runs_dir: Path | None) -> "Player | None":
+    def learning(cls, view: "TrainingView", events: Sequence[TrainingEvent], runs_dir: Path | None) -> "Player | None":
         """The latest model among `events`, named after its training in `runs_dir`; None where there is none."""
         models = [event for event in events if isinstance(event, (Evaluated, Finished)) and event.model is not None]
         if not models or view.started is None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from engine.errors import RunError, UnusableInput
 from engine.files import home, write_atomically
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.kept_file import check_version, from_record, parse, reason, set_aside
 
 VERSION = 1

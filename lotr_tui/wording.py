@@ -1,12 +1,15 @@
 """Small phrases that several readers share."""
 
 import math
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 
 from engine.errors import printable
-from engine.runs import RunSummary
-from engine.sampling import Done
+
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from engine.runs import RunSummary
+    from engine.sampling import Done
 
 NAME = 24
 """Columns for the name of a run; most names fit, and so does the row in a narrow dialog."""
@@ -28,7 +31,7 @@ def perplexity(value: float) -> str:
     return f"{value:.1f}" if value < 99_999.95 else f"{value:.1e}"
 
 
-def ending(done: Done) -> str:
+def ending(done: "Done") -> str:
     """Why a text ended."""
     return {
         "eos": "ended by <eos>",
@@ -39,7 +42,7 @@ def ending(done: Done) -> str:
     }[done.reason]
 
 
-def run_row(run: RunSummary) -> str:
+def run_row(run: "RunSummary") -> str:
     """A run that has a model, in a list of them."""
     return model_row(run.name, run.state, run.valid_perplexity)
 

@@ -28,7 +28,7 @@ def branch(repeat: int, words: int = WORDS) -> Iterator[Figure]:
 
 def branch_seconds(words: int) -> list[float]:
     """Have the bundled model say so many words, and branch at the last of them, to one alternative after another."""
-    from engine.sampling import SamplerSettings
+    from engine.sampler_settings import SamplerSettings
     from lotr_tui.conversation import Conversation, Reply
     from lotr_tui.session import open_player
 

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lotr_tui.bench.figures import Figure, median, paired
-from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, SESSION_COMMAND
+from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, READY, SESSION_COMMAND, TYPEABLE
 from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
 
+_BARE_COMMAND_LINE = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _RATE = f"""
 from engine.runs import load, resolve
-from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, encode_prompt, stream
 model = load(resolve(None)).decoder
 ids = encode_prompt({PROMPT!r}, model.vocabulary).ids
 words = seconds = seed = 0
@@ -28,9 +30,9 @@ print(words / seconds)
 
 
 def start(repeat: int) -> Iterator[Figure]:
-    """`generate` to its first word beside the import of torch; the session's first paint beside a bare app's."""
+    """First word, first paint and the rest of the session, `--help`; each beside what is least for such a program."""
     yield from paired(
-        "generate, cold, to the first word", "s", _first_word, _import_torch, "import torch", repeat, 0.6, 0.5
+        "generate, cold, to the first word", "s", _first_word, _import_torch, "import torch", repeat, 0.6, 0.34
     )
     yield from paired(
         "first paint of the session, 80x24",
@@ -39,7 +41,19 @@ def start(repeat: int) -> Iterator[Figure]:
         lambda: _paint_seconds(BARE_COMMAND),
         "first paint of a bare Textual app",
         repeat,
-        ratio_limit=2,
+        ratio_limit=1.5,
+    )
+    starts = [_key_and_whole() for _ in range(repeat)]
+    yield median("a key pressed at the first paint to its bytes", "ms", [1000 * key for key, _ in starts])
+    yield median("the session with its model, 80x24", "s", [whole for _, whole in starts])
+    yield from paired(
+        "--help",
+        "s",
+        lambda: _run_seconds([*SESSION_COMMAND, "--help"]),
+        lambda: _run_seconds([*_BARE_COMMAND_LINE, "--help"]),
+        "--help of a bare Typer program",
+        repeat,
+        ratio_limit=1.5,
     )
 
 
@@ -65,9 +79,23 @@ def _first_word() -> float:
 
 
 def _import_torch() -> float:
+    return _run_seconds([sys.executable, "-c", "import torch"])
+
+
+def _run_seconds(command: list[str]) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
+
+
+def _key_and_whole() -> tuple[float, float]:
+    """Seconds from a key at the first paint to the bytes that show it; and from the start to the model's welcome."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as home, Terminal(SESSION_COMMAND, 80, 24, Path(home)).opened() as terminal:
+        terminal.until(TYPEABLE)
+        key = terminal.press(b"z", "z")
+        terminal.until(READY)
+        return key, time.perf_counter() - started
 
 
 def _paint_seconds(command: list[str]) -> float:

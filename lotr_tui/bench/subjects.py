@@ -9,8 +9,10 @@ from pathlib import Path
 from lotr_tui.bench.terminal import Terminal
 
 PROMPT = "Bilbo Baggins is"
-READY = "type a prompt"
-"""Shown when the session can be typed into."""
+TYPEABLE = "type a prompt"
+"""Shown when the session can be typed into: at its first paint."""
+READY = "This is"
+"""Shown when its model is there too: the welcome begins with it."""
 BARE_APP = """
 from textual.app import App
 from textual.widgets import Footer, Header, Input, Static

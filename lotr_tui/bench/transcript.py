@@ -7,10 +7,10 @@ from pathlib import Path
 
 from engine.config import BUNDLED
 from engine.runs import load, resolve
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.bench.figures import Figure, nearest_rank, percentile_95
 from lotr_tui.bench.keys import type_keys
-from lotr_tui.bench.subjects import READY, SESSION_COMMAND, running
+from lotr_tui.bench.subjects import READY, SESSION_COMMAND, TYPEABLE, running
 from lotr_tui.bench.terminal import Terminal
 from lotr_tui.saved_session import Node, Word
 from lotr_tui.session_file import SessionWriter
@@ -55,7 +55,7 @@ def _scroll_and_type(terminal: Terminal) -> tuple[list[float], list[float]]:
     """Open the one session there is; seconds of each page, and of each key."""
     terminal.press(_SESSIONS, "saved")
     terminal.settle(0.3, 3)
-    terminal.press(b"\r", READY)
+    terminal.press(b"\r", TYPEABLE)
     terminal.settle(0.5, 10)
     scrolls = []
     for number in range(KEYS):

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label, Rule, Static
 
 from engine.errors import LotrError, PromptError, UnusableInput, printable
-from engine.sampling import SamplerSettings, check_seed, draw_seed
+from engine.sampler_settings import SamplerSettings, check_seed, draw_seed
 from lotr_tui.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.columns import MARK, Against, Columns

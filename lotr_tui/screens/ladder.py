@@ -7,7 +7,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.column_writers import Slot
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.session import Player

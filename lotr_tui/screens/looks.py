@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual.screen import Screen
 
-from engine.sampling import SamplerSettings
-from lotr_tui.session import Player
+from engine.sampler_settings import SamplerSettings
+
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from lotr_tui.session import Player
 
 Look = Literal["ladder", "side_by_side", "lens", "memorised", "inside"]
 
@@ -16,7 +18,7 @@ Look = Literal["ladder", "side_by_side", "lens", "memorised", "inside"]
 class AtHand:
     """What the session has to look at."""
 
-    player: Player
+    player: "Player"
     prompt: str
     """What is being typed, or else the last prompt."""
     said: str

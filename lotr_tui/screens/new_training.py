@@ -31,7 +31,7 @@ class NewTraining(ModalScreen[Config | None]):
     ]
 
     def __init__(self, corpus: str) -> None:
-        """Offer `corpus`, a path or "bundled"."""
+        """Offer `corpus`, a path or "bundled"; "" is the bundled one too."""
         super().__init__()
         self._corpus = "" if corpus == BUNDLED else corpus
 

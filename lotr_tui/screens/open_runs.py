@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 from textual.screen import Screen
 
 from engine.errors import LotrError
-from engine.runs import LoadedModel, load_named
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from engine.runs import LoadedModel
     from lotr_tui.app import LotrApp
 
-Play = Callable[[LoadedModel], None]
+Play = Callable[["LoadedModel"], None]
 
 
 def open_runs(screen: Screen[None], play: Play) -> None:
@@ -32,6 +32,8 @@ def load_run(screen: Screen[None], name: str, play: Play) -> None:
 
 
 async def _load(screen: Screen[None], name: str, play: Play) -> None:
+    from engine.runs import load_named
+
     try:
         # In a thread: the record is looked through, which for a long one takes a while.
         loaded = await asyncio.to_thread(load_named, name, cast("LotrApp", screen.app).runs_dir)

@@ -1,46 +1,40 @@
 """The session: prompt a model, watch its words come, see what may come next and what else might have come."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events, on
-from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
-from textual.widgets import Label, Rule, TextArea
+from textual.widget import Widget
+from textual.widgets import Label, TextArea
 
-from engine.config import Config
 from engine.errors import LotrError
-from engine.events import Finished
-from engine.runs import LoadedModel
-from engine.sampling import SamplerSettings, draw_seed
-from lotr_tui.conversation import Reply
-from lotr_tui.history import History
-from lotr_tui.messages import PaneChosen, TrainingChanged
-from lotr_tui.next_words import WhatIsNext
+from engine.sampler_settings import SamplerSettings, draw_seed
+from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.looks import AtHand, Look, screen_of
 from lotr_tui.screens.open_runs import open_runs
 from lotr_tui.screens.play_keys import PLAY_KEYS
-from lotr_tui.session import Player
+from lotr_tui.screens.session_frame import SessionFrame
 from lotr_tui.settings import Way
-from lotr_tui.training_view import TrainingView
-from lotr_tui.widgets.conversation_view import ConversationView
-from lotr_tui.widgets.keys_footer import KeysFooter
-from lotr_tui.widgets.next_word import NextWordBars
-from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.prompt import Prompt
-from lotr_tui.widgets.run_curve import RunCurve
-from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.session_status import SessionStatus
-from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from lotr_tui.widgets.way_label import WayLabel
-from lotr_tui.widgets.word_inspector import WordInspector
 
-if TYPE_CHECKING:
-    from lotr_tui.app import LotrApp
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from engine.config import Config
+    from engine.runs import LoadedModel
+    from lotr_tui.conversation import Reply
+    from lotr_tui.session import Player
+    from lotr_tui.training_view import TrainingView
+    from lotr_tui.widgets.conversation_view import ConversationView
+    from lotr_tui.widgets.next_word import NextWordBars
+    from lotr_tui.widgets.run_curve import RunCurve
+    from lotr_tui.widgets.sampler_panel import SamplerPanel
+    from lotr_tui.widgets.temperature_slider import TemperatureSlider
+    from lotr_tui.widgets.word_inspector import WordInspector
 
 BARS_SECONDS = 0.2
 """Between two looks at the bars while words stream; faster, nobody could read them."""
@@ -48,84 +42,90 @@ PACES = (5.0, 10.0, 25.0, 100.0, 0.0)
 """Words a second to choose from; 0 is as fast as they come."""
 
 
-class PlayScreen(Screen[None]):
+class PlayScreen(SessionFrame):
     """Transcript, next-word bars, the curve of a training; below them the controls and the prompt."""
 
-    AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = PLAY_KEYS
 
-    def __init__(self, player: Player, run: Path | None, runs_dir: Path | None, pace: float) -> None:
-        """Play with `player`, the model of the run directory `run` (None: of a training that goes on)."""
-        super().__init__()
-        self._player = player
-        self._next = WhatIsNext(player)
-        self._run = run
+    def __init__(
+        self,
+        player: "Player | None",
+        runs_dir: Path | None,
+        pace: float,
+        *,
+        opening: "Callable[[], Player] | None" = None,
+        follows: bool = False,
+    ) -> None:
+        """Play with `player`, or with what `opening` makes behind the first paint.
+
+        A prompt that is sent before there is a model waits for it. Where the session `follows` the training that
+        goes on, its models take over.
+        """
+        super().__init__(player, opening)
+        self._follows = follows
+        self._run: Path | None = None
+        self._corpus = ""
         self._runs_dir = runs_dir
         self._pace = pace
-        self._follows = run is None
         self._way: Way = "continue"
         self._edited: Reply | None = None
+        self._unsent: Prompt.Submitted | None = None
         self._said_no_lines = False
-        self._corpus = player.corpus
         self._bars_shown = 0.0
 
     @classmethod
-    def learning(cls, view: TrainingView, runs_dir: Path | None, pace: float) -> "PlayScreen":
+    def learning(cls, view: "TrainingView", runs_dir: Path | None, pace: float) -> "PlayScreen":
         """A session with the model of a training, which gets better as it goes on."""
+        from lotr_tui.session import Player
+
         player = Player.learning(view, [view.finished] if view.finished else view.evaluations[-1:], runs_dir)
         assert player is not None, "the dashboard offers this once there is a model"
-        return cls(player, None, runs_dir, pace)
+        return cls(player, runs_dir, pace, follows=True)
 
-    @property
-    def lotr(self) -> "LotrApp":
-        """The app, with its own type."""
-        return cast("LotrApp", self.app)
+    def _parts(self) -> tuple[list[Widget], list[Widget]]:
+        from lotr_tui.screens.play_panes import controls, panes
 
-    def compose(self) -> ComposeResult:
-        """Status, the panes, controls, prompt, keys."""
-        yield SessionStatus(id="status")
-        yield PaneTabs(id="panes")
-        yield Rule(line_style="solid")
-        with Horizontal(id="body"):
-            yield ConversationView(self._player.welcome(), self._pace, self._asked_for, id="conversation")
-            with Vertical(id="side"):
-                yield NextWordBars(id="next")
-                yield WordInspector(id="inspector")
-                yield RunCurve(id="training")
-        yield Rule(line_style="solid")
-        with Horizontal(id="controls"):
-            yield SamplerPanel(self.lotr.kept.current.sampler, id="sampler")
-            yield WayLabel(self._way, id="way")
-        with Horizontal(id="prompt-line"):
-            yield Label("❯", id="prompt-mark")
-            yield Prompt(self._player.model.vocabulary, History(), id="prompt")
-        yield KeysFooter()
+        asked = self._asked_for
+        return panes(self._player.welcome(), self._pace, asked), controls(self.lotr.kept.current.sampler, self._way)
 
-    def on_mount(self) -> None:
-        """Show the model; what takes longer comes after the first paint."""
+    def _opened(self) -> None:
+        """Show the model; what takes longer comes after the next paint."""
+        from lotr_tui.next_words import WhatIsNext
+
+        self._next = WhatIsNext(self._player)
+        self._run = None if self._follows else self._player.run
+        self._corpus = self._corpus or self._player.corpus
         if self.lotr.kept.current.way != self._way:
             self.action_way()
         self._show_status()
         self.call_after_refresh(self._show_next_words)
         self.set_timer(0.05, self._show_curve_of_model)
+        if self._unsent is not None:
+            self._send(self._unsent)
 
     # The prompt and its reply
 
     @property
-    def _talk(self) -> ConversationView:
-        return self.query_one("#conversation", ConversationView)
+    def _talk(self) -> "ConversationView":
+        return cast("ConversationView", self.query_one("#conversation"))
 
     @on(Prompt.Submitted, "#prompt")
     def _send(self, event: Prompt.Submitted) -> None:
+        self._unsent = None if self._is_open else event
+        if not self._is_open:
+            return
         try:
             self._talk.send(self._player, event.value, self._way, self._answered())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
         self._edit(None)
+        typed_since = event.prompt.value.removeprefix(event.value)
         event.prompt.clear()
+        if typed_since:
+            event.prompt.value = typed_since
 
-    def _answered(self) -> Reply | None:
+    def _answered(self) -> "Reply | None":
         """The reply behind which the next prompt is said; None: it begins a text."""
         last = self._talk.conversation.last if self._edited is None else self._edited.turn.before
         return last if self._way == "reply" and last is not None and last.way == "reply" else None
@@ -142,8 +142,8 @@ class PlayScreen(Screen[None]):
             self._sampler.show_seed(seed)
         return settings, seed
 
-    @on(ConversationView.Changed)
-    def _words_came(self, event: ConversationView.Changed) -> None:
+    def on_conversation_view_changed(self, event: "ConversationView.Changed") -> None:
+        """Words came."""
         if event.ended or time.monotonic() - self._bars_shown >= BARS_SECONDS:
             self._show_next_words()
 
@@ -151,14 +151,14 @@ class PlayScreen(Screen[None]):
     def _tell(self, event: Prompt.Notice) -> None:
         self.notify(event.text, severity="warning", markup=False)
 
-    @on(ConversationView.Editing)
-    def _edit_prompt(self, event: ConversationView.Editing) -> None:
+    def on_conversation_view_editing(self, event: "ConversationView.Editing") -> None:
+        """A prompt is to be typed anew."""
         self._edit(event.reply)
         prompt = self.query_one("#prompt", Prompt)
         prompt.value = event.reply.prompt
         self.set_focus(prompt)
 
-    def _edit(self, reply: Reply | None) -> None:
+    def _edit(self, reply: "Reply | None") -> None:
         """Whether what is typed takes the place of an earlier prompt."""
         self._edited = reply
         self._mark_prompt()
@@ -216,60 +216,61 @@ class PlayScreen(Screen[None]):
 
     # The word under the cursor
 
-    @on(ConversationView.Inspecting)
-    def _inspecting(self, event: ConversationView.Inspecting) -> None:
-        inspector = self.query_one("#inspector", WordInspector)
+    @property
+    def _inspector(self) -> "WordInspector":
+        return cast("WordInspector", self.query_one("#inspector"))
+
+    def on_conversation_view_inspecting(self, event: "ConversationView.Inspecting") -> None:
+        """A word is looked at."""
         self.set_class(event.inspected is not None, "-inspecting")
         if event.inspected is not None:
-            inspector.show(event.inspected)
-            self._talk.marked = inspector.marked
+            self._inspector.show(event.inspected)
+            self._talk.marked = self._inspector.marked
 
-    @on(ConversationView.Marking)
-    def _mark(self, event: ConversationView.Marking) -> None:
-        inspector = self.query_one("#inspector", WordInspector)
-        inspector.mark(event.step)
-        self._talk.marked = inspector.marked
+    def on_conversation_view_marking(self, event: "ConversationView.Marking") -> None:
+        """Another alternative is marked."""
+        self._inspector.mark(event.step)
+        self._talk.marked = self._inspector.marked
 
-    @on(WordInspector.Chosen)
-    def _alternative_clicked(self, event: WordInspector.Chosen) -> None:
+    def on_word_inspector_chosen(self, event: "WordInspector.Chosen") -> None:
+        """An alternative was clicked."""
         self._talk.action_take(event.number)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Whoever goes back to the prompt is done with the words."""
-        if event.widget.id == "prompt":
+        if event.widget.id == "prompt" and self._is_open:
             self._talk.leave()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """On a wide terminal all panes are seen, so there is no next one."""
-        return action != "next_pane" or self.has_class("-narrow")
 
     # The controls and the bars that follow them
 
     def action_temperature(self, steps: int) -> None:
         """Move the slider from wherever the cursor is."""
-        self.query_one("#temperature", TemperatureSlider).action_move(steps)
+        cast("TemperatureSlider", self.query_one("#temperature")).action_move(steps)
 
     async def action_sampler(self, action: str) -> None:
         """Something is to be done with the controls, wherever the cursor is."""
         await self._sampler.run_action(action)
 
     @property
-    def _sampler(self) -> SamplerPanel:
-        return self.query_one("#sampler", SamplerPanel)
+    def _sampler(self) -> "SamplerPanel":
+        return cast("SamplerPanel", self.query_one("#sampler"))
 
-    @on(SamplerPanel.Changed)
-    def _keep_sampler(self) -> None:
+    def on_sampler_panel_changed(self) -> None:
+        """A control was moved."""
         with suppress(LotrError):  # half-typed; said when the prompt is sent
             self.lotr.remember(sampler=self._sampler.settings())
         self._look_ahead()
 
     @on(TextArea.Changed)
     def _look_ahead(self) -> None:
-        if self._talk.conversation.writing is None:  # else the bars follow the words, and take note of the controls too
+        if self._is_open and self._talk.conversation.writing is None:
+            # else the bars follow the words, and take note of the controls too
             self._show_next_words()
 
     def _show_next_words(self) -> None:
         """Bars for what may follow the prompt being typed, or else the last words; nothing is drawn for it."""
+        if not self._is_open:
+            return
         try:
             settings = self._sampler.settings()
         except LotrError:
@@ -279,7 +280,7 @@ class PlayScreen(Screen[None]):
         next_words, after = self._next.look(
             self._player, self._talk.conversation, typed, self._way, self._answered(), settings
         )
-        self.query_one("#next", NextWordBars).show(next_words, after, settings.chain())
+        cast("NextWordBars", self.query_one("#next")).show(next_words, after, settings.chain())
 
     # Other ways to look at the model
 
@@ -308,12 +309,14 @@ class PlayScreen(Screen[None]):
         """The runs; one that is chosen is played with."""
         open_runs(self, self._play_run)
 
-    def _play_run(self, loaded: LoadedModel) -> None:
+    def _play_run(self, loaded: "LoadedModel") -> None:
+        from lotr_tui.session import Player
+
         self._follows = False
         self._run = loaded.path
         self._corpus = loaded.config.data.corpus
         self._play_with(Player.of(loaded), f"now playing: {loaded.name}")
-        if not self.lotr.is_training:
+        if self._is_open and not self.lotr.is_training:
             self._curve.read(loaded.path)
 
     def action_train(self) -> None:
@@ -327,11 +330,11 @@ class PlayScreen(Screen[None]):
 
         self.app.push_screen(NewTraining(self._corpus), self._asked)
 
-    def _asked(self, config: Config | None) -> None:
+    def _asked(self, config: "Config | None") -> None:
         if config is not None:
             self.begin_training(config)
 
-    def begin_training(self, config: Config) -> None:
+    def begin_training(self, config: "Config") -> None:
         """Train, and play with the model as it learns."""
         self._follows = True
         self._corpus = config.data.corpus
@@ -340,7 +343,10 @@ class PlayScreen(Screen[None]):
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on: its figures, its curve, and the model as it stands."""
-        if message.view.evaluations:
+        from engine.events import Finished
+        from lotr_tui.session import Player
+
+        if message.view.evaluations and self._is_open:
             self._curve.show(message.view)
         self._show_status()
         if message.view.failure:
@@ -350,37 +356,31 @@ class PlayScreen(Screen[None]):
             ended = any(isinstance(event, Finished) for event in message.events)
             self._play_with(player, f"training ended; now playing its best: {player.description}" if ended else "")
 
-    def _play_with(self, player: Player, note: str) -> None:
-        self._player = player
-        self.query_one("#prompt", Prompt).vocabulary = player.model.vocabulary
+    def _play_with(self, player: "Player", note: str) -> None:
         if note:
             self._note(note)
+        if not self._is_open:
+            self.run_worker(self._open(player), group="open")
+            return
+        self._player = player
+        self.query_one("#prompt", Prompt).vocabulary = player.model.vocabulary
         self._show_status()
         self._show_next_words()
 
     # What is shown
 
     def _note(self, text: str) -> None:
-        self._talk.note(text)
-
-    def action_next_pane(self) -> None:
-        """The next of transcript, next word, training."""
-        panes = list(PANES)
-        tabs = self.query_one("#panes", PaneTabs)
-        self._show_pane(panes[(panes.index(tabs.pane) + 1) % len(panes)])
-
-    def on_pane_chosen(self, message: PaneChosen) -> None:
-        """A pane was clicked."""
-        self._show_pane(message.pane)
+        if self._is_open:
+            self._talk.note(text)
+        else:
+            self.notify(text, markup=False)
 
     def _show_pane(self, pane: str) -> None:
-        self.query_one("#panes", PaneTabs).pane = pane
-        for name in PANES:
-            self.set_class(name == pane, f"-pane-{name}")
+        super()._show_pane(pane)
         self.call_after_refresh(self._show_next_words)
 
     def _show_status(self) -> None:
-        self.query_one("#status", SessionStatus).tell(self._player, self.lotr.training)
+        self.query_one("#status", SessionStatus).tell(self._player if self._is_open else None, self.lotr.training)
 
     def _show_curve_of_model(self) -> None:
         """The curve of the training that goes on, or of the one that made this model."""
@@ -390,5 +390,5 @@ class PlayScreen(Screen[None]):
             self._curve.read(self._run)
 
     @property
-    def _curve(self) -> RunCurve:
-        return self.query_one("#training", RunCurve)
+    def _curve(self) -> "RunCurve":
+        return cast("RunCurve", self.query_one("#training"))

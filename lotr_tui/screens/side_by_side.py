@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 from engine.config import BUNDLED
 from engine.errors import printable, reason_of
 from engine.runs import KeptEpoch, at_epoch, kept_epochs, list_runs, load, resolve
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from engine.worker import Cancellation, Worker
 from lotr_tui.column_writers import Slot
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature

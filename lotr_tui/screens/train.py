@@ -286,7 +286,7 @@ class TrainScreen(Screen[None]):
     def _play_run(self, loaded: LoadedModel) -> None:
         from lotr_tui.screens.play import PlayScreen
 
-        self.app.push_screen(PlayScreen(Player.of(loaded), loaded.path, self.lotr.runs_dir, self.lotr.pace))
+        self.app.push_screen(PlayScreen(Player.of(loaded), self.lotr.runs_dir, self.lotr.pace))
 
     async def action_close(self) -> None:
         """Leave the dashboard; where that ends the program, ask while a training of this process goes on."""

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import events
@@ -16,8 +16,10 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from engine.errors import LotrError
-from engine.vocabulary import Vocabulary, spans
 from lotr_tui.history import History, Recall
+
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from engine.vocabulary import Vocabulary
 
 MAX_CHARACTERS = 4000
 """Some 800 words."""
@@ -155,7 +157,7 @@ class Prompt(TextArea, inherit_bindings=False):
             return self.prompt
 
     def __init__(
-        self, vocabulary: Vocabulary | None = None, prompts: History | None = None, *, id: str | None = None
+        self, vocabulary: "Vocabulary | None" = None, prompts: History | None = None, *, id: str | None = None
     ) -> None:
         """Mark words outside `vocabulary`, if one is given; recall and keep `prompts`, if given."""
         super().__init__(
@@ -189,12 +191,12 @@ class Prompt(TextArea, inherit_bindings=False):
         self.move_cursor(self.document.end)
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> "Vocabulary | None":
         """The words that are known; all, if None."""
         return self._vocabulary
 
     @vocabulary.setter
-    def vocabulary(self, vocabulary: Vocabulary | None) -> None:
+    def vocabulary(self, vocabulary: "Vocabulary | None") -> None:
         self._vocabulary = vocabulary
         self._mark_anew()
 
@@ -203,7 +205,7 @@ class Prompt(TextArea, inherit_bindings=False):
         """The words outside the vocabulary, each once."""
         if self._vocabulary is None:
             return ()
-        words = (word for _, _, word in spans(self.value, self._vocabulary.tokenizer))
+        words = (word for _, _, word in self._vocabulary.spans(self.value))
         return tuple(dict.fromkeys(word for word in words if word not in self._vocabulary))
 
     def replace(
@@ -318,7 +320,7 @@ class Prompt(TextArea, inherit_bindings=False):
         style = self.get_component_rich_style("prompt--unknown", partial=True)
         row, column = self.cursor_location
         typing = row == line_index and self._typed_at == (row, column)
-        for start, end, word in spans(line.plain, self._vocabulary.tokenizer):
+        for start, end, word in self._vocabulary.spans(line.plain):
             if word not in self._vocabulary and not (typing and start <= column <= end):
                 line.stylize(style, start, end)
         return line

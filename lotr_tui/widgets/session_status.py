@@ -1,22 +1,26 @@
 """The first line of the session: which model plays, and how the training behind it goes."""
 
+from typing import TYPE_CHECKING
+
 from textual.content import Content
 
-from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
-from lotr_tui.training_view import TrainingView
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.wording import duration
+
+if TYPE_CHECKING:  # with numpy, which the first paint does without
+    from lotr_tui.session import Player
+    from lotr_tui.training_view import TrainingView
 
 
 class SessionStatus(StatusBar):
     """The model on the left; on the right the training that goes on, if one does."""
 
-    def tell(self, player: Player, view: TrainingView | None) -> None:
+    def tell(self, player: "Player | None", view: "TrainingView | None") -> None:
         """Show both as they stand."""
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"), "  ", (player.name, "bold"), (f" · {player.description}", MUTED)
-        )
+        left = Content.styled("lotr-tui", "bold $accent")
+        if player is not None:
+            left = Content.assemble(left, "  ", (player.name, "bold"), (f" · {player.description}", MUTED))
         right = Content("")
         if view is not None and view.active:
             text = f"training: {view.note}"

@@ -20,7 +20,8 @@ from engine.columns import (
 )
 from engine.errors import PromptError, UnusableInput
 from engine.ngram import KneserNey
-from engine.sampling import Done, SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Done, TokenEvent, stream
 from engine.vocabulary import EOS, UNK, Vocabulary
 from engine.worker import Cancellation
 from tests.engine.test_sampling import Fixed, mixed, zipf

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from engine.errors import UnusableInput
-from engine.sampling import Done, SamplerSettings, TokenEvent, apply_chain, choose, go_on, read, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import Done, TokenEvent, apply_chain, choose, go_on, read, stream
 from engine.vocabulary import EOS_ID
 from tests.lotr_tui.conftest import make_decoder
 

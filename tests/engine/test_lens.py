@@ -21,7 +21,8 @@ from engine.lens import Reading, compare, read, read_file, split
 from engine.lm import LanguageModel, LogProbs, State
 from engine.mixture import Mixture
 from engine.ngram import KneserNey
-from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, stream
 from engine.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Vocabulary, spans, tokenize
 
 WORDS = tokenize("the lamp was lit in high tower before winter came down from north we walked all night")

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from engine.errors import PromptError, UnusableInput
 from engine.lm import LogProbs
+from engine.sampler_settings import MAX_SEED, SamplerSettings, draw_seed
 from engine.sampling import (
-    MAX_SEED,
     Done,
-    SamplerSettings,
     TokenEvent,
     apply_chain,
-    draw_seed,
     encode_prompt,
     keep_min_p,
     keep_top_k,

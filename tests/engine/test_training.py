@@ -20,7 +20,8 @@ from engine.evaluation import evaluate
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.network import Network
 from engine.ngram import KneserNey, Unigram
-from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, stream
 from engine.schedule import scheduled_lr, window_length
 from engine.training import train
 from engine.training_loop import Loop

@@ -6,7 +6,7 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.lens import LensScreen

@@ -20,7 +20,7 @@ from engine.decoder import Decoder
 from engine.memorised import TrainingIndex
 from engine.ngram import KneserNey
 from engine.runs import METRICS, KeptEpoch
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui import unit_search
 from lotr_tui.app import LotrApp
 from lotr_tui.saved_session import Node, Word

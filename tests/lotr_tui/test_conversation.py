@@ -11,7 +11,8 @@ import pytest
 from engine.decoder import Decoder, LSTMState
 from engine.errors import PromptError, UnusableInput
 from engine.lm import LogProbs
-from engine.sampling import SamplerSettings, TokenEvent, go_on, read
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, go_on, read
 from engine.vocabulary import EOS_ID
 from lotr_tui import conversation as module
 from lotr_tui.conversation import Conversation, Reply

@@ -13,7 +13,8 @@ from textual.widgets import Input, Static
 from engine.columns import first_difference, share_differing, words_of
 from engine.decoder import Decoder
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, stream
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.screens.ladder import MOST, NOTEBOOK, LadderScreen, parse_temperatures
 from lotr_tui.session import Player

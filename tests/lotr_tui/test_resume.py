@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from engine.config import ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.sampler_panel import PRESETS, PresetPicker, SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider

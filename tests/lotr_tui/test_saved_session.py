@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UnusableInput
-from engine.sampling import SamplerSettings, TokenEvent, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, stream
 from lotr_tui.saved_session import Node, SavedSession, Word, header_line, node_line, read_session
 from tests.lotr_tui.test_settings import samplers
 

@@ -11,7 +11,7 @@ from textual.app import App
 
 import lotr_tui.settings as module
 from engine.errors import RunError, UnusableInput
-from engine.sampling import SamplerSettings
+from engine.sampler_settings import SamplerSettings
 from lotr_tui.settings import KeptSettings, Settings, settings_file
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)

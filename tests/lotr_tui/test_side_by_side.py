@@ -21,7 +21,8 @@ from engine.evaluation import evaluate
 from engine.lm import LanguageModel
 from engine.ngram import KneserNey
 from engine.runs import load
-from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, stream
+from engine.sampler_settings import SamplerSettings
+from engine.sampling import TokenEvent, encode_prompt, stream
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
 from lotr_tui.screens import side_by_side
