@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.corpus import Line
 from engine.dataset import Dataset, join_lines
+from engine.lines import Line
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 
 LEAST = 4
@@ -98,10 +98,7 @@ class TrainingIndex:
     @classmethod
     def of(cls, dataset: Dataset) -> "TrainingIndex":
         """The index of a dataset's training split."""
-        sources = dataset.split.train
-        if len(sources) != len(dataset.train_lines):  # lines without a word are not among the ids
-            sources = tuple(line for line in sources if dataset.vocabulary.tokenize(line.text))
-        return cls(dataset.train_lines, sources)
+        return cls(dataset.train_lines, dataset.train_sources)
 
     def find(self, ids: Sequence[int] | Ids) -> Memorised:
         """Find a reply's passages; `<eos>` and `<unk>` in `ids` end them."""

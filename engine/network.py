@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engine.arrays import count
 from engine.config import ModelConfig
 from engine.decoder import Decoder
 from engine.lm import Trace
@@ -84,7 +85,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def start_from_unigram(self, ids: Ids) -> None:
         """Set the output bias to the log frequencies of `ids`, each word counted once more than seen."""
-        counts = np.bincount(ids, minlength=self.output.out_features) + 1.0
+        counts = count(ids, self.output.out_features) + 1.0
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
     def start(self, batch: int) -> States:

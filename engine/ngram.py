@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.arrays import count
 from engine.lm import LogProbs
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
@@ -17,7 +18,7 @@ class Unigram:
 
     def __init__(self, ids: Ids, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        counts = np.bincount(ids, minlength=len(vocabulary)) + 1.0 / len(vocabulary)
+        counts = count(ids, len(vocabulary)) + 1.0 / len(vocabulary)
         self._log_probs: LogProbs = np.log(counts / counts.sum()).astype(np.float32)
 
     def start(self) -> None:

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.combine import Combination, Combiner
-from engine.corpus import Line, read_text
+from engine.corpus import read_text
 from engine.dataset import count_characters, encode_lines, join_lines
 from engine.errors import CorpusError, printable
 from engine.evaluation import Evaluation, confidence_interval, summarize, token_log_probs
+from engine.lines import Line
 from engine.ngram import Unigram
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 
