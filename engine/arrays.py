@@ -68,8 +68,9 @@ def room(size: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
         return np.asarray(np.memmap(file, kind, mode="w+", shape=(size,)))
 
 
-def pieces(size: int, piece: int = PIECE) -> Iterator[slice]:
-    """The slices, one after the other, of an array of this size."""
+def pieces(size: int, piece: int | None = None) -> Iterator[slice]:
+    """The slices, one after the other, of an array of this size, each of `piece` elements, or of `PIECE`."""
+    piece = piece or PIECE
     for begin in range(0, size, piece):
         yield slice(begin, min(begin + piece, size))
 

@@ -19,7 +19,7 @@ _LOWER = bytes(range(256)).lower()
 def _table(tokenizer: Tokenizer) -> tuple[bytes, bytes]:
     """For each byte of a text in lower case: whether it is part of a word; which pause it makes between words."""
     if tokenizer == "spaces":
-        return bytes(byte not in b" \n" for byte in range(256)), bytes(LINE * (byte == 10) for byte in range(256))
+        return bytes(byte not in b" \n\0" for byte in range(256)), bytes(LINE * (byte == 10) for byte in range(256))
     inside = bytes(byte in _WORD_BYTES for byte in range(256))
     pauses = bytearray(NONE if inside[byte] or byte == ord(" ") else COMMA for byte in range(256))
     for mark in b".!?":
@@ -30,10 +30,12 @@ def _table(tokenizer: Tokenizer) -> tuple[bytes, bytes]:
 
 _TABLES: dict[Tokenizer, tuple[bytes, bytes]] = {"words": _table("words"), "spaces": _table("spaces")}
 
-SLOTS = 2**20
-_SHIFT = np.uint64(64 - 20)
+_BITS = 19
+SLOTS = 2**_BITS
+_SHIFT = np.uint64(64 - _BITS)
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _LONGEST = 16
+AT_ONCE = 1_000
 _MASKS = np.array([(1 << (8 * bytes_kept)) - 1 for bytes_kept in range(9)], np.uint64)
 
 
@@ -68,9 +70,8 @@ class WordIndex:
     def __init__(self, tokenizer: Tokenizer = "words") -> None:
         self._tokenizer = tokenizer
         self._numbers = _Numbers()
-        self._keys = np.zeros((2, SLOTS), np.uint64)
-        self._found = np.zeros(SLOTS, np.int32)
-        """The number of the word in each slot, counted from 1; 0 where there is none."""
+        self._slots = np.zeros((SLOTS, 3), np.uint64)
+        """A word's two integers and its number, counted from 1; 0 where there is none."""
 
     @property
     def words(self) -> list[str]:
@@ -80,6 +81,7 @@ class WordIndex:
     def read(self, text: str) -> Indexed:
         """Index a block of clean lines, a line feed after each."""
         raw = self._bytes(text)
+        raw += bytes(_LONGEST)  # so that 16 bytes can be looked at from any word on
         inside_table, pause_table = _TABLES[self._tokenizer]
         inside = np.frombuffer(raw.translate(inside_table), np.int8)
         edges = np.flatnonzero(np.diff(inside, prepend=0, append=0))
@@ -90,7 +92,12 @@ class WordIndex:
         if len(starts):
             # The pauses are numbered by weight, and what stands before a line's first word weighs less than its end.
             pauses = np.maximum.reduceat(np.frombuffer(raw.translate(pause_table), np.uint8), starts)
-        return Indexed(self._number(raw, starts, ends), lengths, pauses)
+        ids, begin = np.empty(len(starts), np.int32), 0
+        while begin < len(starts):  # the fewer words are known, the fewer at once: a word that comes again shall be
+            part = slice(begin, begin + max(AT_ONCE, len(self._numbers)))
+            ids[part] = self._number(raw, starts[part], ends[part])
+            begin = part.stop
+        return Indexed(ids, lengths, pauses)
 
     def _bytes(self, text: str) -> bytes:
         """The text as bytes that the tables tell words and marks by."""
@@ -105,20 +112,20 @@ class WordIndex:
 
     def _number(self, raw: bytes, starts: Integers, ends: Integers) -> Ids:
         lengths = ends - starts
-        padded = raw + bytes(_LONGEST)
-        eight = np.ndarray((len(padded) - 7,), np.dtype("<u8"), padded, strides=(1,))  # the 8 bytes from any place on
+        eight = np.ndarray((len(raw) - 7,), np.dtype("<u8"), raw, strides=(1,))  # the 8 bytes from any place on
         first = eight[starts] & _MASKS[np.minimum(lengths, 8)]
-        second = eight[starts + 8] & _MASKS[np.clip(lengths - 8, 0, 8)] if len(starts) else first
+        second = eight[starts + 8] & _MASKS[np.clip(lengths - 8, 0, 8)]
         mixed = (first * _FACTORS[0] ^ second * _FACTORS[1]) * _FACTORS[0]
         slots = (mixed >> _SHIFT).astype(np.int64)
         short = lengths <= _LONGEST
-        ids: Ids = self._found[slots] - 1
-        known = (ids >= 0) & (self._keys[0, slots] == first) & (self._keys[1, slots] == second) & short
+        found = self._slots[slots]
+        ids: Ids = found[:, 2].astype(np.int32) - 1
+        known = (ids >= 0) & (found[:, 0] == first) & (found[:, 1] == second) & short
         rest = np.flatnonzero(~known)
         places = zip(starts[rest].tolist(), ends[rest].tolist(), strict=True)
         ids[rest] = np.fromiter((self._numbers[raw[begin:end]] for begin, end in places), np.int32, len(rest))
-        new = rest[(self._found[slots[rest]] == 0) & short[rest]]
+        new = rest[(found[rest, 2] == 0) & short[rest]]
         taken, which = np.unique(slots[new], return_index=True)
         new = new[which]
-        self._keys[0, taken], self._keys[1, taken], self._found[taken] = first[new], second[new], ids[new] + 1
+        self._slots[taken] = np.stack([first[new], second[new], ids[new].astype(np.uint64) + np.uint64(1)], axis=1)
         return ids

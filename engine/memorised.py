@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.dataset import Dataset, join_lines
+from engine.errors import CorpusError
 from engine.lines import Line
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 
@@ -15,6 +16,9 @@ LEAST = 4
 """Words that make a passage: three in a row are often the same by chance."""
 PLACES = 5
 """How many of the places where a passage stands are told."""
+
+MOST_WORDS = 10_000_000
+"""Of a training text that is sorted."""
 
 Integers = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int32]
@@ -83,11 +87,16 @@ class TrainingIndex:
         Args:
             lines: ids `[time]` of each line, at least one.
             sources: what each was made of.
+
+        Raises:
+            CorpusError: they are more than `MOST_WORDS`.
         """
         if len(lines) != len(sources):
             raise ValueError(f"{len(lines)} lines of {len(sources)} sources")
         self._sources = sources
         lengths = np.array([len(line) for line in lines])
+        if (words := int(lengths.sum())) > MOST_WORDS:
+            raise CorpusError(f"up to {MOST_WORDS:,} words can be sorted in memory, and these are {words:,}")
         self._starts = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])
         self._longest = int(lengths.max())
         self._text = join_lines(lines, "line")

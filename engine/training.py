@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.device import choose_device, use_threads
 from engine.evaluation import evaluate
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
-from engine.ngram import KneserNey, Unigram
+from engine.ngram import MOST_TOKENS, KneserNey, Unigram
 from engine.snapshot import Saved
 from engine.steering import Steering
 from engine.training_loop import Loop
@@ -47,9 +48,15 @@ def train(
     options = config.training
     use_threads(options)
     device = choose_device(options)
-    yield Preparing("counting words and 5-grams, the lines to beat")
+    if options.evaluate_tokens:
+        dataset = replace(dataset, valid=dataset.valid[: options.evaluate_tokens])
+    countable = len(dataset.train) <= MOST_TOKENS
+    left_out = "" if countable else f"; no 5-grams, for the text has over {MOST_TOKENS:,} words"
+    yield Preparing(f"counting words and 5-grams, the lines to beat{left_out}")
     unigram = evaluate(Unigram(dataset.train, dataset.vocabulary), dataset.valid).perplexity
-    kneser_ney = evaluate(KneserNey(dataset.train, dataset.vocabulary), dataset.valid).perplexity
+    kneser_ney = math.nan
+    if countable:
+        kneser_ney = evaluate(KneserNey(dataset.train, dataset.vocabulary), dataset.valid).perplexity
     if saved is not None:
         saved.check(config)
         started -= saved.seconds

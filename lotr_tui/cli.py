@@ -331,7 +331,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="start, words, stream, bytes, keys, slider, idle, transcript, branch or memorised; repeatable.",
+            help="start, words, stream, bytes, keys, slider, idle, transcript, branch, memorised, growth; repeatable.",
         ),
     ] = None,
     ptb: Annotated[

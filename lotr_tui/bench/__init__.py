@@ -38,7 +38,7 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
 
 
 def _groups(ptb: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import branch, idle, keys, memorised, slider, start, stream, transcript
+    from lotr_tui.bench import branch, growth, idle, keys, memorised, slider, start, stream, transcript
 
     return {
         "start": start.start,
@@ -51,6 +51,7 @@ def _groups(ptb: Path | None) -> Mapping[str, Group]:
         "transcript": transcript.transcript,
         "branch": branch.branch,
         "memorised": lambda repeat: memorised.memorised(repeat, ptb),
+        "growth": growth.growth,
     }
 
 
