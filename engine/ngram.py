@@ -11,7 +11,7 @@ from engine.lm import LogProbs, Trace
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 MOST_TOKENS = 3_000_000
-"""Of a training text that Kneser-Ney is counted on; that takes some 250 bytes a token."""
+"""Of a training text that Kneser-Ney is counted on; that takes some 200 bytes a token."""
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

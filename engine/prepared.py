@@ -19,7 +19,7 @@ from engine.config import BUNDLED, DataConfig
 from engine.corpus import Corpus
 from engine.encoding import CorpusWords, Tokens, WordFacts
 from engine.errors import ConfigError, CorpusError
-from engine.files import assets_folder, home
+from engine.files import assets_folder, cache_folder
 from engine.lines import LineStore, Numbers, lines_in
 from engine.vocabulary import MAX_WORDS, Vocabulary
 
@@ -86,11 +86,6 @@ def prepared(config: DataConfig) -> Prepared:
             f"what is made of {config.corpus} cannot be kept in {folder.parent}: {error.strerror or error}; "
             "free some space, or set LOTR_TUI_HOME to a folder that has some"
         ) from error
-
-
-def cache_folder() -> Path:
-    """Where that of large corpora is kept; all in it can be made again."""
-    return home() / "cache"
 
 
 def _make(config: DataConfig, folder: Path | None) -> Prepared:

@@ -1,4 +1,7 @@
-"""How cost grows with the text and with the vocabulary: time and memory, each size in a process of its own."""
+"""How cost grows with the text and with the vocabulary: each size in a process of its own, with one thread.
+
+Time is the processor's, so that it is the same on a machine that others use too.
+"""
 
 import json
 import os
@@ -6,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median as middle
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lotr_tui.bench.figures import Figure, median
+from lotr_tui.bench.start import ONE_THREAD
 from lotr_tui.bench.subjects import SESSION_COMMAND
 from lotr_tui.bench.terminal import BenchError
 
@@ -34,20 +37,20 @@ from engine.indexing import WordIndex
 from engine.lines import BLOCK_BYTES
 path = sys.argv[1]
 def ours():
-    started, index = time.perf_counter(), WordIndex()
+    started, index = time.process_time(), WordIndex()
     with open(path, "rb") as file:
         while block := file.read(BLOCK_BYTES):
             index.read((block + file.readline()).decode())
-    return time.perf_counter() - started
+    return time.process_time() - started
 def notebook():
     text = open(path).read()
-    started = time.perf_counter()
+    started = time.process_time()
     words = re.sub(r"[^a-z0-9']+", " ", text.lower()).split()
-    cut = time.perf_counter() - started
+    cut = time.process_time() - started
     frequent = [word for word, n in Counter(words).items() if n >= 3]
     index = {word: i for i, word in enumerate(["<unk>", "<eos>", *frequent])}
     [index.get(word, 0) for word in words]
-    return cut, time.perf_counter() - started
+    return cut, time.process_time() - started
 print(json.dumps([ours(), *notebook()]))
 """
 _UPDATES = """
@@ -65,12 +68,12 @@ dataset = prepare(config.data)
 loop = Loop(config, dataset, torch.device("cpu"), 0.0)
 seconds = []
 for _ in range(6):
-    started = time.perf_counter()
+    started = time.process_time()
     list(loop._read_window())
-    seconds.append(time.perf_counter() - started)
-started, some = time.perf_counter(), dataset.valid[:2048]
+    seconds.append(time.process_time() - started)
+started, some = time.process_time(), dataset.valid[:2048]
 evaluate(loop.network, some)
-print(json.dumps([sorted(seconds[1:])[2], len(some) / (time.perf_counter() - started)]))
+print(json.dumps([sorted(seconds[1:])[2], len(some) / (time.process_time() - started)]))
 """
 
 
@@ -111,9 +114,9 @@ def _reading(text: Path, megabytes: float, repeat: int, rates: list[float]) -> I
     yield median("… the second time", "s", [seconds for seconds, _, _ in again])
     yield median("… cut and indexed", "s", [ours for ours, _, _ in tokenizers])
     yield median("… the notebook's words() alone over that", "", [cut / ours for ours, cut, _ in tokenizers])
-    yield median(
-        "… its words(), count and look-up over that", "", [notebook / ours for ours, _, notebook in tokenizers], least=3
-    )
+    least = 3 if megabytes == MEGABYTES[-1] else None
+    whole = [notebook / ours for ours, _, notebook in tokenizers]
+    yield median("… its words(), count and look-up over that", "", whole, least=least)
 
 
 def _training(text: Path, folder: Path, repeat: int) -> Iterator[Figure]:
@@ -137,7 +140,7 @@ def _updates(text: Path, words: int, samples: int, repeat: int) -> Iterator[Figu
 
 
 def measured(command: Sequence[str], home: Path, until: str = "") -> tuple[float, float, str]:
-    """Seconds of a command, the most memory it had, in MB, and what it printed.
+    """Seconds of the processor that a command took, the most memory it had, in MB, and what it printed.
 
     With `until`, it is ended as soon as a line has that. Linux counts what this process had as the command's too, so
     nothing large is done in it.
@@ -145,8 +148,7 @@ def measured(command: Sequence[str], home: Path, until: str = "") -> tuple[float
     Raises:
         BenchError: it fails.
     """
-    environment = os.environ | {"LOTR_TUI_HOME": str(home)}
-    started = time.perf_counter()
+    environment = os.environ | ONE_THREAD | {"LOTR_TUI_HOME": str(home)}
     lines = []
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -155,13 +157,12 @@ def measured(command: Sequence[str], home: Path, until: str = "") -> tuple[float
             if until and until in line:
                 process.kill()
                 break
-        seconds = time.perf_counter() - started
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode and not (until and until in lines[-1]):
         raise BenchError(f"{' '.join(command[:5])} … failed with exit code {process.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, used.ru_maxrss * unit / 1e6, "".join(lines)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, "".join(lines)
 
 
 def _write_elsewhere(path: Path, size: int, words: int = 0) -> None:

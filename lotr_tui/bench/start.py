@@ -12,7 +12,7 @@ from lotr_tui.bench.figures import Figure, median, paired
 from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, SESSION_COMMAND
 from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
 
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _RATE = f"""
 from engine.runs import load, resolve
 from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, stream
@@ -48,7 +48,7 @@ def words(repeat: int) -> Iterator[Figure]:
 
     def rate() -> float:
         command = [sys.executable, "-c", _RATE]
-        return float(subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, check=True).stdout)
+        return float(subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, check=True).stdout)
 
     yield median("words/s, bundled model, one core", "words/s", [rate() for _ in range(repeat)])
 

@@ -12,7 +12,7 @@ from engine import arrays, corpus, lines, prepared
 from engine.config import DataConfig
 from engine.dataset import Dataset, prepare, summarize
 from engine.errors import CorpusError
-from engine.prepared import cache_folder
+from engine.files import cache_folder
 
 
 @pytest.fixture(autouse=True)
