@@ -144,6 +144,9 @@ class TrainingConfig(_Checked):
     evaluate_updates: int = setting(
         0, "updates between evaluations instead, where an epoch has few; 0: count epochs", 0, 10_000_000
     )
+    evaluate_tokens: int = setting(
+        0, "tokens at the start of the validation split that are scored while training; 0: all", 0, 2**31
+    )
     validation: Literal["true", "notebook"] = setting(
         "true", "what the schedule and the choice of the best are told; notebook: its formula, which scores no token"
     )

@@ -1,45 +1,61 @@
 """From a corpus to the ids a model reads: split, vocabulary, and where `<eos>` stands."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from engine import corpus as reading
-from engine.config import BUNDLED, DataConfig
-from engine.corpus import Corpus, Line, Split
-from engine.errors import ConfigError, CorpusError
-from engine.files import assets_folder
-from engine.pauses import LINE, PauseIds, pauses_of
-from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary, tokenize
+from engine.arrays import count, pieces
+from engine.config import DataConfig
+from engine.corpus import Corpus, Split
+from engine.encoding import Integers, Mode, WordFacts
+from engine.errors import CorpusError
+from engine.lines import Line, Lines
+from engine.pauses import PauseIds
+from engine.prepared import prepared
+from engine.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary
 
-Mode = Literal["line", "stream"]
+Number = TypeVar("Number", bound=np.generic)
+
+
+class TextLines(Sequence[Ids]):
+    """The lines of a text `[time]` one by one, without `<eos>`."""
+
+    def __init__(self, text: Ids, bounds: Integers, ends: int) -> None:
+        """Cut `text` at `bounds` `[lines + 1]`; `ends`: tokens at each line's end that are left out."""
+        self.text, self.bounds, self._ends = text, bounds, ends
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, place: int) -> Ids:  # type: ignore[override]
+        number = range(len(self))[place]
+        return self.text[int(self.bounds[number]) : int(self.bounds[number + 1]) - self._ends]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus made ready: its split, the vocabulary of the training part, and the ids of all three."""
+    """A corpus made ready: its split, the vocabulary of the training part, and the ids of all three.
+
+    What grows with the text may be mapped from files, so that it need not fit into memory.
+    """
 
     corpus: Corpus
     split: Split
     vocabulary: Vocabulary
     mode: Mode
-    train_lines: tuple[Ids, ...]
-    """The training lines one by one, without `<eos>`, so that they can be put in another order."""
+    train_lines: TextLines
+    """The training lines that have a word, one by one, so that they can be put in another order."""
+    train_sources: Lines
+    """What each of them was made of."""
     train: Ids
     valid: Ids
     test: Ids
-
-    @cached_property
-    def train_pauses(self) -> tuple[PauseIds, ...]:
-        """What stands after each word of `train_lines`, in the text that they were made from."""
-        pauses = (pauses_of(line.text, self.vocabulary.tokenizer) for line in self.split.train)
-        return tuple(its for its in pauses if its.size)
+    train_pauses: PauseIds
+    """What stands after each token of `train`; after `<eos>` a line begins."""
+    facts: WordFacts
 
     def part(self, name: str) -> Ids:
         """The ids `[time]` of "train", "valid" or "test".
@@ -54,52 +70,32 @@ class Dataset:
 
 
 def prepare(config: DataConfig) -> Dataset:
-    """Read, split and encode the corpus of `config`.
+    """Read, split and encode the corpus of `config`; a large one is kept so, and ready at once the next time.
 
     Raises:
-        CorpusError: it cannot be read, or is too small.
+        CorpusError: it cannot be read, is too small, or there is no room for what is made of it.
         ConfigError: there is a validation text but no test text, or the other way round.
     """
-    if bool(config.valid_corpus) != bool(config.test_corpus):
-        raise ConfigError("valid_corpus and test_corpus belong together; give both or neither")
-    if config.valid_corpus:
-        parts = [read(config, path) for path in (config.corpus, config.valid_corpus, config.test_corpus)]
-        corpus, split = reading.merge(parts), Split(*(part.lines for part in parts))
-    else:
-        corpus = read(config)
-        split = reading.split(corpus.lines, config.split_seed)
-    training_words = (word for line in split.train for word in tokenize(line.text, config.tokenizer))
-    vocabulary = Vocabulary.from_words(training_words, config.min_count, config.tokenizer)
-    if len(vocabulary) == 2:
-        raise CorpusError(
-            f"{corpus.source}: no word is seen {config.min_count} times in the training split; "
-            "more text is needed, or --set min_count=1"
-        )
-    train_lines, valid_lines, test_lines = (
-        encode_lines(part, vocabulary) for part in (split.train, split.valid, split.test)
+    made = prepared(config)
+    corpus, tokens = made.corpus, made.tokens
+    train, valid = tokens.ends
+    return Dataset(
+        corpus=corpus,
+        split=Split(*map(corpus.lines.take, made.numbers)),
+        vocabulary=made.vocabulary,
+        mode=config.mode,
+        train_lines=TextLines(tokens.ids[:train], tokens.bounds, int(config.mode == "line")),
+        train_sources=corpus.lines.take(tokens.sources),
+        train=tokens.ids[:train],
+        valid=tokens.ids[train:valid],
+        test=tokens.ids[valid:],
+        train_pauses=tokens.pauses[:train],
+        facts=made.facts,
     )
-    if not (valid_lines and test_lines):
-        raise CorpusError(
-            f"{corpus.source}: the validation or test split has no word; more text is needed, or another --split-seed"
-        )
-    train, valid, test = (join_lines(lines, config.mode) for lines in (train_lines, valid_lines, test_lines))
-    return Dataset(corpus, split, vocabulary, config.mode, train_lines, train, valid, test)
-
-
-def read(config: DataConfig, name: str | None = None) -> Corpus:
-    """Read the corpus that `config` names, or another file in the same way."""
-    name = config.corpus if name is None else name
-    if name == BUNDLED:
-        path = assets_folder() / "dialogues.csv"
-        return reading.read_csv(path, "dialog", "char", config.min_characters)
-    path = Path(name)
-    if config.corpus_format == "text":
-        return reading.read_text(path, config.min_characters)
-    return reading.read_csv(path, config.text_column, config.speaker_column, config.min_characters)
 
 
 def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[Ids, ...]:
-    """The ids of each line that has a word at all."""
+    """The ids of each line of a text that has a word at all."""
     encoded = (vocabulary.encode(vocabulary.tokenize(line.text)) for line in lines)
     return tuple(ids for ids in encoded if ids.size)
 
@@ -107,21 +103,17 @@ def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[Ids, ..
 def join_lines(lines: Sequence[Ids], mode: Mode) -> Ids:
     """One text `[time]`: in line mode `<eos>` ends every line, in stream mode the whole."""
     end = np.array([EOS_ID], dtype=np.int32)
-    pieces = [piece for ids in lines for piece in (ids, end)] if mode == "line" else [*lines, end]
-    return np.concatenate(pieces)
+    joined = [piece for ids in lines for piece in (ids, end)] if mode == "line" else [*lines, end]
+    return np.concatenate(joined)
 
 
-def join_pauses(lines: Sequence[PauseIds], mode: Mode) -> PauseIds:
-    """What stands after each token of the text `[time]` that `join_lines` makes; after `<eos>` a line begins."""
-    end = np.array([LINE])
-    pieces = [piece for its in lines for piece in (its, end)] if mode == "line" else [*lines, end]
-    return np.concatenate(pieces)
+def columns_of(ids: npt.NDArray[Number], batch: int) -> npt.NDArray[Number]:
+    """A text cut into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out.
 
-
-def columns_of(ids: Ids | PauseIds, batch: int) -> npt.NDArray[np.int64]:
-    """A text cut into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out."""
+    It is the same memory: a window of it is to be made `int64` when it is read.
+    """
     rows = len(ids) // batch
-    return np.ascontiguousarray(ids[: rows * batch].astype(np.int64).reshape(batch, rows).T)
+    return ids[: rows * batch].reshape(batch, rows).T
 
 
 def count_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> int:
@@ -155,23 +147,21 @@ class Summary:
     splits: dict[str, SplitSummary]
 
 
-def summarize(dataset: Dataset, most: int = 20) -> Summary:
-    """Count what there is to know about a dataset; `most` frequent words."""
-    lines = dataset.corpus.lines
-    tokenized = [dataset.vocabulary.tokenize(line.text) for line in lines]
-    counts = Counter(word for words in tokenized for word in words)
-    longest = max(range(len(lines)), key=lambda i: len(tokenized[i]))
-    speakers = Counter(line.speaker for line in lines if line.speaker)
+def summarize(dataset: Dataset) -> Summary:
+    """Put together what there is to know about a dataset."""
+    lines, facts = dataset.corpus.lines, dataset.facts
+    spoken = count(lines.speakers, len(lines.names))
+    speakers = [(lines.names[i], int(spoken[i])) for i in np.argsort(-spoken, kind="stable") if lines.names[i]]
     return Summary(
         rows=dataset.corpus.rows,
         lines=len(lines),
-        words=counts.total(),
-        distinct_words=len(counts),
+        words=facts.words,
+        distinct_words=facts.distinct_words,
         vocabulary=len(dataset.vocabulary),
-        speakers=tuple(speakers.most_common()),
-        longest_line=lines[longest],
-        longest_line_words=len(tokenized[longest]),
-        most_frequent=tuple(counts.most_common(most)),
+        speakers=tuple(speakers),
+        longest_line=lines[facts.longest_line],
+        longest_line_words=facts.longest_line_words,
+        most_frequent=facts.most_frequent,
         splits={
             name: _summarize_split(part, dataset.part(name))
             for name, part in (
@@ -184,5 +174,6 @@ def summarize(dataset: Dataset, most: int = 20) -> Summary:
 
 
 def _summarize_split(lines: Sequence[Line], ids: Ids) -> SplitSummary:
-    words = ids[ids != EOS_ID]
-    return SplitSummary(len(lines), len(words), float(np.mean(words == UNK_ID)) if len(words) else 0.0)
+    unknown, ends = (sum(int(np.sum(ids[piece] == token)) for piece in pieces(len(ids))) for token in (UNK_ID, EOS_ID))
+    words = len(ids) - ends
+    return SplitSummary(len(lines), words, unknown / words if words else 0.0)

@@ -1,6 +1,6 @@
 """The LSTM language model in numpy, one token at a time: playing needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ LSTMState = tuple[tuple[Floats, Floats], ...]
 """Hidden and cell state, each `[hidden]`, of every layer."""
 
 SCORING_CHUNK = 128
+LARGEST_TABLE = 2**25
+"""Numbers; with a vocabulary of 50,000 words the table would be four times as large as the model."""
 LEAST = np.finfo(np.float32).tiny
 """The least a probability is taken to be, so that its logarithm is a number."""
 
@@ -85,9 +87,11 @@ class Decoder:
         self._output_bias = weights["output.bias"]
         self._pauses = _pauses(weights) if config.pauses else None
         self._layers = [_arrange(weights, i, hidden) for i, (_, hidden) in enumerate(config.layer_sizes())]
-        first = self._layers[0]
-        # The first layer only ever sees one of the embeddings: project them all once.
-        self._table: Floats = embedding @ first.inputs + first.bias
+        self._embedding, first = embedding, self._layers[0]
+        self._table: Floats | None = None
+        if len(embedding) * first.inputs.shape[1] <= LARGEST_TABLE:
+            # The first layer only ever sees one of the embeddings: project them all once.
+            self._table = embedding @ first.inputs + first.bias
 
     def start(self) -> LSTMState:
         """Hidden and cell states of zeros."""
@@ -130,25 +134,40 @@ class Decoder:
         return state[-1][0]
 
     def trace(self, ids: Ids) -> Trace:
-        """Read a whole text; the output layer is computed a chunk at a time."""
-        hidden = np.empty((len(ids), self._output.shape[1]), np.float32)
-        scores = np.empty(len(ids), dtype=np.float64)
+        """Read a whole text."""
+        chunks = list(self._read_text(ids))
+        hidden = [tops for _, tops in chunks] or [np.empty((0, self._output.shape[1]), np.float32)]
+        return Trace(np.concatenate([[], *(scores for scores, _ in chunks)]), np.concatenate(hidden))
+
+    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
+        """The scores of `trace` alone; a long text has more hidden vectors than memory."""
+        return np.concatenate([[], *(scores for scores, _ in self._read_text(ids))])
+
+    def _read_text(self, ids: Ids) -> Iterator[tuple[npt.NDArray[np.float64], Floats]]:
+        """Scores and hidden vectors `[time, hidden]`; the output layer is computed a chunk at a time."""
         state, previous = self.start(), EOS_ID
         for begin in range(0, len(ids), SCORING_CHUNK):
             targets = ids[begin : begin + SCORING_CHUNK]
-            tops = hidden[begin : begin + SCORING_CHUNK]
+            tops = np.empty((len(targets), self._output.shape[1]), np.float32)
             for row, target in enumerate(targets):
                 _, state = self.read(state, previous)
                 tops[row], previous = state[-1][0], int(target)
             if self._pauses is not None:
                 log_probs = self._over_pauses(self._pauses, tops)
-                scores[begin : begin + len(targets)] = log_probs[np.arange(len(targets)), targets]
+                yield log_probs[np.arange(len(targets)), targets].astype(np.float64), tops
                 continue
             logits = tops @ self._output.T + self._output_bias
             logits -= logits.max(axis=1, keepdims=True)
             normalizer = np.log(np.exp(logits).sum(axis=1))
-            scores[begin : begin + len(targets)] = logits[np.arange(len(targets)), targets] - normalizer
-        return Trace(scores, hidden)
+            yield (logits[np.arange(len(targets)), targets] - normalizer).astype(np.float64), tops
+
+    def _first_gates(self, token: int | Ids) -> Floats:
+        """What the word brings to the gates of the first layer."""
+        if self._table is not None:
+            return self._table[token]
+        first = self._layers[0]
+        gates: Floats = self._embedding[token] @ first.inputs + first.bias
+        return gates
 
     def read(self, state: LSTMState, token: int | Ids) -> tuple[tuple[Floats, ...], LSTMState]:
         """Read `token` without predicting anything: the gates of every layer, and the new state.
@@ -159,7 +178,7 @@ class Decoder:
         """
         seen: list[Floats] = []
         new: list[tuple[Floats, Floats]] = []
-        gates = self._table[token]
+        gates = self._first_gates(token)
         for layer, (hidden, cell) in zip(self._layers, state, strict=False):
             if new:
                 gates = new[-1][0] @ layer.inputs + layer.bias

@@ -129,8 +129,9 @@ def _gradient_scales(network: Network, ids: Ids) -> list[Tensor]:
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     states, windows = network.start(BATCH), 0
     for begin in range(0, len(columns) - 1, WINDOW):
-        inputs, targets = columns[begin : begin + WINDOW], columns[begin + 1 : begin + 1 + WINDOW]
-        logits, states, _, _ = network(inputs[: len(targets)], [(h.detach(), c.detach()) for h, c in states])
+        window = columns[begin : begin + WINDOW + 1].long()
+        inputs, targets = window[:-1], window[1:]
+        logits, states, _, _ = network(inputs, [(h.detach(), c.detach()) for h, c in states])
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         for square, gradient in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
             square.add_(gradient**2)

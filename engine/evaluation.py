@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import CorpusError
-from engine.lm import LanguageModel, TextReader, trace
+from engine.lm import LanguageModel, TextReader, scores_of
 from engine.vocabulary import UNK_ID, Ids
 
 BLOCK = 20
@@ -33,7 +33,7 @@ def token_log_probs(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[
     """
     if len(ids) == 0:
         raise CorpusError("there is no token to score, so there is no perplexity; give a longer text")
-    return trace(model, ids).scores
+    return scores_of(model, ids)
 
 
 def evaluate(model: LanguageModel | TextReader, ids: Ids) -> Evaluation:

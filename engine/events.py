@@ -32,6 +32,7 @@ class Started:
     unigram_perplexity: float
     """Of the unigram model on the validation split: what knowing nothing of context gives."""
     kneser_ney_perplexity: float
+    """NaN where the training text is too long for it."""
     """Of a 5-gram Kneser-Ney model on the validation split: what counting gives."""
     processes: int = 1
     """That train together."""

@@ -24,6 +24,11 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
+def cache_folder() -> Path:
+    """Where what was made of large corpora is kept; all in it can be made again."""
+    return home() / "cache"
+
+
 def assets_folder() -> Path:
     """The bundled dialogues and model: inside the installed package, or beside it in a checkout."""
     here = Path(__file__).resolve().parent.parent

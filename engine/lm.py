@@ -49,6 +49,14 @@ class TextReader(Protocol):
         """Read `ids`, the state carried from the first to the last."""
 
 
+def scores_of(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[np.float64]:
+    """The scores of `trace` alone; a model that can do without keeping all its hidden vectors does."""
+    if hasattr(model, "score"):
+        alone: npt.NDArray[np.float64] = model.score(ids)
+        return alone
+    return trace(model, ids).scores
+
+
 def hidden_of(model: LanguageModel, state: State) -> Hidden:
     """The vector that the word after `state` is predicted from."""
     if hasattr(model, "hidden"):

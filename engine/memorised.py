@@ -7,14 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.corpus import Line
 from engine.dataset import Dataset, join_lines
+from engine.errors import CorpusError
+from engine.lines import Line
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 
 LEAST = 4
 """Words that make a passage: three in a row are often the same by chance."""
 PLACES = 5
 """How many of the places where a passage stands are told."""
+
+MOST_WORDS = 8_000_000
+"""Of a training text that is sorted; that takes some 85 bytes a word."""
 
 Integers = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int32]
@@ -83,11 +87,16 @@ class TrainingIndex:
         Args:
             lines: ids `[time]` of each line, at least one.
             sources: what each was made of.
+
+        Raises:
+            CorpusError: they are more than `MOST_WORDS`.
         """
         if len(lines) != len(sources):
             raise ValueError(f"{len(lines)} lines of {len(sources)} sources")
         self._sources = sources
         lengths = np.array([len(line) for line in lines])
+        if (words := int(lengths.sum())) > MOST_WORDS:
+            raise CorpusError(f"up to {MOST_WORDS:,} words can be sorted in memory, and these are {words:,}")
         self._starts = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])
         self._longest = int(lengths.max())
         self._text = join_lines(lines, "line")
@@ -98,10 +107,7 @@ class TrainingIndex:
     @classmethod
     def of(cls, dataset: Dataset) -> "TrainingIndex":
         """The index of a dataset's training split."""
-        sources = dataset.split.train
-        if len(sources) != len(dataset.train_lines):  # lines without a word are not among the ids
-            sources = tuple(line for line in sources if dataset.vocabulary.tokenize(line.text))
-        return cls(dataset.train_lines, sources)
+        return cls(dataset.train_lines, dataset.train_sources)
 
     def find(self, ids: Sequence[int] | Ids) -> Memorised:
         """Find a reply's passages; `<eos>` and `<unk>` in `ids` end them."""

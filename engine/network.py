@@ -1,12 +1,13 @@
 """The LSTM language model in PyTorch. The notebook's and the paper's are two configurations of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engine.arrays import count
 from engine.config import ModelConfig
 from engine.decoder import Decoder
 from engine.distributed import ALONE, World
@@ -14,6 +15,7 @@ from engine.linear import linear
 from engine.lm import Trace
 from engine.lstm import WORTH_IT_FROM, lstm_bf16
 from engine.pause_softmax import PauseSoftmax
+from engine.pauses import PAUSES
 from engine.spelling import Spelling
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
@@ -21,6 +23,9 @@ States = Sequence[tuple[Tensor, Tensor]]
 """Hidden and cell state of every layer, each `[1, batch, hidden]`."""
 
 SCORING_CHUNK = 1024
+"""Words of a text that are scored at once."""
+SCORING_LOGITS = 2**23
+"""Numbers that this may make at most."""
 
 
 class Network(nn.Module):
@@ -87,7 +92,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def start_from_unigram(self, ids: Ids) -> None:
         """Set the output bias to the log frequencies of `ids`, each word counted once more than seen."""
-        counts = np.bincount(ids, minlength=self.output.out_features) + 1.0
+        counts = count(ids, self.output.out_features) + 1.0
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
     def start(self, batch: int) -> States:
@@ -181,20 +186,31 @@ class Network(nn.Module):
         # Not layer(...): nn.LSTM can only run on the weights it owns, and these may be masked ones.
         return torch.lstm(vectors, state, weights, True, 1, 0.0, masks is not None, False, False)
 
-    @torch.no_grad()
     def trace(self, ids: Ids) -> Trace:
         """Read a whole text, a chunk at a time."""
-        device = self.output.bias.device
-        inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()], device=device)[:, None]
-        targets = torch.tensor(ids.tolist(), device=device)[:, None]
-        states, scores, hidden = self.start(1), [], []
-        for begin in range(0, len(ids), SCORING_CHUNK):
-            chunk = slice(begin, begin + SCORING_CHUNK)
-            logits, states, raw, _ = self(inputs[chunk], states)
+        chunks = list(self._read(ids))
+        hidden = torch.cat([vectors for _, vectors in chunks])
+        return Trace(np.concatenate([scores for scores, _ in chunks]), hidden.cpu().numpy())
+
+    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
+        """The scores of `trace` alone; a long text has more hidden vectors than memory."""
+        return np.concatenate([scores for scores, _ in self._read(ids)])
+
+    @torch.no_grad()
+    def _read(self, ids: Ids) -> Iterator[tuple[npt.NDArray[np.float64], Tensor]]:
+        """Scores and hidden vectors of chunk after chunk: of fewer words where there are many to compare each with."""
+        device, states, before = self.output.bias.device, self.start(1), EOS_ID
+        compared = self.output.out_features * (len(PAUSES) if self.pauses is not None else 1)
+        chunk = min(SCORING_CHUNK, max(1, SCORING_LOGITS // compared))
+        for begin in range(0, len(ids), chunk):
+            targets = torch.from_numpy(ids[begin : begin + chunk].astype(np.int64))
+            inputs = torch.cat([torch.tensor([before]), targets[:-1]])
+            before = int(targets[-1])
+            targets = targets.to(device)
+            logits, states, raw, _ = self(inputs.to(device)[:, None], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            scores.append(log_probs.gather(-1, targets[chunk, :, None]).flatten())
-            hidden.append(raw[:, 0].float())
-        return Trace(torch.cat(scores).double().cpu().numpy(), torch.cat(hidden).cpu().numpy())
+            scores = log_probs.gather(-1, targets[:, None, None]).flatten()
+            yield scores.double().cpu().numpy(), raw[:, 0].float()
 
     @torch.no_grad()
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.lm import LogProbs
+from engine.arrays import count, pieces
+from engine.errors import CorpusError
+from engine.lm import LogProbs, Trace
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
+
+MOST_TOKENS = 3_000_000
+"""Of a training text that Kneser-Ney is counted on; that takes some 200 bytes a token."""
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -17,7 +22,7 @@ class Unigram:
 
     def __init__(self, ids: Ids, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        counts = np.bincount(ids, minlength=len(vocabulary)) + 1.0 / len(vocabulary)
+        counts = count(ids, len(vocabulary)) + 1.0 / len(vocabulary)
         self._log_probs: LogProbs = np.log(counts / counts.sum()).astype(np.float32)
 
     def start(self) -> None:
@@ -26,6 +31,10 @@ class Unigram:
     def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
         """The same distribution whatever was read."""
         return self._log_probs, None
+
+    def trace(self, ids: Ids) -> Trace:
+        """A whole text at once."""
+        return Trace(self._log_probs[ids].astype(np.float64), np.empty((len(ids), 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,16 @@ class KneserNey:
     """
 
     def __init__(self, ids: Ids, vocabulary: Vocabulary, order: int = 5) -> None:
+        """Count the training text `ids` `[time]`.
+
+        Raises:
+            CorpusError: it is longer than `MOST_TOKENS`: its n-grams would take more memory than all else.
+        """
+        if len(ids) > MOST_TOKENS:
+            raise CorpusError(
+                f"Kneser-Ney is counted on {MOST_TOKENS:,} tokens of training text at most, "
+                f"and these are {len(ids):,}; do without it"
+            )
         self.vocabulary = vocabulary
         self.order = order
         self._size = len(vocabulary)
@@ -79,6 +98,42 @@ class KneserNey:
             probs *= level.backoff[context]
             probs[level.words[first:last]] += level.discounted[first:last]
         return np.log(probs).astype(np.float32), state
+
+    def trace(self, ids: Ids) -> Trace:
+        """A whole text: of each distribution its token's probability alone, in the same sums as in `advance`."""
+        text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
+        scores = np.empty(len(ids), np.float64)
+        for piece in pieces(len(ids)):
+            begin = max(0, piece.start - max(0, self.order - 2))  # its first token's context
+            probs = self._probs(text[begin : piece.stop + 1])[piece.start - begin :]
+            scores[piece] = np.log(probs).astype(np.float32)
+        return Trace(scores, np.empty((len(ids), 0), np.float32))
+
+    def _probs(self, text: Integers) -> Floats:
+        """Probability `[time - 1]` of each token of `text` but the first."""
+        before, targets = text[:-1], text[1:]
+        probs = np.full(len(targets), 1.0 / self._size)
+        seen = np.ones(len(targets), np.bool_)
+        contexts = np.zeros(len(targets), np.int64)  # numbers of those before each target, at first of no word
+        for length, level in enumerate(self._orders):
+            if length:
+                all_but_the_last = np.append(-1 if length > 1 else 0, contexts[:-1])
+                contexts = self._numbers(length - 1, all_but_the_last, before)
+            starts = np.searchsorted(level.keys, contexts * self._size)
+            firsts = level.keys[np.minimum(starts, len(level.keys) - 1)] // self._size
+            seen &= (contexts >= 0) & (firsts == contexts)
+            probs[seen] *= level.backoff[contexts[seen]]
+            numbers = self._numbers(length, contexts, targets)
+            added = seen & (numbers >= 0)
+            probs[added] += level.discounted[numbers[added]]
+        return probs
+
+    def _numbers(self, level: int, contexts: Integers, words: Integers) -> Integers:
+        """The numbers of many n-grams on a level, given those of all but their last words; -1 where never seen."""
+        keys = self._orders[level].keys
+        wanted = contexts * self._size + words
+        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where((contexts >= 0) & (keys[places] == wanted), places, -1)
 
     def _find(self, words: tuple[int, ...]) -> int | None:
         """The number of an n-gram on its level of the trie, or None where it was never seen."""

@@ -22,7 +22,7 @@ def notebook_perplexity(network: Network, ids: Ids, batch: int, window: int) -> 
     width = len(columns) - (len(columns) - 1) % window if len(columns) else 1
     states, total = network.start(batch), 0.0
     for begin in range(0, width - 1, window):
-        logits, states, _, _ = network(columns[begin : begin + window], states)
-        targets = columns[begin + 1 : begin + 1 + window]
+        logits, states, _, _ = network(columns[begin : begin + window].long(), states)
+        targets = columns[begin + 1 : begin + 1 + window].long()
         total += float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())) * window
     return math.exp(total / width)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.arrays import count
 from engine.config import TrainingConfig
 from engine.distributed import World
 from engine.network import Network, States
@@ -19,7 +20,7 @@ class Objective:
     def __init__(self, options: TrainingConfig, ids: Ids, vocabulary_size: int, device: torch.device) -> None:
         """Count the training text `ids` `[time]`."""
         self.options = options
-        shares = np.bincount(ids, minlength=vocabulary_size) / len(ids)
+        shares = count(ids, vocabulary_size) / len(ids)
         self._frequencies = torch.from_numpy(shares.astype(np.float32)).to(device)
         # How likely each word is to be among those compared: as a target of the window, or drawn.
         self._drawn = min(1.0, options.softmax_samples / vocabulary_size)

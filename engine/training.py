@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from engine.config import Config
 from engine.dataset import Dataset
@@ -11,7 +12,7 @@ from engine.distributed import ALONE, World
 from engine.evaluation import evaluate
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
 from engine.memory import keep_freed_memory
-from engine.ngram import KneserNey, Unigram
+from engine.ngram import MOST_TOKENS, KneserNey, Unigram
 from engine.snapshot import Saved
 from engine.steering import Steering
 from engine.training_loop import Loop
@@ -53,7 +54,10 @@ def train(
     use_threads(options, world.place)
     keep_freed_memory()
     device = choose_device(options, world.place)
-    yield Preparing("counting words and 5-grams, the lines to beat")
+    if options.evaluate_tokens:
+        dataset = replace(dataset, valid=dataset.valid[: options.evaluate_tokens])
+    left_out = "" if _countable(dataset) else f"; no 5-grams, for the text has over {MOST_TOKENS:,} words"
+    yield Preparing(f"counting words and 5-grams, the lines to beat{left_out}")
     unigram, kneser_ney = world.share(lambda: _to_beat(dataset))
     if saved is not None:
         saved.check(config)
@@ -94,7 +98,14 @@ def train(
     )
 
 
+def _countable(dataset: Dataset) -> bool:
+    """Whether its 5-grams take an amount of memory that can be spared."""
+    return len(dataset.train) <= MOST_TOKENS
+
+
 def _to_beat(dataset: Dataset) -> tuple[float, float]:
-    """The validation perplexities of a unigram and a Kneser-Ney model."""
-    unigram, kneser_ney = (kind(dataset.train, dataset.vocabulary) for kind in (Unigram, KneserNey))
-    return evaluate(unigram, dataset.valid).perplexity, evaluate(kneser_ney, dataset.valid).perplexity
+    """The validation perplexities of a unigram and a Kneser-Ney model; NaN for what is not counted."""
+    unigram = evaluate(Unigram(dataset.train, dataset.vocabulary), dataset.valid).perplexity
+    if not _countable(dataset):
+        return unigram, math.nan
+    return unigram, evaluate(KneserNey(dataset.train, dataset.vocabulary), dataset.valid).perplexity

@@ -1,5 +1,6 @@
 """The training loop: update after update, validation, what is asked of it meanwhile."""
 
+import array
 import math
 import random
 import time
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.arrays import in_order
 from engine.averaging import WeightAverage, gets_no_better
 from engine.config import Config
-from engine.dataset import Dataset, columns_of, join_lines, join_pauses
+from engine.dataset import Dataset, columns_of
 from engine.decoder import Decoder
 from engine.device import choose_dtype
 from engine.distributed import ALONE, World
@@ -257,9 +259,9 @@ class Loop:
         lr = self._lr((self.epoch_number + position / last) / options.epochs)
         if options.variable_window:
             lr *= length / options.window
-        inputs = columns[position : position + length]
-        targets = columns[position + 1 : position + 1 + length]
-        its_pauses = None if pauses is None else pauses[position : position + length]
+        inputs = columns[position : position + length].long()
+        targets = columns[position + 1 : position + 1 + length].long()
+        its_pauses = None if pauses is None else pauses[position : position + length].long()
         loss, gradient_norm, self.states = self._update(inputs, targets, its_pauses, self.states, lr)
         self.position += length
         self.step += 1
@@ -285,15 +287,16 @@ class Loop:
     def _epoch_text(self) -> tuple[Ids, PauseIds | None]:
         """The training text `[time]`, its lines in a new order if so configured, and its pauses if they are learned."""
         data = self.dataset
-        order, first = list(range(len(data.train_lines))), 0
-        if self.options.shuffle_lines:
-            self.chance.shuffle(order)
-            # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
-            first = self.chance.randrange(len(data.train))
-        text = np.roll(join_lines([data.train_lines[i] for i in order], data.mode), first)
-        if not self.network.config.pauses:
-            return text, None
-        return text, np.roll(join_pauses([data.train_pauses[i] for i in order], data.mode), first)
+        pauses = data.train_pauses if self.network.config.pauses else None
+        if not self.options.shuffle_lines:
+            return data.train, pauses
+        shuffled = array.array("i", range(len(data.train_lines)))  # a list would take nine times the memory
+        self.chance.shuffle(shuffled)
+        # Columns start elsewhere every epoch, so that no word is always the one left out or without context.
+        first = self.chance.randrange(len(data.train))
+        order, bounds = np.array(shuffled), data.train_lines.bounds
+        text = in_order(data.train, bounds, order, first)
+        return text, None if pauses is None else in_order(pauses, bounds, order, first)
 
     def _update(
         self, inputs: Tensor, targets: Tensor, pauses: Tensor | None, states: States, lr: float

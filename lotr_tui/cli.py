@@ -219,7 +219,7 @@ def bench(
         typer.Option(
             metavar="GROUP",
             help="train, quality, start, memory, words, stream, bytes, keys, slider, idle, transcript, branch, "
-            "dashboard, attach, scale-out or memorised; repeatable.",
+            "dashboard, attach, scale-out, memorised or growth; repeatable.",
         ),
     ] = None,
     ptb: Annotated[
@@ -237,7 +237,7 @@ def bench(
 @cli.command()
 def locate() -> None:
     """Where runs, settings, prompts, sessions and the bundled files are."""
-    from engine.files import assets_folder, home, runs_folder
+    from engine.files import assets_folder, cache_folder, home, runs_folder
     from lotr_tui.history import history_file
     from lotr_tui.session_file import sessions_folder
     from lotr_tui.settings import settings_file
@@ -245,6 +245,7 @@ def locate() -> None:
     places = {
         "home": home(),
         "runs": runs_folder(),
+        "cache": cache_folder(),
         "settings": settings_file(),
         "history": history_file(),
         "sessions": sessions_folder(),

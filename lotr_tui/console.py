@@ -32,7 +32,7 @@ from engine.worker import Cancellation
 from lotr_tui import STARTED
 from lotr_tui.background import hand_over, leave_terminal, on_signals
 from lotr_tui.session import Player
-from lotr_tui.wording import duration, ending
+from lotr_tui.wording import duration, ending, perplexity
 
 if TYPE_CHECKING:  # what trains, which `generate` does without
     from engine.jobs import TrainingJob
@@ -134,7 +134,7 @@ class _PlainLines:
                     f"{event.parameters:,} parameters, {event.vocabulary:,} words, "
                     f"{event.train_tokens:,} training tokens, on {event.device}\n"
                     f"validation perplexity to beat: unigram {event.unigram_perplexity:.1f}, "
-                    f"Kneser-Ney {event.kneser_ney_perplexity:.1f}"
+                    f"Kneser-Ney {perplexity(event.kneser_ney_perplexity)}"
                 )
             case Step():
                 self._step = event

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.combine import Combination, Combiner
-from engine.corpus import Line, read_text
+from engine.corpus import read_text
 from engine.dataset import count_characters, encode_lines, join_lines
 from engine.errors import CorpusError, printable
 from engine.evaluation import Evaluation, confidence_interval, summarize, token_log_probs
-from engine.ngram import Unigram
+from engine.lines import Line
+from engine.ngram import MOST_TOKENS, Unigram
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 
 
@@ -101,7 +102,8 @@ def _rows(combiner: Combiner, options: Combination, ids: Ids, *, baselines: bool
     if baselines:
         unigram = Unigram(combiner.dataset.train, combiner.dataset.vocabulary)
         rows.append(_Row("unigram", "unigram", token_log_probs(unigram, ids)))
-        rows.append(_Row("kneser_ney_5", "Kneser-Ney 5", token_log_probs(combiner.kneser_ney, ids)))
+        if len(combiner.dataset.train) <= MOST_TOKENS:
+            rows.append(_Row("kneser_ney_5", "Kneser-Ney 5", token_log_probs(combiner.kneser_ney, ids)))
     return rows
 
 

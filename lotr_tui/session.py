@@ -11,6 +11,7 @@ from engine.files import runs_folder
 from engine.lm import LanguageModel, LogProbs
 from engine.runs import CONFIG, LoadedModel, load_named
 from engine.sampling import Reading, read
+from lotr_tui.wording import perplexity
 
 if TYPE_CHECKING:
     from engine.combine import Combination
@@ -54,7 +55,9 @@ class Player:
         event = models[-1]
         assert event.model is not None
         if isinstance(event, Finished):
-            description = f"valid {event.valid_perplexity:.1f} (Kneser-Ney {view.started.kneser_ney_perplexity:.1f})"
+            description = (
+                f"valid {event.valid_perplexity:.1f} (Kneser-Ney {perplexity(view.started.kneser_ney_perplexity)})"
+            )
         else:
             description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
         run = (runs_dir or runs_folder()) / view.started.run

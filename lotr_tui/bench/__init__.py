@@ -45,6 +45,7 @@ def _groups(ptb: Path | None, csv: Path | None) -> Mapping[str, Group]:
         attach,
         branch,
         dashboard,
+        growth,
         idle,
         keys,
         memorised,
@@ -74,6 +75,7 @@ def _groups(ptb: Path | None, csv: Path | None) -> Mapping[str, Group]:
         "attach": attach.attach,
         "scale-out": scale_out.scale_out,
         "memorised": lambda repeat: memorised.memorised(repeat, ptb),
+        "growth": growth.growth,
     }
 
 

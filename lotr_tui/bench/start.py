@@ -13,7 +13,7 @@ from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, READY, SESSION_COMMAND
 from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
 
 _BARE_COMMAND_LINE = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _RATE = f"""
 from engine.runs import load, resolve
 from engine.sampler_settings import SamplerSettings
@@ -62,7 +62,7 @@ def words(repeat: int) -> Iterator[Figure]:
 
     def rate() -> float:
         command = [sys.executable, "-c", _RATE]
-        return float(subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, check=True).stdout)
+        return float(subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, check=True).stdout)
 
     yield median("words/s, bundled model, one core", "words/s", [rate() for _ in range(repeat)])
 

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import random
 import re
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.corpus import MAX_LINE_CHARACTERS, Corpus, Line, read_csv, read_text, split
+from engine.corpus import MAX_LINE_CHARACTERS, Corpus, read_csv, read_text, split
 from engine.errors import CorpusError
+from engine.lines import Line
 
 LONG = "a sentence long enough to be kept"
 
@@ -55,8 +57,7 @@ class TestRealDialogues:
         assert first.text.startswith("Oh Smeagol Ive got one!")
 
     def test_split_sizes(self, lotr_csv):
-        parts = split(read(lotr_csv).lines, 1234)
-        assert [len(part) for part in (parts.train, parts.valid, parts.test)] == [1315, 164, 165]
+        assert [len(part) for part in split(len(read(lotr_csv).lines), 1234)] == [1315, 164, 165]
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
     @pytest.mark.parametrize("separator", [";", "\t", " "])
@@ -279,23 +280,19 @@ def test_what_a_csv_writer_wrote_is_read_back(file, rows, separator, encoding):
         refusal(file, min_characters=0)
 
 
-LINES = st.lists(st.integers(), max_size=200).map(lambda numbers: tuple(Line(str(n)) for n in numbers))
-
-
-@given(LINES, st.integers(0, 2**63 - 1))
-def test_a_split_has_every_line_once(lines, seed):
-    if len(lines) < 6:
-        with pytest.raises(CorpusError, match=f"{len(lines)} usable lines"):
+@given(st.integers(0, 200), st.integers(0, 2**63 - 1))
+def test_a_split_has_every_line_once_in_the_order_of_the_shuffle(lines, seed):
+    if lines < 6:
+        with pytest.raises(CorpusError, match=f"{lines} usable lines"):
             split(lines, seed)
         return
-    parts = split(lines, seed)
-    everything = parts.train + parts.valid + parts.test
-    assert sorted(line.text for line in everything) == sorted(line.text for line in lines)
-    assert len(parts.train) == int(0.8 * len(lines))
-    assert len(parts.train) + len(parts.valid) == int(0.9 * len(lines))
-    assert split(lines, seed) == parts
+    parts = [part.tolist() for part in split(lines, seed)]
+    shuffled = list(range(lines))
+    random.Random(seed).shuffle(shuffled)
+    assert [*parts[0], *parts[1], *parts[2]] == shuffled
+    assert len(parts[0]) == int(0.8 * lines)
+    assert len(parts[0]) + len(parts[1]) == int(0.9 * lines)
 
 
 def test_another_seed_is_another_split():
-    lines = tuple(Line(str(number)) for number in range(100))
-    assert split(lines, 1) != split(lines, 2)
+    assert split(100, 1)[0].tolist() != split(100, 2)[0].tolist()

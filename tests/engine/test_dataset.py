@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.corpus import Line
-from engine.dataset import count_characters, encode_lines, join_lines, prepare, read, summarize
+from engine.dataset import count_characters, encode_lines, join_lines, prepare, summarize
 from engine.errors import ConfigError, CorpusError
+from engine.lines import Line
+from engine.prepared import read
 from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
 
 

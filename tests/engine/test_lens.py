@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from engine import lens
 from engine.cache import Cache, CacheSettings
 from engine.config import ModelConfig
-from engine.corpus import Line
 from engine.dataset import encode_lines, join_lines
 from engine.decoder import Decoder, weight_shapes
 from engine.errors import CorpusError
 from engine.evaluation import evaluate, token_log_probs
 from engine.lens import Reading, compare, read, read_file, split
+from engine.lines import Line
 from engine.lm import LanguageModel, LogProbs, State
 from engine.mixture import Mixture
 from engine.ngram import KneserNey

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.corpus import Line
 from engine.dataset import Dataset, prepare
+from engine.lines import Line
 from engine.memorised import LEAST, PLACES, Memorised, Passage, Place, TrainingIndex, sort_suffixes
 from engine.vocabulary import EOS_ID, UNK_ID, Ids
 

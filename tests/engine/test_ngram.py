@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.arrays import pieces
 from engine.config import DataConfig
 from engine.dataset import Dataset, prepare
+from engine.errors import CorpusError
 from engine.evaluation import evaluate
 from engine.ngram import KneserNey, Unigram
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
@@ -213,3 +215,31 @@ def test_kneser_ney_on_the_real_dialogues_is_that_of_plain_dictionaries(dialogue
         context = tuple([EOS_ID, *heard[:position]][-4:])
         assert math.exp(log_probs[word]) == pytest.approx(reference.prob(word, context), rel=1e-5)
         log_probs, state = model.advance(state, word)
+
+
+def test_a_whole_text_at_once_has_the_scores_of_word_after_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of known and unknown contexts; also where it is read in pieces of a few words."""
+    chance = np.random.default_rng(0)
+    vocabulary = Vocabulary(("<unk>", "<eos>", *(f"w{n}" for n in range(10))))
+    training, text = (np.minimum(chance.zipf(1.5, size), 12).astype(np.int32) - 1 for size in (400, 300))
+    for order in (1, 2, 5):
+        model = KneserNey(training, vocabulary, order)
+        scores, state = [], model.start()
+        log_probs, state = model.advance(state, EOS_ID)
+        for token in text.tolist():
+            scores.append(float(log_probs[token]))
+            log_probs, state = model.advance(state, token)
+        assert model.trace(text).scores.tolist() == scores
+        monkeypatch.setattr("engine.ngram.pieces", lambda size: pieces(size, 7))
+        assert model.trace(text).scores.tolist() == scores
+        monkeypatch.undo()
+    unigram = Unigram(training, vocabulary)
+    assert unigram.trace(text).scores.tolist() == [float(unigram.advance(None, 0)[0][token]) for token in text]
+
+
+def test_a_text_that_would_take_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.ngram.MOST_TOKENS", 5)
+    vocabulary = Vocabulary(("<unk>", "<eos>", "a"))
+    assert KneserNey(np.zeros(5, np.int32), vocabulary).order == 5
+    with pytest.raises(CorpusError, match="5 tokens of training text at most, and these are 6"):
+        KneserNey(np.zeros(6, np.int32), vocabulary)

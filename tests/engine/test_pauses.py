@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.config import ModelConfig, preset
-from engine.dataset import Dataset, join_lines, join_pauses, prepare
+from engine.dataset import Dataset, prepare
 from engine.evaluation import evaluate
 from engine.events import Evaluated
 from engine.network import Network
 from engine.pause_softmax import PauseSoftmax
-from engine.pauses import COMMA, LINE, NONE, PAUSES, SENTENCE, pauses_of
+from engine.pauses import COMMA, LINE, NONE, PAUSES, SENTENCE
 from engine.training_loop import Loop
-from engine.vocabulary import EOS_ID, Vocabulary, tokenize
+from engine.vocabulary import EOS_ID, Vocabulary
 from tests.engine.test_averaging import record_updates
 from tests.engine.test_training import config_of, of, run, same, weights_of
 
@@ -33,38 +31,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # --- what stands between words --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("the road goes on", [NONE, NONE, NONE, LINE]),
-        ("Well, well. Go on!", [COMMA, SENTENCE, NONE, LINE]),
-        ("Sam?Sam", [SENTENCE, LINE]),
-        ("is it , Frodo ... ,no", [NONE, COMMA, SENTENCE, LINE]),
-        ("  don't - stop\twaiting ", [COMMA, NONE, LINE]),
-        ("wait… what", [SENTENCE, LINE]),
-        ("Éowyn", [LINE]),
-        ("one", [LINE]),
-        ("...", []),
-        ("", []),
-    ],
-)
-def test_pauses_by_hand(text: str, expected: list[int]) -> None:
-    assert pauses_of(text).tolist() == expected
-
-
-def test_text_cut_into_words_before_has_its_marks_as_words() -> None:
-    assert pauses_of("no , it was n't . <unk>", "spaces").tolist() == [NONE] * 6 + [LINE]
-    assert pauses_of(" ", "spaces").tolist() == []
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(["words", "spaces"]))
-def test_there_is_one_after_each_word_of_any_text(text: str, tokenizer: Any) -> None:
-    pauses = pauses_of(text, tokenizer)
-    assert len(pauses) == len(tokenize(text, tokenizer))
-    assert (pauses[-1:] == LINE).all()
-    assert not (pauses[:-1] == LINE).any()
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Which word comes next is told by the mark before it, and by nothing else."""
@@ -76,8 +42,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
 def test_joined_pauses_stand_after_their_words(dataset: Dataset, mode: Any) -> None:
-    ids = join_lines(dataset.train_lines, mode)
-    pauses = join_pauses(dataset.train_pauses, mode)
+    data = prepare(config_of(corpus=dataset.corpus.source, corpus_format="text", mode=mode).data)
+    ids, pauses = data.train, data.train_pauses
     assert len(ids) == len(pauses)
     after = {dataset.vocabulary.words[word]: Counter() for word in set(ids.tolist())}
     for word, pause in zip(ids.tolist(), pauses.tolist(), strict=True):
@@ -92,7 +58,7 @@ def test_words_and_pauses_of_an_epoch_stay_together(dataset: Dataset) -> None:
     def pairs(ids: Any, pauses: Any) -> Counter[tuple[int, int]]:
         return Counter(zip(ids.tolist(), pauses.tolist(), strict=True))
 
-    whole = pairs(dataset.train, join_pauses(dataset.train_pauses, dataset.mode))
+    whole = pairs(dataset.train, dataset.train_pauses)
     for shuffle in (True, False):
         loop = Loop(config_of(pauses=True, shuffle_lines=shuffle), dataset, torch.device("cpu"), 0.0)
         first, second = loop._epoch_text(), loop._epoch_text()

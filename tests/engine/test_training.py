@@ -422,7 +422,7 @@ def test_columns_by_hand() -> None:
     assert columns_of(ids, 3).tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]  # 9 and 10 fill no row
     assert columns_of(ids, 1).tolist() == [[i] for i in range(11)]
     assert columns_of(ids, 11).tolist() == [list(range(11))]
-    assert columns_of(ids, 3).dtype == np.int64
+    assert np.shares_memory(columns_of(ids, 3), ids)  # a text may be larger than memory
 
 
 def loop_of(dataset: Dataset, **values: Any) -> Loop:

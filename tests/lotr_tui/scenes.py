@@ -15,8 +15,8 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.corpus import Line
 from engine.decoder import Decoder
+from engine.lines import Line
 from engine.memorised import TrainingIndex
 from engine.ngram import KneserNey
 from engine.runs import METRICS, KeptEpoch

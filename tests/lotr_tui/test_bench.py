@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from engine.errors import UnusableInput
 from engine.memorised import TrainingIndex
 from engine.runs import load
-from lotr_tui.bench import measure
+from engine.vocabulary import tokenize
+from lotr_tui.bench import growth, measure
 from lotr_tui.bench.branch import branch_seconds
 from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile, percentile_95
 from lotr_tui.bench.idle import cpu_seconds
@@ -238,3 +240,31 @@ def test_two_processes_are_measured_update_by_update() -> None:
     assert trained.tokens_per_second > 0
     other = Trained(1.0, (trained.losses[0], trained.losses[1] + 0.5, trained.losses[2] - 0.25))
     assert furthest_apart(other, trained) == pytest.approx(0.5)
+
+
+# --- growth ---------------------------------------------------------------------------------------------------
+
+
+def test_a_generated_text_has_the_words_asked_for_or_more_the_longer_it_is(tmp_path: Path) -> None:
+    different = []
+    for size, words in ((60_000, 300), (60_000, 0), (1_200_000, 0)):
+        path = tmp_path / "text.txt"
+        growth.write_text(path, size, words)
+        assert size <= path.stat().st_size < size + 1_200_000
+        cut = [word for line in path.read_text().splitlines() for word in tokenize(line)]
+        different.append(len(set(cut)))
+        most = Counter(cut).most_common(1)[0][1] / len(cut)
+        assert 0.05 < most < 0.25, "the most frequent word is as frequent as `the`"
+    assert different[0] == 300
+    assert 1_000 < different[1] < different[2]
+
+
+def test_a_command_is_measured_by_its_own_memory_and_ended_at_a_line(tmp_path: Path) -> None:
+    large = "import time; held = bytearray(200_000_000); print('now', flush=True); time.sleep({})"
+    seconds, memory, output = growth.measured([sys.executable, "-c", large.format(0)], tmp_path)
+    assert (output, memory > 200) == ("now\n", True)
+    assert seconds > 0
+    _, memory, output = growth.measured([sys.executable, "-c", large.format(100)], tmp_path, until="now")
+    assert (output, memory > 200) == ("now\n", True)
+    with pytest.raises(BenchError, match="failed with exit code 3"):
+        growth.measured([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
