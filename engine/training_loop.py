@@ -301,10 +301,7 @@ class Loop:
     def _update(
         self, inputs: Tensor, targets: Tensor, pauses: Tensor | None, states: States, lr: float
     ) -> tuple[Tensor, Tensor, States]:
-        """One window of all columns forward and back, one step of the optimizer.
-
-        `inputs`, `targets`, `pauses`: `[time, batch]`; `states`: those of this process's columns.
-        """
+        """One window `[time, batch]` forward and back, one step; `states` are those of this process's columns."""
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = lr
