@@ -1,18 +1,17 @@
 """The LSTM language model in numpy, one token at a time: playing needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import RunError
 from engine.lm import LogProbs, Trace
 from engine.pauses import PAUSES
+from engine.products import Floats, Int8, Matrix, Strips
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
-Floats = npt.NDArray[np.float32]
 LSTMState = tuple[tuple[Floats, Floats], ...]
 """Hidden and cell state, each `[hidden]`, of every layer."""
 
@@ -44,9 +43,9 @@ class _Layer:
     """Weights in the order the loop wants: gates input, forget, output, candidate; the first three halved,
     since sigmoid(x) = (1 + tanh(x/2)) / 2 lets one tanh serve all four."""
 
-    inputs: Floats
-    """`[input, 4 hidden]`; for the first layer the product with every embedding, `[vocabulary, 4 hidden]`."""
-    recurrent: Floats
+    inputs: Matrix | None
+    """`[input, 4 hidden]`; None for the first layer, which only ever sees one of the embeddings."""
+    recurrent: Matrix
     """`[hidden, 4 hidden]`."""
     bias: Floats
     hidden: int
@@ -60,34 +59,50 @@ class _Pauses:
     """`[hidden, pauses]`"""
     gate_bias: Floats
     scale: Floats
-    """`[pauses, hidden]`, as `shift`."""
-    shift: Floats
+    """`[pauses, hidden]`"""
     bias: Floats
-    """`[vocabulary, pauses]`, the words' own bias in it."""
+    """`[pauses, vocabulary]`, the words' own bias and what the shift of the hidden state adds up to in it."""
 
 
 class Decoder:
-    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later."""
+    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later.
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats]) -> None:
-        """Arrange the weights for decoding.
+    It keeps nothing of what it read, so threads may share one.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats], *, int8: bool = False
+    ) -> None:
+        """Arrange the weights for decoding; with `int8`, the large ones rounded to 8 bits.
 
         Raises:
             RunError: a tensor is missing, unknown, of the wrong shape or not finite.
+            UnusableInput: numkong, which `int8` needs, is not installed.
         """
         self.vocabulary = vocabulary
         self.config = config
+        self.int8 = int8
         _check(weights, weight_shapes(config, len(vocabulary)))
         self.weights = weights
         """As they were given, under PyTorch's names: what a file keeps."""
+        arrange: Callable[[Floats], Matrix] = Int8 if int8 else Strips
         embedding = weights["embedding.weight"]
-        self._output = np.ascontiguousarray(embedding if config.tied else weights["output.weight"])
+        output = embedding if config.tied else weights["output.weight"]
+        self._output = arrange(output.T)
         self._output_bias = weights["output.bias"]
-        self._pauses = _pauses(weights) if config.pauses else None
-        self._layers = [_arrange(weights, i, hidden) for i, (_, hidden) in enumerate(config.layer_sizes())]
-        first = self._layers[0]
-        # The first layer only ever sees one of the embeddings: project them all once.
-        self._table: Floats = embedding @ first.inputs + first.bias
+        self._pauses = _pauses(weights, output) if config.pauses else None
+        inputs = [_transposed(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.layers)]
+        self._layers = [
+            _Layer(
+                inputs=arrange(inputs[i]) if i else None,
+                recurrent=arrange(_transposed(weights[f"layers.{i}.weight_hh_l0"])),
+                bias=_gates(weights[f"layers.{i}.bias_ih_l0"]) + _gates(weights[f"layers.{i}.bias_hh_l0"]),
+                hidden=hidden,
+            )
+            for i, (_, hidden) in enumerate(config.layer_sizes())
+        ]
+        # What the first layer makes of each word, `[vocabulary, 4 hidden]`, once for all.
+        self._table: Floats = embedding @ inputs[0] + self._layers[0].bias
 
     def start(self) -> LSTMState:
         """Hidden and cell states of zeros."""
@@ -96,31 +111,43 @@ class Decoder:
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
         _, state = self.read(state, token)
-        top = state[-1][0]
+        return self._log_probs(state[-1][0][None])[0], state
+
+    def advance_all(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
+        """Read a word in each of several texts, all in one product with each matrix."""
+        together = tuple(
+            (np.stack([hidden for hidden, _ in layer]), np.stack([cell for _, cell in layer]))
+            for layer in zip(*states, strict=True)
+        )
+        _, together = self.read(together, np.asarray(tokens))
+        log_probs = self._log_probs(together[-1][0])
+        return [
+            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in together)) for row in range(len(tokens))
+        ]
+
+    def _log_probs(self, tops: Floats) -> Floats:
+        """Log-probabilities `[time, vocabulary]` of the words after the hidden states `[time, hidden]`."""
         if self._pauses is not None:
-            return self._over_pauses(self._pauses, top[None])[0], state
-        logits = self._output @ top
+            return self._over_pauses(self._pauses, tops)
+        logits = self._output.times(tops)
         logits += self._output_bias
-        logits -= logits.max()
-        logits -= np.log(np.exp(logits).sum())
-        return logits, state
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return logits
 
     def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
-        """Log-probabilities `[time, vocabulary]`, summed over what may stand before the word."""
-        seen = tops[:, None] * pauses.scale
-        seen += pauses.shift
-        # The large matrix first and the pauses last: that way round the product does not copy it.
-        probs = self._output @ seen.swapaxes(1, 2)
+        """The same, summed over what may stand before the word."""
+        probs = self._output.times(tops[:, None] * pauses.scale)  # [time, pauses, vocabulary]
         probs += pauses.bias
-        probs -= probs.max(axis=1, keepdims=True)
+        probs -= probs.max(axis=2, keepdims=True)
         np.exp(probs, out=probs)
         gates = tops @ pauses.gate_weight
         gates += pauses.gate_bias
         gates -= gates.max(axis=1, keepdims=True)
         np.exp(gates, out=gates)
         gates /= gates.sum(axis=1, keepdims=True)
-        gates /= probs.sum(axis=1)
-        mixed: Floats = (probs @ gates[..., None])[..., 0]
+        gates /= probs.sum(axis=2)
+        mixed: Floats = (gates[:, None] @ probs)[:, 0]
         np.maximum(mixed, LEAST, out=mixed)
         log_probs: Floats = np.log(mixed, out=mixed)
         return log_probs
@@ -131,7 +158,7 @@ class Decoder:
 
     def trace(self, ids: Ids) -> Trace:
         """Read a whole text; the output layer is computed a chunk at a time."""
-        hidden = np.empty((len(ids), self._output.shape[1]), np.float32)
+        hidden = np.empty((len(ids), self._layers[-1].hidden), np.float32)
         scores = np.empty(len(ids), dtype=np.float64)
         state, previous = self.start(), EOS_ID
         for begin in range(0, len(ids), SCORING_CHUNK):
@@ -140,14 +167,7 @@ class Decoder:
             for row, target in enumerate(targets):
                 _, state = self.read(state, previous)
                 tops[row], previous = state[-1][0], int(target)
-            if self._pauses is not None:
-                log_probs = self._over_pauses(self._pauses, tops)
-                scores[begin : begin + len(targets)] = log_probs[np.arange(len(targets)), targets]
-                continue
-            logits = tops @ self._output.T + self._output_bias
-            logits -= logits.max(axis=1, keepdims=True)
-            normalizer = np.log(np.exp(logits).sum(axis=1))
-            scores[begin : begin + len(targets)] = logits[np.arange(len(targets)), targets] - normalizer
+            scores[begin : begin + len(targets)] = self._log_probs(tops)[np.arange(len(targets)), targets]
         return Trace(scores, hidden)
 
     def read(self, state: LSTMState, token: int | Ids) -> tuple[tuple[Floats, ...], LSTMState]:
@@ -159,13 +179,14 @@ class Decoder:
         """
         seen: list[Floats] = []
         new: list[tuple[Floats, Floats]] = []
-        gates = self._table[token]
         for layer, (hidden, cell) in zip(self._layers, state, strict=False):
-            if new:
-                gates = new[-1][0] @ layer.inputs + layer.bias
             size = layer.hidden
-            activated = hidden @ layer.recurrent
-            activated += gates
+            activated = layer.recurrent.times(hidden)
+            if layer.inputs is None:
+                activated += self._table[token]
+            else:
+                activated += layer.inputs.times(new[-1][0])
+                activated += layer.bias
             np.tanh(activated, out=activated)
             sigmoids = activated[..., : 3 * size]
             sigmoids *= 0.5
@@ -179,28 +200,24 @@ class Decoder:
         return tuple(seen), tuple(new)
 
 
-def _arrange(weights: Mapping[str, Floats], i: int, hidden: int) -> _Layer:
-    def arranged(name: str) -> Floats:
-        # PyTorch's order of gates is input, forget, candidate, output.
-        input_, forget, candidate, output = np.split(weights[f"layers.{i}.{name}"], 4)
-        half = np.float32(0.5)
-        return np.concatenate([input_ * half, forget * half, output * half, candidate])
-
-    return _Layer(
-        inputs=np.ascontiguousarray(arranged("weight_ih_l0").T),
-        recurrent=np.ascontiguousarray(arranged("weight_hh_l0").T),
-        bias=arranged("bias_ih_l0") + arranged("bias_hh_l0"),
-        hidden=hidden,
-    )
+def _gates(tensor: Floats) -> Floats:
+    """`[4 hidden, ...]` in the order of `_Layer`; PyTorch's order of gates is input, forget, candidate, output."""
+    input_, forget, candidate, output = np.split(tensor, 4)
+    half = np.float32(0.5)
+    return np.concatenate([input_ * half, forget * half, output * half, candidate])
 
 
-def _pauses(weights: Mapping[str, Floats]) -> _Pauses:
+def _transposed(weight: Floats) -> Floats:
+    """A weight `[4 hidden, inputs]` as the matrix `[inputs, 4 hidden]` that vectors are multiplied with."""
+    return np.ascontiguousarray(_gates(weight).T)
+
+
+def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:
     return _Pauses(
         gate_weight=np.ascontiguousarray(weights["pauses.gate_weight"].T),
         gate_bias=weights["pauses.gate_bias"],
         scale=1 + weights["pauses.scale"],
-        shift=weights["pauses.shift"],
-        bias=np.ascontiguousarray((weights["output.bias"] + weights["pauses.bias"]).T),
+        bias=weights["output.bias"] + weights["pauses.bias"] + weights["pauses.shift"] @ output.T,
     )
 
 
