@@ -132,7 +132,7 @@ class Decoder:
         logits = self._output.times(tops)
         logits += self._output_bias
         logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
         return logits
 
     def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
@@ -147,7 +147,7 @@ class Decoder:
         np.exp(gates, out=gates)
         gates /= gates.sum(axis=1, keepdims=True)
         gates /= probs.sum(axis=2)
-        mixed: Floats = (gates[:, None] @ probs)[:, 0]
+        mixed: Floats = np.matmul(gates[:, None], probs)[:, 0]
         np.maximum(mixed, LEAST, out=mixed)
         log_probs: Floats = np.log(mixed, out=mixed)
         return log_probs

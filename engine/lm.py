@@ -50,9 +50,7 @@ class TextReader(Protocol):
         """Read `ids`, the state carried from the first to the last."""
 
 
-def advance_all(
-    model: LanguageModel, states: Sequence[State], tokens: Sequence[int]
-) -> list[tuple[LogProbs, State]]:
+def advance_all(model: LanguageModel, states: Sequence[State], tokens: Sequence[int]) -> list[tuple[LogProbs, State]]:
     """Read a word in each of several texts, in the model's fastest way.
 
     It is what `advance` gives for each, to within rounding: products of several vectors add up in another order.

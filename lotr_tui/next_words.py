@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from engine.sampling import NextWords, Reading, SamplerSettings, preview
+from engine.preview import NextWords, preview
+from engine.sampling import Reading, SamplerSettings
 from engine.vocabulary import EOS_ID
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.session import Player, Reader

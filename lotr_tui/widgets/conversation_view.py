@@ -12,7 +12,8 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.errors import LotrError
-from engine.sampling import ALTERNATIVES, SamplerSettings, preview
+from engine.preview import preview
+from engine.sampling import ALTERNATIVES, SamplerSettings
 from engine.vocabulary import EOS, EOS_ID
 from lotr_tui.clipboard import copy
 from lotr_tui.conversation import Conversation, Reply

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PromptError, UnusableInput
 from engine.lm import LogProbs
+from engine.preview import preview
 from engine.sampling import (
     MAX_SEED,
     Done,
@@ -21,16 +22,10 @@ from engine.sampling import (
     apply_chain,
     draw_seed,
     encode_prompt,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    normalize,
-    penalize_repetition,
-    preview,
     read,
     stream,
-    temper,
 )
+from engine.stages import keep_min_p, keep_top_k, keep_top_p, normalize, penalize_repetition, temper
 from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
 Floats = np.ndarray

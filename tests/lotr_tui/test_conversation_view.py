@@ -8,7 +8,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.sampling import SamplerSettings, TokenEvent, preview, read, stream
+from engine.preview import preview
+from engine.sampling import SamplerSettings, TokenEvent, read, stream
 from engine.vocabulary import EOS_ID
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply
