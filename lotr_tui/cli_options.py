@@ -13,6 +13,10 @@ ThemeOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Colours for this session: shire-light, ansi-dark, any of Textual's.")
 ]
 NoMouseOption = Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option("--precision", metavar="NAME", help="fp32; int8 is faster with large models, and less exact."),
+]
 
 
 def has_terminal() -> bool:
