@@ -38,11 +38,11 @@ def measure(repeat: int, only: Sequence[str] = (), ptb: Path | None = None) -> I
 
 
 def _groups(ptb: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import branch, idle, keys, memorised, slider, start, stream, transcript
+    from lotr_tui.bench import branch, generation, idle, keys, memorised, slider, start, stream, transcript
 
     return {
         "start": start.start,
-        "words": start.words,
+        "generate": generation.generation,
         "stream": stream.stream,
         "bytes": stream.bytes_a_word,
         "keys": keys.keys,
