@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -129,14 +130,15 @@ def measure_speeds(repeat: int, seconds: float = SECONDS) -> Iterator[Speeds]:
         "bundled": lambda: in_turn(bundled, encode_prompt(PROMPT, bundled.vocabulary).ids, 16, 30),
         "large": lambda: in_turn(large, (2, 3), 1, 100),
         "products": lambda: read_all(matrices, 100),
-        "int8": lambda: in_turn(small, (2, 3), 1, 100) if small else 0,  # so none at all
         "in_turn": lambda: in_turn(large, (2, 3), COLUMNS, 30),
         "together": lambda: together(large, (2, 3), COLUMNS, 30),
         "bundled_in_turn": lambda: in_turn(like_bundled, (2, 3), COLUMNS, 30),
         "bundled_together": lambda: together(like_bundled, (2, 3), COLUMNS, 30),
     }
+    if small is not None:
+        ways["int8"] = partial(in_turn, small, (2, 3), 1, 100)
     for _ in range(repeat):
-        yield Speeds(**{name: words_per_second(way, seconds) for name, way in ways.items()})
+        yield Speeds(**({"int8": 0.0} | {name: words_per_second(way, seconds) for name, way in ways.items()}))
 
 
 def words_per_second(way: Callable[[], int], seconds: float) -> float:
@@ -146,9 +148,11 @@ def words_per_second(way: Callable[[], int], seconds: float) -> float:
     """
     way()
     words, started = 0, time.process_time()
-    while (spent := time.process_time() - started) < seconds or not spent:
+    while True:
         words += way()
-    return words / spent
+        spent = time.process_time() - started
+        if spent and spent >= seconds:
+            return words / spent
 
 
 def in_turn(model: Decoder, ids: Sequence[int], texts: int, most: int) -> int:

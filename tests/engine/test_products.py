@@ -1,0 +1,99 @@
+"""Products with matrices that are cut into strips or rounded to 8 bits, against plain ones; which kernels they use."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.blas import use_wide_registers
+from engine.errors import UnusableInput
+from engine.products import Floats, Int8, Strips
+
+SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 200))
+BATCHES = st.lists(st.integers(1, 9), max_size=2)
+
+
+def random(shape: tuple[int, ...], seed: int) -> Floats:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@given(SHAPES, BATCHES, st.integers(0, 99))
+def test_strips_multiply_as_the_matrix_does(shape: tuple[int, int], batch: list[int], seed: int) -> None:
+    matrix, vectors = random(shape, seed), random((*batch, shape[0]), seed + 100)
+    product = Strips(matrix).times(vectors)
+    assert product.dtype == np.float32
+    assert product.shape == (*batch, shape[1])
+    assert product == pytest.approx(vectors.astype(np.float64) @ matrix, abs=1e-4)
+
+
+def test_a_product_is_the_callers_own() -> None:
+    matrix, vector = random((20, 70), 0), random((20,), 1)
+    strips = Strips(matrix)
+    kept = strips.times(vector)
+    before = kept.copy()
+    strips.times(vector)[:] = 7
+    strips.times(2 * vector)
+    matrix[:] = 0
+    assert np.array_equal(kept, before)
+    assert np.array_equal(strips.times(vector), before)
+
+
+@given(SHAPES, BATCHES, st.integers(0, 99))
+def test_in_8_bits_a_product_is_off_by_what_was_rounded_at_most(
+    shape: tuple[int, int], batch: list[int], seed: int
+) -> None:
+    pytest.importorskip("numkong")
+    matrix, vectors = random(shape, seed), random((*batch, shape[0]), seed + 100)
+    product = Int8(matrix).times(vectors)
+    exact = vectors.astype(np.float64) @ matrix
+    assert product.dtype == np.float32
+    assert product.shape == exact.shape
+    # Each number is off by half a step, a 254th of the largest of its row or column.
+    largest, peaks = np.abs(vectors).max(axis=-1, keepdims=True), np.abs(matrix).max(axis=0)
+    assert (np.abs(product - exact) <= shape[0] * largest * peaks * (1 / 127 + 1 / 254**2) + 1e-5).all()
+
+
+def test_whole_numbers_within_8_bits_are_multiplied_exactly() -> None:
+    pytest.importorskip("numkong")
+    matrix = np.array([[127, -3], [5, 127], [-127, 0]], np.float32)
+    assert Int8(matrix).times(np.array([127, 1, -2], np.float32)).tolist() == [127 * 127 + 5 + 254, -3 * 127 + 127]
+    assert Int8(matrix).times(np.zeros((2, 3), np.float32)).tolist() == [[0, 0], [0, 0]]
+    assert Int8(np.zeros((3, 2), np.float32)).times(np.ones(3, np.float32)).tolist() == [0, 0]
+
+
+def test_without_numkong_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numkong", None)
+    with pytest.raises(UnusableInput, match=r"pip install 'lotr-tui\[int8\]'"):
+        Int8(np.ones((2, 2), np.float32))
+
+
+FLAGS = "flags\t\t: fpu avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processors are told apart on Linux only")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vendor_id\t: AuthenticAMD\n" + FLAGS, "SkylakeX"),
+        ("vendor_id\t: GenuineIntel\n" + FLAGS, None),
+        ("vendor_id\t: AuthenticAMD\n" + FLAGS.replace("avx512vl ", ""), None),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2\n", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_wide_registers_are_used_where_openblas_would_miss_them(
+    text: str | None, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    use_wide_registers(tmp_path / "cpuinfo")
+    assert os.environ.pop("OPENBLAS_CORETYPE", None) == expected
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    use_wide_registers(tmp_path / "cpuinfo")
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
