@@ -9,7 +9,7 @@ from engine.config import ModelConfig
 from engine.errors import RunError
 from engine.lm import LogProbs, Trace
 from engine.pauses import PAUSES
-from engine.products import Floats, Int8, Matrix, Strips
+from engine.products import Float32, Floats, Int8, Matrix
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 LSTMState = tuple[tuple[Floats, Floats], ...]
@@ -44,9 +44,9 @@ class _Layer:
     since sigmoid(x) = (1 + tanh(x/2)) / 2 lets one tanh serve all four."""
 
     inputs: Matrix | None
-    """`[input, 4 hidden]`; None for the first layer, which only ever sees one of the embeddings."""
+    """`[4 hidden, input]`; None for the first layer, which only ever sees one of the embeddings."""
     recurrent: Matrix
-    """`[hidden, 4 hidden]`."""
+    """`[4 hidden, hidden]`"""
     bias: Floats
     hidden: int
 
@@ -85,24 +85,24 @@ class Decoder:
         _check(weights, weight_shapes(config, len(vocabulary)))
         self.weights = weights
         """As they were given, under PyTorch's names: what a file keeps."""
-        arrange: Callable[[Floats], Matrix] = Int8 if int8 else Strips
+        arrange: Callable[[Floats], Matrix] = Int8 if int8 else Float32
         embedding = weights["embedding.weight"]
         output = embedding if config.tied else weights["output.weight"]
-        self._output = arrange(output.T)
+        self._output = arrange(output)
         self._output_bias = weights["output.bias"]
         self._pauses = _pauses(weights, output) if config.pauses else None
-        inputs = [_transposed(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.layers)]
+        inputs = [_gates(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.layers)]
         self._layers = [
             _Layer(
                 inputs=arrange(inputs[i]) if i else None,
-                recurrent=arrange(_transposed(weights[f"layers.{i}.weight_hh_l0"])),
+                recurrent=arrange(_gates(weights[f"layers.{i}.weight_hh_l0"])),
                 bias=_gates(weights[f"layers.{i}.bias_ih_l0"]) + _gates(weights[f"layers.{i}.bias_hh_l0"]),
                 hidden=hidden,
             )
             for i, (_, hidden) in enumerate(config.layer_sizes())
         ]
         # What the first layer makes of each word, `[vocabulary, 4 hidden]`, once for all.
-        self._table: Floats = embedding @ inputs[0] + self._layers[0].bias
+        self._table: Floats = embedding @ inputs[0].T + self._layers[0].bias
 
     def start(self) -> LSTMState:
         """Hidden and cell states of zeros."""
@@ -205,11 +205,6 @@ def _gates(tensor: Floats) -> Floats:
     input_, forget, candidate, output = np.split(tensor, 4)
     half = np.float32(0.5)
     return np.concatenate([input_ * half, forget * half, output * half, candidate])
-
-
-def _transposed(weight: Floats) -> Floats:
-    """A weight `[4 hidden, inputs]` as the matrix `[inputs, 4 hidden]` that vectors are multiplied with."""
-    return np.ascontiguousarray(_gates(weight).T)
 
 
 def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:

@@ -1,5 +1,6 @@
 """Products of a few vectors with one large matrix: nearly all that reading a word costs."""
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -10,50 +11,64 @@ from engine.errors import UnusableInput
 Floats = npt.NDArray[np.float32]
 
 STRIP = 64
-"""Columns of a strip: four registers of AVX-512."""
+"""Rows of a strip: four registers of AVX-512."""
+SMALL = 1_000_000
+"""Multiplications up to which OpenBLAS takes a product for a small one."""
 LEAST_PEAK = np.float32(1e-20)
 """What the largest value of a vector is taken to be at least, so that one of zeros has a scale."""
 
 
 class Matrix(Protocol):
-    """A matrix `[inputs, outputs]` that is arranged for products."""
+    """A matrix `[outputs, inputs]` that is arranged for products with vectors."""
 
     def times(self, vectors: Floats) -> Floats:
-        """`vectors` `[..., inputs]` times the matrix: `[..., outputs]`, the caller's own."""
+        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
 
 
-class Strips:
-    """In single precision, cut into strips of columns.
+class Float32:
+    """In single precision.
 
-    A strip and a few vectors are small enough for the kernels that OpenBLAS has for small products. Those do not
-    copy the matrix first, as its others do, so that four vectors cost hardly more than one.
+    For small products OpenBLAS has kernels that do not copy the matrix first, as its others do. A strip of the matrix
+    with a few vectors is small, so that four vectors cost hardly more than one, and 16 a quarter of 16 times one.
     """
 
     def __init__(self, matrix: Floats) -> None:
-        """Arrange `matrix` `[inputs, outputs]`."""
-        self._inputs, self._outputs = matrix.shape
-        strips = -(-self._outputs // STRIP)
-        padded = np.zeros((self._inputs, strips * STRIP), np.float32)
-        padded[:, : self._outputs] = matrix
-        self._strips = np.ascontiguousarray(padded.reshape(self._inputs, strips, STRIP).swapaxes(0, 1))
+        """Take `matrix` `[outputs, inputs]`, which is kept as it is."""
+        self._matrix = np.ascontiguousarray(matrix)
+        self._outputs, self._inputs = matrix.shape
 
     def times(self, vectors: Floats) -> Floats:
-        """`vectors` `[..., inputs]` times the matrix: `[..., outputs]`, the caller's own."""
+        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
         rows = vectors.reshape(-1, self._inputs)
-        products = np.empty((len(rows), len(self._strips), STRIP), np.float32)
-        np.matmul(rows, self._strips, out=products.swapaxes(0, 1))
-        whole = products.reshape(*vectors.shape[:-1], -1)
-        return whole[..., : self._outputs]
+        products: Floats
+        if len(rows) == 1:
+            products = self._matrix @ rows[0]
+        elif len(rows) * STRIP * self._inputs > SMALL:
+            products = rows @ self._matrix.T
+        else:
+            strips = self._strips
+            whole = np.empty((len(rows), len(strips), STRIP), np.float32)
+            np.matmul(rows, strips, out=whole.swapaxes(0, 1))
+            products = whole.reshape(len(rows), -1)[:, : self._outputs]
+        return products.reshape(*vectors.shape[:-1], self._outputs)
+
+    @cached_property
+    def _strips(self) -> Floats:
+        """`[strips, inputs, STRIP]`, the last of them padded; whoever never reads several texts does without."""
+        strips = -(-self._outputs // STRIP)
+        padded = np.zeros((strips * STRIP, self._inputs), np.float32)
+        padded[: self._outputs] = self._matrix
+        return np.ascontiguousarray(padded.reshape(strips, STRIP, self._inputs).swapaxes(1, 2))
 
 
 class Int8:
-    """In 8 bits, a scale for each column; the vectors are rounded to 8 bits too, a scale for each.
+    """In 8 bits, a scale for each output; the vectors are rounded to 8 bits too, a scale for each.
 
     A quarter of the bytes are read, at the price of some accuracy.
     """
 
     def __init__(self, matrix: Floats) -> None:
-        """Round `matrix` `[inputs, outputs]`.
+        """Round `matrix` `[outputs, inputs]`.
 
         Raises:
             UnusableInput: numkong, which has products of 8-bit numbers, is not installed.
@@ -62,14 +77,14 @@ class Int8:
             import numkong
         except ImportError as error:
             raise UnusableInput("products in int8 need numkong; pip install 'lotr-tui[int8]'") from error
-        self._inputs = len(matrix)
-        scales, rounded = _rounded(np.ascontiguousarray(matrix.T))
+        self._inputs = matrix.shape[1]
+        scales, rounded = _rounded(matrix)
         self._scales = scales[:, 0]
         self._packed = numkong.dots_pack(rounded)
         self._product = numkong.dots_packed
 
     def times(self, vectors: Floats) -> Floats:
-        """`vectors` `[..., inputs]` times the matrix: `[..., outputs]`, the caller's own."""
+        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
         scales, rounded = _rounded(vectors.reshape(-1, self._inputs))
         sums = np.asarray(self._product(rounded, self._packed))
         products: Floats = np.multiply(sums, self._scales, dtype=np.float32, casting="unsafe")
