@@ -19,7 +19,7 @@ from engine.products import Floats
 from engine.runs import load, resolve
 from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, read, stream
 from engine.together import Beginning, write
-from engine.vocabulary import EOS, UNK, Vocabulary
+from engine.vocabulary import EOS, EOS_ID, UNK, Vocabulary
 from lotr_tui.bench.figures import Figure, Skipped, median
 from lotr_tui.bench.subjects import PROMPT
 
@@ -50,7 +50,7 @@ class Speeds:
     together: float
     """The same 16 as columns."""
     bundled_in_turn: float
-    """16 texts of a model of the bundled one's size."""
+    """16 texts of the bundled model."""
     bundled_together: float
 
 
@@ -85,7 +85,7 @@ def figures_of(runs: Sequence[Speeds]) -> Iterator[Figure | Skipped]:
         yield ratio("… to the plain way", lambda run: run.int8, lambda run: run.plain, 25)
     yield speed(f"2 layers of 512, {COLUMNS} texts as columns", lambda run: run.together)
     yield ratio("… to one text after the other", lambda run: run.together, lambda run: run.in_turn, 4)
-    yield speed(f"bundled model's size, {COLUMNS} texts as columns", lambda run: run.bundled_together)
+    yield speed(f"bundled model, {COLUMNS} texts as columns", lambda run: run.bundled_together)
     yield ratio("… to one text after the other", lambda run: run.bundled_together, lambda run: run.bundled_in_turn, 4)
 
 
@@ -101,10 +101,17 @@ def bytes_a_word() -> int:
     return sum(4 * rows * columns for rows, columns in large_matrices().values())
 
 
-def random_decoder(config: ModelConfig, words: int, *, int8: bool = False) -> Decoder:
-    """A model that was never trained: its texts hardly ever end."""
+def random_decoder(config: ModelConfig, words: int) -> Decoder:
+    """A model that was never trained."""
     vocabulary = Vocabulary((UNK, EOS, *(f"w{number}" for number in range(words - 2))))
-    return Decoder(config, vocabulary, _random_weights(weight_shapes(config, words)), int8=int8)
+    return Decoder(config, vocabulary, _random_weights(weight_shapes(config, words)))
+
+
+def endless(decoder: Decoder, *, int8: bool = False) -> Decoder:
+    """The same model, whose texts do not end."""
+    bias = decoder.weights["output.bias"].copy()
+    bias[EOS_ID] = -100
+    return Decoder(decoder.config, decoder.vocabulary, {**decoder.weights, "output.bias": bias}, int8=int8)
 
 
 def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
@@ -116,24 +123,24 @@ def measure_speeds(repeat: int, seconds: float = SECONDS) -> Iterator[Speeds]:
     """So many times every speed, one after the other, on the threads that the environment allows."""
     from lotr_tui.bench.plain import PlainModel
 
-    bundled = load(resolve(None)).decoder
-    large = random_decoder(LARGE, LARGE_WORDS)
-    like_bundled = random_decoder(bundled.config, len(bundled.vocabulary))
+    bundled = endless(load(resolve(None)).decoder)
+    ids = encode_prompt(PROMPT, bundled.vocabulary).ids
+    large = endless(random_decoder(LARGE, LARGE_WORDS))
     try:
-        small = random_decoder(LARGE, LARGE_WORDS, int8=True)
+        small = endless(large, int8=True)
     except UnusableInput:
         small = None
     plain = PlainModel(LARGE_WORDS, LARGE.hidden_size, LARGE.layers)
     matrices = list(_random_weights(large_matrices()).values())
     ways: dict[str, Callable[[], int]] = {
         "plain": lambda: plain.sample(20),
-        "bundled": lambda: in_turn(bundled, encode_prompt(PROMPT, bundled.vocabulary).ids, 16, 30),
+        "bundled": lambda: in_turn(bundled, ids, 1, 100),
         "large": lambda: in_turn(large, (2, 3), 1, 100),
         "products": lambda: read_all(matrices, 100),
         "in_turn": lambda: in_turn(large, (2, 3), COLUMNS, 30),
         "together": lambda: together(large, (2, 3), COLUMNS, 30),
-        "bundled_in_turn": lambda: in_turn(like_bundled, (2, 3), COLUMNS, 30),
-        "bundled_together": lambda: together(like_bundled, (2, 3), COLUMNS, 30),
+        "bundled_in_turn": lambda: in_turn(bundled, ids, COLUMNS, 30),
+        "bundled_together": lambda: together(bundled, ids, COLUMNS, 30),
     }
     if small is not None:
         ways["int8"] = partial(in_turn, small, (2, 3), 1, 100)
@@ -155,7 +162,7 @@ def words_per_second(way: Callable[[], int], seconds: float) -> float:
             return words / spent
 
 
-def in_turn(model: Decoder, ids: Sequence[int], texts: int, most: int) -> int:
+def in_turn(model: Decoder, ids: tuple[int, ...], texts: int, most: int) -> int:
     """Write so many texts, each with a seed of its own, one after the other; how many words that was."""
     settings = SamplerSettings(max_tokens=most)
     return sum(isinstance(event, TokenEvent) for seed in range(texts) for event in stream(model, ids, settings, seed))
