@@ -318,7 +318,7 @@ def describe(
     tops = log_probs[rows[:, None], likeliest]
     order = (-tops).argsort(axis=1)
     likeliest = likeliest[rows[:, None], order]
-    tops = np.exp(tops[rows[:, None], order], dtype=np.float64)
+    tops = tops[rows[:, None], order]
     own = log_probs[rows, tokens]
     return [
         (
@@ -330,9 +330,9 @@ def describe(
             1 + int(np.count_nonzero(higher)),
             entropy,
             int(np.count_nonzero(kept)),
-            tuple(zip([words[i] for i in ids], chances, strict=True)),
+            tuple([(words[i], math.exp(value)) for i, value in zip(ids, values, strict=True)]),
         )
-        for token, own_log_prob, prob, higher, entropy, kept, ids, chances in zip(
+        for token, own_log_prob, prob, higher, entropy, kept, ids, values in zip(
             tokens.tolist(),
             own.tolist(),
             probs[rows, tokens].tolist(),
