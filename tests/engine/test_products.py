@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.blas import use_wide_registers
@@ -21,6 +21,7 @@ def random(shape: tuple[int, ...], seed: int) -> Floats:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(SHAPES, BATCHES, st.integers(0, 99))
 def test_products_are_the_plain_ones(shape: tuple[int, int], batch: list[int], seed: int) -> None:
     matrix, vectors = random(shape, seed), random((*batch, shape[1]), seed + 100)
@@ -47,6 +48,7 @@ def test_products_are_the_plain_ones_however_many_vectors(vectors: int) -> None:
     assert Float32(matrix).times(rows) == pytest.approx(rows.astype(np.float64) @ matrix.T, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(SHAPES, BATCHES, st.integers(0, 99))
 def test_in_8_bits_a_product_is_off_by_what_was_rounded_at_most(
     shape: tuple[int, int], batch: list[int], seed: int
