@@ -5,10 +5,10 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from engine.runs import load, resolve
 from engine.sampling import SamplerSettings, TokenEvent, encode_prompt, read, stream
 from engine.together import Beginning, write
 from engine.vocabulary import EOS, EOS_ID, UNK, Vocabulary
-from lotr_tui.bench.figures import Figure, Skipped, median
+from lotr_tui.bench.figures import Figure, Skipped, median, words_per_second
 from lotr_tui.bench.subjects import PROMPT
 
 LARGE = ModelConfig(embedding_size=512, hidden_size=512, layers=2, tied=False)
@@ -55,10 +55,15 @@ class Speeds:
 
 
 def generation(repeat: int) -> Iterator[Figure | Skipped]:
-    """The speeds, measured in a process of its own with one BLAS thread, and how they compare."""
-    command = [sys.executable, "-m", "lotr_tui.bench.generation", str(repeat)]
+    """The speeds and how they compare; the plain way and ours in turn, each in a process of its own."""
+    yield from figures_of([Speeds(plain=_run("plain"), **_run("generation")) for _ in range(repeat)])
+
+
+def _run(module: str) -> Any:
+    """What a module of the benchmark prints as JSON, in a process of its own that has one BLAS thread."""
+    command = [sys.executable, "-m", f"lotr_tui.bench.{module}"]
     output = subprocess.run(command, env=os.environ | _ONE_THREAD, stdout=subprocess.PIPE, check=True).stdout
-    yield from figures_of([Speeds(**json.loads(line)) for line in output.splitlines()])
+    return json.loads(output)
 
 
 def figures_of(runs: Sequence[Speeds]) -> Iterator[Figure | Skipped]:
@@ -119,10 +124,8 @@ def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
     return {name: chance.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def measure_speeds(repeat: int, seconds: float = SECONDS) -> Iterator[Speeds]:
-    """So many times every speed, one after the other, on the threads that the environment allows."""
-    from lotr_tui.bench.plain import PlainModel
-
+def measure_ours(seconds: float = SECONDS) -> dict[str, float]:
+    """Every speed but that of the plain way, one after the other, on the threads that the environment allows."""
     bundled = endless(load(resolve(None)).decoder)
     ids = encode_prompt(PROMPT, bundled.vocabulary).ids
     large = endless(random_decoder(LARGE, LARGE_WORDS))
@@ -130,10 +133,8 @@ def measure_speeds(repeat: int, seconds: float = SECONDS) -> Iterator[Speeds]:
         small = endless(large, int8=True)
     except UnusableInput:
         small = None
-    plain = PlainModel(LARGE_WORDS, LARGE.hidden_size, LARGE.layers)
     matrices = list(_random_weights(large_matrices()).values())
     ways: dict[str, Callable[[], int]] = {
-        "plain": lambda: plain.sample(20),
         "bundled": lambda: in_turn(bundled, ids, 1, 100),
         "large": lambda: in_turn(large, (2, 3), 1, 100),
         "products": lambda: read_all(matrices, 100),
@@ -144,22 +145,7 @@ def measure_speeds(repeat: int, seconds: float = SECONDS) -> Iterator[Speeds]:
     }
     if small is not None:
         ways["int8"] = partial(in_turn, small, (2, 3), 1, 100)
-    for _ in range(repeat):
-        yield Speeds(**({"int8": 0.0} | {name: words_per_second(way, seconds) for name, way in ways.items()}))
-
-
-def words_per_second(way: Callable[[], int], seconds: float) -> float:
-    """Call `way`, which tells how many words it made, for so long; the first call is not counted.
-
-    Seconds are those of the processor: none of these ways waits, and what else the machine does disturbs less.
-    """
-    way()
-    words, started = 0, time.process_time()
-    while True:
-        words += way()
-        spent = time.process_time() - started
-        if spent and spent >= seconds:
-            return words / spent
+    return {"int8": 0.0} | {name: words_per_second(way, seconds) for name, way in ways.items()}
 
 
 def in_turn(model: Decoder, ids: tuple[int, ...], texts: int, most: int) -> int:
@@ -186,5 +172,4 @@ def read_all(matrices: Sequence[Floats], times: int) -> int:
 
 
 if __name__ == "__main__":
-    for measured in measure_speeds(int(sys.argv[1])):
-        print(json.dumps(asdict(measured)), flush=True)
+    print(json.dumps(measure_ours()))

@@ -19,22 +19,22 @@ from engine.memorised import TrainingIndex
 from engine.runs import load
 from lotr_tui.bench import measure
 from lotr_tui.bench.branch import branch_seconds
-from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile_95
+from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile_95, words_per_second
 from lotr_tui.bench.generation import (
     Speeds,
     bytes_a_word,
     endless,
     figures_of,
     in_turn,
-    measure_speeds,
+    measure_ours,
     random_decoder,
     read_all,
     together,
-    words_per_second,
 )
 from lotr_tui.bench.idle import cpu_seconds
 from lotr_tui.bench.keys import TEXT, keystrokes, type_keys
 from lotr_tui.bench.memorised import half_known, memorised, read_whole
+from lotr_tui.bench.plain import PlainModel
 from lotr_tui.bench.slider import write_random_run
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
 from lotr_tui.bench.transcript import write_session
@@ -239,8 +239,10 @@ def test_words_are_counted_however_they_are_written() -> None:
 
 
 def test_every_way_to_write_words_is_measured() -> None:
-    (speeds,) = measure_speeds(1, 0)
-    assert all(value > 0 for name, value in asdict(speeds).items() if name != "int8")
+    speeds = measure_ours(0)
+    assert Speeds(plain=1, **speeds).bundled == speeds["bundled"]
+    assert all(value > 0 for name, value in speeds.items() if name != "int8")
+    assert PlainModel().sample(5) == 5
 
 
 def test_without_penn_treebank_that_is_said(
