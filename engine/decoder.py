@@ -116,8 +116,8 @@ class Decoder:
     def advance_all(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
         """Read a word in each of several texts, all in one product with each matrix."""
         together = tuple(
-            (np.stack([hidden for hidden, _ in layer]), np.stack([cell for _, cell in layer]))
-            for layer in zip(*states, strict=True)
+            (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
+            for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
         )
         _, together = self.read(together, np.asarray(tokens))
         log_probs = self._log_probs(together[-1][0])

@@ -12,8 +12,10 @@ Floats = npt.NDArray[np.float32]
 
 STRIP = 64
 """Rows of a strip: four registers of AVX-512."""
-SMALL = 1_000_000
-"""Multiplications up to which OpenBLAS takes a product for a small one."""
+TOGETHER = 16
+"""Vectors that a strip is multiplied with at once: with inputs up to 976, OpenBLAS takes that for a small product."""
+FEW = 64
+"""Vectors up to which strips are faster than one large product."""
 LEAST_PEAK = np.float32(1e-20)
 """What the largest value of a vector is taken to be at least, so that one of zeros has a scale."""
 
@@ -28,8 +30,9 @@ class Matrix(Protocol):
 class Float32:
     """In single precision.
 
-    For small products OpenBLAS has kernels that do not copy the matrix first, as its others do. A strip of the matrix
-    with a few vectors is small, so that four vectors cost hardly more than one, and 16 a quarter of 16 times one.
+    For small products OpenBLAS has kernels that do not copy the matrix first, as its others do (on processors with
+    AVX-512; elsewhere a strip at least stays in the nearest cache). A strip of the matrix and a few vectors are small:
+    four vectors cost hardly more than one, and 16 a quarter of 16 times one.
     """
 
     def __init__(self, matrix: Floats) -> None:
@@ -43,12 +46,14 @@ class Float32:
         products: Floats
         if len(rows) == 1:
             products = self._matrix @ rows[0]
-        elif len(rows) * STRIP * self._inputs > SMALL:
+        elif len(rows) > FEW:
             products = rows @ self._matrix.T
         else:
             strips = self._strips
             whole = np.empty((len(rows), len(strips), STRIP), np.float32)
-            np.matmul(rows, strips, out=whole.swapaxes(0, 1))
+            for begin in range(0, len(rows), TOGETHER):
+                some = slice(begin, begin + TOGETHER)
+                np.matmul(rows[some], strips, out=whole[some].swapaxes(0, 1))
             products = whole.reshape(len(rows), -1)[:, : self._outputs]
         return products.reshape(*vectors.shape[:-1], self._outputs)
 

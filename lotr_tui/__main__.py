@@ -4,13 +4,11 @@ import os
 import sys
 from typing import NoReturn
 
-from engine.blas import use_wide_registers
 from engine.errors import LotrError, printable
 
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on stderr and an exit code."""
-    use_wide_registers()
     try:
         sys.exit(_run())
     except BrokenPipeError:

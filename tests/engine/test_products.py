@@ -1,15 +1,12 @@
-"""Products with matrices that are cut into strips, or rounded to 8 bits, against plain ones; which kernels they use."""
+"""Products with matrices that are cut into strips, or rounded to 8 bits, against plain ones."""
 
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.blas import use_wide_registers
 from engine.errors import UnusableInput
 from engine.products import Float32, Floats, Int8
 
@@ -42,7 +39,7 @@ def test_a_product_is_the_callers_own() -> None:
     assert np.array_equal(product_of.times(vector), before)
 
 
-@pytest.mark.parametrize("vectors", [1, 2, 9, 50, 60])
+@pytest.mark.parametrize("vectors", [1, 2, 9, 16, 17, 50, 64, 65])
 def test_products_are_the_plain_ones_however_many_vectors(vectors: int) -> None:
     matrix, rows = random((150, 300), 0), random((vectors, 300), 1)
     assert Float32(matrix).times(rows) == pytest.approx(rows.astype(np.float64) @ matrix.T, abs=1e-3)
@@ -76,31 +73,3 @@ def test_without_numkong_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numkong", None)
     with pytest.raises(UnusableInput, match=r"pip install 'lotr-tui\[int8\]'"):
         Int8(np.ones((2, 2), np.float32))
-
-
-FLAGS = "flags\t\t: fpu avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processors are told apart on Linux only")
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("vendor_id\t: AuthenticAMD\n" + FLAGS, "SkylakeX"),
-        ("vendor_id\t: GenuineIntel\n" + FLAGS, None),
-        ("vendor_id\t: AuthenticAMD\n" + FLAGS.replace("avx512vl ", ""), None),
-        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2\n", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_wide_registers_are_used_where_openblas_would_miss_them(
-    text: str | None, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if text is not None:
-        (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    use_wide_registers(tmp_path / "cpuinfo")
-    assert os.environ.pop("OPENBLAS_CORETYPE", None) == expected
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    use_wide_registers(tmp_path / "cpuinfo")
-    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
