@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import UnusableInput
-from engine.lm import Hidden, LanguageModel, LogProbs, State, Trace, hidden_of, trace
+from engine.lm import Hidden, LanguageModel, LogProbs, State, Trace, advance_all, hidden_of, trace
 from engine.vocabulary import Ids, Vocabulary
 
 CHUNK = 256
@@ -69,7 +69,15 @@ class Cache:
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
         """Remember `token` beside the vector that predicted it, then predict the word after it."""
-        log_probs, inner = self.model.advance(state.inner, token)
+        return self._after(state, token, self.model.advance(state.inner, token))
+
+    def advance_all(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
+        """Do so in each of several texts."""
+        read = advance_all(self.model, [state.inner for state in states], tokens)
+        return [self._after(state, token, its) for state, token, its in zip(states, tokens, read, strict=True)]
+
+    def _after(self, state: CacheState, token: int, read: tuple[LogProbs, State]) -> tuple[LogProbs, CacheState]:
+        log_probs, inner = read
         hidden, keys, words = hidden_of(self.model, inner), state.keys, state.words
         if state.hidden is None:
             keys = np.empty((0, len(hidden)), np.float32)

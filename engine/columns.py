@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 
 from engine.errors import PromptError
 from engine.lm import LanguageModel
 from engine.sampler_settings import SamplerSettings, check_seed
-from engine.sampling import Done, TokenEvent, encode_prompt, stream
+from engine.sampling import Done, TokenEvent, encode_prompt, read
+from engine.together import Beginning, Event, write
 from engine.vocabulary import EOS
 from engine.worker import Cancellation, paced
 
@@ -21,18 +24,15 @@ class Column:
     settings: SamplerSettings
 
 
-Event = tuple[int, TokenEvent | Done]
-"""The number of a column, from 0, and what came in it."""
-
-
 def in_step(
     columns: Sequence[Column], prompt: str, seed: int, cancellation: Cancellation, per_second: float = 0
 ) -> Iterator[Event]:
     """Continue `prompt` in every column, a word each in turn, until the last of them has its `Done`.
 
     Each model reads the prompt with its own vocabulary. All draw with the noise of one seed (see
-    `engine.sampling.stream`), so columns of one model differ by their settings alone. Models whose
-    vocabularies differ share the seed, but no word's noise.
+    `engine.sampling.go_on`), so columns of one model differ by their settings alone. Models whose
+    vocabularies differ share the seed, but no word's noise. The words of one model's columns are read
+    together (see `engine.together.write`). An event's number is that of its column.
 
     Args:
         columns: the texts to write.
@@ -46,11 +46,15 @@ def in_step(
         UnusableInput: the seed is out of range.
     """
     check_seed(seed)
-    streams: dict[int, Iterator[TokenEvent | Done]] = {}
+    ids = [_encode(column, prompt) for column in columns]
+    of_model: dict[int, list[int]] = {}
     for number, column in enumerate(columns):
-        ids = _encode(column, prompt)
-        streams[number] = stream(column.model, ids, column.settings, seed, cancellation)
-    for row in paced(_rows(streams), per_second, cancellation):
+        of_model.setdefault(id(column.model), []).append(number)
+    writing = [
+        _write([columns[n] for n in numbers], numbers, ids[numbers[0]], seed, cancellation)
+        for numbers in of_model.values()
+    ]
+    for row in paced(_rows(writing), per_second, cancellation):
         yield from row
 
 
@@ -84,13 +88,20 @@ def mean_surprise(events: Sequence[TokenEvent | Done]) -> float | None:
     return -math.fsum(scores) / len(scores) / math.log(2) if scores else None
 
 
-def _rows(streams: dict[int, Iterator[TokenEvent | Done]]) -> Iterator[list[Event]]:
-    """An event of each column that still goes on."""
-    while streams:
-        row = [(number, next(events)) for number, events in streams.items()]
-        for number, event in row:
-            if isinstance(event, Done):
-                del streams[number]
+def _write(
+    columns: Sequence[Column], numbers: Sequence[int], ids: tuple[int, ...], seed: int, cancellation: Cancellation
+) -> Iterator[list[Event]]:
+    """The rows of those columns that have one model; it reads the prompt once."""
+    model = columns[0].model
+    reading = read(model, ids)
+    beginnings = [Beginning(reading, ids, column.settings, seed) for column in columns]
+    for row in write(model, beginnings, cancellation):
+        yield [(numbers[place], event) for place, event in row]
+
+
+def _rows(writing: Sequence[Iterator[list[Event]]]) -> Iterator[list[Event]]:
+    """A row of all models: an event of each column that still goes on."""
+    while row := sorted(chain.from_iterable(next(rows, []) for rows in writing), key=itemgetter(0)):
         yield row
 
 

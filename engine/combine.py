@@ -94,11 +94,13 @@ class Combiner:
         """Put together what `options` ask for, choosing on the validation split what they leave open.
 
         Raises:
-            UnusableInput: the data cannot be read again, or the weights do not fit.
+            UnusableInput: the data cannot be read again, the weights do not fit, or runs in int8 should learn.
         """
         parts = len(self.runs) + options.mixture
         if options.weights and parts == 1:
             raise UnusableInput("--weights are those of several models; give --mixture or more than one --run")
+        if options.dynamic and any(run.decoder.int8 for run in self.runs):
+            raise UnusableInput("weights in int8 cannot learn from what is read; leave --dynamic or --precision out")
         if options.weights:
             check_weights(options.weights, parts)  # before anything slow
         names = [run.name for run in self.runs]

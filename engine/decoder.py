@@ -1,6 +1,6 @@
 """The LSTM language model in numpy, one token at a time: playing needs no torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,9 @@ from engine.config import ModelConfig
 from engine.errors import RunError
 from engine.lm import LogProbs, Trace
 from engine.pauses import PAUSES
+from engine.products import Float32, Floats, Int8, Matrix
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
-Floats = npt.NDArray[np.float32]
 LSTMState = tuple[tuple[Floats, Floats], ...]
 """Hidden and cell state, each `[hidden]`, of every layer."""
 
@@ -46,10 +46,10 @@ class _Layer:
     """Weights in the order the loop wants: gates input, forget, output, candidate; the first three halved,
     since sigmoid(x) = (1 + tanh(x/2)) / 2 lets one tanh serve all four."""
 
-    inputs: Floats
-    """`[input, 4 hidden]`; for the first layer the product with every embedding, `[vocabulary, 4 hidden]`."""
-    recurrent: Floats
-    """`[hidden, 4 hidden]`."""
+    inputs: Matrix | None
+    """`[4 hidden, input]`; None for the first layer, which only ever sees one of the embeddings."""
+    recurrent: Matrix
+    """`[4 hidden, hidden]`"""
     bias: Floats
     hidden: int
 
@@ -62,36 +62,53 @@ class _Pauses:
     """`[hidden, pauses]`"""
     gate_bias: Floats
     scale: Floats
-    """`[pauses, hidden]`, as `shift`."""
-    shift: Floats
+    """`[pauses, hidden]`"""
     bias: Floats
-    """`[vocabulary, pauses]`, the words' own bias in it."""
+    """`[pauses, vocabulary]`, the words' own bias and what the shift of the hidden state adds up to in it."""
 
 
 class Decoder:
-    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later."""
+    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later.
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats]) -> None:
-        """Arrange the weights for decoding.
+    It keeps nothing of what it read, so threads may share one.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats], *, int8: bool = False
+    ) -> None:
+        """Arrange the weights for decoding; with `int8`, the large ones rounded to 8 bits.
 
         Raises:
             RunError: a tensor is missing, unknown, of the wrong shape or not finite.
+            UnusableInput: numkong, which `int8` needs, is not installed.
         """
         self.vocabulary = vocabulary
         self.config = config
+        self.int8 = int8
         _check(weights, weight_shapes(config, len(vocabulary)))
         self.weights = weights
         """As they were given, under PyTorch's names: what a file keeps."""
+        arrange: Callable[[Floats], Matrix] = Int8 if int8 else Float32
         embedding = weights["embedding.weight"]
-        self._output = np.ascontiguousarray(embedding if config.tied else weights["output.weight"])
+        output = embedding if config.tied else weights["output.weight"]
+        self._output = arrange(output)
         self._output_bias = weights["output.bias"]
-        self._pauses = _pauses(weights) if config.pauses else None
-        self._layers = [_arrange(weights, i, hidden) for i, (_, hidden) in enumerate(config.layer_sizes())]
-        self._embedding, first = embedding, self._layers[0]
+        self._pauses = _pauses(weights, output) if config.pauses else None
+        inputs = [_gates(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.layers)]
+        self._layers = [
+            _Layer(
+                inputs=arrange(inputs[i]) if i else None,
+                recurrent=arrange(_gates(weights[f"layers.{i}.weight_hh_l0"])),
+                bias=_gates(weights[f"layers.{i}.bias_ih_l0"]) + _gates(weights[f"layers.{i}.bias_hh_l0"]),
+                hidden=hidden,
+            )
+            for i, (_, hidden) in enumerate(config.layer_sizes())
+        ]
+        self._embedding, self._of_embedding = embedding, np.ascontiguousarray(inputs[0].T)
         self._table: Floats | None = None
-        if len(embedding) * first.inputs.shape[1] <= LARGEST_TABLE:
-            # The first layer only ever sees one of the embeddings: project them all once.
-            self._table = embedding @ first.inputs + first.bias
+        if len(embedding) * len(inputs[0]) <= LARGEST_TABLE:
+            # What the first layer makes of each word, `[vocabulary, 4 hidden]`, once for all.
+            self._table = embedding @ self._of_embedding + self._layers[0].bias
 
     def start(self) -> LSTMState:
         """Hidden and cell states of zeros."""
@@ -100,31 +117,43 @@ class Decoder:
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
         _, state = self.read(state, token)
-        top = state[-1][0]
+        return self._log_probs(state[-1][0][None])[0], state
+
+    def advance_all(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
+        """Read a word in each of several texts, all in one product with each matrix."""
+        together = tuple(
+            (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
+            for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
+        )
+        _, together = self.read(together, np.asarray(tokens))
+        log_probs = self._log_probs(together[-1][0])
+        return [
+            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in together)) for row in range(len(tokens))
+        ]
+
+    def _log_probs(self, tops: Floats) -> Floats:
+        """Log-probabilities `[time, vocabulary]` of the words after the hidden states `[time, hidden]`."""
         if self._pauses is not None:
-            return self._over_pauses(self._pauses, top[None])[0], state
-        logits = self._output @ top
+            return self._over_pauses(self._pauses, tops)
+        logits = self._output.times(tops)
         logits += self._output_bias
-        logits -= logits.max()
-        logits -= np.log(np.exp(logits).sum())
-        return logits, state
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
+        return logits
 
     def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
-        """Log-probabilities `[time, vocabulary]`, summed over what may stand before the word."""
-        seen = tops[:, None] * pauses.scale
-        seen += pauses.shift
-        # The large matrix first and the pauses last: that way round the product does not copy it.
-        probs = self._output @ seen.swapaxes(1, 2)
+        """The same, summed over what may stand before the word."""
+        probs = self._output.times(tops[:, None] * pauses.scale)  # [time, pauses, vocabulary]
         probs += pauses.bias
-        probs -= probs.max(axis=1, keepdims=True)
+        probs -= probs.max(axis=2, keepdims=True)
         np.exp(probs, out=probs)
         gates = tops @ pauses.gate_weight
         gates += pauses.gate_bias
         gates -= gates.max(axis=1, keepdims=True)
         np.exp(gates, out=gates)
         gates /= gates.sum(axis=1, keepdims=True)
-        gates /= probs.sum(axis=1)
-        mixed: Floats = (probs @ gates[..., None])[..., 0]
+        gates /= probs.sum(axis=2)
+        mixed: Floats = np.matmul(gates[:, None], probs)[:, 0]
         np.maximum(mixed, LEAST, out=mixed)
         log_probs: Floats = np.log(mixed, out=mixed)
         return log_probs
@@ -136,7 +165,7 @@ class Decoder:
     def trace(self, ids: Ids) -> Trace:
         """Read a whole text."""
         chunks = list(self._read_text(ids))
-        hidden = [tops for _, tops in chunks] or [np.empty((0, self._output.shape[1]), np.float32)]
+        hidden = [tops for _, tops in chunks] or [np.empty((0, self._layers[-1].hidden), np.float32)]
         return Trace(np.concatenate([[], *(scores for scores, _ in chunks)]), np.concatenate(hidden))
 
     def score(self, ids: Ids) -> npt.NDArray[np.float64]:
@@ -148,25 +177,18 @@ class Decoder:
         state, previous = self.start(), EOS_ID
         for begin in range(0, len(ids), SCORING_CHUNK):
             targets = ids[begin : begin + SCORING_CHUNK]
-            tops = np.empty((len(targets), self._output.shape[1]), np.float32)
+            tops = np.empty((len(targets), self._layers[-1].hidden), np.float32)
             for row, target in enumerate(targets):
                 _, state = self.read(state, previous)
                 tops[row], previous = state[-1][0], int(target)
-            if self._pauses is not None:
-                log_probs = self._over_pauses(self._pauses, tops)
-                yield log_probs[np.arange(len(targets)), targets].astype(np.float64), tops
-                continue
-            logits = tops @ self._output.T + self._output_bias
-            logits -= logits.max(axis=1, keepdims=True)
-            normalizer = np.log(np.exp(logits).sum(axis=1))
-            yield (logits[np.arange(len(targets)), targets] - normalizer).astype(np.float64), tops
+            log_probs = self._log_probs(tops)
+            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), tops
 
     def _first_gates(self, token: int | Ids) -> Floats:
         """What the word brings to the gates of the first layer."""
         if self._table is not None:
             return self._table[token]
-        first = self._layers[0]
-        gates: Floats = self._embedding[token] @ first.inputs + first.bias
+        gates: Floats = self._embedding[token] @ self._of_embedding + self._layers[0].bias
         return gates
 
     def read(self, state: LSTMState, token: int | Ids) -> tuple[tuple[Floats, ...], LSTMState]:
@@ -178,13 +200,14 @@ class Decoder:
         """
         seen: list[Floats] = []
         new: list[tuple[Floats, Floats]] = []
-        gates = self._first_gates(token)
         for layer, (hidden, cell) in zip(self._layers, state, strict=False):
-            if new:
-                gates = new[-1][0] @ layer.inputs + layer.bias
             size = layer.hidden
-            activated = hidden @ layer.recurrent
-            activated += gates
+            activated = layer.recurrent.times(hidden)
+            if layer.inputs is None:
+                activated += self._first_gates(token)
+            else:
+                activated += layer.inputs.times(new[-1][0])
+                activated += layer.bias
             np.tanh(activated, out=activated)
             sigmoids = activated[..., : 3 * size]
             sigmoids *= 0.5
@@ -198,28 +221,19 @@ class Decoder:
         return tuple(seen), tuple(new)
 
 
-def _arrange(weights: Mapping[str, Floats], i: int, hidden: int) -> _Layer:
-    def arranged(name: str) -> Floats:
-        # PyTorch's order of gates is input, forget, candidate, output.
-        input_, forget, candidate, output = np.split(weights[f"layers.{i}.{name}"], 4)
-        half = np.float32(0.5)
-        return np.concatenate([input_ * half, forget * half, output * half, candidate])
-
-    return _Layer(
-        inputs=np.ascontiguousarray(arranged("weight_ih_l0").T),
-        recurrent=np.ascontiguousarray(arranged("weight_hh_l0").T),
-        bias=arranged("bias_ih_l0") + arranged("bias_hh_l0"),
-        hidden=hidden,
-    )
+def _gates(tensor: Floats) -> Floats:
+    """`[4 hidden, ...]` in the order of `_Layer`; PyTorch's order of gates is input, forget, candidate, output."""
+    input_, forget, candidate, output = np.split(tensor, 4)
+    half = np.float32(0.5)
+    return np.concatenate([input_ * half, forget * half, output * half, candidate])
 
 
-def _pauses(weights: Mapping[str, Floats]) -> _Pauses:
+def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:
     return _Pauses(
         gate_weight=np.ascontiguousarray(weights["pauses.gate_weight"].T),
         gate_bias=weights["pauses.gate_bias"],
         scale=1 + weights["pauses.scale"],
-        shift=weights["pauses.shift"],
-        bias=np.ascontiguousarray((weights["output.bias"] + weights["pauses.bias"]).T),
+        bias=weights["output.bias"] + weights["pauses.bias"] + weights["pauses.shift"] @ output.T,
     )
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.cache import Cache
-from engine.decoder import Decoder, Floats
+from engine.decoder import Decoder
 from engine.errors import UnusableInput
 from engine.lm import LanguageModel
 from engine.mixture import Mixture
+from engine.products import Floats
 from engine.vocabulary import EOS_ID, Ids
 
 Part = Literal["input", "forget", "output", "candidate", "cell", "hidden"]

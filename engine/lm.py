@@ -1,5 +1,6 @@
 """The one protocol that playing, the lens and evaluation need of a language model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +56,17 @@ def scores_of(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[np.flo
         alone: npt.NDArray[np.float64] = model.score(ids)
         return alone
     return trace(model, ids).scores
+
+
+def advance_all(model: LanguageModel, states: Sequence[State], tokens: Sequence[int]) -> list[tuple[LogProbs, State]]:
+    """Read a word in each of several texts, in the model's fastest way.
+
+    It is what `advance` gives for each, to within rounding: products of several vectors add up in another order.
+    """
+    if len(states) > 1 and hasattr(model, "advance_all"):
+        read: list[tuple[LogProbs, State]] = model.advance_all(states, tokens)
+        return read
+    return [model.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
 
 def hidden_of(model: LanguageModel, state: State) -> Hidden:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import UnusableInput
-from engine.lm import LanguageModel, LogProbs, Trace, hidden_of, trace
+from engine.lm import LanguageModel, LogProbs, Trace, advance_all, hidden_of, trace
 from engine.vocabulary import Ids, Vocabulary
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +46,17 @@ class Mixture:
     def advance(self, state: tuple[Any, ...], token: int) -> tuple[LogProbs, tuple[Any, ...]]:
         """Every model reads `token`."""
         read = [model.advance(its, token) for model, its in zip(self.models, state, strict=True)]
+        return self._of_parts(read)
+
+    def advance_all(
+        self, states: Sequence[tuple[Any, ...]], tokens: Sequence[int]
+    ) -> list[tuple[LogProbs, tuple[Any, ...]]]:
+        """Every model reads a word in each of several texts."""
+        its_states = zip(*states, strict=True)
+        read = [advance_all(model, its, tokens) for model, its in zip(self.models, its_states, strict=True)]
+        return [self._of_parts(parts) for parts in zip(*read, strict=True)]
+
+    def _of_parts(self, read: Sequence[tuple[LogProbs, Any]]) -> tuple[LogProbs, tuple[Any, ...]]:
         mixed = _mix(np.stack([log_probs for log_probs, _ in read]), self._log_weights)
         return mixed.astype(np.float32), tuple(new for _, new in read)
 

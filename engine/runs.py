@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ REQUESTS = "requests.jsonl"
 EPOCHS = "epochs"
 """The folder of the models kept along the way."""
 LATEST = "latest"
+PRECISIONS = ("fp32", "int8")
+"""What a model can be played in."""
 
 RunState = Literal["running", "finished", "stopped", "failed", "crashed"]
 
@@ -112,16 +114,22 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
     raise RunError(f"run {run!r} is neither in {folder} nor a path{nearest(run, names)} See `lotr-tui runs`")
 
 
-def load_named(name: str | None, folder: Path | None = None) -> LoadedModel:
+def load_named(name: str | None, folder: Path | None = None, precision: str = "fp32") -> LoadedModel:
     """Load the model that `name` means: the best of a run, named as `resolve` has it, or RUN@EPOCH.
 
+    In "int8" its large weights are rounded to 8 bits.
+
     Raises:
-        UnusableInput: there is no such run or epoch, or it is damaged.
+        UnusableInput: there is no such run, epoch or precision, the run is damaged, or numkong is missing.
     """
+    if precision not in PRECISIONS:
+        raise UnusableInput(f"--precision {precision} is unknown; a model is played in {' or '.join(PRECISIONS)}")
     named = _RUN_AT_EPOCH.fullmatch(name or "")
-    if named is None:
-        return load(resolve(name, folder))
-    return load(resolve(named[1], folder), int(named[2]))
+    loaded = load(resolve(name, folder)) if named is None else load(resolve(named[1], folder), int(named[2]))
+    if precision == "fp32":
+        return loaded
+    exact = loaded.decoder
+    return replace(loaded, decoder=Decoder(exact.config, exact.vocabulary, exact.weights, int8=True))
 
 
 def load(path: Path, epoch: int | None = None) -> LoadedModel:

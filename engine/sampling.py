@@ -12,8 +12,13 @@ import numpy.typing as npt
 from engine.errors import PromptError
 from engine.lm import LanguageModel, LogProbs, State
 from engine.sampler_settings import SamplerSettings, check_seed
+from engine.stages import Scores, keep_min_p, keep_top_k, keep_top_p, normalize, penalize_repetition, temper
 from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
+Probs = npt.NDArray[np.float64]
+"""Probabilities, in double precision."""
+Described = tuple[int, int, str, float, float, int, float, int, tuple[tuple[str, float], ...]]
+"""A `TokenEvent` without its seconds."""
 ALTERNATIVES = 8
 """How many of the likeliest words a token event carries."""
 
@@ -60,27 +65,6 @@ class Done:
     tokens: int
     tokens_per_second: float
     """Over the time spent computing; waiting for whoever reads the stream is not counted."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A word that may come next, before and after the chain."""
-
-    text: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class NextWords:
-    """What may come next, seen over the whole vocabulary, without drawing."""
-
-    candidates: tuple[Candidate, ...]
-    """The likeliest words after the chain, those it dropped behind them."""
-    kept: int
-    vocabulary: int
-    entropy: float
-    """Bits, of the model's own distribution."""
 
 
 def encode_prompt(text: str, vocabulary: Vocabulary) -> Prompt:
@@ -166,23 +150,23 @@ def go_on(
     total = 0.0
     for index in range(settings.max_tokens):
         if cancelled():
-            yield Done("cancelled", seed, index, _rate(index, total))
+            yield Done("cancelled", seed, index, rate(index, total))
             return
-        probs = np.exp(apply_chain(reading.log_probs, settings, text, first=first and index == 0))
-        # The largest of p/E, E exponential, falls on each word with its probability p (Gumbel-max, without the logs).
-        # In double precision: single gives an exact 0 now and then, and with it a word that was filtered out.
-        token = int(np.argmax(probs / random.standard_exponential(len(probs))))
+        log_probs = reading.log_probs[None]
+        probs = chances(log_probs, [settings], [text], first=first and index == 0)
+        tokens = draw(probs, random.standard_exponential(probs.shape))
+        (token,) = tokens.tolist()
         if token == EOS_ID:
-            yield Done("eos", seed, index, _rate(index, total))
+            yield Done("eos", seed, index, rate(index, total))
             return
-        event = _describe(index, token, reading.log_probs, probs, model.vocabulary.words)
+        (event,) = describe(index, tokens, log_probs, probs, model.vocabulary.words)
         reading = Reading(*model.advance(reading.state, token))
         text.append(token)
         seconds = time.perf_counter() - started
         total += seconds
         yield TokenEvent(*event, seconds=seconds), reading
         started = time.perf_counter()
-    yield Done("length", seed, settings.max_tokens, _rate(settings.max_tokens, total))
+    yield Done("length", seed, settings.max_tokens, rate(settings.max_tokens, total))
 
 
 def choose(
@@ -196,40 +180,14 @@ def choose(
 ) -> tuple[TokenEvent, Reading]:
     """Take the word `token` at a place that was kept, instead of drawing one; one word is read, no more."""
     started = time.perf_counter()
-    probs = np.exp(apply_chain(reading.log_probs, settings, history, first=first))
-    event = _describe(0, token, reading.log_probs, probs, model.vocabulary.words)
+    log_probs = reading.log_probs[None]
+    probs = chances(log_probs, [settings], [history], first=first)
+    (event,) = describe(0, np.array([token]), log_probs, probs, model.vocabulary.words)
     after = Reading(*model.advance(reading.state, token))
     return TokenEvent(*event, seconds=time.perf_counter() - started), after
 
 
-def preview(
-    log_probs: LogProbs,
-    settings: SamplerSettings,
-    history: Sequence[int],
-    vocabulary: Vocabulary,
-    most: int,
-    *,
-    first: bool = False,
-) -> NextWords:
-    """The `most` likeliest next words under `settings`, computed on the whole vocabulary.
-
-    `first`: whether it would be the first word of a reply, which is not `<eos>`.
-    """
-    filtered = apply_chain(log_probs, settings, history, first=first)
-    before = np.exp(log_probs.astype(np.float64))
-    after = np.exp(filtered)
-    order = np.lexsort((-before, -after))[:most]
-    return NextWords(
-        candidates=tuple(Candidate(vocabulary.words[i], float(before[i]), float(after[i])) for i in order),
-        kept=int(np.count_nonzero(after)),
-        vocabulary=len(vocabulary),
-        entropy=_entropy(log_probs),
-    )
-
-
-def apply_chain(
-    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, first: bool
-) -> npt.NDArray[np.float64]:
+def apply_chain(log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, first: bool) -> Scores:
     """All stages in effect: log-probabilities `[vocabulary]` to draw from; what is filtered out has -inf.
 
     Args:
@@ -238,6 +196,31 @@ def apply_chain(
         history: ids of the text so far, for the repetition penalty.
         first: whether this is the first word, which is not `<eos>`.
     """
+    return normalize(_scores(log_probs, settings, history, first=first))
+
+
+def chances(
+    log_probs: LogProbs, settings: Sequence[SamplerSettings], histories: Sequence[Sequence[int]], *, first: bool
+) -> Probs:
+    """The probabilities `[texts, vocabulary]` that words of several texts are drawn with, after their chains.
+
+    Args:
+        log_probs: the model's distributions `[texts, vocabulary]`.
+        settings: the chain of each text.
+        histories: ids of each text so far.
+        first: whether these are their first words.
+    """
+    probs = np.empty(log_probs.shape)
+    for row, (its, history) in enumerate(zip(settings, histories, strict=True)):
+        probs[row] = _scores(log_probs[row], its, history, first=first)
+    probs -= probs.max(axis=1, keepdims=True)
+    np.exp(probs, out=probs)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return probs
+
+
+def _scores(log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, first: bool) -> Scores:
+    """Log-probabilities after all stages, up to a constant."""
     scores = log_probs.astype(np.float64)
     scores[UNK_ID] = -np.inf
     if first:
@@ -251,84 +234,69 @@ def apply_chain(
         scores = keep_top_p(scores, settings.top_p)
     if settings.min_p:
         scores = keep_min_p(scores, settings.min_p)
-    return normalize(scores)
+    return scores
 
 
-def normalize(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Shift log-scores so that their probabilities sum to one."""
-    highest = float(scores.max())
-    normalized: npt.NDArray[np.float64] = scores - (highest + math.log(np.exp(scores - highest).sum()))
-    return normalized
+def draw(probs: Probs, noise: Probs) -> npt.NDArray[np.intp]:
+    """A word for each text, from the probabilities and standard exponential noise `[texts, vocabulary]`."""
+    # The largest of p/E, E exponential, falls on each word with its probability p (Gumbel-max, without the logs).
+    # In double precision: single gives an exact 0 now and then, and with it a word that was filtered out.
+    drawn: npt.NDArray[np.intp] = np.divide(probs, noise, out=noise).argmax(axis=1)
+    return drawn
 
 
-def penalize_repetition(
-    scores: npt.NDArray[np.float64], history: Sequence[int], penalty: float
-) -> npt.NDArray[np.float64]:
-    """Make words of `history` less likely: positive scores are divided by the penalty, negative ones multiplied."""
-    seen = np.unique(np.asarray(history, dtype=np.int64))
-    penalized = scores.copy()
-    values = scores[seen]
-    penalized[seen] = np.where(values > 0, values / penalty, values * penalty)
-    return penalized
+def describe(
+    index: int, tokens: npt.NDArray[np.intp], log_probs: LogProbs, probs: Probs, words: Sequence[str]
+) -> list[Described]:
+    """The fields of the `TokenEvent` of each of `tokens` `[texts]` but its seconds.
 
-
-def temper(scores: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Divide log-scores by the temperature; at 0 only the likeliest word stays."""
-    if temperature < 1e-3:  # below, words that are not within a thousandth of the best have no chance left
-        greedy = np.full_like(scores, -np.inf)
-        greedy[np.argmax(scores)] = 0.0
-        return greedy
-    return scores / temperature
-
-
-def keep_top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
-    """Keep the k likeliest words."""
-    if k >= len(scores):
-        return scores
-    dropped = np.argpartition(-scores, k)[k:]
-    kept = scores.copy()
-    kept[dropped] = -np.inf
-    return kept
-
-
-def keep_top_p(scores: npt.NDArray[np.float64], p: float) -> npt.NDArray[np.float64]:
-    """Keep the fewest likeliest words whose probabilities reach p; at least one."""
-    order = np.argsort(-scores, kind="stable")
-    cumulative = np.cumsum(np.exp(normalize(scores))[order])
-    number = int(np.searchsorted(cumulative, p)) + 1
-    kept = scores.copy()
-    kept[order[number:]] = -np.inf
-    return kept
-
-
-def keep_min_p(scores: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.float64]:
-    """Keep words at least `share` as likely as the likeliest."""
-    return np.where(scores >= scores.max() + math.log(share), scores, -np.inf)
-
-
-def _describe(
-    index: int, token: int, log_probs: LogProbs, probs: npt.NDArray[np.float64], words: Sequence[str]
-) -> tuple[int, int, str, float, float, int, float, int, tuple[tuple[str, float], ...]]:
-    """The fields of a `TokenEvent` but its seconds."""
+    Args:
+        index: the number of the word in its text.
+        tokens: what was drawn.
+        log_probs: the model's distributions `[texts, vocabulary]`.
+        probs: those that were drawn from.
+        words: of the vocabulary.
+    """
+    rows = np.arange(len(tokens))
     most = min(ALTERNATIVES, len(words))
-    likeliest = np.argpartition(log_probs, -most)[-most:]
-    likeliest = likeliest[np.argsort(-log_probs[likeliest])]
-    return (
-        index,
-        token,
-        words[token],
-        float(log_probs[token]),
-        float(probs[token]),
-        1 + int(np.count_nonzero(log_probs > log_probs[token])),
-        _entropy(log_probs),
-        int(np.count_nonzero(probs)),
-        tuple((words[i], math.exp(log_probs[i])) for i in likeliest),
-    )
+    likeliest = np.argpartition(log_probs, -most, axis=1)[:, -most:]
+    tops = log_probs[rows[:, None], likeliest]
+    order = (-tops).argsort(axis=1)
+    likeliest = likeliest[rows[:, None], order]
+    tops = tops[rows[:, None], order]
+    own = log_probs[rows, tokens]
+    return [
+        (
+            index,
+            token,
+            words[token],
+            own_log_prob,
+            prob,
+            1 + int(np.count_nonzero(higher)),
+            entropy,
+            int(np.count_nonzero(kept)),
+            tuple([(words[i], math.exp(value)) for i, value in zip(ids, values, strict=True)]),
+        )
+        for token, own_log_prob, prob, higher, entropy, kept, ids, values in zip(
+            tokens.tolist(),
+            own.tolist(),
+            probs[rows, tokens].tolist(),
+            log_probs > own[:, None],
+            entropy_of(log_probs).tolist(),
+            probs,
+            likeliest.tolist(),
+            tops.tolist(),
+            strict=True,
+        )
+    ]
 
 
-def _entropy(log_probs: LogProbs) -> float:
-    return float(-np.dot(np.exp(log_probs), log_probs)) / math.log(2)
+def entropy_of(log_probs: LogProbs) -> npt.NDArray[np.float32]:
+    """Bits, of distributions `[..., vocabulary]`."""
+    entropy: npt.NDArray[np.float32] = np.vecdot(np.exp(log_probs), log_probs) * np.float32(-1 / math.log(2))
+    return entropy
 
 
-def _rate(tokens: int, seconds: float) -> float:
+def rate(tokens: int, seconds: float) -> float:
+    """Tokens a second; 0 where no time was measured."""
     return tokens / seconds if seconds else 0.0

@@ -12,6 +12,7 @@ from lotr_tui.cli_options import (
     JsonOption,
     ModeOption,
     NoMouseOption,
+    PrecisionOption,
     RunsDirOption,
     SpeakerColumnOption,
     SplitSeedOption,
@@ -112,6 +113,7 @@ def generate(
     dynamic: DynamicOption = False,
     weights: WeightsOption = None,
     cache_window: CacheWindowOption = None,
+    precision: PrecisionOption = "fp32",
     runs_dir: RunsDirOption = None,
     temperature: Annotated[float, typer.Option(help="0 (greedy) to 2.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest words; 0: all.")] = 0,
@@ -134,14 +136,15 @@ def generate(
     from lotr_tui.session import open_player
 
     chain = SamplerSettings(repetition_penalty, temperature, top_k, top_p, min_p, max_tokens)
-    player = open_player(run or [], runs_dir, _combination(mixture, cache, dynamic, weights, cache_window))
+    options = _combination(mixture, cache, dynamic, weights, cache_window)
+    player = open_player(run or [], runs_dir, options, precision)
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
     read = encode_prompt(text, player.model.vocabulary)
     first = draw_seed() if seed is None else seed
     check_seed(first)
     check_seed(first + count - 1)
-    for number in range(count):
-        generate_on_console(player, read, chain, first + number, reply=reply, as_json=as_json, jsonl=jsonl)
+    seeds = range(first, first + count)
+    generate_on_console(player, read, chain, seeds, reply=reply, as_json=as_json, jsonl=jsonl)
 
 
 @cli.command("eval")
@@ -160,6 +163,7 @@ def evaluate(
     dynamic: DynamicOption = False,
     weights: WeightsOption = None,
     cache_window: CacheWindowOption = None,
+    precision: PrecisionOption = "fp32",
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a token: id, text, logprob.")] = False,
@@ -170,7 +174,7 @@ def evaluate(
     from lotr_tui.evaluation_report import print_evaluation, print_token_scores
 
     names: list[str | None] = [*(run or []), *(more_runs or [])]
-    combiner = Combiner([load_named(name, runs_dir) for name in names or [None]])
+    combiner = Combiner([load_named(name, runs_dir, precision) for name in names or [None]])
     options = _combination(mixture, cache, dynamic, weights, cache_window) or Combination()
     if jsonl:
         print_token_scores(combiner, options, split, text)
@@ -218,7 +222,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="train, quality, start, memory, words, stream, bytes, keys, slider, idle, transcript, branch, "
+            help="train, quality, start, memory, generate, stream, bytes, keys, slider, idle, transcript, branch, "
             "dashboard, attach, scale-out, memorised or growth; repeatable.",
         ),
     ] = None,

@@ -17,6 +17,10 @@ SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed 
 ModeOption = Annotated[str | None, typer.Option("--mode", help="line: <eos> ends every line; stream: ends each split.")]
 TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
 SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option("--precision", metavar="NAME", help="fp32; int8 is faster with large models, and less exact."),
+]
 
 
 def has_terminal() -> bool:

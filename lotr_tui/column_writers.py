@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.columns import Column, Event, in_step
+from engine.columns import Column, in_step
 from engine.errors import PromptError, reason_of
 from engine.lm import LanguageModel
 from engine.sampler_settings import SamplerSettings
 from engine.sampling import Prompt, encode_prompt
+from engine.together import Event
 from engine.worker import Cancellation, Worker
 from lotr_tui.widgets.columns import ColumnText
 

@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ from engine.events import (
     Warned,
     to_record,
 )
+from engine.lm import LanguageModel
 from engine.processes import place
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import Done, Prompt, TokenEvent, stream
+from engine.sampling import Done, Prompt, TokenEvent, read, stream
 from engine.steering import Command
+from engine.together import Beginning, separately, write
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
 from lotr_tui import STARTED
@@ -40,6 +43,8 @@ if TYPE_CHECKING:  # what trains, which `generate` does without
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LINE_SECONDS = 5.0
 """Between two plain lines of training steps."""
+AT_ONCE = 16
+"""Texts that are written together; more of them are hardly faster."""
 
 
 def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
@@ -183,19 +188,43 @@ def generate_on_console(
     player: Player,
     prompt: Prompt,
     settings: SamplerSettings,
-    seed: int,
+    seeds: Sequence[int],
     *,
     reply: bool,
     as_json: bool,
     jsonl: bool,
 ) -> None:
-    """Print one continuation of `prompt`, word by word as it is drawn, and how it came about on stderr."""
+    """Print a continuation of `prompt` for each seed, word by word as it is drawn, and how it came about on stderr."""
     if prompt.unknown:
         print(f"not in the vocabulary, read as <unk>: {', '.join(prompt.unknown)}", file=sys.stderr)
-    ids = [*prompt.ids, EOS_ID] if reply else list(prompt.ids)
+    ids = (*prompt.ids, EOS_ID) if reply else prompt.ids
+    for begin in range(0, len(seeds), AT_ONCE):
+        for events in _texts(player.model, ids, settings, seeds[begin : begin + AT_ONCE]):
+            _print_text(events, prompt, settings, player, as_json=as_json, jsonl=jsonl)
+
+
+def _texts(
+    model: LanguageModel, ids: tuple[int, ...], settings: SamplerSettings, seeds: Sequence[int]
+) -> list[Iterator[TokenEvent | Done]]:
+    """The events of the text of each seed."""
+    if len(seeds) == 1:
+        return [stream(model, ids, settings, seeds[0])]
+    reading = read(model, ids)
+    return separately(write(model, [Beginning(reading, ids, settings, seed) for seed in seeds]), len(seeds))
+
+
+def _print_text(
+    events: Iterator[TokenEvent | Done],
+    prompt: Prompt,
+    settings: SamplerSettings,
+    player: Player,
+    *,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
     words: list[TokenEvent] = []
     first_token_seconds: float | None = None
-    for event in stream(player.model, ids, settings, seed):
+    for event in events:
         if isinstance(event, TokenEvent):
             if first_token_seconds is None:
                 first_token_seconds = time.perf_counter() - STARTED

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from engine.preview import NextWords, preview
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import NextWords, Reading, preview
+from engine.sampling import Reading
 from engine.vocabulary import EOS_ID
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.session import Player, Reader

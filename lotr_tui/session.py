@@ -42,6 +42,8 @@ class Player:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
         if loaded.kneser_ney_perplexity is not None:
             parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
+        if loaded.decoder.int8:
+            parts.append("in int8")
         data = loaded.config.data
         description = " · ".join(parts)
         return cls(loaded.name, description, loaded.decoder, data.corpus, loaded.path, data.mode == "line")
@@ -80,13 +82,18 @@ class Player:
         )
 
 
-def open_player(names: Sequence[str | None], runs_dir: Path | None, options: "Combination | None" = None) -> Player:
+def open_player(
+    names: Sequence[str | None],
+    runs_dir: Path | None,
+    options: "Combination | None" = None,
+    precision: str = "fp32",
+) -> Player:
     """The model of a run or of one of its epochs (None: the bundled one), or what is put together of several.
 
     Raises:
         UnusableInput: no such run, or it is damaged, or the runs cannot be combined.
     """
-    runs = [load_named(name, runs_dir) for name in names or [None]]
+    runs = [load_named(name, runs_dir, precision) for name in names or [None]]
     if options is None and len(runs) == 1:
         return Player.of(runs[0])
     # Only here: what most sessions do without should not delay them.

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lotr_tui.bench.figures import Figure, median
-from lotr_tui.bench.start import ONE_THREAD
-from lotr_tui.bench.subjects import SESSION_COMMAND
+from lotr_tui.bench.subjects import ONE_THREAD, SESSION_COMMAND
 from lotr_tui.bench.terminal import BenchError
 
 MEGABYTES = (1.1, 11.0, 110.0)

@@ -1,4 +1,4 @@
-"""From a cold start: the first word, the first paint; and how fast words are made."""
+"""From a cold start: the first word, the first paint."""
 
 import os
 import subprocess
@@ -13,20 +13,6 @@ from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, READY, SESSION_COMMAND
 from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
 
 _BARE_COMMAND_LINE = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_RATE = f"""
-from engine.runs import load, resolve
-from engine.sampler_settings import SamplerSettings
-from engine.sampling import TokenEvent, encode_prompt, stream
-model = load(resolve(None)).decoder
-ids = encode_prompt({PROMPT!r}, model.vocabulary).ids
-words = seconds = seed = 0
-while words < 3000:
-    for event in stream(model, ids, SamplerSettings(), seed):
-        if isinstance(event, TokenEvent): words += 1; seconds += event.seconds
-    seed += 1
-print(words / seconds)
-"""
 
 
 def start(repeat: int) -> Iterator[Figure]:
@@ -55,16 +41,6 @@ def start(repeat: int) -> Iterator[Figure]:
         repeat,
         ratio_limit=1.5,
     )
-
-
-def words(repeat: int) -> Iterator[Figure]:
-    """Words a second of the sampler with the bundled model, in a process with one BLAS thread."""
-
-    def rate() -> float:
-        command = [sys.executable, "-c", _RATE]
-        return float(subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, check=True).stdout)
-
-    yield median("words/s, bundled model, one core", "words/s", [rate() for _ in range(repeat)])
 
 
 def _first_word() -> float:

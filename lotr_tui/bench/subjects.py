@@ -25,6 +25,8 @@ BARE_COMMAND = [sys.executable, "-c", BARE_APP]
 BARE_READY = "palette"
 """Shown last by the bare app."""
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""What keeps numpy's products on one core."""
 
 
 def endless_command(words: int, pace: float, *, training: bool = False) -> list[str]:

@@ -12,8 +12,9 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.errors import LotrError
+from engine.preview import preview
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import ALTERNATIVES, preview
+from engine.sampling import ALTERNATIVES
 from engine.vocabulary import EOS, EOS_ID
 from lotr_tui.clipboard import copy
 from lotr_tui.conversation import Conversation, Reply

@@ -13,8 +13,8 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.decoder import Floats
 from engine.inside import PARTS, Gates, Part
+from engine.products import Floats
 from lotr_tui.widgets.drawing import Drawing
 
 GATES: frozenset[Part] = frozenset({"input", "forget", "output"})

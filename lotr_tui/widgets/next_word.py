@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from engine.sampling import Candidate, NextWords
+from engine.preview import Candidate, NextWords
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import Drawing
 

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.decoder import Floats
+from engine.products import Floats
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.line_list import LineList
 

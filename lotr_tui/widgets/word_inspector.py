@@ -9,7 +9,8 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.sampling import ALTERNATIVES, Candidate, NextWords, TokenEvent
+from engine.preview import Candidate, NextWords
+from engine.sampling import ALTERNATIVES, TokenEvent
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import Drawing
 

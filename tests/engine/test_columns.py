@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from engine.columns import (
     Column,
-    Event,
     first_difference,
     in_step,
     mean_surprise,
@@ -22,6 +21,7 @@ from engine.errors import PromptError, UnusableInput
 from engine.ngram import KneserNey
 from engine.sampler_settings import SamplerSettings
 from engine.sampling import Done, TokenEvent, stream
+from engine.together import Event
 from engine.vocabulary import EOS, UNK, Vocabulary
 from engine.worker import Cancellation
 from tests.engine.test_sampling import Fixed, mixed, zipf

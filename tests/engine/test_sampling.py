@@ -13,22 +13,17 @@ from hypothesis import strategies as st
 
 from engine.errors import PromptError, UnusableInput
 from engine.lm import LogProbs
+from engine.preview import preview
 from engine.sampler_settings import MAX_SEED, SamplerSettings, draw_seed
 from engine.sampling import (
     Done,
     TokenEvent,
     apply_chain,
     encode_prompt,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    normalize,
-    penalize_repetition,
-    preview,
     read,
     stream,
-    temper,
 )
+from engine.stages import keep_min_p, keep_top_k, keep_top_p, normalize, penalize_repetition, temper
 from engine.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
 Floats = np.ndarray

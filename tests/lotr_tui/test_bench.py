@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,16 +14,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import ModelConfig
 from engine.errors import UnusableInput
 from engine.memorised import TrainingIndex
 from engine.runs import load
 from engine.vocabulary import tokenize
 from lotr_tui.bench import growth, measure
 from lotr_tui.bench.branch import branch_seconds
-from lotr_tui.bench.figures import Figure, Skipped, median, nearest_rank, paired, percentile, percentile_95
+from lotr_tui.bench.figures import (
+    Figure,
+    Skipped,
+    median,
+    nearest_rank,
+    paired,
+    percentile,
+    percentile_95,
+    words_per_second,
+)
+from lotr_tui.bench.generation import (
+    Speeds,
+    bytes_a_word,
+    endless,
+    figures_of,
+    in_turn,
+    measure_ours,
+    random_decoder,
+    read_all,
+    together,
+)
 from lotr_tui.bench.idle import cpu_seconds
 from lotr_tui.bench.keys import TEXT, keystrokes, type_keys
 from lotr_tui.bench.memorised import half_known, memorised, read_whole
+from lotr_tui.bench.plain import PlainModel
 from lotr_tui.bench.scale_out import Trained, furthest_apart, train
 from lotr_tui.bench.slider import write_random_run
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
@@ -185,6 +207,55 @@ def test_half_of_what_is_looked_up_stands_in_the_training_text(tmp_path: Path) -
     assert (index.unit, looked.unit) == ("s", "ms")
     assert "3,600 words" in index.name
     assert len(index.runs) == len(looked.runs) == 2
+
+
+def test_speeds_are_compared_within_their_run() -> None:
+    runs = [
+        Speeds(
+            plain=n * 100,
+            bundled=n * 7000,
+            large=n * 1700,
+            products=n * 2000,
+            int8=n * 2500,
+            in_turn=n * 1600,
+            together=n * 8000,
+            bundled_in_turn=n * 7000,
+            bundled_together=n * 21000,
+        )
+        for n in (1, 2, 9)
+    ]
+    figures = list(figures_of(runs))
+    assert all(isinstance(figure, Figure) for figure in figures)
+    shares = [figure for figure in figures if isinstance(figure, Figure) and figure.unit == ""]
+    assert [figure.value for figure in shares] == pytest.approx([70, 17, 0.85, 25, 5, 3])
+    assert [figure.within for figure in shares] == [True, False, True, True, True, False]
+    assert [figure.value for figure in figures if isinstance(figure, Figure) and figure.unit][:2] == [200, 14000]
+    assert f"{4000 * (3 * 2048 + 879) * 512 * 4 / 1e9:.0f} GB/s" in " ".join(figure.name for figure in figures)
+    without = [figure for figure in figures_of([replace(run, int8=0) for run in runs]) if isinstance(figure, Skipped)]
+    assert "lotr-tui[int8]" in without[0].why
+
+
+def test_words_are_counted_however_they_are_written() -> None:
+    for pauses in (False, True):
+        small = endless(random_decoder(ModelConfig(embedding_size=8, hidden_size=8, pauses=pauses), 20))
+        assert in_turn(small, (2, 3), 5, 70) == together(small, (2, 3), 5, 70) == 350  # none of them has ended
+    calls: list[int] = []
+
+    def way() -> int:
+        calls.append(1)
+        return 7
+
+    assert words_per_second(way, 0) > 0
+    assert len(calls) >= 2  # the first is not counted
+    assert read_all([np.ones((3, 2), np.float32)], 5) == 5
+    assert bytes_a_word() == (3 * 2048 + 879) * 512 * 4
+
+
+def test_every_way_to_write_words_is_measured() -> None:
+    speeds = measure_ours(0)
+    assert Speeds(plain=1, **speeds).bundled == speeds["bundled"]
+    assert all(value > 0 for name, value in speeds.items() if name != "int8")
+    assert PlainModel().sample(5) == 5
 
 
 def test_without_penn_treebank_that_is_said(

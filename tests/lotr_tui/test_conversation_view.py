@@ -8,8 +8,9 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from engine.preview import preview
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import TokenEvent, preview, read, stream
+from engine.sampling import TokenEvent, read, stream
 from engine.vocabulary import EOS_ID
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply

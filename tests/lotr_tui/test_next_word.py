@@ -7,8 +7,8 @@ import pytest
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
+from engine.preview import Candidate, NextWords, preview
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import Candidate, NextWords, preview
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.widgets.next_word import NextWordBars
 

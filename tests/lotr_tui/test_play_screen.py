@@ -15,9 +15,10 @@ from engine.config import PRESETS, ModelConfig
 from engine.decoder import Decoder, weight_shapes
 from engine.events import Evaluated, Started
 from engine.mixture import Mixture
+from engine.preview import preview
 from engine.runs import LoadedModel
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import TokenEvent, preview, read, stream
+from engine.sampling import TokenEvent, read, stream
 from engine.vocabulary import EOS, UNK, Vocabulary
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.new_training import NewTraining
