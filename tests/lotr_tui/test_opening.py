@@ -145,7 +145,7 @@ async def test_the_kept_way_and_controls_are_those_of_the_model_that_comes(
 @pytest.mark.parametrize(
     ("failure", "said"),
     [
-        (RunError("model.safetensors is [damaged]"), "model.safetensors is [damaged]"),
+        (RunError("model.safetensors is [damaged]" + 60 * " x"), "model.safetensors is [damaged]"),
         (ImportError("no numpy"), "ImportError: no numpy"),
     ],
 )
@@ -162,6 +162,7 @@ async def test_without_a_model_it_says_what_to_do_and_a_run_can_be_chosen(
         assert said in text
         assert "ctrl+o" in text
         assert "ctrl+t" in text
+        assert app.screen.query_one("#no-model").region.height > 4  # wrapped, not cut
         await pilot.press(*typed("the road"), "enter", "f7", "ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(OptionList).options)
         await pilot.press("slash", *"mine", "enter", "enter")
@@ -203,6 +204,20 @@ async def test_a_run_chosen_while_the_model_is_opened_is_the_one_that_is_played(
         held.let_go()
         await until(pilot, lambda: not any(worker.group == "open" for worker in app.workers))
         assert "mine" in text_of(app.screen.query_one("#status"))
+
+
+async def test_of_two_models_that_come_together_the_last_is_played(
+    make_app: MakeApp, held: Held, tmp_path: Path
+) -> None:
+    app = make_app(player=None, opening=held)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        for name in ("first", "second"):
+            app.screen._play_run(load(write_run(tmp_path / "runs" / name)))  # type: ignore[attr-defined]
+        await until(pilot, lambda: is_open(app))
+        await pilot.pause()
+        assert len(app.screen.query(ConversationView)) == 1
+        assert "second" in text_of(app.screen.query_one("#status"))
 
 
 async def test_leaving_before_the_model_is_there_is_quiet(make_app: MakeApp, held: Held) -> None:
