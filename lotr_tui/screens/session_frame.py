@@ -39,6 +39,8 @@ class SessionFrame(Screen[None]):
         self._player: Player
         """There once the frame `_is_open`."""
         self._is_open = False
+        self._comes = False
+        """Whether it opens, or is open."""
         self._given = player
         self._opening = opening
 
@@ -82,15 +84,19 @@ class SessionFrame(Screen[None]):
         try:
             player = await asyncio.to_thread(opening)
         except Exception as error:  # whatever it is, a run can be chosen or a model trained
-            text = f"There is no model: {reason_of(error)}\n\nctrl+o opens one of your runs, ctrl+t trains a model."
-            await self.query_one("#body").mount(Label(text, id="no-model", markup=False))
+            if not self._comes:
+                text = f"There is no model: {reason_of(error)}\n\nctrl+o opens one of your runs, ctrl+t trains a model."
+                await self.query_one("#body").mount(Label(text, id="no-model", markup=False))
         else:
-            if not self._is_open:
+            if not self._comes:  # else a run was chosen meanwhile
                 await self._open(player)
 
     async def _open(self, player: "Player") -> None:
-        """Show a model: the panes and the controls come."""
+        """Show a model: the panes and the controls come; once, of several models that come together for the last."""
         self._player = player
+        if self._comes:
+            return
+        self._comes = True
         panes, below = self._parts()
         body, controls = self.query_one("#body"), self.query_one("#controls")
         with self.app.batch_update():
@@ -99,7 +105,7 @@ class SessionFrame(Screen[None]):
             await controls.mount(*below)
             controls.styles.height = None
         self._is_open = True
-        self.query_one("#prompt", Prompt).vocabulary = player.model.vocabulary
+        self.query_one("#prompt", Prompt).vocabulary = self._player.model.vocabulary
         self.refresh_bindings()
         self._opened()
 

@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import write_run
 
 HEAVY = ("torch", "pandas")
+NOT_YET = (*HEAVY, "numpy", "orjson", "safetensors", "psutil", "engine.config", "engine.runs", "lotr_tui.training_view")
+"""What is not needed before the first paint of the session."""
 
 COMMAND = """
 import sys
@@ -35,13 +37,36 @@ async def paint():
 asyncio.run(paint())
 """
 
+BEFORE_THE_MODEL = """
+import asyncio, sys, threading
+from lotr_tui.launch import LotrApp
+
+async def paint():
+    from lotr_tui.screens.session_frame import SessionFrame
+    painted = threading.Event()
+
+    async def opens_nothing(screen):
+        painted.set()
+
+    SessionFrame._open_behind = opens_nothing
+    app = LotrApp(opening=lambda: None)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("x")
+        assert painted.is_set()
+        assert app.screen.query_one("#prompt").text == "x"
+
+asyncio.run(paint())
+"""
+
 
 @pytest.fixture
 def heavy(tmp_path, environment):
     """Runs Python code in a new process: which of the heavy packages were imported by its end."""
 
-    def run(code, *arguments):
-        report = f"import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]), file=sys.__stderr__)"
+    def run(code, *arguments, packages=HEAVY):
+        report = (
+            f"import json, sys; print(json.dumps([m for m in {packages} if m in sys.modules]), file=sys.__stderr__)"
+        )
         done = subprocess.run(
             [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)],
             capture_output=True,
@@ -105,6 +130,10 @@ def test_modules_of_the_session_import_neither(heavy, module):
 
 def test_the_first_paint_imports_neither(heavy, tmp_path):
     assert heavy(FIRST_PAINT, write_run(tmp_path / "run")) == []
+
+
+def test_before_its_model_the_session_is_painted_and_typed_into_without_numpy(heavy):
+    assert heavy(BEFORE_THE_MODEL, packages=NOT_YET) == []
 
 
 def test_a_csv_needs_pandas_but_not_torch(heavy, small_csv):

@@ -70,14 +70,14 @@ def legend(pilot: Pilot[None]) -> str:
 async def test_one_types_while_a_long_run_is_opened(
     make_app: MakeApp, long_run: Path, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = threading.Event()
+    loads, load_named = threading.Event(), runs.load_named
 
     def load(name: str, folder: Path) -> LoadedModel:
         assert threading.current_thread() is not threading.main_thread()
         loads.wait()
-        return runs.load_named(name, folder)
+        return load_named(name, folder)
 
-    monkeypatch.setattr(open_runs, "load_named", load)
+    monkeypatch.setattr(runs, "load_named", load)
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
         await pilot.press("ctrl+o")
