@@ -24,7 +24,7 @@ def train(corpus: dict[str, Any], epochs: int) -> Iterator[float]:
     from torch import nn
 
     dataset = prepare(preset("notebook").with_values(**corpus).data)
-    data = torch.from_numpy(columns_of(dataset.train, BATCH).T.copy())
+    data = torch.from_numpy(columns_of(dataset.train, BATCH).T.copy()).long()
     network = _network(len(dataset.vocabulary))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(epochs):

@@ -30,7 +30,8 @@ def draw_curve(
     """
     ends = np.zeros((4 * rows + 1, 2 * columns))
     left, right = x_range
-    places = (x - left) / (right - left) * (2 * columns - 1)
+    with np.errstate(over="ignore"):  # what overflows is as far out of the picture as can be
+        places = (x - left) / (right - left) * (2 * columns - 1)
     levels = np.clip((y_range[1] - y) / (y_range[1] - y_range[0]) * (4 * rows - 1), -FAR, FAR)
     for points in _finite_stretches(places, levels):
         between = _with_columns_between(places[points], levels[points], 2 * columns)

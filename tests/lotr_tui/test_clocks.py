@@ -18,6 +18,7 @@ from tests.engine.test_training import config_of, dataset, of  # noqa: F401
 
 HOUR = 3600.0
 OF_DAYS = {
+    "engine/prepared.py": "how old a corpus in the cache is, half made or used",
     "lotr_tui/reports.py": "the age of a run",
     "lotr_tui/run_list.py": "the age of a run",
     "lotr_tui/status.py": "how long ago it was saved",

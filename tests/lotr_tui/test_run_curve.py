@@ -14,6 +14,7 @@ from engine.record import AT_ONCE, Follower, Piece
 from engine.runs import METRICS, SAMPLES, LoadedModel
 from lotr_tui import followed_run
 from lotr_tui.app import LotrApp
+from lotr_tui.bench.attach import write_long_run
 from lotr_tui.screens import open_runs
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.runs import RunsScreen
@@ -22,7 +23,6 @@ from lotr_tui.widgets import run_curve
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.run_curve import RunCurve
 from tests.conftest import write_run
-from tests.faults import attach_million
 from tests.lotr_tui.test_play_screen import until
 
 MakeApp = Callable[..., LotrApp]
@@ -34,7 +34,7 @@ REPORTS = 3000
 def long_run(tmp_path: Path) -> Path:
     """With a model, and a record of several pieces."""
     path = write_run(tmp_path / "runs" / "long")
-    attach_million.write_run(tmp_path / "record", REPORTS)
+    write_long_run(tmp_path / "record", REPORTS)
     for name in (METRICS, SAMPLES):
         shutil.move(tmp_path / "record" / name, path / name)
     assert (path / METRICS).stat().st_size > 5 * AT_ONCE
