@@ -63,3 +63,20 @@ def test_the_time_to_quality_ends_with_the_first_validation_under_the_line(tmp_p
     monkeypatch.setattr(train, "SESSION_COMMAND", [sys.executable, "-c", f"print({told[1]!r})"])
     with pytest.raises(train.BenchError, match="above Kneser-Ney"):
         train.seconds_to_quality(path)
+
+
+def test_only_whole_windows_are_timed(tmp_path) -> None:
+    import torch
+
+    from engine.dataset import prepare
+    from engine.training_loop import Loop
+
+    path = write_csv(tmp_path / "lines.csv", sentences(60))
+    config = preset("tiny").with_values(corpus=str(path), hidden_size=8, embedding_size=8, window=20, batch_size=4)
+    loop = Loop(config, prepare(config.data), torch.device("cpu"), 0.0)
+    places = []
+    for _ in range(6):
+        assert train._whole_window(loop) > 0
+        places.append(loop.position)
+    assert all(place % 20 == 0 and place for place in places)
+    assert loop.step > len(places)  # what the epochs ended with was read as well
