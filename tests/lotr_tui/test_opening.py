@@ -162,7 +162,7 @@ async def test_without_a_model_it_says_what_to_do_and_a_run_can_be_chosen(
         assert said in text
         assert "ctrl+o" in text
         assert "ctrl+t" in text
-        assert app.screen.query_one("#no-model").region.height > 4  # wrapped, not cut
+        await until(pilot, lambda: app.screen.query_one("#no-model").region.height > 4)  # wrapped, not cut
         await pilot.press(*typed("the road"), "enter", "f7", "ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(OptionList).options)
         await pilot.press("slash", *"mine", "enter", "enter")

@@ -14,14 +14,15 @@ from tests.lotr_tui.scenes import Scene
 Look = tuple[str, tuple[int, int]]
 COLOURLESS = "colourless"
 
-SMALL: list[Look] = [("shire", (80, 24)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+SMALL: list[Look] = [("shire", (80, 24)), (COLOURLESS, (60, 20))]
 """For a question over another screen."""
-NARROW: list[Look] = [("shire", (60, 20)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+NARROW: list[Look] = [("shire", (60, 20)), ("shire-light", (80, 24))]
 """For what is elsewhere on a wide terminal."""
-ALL: list[Look] = [("shire", (160, 45)), *SMALL, ("shire", (60, 20))]
+ALL: list[Look] = [("shire", (160, 45)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+"""Each size and each palette once: what a screen is made of takes its colours from the theme alone."""
 
 TABLE: list[tuple[Scene, list[Look]]] = [
-    (scenes.session, [*ALL, ("ansi-light", (100, 30))]),
+    (scenes.session, [*ALL, *SMALL[:1], *NARROW[:1], ("ansi-light", (100, 30))]),
     (scenes.next_word, NARROW),
     (scenes.training, NARROW),
     (scenes.walk, ALL),
