@@ -159,7 +159,9 @@ class TrainingConfig(_Checked):
         True, "beside the best model, keep those of epochs 1, 2, 4, 8 and so on, to be named RUN@EPOCH"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to train")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "auto: bf16 on a GPU that has it, and for layers of 512 or more on a CPU that has it, else fp32"
+    )
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
     sample_prompt: str = setting("Bilbo Baggins is", "continued at every evaluation, always with the same seed")
     sample_seed: int = setting(0, "seed of that sample", 0, 2**63 - 1)
@@ -317,6 +319,7 @@ PRESETS: dict[str, Config] = {
             clip=0.25,
             averaging="none",
             validation="notebook",
+            precision="fp32",
             seed=1234,
         ),
     ),

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -207,9 +208,18 @@ def list_runs(folder: Path | None = None) -> list[RunSummary]:
 def _run_folders(folder: Path) -> list[Path]:
     """Where a run may be; none where the folder is missing or closed to us."""
     try:
-        return [path for path in folder.iterdir() if (path / CONFIG).is_file()]
+        return [path for path in folder.iterdir() if _begun(path) is not None]
     except OSError:
         return []
+
+
+def _begun(path: Path) -> float | None:
+    """When a run was begun, in seconds since 1970; None where the folder holds none, or is closed to us."""
+    try:
+        status = (path / CONFIG).stat()
+    except OSError:
+        return None
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 
 
 def _latest(folder: Path) -> Path:
@@ -218,7 +228,7 @@ def _latest(folder: Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    for path in sorted(_run_folders(folder), key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True):
+    for path in sorted(_run_folders(folder), key=lambda path: _begun(path) or 0.0, reverse=True):
         try:
             Config.from_json(_text(path / CONFIG), str(path / CONFIG))
         except UnusableInput:

@@ -104,7 +104,7 @@ class Loop:
         self.network = network.to(device)
         self.average = WeightAverage(self.network, self.options.average) if self.options.averaging == "ema" else None
         self.optimizer = optimizer_of(self.network, self.options)
-        self.dtype = choose_dtype(self.options, device)
+        self.dtype = choose_dtype(config, device)
         self.objective = Objective(config.training, dataset.train, len(dataset.vocabulary), device)
         self.lesson = world.together(Lesson(self.network, self.objective, self.dtype, world))
         self.step = 0

@@ -363,6 +363,21 @@ def test_the_list_is_latest_first_and_passes_over_what_is_no_run(tmp_path: Path)
     assert runs.list_runs(tmp_path / "none") == []
 
 
+def test_a_folder_that_is_closed_to_us_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three_runs(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    usual = Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path.parent.name == "theirs":
+            raise PermissionError(13, "Permission denied")
+        return usual(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [run.name for run in runs.list_runs(tmp_path)] == ["gamma", "alpha", "beta"]
+    assert runs.resolve("latest", tmp_path).name == "gamma"
+
+
 def test_a_summary(tmp_path: Path) -> None:
     path = write(tmp_path, "r", training())
     found = runs.summarize(path)
