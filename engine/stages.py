@@ -18,7 +18,7 @@ def normalize(scores: Scores) -> Scores:
 
 def penalize_repetition(scores: Scores, history: Sequence[int], penalty: float) -> Scores:
     """Make words of `history` less likely: positive scores are divided by the penalty, negative ones multiplied."""
-    seen = np.unique(np.asarray(history, dtype=np.int64))
+    seen = np.array(sorted(set(history)), dtype=np.int64)
     penalized = scores.copy()
     values = scores[seen]
     penalized[seen] = np.where(values > 0, values / penalty, values * penalty)

@@ -44,7 +44,7 @@ class Tile:
             parts = np.floor(self.times / (SECONDS / cells))
             places = parts - parts[-1] + cells - 1
             good = (places >= 0) & (places < cells) & np.isfinite(self.history)
-            for place in np.unique(places[good]).astype(int).tolist():
+            for place in sorted(set(places[good].astype(int).tolist())):
                 shape[place] = float(self.history[good & (places == place)].mean())
         return shape
 

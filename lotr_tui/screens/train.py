@@ -111,6 +111,7 @@ class TrainScreen(Screen[None]):
         """The training went on: news are shown at once, figures now and then."""
         self._asked.take(message.events)
         self._view = message.view
+        self._chart.keep_up(message.view)
         if not all(isinstance(event, OFTEN) for event in message.events):
             self._show_now()
         elif self._waiting is None:

@@ -59,6 +59,10 @@ class PerplexityChart(Drawing):
         self._view = TrainingView()
         self._smoothed = Smoothed(SMOOTHING)
 
+    def keep_up(self, view: TrainingView) -> None:
+        """Take in the reports that are new, though nothing is drawn yet: of a long run they are many."""
+        self._smoothed.of(view.steps)
+
     def show(self, view: TrainingView) -> None:
         """Draw `view`."""
         self._view = view

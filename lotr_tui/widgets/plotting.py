@@ -108,8 +108,12 @@ def round_up(value: float) -> float:
 
 def _with_columns_between(across: Floats, down: Floats, columns: int) -> tuple[Floats, Floats]:
     """The points and where their line crosses the columns of dots between them, so that no peak falls between two."""
-    whole = np.arange(max(0, math.ceil(across[0])), min(columns - 1, math.floor(across[-1])) + 1, dtype=float)
-    whole = whole[~np.isin(whole, across)]
+    # By hand: numpy's own functions of sets bring in numpy.ma, which takes 50 ms.
+    taken = np.zeros(columns, bool)
+    exact = across[(across >= 0) & (across < columns) & (across == np.floor(across))]
+    taken[exact.astype(int)] = True
+    first, last = max(0, math.ceil(across[0])), min(columns - 1, math.floor(across[-1]))
+    whole = first + np.flatnonzero(~taken[first : last + 1]).astype(float)
     if not len(whole):
         return across, down
     both = np.concatenate([across, whole])

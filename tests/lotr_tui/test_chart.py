@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lotr_tui.smoothing import AT_ONCE, BLOCK, Smoothed, log10, smooth
 from lotr_tui.step_columns import NAMES, StepColumns
 from lotr_tui.widgets.chart_axes import ChartAxes
-from lotr_tui.widgets.plotting import decimate, draw_curve, round_up
+from lotr_tui.widgets.plotting import _with_columns_between, decimate, draw_curve, round_up
 from tests.lotr_tui.test_step_columns import a_step
 
 levels = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -106,6 +106,15 @@ def test_a_lone_number_between_two_that_are_none_is_a_dot() -> None:
 def test_points_of_one_place_are_an_upright_line() -> None:
     cells = draw_curve(np.array([0.0, 0.0]), np.array([0.0, 1.0]), (0, 1), (0, 1), rows=2, columns=2)
     assert cells.tolist() == [[0x47, 0], [0x47, 0]]
+
+
+@given(st.lists(st.floats(-3, 12) | st.integers(-3, 12).map(float), min_size=1, max_size=20), st.integers(1, 12))
+def test_a_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(across: list[float], columns: int) -> None:
+    own = np.sort(np.array(across))
+    found, down = _with_columns_between(own, 2 * own, columns)
+    crossed = [float(column) for column in range(columns) if own[0] <= column <= own[-1]]
+    assert found.tolist() == sorted([*across, *(set(crossed) - set(across))])
+    np.testing.assert_allclose(down, 2 * found, atol=1e-9)
 
 
 def test_a_record_out_of_order_is_drawn_somehow() -> None:

@@ -58,6 +58,15 @@ async def paint():
 asyncio.run(paint())
 """
 
+DRAWN = """
+import numpy as np
+from lotr_tui.histories import Tile
+from lotr_tui.widgets.plotting import decimate, draw_curve
+x = np.linspace(0, 10, 5000)
+draw_curve(*decimate(x, np.sin(x), (0, 10), 80), (0, 10), (-1, 1), 5, 40)
+Tile("", "tokens/s", "1", 8, x, x).shape(10)
+"""
+
 
 @pytest.fixture
 def heavy(tmp_path, environment):
@@ -134,6 +143,16 @@ def test_the_first_paint_imports_neither(heavy, tmp_path):
 
 def test_before_its_model_the_session_is_painted_and_typed_into_without_numpy(heavy):
     assert heavy(BEFORE_THE_MODEL, packages=NOT_YET) == []
+
+
+def test_the_dashboard_draws_without_numpy_ma(heavy):
+    """What some of numpy's functions bring in: 50 ms, in which the first paint would wait."""
+    assert heavy(DRAWN, packages=("numpy.ma",)) == []
+
+
+def test_words_are_repeated_less_without_numpy_ma(heavy, untrained_run):
+    asked = ("generate", "the road", "--run", "untrained", "--repetition-penalty", "1.5")
+    assert heavy(COMMAND, *asked, packages=("numpy.ma",)) == []
 
 
 def test_a_csv_needs_pandas_but_not_torch(heavy, small_csv):
