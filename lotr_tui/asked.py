@@ -1,8 +1,8 @@
 """What was asked of a training and is not done yet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from engine.events import Steered, TrainingEvent
+from engine.events import Steered
 from engine.steering import Command
 from lotr_tui.training_view import TrainingView
 
@@ -12,6 +12,7 @@ class Asked:
 
     def __init__(self) -> None:
         self._waiting: list[Command] = []
+        self._seen = 0
 
     @property
     def waiting(self) -> Sequence[Command]:
@@ -22,13 +23,13 @@ class Asked:
         """Something more was asked."""
         self._waiting.append(command)
 
-    def take(self, events: Iterable[TrainingEvent]) -> None:
-        """Something was done."""
-        for event in events:
-            if isinstance(event, Steered):
-                done = ((event.what, event.value) == (command.what, command.value) for command in self._waiting)
-                if (number := next((i for i, is_done in enumerate(done) if is_done), None)) is not None:
-                    del self._waiting[number]
+    def take(self, steered: Sequence[Steered]) -> None:
+        """All that was done so far; what a resume did again may have been taken away since the last call."""
+        for event in steered[self._seen :]:
+            done = ((event.what, event.value) == (command.what, command.value) for command in self._waiting)
+            if (number := next((i for i, is_done in enumerate(done) if is_done), None)) is not None:
+                del self._waiting[number]
+        self._seen = len(steered)
 
     def paused(self, view: TrainingView) -> bool:
         """Whether it will be paused."""

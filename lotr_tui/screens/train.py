@@ -109,8 +109,8 @@ class TrainScreen(Screen[None]):
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """The training went on: news are shown at once, figures now and then."""
-        self._asked.take(message.events)
         self._view = message.view
+        self._asked.take(message.view.steered)
         self._chart.keep_up(message.view)
         if not all(isinstance(event, OFTEN) for event in message.events):
             self._show_now()

@@ -7,7 +7,7 @@ import pytest
 
 from engine import recording
 from engine.errors import RunError
-from engine.events import Finished, to_record
+from engine.events import Finished, Steered, to_record
 from engine.requests import Requests
 from engine.runs import METRICS, SAMPLES
 from engine.steering import Command
@@ -63,6 +63,19 @@ async def test_a_run_deleted_meanwhile_is_told_and_what_was_read_stays(run: reco
         run.path.rename(run.path.with_name("elsewhere"))
         await until(pilot, lambda: "the run directory is gone" in dashboard_text(app))
         assert "epoch 12.0/12" in dashboard_text(app)
+
+
+async def test_what_was_asked_is_said_until_the_other_process_has_done_it(run: recording.Run) -> None:
+    write(run.path, training_events(models=False)[:9])
+    requests = Requests(run.path)
+    app = AttachApp(run.path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.training.started)
+        await pilot.press("c")
+        await until(pilot, lambda: "saving …" in text_of(app.screen.query_one("#status")))
+        assert requests() == [Command("checkpoint")]
+        write(run.path, [Steered(9, 3.0, "checkpoint", "")])
+        await until(pilot, lambda: "saving …" not in text_of(app.screen.query_one("#status")))
 
 
 async def test_stopping_asks_the_other_process(run: recording.Run) -> None:

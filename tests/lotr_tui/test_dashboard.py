@@ -11,6 +11,7 @@ from engine.errors import RunError
 from engine.events import Finished, Resume, Started, Steered, Step, TrainingEvent, Warned
 from engine.steering import Command
 from lotr_tui.app import LotrApp
+from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.ask_prompt import AskPrompt
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.screens.train import TrainScreen
@@ -94,11 +95,9 @@ async def test_what_was_asked_is_said_until_it_is_done(make_app: MakeApp) -> Non
         await pilot.press("space")
         assert asked == [Command("pause"), Command("go_on")]
         for command in asked:
-            event = Steered(1, 1.0, command.what, "")
-            view.apply(event)
-            screen._asked.take([event])
-        screen._tell_state()
-        assert "following" in state_of(app)
+            view.apply(Steered(1, 1.0, command.what, ""))
+        screen.post_message(TrainingChanged(view, []))
+        await until(pilot, lambda: "following" in state_of(app))
 
 
 async def test_the_prompt_is_asked_for_and_a_bad_one_is_refused_in_the_dialog(make_app: MakeApp) -> None:
