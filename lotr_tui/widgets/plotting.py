@@ -113,7 +113,7 @@ def _with_columns_between(across: Floats, down: Floats, columns: int) -> tuple[F
     exact = across[(across >= 0) & (across < columns) & (across == np.floor(across))]
     taken[exact.astype(int)] = True
     first, last = max(0, math.ceil(across[0])), min(columns - 1, math.floor(across[-1]))
-    whole = first + np.flatnonzero(~taken[first : last + 1]).astype(float)
+    whole = first + np.flatnonzero(~taken[first : max(first, last + 1)]).astype(float)
     if not len(whole):
         return across, down
     both = np.concatenate([across, whole])

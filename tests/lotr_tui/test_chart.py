@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lotr_tui.smoothing import AT_ONCE, BLOCK, Smoothed, log10, smooth
@@ -109,6 +109,7 @@ def test_points_of_one_place_are_an_upright_line() -> None:
 
 
 @given(st.lists(st.floats(-3, 12) | st.integers(-3, 12).map(float), min_size=1, max_size=20), st.integers(1, 12))
+@example([-2.0], 2)
 def test_a_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(across: list[float], columns: int) -> None:
     own = np.sort(np.array(across))
     found, down = _with_columns_between(own, 2 * own, columns)
