@@ -188,12 +188,12 @@ class Loop:
                     paused = None
                 self._obey(command)
                 if command.what != "go_on":
-                    yield from self._save()
+                    yield from self._save_and_go_on()
             if cancel:
                 return "stopped"
             if paused is None:
                 if save:
-                    yield from self._save()
+                    yield from self._save_and_go_on()
                 return None
             self.steering.wait(0.1)
 
@@ -216,6 +216,12 @@ class Loop:
 
     def _seconds_unsaved(self) -> float:
         return time.perf_counter() - self._saved
+
+    def _save_and_go_on(self) -> Iterator[TrainingEvent]:
+        """Save with the validation that is due, or whoever resumes from here does and tells it a second time."""
+        if self.evaluation_due:
+            yield from self._evaluate()
+        yield from self._save()
 
     def _save(self) -> Iterator[TrainingEvent]:
         """All that is needed to go on exactly from here."""

@@ -119,6 +119,25 @@ def test_interrupted_again_and_again(dataset: Dataset, tmp_path: Path) -> None: 
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize("asks", [{"checkpoint_seconds": 1e-9}, {"evaluate_updates": 3}])
+def test_what_was_told_after_it_was_saved_is_not_told_again(
+    dataset: Dataset,  # noqa: F811
+    asks: dict[str, Any],
+) -> None:
+    """Killed at its end and resumed from any of its snapshots, each update is validated once."""
+    steering = Steering()
+    events: list[TrainingEvent] = []
+    for event in train(config_of(epochs=2, **asks), dataset, "a-run", lambda: False, steering):
+        if isinstance(event, Step):
+            steering.send(Command("checkpoint"))
+        events.append(event)
+    saved = [place for place, event in enumerate(events) if isinstance(event, Snapshot)]
+    assert saved
+    for place in saved:
+        step = events[place].step  # type: ignore[union-attr]
+        assert all(event.step > step for event in of(Evaluated, events[place:]))
+
+
 def test_time_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
     config = config_of(epochs=2)
     stop = Interrupted(20)
