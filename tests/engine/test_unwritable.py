@@ -227,3 +227,23 @@ def test_a_question_that_finds_no_room_spoils_no_later_one(tmp_path: Path) -> No
     ask(path, Command("stop"))
     assert Requests(path)() == [Command("stop")]
     run.lock.close()
+
+
+def test_a_folder_that_is_moved_away_is_told_by_its_path_and_written_when_it_is_back(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+
+    def events() -> Iterator[TrainingEvent]:
+        yield Snapshot(1, b"one")
+        run.path.rename(tmp_path / "away")
+        yield Snapshot(2, b"two")
+        yield step(3)
+        (tmp_path / "away").rename(run.path)
+        yield Snapshot(4, b"four")
+
+    seen = list(recording.record(run, events()))
+    (message,) = [event.message for event in seen if isinstance(event, Warned)]
+    assert message.startswith(f"cannot write {run.path / runs.RESUME}: No such file or directory")
+    assert checkpoints(run.path) == [(1, runs.RESUME), (4, runs.RESUME)]
+    assert (run.path / runs.RESUME).read_bytes() == b"four"
+    assert (run.path / runs.PREVIOUS).read_bytes() == b"one"
+    assert 3 in [row.get("step") for row in read_rows(run.path / runs.METRICS)]
