@@ -5,7 +5,9 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from engine.errors import RunError
 
@@ -51,28 +53,97 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     return file
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+@contextlib.contextmanager
+def replacing(path: Path, *, previous: Path | None = None, new: bool = False) -> Iterator[IO[bytes]]:
+    """Write `path` so that a reader sees the old file or the new one, never a part, also after a power cut.
+
+    Args:
+        path: it has the content once the block is left; where the block raises, nothing has changed.
+        previous: what stood in `path` goes there, by a change of names.
+        new: nothing that exists is overwritten.
 
     Raises:
-        RunError: the folder cannot be written to; what was there before is untouched.
+        FileExistsError: there is one, and it must be new.
+        OSError: the folder cannot be written to; what was there before is untouched.
     """
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(content)
+            yield cast(IO[bytes], file)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
+        if new:
+            _link(temporary, path)
+        else:
+            if previous is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    path.replace(previous)
+            temporary.replace(path)
+    finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless another one has it.
+
+    Raises:
+        OSError: one has, or it cannot be written.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems know no second name
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        temporary.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, outlive a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """Write `content` to `path`, as `replacing` does.
+
+    Raises:
+        RunError: the folder cannot be written to; what was there before is untouched.
+    """
+    try:
+        with replacing(path, previous=previous) as file:
+            file.write(content)
+    except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
         ) from error
+
+
+def write_all(file: IO[bytes], content: bytes, size: int) -> None:
+    """Write `content` behind the first `size` bytes of a file without a buffer: all of it, or nothing.
+
+    Raises:
+        OSError: there is no room.
+    """
+    try:
+        file.seek(size)
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(size)  # no part of a line stays
+        raise
 
 
 class Appender:

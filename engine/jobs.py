@@ -11,7 +11,7 @@ from engine import recording
 from engine.config import BUNDLED, Config
 from engine.dataset import Dataset, prepare
 from engine.errors import ConfigError, RunError
-from engine.events import Preparing, TrainingEvent
+from engine.events import Preparing, TrainingEvent, Warned
 from engine.processes import place
 from engine.record import current_rows
 from engine.requests import Requests
@@ -44,13 +44,15 @@ class TrainingJob:
             yield Preparing("loading PyTorch")
             quiet_threads()
             from engine.distributed import join
-            from engine.snapshot import Saved
+            from engine.snapshot import newest_saved
             from engine.training import train
 
-            snapshot = self.run.path / RESUME
-            saved = Saved(snapshot) if self.resumes and snapshot.exists() else None
+            saved, told = newest_saved(self.run.path) if self.resumes else (None, "")
+            if told:
+                yield Warned(told)
             with join() as world:
-                world.share(lambda: (self.config.to_json(), str(snapshot) if saved else "", self.resumes))
+                snapshot = str(self.run.path / RESUME) if saved else ""
+                world.share(lambda: (self.config.to_json(), snapshot, self.resumes))
                 yield from train(
                     self.config,
                     self.dataset,

@@ -19,7 +19,7 @@ from engine.config import BUNDLED, DataConfig
 from engine.corpus import Corpus
 from engine.encoding import CorpusWords, Tokens, WordFacts
 from engine.errors import ConfigError, CorpusError
-from engine.files import assets_folder, cache_folder
+from engine.files import assets_folder, cache_folder, sync
 from engine.lines import LineStore, Numbers, lines_in
 from engine.vocabulary import MAX_WORDS, Vocabulary
 
@@ -153,8 +153,11 @@ def _keep(folder: Path, config: DataConfig) -> None:
             "bytes": {file.name: file.stat().st_size for file in making.iterdir()},
         }
         (making / "rest.json").write_text(json.dumps(rest), encoding="utf-8")
+        for file in (*making.iterdir(), making):
+            sync(file)
         shutil.rmtree(folder, ignore_errors=True)
         making.rename(folder)
+        sync(folder.parent)
 
 
 def _load(folder: Path, config: DataConfig) -> Prepared:

@@ -38,6 +38,7 @@ from engine.runs import (
     LOG,
     METRICS,
     MODEL,
+    PREVIOUS,
     REQUESTS,
     RESUME,
     SAMPLES,
@@ -119,6 +120,7 @@ def _begin(path: Path) -> tuple[IO[str], int] | None:
     if asked_before is None or not _is_begun_in_vain(path):
         lock.close()
         return None
+    _remove_unfinished(path)
     return lock, asked_before
 
 
@@ -148,8 +150,7 @@ def reopen(path: Path) -> Run:
                 raise RunError(
                     f"run {path.name!r} is finished; nothing is left to train. `lotr-tui train` begins another one"
                 )
-            for unfinished in [*path.glob(".*.safetensors.*"), *(path / EPOCHS).glob(".*.safetensors.*")]:
-                unfinished.unlink(missing_ok=True)  # its writer was killed
+            _remove_unfinished(path)
             if config.training.keep_epochs:
                 (path / EPOCHS).mkdir(exist_ok=True)
         except OSError as error:
@@ -158,6 +159,19 @@ def reopen(path: Path) -> Run:
             ) from error
         stack.pop_all()
     return Run(path, config, vocabulary, lock, asked_before)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove the temporary files that a writer who was killed left in the folder of a run.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    for name in (CONFIG, VOCABULARY, MODEL, RESUME):
+        for unfinished in path.glob(f".{name}.*"):
+            unfinished.unlink(missing_ok=True)
+    for unfinished in (path / EPOCHS).glob(".*.safetensors.*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def _open_lock(path: Path) -> IO[str]:
@@ -268,8 +282,9 @@ class _Writer:
         if problem := self._metrics.problem or self._problem:
             raise RunError(f"{problem}; the end of the training is not saved")
         if self._ended:  # only now: as long as a file is not written, it is all that there is
-            with contextlib.suppress(OSError):
-                (self._run.path / RESUME).unlink(missing_ok=True)
+            for name in (PREVIOUS, RESUME):
+                with contextlib.suppress(OSError):
+                    (self._run.path / name).unlink(missing_ok=True)
 
     def fail(self, failed: Failed) -> None:
         """The training broke."""
@@ -297,7 +312,7 @@ class _Writer:
         self._problem = ""
         for path, (step, content) in list(self._unwritten.items()):
             try:
-                write_atomically(path, content)
+                write_atomically(path, content, path.with_name(PREVIOUS) if path.name == RESUME else None)
             except RunError as error:
                 self._problem = self._problem or str(error)  # the oldest, so that it is told once
             else:

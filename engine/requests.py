@@ -2,10 +2,11 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 from engine.errors import RunError, UnusableInput
-from engine.files import open_file
+from engine.files import Appender, open_file
 from engine.runs import REQUESTS, is_written
 from engine.steering import Command
 
@@ -25,11 +26,10 @@ def ask(path: Path, command: Command) -> None:
         )
     line = json.dumps({"what": command.what, "value": command.value}) + "\n"
     try:
-        file = open_file(path / REQUESTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(file, line.encode())
-        finally:
-            os.close(file)
+        with closing(Appender(path / REQUESTS)) as requests:
+            requests.write(line)
+            if requests.problem:
+                raise RunError(f"{requests.problem}; run {path.name!r} is not asked")
     except OSError as error:
         raise RunError(f"cannot write {path / REQUESTS}: {error.strerror}; only its owner can steer a run") from error
 

@@ -23,6 +23,8 @@ CONFIG, VOCABULARY, MODEL = "config.json", "vocabulary.json", "model.safetensors
 METRICS, SAMPLES, LOG, LOCK = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
 RESUME = "resume.safetensors"
 """All that is needed to go on exactly where a training was left."""
+PREVIOUS = "resume.previous.safetensors"
+"""The same of the saving before, should the last one be damaged."""
 REQUESTS = "requests.jsonl"
 """What other processes ask of whoever trains the run."""
 EPOCHS = "epochs"

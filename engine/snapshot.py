@@ -16,6 +16,7 @@ from engine.config import Config
 from engine.decoder import Decoder
 from engine.errors import RunError
 from engine.network import States
+from engine.runs import PREVIOUS, RESUME
 
 if TYPE_CHECKING:
     from engine.training_loop import Loop
@@ -53,6 +54,31 @@ def pack(loop: "Loop", states: States) -> bytes:
     # Tied weights are one tensor of two names; each has its own copy in the file.
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return save(whole, metadata={"format": "lotr-tui resume", "rest": json.dumps(rest)})
+
+
+def newest_saved(folder: Path) -> tuple["Saved | None", str]:
+    """What was saved last in a run directory, None where nothing was, and a line to be told, "" if there is none.
+
+    Where the last file is damaged or not there, the one before takes its place: the next saving must not put
+    the damaged one in its stead.
+
+    Raises:
+        RunError: there is a file, and none is whole.
+    """
+    path, previous = folder / RESUME, folder / PREVIOUS
+    if not path.exists() and not previous.exists():
+        return None, ""
+    try:
+        return Saved(path), ""
+    except RunError as error:
+        why = "damaged" if path.exists() else "missing"
+        try:
+            Saved(previous)
+            previous.replace(path)
+        except (RunError, OSError):
+            raise error from None
+        saved = Saved(path)
+        return saved, f"{path} was {why}; the training goes on from the saving before it, of update {saved.step:,}"
 
 
 class Saved:

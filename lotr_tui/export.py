@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from engine.errors import UnusableInput, printable
+from engine.files import replacing
 from engine.sampling import Done
 from lotr_tui.kept_file import reason
 from lotr_tui.saved_session import Node, SavedSession
@@ -62,17 +63,13 @@ def export(session: SavedSession, kind: str, folder: Path) -> Path:
     stem = session.name or "session"
     for number in count(1):
         path = folder / (f"{stem}-{number}.{kind}" if number > 1 else f"{stem}.{kind}")
-        made = False
         try:
-            with path.open("xb") as file:
-                made = True
+            with replacing(path, new=True) as file:
                 file.write(content)
             return path
         except FileExistsError:
             continue
         except OSError as error:
-            if made:
-                path.unlink(missing_ok=True)
             raise UnusableInput(f"cannot write {path}: {reason(error)}; choose another folder") from error
     raise AssertionError("numbers do not end")
 

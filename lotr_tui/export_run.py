@@ -1,6 +1,7 @@
 """The record of a run for other programs: CSV files, or a log directory of TensorBoard."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -9,6 +10,7 @@ from typing import Any
 
 from engine.errors import RunError, UnusableInput
 from engine.events import TrainingEvent, from_record, to_record
+from engine.files import replacing
 from engine.record import current_rows
 from engine.runs import CONFIG, METRICS, SAMPLES
 from lotr_tui.step_columns import NAMES
@@ -120,8 +122,10 @@ def _make_empty(folder: Path) -> None:
 
 
 def _write(path: Path, names: Iterable[str], rows: Iterable[list[Any]]) -> Path:
-    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        writer = csv.writer(file)
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
+        writer = csv.writer(text)
         writer.writerow(names)
         writer.writerows(rows)
+        text.detach()  # which writes what it still holds, and leaves the file open
     return path

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.files import home, write_atomically
+from engine.files import home, write_all, write_atomically
 from lotr_tui.kept_file import reason
 
 MOST = 1000
@@ -33,6 +33,8 @@ class History:
         self.path = path or history_file()
         self._most = most
         self._said = False
+        self._waiting: list[str] = []
+        """Prompts that could not be written yet."""
         try:
             self.entries = _entries(_tail(self.path), most)
         except OSError:
@@ -42,17 +44,19 @@ class History:
         """Keep a prompt; one like the last is not kept twice.
 
         Raises:
-            HistoryError: it cannot be written; it can be recalled in this session all the same. Raised the
-                first time, not for each prompt.
+            HistoryError: it cannot be written; it can be recalled in this session all the same, and is written with
+                the next one. Raised the first time, not for each prompt.
         """
         if not text.strip() or self.entries[-1:] == [text]:
             return
         self.entries.append(text)
-        del self.entries[: -self._most]
+        self._waiting.append(text)
+        for texts in (self.entries, self._waiting):
+            del texts[: -self._most]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self.path):
-                self._write(text)
+                self._write()
         except (OSError, RunError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
             if not self._said:
@@ -61,19 +65,20 @@ class History:
         else:
             self._said = False
 
-    def _write(self, text: str) -> None:
-        """Append a line; a file that has become too long is shortened to the latest."""
-        line = json.dumps(text).encode() + b"\n"
-        with self.path.open("ab+") as file:
+    def _write(self) -> None:
+        """Append what waits; a file that has become too long is shortened to the latest."""
+        lines = _lines(self._waiting)
+        with self.path.open("ab+", buffering=0) as file:
             size = file.seek(0, 2)
             if size:  # a session that died while it wrote has left a part of a line
                 file.seek(size - 1)
-                line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
+                lines = lines if file.read(1) == b"\n" else b"\n" + lines
+            write_all(file, lines, size)
+        self._waiting.clear()
         tail = _tail(self.path)
         if size > MOST_BYTES or tail.count(b"\n") > 2 * self._most:
             kept = _entries(tail, self._most)
-            write_atomically(self.path, b"".join(json.dumps(entry).encode() + b"\n" for entry in kept))
+            write_atomically(self.path, _lines(kept))
 
 
 class Recall:
@@ -106,6 +111,10 @@ def _locked(path: Path) -> Iterator[None]:
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _lines(texts: list[str]) -> bytes:
+    return b"".join(json.dumps(text).encode() + b"\n" for text in texts)
 
 
 def _tail(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.errors import LotrError, UnusableInput, printable
-from engine.files import home
+from engine.files import home, replacing, write_all
 from lotr_tui.kept_file import reason, set_aside
 from lotr_tui.saved_session import (
     Node,
@@ -111,8 +111,6 @@ class SessionWriter:
     def close(self) -> None:
         """Let others have the file."""
         if self._file is not None:
-            if not self._size:  # nothing could be written
-                self._path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
 
@@ -128,39 +126,36 @@ class SessionWriter:
                 self._file.close()
                 self._file = None
                 self._waiting = [node_line(node) for node in self.session.nodes]
-            file = self._file or self._create()
             content = b"".join(self._waiting)
-            try:
-                file.seek(self._size)
-                _write_all(file, content)
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(self._size)  # no part of a line stays
-                raise
+            if self._file is None:
+                content = self._create(content)
+            else:
+                write_all(self._file, content, self._size)
         except OSError as error:
             if not self._said:
                 self._said = True
-                where = self.session.name or self._folder
+                where = self._path if self.session.name else self._folder
                 raise SessionError(f"the session is not saved: {where}: {reason(error)}; it goes on") from error
             return
         self._size += len(content)
         self._waiting.clear()
         self._said = False
 
-    def _create(self) -> IO[bytes]:
-        """A new file, named after the time; the session's line is the first to be written."""
+    def _create(self, content: bytes) -> bytes:
+        """Make a file, named after the time, that holds the session's line and then `content`; returns both."""
         self._folder.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.fromtimestamp(self.session.started):%Y%m%d-%H%M%S}"
         for number in count(1):
             self.session = replace(self.session, name=stem if number == 1 else f"{stem}-{number}")
+            whole = header_line(self.session) + content
             try:
-                file = self._path.open("xb", buffering=0)
+                with replacing(self._path, new=True) as file:
+                    file.write(whole)
             except FileExistsError:
                 continue
-            _lock(file, self.session.name)
-            self._file, self._size = file, 0
-            self._waiting.insert(0, header_line(self.session))
-            return file
+            self._file, self._size = self._path.open("rb+", buffering=0), 0
+            _lock(self._file, self.session.name)
+            return whole
         raise AssertionError("numbers do not end")
 
 
@@ -219,9 +214,3 @@ def _lock(file: IO[bytes], name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SessionError(f"session {name!r} is open in another window; close it there first") from error
-
-
-def _write_all(file: IO[bytes], content: bytes) -> None:
-    left = memoryview(content)
-    while left:  # the file is not buffered, so a part may be written
-        left = left[file.write(left) :]

@@ -1,3 +1,6 @@
+import contextlib
+import errno
+import os
 import stat
 import threading
 from pathlib import Path
@@ -5,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.files import assets_folder, home, runs_folder, write_atomically
+from engine.files import assets_folder, home, replacing, runs_folder, write_atomically
+from tests.full import no_file_longer_than
 
 
 def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
@@ -80,3 +84,76 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
     reader.join()
     assert seen
     assert b"torn" not in seen
+
+
+def test_the_content_reaches_the_disk_before_the_name_and_the_name_after_it(tmp_path, monkeypatch):
+    path, done = tmp_path / "model", []
+    plain_fsync, plain_replace = os.fsync, Path.replace
+
+    def fsync(file):
+        done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
+        plain_fsync(file)
+
+    def replace(self, target):
+        done.append(f"is {target.name}")
+        return plain_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomically(path, b"12345")
+    assert done == ["5 bytes", "is model", "folder"]
+
+
+def test_a_folder_that_cannot_be_synced_is_written_all_the_same(tmp_path, monkeypatch):
+    plain_fsync = os.fsync
+
+    def fsync(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "this file system cannot")
+        plain_fsync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "a", b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_what_was_there_is_kept_under_another_name_without_a_copy(tmp_path):
+    path, previous = tmp_path / "a", tmp_path / "b"
+    for content, before in ((b"one", None), (b"two", b"one"), (b"three", b"two")):
+        file = path.stat().st_ino if path.exists() else None
+        write_atomically(path, content, previous)
+        assert path.read_bytes() == content
+        assert (previous.read_bytes() if previous.exists() else None) == before
+        assert file is None or previous.stat().st_ino == file
+
+
+def test_on_a_full_disk_both_stay(tmp_path):
+    path, previous = tmp_path / "a", tmp_path / "b"
+    for content in (b"one", b"two"):
+        write_atomically(path, content, previous)
+    with no_file_longer_than(2), pytest.raises(RunError, match=r"cannot write .*/a: File too large"):
+        write_atomically(path, b"three", previous)
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"two", "b": b"one"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_overwrites_none(tmp_path, monkeypatch, links):
+    if not links:  # as on a FAT file system
+
+        def refuse(*_):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for content in (b"one", b"two"):
+        with contextlib.suppress(FileExistsError), replacing(tmp_path / "a", new=True) as file:
+            file.write(content)
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}
+    assert (tmp_path / "a").stat().st_nlink == 1
+
+
+def test_what_breaks_while_it_is_written_changes_nothing(tmp_path):
+    write_atomically(tmp_path / "a", b"one")
+    with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "a") as file:
+        file.write(b"two")
+        raise ZeroDivisionError
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}

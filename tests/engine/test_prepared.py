@@ -13,6 +13,7 @@ from engine.config import DataConfig
 from engine.dataset import Dataset, prepare, summarize
 from engine.errors import CorpusError
 from engine.files import cache_folder
+from tests.full import no_file_longer_than
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,28 @@ def test_without_room_it_says_what_to_do(small_csv: Path, tmp_path: Path) -> Non
     (tmp_path / "home").write_text("a file where the folder should be")
     with pytest.raises(CorpusError, match=r"cannot be kept in .*LOTR_TUI_HOME"):
         prepare(DataConfig(corpus=str(small_csv)))
+
+
+@pytest.mark.usefixtures("large")
+def test_what_is_kept_reaches_the_disk_before_it_has_its_name(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut leaves files of the right size with nothing in them, which would be read."""
+    synced: list[str] = []
+
+    def sync(path: Path) -> None:
+        if all(folder.name.startswith(".") for folder in kept()):
+            synced.append(path.name)
+
+    monkeypatch.setattr(prepared, "sync", sync)
+    prepare(DataConfig(corpus=str(small_csv)))
+    (folder,) = kept()
+    assert sorted(synced) == sorted(["made", *(file.name for file in folder.iterdir())])
+
+
+@pytest.mark.usefixtures("large")
+def test_a_full_disk_leaves_nothing_that_is_half_made(small_csv: Path) -> None:
+    with no_file_longer_than(200), pytest.raises(CorpusError, match=r"cannot be kept in .*File too large"):
+        prepare(DataConfig(corpus=str(small_csv)))
+    assert not kept()
 
 
 @pytest.mark.usefixtures("large")

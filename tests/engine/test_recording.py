@@ -53,6 +53,26 @@ def test_a_snapshot_is_the_resume_file_until_the_training_is_done(tmp_path: Path
     assert not resume.exists()
 
 
+def test_the_two_latest_snapshots_are_kept_until_the_training_is_done(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    kept = []
+    events = [*training(None), *(Snapshot(18 + n, f"{n}".encode()) for n in range(3)), training()[-1]]
+    for event in recording.record(run, iter(events)):
+        if isinstance(event, Checkpointed) and event.file == runs.RESUME:
+            paths = [run.path / runs.RESUME, run.path / runs.PREVIOUS]
+            kept.append([path.read_bytes() for path in paths if path.exists()])
+    assert kept == [[b"0"], [b"1", b"0"], [b"2", b"1"]]
+    assert not list(run.path.glob("resume*"))
+
+
+def test_what_a_beginning_that_was_killed_has_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    for name in (runs.CONFIG, runs.VOCABULARY):
+        (tmp_path / "r" / f".{name}.abc").write_bytes(b"hal")
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    assert not list(run.path.glob(".*"))
+
+
 def test_a_stopped_run_keeps_it(tmp_path: Path) -> None:
     path = write(tmp_path, "r", [*training(None), Snapshot(18, b"one"), training("stopped")[-1]])
     assert (path / runs.RESUME).read_bytes() == b"one"

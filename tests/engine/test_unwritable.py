@@ -16,11 +16,12 @@ from engine import files, recording, runs
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Snapshot, Step, TrainingEvent, Warned
 from engine.record import read_rows
-from engine.requests import ask
+from engine.requests import Requests, ask
 from engine.steering import Command
 from tests.engine.test_epochs import KEEPS
 from tests.engine.test_recording import no_room, step
 from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, training, write
+from tests.full import no_file_longer_than
 
 
 class Disk:
@@ -216,3 +217,33 @@ def test_a_run_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         recording.reopen(path)
     with pytest.raises(RunError, match="Read-only file system"):
         recording.create(CONFIG, VOCABULARY, "new", tmp_path)
+
+
+def test_a_question_that_finds_no_room_spoils_no_later_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "r", training("stopped"))
+    run = recording.reopen(path)
+    with no_file_longer_than(20), pytest.raises(RunError, match=r"cannot write .*requests\.jsonl: File too large"):
+        ask(path, Command("prompt", "the road"))
+    ask(path, Command("stop"))
+    assert Requests(path)() == [Command("stop")]
+    run.lock.close()
+
+
+def test_a_folder_that_is_moved_away_is_told_by_its_path_and_written_when_it_is_back(tmp_path: Path) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+
+    def events() -> Iterator[TrainingEvent]:
+        yield Snapshot(1, b"one")
+        run.path.rename(tmp_path / "away")
+        yield Snapshot(2, b"two")
+        yield step(3)
+        (tmp_path / "away").rename(run.path)
+        yield Snapshot(4, b"four")
+
+    seen = list(recording.record(run, events()))
+    (message,) = [event.message for event in seen if isinstance(event, Warned)]
+    assert message.startswith(f"cannot write {run.path / runs.RESUME}: No such file or directory")
+    assert checkpoints(run.path) == [(1, runs.RESUME), (4, runs.RESUME)]
+    assert (run.path / runs.RESUME).read_bytes() == b"four"
+    assert (run.path / runs.PREVIOUS).read_bytes() == b"one"
+    assert 3 in [row.get("step") for row in read_rows(run.path / runs.METRICS)]

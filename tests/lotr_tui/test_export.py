@@ -1,11 +1,9 @@
 """What is exported says what was said, read by programs that did not write it: a Markdown, a JSON, an XML parser."""
 
-import errno
 import json
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +14,7 @@ from rich.cells import cell_len
 from engine.errors import UnusableInput, printable
 from lotr_tui.export import KINDS, SVG_CELL, export, to_json, to_markdown, to_svg
 from lotr_tui.saved_session import SavedSession, Word
+from tests.full import no_file_longer_than
 from tests.lotr_tui.test_saved_session import node, trees
 
 nasty = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)
@@ -207,26 +206,7 @@ def test_an_unknown_kind_is_refused(tmp_path):
         export(session(), "pdf", tmp_path)
 
 
-def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
-    real = Path.open
-
-    def full(self, *arguments, **more):
-        file = real(self, *arguments, **more)
-
-        class Full:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_failure):
-                file.close()
-
-            def write(self, content):
-                file.write(content[:10])
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        return Full()
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(UnusableInput, match="No space left"):
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path):
+    with no_file_longer_than(10), pytest.raises(UnusableInput, match=r"cannot write .*\.md: File too large"):
         export(session(), "md", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import lotr_tui.history as module
 from engine.errors import RunError
 from lotr_tui.history import History, HistoryError, Recall, history_file
+from tests.full import no_file_longer_than
 
 prompts = st.text(min_size=1, max_size=20).filter(str.strip)
 
@@ -128,7 +129,7 @@ def test_two_sessions_that_shorten_the_file_keep_each_others_latest(tmp_path):
 def test_a_full_disk_is_said_once_and_the_prompt_can_be_recalled(tmp_path, monkeypatch, failure):
     history = History(tmp_path / "history.jsonl")
 
-    def full(self, text):
+    def full(self):
         raise failure
 
     monkeypatch.setattr(History, "_write", full)
@@ -138,7 +139,16 @@ def test_a_full_disk_is_said_once_and_the_prompt_can_be_recalled(tmp_path, monke
     assert history.entries == ["one", "two"]
     monkeypatch.undo()
     history.add("three")
-    assert History(history.path).entries == ["three"]
+    assert History(history.path).entries == ["one", "two", "three"]
+
+
+def test_no_part_of_a_prompt_stays_on_a_full_disk(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.add("one")
+    before = history.path.read_bytes()
+    with no_file_longer_than(len(before) + 3), pytest.raises(HistoryError, match="File too large"):
+        history.add("two")
+    assert history.path.read_bytes() == before
 
 
 def test_a_home_that_cannot_be_written_is_said_once(tmp_path):

@@ -10,12 +10,14 @@ import time
 import pytest
 
 from engine import recording
+from engine.errors import UnusableInput
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
 from engine.requests import Requests
 from engine.runs import RESUME
 from engine.steering import Command
 from lotr_tui import stop
 from tests.engine.test_runs import CONFIG, VOCABULARY
+from tests.full import no_file_longer_than
 from tests.lotr_tui.conftest import training_events
 from tests.lotr_tui.test_followed_run import write
 
@@ -240,6 +242,16 @@ class TestExport:
         assert "is not empty" in done.stderr
         assert "File exists" in command("runs", "export", "r", "--csv", "mine.txt").stderr
         assert (tmp_path / "mine.txt").read_text() == "x"
+
+    def test_a_full_disk_leaves_no_part_of_a_table(self, make, tmp_path):
+        from lotr_tui.export_run import export_csv
+
+        run = make("r", EVENTS)
+        with no_file_longer_than(100), pytest.raises(UnusableInput, match=r"cannot write to .*out: File too large"):
+            export_csv(run, tmp_path / "out")
+        for path in (tmp_path / "out").iterdir():  # those that were written before are whole
+            assert path.read_text().endswith("\n")
+            assert path.stat().st_size <= 100
 
     def test_one_of_the_two(self, command, make):
         make("r")

@@ -1,7 +1,7 @@
 """Sessions are saved as they go: whole lines, one writer, nothing lost to damage or to a full disk."""
 
-import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +20,7 @@ from lotr_tui.session_file import (
     saved_sessions,
     sessions_folder,
 )
+from tests.full import no_file_longer_than
 from tests.lotr_tui.test_saved_session import changed, header, node, trees
 
 
@@ -202,47 +203,29 @@ def test_a_session_that_is_gone_is_said(tmp_path):
 # A disk that takes no more
 
 
-class Disk:
-    """Lets a file be written until so many bytes are reached, as a full disk does."""
-
-    def __init__(self, monkeypatch, room):
-        self.room = room
-        real = module._write_all
-
-        def write(file, content):
-            real(file, content[: self.room])
-            if len(content) > self.room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(module, "_write_all", write)
-
-
-def test_a_full_disk_is_said_once_and_what_waits_is_written_when_there_is_room(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_once_and_what_waits_is_written_when_there_is_room(tmp_path):
     writer = SessionWriter("bundled", tmp_path)
     writer.keep(node(0))
     (path,) = tmp_path.iterdir()
     before = path.read_bytes()
-    disk = Disk(monkeypatch, 40)
-    with pytest.raises(SessionError, match=r"not saved.*No space left on device"):
-        writer.keep(node(1, 0, 1))
-    writer.keep(node(2, 1, 1))
+    with no_file_longer_than(len(before) + 40):
+        with pytest.raises(SessionError, match=re.escape(f"not saved: {path}: File too large")):
+            writer.keep(node(1, 0, 1))
+        writer.keep(node(2, 1, 1))
     assert path.read_bytes() == before
     assert [each.id for each in writer.session.nodes] == [0, 1, 2]
-    disk.room = 10**9
     writer.keep(node(3))
     assert [each.id for each in load_session(path).nodes] == [0, 1, 2, 3]
-    disk.room = 0
-    with pytest.raises(SessionError, match="No space"):
+    with no_file_longer_than(0), pytest.raises(SessionError, match="File too large"):
         writer.keep(node(4))
     writer.close()
     assert [each.id for each in load_session(path).nodes] == [0, 1, 2, 3]
 
 
-def test_a_part_of_a_line_that_cannot_be_taken_back_is_written_over(tmp_path, monkeypatch):
+def test_a_part_of_a_line_that_cannot_be_taken_back_is_written_over(tmp_path):
     writer = SessionWriter("bundled", tmp_path)
     writer.keep(node(0))
     (path,) = tmp_path.iterdir()
-    disk = Disk(monkeypatch, 40)
 
     class Stuck:
         def __init__(self, file):
@@ -255,23 +238,27 @@ def test_a_part_of_a_line_that_cannot_be_taken_back_is_written_over(tmp_path, mo
             raise OSError("left as it is")
 
     writer._file = Stuck(writer._file)
-    with pytest.raises(SessionError):
+    with no_file_longer_than(path.stat().st_size + 40), pytest.raises(SessionError):
         writer.keep(node(1, 0, 1))
     assert not path.read_bytes().endswith(b"\n")
     assert len(load_session(path).nodes) == 1
-    disk.room = 10**9
     writer.keep(node(2))
     writer.close()
     assert [each.id for each in load_session(path).nodes] == [0, 1, 2]
 
 
-def test_a_disk_that_is_full_from_the_start_leaves_no_empty_file(tmp_path, monkeypatch):
-    Disk(monkeypatch, 0)
+@pytest.mark.parametrize("room", [0, 40])
+def test_a_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp_path, room):
+    """Whoever looked at an empty or half written one set it aside as damaged, while it was written."""
     writer = SessionWriter("bundled", tmp_path)
-    with pytest.raises(SessionError, match="No space"):
-        writer.keep(node())
+    with no_file_longer_than(room):
+        with pytest.raises(SessionError, match=r"not saved: .*\.jsonl: File too large"):
+            writer.keep(node(0))
+        assert list(tmp_path.iterdir()) == []
+    writer.keep(node(1))
     writer.close()
-    assert list(tmp_path.iterdir()) == []
+    (path,) = tmp_path.iterdir()
+    assert [each.id for each in load_session(path).nodes] == [0, 1]
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path):
