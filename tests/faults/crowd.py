@@ -113,6 +113,7 @@ def main() -> None:
     os.environ["LOTR_TUI_DEBUG"] = "1"  # a traceback is shown where there is one
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # a session writes what it exports to where it was started
         for line in crowd(Path(folder), options.sessions, options.trainers, 60 * options.minutes, options.seed):
             print(line, flush=True)
 
