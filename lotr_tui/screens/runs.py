@@ -20,6 +20,7 @@ from engine.errors import LotrError, printable
 from engine.files import runs_folder
 from engine.runs import RunSummary
 from engine.tidying import remove, rename
+from lotr_tui.aside import aside
 from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.screens.confirm import Confirm
@@ -118,7 +119,7 @@ class RunsScreen(Screen[str | None]):
     @work(exclusive=True, group="list")
     async def action_refresh(self) -> None:
         """List the runs anew."""
-        self._all = await asyncio.to_thread(all_runs, self._folder)
+        self._all = await aside(all_runs, self._folder)
         if self._is_left:
             return
         self._marked = [path for path in self._marked if any(run.path == path for run in self._all)]
@@ -200,7 +201,7 @@ class RunsScreen(Screen[str | None]):
         if len(runs) < 2:
             text = "Mark two runs or more with space; here is then which of their settings differ."
         else:
-            text = _table(await asyncio.to_thread(differences, runs)) or "Their settings are the same."
+            text = _table(await aside(differences, runs)) or "Their settings are the same."
             if self._is_left:
                 return
         self.query_one("#settings", Static).update(Content(text))
@@ -208,7 +209,7 @@ class RunsScreen(Screen[str | None]):
     async def _curve(self, run: RunSummary) -> Curve:
         known = self._curves.get(run.path)
         if known is None or known[0] != run.bytes:
-            known = self._curves[run.path] = (run.bytes, await asyncio.to_thread(read_curve, run))
+            known = self._curves[run.path] = (run.bytes, await aside(read_curve, run))
         return known[1]
 
     # Actions
@@ -313,7 +314,7 @@ class RunsScreen(Screen[str | None]):
             said = await asyncio.to_thread(action)
         except LotrError as error:
             said, renamed = f"✗ {error}", None
-        self._all = await asyncio.to_thread(all_runs, self._folder)
+        self._all = await aside(all_runs, self._folder)
         if self._is_left:
             return
         self._fill(renamed)

@@ -30,7 +30,7 @@ SETTINGS = {
 ONE_LINE_SECONDS = 60.0
 """No plain command takes longer, on the busiest machine."""
 
-REFUSALS = ("is being trained by", "is missing", "exists in", "no run", "is no run", "cannot be")
+REFUSALS = ("is being trained by", "is missing", "exists in", "is neither in", "cannot be", "nothing is left")
 """Of a run that another one has, or that was renamed or deleted meanwhile."""
 
 Process = subprocess.Popen[bytes]
