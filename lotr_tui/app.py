@@ -173,7 +173,8 @@ class LotrApp(App[None]):
             self.farewell = self.kept.keep()
         if self._own is not None and not self.terminal_closed:
             self._own.stop()
-            self._own.join(QUIT_SECONDS)
+            if self._own.has_something_to_save:
+                self._own.join(QUIT_SECONDS)
 
     def outlive_terminal(self) -> None:
         """When the app has ended: see the training to its end where the terminal was closed, else to its saving."""
@@ -184,7 +185,7 @@ class LotrApp(App[None]):
             self._own.poll()
             if (finished := self._own.view.finished) is not None and finished.reason == "detached":
                 self.detached = self._own.path  # asked for from elsewhere
-        elif not self._own.join(SAVE_SECONDS):
+        elif self._own.has_something_to_save and not self._own.join(SAVE_SECONDS):
             self.farewell = "the training did not end in time; what it saved last can be gone on with"
         self._own.poll()
 
