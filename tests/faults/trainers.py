@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.errors import LotrError
 from engine.files import assets_folder
 from engine.requests import ask
-from engine.runs import CONFIG, is_written
+from engine.runs import CONFIG, METRICS, is_written
 from engine.steering import Command
 
 LINES = 300
@@ -85,6 +85,16 @@ class Trainer:
             case _:
                 for process in self._processes:
                     process.send_signal(signal.Signals[kind])
+
+    def keep_going(self) -> None:
+        """See that it goes on, and has a record."""
+        self._processes = [each for each in self._processes if each.poll() is None]
+        if not self._processes:
+            self._processes = [self._start("--resume" if (self._path / CONFIG).exists() else "--run")]
+        deadline = time.monotonic() + ONE_LINE_SECONDS
+        while not ((self._path / METRICS).exists() and is_written(self._path)):
+            assert time.monotonic() < deadline, f"{self.name} does not begin"
+            time.sleep(0.1)
 
     def end(self, seconds: float) -> None:
         """Ask it to save and end.
