@@ -7,12 +7,12 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from engine.config import Config
 from engine.decoder import Decoder
@@ -31,6 +31,7 @@ from engine.events import (
     to_record,
 )
 from engine.files import Appender, open_file, runs_folder, write_atomically
+from engine.log_file import LogFile
 from engine.runs import (
     CONFIG,
     EPOCHS,
@@ -52,6 +53,7 @@ from engine.runs import (
 from engine.vocabulary import Vocabulary
 
 LOCK_TRIES, LOCK_SECONDS = 20, 0.01
+File = TypeVar("File")
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,8 @@ class _Writer:
             RunError: it cannot be written.
         """
         self._run = run
-        self._metrics, self._samples, self._log = (_appender(run.path / name) for name in (METRICS, SAMPLES, LOG))
+        self._metrics, self._samples = (_opened(Appender, run.path / name) for name in (METRICS, SAMPLES))
+        self._log = _opened(LogFile, run.path / LOG)
         self._unwritten: dict[Path, tuple[int, bytes]] = {}
         """The update that each is of, and its content."""
         self._ended = False
@@ -322,9 +325,9 @@ class _Writer:
         return told
 
 
-def _appender(path: Path) -> Appender:
+def _opened(kind: Callable[[Path], File], path: Path) -> File:
     try:
-        return Appender(path)
+        return kind(path)
     except OSError as error:
         raise RunError(f"run {path.parent} cannot be written: {path.name}: {error.strerror}") from error
 

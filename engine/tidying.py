@@ -1,11 +1,18 @@
 """Runs deleted and renamed: those of the runs folder, and nothing outside it."""
 
+import contextlib
+import fcntl
+import os
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.files import assets_folder, runs_folder
-from engine.runs import CONFIG, check_name, is_written, resolve
+from engine.files import assets_folder, open_file, runs_folder
+from engine.runs import CONFIG, LOCK, check_name, resolve
+
+LOCK_TRIES, LOCK_SECONDS = 20, 0.01
 
 
 def remove(path: Path, folder: Path | None = None) -> None:
@@ -21,10 +28,9 @@ def remove(path: Path, folder: Path | None = None) -> None:
         raise RunError(f"run {str(path)!r} is not in {folder}; only the runs there can be deleted")
     if not (path / CONFIG).is_file():
         raise RunError(f"{path} is no run, so it is not deleted: it has no {CONFIG}")
-    if is_written(path):
-        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
     try:
-        shutil.rmtree(path)
+        with _not_trained(path):
+            shutil.rmtree(path)
     except OSError as error:
         raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
 
@@ -40,13 +46,36 @@ def rename(run: str, name: str, folder: Path | None = None) -> str:
     if path.parent.resolve() != folder.resolve():
         raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
     check_name(name)
-    if is_written(path):
-        raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
     new = folder / name
-    if new.exists() or new.is_symlink():
-        raise RunError(f"run {name!r} exists in {folder}; choose another name")
     try:
-        path.rename(new)
+        with _not_trained(path):
+            if new.exists() or new.is_symlink():
+                raise RunError(f"run {name!r} exists in {folder}; choose another name")
+            path.rename(new)
     except OSError as error:
         raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
     return f"run {path.name} is now {name}"
+
+
+@contextlib.contextmanager
+def _not_trained(path: Path) -> Iterator[None]:
+    """Have the lock of a run, so that nobody begins to train it in the meantime.
+
+    Raises:
+        RunError: it is being trained.
+    """
+    try:
+        lock = os.fdopen(open_file(path / LOCK))
+    except OSError:  # it has none that could be had
+        yield
+        return
+    with lock:
+        for _ in range(LOCK_TRIES):  # whoever looks whether it is taken has it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(LOCK_SECONDS)
+        else:
+            raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
+        yield

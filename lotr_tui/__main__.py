@@ -3,6 +3,8 @@
 import io
 import os
 import sys
+import threading
+from contextlib import suppress
 from typing import NoReturn
 
 from engine.errors import LotrError, printable
@@ -13,7 +15,7 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the name of a file need not be text
     try:
-        sys.exit(_run())
+        _end(_run())
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not try to flush into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,6 +51,18 @@ def _run() -> int:
             message = describe().rstrip(".") or "a command is missing"
             return _fail(f"{message}; see lotr-tui --help", getattr(error, "exit_code", 2))
         return _fail(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows where", 1)
+
+
+def _end(exit_code: int) -> NoReturn:
+    """Exit without waiting for threads: what had to be saved is, and one that reads a large file may be long at it."""
+    if threading.active_count() > 1:
+        for file in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # the terminal is gone
+                file.flush()
+        os._exit(
+            exit_code
+        )  # else a thread in the midst of loading PyTorch is torn out of it, and may abort the process
+    sys.exit(exit_code)
 
 
 def _fail(message: str, exit_code: int) -> int:

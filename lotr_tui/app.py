@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual._context import active_message_pump
 from textual.app import App
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -173,7 +175,8 @@ class LotrApp(App[None]):
             self.farewell = self.kept.keep()
         if self._own is not None and not self.terminal_closed:
             self._own.stop()
-            self._own.join(QUIT_SECONDS)
+            if self._own.has_something_to_save:
+                self._own.join(QUIT_SECONDS)
 
     def outlive_terminal(self) -> None:
         """When the app has ended: see the training to its end where the terminal was closed, else to its saving."""
@@ -184,7 +187,7 @@ class LotrApp(App[None]):
             self._own.poll()
             if (finished := self._own.view.finished) is not None and finished.reason == "detached":
                 self.detached = self._own.path  # asked for from elsewhere
-        elif not self._own.join(SAVE_SECONDS):
+        elif self._own.has_something_to_save and not self._own.join(SAVE_SECONDS):
             self.farewell = "the training did not end in time; what it saved last can be gone on with"
         self._own.poll()
 
@@ -256,6 +259,13 @@ class LotrApp(App[None]):
         if line not in self._clashes:  # Textual finds them anew at each key
             self._clashes.add(line)
             self.notify(f"{self.kept.path.name} has {line}", severity="warning", markup=False)
+
+    def pop_screen(self) -> AwaitComplete:
+        """Close the screen on top. Two keys that both close one close no other below it, as two times enter would."""
+        asks = active_message_pump.get(None)
+        if len(self.screen_stack) < 2 or (isinstance(asks, Screen) and asks not in self.screen_stack):
+            return AwaitComplete()
+        return super().pop_screen()
 
     def action_command_palette(self) -> None:
         """Show every action."""

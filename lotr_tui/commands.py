@@ -41,7 +41,8 @@ class Palette(CommandPalette):
 
     def on_mount(self) -> None:
         """Hold the cursor still."""
-        self.query_one(Input).cursor_blink = False
+        for box in self.query(Input):  # none where it was closed at once
+            box.cursor_blink = False
 
 
 class Commands(Provider):

@@ -9,14 +9,15 @@ from engine.sampler_settings import SamplerSettings
 from engine.sampling import Done, Reading, TokenEvent, choose, encode_prompt, go_on, read
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation, Worker, paced
+from lotr_tui.kept_readings import KeptReadings, let_models_go
 from lotr_tui.saved_session import Node, Word
 from lotr_tui.session import Player
 from lotr_tui.session_file import SessionError, SessionWriter
 from lotr_tui.settings import Way
 from lotr_tui.widgets.entries import Exchange
 
-KEPT_BYTES = 150_000_000
-"""Of distributions kept for places to branch from; where the oldest were let go, the text is read again."""
+MOST_WORDS = 20_000
+"""After so many a conversation is full: it is put away, so that neither memory nor its file grows for ever."""
 
 STOPS_SECONDS = 0.5
 """Waited at most for the words to end, when all does; a long prompt may still be read then."""
@@ -161,12 +162,17 @@ class Conversation:
         """What there is to say about saving, once."""
         self._worker: Worker[Event] | None = None
         self._writer = writer
-        self._kept: list[Reply] = []
+        self._kept = KeptReadings()
 
     @property
     def name(self) -> str:
         """Of the session, which its file is called after; empty before there is one."""
         return "" if self._writer is None else self._writer.session.name
+
+    @property
+    def full(self) -> bool:
+        """Whether it has as many words as are kept."""
+        return sum(len(reply.words) - reply.shared for reply in self.replies.values()) > MOST_WORDS
 
     # Ways to have the model speak
 
@@ -229,7 +235,8 @@ class Conversation:
         new.exchange.words = [event.text for event in new.words]
         new.exchange.shared = 0 if token is None else word
         kept = reply.reading(word)
-        new.readings = [*reply.readings[:word]] if kept is not None else [None] * word
+        for reading in reply.readings[:word] if kept is not None else [None] * word:
+            self._kept.add(new, reading)
         self._write(new, kept, () if kept is not None else reply.ids(word), token)
         return new
 
@@ -250,16 +257,17 @@ class Conversation:
                 reply.done = event
                 reply.exchange.add([event])
             elif isinstance(event, Reading):
-                reply.readings.append(event)
+                self._kept.add(reply, event)
             else:
-                reply.words.append(event[0])
-                reply.readings.append(event[1])
+                # What else it might have been is computed anew for who asks: of every word it takes most of the room.
+                reply.words.append(replace(event[0], top=()))
+                self._kept.add(reply, event[1])
                 reply.exchange.add([event[0]])
         if ended:
             self._worker = self.writing = None
             if worker.failure is not None:
                 reply.exchange.fail(reason_of(worker.failure))
-            self._let_go(reply)
+            let_models_go(self.replies.values())
             self.save(reply)
         return reply if events or ended else None
 
@@ -347,15 +355,3 @@ class Conversation:
 
         self.writing = reply
         self._worker = Worker("generation", source).start()
-
-    def _let_go(self, latest: Reply) -> None:
-        """Let the oldest readings go, where there are too many."""
-        self._kept.append(latest)
-        sizes = [
-            sum(reading.log_probs.nbytes for reading in reply.readings[reply.shared :] if reading is not None)
-            for reply in self._kept
-        ]
-        left = sum(sizes)
-        while left > KEPT_BYTES and len(self._kept) > 1:
-            left -= sizes.pop(0)
-            self._kept.pop(0).readings.clear()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ MOST = 1000
 """Prompts kept."""
 MOST_BYTES = 2_000_000
 """Of the file; what is older is not read, and goes when the file is next shortened."""
+
+LOCK_SECONDS, LOOK_SECONDS = 0.2, 0.01
+"""Waited at most for another session to have written, since nothing else is done meanwhile; between two looks."""
 
 
 class HistoryError(LotrError):
@@ -107,9 +111,21 @@ class Recall:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Nobody else writes: the lock is a file beside, since the file itself is replaced when it is shortened."""
+    """Nobody else writes: the lock is a file beside, since the file itself is replaced when it is shortened.
+
+    Raises:
+        BlockingIOError: another session has it for too long; it may have been suspended.
+    """
     with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_SECONDS)
         yield
 
 

@@ -65,6 +65,12 @@ class OwnTraining:
             self._worker.drain()
 
     @property
+    def has_something_to_save(self) -> bool:
+        """Whether it goes on, and has come so far that it saves when it is stopped; until then it is only prepared."""
+        self.poll()
+        return self._worker.running and self.view.started is not None
+
+    @property
     def path(self) -> Path | None:
         """The run directory, once there is one."""
         return None if self._job is None else self._job.run.path

@@ -7,6 +7,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from engine.sampling import ALTERNATIVES
+from engine.vocabulary import EOS_ID
 from lotr_tui.bench.figures import Figure, median
 from lotr_tui.bench.subjects import PROMPT, never_end
 
@@ -48,7 +50,10 @@ def branch_seconds(words: int) -> list[float]:
 
     said = conversation.prompt(player, PROMPT, "continue", SamplerSettings(max_tokens=words), 0, None)
     ended()
-    others = [player.model.vocabulary.index[text] for text, _ in said.words[-1].top if text != said.words[-1].text]
+    reading = said.reading(words - 1)
+    assert reading is not None
+    likely = reading.log_probs.argsort()[::-1].tolist()
+    others = [id for id in likely if id not in (said.words[-1].id, EOS_ID)][:ALTERNATIVES]
     seconds = []
     for number in range(TIMES):
         started = time.perf_counter()

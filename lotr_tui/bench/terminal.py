@@ -7,7 +7,7 @@ import select
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fcntl import ioctl
 from pathlib import Path
 from signal import SIGKILL
@@ -29,9 +29,12 @@ class Terminal:
 
     def __init__(self, command: list[str], width: int, height: int, home: Path) -> None:
         self._command = command
-        self._size = struct.pack("HHHH", height, width, 0, 0)
+        self._size = width, height
         self._home = home
+        self._file: int | None = None
         self.pid = 0
+        self.status: int | None = None
+        """The exit status, or minus the signal, of a program that was seen to have `ended`."""
 
     @contextmanager
     def opened(self) -> Iterator["Terminal"]:
@@ -39,14 +42,36 @@ class Terminal:
         self.pid, self._file = pty.fork()
         if self.pid == 0:
             os.execve(self._command[0], self._command, self._environment())
-        ioctl(self._file, TIOCSWINSZ, self._size)
+        self.resize(*self._size)
         try:
             yield self
         finally:
-            with suppress(ProcessLookupError):
+            if not self.ended():
                 os.kill(self.pid, SIGKILL)
-            os.waitpid(self.pid, 0)
+                os.waitpid(self.pid, 0)
+            self.hang_up()
+
+    def ended(self) -> bool:
+        """Whether the program has ended; never waits."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the terminal another size, and tell the program."""
+        ioctl(self._open, TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a connection that is lost does."""
+        if self._file is not None:
             os.close(self._file)
+            self._file = None
+
+    @property
+    def _open(self) -> int:
+        assert self._file is not None, "the terminal is closed"
+        return self._file
 
     def read(self, seconds: float = 0.05) -> bytes:
         """What was written since; if it is nothing, what comes first within so long.
@@ -54,15 +79,15 @@ class Terminal:
         Raises:
             BenchError: the program has ended.
         """
-        ready, _, _ = select.select([self._file], [], [], seconds)
+        ready, _, _ = select.select([self._open], [], [], seconds)
         try:
-            return os.read(self._file, 1 << 16) if ready else b""
+            return os.read(self._open, 1 << 16) if ready else b""
         except OSError as error:
             raise BenchError(f"{self._name} ended before it was measured; run it to see why") from error
 
     def write(self, keys: bytes) -> None:
         """Press keys."""
-        os.write(self._file, keys)
+        os.write(self._open, keys)
 
     def until(self, text: str) -> int:
         """Read until `text` is written; how many bytes were.

@@ -1,12 +1,12 @@
 """Over any screen: the list of runs, and the model of one of them."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from textual.screen import Screen
 
 from engine.errors import LotrError
+from lotr_tui.aside import aside
 
 if TYPE_CHECKING:  # with numpy, which the first paint does without
     from engine.runs import LoadedModel
@@ -36,7 +36,7 @@ async def _load(screen: Screen[None], name: str, play: Play) -> None:
 
     try:
         # In a thread: the record is looked through, which for a long one takes a while.
-        loaded = await asyncio.to_thread(load_named, name, cast("LotrApp", screen.app).runs_dir)
+        loaded = await aside(load_named, name, cast("LotrApp", screen.app).runs_dir)
     except LotrError as error:
         screen.notify(str(error), severity="error", markup=False)
         return

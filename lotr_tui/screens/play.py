@@ -128,6 +128,8 @@ class PlayScreen(SessionFrame):
     def _answered(self) -> "Reply | None":
         """The reply behind which the next prompt is said; None: it begins a text."""
         last = self._talk.conversation.last if self._edited is None else self._edited.turn.before
+        if last is not None and last.exchange not in self._talk.conversation.replies:
+            return None  # it was put away
         return last if self._way == "reply" and last is not None and last.way == "reply" else None
 
     def _asked_for(self) -> tuple[SamplerSettings, int]:
@@ -144,6 +146,8 @@ class PlayScreen(SessionFrame):
 
     def on_conversation_view_changed(self, event: "ConversationView.Changed") -> None:
         """Words came."""
+        if self._edited is not None and self._edited.exchange not in self._talk.conversation.replies:
+            self._edit(None)  # it was put away
         if event.ended or time.monotonic() - self._bars_shown >= BARS_SECONDS:
             self._show_next_words()
 

@@ -20,6 +20,7 @@ from engine.errors import LotrError, printable
 from engine.files import runs_folder
 from engine.runs import RunSummary
 from engine.tidying import remove, rename
+from lotr_tui.aside import aside
 from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.screens.confirm import Confirm
@@ -118,8 +119,8 @@ class RunsScreen(Screen[str | None]):
     @work(exclusive=True, group="list")
     async def action_refresh(self) -> None:
         """List the runs anew."""
-        self._all = await asyncio.to_thread(all_runs, self._folder)
-        if not self.is_attached:  # it was left meanwhile
+        self._all = await aside(all_runs, self._folder)
+        if self._is_left:
             return
         self._marked = [path for path in self._marked if any(run.path == path for run in self._all)]
         self._say("" if len(self._all) > 1 else "There is no run of yours yet; a training makes one.")
@@ -171,6 +172,11 @@ class RunsScreen(Screen[str | None]):
         name = room - sum(len(text) + 1 for text in rest)
         return " ".join([set_cell_size(printable(texts[0]), max(1, name)), *rest])
 
+    @property
+    def _is_left(self) -> bool:
+        """Whether it was left, or is being left: then its widgets go before it does."""
+        return not self.query("#runs")
+
     def _chosen(self) -> RunSummary | None:
         at = self.query_one("#runs", OptionList).highlighted
         return self._shown[at] if at is not None and at < len(self._shown) else None
@@ -184,22 +190,26 @@ class RunsScreen(Screen[str | None]):
     @work(exclusive=True, group="compare")
     async def _compare(self) -> None:
         """Curves and differences of the runs that are marked; the chosen one's curve where none is."""
+        if self._is_left:  # between the asking and the beginning, too
+            return
         chosen = self._chosen()
         runs = [run for path in self._marked for run in self._all if run.path == path] or ([chosen] if chosen else [])
         curves = [await self._curve(run) for run in runs]
-        if not self.is_attached:
+        if self._is_left:
             return
         self.query_one(OverlayChart).show(curves)
         if len(runs) < 2:
             text = "Mark two runs or more with space; here is then which of their settings differ."
         else:
-            text = _table(await asyncio.to_thread(differences, runs)) or "Their settings are the same."
+            text = _table(await aside(differences, runs)) or "Their settings are the same."
+            if self._is_left:
+                return
         self.query_one("#settings", Static).update(Content(text))
 
     async def _curve(self, run: RunSummary) -> Curve:
         known = self._curves.get(run.path)
         if known is None or known[0] != run.bytes:
-            known = self._curves[run.path] = (run.bytes, await asyncio.to_thread(read_curve, run))
+            known = self._curves[run.path] = (run.bytes, await aside(read_curve, run))
         return known[1]
 
     # Actions
@@ -304,8 +314,8 @@ class RunsScreen(Screen[str | None]):
             said = await asyncio.to_thread(action)
         except LotrError as error:
             said, renamed = f"✗ {error}", None
-        self._all = await asyncio.to_thread(all_runs, self._folder)
-        if not self.is_attached:
+        self._all = await aside(all_runs, self._folder)
+        if self._is_left:
             return
         self._fill(renamed)
         self._say(said)

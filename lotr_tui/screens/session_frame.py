@@ -1,6 +1,5 @@
 """What of the session needs no model, and so is painted first; the model is opened behind it."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Label, Rule
 
 from engine.errors import reason_of
+from lotr_tui.aside import aside
 from lotr_tui.history import History
 from lotr_tui.messages import PaneChosen
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -82,7 +82,7 @@ class SessionFrame(Screen[None]):
             return self._opening()
 
         try:
-            player = await asyncio.to_thread(opening)
+            player = await aside(opening)
         except Exception as error:  # whatever it is, a run can be chosen or a model trained
             if not self._comes:
                 text = f"There is no model: {reason_of(error)}\n\nctrl+o opens one of your runs, ctrl+t trains a model."

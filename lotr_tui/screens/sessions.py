@@ -116,6 +116,8 @@ class SessionsScreen(Screen[Path | None]):
         folder = self._exports or Path.cwd()
         self._say(f"writing {path.stem} …")
         said = await asyncio.to_thread(_write, path, kind, folder)
+        if not self.query("#sessions"):  # it was left meanwhile
+            return
         self._say(said)
         if not path.exists():  # it was damaged, and has been set aside
             self.action_refresh()

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
@@ -21,6 +21,7 @@ from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.resume import resume, shown
 from lotr_tui.session import Player, Reader
 from lotr_tui.settings import Way
+from lotr_tui.widgets.conversation_keys import CONVERSATION_KEYS
 from lotr_tui.widgets.entries import Exchange, Note
 from lotr_tui.widgets.search_bar import SearchBar
 from lotr_tui.widgets.transcript import Transcript
@@ -42,28 +43,7 @@ class ConversationView(Vertical):
     ConversationView { width: 1fr; }
     ConversationView Transcript { height: 1fr; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "take_marked", "branch", id="conversation.take", tooltip="Branch to the marked alternative"),
-        *(
-            Binding(str(n), f"take({n})", show=False, id=f"conversation.take_{n}", tooltip=f"Branch to alternative {n}")
-            for n in range(1, 9)
-        ),
-        Binding("j", "mark(1)", "mark", key_display="j/k", id="conversation.mark", tooltip="The next alternative"),
-        Binding("k", "mark(-1)", show=False, id="conversation.mark_back", tooltip="The alternative before"),
-        Binding(
-            "left_square_bracket",
-            "version(-1)",
-            "other",
-            key_display="[ ]",
-            id="conversation.before",
-            tooltip="The branch before",
-        ),
-        Binding("right_square_bracket", "version(1)", show=False, id="conversation.after", tooltip="The next branch"),
-        Binding("u", "parent", "parent", id="conversation.parent", tooltip="The branch that this one left"),
-        Binding("c", "compare", "compare", id="conversation.compare", tooltip="All branches, from where they differ"),
-        Binding("n", "name", "name", id="conversation.name", tooltip="Give the branch a name"),
-        Binding("y", "copy", "copy", show=False, id="conversation.copy", tooltip="Send the reply to the clipboard"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = CONVERSATION_KEYS
 
     class Changed(Message):
         """Words came, or the last ones have."""
@@ -157,6 +137,19 @@ class ConversationView(Vertical):
         if self.conversation.writing is None:
             self._drain_timer.pause()
             self._tell_notice()
+            if self.conversation.full and self.transcript.cursor is None:  # nobody walks over its words
+                self._put_away()
+
+    def _put_away(self) -> None:
+        """So much was said that another conversation begins; of this one the last reply stays in sight."""
+        full, last = self.conversation, self.conversation.last
+        full.close()
+        self.close_search()
+        self.conversation = Conversation(full.pace)
+        where = f"as {full.name}: ctrl+s opens it" if full.name else "nowhere, as it could not be saved"
+        note = Note(f"So many words were said that another session begins here. The one before is kept {where}.")
+        self.transcript.replace(0, [*([last.exchange] if last else []), note])
+        self.transcript.scroll_end(animate=False)
 
     def _tell_notice(self) -> None:
         if self.conversation.notice:

@@ -91,7 +91,8 @@ class Transcript(ScrollView, can_focus=False):
     def append(self, entry: Entry) -> None:
         """A new entry, to be seen."""
         self.entries.append(entry)
-        self._measure(len(self.entries) - 1)
+        for index in range(len(self._heights), len(self.entries)):  # all, where it was never seen: it has no size yet
+            self._measure(index)
         self._lay_out(follow=True)
 
     def last_changed(self) -> None:
@@ -115,7 +116,7 @@ class Transcript(ScrollView, can_focus=False):
         self.entries[start:] = entries
         del self._heights[start:]
         self._strips = {index: strips for index, strips in self._strips.items() if index < start}
-        for index in range(start, len(self.entries)):
+        for index in range(len(self._heights), len(self.entries)):
             self._measure(index)
         if self.cursor is not None and self.cursor[0] >= start:
             self.cursor = None

@@ -608,6 +608,18 @@ def test_remove(tmp_path: Path) -> None:
     assert second.exists()
 
 
+def test_nobody_begins_to_train_what_is_being_removed_or_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = three_runs(tmp_path)
+    held = []
+    monkeypatch.setattr(tidying.shutil, "rmtree", lambda path: held.append(runs.is_written(path)))
+    remove(first, tmp_path)
+    monkeypatch.setattr(Path, "rename", lambda path, new: held.append(runs.is_written(path)))
+    tidying.rename(second.name, "other", tmp_path)
+    assert held == [True, True]
+
+
 def test_what_is_no_run_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")

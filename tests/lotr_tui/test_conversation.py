@@ -14,7 +14,7 @@ from engine.lm import LogProbs
 from engine.sampler_settings import SamplerSettings
 from engine.sampling import TokenEvent, go_on, read
 from engine.vocabulary import EOS_ID
-from lotr_tui import conversation as module
+from lotr_tui import kept_readings
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.session import Player
 from lotr_tui.session_file import load_session
@@ -200,7 +200,7 @@ def test_the_session_that_is_saved_tells_every_reply_again(
 def test_where_readings_were_let_go_a_branch_is_the_same(
     talk: Conversation, player: Player, model: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(kept_readings, "MOST_BYTES", 13 * kept_readings._bytes(read(model, ())))  # those of one reply
     talk.prompt(player, "bilbo is", "continue", SETTINGS, 1, None)
     reply = finish(talk)
     talk.prompt(player, "the lamp", "continue", SETTINGS, 1, None)
@@ -242,3 +242,32 @@ def test_that_a_session_is_not_saved_is_said_once(talk: Conversation, player: Pl
         talk.notice = ""
     assert "not saved" in notices[0]
     assert notices[1:] == ["", ""]
+
+
+def test_a_reply_of_any_length_keeps_so_many_readings(
+    talk: Conversation, player: Player, model: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_readings, "MOST_BYTES", 20 * kept_readings._bytes(read(model, ())))
+    reply = talk.prompt(player, "bilbo is", "continue", SamplerSettings(max_tokens=200), 1, None)
+    most = 0
+    while talk.writing is not None:
+        talk.poll()
+        most = max(most, sum(reading is not None for reading in reply.readings))
+        time.sleep(0.001)
+    assert len(reply.words) == 200
+    assert most == 20
+    assert reply.reading(200) is not None
+    assert all(word.top == () for word in reply.words)
+
+
+def test_of_the_models_of_a_training_the_latest_are_kept(talk: Conversation) -> None:
+    players = [Player("learning", "", make_decoder(seed)) for seed in range(6)]
+    for player in players:
+        talk.prompt(player, "bilbo is", "continue", SETTINGS, 1, None)
+        finish(talk)
+    kept = [reply.player for reply in talk.replies.values()]
+    assert kept == [*players[3:], *players[3:]]  # each was handed on to the one that was the latest then
+    first = next(iter(talk.replies.values()))
+    assert first.reading(5) is None  # it was another model's
+    talk.branch(first, 5, None, SETTINGS, 9)
+    assert [word.id for word in finish(talk).words[5:]] == drawn(kept[0].model, first.ids(5), SETTINGS, 9, first=False)

@@ -12,13 +12,14 @@ from engine.preview import preview
 from engine.sampler_settings import SamplerSettings
 from engine.sampling import TokenEvent, read, stream
 from engine.vocabulary import EOS_ID
+from lotr_tui import conversation
 from lotr_tui.app import LotrApp
 from lotr_tui.conversation import Conversation, Reply
 from lotr_tui.screens.ask_name import AskName
 from lotr_tui.session import Player
 from lotr_tui.session_file import load_session
 from lotr_tui.widgets.conversation_view import ConversationView
-from lotr_tui.widgets.entries import Exchange
+from lotr_tui.widgets.entries import Exchange, Note
 from lotr_tui.widgets.next_word import NextWordBars
 from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.transcript import Transcript
@@ -397,3 +398,30 @@ async def test_another_branch_is_looked_at_while_words_come(make_app: MakeApp) -
         await pilot.pause()
         assert last(app) is branch
         assert " ".join(word.text for word in branch.words) in exchange_text(app)
+
+
+async def test_a_full_conversation_is_put_away_and_another_one_begins(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(conversation, "MOST_WORDS", 50)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        first = talk_of(app)
+        replies = [await said(pilot, seed="7")]
+        await pilot.press("ctrl+x")  # whose prompt is being typed anew when it is put away
+        while talk_of(app) is first:
+            await send(pilot, "the lamp")
+            await until(pilot, lambda: first.writing is None)
+            await pilot.pause()
+            replies.append(first.last)  # type: ignore[arg-type]
+        assert sum(len(reply.words) for reply in replies) > 50
+        shown = app.screen.query_one(Transcript).entries
+        assert [type(entry) for entry in shown] == [Exchange, Note]
+        assert first.name in shown[1].text  # type: ignore[union-attr]
+        assert len(load_session(tmp_path / "sessions" / f"{first.name}.jsonl").nodes) == len(first.replies)
+        new = await said(pilot, "bilbo")
+        assert new.parent is None
+        assert list(talk_of(app).replies.values()) == [new]
+        assert len(list((tmp_path / "sessions").glob("*.jsonl"))) == 2
+        await pilot.press("ctrl+g")
+        assert new.exchange in app.screen.query_one(Transcript).entries

@@ -1,5 +1,6 @@
 """Prompts are kept in order, by several sessions at once, whatever happened to the file before."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -177,3 +178,15 @@ def test_recall_finds_what_starts_as_typed_each_text_once():
 def test_nothing_to_recall():
     assert Recall([], "half").older() is None
     assert Recall(["one"], "half").newer() is None
+
+
+def test_a_session_that_is_suspended_while_it_writes_holds_up_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    history.add("one")
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(HistoryError, match="not kept"):
+            history.add("two")
+    history.add("three")
+    assert History(path).entries == ["one", "three"]

@@ -226,3 +226,22 @@ async def test_leaving_before_the_model_is_there_is_quiet(make_app: MakeApp, hel
         await pilot.press(*"bilbo", "enter", "ctrl+q")
         held.let_go()
     assert app.return_code == 0
+
+
+async def test_two_times_enter_closes_one_screen(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(LotrApp, "start_training", lambda self, config: begun.append(config))
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: is_open(app))
+        session = app.screen
+        await pilot.press("ctrl+o", "escape", "ctrl+t")
+        await until(pilot, lambda: isinstance(app.screen, NewTraining))
+        presets = app.screen.query_one("#preset", OptionList)
+        presets.action_select()
+        presets.action_select()
+        await until(pilot, lambda: begun)
+        await pilot.pause()
+        assert app.screen is session
+        assert len(app.screen_stack) == 1
+        assert len(begun) == 1

@@ -367,3 +367,15 @@ def test_how_it_looks(
         await pilot.pause(0.2)
 
     assert snap_compare(make_host(), terminal_size=size, run_before=compare)
+
+
+async def test_left_before_its_comparison_begins(make_host: MakeApp, folder: Path) -> None:
+    async with make_host().run_test(size=(120, 24)) as pilot:
+        await show(pilot, folder)
+        screen = pilot.app.screen
+        assert isinstance(screen, RunsScreen)
+        await screen.query("*").remove()  # as at the end, where its widgets go first
+        screen._compare()
+        screen.action_refresh()
+        await until(pilot, lambda: not screen.workers._workers)
+        assert pilot.app._exception is None

@@ -90,3 +90,20 @@ async def test_what_is_painted_before_the_news_of_a_change_is_no_more_than_old(m
         assert all(transcript.render_line(y).cell_length for y in range(transcript.size.height))
         transcript.changed(index)
         assert "temperature" in transcript_lines(app)
+
+
+async def test_words_come_to_a_transcript_that_was_never_seen(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        hidden = Transcript("welcome")
+        hidden.display = False
+        await app.screen.query_one("#body").mount(hidden)
+        exchange = Exchange("prompt", (), 1, "greedy")
+        hidden.append(exchange)
+        exchange.words.append("word")
+        hidden.last_changed()
+        hidden.replace(1, [exchange, Note("behind")])
+        hidden.last_changed()
+        hidden.display = True
+        await pilot.pause()
+        assert [hidden.render_line(y).text.strip() for y in (0, 2, 3)] == ["welcome", "❯ prompt", "word▌"]
