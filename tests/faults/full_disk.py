@@ -52,7 +52,7 @@ class Looker(threading.Thread):
         while not self._done.wait(0.02):
             try:
                 self._look()
-            except (LotrError, ValueError, OSError) as error:
+            except Exception as error:  # whatever a damaged file does to a reader
                 self.problems.append(f"{type(error).__name__}: {error}")
             self.looks += 1
 
