@@ -33,6 +33,7 @@ from tests.faults.small_disk import SmallDisk, begin_alone, small_disk
 from tests.faults.trainings import Trainings
 from tests.lotr_tui.test_saved_session import node
 
+SAVES_IN_A_SESSION = 10
 TOLD_SECONDS = 30.0
 """Waited at most until a training says that it cannot write: until it wants to, which it does 10 times a second."""
 
@@ -52,7 +53,7 @@ class Looker(threading.Thread):
         while not self._done.wait(0.02):
             try:
                 self._look()
-            except (LotrError, ValueError, OSError) as error:
+            except Exception as error:  # whatever a damaged file does to a reader
                 self.problems.append(f"{type(error).__name__}: {error}")
             self.looks += 1
 
@@ -158,7 +159,7 @@ class FullWhileSaving:
         self.history = History(home / "history.jsonl")
         self.settings = KeptSettings(home / "settings.json")
         self.exports = home / "exports"
-        self.exports.mkdir()
+        self.exports.mkdir(parents=True)
         self.nodes = 0
 
     def fill(self) -> bool:
@@ -235,8 +236,11 @@ class FullWhileSaving:
 
 def trials(fills: int, saves: int, folder: Path, disk: SmallDisk, seed: int) -> Iterator[str]:
     """As many of both; says what came of each."""
-    saving = FullWhileSaving(disk.path, disk, seed)
-    full = sum(saving.fill() for _ in range(saves))
+    full = 0
+    for number in range(saves):
+        if number % SAVES_IN_A_SESSION == 0:
+            saving = FullWhileSaving(disk.path / f"home-{number}", disk, seed + number)
+        full += saving.fill()
     yield f"saved {saves} times with hardly any room, {full} of them without enough: told, nothing damaged, all written"
     if not fills:
         return
