@@ -328,3 +328,17 @@ class TestHelp:
                 command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
             )
             assert table == "alt+l"
+
+
+async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+        palette = app.screen
+        assert isinstance(palette, Palette)
+        await palette.query("*").remove()
+        palette._gather_commands("ladder")
+        palette.on_mount()
+        await until(pilot, lambda: not palette.workers._workers)
+        assert app._exception is None
