@@ -45,6 +45,10 @@ class Palette(CommandPalette):
         for box in self.query(Input):  # none where it was closed at once
             box.cursor_blink = False
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing can be done in it while it is being closed: its list goes before it does."""
+        return bool(self.query(CommandList)) and super().check_action(action, parameters)
+
     @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
     async def _gather_commands(self, search_value: str) -> None:
         """As Textual does, which looks for its list even where the palette was closed before this begins."""

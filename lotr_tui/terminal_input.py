@@ -8,7 +8,7 @@ from textual.drivers import linux_driver
 
 def forgive_bytes() -> None:
     """Have Textual read bytes that are no UTF-8 as replacement characters; it would end the program."""
-    linux_driver.getincrementaldecoder = _forgiving  # type: ignore[attr-defined]
+    linux_driver.getincrementaldecoder = _forgiving  # type: ignore[assignment, attr-defined]
 
 
 def _forgiving(encoding: str) -> "partial[codecs.IncrementalDecoder]":

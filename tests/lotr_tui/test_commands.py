@@ -339,6 +339,7 @@ async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_a
         assert isinstance(palette, Palette)
         await palette.query("*").remove()
         palette._gather_commands("ladder")
+        await app.run_action("command_list('page_down')", palette)
         palette.on_mount()
         await until(pilot, lambda: not palette.workers._workers)
         assert app._exception is None
