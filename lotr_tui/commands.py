@@ -46,8 +46,11 @@ class Palette(CommandPalette):
             box.cursor_blink = False
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing can be done in it while it is being closed: its list goes before it does."""
-        return bool(self.query(CommandList)) and super().check_action(action, parameters)
+        """Nothing can be done in it while it is being closed, or with its list where that is not to be seen."""
+        for found in self.query(CommandList):
+            if action != "command_list" or found.scrollable_content_region:
+                return super().check_action(action, parameters)
+        return False
 
     @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
     async def _gather_commands(self, search_value: str) -> None:
