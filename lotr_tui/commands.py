@@ -9,9 +9,10 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from textual import work
 from textual.actions import parse
 from textual.binding import Binding
-from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Input
@@ -43,6 +44,19 @@ class Palette(CommandPalette):
         """Hold the cursor still."""
         for box in self.query(Input):  # none where it was closed at once
             box.cursor_blink = False
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing can be done in it while it is being closed, or with its list where that is not to be seen."""
+        for found in self.query(CommandList):
+            if action != "command_list" or found.scrollable_content_region:
+                return super().check_action(action, parameters)
+        return False
+
+    @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
+    async def _gather_commands(self, search_value: str) -> None:
+        """As Textual does, which looks for its list even where the palette was closed before this begins."""
+        if self.query(CommandList):
+            await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
 
 
 class Commands(Provider):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UnusableInput
 from lotr_tui.app import LotrApp
+from lotr_tui.terminal_input import forgive_bytes
 
 if TYPE_CHECKING:
     from engine.combine import Combination
@@ -51,6 +52,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> None:
     """
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
+    forgive_bytes()
     app.run(mouse=mouse)
     from lotr_tui.background import hand_over, leave_terminal  # not before the first paint
 

@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, PRESETS, Config, preset
 from engine.errors import ConfigError
+from lotr_tui.widgets.rows import Rows
 
 DESCRIPTIONS = {
     "tiny": "a first look, in seconds",
@@ -39,7 +40,7 @@ class NewTraining(ModalScreen[Config | None]):
         """Presets, the path of a corpus, a button."""
         with Vertical(classes="dialog"):
             yield Label("Train a model while you play", classes="dialog-title")
-            yield OptionList(
+            yield Rows(
                 *(Option(f"{name:9} {DESCRIPTIONS.get(name, '')}", id=name) for name in PRESETS),
                 id="preset",
                 markup=False,

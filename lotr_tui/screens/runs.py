@@ -27,6 +27,7 @@ from lotr_tui.screens.confirm import Confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.overlay_chart import MARKS, OverlayChart
+from lotr_tui.widgets.rows import Rows
 
 LEAST_NAME = 16
 """Columns that a name has at least; what then finds no room on the right is left out."""
@@ -95,7 +96,7 @@ class RunsScreen(Screen[str | None]):
         yield box
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
-        yield OptionList(id="runs", markup=False)
+        yield Rows(id="runs", markup=False)
         yield Rule(line_style="solid")
         with Horizontal(id="compared"):
             yield OverlayChart(id="curves")

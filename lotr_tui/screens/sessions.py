@@ -19,6 +19,7 @@ from lotr_tui.export import export
 from lotr_tui.session_file import SessionSummary, load_session, saved_sessions
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.rows import Rows
 
 NARROW = 80
 """Columns below which year and size are left out."""
@@ -65,7 +66,7 @@ class SessionsScreen(Screen[Path | None]):
         """A title, the list, what was done last, keys."""
         yield Static(id="title", markup=False)
         yield Rule(line_style="solid")
-        yield OptionList(id="sessions", markup=False)
+        yield Rows(id="sessions", markup=False)
         yield Static(id="said", markup=False)
         yield KeysFooter()
 

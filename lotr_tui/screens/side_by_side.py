@@ -24,6 +24,7 @@ from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, st
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.widgets.rows import Rows
 from lotr_tui.wording import model_row, run_row
 
 MOST = 3
@@ -238,7 +239,7 @@ class ChooseColumn(ModalScreen[Choice | None]):
         """What counts, what mixes, the epochs of the run at hand, then the runs, latest first."""
         with Vertical(classes="dialog"):
             yield Label("Which model stands beside?", classes="dialog-title")
-            yield OptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
+            yield Rows(*(Option(text) for _, text in self._rows), id="models", markup=False)
             yield Static("enter chooses   esc cancels", classes="dialog-keys", markup=False)
 
     @on(OptionList.OptionSelected)

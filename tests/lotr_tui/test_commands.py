@@ -12,12 +12,13 @@ from textual.binding import Binding
 from textual.color import Color
 from textual.command import CommandList
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from lotr_tui.app import LotrApp
 from lotr_tui.commands import Palette, actions, bindings_of, check_keymap
 from lotr_tui.screens.help import HelpPanel, HelpScreen
 from lotr_tui.screens.ladder import LadderScreen
+from lotr_tui.screens.new_training import NewTraining
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.settings import KeptSettings
 from lotr_tui.theme import Colourless
@@ -328,3 +329,36 @@ class TestHelp:
                 command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
             )
             assert table == "alt+l"
+
+
+async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+        palette = app.screen
+        assert isinstance(palette, Palette)
+        await palette.query("*").remove()
+        palette._gather_commands("ladder")
+        await app.run_action("command_list('page_down')", palette)
+        palette.on_mount()
+        await until(pilot, lambda: not palette.workers._workers)
+        assert app._exception is None
+
+
+async def test_pages_of_a_list_that_is_not_seen(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: isinstance(app.screen, NewTraining))
+        presets = app.screen.query_one("#preset", OptionList)
+        presets.styles.height = 0
+        await pilot.press("pageup", "pagedown", "escape", "ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+        commands = app.screen.query_one(CommandList)
+        await until(pilot, lambda: commands.option_count)
+        commands.styles.height = 0
+        commands.styles.border = ("none", "red")
+        await pilot.pause()
+        await pilot.press("down", "pageup", "pagedown")
+        assert app._exception is None
