@@ -2,12 +2,13 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.files import home, write_atomically
+from engine.files import home, open_file, write_atomically
 from lotr_tui.kept_file import reason
 
 MOST = 1000
@@ -64,7 +65,7 @@ class History:
     def _write(self, text: str) -> None:
         """Append a line; a file that has become too long is shortened to the latest."""
         line = json.dumps(text).encode() + b"\n"
-        with self.path.open("ab+") as file:
+        with os.fdopen(open_file(Path(os.path.realpath(self.path)), os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+") as file:
             size = file.seek(0, 2)
             if size:  # a session that died while it wrote has left a part of a line
                 file.seek(size - 1)
@@ -103,14 +104,14 @@ class Recall:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Nobody else writes: the lock is a file beside, since the file itself is replaced when it is shortened."""
-    with path.with_suffix(".lock").open("w") as lock:
+    with os.fdopen(open_file(path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _tail(path: Path) -> bytes:
     """The end of the file, from the start of a line on."""
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         file.seek(max(0, file.seek(0, 2) - MOST_BYTES))
         if file.tell():
             file.readline()
