@@ -33,7 +33,8 @@ MOST_COPIES = 8
 """Tensors as large as the model's: five at most, and some that are larger by what the embeddings share."""
 MOST_OF_GENERATORS = 1_000_000
 DAMAGE = (
-    RunError, SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError,
+    RunError, SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
+    AttributeError,
 )  # fmt: skip
 """What reading a damaged file may raise."""
 

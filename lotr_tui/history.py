@@ -65,7 +65,8 @@ class History:
     def _write(self, text: str) -> None:
         """Append a line; a file that has become too long is shortened to the latest."""
         line = json.dumps(text).encode() + b"\n"
-        with os.fdopen(open_file(Path(os.path.realpath(self.path)), os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+") as file:
+        path = Path(os.path.realpath(self.path))  # it may be kept elsewhere
+        with os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+") as file:
             size = file.seek(0, 2)
             if size:  # a session that died while it wrote has left a part of a line
                 file.seek(size - 1)
@@ -121,7 +122,7 @@ def _tail(path: Path) -> bytes:
 def _entries(content: bytes, most: int) -> list[str]:
     """The latest prompts, without those that follow one like them; damaged lines are passed over."""
     entries: list[str] = []
-    for line in content.split(b"\n"):
+    for line in content.rsplit(b"\n", 4 * most)[-4 * most :]:  # a file is shortened long before it has more
         try:
             text = json.loads(line)
         except (ValueError, RecursionError):

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 5
-"""After which it counts as hanging."""
+"""Of the processor, after which it counts as hanging; other processes may have it meanwhile."""
+TIMES_WAITED = 4
+"""So much longer it may take by the clock."""
 MOST_MB = 500
 """More than a child that does nothing."""
 ADDRESS_SPACE = 4_000_000_000
@@ -35,8 +37,8 @@ class Outcome:
     @property
     def problem(self) -> str:
         """What a command of ours may not do, whatever it is given; "" if it did nothing of that."""
-        if self.code == -signal.SIGALRM:
-            return f"takes over {SECONDS} s"
+        if self.code in (-signal.SIGALRM, -signal.SIGXCPU):
+            return f"takes over {SECONDS} s{'' if self.code == -signal.SIGXCPU else ', waiting'}"
         if self.megabytes > MOST_MB:
             return f"takes {self.megabytes:.0f} MB"
         if self.code not in (0, 1, 2):
@@ -81,7 +83,8 @@ class Forks:
 
     def _act(self, action: Callable[[], int], seconds: int) -> int:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(seconds)  # ends it even where Python has no say
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # ends it even where Python has no say
+        signal.alarm(TIMES_WAITED * seconds)
         for path, number in ((os.devnull, 0), (self._stdout, 1), (self._stderr, 2)):
             flags = os.O_RDWR if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(path, flags, 0o600), number)

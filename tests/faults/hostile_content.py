@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2066\x00\r\b\x7f"
-TEXTS = (ESCAPES, "\ud800", "x" * 100_000, "", "../../../outside", "/etc/passwd", "/dev/zero", "a\nb", "[red]x[/red]", "%s{0}")
+TEXTS = (
+    ESCAPES, "\ud800", "\0", "x" * 100_000, "", "../../../outside", "/etc/passwd", "/dev/zero", "a\nb", "[red]x[/red]",
+    "%s{0}",
+)  # fmt: skip
 NUMBERS = (-1, 0, 1, 2**31, 2**63, 2**64, 10**9, 10**400, -(10**18), 0.5, 1e308, -1e308, 5e-324)
 OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"a": {"b": []}}, [1] * 1000)
 RAW = (
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 10_000, b"-" + b"9" * 400, b"[" * 100_000, b'{"a":' * 100_000,
-    b'"\\ud800"', b'"\\u0000"', b'"\\u001b[2J"', b"\xff\xfe", b"\xc2\x9b", b"\x00", b"\x1b[2J", b"null", b"1" * 5000 + b".5",
-    b"[" * 500 + b"]" * 500, b"//", b"'", b'"', b",,", b"{}", b"\xef\xbb\xbf", b"\r", b"\n" * 1000,
+    b'"\\ud800"', b'"\\u0000"', b'"\\u001b[2J"', b"\xff\xfe", b"\xc2\x9b", b"\x00", b"\x1b[2J", b"null",
+    b"1" * 5000 + b".5", b"[" * 500 + b"]" * 500, b"//", b"'", b'"', b",,", b"{}", b"\xef\xbb\xbf", b"\r", b"\n" * 1000,
 )  # fmt: skip
 _VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*"|true|false|null')
 SPARSE_BYTES = 50_000_000_000
@@ -89,8 +92,9 @@ def _tensor(shape: Sequence[int], offsets: Sequence[int], kind: str = "F32") -> 
     return {"dtype": kind, "shape": list(shape), "data_offsets": list(offsets)}
 
 
+_ONE = json.dumps(_tensor([1], [0, 4])).encode()
 TENSORS: tuple[Hostile, ...] = (
-    *(of_bytes(f"a header of {length}", _safetensors({}, length=length)) for length in (2**40, 2**63, 2**64 - 1, 10**8)),
+    *(of_bytes(f"a header of {size}", _safetensors({}, length=size)) for size in (2**40, 2**63, 2**64 - 1, 10**8)),
     Hostile("a header of 3 GB", lambda path: _sparse(path, 3_100_000_000, _safetensors(b"{", length=3_000_000_000))),
     Hostile("a header of 90 MB", lambda path: _sparse(path, 95_000_000, _safetensors(b"{", length=90_000_000))),
     of_bytes("a tensor of terabytes", _safetensors({"embedding.weight": _tensor([2**40, 300], [0, 2**42 * 300])})),
@@ -104,7 +108,7 @@ TENSORS: tuple[Hostile, ...] = (
     ),
     of_bytes("a deep header", _safetensors(b'{"a":' * 100_000)),
     of_bytes("a million tensors", _safetensors({f"t{n}": _tensor([0], [0, 0]) for n in range(100_000)})),
-    of_bytes("one name twice", _safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(_tensor([1], [0, 4])).encode(),) * 2), b"\0" * 4)),
+    of_bytes("one name twice", _safetensors(b'{"a":%s,"a":%s}' % ((_ONE,) * 2), b"\0" * 4)),
     of_bytes("a name of escapes", _safetensors({ESCAPES: _tensor([1], [0, 4])}, b"\0" * 4)),
     of_bytes("a long name", _safetensors({"x" * 1_000_000: _tensor([1], [0, 4])}, b"\0" * 4)),
     of_bytes("no metadata", _safetensors({"__metadata__": {"rest": "[" * 100_000}})),
@@ -135,15 +139,17 @@ RECORDS: tuple[Hostile, ...] = (
     )),
 )  # fmt: skip
 
+_NUMBERS = range(10**8, 10**8 + 200_000)
+_LONG_ENOUGH = "a line long enough to be kept here"
 CORPORA: tuple[Hostile, ...] = (
     of_bytes("a header of many columns", b"dialog" + b",a" * 400_000 + b"\n" + b"x" + b",1" * 400_000 + b"\n"),
     of_bytes("a quote that never ends", b'char,dialog\nSAM,"' + b"well now, what is this about\n" * 1_000_000),
     of_bytes("two million short lines", b"a\n" * 2_000_000),
-    of_bytes("speakers of escapes", b"char,dialog\n" + f"{ESCAPES[:12]},a line long enough to be kept here\n".encode() * 30),
-    of_bytes("a speaker a line", b"char,dialog\n" + b"".join(b"%d,a line long enough to be kept here\n" % n for n in range(300_000))),
-    of_bytes("lines turned round", "char,dialog\n\u202eSAM,\u2066the road goes ever on and on, they say\u202e\n".encode() * 30),
+    of_bytes("speakers of escapes", f"char,dialog\n{f'{ESCAPES[:12]},{_LONG_ENOUGH}{chr(10)}' * 30}".encode()),
+    of_bytes("a speaker a line", b"char,dialog\n" + "".join(f"{n},{_LONG_ENOUGH}\n" for n in range(300_000)).encode()),
+    of_bytes("lines turned round", f"char,dialog\n\u202eSAM,\u2066{_LONG_ENOUGH}\u202e\n".encode() * 30),
     of_bytes("a line of a megabyte", b"char,dialog\nSAM," + b"word " * 190_000 + b"\n"),
-    of_bytes("every word another", b"dialog\n" + b"".join(b"%x %x %x\n" % (n, n * 7919, n * 104729) for n in range(10**7, 10**7 + 200_000))),
+    of_bytes("every word another", b"dialog\n" + b"".join(b"%x %x a%x\n" % (n, 7 * n, n) for n in _NUMBERS)),
 )  # fmt: skip
 
 

@@ -17,19 +17,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-import numpy
-import pandas
-import rich.table
+import pandas  # noqa: F401 - so that no child has to import what commands do
+import rich.table  # noqa: F401
+import safetensors.numpy  # noqa: F401
 import torch  # noqa: F401
-from safetensors.numpy import load_file  # noqa: F401
 
-import engine.sampling
-import engine.training
-import lotr_tui.bench
+import engine.training  # noqa: F401
 import lotr_tui.console  # noqa: F401
 from engine import prepared
 from engine.dataset import prepare, summarize
@@ -54,6 +52,8 @@ from tests.faults.hostile_home import RUN, config_for, make_home, use
 
 Read = Callable[[Path], object]
 STARTING_SECONDS = 60
+MOST_MUTATED = 10_000_000
+"""Bytes of a file that something is done to; others are replaced."""
 TRAINING_SECONDS = 20
 """For a command that may train to the end."""
 
@@ -62,8 +62,6 @@ def _corpus(kind: str) -> Read:
     def read(home: Path) -> None:
         config = config_for(home).data
         name = "corpus.csv" if kind == "csv" else "corpus.txt"
-        from dataclasses import replace
-
         print_summary(replace(config, corpus=str(home / name), corpus_format=kind), as_json=False)
 
     return read
@@ -265,11 +263,11 @@ class Strangers:
         for command in _COMMANDS:
             export = self.folder / "export"
             shutil.rmtree(export, ignore_errors=True)
-            arguments = [str(export) if word == "EXPORT" else word for word in command]
+            arguments = ["lotr-tui", *(str(export) if word == "EXPORT" else word for word in command)]
             resumes = "--resume" in command
             before = everything(self.folder, but=(run if resumes else None, export))
             started = time.monotonic()
-            outcome = self.forks.run(lambda: self._command(arguments), TRAINING_SECONDS if resumes else SECONDS)
+            outcome = self.forks.run(partial(self._command, arguments), TRAINING_SECONDS if resumes else SECONDS)
             seconds = time.monotonic() - started
             after = everything(self.folder, but=(run if resumes else None, export))
             what = f"directory {place} ({damage}): {' '.join(command)}"
@@ -280,7 +278,7 @@ class Strangers:
 
     def _command(self, arguments: list[str]) -> int:
         use(self.copy)
-        sys.argv = ["lotr-tui", *arguments]
+        sys.argv = arguments
         try:
             lotr_tui_main()
         except SystemExit as end:
@@ -305,7 +303,7 @@ class Strangers:
             file = chance.choice(files)
             names = {reader.file.rpartition("/")[2]: reader for reader in READERS.values()}
             by_hand = (*ANY, *(names[file.name].by_hand if file.name in names else ()))
-            if chance.random() < 0.15:
+            if chance.random() < 0.15 or file.stat().st_size > MOST_MUTATED:
                 hostile = chance.choice(by_hand)
             else:
                 content = mutated(file.read_bytes(), list(self.files.values()), chance)

@@ -1,5 +1,6 @@
 """A home with one good file of each kind that is read, made by the program itself: what hostile ones are made of."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,8 @@ def make_home(home: Path) -> int:
     cancelled = _after(40)
     for _ in job.events(lambda: next(cancelled)):
         pass
-    (home / "runs" / RUN / "requests.jsonl").write_text('{"what": "pause", "value": ""}\n{"what": "lr", "value": "0.5"}\n')
+    asked = [{"what": "pause", "value": ""}, {"what": "lr", "value": "0.5"}]
+    (home / "runs" / RUN / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     KeptSettings().keep(pace=5.0, keymap={"play.stop": "ctrl+l,f5"})
     history = History()
     for text in ("the miller", "seven lanterns"):
