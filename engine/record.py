@@ -135,7 +135,8 @@ class Follower:
             whole = self._begun + read[:end]
             if self._too_long:
                 whole = whole[whole.find(b"\n") + 1 :]
-            lines = list(_outline(whole)) if self._outline else whole.split(b"\n")
+            # Without what stands behind the last line end: nothing.
+            lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
             self._begun, self._too_long = b"", False
         if not self._too_long:
             self._begun += read[end:]
