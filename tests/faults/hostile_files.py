@@ -252,7 +252,7 @@ class Strangers:
     # Run directories
 
     def directories(self, number: int) -> Iterator[tuple[str, Outcome, float]]:
-        """So many damaged or malicious run directories, each before all commands."""
+        """So many damaged or malicious run directories, each before some commands."""
         for place in range(number):
             yield from self._commands(place, random.Random(place))
 
@@ -260,7 +260,7 @@ class Strangers:
         self._copy_home()
         damage = self._damage(chance)
         run = _run(self.copy)
-        for command in _COMMANDS:
+        for command in (*ALWAYS, *chance.sample(NOW_AND_THEN, COMMANDS_DRAWN)):
             export = self.folder / "export"
             shutil.rmtree(export, ignore_errors=True)
             arguments = ["lotr-tui", *(str(export) if word == "EXPORT" else word for word in command)]
@@ -314,8 +314,11 @@ class Strangers:
         return ", ".join(said)
 
 
-_COMMANDS = (
+ALWAYS = (
     ["generate", "the miller", "--run", RUN, "--seed", "1"],
+    ["train", "--no-tui", "--resume", RUN],
+)
+NOW_AND_THEN = (
     ["generate", "the miller", "--run", f"{RUN}@1", "--seed", "1", "--json"],
     ["eval", RUN, "--json"],
     ["status", RUN],
@@ -325,8 +328,8 @@ _COMMANDS = (
     ["runs", "show", RUN],
     ["runs", "export", RUN, "--csv", "EXPORT"],
     ["attach", RUN],
-    ["train", "--no-tui", "--resume", RUN],
 )
+COMMANDS_DRAWN = 3
 
 
 def everything(folder: Path, but: Sequence[Path | None] = ()) -> dict[Path, object]:
