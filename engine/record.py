@@ -26,7 +26,8 @@ MOST_FIELDS = 64
 """Of a row of ours, which has no lists or objects in it."""
 SEEN = 64
 """Bytes remembered of what was read last: where they stand no longer, the file is another one."""
-_NO_REPORT = re.compile(rb'\n(?!{"event": "step")')
+_REPORT = b'{"event": "step"'
+_NO_REPORT = re.compile(rb"\n(?!%b)" % re.escape(_REPORT))
 """The end of a line that no report follows; most lines are reports."""
 
 
@@ -131,10 +132,14 @@ class Follower:
         self._seen = (self._seen + read[-SEEN:])[-SEEN:]
         end = read.rfind(b"\n") + 1
         lines: list[bytes] = []
+        nests = False
         if end:
             whole = self._begun + read[:end]
             if self._too_long:
                 whole = whole[whole.find(b"\n") + 1 :]
+            nests = _may_nest(whole)
+            reports = whole.count(b"\n" + _REPORT) + whole.startswith(_REPORT)
+            self._others += whole.count(b"\n") - reports
             # Without what stands behind the last line end: nothing.
             lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
             self._begun, self._too_long = b"", False
@@ -144,8 +149,7 @@ class Follower:
             if self._too_long:
                 self._begun = b""
         rows = [row for line in lines if (row := _row(line)) is not None]
-        self._others += len(lines) - sum(row["event"] == "step" for row in rows)
-        return rows
+        return [row for row in rows if _is_flat(row)] if nests else rows
 
 
 def _outline(lines: bytes) -> Iterator[bytes]:
@@ -168,8 +172,18 @@ def _row(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("event"), str) or len(row) > MOST_FIELDS:
         return None
-    # A list of nothing takes 30 times the memory that it takes in the file.
-    return None if any(isinstance(value, (list, dict)) for value in row.values()) else row
+    return row
+
+
+def _may_nest(lines: bytes) -> bool:
+    """Whether a list may stand in one of the lines, or an object in another: none of ours, unless in a text."""
+    inside = lines.count(b"{") - lines.count(b"\n{") - lines.startswith(b"{")
+    return bool(inside) or b"[" in lines
+
+
+def _is_flat(row: Row) -> bool:
+    """Whether all values are plain. A list of nothing takes 30 times the memory that it takes in the file."""
+    return not any(isinstance(value, (list, dict)) for value in row.values())
 
 
 def read_rows(path: Path, *, outline: bool = False) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 SECONDS = 5
 """Of the processor, after which it counts as hanging; other processes may have it meanwhile."""
-TIMES_WAITED = 4
+TIMES_WAITED = 12
 """So much longer it may take by the clock."""
 MOST_MB = 500
 """More than a child that does nothing."""
