@@ -137,11 +137,11 @@ class Follower:
             whole = self._begun + read[:end]
             if self._too_long:
                 whole = whole[whole.find(b"\n") + 1 :]
-            nests = _may_nest(whole)
-            reports = whole.count(b"\n" + _REPORT) + whole.startswith(_REPORT)
-            self._others += whole.count(b"\n") - reports
             # Without what stands behind the last line end: nothing.
             lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
+            ends = whole.count(b"\n") if self._outline else len(lines)
+            self._others += max(0, ends - whole.count(_REPORT))
+            nests = b"[" in whole or whole.count(b"{") > ends  # a list somewhere, or an object in another
             self._begun, self._too_long = b"", False
         if not self._too_long:
             self._begun += read[end:]
@@ -173,12 +173,6 @@ def _row(line: bytes) -> Row | None:
     if not isinstance(row, dict) or not isinstance(row.get("event"), str) or len(row) > MOST_FIELDS:
         return None
     return row
-
-
-def _may_nest(lines: bytes) -> bool:
-    """Whether a list may stand in one of the lines, or an object in another: none of ours, unless in a text."""
-    inside = lines.count(b"{") - lines.count(b"\n{") - lines.startswith(b"{")
-    return bool(inside) or b"[" in lines
 
 
 def _is_flat(row: Row) -> bool:
