@@ -16,6 +16,8 @@ from engine.lines import BLOCK_BYTES, Lines, LineStore, Numbers
 
 MAX_LINE_CHARACTERS = 1_000_000
 MAX_HEADER_CHARACTERS = 100_000
+MAX_COLUMNS = 1_000
+"""Beyond that a table takes seconds and gigabytes, and is no dialogue."""
 ROWS_AT_ONCE = 50_000
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}
 
@@ -76,6 +78,10 @@ def read_csv(
     if not text_column or text_column not in columns:
         there = ", ".join([name[:40] for name in columns if name][:20]) or "none"
         raise CorpusError(f"{path} has no column {text_column!r}; its columns: {there}. Name one with --text-column")
+    if len(header) == MAX_HEADER_CHARACTERS or len(columns) > MAX_COLUMNS:
+        raise CorpusError(
+            f"{path} has a header of over {MAX_HEADER_CHARACTERS:,} characters or {MAX_COLUMNS:,} columns; use --text"
+        )
     has_speakers = speaker_column and speaker_column in columns and speaker_column != text_column
 
     # Here, so that reading plain text or a finished run does not wait for pandas.

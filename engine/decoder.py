@@ -237,14 +237,25 @@ def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:
     )
 
 
-def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if missing := sorted(shapes.keys() - weights.keys()):
+def check_shapes(there: Mapping[str, tuple[str, tuple[int, ...]]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that tensors of these kinds ("float32") and shapes are those of a model.
+
+    Raises:
+        RunError: one is missing, unknown, or of another kind or shape.
+    """
+    if missing := sorted(shapes.keys() - there.keys()):
         raise RunError(f"the model lacks {', '.join(missing[:3])}; it is none of this configuration")
-    if unknown := sorted(weights.keys() - shapes.keys()):
-        raise RunError(f"the model holds unknown {', '.join(unknown[:3])}; it is none of this configuration")
+    if unknown := sorted(there.keys() - shapes.keys()):
+        names = ", ".join(name[:40] for name in unknown[:3])
+        raise RunError(f"the model holds unknown {names}; it is none of this configuration")
     for name, shape in shapes.items():
-        if weights[name].shape != shape or weights[name].dtype != np.float32:
-            found = f"{weights[name].dtype} {list(weights[name].shape)}"
-            raise RunError(f"{name} is {found}, not float32 {list(shape)}; the run is damaged")
+        if there[name] != ("float32", shape):
+            kind, found = there[name]
+            raise RunError(f"{name} is {kind} {list(found)[:9]}, not float32 {list(shape)}; the run is damaged")
+
+
+def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    check_shapes({name: (str(array.dtype), array.shape) for name, array in weights.items()}, shapes)
+    for name in shapes:
         if not np.isfinite(weights[name]).all():
             raise RunError(f"{name} holds values that are not finite; the run is damaged")

@@ -53,6 +53,19 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     return file
 
 
+def read_file(path: Path, most: int) -> bytes:
+    """The content of a file that has `most` bytes at most, whoever wrote it.
+
+    Raises:
+        OSError: it cannot be read, is no file, or is larger.
+    """
+    with os.fdopen(open_file(path), "rb") as file:
+        # Not what the file says of its size alone: it may grow meanwhile.
+        if os.fstat(file.fileno()).st_size > most or len(content := file.read(most + 1)) > most:
+            raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes that are read")
+    return content
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, previous: Path | None = None, new: bool = False) -> Iterator[IO[bytes]]:
     """Write `path` so that a reader sees the old file or the new one, never a part, also after a power cut.

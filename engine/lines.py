@@ -73,7 +73,7 @@ class Lines(Sequence[Line]):
         if self._numbers is not None:
             number = int(self._numbers[number])
         text = self._text[int(self._bounds[number]) : int(self._bounds[number + 1]) - 1]
-        return Line(text.tobytes().decode(), self.names[self.speakers[number]])
+        return Line(text.tobytes().decode(errors="replace"), self.names[self.speakers[number]])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
@@ -86,7 +86,7 @@ class Lines(Sequence[Line]):
         while begin < len(self._bounds) - 1:
             reach = self._bounds[begin] + BLOCK_BYTES
             end = max(begin + 1, int(np.searchsorted(self._bounds, reach, side="right")) - 1)
-            yield self._text[int(self._bounds[begin]) : int(self._bounds[end])].tobytes().decode()
+            yield self._text[int(self._bounds[begin]) : int(self._bounds[end])].tobytes().decode(errors="replace")
             begin = end
 
 
@@ -137,6 +137,12 @@ def lines_in(folder: Path, names: Sequence[str]) -> Lines:
     """
     text, bounds = mapped(folder / "text", np.uint8), mapped(folder / "bounds", np.int64)
     speakers = mapped(folder / "speakers", np.int32)
-    if len(bounds) != len(speakers) + 1 or int(bounds[-1]) != len(text):
+    if (
+        len(bounds) != len(speakers) + 1
+        or (int(bounds[0]), int(bounds[-1])) != (0, len(text))
+        or not bool(np.all(bounds[1:] > bounds[:-1]))
+        or (len(speakers) and not 0 <= int(speakers.min()) <= int(speakers.max()) < len(names))
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise ValueError("text, bounds and speakers are not of the same lines")
     return Lines(text, bounds, speakers, names)

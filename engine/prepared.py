@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine import corpus as reading
 from engine.arrays import mapped
 from engine.config import BUNDLED, DataConfig
 from engine.corpus import Corpus
 from engine.encoding import CorpusWords, Tokens, WordFacts
-from engine.errors import ConfigError, CorpusError
-from engine.files import assets_folder, cache_folder, sync
+from engine.errors import ConfigError, CorpusError, UnusableInput
+from engine.files import assets_folder, cache_folder, read_file, sync
 from engine.lines import LineStore, Numbers, lines_in
+from engine.pauses import PAUSES
 from engine.vocabulary import MAX_WORDS, Vocabulary
 
 LARGE_BYTES = 16_000_000
@@ -28,6 +30,10 @@ LARGE_BYTES = 16_000_000
 KEPT = 4
 """Outcomes that are kept, the ones used last."""
 DAY_SECONDS = 86_400
+MOST_OF_REST = 128_000_000
+"""Bytes of the file with the words and speakers."""
+DAMAGE = (OSError, UnusableInput, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading what was kept may raise, when it is damaged or not there."""
 VERSION = 1
 """Of how and what is kept; another one is not read."""
 
@@ -67,7 +73,7 @@ def prepared(config: DataConfig) -> Prepared:
     files = [Path(name) for name in names if name not in ("", BUNDLED)]
     try:
         stats = [file.stat() for file in files]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is no path
         return _make(config, None)  # which says what is wrong
     if sum(stat.st_size for stat in stats) < LARGE_BYTES:
         return _make(config, None)
@@ -76,16 +82,19 @@ def prepared(config: DataConfig) -> Prepared:
     folder = cache_folder() / key
     try:
         return _load(folder, config)
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: it is made again
+    except DAMAGE:  # or it is not there: it is made again
         pass
     try:
         _keep(folder, config)
-        return _load(folder, config)
     except OSError as error:
         raise CorpusError(
             f"what is made of {config.corpus} cannot be kept in {folder.parent}: {error.strerror or error}; "
             "free some space, or set LOTR_TUI_HOME to a folder that has some"
         ) from error
+    try:
+        return _load(folder, config)
+    except DAMAGE:  # it has more words and speakers than are read
+        return _make(config, None)
 
 
 def _make(config: DataConfig, folder: Path | None) -> Prepared:
@@ -165,9 +174,12 @@ def _load(folder: Path, config: DataConfig) -> Prepared:
 
     Raises:
         OSError: it is not there.
-        ValueError, KeyError, TypeError: it is damaged.
+        One of DAMAGE: it is damaged.
     """
-    rest: dict[str, Any] = json.loads((folder / "rest.json").read_bytes())
+    content = read_file(folder / "rest.json", MOST_OF_REST)
+    if content.count(b",") > 4 * MAX_WORDS:  # before it is parsed, which takes many times the memory
+        raise ValueError("there are more words and speakers than are kept")
+    rest: dict[str, Any] = json.loads(content)
     if any((folder / name).stat().st_size != size for name, size in rest["bytes"].items()):
         raise ValueError("a file is not of the size it was")
     vocabulary = Vocabulary.from_json(json.dumps(rest["vocabulary"]), str(folder), config.tokenizer)
@@ -178,17 +190,45 @@ def _load(folder: Path, config: DataConfig) -> Prepared:
         mapped(folder / "sources", np.int32),
         (int(rest["ends"][0]), int(rest["ends"][1])),
     )
-    ids = tokens.ids
-    if len(ids) != len(tokens.pauses) or not 0 <= int(ids.min()) <= int(ids.max()) < len(vocabulary):
-        raise ValueError("the ids are not those of the vocabulary")
     corpus = Corpus(lines=lines_in(folder, rest["speakers"]), **rest["corpus"])
-    cuts = np.cumsum(rest["splits"])
-    train, valid, test, none = np.split(mapped(folder / "numbers", np.int32), cuts)
-    if len(none):
-        raise ValueError("there are more lines than those of the splits")
-    facts = rest["facts"] | {"most_frequent": tuple((str(word), int(n)) for word, n in rest["facts"]["most_frequent"])}
+    numbers = mapped(folder / "numbers", np.int32)
+    _check(tokens, len(vocabulary), numbers, len(corpus.lines))
+    train, valid, test, none = np.split(numbers, np.cumsum(rest["splits"]))
+    if len(none) or not (len(train) and len(valid) and len(test)):
+        raise ValueError("there are more lines than those of the splits, or fewer")
+    facts = {name: int(value) for name, value in rest["facts"].items() if name != "most_frequent"}
+    most = tuple((str(word), int(times)) for word, times in rest["facts"]["most_frequent"])
+    corpus.lines[facts["longest_line"]]
+    if not isinstance(corpus.rows, int) or not isinstance(corpus.sha256, str):
+        raise TypeError("what is told of the corpus is of other types")
     os.utime(folder)
-    return Prepared(corpus, (train, valid, test), vocabulary, tokens, WordFacts(**facts))
+    return Prepared(corpus, (train, valid, test), vocabulary, tokens, WordFacts(most_frequent=most, **facts))
+
+
+def _check(tokens: Tokens, words: int, numbers: Numbers, lines: int) -> None:
+    """See that whatever points into something else points to what is there.
+
+    Raises:
+        ValueError: it does not.
+    """
+    train, valid = tokens.ends
+    bounds = tokens.bounds
+    if (
+        len(tokens.ids) != len(tokens.pauses)
+        or not _within(tokens.ids, words)
+        or not _within(tokens.pauses, len(PAUSES))
+        or not 0 < train < valid < len(tokens.ids)
+        or not _within(bounds, train + 1)
+        or not bool(np.all(bounds[1:] > bounds[:-1]))
+        or len(tokens.sources) != len(bounds) - 1
+        or not _within(tokens.sources, lines)
+        or not _within(numbers, lines)
+    ):
+        raise ValueError("the files do not fit each other")
+
+
+def _within(places: npt.NDArray[Any], size: int) -> bool:
+    return len(places) > 0 and int(places.min()) >= 0 and int(places.max()) < size
 
 
 def _tidy(cache: Path) -> None:

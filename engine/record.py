@@ -18,9 +18,16 @@ AT_ONCE = 1 << 16
 """Bytes read between two looks at the clock; where it is more, the memory for it is fetched anew each time."""
 LONGEST_LINE = 1_000_000
 """Bytes; what is longer is no row of ours and is passed over without being kept."""
+MOST_BYTES = 4_000_000_000
+"""Of a record: reports of two months. What is larger was made by somebody else, and is not read."""
+MOST_OTHERS = 300_000
+"""Lines that are no reports; a checkpoint every 30 s makes as many in a hundred days."""
+MOST_FIELDS = 64
+"""Of a row of ours, which has no lists or objects in it."""
 SEEN = 64
 """Bytes remembered of what was read last: where they stand no longer, the file is another one."""
-_NO_REPORT = re.compile(rb'\n(?!{"event": "step")')
+_REPORT = b'{"event": "step"'
+_NO_REPORT = re.compile(rb"\n(?!%b)" % re.escape(_REPORT))
 """The end of a line that no report follows; most lines are reports."""
 
 
@@ -71,12 +78,16 @@ class Follower:
             again = self._is_another(file)
             if again:
                 self._forget()
+            self.problem = self._too_much(os.fstat(file).st_size)
+            if self.problem:
+                self.at_end = True
+                return Piece(rows, again)
             os.lseek(file, self._read, os.SEEK_SET)
             self.at_end = False
             while not self.at_end:
                 read = os.read(file, AT_ONCE)
                 rows += self._take(read)
-                self.at_end = not read
+                self.at_end = not read or self._others > MOST_OTHERS
                 if time.perf_counter() >= deadline:
                     break
             self.size = max(self._read, os.fstat(file).st_size)
@@ -99,8 +110,16 @@ class Follower:
             or os.pread(file, len(self._seen), self._read - len(self._seen)) != self._seen
         )
 
+    def _too_much(self, size: int) -> str:
+        """Why no more of it is read; "" where there is nothing against it."""
+        if size > MOST_BYTES:
+            return f"it is larger than the {MOST_BYTES:,} bytes that are read"
+        if self._others > MOST_OTHERS:
+            return f"it has more than {MOST_OTHERS:,} lines that are no reports; those behind are not read"
+        return ""
+
     def _forget(self) -> None:
-        self._read = 0
+        self._read = self._others = 0
         self._seen = b""
         self._begun = b""  # a line whose end is not there yet
         self._too_long = False
@@ -113,18 +132,24 @@ class Follower:
         self._seen = (self._seen + read[-SEEN:])[-SEEN:]
         end = read.rfind(b"\n") + 1
         lines: list[bytes] = []
+        nests = False
         if end:
             whole = self._begun + read[:end]
             if self._too_long:
                 whole = whole[whole.find(b"\n") + 1 :]
-            lines = list(_outline(whole)) if self._outline else whole.split(b"\n")
+            # Without what stands behind the last line end: nothing.
+            lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
+            ends = whole.count(b"\n") if self._outline else len(lines)
+            self._others += max(0, ends - whole.count(_REPORT))
+            nests = b"[" in whole or whole.count(b"{") > ends  # a list somewhere, or an object in another
             self._begun, self._too_long = b"", False
         if not self._too_long:
             self._begun += read[end:]
             self._too_long = len(self._begun) > LONGEST_LINE
             if self._too_long:
                 self._begun = b""
-        return [row for line in lines if (row := _row(line)) is not None]
+        rows = [row for line in lines if (row := _row(line)) is not None]
+        return [row for row in rows if _is_flat(row)] if nests else rows
 
 
 def _outline(lines: bytes) -> Iterator[bytes]:
@@ -145,7 +170,14 @@ def _row(line: bytes) -> Row | None:
         row = orjson.loads(line)
     except ValueError:  # too deep ones, NaN and numbers beyond those of a float too
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("event"), str) else None
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str) or len(row) > MOST_FIELDS:
+        return None
+    return row
+
+
+def _is_flat(row: Row) -> bool:
+    """Whether all values are plain. A list of nothing takes 30 times the memory that it takes in the file."""
+    return not any(isinstance(value, (list, dict)) for value in row.values())
 
 
 def read_rows(path: Path, *, outline: bool = False) -> Iterator[Row]:

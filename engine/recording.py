@@ -16,7 +16,7 @@ from typing import IO, TypeVar
 
 from engine.config import Config
 from engine.decoder import Decoder
-from engine.errors import RunError
+from engine.errors import RunError, printable
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -152,6 +152,8 @@ def reopen(path: Path) -> Run:
                 raise RunError(
                     f"run {path.name!r} is finished; nothing is left to train. `lotr-tui train` begins another one"
                 )
+            if (path / EPOCHS).is_symlink():
+                raise RunError(f"{path / EPOCHS} is a link, which leads out of the run; put a folder in its place")
             _remove_unfinished(path)
             if config.training.keep_epochs:
                 (path / EPOCHS).mkdir(exist_ok=True)
@@ -292,7 +294,10 @@ class _Writer:
     def fail(self, failed: Failed) -> None:
         """The training broke."""
         self._metrics.write(json.dumps(to_record(failed)) + "\n")
-        self._log.write(f"{datetime.now():%H:%M:%S} {failed.details}\n")
+        # Line by line, as it is shown; what broke may name what a stranger wrote.
+        lines = [" " * (len(line) - len(line.lstrip(" "))) + printable(line) for line in failed.details.split("\n")]
+        details = "\n".join(lines)
+        self._log.write(f"{datetime.now():%H:%M:%S} {details}\n")
 
     def close(self) -> None:
         """Try once more to write what is not written yet, and close the record."""

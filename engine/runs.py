@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import BUNDLED, Config
-from engine.decoder import Decoder
+from engine.decoder import Decoder, check_shapes, weight_shapes
 from engine.errors import RunError, UnusableInput, nearest, printable
-from engine.files import assets_folder, open_file, runs_folder
+from engine.files import assets_folder, open_file, read_file, runs_folder
 from engine.record import current_rows
+from engine.tensor_file import check_room, read_header
 from engine.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, MODEL = "config.json", "vocabulary.json", "model.safetensors"
@@ -30,6 +32,8 @@ REQUESTS = "requests.jsonl"
 EPOCHS = "epochs"
 """The folder of the models kept along the way."""
 LATEST = "latest"
+MOST_OF_CONFIG, MOST_OF_VOCABULARY = 1_000_000, 64_000_000
+"""Bytes that are read; a million words have some 15 million."""
 PRECISIONS = ("fp32", "int8")
 """What a model can be played in."""
 
@@ -149,7 +153,7 @@ def load(path: Path, epoch: int | None = None) -> LoadedModel:
     if epoch is not None:
         file, perplexity = _file_of_kept(path, epoch, name), _perplexity_at(rows, epoch)
         name = at_epoch(name, epoch)
-    tensors = _tensors(file)
+    tensors = _tensors(file, weight_shapes(config.model, len(vocabulary)))
     try:
         decoder = Decoder(config.model, vocabulary, tensors)
     except RunError as error:
@@ -174,8 +178,8 @@ def read_start(path: Path) -> tuple[Config, Vocabulary]:
         RunError: the vocabulary is missing or damaged.
         ConfigError: the configuration is damaged.
     """
-    config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
-    return config, Vocabulary.from_json(_text(path / VOCABULARY), str(path / VOCABULARY), config.data.tokenizer)
+    config, file = read_config(path), path / VOCABULARY
+    return config, Vocabulary.from_json(_text(file, MOST_OF_VOCABULARY), str(file), config.data.tokenizer)
 
 
 def at_epoch(name: str, epoch: int) -> str:
@@ -232,7 +236,7 @@ def _latest(folder: Path) -> Path:
     """
     for path in sorted(_run_folders(folder), key=lambda path: _begun(path) or 0.0, reverse=True):
         try:
-            Config.from_json(_text(path / CONFIG), str(path / CONFIG))
+            read_config(path)
         except UnusableInput:
             continue
         return path
@@ -245,7 +249,7 @@ def summarize(path: Path) -> RunSummary:
     Raises:
         RunError: it has no readable configuration.
     """
-    config = Config.from_json(_text(path / CONFIG), str(path / CONFIG))
+    config = read_config(path)
     rows = current_rows(path / METRICS, outline=True)
     last = _last(rows)
     done = (_number(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in reversed(rows))
@@ -358,21 +362,45 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _text(path: Path) -> str:
+def read_config(path: Path) -> Config:
+    """The configuration of a run directory.
+
+    Raises:
+        RunError: it is missing or cannot be read.
+        ConfigError: it is damaged.
+    """
+    return Config.from_json(_text(path / CONFIG, MOST_OF_CONFIG), str(path / CONFIG))
+
+
+def _text(path: Path, most: int) -> str:
     try:
-        with os.fdopen(open_file(path), encoding="utf-8") as file:
-            return file.read()
+        return read_file(path, most).decode()
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run is not complete") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read; the run is damaged") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} cannot be read: it is not UTF-8; the run is damaged") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
 
 
-def _tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights in a file; they are read once its header says that they are those of a model of these shapes.
+
+    Raises:
+        RunError: they are not, the file is missing or damaged, or they are too large for this machine.
+    """
     if not path.is_file():
         raise RunError(f"{path} is missing; the run has not saved a model yet")
     if (kind := _kind_of_file(path)) != "a file":
         raise RunError(f"{path} is {kind}, not safetensors")
+    try:
+        header = read_header(path)
+        check_shapes(header.shapes, shapes)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is gone") from error
+    except RunError as error:
+        raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
+    check_room(path, header.bytes)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -17,6 +17,7 @@ from engine.decoder import Decoder
 from engine.errors import RunError
 from engine.network import States
 from engine.runs import PREVIOUS, RESUME
+from engine.tensor_file import read_header
 
 if TYPE_CHECKING:
     from engine.training_loop import Loop
@@ -26,6 +27,17 @@ PLAIN = (
     "sample_prompt", "fine_tuning", "history", "best_perplexity", "claimed", "evaluations_since_best", "impatient",
 )  # fmt: skip
 """Attributes of a `Loop` that are numbers, texts or lists of them."""
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter; SGD keeps nothing."""
+MOST_COPIES = 8
+"""Tensors as large as the model's: five at most, and some that are larger by what the embeddings share."""
+MOST_OF_GENERATORS = 1_000_000
+DAMAGE = (
+    RunError, SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
+    AttributeError,
+)  # fmt: skip
+"""What reading a damaged file may raise."""
 
 
 def pack(loop: "Loop", states: States) -> bytes:
@@ -85,22 +97,24 @@ class Saved:
     """The content of a `resume.safetensors`."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file.
+        """Read all but the tensors, for which room is made once they are known to be those of the training.
 
         Raises:
             RunError: it is missing, damaged or of another kind.
         """
         self.path = path
+        self.tensors: dict[str, Tensor] = {}
+        """Read by `restore`."""
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self.rest: dict[str, Any] = json.loads(metadata["rest"])
+            header = read_header(path)
+            self._bytes = header.bytes
+            self.rest: dict[str, Any] = json.loads(header.metadata["rest"])
+            _check_numbers(self.rest)
             self.step = int(self.rest["step"])
             self.seconds = float(self.rest["seconds"])
         except FileNotFoundError as error:
             raise RunError(f"{path} is missing; the run cannot be resumed") from error
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except DAMAGE as error:
             raise self._damaged() from error
 
     def check(self, config: Config) -> None:
@@ -130,9 +144,19 @@ class Saved:
             RunError: the file is not of such a training.
         """
         try:
+            self._read_tensors(loop)
             self._restore(loop)
-        except (RunError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except DAMAGE as error:
             raise self._damaged() from error
+
+    def _read_tensors(self, loop: "Loop") -> None:
+        """Those of a training: weights, average, best and what the optimizer keeps, each as large as the model."""
+        model = sum(parameter.numel() for parameter in loop.network.parameters())
+        states = sum(2 * hidden * loop.options.batch_size for _, hidden in loop.config.model.layer_sizes())
+        if self._bytes > 4 * (MOST_COPIES * model + states) + MOST_OF_GENERATORS:
+            raise ValueError("there is more in it than a training has")
+        with safe_open(self.path, framework="pt") as file:
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def _restore(self, loop: "Loop") -> None:
         rest = self.rest
@@ -154,30 +178,60 @@ class Saved:
             _load("average", loop.average.network, self.tensors)
             loop.average.updates = int(rest["averaged_updates"])
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
         for name, value in self._of("optimizer.").items():
             _, number, field = name.split(".")
+            shape = () if field == "step" else parameters[int(number)].shape
+            if field not in MOMENTS or value.dtype != torch.float32 or value.shape != shape:
+                raise ValueError(name)
             state.setdefault(int(number), {})[field] = value
+        if any(len(its) != len(MOMENTS) for its in state.values()):
+            raise ValueError("a part of what the optimizer kept is missing")
         loop.optimizer.load_state_dict({"state": state, "param_groups": loop.optimizer.state_dict()["param_groups"]})
         loop.masks.set_state(self.tensors["masks"])
         if rest["chance_before_epoch"] is not None:
             loop.chance.setstate(_tuples(rest["chance_before_epoch"]))
             position = loop.position
             loop.begin_epoch()
+            assert loop.text is not None
+            if position >= len(loop.text.columns):
+                raise ValueError("position")
             loop.position = position
             loop.states = [
                 (
-                    loop.world.columns(self.tensors[f"states.{layer}.hidden"]).to(loop.device),
-                    loop.world.columns(self.tensors[f"states.{layer}.cell"]).to(loop.device),
+                    self._state(loop, f"states.{layer}.hidden", hidden),
+                    self._state(loop, f"states.{layer}.cell", cell),
                 )
-                for layer in range(len(loop.states))
+                for layer, (hidden, cell) in enumerate(loop.states)
             ]
         loop.chance.setstate(_tuples(rest["chance"]))
+
+    def _state(self, loop: "Loop", name: str, like: Tensor) -> Tensor:
+        """This process's columns of a state, which has the shape of `like`."""
+        state = loop.world.columns(self.tensors[name])
+        if state.shape != like.shape or not state.is_floating_point():
+            raise ValueError(name)
+        return state.to(loop.device)
 
     def _of(self, prefix: str) -> dict[str, Tensor]:
         return {name: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
     def _damaged(self) -> RunError:
         return RunError(f"{self.path} is damaged or no such file; the run cannot be resumed from it")
+
+
+def _check_numbers(rest: Any) -> None:
+    """Raises: ValueError, KeyError, TypeError: a number is none that a training has."""
+    for name in ("step", "epoch", "epoch_number", "last_epoch", "position", "evaluations_since_best", "seconds"):
+        if not 0 <= rest[name] < 2**53:  # neither is NaN
+            raise ValueError(name)
+    for name in ("plateau_factor", "lr_share"):
+        if not 0 <= rest[name] <= 1:
+            raise ValueError(name)
+    if not all(isinstance(value, float) for value in rest["history"]):
+        raise ValueError("history")
+    if (text := rest["sample_prompt"]) != text.encode(errors="replace").decode():
+        raise ValueError("sample_prompt")
 
 
 def _named(prefix: str, network: torch.nn.Module) -> dict[str, Tensor]:

@@ -38,6 +38,8 @@ class Command:
             )
         if not isinstance(self.value, str):
             raise UnusableInput(f"{self.what} takes a text, not {self.value!r}")
+        if self.what not in ("prompt", "lr") and self.value:
+            raise UnusableInput(f"{self.what} takes nothing, not {self.value!r}")
         if self.what == "prompt" and (self.value != printable(self.value) or not 0 < len(self.value) <= LONGEST_PROMPT):
             raise UnusableInput(f"a prompt to sample is one line of 1 to {LONGEST_PROMPT} characters")
         if self.what == "lr" and not 0 < self.share <= 1:
@@ -47,7 +49,7 @@ class Command:
     def share(self) -> float:
         """The value as a number; NaN where it is none."""
         try:
-            return float(self.value)
+            return float(self.value) if self.value == printable(self.value) else math.nan
         except ValueError:
             return math.nan
 

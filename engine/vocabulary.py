@@ -110,6 +110,9 @@ class Vocabulary:
         Raises:
             RunError: not a list of distinct words that starts with `<unk>, <eos>`.
         """
+        # Before it is parsed, which takes many times the memory; some words have a comma in them.
+        if text.count(",") > 2 * MAX_WORDS:
+            raise RunError(f"{source} is no vocabulary: it has more than {MAX_WORDS:,} words")
         try:
             words = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
+from engine.files import open_file
 from engine.processes import place, torchrun
 from engine.runs import is_written
 
@@ -27,7 +28,13 @@ def hand_over(path: Path) -> str:
         TrainingError: it did not take over; the run stays as it was left.
     """
     command = [*torchrun(place().size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
-    with (path / CONSOLE).open("ab") as console:
+    try:
+        file = open_file(path / CONSOLE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    except OSError as error:
+        raise TrainingError(
+            f"run {path.name} cannot go on in the background: {path / CONSOLE} cannot be written: {error.strerror}"
+        ) from error
+    with os.fdopen(file, "ab") as console:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
         )

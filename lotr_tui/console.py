@@ -151,7 +151,7 @@ class _PlainLines:
                 valid = f"valid {event.valid_perplexity:7.1f}{_notebook_says(event)}"
                 return self._progress(self._step, f"epoch {event.epoch:5.1f}/{epochs}  {valid}{mark:6}")
             case Sampled():
-                return f'    "{event.prompt}" {event.text}'
+                return f'    "{printable(event.prompt)}" {event.text}'
             case Finished():
                 test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
                 return (
@@ -163,7 +163,7 @@ class _PlainLines:
             case Resume():
                 return f"goes on with update {event.step:,}" if event.step else "begins anew"
             case Warned():
-                return f"warning: {event.message}"
+                return f"warning: {printable(event.message)}"
             case Failed():
                 raise TrainingError(event.message)
         return None

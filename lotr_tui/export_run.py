@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine.errors import RunError, UnusableInput
+from engine.errors import RunError, UnusableInput, printable
 from engine.events import TrainingEvent, from_record, to_record
 from engine.files import replacing
 from engine.record import current_rows
@@ -74,7 +74,7 @@ def export_tensorboard(run: Path, folder: Path) -> None:
                     writer.add_scalar("valid_perplexity", value, step, begun + event.seconds)
             for sample in view.samples:
                 # As a block of code: the text is shown as it is, not read as Markdown.
-                text = f"{sample.prompt} {sample.text}".replace("\n", " ")
+                text = printable(f"{sample.prompt} {sample.text}")
                 writer.add_text("sample", f"    {text}", _step(sample.step))
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
@@ -104,7 +104,8 @@ def _step(step: int) -> int:
 
 def _values(event: TrainingEvent, names: list[str]) -> list[Any]:
     record = to_record(event)
-    return ["" if record[name] is None else record[name] for name in names]
+    values = ("" if record[name] is None else record[name] for name in names)
+    return [printable(value) if isinstance(value, str) else value for value in values]
 
 
 def _make_empty(folder: Path) -> None:

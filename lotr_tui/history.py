@@ -2,13 +2,14 @@
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.files import home, write_all, write_atomically
+from engine.files import home, open_file, write_all, write_atomically
 from lotr_tui.kept_file import reason
 
 MOST = 1000
@@ -72,7 +73,8 @@ class History:
     def _write(self) -> None:
         """Append what waits; a file that has become too long is shortened to the latest."""
         lines = _lines(self._waiting)
-        with self.path.open("ab+", buffering=0) as file:
+        path = Path(os.path.realpath(self.path))  # it may be kept elsewhere
+        with os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+", buffering=0) as file:
             size = file.seek(0, 2)
             if size:  # a session that died while it wrote has left a part of a line
                 file.seek(size - 1)
@@ -116,7 +118,7 @@ def _locked(path: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another session has it for too long; it may have been suspended.
     """
-    with path.with_suffix(".lock").open("w") as lock:
+    with os.fdopen(open_file(path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "w") as lock:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -135,7 +137,7 @@ def _lines(texts: list[str]) -> bytes:
 
 def _tail(path: Path) -> bytes:
     """The end of the file, from the start of a line on."""
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         file.seek(max(0, file.seek(0, 2) - MOST_BYTES))
         if file.tell():
             file.readline()
@@ -145,7 +147,7 @@ def _tail(path: Path) -> bytes:
 def _entries(content: bytes, most: int) -> list[str]:
     """The latest prompts, without those that follow one like them; damaged lines are passed over."""
     entries: list[str] = []
-    for line in content.split(b"\n"):
+    for line in content.rsplit(b"\n", 4 * most)[-4 * most :]:  # a file is shortened long before it has more
         try:
             text = json.loads(line)
         except (ValueError, RecursionError):

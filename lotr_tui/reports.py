@@ -17,7 +17,7 @@ from engine.config import Config, DataConfig
 from engine.dataset import prepare, summarize
 from engine.errors import printable
 from engine.record import current_rows
-from engine.runs import METRICS, kept_epochs, list_runs, resolve
+from engine.runs import METRICS, kept_epochs, list_runs, read_config, resolve
 from engine.runs import summarize as summarize_run
 from lotr_tui.wording import ago
 
@@ -95,7 +95,7 @@ def print_run(run: str, folder: Path | None) -> None:
     """Print a run's settings and its last rows as JSON."""
     path = resolve(run, folder)
     summary = summarize_run(path)
-    config = Config.from_json((path / "config.json").read_text(encoding="utf-8"), str(path / "config.json"))
+    config = read_config(path)
     rows = current_rows(path / METRICS, outline=True)
     evaluations = [row for row in rows if row["event"] == "evaluated"]
     print(

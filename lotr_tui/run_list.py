@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import BUNDLED, Config
+from engine.config import BUNDLED
 from engine.errors import UnusableInput
 from engine.events import Evaluated, Resume, from_record
 from engine.files import assets_folder
 from engine.record import read_rows
-from engine.runs import CONFIG, METRICS, RunSummary, list_runs, summarize
+from engine.runs import METRICS, RunSummary, list_runs, read_config, summarize
 from lotr_tui.wording import ago
 
 
@@ -98,8 +98,8 @@ def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
     found: list[dict[str, object]] = []
     for run in runs:
         try:
-            config = Config.from_json((run.path / CONFIG).read_text(encoding="utf-8"), str(run.path / CONFIG))
-        except (UnusableInput, OSError, UnicodeDecodeError):
+            config = read_config(run.path)
+        except UnusableInput:
             found.append({})
             continue
         parts = asdict(config)

@@ -20,6 +20,10 @@ from lotr_tui.kept_file import check_version, fits, from_record, parse
 from lotr_tui.settings import Way
 
 VERSION = 1
+MOST_OF_A_LINE = 16_000_000
+"""Bytes; parsed it may take 27 times as many. A reply of 100,000 words has 8 million."""
+MOST_NODES, MOST_WORDS = 200_000, 1_500_000
+"""Of a session that is read."""
 
 Reason = Literal["eos", "length", "stop", "cancelled", "error"]
 
@@ -132,14 +136,19 @@ def read_session(name: str, content: bytes) -> SavedSession:
     """
     header: dict[str, Any] = {}
     nodes: dict[int, Node] = {}
-    for line in content.split(b"\n")[:-1]:
-        kind, record = read_line(line)
+    words = begin = 0
+    while (end := content.find(b"\n", begin)) >= 0:  # not all lines at once: that takes twice the memory
+        kind, record = read_line(content[begin:end])
+        begin = end + 1
         if kind == "session":
             header = check_header(record)
-        else:
-            node = _read_node(record)
-            nodes[node.id] = node
-            header["current"] = node.id
+            continue
+        node = _read_node(record)
+        words += len(node.words) - (len(nodes[node.id].words) if node.id in nodes else 0)
+        if len(nodes) > MOST_NODES or words > MOST_WORDS:
+            raise UnusableInput(f"it has more than {MOST_NODES:,} replies or {MOST_WORDS:,} words")
+        nodes[node.id] = node
+        header["current"] = node.id
     if "started" not in header:
         raise UnusableInput("it does not begin as a session")
     _check_tree(nodes)
@@ -155,6 +164,8 @@ def read_line(line: bytes) -> tuple[str, dict[str, Any]]:
     Raises:
         UnusableInput: it is neither.
     """
+    if len(line) > MOST_OF_A_LINE:
+        raise UnusableInput(f"a line has more than {MOST_OF_A_LINE:,} bytes")
     try:
         text = line.decode()
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.errors import LotrError, UnusableInput, printable
-from engine.files import home, replacing, write_all
+from engine.files import home, open_file, read_file, replacing, write_all
 from lotr_tui.kept_file import reason, set_aside
 from lotr_tui.saved_session import (
     Node,
@@ -28,6 +28,8 @@ from lotr_tui.saved_session import (
 
 MOST_OF_A_LINE = 1_000_000
 """Bytes of a line that are read for a list of sessions."""
+MOST_BYTES = 256_000_000
+"""Of a file that is resumed; a word takes about 80."""
 
 
 class SessionError(LotrError):
@@ -70,7 +72,7 @@ class SessionWriter:
             SessionError: it is gone, damaged (then it has been set aside), or open in another window.
         """
         try:
-            file = path.open("rb+", buffering=0)
+            file = os.fdopen(open_file(path, os.O_RDWR), "rb+", buffering=0)
         except OSError as error:
             raise SessionError(f"session {path.stem!r} cannot be resumed: {reason(error)}") from error
         try:
@@ -182,7 +184,7 @@ def saved_sessions(folder: Path | None = None) -> list[SessionSummary]:
     for path in (folder or sessions_folder()).glob("*.jsonl"):
         try:
             status = path.stat()
-            with path.open("rb") as file:
+            with os.fdopen(open_file(path), "rb") as file:
                 lines = [file.readline(MOST_OF_A_LINE), file.readline(MOST_OF_A_LINE)]
         except OSError:
             continue  # gone in the meantime, or no file of ours
@@ -200,7 +202,7 @@ def saved_sessions(folder: Path | None = None) -> list[SessionSummary]:
 
 def _load(path: Path) -> tuple[bytes, SavedSession]:
     """The whole lines of a file, and the session they tell of."""
-    content = path.read_bytes()
+    content = read_file(path, MOST_BYTES)
     content = content[: content.rfind(b"\n") + 1]
     try:
         return content, read_session(path.stem, content)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import RunError, UnusableInput
-from engine.files import home, write_atomically
+from engine.files import home, read_file, write_atomically
 from engine.sampler_settings import SamplerSettings
 from lotr_tui.kept_file import check_version, from_record, parse, reason, set_aside
 
 VERSION = 1
 MAX_PACE = 1000.0
+MOST_BYTES = 1_000_000
+"""Of the file."""
 Way = Literal["continue", "reply"]
 """continue: the text goes on behind the prompt; reply: the prompt is a line, and the model says the next one."""
 
@@ -105,7 +107,7 @@ class KeptSettings:
     def _read(self) -> tuple[Settings | None, str]:
         """The settings in the file, None where there are none; and what there is to say."""
         try:
-            return Settings.from_json(self.path.read_text(encoding="utf-8")), ""
+            return Settings.from_json(read_file(self.path, MOST_BYTES).decode()), ""
         except FileNotFoundError:
             return None, ""
         except OSError as error:

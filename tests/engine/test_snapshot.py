@@ -1,12 +1,14 @@
 """A training that was interrupted anywhere and gone on with has the bits of one that never was."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from engine.dataset import Dataset
@@ -234,7 +236,8 @@ def test_it_is_saved_every_so_many_seconds(dataset: Dataset) -> None:  # noqa: F
 
 
 @pytest.fixture
-def a_file(dataset: Dataset, tmp_path: Path) -> Path:  # noqa: F811
+def a_file(dataset: Dataset, tmp_path: Path, every_update_is_told: None) -> Path:  # noqa: F811
+    """Saved in the middle of an epoch."""
     stop = Interrupted(3)
     path = tmp_path / "resume.safetensors"
     path.write_bytes(of(Snapshot, stop.watch(train(config_of(), dataset, "a-run", stop)))[-1].content)
@@ -278,10 +281,41 @@ def changed(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Callabl
         ),
         changed(lambda tensors, rest: tensors.update({"masks": tensors["masks"][:7].clone()})),
         changed(lambda tensors, rest: tensors.pop("best.output.bias")),
+        changed(lambda tensors, rest: rest.update(step=float("inf"))),
+        changed(lambda tensors, rest: rest.update(seconds=float("nan"))),
+        changed(lambda tensors, rest: rest.update(seconds=10**400)),
+        changed(lambda tensors, rest: rest.update(epoch=float("inf"))),
+        changed(lambda tensors, rest: rest.update(position=10**9)),
+        changed(lambda tensors, rest: rest.update(position=-1)),
+        changed(lambda tensors, rest: rest.update(averaged_updates=float("inf"))),
+        changed(lambda tensors, rest: rest.update(lr_share=float("nan"))),
+        changed(lambda tensors, rest: rest.update(history=["a"])),
+        changed(lambda tensors, rest: rest.update(sample_prompt="\ud800")),
+        changed(lambda tensors, rest: rest.update(chance=["a"])),
+        changed(lambda tensors, rest: tensors.update({"states.0.cell": tensors["states.0.cell"][:, :1].clone()})),
+        changed(lambda tensors, rest: tensors.update({"optimizer.0.step": torch.zeros(3)})),
+        changed(lambda tensors, rest: tensors.update({"optimizer.0.exp_avg": torch.zeros(3)})),
+        changed(lambda tensors, rest: tensors.pop("optimizer.0.exp_avg")),
+        changed(lambda tensors, rest: tensors.update({"optimizer.x.step": torch.zeros(())})),
+        os.mkfifo,
+        lambda path: os.truncate(path, 50_000_000_000),
     ],
 )
 def test_a_damaged_file_is_refused(dataset: Dataset, a_file: Path, damage: Callable[[Path], None]) -> None:  # noqa: F811
+    if damage is os.mkfifo:
+        a_file.unlink()  # type: ignore[unreachable]
     damage(a_file)
+    with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
+        list(train(config_of(), dataset, "a-run", lambda: False, saved=Saved(a_file)))
+
+
+def test_what_is_larger_than_all_that_a_training_has_is_not_loaded(
+    dataset: Dataset,  # noqa: F811
+    a_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed(lambda tensors, rest: tensors.update({"more": torch.zeros(300_000)}))(a_file)
+    monkeypatch.setattr("engine.snapshot.safe_open", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
         list(train(config_of(), dataset, "a-run", lambda: False, saved=Saved(a_file)))
 

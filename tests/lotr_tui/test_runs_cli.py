@@ -232,7 +232,7 @@ class TestExport:
             ("9", "109.0", ""),
         ]
         assert [row["valid_perplexity"] for row in rows["evaluated"]] == ["90.0", "95.0"]
-        assert rows["sampled"][0]["text"] == "here\x1b[31m [b]now"
+        assert rows["sampled"][0]["text"] == "here\N{REPLACEMENT CHARACTER}[31m [b]now"
 
     def test_nothing_is_overwritten(self, command, make, tmp_path):
         make("r", EVENTS)

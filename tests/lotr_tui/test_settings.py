@@ -186,7 +186,7 @@ def test_a_file_that_must_not_be_read_is_not_overwritten(home, monkeypatch):
     def refuse(*_arguments, **_more):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("lotr_tui.settings.read_file", refuse)
     kept = KeptSettings()
     assert "cannot be read: Permission denied" in kept.notice
     assert "cannot be read" in kept.keep(theme="nord")

@@ -1,0 +1,106 @@
+"""The header of a safetensors file is read by itself, and nothing is loaded that is not of the configuration."""
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save
+
+from engine import runs, tensor_file
+from engine.config import Config
+from engine.decoder import weight_shapes
+from engine.errors import RunError
+from engine.tensor_file import read_header
+from tests.conftest import KNOWN_WORDS, write_run
+
+
+def tensor(shape: list[int], begin: int, end: int, kind: str = "F32") -> dict[str, Any]:
+    return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+
+
+def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+ONE = json.dumps(tensor([1], 0, 4)).encode()
+HEADERS: dict[str, tuple[object, bytes, int | None, str]] = {
+    "longer than the file": ({}, b"", 2**63, "shorter than its header"),
+    "no JSON": (b"{nothing", b"", None, "no JSON"),
+    "deep": (b'{"a":' * 100_000, b"", None, "more than 10,000 tensors"),
+    "deep in lists": (b"[" * 100_000, b"", None, "no JSON"),
+    "one name twice": (b'{"a":%s,"a":%s}' % (ONE, ONE), b"\0" * 4, None, "a name twice"),
+    "a list": ([], b"", None, "its header is none"),
+    "metadata of numbers": ({"__metadata__": {"a": 1}}, b"", None, "its header is none"),
+    "a shape that is none": ({"a": tensor([-1, -4], 0, 16)}, b"\0" * 16, None, "is damaged"),
+    "a shape of other numbers": ({"a": {**tensor([4], 0, 16), "shape": [4.0]}}, b"\0" * 16, None, "is damaged"),
+    "another size": ({"a": tensor([5], 0, 16)}, b"\0" * 16, None, "is damaged"),
+    "an unknown kind": ({"a": tensor([4], 0, 16, "X\x1b")}, b"\0" * 16, None, "unknown kind, X"),
+    "terabytes": ({"a": tensor([2**40], 0, 2**42)}, b"\0" * 16, None, "bytes, and 16 are there"),
+    "overlapping": ({"a": tensor([4], 0, 16), "b": tensor([4], 0, 16)}, b"\0" * 16, None, "overlap"),
+    "a gap": ({"a": tensor([4], 4, 20)}, b"\0" * 20, None, "gaps"),
+    "more than it says": ({"a": tensor([4], 0, 16)}, b"\0" * 20, None, "16 bytes, and 20 are there"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_damaged_header_is_refused(tmp_path: Path, kind: str) -> None:
+    header, data, length, said = HEADERS[kind]
+    with pytest.raises(RunError, match=said) as raised:
+        read_header(write(tmp_path / "a.safetensors", header, data, length))
+    assert str(raised.value).isprintable()
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", b"{", length=3_000_000_000)
+    os.truncate(path, 4_000_000_000)
+    with pytest.raises(RunError, match="its header has more than 8,000,000 bytes"):
+        read_header(path)
+
+
+def test_the_header_says_what_the_library_reads(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "r") / "model.safetensors"
+    header, tensors = read_header(path), load_file(path)
+    assert header.shapes == {name: (str(array.dtype), array.shape) for name, array in tensors.items()}
+    assert header.bytes == sum(array.nbytes for array in tensors.values())
+    path.write_bytes(save(tensors, metadata={"a": "b"}))
+    assert read_header(path).metadata == {"a": "b"}
+
+
+def test_what_is_not_of_the_configuration_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_nothing(path: Path) -> None:
+        pytest.fail(f"{path} is loaded")
+
+    monkeypatch.setattr("safetensors.numpy.load_file", load_nothing)
+    path = write_run(tmp_path / "r") / "model.safetensors"
+    write(path, {"embedding.weight": tensor([20_000, 100_000], 0, 8_000_000_000)})
+    os.truncate(path, path.stat().st_size + 8_000_000_000)
+    with pytest.raises(RunError, match="the model lacks layers"):
+        runs.load(tmp_path / "r")
+
+
+def test_a_model_too_large_for_the_machine_is_refused(tmp_path: Path) -> None:
+    """File and configuration agree: 16 layers of 16,384. It takes no room on the disk, and 137 GB in memory."""
+    run = write_run(tmp_path / "r")
+    config = Config("tiny").with_values(embedding_size=16_384, hidden_size=16_384, layers=16)
+    (run / "config.json").write_text(config.to_json())
+    header, place = {}, 0
+    for name, shape in weight_shapes(config.model, 2 + len(KNOWN_WORDS)).items():
+        size = 4
+        for number in shape:
+            size *= number
+        header[name] = tensor(list(shape), place, place + size)
+        place += size
+    path = write(run / "model.safetensors", header)
+    os.truncate(path, path.stat().st_size + place)
+    with pytest.raises(RunError, match=r"needs 41\d\.\d GB of memory"):
+        runs.load(run)
+
+
+def test_a_model_that_fits_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_file, "ALWAYS_ROOM", 0)
+    runs.load(write_run(tmp_path / "r"))

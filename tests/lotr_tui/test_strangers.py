@@ -1,0 +1,148 @@
+"""What is no file of ours, or far too large, before what reads it in the terminal; and what it would send there."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.errors import TrainingError, UnusableInput
+from engine.events import Sampled, Started, Warned, to_record
+from engine.runs import METRICS, SAMPLES
+from lotr_tui import saved_session
+from lotr_tui.background import hand_over
+from lotr_tui.console import _PlainLines
+from lotr_tui.export_run import export_csv
+from lotr_tui.history import History, HistoryError
+from lotr_tui.saved_session import read_session
+from lotr_tui.session_file import SessionError, SessionWriter, load_session, saved_sessions
+from lotr_tui.settings import KeptSettings
+from tests.conftest import write_run
+from tests.lotr_tui.test_saved_session import node
+
+ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 50_000_000_000)
+
+
+KINDS: list[Callable[[Path], None]] = [pipe, zeros, sparse]
+
+
+@pytest.fixture
+def folder(home: Path) -> Path:
+    (home / "sessions").mkdir(parents=True)
+    return home
+
+
+@pytest.mark.parametrize("put", KINDS)
+def test_settings_have_their_defaults(folder: Path, put: Callable[[Path], None]) -> None:
+    put(folder / "settings.json")
+    kept = KeptSettings()
+    assert "cannot be read: it is" in kept.notice
+    assert "cannot be read: it is" in kept.keep(pace=5.0)  # what was not read is not overwritten
+    assert kept.current.pace == 5.0
+
+
+@pytest.mark.parametrize("put", [pipe, zeros])
+@pytest.mark.parametrize("name", ["history.jsonl", "history.lock"])
+def test_prompts_are_not_kept_and_nobody_waits(folder: Path, name: str, put: Callable[[Path], None]) -> None:
+    put(folder / name)
+    history = History()
+    with pytest.raises(HistoryError, match="prompts are not kept"):
+        history.add("the road")
+    assert history.entries == ["the road"]
+
+
+def test_prompts_may_be_kept_elsewhere(folder: Path) -> None:
+    (folder / "history.jsonl").symlink_to(folder / "elsewhere")
+    History().add("the road")
+    assert (folder / "elsewhere").read_text() == '"the road"\n'
+
+
+def test_of_very_many_prompts_the_last_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    monkeypatch.setattr("lotr_tui.history.json.loads", looked.append)
+    (folder / "history.jsonl").write_bytes(b"\n" * 1_000_000)
+    History(most=10)
+    assert len(looked) <= 40
+
+
+@pytest.mark.parametrize("put", KINDS)
+def test_a_session_is_refused(folder: Path, put: Callable[[Path], None]) -> None:
+    path = folder / "sessions" / "s.jsonl"
+    put(path)
+    saved_sessions()
+    with pytest.raises(SessionError, match="cannot be read: it is"):
+        load_session(path)
+    with pytest.raises(SessionError, match="cannot be resumed"):
+        SessionWriter.resume(path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [
+        ("MOST_OF_A_LINE", 100, "a line has more than 100 bytes"),
+        ("MOST_NODES", 1, "more than 1 replies"),
+        ("MOST_WORDS", 2, "or 2 words"),
+    ],
+)
+def test_a_session_of_far_too_much_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, said: str
+) -> None:
+    writer = SessionWriter("bundled")
+    for number in range(3):
+        writer.keep(node(number))
+    content = (folder / "sessions" / f"{writer.session.name}.jsonl").read_bytes()
+    writer.close()
+    assert len(read_session("s", content + content).nodes) == 3  # a node that is told again counts once
+    monkeypatch.setattr(saved_session, limit, value)
+    with pytest.raises(UnusableInput, match=said):
+        read_session("s", content)
+
+
+# --- what goes to the terminal -----------------------------------------------------------------------------------
+
+
+def test_a_plain_training_prints_nothing_but_text() -> None:
+    """The prompt is the configuration's, which may be a stranger's; a warning names paths."""
+    lines = _PlainLines(_Job())  # type: ignore[arg-type]
+    for event in (Sampled(1, 1.0, ESCAPES, "the road", 0, 0.7), Warned(f"cannot write {ESCAPES}")):
+        said = lines.of(event)
+        assert said is not None
+        assert said.isprintable()
+
+
+class _Job:
+    class config:  # noqa: N801
+        class training:  # noqa: N801
+            epochs = fine_tune_epochs = 1
+
+
+def test_an_exported_record_has_nothing_but_text(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    started = Started("r", ESCAPES, 99, 5, 100, 10, 40, ESCAPES, "", 151.0, 94.0)
+    (run / METRICS).write_text(json.dumps(to_record(started)) + "\n")
+    (run / SAMPLES).write_text(json.dumps(to_record(Sampled(1, 1.0, ESCAPES, f"a\n{ESCAPES}", 0, 0.7))) + "\n")
+    for path in export_csv(run, tmp_path / "out"):
+        assert all(line.isprintable() for line in path.read_bytes().decode().split("\r\n")), path
+
+
+def test_the_console_of_a_training_in_the_background_leads_nowhere_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r")
+    (tmp_path / "precious").write_text("as it was")
+    (run / "console.txt").symlink_to(tmp_path / "precious")
+    with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):
+        hand_over(run)
+    assert (tmp_path / "precious").read_text() == "as it was"
