@@ -8,7 +8,7 @@ from textual.drivers._writer_thread import WriterThread
 
 def outlive_terminal() -> None:
     """Have Textual's writer outlive its terminal, so that whoever leaves does not wait for it."""
-    linux_driver.WriterThread = Writer  # type: ignore[misc]
+    linux_driver.WriterThread = Writer  # type: ignore[attr-defined]
 
 
 class Writer(WriterThread):
