@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UnusableInput
+from lotr_tui import terminal_output
 from lotr_tui.app import LotrApp
 from lotr_tui.terminal_input import forgive_bytes
 
@@ -50,6 +51,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> None:
     Raises:
         TrainingError: no other process could go on with a training that was to be detached.
     """
+    terminal_output.outlive_terminal()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
     forgive_bytes()
