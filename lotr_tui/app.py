@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual._context import active_message_pump
 from textual.app import App
-from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -259,13 +257,6 @@ class LotrApp(App[None]):
         if line not in self._clashes:  # Textual finds them anew at each key
             self._clashes.add(line)
             self.notify(f"{self.kept.path.name} has {line}", severity="warning", markup=False)
-
-    def pop_screen(self) -> AwaitComplete:
-        """Close the screen on top. Two keys that both close one close no other below it, as two times enter would."""
-        asks = active_message_pump.get(None)
-        if len(self.screen_stack) < 2 or (isinstance(asks, Screen) and asks not in self.screen_stack):
-            return AwaitComplete()
-        return super().pop_screen()
 
     def action_command_palette(self) -> None:
         """Show every action."""

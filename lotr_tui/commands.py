@@ -18,6 +18,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.errors import nearest
+from lotr_tui.screens.closing import ClosesOnce
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
@@ -37,7 +38,7 @@ class Command:
     """Where it belongs."""
 
 
-class Palette(CommandPalette):
+class Palette(ClosesOnce, CommandPalette):
     """Textual's palette, with a cursor that does not blink: over SSH a blinking one never rests."""
 
     def on_mount(self) -> None:

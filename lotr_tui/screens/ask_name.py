@@ -9,8 +9,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
+from lotr_tui.screens.closing import ClosesOnce
 
-class AskName(ModalScreen[str | None]):
+
+class AskName(ClosesOnce, ModalScreen[str | None]):
     """Asks for a name; dismissed with it ("" takes a name away), or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -12,9 +12,10 @@ from textual.widgets import Input, Label, Static
 
 from engine.errors import CorpusError
 from engine.lens import read_file
+from lotr_tui.screens.closing import ClosesOnce
 
 
-class AskPath(ModalScreen[tuple[str, str] | None]):
+class AskPath(ClosesOnce, ModalScreen[tuple[str, str] | None]):
     """Asks for a file; dismissed with its name and text, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

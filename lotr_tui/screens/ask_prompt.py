@@ -11,9 +11,10 @@ from textual.widgets import Input, Label, Static
 
 from engine.errors import UnusableInput
 from engine.steering import LONGEST_PROMPT, Command
+from lotr_tui.screens.closing import ClosesOnce
 
 
-class AskPrompt(ModalScreen[Command | None]):
+class AskPrompt(ClosesOnce, ModalScreen[Command | None]):
     """Asks for another prompt; dismissed with the command to take it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

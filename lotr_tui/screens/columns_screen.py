@@ -17,6 +17,7 @@ from textual.widgets import Input, Label, Rule, Static
 from engine.errors import LotrError, PromptError, UnusableInput, printable
 from engine.sampler_settings import SamplerSettings, check_seed, draw_seed
 from lotr_tui.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
+from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.columns import MARK, Against, Columns
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -28,7 +29,7 @@ STEP = 0.05
 """Of temperature, for a key."""
 
 
-class ColumnsScreen(Screen[None]):
+class ColumnsScreen(ClosesOnce, Screen[None]):
     """Texts from one prompt and one seed, side by side; what the columns are is for the subclasses to say."""
 
     CSS_PATH = "columns_screen.tcss"

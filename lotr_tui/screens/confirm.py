@@ -8,8 +8,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from lotr_tui.screens.closing import ClosesOnce
 
-class Confirm(ModalScreen[bool]):
+
+class Confirm(ClosesOnce, ModalScreen[bool]):
     """Dismissed with the answer; anything but yes is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

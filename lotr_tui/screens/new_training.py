@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, PRESETS, Config, preset
 from engine.errors import ConfigError
+from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.widgets.rows import Rows
 
 DESCRIPTIONS = {
@@ -24,7 +25,7 @@ DESCRIPTIONS = {
 }
 
 
-class NewTraining(ModalScreen[Config | None]):
+class NewTraining(ClosesOnce, ModalScreen[Config | None]):
     """Asks for preset and corpus; dismissed with the configuration, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

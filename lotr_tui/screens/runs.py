@@ -23,6 +23,7 @@ from engine.tidying import remove, rename
 from lotr_tui.aside import aside
 from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
 from lotr_tui.screens.ask_name import AskName
+from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -37,7 +38,7 @@ LOOK_SECONDS = 3.0
 """Between two looks at the runs while one of them is being trained."""
 
 
-class RunsScreen(Screen[str | None]):
+class RunsScreen(ClosesOnce, Screen[str | None]):
     """The runs of a folder; dismissed with the path of the one to play with, or None."""
 
     DEFAULT_CSS = """

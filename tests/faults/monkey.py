@@ -82,7 +82,10 @@ class Monkey:
                     os.kill(terminal.pid, signal.SIGTERM)
                 asked = time.monotonic()
                 while not terminal.ended():
-                    assert time.monotonic() < asked + LEAVE_SECONDS, f"it hangs after {self._did[-20:]}"
+                    if time.monotonic() > asked + LEAVE_SECONDS:
+                        os.kill(terminal.pid, signal.SIGABRT)  # so that it says where it stands
+                        self._read(terminal, 1.0, 5.0)
+                        raise AssertionError(f"it hangs after {self._did[-20:]}: {shown(self._output)[-9000:]}")
                     self._read(terminal, 0.05, 0.2)
                 said = shown(self._output)[-4000:]
                 # A ctrl+c behind the key that left it comes to it as a signal, at its very end.
@@ -218,7 +221,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["LOTR_TUI_DEBUG"] = "1"
+    os.environ |= {"LOTR_TUI_DEBUG": "1", "PYTHONFAULTHANDLER": "1"}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         started = time.monotonic()

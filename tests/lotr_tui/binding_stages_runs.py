@@ -105,7 +105,7 @@ RUNS: dict[str, Stage] = {
             Row("runs.delete", screen_name, becomes("Confirm")),
             Row("runs.refresh", listed, moves(1), prepare=one_run_more),
             Row("runs.filter", focused, becomes("Input")),
-            Row("runs.back", focused, becomes("OptionList"), ("f", "i", "r", "s", "t")),
+            Row("runs.back", focused, becomes("Rows"), ("f", "i", "r", "s", "t")),
             Row("confirm.yes", listed, moves(-1), ("x",)),
             Row("runs.back", screen_name, becomes("PlayScreen")),
         ],

@@ -15,6 +15,7 @@ from engine.errors import RunError
 from engine.events import Evaluated, to_record
 from engine.runs import METRICS, LoadedModel, load
 from lotr_tui.app import LotrApp
+from lotr_tui.screens.help import HelpScreen
 from lotr_tui.screens.new_training import NewTraining
 from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.session import Player
@@ -237,6 +238,12 @@ async def test_two_times_enter_closes_one_screen(make_app: MakeApp, monkeypatch:
         session = app.screen
         await pilot.press("ctrl+o", "escape", "ctrl+t")
         await until(pilot, lambda: isinstance(app.screen, NewTraining))
+        asking = app.screen
+        await app.push_screen(HelpScreen([]))
+        asking.dismiss(None)  # too late: another one is on top
+        assert isinstance(app.screen, HelpScreen)
+        app.screen.dismiss()
+        await until(pilot, lambda: app.screen is asking)
         presets = app.screen.query_one("#preset", OptionList)
         presets.action_select()
         presets.action_select()

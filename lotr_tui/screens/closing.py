@@ -1,0 +1,24 @@
+"""Screens that close no other."""
+
+from typing import TYPE_CHECKING, Any
+
+from textual.app import App
+from textual.await_complete import AwaitComplete
+
+
+class ClosesOnce:
+    """Put before `Screen`: a screen that is closed while it is the one on top.
+
+    Textual closes whichever is. Of two keys that both close one, as two times enter, the second would close the
+    screen below, and one that comes late the palette above.
+    """
+
+    if TYPE_CHECKING:
+        app: App[Any]
+
+    def dismiss(self, result: Any = None) -> AwaitComplete:
+        """Close it, `result` being what comes of it."""
+        if self.app.screen is not self:  # type: ignore[comparison-overlap]
+            return AwaitComplete()
+        closing: AwaitComplete = super().dismiss(result)  # type: ignore[misc]
+        return closing
