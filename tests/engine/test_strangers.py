@@ -205,7 +205,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "deep": lambda folder: (folder / "rest.json").write_text("[" * 100_000),
     "a list": lambda folder: (folder / "rest.json").write_text("[]"),
     "gigabytes": lambda folder: sparse(folder / "rest.json"),
-    "millions": lambda folder: (folder / "rest.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]"),
     "sizes in a list": rest(lambda there: there.update(bytes=[])),
     "no ends": rest(lambda there: there.update(ends=[])),
     "ends of infinity": rest(lambda there: there.update(ends=[float("inf"), 1])),
@@ -236,6 +235,13 @@ def test_a_damaged_cache_is_made_again(
     (folder,) = cache_folder().iterdir()
     DAMAGES[kind](folder)
     assert parts_of(prepare(config)) == before
+
+
+def test_millions_in_the_cache_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rest.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]")
+    monkeypatch.setattr("engine.prepared.json.loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ValueError, match="more words and speakers"):
+        prepared._load(tmp_path, DataConfig())
 
 
 def test_a_text_in_the_cache_that_is_none_is_still_read(
