@@ -110,6 +110,7 @@ def test_a_session_of_far_too_much_is_refused(
         writer.keep(node(number))
     content = (folder / "sessions" / f"{writer.session.name}.jsonl").read_bytes()
     writer.close()
+    monkeypatch.setattr(saved_session, "MOST_WORDS", 6)
     assert len(read_session("s", content + content).nodes) == 3  # a node that is told again counts once
     monkeypatch.setattr(saved_session, limit, value)
     with pytest.raises(UnusableInput, match=said):
