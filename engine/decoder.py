@@ -11,6 +11,7 @@ from engine.errors import RunError
 from engine.lm import LogProbs, Trace
 from engine.pauses import PAUSES
 from engine.products import Float32, Floats, Int8, Matrix
+from engine.tensor_file import check_shapes
 from engine.vocabulary import EOS_ID, Ids, Vocabulary
 
 LSTMState = tuple[tuple[Floats, Floats], ...]
@@ -235,23 +236,6 @@ def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:
         scale=1 + weights["pauses.scale"],
         bias=weights["output.bias"] + weights["pauses.bias"] + weights["pauses.shift"] @ output.T,
     )
-
-
-def check_shapes(there: Mapping[str, tuple[str, tuple[int, ...]]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """See that tensors of these kinds ("float32") and shapes are those of a model.
-
-    Raises:
-        RunError: one is missing, unknown, or of another kind or shape.
-    """
-    if missing := sorted(shapes.keys() - there.keys()):
-        raise RunError(f"the model lacks {', '.join(missing[:3])}; it is none of this configuration")
-    if unknown := sorted(there.keys() - shapes.keys()):
-        names = ", ".join(name[:40] for name in unknown[:3])
-        raise RunError(f"the model holds unknown {names}; it is none of this configuration")
-    for name, shape in shapes.items():
-        if there[name] != ("float32", shape):
-            kind, found = there[name]
-            raise RunError(f"{name} is {kind} {list(found)[:9]}, not float32 {list(shape)}; the run is damaged")
 
 
 def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -60,9 +60,9 @@ def read_file(path: Path, most: int) -> bytes:
         OSError: it cannot be read, is no file, or is larger.
     """
     with os.fdopen(open_file(path), "rb") as file:
-        # Not what the file says of its size alone: it may grow meanwhile.
-        if os.fstat(file.fileno()).st_size > most or len(content := file.read(most + 1)) > most:
-            raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes that are read")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes that are read")
     return content
 
 

@@ -5,20 +5,16 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from engine.config import BUNDLED, Config
-from engine.decoder import Decoder, check_shapes, weight_shapes
+from engine.decoder import Decoder, weight_shapes
 from engine.errors import RunError, UnusableInput, nearest, printable
 from engine.files import assets_folder, open_file, read_file, runs_folder
 from engine.record import current_rows
-from engine.tensor_file import check_room, read_header
+from engine.tensor_file import kind_of_file, read_weights
 from engine.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, MODEL = "config.json", "vocabulary.json", "model.safetensors"
@@ -111,7 +107,7 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
         is_file = is_run = is_folder = False
     if is_file:
         raise RunError(
-            f"--run {run} is {_kind_of_file(path)}; a run is a folder with {CONFIG}, {VOCABULARY} and {MODEL}"
+            f"--run {run} is {kind_of_file(path)}; a run is a folder with {CONFIG}, {VOCABULARY} and {MODEL}"
         )
     if is_run:
         return path
@@ -153,7 +149,7 @@ def load(path: Path, epoch: int | None = None) -> LoadedModel:
     if epoch is not None:
         file, perplexity = _file_of_kept(path, epoch, name), _perplexity_at(rows, epoch)
         name = at_epoch(name, epoch)
-    tensors = _tensors(file, weight_shapes(config.model, len(vocabulary)))
+    tensors = read_weights(file, weight_shapes(config.model, len(vocabulary)))
     try:
         decoder = Decoder(config.model, vocabulary, tensors)
     except RunError as error:
@@ -381,42 +377,3 @@ def _text(path: Path, most: int) -> str:
         raise RunError(f"{path} cannot be read: it is not UTF-8; the run is damaged") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
-
-
-def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights in a file; they are read once its header says that they are those of a model of these shapes.
-
-    Raises:
-        RunError: they are not, the file is missing or damaged, or they are too large for this machine.
-    """
-    if not path.is_file():
-        raise RunError(f"{path} is missing; the run has not saved a model yet")
-    if (kind := _kind_of_file(path)) != "a file":
-        raise RunError(f"{path} is {kind}, not safetensors")
-    try:
-        header = read_header(path)
-        check_shapes(header.shapes, shapes)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is gone") from error
-    except RunError as error:
-        raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
-    check_room(path, header.bytes)
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no safetensors file or a damaged one: {error}") from error
-
-
-def _kind_of_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError:
-        return "a file that cannot be read"
-    if start[8:] == b"{":  # safetensors: a number, which can look like the start of a pickle, and then JSON
-        return "a file"
-    pickled = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
-    return "a pickle, which can run code and is never loaded" if pickled else "a file"

@@ -1,11 +1,15 @@
-"""What a safetensors file says that it holds, read by itself before anything is made room for."""
+"""Weights from a safetensors file: what it says that it holds is read by itself, before anything is made room for."""
 
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.errors import RunError, printable
 from engine.files import open_file
@@ -35,6 +39,46 @@ class TensorFile:
     """Of all tensors."""
 
 
+def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights in a file; they are read once its header says that they are those of a model of these shapes.
+
+    Raises:
+        RunError: they are not, the file is missing or damaged, or they are too large for this machine.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} is missing; the run has not saved a model yet")
+    if (kind := kind_of_file(path)) != "a file":
+        raise RunError(f"{path} is {kind}, not safetensors")
+    try:
+        header = read_header(path)
+        check_shapes(header.shapes, shapes)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is gone") from error
+    except RunError as error:
+        raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
+    check_room(path, header.bytes)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is no safetensors file or a damaged one: {error}") from error
+
+
+def kind_of_file(path: Path) -> str:
+    """How a file that was offered as weights is to be spoken of."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return "a file that cannot be read"
+    if start[8:] == b"{":  # safetensors: a number, which can look like the start of a pickle, and then JSON
+        return "a file"
+    pickled = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
+    return "a pickle, which can run code and is never loaded" if pickled else "a file"
+
+
 def read_header(path: Path) -> TensorFile:
     """Read the header alone, and see that the tensors fill the rest of the file.
 
@@ -57,6 +101,23 @@ def read_header(path: Path) -> TensorFile:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RunError(f"{path} is no safetensors file or a damaged one: {_short(str(reason))}") from error
+
+
+def check_shapes(there: Mapping[str, tuple[str, tuple[int, ...]]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that tensors of these kinds ("float32") and shapes are those of a model.
+
+    Raises:
+        RunError: one is missing, unknown, or of another kind or shape.
+    """
+    if missing := sorted(shapes.keys() - there.keys()):
+        raise RunError(f"the model lacks {', '.join(missing[:3])}; it is none of this configuration")
+    if unknown := sorted(there.keys() - shapes.keys()):
+        names = ", ".join(name[:40] for name in unknown[:3])
+        raise RunError(f"the model holds unknown {names}; it is none of this configuration")
+    for name, shape in shapes.items():
+        if there[name] != ("float32", shape):
+            kind, found = there[name]
+            raise RunError(f"{name} is {kind} {list(found)[:9]}, not float32 {list(shape)}; the run is damaged")
 
 
 def check_room(path: Path, bytes_needed: int) -> None:

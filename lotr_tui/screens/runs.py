@@ -170,7 +170,7 @@ class RunsScreen(ClosesOnce, Screen[str | None]):
         sorted_by = columns[self._column]
         while len(columns) > 2 and LEAST_NAME + sum(column.width + 1 for column, _ in columns[1:]) > room:
             columns.pop(-2 if columns[-1] is sorted_by else -1)
-        rest = [text[: column.width].rjust(column.width) for column, text in columns[1:]]
+        rest = [printable(text)[: column.width].rjust(column.width) for column, text in columns[1:]]
         name = room - sum(len(text) + 1 for text in rest)
         return " ".join([set_cell_size(printable(texts[0]), max(1, name)), *rest])
 

@@ -33,6 +33,7 @@ from engine.events import (
     from_record,
 )
 from engine.record import read_rows
+from engine.tensor_file import read_weights
 from engine.tidying import remove
 from engine.vocabulary import EOS_ID, Vocabulary
 
@@ -475,7 +476,7 @@ def test_a_model_whose_header_is_as_long_as_a_pickle_begins_is_loaded(tmp_path: 
     length = int.from_bytes(save(values, metadata={"note": ""})[:8], "little")
     path.write_bytes(save(values, metadata={"note": "x" * (wanted - length)}))
     assert path.read_bytes()[:2] == bytes([0x80, protocol])
-    assert runs._tensors(path, {"a": (3,)})["a"].tolist() == [0, 1, 2]
+    assert read_weights(path, {"a": (3,)})["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

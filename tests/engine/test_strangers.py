@@ -12,7 +12,7 @@ import pytest
 from engine import prepared, record, recording, runs
 from engine.config import DataConfig
 from engine.corpus import read_csv
-from engine.dataset import prepare, summarize
+from engine.dataset import prepare
 from engine.errors import CorpusError, RunError, UnusableInput
 from engine.events import TrainingEvent
 from engine.files import cache_folder, read_file
@@ -21,6 +21,7 @@ from engine.requests import Requests
 from engine.steering import Command
 from engine.vocabulary import Vocabulary
 from tests.conftest import write_run
+from tests.engine.test_prepared import parts_of
 from tests.engine.test_runs import CONFIG, VOCABULARY
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
@@ -113,6 +114,13 @@ def test_a_table_of_very_many_columns_is_refused(tmp_path: Path, columns: int, r
         assert read_csv(path, "dialog", "char", 20).rows == 1
 
 
+def test_a_table_with_a_header_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"dialog,{'a' * 100_000},{'b,' * 10_000}\na line that is long enough for it\n")
+    with pytest.raises(CorpusError, match="has a header of over 100,000 characters"):
+        read_csv(path, "dialog", "char", 20)
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
 def test_a_corpus_whose_path_is_none_is_refused(name: str) -> None:
     with pytest.raises(CorpusError, match="does not exist"):
@@ -197,7 +205,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "deep": lambda folder: (folder / "rest.json").write_text("[" * 100_000),
     "a list": lambda folder: (folder / "rest.json").write_text("[]"),
     "gigabytes": lambda folder: sparse(folder / "rest.json"),
-    "millions": lambda folder: (folder / "rest.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]"),
     "sizes in a list": rest(lambda there: there.update(bytes=[])),
     "no ends": rest(lambda there: there.update(ends=[])),
     "ends of infinity": rest(lambda there: there.update(ends=[float("inf"), 1])),
@@ -214,7 +221,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a pause": numbers("pauses", np.uint8, 200),
     "the text's bounds": numbers("bounds", np.int64, 2**40, 5),
     "a speaker": numbers("speakers", np.int32, 99),
-    "no text": numbers("text", np.uint8, 0xFF, 7),
 }
 
 
@@ -225,11 +231,25 @@ def test_a_damaged_cache_is_made_again(
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(prepared, "LARGE_BYTES", 1)
     config = DataConfig(corpus=str(small_csv))
-    before = summarize(prepare(config))
+    before = parts_of(prepare(config))
     (folder,) = cache_folder().iterdir()
     DAMAGES[kind](folder)
-    dataset = prepare(config)
-    assert summarize(dataset).words == before.words
-    for lines in (dataset.split.train, dataset.split.valid, dataset.split.test, dataset.train_sources):
-        assert all(line.text.isprintable() for line in lines)
-    assert sum(len(line) for line in dataset.train_lines) > 0
+    assert parts_of(prepare(config)) == before
+
+
+def test_millions_in_the_cache_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rest.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]")
+    monkeypatch.setattr("engine.prepared.json.loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ValueError, match="more words and speakers"):
+        prepared._load(tmp_path, DataConfig())
+
+
+def test_a_text_in_the_cache_that_is_none_is_still_read(
+    small_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(prepared, "LARGE_BYTES", 1)
+    prepare(DataConfig(corpus=str(small_csv)))
+    (folder,) = cache_folder().iterdir()
+    numbers("text", np.uint8, 0xFF, 7)(folder)
+    assert "\N{REPLACEMENT CHARACTER}" in prepare(DataConfig(corpus=str(small_csv))).corpus.lines[0].text

@@ -162,6 +162,7 @@ class Findings:
     refused: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
+    slowest_is: str = ""
     megabytes: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -170,7 +171,8 @@ class Findings:
         self.done += 1
         self.refused += outcome.code != 0
         self.seconds += seconds
-        self.slowest = max(self.slowest, seconds)
+        if seconds > self.slowest:
+            self.slowest, self.slowest_is = seconds, what
         self.megabytes = max(self.megabytes, outcome.megabytes)
         problem = outcome.problem
         if problem:
@@ -183,7 +185,7 @@ class Findings:
                 "done": self.done,
                 "refused": self.refused,
                 "seconds": round(self.seconds, 1),
-                "slowest": round(self.slowest, 2),
+                "slowest": f"{self.slowest:.2f} s by the clock: {self.slowest_is}",
                 "most MB": round(self.megabytes),
                 "problems": len(self.problems),
             }

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.widgets import OptionList
 
 from engine.errors import TrainingError, UnusableInput
 from engine.events import Sampled, Started, Warned, to_record
 from engine.runs import METRICS, SAMPLES
 from lotr_tui import saved_session
+from lotr_tui.app import LotrApp
 from lotr_tui.background import hand_over
 from lotr_tui.console import _PlainLines
 from lotr_tui.export_run import export_csv
 from lotr_tui.history import History, HistoryError
 from lotr_tui.saved_session import read_session
+from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.session_file import SessionError, SessionWriter, load_session, saved_sessions
 from lotr_tui.settings import KeptSettings
 from tests.conftest import write_run
+from tests.lotr_tui.test_play_screen import until
 from tests.lotr_tui.test_saved_session import node
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
@@ -106,6 +110,7 @@ def test_a_session_of_far_too_much_is_refused(
         writer.keep(node(number))
     content = (folder / "sessions" / f"{writer.session.name}.jsonl").read_bytes()
     writer.close()
+    monkeypatch.setattr(saved_session, "MOST_WORDS", 6)
     assert len(read_session("s", content + content).nodes) == 3  # a node that is told again counts once
     monkeypatch.setattr(saved_session, limit, value)
     with pytest.raises(UnusableInput, match=said):
@@ -146,3 +151,21 @@ def test_the_console_of_a_training_in_the_background_leads_nowhere_else(tmp_path
     with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):
         hand_over(run)
     assert (tmp_path / "precious").read_text() == "as it was"
+
+
+async def test_the_list_of_runs_shows_nothing_but_text(make_app: Callable[..., LotrApp], tmp_path: Path) -> None:
+    """Of the configurations: their presets in the list, and what differs."""
+    for name, preset in (("r", "\x1b[2J"), ("s", "\x9b2J\u202e")):
+        run = write_run(tmp_path / "runs" / name)
+        config = json.loads((run / "config.json").read_text())
+        config["preset"], config["data"]["corpus"] = preset, ESCAPES + name
+        (run / "config.json").write_text(json.dumps(config))
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await app.push_screen(RunsScreen())
+        await until(pilot, lambda: bool(app.screen.query_one("#runs", OptionList).option_count))
+        await pilot.press("space", "down", "space", "d")
+        await pilot.pause()
+        lines = [strip.text for strip in app.screen._compositor.render_strips()]
+        assert any("[2J" in line for line in lines)
+        assert [line for line in lines if not line.isprintable()] == []
