@@ -19,7 +19,7 @@ from lotr_tui.app import LotrApp
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
 from tests.lotr_tui.test_play_screen import until
 
-STEPS = int(os.environ.get("LOTR_TUI_MONKEY", "60"))
+STEPS = int(os.environ.get("LOTR_TUI_MONKEY", "40"))
 SIZES = [(200, 50), (80, 24), (60, 20), (20, 5), (120, 30)]
 KEYS = (
     *"abcdefghij klmnop.,?!0123456789-+/[",
