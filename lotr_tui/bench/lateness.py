@@ -44,8 +44,8 @@ async def beat(every: float, beats: list[Beat]) -> None:
 
 def _note(file: Path, every: float, command: list[str]) -> None:
     """Run the command; the app that it opens, whichever it is, has the task in its loop."""
-    from lotr_tui.__main__ import main
     from lotr_tui.app import LotrApp
+    from lotr_tui.cli import run_command
 
     beats: list[Beat] = []
     tasks: list[asyncio.Task[None]] = []
@@ -56,7 +56,7 @@ def _note(file: Path, every: float, command: list[str]) -> None:
     LotrApp.on_ready = on_ready  # type: ignore[attr-defined]
     sys.argv = ["lotr-tui", *command]
     try:
-        main()
+        run_command()  # not `main`, which may end the process at once
     finally:
         file.write_text(json.dumps(beats))
 

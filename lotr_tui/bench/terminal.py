@@ -33,6 +33,7 @@ class Terminal:
         self._home = home
         self._file: int | None = None
         self.pid = 0
+        self._last = b""
         self.status: int | None = None
         """The exit status, or minus the signal, of a program that was seen to have `ended`."""
 
@@ -41,7 +42,10 @@ class Terminal:
         """Started, and killed at the end."""
         self.pid, self._file = pty.fork()
         if self.pid == 0:
-            os.execve(self._command[0], self._command, self._environment())
+            try:
+                os.execve(self._command[0], self._command, self._environment())
+            finally:  # whatever hinders it, there must not be two of whoever measures
+                os._exit(127)
         self.resize(*self._size)
         try:
             yield self
@@ -81,9 +85,12 @@ class Terminal:
         """
         ready, _, _ = select.select([self._open], [], [], seconds)
         try:
-            return os.read(self._open, 1 << 16) if ready else b""
+            output = os.read(self._open, 1 << 16) if ready else b""
         except OSError as error:
-            raise BenchError(f"{self._name} ended before it was measured; run it to see why") from error
+            said = " ".join(shown(self._last).split())[-500:]
+            raise BenchError(f"{self._name} ended before it was measured; the last it wrote: {said!r}") from error
+        self._last = (self._last + output)[-2000:]
+        return output
 
     def write(self, keys: bytes) -> None:
         """Press keys."""
