@@ -17,8 +17,8 @@ async def test_keys_that_are_shown_no_more_are_not_kept(make_app: Callable[..., 
         await until(pilot, lambda: footer.query(FooterKey))
         shown = len(footer.query(FooterKey))
         for _ in range(5):
-            await footer.recompose()
-        await pilot.pause()
+            footer.refresh(recompose=True)
+            await pilot.pause()
         gc.collect()
         kept = [item for item in gc.get_objects() if isinstance(item, FooterKey)]
         assert len(kept) <= 3 * shown  # those left out for want of room are made, too
