@@ -1,5 +1,6 @@
 """Screens that close no other."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App
@@ -15,10 +16,15 @@ class ClosesOnce:
 
     if TYPE_CHECKING:
         app: App[Any]
+        is_mounted: bool
+        call_later: Callable[..., bool]
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Close it, `result` being what comes of it."""
         if self.app.screen is not self:  # type: ignore[comparison-overlap]
+            return AwaitComplete()
+        if not self.is_mounted:  # else its parts would go while it still arranges them
+            self.call_later(self.dismiss, result)
             return AwaitComplete()
         closing: AwaitComplete = super().dismiss(result)  # type: ignore[misc]
         return closing

@@ -19,6 +19,7 @@ class KeysFooter(Footer):
 
     def compose(self) -> ComposeResult:
         """The keys that fit, then the one for all of them."""
+        self._let_former_keys_go()
         keys = [key for key in super().compose() if isinstance(key, FooterKey)]
         always = [key for key in keys if key.action == ALWAYS]
         room = self.content_size.width + BETWEEN - sum(map(_width, always))
@@ -29,6 +30,11 @@ class KeysFooter(Footer):
                     break
                 yield key
         yield from always
+
+    def _let_former_keys_go(self) -> None:
+        """Each key waits to hear that `compact` has changed, which it never does; Textual would keep all there were."""
+        for waiting in getattr(self, "__watchers", {}).values():
+            waiting[:] = [(node, call) for node, call in waiting if not isinstance(node, FooterKey)]
 
     def on_resize(self) -> None:
         """There is more room now, or less."""

@@ -252,3 +252,16 @@ async def test_two_times_enter_closes_one_screen(make_app: MakeApp, monkeypatch:
         assert app.screen is session
         assert len(app.screen_stack) == 1
         assert len(begun) == 1
+
+
+async def test_a_screen_that_is_closed_before_it_is_there(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: is_open(app))
+        session = app.screen
+        asking = NewTraining("")
+        app.push_screen(asking)
+        asking.dismiss(None)
+        await until(pilot, lambda: app.screen is session and not asking.is_running)
+        assert app._exception is None
+        assert asking.is_mounted
