@@ -24,7 +24,10 @@ class ClosesOnce:
         if self.app.screen is not self:  # type: ignore[comparison-overlap]
             return AwaitComplete()
         if not self.is_mounted:  # else its parts would go while it still arranges them
-            self.call_later(self.dismiss, result)
+            self.call_later(self._close, result)
             return AwaitComplete()
         closing: AwaitComplete = super().dismiss(result)  # type: ignore[misc]
         return closing
+
+    def _close(self, result: Any) -> None:
+        self.dismiss(result)  # without its return: a screen cannot wait for its own end
