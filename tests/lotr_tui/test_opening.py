@@ -68,7 +68,9 @@ def typed(text: str) -> list[str]:
 
 def places(app: LotrApp) -> dict[str, Region]:
     """Where what was painted first stands."""
-    seen = {name: app.screen.query_one(name).region for name in ("#status", "#body", "#controls", "#prompt", "Footer")}
+    seen = {
+        name: app.screen.query_one(name).region for name in ("#status", "#body", "#controls", "#prompt", "KeysFooter")
+    }
     return seen | {f"rule {number}": rule.region for number, rule in enumerate(app.screen.query("Rule"))}
 
 
