@@ -88,6 +88,8 @@ class LotrApp(App[None]):
         """Whether a training goes on in this process."""
         self.terminal_closed = False
         """Whether the terminal is gone; the training goes on without it."""
+        self._told_to_end = False
+        self._loop_here: asyncio.AbstractEventLoop | None = None  # once there is one
         self.kept = kept or KeptSettings()
         self.pace = self.kept.current.pace if pace is None else pace
         self.detached: Path | None = None
@@ -129,10 +131,17 @@ class LotrApp(App[None]):
             self.call_after_refresh(self._check_keymap)
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
         self._loop_here = asyncio.get_running_loop()
-        if (job := self._job) is not None:
+        if (job := self._job) is not None and (self.terminal_closed or not self._told_to_end):
             from lotr_tui.training_view import TrainingView
 
             self._start(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None)
+        if self._told_to_end:
+            self.exit()
+
+    def _handle_exception(self, error: Exception) -> None:
+        """What fails after `exit` is a screen that was still being made, and has lost its parts: no fault."""
+        if not self._exit:
+            super()._handle_exception(error)
 
     # The training of this process
 
@@ -199,7 +208,8 @@ class LotrApp(App[None]):
             self.terminal_closed = True
         else:
             self.stop_training()
-        if self.is_running:
+        self._told_to_end = True
+        if self.is_running and self._loop_here is not None:
             self._loop_here.call_soon_threadsafe(self.exit)
 
     # Settings

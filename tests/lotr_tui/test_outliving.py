@@ -189,6 +189,32 @@ async def test_the_terminal_closes_or_the_process_is_told_to_end(
     assert (app.training.finished is not None) == goes_on
 
 
+@pytest.mark.parametrize(("number", "begins"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
+async def test_a_signal_before_there_is_a_screen_is_heard(
+    make_app: MakeApp, number: signal.Signals, begins: bool
+) -> None:
+    job = FakeJob([*training_events(), finished(make_decoder())])
+    app = make_app(job=job)
+    app.on_signal(number)
+    await asyncio.wait_for(app.run_async(headless=True, size=(80, 24)), 20)
+    assert app.return_code == 0
+    assert (app.training is not None) == begins
+    job.release(100)
+    job.ends = True
+    app.outlive_terminal()
+    assert (app.training is not None and app.training.finished is not None) == begins
+
+
+async def test_a_signal_while_the_screens_are_made_is_no_fault(make_app: MakeApp) -> None:
+    for hundredths in range(0, 40, 5):
+        app = make_app()
+        running = asyncio.create_task(app.run_async(headless=True, size=(80, 24)))
+        await asyncio.sleep(hundredths / 100)
+        app.on_signal(signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+        assert app.return_code == 0, f"after {hundredths / 100} s"
+
+
 async def test_a_signal_saves_while_the_screen_is_there(make_app: MakeApp) -> None:
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
