@@ -40,10 +40,11 @@ class Terminal:
     @contextmanager
     def opened(self) -> Iterator["Terminal"]:
         """Started, and killed at the end."""
+        program, command, environment = self._command[0], self._command, self._environment()
         self.pid, self._file = pty.fork()
         if self.pid == 0:
-            try:
-                os.execve(self._command[0], self._command, self._environment())
+            try:  # nothing but this, for a copy of whoever measures may be in the midst of anything
+                os.execve(program, command, environment)
             finally:  # whatever hinders it, there must not be two of whoever measures
                 os._exit(127)
         self.resize(*self._size)

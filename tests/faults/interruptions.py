@@ -9,12 +9,9 @@ The suite runs a short form of it.
 
 import argparse
 import json
-import os
-import pty
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from engine.runs import CONFIG, METRICS, MODEL, is_written, load, summarize
+from lotr_tui.bench.terminal import BenchError, Terminal
 from tests.faults.trainings import SECONDS, Trainings
 
 LONGER = 1.05
@@ -114,25 +112,21 @@ class Interrupted(Trainings):
         Raises:
             AssertionError: it did not.
         """
-        process, terminal = pty.fork()
-        if process == 0:
-            os.execve(sys.executable, self.command(name), self.environment() | {"TERM": "xterm-256color"})
         path = self.path(name)
-        while not (path / METRICS).exists():  # before that there is nothing to outlive
-            _discard(terminal, 0.02)
-        deadline = time.monotonic() + self.chance.uniform(0, self.seconds)
-        while time.monotonic() < deadline and os.waitpid(process, os.WNOHANG) == (0, 0) and is_written(path):
-            _discard(terminal, 0.02)
-        os.close(terminal)
-        self._wait_for_pid(process)
-        self.compare(name)
-
-    def _wait_for_pid(self, process: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        with suppress(ChildProcessError):  # it has ended, and was waited for
-            while os.waitpid(process, os.WNOHANG) == (0, 0):
+        with Terminal(self.command(name), 80, 24, self.home).opened() as terminal:
+            while not (path / METRICS).exists():  # before that there is nothing to outlive
+                terminal.read(0.02)
+            deadline = time.monotonic() + self.chance.uniform(0, self.seconds)
+            with suppress(BenchError):  # it has ended
+                while time.monotonic() < deadline and is_written(path):
+                    terminal.read(0.02)
+            terminal.hang_up()
+            deadline = time.monotonic() + SECONDS
+            while not terminal.ended():
                 assert time.monotonic() < deadline, "it goes on for ever"
                 time.sleep(0.05)
+        assert terminal.status == 0, f"{name} ended with {terminal.status}"
+        self.compare(name)
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -141,15 +135,6 @@ def _unfinished(path: Path) -> list[Path]:
         return [item for item in path.iterdir() if item.name.startswith(".")]
     except FileNotFoundError:
         return []
-
-
-def _discard(terminal: int, seconds: float) -> None:
-    """Read what a terminal would show."""
-    import select
-
-    if select.select([terminal], [], [], seconds)[0]:
-        with suppress(OSError):
-            os.read(terminal, 1 << 16)
 
 
 def trials(kills: int, closes: int, home: Path, seed: int) -> Iterator[str]:
