@@ -7,7 +7,7 @@ import select
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from signal import SIGKILL
@@ -33,13 +33,15 @@ class Terminal:
         self._home = home
         self._file: int | None = None
         self.pid = 0
-        self._last = b""
+        self._last = b""  # of what was read
+        self._unread = b""
         self.status: int | None = None
         """The exit status, or minus the signal, of a program that was seen to have `ended`."""
 
     @contextmanager
     def opened(self) -> Iterator["Terminal"]:
         """Started, and killed at the end."""
+        self.status, self._last, self._unread = None, b"", b""
         program, command, environment = self._command[0], self._command, self._environment()
         self.pid, self._file = pty.fork()
         if self.pid == 0:
@@ -47,6 +49,7 @@ class Terminal:
                 os.execve(program, command, environment)
             finally:  # whatever hinders it, there must not be two of whoever measures
                 os._exit(127)
+        os.set_blocking(self._file, False)
         self.resize(*self._size)
         try:
             yield self
@@ -84,6 +87,9 @@ class Terminal:
         Raises:
             BenchError: the program has ended.
         """
+        if self._unread:
+            output, self._unread = self._unread, b""
+            return output
         ready, _, _ = select.select([self._open], [], [], seconds)
         try:
             output = os.read(self._open, 1 << 16) if ready else b""
@@ -94,8 +100,20 @@ class Terminal:
         return output
 
     def write(self, keys: bytes) -> None:
-        """Press keys."""
-        os.write(self._open, keys)
+        """Press keys. What the program writes before it has taken them is kept for `read`.
+
+        Raises:
+            BenchError: it has ended, or takes none for a minute.
+        """
+        unread, deadline = b"", time.perf_counter() + LIMIT_SECONDS
+        while keys:
+            with suppress(BlockingIOError):
+                keys = keys[os.write(self._open, keys) :]
+                continue
+            unread += self.read(0.01)  # a program that waits for us to read takes no keys
+            if time.perf_counter() > deadline:
+                raise BenchError(f"{self._name} took no keys within {LIMIT_SECONDS:.0f} s")
+        self._unread += unread
 
     def until(self, text: str) -> int:
         """Read until `text` is written; how many bytes were.

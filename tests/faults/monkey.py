@@ -29,6 +29,8 @@ from tests.faults.trainers import Trainer, ask_all_to_stop
 
 EPOCHS = 100_000
 TRAIN = ["train", "--preset", "tiny", "--set", f"epochs={EPOCHS}", "--set", "threads=1"]
+SHOWN = "f1"
+"""In the line of keys, once there is one: before that the terminal is not the program's."""
 LEAVE_SECONDS = 30.0
 CATCH_UP = 25
 """Events after which the program may catch up: no person is further ahead of it."""
@@ -73,6 +75,7 @@ class Monkey:
             self.starts += 1
             self._output, self._did = b"", []
             with self._open_program().opened() as terminal:
+                terminal.until(SHOWN)
                 self._read(terminal, 2.0, 15.0)
                 while self.done < events and not terminal.ended():
                     for _ in range(CATCH_UP):

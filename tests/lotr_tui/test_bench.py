@@ -149,6 +149,25 @@ def test_a_program_that_ends_or_never_shows_a_text_is_named(echo: Terminal, monk
             terminal.press(b"a", "nor this")
 
 
+def test_keys_reach_a_program_that_waits_for_its_output_to_be_read(tmp_path: Path) -> None:
+    program = """
+import os, sys, tty
+tty.setraw(0)
+os.write(1, b"ready")
+sys.stdout.write("words " * 50_000)
+sys.stdout.flush()
+taken = 0
+while taken < 20_000:
+    taken += len(os.read(0, 1000))
+os.write(1, b"took %d" % taken)
+"""
+    with Terminal([sys.executable, "-c", program], 80, 24, tmp_path).opened() as terminal:
+        terminal.until("ready")
+        terminal.write(b"k" * 20_000)
+        written = terminal.until("took 20000")
+    assert written > 290_000
+
+
 def test_text_is_read_without_colours_and_moves() -> None:
     assert shown(b"\x1b[2;5H\x1b[38;2;1;2;3mtempera\x1b[0mture 0.85\x1b[?25l ") == "temperature 0.85 "
     assert shown("─ é".encode()[:-1]) == "─ �"  # a character may be cut in two
