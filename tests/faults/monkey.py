@@ -30,7 +30,7 @@ from tests.faults.trainers import Trainer, ask_all_to_stop
 EPOCHS = 100_000
 TRAIN = ["train", "--preset", "tiny", "--set", f"epochs={EPOCHS}", "--set", "threads=1"]
 SHOWN = "f1"
-"""In the line of keys, once there is one: before that the terminal is not the program's."""
+"""In the line of keys, which is painted last."""
 LEAVE_SECONDS = 30.0
 CATCH_UP = 25
 """Events after which the program may catch up: no person is further ahead of it."""
@@ -75,7 +75,6 @@ class Monkey:
             self.starts += 1
             self._output, self._did = b"", []
             with self._open_program().opened() as terminal:
-                terminal.until(SHOWN)
                 self._read(terminal, 2.0, 15.0)
                 while self.done < events and not terminal.ended():
                     for _ in range(CATCH_UP):
@@ -184,6 +183,16 @@ def _session(home: Path, chance: random.Random) -> Iterator[Callable[[], Termina
     yield lambda: _Begun(SESSION_COMMAND, 120, 30, home)
 
 
+class _Shown(Terminal):
+    """A dashboard once it is there; before that the terminal is not its own."""
+
+    @contextmanager
+    def opened(self) -> Iterator[Terminal]:
+        with super().opened():
+            self.until(SHOWN)
+            yield self
+
+
 class _Begun(Terminal):
     """A session in which a training is begun, so that it goes on behind whatever is done."""
 
@@ -200,7 +209,7 @@ class _Begun(Terminal):
 @contextmanager
 def _train(home: Path, chance: random.Random) -> Iterator[Callable[[], Terminal]]:
     home.mkdir()
-    yield lambda: Terminal([*SESSION_COMMAND, *TRAIN], 120, 30, home)
+    yield lambda: _Shown([*SESSION_COMMAND, *TRAIN], 120, 30, home)
     ask_all_to_stop(home)  # those that were detached
 
 
@@ -212,7 +221,7 @@ def _attach(home: Path, chance: random.Random) -> Iterator[Callable[[], Terminal
 
     def opened() -> Terminal:
         trainer.keep_going()
-        return Terminal([*SESSION_COMMAND, "attach", "attached"], 120, 30, home)
+        return _Shown([*SESSION_COMMAND, "attach", "attached"], 120, 30, home)
 
     yield opened
     trainer.end(LEAVE_SECONDS)
