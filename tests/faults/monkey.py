@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from engine.sampler_settings import SamplerSettings
 from lotr_tui.bench.dashboard import shown_from
@@ -85,9 +86,7 @@ class Monkey:
                 asked = time.monotonic()
                 while not terminal.ended():
                     if time.monotonic() > asked + LEAVE_SECONDS:
-                        os.kill(terminal.pid, signal.SIGABRT)  # so that it says where it stands
-                        self._read(terminal, 1.0, 5.0)
-                        raise AssertionError(f"it hangs after {self._did[-20:]}: {shown(self._output)[-9000:]}")
+                        self._hangs(terminal)
                     self._read(terminal, 0.05, 0.2)
                 said = shown(self._output)[-4000:]
                 # A ctrl+c behind the key that left it comes to it as a signal, at its very end.
@@ -112,9 +111,17 @@ class Monkey:
         self.done += 1
 
     def _write(self, terminal: Terminal, keys: bytes) -> None:
-        for start in range(0, len(keys), 1000):  # more than a terminal takes at once would wait for us to read
-            terminal.write(keys[start : start + 1000])
-            self._read(terminal, 0, 0.001)
+        try:
+            terminal.write(keys)
+        except BenchError:
+            if not terminal.ended():
+                self._hangs(terminal)
+        self._read(terminal, 0, 0.001)
+
+    def _hangs(self, terminal: Terminal) -> NoReturn:
+        os.kill(terminal.pid, signal.SIGABRT)  # so that it says where it stands
+        self._read(terminal, 1.0, 5.0)
+        raise AssertionError(f"it hangs after {self._did[-20:]}: {shown(self._output)[-9000:]}")
 
     def _read(self, terminal: Terminal, quiet: float, most: float) -> None:
         end = time.monotonic() + most
