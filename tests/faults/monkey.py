@@ -60,7 +60,7 @@ class Monkey:
 
     def __init__(self, open_program: Callable[[], Terminal], chance: random.Random) -> None:
         self.done = 0
-        self.starts = 0
+        self.starts = self.suspended = 0
         self._open_program = open_program
         self._chance = chance
         self._output = b""
@@ -81,6 +81,7 @@ class Monkey:
                     for _ in range(CATCH_UP):
                         self._event(terminal)
                     self._read(terminal, QUIET_SECONDS, MOST_SECONDS)
+                    self._wake(terminal)
                 if not terminal.ended():
                     os.kill(terminal.pid, signal.SIGTERM)
                 asked = time.monotonic()
@@ -114,9 +115,17 @@ class Monkey:
         try:
             terminal.write(keys)
         except BenchError:
-            if not terminal.ended():
+            if not (terminal.ended() or self._wake(terminal)):
                 self._hangs(terminal)
         self._read(terminal, 0, 0.001)
+
+    def _wake(self, terminal: Terminal) -> bool:
+        """Go on with a program that was suspended by its palette, as the shell's `fg` does; whether it was."""
+        status = Path(f"/proc/{terminal.pid}/status").read_text()
+        if suspended := "State:\tT" in status:
+            os.kill(terminal.pid, signal.SIGCONT)
+            self.suspended += 1
+        return suspended
 
     def _hangs(self, terminal: Terminal) -> NoReturn:
         os.kill(terminal.pid, signal.SIGABRT)  # so that it says where it stands
@@ -178,7 +187,7 @@ def monkey(home: Path, events: int, seed: int) -> Iterator[str]:
         with program(home / what, random.Random(seed)) as open_program:
             one = Monkey(open_program, random.Random(f"{seed} {number}"))
             one.play(each)
-        yield f"{what}: {one.done:,} events, started {one.starts} times, no exception"
+        yield f"{what}: {one.done:,} events, started {one.starts} times, suspended {one.suspended}, no exception"
     keys = type_in_bursts(home / "bursts", max(3, events // 1000), random.Random(seed))
     yield f"{keys:,} keys typed in bursts, none lost"
 
