@@ -154,12 +154,12 @@ class TestConfidenceInterval:
     @pytest.mark.parametrize("length", [7, BLOCK, 50])
     def test_it_is_a_bootstrap_with_plain_slices(self, length: int) -> None:
         """Texts of as many blocks as it takes, from any token on, and on from the beginning behind the last one."""
-        scores = np.random.default_rng(5).normal(-4, 2, length).tolist()
+        scores, size = np.random.default_rng(5).normal(-4, 2, length).tolist(), min(BLOCK, length)
         drawn = np.random.default_rng(7).integers(0, length, (41, math.ceil(length / BLOCK))).tolist()
-        blocks = [(scores + scores)[start : start + min(BLOCK, length)] for start in range(length)]
-        means = sorted(-math.fsum(sum((blocks[start] for start in text), [])) / len(text) for text in drawn)
-        low, high = (means[place] / min(BLOCK, length) for place in (1, 39))  # of 41 the second and the second last
-        assert confidence_interval(np.array(scores), 41, 7) == pytest.approx((math.exp(low), math.exp(high)))
+        blocks = [-math.fsum((scores + scores)[start : start + size]) / size for start in range(length)]
+        means = sorted(math.fsum(blocks[start] for start in text) / len(text) for text in drawn)
+        expected = math.exp(means[1]), math.exp(means[39])  # of 41 all but a fortieth on each side
+        assert confidence_interval(np.array(scores), 41, 7) == pytest.approx(expected)
 
     def test_a_text_that_is_alike_throughout_leaves_no_doubt(self) -> None:
         assert confidence_interval(np.full(100, -1.0)) == pytest.approx((math.e, math.e))

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import UnusableInput
 from engine.sampler_settings import SamplerSettings
-from engine.sampling import Done, TokenEvent, apply_chain, choose, go_on, read, stream
+from engine.sampling import Done, TokenEvent, apply_chain, choose, go_on, rate, read, stream
 from engine.vocabulary import EOS_ID
 from tests.lotr_tui.conftest import make_decoder
 
@@ -58,6 +58,51 @@ def test_a_word_that_is_chosen_has_the_figures_of_its_place() -> None:
     assert event.prob == pytest.approx(math.exp(chain[9]))
     assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[9]) + 1
     assert np.array_equal(after.log_probs, read(MODEL, [5, 6, 9]).log_probs)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_first_word_that_is_chosen_is_of_a_text_that_does_not_end_yet(first: bool) -> None:
+    kept = read(MODEL, [5, 6])
+    event, _ = choose(MODEL, kept, [5, 6], SETTINGS, EOS_ID, first=first)
+    chain = apply_chain(kept.log_probs, SETTINGS, [5, 6], first=first)
+    assert event.prob == pytest.approx(math.exp(chain[EOS_ID]))
+    assert (event.prob == 0) == first
+    assert event.kept == np.count_nonzero(np.exp(chain))
+
+
+class Clock:
+    """Tells a second more each time it is asked, and what is added in between."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("engine.sampling.time.perf_counter", clock)
+    return clock
+
+
+def test_only_computing_counts_as_time(clock: Clock) -> None:
+    events = []
+    for event in go_on(MODEL, read(MODEL, [5, 6]), [5, 6], SETTINGS, 3):
+        events.append(event)
+        clock.now += 100  # whoever reads takes long
+    (*words, done) = events
+    assert [word[0].seconds for word in words if isinstance(word, tuple)] == [1.0] * len(words)
+    assert isinstance(done, Done)
+    assert done.tokens_per_second == 1.0
+    event, _ = choose(MODEL, read(MODEL, [5, 6]), [5, 6], SETTINGS, 9)
+    assert (event.index, event.seconds) == (0, 1.0)
+
+
+def test_no_time_is_no_rate() -> None:
+    assert [rate(0, 0.0), rate(30, 0.0), rate(30, 2.0), rate(30, 0.5)] == [0.0, 0.0, 15.0, 60.0]
 
 
 def test_a_seed_out_of_range_is_refused() -> None:

@@ -335,6 +335,7 @@ def test_a_prompt_is_read_with_the_tokenizer_and_its_unknown_words_are_named() -
     prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", vocabulary)
     assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
     assert prompt.unknown == ("xyzzy", "plugh")
+    assert prompt.text == "Bilbo, XYZZY is: don't... xyzzy plugh!"
     assert encode_prompt("is", vocabulary).unknown == ()
 
 
@@ -345,8 +346,10 @@ def test_a_prompt_without_a_word_is_refused(text: str) -> None:
 
 
 def test_a_prompt_wholly_unknown_is_refused_with_its_words() -> None:
-    with pytest.raises(PromptError, match="xyzzy, plugh"):
-        encode_prompt("xyzzy plugh", vocabulary_of(5))
+    with pytest.raises(PromptError) as caught:
+        encode_prompt("one two three two four five six", vocabulary_of(5))
+    words = "one, two, three, four, five"
+    assert str(caught.value) == f"the model knows none of the prompt's words: {words}; use other words"
 
 
 def test_unk_and_eos_cannot_be_typed() -> None:
