@@ -116,6 +116,8 @@ class KneserNey:
         seen = np.ones(len(targets), np.bool_)
         contexts = np.zeros(len(targets), np.int64)  # numbers of those before each target, at first of no word
         for length, level in enumerate(self._orders):
+            if not len(level.keys):
+                break  # the training text is shorter than such an n-gram
             if length:
                 all_but_the_last = np.append(-1 if length > 1 else 0, contexts[:-1])
                 contexts = self._numbers(length - 1, all_but_the_last, before)
