@@ -249,6 +249,7 @@ def test_models_that_count_predict_from_no_vector(length: int) -> None:
     """A cache needs some; theirs have no size, one for each word all the same."""
     text = np.arange(length, dtype=np.int32) % SIZE
     for model in (Unigram(ids_of(2, 3), vocabulary_of(SIZE)), KneserNey(ids_of(2, 3), vocabulary_of(SIZE))):
+        assert model.vocabulary == vocabulary_of(SIZE)
         found = model.trace(text)
         assert (found.hidden.shape, found.hidden.dtype) == ((length, 0), np.float32)
         assert (found.scores.shape, found.scores.dtype) == ((length,), np.float64)
