@@ -1,6 +1,7 @@
 """Going on from a place that was kept."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,15 +89,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_only_computing_counts_as_time(clock: Clock) -> None:
-    events = []
-    for event in go_on(MODEL, read(MODEL, [5, 6]), [5, 6], SETTINGS, 3):
+@pytest.mark.parametrize(("reason", "words"), [("length", 7), ("cancelled", 4), ("eos", 1)])
+def test_only_computing_counts_as_time_however_it_ends(
+    clock: Clock, reason: Literal["length", "cancelled", "eos"], words: int
+) -> None:
+    model, settings = make_decoder(), SamplerSettings(max_tokens=7)
+    model.weights["output.bias"][EOS_ID] = 50.0 if reason == "eos" else -50.0
+    events: list[TokenEvent | Done] = []
+    cancelled = (lambda: len(events) == words) if reason == "cancelled" else lambda: False
+    for event in stream(model, [5, 6], settings, 3, cancelled):
         events.append(event)
         clock.now += 100  # whoever reads takes long
-    (*words, done) = events
-    assert [word[0].seconds for word in words if isinstance(word, tuple)] == [1.0] * len(words)
-    assert isinstance(done, Done)
-    assert done.tokens_per_second == 1.0
+    assert events.pop() == Done(reason, 3, words, 1.0)
+    assert [(event.index, event.seconds) for event in events if isinstance(event, TokenEvent)] == [
+        (index, 1.0) for index in range(words)
+    ]
+
+
+def test_a_word_that_is_chosen_is_the_first_and_has_its_time(clock: Clock) -> None:
     event, _ = choose(MODEL, read(MODEL, [5, 6]), [5, 6], SETTINGS, 9)
     assert (event.index, event.seconds) == (0, 1.0)
 
