@@ -177,9 +177,9 @@ def _discount(keys: Integers, counts: Integers, number: int, size: int) -> _Orde
     totals = np.bincount(contexts, weights=counts, minlength=number)
     freed = np.bincount(contexts, weights=removed, minlength=number)
     # A context whose continuations all have count zero keeps nothing: all goes to the shorter context.
-    backoff = np.divide(freed, totals, out=np.ones(number), where=totals > 0)
-    of_context = totals[contexts]
-    discounted = np.divide(counts - removed, of_context, out=np.zeros(len(keys)), where=of_context > 0)
+    divisors = np.maximum(totals, 1)
+    backoff = np.where(totals > 0, freed / divisors, 1.0)
+    discounted = (counts - removed) / divisors[contexts]
     return _Order(keys, keys % size, discounted, backoff)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,13 @@ def test_a_text_where_an_estimated_discount_is_negative_leaves_no_word_impossibl
         assert_equals_reference(text, text[:20], 40, order)
 
 
+def test_a_text_where_an_estimated_discount_is_nothing_leaves_no_word_impossible() -> None:
+    """Bigrams: 4 once, 1 each twice, three and four times, so that 2 - 3 y n3/n2 is 0; and 3 alone stands behind 2."""
+    text = [3, 4, 2, 3, 3, 4, 4, 2, 3, 4, 3, 4, 2]
+    assert Counter(Counter(pairwise([EOS_ID, *text])).values()) == {1: 4, 2: 1, 3: 1, 4: 1}
+    assert_equals_reference(text, [2, 4, 0, 2, 5], SIZE, 2)
+
+
 def test_states_are_values_to_branch_from() -> None:
     train = [2, 3, 4, 2, 3, 5, 2, 4, 3, 2, 3, 4, 1]
     model = KneserNey(ids_of(*train), vocabulary_of(SIZE), order=3)
@@ -250,6 +258,7 @@ def test_models_that_count_predict_from_no_vector(length: int) -> None:
     text = np.arange(length, dtype=np.int32) % SIZE
     for model in (Unigram(ids_of(2, 3), vocabulary_of(SIZE)), KneserNey(ids_of(2, 3), vocabulary_of(SIZE))):
         assert model.vocabulary == vocabulary_of(SIZE)
+        assert model.advance(model.start(), EOS_ID)[0].dtype == np.float32
         found = model.trace(text)
         assert (found.hidden.shape, found.hidden.dtype) == ((length, 0), np.float32)
         assert (found.scores.shape, found.scores.dtype) == ((length,), np.float64)

@@ -19,6 +19,9 @@ from engine.sampling import (
     Done,
     TokenEvent,
     apply_chain,
+    chances,
+    describe,
+    draw,
     encode_prompt,
     read,
     stream,
@@ -140,6 +143,14 @@ def test_top_p_counts_what_is_left_as_the_whole() -> None:
     assert kept_by(keep_top_p(scores, 0.9)) == {1, 2, 3}
 
 
+def test_of_words_as_likely_as_each_other_top_p_keeps_those_first_in_the_vocabulary() -> None:
+    """So that one seed gives one text on any processor, whatever way it sorts."""
+    scores = np.where(np.arange(1000) % 3 == 0, 0.0, -0.5)
+    probs = np.exp(scores) / np.exp(scores).sum()
+    number = int(0.2 / probs[0]) + 1
+    assert kept_by(keep_top_p(scores, 0.2)) == set(range(0, 3 * number, 3))
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("share", [1e-6, 0.05, 0.3, 1.0])
 def test_min_p(seed: int, share: float) -> None:
@@ -151,10 +162,10 @@ def test_min_p(seed: int, share: float) -> None:
 
 
 def test_repetition_penalty() -> None:
-    scores = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0])
-    found = penalize_repetition(scores, [1, 2, 2, 4, 1, 5], 2.0)
-    assert found.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0]
-    assert scores.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0]
+    scores = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5])
+    found = penalize_repetition(scores, [1, 2, 2, 4, 1, 5, 6], 2.0)
+    assert found.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0, 0.25]
+    assert scores.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5]
     assert penalize_repetition(scores, [], 2.0).tolist() == scores.tolist()
 
 
@@ -563,6 +574,24 @@ def test_token_events_tell_what_they_say(sampler: SamplerSettings) -> None:
         assert len(word.top) == 8
         assert word.seconds >= 0
         text.append(word.id)
+
+
+def test_of_several_texts_each_is_drawn_and_told_as_alone() -> None:
+    number, words = len(CHAINS), vocabulary_of(40).words
+    log_probs = np.stack([scores_of(seed) for seed in range(number)]).astype(np.float32)
+    histories = [[seed, seed + 1, 2 * seed] for seed in range(number)]
+    probs = chances(log_probs, CHAINS, histories, first=False)
+    noise = np.random.default_rng(0).standard_exponential(probs.shape)
+    drawn = draw(probs, noise.copy())
+    told = describe(4, drawn, log_probs, probs, words)
+    for i in range(number):
+        own = log_probs[i : i + 1]
+        alone = chances(own, CHAINS[i : i + 1], histories[i : i + 1], first=False)
+        assert np.array_equal(alone[0], probs[i])
+        assert draw(alone, noise[i : i + 1].copy()).tolist() == [drawn[i]]
+        assert drawn[i] == max(range(40), key=lambda word: alone[0, word] / noise[i, word])
+        assert describe(4, drawn[i : i + 1], own, alone, words) == [told[i]]
+        assert told[i][:3] == (4, drawn[i], words[drawn[i]])
 
 
 def test_a_vocabulary_smaller_than_the_alternatives() -> None:
