@@ -225,6 +225,7 @@ CHAINS = [
     SamplerSettings(temperature=0.6, min_p=0.1),
     SamplerSettings(temperature=1.2, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
     SamplerSettings(temperature=0.8, repetition_penalty=0.7),
+    SamplerSettings(temperature=0.9, repetition_penalty=2),
     SamplerSettings(temperature=0, top_k=3, top_p=0.1, min_p=0.9, repetition_penalty=10),
 ]
 
@@ -244,6 +245,29 @@ def test_the_chain_is_the_naive_one(sampler: SamplerSettings, first: bool) -> No
         found = np.exp(apply_chain(log_probs, sampler, history, first=first))
         assert found == pytest.approx(expected, abs=1e-9)
         assert [p > 0 for p in found] == [p > 0 for p in expected]
+
+
+def test_without_filters_the_unlikeliest_word_stays() -> None:
+    """Also one that the sum of all others does not feel."""
+    log_probs = np.log(np.array([0.1, 0.1, 0.5, 0.3, 1e-30])).astype(np.float32)
+    assert kept_by(apply_chain(log_probs, OFF, [], first=True)) == {2, 3, 4}
+    assert kept_by(apply_chain(log_probs, OFF, [], first=False)) == {1, 2, 3, 4}
+
+
+def test_however_cold_it_is_the_words_share_all_of_the_probability() -> None:
+    """Beside a text that is not: of 1/40 to the power of 500 a float knows nothing."""
+    even = np.full((2, 40), -math.log(40), np.float32)
+    found = chances(even, [SamplerSettings(temperature=0.002), OFF], [[], []], first=True)
+    assert found[:, 2:] == pytest.approx(np.full((2, 38), 1 / 38))
+
+
+def test_a_text_without_its_settings_history_or_word_is_a_mistake() -> None:
+    log_probs = np.stack([scores_of(seed) for seed in (0, 1)]).astype(np.float32)
+    probs = chances(log_probs, [OFF, OFF], [[], []], first=True)
+    with pytest.raises(ValueError, match="shorter"):
+        chances(log_probs, [OFF, OFF], [[]], first=True)
+    with pytest.raises(ValueError, match="longer"):
+        describe(0, np.array([3]), log_probs, probs, vocabulary_of(40).words)
 
 
 def test_the_chain_leaves_what_it_was_given() -> None:
