@@ -84,10 +84,13 @@ def test_each_file_is_told_and_recorded_once_it_is_there(tmp_path: Path) -> None
     assert [(row["step"], row["file"]) for row in recorded] == told
 
 
-def test_with_the_setting_off_only_the_best_is_kept(tmp_path: Path) -> None:
+def test_with_the_setting_off_only_the_best_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, events = write(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / runs.EPOCHS).exists()
     assert [event.file for event in events if isinstance(event, Checkpointed)] == [runs.MODEL]
+    monkeypatch.setattr(
+        runs, "current_rows", lambda *_, **__: pytest.fail("a record may be long, and says nothing here")
+    )
     assert runs.kept_epochs(path) == []
 
 

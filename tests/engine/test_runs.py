@@ -103,6 +103,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert np.array_equal(expected, found)
 
 
+def test_a_text_is_cut_into_words_as_it_was_for_the_training(tmp_path: Path) -> None:
+    config = CONFIG.with_values(tokenizer="spaces")
+    run = recording.create(config, VOCABULARY, "r", tmp_path)
+    list(recording.record(run, iter(training())))
+    assert runs.read_start(run.path) == (config, replace(VOCABULARY, tokenizer="spaces"))
+    assert runs.load(run.path).decoder.vocabulary.tokenizer == "spaces"
+
+
 def test_events_pass_through_and_checkpoints_follow_the_best(tmp_path: Path) -> None:
     events = training()
     run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
@@ -479,7 +487,8 @@ def test_the_epochs_of_a_run_are_those_done_not_those_planned(tmp_path: Path) ->
         if not isinstance(event, Checkpointed)
     ]
     assert found == expected
-    assert runs.summarize(write(tmp_path, "s", [Finished("stopped", "s", 2.25, 90.0, 88.0, 5.0)])).epochs == 2.25
+    left = runs.summarize(write(tmp_path, "s", [*events, Finished("stopped", "s", 2.25, 89.0, 88.0, 5.0)]))
+    assert (left.epochs, left.valid_perplexity) == (2.25, 89.0)
 
 
 def test_a_summary_of_damaged_rows(tmp_path: Path) -> None:

@@ -176,6 +176,12 @@ def test_temperature_is_a_power_of_the_probabilities(temperature: float) -> None
     assert np.exp(normalize(temper(scores, temperature))) == pytest.approx(powers / powers.sum(), abs=1e-12)
 
 
+def test_a_temperature_that_is_written_is_no_greed() -> None:
+    scores = scores_of(4)
+    assert np.array_equal(temper(scores, 0.001), scores / 0.001)
+    assert kept_by(temper(scores, 0.0009)) == {int(np.argmax(scores))}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1e-12, 1e-300])
 def test_temperature_zero_is_the_likeliest_word(temperature: float) -> None:
     scores = scores_of(4)
@@ -184,6 +190,7 @@ def test_temperature_zero_is_the_likeliest_word(temperature: float) -> None:
         int(np.argmax(scores))
     }
     assert probs.max() == pytest.approx(1)
+    assert temper(scores, temperature).max() == 0  # the logarithm of one
 
 
 def test_normalize() -> None:
