@@ -1,6 +1,7 @@
 """Perplexity: every token once, state carried from the first to the last, `<unk>` counted like any word."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from engine.vocabulary import UNK_ID, Ids
 
 BLOCK = 20
 """Tokens that a bootstrap keeps together, since neighbours are alike in how hard they are."""
+LARGEST = math.log(sys.float_info.max)
+"""What exp can be taken of."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def summarize(scores: npt.NDArray[np.float64], ids: Ids) -> Evaluation:
 
 def perplexity(mean_negative_log_prob: float) -> float:
     """exp of it; infinite where that is too large for a float."""
-    return math.exp(mean_negative_log_prob) if mean_negative_log_prob < 700 else math.inf
+    return math.exp(mean_negative_log_prob) if mean_negative_log_prob <= LARGEST else math.inf
 
 
 def confidence_interval(scores: npt.NDArray[np.float64], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:

@@ -104,7 +104,7 @@ class KneserNey:
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
         scores = np.empty(len(ids), np.float64)
         for piece in pieces(len(ids)):
-            begin = max(0, piece.start - max(0, self.order - 2))  # its first token's context
+            begin = max(0, piece.start - self.order)  # before its first token's context
             probs = self._probs(text[begin : piece.stop + 1])[piece.start - begin :]
             scores[piece] = np.log(probs).astype(np.float32)
         return Trace(scores, np.empty((len(ids), 0), np.float32))
@@ -113,27 +113,26 @@ class KneserNey:
         """Probability `[time - 1]` of each token of `text` but the first."""
         before, targets = text[:-1], text[1:]
         probs = np.full(len(targets), 1.0 / self._size)
-        seen = np.ones(len(targets), np.bool_)
         contexts = np.zeros(len(targets), np.int64)  # numbers of those before each target, at first of no word
         for length, level in enumerate(self._orders):
+            if not len(level.keys):
+                break  # the training text is shorter than such an n-gram
             if length:
                 all_but_the_last = np.append(-1 if length > 1 else 0, contexts[:-1])
                 contexts = self._numbers(length - 1, all_but_the_last, before)
-            starts = np.searchsorted(level.keys, contexts * self._size)
-            firsts = level.keys[np.minimum(starts, len(level.keys) - 1)] // self._size
-            seen &= (contexts >= 0) & (firsts == contexts)
+            seen = contexts >= 0
             probs[seen] *= level.backoff[contexts[seen]]
             numbers = self._numbers(length, contexts, targets)
-            added = seen & (numbers >= 0)
+            added = numbers >= 0
             probs[added] += level.discounted[numbers[added]]
         return probs
 
     def _numbers(self, level: int, contexts: Integers, words: Integers) -> Integers:
         """The numbers of many n-grams on a level, given those of all but their last words; -1 where never seen."""
         keys = self._orders[level].keys
-        wanted = contexts * self._size + words
+        wanted = contexts * self._size + words  # less than any key where the context was never seen
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where((contexts >= 0) & (keys[places] == wanted), places, -1)
+        return np.where(keys[places] == wanted, places, -1)
 
     def _find(self, words: tuple[int, ...]) -> int | None:
         """The number of an n-gram on its level of the trie, or None where it was never seen."""
@@ -154,35 +153,33 @@ def _count(text: Integers, size: int, order: int) -> list[_Order]:
     levels: list[tuple[Integers, Integers, Integers, Integers]] = []
     for n in range(1, order + 1):
         ends = np.arange(n - 1, len(text))
-        contexts = node[ends - 1] if n > 1 else np.zeros(len(ends), dtype=np.int64)
         keys, first, inverse, counts = np.unique(
-            contexts * size + text[ends], return_index=True, return_inverse=True, return_counts=True
+            node[ends - 1] * size + text[ends], return_index=True, return_inverse=True, return_counts=True
         )
-        node = np.full(len(text), -1, dtype=np.int64)
+        node = np.empty_like(node)  # where none ends, at the first n-1 places, it is never looked at
         node[ends] = inverse
         levels.append((keys, counts, ends[first], node))
 
-    orders = []
+    orders, number_of_contexts = [], 1
     for n, (keys, counts, _, node) in enumerate(levels, start=1):
         if n < order:
             # How many different words stand before this n-gram: one for each (n+1)-gram that ends in it.
             longer_ends = levels[n][2]
             counts = np.bincount(node[longer_ends], minlength=len(keys))
-        contexts = keys // size
-        number_of_contexts = 1 if n == 1 else len(levels[n - 2][0])
-        orders.append(_discount(keys, counts, contexts, number_of_contexts, size))
+        orders.append(_discount(keys, counts, number_of_contexts, size))
+        number_of_contexts = len(keys)
     return orders
 
 
-def _discount(keys: Integers, counts: Integers, contexts: Integers, number: int, size: int) -> _Order:
-    discounts = _discounts(counts)
-    removed = discounts[np.minimum(counts, 3)]
+def _discount(keys: Integers, counts: Integers, number: int, size: int) -> _Order:
+    contexts = keys // size
+    removed = _discounts(counts)[np.minimum(counts, 3)]
     totals = np.bincount(contexts, weights=counts, minlength=number)
     freed = np.bincount(contexts, weights=removed, minlength=number)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # A context whose continuations all have count zero keeps nothing: all goes to the shorter context.
-        backoff = np.where(totals > 0, freed / totals, 1.0)
-        discounted = np.where(totals[contexts] > 0, (counts - removed) / totals[contexts], 0.0)
+    # A context whose continuations all have count zero keeps nothing: all goes to the shorter context.
+    divisors = np.maximum(totals, 1)
+    backoff = np.where(totals > 0, freed / divisors, 1.0)
+    discounted = (counts - removed) / divisors[contexts]
     return _Order(keys, keys % size, discounted, backoff)
 
 

@@ -84,10 +84,13 @@ def test_each_file_is_told_and_recorded_once_it_is_there(tmp_path: Path) -> None
     assert [(row["step"], row["file"]) for row in recorded] == told
 
 
-def test_with_the_setting_off_only_the_best_is_kept(tmp_path: Path) -> None:
+def test_with_the_setting_off_only_the_best_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, events = write(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / runs.EPOCHS).exists()
     assert [event.file for event in events if isinstance(event, Checkpointed)] == [runs.MODEL]
+    monkeypatch.setattr(
+        runs, "current_rows", lambda *_, **__: pytest.fail("a record may be long, and says nothing here")
+    )
     assert runs.kept_epochs(path) == []
 
 
@@ -145,8 +148,9 @@ def test_several_epochs_can_be_combined(tmp_path: Path) -> None:
 def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_others(tmp_path: Path) -> None:
     write(tmp_path, [0.0, 1.0, 2.0, 3.0, 4.0])
     for epoch in (0, 3, 8, 999_999_999):
-        with pytest.raises(RunError, match=rf"'r' has not kept epoch {epoch}; it has kept 1, 2, 4, and"):
+        with pytest.raises(RunError) as caught:
             runs.load_named(f"r@{epoch}", tmp_path)
+        assert str(caught.value) == f"run 'r' has not kept epoch {epoch}; it has kept 1, 2, 4, and its best model"
 
 
 def test_a_run_without_epochs_says_so(tmp_path: Path) -> None:
@@ -157,8 +161,10 @@ def test_a_run_without_epochs_says_so(tmp_path: Path) -> None:
     (old / runs.CONFIG).write_text(json.dumps(values))
     assert runs.load_named("old", tmp_path).valid_perplexity == 99.0
     for name in ("r@1", "old@1", "bundled@1"):
-        with pytest.raises(RunError, match=f"{name.split('@')[0]!r} has kept no epochs"):
+        with pytest.raises(RunError) as caught:
             runs.load_named(name, tmp_path)
+        run = name.split("@")[0]
+        assert str(caught.value) == f"run {run!r} has kept no epochs, so there is no {name}, only its best model"
 
 
 @pytest.mark.parametrize("name", ["r@", "r@four", "r@-1", "r@1.0", "r@1@2", "@1", "r@ 1", "r@٣", "r@" + "9" * 5000])

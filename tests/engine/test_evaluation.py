@@ -1,6 +1,7 @@
 """Perplexity: what is fed, what is counted, and the figures by hand."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -98,8 +99,9 @@ def test_bits_and_perplexity_say_the_same() -> None:
 
 @pytest.mark.parametrize("model", [Double(lambda read: [0.25] * 4), Scorer([])])
 def test_nothing_to_score_is_an_error_never_a_perplexity(model: Double | Scorer) -> None:
-    with pytest.raises(CorpusError, match="no token to score"):
+    with pytest.raises(CorpusError) as caught:
         evaluate(model, ids_of())
+    assert str(caught.value) == "there is no token to score, so there is no perplexity; give a longer text"
 
 
 def test_an_impossible_word_makes_it_infinite() -> None:
@@ -108,6 +110,14 @@ def test_an_impossible_word_makes_it_infinite() -> None:
 
 def test_a_very_bad_model_is_infinite_not_an_overflow() -> None:
     assert evaluate(Scorer([-1e5, -1e5]), ids_of(2, 3)).perplexity == math.inf
+
+
+def test_it_is_infinite_only_where_a_float_holds_no_more() -> None:
+    """No number, as of a model whose weights are none, is as bad as it can be."""
+    for exponent in (0.0, 699.5, 700.0, 709.7):
+        assert perplexity(exponent) == math.exp(exponent)
+    assert perplexity(math.log(sys.float_info.max)) == pytest.approx(sys.float_info.max)
+    assert [perplexity(exponent) for exponent in (709.79, 710.0, 1e6, math.inf, math.nan)] == [math.inf] * 5
 
 
 def test_the_score_of_a_network_is_its_word_by_word_path() -> None:
@@ -139,7 +149,17 @@ class TestConfidenceInterval:
         scores = np.random.default_rng(0).normal(-4, 2, 2000)
         low, high = confidence_interval(scores)
         assert low < perplexity(-scores.mean()) < high
-        assert confidence_interval(scores) == (low, high)
+        assert confidence_interval(scores) == (low, high) == confidence_interval(scores, resamples=2000, seed=0)
+
+    @pytest.mark.parametrize("length", [7, BLOCK, 50])
+    def test_it_is_a_bootstrap_with_plain_slices(self, length: int) -> None:
+        """Texts of as many blocks as it takes, from any token on, and on from the beginning behind the last one."""
+        scores, size = np.random.default_rng(5).normal(-4, 2, length).tolist(), min(BLOCK, length)
+        drawn = np.random.default_rng(7).integers(0, length, (41, math.ceil(length / BLOCK))).tolist()
+        blocks = [-math.fsum((scores + scores)[start : start + size]) / size for start in range(length)]
+        means = sorted(math.fsum(blocks[start] for start in text) / len(text) for text in drawn)
+        expected = math.exp(means[1]), math.exp(means[39])  # of 41 all but a fortieth on each side
+        assert confidence_interval(np.array(scores), 41, 7) == pytest.approx(expected)
 
     def test_a_text_that_is_alike_throughout_leaves_no_doubt(self) -> None:
         assert confidence_interval(np.full(100, -1.0)) == pytest.approx((math.e, math.e))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ def assert_equals_reference(train: list[int], heard: list[int], size: int, order
         assert probs == pytest.approx(expected, rel=1e-5, abs=1e-9)
         assert probs.sum() == pytest.approx(1, abs=1e-5)
         assert probs.min() > 0
+    scores = [reference.distribution([EOS_ID, *heard[:position]])[word] for position, word in enumerate(heard)]
+    assert np.exp(model.trace(ids_of(*heard)).scores) == pytest.approx(scores, rel=1e-5, abs=1e-9)
 
 
 SIZE = 6
@@ -110,6 +113,11 @@ def test_kneser_ney_with_estimated_discounts(seed: int, length: int) -> None:
     train = chance.choice(size, length, p=weights / weights.sum()).tolist()
     heard = chance.choice(size, 5, p=weights / weights.sum()).tolist()
     assert_equals_reference(train, heard, size, 3)
+
+
+@pytest.mark.parametrize("train", [[], [2], [2, 3], [2, 2, 3], [1, 1, 1, 1]])
+def test_a_training_text_shorter_than_an_n_gram(train: list[int]) -> None:
+    assert_equals_reference(train, [2, 3, 2, 2, 3, 1, 0], SIZE, 5)
 
 
 def test_the_estimated_discounts_are_used() -> None:
@@ -145,6 +153,13 @@ def test_a_text_where_an_estimated_discount_is_negative_leaves_no_word_impossibl
         probs = distributions(KneserNey(ids_of(*text), vocabulary, order), text)
         assert min(p.min() for p in probs) > 0
         assert_equals_reference(text, text[:20], 40, order)
+
+
+def test_a_text_where_an_estimated_discount_is_nothing_leaves_no_word_impossible() -> None:
+    """Bigrams: 4 once, 1 each twice, three and four times, so that 2 - 3 y n3/n2 is 0; and 3 alone stands behind 2."""
+    text = [3, 4, 2, 3, 3, 4, 4, 2, 3, 4, 3, 4, 2]
+    assert Counter(Counter(pairwise([EOS_ID, *text])).values()) == {1: 4, 2: 1, 3: 1, 4: 1}
+    assert_equals_reference(text, [2, 4, 0, 2, 5], SIZE, 2)
 
 
 def test_states_are_values_to_branch_from() -> None:
@@ -237,9 +252,24 @@ def test_a_whole_text_at_once_has_the_scores_of_word_after_word(monkeypatch: pyt
     assert unigram.trace(text).scores.tolist() == [float(unigram.advance(None, 0)[0][token]) for token in text]
 
 
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_models_that_count_predict_from_no_vector(length: int) -> None:
+    """A cache needs some; theirs have no size, one for each word all the same."""
+    text = np.arange(length, dtype=np.int32) % SIZE
+    for model in (Unigram(ids_of(2, 3), vocabulary_of(SIZE)), KneserNey(ids_of(2, 3), vocabulary_of(SIZE))):
+        assert model.vocabulary == vocabulary_of(SIZE)
+        assert model.advance(model.start(), EOS_ID)[0].dtype == np.float32
+        found = model.trace(text)
+        assert (found.hidden.shape, found.hidden.dtype) == ((length, 0), np.float32)
+        assert (found.scores.shape, found.scores.dtype) == ((length,), np.float64)
+
+
 def test_a_text_that_would_take_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.ngram.MOST_TOKENS", 5)
     vocabulary = Vocabulary(("<unk>", "<eos>", "a"))
     assert KneserNey(np.zeros(5, np.int32), vocabulary).order == 5
-    with pytest.raises(CorpusError, match="5 tokens of training text at most, and these are 6"):
-        KneserNey(np.zeros(6, np.int32), vocabulary)
+    monkeypatch.setattr("engine.ngram.MOST_TOKENS", 5000)
+    with pytest.raises(CorpusError) as caught:
+        KneserNey(np.zeros(5001, np.int32), vocabulary)
+    most = "Kneser-Ney is counted on 5,000 tokens of training text at most"
+    assert str(caught.value) == f"{most}, and these are 5,001; do without it"

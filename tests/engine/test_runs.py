@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from engine import files, recording, runs, tidying
+from engine import files, record, recording, runs, tidying
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.decoder import Decoder, weight_shapes
-from engine.errors import ConfigError, RunError
+from engine.errors import ConfigError, RunError, UnusableInput
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -100,6 +101,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(np.array_equal(loaded.decoder.weights[name], best.weights[name]) for name in best.weights)
     expected, found = (model.advance(model.start(), EOS_ID)[0] for model in (best, loaded.decoder))
     assert np.array_equal(expected, found)
+
+
+def test_a_text_is_cut_into_words_as_it_was_for_the_training(tmp_path: Path) -> None:
+    config = CONFIG.with_values(tokenizer="spaces")
+    run = recording.create(config, VOCABULARY, "r", tmp_path)
+    list(recording.record(run, iter(training())))
+    assert runs.read_start(run.path) == (config, replace(VOCABULARY, tokenizer="spaces"))
+    assert runs.load(run.path).decoder.vocabulary.tokenizer == "spaces"
 
 
 def test_events_pass_through_and_checkpoints_follow_the_best(tmp_path: Path) -> None:
@@ -312,6 +321,37 @@ def test_states_by_how_it_ended(tmp_path: Path, finish: str | None, state: str) 
     assert runs.summarize(write(tmp_path, "r", training(finish))).state == state
 
 
+def test_who_trains_is_what_stands_in_the_lock(tmp_path: Path) -> None:
+    assert runs.writer(tmp_path) == ""
+    (tmp_path / runs.LOCK).write_text("process 7 on moria\n")
+    assert runs.writer(tmp_path) == "process 7 on moria"
+    (tmp_path / runs.LOCK).write_bytes("Náin \x1b".encode() + b"\xff" + b"x" * 1000)
+    assert runs.writer(tmp_path) == "Náin " + 2 * "\N{REPLACEMENT CHARACTER}" + 93 * "x"  # 100 characters
+
+
+@pytest.mark.parametrize(
+    ("rows", "state"),
+    [
+        ([], "crashed"),
+        ([{"event": "evaluated"}], "crashed"),
+        ([{"event": "finished", "reason": "done"}], "finished"),
+        ([{"event": "finished"}], "finished"),
+        ([{"event": "finished", "reason": "stopped"}], "stopped"),
+        ([{"event": "finished", "reason": "detached"}], "stopped"),
+        ([{"event": "failed"}], "failed"),
+        ([{"event": "failed"}, {"event": "evaluated"}], "crashed"),
+        ([{"event": "finished"}, {"event": "warned"}, {"event": "checkpointed"}], "finished"),
+        ([{"event": "checkpointed"}, {"event": "failed"}, {"event": "checkpointed"}, {"event": "warned"}], "failed"),
+    ],
+)
+def test_states_by_the_last_row_that_is_no_note(tmp_path: Path, rows: list[dict[str, Any]], state: str) -> None:
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    run.lock.close()
+    (run.path / runs.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert runs.summarize(run.path).state == state
+    assert runs.is_finished(run.path) == (state == "finished")
+
+
 def test_an_exception_goes_to_the_record_the_log_and_the_caller(tmp_path: Path) -> None:
     def broken() -> Iterator[TrainingEvent]:
         yield from training(None)
@@ -379,11 +419,61 @@ def test_a_folder_that_is_closed_to_us_hides_no_other(tmp_path: Path, monkeypatc
     assert runs.resolve("latest", tmp_path).name == "gamma"
 
 
+def test_the_latest_is_the_one_begun_last_that_can_be_read(tmp_path: Path) -> None:
+    _, alpha, gamma = three_runs(tmp_path)
+    os.utime(alpha / runs.CONFIG, (2_000_000_000, 2_000_000_000))
+    assert runs.resolve("latest", tmp_path) == alpha
+    assert [run.name for run in runs.list_runs(tmp_path)] == ["alpha", "gamma", "beta"]
+    (alpha / runs.CONFIG).write_text("{")
+    os.utime(alpha / runs.CONFIG, (2_000_000_000, 2_000_000_000))
+    assert runs.resolve("latest", tmp_path) == gamma
+
+
+def test_a_folder_without_a_file_of_settings_is_no_run_to_name(tmp_path: Path) -> None:
+    (tmp_path / "alpha" / runs.CONFIG).mkdir(parents=True)
+    with pytest.raises(RunError) as caught:
+        runs.resolve("alhpa", tmp_path)
+    assert str(caught.value) == f"run 'alhpa' is neither in {tmp_path} nor a path. See `lotr-tui runs`"
+
+
+def test_a_file_that_goes_while_they_are_counted_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "r", training())
+    before, config, usual = runs.summarize(path).bytes, (path / runs.CONFIG).stat().st_size, Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == runs.CONFIG:
+            raise FileNotFoundError(2, "No such file or directory")
+        return usual(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert runs.summarize(path).bytes == before - config
+
+
+@pytest.mark.parametrize(
+    "read", [runs.summarize, runs.load, runs.is_finished, lambda path: runs.load(path, 1), runs.kept_epochs]
+)
+def test_of_a_long_record_little_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    """Of reports one after another the last alone, so that a list of long runs is there at once."""
+    reports = [Step(n, n / 500, 120.0, 0.003, 1.0, 1000.0, 1.0, 1.0) for n in range(500)]
+    run = recording.create(CONFIG.with_values(keep_epochs=True), VOCABULARY, "r", tmp_path)
+    list(recording.record(run, iter([*training()[:3], *reports, Evaluated(500, 1.0, 90.0, True, 2.1, decoder(1))])))
+    parsed = []
+    usual = record._row
+    monkeypatch.setattr(record, "_row", lambda line: parsed.append(line) or usual(line))
+    read(run.path)
+    assert 5 <= len(parsed) < 20
+
+
 def test_a_summary(tmp_path: Path) -> None:
     path = write(tmp_path, "r", training())
     found = runs.summarize(path)
     assert (found.name, found.preset, found.corpus, found.mode) == ("r", "tiny", "bundled", "line")
     assert (found.epochs, found.valid_perplexity, found.test_perplexity) == (2.0, 90.0, 88.0)
+    assert (found.path, found.started) == (path, (path / runs.CONFIG).stat().st_mtime)
     assert found.bytes == sum(item.stat().st_size for item in path.iterdir())
 
 
@@ -397,6 +487,8 @@ def test_the_epochs_of_a_run_are_those_done_not_those_planned(tmp_path: Path) ->
         if not isinstance(event, Checkpointed)
     ]
     assert found == expected
+    left = runs.summarize(write(tmp_path, "s", [*events, Finished("stopped", "s", 2.25, 89.0, 88.0, 5.0)]))
+    assert (left.epochs, left.valid_perplexity) == (2.25, 89.0)
 
 
 def test_a_summary_of_damaged_rows(tmp_path: Path) -> None:
@@ -490,6 +582,23 @@ def test_a_pickle_of_any_protocol_is_never_run(tmp_path: Path, protocol: int) ->
     with pytest.raises(RunError):
         runs.load(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_run_is_played_in_8_bits_where_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "r", training())
+    exact, rounded = (runs.load_named("r", tmp_path, precision) for precision in ("fp32", "int8"))
+    assert (exact.decoder.int8, rounded.decoder.int8) == (False, True)
+    assert rounded == replace(exact, decoder=rounded.decoder)
+    assert (rounded.decoder.config, rounded.decoder.vocabulary) == (exact.decoder.config, exact.decoder.vocabulary)
+    assert all(
+        np.array_equal(rounded.decoder.weights[name], exact.decoder.weights[name]) for name in decoder(1).weights
+    )
+
+
+def test_a_precision_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput) as caught:
+        runs.load_named("r", tmp_path, "fp16")
+    assert str(caught.value) == "--precision fp16 is unknown; a model is played in fp32 or int8"
 
 
 # --- damaged runs ---------------------------------------------------------------------------------------------

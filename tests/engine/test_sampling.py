@@ -19,6 +19,9 @@ from engine.sampling import (
     Done,
     TokenEvent,
     apply_chain,
+    chances,
+    describe,
+    draw,
     encode_prompt,
     read,
     stream,
@@ -140,6 +143,14 @@ def test_top_p_counts_what_is_left_as_the_whole() -> None:
     assert kept_by(keep_top_p(scores, 0.9)) == {1, 2, 3}
 
 
+def test_of_words_as_likely_as_each_other_top_p_keeps_those_first_in_the_vocabulary() -> None:
+    """So that one seed gives one text on any processor, whatever way it sorts."""
+    scores = np.where(np.arange(1000) % 3 == 0, 0.0, -0.5)
+    probs = np.exp(scores) / np.exp(scores).sum()
+    number = int(0.2 / probs[0]) + 1
+    assert kept_by(keep_top_p(scores, 0.2)) == set(range(0, 3 * number, 3))
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("share", [1e-6, 0.05, 0.3, 1.0])
 def test_min_p(seed: int, share: float) -> None:
@@ -151,10 +162,10 @@ def test_min_p(seed: int, share: float) -> None:
 
 
 def test_repetition_penalty() -> None:
-    scores = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0])
-    found = penalize_repetition(scores, [1, 2, 2, 4, 1, 5], 2.0)
-    assert found.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0]
-    assert scores.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0]
+    scores = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5])
+    found = penalize_repetition(scores, [1, 2, 2, 4, 1, 5, 6], 2.0)
+    assert found.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0, 0.25]
+    assert scores.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5]
     assert penalize_repetition(scores, [], 2.0).tolist() == scores.tolist()
 
 
@@ -165,6 +176,12 @@ def test_temperature_is_a_power_of_the_probabilities(temperature: float) -> None
     assert np.exp(normalize(temper(scores, temperature))) == pytest.approx(powers / powers.sum(), abs=1e-12)
 
 
+def test_a_temperature_that_is_written_is_no_greed() -> None:
+    scores = scores_of(4)
+    assert np.array_equal(temper(scores, 0.001), scores / 0.001)
+    assert kept_by(temper(scores, 0.0009)) == {int(np.argmax(scores))}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1e-12, 1e-300])
 def test_temperature_zero_is_the_likeliest_word(temperature: float) -> None:
     scores = scores_of(4)
@@ -173,6 +190,7 @@ def test_temperature_zero_is_the_likeliest_word(temperature: float) -> None:
         int(np.argmax(scores))
     }
     assert probs.max() == pytest.approx(1)
+    assert temper(scores, temperature).max() == 0  # the logarithm of one
 
 
 def test_normalize() -> None:
@@ -214,11 +232,17 @@ CHAINS = [
     SamplerSettings(temperature=0.6, min_p=0.1),
     SamplerSettings(temperature=1.2, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
     SamplerSettings(temperature=0.8, repetition_penalty=0.7),
+    SamplerSettings(temperature=0.9, repetition_penalty=2),
     SamplerSettings(temperature=0, top_k=3, top_p=0.1, min_p=0.9, repetition_penalty=10),
 ]
 
 
-@pytest.mark.parametrize("sampler", CHAINS, ids=SamplerSettings.chain)
+def named(sampler: SamplerSettings) -> str:
+    """In ASCII: pytest escapes other names of tests once more when it collects them again, as mutmut has it do."""
+    return sampler.chain().replace("→", "then")
+
+
+@pytest.mark.parametrize("sampler", CHAINS, ids=named)
 @pytest.mark.parametrize("first", [True, False])
 def test_the_chain_is_the_naive_one(sampler: SamplerSettings, first: bool) -> None:
     for seed in range(12):
@@ -228,6 +252,29 @@ def test_the_chain_is_the_naive_one(sampler: SamplerSettings, first: bool) -> No
         found = np.exp(apply_chain(log_probs, sampler, history, first=first))
         assert found == pytest.approx(expected, abs=1e-9)
         assert [p > 0 for p in found] == [p > 0 for p in expected]
+
+
+def test_without_filters_the_unlikeliest_word_stays() -> None:
+    """Also one that the sum of all others does not feel."""
+    log_probs = np.log(np.array([0.1, 0.1, 0.5, 0.3, 1e-30])).astype(np.float32)
+    assert kept_by(apply_chain(log_probs, OFF, [], first=True)) == {2, 3, 4}
+    assert kept_by(apply_chain(log_probs, OFF, [], first=False)) == {1, 2, 3, 4}
+
+
+def test_however_cold_it_is_the_words_share_all_of_the_probability() -> None:
+    """Beside a text that is not: of 1/40 to the power of 500 a float knows nothing."""
+    even = np.full((2, 40), -math.log(40), np.float32)
+    found = chances(even, [SamplerSettings(temperature=0.002), OFF], [[], []], first=True)
+    assert found[:, 2:] == pytest.approx(np.full((2, 38), 1 / 38))
+
+
+def test_a_text_without_its_settings_history_or_word_is_a_mistake() -> None:
+    log_probs = np.stack([scores_of(seed) for seed in (0, 1)]).astype(np.float32)
+    probs = chances(log_probs, [OFF, OFF], [[], []], first=True)
+    with pytest.raises(ValueError, match="shorter"):
+        chances(log_probs, [OFF, OFF], [[]], first=True)
+    with pytest.raises(ValueError, match="longer"):
+        describe(0, np.array([3]), log_probs, probs, vocabulary_of(40).words)
 
 
 def test_the_chain_leaves_what_it_was_given() -> None:
@@ -335,6 +382,7 @@ def test_a_prompt_is_read_with_the_tokenizer_and_its_unknown_words_are_named() -
     prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", vocabulary)
     assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
     assert prompt.unknown == ("xyzzy", "plugh")
+    assert prompt.text == "Bilbo, XYZZY is: don't... xyzzy plugh!"
     assert encode_prompt("is", vocabulary).unknown == ()
 
 
@@ -345,8 +393,10 @@ def test_a_prompt_without_a_word_is_refused(text: str) -> None:
 
 
 def test_a_prompt_wholly_unknown_is_refused_with_its_words() -> None:
-    with pytest.raises(PromptError, match="xyzzy, plugh"):
-        encode_prompt("xyzzy plugh", vocabulary_of(5))
+    with pytest.raises(PromptError) as caught:
+        encode_prompt("one two three two four five six", vocabulary_of(5))
+    words = "one, two, three, four, five"
+    assert str(caught.value) == f"the model knows none of the prompt's words: {words}; use other words"
 
 
 def test_unk_and_eos_cannot_be_typed() -> None:
@@ -532,7 +582,7 @@ def test_one_seed_is_one_noise_whatever_the_filter() -> None:
     assert all(a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("sampler", CHAINS, ids=SamplerSettings.chain)
+@pytest.mark.parametrize("sampler", CHAINS, ids=named)
 def test_token_events_tell_what_they_say(sampler: SamplerSettings) -> None:
     model = Fixed(mixed)
     words, _ = tokens(model, replace(sampler, max_tokens=12), 21, ids=(3, 4))
@@ -557,6 +607,24 @@ def test_token_events_tell_what_they_say(sampler: SamplerSettings) -> None:
         text.append(word.id)
 
 
+def test_of_several_texts_each_is_drawn_and_told_as_alone() -> None:
+    number, words = len(CHAINS), vocabulary_of(40).words
+    log_probs = np.stack([scores_of(seed) for seed in range(number)]).astype(np.float32)
+    histories = [[seed, seed + 1, 2 * seed] for seed in range(number)]
+    probs = chances(log_probs, CHAINS, histories, first=False)
+    noise = np.random.default_rng(0).standard_exponential(probs.shape)
+    drawn = draw(probs, noise.copy())
+    told = describe(4, drawn, log_probs, probs, words)
+    for i in range(number):
+        own = log_probs[i : i + 1]
+        alone = chances(own, CHAINS[i : i + 1], histories[i : i + 1], first=False)
+        assert np.array_equal(alone[0], probs[i])
+        assert draw(alone, noise[i : i + 1].copy()).tolist() == [drawn[i]]
+        assert drawn[i] == max(range(40), key=lambda word: alone[0, word] / noise[i, word])
+        assert describe(4, drawn[i : i + 1], own, alone, words) == [told[i]]
+        assert told[i][:3] == (4, drawn[i], words[drawn[i]])
+
+
 def test_a_vocabulary_smaller_than_the_alternatives() -> None:
     words, _ = tokens(Fixed([0.1, 1e-9, 0.6, 0.3]), SamplerSettings(max_tokens=3), 0)
     assert [name for name, _ in words[0].top] == ["w2", "w3", "<unk>", "<eos>"]
@@ -573,7 +641,7 @@ def test_repetition_penalty_looks_at_the_prompt_and_at_what_was_drawn() -> None:
 # --- the preview ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", CHAINS, ids=SamplerSettings.chain)
+@pytest.mark.parametrize("sampler", CHAINS, ids=named)
 def test_the_preview_is_the_chain(sampler: SamplerSettings) -> None:
     log_probs = scores_of(5, 30).astype(np.float32)
     vocabulary, history = vocabulary_of(30), [4, 9]
