@@ -13,6 +13,7 @@ from textual import work
 from textual.actions import parse
 from textual.binding import Binding
 from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.css.query import NoMatches
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Input
@@ -55,9 +56,13 @@ class Palette(ClosesOnce, CommandPalette):
 
     @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
     async def _gather_commands(self, search_value: str) -> None:
-        """As Textual does, which looks for its list even where the palette was closed before this begins."""
-        if self.query(CommandList):
-            await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
+        """As Textual does, which looks for its list even where the palette was closed before this begins, or since."""
+        try:
+            if self.query(CommandList):
+                await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
+        except NoMatches:
+            if self.query(CommandList):
+                raise
 
 
 class Commands(Provider):

@@ -1,8 +1,9 @@
 """The palette has every action, keys can be changed, and what goes wrong with the settings is said."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.segment import Segment
@@ -15,7 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from lotr_tui.app import LotrApp
-from lotr_tui.commands import Palette, actions, bindings_of, check_keymap
+from lotr_tui.commands import Commands, Palette, actions, bindings_of, check_keymap
 from lotr_tui.screens.help import HelpPanel, HelpScreen
 from lotr_tui.screens.ladder import LadderScreen
 from lotr_tui.screens.new_training import NewTraining
@@ -342,6 +343,27 @@ async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_a
         palette._gather_commands("ladder")
         await app.run_action("command_list('page_down')", palette)
         palette.on_mount()
+        await until(pilot, lambda: not palette.workers._workers)
+        assert app._exception is None
+
+
+async def test_a_palette_that_is_closed_while_it_looks_for_commands(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+        palette = app.screen
+        assert isinstance(palette, Palette)
+
+        async def closes(self: Commands, query: str) -> AsyncIterator[Any]:
+            await palette.query("*").remove()
+            for nothing in ():
+                yield nothing
+
+        monkeypatch.setattr(Commands, "search", closes)
+        palette._gather_commands("ladder")
         await until(pilot, lambda: not palette.workers._workers)
         assert app._exception is None
 
