@@ -157,10 +157,14 @@ def _outline(lines: bytes) -> Iterator[bytes]:
     lines = b"\n" + lines
     taken = 0
     for found in _NO_REPORT.finditer(lines):
-        place = found.start()
-        before = lines.rfind(b"\n", 0, place)
-        if before >= taken:
-            yield lines[before + 1 : place]
+        end = place = found.start()
+        # The report before it; one that is torn, as its writer was killed, counts for nothing.
+        while (before := lines.rfind(b"\n", 0, end)) >= taken:
+            line = lines[before + 1 : end]
+            if (row := _row(line)) is not None and _is_flat(row):
+                yield line
+                break
+            end = before
         taken = lines.find(b"\n", place + 1)
         yield lines[place + 1 : taken]
 
