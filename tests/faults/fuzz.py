@@ -25,9 +25,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine.errors import LotrError
+from engine.errors import MOST_SAID, LotrError
 from tests.conftest import CHECKOUT
-from tests.faults.hostile_content import NUMBERS, OTHERS, RAW, TEXTS, mutated
+from tests.faults.hostile_content import NUMBERS, OTHERS, RAW, TEXTS, VALUE, mutated
 from tests.faults.parsers import ENGINE_PARSERS, Parser
 from tests.faults.terminal_parsers import TERMINAL_PARSERS
 
@@ -44,9 +44,10 @@ SMALLER_SECONDS = 5.0
 """For making a finding smaller."""
 _OURS = (str(CHECKOUT / "engine"), str(CHECKOUT / "lotr_tui"))
 _TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[\w.-]+|[^\w\s]')
-_HOSTILE = tuple(
-    token for token in (*RAW, *(json.dumps(v).encode() for v in (*TEXTS, *NUMBERS, *OTHERS))) if len(token) < 2000
-)
+_HOSTILE = [
+    token for token in (*RAW, *(json.dumps(it).encode() for it in (*TEXTS, *NUMBERS, *OTHERS))) if len(token) < 2000
+]
+
 
 Place = tuple[str, int]
 """A file and a line of it."""
@@ -57,9 +58,11 @@ class TooLong(BaseException):
 
 
 class Edges:
-    """Which lines of the package were run, and after which other ones."""
+    """Which lines were run, and after which other ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: tuple[str, ...]) -> None:
+        """Of code in these folders or files."""
+        self._code = code
         self.found: set[tuple[Place, Place]] = set()
         self._last: Place = ("", 0)
 
@@ -71,15 +74,15 @@ class Edges:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watch what is done in the block."""
-        self._last = ("", 0)
+        self._last, before = ("", 0), sys.gettrace()
         sys.settrace(self._called)
         try:
             yield
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
     def _called(self, frame: FrameType, event: str, value: Any) -> Callable[..., Any] | None:
-        return self._ran if frame.f_code.co_filename.startswith(_OURS) else None
+        return self._ran if frame.f_code.co_filename.startswith(self._code) else None
 
     def _ran(self, frame: FrameType, event: str, value: Any) -> Callable[..., Any]:
         if event == "line":
@@ -123,14 +126,16 @@ class Findings:
 class Fuzzer:
     """Makes inputs for one parser."""
 
-    def __init__(self, name: str, parser: Parser, folder: Path, seed: int) -> None:
-        """Work in `folder`, which is empty."""
+    def __init__(self, name: str, parser: Parser, folder: Path, seed: int, code: tuple[str, ...] = _OURS) -> None:
+        """Work in `folder`, which is empty; inputs are kept that reach more of `code`."""
         self.findings = Findings(name)
         self._parser, self._folder = parser, folder
         self._chance = random.Random(seed)
-        self._edges = Edges()
+        self._edges = Edges(code)
         self._corpus: list[bytes] = []
         self._tokens = sorted({token for seed in parser.seeds for token in _TOKEN.findall(seed)})
+        of_seeds = {value for seed in parser.seeds for value in VALUE.findall(seed)}
+        self._values = [*sorted(of_seeds), *(token for token in _HOSTILE if _is_json(token))]
 
     def run(self, goes_on: Callable[[Findings], bool], found: Path) -> Findings:
         """Try one input after the other as long as that says so; what is found goes to the folder `found`."""
@@ -157,7 +162,7 @@ class Fuzzer:
                 self._parser.read(content, self._folder)
         except LotrError as error:
             self.findings.refused += 1
-            if not str(error) or not str(error).isprintable():
+            if not str(error).isprintable() or not 0 < len(str(error)) <= MOST_SAID:
                 return Problem(f"says {_place(error)}", f"says {str(error)!r}")
         except (Exception, TooLong) as error:
             return Problem(f"{type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error)))
@@ -169,13 +174,13 @@ class Fuzzer:
         self.findings.inputs += 1
         if problem is None or problem.kind in self.findings.problems:
             return
-        content = self._smaller(content, problem.kind)
+        content, problem = self._smaller(content, problem)
         found.mkdir(parents=True, exist_ok=True)
         path = found / f"{self.findings.parser}-{hashlib.sha256(content).hexdigest()[:8]}"
         path.write_bytes(content)
         self.findings.problems[problem.kind] = path, problem
 
-    def _smaller(self, content: bytes, kind: str) -> bytes:
+    def _smaller(self, content: bytes, problem: Problem) -> tuple[bytes, Problem]:
         """The input without what it does the same without."""
         end = time.perf_counter() + SMALLER_SECONDS
         size = len(content) // 2
@@ -183,13 +188,13 @@ class Fuzzer:
             begin = 0
             while begin < len(content) and time.perf_counter() < end:
                 shorter = content[:begin] + content[begin + size :]
-                problem = self.problem_of(shorter)
-                if problem is not None and problem.kind == kind:
-                    content = shorter
+                its = self.problem_of(shorter)
+                if its is not None and its.kind == problem.kind:
+                    content, problem = shorter, its
                 else:
                     begin += size
             size //= 2
-        return content
+        return content, problem
 
     def _mutant(self) -> bytes:
         """One of the inputs that were kept, those of late more often, with something done to it."""
@@ -200,7 +205,7 @@ class Fuzzer:
                 with suppress(LookupError, TypeError, ValueError):  # it is no header any more
                     content = mutated(content, self._corpus, chance)
             else:
-                for _ in range(chance.choice((1, 1, 2, 4))):
+                for _ in range(chance.choice((1, 1, 1, 2, 4))):
                     content = chance.choice(_WAYS)(self, content)
             if len(content) <= MOST_BYTES:
                 return content
@@ -241,8 +246,27 @@ class Fuzzer:
         begin = self._place_in(content)
         return begin, min(len(content), begin + self._chance.choice((1, 2, 4, 16, 64, len(content))))
 
+    def _lines(self, content: bytes) -> bytes:
+        """A line left out, said twice, or put elsewhere."""
+        lines = content.splitlines(keepends=True) or [content]
+        line = lines.pop(self._chance.randrange(len(lines)))
+        for _ in range(self._chance.randrange(3)):
+            lines.insert(self._chance.randrange(len(lines) + 1), line)
+        return b"".join(lines)
 
-_WAYS = (Fuzzer._flip, Fuzzer._cut, Fuzzer._repeat, Fuzzer._splice, *[Fuzzer._put_token] * 4)
+    def _put_value(self, content: bytes) -> bytes:
+        """A JSON value or name in the place of another one."""
+        places = [match.span() for match in VALUE.finditer(content)]
+        if not places:
+            return self._put_token(content)
+        begin, end = self._chance.choice(places)
+        return content[:begin] + self._chance.choice(self._values) + content[end:]
+
+
+_WAYS = (
+    Fuzzer._flip, Fuzzer._cut, Fuzzer._repeat, Fuzzer._splice, Fuzzer._lines, Fuzzer._put_token,
+    *[Fuzzer._put_value] * 6,
+)  # fmt: skip
 
 
 @contextmanager
@@ -259,6 +283,14 @@ def _time_limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def _is_json(token: bytes) -> bool:
+    try:
+        json.loads(token)
+    except ValueError:
+        return False
+    return True
 
 
 def _place(error: BaseException) -> str:

@@ -24,7 +24,7 @@ RAW = (
     b'"\\ud800"', b'"\\u0000"', b'"\\u001b[2J"', b"\xff\xfe", b"\xc2\x9b", b"\x00", b"\x1b[2J", b"null",
     b"1" * 5000 + b".5", b"[" * 500 + b"]" * 500, b"//", b"'", b'"', b",,", b"{}", b"\xef\xbb\xbf", b"\r", b"\n" * 1000,
 )  # fmt: skip
-_VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*"|true|false|null')
+VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*"|true|false|null')
 SPARSE_BYTES = 50_000_000_000
 """Of a file that takes no room."""
 
@@ -206,7 +206,7 @@ def _insert(content: bytes, others: Sequence[bytes], chance: random.Random) -> b
 
 
 def _replace_value(content: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
-    values = list(_VALUE.finditer(content[:1_000_000]))
+    values = list(VALUE.finditer(content[:1_000_000]))
     if not values:
         return _insert(content, others, chance)
     found = chance.choice(values)
@@ -229,7 +229,7 @@ def _mutated_tensors(good: bytes, chance: random.Random) -> bytes:
         data = bytes(numbers)
     elif way == 1 and b'\\"' in header:  # inside the rest of a resume, which is JSON in JSON
         rest = json.loads(header)["__metadata__"]["rest"].encode()
-        values = list(_VALUE.finditer(rest))
+        values = list(VALUE.finditer(rest))
         found = chance.choice(values[-60:] if chance.random() < 0.8 else values)
         rest = rest[: found.start()] + hostile_value(chance) + rest[found.end() :]
         whole = json.loads(header)

@@ -12,16 +12,19 @@ import numpy as np
 from safetensors.numpy import save
 
 from engine import lens
-from engine.config import PRESETS, Config
+from engine.config import PRESETS, Config, DataConfig
 from engine.corpus import Corpus, read_csv, read_text
-from engine.encoding import CorpusWords
+from engine.dataset import encode_lines, join_lines, prepare, summarize
+from engine.encoding import CorpusWords, Mode
 from engine.requests import Requests
 from engine.runs import REQUESTS, check_name, load_named
 from engine.steering import Command
 from engine.tensor_file import read_header, read_weights
 from engine.vocabulary import EOS, UNK, Tokenizer, Vocabulary, tokenize
+from tests.conftest import sentences
 
 TOKENIZERS: tuple[Tokenizer, ...] = ("words", "spaces")
+MODES: tuple[Mode, ...] = ("line", "stream")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,19 @@ def _lens(content: bytes, folder: Path) -> None:
         assert [with_ends.sentence_of(place) for place in range(len(with_ends))] == sorted(
             with_ends.sentence_of(place) for place in range(len(with_ends))
         )
+
+
+def _dataset(content: bytes, folder: Path) -> None:
+    """A text made ready for a training."""
+    path = put(folder / "corpus.txt", content)
+    for mode in MODES:
+        config = DataConfig(str(path), "text", tokenizer="spaces", mode=mode, min_characters=0, min_count=1)
+        dataset = prepare(config)
+        summary = summarize(dataset)
+        parts = (dataset.split.train, dataset.split.valid, dataset.split.test)
+        assert sum(map(len, parts)) == summary.lines == len(dataset.corpus.lines)
+        for part, ids in zip(parts, (dataset.train, dataset.valid, dataset.test), strict=True):
+            assert ids.tolist() == join_lines(encode_lines(part, dataset.vocabulary), mode).tolist()
 
 
 # What a run is made of
@@ -173,6 +189,13 @@ ENGINE_PARSERS = {
         ),
     ),
     "lens": Parser(_lens, (b"The road. Goes on! \n\nthe road\r\n", "\ufeffThéoden… “İ K” the?\u2028road".encode())),
+    "dataset": Parser(
+        _dataset,
+        (
+            "\n".join(sentences(12)).encode(),
+            "\n".join(f"{text} <eos> {number} <unk> … é" for number, text in enumerate(sentences(10))).encode(),
+        ),
+    ),
     "vocabulary": Parser(
         _vocabulary,
         (

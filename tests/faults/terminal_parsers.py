@@ -4,6 +4,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import category
 
 from rich.cells import cell_len
 
@@ -139,7 +140,7 @@ def _prompt(content: bytes, folder: Path) -> None:
     text, removed = clean_prompt(typed)
     assert removed >= 0
     assert clean_prompt(text)[0].rstrip("\n") == text.rstrip("\n")
-    assert all(line.replace("\u200c", "").replace("\u200d", "").isprintable() for line in text.split("\n")), text
+    assert all(c.isprintable() or c in "\n\u200c\u200d" or category(c) == "Zs" for c in text)
     prompt = encode_prompt(text, VOCABULARY)
     assert VOCABULARY.encode(VOCABULARY.tokenize(text)).tolist() == [*prompt.ids]
     exchange = Exchange(text, prompt.unknown, 0, SamplerSettings().chain())
