@@ -121,6 +121,15 @@ def test_a_table_with_a_header_without_end_is_refused(tmp_path: Path) -> None:
         read_csv(path, "dialog", "char", 20)
 
 
+@pytest.mark.parametrize("header", ['char,"dialog\n"', '"char\n",dialog,a', 'a,"dialog\nof all"'])
+def test_a_table_whose_header_goes_over_several_lines_is_refused(tmp_path: Path, header: str) -> None:
+    """Its first line alone names the column that is asked for, or none."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\nSAM,a line that is long enough for it\n")
+    with pytest.raises(CorpusError, match=r"a quote in its header ends on another line|has no column 'dialog'"):
+        read_csv(path, "dialog", "char", 20)
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
 def test_a_corpus_whose_path_is_none_is_refused(name: str) -> None:
     with pytest.raises(CorpusError, match="does not exist"):
