@@ -42,6 +42,8 @@ MOST_BYTES = 10_000
 """Of an input: what small ones do not reach, `hostile_files` does."""
 SMALLER_SECONDS = 5.0
 """For making a finding smaller."""
+FOUND = Path(tempfile.gettempdir()) / "lotr-tui-found"
+"""Where what is found goes."""
 _OURS = (str(CHECKOUT / "engine"), str(CHECKOUT / "lotr_tui"))
 _TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[\w.-]+|[^\w\s]')
 _HOSTILE = [
@@ -75,7 +77,8 @@ class Edges:
     def watched(self) -> Iterator[None]:
         """Watch what is done in the block."""
         self._last, before = ("", 0), sys.gettrace()
-        sys.settrace(self._called)
+        if self._code:
+            sys.settrace(self._called)
         try:
             yield
         finally:
@@ -132,7 +135,7 @@ class Fuzzer:
         self._parser, self._folder = parser, folder
         self._chance = random.Random(seed)
         self._edges = Edges(code)
-        self._corpus: list[bytes] = []
+        self._corpus = list(parser.seeds)
         self._tokens = sorted({token for seed in parser.seeds for token in _TOKEN.findall(seed)})
         of_seeds = {value for seed in parser.seeds for value in VALUE.findall(seed)}
         self._values = [*sorted(of_seeds), *(token for token in _HOSTILE if _is_json(token))]
@@ -141,13 +144,14 @@ class Fuzzer:
         """Try one input after the other as long as that says so; what is found goes to the folder `found`."""
         findings, began = self.findings, time.perf_counter()
         for content in self._parser.seeds:
-            self._try(content, found)
-            self._corpus.append(content)
+            self.read(content, found)
         findings.edges_of_seeds = len(self._edges.found)
         while goes_on(findings):
-            content = self._mutant()
+            # Those of late more often.
+            some = self._corpus if self._chance.random() < 0.5 else self._corpus[-20:]
+            content = self.mutated(self._chance.choice(some), MOST_BYTES)
             before = len(self._edges.found)
-            self._try(content, found)
+            self.read(content, found)
             if len(self._edges.found) > before:
                 self._corpus.append(content)
         findings.seconds = time.perf_counter() - began
@@ -169,7 +173,8 @@ class Fuzzer:
         added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
         return Problem("memory", f"takes {added:.0f} MB") if added > MOST_MB else None
 
-    def _try(self, content: bytes, found: Path) -> None:
+    def read(self, content: bytes, found: Path) -> None:
+        """Try one input; what it does that it may not is noted, and the input goes to the folder `found`."""
         problem = self.problem_of(content)
         self.findings.inputs += 1
         if problem is None or problem.kind in self.findings.problems:
@@ -179,6 +184,9 @@ class Fuzzer:
         path = found / f"{self.findings.parser}-{hashlib.sha256(content).hexdigest()[:8]}"
         path.write_bytes(content)
         self.findings.problems[problem.kind] = path, problem
+        print(
+            f"{problem.text}\n  python -m tests.faults.fuzz --parser {self.findings.parser} --input {path}", flush=True
+        )
 
     def _smaller(self, content: bytes, problem: Problem) -> tuple[bytes, Problem]:
         """The input without what it does the same without."""
@@ -196,19 +204,16 @@ class Fuzzer:
             size //= 2
         return content, problem
 
-    def _mutant(self) -> bytes:
-        """One of the inputs that were kept, those of late more often, with something done to it."""
+    def mutated(self, content: bytes, most: int) -> bytes:
+        """An input with something done to it, of so many bytes at most."""
         chance = self._chance
-        while True:
-            content = chance.choice(self._corpus if chance.random() < 0.5 else self._corpus[-20:])
-            if content[8:9] == b"{" and chance.random() < 0.8:  # else hardly any header has the length that it claims
-                with suppress(LookupError, TypeError, ValueError):  # it is no header any more
-                    content = mutated(content, self._corpus, chance)
-            else:
-                for _ in range(chance.choice((1, 1, 1, 2, 4))):
-                    content = chance.choice(_WAYS)(self, content)
-            if len(content) <= MOST_BYTES:
-                return content
+        if content[8:9] == b"{" and chance.random() < 0.8:  # else hardly any header has the length that it claims
+            with suppress(LookupError, TypeError, ValueError):  # it is no header any more
+                content = mutated(content, self._corpus, chance)
+        else:
+            for _ in range(chance.choice((1, 1, 1, 2, 4))):
+                content = chance.choice(_WAYS)(self, content)
+        return content[:most]
 
     def _flip(self, content: bytes) -> bytes:
         place = self._place_in(content)
@@ -306,6 +311,12 @@ def fuzz(name: str, seed: int, found: Path, goes_on: Callable[[Findings], bool])
         return Fuzzer(name, PARSERS[name], Path(folder), seed).run(goes_on, found)
 
 
+def limit_memory() -> None:
+    """Have an input that asks for gigabytes fail, not the machine."""
+    there = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (there + ADDRESS_SPACE, there + ADDRESS_SPACE))
+
+
 def _until(seconds: float, inputs: int) -> Callable[[Findings], bool]:
     end = time.monotonic() + seconds
     return lambda findings: findings.inputs < inputs if inputs else time.monotonic() < end
@@ -318,11 +329,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="for each parser")
     parser.add_argument("--inputs", type=int, default=0, help="so many for each parser instead: the same every time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--found", type=Path, default=Path(tempfile.gettempdir()) / "lotr-tui-found")
+    parser.add_argument("--found", type=Path, default=FOUND)
     parser.add_argument("--input", type=Path, help="read this one alone")
     options = parser.parse_args()
-    there = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (there + ADDRESS_SPACE, there + ADDRESS_SPACE))
+    limit_memory()
     names = [*PARSERS] if not options.parser or "all" in options.parser else options.parser
     if options.input:
         with tempfile.TemporaryDirectory() as folder:
@@ -334,9 +344,7 @@ def main() -> None:
     for name in names:
         findings = fuzz(name, options.seed, options.found, _until(options.seconds, options.inputs))
         print(findings, flush=True)
-        for path, problem in findings.problems.values():
-            broken = True
-            print(f"{problem.text}\n  python -m tests.faults.fuzz --parser {name} --input {path}", flush=True)
+        broken = broken or bool(findings.problems)
     sys.exit(1 if broken else 0)
 
 
