@@ -9,9 +9,7 @@ All else is written to a file, as small as it can be made. The suite runs a shor
 
 import argparse
 import hashlib
-import json
 import random
-import re
 import resource
 import signal
 import sys
@@ -19,7 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,7 +25,7 @@ from typing import Any
 
 from engine.errors import MOST_SAID, LotrError
 from tests.conftest import CHECKOUT
-from tests.faults.hostile_content import NUMBERS, OTHERS, RAW, TEXTS, VALUE, mutated
+from tests.faults.mutations import Mutations
 from tests.faults.parsers import ENGINE_PARSERS, Parser
 from tests.faults.terminal_parsers import TERMINAL_PARSERS
 
@@ -45,11 +43,6 @@ SMALLER_SECONDS = 5.0
 FOUND = Path(tempfile.gettempdir()) / "lotr-tui-found"
 """Where what is found goes."""
 _OURS = (str(CHECKOUT / "engine"), str(CHECKOUT / "lotr_tui"))
-_TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[\w.-]+|[^\w\s]')
-_HOSTILE = [
-    token for token in (*RAW, *(json.dumps(it).encode() for it in (*TEXTS, *NUMBERS, *OTHERS))) if len(token) < 2000
-]
-
 
 Place = tuple[str, int]
 """A file and a line of it."""
@@ -135,27 +128,24 @@ class Fuzzer:
         self._parser, self._folder = parser, folder
         self._chance = random.Random(seed)
         self._edges = Edges(code)
-        self._corpus = list(parser.seeds)
-        self._tokens = sorted({token for seed in parser.seeds for token in _TOKEN.findall(seed)})
-        of_seeds = {value for seed in parser.seeds for value in VALUE.findall(seed)}
-        self._values = [*sorted(of_seeds), *(token for token in _HOSTILE if _is_json(token))]
+        self.mutations = Mutations(parser.seeds, self._chance)
 
     def run(self, goes_on: Callable[[Findings], bool], found: Path) -> Findings:
         """Try one input after the other as long as that says so; what is found goes to the folder `found`."""
-        findings, began = self.findings, time.perf_counter()
+        findings, corpus, began = self.findings, self.mutations.corpus, time.perf_counter()
         for content in self._parser.seeds:
             self.read(content, found)
         findings.edges_of_seeds = len(self._edges.found)
         while goes_on(findings):
             # Those of late more often.
-            some = self._corpus if self._chance.random() < 0.5 else self._corpus[-20:]
-            content = self.mutated(self._chance.choice(some), MOST_BYTES)
+            some = corpus if self._chance.random() < 0.5 else corpus[-20:]
+            content = self.mutations.of(self._chance.choice(some), MOST_BYTES)
             before = len(self._edges.found)
             self.read(content, found)
             if len(self._edges.found) > before:
-                self._corpus.append(content)
+                corpus.append(content)
         findings.seconds = time.perf_counter() - began
-        findings.kept, findings.edges, findings.lines = len(self._corpus), len(self._edges.found), self._edges.lines
+        findings.kept, findings.edges, findings.lines = len(corpus), len(self._edges.found), self._edges.lines
         return findings
 
     def problem_of(self, content: bytes) -> Problem | None:
@@ -184,9 +174,8 @@ class Fuzzer:
         path = found / f"{self.findings.parser}-{hashlib.sha256(content).hexdigest()[:8]}"
         path.write_bytes(content)
         self.findings.problems[problem.kind] = path, problem
-        print(
-            f"{problem.text}\n  python -m tests.faults.fuzz --parser {self.findings.parser} --input {path}", flush=True
-        )
+        again = f"python -m tests.faults.fuzz --parser {self.findings.parser} --input {path}"
+        print(f"{problem.text}\n  {again}", flush=True)
 
     def _smaller(self, content: bytes, problem: Problem) -> tuple[bytes, Problem]:
         """The input without what it does the same without."""
@@ -204,75 +193,6 @@ class Fuzzer:
             size //= 2
         return content, problem
 
-    def mutated(self, content: bytes, most: int) -> bytes:
-        """An input with something done to it, of so many bytes at most."""
-        chance = self._chance
-        if content[8:9] == b"{" and chance.random() < 0.8:  # else hardly any header has the length that it claims
-            with suppress(LookupError, TypeError, ValueError):  # it is no header any more
-                content = mutated(content, self._corpus, chance)
-        else:
-            for _ in range(chance.choice((1, 1, 1, 2, 4))):
-                content = chance.choice(_WAYS)(self, content)
-        return content[:most]
-
-    def _flip(self, content: bytes) -> bytes:
-        place = self._place_in(content)
-        return content[:place] + bytes([self._chance.randrange(256)]) + content[place + 1 :]
-
-    def _cut(self, content: bytes) -> bytes:
-        begin, end = self._span(content)
-        return content[:begin] + content[end:]
-
-    def _repeat(self, content: bytes) -> bytes:
-        begin, end = self._span(content)
-        return content[:end] + content[begin:end] * self._chance.choice((1, 1, 2, 70)) + content[end:]
-
-    def _splice(self, content: bytes) -> bytes:
-        begin, end = self._span(other := self._chance.choice(self._corpus))
-        place = self._place_in(content)
-        return (
-            content[:place]
-            + other[begin:end]
-            + content[place if self._chance.random() < 0.5 else place + end - begin :]
-        )
-
-    def _put_token(self, content: bytes) -> bytes:
-        """A token in the place of another one, or in front of it."""
-        places = [match.span() for match in _TOKEN.finditer(content)]
-        begin, end = self._chance.choice(places) if places else (0, 0)
-        token = self._chance.choice(self._tokens if self._chance.random() < 0.7 else _HOSTILE)
-        return content[:begin] + token + content[begin if self._chance.random() < 0.2 else end :]
-
-    def _place_in(self, content: bytes) -> int:
-        return self._chance.randrange(len(content) + 1)
-
-    def _span(self, content: bytes) -> tuple[int, int]:
-        """Most are short."""
-        begin = self._place_in(content)
-        return begin, min(len(content), begin + self._chance.choice((1, 2, 4, 16, 64, len(content))))
-
-    def _lines(self, content: bytes) -> bytes:
-        """A line left out, said twice, or put elsewhere."""
-        lines = content.splitlines(keepends=True) or [content]
-        line = lines.pop(self._chance.randrange(len(lines)))
-        for _ in range(self._chance.randrange(3)):
-            lines.insert(self._chance.randrange(len(lines) + 1), line)
-        return b"".join(lines)
-
-    def _put_value(self, content: bytes) -> bytes:
-        """A JSON value or name in the place of another one."""
-        places = [match.span() for match in VALUE.finditer(content)]
-        if not places:
-            return self._put_token(content)
-        begin, end = self._chance.choice(places)
-        return content[:begin] + self._chance.choice(self._values) + content[end:]
-
-
-_WAYS = (
-    Fuzzer._flip, Fuzzer._cut, Fuzzer._repeat, Fuzzer._splice, Fuzzer._lines, Fuzzer._put_token,
-    *[Fuzzer._put_value] * 6,
-)  # fmt: skip
-
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
@@ -288,14 +208,6 @@ def _time_limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-
-
-def _is_json(token: bytes) -> bool:
-    try:
-        json.loads(token)
-    except ValueError:
-        return False
-    return True
 
 
 def _place(error: BaseException) -> str:

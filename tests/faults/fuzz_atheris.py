@@ -38,7 +38,7 @@ def main() -> None:
 
     def mutate(content: bytes, most: int, seed: int) -> bytes:
         """By tokens and values, or as libFuzzer does it: byte by byte, and by what the code compares with."""
-        return fuzzer.mutated(content, most) if chance.random() < 0.7 else atheris.Mutate(content, most)
+        return fuzzer.mutations.of(content, most) if chance.random() < 0.7 else atheris.Mutate(content, most)
 
     limits = [
         f"-max_total_time={options.seconds}",

@@ -45,16 +45,16 @@ def test_what_lies_behind_three_conditions_is_found_and_made_small(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("parser", "kind"),
+    ("limit", "value", "parser", "kind"),
     [
-        (lambda: b"x" * (3 * 10**8), "memory"),
-        (lambda: max(10**9 for _ in range(10**9)), "TooLong"),
+        ("MOST_MB", -1, lambda: None, "memory"),
+        ("SECONDS", 0.1, lambda: max(10**9 for _ in range(10**9)), "TooLong"),
     ],
 )
 def test_an_input_may_take_so_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: Callable[[], object], kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, parser: Callable[[], object], kind: str
 ) -> None:
-    monkeypatch.setattr(fuzz, "SECONDS", 0.1)
+    monkeypatch.setattr(fuzz, limit, value)
     problem = Fuzzer("takes", Parser(lambda content, folder: parser(), ()), tmp_path, 0).problem_of(b"")
     assert problem is not None
     assert problem.kind.startswith(kind)
