@@ -34,7 +34,7 @@ class Mutations:
                 content = mutated_tensors(content, chance)
         else:
             for _ in range(chance.choice((1, 1, 1, 2, 4))):
-                content = chance.choice(_WAYS)(self, content)
+                content = chance.choice(_WAYS)(self, content)[:most]
         return content[:most]
 
     def _flip(self, content: bytes) -> bytes:
