@@ -124,7 +124,9 @@ def _history(content: bytes, folder: Path) -> None:
     assert len(history.entries) <= 5
     assert all(text.strip() for text in history.entries)
     history.add("more")
-    assert History(path, most=5).entries == history.entries
+    again = History(path, most=5).entries  # of very many damaged lines the oldest are not looked at
+    assert again == history.entries[-len(again) :]
+    assert again[-1] == "more"
 
 
 def _no_constant(name: str) -> None:
