@@ -4,7 +4,8 @@
     python -m tests.faults.fuzz --parser session --input FILE    # what becomes of one that was found
 
 Fine is what returns or is refused by a `LotrError` of one printable line, within 5 s of the processor and 200 MB.
-All else is written to a file, as small as it can be made. The suite runs a short form of it.
+All else is written to a file, as small as it can be made. The suite runs a short form of it, and `fuzz_atheris` is the
+same with libFuzzer choosing.
 """
 
 import argparse
