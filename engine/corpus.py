@@ -82,7 +82,8 @@ def read_csv(
         raise CorpusError(
             f"{path} has a header of over {MAX_HEADER_CHARACTERS:,} characters or {MAX_COLUMNS:,} columns; use --text"
         )
-    has_speakers = speaker_column and speaker_column in columns and speaker_column != text_column
+    wanted = {text_column, speaker_column} & set(columns) - {""}
+    has_speakers = len(wanted) == 2
 
     # Here, so that reading plain text or a finished run does not wait for pandas.
     import pandas as pd
@@ -94,6 +95,11 @@ def read_csv(
             for table in pd.read_csv(
                 file, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=True, chunksize=ROWS_AT_ONCE
             ):
+                if not wanted <= set(table.columns):
+                    raise CorpusError(
+                        f"{path} is not a regular CSV: a quote in its header ends on another line; "
+                        "mend it, or use --text"
+                    )
                 # A column more than the header names becomes the index: row numbers, or the text was cut at its commas.
                 if not all(str(row).isdigit() for row in table.index):
                     raise CorpusError(

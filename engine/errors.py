@@ -21,12 +21,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else "."
 
 
+MOST_SAID = 2_000
+"""Characters of an error; one that names a value of a stranger's file could be as long as that."""
+
+
 class LotrError(Exception):
     """Something failed while running (exit code 1)."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
+        if len(message) > MOST_SAID:  # its beginning says what it is about, its end what to do
+            message = f"{message[: 3 * MOST_SAID // 4 - 3]} … {message[-MOST_SAID // 4 :]}"
         super().__init__(printable(message))
 
 

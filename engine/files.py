@@ -13,9 +13,16 @@ from engine.errors import RunError
 
 
 def home() -> Path:
-    """The folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder."""
+    """The folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder.
+
+    Raises:
+        RunError: it is the home of nobody.
+    """
     if chosen := os.environ.get("LOTR_TUI_HOME"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise RunError(f"LOTR_TUI_HOME is {chosen}, and nobody of that name has a home; name a folder") from error
     from platformdirs import user_data_path
 
     return user_data_path("lotr-tui", appauthor=False)
@@ -36,6 +43,14 @@ def assets_folder() -> Path:
     here = Path(__file__).resolve().parent.parent
     packaged = here / "lotr_tui" / "assets"
     return packaged if packaged.is_dir() else here / "assets"
+
+
+def located(path: Path) -> Path:
+    """Where a path leads from any folder. One that leads nowhere does so here too: whoever reads it says why."""
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # the home of nobody, a link to itself, a zero byte
+        return path.absolute()
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:

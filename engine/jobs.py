@@ -12,6 +12,7 @@ from engine.config import BUNDLED, Config
 from engine.dataset import Dataset, prepare
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent, Warned
+from engine.files import located
 from engine.processes import place
 from engine.record import current_rows
 from engine.requests import Requests
@@ -101,7 +102,7 @@ def prepare_job(config: Config, name: str | None = None, folder: Path | None = N
     # The run must be able to find its corpus again from any folder.
     for field in ("corpus", "valid_corpus", "test_corpus"):
         if (path := getattr(config.data, field)) not in ("", BUNDLED):
-            config = config.with_values(**{field: str(Path(path).expanduser().resolve())})
+            config = config.with_values(**{field: str(located(Path(path)))})
     dataset = prepare(config.data)
     columns = config.training.batch_size
     if len(dataset.train) < 2 * columns:

@@ -132,7 +132,7 @@ class Follower:
         self._seen = (self._seen + read[-SEEN:])[-SEEN:]
         end = read.rfind(b"\n") + 1
         lines: list[bytes] = []
-        nests = False
+        text = b""
         if end:
             whole = self._begun + read[:end]
             if self._too_long:
@@ -141,7 +141,7 @@ class Follower:
             lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
             ends = whole.count(b"\n") if self._outline else len(lines)
             self._others += max(0, ends - whole.count(_REPORT))
-            nests = b"[" in whole or whole.count(b"{") > ends  # a list somewhere, or an object in another
+            text = b"\n".join(lines) if self._outline else whole
             self._begun, self._too_long = b"", False
         if not self._too_long:
             self._begun += read[end:]
@@ -149,6 +149,7 @@ class Follower:
             if self._too_long:
                 self._begun = b""
         rows = [row for line in lines if (row := _row(line)) is not None]
+        nests = b"[" in text or text.count(b"{") > len(rows)  # a list somewhere, or an object in another
         return [row for row in rows if _is_flat(row)] if nests else rows
 
 
@@ -157,10 +158,14 @@ def _outline(lines: bytes) -> Iterator[bytes]:
     lines = b"\n" + lines
     taken = 0
     for found in _NO_REPORT.finditer(lines):
-        place = found.start()
-        before = lines.rfind(b"\n", 0, place)
-        if before >= taken:
-            yield lines[before + 1 : place]
+        end = place = found.start()
+        # The report before it; one that is torn, as its writer was killed, counts for nothing.
+        while (before := lines.rfind(b"\n", 0, end)) >= taken:
+            line = lines[before + 1 : end]
+            if (row := _row(line)) is not None and _is_flat(row):
+                yield line
+                break
+            end = before
         taken = lines.find(b"\n", place + 1)
         yield lines[place + 1 : taken]
 

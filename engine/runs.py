@@ -103,7 +103,7 @@ def resolve(run: str | None, folder: Path | None = None) -> Path:
     try:
         path = path.expanduser()
         is_file, is_run, is_folder = path.is_file(), (path / CONFIG).is_file(), path.is_dir()
-    except (OSError, RuntimeError):  # longer than a path can be; the home of nobody
+    except (OSError, RuntimeError, ValueError):  # longer than a path can be; the home of nobody; a zero byte
         is_file = is_run = is_folder = False
     if is_file:
         raise RunError(

@@ -8,6 +8,7 @@ import typer
 
 from engine.config import Config
 from engine.errors import UnusableInput
+from engine.files import located
 from lotr_tui.cli_options import (
     JsonOption,
     ModeOption,
@@ -197,7 +198,7 @@ def data_info(
 
     given = {"text_column": text_column, "speaker_column": speaker_column, "mode": mode, "split_seed": split_seed}
     config = Config().with_values(
-        corpus=str(path.expanduser().resolve()),  # absolute, so that no file is taken for the bundled corpus
+        corpus=str(located(path)),  # absolute, so that no file is taken for the bundled corpus
         corpus_format="text" if plain or path.suffix == ".txt" else "csv",
         **{name: value for name, value in given.items() if value is not None},
     )

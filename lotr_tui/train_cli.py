@@ -8,6 +8,7 @@ import typer
 
 from engine.config import PRESETS, Config, preset, settings
 from engine.errors import UnusableInput, printable
+from engine.files import located
 from lotr_tui.cli_options import (
     ModeOption,
     NoMouseOption,
@@ -158,7 +159,7 @@ def _configuration(
     config = config.with_values(**{name: value for name, value in given.items() if value is not None})
     path = csv or text
     if path:
-        config = config.with_values(corpus=str(path.expanduser().resolve()), corpus_format="csv" if csv else "text")
+        config = config.with_values(corpus=str(located(path)), corpus_format="csv" if csv else "text")
     if valid or test:
         if not (valid and test and path):
             raise UnusableInput("--valid and --test belong together, beside the --text or --csv to train on")

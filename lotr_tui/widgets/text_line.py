@@ -59,5 +59,8 @@ def with_line_ends(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` with each line end written as `<eos>`."""
-    return _EOS.sub(f" {EOS} ", clean(text[:MOST_CHARACTERS])).strip(" ")
+    """`text` with each line end written as `<eos>`; cut between words where that is longer than `MOST_CHARACTERS`."""
+    line = _EOS.sub(f" {EOS} ", clean(text[:MOST_CHARACTERS])).strip(" ")
+    if len(line) > MOST_CHARACTERS:  # an <eos> cut in two would be read as a word
+        line = line[: MOST_CHARACTERS + 1].rpartition(" ")[0] or line[:MOST_CHARACTERS]
+    return line

@@ -42,6 +42,23 @@ def values_for(kind, low, high):
     return st.floats(low, high)
 
 
+JUNK = st.none() | st.lists(st.integers(), max_size=2) | st.dictionaries(st.text(max_size=3), st.booleans(), max_size=1)
+
+
+def wrong_for(kind, low, high):
+    """Values as JSON gives them that the field cannot have."""
+    if get_origin(kind) is Literal:
+        return JUNK | st.integers() | st.booleans() | st.text().filter(lambda text: text not in get_args(kind))
+    if kind is bool:
+        return JUNK | st.integers() | st.floats() | st.text()
+    if kind is str:
+        return JUNK | st.integers() | st.floats() | st.booleans()
+    beyond = [low - 1, -math.inf, math.inf, math.nan, *([high + 1] if math.isfinite(high) else [])]
+    wrong = JUNK | st.booleans() | st.text() | st.sampled_from(beyond) | st.integers(max_value=int(low) - 1)
+    wrong |= st.floats().filter(lambda value: kind is int or not low <= value <= high)
+    return wrong if math.isinf(high) else wrong | st.integers(min_value=int(high) + 1)
+
+
 def made(kind):
     """Makes a part of the configuration of any values that may stand together."""
 
@@ -169,6 +186,29 @@ class TestSettings:
             return
         if kind in (int, float):
             assert low <= value <= high
+
+    @given(st.sampled_from(FIELDS), st.data())
+    def test_every_valid_value_is_taken_as_it_is_typed(self, field, data):
+        _, name, kind, low, high = field
+        value = data.draw(values_for(kind, low, high))
+        found = value_of(Config().with_settings([f" {name} = {value} "]), name)
+        assert found == (value.strip() if kind is str else value)
+        assert type(found) is type(value)
+
+    @given(st.sampled_from(FIELDS), st.data())
+    def test_every_wrong_value_is_refused_in_a_line_that_names_it(self, field, data):
+        part, name, *rest = field
+        value = data.draw(wrong_for(*rest))
+        values = json.loads(Config().to_json())
+        values[part][name] = value
+        for give in (
+            lambda: Config().with_values(**{name: value}),
+            lambda: Config.from_json(json.dumps(values), "here"),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                give()
+            assert str(caught.value).startswith(f"{name}=")
+            assert str(caught.value).isprintable()
 
     @pytest.mark.parametrize("value", [None, [], "3", 3.0, True])
     def test_values_of_another_type_are_refused(self, value):

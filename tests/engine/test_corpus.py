@@ -242,7 +242,9 @@ MESSY = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    head=st.sampled_from([b"", b"dialog\n", b"char,dialog\n", b"\xef\xbb\xbfid;char;dialog\r\n", b'"dialog" "char"\r']),
+    head=st.sampled_from(
+        [b"", b"dialog\n", b"char,dialog\n", b"\xef\xbb\xbfid;char;dialog\r\n", b'"dialog" "char"\r', b'"dialog\n"\n']
+    ),
     rest=ANY_BYTES | MESSY,
     min_characters=st.sampled_from([0, 20]),
 )

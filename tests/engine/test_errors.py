@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import (
+    MOST_SAID,
     ConfigError,
     CorpusError,
     LotrError,
@@ -45,6 +46,18 @@ def test_printable_shows_escape_sequences_as_harmless():
 @given(ANY_TEXT)
 def test_every_error_is_printable(text):
     assert str(LotrError(text)) == printable(text)
+
+
+@pytest.mark.parametrize("size", [1_990, 2_000, 2_001, 1_000_000])
+def test_of_a_very_long_error_the_beginning_and_the_end_are_said(size):
+    """A configuration with a value of a megabyte filled the terminal."""
+    text = f"mode={'x' * (size - 19)} is none of it"
+    assert len(text) == size
+    said = str(LotrError(text))
+    assert len(said) <= MOST_SAID
+    assert (said == text) == (size <= MOST_SAID)
+    assert said.startswith("mode=xxx")
+    assert said.endswith("xxx is none of it")
 
 
 @pytest.mark.parametrize("kind", [UnusableInput, CorpusError, ConfigError, PromptError, RunError])

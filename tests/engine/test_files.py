@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.files import assets_folder, home, replacing, runs_folder, write_atomically
+from engine.files import assets_folder, home, located, replacing, runs_folder, write_atomically
 from tests.full import no_file_longer_than
 
 
@@ -22,6 +22,24 @@ def test_home_understands_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LOTR_TUI_HOME", "~/there")
     assert home() == tmp_path / "there"
+
+
+def test_a_home_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
+    with pytest.raises(RunError, match="LOTR_TUI_HOME is ~nobody-there/x, and nobody of that name has a home"):
+        home()
+
+
+def test_a_path_is_located_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("there")
+    there = {"~/a": "a", "a/../b": "b", "link": "there"}
+    there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # they lead nowhere
+    assert {name: str(located(Path(name))) for name in there} == {
+        name: str(tmp_path / where) for name, where in there.items()
+    }
 
 
 @pytest.mark.parametrize("value", [None, ""])

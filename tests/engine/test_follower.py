@@ -44,6 +44,7 @@ LINES = st.one_of(
     st.integers(0, 99).map(step),
     st.integers(0, 99).map(lambda number: json.dumps({"event": "resume", "step": number}).encode() + b"\n"),
     st.integers(0, 9).map(lambda number: json.dumps({"event": "evaluated", "step": number}).encode() + b"\n"),
+    st.integers(16, 40).map(lambda length: step(7)[:length] + b"\n"),  # torn, and the line ended by the next writer
     st.sampled_from([b"\n", b"\r\n", b"{}\n", b"[1]\n", b'{"event": 3}\n', b'{"event": "x", "a": NaN}\n', b"\xff\n"]),
     st.binary(max_size=20),
     st.text(max_size=20).map(
@@ -89,6 +90,14 @@ def test_an_outline_is_short(tmp_path: Path) -> None:
     rows = current_rows(path, outline=True)
     assert len(rows) < 20
     assert rows[-2]["step"] == 19_999
+
+
+@pytest.mark.parametrize("torn", [step(7)[:17], step(7)[:-2], b'{"event": "step", "step": [7]}'])
+def test_an_outline_has_the_report_before_a_torn_one(tmp_path: Path, torn: bytes) -> None:
+    """Whoever goes on with the training of one that was killed while it wrote ends the line."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(map(step, range(3))) + torn + b"\n" + torn + b"\n" + b'{"event": "resume", "step": 3}\n')
+    assert [row["step"] for row in read_rows(path, outline=True)] == [2, 3]
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied", "replaced", "rewritten in place", "deleted and back"])

@@ -95,6 +95,13 @@ def test_rows_of_lists_are_none_of_ours(tmp_path: Path, value: str) -> None:
     assert current_rows(path) == [{"event": "evaluated"}]
 
 
+def test_rows_of_objects_are_none_of_ours_whatever_stands_between_them(tmp_path: Path) -> None:
+    """They were, where as many lines had no object at all: then it seemed that each line had one."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"event": "evaluated", "a": {}}\n\n\nnothing\n{"event": "evaluated"}\n')
+    assert current_rows(path) == [{"event": "evaluated"}]
+
+
 def test_rows_of_very_many_fields_are_none_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"event": "evaluated"} | {str(n): 1 for n in range(63)}) + "\n")
@@ -119,6 +126,21 @@ def test_a_table_with_a_header_without_end_is_refused(tmp_path: Path) -> None:
     path.write_text(f"dialog,{'a' * 100_000},{'b,' * 10_000}\na line that is long enough for it\n")
     with pytest.raises(CorpusError, match="has a header of over 100,000 characters"):
         read_csv(path, "dialog", "char", 20)
+
+
+@pytest.mark.parametrize("header", ['char,"dialog\n"', '"char\n",dialog,a', 'a,"dialog\nof all"'])
+def test_a_table_whose_header_goes_over_several_lines_is_refused(tmp_path: Path, header: str) -> None:
+    """Its first line alone names the column that is asked for, or none."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\nSAM,a line that is long enough for it\n")
+    with pytest.raises(CorpusError, match=r"a quote in its header ends on another line|has no column 'dialog'"):
+        read_csv(path, "dialog", "char", 20)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "~\0", "~\ud800/x", "\ud800"])
+def test_a_run_whose_name_is_no_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="nor a path"):
+        runs.resolve(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])

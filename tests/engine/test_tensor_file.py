@@ -6,7 +6,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
 from engine import runs, tensor_file
@@ -69,6 +72,37 @@ def test_the_header_says_what_the_library_reads(tmp_path: Path) -> None:
     assert header.bytes == sum(array.nbytes for array in tensors.values())
     path.write_bytes(save(tensors, metadata={"a": "b"}))
     assert read_header(path).metadata == {"a": "b"}
+
+
+SHAPES = st.dictionaries(
+    st.text(max_size=8).filter(lambda name: name != "__metadata__"),
+    st.tuples(
+        st.sampled_from(["float64", "float32", "float16", "int64", "int32", "uint8"]),
+        st.lists(st.integers(0, 4), max_size=3).map(tuple),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=40)
+@given(SHAPES, st.dictionaries(st.text(max_size=4), st.text(max_size=8), max_size=2), st.integers(0, 10**6))
+def test_whatever_was_saved_is_read_and_what_is_torn_refused_in_a_line(
+    tmp_path_factory: pytest.TempPathFactory,
+    shapes: dict[str, tuple[str, tuple[int, ...]]],
+    metadata: dict[str, str],
+    tear: int,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "a.safetensors"
+    tensors = {name: np.zeros(shape, kind) for name, (kind, shape) in shapes.items()}
+    content = save(tensors, metadata=metadata or None)  # of nothing and an empty one it makes what is no JSON
+    path.write_bytes(content)
+    assert read_header(path).shapes == shapes
+    assert read_header(path).metadata == metadata
+    path.write_bytes(content[: tear % len(content)])
+    with pytest.raises(RunError) as caught:
+        read_header(path)
+    assert str(caught.value).startswith(f"{path} is no safetensors file or a damaged one: ")
+    assert str(caught.value).isprintable()
 
 
 def test_what_is_not_of_the_configuration_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,3 +155,27 @@ def test_any_json_is_a_vocabulary_or_refused(value):
         return
     assert list(vocabulary.words) == value
     assert len(vocabulary.index) == len(vocabulary) > 2
+
+
+@given(st.lists(WORDS | st.sampled_from([UNK, EOS, "Two words", "\x1b"]), max_size=20), st.lists(WORDS, min_size=1))
+def test_what_is_not_known_comes_back_as_unk_and_all_else_as_it_was(words, known):
+    vocabulary = Vocabulary.from_words(known, 1)
+    expected = [word if word in {UNK, EOS, *known} else UNK for word in words]
+    assert vocabulary.decode(vocabulary.encode(words)) == " ".join(expected)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=6), st.integers(1, 10**6), st.sampled_from(["words", "spaces"]))
+def test_one_that_is_torn_is_refused_in_a_line(words, tear, tokenizer):
+    text = Vocabulary.from_words(words, 1, tokenizer).to_json()
+    with pytest.raises(RunError) as caught:
+        Vocabulary.from_json(text[: tear % len(text)], "run/vocabulary.json", tokenizer)
+    assert str(caught.value) == "run/vocabulary.json is not JSON; the run is damaged"
+
+
+@given(ANY_TEXT, st.sampled_from(["words", "spaces"]))
+def test_the_places_of_words_are_those_of_the_tokenizer(text, tokenizer):
+    vocabulary = Vocabulary((UNK, EOS, "a"), tokenizer)
+    found = list(vocabulary.spans(text))
+    assert [word for _, _, word in found] == vocabulary.tokenize(text)
+    assert all(0 <= start < end <= len(text) for start, end, _ in found)
+    assert [start for start, _, _ in found] == sorted(start for start, _, _ in found)

@@ -24,7 +24,7 @@ RAW = (
     b'"\\ud800"', b'"\\u0000"', b'"\\u001b[2J"', b"\xff\xfe", b"\xc2\x9b", b"\x00", b"\x1b[2J", b"null",
     b"1" * 5000 + b".5", b"[" * 500 + b"]" * 500, b"//", b"'", b'"', b",,", b"{}", b"\xef\xbb\xbf", b"\r", b"\n" * 1000,
 )  # fmt: skip
-_VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*"|true|false|null')
+VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*+"|true|false|null')
 SPARSE_BYTES = 50_000_000_000
 """Of a file that takes no room."""
 
@@ -160,7 +160,7 @@ def mutated(good: bytes, others: Sequence[bytes], chance: random.Random) -> byte
     """A good file with one to three things done to it; `others` are good files to take pieces from."""
     content = good
     if len(good) > 8 and good[8:9] == b"{" and chance.random() < 0.6:
-        return _mutated_tensors(good, chance)
+        return mutated_tensors(good, chance)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         content = chance.choice(_WAYS)(content, others, chance)
     return content
@@ -206,7 +206,7 @@ def _insert(content: bytes, others: Sequence[bytes], chance: random.Random) -> b
 
 
 def _replace_value(content: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
-    values = list(_VALUE.finditer(content[:1_000_000]))
+    values = list(VALUE.finditer(content[:1_000_000]))
     if not values:
         return _insert(content, others, chance)
     found = chance.choice(values)
@@ -216,7 +216,7 @@ def _replace_value(content: bytes, others: Sequence[bytes], chance: random.Rando
 _WAYS = (_flip, _cut, _repeat, _splice, _insert, _replace_value, _replace_value, _replace_value, _replace_value)
 
 
-def _mutated_tensors(good: bytes, chance: random.Random) -> bytes:
+def mutated_tensors(good: bytes, chance: random.Random) -> bytes:
     """Weights whose header still has the length that it claims."""
     length = int.from_bytes(good[:8], "little")
     header, data = good[8 : 8 + length], good[8 + length :]
@@ -229,7 +229,7 @@ def _mutated_tensors(good: bytes, chance: random.Random) -> bytes:
         data = bytes(numbers)
     elif way == 1 and b'\\"' in header:  # inside the rest of a resume, which is JSON in JSON
         rest = json.loads(header)["__metadata__"]["rest"].encode()
-        values = list(_VALUE.finditer(rest))
+        values = list(VALUE.finditer(rest))
         found = chance.choice(values[-60:] if chance.random() < 0.8 else values)
         rest = rest[: found.start()] + hostile_value(chance) + rest[found.end() :]
         whole = json.loads(header)

@@ -100,6 +100,25 @@ class TestCorpus:
     def test_folder(self, refused, tmp_path, option):
         assert "is a folder" in refused("train", option, tmp_path)
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("train", "--csv", "~nobody-there/x"),
+            ("train", "--text", "~nobody-there/x"),
+            ("train", "--set", "corpus=~nobody-there/x"),
+            ("train", "--text", "a", "--valid", "~nobody-there/x", "--test", "b"),
+            ("data", "info", "~nobody-there/x"),
+        ],
+    )
+    def test_the_home_of_nobody(self, refused, tmp_path, arguments):
+        (tmp_path / "a").write_text(f"{LINE}\n" * 30)
+        assert "~nobody-there/x does not exist; check the path" in refused(*arguments)
+
+    @pytest.mark.parametrize("arguments", [("train", "--csv", "loop"), ("data", "info", "loop")])
+    def test_a_link_to_itself(self, refused, tmp_path, arguments):
+        (tmp_path / "loop").symlink_to("loop")
+        assert "loop does not exist; check the path" in refused(*arguments)
+
     def test_name_too_long(self, refused):
         assert "cannot be read" in refused("train", "--csv", "x" * 300)
 

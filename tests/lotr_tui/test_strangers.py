@@ -21,6 +21,7 @@ from lotr_tui.saved_session import read_session
 from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.session_file import SessionError, SessionWriter, load_session, saved_sessions
 from lotr_tui.settings import KeptSettings
+from lotr_tui.widgets.text_line import MOST_CHARACTERS, one_line, with_line_ends
 from tests.conftest import write_run
 from tests.lotr_tui.test_play_screen import until
 from tests.lotr_tui.test_saved_session import node
@@ -115,6 +116,16 @@ def test_a_session_of_far_too_much_is_refused(
     monkeypatch.setattr(saved_session, limit, value)
     with pytest.raises(UnusableInput, match=said):
         read_session("s", content)
+
+
+def test_a_text_of_very_many_lines_is_cut_between_words() -> None:
+    """On one line each line end is five characters; cut in one of them, it was read as the word "eos"."""
+    for lines in (2_000, 2_222, 2_500, 9_000):
+        for first in ("", "a", "ab", "abc", "abcd"):
+            line = one_line(f"{first}\n" + "a\n" * lines)
+            assert len(line) <= MOST_CHARACTERS
+            assert set(with_line_ends(line)[len(first) :]) <= {"\n", "a"}
+    assert one_line("x" * 30_000) == "x" * MOST_CHARACTERS
 
 
 # --- what goes to the terminal -----------------------------------------------------------------------------------
