@@ -152,9 +152,8 @@ def _train(config: Config, variant: Variant) -> Trial:
     from engine.training import train
 
     began = time.perf_counter()
-    for event in train(config, prepare(config.data), variant.name, lambda: False):
-        if isinstance(event, Finished):
-            seconds = time.perf_counter() - began
-            seed = config.training.seed
-            return Trial(variant.name, variant.settings, seed, event.valid_perplexity, event.test_perplexity, seconds)
-    raise AssertionError("a training ends with Finished")
+    events = train(config, prepare(config.data), variant.name, lambda: False)
+    end = next(event for event in events if isinstance(event, Finished))
+    seconds = time.perf_counter() - began
+    seed = config.training.seed
+    return Trial(variant.name, variant.settings, seed, end.valid_perplexity, end.test_perplexity, seconds)

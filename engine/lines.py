@@ -47,13 +47,6 @@ class Lines(Sequence[Line]):
         self._text, self._bounds, self.speakers, self.names = text, bounds, speakers, tuple(names)
         self._numbers = numbers
 
-    @classmethod
-    def of(cls, lines: Sequence[Line]) -> "Lines":
-        """Lines that are known already; white space in them must be clean."""
-        store = LineStore()
-        store.add([line.text for line in lines], [line.speaker for line in lines])
-        return store.lines()
-
     def take(self, numbers: npt.NDArray[np.integer]) -> "Lines":
         """Those of these places, in this order."""
         its = numbers.astype(np.int32) if self._numbers is None else self._numbers[numbers]

@@ -241,7 +241,7 @@ def _mask(like: Tensor, shape: tuple[int, ...], share: float, generator: torch.G
     """
     keep = 1.0 - share
     mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-    if like.device.type != "cpu":
+    if like.device.type != "cpu":  # pragma: no cover - the tests have no GPU
         return mask.bernoulli_(keep, generator=generator).div_(keep)
     drawn = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     numbers = drawn.view(torch.int16)[: mask.numel()].view(shape)

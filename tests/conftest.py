@@ -59,6 +59,14 @@ def write_run(folder, seed=0):
     return folder
 
 
+def pytest_sessionfinish():
+    """Have a worker of xdist, which is killed if it does not end in time, write before that which lines it has run."""
+    coverage = sys.modules.get("coverage")
+    measuring = coverage and coverage.Coverage.current()
+    if measuring:
+        measuring.save()
+
+
 @pytest.fixture(scope="session")
 def lotr_csv():
     """The real dialogues, which are not part of the repository."""

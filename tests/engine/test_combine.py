@@ -228,6 +228,13 @@ def test_weights_that_do_not_fit_are_refused(combiner: Combiner, options: Combin
     assert str(caught.value).isprintable()
 
 
+def test_weights_of_8_bits_cannot_learn(runs: list[LoadedModel]) -> None:
+    exact = runs[1].decoder
+    rounded = replace(runs[1], decoder=Decoder(exact.config, exact.vocabulary, exact.weights, int8=True))
+    with pytest.raises(UnusableInput, match="leave --dynamic or --precision out"):
+        Combiner([runs[0], rounded]).combine(Combination(dynamic=True))
+
+
 @pytest.mark.parametrize("window", [0, -1])
 def test_a_cache_without_a_window_is_refused_at_once(window: int) -> None:
     with pytest.raises(UnusableInput, match=f"window {window} "):

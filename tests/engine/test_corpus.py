@@ -159,6 +159,16 @@ def test_plain_text_is_a_line_an_utterance(file):
     assert corpus.rows == 4
 
 
+def test_bytes_of_no_encoding_are_refused_in_whichever_block_they_stand(file, monkeypatch):
+    monkeypatch.setattr("engine.corpus.BLOCK_BYTES", 50)
+    beginning = b"char,dialog\nSAM," + b"x" * 60 + b"\nSAM,caf\xe9 "  # the first byte that is no UTF-8
+    first = len(beginning) - 2
+    written(file, beginning + b"y" * 60 + b"\nSAM,\x93" + b"z" * 60 + b"\n")
+    assert read(file).encoding == "Windows-1252"
+    written(file, file.read_bytes() + b"SAM,\x81" + b"z" * 60 + b"\n")
+    assert f"is not UTF-8 (byte {first})" in refusal(file)
+
+
 class TestRefusals:
     def test_missing_file(self, tmp_path):
         assert "does not exist" in refusal(tmp_path / "none.csv")

@@ -74,6 +74,13 @@ class TestGivenSplit:
         assert words.decode(dataset.test) == "a <eos> c b <eos>"
         assert set(words.words) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
 
+    def test_ends_of_lines_that_are_written_out_are_those_of_the_model(self, tmp_path):
+        train = text_file(tmp_path / "train.txt", ["a b <eos> c", "b <eos>"])
+        files = {"valid_corpus": str(train), "test_corpus": str(train), "corpus_format": "text"}
+        dataset = of(train, **files, tokenizer="spaces", min_characters=0, min_count=1, mode="stream")
+        assert dataset.vocabulary.words == ("<unk>", "<eos>", "a", "b", "c")
+        assert dataset.train.tolist() == [2, 3, EOS_ID, 4, 3, EOS_ID, EOS_ID]
+
     def test_the_split_seed_changes_nothing(self, tmp_path):
         assert self.prepared(tmp_path, split_seed=1).split == self.prepared(tmp_path, split_seed=2).split
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from engine import distributed
 from engine.config import Config, preset
 from engine.dataset import Dataset, prepare
-from engine.distributed import ALONE
+from engine.distributed import ALONE, Lost, join
+from engine.processes import Place
 from tests.engine.several import Told, tell
 from tests.engine.test_training import config_of, dataset  # noqa: F401
 
@@ -49,6 +51,38 @@ def configuration(dataset: Dataset, manner: str) -> Config:  # noqa: F811
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 2, "batch_size": 4, "window": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
     return preset("default").with_values(**small, **corpus, **MANNERS[manner])
+
+
+class Alone:
+    """Stands in for `Several`, which would wait for the others."""
+
+    left = 0
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def leave(self) -> None:
+        Alone.left += 1
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("[gloo] Connection closed by peer [127.0.0.1]:4242", Lost),
+        ("[gloo] Read error: Connection reset by peer", Lost),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_only_what_gloo_says_of_another_process_is_told_as_its_end(
+    monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr(distributed, "place", lambda: Place(1, 2, 1, 2))
+    monkeypatch.setattr(distributed, "Several", Alone)
+    before = Alone.left
+    with pytest.raises(Exception, match="has ended" if kind is Lost else said) as raised, join():
+        raise RuntimeError(said)
+    assert type(raised.value) is kind
+    assert Alone.left == before + 1
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine import files, recording, runs
@@ -16,6 +17,7 @@ from engine.evaluation import evaluate
 from engine.events import Checkpointed, Evaluated, TrainingEvent
 from engine.jobs import prepare_job
 from engine.lm import LanguageModel
+from engine.ngram import Unigram
 from engine.runs import KeptEpoch
 from engine.tidying import remove
 from tests.conftest import sentences, write_csv
@@ -82,6 +84,16 @@ def test_each_file_is_told_and_recorded_once_it_is_there(tmp_path: Path) -> None
     assert told == [(0, best), (10, best), (10, one), (20, two)]
     recorded = [row for row in rows(run.path / runs.METRICS) if row["event"] == "checkpointed"]
     assert [(row["step"], row["file"]) for row in recorded] == told
+
+
+def test_what_is_no_network_is_not_kept(tmp_path: Path) -> None:
+    """Nothing but the weights of an LSTM is what a run can be loaded from."""
+    run = recording.create(KEEPS, VOCABULARY, "r", tmp_path)
+    counts = Unigram(np.array([2, 3, 4], np.int32), VOCABULARY)
+    events: list[TrainingEvent] = [Evaluated(9, 1.0, 50.0, True, 1.0, counts)]
+    assert list(recording.record(run, iter(events))) == events
+    assert not (run.path / runs.MODEL).exists()
+    assert runs.kept_epochs(run.path) == []
 
 
 def test_with_the_setting_off_only_the_best_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +249,14 @@ def test_a_full_disk_fails_the_training_and_leaves_what_was_kept(
 
 
 # --- the list, and removing -----------------------------------------------------------------------------------
+
+
+def test_an_epoch_half_written_by_who_was_killed_is_removed(tmp_path: Path) -> None:
+    path, _ = write(tmp_path, [1.0, 2.0])
+    epochs = path / runs.EPOCHS
+    (epochs / ".2.safetensors.x7").write_bytes(b"hal")
+    recording.reopen(path).lock.close()
+    assert sorted(file.name for file in epochs.iterdir()) == ["1.safetensors", "2.safetensors"]
 
 
 def test_they_count_in_the_size_of_the_run_and_are_removed_with_it(tmp_path: Path) -> None:

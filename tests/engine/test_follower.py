@@ -1,5 +1,6 @@
 """A record that grows, is torn, damaged, cut, replaced or hostile, read as a naive reader would read it whole."""
 
+import errno
 import json
 import os
 import resource
@@ -184,6 +185,27 @@ def test_hostile_lines_are_passed_over(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(step(1) + line + b"\n" + step(2))
     assert [row["step"] for row in read_rows(path)] == [1, 2]
+
+
+def test_after_a_disk_that_fails_for_a_while_every_row_came_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(step(1))
+    follower = Follower(path)
+    found = follower.more(1).rows
+    path.write_bytes(step(1) + step(2))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("engine.record.os.read", fail)
+        assert follower.more(1).rows == []
+    assert (follower.problem, follower.at_end) == ("Input/output error", True)
+    found += follower.more(1).rows
+    assert follower.problem == ""
+    assert [row["step"] for row in found] == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "closed"])

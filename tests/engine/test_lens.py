@@ -275,6 +275,10 @@ def test_what_a_text_shares_with_the_one_before_is_known_at_once() -> None:
     np.testing.assert_array_equal(reading.scores, whole(model, words).scores)
 
 
+def test_a_text_without_words_has_no_sentences() -> None:
+    assert Reading(split("… ! —", VOCABULARY), VOCABULARY).by_sentence().tolist() == []
+
+
 def test_two_models_are_compared_on_what_both_have_read() -> None:
     words = split("The lamp was lit.", VOCABULARY)
     first, second = Reading(words, VOCABULARY), Reading(words, VOCABULARY)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from engine.memory import _glibc
+from engine.memory import _glibc, give_back_freed_memory, keep_freed_memory
 
 FAULTS = """
 import resource, sys, threading
@@ -37,3 +37,21 @@ def test_memory_used_again_and_again_is_not_asked_for_anew() -> None:
 
     assert faults("keep") < 200
     assert faults("plain") > 1_000  # or the test above says nothing
+
+
+class Musl:
+    """A C library that has no such settings."""
+
+    def __init__(self, name: None) -> None:
+        pass
+
+
+def no_library(name: None) -> None:
+    raise OSError("there is none to be loaded")
+
+
+@pytest.mark.parametrize("library", [Musl, no_library])
+def test_a_c_library_that_cannot_be_told_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, library: object) -> None:
+    monkeypatch.setattr("ctypes.CDLL", library)
+    assert keep_freed_memory() is False
+    give_back_freed_memory()

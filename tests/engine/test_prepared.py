@@ -116,6 +116,23 @@ def test_only_the_last_ones_are_kept(small_csv: Path) -> None:
 
 
 @pytest.mark.usefixtures("large")
+def test_an_outcome_that_is_gone_before_it_is_looked_at_is_no_obstacle(small_csv: Path, tmp_path: Path) -> None:
+    cache_folder().mkdir(parents=True)
+    for name in ("of another process", ".half made"):
+        (cache_folder() / name).symlink_to(tmp_path / "gone")
+    assert prepare(DataConfig(corpus=str(small_csv))).corpus.rows == 120
+    assert any(folder.is_dir() for folder in kept())
+
+
+@pytest.mark.usefixtures("large")
+def test_what_is_too_much_to_be_read_again_is_held_in_memory(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(corpus=str(small_csv))
+    before = parts_of(prepare(config))
+    monkeypatch.setattr(prepared, "MOST_OF_REST", 10)
+    assert parts_of(prepare(config)) == before
+
+
+@pytest.mark.usefixtures("large")
 def test_without_room_it_says_what_to_do(small_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where the folder should be")
     with pytest.raises(CorpusError, match=r"cannot be kept in .*LOTR_TUI_HOME"):

@@ -124,6 +124,23 @@ def test_a_folder_that_was_begun_in_vain_is_no_obstacle(tmp_path: Path) -> None:
     assert [item.name for item in (tmp_path / "s").iterdir()] == ["notes.txt"]
 
 
+def test_a_file_in_place_of_a_folder_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("mine")
+    with pytest.raises(RunError, match="'r' exists"):
+        recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    assert (tmp_path / "r").read_text() == "mine"
+
+
+def test_of_a_thousand_runs_of_one_second_the_last_is_told_to_take_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(recording, "_begin", lambda path: tried.append(path.name))
+    with pytest.raises(RunError, match=r"too many runs tiny-.*; choose a --run name"):
+        recording.create(CONFIG, VOCABULARY, None, tmp_path)
+    assert len(set(tried)) == len(tried) > 900
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -235,6 +252,15 @@ def test_nothing_can_be_asked_of_a_run_that_nobody_trains(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="'r' is not being trained"):
         ask(path, Command("stop"))
     assert not (path / REQUESTS).exists()
+
+
+def test_a_folder_in_place_of_requests_asks_for_nothing(tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    (tmp_path / REQUESTS).mkdir()
+    assert requests() == []
+    (tmp_path / REQUESTS).rmdir()
+    (tmp_path / REQUESTS).write_text('{"what": "stop", "value": ""}\n')
+    assert requests() == [Command("stop")]
 
 
 def test_what_is_no_command_is_passed_over(tmp_path: Path) -> None:

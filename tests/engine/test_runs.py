@@ -523,6 +523,14 @@ def test_a_run_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
     assert "did you mean" not in str(caught.value)
 
 
+def test_latest_passes_over_a_run_that_is_damaged(tmp_path: Path) -> None:
+    three_runs(tmp_path)
+    newest = runs.resolve("latest", tmp_path)
+    (newest / runs.CONFIG).write_text("{")
+    assert newest.name == "gamma"
+    assert runs.resolve("latest", tmp_path).name == "alpha"
+
+
 def test_latest_of_no_runs(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run in"):
         runs.resolve("latest", tmp_path / "none")
@@ -708,6 +716,17 @@ def test_a_run_without_metrics_still_plays(tmp_path: Path) -> None:
     assert loaded.corpus_sha256 == ""
 
 
+def test_a_model_is_played_in_a_precision_that_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("numkong")
+    path = write(tmp_path, "r", training())
+    exact, rounded = (runs.load_named("r", tmp_path, precision) for precision in ("fp32", "int8"))
+    assert (exact.decoder.int8, rounded.decoder.int8) == (False, True)
+    assert (rounded.path, rounded.valid_perplexity) == (path, 90.0)
+    assert all((rounded.decoder.weights[name] == value).all() for name, value in exact.decoder.weights.items())
+    with pytest.raises(UnusableInput, match="--precision fp8 is unknown; a model is played in fp32 or int8"):
+        runs.load_named("r", tmp_path, "fp8")
+
+
 # --- removing -------------------------------------------------------------------------------------------------
 
 
@@ -728,6 +747,22 @@ def test_nobody_begins_to_train_what_is_being_removed_or_renamed(
     monkeypatch.setattr(Path, "rename", lambda path, new: held.append(runs.is_written(path)))
     tidying.rename(second.name, "other", tmp_path)
     assert held == [True, True]
+
+
+def test_what_cannot_be_removed_or_renamed_says_why_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, _ = three_runs(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tidying.shutil, "rmtree", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RunError, match=f"{first.name} cannot be deleted: Permission denied"):
+        remove(first, tmp_path)
+    with pytest.raises(RunError, match=f"{first.name}' cannot be renamed: Permission denied"):
+        tidying.rename(first.name, "other", tmp_path)
+    assert not runs.is_written(first)
+    assert (first / runs.MODEL).is_file()
 
 
 def test_what_is_no_run_is_not_removed(tmp_path: Path) -> None:

@@ -104,6 +104,28 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("every_update_is_told")
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_interrupted_while_it_is_fine_tuned_it_ends_with_the_same_bits(
+    dataset: Dataset,  # noqa: F811
+    averaging: str,
+    tmp_path: Path,
+) -> None:
+    """The optimizer and the average are then others than those the training began with."""
+    values = {"averaging": averaging, "average": 0.9, "weight_decay": 0.01}
+    config = config_of(epochs=1, fine_tune_epochs=2, fine_tune_lr=0.5, nonmonotone=50, **values)
+    whole = list(train(config, dataset, "a-run", lambda: False))
+    begin, _, last = (event.step for event in of(Evaluated, whole)[1:])
+    for step in (begin + 1, last - 1):
+        stop = Interrupted(step)
+        first = stop.watch(train(config, dataset, "a-run", stop))
+        saved = saved_at(first, tmp_path / "resume")
+        assert (saved.step, saved.rest["fine_tuning"]) == (step, True)
+        second = list(train(config, dataset, "a-run", lambda: False, saved=saved))
+        assert told(first) + told(second) == told(whole)
+        assert same(weights_of(second[-1]), weights_of(whole[-1]))
+
+
+@pytest.mark.usefixtures("every_update_is_told")
 def test_interrupted_again_and_again(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
     config = config_of(epochs=2, average=0.9)
     whole = list(train(config, dataset, "a-run", lambda: False))
@@ -273,6 +295,7 @@ def changed(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Callabl
         noise,
         changed(lambda tensors, rest: rest.pop("chance")),
         changed(lambda tensors, rest: rest.update(step="7")),
+        changed(lambda tensors, rest: rest.update(fine_tuning="no")),
         changed(lambda tensors, rest: rest.update(chance=[3, [1, 2], None])),
         changed(lambda tensors, rest: rest.update(config=[])),
         changed(lambda tensors, rest: tensors.pop("network.output.bias")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from engine import runs, tensor_file
 from engine.config import Config
 from engine.decoder import weight_shapes
 from engine.errors import RunError
-from engine.tensor_file import read_header
+from engine.tensor_file import kind_of_file, read_header
 from tests.conftest import KNOWN_WORDS, write_run
 
 
@@ -42,6 +43,8 @@ HEADERS: dict[str, tuple[object, bytes, int | None, str]] = {
     "a shape that is none": ({"a": tensor([-1, -4], 0, 16)}, b"\0" * 16, None, "is damaged"),
     "a shape of other numbers": ({"a": {**tensor([4], 0, 16), "shape": [4.0]}}, b"\0" * 16, None, "is damaged"),
     "another size": ({"a": tensor([5], 0, 16)}, b"\0" * 16, None, "is damaged"),
+    "a number for a tensor": ({"a": 4}, b"\0" * 4, None, "what it says of a is damaged"),
+    "more of a tensor": ({"a": {**tensor([1], 0, 4), "b": 1}}, b"\0" * 4, None, "what it says of a is damaged"),
     "an unknown kind": ({"a": tensor([4], 0, 16, "X\x1b")}, b"\0" * 16, None, "unknown kind, X"),
     "terabytes": ({"a": tensor([2**40], 0, 2**42)}, b"\0" * 16, None, "bytes, and 16 are there"),
     "overlapping": ({"a": tensor([4], 0, 16), "b": tensor([4], 0, 16)}, b"\0" * 16, None, "overlap"),
@@ -133,6 +136,28 @@ def test_a_model_too_large_for_the_machine_is_refused(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size + place)
     with pytest.raises(RunError, match=r"needs 41\d\.\d GB of memory"):
         runs.load(run)
+
+
+def test_a_file_that_goes_or_changes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "r")
+    path = run / "model.safetensors"
+    with monkeypatch.context() as changing:
+        changing.setattr(tensor_file, "check_room", lambda path, size: os.truncate(path, 100))
+        with pytest.raises(RunError, match=r"model\.safetensors is no safetensors file or a damaged one"):
+            runs.load(run)
+    monkeypatch.setattr(tensor_file, "kind_of_file", lambda path: path.unlink() or "a file")
+    with pytest.raises(RunError, match=rf"{path} is gone"):
+        runs.load(run)
+
+
+def test_a_file_offered_as_weights_is_spoken_of_as_what_it_is(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "r") / "model.safetensors"
+    assert kind_of_file(path) == "a file"
+    assert kind_of_file(tmp_path) == "a file that cannot be read"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}))
+    assert "pickle" in kind_of_file(path)
+    path.write_bytes(b"\x80\x02" + b"\0" * 6 + b"{}")  # 640 bytes of header
+    assert kind_of_file(path) == "a file"
 
 
 def test_a_model_that_fits_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,6 +285,23 @@ def test_a_loss_that_is_no_number_is_an_error_with_a_remedy(dataset: Dataset) ->
         run(dataset, optimizer="sgd", lr=1000.0, weight_decay=100.0, clip=0.0, schedule="constant")
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, r"the rate is too high; try --set lr=0\.01$"),
+        ({"clip": 0.0, "precision": "bf16"}, r"gradients are not clipped; try --set clip=1 or --set lr=0\.01$"),
+        ({"precision": "bf16"}, r"torch\.bfloat16 too coarse; try --set lr=0\.01 or --precision fp32$"),
+    ],
+    ids=str,
+)
+def test_the_remedy_is_that_of_the_likeliest_cause(dataset: Dataset, values: dict[str, Any], said: str) -> None:
+    loop = loop_of(dataset, **values)
+    loop._check_finite(1e30)
+    for loss in (math.nan, math.inf):
+        with pytest.raises(TrainingError, match=f"the loss is {loss} at update 0, likely because .*{said}"):
+            loop._check_finite(loss)
+
+
 def test_weights_spoiled_by_the_last_update_are_the_same_error(dataset: Dataset) -> None:
     """The loss of the last window is finite, what its update leaves is not: no model to publish, nor a damaged file."""
     values = {"optimizer": "sgd", "lr": 1000.0, "weight_decay": 100.0, "clip": 0.0, "schedule": "constant"}
