@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from textual import work
 from textual.actions import parse
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.css.query import NoMatches
@@ -53,6 +54,13 @@ class Palette(ClosesOnce, CommandPalette):
             if action != "command_list" or found.scrollable_content_region:
                 return super().check_action(action, parameters)
         return False
+
+    def dismiss(self, result: Any = None) -> AwaitComplete:
+        """Close it; it looks for no more commands, nor says that there are none."""
+        self._cancel_gather_commands()
+        self._stop_no_matches_countdown()
+        self._stop_busy_countdown()
+        return super().dismiss(result)
 
     @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
     async def _gather_commands(self, search_value: str) -> None:

@@ -121,6 +121,8 @@ class Monkey:
 
     def _wake(self, terminal: Terminal) -> bool:
         """Go on with a program that was suspended by its palette, as the shell's `fg` does; whether it was."""
+        if terminal.ended():
+            return False
         status = Path(f"/proc/{terminal.pid}/status").read_text()
         if suspended := "State:\tT" in status:
             os.kill(terminal.pid, signal.SIGCONT)

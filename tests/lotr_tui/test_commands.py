@@ -368,6 +368,19 @@ async def test_a_palette_that_is_closed_while_it_looks_for_commands(
         assert app._exception is None
 
 
+async def test_a_palette_that_is_closed_looks_for_nothing_more(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+p", *"zzzz")
+        palette = app.screen
+        assert isinstance(palette, Palette)
+        await until(pilot, lambda: palette._no_matches_timer is not None)
+        palette.dismiss()
+        assert palette._no_matches_timer is None
+        assert palette._busy_timer is None
+        await until(pilot, lambda: not palette.is_running)
+
+
 async def test_pages_of_a_list_that_is_not_seen(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
