@@ -177,7 +177,7 @@ class RunsScreen(ClosesOnce, Screen[str | None]):
     @property
     def _is_left(self) -> bool:
         """Whether it was left, or is being left: then its widgets go before it does."""
-        return not self.query("#runs")
+        return not all(self.query(name) for name in ("#runs", "#curves", "#settings"))
 
     def _chosen(self) -> RunSummary | None:
         at = self.query_one("#runs", OptionList).highlighted

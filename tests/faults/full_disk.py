@@ -45,6 +45,8 @@ class Looker(threading.Thread):
         super().__init__(daemon=True)
         self.path = path
         self.looks = 0
+        self.restarts = 0
+        """Each may have ended a line that the one before it did not live to end; no other may be torn."""
         self.problems: list[str] = []
         self._done = threading.Event()
 
@@ -79,9 +81,17 @@ class Looker(threading.Thread):
                 json.loads(file.metadata()["rest"])
         for name in (METRICS, SAMPLES):
             with suppress(FileNotFoundError):
-                for line in (self.path / name).read_bytes().split(b"\n")[:-1]:
-                    if line:  # the end of one that its writer could not end
-                        json.loads(line)
+                lines = (self.path / name).read_bytes().split(b"\n")[:-1]
+                torn = [line for line in lines if line and not _is_row(line)]
+                assert len(torn) <= self.restarts, f"{name}: {torn}"
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class FullDisk(Trainings):
@@ -107,6 +117,7 @@ class FullDisk(Trainings):
         looker = Looker(path)
         looker.start()
         for again in count():
+            looker.restarts = again
             process = self.start(name, resume=bool(again))
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):

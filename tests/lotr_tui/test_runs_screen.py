@@ -369,12 +369,13 @@ def test_how_it_looks(
     assert snap_compare(make_host(), terminal_size=size, run_before=compare)
 
 
-async def test_left_before_its_comparison_begins(make_host: MakeApp, folder: Path) -> None:
+@pytest.mark.parametrize("gone", ["*", "#curves", "#settings"])
+async def test_left_before_its_comparison_begins(make_host: MakeApp, folder: Path, gone: str) -> None:
     async with make_host().run_test(size=(120, 24)) as pilot:
         await show(pilot, folder)
         screen = pilot.app.screen
         assert isinstance(screen, RunsScreen)
-        await screen.query("*").remove()  # as at the end, where its widgets go first
+        await screen.query(gone).remove()  # as at the end, where its widgets go first
         screen._compare()
         screen.action_refresh()
         await until(pilot, lambda: not screen.workers._workers)
