@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.events import Evaluated, Resume, Sampled, Step, TrainingEvent, Warned, to_record
@@ -23,6 +23,8 @@ EVENTS: st.SearchStrategy[TrainingEvent] = st.one_of(
     st.builds(Sampled, st.integers(0, 99), FIGURES, TEXTS, TEXTS, st.integers(0, 2**62), FIGURES),
     st.builds(Warned, TEXTS),
 )
+TWICE = Step(10, 1.03125, 0.96875, 0.0, 100.0, 100.0, 0.0, 100000.359375)
+"""A report that stands there twice, of which an outline has one."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @settings(max_examples=40)
+@example([TWICE, TWICE], 372)
 @given(st.lists(EVENTS, max_size=8), st.integers(0, 10**6))
 def test_torn_at_any_byte_it_has_the_rows_before(path: Path, events: list[TrainingEvent], tear: int) -> None:
     path.unlink(missing_ok=True)
@@ -48,7 +51,8 @@ def test_torn_at_any_byte_it_has_the_rows_before(path: Path, events: list[Traini
     whole = rows[: path.read_bytes().count(b"\n")]
     assert list(read_rows(path)) == whole
     outline = list(read_rows(path, outline=True))
-    assert outline == [row for row in whole if row in outline]
+    rest = iter(whole)
+    assert all(row in rest for row in outline), "rows in another order, or more often than they are there"
     assert outline[-1:] == whole[-1:]
 
 
