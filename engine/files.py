@@ -2,14 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 from engine.errors import RunError
+
+LOOK_SECONDS = 0.01
+"""Between two looks at a lock that another process has."""
 
 
 def home() -> Path:
@@ -172,6 +177,19 @@ def write_all(file: IO[bytes], content: bytes, size: int) -> None:
         with contextlib.suppress(OSError):
             file.truncate(size)  # no part of a line stays
         raise
+
+
+def take_lock(file: IO[str], seconds: float) -> bool:
+    """Have the lock of a file that others may have, trying for so long; whether it is had."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_SECONDS)
 
 
 class Appender:

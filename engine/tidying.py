@@ -1,18 +1,17 @@
 """Runs deleted and renamed: those of the runs folder, and nothing outside it."""
 
 import contextlib
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.files import assets_folder, open_file, runs_folder
+from engine.files import assets_folder, open_file, runs_folder, take_lock
 from engine.runs import CONFIG, LOCK, check_name, resolve
 
-LOCK_TRIES, LOCK_SECONDS = 20, 0.01
+LOCK_SECONDS = 0.2
+"""Tried at most: whoever looks whether it is taken has it for a moment."""
 
 
 def remove(path: Path, folder: Path | None = None) -> None:
@@ -70,12 +69,6 @@ def _not_trained(path: Path) -> Iterator[None]:
         yield
         return
     with lock:
-        for _ in range(LOCK_TRIES):  # whoever looks whether it is taken has it for a moment
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(LOCK_SECONDS)
-        else:
+        if not take_lock(lock, LOCK_SECONDS):
             raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
         yield

@@ -59,9 +59,8 @@ def _end(exit_code: int) -> NoReturn:
         for file in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # the terminal is gone
                 file.flush()
-        os._exit(
-            exit_code
-        )  # else a thread in the midst of loading PyTorch is torn out of it, and may abort the process
+        # Else a thread in the midst of loading PyTorch is torn out of it, and may abort the process.
+        os._exit(exit_code)
     sys.exit(exit_code)
 
 

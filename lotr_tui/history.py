@@ -1,15 +1,14 @@
 """Prompts kept across sessions, and recalling them."""
 
-import fcntl
+import errno
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.files import home, open_file, write_all, write_atomically
+from engine.files import home, open_file, take_lock, write_all, write_atomically
 from lotr_tui.kept_file import reason
 
 MOST = 1000
@@ -17,8 +16,8 @@ MOST = 1000
 MOST_BYTES = 2_000_000
 """Of the file; what is older is not read, and goes when the file is next shortened."""
 
-LOCK_SECONDS, LOOK_SECONDS = 0.2, 0.01
-"""Waited at most for another session to have written, since nothing else is done meanwhile; between two looks."""
+LOCK_SECONDS = 0.2
+"""Waited at most for another session to have written, since nothing else is done meanwhile."""
 
 
 class HistoryError(LotrError):
@@ -119,15 +118,8 @@ def _locked(path: Path) -> Iterator[None]:
         BlockingIOError: another session has it for too long; it may have been suspended.
     """
     with os.fdopen(open_file(path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "w") as lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK_SECONDS)
+        if not take_lock(lock, LOCK_SECONDS):
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
         yield
 
 
