@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from textual import command as palette
 from textual import work
 from textual.actions import parse
 from textual.await_complete import AwaitComplete
@@ -21,9 +22,12 @@ from textual.widgets import Input
 
 from engine.errors import nearest
 from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.widgets.rows import FoundCommands
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
+
+palette.CommandList = FoundCommands  # type: ignore[misc]  # which the palette makes
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,8 @@ class Palette(ClosesOnce, CommandPalette):
             box.cursor_blink = False
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing can be done in it while it is being closed, or with its list where that is not to be seen."""
-        for found in self.query(CommandList):
-            if action != "command_list" or found.scrollable_content_region:
-                return super().check_action(action, parameters)
-        return False
+        """Nothing can be done in it while it is being closed."""
+        return super().check_action(action, parameters) if self.query(CommandList) else False
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Close it; it looks for no more commands, nor says that there are none."""
@@ -66,8 +67,7 @@ class Palette(ClosesOnce, CommandPalette):
     async def _gather_commands(self, search_value: str) -> None:
         """As Textual does, which looks for its list even where the palette was closed before this begins, or since."""
         try:
-            if self.query(CommandList):
-                await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
+            await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
         except NoMatches:
             if self.query(CommandList):
                 raise

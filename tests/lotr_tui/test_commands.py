@@ -332,13 +332,19 @@ class TestHelp:
             assert table == "alt+l"
 
 
+async def opened_palette(pilot: Pilot[None]) -> Palette:
+    """The palette, once it has its list."""
+    app = pilot.app
+    await pilot.press("ctrl+p")
+    await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+    assert isinstance(app.screen, Palette)
+    return app.screen
+
+
 async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test() as pilot:
-        await pilot.press("ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
-        palette = app.screen
-        assert isinstance(palette, Palette)
+        palette = await opened_palette(pilot)
         await palette.query("*").remove()
         palette._gather_commands("ladder")
         await app.run_action("command_list('page_down')", palette)
@@ -352,10 +358,7 @@ async def test_a_palette_that_is_closed_while_it_looks_for_commands(
 ) -> None:
     app = make_app()
     async with app.run_test() as pilot:
-        await pilot.press("ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
-        palette = app.screen
-        assert isinstance(palette, Palette)
+        palette = await opened_palette(pilot)
 
         async def closes(self: Commands, query: str) -> AsyncIterator[Any]:
             await palette.query("*").remove()
