@@ -170,8 +170,8 @@ class Terminal:
             pass
 
     def _environment(self) -> dict[str, str]:
-        """Ours, without the size of another terminal."""
-        ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        """Ours, without what is said there of another terminal: its size, and that nobody looks at it."""
+        ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "CI")}
         return ours | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LOTR_TUI_HOME": str(self._home)}
 
     @property

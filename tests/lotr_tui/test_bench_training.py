@@ -119,6 +119,14 @@ def test_the_longest_block_is_that_of_all_runs(monkeypatch: pytest.MonkeyPatch) 
     assert [figure.limit for figure in figures] == [0.8, 5, 100, 300]
 
 
+def test_a_measured_program_has_a_terminal_where_ci_looks_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would draw for a person is measured, wherever that is done."""
+    monkeypatch.setenv("CI", "true")
+    program = "from lotr_tui.cli_options import has_terminal; print('screen', has_terminal()); input()"
+    with Terminal([sys.executable, "-c", program], 80, 24, tmp_path).opened() as terminal:
+        terminal.until("screen True")
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc")
 def test_the_most_memory_is_in_megabytes() -> None:
     program = "import sys; kept = b'x' * 300_000_000; print('ready', flush=True); sys.stdin.read()"
