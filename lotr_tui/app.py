@@ -12,6 +12,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
+from textual.events import Event, InputEvent, Resize
 from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
@@ -142,6 +143,11 @@ class LotrApp(App[None]):
         """What fails after `exit` is a screen that was still being made, and has lost its parts: no fault."""
         if not self._exit:
             super()._handle_exception(error)
+
+    async def on_event(self, event: Event) -> None:
+        """Whoever has left waits for no key, and no new size, that came before: there may be seconds of them."""
+        if not (self._exit and isinstance(event, (InputEvent, Resize))):
+            await super().on_event(event)
 
     # The training of this process
 

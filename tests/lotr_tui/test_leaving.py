@@ -6,12 +6,18 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.events import Key, Resize
+from textual.geometry import Size
 
+from lotr_tui.app import LotrApp
 from lotr_tui.bench.subjects import TYPEABLE
 from lotr_tui.bench.terminal import BenchError, Terminal
+from lotr_tui.widgets.prompt import Prompt
+from tests.lotr_tui.test_play_screen import until
 
 BUSY_SECONDS = 60.0
 """What each thread is busy for: whoever waited for it would be caught."""
@@ -72,3 +78,17 @@ def test_a_busy_thread_holds_up_nobody(what: str, tmp_path: Path) -> None:
                 time.sleep(0.01)
     print(f"{what}: {time.monotonic() - asked:.2f} s")
     assert terminal.status == 0
+
+
+async def test_keys_and_sizes_that_wait_hold_up_nobody(make_app: Callable[..., LotrApp]) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        prompt = app.screen.query_one(Prompt)
+        await until(pilot, lambda: prompt.has_focus)
+        size = app.size
+        for number in range(100):
+            app.post_message(Key("a", "a"))
+            app.post_message(Resize(Size(81 + number, 24), Size(81 + number, 24)))
+        app.exit()
+    assert prompt.text == ""
+    assert app.size == size
