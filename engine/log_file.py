@@ -8,6 +8,15 @@ MOST_BYTES = 2_000_000
 """Of a log; a longer one becomes the one before, which is then forgotten."""
 
 
+def make_way(path: Path) -> None:
+    """Let the log at `path` be the one before.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.replace(path.with_name(f"{path.stem}.1{path.suffix}"))
+
+
 class LogFile:
     """Adds lines to a log. What it held when it became too long is in the file beside, as `log.1.txt`."""
 
@@ -24,7 +33,7 @@ class LogFile:
         path = self._file.path
         try:
             if path.stat().st_size > MOST_BYTES and not self._file.problem:
-                path.replace(path.with_name(f"{path.stem}.1{path.suffix}"))
+                make_way(path)
                 self._file.close()
                 self._file = Appender(path)
         except OSError:

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
 from engine.files import open_file
+from engine.log_file import MOST_BYTES, make_way
 from engine.processes import place, torchrun
 from engine.runs import is_written
 
@@ -29,7 +31,7 @@ def hand_over(path: Path) -> str:
     """
     command = [*torchrun(place().size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
     try:
-        file = open_file(path / CONSOLE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        file = _open_console(path)
     except OSError as error:
         raise TrainingError(
             f"run {path.name} cannot go on in the background: {path / CONSOLE} cannot be written: {error.strerror}"
@@ -49,6 +51,23 @@ def hand_over(path: Path) -> str:
         f"run {path.name} could not go on in the background; {path / CONSOLE} says why. "
         f"Go on with it: lotr-tui train --resume {path.name}"
     )
+
+
+def shorten_console(path: Path) -> None:
+    """In the background, where the console of the run has become too long: begin another, and keep the one before."""
+    console = path / CONSOLE
+    with suppress(OSError):  # it grows until there is room, or somebody mends the folder
+        status = os.fstat(1)
+        if status.st_size > MOST_BYTES and os.path.samestat(status, console.lstat()):
+            make_way(console)
+            file = _open_console(path)
+            for output in (1, 2):
+                os.dup2(file, output)
+            os.close(file)
+
+
+def _open_console(path: Path) -> int:
+    return open_file(path / CONSOLE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def how_to_come_back(name: str) -> str:

@@ -33,7 +33,7 @@ from engine.together import Beginning, separately, write
 from engine.vocabulary import EOS_ID
 from engine.worker import Cancellation
 from lotr_tui import STARTED
-from lotr_tui.background import hand_over, leave_terminal, on_signals
+from lotr_tui.background import hand_over, leave_terminal, on_signals, shorten_console
 from lotr_tui.session import Player
 from lotr_tui.wording import duration, ending, perplexity
 
@@ -82,6 +82,7 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
             continue
         try:
             print(text, flush=True)
+            shorten_console(job.run.path)
         except BrokenPipeError as error:
             broken = error
             cancellation.set()

@@ -5,13 +5,13 @@ import pty
 import re
 import select
 import struct
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from signal import SIGKILL
-from termios import TIOCSWINSZ
 
 from engine.errors import LotrError
 
@@ -51,6 +51,9 @@ class Terminal:
                 os._exit(127)
         os.set_blocking(self._file, False)
         self.resize(*self._size)
+        attributes = termios.tcgetattr(self._file)
+        attributes[0] &= ~termios.IXON  # ctrl+s, pressed when the program has left its screen, would hold it for ever
+        termios.tcsetattr(self._file, termios.TCSANOW, attributes)
         try:
             yield self
         finally:
@@ -68,7 +71,7 @@ class Terminal:
 
     def resize(self, width: int, height: int) -> None:
         """Give the terminal another size, and tell the program."""
-        ioctl(self._open, TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        ioctl(self._open, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hang_up(self) -> None:
         """Close the terminal, as a connection that is lost does."""

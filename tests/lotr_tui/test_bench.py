@@ -168,6 +168,13 @@ os.write(1, b"took %d" % taken)
     assert written > 290_000
 
 
+def test_ctrl_s_holds_up_no_program(tmp_path: Path) -> None:
+    program = "input(); print('go' + 'es on')"
+    with Terminal([sys.executable, "-c", program], 80, 24, tmp_path).opened() as terminal:
+        terminal.write(b"\x13\r")
+        terminal.until("goes on")
+
+
 def test_text_is_read_without_colours_and_moves() -> None:
     assert shown(b"\x1b[2;5H\x1b[38;2;1;2;3mtempera\x1b[0mture 0.85\x1b[?25l ") == "temperature 0.85 "
     assert shown("─ é".encode()[:-1]) == "─ �"  # a character may be cut in two

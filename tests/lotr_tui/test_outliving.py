@@ -125,6 +125,48 @@ def test_in_the_background_from_the_start(command: Any, small_csv: Path, tmp_pat
     assert "done after" in (run / "console.txt").read_text()
 
 
+def test_what_is_printed_in_the_background_has_a_bound(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from lotr_tui import background
+background.MOST_BYTES = 1000
+for number in range(200):
+    print(f"line {number}", file=(sys.stdout, sys.stderr)[number % 2], flush=True)
+    background.shorten_console(Path())
+"""
+    with (tmp_path / "console.txt").open("ab") as console:
+        process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=console, stderr=console)
+    assert process.returncode == 0
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(texts) == ["console.1.txt", "console.txt"]
+    assert max(map(len, texts.values())) < 1100
+    lines = (texts["console.1.txt"] + texts["console.txt"]).splitlines()
+    assert lines == [f"line {number}" for number in range(200 - len(lines), 200)]
+
+
+@pytest.mark.parametrize("console", ["another file", "a symbolic link", "none"])
+def test_no_other_file_is_shortened(console: str, tmp_path: Path) -> None:
+    program = """
+from pathlib import Path
+from lotr_tui import background
+background.MOST_BYTES = 10
+print("a line that is longer", flush=True)
+background.shorten_console(Path("run"))
+"""
+    run = tmp_path / "run"
+    run.mkdir()
+    if console == "another file":
+        (run / "console.txt").write_text("of another")
+    elif console == "a symbolic link":
+        (run / "console.txt").symlink_to("../output.txt")
+    there = sorted(run.iterdir())
+    with (tmp_path / "output.txt").open("ab") as output:
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=output, check=True)
+    assert sorted(run.iterdir()) == there
+    assert (tmp_path / "output.txt").read_text() == "a line that is longer\n"
+
+
 # --- what is refused --------------------------------------------------------------------------------------------
 
 
