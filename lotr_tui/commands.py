@@ -21,7 +21,8 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.errors import nearest
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
+from lotr_tui.widgets.line_box import MOST_CHARACTERS
 from lotr_tui.widgets.rows import FoundCommands
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ class Command:
     """Where it belongs."""
 
 
-class Palette(ClosesOnce, CommandPalette):
-    """Textual's palette, with a cursor that does not blink: over SSH a blinking one never rests."""
+class Palette(Steady, CommandPalette):
+    """Textual's palette, what is typed in it being as in a `LineBox`."""
 
     def on_mount(self) -> None:
-        """Hold the cursor still."""
+        """Hold the cursor still, and bound what is typed."""
         for box in self.query(Input):  # none where it was closed at once
             box.cursor_blink = False
+            box.max_length = MOST_CHARACTERS
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing can be done in it while it is being closed."""

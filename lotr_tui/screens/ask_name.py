@@ -9,10 +9,11 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
+from lotr_tui.widgets.line_box import LineBox
 
 
-class AskName(ClosesOnce, ModalScreen[str | None]):
+class AskName(Steady, ModalScreen[str | None]):
     """Asks for a name; dismissed with it ("" takes a name away), or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -30,9 +31,7 @@ class AskName(ClosesOnce, ModalScreen[str | None]):
         """A name to type."""
         with Vertical(classes="dialog"):
             yield Label(self._question, classes="dialog-title", markup=False)
-            name = Input(self._name_before, placeholder="a name", id="name", compact=True, max_length=self._most)
-            name.cursor_blink = False
-            yield name
+            yield LineBox(self._name_before, placeholder="a name", id="name", compact=True, max_length=self._most)
             yield Static("enter keeps it   esc cancels", classes="dialog-keys", markup=False)
 
     @on(Input.Submitted)

@@ -12,10 +12,11 @@ from textual.widgets import Input, Label, Static
 
 from engine.errors import CorpusError
 from engine.lens import read_file
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
+from lotr_tui.widgets.line_box import LineBox
 
 
-class AskPath(ClosesOnce, ModalScreen[tuple[str, str] | None]):
+class AskPath(Steady, ModalScreen[tuple[str, str] | None]):
     """Asks for a file; dismissed with its name and text, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -26,9 +27,7 @@ class AskPath(ClosesOnce, ModalScreen[tuple[str, str] | None]):
         """A path to type, and what is wrong with it."""
         with Vertical(classes="dialog"):
             yield Label("Open which text?", classes="dialog-title")
-            path = Input(placeholder="path of a text file", id="path", compact=True)
-            path.cursor_blink = False
-            yield path
+            yield LineBox(placeholder="path of a text file", id="path", compact=True)
             yield Static("", id="problem", markup=False)
             yield Static("enter opens   esc cancels", classes="dialog-keys", markup=False)
 

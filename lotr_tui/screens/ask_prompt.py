@@ -11,10 +11,11 @@ from textual.widgets import Input, Label, Static
 
 from engine.errors import UnusableInput
 from engine.steering import LONGEST_PROMPT, Command
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
+from lotr_tui.widgets.line_box import LineBox
 
 
-class AskPrompt(ClosesOnce, ModalScreen[Command | None]):
+class AskPrompt(Steady, ModalScreen[Command | None]):
     """Asks for another prompt; dismissed with the command to take it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -30,11 +31,9 @@ class AskPrompt(ClosesOnce, ModalScreen[Command | None]):
         """A prompt to type, and what is wrong with it."""
         with Vertical(classes="dialog"):
             yield Label("Continue what, from the next evaluation on?", classes="dialog-title")
-            prompt = Input(
+            yield LineBox(
                 self._prompt, placeholder="the first words", id="prompt", compact=True, max_length=LONGEST_PROMPT
             )
-            prompt.cursor_blink = False
-            yield prompt
             yield Static("", id="problem", markup=False)
             yield Static("enter takes it   esc cancels", classes="dialog-keys", markup=False)
 

@@ -17,11 +17,13 @@ from textual.widgets import Input, Label, Rule, Static
 from engine.errors import LotrError, PromptError, UnusableInput, printable
 from engine.sampler_settings import SamplerSettings, check_seed, draw_seed
 from lotr_tui.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.columns import MARK, Against, Columns
 from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.line_box import LineBox
 from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.widgets.prompt import MAX_CHARACTERS
 from lotr_tui.widgets.status_bar import StatusBar
 
 DRAIN_SECONDS = 0.05
@@ -29,7 +31,7 @@ STEP = 0.05
 """Of temperature, for a key."""
 
 
-class ColumnsScreen(ClosesOnce, Screen[None]):
+class ColumnsScreen(Steady, Screen[None]):
     """Texts from one prompt and one seed, side by side; what the columns are is for the subclasses to say."""
 
     CSS_PATH = "columns_screen.tcss"
@@ -115,14 +117,19 @@ class ColumnsScreen(ClosesOnce, Screen[None]):
             yield NumberField("words", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield Input(self._prompt, placeholder="type a prompt", id="prompt", compact=True, select_on_focus=False)
+            yield LineBox(
+                self._prompt,
+                placeholder="type a prompt",
+                id="prompt",
+                compact=True,
+                max_length=MAX_CHARACTERS,
+                select_on_focus=False,
+            )
         yield KeysFooter()
 
     def on_mount(self) -> None:
         """Show what is there; write at once where there is a prompt."""
         self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
-        for field in self.query(Input):
-            field.cursor_blink = False  # over SSH every blink is sent
         self._show_status()
         self.say()
         self.show_slots(0)

@@ -8,10 +8,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
 
 
-class Confirm(ClosesOnce, ModalScreen[bool]):
+class Confirm(Steady, ModalScreen[bool]):
     """Dismissed with the answer; anything but yes is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lotr_tui.commands import Command
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
 
 KEYS = 12
 """Columns for keys; more of them stand below each other."""
@@ -38,7 +38,7 @@ class HelpPanel(VerticalScroll):
             yield Static(table)
 
 
-class HelpScreen(ClosesOnce, ModalScreen[None]):
+class HelpScreen(Steady, ModalScreen[None]):
     """Shows the keys until esc or f1."""
 
     DEFAULT_CSS = """

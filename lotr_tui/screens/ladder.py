@@ -12,6 +12,7 @@ from lotr_tui.column_writers import Slot
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
+from lotr_tui.widgets.line_box import LineBox
 
 NOTEBOOK = (0.5, 0.7, 0.75, 0.8, 1.0)
 """The temperatures of the classroom notebook."""
@@ -34,7 +35,7 @@ class LadderScreen(ColumnsScreen):
     def fields(self) -> Iterable[Widget]:
         """The temperatures, to be typed."""
         yield Label("T")
-        yield Input(_typed(NOTEBOOK), id="temperatures", restrict=r"[0-9., ]*", compact=True)
+        yield LineBox(_typed(NOTEBOOK), id="temperatures", restrict=r"[0-9., ]*", compact=True)
 
     def title_parts(self) -> tuple[str, str]:
         """The model, and the chain but for the temperature."""

@@ -13,7 +13,8 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, PRESETS, Config, preset
 from engine.errors import ConfigError
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
+from lotr_tui.widgets.line_box import LineBox
 from lotr_tui.widgets.rows import Rows
 
 DESCRIPTIONS = {
@@ -25,7 +26,7 @@ DESCRIPTIONS = {
 }
 
 
-class NewTraining(ClosesOnce, ModalScreen[Config | None]):
+class NewTraining(Steady, ModalScreen[Config | None]):
     """Asks for preset and corpus; dismissed with the configuration, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -47,7 +48,7 @@ class NewTraining(ClosesOnce, ModalScreen[Config | None]):
                 markup=False,
             )
             yield Label("Corpus: a CSV or .txt; empty: the bundled dialogues")
-            yield Input(self._corpus, placeholder="the bundled dialogues", id="corpus", compact=True)
+            yield LineBox(self._corpus, placeholder="the bundled dialogues", id="corpus", compact=True)
             yield Static("", id="problem", markup=False)
             yield Static("enter trains   tab moves   esc cancels", classes="dialog-keys", markup=False)
 

@@ -23,10 +23,11 @@ from engine.tidying import remove, rename
 from lotr_tui.aside import aside
 from lotr_tui.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
 from lotr_tui.screens.ask_name import AskName
-from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.screens.confirm import Confirm
+from lotr_tui.screens.steady import Steady
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.line_box import LineBox
 from lotr_tui.widgets.overlay_chart import MARKS, OverlayChart
 from lotr_tui.widgets.rows import Rows
 
@@ -38,7 +39,7 @@ LOOK_SECONDS = 3.0
 """Between two looks at the runs while one of them is being trained."""
 
 
-class RunsScreen(ClosesOnce, Screen[str | None]):
+class RunsScreen(Steady, Screen[str | None]):
     """The runs of a folder; dismissed with the path of the one to play with, or None."""
 
     DEFAULT_CSS = """
@@ -92,9 +93,7 @@ class RunsScreen(ClosesOnce, Screen[str | None]):
     def compose(self) -> ComposeResult:
         """A title, the filter, the list, curves and differences, what was done last, keys."""
         yield Static(id="title", markup=False)
-        box = Input(placeholder="words of name, state, preset, corpus", id="filter", compact=True)
-        box.cursor_blink = False
-        yield box
+        yield LineBox(placeholder="words of name, state, preset, corpus", id="filter", compact=True)
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
         yield Rows(id="runs", markup=False)

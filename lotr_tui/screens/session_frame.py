@@ -13,6 +13,7 @@ from engine.errors import reason_of
 from lotr_tui.aside import aside
 from lotr_tui.history import History
 from lotr_tui.messages import PaneChosen
+from lotr_tui.screens.steady import Steady
 from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
 from lotr_tui.widgets.prompt import Prompt
@@ -28,7 +29,7 @@ WITHOUT_MODEL = ("choose_model", "train")
 """Actions that need no model: they lead to one."""
 
 
-class SessionFrame(Screen[None]):
+class SessionFrame(Steady, Screen[None]):
     """Status, a prompt to type into, keys, and room for the panes and controls that come with a model."""
 
     AUTO_FOCUS = "#prompt"

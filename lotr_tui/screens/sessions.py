@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from lotr_tui.export import export
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
 from lotr_tui.session_file import SessionSummary, load_session, saved_sessions
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys_footer import KeysFooter
@@ -29,7 +29,7 @@ MOST = 500
 EMPTY = "There is none yet: a session is saved as it goes, from its first reply on."
 
 
-class SessionsScreen(ClosesOnce, Screen[Path | None]):
+class SessionsScreen(Steady, Screen[Path | None]):
     """The sessions, the one changed last first; dismissed with the file of the one to open, or None."""
 
     DEFAULT_CSS = """

@@ -20,8 +20,8 @@ from engine.runs import KeptEpoch, at_epoch, kept_epochs, list_runs, load, resol
 from engine.sampler_settings import SamplerSettings
 from engine.worker import Cancellation, Worker
 from lotr_tui.column_writers import Slot
-from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.screens.columns_screen import ColumnsScreen, shown_temperature, step_temperature
+from lotr_tui.screens.steady import Steady
 from lotr_tui.session import Player
 from lotr_tui.widgets.columns import Against, ColumnText
 from lotr_tui.widgets.number_field import NumberField
@@ -212,7 +212,7 @@ class SideBySideScreen(ColumnsScreen):
         self.say(f"{slot.text.title}: {reason_of(failure)}", problem=True)
 
 
-class ChooseColumn(ClosesOnce, ModalScreen[Choice | None]):
+class ChooseColumn(Steady, ModalScreen[Choice | None]):
     """Lists the models that can stand in a column; dismissed with one, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

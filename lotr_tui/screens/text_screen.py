@@ -3,13 +3,13 @@
 from textual.content import Content
 from textual.screen import Screen
 
-from lotr_tui.screens.closing import ClosesOnce
+from lotr_tui.screens.steady import Steady
 from lotr_tui.session import Player
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
 
-class TextScreen(ClosesOnce, Screen[None]):
+class TextScreen(Steady, Screen[None]):
     """What a model makes of a text: with which model one looks, and the way back."""
 
     def __init__(self, player: Player) -> None:

@@ -20,9 +20,9 @@ from engine.steering import Command, What
 from lotr_tui.asked import Asked
 from lotr_tui.messages import PaneChosen, TrainingChanged
 from lotr_tui.screens.ask_prompt import AskPrompt
-from lotr_tui.screens.closing import ClosesOnce
 from lotr_tui.screens.confirm import Confirm
 from lotr_tui.screens.open_runs import load_run, open_runs
+from lotr_tui.screens.steady import Steady
 from lotr_tui.screens.train_keys import TRAIN_KEYS
 from lotr_tui.session import Player
 from lotr_tui.training_view import TrainingView
@@ -45,7 +45,7 @@ OFTEN = (Step, Evaluated, Sampled, Checkpointed)
 LOWEST_SHARE = 2.0**-10
 
 
-class TrainScreen(ClosesOnce, Screen[None]):
+class TrainScreen(Steady, Screen[None]):
     """Curve, figures, samples and log of a training that goes on, or has ended. Stays until it is closed."""
 
     AUTO_FOCUS = ""

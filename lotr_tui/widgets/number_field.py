@@ -4,7 +4,9 @@ import re
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.widgets import Input, Label
+from textual.widgets import Label
+
+from lotr_tui.widgets.line_box import LineBox
 
 
 class NumberField(Horizontal):
@@ -36,7 +38,7 @@ class NumberField(Horizontal):
         """`width` columns are seen of at most `digits` (None: `width`) that may be typed."""
         super().__init__(id=id)
         self._label = label
-        self._input = Input(
+        self._input = LineBox(
             value,
             placeholder=placeholder,
             restrict=r"[0-9]*\.?[0-9]*" if decimal else r"[0-9]*",
@@ -44,7 +46,6 @@ class NumberField(Horizontal):
             max_length=digits or width,
             select_on_focus=True,
         )
-        self._input.cursor_blink = False  # over SSH a blinking cursor never rests
         self._input.styles.width = width + 1
 
     def compose(self) -> ComposeResult:

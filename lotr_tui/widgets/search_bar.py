@@ -9,6 +9,8 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
 
+from lotr_tui.widgets.line_box import LineBox
+
 
 class SearchBar(Horizontal):
     """A line to type in; enter and up go to the match before, down to the next one."""
@@ -36,9 +38,7 @@ class SearchBar(Horizontal):
     def compose(self) -> ComposeResult:
         """The query, and which match it is."""
         yield Label("find", markup=False)
-        query = Input(id="query", compact=True, max_length=200)
-        query.cursor_blink = False
-        yield query
+        yield LineBox(id="query", compact=True, max_length=200)
         yield Label("", id="matches", markup=False)
 
     def open(self) -> None:

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.widgets import Input, Label
+from textual.widgets import Label
 
 from engine.vocabulary import EOS
 from lotr_tui.widgets.lens_page import clean
+from lotr_tui.widgets.line_box import LineBox
 
 MOST_CHARACTERS = 20_000
 """Of a text; some 4,000 words."""
@@ -29,14 +30,13 @@ class TextLine(Horizontal):
 
     def __init__(self, text: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._input = Input(
+        self._input = LineBox(
             one_line(text),
             placeholder=self.PLACEHOLDER,
             compact=True,
             max_length=MOST_CHARACTERS,
             select_on_focus=False,
         )
-        self._input.cursor_blink = False  # it would send bytes for ever
 
     def compose(self) -> ComposeResult:
         """The mark, then the input."""

@@ -64,7 +64,7 @@ INSIDE: dict[str, Stage] = {
             Row("gate-strips.most", of(GateStrips, "unit"), other),
             Row("gate-strips.zoom", of(GateStrips, "bin"), becomes(1)),
             Row("inside.pin", lambda app: app.screen._pinned is None, becomes(False)),  # type: ignore[attr-defined]
-            Row("inside.edit", focused, becomes("Input")),
+            Row("inside.edit", focused, becomes("LineBox")),
             Row("inside.other", lambda app: app.screen.has_class("-found"), becomes(True)),
             Row("inside.find", of(UnitFound, "_items"), other),
             Row("inside.layer", own("_depth"), becomes(1)),

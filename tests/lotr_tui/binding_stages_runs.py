@@ -104,7 +104,7 @@ RUNS: dict[str, Stage] = {
             Row("runs.rename", screen_name, becomes("AskName")),
             Row("runs.delete", screen_name, becomes("Confirm")),
             Row("runs.refresh", listed, moves(1), prepare=one_run_more),
-            Row("runs.filter", focused, becomes("Input")),
+            Row("runs.filter", focused, becomes("LineBox")),
             Row("runs.back", focused, becomes("Rows"), ("f", "i", "r", "s", "t")),
             Row("confirm.yes", listed, moves(-1), ("x",)),
             Row("runs.back", screen_name, becomes("PlayScreen")),

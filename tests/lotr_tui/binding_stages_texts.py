@@ -164,7 +164,7 @@ TEXTS: dict[str, Stage] = {
             Row("passage-text.first", of(PassageText, "chosen"), becomes(0)),
             Row("passage-text.page-down", scrolled(PassageText), more),
             Row("passage-text.page-up", scrolled(PassageText), less),
-            Row("memorised.edit", focused, becomes("Input")),
+            Row("memorised.edit", focused, becomes("LineBox")),
         ],
         size=(60, 14),
     ),

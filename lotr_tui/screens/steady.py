@@ -1,17 +1,19 @@
-"""Screens that close no other."""
+"""What every screen of ours does otherwise than Textual's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App
 from textual.await_complete import AwaitComplete
+from textual.events import Resize
 
 
-class ClosesOnce:
-    """Put before `Screen`: a screen that is closed while it is the one on top.
+class Steady:
+    """Put before `Screen`: a screen that closes no other, and is laid out for no size but the terminal's.
 
-    Textual closes whichever is. Of two keys that both close one, as two times enter, the second would close the
-    screen below, and one that comes late the palette above.
+    Textual closes whichever is on top. Of two keys that both close one, as two times enter, the second would close the
+    screen below, and one that comes late the palette above. And it tells a screen that was laid out anew of its new
+    size: two sizes that come close behind one another would be told again in turn for ever.
     """
 
     if TYPE_CHECKING:
@@ -31,3 +33,7 @@ class ClosesOnce:
 
     def _close(self, result: Any) -> None:
         self.dismiss(result)  # without its return: a screen cannot wait for its own end
+
+    async def _on_resize(self, event: Resize) -> None:
+        if event.size != self.app.size:  # the terminal has another one by now, of which it is told too
+            event.prevent_default()
