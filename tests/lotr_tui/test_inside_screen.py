@@ -23,6 +23,7 @@ from lotr_tui.session import Player
 from lotr_tui.widgets.gate_strips import (
     GateStrips,
 )
+from lotr_tui.widgets.line_box import LineBox
 from lotr_tui.widgets.page_text import PageText
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.unit_along import UnitAlong
@@ -153,7 +154,7 @@ async def test_tab_goes_between_all_parts(make_host: MakeHost, player: Player) -
             await pilot.press("tab")
             assert app.focused is not None
             seen.append(type(app.focused))
-        assert set(seen) == {PageText, GateStrips, UnitAlong, UnitFound, Input}
+        assert set(seen) == {PageText, GateStrips, UnitAlong, UnitFound, LineBox}
 
 
 async def test_the_text_can_be_changed(make_host: MakeHost, player: Player) -> None:
