@@ -111,7 +111,7 @@ class LotrApp(App[None]):
             chosen = SHIRE.name
         self.theme = self._theme_told = chosen
 
-    def get_default_screen(self) -> Screen[None]:
+    def get_default_screen(self) -> Screen[Any]:
         """The session, or the dashboard."""
         if self._job is not None:
             from lotr_tui.screens.train import TrainScreen
@@ -279,7 +279,7 @@ class LotrApp(App[None]):
         from lotr_tui.commands import Palette
 
         if not isinstance(self.screen, Palette):
-            self.push_screen(Palette(id="--command-palette"))
+            self.push_screen(Palette())
 
     def action_toggle_help(self) -> None:
         """Show or hide all keys."""

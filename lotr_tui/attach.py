@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from textual.screen import Screen
 
@@ -44,7 +45,7 @@ class AttachApp(LotrApp):
         """
         self._followed.steer(command)
 
-    def get_default_screen(self) -> Screen[None]:
+    def get_default_screen(self) -> Screen[Any]:
         """The dashboard."""
         from lotr_tui.screens.train import TrainScreen
 

@@ -1,7 +1,7 @@
 """Over any screen: the list of runs, and the model of one of them."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # with numpy, which the first paint does without
 Play = Callable[["LoadedModel"], None]
 
 
-def open_runs(screen: Screen[None], play: Play) -> None:
+def open_runs(screen: Screen[Any], play: Play) -> None:
     """Show the runs; the model of the one that is chosen is given to `play`."""
     from lotr_tui.screens.runs import RunsScreen
 
@@ -26,12 +26,12 @@ def open_runs(screen: Screen[None], play: Play) -> None:
     screen.app.push_screen(RunsScreen(cast("LotrApp", screen.app).runs_dir), chosen)
 
 
-def load_run(screen: Screen[None], name: str, play: Play) -> None:
+def load_run(screen: Screen[Any], name: str, play: Play) -> None:
     """Give the model that `name` means to `play`, if `screen` is still there then; what is wrong with it is told."""
     screen.run_worker(_load(screen, name, play), exclusive=True, group="load")
 
 
-async def _load(screen: Screen[None], name: str, play: Play) -> None:
+async def _load(screen: Screen[Any], name: str, play: Play) -> None:
     from engine.runs import load_named
 
     try:

@@ -323,12 +323,16 @@ class PlayScreen(SessionFrame):
         if self._is_open and not self.lotr.is_training:
             self._curve.read(loaded.path)
 
+    def _chosen(self, loaded: "LoadedModel | None") -> None:
+        if loaded is not None:
+            self._play_run(loaded)
+
     def action_train(self) -> None:
         """Ask what to train; while a training goes on, show its dashboard."""
         if self.lotr.is_training and self.lotr.training is not None:
             from lotr_tui.screens.train import TrainScreen
 
-            self.app.push_screen(TrainScreen(self.lotr.training, self.lotr.steer))
+            self.app.push_screen(TrainScreen(self.lotr.training, self.lotr.steer), self._chosen)
             return
         from lotr_tui.screens.new_training import NewTraining
 

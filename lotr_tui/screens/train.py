@@ -45,8 +45,11 @@ OFTEN = (Step, Evaluated, Sampled, Checkpointed)
 LOWEST_SHARE = 2.0**-10
 
 
-class TrainScreen(Steady, Screen[None]):
-    """Curve, figures, samples and log of a training that goes on, or has ended. Stays until it is closed."""
+class TrainScreen(Steady, Screen[LoadedModel | None]):
+    """Curve, figures, samples and log of a training that goes on, or has ended. Stays until it is closed.
+
+    Over a session it is dismissed with the model to play with there, or None.
+    """
 
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = TRAIN_KEYS
@@ -288,6 +291,9 @@ class TrainScreen(Steady, Screen[None]):
     def _play_run(self, loaded: LoadedModel) -> None:
         from lotr_tui.screens.play import PlayScreen
 
+        if not self._closes_app:
+            self.dismiss(loaded)
+            return
         self.app.push_screen(PlayScreen(Player.of(loaded), self.lotr.runs_dir, self.lotr.pace))
 
     async def action_close(self) -> None:

@@ -400,3 +400,18 @@ async def test_pages_of_a_list_that_is_not_seen(make_app: MakeApp) -> None:
         await pilot.pause()
         await pilot.press("down", "pageup", "pagedown")
         assert app._exception is None
+
+
+async def test_a_palette_above_a_screen_that_came_above_another_palette(make_app: MakeApp) -> None:
+    """A key that the screen below still had to take, as ctrl+t, opens something above the palette."""
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+p")
+        app.push_screen(NewTraining(""))
+        await until(pilot, lambda: isinstance(app.screen, NewTraining))
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette))
+        assert [type(screen) for screen in app.screen_stack] == [PlayScreen, Palette, NewTraining, Palette]
+        for expected in (NewTraining, Palette, PlayScreen):
+            await pilot.press("escape")
+            await until(pilot, lambda: isinstance(app.screen, expected))  # noqa: B023
