@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +33,6 @@ from lotr_tui.widgets.prompt import Prompt
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from lotr_tui.widgets.transcript import Exchange, Note, Transcript
-from tests.conftest import write_run
 from tests.lotr_tui.conftest import VOCABULARY, FakeJob, finished, make_decoder, training_events
 
 MakeApp = Callable[..., LotrApp]
@@ -396,11 +394,10 @@ async def test_ctrl_t_asks_what_to_train_then_shows_the_dashboard(
 
 
 async def test_a_run_chosen_on_the_dashboard_is_played_with_in_the_session_below(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each time another session on top of it would take its own memory, and one more key to leave."""
     monkeypatch.setattr(jobs, "prepare_job", lambda *_, **__: FakeJob(training_events()).release(5))
-    write_run(tmp_path / "runs" / "ring")
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         session = app.screen
@@ -410,13 +407,13 @@ async def test_a_run_chosen_on_the_dashboard_is_played_with_in_the_session_below
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(OptionList).option_count)
-        await pilot.press("slash", *"ring", "enter")
+        await pilot.press("slash", *"bundled", "enter")
         runs = app.screen.query_one(OptionList)
         await until(pilot, lambda: runs.has_focus and runs.option_count == 1)
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is session)
         assert app.screen_stack == [session]
-        await until(pilot, lambda: any("now playing: ring" in note for note in entries(app, Note)))
+        await until(pilot, lambda: any("now playing: bundled" in note for note in entries(app, Note)))
 
 
 async def test_a_corpus_that_is_not_there_is_told_in_the_dialog(make_app: MakeApp) -> None:
