@@ -43,6 +43,8 @@ SHOW_SECONDS = 1.0
 """Between two looks at figures that change all the time: over a slow line each is some 3 KB."""
 OFTEN = (Step, Evaluated, Sampled, Checkpointed)
 LOWEST_SHARE = 2.0**-10
+STEERING = ("pause", "stop", "ask", "prompt", "lower", "full")
+"""Actions that are for a training that goes on."""
 
 
 class TrainScreen(Steady, Screen[LoadedModel | None]):
@@ -76,6 +78,7 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
         self._closes_app = closes_app
         self._follows = follows
         self._asked = Asked()
+        self._steered = view.active
         self._shown = -math.inf
         self._waiting: Timer | None = None
 
@@ -140,6 +143,9 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
         self._log.show(view.log)
 
     def _tell_state(self) -> None:
+        if self._steered != self._view.active:
+            self._steered = self._view.active
+            self.refresh_bindings()
         self.query_one(TrainingStatus).tell(self._view, self._asked.waiting, follows=self._follows)
 
     @property
@@ -161,7 +167,9 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
     # Panes
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """On a wide terminal all panes are seen, so there is no next one."""
+        """A training that has ended is not steered; on a wide terminal all panes are seen, so there is no next one."""
+        if action in STEERING:
+            return self._view.active
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
@@ -259,9 +267,6 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
 
     def action_stop(self) -> None:
         """Stop the training, after asking."""
-        if not self._view.active:
-            self.notify("No training is going on.")
-            return
 
         def answered(yes: bool | None) -> None:
             if yes:

@@ -115,8 +115,11 @@ class Monkey:
         try:
             terminal.write(keys)
         except BenchError:
-            if not (terminal.ended() or self._wake(terminal)):
-                self._hangs(terminal)
+            asked = time.monotonic()
+            while not (terminal.ended() or self._wake(terminal)):  # its terminal is closed some time before
+                if time.monotonic() > asked + LEAVE_SECONDS:
+                    self._hangs(terminal)
+                time.sleep(0.02)
         self._read(terminal, 0, 0.001)
 
     def _wake(self, terminal: Terminal) -> bool:

@@ -8,6 +8,7 @@ from lotr_tui.screens.confirm import Confirm
 from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.train import TrainScreen
 from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.sample_timeline import SampleTimeline
 from lotr_tui.widgets.tiles import Tiles
@@ -71,6 +72,24 @@ async def test_the_screen_stays_after_the_end_and_p_plays(make_app: MakeApp) -> 
         await pilot.pause()
         assert isinstance(app.screen, PlayScreen)
         assert "valid 72.5" in text_of(app.screen.query_one("#status"))
+
+
+async def test_what_has_ended_is_not_offered_to_be_steered(make_app: MakeApp) -> None:
+    job = FakeJob([*training_events(), finished(make_decoder(5))]).release(5)
+    app = make_app(job=job)
+    steering = {"pause", "stop", "ask('checkpoint')", "ask('detach')", "prompt", "lower"}
+    async with app.run_test(size=(160, 45)) as pilot:
+
+        def offered() -> set[str]:
+            return {shown.binding.action for shown in app.screen.query_one(KeysFooter).shown_keys()}
+
+        await until(pilot, lambda: steering <= offered())
+        job.release()
+        await until(pilot, lambda: not steering & offered())
+        assert {"play", "runs", "close"} <= offered()
+        await pilot.press("s", "ctrl+c")
+        await pilot.pause()
+        assert isinstance(app.screen, TrainScreen)
 
 
 async def test_playing_before_there_is_a_model_is_refused(make_app: MakeApp) -> None:
