@@ -17,6 +17,8 @@ from textual.binding import Binding
 from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.css.query import NoMatches
 from textual.dom import DOMNode
+from textual.errors import NoWidget
+from textual.events import Click
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -53,6 +55,13 @@ class Palette(Steady, CommandPalette):
         for box in self.query(Input):  # none where it was closed at once
             box.cursor_blink = False
             box.max_length = MOST_CHARACTERS
+
+    def _on_click(self, event: Click) -> None:  # type: ignore[override]
+        """A click where there is nothing any more, as on a terminal that has become smaller, does nothing."""
+        try:
+            self.get_widget_at(event.screen_x, event.screen_y)
+        except NoWidget:
+            event.prevent_default()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing can be done in it while it is being closed."""

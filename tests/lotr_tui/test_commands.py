@@ -12,6 +12,7 @@ from textual.actions import parse
 from textual.binding import Binding
 from textual.color import Color
 from textual.command import CommandList
+from textual.events import Click
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
@@ -415,3 +416,16 @@ async def test_a_palette_above_a_screen_that_came_above_another_palette(make_app
         for expected in (NewTraining, Palette, PlayScreen):
             await pilot.press("escape")
             await until(pilot, lambda: isinstance(app.screen, expected))  # noqa: B023
+
+
+async def test_a_click_beside_a_terminal_that_has_become_smaller(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
+        palette, click = app.screen, {"delta_x": 0, "delta_y": 0, "button": 1, "shift": False, "meta": False}
+        palette.post_message(Click(palette, 90, 30, **click, ctrl=False, screen_x=90, screen_y=30))
+        await pilot.pause()
+        assert app.screen is palette
+        palette.post_message(Click(palette, 1, 23, **click, ctrl=False, screen_x=1, screen_y=23))
+        await until(pilot, lambda: isinstance(app.screen, PlayScreen))
