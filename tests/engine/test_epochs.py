@@ -21,7 +21,7 @@ from engine.ngram import Unigram
 from engine.runs import KeptEpoch
 from engine.tidying import remove
 from tests.conftest import sentences, write_csv
-from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, rows
+from tests.engine.run_makers import CONFIG, VOCABULARY, decoder, rows
 
 KEEPS = CONFIG.with_values(keep_epochs=True)
 

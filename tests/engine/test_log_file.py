@@ -6,7 +6,7 @@ import pytest
 
 from engine import log_file, recording, runs
 from engine.events import Warned
-from tests.engine.test_runs import CONFIG, VOCABULARY, training
+from tests.engine.run_makers import CONFIG, VOCABULARY, training
 
 
 def test_a_training_that_goes_on_for_ever_has_a_log_of_two_files(

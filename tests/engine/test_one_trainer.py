@@ -14,7 +14,7 @@ from engine.requests import Requests, ask
 from engine.runs import LOCK, METRICS, REQUESTS
 from engine.steering import Command
 from engine.tidying import remove, rename
-from tests.engine.test_runs import CONFIG, VOCABULARY, training, write
+from tests.engine.run_makers import CONFIG, VOCABULARY, training, write
 
 PROCESSES = 8
 AT_ONE_MOMENT = """
@@ -22,7 +22,7 @@ import os, sys
 from pathlib import Path
 from engine import recording
 from engine.errors import RunError
-from tests.engine.test_runs import CONFIG, VOCABULARY
+from tests.engine.run_makers import CONFIG, VOCABULARY
 how, folder = sys.argv[1], Path(sys.argv[2])
 children = []
 gate, open_gate = os.pipe()

@@ -29,7 +29,7 @@ from engine.record import current_rows, read_rows
 from engine.requests import Requests, ask
 from engine.runs import REQUESTS
 from engine.steering import Command, Steering
-from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, training, write
+from tests.engine.run_makers import CONFIG, VOCABULARY, decoder, training, write
 
 
 def step(number: int, train: float = 100.0) -> Step:

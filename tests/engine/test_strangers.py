@@ -21,8 +21,8 @@ from engine.requests import Requests
 from engine.steering import Command
 from engine.vocabulary import Vocabulary
 from tests.conftest import write_run
+from tests.engine.run_makers import CONFIG, VOCABULARY
 from tests.engine.test_prepared import parts_of
-from tests.engine.test_runs import CONFIG, VOCABULARY
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
 

@@ -18,9 +18,9 @@ from engine.events import Checkpointed, Evaluated, Finished, Snapshot, Step, Tra
 from engine.record import read_rows
 from engine.requests import Requests, ask
 from engine.steering import Command
+from tests.engine.run_makers import CONFIG, VOCABULARY, decoder, training, write
 from tests.engine.test_epochs import KEEPS
 from tests.engine.test_recording import no_room, step
-from tests.engine.test_runs import CONFIG, VOCABULARY, decoder, training, write
 from tests.full import no_file_longer_than
 
 

@@ -17,7 +17,7 @@ from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.screens.train import TrainScreen
 from tests.conftest import write_run
-from tests.engine.test_runs import CONFIG, VOCABULARY
+from tests.engine.run_makers import CONFIG, VOCABULARY
 from tests.lotr_tui.conftest import training_events
 from tests.lotr_tui.test_followed_run import write
 from tests.lotr_tui.test_play_screen import text_of, until

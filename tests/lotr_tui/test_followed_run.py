@@ -37,7 +37,7 @@ from lotr_tui import followed_run
 from lotr_tui.followed_run import FollowedRun
 from lotr_tui.record_parts import parts_of
 from lotr_tui.training_view import TrainingView
-from tests.engine.test_runs import CONFIG, VOCABULARY
+from tests.engine.run_makers import CONFIG, VOCABULARY
 
 
 @pytest.fixture(autouse=True)

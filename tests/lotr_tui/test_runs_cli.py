@@ -16,7 +16,7 @@ from engine.requests import Requests
 from engine.runs import RESUME
 from engine.steering import Command
 from lotr_tui import stop
-from tests.engine.test_runs import CONFIG, VOCABULARY
+from tests.engine.run_makers import CONFIG, VOCABULARY
 from tests.full import no_file_longer_than
 from tests.lotr_tui.conftest import training_events
 from tests.lotr_tui.test_followed_run import write

@@ -25,7 +25,7 @@ from lotr_tui.screens.play import PlayScreen
 from lotr_tui.screens.runs import RunsScreen
 from lotr_tui.widgets.overlay_chart import OverlayChart
 from tests.conftest import write_run
-from tests.engine.test_runs import VOCABULARY
+from tests.engine.run_makers import VOCABULARY
 from tests.lotr_tui.test_followed_run import write
 from tests.lotr_tui.test_play_screen import until
 
