@@ -27,7 +27,7 @@ def decoder(seed: int) -> Decoder:
     return Decoder(CONFIG.model, VOCABULARY, weights)
 
 
-def training(finish: str | None = "done", epochs: int = 2) -> list[TrainingEvent]:
+def training(finish: str | None = "done") -> list[TrainingEvent]:
     """A training as `train` tells it; the second evaluation is the best."""
     events: list[TrainingEvent] = [
         Preparing("counting"),
