@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from textual.events import Resize
-from textual.geometry import Size
+from textual.events import MouseDown, Resize
+from textual.geometry import Offset, Size
 from textual.messages import Update
 from textual.screen import Screen
 from textual.widgets import Input
+from textual.widgets._toast import Toast
 
 from lotr_tui.app import LotrApp
 from lotr_tui.commands import Palette
@@ -46,6 +47,24 @@ async def test_a_size_that_the_terminal_has_no_more_is_not_laid_out(make_app: Ma
         assert set(laid_out) == {THERE}
         assert len(laid_out) < 20
         assert [screen.size for screen in app.screen_stack] == [THERE, THERE]
+
+
+async def test_a_press_on_a_notice_that_was_just_taken_away(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=HERE, notifications=True) as pilot:
+        await until(pilot, lambda: app.screen.query_one(KeysFooter).shown_keys())
+        app.notify("[a notice]", markup=False)
+        await until(pilot, lambda: app.screen.query(Toast) and app.screen.query_one(Toast).region.area)
+        toast = app.screen.query_one(Toast)
+        x, y = toast.region.offset + Offset(2, 1)
+        assert app.screen.get_widget_and_offset_at(x, y)[0] is toast
+        parent = toast.parent
+        assert parent is not None
+        toast._detach()  # as it is until the screen is drawn without it
+        try:
+            app.screen._forward_event(MouseDown(None, x, y, 0, 0, 1, False, False, False))
+        finally:
+            toast._attach(parent)
 
 
 async def test_a_book_pasted_into_the_palette_is_not_taken(make_app: MakeApp) -> None:
