@@ -1,11 +1,12 @@
 """The training that goes on in a thread of this process."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UnusableInput, reason_of
-from engine.events import Failed, Preparing, Step, TrainingEvent
+from engine.events import Evaluated, Failed, Preparing, Step, TrainingEvent
 from engine.memory import give_back_freed_memory, keep_freed_memory
 from engine.steering import Command
 from engine.worker import Cancellation, Worker
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from engine.jobs import TrainingJob
 
 LOOK_SECONDS = 0.5
+GIVE_BACK_SECONDS = 60.0
+"""Between two times that freed memory is handed back, which takes some 0.05 s.
+
+Replies and ladders keep models of evaluations for different times; what is kept for one that is gone is not always
+right for the next, and in some hours adds up to tens of megabytes.
+"""
 
 
 class OwnTraining:
@@ -78,8 +85,13 @@ class OwnTraining:
     def _source(self, cancellation: Cancellation) -> Iterator[TrainingEvent]:
         yield Preparing("reading the corpus")
         self._job = self._prepare()
+        given_back = time.monotonic()
         try:
-            yield from self._job.events(cancellation)
+            for event in self._job.events(cancellation):
+                yield event
+                if isinstance(event, Evaluated) and time.monotonic() - given_back >= GIVE_BACK_SECONDS:
+                    give_back_freed_memory()
+                    given_back = time.monotonic()
         finally:
             give_back_freed_memory()
 

@@ -39,6 +39,29 @@ def test_memory_used_again_and_again_is_not_asked_for_anew() -> None:
     assert faults("plain") > 1_000  # or the test above says nothing
 
 
+GIVEN_BACK = """
+import numpy as np
+from pathlib import Path
+from engine.memory import give_back_freed_memory, keep_freed_memory
+megabytes = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+assert keep_freed_memory()
+before = megabytes()
+kept = [np.full(3_000_000 + 1000 * number, 1, np.uint8) for number in range(60)]
+del kept[::2]  # holes between what is still used
+full = megabytes()
+give_back_freed_memory()
+print(full - before, megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(_glibc() is None, reason="this system's C library is not glibc")
+def test_memory_between_what_is_still_used_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, check=True, text=True)
+    kept, left = map(float, done.stdout.split())
+    assert kept > 170
+    assert left < 110
+
+
 class Musl:
     """A C library that has no such settings."""
 

@@ -3,11 +3,17 @@
 import gc
 from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
+import pytest
 from textual.widget import Widget
 
+from engine.events import Evaluated
+from engine.jobs import TrainingJob
+from lotr_tui import own_training
 from lotr_tui.app import LotrApp
 from lotr_tui.widgets.keys_footer import KeysFooter
+from tests.lotr_tui.conftest import FakeJob, training_events
 from tests.lotr_tui.test_play_screen import until
 
 
@@ -31,3 +37,18 @@ async def test_moving_the_focus_leaves_nothing(make_app: Callable[..., LotrApp])
         for _ in range(5):
             await there_and_back()
         assert widgets() == before
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, 13), (3600.0, 0)])
+def test_a_training_hands_back_memory_now_and_then_and_at_its_end(
+    seconds: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(own_training, "GIVE_BACK_SECONDS", seconds)
+    monkeypatch.setattr(own_training, "give_back_freed_memory", lambda: done.append("given back"))
+    job = FakeJob(training_events()).release()
+    job.ends = True
+    own = own_training.OwnTraining(lambda: cast(TrainingJob, job))
+    assert own.join(10)
+    assert sum(isinstance(event, Evaluated) for event in own.poll()[0]) == 13
+    assert len(done) == times + 1
