@@ -176,6 +176,8 @@ class LensScreen(TextScreen):
         if self._words is None or self._network is None:
             return
         words = self._words
+        if (before := self._workers.get("Kneser-Ney")) is not None:
+            before.cancel()
         self._kneser_ney = Reading(words, model.vocabulary, self._kneser_ney)
         self._workers["Kneser-Ney"] = Worker("lens-kneser-ney", lambda cancelled: read(model, words.ids, cancelled))
         self._workers["Kneser-Ney"].start()
@@ -191,6 +193,8 @@ class LensScreen(TextScreen):
         self._drain_rival()
         progress = False
         for name, worker in list(self._workers.items()):
+            if self._workers.get(name) is not worker:
+                continue  # the page of another text came first, and what this one read is of the text before
             ended = not worker.running
             for event in worker.drain():
                 progress = True

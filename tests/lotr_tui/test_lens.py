@@ -144,6 +144,24 @@ async def test_keys_move_over_the_sentences_and_take_the_word_cursor_along(make_
             assert text.cursor == screen._words.sentences[expected], name
 
 
+async def test_kneser_ney_that_comes_while_another_text_is_read(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    """What it made of the text before is not taken for what it makes of the one that comes."""
+    app = make_host()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await look(pilot, app)
+        screen._text = "bilbo is"
+        screen._drain_timer.stop()
+        screen._read()
+        screen._compare(kneser_ney)  # of the words of the text before
+        assert all(worker.join(10) for worker in screen._workers.values())
+        screen._drain()
+        while screen._workers:
+            screen._drain()
+        assert screen._kneser_ney is not None
+        expected = evaluate(kneser_ney, np.array(VOCABULARY.encode(["bilbo", "is"]), np.int32))
+        assert np.exp(-screen._kneser_ney.scores.mean()) == pytest.approx(expected.perplexity)
+
+
 async def test_sentences_by_perplexity(make_host: MakeHost, kneser_ney: KneserNey) -> None:
     app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
