@@ -259,7 +259,8 @@ class _Writer:
             if self._ended:
                 self._unwritten.pop(self._run.path / RESUME, None)
             before = self._write_files()
-            self._row(event)
+            if not self._problem:  # a training whose files are not all written has not come to its end
+                self._row(event)
             return [*before, event]
         self._row(event)
         if isinstance(event, Evaluated):

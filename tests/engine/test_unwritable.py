@@ -94,6 +94,30 @@ def test_what_a_resume_needs_stays_until_the_model_is_written(tmp_path: Path, di
     recording.reopen(run.path).lock.close()
 
 
+def test_without_its_model_a_training_has_not_come_to_its_end_even_where_that_cannot_be_told(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of the end would fit, and the row that it failed would not: then there was nothing to go on with."""
+    run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
+    really = os.write
+
+    def write(file: int, content: bytes) -> int:
+        return no_room() if b'"failed"' in content else really(file, content)
+
+    def events() -> Iterator[TrainingEvent]:
+        yield Snapshot(2, b"two")
+        disk.full = True
+        yield evaluated(3)
+        monkeypatch.setattr(files.os, "write", write)
+        yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
+
+    with pytest.raises(RunError, match="the end of the training is not saved"):
+        list(recording.record(run, events()))
+    assert not runs.is_finished(run.path)
+    assert (run.path / runs.RESUME).read_bytes() == b"two"
+    recording.reopen(run.path).lock.close()
+
+
 def test_a_training_that_breaks_leaves_what_could_not_be_written_before(tmp_path: Path, disk: Disk) -> None:
     run = recording.create(CONFIG, VOCABULARY, "r", tmp_path)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from engine.errors import LotrError
-from engine.runs import CONFIG, METRICS, MODEL, PREVIOUS, RESUME, SAMPLES, load, read_start
+from engine.runs import CONFIG, METRICS, MODEL, PREVIOUS, RESUME, SAMPLES, is_finished, load, read_start
 from lotr_tui.export import KINDS, export
 from lotr_tui.history import History
 from lotr_tui.saved_session import SavedSession
@@ -133,6 +133,10 @@ class FullDisk(Trainings):
             end = self.printed(name).splitlines()[-1]
             assert "the end of the training is not saved" in end, end
             assert str(path) in end, end
+            if is_finished(path):  # only what came behind that did not fit; what a resume needed is still there
+                for left in path.glob("resume*"):
+                    left.unlink()
+                break
         looker.enough()
         if not unsaved:
             self.check_nothing_is_lost(name)

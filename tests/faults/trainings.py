@@ -120,8 +120,9 @@ class Trainings:
     def _result(self, name: str) -> tuple[bytes, list[tuple[int, float]]]:
         path = self.path(name)
         rows = current_rows(path / METRICS)
-        assert rows[-1]["event"] == "finished", rows[-1]
-        assert rows[-1]["reason"] == "done", rows[-1]
+        last = next(row for row in reversed(rows) if row["event"] not in ("checkpointed", "warned"))
+        assert last["event"] == "finished", last
+        assert last["reason"] == "done", last
         evaluated = [(row["step"], row["valid_perplexity"]) for row in rows if row["event"] == "evaluated"]
         return (path / MODEL).read_bytes(), evaluated
 
