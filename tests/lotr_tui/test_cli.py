@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
 from engine.config import preset
+from lotr_tui import cli_options
 from tests.conftest import KNOWN_WORDS, sentences, write_csv
 
 TRAIN_TINY = [sys.executable, "-m", "lotr_tui", "train", "--preset", "tiny", "--threads", "1"]
 TRAIN_TINY += ["--set", "embedding_size=8", "--set", "epochs=1"]
+BOTH = {"stdin": True, "stdout": True}
 
 
 @pytest.fixture(scope="module")
@@ -451,3 +454,25 @@ class TestData:
         )
         done = command("data", "fetch", PYTHONPATH=str(tmp_path))
         assert done.stdout.strip() == str(folder / "lotr_scripts.csv")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "settings", "screen"),
+    [
+        (BOTH, {"TERM": "xterm-256color"}, True),
+        (BOTH, {"TERM": "xterm-256color", "CI": "true"}, False),
+        (BOTH, {"TERM": "xterm-256color", "CI": "0"}, True),
+        (BOTH, {"TERM": "dumb"}, False),
+        (BOTH, {}, False),
+        ({"stdin": True, "stdout": False}, {"TERM": "xterm-256color"}, False),
+        ({"stdin": False, "stdout": True}, {"TERM": "xterm-256color"}, False),
+    ],
+)
+def test_a_screen_is_drawn_where_there_is_one_to_be_looked_at(terminal, settings, screen, monkeypatch):
+    for name in ("TERM", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    ends = {name: SimpleNamespace(isatty=lambda is_one=is_one: is_one) for name, is_one in terminal.items()}
+    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(**ends))
+    assert cli_options.has_terminal() == screen
