@@ -24,7 +24,7 @@ from engine.sampling import Done, TokenEvent, stream
 from engine.together import Event
 from engine.vocabulary import EOS, UNK, Vocabulary
 from engine.worker import Cancellation
-from tests.engine.test_sampling import Fixed, mixed, zipf
+from tests.engine.sampling_makers import Fixed, mixed, zipf
 
 NOTEBOOK = (0.5, 0.7, 0.75, 0.8, 1.0)
 CHAOS = Fixed(mixed)

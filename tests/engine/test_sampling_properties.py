@@ -13,7 +13,7 @@ from engine.sampler_settings import SamplerSettings
 from engine.sampling import Done, TokenEvent, apply_chain, chances, choose, draw, read, stream
 from engine.stages import normalize
 from engine.vocabulary import EOS, EOS_ID, UNK, UNK_ID
-from tests.engine.test_sampling import Fixed
+from tests.engine.sampling_makers import Fixed
 
 SAMPLERS = st.builds(
     SamplerSettings,
