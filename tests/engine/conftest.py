@@ -1,9 +1,11 @@
-"""What tests of torch need."""
+"""What tests of torch need, and the corpus and the training that several files test."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.engine.training_makers import dataset, usual  # noqa: F401
 
 
 @pytest.fixture

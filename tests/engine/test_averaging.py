@@ -19,7 +19,7 @@ from engine.events import Evaluated, Finished, Started, Step, TrainingEvent
 from engine.network import Network
 from engine.training import train
 from tests.conftest import sentences
-from tests.engine.test_training import NO_DROPOUT, config_of, of, same, weights_of
+from tests.engine.training_makers import NO_DROPOUT, config_of, of, same, weights_of
 
 Weights = dict[str, np.ndarray]
 

@@ -16,7 +16,7 @@ from engine.memorised import TrainingIndex
 from engine.network import Network
 from engine.ngram import Unigram
 from engine.vocabulary import EOS_ID, Vocabulary
-from tests.engine.test_training import dataset, of, run  # noqa: F401
+from tests.engine.training_makers import dataset, of, run  # noqa: F401
 
 WORDS = Vocabulary(("<unk>", "<eos>", *(f"w{n}" for n in range(30))))
 

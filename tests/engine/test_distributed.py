@@ -16,7 +16,7 @@ from engine.dataset import Dataset, prepare
 from engine.distributed import ALONE, Lost, join
 from engine.processes import Place
 from tests.engine.several import Told, tell
-from tests.engine.test_training import config_of, dataset  # noqa: F401
+from tests.engine.training_makers import config_of, dataset  # noqa: F401
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANNERS: dict[str, dict[str, Any]] = {

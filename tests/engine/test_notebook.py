@@ -18,7 +18,7 @@ from engine.training import train
 from engine.vocabulary import Vocabulary
 from tests.conftest import sentences
 from tests.engine.test_averaging import script_validation
-from tests.engine.test_training import config_of, epoch_rates, of, same, weights_of
+from tests.engine.training_makers import config_of, epoch_rates, of, same, weights_of
 
 VOCABULARY = Vocabulary(("<unk>", "<eos>", *"abcdefgh"))
 NOTEBOOK = preset("notebook")

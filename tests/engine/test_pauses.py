@@ -19,7 +19,7 @@ from engine.pauses import COMMA, LINE, NONE, PAUSES, SENTENCE
 from engine.training_loop import Loop
 from engine.vocabulary import EOS_ID, Vocabulary
 from tests.engine.test_averaging import record_updates
-from tests.engine.test_training import config_of, of, run, same, weights_of
+from tests.engine.training_makers import config_of, of, run, same, weights_of
 
 SIZE = 30
 VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))

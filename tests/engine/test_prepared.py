@@ -184,7 +184,7 @@ def test_a_training_reads_what_is_kept_as_it_reads_what_is_in_memory(
     import torch
 
     from engine.training_loop import Loop
-    from tests.engine.test_training import config_of
+    from tests.engine.training_makers import config_of
 
     dataset = prepare(DataConfig(corpus=str(small_csv)))
     loop = Loop(config_of(pauses=True, shuffle_lines=True), dataset, torch.device("cpu"), 0.0)

@@ -17,7 +17,7 @@ from engine.events import Evaluated, Finished, Resume, Sampled, Snapshot, Steere
 from engine.snapshot import Saved
 from engine.steering import Command, Steering
 from engine.training import train
-from tests.engine.test_training import config_of, dataset, of, same, weights_of  # noqa: F401
+from tests.engine.training_makers import config_of, dataset, of, same, weights_of  # noqa: F401
 
 MANNERS: dict[str, dict[str, Any]] = {
     "adamw, average, variable windows": {"average": 0.9},

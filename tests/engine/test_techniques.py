@@ -18,7 +18,7 @@ from engine.network import Network
 from engine.training import train
 from tests.conftest import sentences
 from tests.engine.test_averaging import Update, record_updates, script_validation
-from tests.engine.test_training import NO_DROPOUT, config_of, of, same, weights_of
+from tests.engine.training_makers import NO_DROPOUT, config_of, of, same, weights_of
 
 SIZE = 40
 LAYERED: dict[str, Any] = {"embedding_size": 24, "hidden_size": 24, "layers": 3, "spelling": False, **NO_DROPOUT}

@@ -14,7 +14,7 @@ from engine.dataset import Dataset
 from engine.events import Finished, Snapshot, Step
 from engine.training import train
 from tests.conftest import write_run
-from tests.engine.test_training import config_of, dataset, of  # noqa: F401
+from tests.engine.training_makers import config_of, dataset, of  # noqa: F401
 
 HOUR = 3600.0
 OF_DAYS = {
