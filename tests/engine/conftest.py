@@ -5,7 +5,21 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.engine.training_makers import dataset, usual  # noqa: F401
+from engine.dataset import Dataset
+from engine.events import TrainingEvent
+from tests.engine.training_makers import run, small_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A small one to train on."""
+    return small_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def usual(dataset: Dataset) -> list[TrainingEvent]:
+    """What the usual training on it tells."""
+    return run(dataset)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from engine.memorised import TrainingIndex
 from engine.network import Network
 from engine.ngram import Unigram
 from engine.vocabulary import EOS_ID, Vocabulary
-from tests.engine.training_makers import dataset, of, run  # noqa: F401
+from tests.engine.training_makers import of, run
 
 WORDS = Vocabulary(("<unk>", "<eos>", *(f"w{n}" for n in range(30))))
 
@@ -61,7 +61,7 @@ def test_without_a_table_of_all_words_the_decoder_plays_the_same(monkeypatch: py
     assert together[1] == pytest.approx(together[0], abs=1e-6)
 
 
-def test_a_part_of_the_validation_split_is_scored_where_that_is_asked_for(dataset: Dataset) -> None:  # noqa: F811
+def test_a_part_of_the_validation_split_is_scored_where_that_is_asked_for(dataset: Dataset) -> None:
     part = dataset.valid[:30]
     assert len(part) < len(dataset.valid)
     events = run(dataset, epochs=1, evaluate_tokens=30)
@@ -75,7 +75,7 @@ def test_a_part_of_the_validation_split_is_scored_where_that_is_asked_for(datase
 
 
 def test_a_training_on_a_text_too_long_for_kneser_ney_says_that_it_is_left_out(
-    dataset: Dataset,  # noqa: F811
+    dataset: Dataset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def told(events: list[Any]) -> list[str]:
@@ -89,7 +89,7 @@ def test_a_training_on_a_text_too_long_for_kneser_ney_says_that_it_is_left_out(
     assert f"no 5-grams, for the text has over {len(dataset.train) - 1:,} words" in said
 
 
-def test_a_text_too_long_to_be_sorted_is_refused(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_text_too_long_to_be_sorted_is_refused(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     words = sum(map(len, dataset.train_lines))
     monkeypatch.setattr("engine.memorised.MOST_WORDS", words)
     TrainingIndex.of(dataset)

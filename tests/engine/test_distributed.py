@@ -16,7 +16,6 @@ from engine.dataset import Dataset, prepare
 from engine.distributed import ALONE, Lost, join
 from engine.processes import Place
 from tests.engine.several import Told, tell
-from tests.engine.training_makers import config_of, dataset  # noqa: F401
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANNERS: dict[str, dict[str, Any]] = {
@@ -46,7 +45,7 @@ MANNERS: dict[str, dict[str, Any]] = {
 }
 
 
-def configuration(dataset: Dataset, manner: str) -> Config:  # noqa: F811
+def configuration(dataset: Dataset, manner: str) -> Config:
     """The default preset, small, and what the manner changes."""
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 2, "batch_size": 4, "window": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
@@ -86,7 +85,7 @@ def test_only_what_gloo_says_of_another_process_is_told_as_its_end(
 
 
 @pytest.fixture(scope="module")
-def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes told."""
     folder = tmp_path_factory.mktemp("several")
     texts = [configuration(dataset, manner).to_json() for manner in MANNERS]
@@ -111,7 +110,7 @@ def told(folder: Path, manner: str) -> dict[str, Told]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("manner", MANNERS)
-def test_the_same_losses_as_one_process(dataset: Dataset, folder: Path, manner: str) -> None:  # noqa: F811
+def test_the_same_losses_as_one_process(dataset: Dataset, folder: Path, manner: str) -> None:
     config = configuration(dataset, manner)
     alone, several = tell(config, prepare(config.data), ALONE), told(folder, manner)["whole"]
     assert len(alone["steps"]) == len(several["steps"]) > 10

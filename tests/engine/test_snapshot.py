@@ -17,7 +17,7 @@ from engine.events import Evaluated, Finished, Resume, Sampled, Snapshot, Steere
 from engine.snapshot import Saved
 from engine.steering import Command, Steering
 from engine.training import train
-from tests.engine.training_makers import config_of, dataset, of, same, weights_of  # noqa: F401
+from tests.engine.training_makers import config_of, of, same, weights_of
 
 MANNERS: dict[str, dict[str, Any]] = {
     "adamw, average, variable windows": {"average": 0.9},
@@ -83,7 +83,7 @@ def every_update_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("every_update_is_told")
 @pytest.mark.parametrize("manner", MANNERS)
 def test_interrupted_anywhere_it_ends_with_the_same_bits(
-    dataset: Dataset,  # noqa: F811
+    dataset: Dataset,
     manner: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -106,7 +106,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(
 @pytest.mark.usefixtures("every_update_is_told")
 @pytest.mark.parametrize("averaging", ["none", "ema"])
 def test_interrupted_while_it_is_fine_tuned_it_ends_with_the_same_bits(
-    dataset: Dataset,  # noqa: F811
+    dataset: Dataset,
     averaging: str,
     tmp_path: Path,
 ) -> None:
@@ -126,7 +126,7 @@ def test_interrupted_while_it_is_fine_tuned_it_ends_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("every_update_is_told")
-def test_interrupted_again_and_again(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
+def test_interrupted_again_and_again(dataset: Dataset, tmp_path: Path) -> None:
     config = config_of(epochs=2, average=0.9)
     whole = list(train(config, dataset, "a-run", lambda: False))
     heard: list[TrainingEvent] = []
@@ -145,7 +145,7 @@ def test_interrupted_again_and_again(dataset: Dataset, tmp_path: Path) -> None: 
 
 @pytest.mark.parametrize("asks", [{"checkpoint_seconds": 1e-9}, {"evaluate_updates": 3}])
 def test_what_was_told_after_it_was_saved_is_not_told_again(
-    dataset: Dataset,  # noqa: F811
+    dataset: Dataset,
     asks: dict[str, Any],
 ) -> None:
     """Killed at its end and resumed from any of its snapshots, each update is validated once."""
@@ -162,7 +162,7 @@ def test_what_was_told_after_it_was_saved_is_not_told_again(
         assert all(event.step > step for event in of(Evaluated, events[place:]))
 
 
-def test_time_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
+def test_time_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:
     config = config_of(epochs=2)
     stop = Interrupted(20)
     first = stop.watch(train(config, dataset, "a-run", stop))
@@ -172,7 +172,7 @@ def test_time_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:  #
     assert of(Finished, second)[0].seconds >= saved.seconds
 
 
-def steered(dataset: Dataset, when: dict[int, Command], **values: Any) -> list[TrainingEvent]:  # noqa: F811
+def steered(dataset: Dataset, when: dict[int, Command], **values: Any) -> list[TrainingEvent]:
     """A training that is asked for something after so many updates."""
     steering = Steering()
     events = []
@@ -184,7 +184,7 @@ def steered(dataset: Dataset, when: dict[int, Command], **values: Any) -> list[T
 
 
 @pytest.mark.usefixtures("every_update_is_told")
-def test_what_is_asked_is_done_and_told(dataset: Dataset) -> None:  # noqa: F811
+def test_what_is_asked_is_done_and_told(dataset: Dataset) -> None:
     plain = steered(dataset, {}, variable_window=False)
     events = steered(
         dataset,
@@ -206,7 +206,7 @@ def test_what_is_asked_is_done_and_told(dataset: Dataset) -> None:  # noqa: F811
 
 
 @pytest.mark.usefixtures("every_update_is_told")
-def test_what_was_asked_is_still_so_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
+def test_what_was_asked_is_still_so_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:
     when = {5: Command("lr", "0.25"), 6: Command("prompt", "the road")}
     whole = steered(dataset, when)
     first = steered(dataset, when | {9: Command("detach")})
@@ -219,7 +219,7 @@ def test_what_was_asked_is_still_so_after_a_resume(dataset: Dataset, tmp_path: P
 
 
 @pytest.mark.usefixtures("every_update_is_told")
-def test_a_pause_waits_saves_and_changes_nothing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_pause_waits_saves_and_changes_nothing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     steering, waited = Steering(), []
 
     def wait(seconds: float) -> None:
@@ -239,7 +239,7 @@ def test_a_pause_waits_saves_and_changes_nothing(dataset: Dataset, monkeypatch: 
     assert same(weights_of(events[-1]), weights_of(steered(dataset, {})[-1]))
 
 
-def test_a_paused_training_can_be_stopped(dataset: Dataset) -> None:  # noqa: F811
+def test_a_paused_training_can_be_stopped(dataset: Dataset) -> None:
     steering = Steering()
     steering.send(Command("pause"))
     stop = Interrupted(10**9)
@@ -251,14 +251,14 @@ def test_a_paused_training_can_be_stopped(dataset: Dataset) -> None:  # noqa: F8
     assert events[-1].reason == "stopped"  # type: ignore[union-attr]
 
 
-def test_it_is_saved_every_so_many_seconds(dataset: Dataset) -> None:  # noqa: F811
+def test_it_is_saved_every_so_many_seconds(dataset: Dataset) -> None:
     often = list(train(config_of(epochs=1, checkpoint_seconds=1e-9), dataset, "a-run", lambda: False))
     assert {event.step for event in of(Snapshot, often)} == set(range(of(Step, often)[-1].step + 1))
     assert not of(Snapshot, list(train(config_of(epochs=1, checkpoint_seconds=0), dataset, "a-run", lambda: False)))
 
 
 @pytest.fixture
-def a_file(dataset: Dataset, tmp_path: Path, every_update_is_told: None) -> Path:  # noqa: F811
+def a_file(dataset: Dataset, tmp_path: Path, every_update_is_told: None) -> Path:
     """Saved in the middle of an epoch."""
     stop = Interrupted(3)
     path = tmp_path / "resume.safetensors"
@@ -266,7 +266,7 @@ def a_file(dataset: Dataset, tmp_path: Path, every_update_is_told: None) -> Path
     return path
 
 
-def test_another_configuration_is_refused_and_the_difference_named(dataset: Dataset, a_file: Path) -> None:  # noqa: F811
+def test_another_configuration_is_refused_and_the_difference_named(dataset: Dataset, a_file: Path) -> None:
     with pytest.raises(RunError, match=r"saved with lr=0\.03 but the configuration says lr=0\.01"):
         list(train(config_of(lr=0.01), dataset, "a-run", lambda: False, saved=Saved(a_file)))
 
@@ -324,7 +324,7 @@ def changed(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Callabl
         lambda path: os.truncate(path, 50_000_000_000),
     ],
 )
-def test_a_damaged_file_is_refused(dataset: Dataset, a_file: Path, damage: Callable[[Path], None]) -> None:  # noqa: F811
+def test_a_damaged_file_is_refused(dataset: Dataset, a_file: Path, damage: Callable[[Path], None]) -> None:
     if damage is os.mkfifo:
         a_file.unlink()  # type: ignore[unreachable]
     damage(a_file)
@@ -333,7 +333,7 @@ def test_a_damaged_file_is_refused(dataset: Dataset, a_file: Path, damage: Calla
 
 
 def test_what_is_larger_than_all_that_a_training_has_is_not_loaded(
-    dataset: Dataset,  # noqa: F811
+    dataset: Dataset,
     a_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from engine.config import Config
@@ -65,15 +64,14 @@ SMALL: dict[str, Any] = {
 """All that a default could change: these tests are of the loop, not of the presets."""
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def small_dataset(folder: Path) -> Dataset:
     """140 lines of a small grammar, in which the word before tells much of the next."""
     chance = random.Random(5)
     who = ["the old hobbit", "a tall ranger", "the grey wizard", "my cousin"]
     does = ["walks slowly to", "remembers", "never speaks of", "waits beside"]
     where = ["the mill by the water", "an empty road", "the hill", "the last bridge in the north"]
     lines = [f"{chance.choice(who)} {chance.choice(does)} {chance.choice(where)} {i % 7}" for i in range(140)]
-    path: Path = tmp_path_factory.mktemp("corpus") / "lines.txt"
+    path = folder / "lines.txt"
     path.write_text("\n".join(lines))
     return prepare(config_of(corpus=str(path), corpus_format="text").data)
 
@@ -97,11 +95,6 @@ def weights_of(event: Any) -> dict[str, np.ndarray]:
 
 def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module")
-def usual(dataset: Dataset) -> list[TrainingEvent]:
-    return run(dataset)
 
 
 def epoch_rates(events: list[TrainingEvent]) -> list[set[float]]:

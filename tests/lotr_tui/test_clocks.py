@@ -10,11 +10,10 @@ import pytest
 
 import engine
 import lotr_tui
-from engine.dataset import Dataset
 from engine.events import Finished, Snapshot, Step
 from engine.training import train
 from tests.conftest import write_run
-from tests.engine.training_makers import config_of, dataset, of  # noqa: F401
+from tests.engine.training_makers import config_of, of, small_dataset
 
 HOUR = 3600.0
 OF_DAYS = {
@@ -38,10 +37,7 @@ def test_the_clock_on_the_wall_is_asked_for_days_alone() -> None:
     assert asking == set(OF_DAYS)
 
 
-def test_a_training_is_timed_as_ever_while_the_clock_jumps(
-    dataset: Dataset,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_training_is_timed_as_ever_while_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time so far, time left, words a second, and when it is saved."""
     plain, jumps = time.time, iter(range(10**9))
 
@@ -50,7 +46,7 @@ def test_a_training_is_timed_as_ever_while_the_clock_jumps(
 
     monkeypatch.setattr(time, "time", jumping)
     began = time.perf_counter()
-    events = list(train(config_of(epochs=2, checkpoint_seconds=HOUR), dataset, "r", lambda: False))
+    events = list(train(config_of(epochs=2, checkpoint_seconds=HOUR), small_dataset(tmp_path), "r", lambda: False))
     took = time.perf_counter() - began
     steps = of(Step, events)
     assert all(0 < step.seconds <= took and 0 <= step.eta_seconds < HOUR for step in steps)
