@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual.actions import ActionParseResult
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
@@ -16,6 +17,7 @@ from textual.events import Event, InputEvent, Resize
 from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
+from textual.widget import Widget
 
 from engine.errors import ConfigError, LotrError, UnusableInput, nearest
 from engine.steering import Command
@@ -148,6 +150,17 @@ class LotrApp(App[None]):
         """Whoever has left waits for no key, and no new size, that came before: there may be seconds of them."""
         if not (self._exit and isinstance(event, (InputEvent, Resize))):
             await super().on_event(event)
+
+    async def run_action(
+        self,
+        action: "str | ActionParseResult",
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """As Textual does, but for a part of a screen that is gone by the time its key comes."""
+        if isinstance(default_namespace, Widget) and not default_namespace.is_attached:
+            return False
+        return await super().run_action(action, default_namespace, namespaces)
 
     # The training of this process
 

@@ -13,8 +13,10 @@ from textual.widgets._toast import Toast
 
 from lotr_tui.app import LotrApp
 from lotr_tui.commands import Palette
+from lotr_tui.screens.memorised import MemorisedScreen
 from lotr_tui.widgets.keys_footer import KeysFooter
 from lotr_tui.widgets.line_box import MOST_CHARACTERS
+from lotr_tui.widgets.passage_text import PassageText
 from lotr_tui.widgets.prompt import Prompt
 from tests.lotr_tui.test_play_screen import until
 
@@ -65,6 +67,19 @@ async def test_a_press_on_a_notice_that_was_just_taken_away(make_app: MakeApp) -
             app.screen._forward_event(MouseDown(None, x, y, 0, 0, 1, False, False, False))
         finally:
             toast._attach(parent)
+
+
+async def test_a_key_for_a_part_that_is_gone(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=HERE) as pilot:
+        await until(pilot, lambda: app.screen.query_one(KeysFooter).shown_keys())
+        await pilot.press("f9")
+        await until(pilot, lambda: isinstance(app.screen, MemorisedScreen))
+        text = app.screen.query_one(PassageText)
+        assert await app.run_action("tab(1)", text)
+        app.screen.dismiss()
+        await until(pilot, lambda: not text.is_attached)
+        assert not await app.run_action("tab(1)", text)
 
 
 async def test_a_book_pasted_into_the_palette_is_not_taken(make_app: MakeApp) -> None:
