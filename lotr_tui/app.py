@@ -2,28 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.actions import ActionParseResult
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
-from textual.events import Event, InputEvent, Resize
 from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
-from textual.widget import Widget
 
 from engine.errors import ConfigError, LotrError, UnusableInput, nearest
 from engine.steering import Command
 from engine.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.settings import KeptSettings
+from lotr_tui.steady_app import SteadyApp
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
 
 if TYPE_CHECKING:  # with numpy, which the first paint does without
@@ -47,7 +44,7 @@ def _commands() -> type[Provider]:
     return Commands
 
 
-class LotrApp(App[None]):
+class LotrApp(SteadyApp):
     """Play with a model, or watch one being trained; both may go on together."""
 
     CSS_PATH = [HERE / "app.tcss", HERE / "screens" / "play.tcss", HERE / "screens" / "train.tcss"]  # noqa: RUF012
@@ -140,27 +137,6 @@ class LotrApp(App[None]):
             self._start(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None)
         if self._told_to_end:
             self.exit()
-
-    def _handle_exception(self, error: Exception) -> None:
-        """What fails after `exit` is a screen that was still being made, and has lost its parts: no fault."""
-        if not self._exit:
-            super()._handle_exception(error)
-
-    async def on_event(self, event: Event) -> None:
-        """Whoever has left waits for no key, and no new size, that came before: there may be seconds of them."""
-        if not (self._exit and isinstance(event, (InputEvent, Resize))):
-            await super().on_event(event)
-
-    async def run_action(
-        self,
-        action: "str | ActionParseResult",
-        default_namespace: DOMNode | None = None,
-        namespaces: Mapping[str, DOMNode] | None = None,
-    ) -> bool:
-        """As Textual does, but for a part of a screen that is gone by the time its key comes."""
-        if isinstance(default_namespace, Widget) and not default_namespace.is_attached:
-            return False
-        return await super().run_action(action, default_namespace, namespaces)
 
     # The training of this process
 
