@@ -132,9 +132,7 @@ class LotrApp(SteadyApp):
         self._poll_timer = self.set_interval(POLL_SECONDS, self._poll_training, pause=True)
         self._loop_here = asyncio.get_running_loop()
         if (job := self._job) is not None and (self.terminal_closed or not self._told_to_end):
-            from lotr_tui.training_view import TrainingView
-
-            self._start(lambda: job, TrainingView.of_resumed(job.run.path) if job.resumes else None)
+            self._start(lambda: job, job.run.path if job.resumes else None)
         if self._told_to_end:
             self.exit()
 
@@ -280,10 +278,10 @@ class LotrApp(SteadyApp):
         elif not isinstance(self.screen, SystemModalScreen):  # as the palette is
             self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
-    def _start(self, prepare: "Callable[[], TrainingJob]", view: "TrainingView | None" = None) -> None:
+    def _start(self, prepare: "Callable[[], TrainingJob]", left: Path | None = None) -> None:
         from lotr_tui.own_training import OwnTraining
 
-        self._own, self.is_training = OwnTraining(prepare, view), True
+        self._own, self.is_training = OwnTraining(prepare, left), True
         self._poll_timer.resume()
         self._poll_training()
 

@@ -15,6 +15,8 @@ from lotr_tui.training_view import TrainingView
 if TYPE_CHECKING:
     from engine.jobs import TrainingJob
 
+Told = TrainingEvent | TrainingView
+"""What goes on, or all that was known before."""
 LOOK_SECONDS = 0.5
 GIVE_BACK_SECONDS = 60.0
 """Between two times that freed memory is handed back, which takes some 0.05 s.
@@ -27,22 +29,30 @@ right for the next, and in some hours adds up to tens of megabytes.
 class OwnTraining:
     """Its thread, what is known of it, and what can be asked of it."""
 
-    def __init__(self, prepare: "Callable[[], TrainingJob]", view: TrainingView | None = None) -> None:
-        """Train what `prepare`, called in the thread, makes ready; `view` is what is known already."""
-        self.view = view or TrainingView()
+    def __init__(self, prepare: "Callable[[], TrainingJob]", left: Path | None = None) -> None:
+        """Train what `prepare`, called in the thread, makes ready; `left` is the run directory that it goes on with."""
+        self.view = TrainingView()
         self._prepare = prepare
+        self._left = left
         self._job: TrainingJob | None = None
         keep_freed_memory()
-        self._worker: Worker[TrainingEvent] = Worker("training", self._source, droppable=_is_step).start()
+        self._worker: Worker[TrainingEvent | TrainingView] = Worker(
+            "training", self._source, droppable=_is_step
+        ).start()
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
         """Take in what it told since the last call: the events, and whether they were the last ones."""
         ended = not self._worker.running  # asked before draining, so that no last event is missed
-        events = self._worker.drain()
+        events: list[TrainingEvent] = []
+        for told in self._worker.drain():
+            if isinstance(told, TrainingView):
+                self.view = told
+            else:
+                events.append(told)
+                self.view.apply(told)
         if ended and self._worker.failure is not None:
             events.append(Failed(reason_of(self._worker.failure)))
-        for event in events:
-            self.view.apply(event)
+            self.view.apply(events[-1])
         return events, ended
 
     def steer(self, command: Command) -> None:
@@ -82,7 +92,9 @@ class OwnTraining:
         """The run directory, once there is one."""
         return None if self._job is None else self._job.run.path
 
-    def _source(self, cancellation: Cancellation) -> Iterator[TrainingEvent]:
+    def _source(self, cancellation: Cancellation) -> Iterator[Told]:
+        if self._left is not None:
+            yield TrainingView.of_resumed(self._left)
         yield Preparing("reading the corpus")
         self._job = self._prepare()
         given_back = time.monotonic()
@@ -96,5 +108,5 @@ class OwnTraining:
             give_back_freed_memory()
 
 
-def _is_step(event: TrainingEvent) -> bool:
+def _is_step(event: Told) -> bool:
     return isinstance(event, Step)

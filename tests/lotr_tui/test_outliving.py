@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from engine.requests import ask
 from engine.runs import METRICS, MODEL, RESUME, is_written, summarize
 from engine.steering import Command
 from lotr_tui.app import LotrApp
+from lotr_tui.training_view import TrainingView
+from lotr_tui.widgets.keys_footer import KeysFooter
 from tests.conftest import sentences, write_csv
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
 from tests.lotr_tui.test_play_screen import until
@@ -277,31 +280,37 @@ async def test_a_dashboard_that_is_detached_ends_and_says_what_is_to_be_gone_on_
     assert app.detached == job.run.path
 
 
-async def test_a_run_that_is_gone_on_with_has_its_whole_curve(make_app: MakeApp, tmp_path: Path) -> None:
+async def test_a_run_that_is_gone_on_with_has_its_whole_curve(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     earlier = [event for event in training_events(12, models=False) if not isinstance(event, Sampled)]
     rows = [to_record(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
     (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = [event for event in earlier if isinstance(event, Started)]
-    job = FakeJob([*again, Resume(100)]).release()
+    job = FakeJob([*again, Resume(100)])
     job.resumes, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)  # type: ignore[assignment,misc]
     app = make_app(job=job)
-    async with app.run_test(size=(80, 24)):
+    shown, read = threading.Event(), TrainingView.of_resumed
+
+    def held(path: Path) -> TrainingView:
+        assert shown.wait(10), "nothing is shown until the record is read, which may take seconds"
+        return read(path)
+
+    monkeypatch.setattr(TrainingView, "of_resumed", held)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.screen.query_one(KeysFooter).shown_keys())
+        shown.set()
+        await until(pilot, lambda: app.training is not None and app.training.evaluations)
         view = app.training
         assert view is not None
         assert view.active
         assert [event.epoch for event in view.evaluations[:3]] == [0, 1, 2]
-        await until_true(lambda: view.resumes == 1)
+        job.release()
+        await until(pilot, lambda: view.resumes == 1)
+        assert app.training is view
         assert view.active
         assert max(event.step for event in view.evaluations) < 100
         assert int(view.steps.column("step").max()) < 100
-
-
-async def until_true(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never came")
 
 
 def test_outside_tmux_it_is_told_how_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
