@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=40)
     options = parser.parse_args()
     os.environ["LOTR_TUI_DEBUG"] = "1"
+    for number in SIGNALS:  # started by nohup or in the background, this would ignore some, and what it starts too
+        signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         for line in all_signals(Path(folder), options.moments):
             print(line, flush=True)
