@@ -19,7 +19,11 @@ class SteadyApp(App[None]):
 
     async def on_event(self, event: Event) -> None:
         """Whoever has left waits for no key, and no new size, that came before: there may be seconds of them."""
-        if not (self._exit and isinstance(event, (InputEvent, Resize))):
+        if self._exit:
+            is_late = isinstance(event, (InputEvent, Resize))
+        else:
+            is_late = isinstance(event, InputEvent) and not self.screen_stack  # they are closed
+        if not is_late:
             await super().on_event(event)
 
     async def run_action(

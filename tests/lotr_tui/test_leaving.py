@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from textual.events import Key, Resize
+from textual.events import Key, MouseMove, Resize
 from textual.geometry import Size
 
 from lotr_tui.app import LotrApp
@@ -92,3 +92,15 @@ async def test_keys_and_sizes_that_wait_hold_up_nobody(make_app: Callable[..., L
         app.exit()
     assert prompt.text == ""
     assert app.size == size
+
+
+async def test_a_mouse_that_moves_when_the_screens_are_closed(make_app: Callable[..., LotrApp]) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)):
+        screens = app._screen_stack
+        closed = screens.copy()
+        screens.clear()
+        try:
+            await app.on_event(MouseMove(None, 1, 1, 0, 0, 0, False, False, False))
+        finally:
+            screens.extend(closed)
