@@ -36,9 +36,7 @@ class OwnTraining:
         self._left = left
         self._job: TrainingJob | None = None
         keep_freed_memory()
-        self._worker: Worker[TrainingEvent | TrainingView] = Worker(
-            "training", self._source, droppable=_is_step
-        ).start()
+        self._worker: Worker[Told] = Worker("training", self._source, droppable=_is_step).start()
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
         """Take in what it told since the last call: the events, and whether they were the last ones."""

@@ -78,7 +78,7 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
         self._closes_app = closes_app
         self._follows = follows
         self._asked = Asked()
-        self._steered = view.active
+        self._was_active = view.active
         self._shown = -math.inf
         self._waiting: Timer | None = None
 
@@ -143,8 +143,8 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
         self._log.show(view.log)
 
     def _tell_state(self) -> None:
-        if self._steered != self._view.active:
-            self._steered = self._view.active
+        if self._was_active != self._view.active:
+            self._was_active = self._view.active
             self.refresh_bindings()
         self.query_one(TrainingStatus).tell(self._view, self._asked.waiting, follows=self._follows)
 
