@@ -8,10 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Before numpy is loaded, as in every command: with a BLAS thread a core, tests that run beside one another wait for
-# threads that are not running, some for minutes.
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
