@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from engine.lm import LanguageModel
+from engine.models.base import LanguageModel
 
 Reason = Literal["done", "stopped", "detached", "patience"]
 

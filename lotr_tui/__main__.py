@@ -28,11 +28,11 @@ def _run() -> int:
     try:
         if len(sys.argv) == 1:
             # Without the parser: to build those of all commands takes a fifth of the time to the first paint.
-            from lotr_tui.launch import open_session
+            from lotr_tui.cli.launch import open_session
 
             open_session()
             return 0
-        from lotr_tui.cli import run_command
+        from lotr_tui.cli.main import run_command
 
         exit_code = run_command()
         sys.stdout.flush()

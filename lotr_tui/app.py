@@ -15,20 +15,20 @@ from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 from textual.theme import Theme
 
+from engine.control import Command
 from engine.errors import ConfigError, LotrError, UnusableInput, nearest
-from engine.steering import Command
-from engine.worker import Cancellation, Worker
+from engine.runtime.worker import Cancellation, Worker
 from lotr_tui.messages import TrainingChanged
-from lotr_tui.settings import KeptSettings
-from lotr_tui.steady_app import SteadyApp
+from lotr_tui.session.settings import KeptSettings
+from lotr_tui.textual_fixes.app import SteadyApp
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT, Colourless
 
 if TYPE_CHECKING:  # with numpy, which the first paint does without
     from engine.config import Config
-    from engine.jobs import TrainingJob
-    from lotr_tui.own_training import OwnTraining
-    from lotr_tui.session import Player
-    from lotr_tui.training_view import TrainingView
+    from engine.training.job import TrainingJob
+    from lotr_tui.monitor.training_thread import OwnTraining
+    from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.session.player import Player
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.5
@@ -47,7 +47,11 @@ def _commands() -> type[Provider]:
 class LotrApp(SteadyApp):
     """Play with a model, or watch one being trained; both may go on together."""
 
-    CSS_PATH = [HERE / "app.tcss", HERE / "screens" / "play.tcss", HERE / "screens" / "train.tcss"]  # noqa: RUF012
+    CSS_PATH = [  # noqa: RUF012
+        HERE / "app.tcss",
+        HERE / "screens" / "session" / "session.tcss",
+        HERE / "screens" / "dashboard" / "dashboard.tcss",
+    ]
     TITLE = "lotr-tui"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -113,11 +117,11 @@ class LotrApp(SteadyApp):
     def get_default_screen(self) -> Screen[Any]:
         """The session, or the dashboard."""
         if self._job is not None:
-            from lotr_tui.screens.train import TrainScreen
-            from lotr_tui.training_view import TrainingView
+            from lotr_tui.monitor.training_view import TrainingView
+            from lotr_tui.screens.dashboard.screen import TrainScreen
 
             return TrainScreen(TrainingView(note="starting"), self.steer, closes_app=True)
-        from lotr_tui.screens.play import PlayScreen
+        from lotr_tui.screens.session.screen import PlayScreen
 
         return PlayScreen(self._player, self.runs_dir, self.pace, opening=self._opening)
 
@@ -148,7 +152,7 @@ class LotrApp(SteadyApp):
         runs_dir = self.runs_dir
 
         def prepare() -> "TrainingJob":
-            from engine.jobs import prepare_job
+            from engine.training.job import prepare_job
 
             return prepare_job(config, folder=runs_dir)
 
@@ -271,7 +275,7 @@ class LotrApp(SteadyApp):
     def action_toggle_help(self) -> None:
         """Show or hide all keys."""
         from lotr_tui.commands import actions
-        from lotr_tui.screens.help import HelpScreen
+        from lotr_tui.screens.dialogs.help import HelpScreen
 
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
@@ -279,7 +283,7 @@ class LotrApp(SteadyApp):
             self.push_screen(HelpScreen(list(actions(self, self.screen))))
 
     def _start(self, prepare: "Callable[[], TrainingJob]", left: Path | None = None) -> None:
-        from lotr_tui.own_training import OwnTraining
+        from lotr_tui.monitor.training_thread import OwnTraining
 
         self._own, self.is_training = OwnTraining(prepare, left), True
         self._poll_timer.resume()
@@ -311,7 +315,7 @@ class LotrApp(SteadyApp):
             return
 
         def source(_: Cancellation) -> Iterator[str]:
-            from lotr_tui.background import hand_over
+            from lotr_tui.monitor.background import hand_over
 
             yield hand_over(path)
 

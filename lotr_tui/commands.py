@@ -23,9 +23,9 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.errors import nearest
-from lotr_tui.screens.steady import Steady
-from lotr_tui.widgets.line_box import MOST_CHARACTERS
-from lotr_tui.widgets.rows import FoundCommands
+from lotr_tui.textual_fixes.line_box import MOST_CHARACTERS
+from lotr_tui.textual_fixes.rows import FoundCommands
+from lotr_tui.textual_fixes.screen import Steady
 
 if TYPE_CHECKING:
     from lotr_tui.app import LotrApp
@@ -172,7 +172,7 @@ def _tables() -> Iterator[list[Binding]]:
 
     everywhere = bindings_of(LotrApp)
     for package in (lotr_tui.screens, lotr_tui.widgets):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
                 if issubclass(kind, DOMNode) and kind.__module__ == module.name:
                     yield [*bindings_of(kind), *everywhere]

@@ -7,7 +7,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:  # with numpy, which the first paint does without
     from engine.events import TrainingEvent
-    from lotr_tui.training_view import TrainingView
+    from lotr_tui.monitor.training_view import TrainingView
 
 
 class TrainingChanged(Message, bubble=False):

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from safetensors.numpy import save
 
 from engine.config import Config
-from engine.decoder import weight_shapes
-from engine.vocabulary import Vocabulary
+from engine.data.vocabulary import Vocabulary
+from engine.models.numpy_lstm import weight_shapes
 
 # How long an example takes says something of the machine alone. Where CI looks on, the examples are always the same;
 # to find new ones is what every other run is for, and `tests.faults.fuzz`.
@@ -114,7 +114,7 @@ def environment():
 @pytest.fixture(scope="session")
 def server():
     """The process that the commands are forked from."""
-    script = Path(__file__).with_name("command_server.py")
+    script = Path(__file__).parent / "support" / "command_server.py"
     with subprocess.Popen(
         [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
     ) as process:

@@ -41,28 +41,14 @@ def measure(
 
 
 def _groups(ptb: Path | None, csv: Path | None) -> Mapping[str, Group]:
-    from lotr_tui.bench import (
-        attach,
-        branch,
-        dashboard,
-        generation,
-        growth,
-        idle,
-        keys,
-        memorised,
-        memory,
-        scale_out,
-        slider,
-        start,
-        stream,
-        train,
-        transcript,
-    )
+    from lotr_tui.bench.interface import attach, idle, keys, memory, slider, start_up, stream, transcript
+    from lotr_tui.bench.playing import branch, generation, memorization
+    from lotr_tui.bench.training import dashboard, distributed, growth, speed
 
     return {
-        "train": lambda repeat: train.train(repeat, csv),
-        "quality": lambda repeat: train.quality(repeat, csv),
-        "start": start.start,
+        "train": lambda repeat: speed.train(repeat, csv),
+        "quality": lambda repeat: speed.quality(repeat, csv),
+        "start": start_up.start,
         "memory": memory.memory,
         "generate": generation.generation,
         "stream": stream.stream,
@@ -74,8 +60,8 @@ def _groups(ptb: Path | None, csv: Path | None) -> Mapping[str, Group]:
         "branch": branch.branch,
         "dashboard": dashboard.dashboard,
         "attach": attach.attach,
-        "scale-out": scale_out.scale_out,
-        "memorised": lambda repeat: memorised.memorised(repeat, ptb),
+        "scale-out": distributed.scale_out,
+        "memorised": lambda repeat: memorization.memorised(repeat, ptb),
         "growth": growth.growth,
     }
 

@@ -54,9 +54,9 @@ def running(
 
 def never_end() -> None:
     """Make every model of this process go on for ever: the end of a text has no probability."""
-    from engine.decoder import Decoder, LSTMState
-    from engine.lm import LogProbs
-    from engine.vocabulary import EOS_ID
+    from engine.data.vocabulary import EOS_ID
+    from engine.models.base import LogProbs
+    from engine.models.numpy_lstm import Decoder, LSTMState
 
     plain_advance = Decoder.advance
 
@@ -74,8 +74,8 @@ def _session(words: int, pace: float, *, training: bool) -> None:
 
     from engine.config import preset
     from lotr_tui.app import LotrApp
-    from lotr_tui.screens.play import PlayScreen
-    from lotr_tui.session import open_player
+    from lotr_tui.screens.session.screen import PlayScreen
+    from lotr_tui.session.player import open_player
 
     class Session(LotrApp):
         def on_ready(self) -> None:

@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Label
 
-from lotr_tui.widgets.line_box import LineBox
+from lotr_tui.textual_fixes.line_box import LineBox
 
 
 class NumberField(Horizontal):

@@ -16,10 +16,10 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from engine.errors import LotrError
-from lotr_tui.history import History, Recall
+from lotr_tui.session.history import History, Recall
 
 if TYPE_CHECKING:  # with numpy, which the first paint does without
-    from engine.vocabulary import Vocabulary
+    from engine.data.vocabulary import Vocabulary
 
 MAX_CHARACTERS = 4000
 """Some 800 words."""

@@ -16,7 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import UnusableInput
-from engine.sampler_settings import SamplerSettings, check_seed
+from engine.generation.settings import SamplerSettings, check_seed
 from lotr_tui.messages import TemperatureChanged
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.number_field import NumberField

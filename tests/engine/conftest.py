@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.dataset import Dataset
+from engine.data.dataset import Dataset
 from engine.events import TrainingEvent
-from tests.engine.training_makers import run, small_dataset
+from tests.support.training import run, small_dataset
 
 
 @pytest.fixture(scope="module")

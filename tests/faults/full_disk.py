@@ -23,15 +23,15 @@ from pathlib import Path
 from safetensors import safe_open
 
 from engine.errors import LotrError
-from engine.runs import CONFIG, METRICS, MODEL, PREVIOUS, RESUME, SAMPLES, is_finished, load, read_start
-from lotr_tui.export import KINDS, export
-from lotr_tui.history import History
-from lotr_tui.saved_session import SavedSession
-from lotr_tui.session_file import SessionWriter, load_session
-from lotr_tui.settings import KeptSettings, Settings
+from engine.runs.store import CONFIG, METRICS, MODEL, PREVIOUS, RESUME, SAMPLES, is_finished, load, read_start
+from lotr_tui.session.export import KINDS, export
+from lotr_tui.session.history import History
+from lotr_tui.session.saved_session import SavedSession
+from lotr_tui.session.session_file import SessionWriter, load_session
+from lotr_tui.session.settings import KeptSettings, Settings
 from tests.faults.small_disk import SmallDisk, begin_alone, small_disk
 from tests.faults.trainings import Trainings
-from tests.lotr_tui.test_saved_session import node
+from tests.lotr_tui.session.test_saved_session import node
 
 SAVES_IN_A_SESSION = 10
 TOLD_SECONDS = 30.0

@@ -27,25 +27,25 @@ import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
 import torch  # noqa: F401
 
-import engine.training  # noqa: F401
-import lotr_tui.console  # noqa: F401
-from engine import prepared
-from engine.dataset import prepare, summarize
+import engine.training.run  # noqa: F401
+import lotr_tui.cli.console  # noqa: F401
+from engine.analysis.token_scores import read_file
+from engine.data import preparation
+from engine.data.dataset import prepare, summarize
 from engine.errors import LotrError
-from engine.lens import read_file
-from engine.requests import Requests
-from engine.runs import is_written, kept_epochs, list_runs, load, read_start, writer
-from engine.runs import summarize as summarize_run
-from engine.snapshot import Saved
-from engine.training import train
+from engine.runs.control_files import Requests
+from engine.runs.store import is_written, kept_epochs, list_runs, load, read_start, writer
+from engine.runs.store import summarize as summarize_run
+from engine.training.checkpoint import Saved
+from engine.training.run import train
 from lotr_tui.__main__ import main as lotr_tui_main
-from lotr_tui.cli import cli  # noqa: F401
-from lotr_tui.history import History
-from lotr_tui.reports import print_summary
-from lotr_tui.run_list import all_runs, differences, read_curve
-from lotr_tui.session_file import load_session, saved_sessions
-from lotr_tui.settings import KeptSettings
-from lotr_tui.training_view import TrainingView
+from lotr_tui.cli.main import cli  # noqa: F401
+from lotr_tui.cli.reports import print_summary
+from lotr_tui.monitor.run_list import all_runs, differences, read_curve
+from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.session.history import History
+from lotr_tui.session.session_file import load_session, saved_sessions
+from lotr_tui.session.settings import KeptSettings
 from tests.faults.forked import SECONDS, Forks, Outcome
 from tests.faults.hostile_content import ANY, CORPORA, RECORDS, TENSORS, VOCABULARIES, Hostile, mutated, of_bytes
 from tests.faults.hostile_home import RUN, config_for, make_home, use
@@ -69,7 +69,7 @@ def _corpus(kind: str) -> Read:
 
 def _cache(home: Path) -> None:
     """What was made of the corpus; where it is damaged it is made again."""
-    prepared.LARGE_BYTES = 0
+    preparation.LARGE_BYTES = 0
     dataset = prepare(config_for(Path(os.environ["LOTR_TUI_GOOD"])).data)
     summarize(dataset)
     for lines in (dataset.split.train, dataset.split.valid, dataset.split.test):

@@ -5,15 +5,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine import prepared
 from engine.config import Config
-from engine.dataset import prepare
-from engine.jobs import prepare_job
-from engine.sampler_settings import SamplerSettings
-from lotr_tui.history import History
-from lotr_tui.saved_session import Node, Word
-from lotr_tui.session_file import SessionWriter
-from lotr_tui.settings import KeptSettings
+from engine.data import preparation
+from engine.data.dataset import prepare
+from engine.generation.settings import SamplerSettings
+from engine.training.job import prepare_job
+from lotr_tui.session.history import History
+from lotr_tui.session.saved_session import Node, Word
+from lotr_tui.session.session_file import SessionWriter
+from lotr_tui.session.settings import KeptSettings
 from tests.conftest import sentences, write_csv
 
 RUN = "r"
@@ -50,7 +50,7 @@ def make_home(home: Path) -> int:
                  "length", 900.0, RUN, ("xyzzy",), "a branch")
         )  # fmt: skip
     session.close()
-    prepared.LARGE_BYTES = 0
+    preparation.LARGE_BYTES = 0
     prepare(config.data)
     return 0
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from engine.runs import CONFIG, METRICS, MODEL, is_written, load, summarize
+from engine.runs.store import CONFIG, METRICS, MODEL, is_written, load, summarize
 from lotr_tui.bench.terminal import BenchError, Terminal
 from tests.faults.trainings import SECONDS, Trainings
 

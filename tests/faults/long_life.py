@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.sampler_settings import SamplerSettings
-from lotr_tui.bench.dashboard import shown_from
+from engine.generation.settings import SamplerSettings
 from lotr_tui.bench.subjects import SESSION_COMMAND, TYPEABLE
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
-from lotr_tui.settings import MAX_PACE, Settings
+from lotr_tui.bench.training.dashboard import shown_from
+from lotr_tui.session.settings import MAX_PACE, Settings
 
 EPOCHS = 100_000
 """Of `tiny`: weeks."""

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from engine.sampler_settings import SamplerSettings
-from lotr_tui.bench.dashboard import shown_from
+from engine.generation.settings import SamplerSettings
 from lotr_tui.bench.subjects import READY, SESSION_COMMAND, TYPEABLE
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
-from lotr_tui.settings import Settings
+from lotr_tui.bench.training.dashboard import shown_from
+from lotr_tui.session.settings import Settings
 from tests.faults.players import SIZES
 from tests.faults.trainers import Trainer, ask_all_to_stop
 

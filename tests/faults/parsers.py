@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from engine import lens
+from engine.analysis import token_scores
 from engine.config import PRESETS, Config, DataConfig
-from engine.corpus import Corpus, read_csv, read_text
-from engine.dataset import encode_lines, join_lines, prepare, summarize
-from engine.encoding import CorpusWords, Mode
-from engine.requests import Requests
-from engine.runs import REQUESTS, check_name, load_named
-from engine.steering import Command
-from engine.tensor_file import read_header, read_weights
-from engine.vocabulary import EOS, UNK, Tokenizer, Vocabulary, tokenize
+from engine.control import Command
+from engine.data.corpus import Corpus, read_csv, read_text
+from engine.data.dataset import encode_lines, join_lines, prepare, summarize
+from engine.data.encoding import CorpusWords, Mode
+from engine.data.vocabulary import EOS, UNK, Tokenizer, Vocabulary, tokenize
+from engine.runs.control_files import Requests
+from engine.runs.store import REQUESTS, check_name, load_named
+from engine.storage.tensor_file import read_header, read_weights
 from tests.conftest import sentences
 
 TOKENIZERS: tuple[Tokenizer, ...] = ("words", "spaces")
@@ -73,13 +73,13 @@ def _check_corpus(corpus: Corpus, tokenizer: Tokenizer) -> None:
 
 
 def _lens(content: bytes, folder: Path) -> None:
-    text = lens.read_file(put(folder / "text.txt", content))
+    text = token_scores.read_file(put(folder / "text.txt", content))
     for tokenizer in TOKENIZERS:
         vocabulary = Vocabulary((UNK, EOS, "the", "road"), tokenizer)
-        words = lens.split(text, vocabulary)
+        words = token_scores.split(text, vocabulary)
         assert words.ids.tolist() == vocabulary.encode(tokenize(text, tokenizer)).tolist()
         assert all(words[place].strip() for place in range(len(words)))
-        with_ends = lens.split(text, vocabulary, line_ends=True)
+        with_ends = token_scores.split(text, vocabulary, line_ends=True)
         assert len(with_ends) >= len(words)
         assert [with_ends.sentence_of(place) for place in range(len(with_ends))] == sorted(
             with_ends.sentence_of(place) for place in range(len(with_ends))
@@ -131,7 +131,7 @@ def _weights(content: bytes, folder: Path) -> None:
 
 
 def _resume(content: bytes, folder: Path) -> None:
-    from engine.snapshot import Saved  # with torch
+    from engine.training.checkpoint import Saved  # with torch
 
     saved = Saved(put(folder / "resume.safetensors", content))
     saved.check(Config())

@@ -5,11 +5,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from engine.record import read_rows
-from engine.runs import CONFIG, METRICS, MODEL, SAMPLES, is_written, load, read_start, summarize
-from lotr_tui.history import history_file
-from lotr_tui.session_file import load_session
-from lotr_tui.settings import KeptSettings
+from engine.runs.metrics import read_rows
+from engine.runs.store import CONFIG, METRICS, MODEL, SAMPLES, is_written, load, read_start, summarize
+from lotr_tui.session.history import history_file
+from lotr_tui.session.session_file import load_session
+from lotr_tui.session.settings import KeptSettings
 
 
 def processes_of(home: Path) -> list[str]:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.runs import CONFIG, is_written
+from engine.runs.store import CONFIG, is_written
 from lotr_tui.bench.subjects import SESSION_COMMAND
 from lotr_tui.bench.terminal import BenchError, Terminal, shown
 

@@ -8,7 +8,9 @@ from unicodedata import category
 
 from rich.cells import cell_len
 
+from engine.analysis.token_scores import split
 from engine.config import Config
+from engine.data.vocabulary import EOS, UNK, Vocabulary
 from engine.errors import printable
 from engine.events import (
     Checkpointed,
@@ -25,26 +27,24 @@ from engine.events import (
     Warned,
     to_record,
 )
-from engine.lens import split
-from engine.record import Follower, current_rows, read_rows
-from engine.runs import CONFIG, METRICS, SAMPLES, summarize
-from engine.sampler_settings import SamplerSettings
-from engine.sampling import encode_prompt
-from engine.vocabulary import EOS, UNK, Vocabulary
+from engine.generation.generate import encode_prompt
+from engine.generation.settings import SamplerSettings
+from engine.runs.metrics import Follower, current_rows, read_rows
+from engine.runs.store import CONFIG, METRICS, SAMPLES, summarize
+from lotr_tui.cli.status import _facts, read_status
+from lotr_tui.cli.status import to_json as status_json
 from lotr_tui.clipboard import sequences
-from lotr_tui.export import to_json, to_markdown, to_svg
-from lotr_tui.history import History
-from lotr_tui.run_list import read_curve
-from lotr_tui.saved_session import Node, SavedSession, Word, header_line, node_line, read_session
-from lotr_tui.session_file import saved_sessions
-from lotr_tui.settings import Settings
-from lotr_tui.status import _facts, read_status
-from lotr_tui.status import to_json as status_json
-from lotr_tui.widgets.entries import Exchange, wrap
-from lotr_tui.widgets.lens_page import Page, break_lines
-from lotr_tui.widgets.lens_page import clean as clean_page
+from lotr_tui.monitor.run_list import read_curve
+from lotr_tui.screens.text.layout import Page, break_lines
+from lotr_tui.screens.text.layout import clean as clean_page
+from lotr_tui.screens.text.text_input import MOST_CHARACTERS, one_line, with_line_ends
+from lotr_tui.session.entries import Exchange, wrap
+from lotr_tui.session.export import to_json, to_markdown, to_svg
+from lotr_tui.session.history import History
+from lotr_tui.session.saved_session import Node, SavedSession, Word, header_line, node_line, read_session
+from lotr_tui.session.session_file import saved_sessions
+from lotr_tui.session.settings import Settings
 from lotr_tui.widgets.prompt import clean as clean_prompt
-from lotr_tui.widgets.text_line import MOST_CHARACTERS, one_line, with_line_ends
 from tests.faults.parsers import Parser, put
 
 VOCABULARY = Vocabulary((UNK, EOS, "the", "road", "is"))

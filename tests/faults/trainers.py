@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from engine.control import Command
 from engine.errors import LotrError
-from engine.files import assets_folder
-from engine.requests import ask
-from engine.runs import CONFIG, METRICS, is_written
-from engine.steering import Command
+from engine.runs.control_files import ask
+from engine.runs.store import CONFIG, METRICS, is_written
+from engine.storage.files import assets_folder
 
 LINES = 300
 """Of the bundled dialogues, so that much happens in a short time."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.files import assets_folder
-from engine.record import current_rows, read_rows
-from engine.runs import METRICS, MODEL, SAMPLES
+from engine.runs.metrics import current_rows, read_rows
+from engine.runs.store import METRICS, MODEL, SAMPLES
+from engine.storage.files import assets_folder
 
 SETTINGS = {
     "embedding_size": 24,

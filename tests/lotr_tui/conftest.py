@@ -11,7 +11,8 @@ import textual.screen
 from textual.screen import Screen
 
 from engine.config import Config, ModelConfig
-from engine.decoder import Decoder, weight_shapes
+from engine.control import Command, Steering
+from engine.data.vocabulary import EOS, UNK, Vocabulary, tokenize
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -23,11 +24,10 @@ from engine.events import (
     Step,
     TrainingEvent,
 )
-from engine.runs import LoadedModel
-from engine.steering import Command, Steering
-from engine.vocabulary import EOS, UNK, Vocabulary, tokenize
+from engine.models.numpy_lstm import Decoder, weight_shapes
+from engine.runs.store import LoadedModel
 from lotr_tui.app import LotrApp
-from lotr_tui.session import Player
+from lotr_tui.session.player import Player
 
 # Behind each key a pilot waits, twice, until nothing was done for 20 ms, in which the next frame, at most 17 ms away,
 # is painted. Both shorter, and so the tests; what takes longer than a frame they wait for with `until`.

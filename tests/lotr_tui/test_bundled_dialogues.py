@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 
+from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
-from engine.corpus import split
-from engine.dataset import prepare
-from engine.evaluation import evaluate
-from engine.files import assets_folder
-from engine.ngram import KneserNey
-from engine.prepared import read
-from engine.vocabulary import tokenize
+from engine.data.corpus import split
+from engine.data.dataset import prepare
+from engine.data.preparation import read
+from engine.data.vocabulary import tokenize
+from engine.models.ngram import KneserNey
+from engine.storage.files import assets_folder
 
 PATH = assets_folder() / "dialogues.csv"
 

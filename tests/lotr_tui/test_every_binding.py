@@ -11,17 +11,17 @@ from textual.pilot import Pilot
 
 from lotr_tui.app import LotrApp
 from lotr_tui.commands import _tables
-from lotr_tui.screens.ladder import LadderScreen
-from lotr_tui.widgets.conversation_view import ConversationView
-from tests.lotr_tui import scenes
-from tests.lotr_tui.binding_rows import Row, Stage
-from tests.lotr_tui.binding_stages_inside import INSIDE
-from tests.lotr_tui.binding_stages_runs import RUNS
-from tests.lotr_tui.binding_stages_session import SESSION
-from tests.lotr_tui.binding_stages_texts import TEXTS
-from tests.lotr_tui.binding_stages_training import TRAINING
+from lotr_tui.screens.comparison.ladder import LadderScreen
+from lotr_tui.screens.session.conversation_view import ConversationView
 from tests.lotr_tui.conftest import FakeJob, training_events
-from tests.lotr_tui.test_play_screen import until
+from tests.lotr_tui.screens.session.test_session_screen import until
+from tests.support import scenes
+from tests.support.bindings.activations import INSIDE
+from tests.support.bindings.rows import Row, Stage
+from tests.support.bindings.runs import RUNS
+from tests.support.bindings.session import SESSION
+from tests.support.bindings.texts import TEXTS
+from tests.support.bindings.training import TRAINING
 
 MakeApp = Callable[..., LotrApp]
 

@@ -9,7 +9,16 @@ import pytest
 from tests.conftest import write_run
 
 HEAVY = ("torch", "pandas")
-NOT_YET = (*HEAVY, "numpy", "orjson", "safetensors", "psutil", "engine.config", "engine.runs", "lotr_tui.training_view")
+NOT_YET = (
+    *HEAVY,
+    "numpy",
+    "orjson",
+    "safetensors",
+    "psutil",
+    "engine.config",
+    "engine.runs.store",
+    "lotr_tui.monitor.training_view",
+)
 """What is not needed before the first paint of the session."""
 
 COMMAND = """
@@ -24,8 +33,8 @@ except SystemExit as end:
 
 FIRST_PAINT = """
 import asyncio, pathlib, sys
-from engine.runs import load
-from lotr_tui.session import Player
+from engine.runs.store import load
+from lotr_tui.session.player import Player
 from lotr_tui.app import LotrApp
 
 async def paint():
@@ -39,10 +48,10 @@ asyncio.run(paint())
 
 BEFORE_THE_MODEL = """
 import asyncio, sys, threading
-from lotr_tui.launch import LotrApp
+from lotr_tui.cli.launch import LotrApp
 
 async def paint():
-    from lotr_tui.screens.session_frame import SessionFrame
+    from lotr_tui.screens.session.frame import SessionFrame
     painted = threading.Event()
 
     async def opens_nothing(screen):
@@ -60,8 +69,8 @@ asyncio.run(paint())
 
 DRAWN = """
 import numpy as np
-from lotr_tui.histories import Tile
-from lotr_tui.widgets.plotting import decimate, draw_curve
+from lotr_tui.monitor.hardware_history import Tile
+from lotr_tui.widgets.charts.plotting import decimate, draw_curve
 x = np.linspace(0, 10, 5000)
 draw_curve(*decimate(x, np.sin(x), (0, 10), 80), (0, 10), (-1, 1), 5, 40)
 Tile("", "tokens/s", "1", 8, x, x).shape(10)
@@ -124,12 +133,12 @@ def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
     "module",
     [
         "lotr_tui.app",
-        "lotr_tui.attach",
+        "lotr_tui.cli.attach",
         "lotr_tui.commands",
-        "lotr_tui.screens.play",
-        "lotr_tui.screens.runs",
-        "lotr_tui.screens.sessions",
-        "lotr_tui.screens.train",
+        "lotr_tui.screens.session.screen",
+        "lotr_tui.screens.runs.screen",
+        "lotr_tui.screens.dialogs.sessions",
+        "lotr_tui.screens.dashboard.screen",
         "lotr_tui.widgets.sampler_panel",
     ],
 )

@@ -9,12 +9,12 @@ import pytest
 from textual.widget import Widget
 
 from engine.events import Evaluated
-from engine.jobs import TrainingJob
-from lotr_tui import own_training
+from engine.training.job import TrainingJob
 from lotr_tui.app import LotrApp
+from lotr_tui.monitor import training_thread
 from lotr_tui.widgets.keys_footer import KeysFooter
 from tests.lotr_tui.conftest import FakeJob, training_events
-from tests.lotr_tui.test_play_screen import until
+from tests.lotr_tui.screens.session.test_session_screen import until
 
 
 def widgets() -> Counter[str]:
@@ -44,11 +44,11 @@ def test_a_training_hands_back_memory_now_and_then_and_at_its_end(
     seconds: float, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(own_training, "GIVE_BACK_SECONDS", seconds)
-    monkeypatch.setattr(own_training, "give_back_freed_memory", lambda: done.append("given back"))
+    monkeypatch.setattr(training_thread, "GIVE_BACK_SECONDS", seconds)
+    monkeypatch.setattr(training_thread, "give_back_freed_memory", lambda: done.append("given back"))
     job = FakeJob(training_events()).release()
     job.ends = True
-    own = own_training.OwnTraining(lambda: cast(TrainingJob, job))
+    own = training_thread.OwnTraining(lambda: cast(TrainingJob, job))
     assert own.join(10)
     assert sum(isinstance(event, Evaluated) for event in own.poll()[0]) == 13
     assert len(done) == times + 1

@@ -14,10 +14,10 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-import engine.jobs
+import engine.training.job
 from lotr_tui.app import LotrApp
 from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
-from tests.lotr_tui.test_play_screen import until
+from tests.lotr_tui.screens.session.test_session_screen import until
 
 STEPS = int(os.environ.get("LOTR_TUI_MONKEY", "40"))
 SIZES = [(200, 50), (80, 24), (60, 20), (20, 5), (120, 30)]
@@ -67,7 +67,7 @@ async def test_nothing_that_is_pressed_breaks_it(
     def training(*_: Any, **__: Any) -> FakeJob:
         return FakeJob([*training_events(), finished(make_decoder())]).release()
 
-    monkeypatch.setattr(engine.jobs, "prepare_job", training)
+    monkeypatch.setattr(engine.training.job, "prepare_job", training)
     monkeypatch.setattr(LotrApp, "action_quit", lambda self: None)
     monkeypatch.setattr(LotrApp, "action_suspend_process", lambda self: None)
     chance, done = random.Random(seed), []

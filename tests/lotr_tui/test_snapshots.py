@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from lotr_tui.app import LotrApp
-from tests.lotr_tui import scenes
-from tests.lotr_tui.scenes import Scene
+from tests.support import scenes
+from tests.support.scenes import Scene
 
 Look = tuple[str, tuple[int, int]]
 COLOURLESS = "colourless"

@@ -1,0 +1,1 @@
+"""TODO package lotr_tui/screens/text."""

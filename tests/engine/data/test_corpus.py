@@ -1,0 +1,310 @@
+import csv
+import hashlib
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.corpus import MAX_LINE_CHARACTERS, Corpus, read_csv, read_text, split
+from engine.data.lines import Line
+from engine.errors import CorpusError
+
+LONG = "a sentence long enough to be kept"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("corpus") / "file.csv"
+
+
+def written(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path, text_column="dialog", speaker_column="char", min_characters=20):
+    return read_csv(path, text_column, speaker_column, min_characters)
+
+
+def refusal(path, **options):
+    with pytest.raises(CorpusError) as caught:
+        read(path, **options)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+class TestRealDialogues:
+    def test_rows_lines_and_speakers(self, lotr_csv):
+        corpus = read(lotr_csv)
+        assert corpus.rows == 2390
+        assert len(corpus.lines) == 1644
+        assert len({line.speaker for line in corpus.lines}) == 95
+        assert (corpus.encoding, corpus.separator) == ("UTF-8", "comma")
+        assert corpus.sha256 == hashlib.sha256(lotr_csv.read_bytes()).hexdigest()
+
+    def test_lines_are_clean(self, lotr_csv):
+        for line in read(lotr_csv).lines:
+            assert line.text == " ".join(line.text.split())
+            assert len(line.text) > 20
+            assert line.speaker == line.speaker.strip()
+
+    def test_file_order_is_kept(self, lotr_csv):
+        first = read(lotr_csv).lines[0]
+        assert first.speaker == "DEAGOL"
+        assert first.text.startswith("Oh Smeagol Ive got one!")
+
+    def test_split_sizes(self, lotr_csv):
+        assert [len(part) for part in split(len(read(lotr_csv).lines), 1234)] == [1315, 164, 165]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+    @pytest.mark.parametrize("separator", [";", "\t", " "])
+    def test_the_same_lines_in_another_dialect(self, lotr_csv, file, encoding, separator):
+        with lotr_csv.open(encoding="utf-8", newline="") as source:
+            rows = list(csv.reader(source))
+        with file.open("w", encoding=encoding, newline="") as copy:
+            csv.writer(copy, delimiter=separator).writerows(rows)
+        assert read(file).lines == read(lotr_csv).lines
+
+
+ENCODINGS = [
+    ("utf-8", "Théoden said: “go – now”, and they went", "UTF-8"),
+    ("utf-8", "Theoden said: go, now, and they all went", "UTF-8"),
+    ("utf-8-sig", "Théoden said: “go – now”, and they went", "UTF-8 with BOM"),
+    ("latin-1", "Théoden said: go, now, and they all went", "Latin-1"),
+    ("cp1252", "Théoden said: “go – now”, and they went", "Windows-1252"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "text", "name"), ENCODINGS)
+class TestEncodings:
+    def test_csv(self, file, encoding, text, name):
+        corpus = read(written(file, f'char,dialog\nÉOMER,"{text}"\n'.encode(encoding)))
+        assert corpus.lines == (Line(text, "ÉOMER"),)
+        # The bytes alone decide: with É even the plain line is not ASCII.
+        assert corpus.encoding == name
+
+    def test_text(self, file, encoding, text, name):
+        corpus = read_text(written(file, f"{text}\n".encode(encoding)), 20)
+        assert corpus.lines == (Line(text),)
+        assert corpus.encoding == name
+        assert corpus.separator == "none"
+
+
+@pytest.mark.parametrize(("separator", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), (" ", "space")])
+@pytest.mark.parametrize("index", [None, "", "id"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_index_columns_and_line_ends(file, separator, name, index, end):
+    rows = [["char", "dialog", "movie"], ["SAM", f"{LONG}, she said; twice", "One"], ["ROSA", f'"{LONG}"', "Two"]]
+    if index is not None:
+        rows = [[head, *row] for head, row in zip([index, "0", "1"], rows, strict=True)]
+    with file.open("w", newline="") as out:
+        csv.writer(out, delimiter=separator, lineterminator=end).writerows(rows)
+    corpus = read(file)
+    assert corpus.separator == name
+    assert corpus.rows == 2
+    assert corpus.lines == (Line(f"{LONG}, she said; twice", "SAM"), Line(f'"{LONG}"', "ROSA"))
+
+
+def test_row_numbers_without_a_name_in_the_header(file):
+    content = f'"char" "dialog"\n"1" "SAM" "{LONG}"\n"2" "ROSA" "{LONG} too"\n'
+    assert read(written(file, content)).lines == (Line(LONG, "SAM"), Line(f"{LONG} too", "ROSA"))
+
+
+def test_other_column_names(file):
+    written(file, f"who;what was said\nSAM;{LONG}\n")
+    corpus = read(file, text_column="what was said", speaker_column="who")
+    assert corpus.lines == (Line(LONG, "SAM"),)
+
+
+def test_the_text_column_decides_between_separators(file):
+    assert read(written(file, f"a,b;dialog\nx,y;{LONG}\n")).separator == "semicolon"
+
+
+def test_no_speaker_column_leaves_speakers_empty(file):
+    assert read(written(file, f"dialog\n{LONG}\n")).lines == (Line(LONG, ""),)
+
+
+def test_the_text_column_is_not_the_speaker_too(file):
+    assert read(written(file, f"dialog\n{LONG}\n"), speaker_column="dialog").lines == (Line(LONG, ""),)
+
+
+def test_white_space_is_cleaned_up(file):
+    written(file, f'char,dialog\n SAM ,"  {LONG}\u00a0\u00a0on\ntwo\t lines "\n')
+    assert read(file).lines == (Line(f"{LONG} on two lines", "SAM"),)
+
+
+def test_only_longer_lines_are_kept(file):
+    written(file, "dialog\n" + "\n".join("x" * n for n in (19, 20, 21, 22)) + "\n")
+    assert [len(line.text) for line in read(file).lines] == [21, 22]
+    assert read(file).rows == 4
+    assert len(read(file, min_characters=0).lines) == 4
+
+
+def test_words_that_look_like_missing_values_are_words(file):
+    written(file, "char,dialog\nNA,nan\nnull,N/A\n,None\n")
+    assert read(file, min_characters=0).lines == (Line("nan", "NA"), Line("N/A", "null"), Line("None", ""))
+
+
+def test_rows_cut_short_are_empty_not_nan(file):
+    written(file, f"char,dialog,movie\nSAM\nROSA,{LONG}\n")
+    assert read(file, min_characters=0).lines == (Line(LONG, "ROSA"),)
+
+
+def test_plain_text_is_a_line_an_utterance(file):
+    corpus = read_text(written(file, f"{LONG}\r\nshort\r\n\r\n  {LONG}, twice\n"), 20)
+    assert corpus.lines == (Line(LONG), Line(f"{LONG}, twice"))
+    assert corpus.rows == 4
+
+
+def test_bytes_of_no_encoding_are_refused_in_whichever_block_they_stand(file, monkeypatch):
+    monkeypatch.setattr("engine.data.corpus.BLOCK_BYTES", 50)
+    beginning = b"char,dialog\nSAM," + b"x" * 60 + b"\nSAM,caf\xe9 "  # the first byte that is no UTF-8
+    first = len(beginning) - 2
+    written(file, beginning + b"y" * 60 + b"\nSAM,\x93" + b"z" * 60 + b"\n")
+    assert read(file).encoding == "Windows-1252"
+    written(file, file.read_bytes() + b"SAM,\x81" + b"z" * 60 + b"\n")
+    assert f"is not UTF-8 (byte {first})" in refusal(file)
+
+
+class TestRefusals:
+    def test_missing_file(self, tmp_path):
+        assert "does not exist" in refusal(tmp_path / "none.csv")
+
+    def test_folder(self, tmp_path):
+        assert "is a folder" in refusal(tmp_path)
+
+    def test_device(self):
+        with pytest.raises(CorpusError, match="/dev/null is not a regular file"):
+            read_text(Path("/dev/null"), 20)
+
+    def test_name_too_long(self, tmp_path):
+        assert "cannot be read" in refusal(tmp_path / ("x" * 300))
+
+    @pytest.mark.parametrize("content", [b"", b"\n\n  \n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+    def test_empty(self, file, content):
+        assert "is empty" in refusal(written(file, content))
+        with pytest.raises(CorpusError, match="is empty"):
+            read_text(file, 20)
+
+    def test_header_only(self, file):
+        assert "no rows" in refusal(written(file, "char,dialog\n"))
+
+    def test_no_such_column_names_those_there(self, file):
+        message = refusal(written(file, f",char,text\n0,SAM,{LONG}\n"))
+        assert "'dialog'" in message
+        assert "char, text" in message
+
+    def test_an_unnamed_column_cannot_be_the_text(self, file):
+        refusal(written(file, f",char\n{LONG},SAM\n"), text_column="")
+
+    def test_a_long_first_line_is_not_repeated_in_full(self, file):
+        assert len(refusal(written(file, "many words in a row " * 20_000))) < 2_000
+        assert len(refusal(written(file, "x" * 500_000 + ",y\n"))) < 2_000
+
+    def test_every_line_too_short(self, file):
+        assert "none of the 2 lines is longer than 20" in refusal(written(file, "dialog\nshort\nalso short\n"))
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            "SAM,Well, I never thought of that, said he\n",
+            f"SAM,{LONG}\nROSA,Well, I never thought of that, said he\n",
+            f'SAM,"{LONG}\nROSA,{LONG}\n',
+        ],
+    )
+    def test_text_cut_at_its_commas_or_quotes(self, file, rows):
+        assert "is not a regular CSV" in refusal(written(file, "char,dialog\n" + rows))
+
+    def test_one_column_cut_at_its_commas(self, file):
+        refusal(written(file, "dialog\nWell, I never thought of that said he\n"))
+
+    def test_nul_bytes(self, file):
+        assert "NUL" in refusal(written(file, f"dialog\n{LONG}\0\n"))
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+    def test_wide_encodings(self, file, encoding):
+        refusal(written(file, f"dialog\n{LONG}\n".encode(encoding)))
+
+    def test_unreadable_encoding(self, file):
+        assert "is not UTF-8 (byte 7)" in refusal(written(file, b"dialog\n\x81\x8d\xff and so on, and so on\n"))
+
+    def test_binary(self, file):
+        assert "binary" in refusal(written(file, bytes(range(1, 256)) * 20))
+
+    def test_a_line_too_long(self, file):
+        assert "has a line of over" in refusal(written(file, "dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1)))
+
+    def test_an_utterance_too_long_over_many_lines(self, file):
+        cell = ("x" * 1000 + "\n") * 1001
+        assert "has an utterance of" in refusal(written(file, f'dialog\n"{cell}"\n'))
+
+
+ANY_BYTES = st.binary(max_size=300) | st.text(st.characters(codec="utf-8"), max_size=200).map(str.encode)
+MESSY = st.lists(
+    st.sampled_from([b",", b";", b"\t", b" ", b'"', b"\n", b"\r", b"\\", b"'", b"\xff", b"\x81", b"\xc3\xa9", b"1"])
+    | st.just(LONG.encode()),
+    max_size=40,
+).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    head=st.sampled_from(
+        [b"", b"dialog\n", b"char,dialog\n", b"\xef\xbb\xbfid;char;dialog\r\n", b'"dialog" "char"\r', b'"dialog\n"\n']
+    ),
+    rest=ANY_BYTES | MESSY,
+    min_characters=st.sampled_from([0, 20]),
+)
+def test_any_bytes_are_a_corpus_or_refused(file, head, rest, min_characters):
+    written(file, head + rest)
+    for reader in (lambda: read(file, min_characters=min_characters), lambda: read_text(file, min_characters)):
+        try:
+            corpus = reader()
+        except CorpusError:
+            continue
+        assert isinstance(corpus, Corpus)
+        assert corpus.lines
+        assert len(corpus.lines) <= corpus.rows
+        assert all(len(line.text) > min_characters for line in corpus.lines)
+
+
+CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.sampled_from('\n",;\t '), max_size=50)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(CELL, CELL), min_size=1, max_size=12),
+    separator=st.sampled_from(",;\t "),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
+)
+def test_what_a_csv_writer_wrote_is_read_back(file, rows, separator, encoding):
+    with file.open("w", encoding=encoding, newline="") as out:
+        writer = csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL)
+        writer.writerows([("char", "dialog"), *rows])
+    texts = [(re.sub(r"\s+", " ", text).strip(), speaker.strip()) for speaker, text in rows]
+    expected = tuple(Line(text, speaker) for text, speaker in texts if text)
+    if expected:
+        assert read(file, min_characters=0).lines == expected
+    else:
+        refusal(file, min_characters=0)
+
+
+@given(st.integers(0, 200), st.integers(0, 2**63 - 1))
+def test_a_split_has_every_line_once_in_the_order_of_the_shuffle(lines, seed):
+    if lines < 6:
+        with pytest.raises(CorpusError, match=f"{lines} usable lines"):
+            split(lines, seed)
+        return
+    parts = [part.tolist() for part in split(lines, seed)]
+    shuffled = list(range(lines))
+    random.Random(seed).shuffle(shuffled)
+    assert [*parts[0], *parts[1], *parts[2]] == shuffled
+    assert len(parts[0]) == int(0.8 * lines)
+    assert len(parts[0]) + len(parts[1]) == int(0.9 * lines)
+
+
+def test_another_seed_is_another_split():
+    assert split(100, 1)[0].tolist() != split(100, 2)[0].tolist()

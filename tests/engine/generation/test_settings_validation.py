@@ -1,0 +1,83 @@
+"""Settings, prompts and seeds: what is taken, and what is refused with its reason."""
+
+import math
+
+import pytest
+
+from engine.data.vocabulary import UNK_ID, Vocabulary
+from engine.errors import PromptError, UnusableInput
+from engine.generation.generate import encode_prompt, stream
+from engine.generation.settings import MAX_SEED, SamplerSettings, draw_seed
+from tests.support.sampling import OFF, Fixed, vocabulary_of
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("temperature", [math.nan, -0.1, 2.01, math.inf, -math.inf]),
+        ("top_k", [-1, 10**9]),
+        ("top_p", [math.nan, 0, -0.5, 1.01, math.inf]),
+        ("min_p", [math.nan, -0.01, 1.5]),
+        ("repetition_penalty", [math.nan, 0, -1, 11, math.inf]),
+        ("max_tokens", [0, -5, 10**9]),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name_and_value(name: str, values: list[float]) -> None:
+    for value in values:
+        with pytest.raises(UnusableInput) as caught:
+            SamplerSettings(**{name: value})  # type: ignore[arg-type]
+        assert name.replace("_", "-") in str(caught.value)
+        assert str(value) in str(caught.value)
+
+
+def test_the_ends_of_the_ranges_are_taken() -> None:
+    SamplerSettings(temperature=0, top_k=0, top_p=1e-9, min_p=0, repetition_penalty=0.1, max_tokens=1)
+    SamplerSettings(temperature=2, top_p=1, min_p=1, repetition_penalty=10)
+
+
+def test_the_chain_is_told_in_the_order_it_applies() -> None:
+    sampler = SamplerSettings(temperature=0.7, top_k=40, top_p=0.9, min_p=0.05, repetition_penalty=1.2)
+    told = sampler.chain()
+    places = [told.index(stage) for stage in ("repetition penalty", "temperature", "top-k", "top-p", "min-p")]
+    assert places == sorted(places)
+    assert "greedy" in SamplerSettings(temperature=0).chain()
+    assert "top" not in SamplerSettings().chain()
+
+
+def test_a_prompt_is_read_with_the_tokenizer_and_its_unknown_words_are_named() -> None:
+    vocabulary = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "don't"))
+    prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", vocabulary)
+    assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
+    assert prompt.unknown == ("xyzzy", "plugh")
+    assert prompt.text == "Bilbo, XYZZY is: don't... xyzzy plugh!"
+    assert encode_prompt("is", vocabulary).unknown == ()
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "?!…", "—"])
+def test_a_prompt_without_a_word_is_refused(text: str) -> None:
+    with pytest.raises(PromptError, match="no word"):
+        encode_prompt(text, vocabulary_of(5))
+
+
+def test_a_prompt_wholly_unknown_is_refused_with_its_words() -> None:
+    with pytest.raises(PromptError) as caught:
+        encode_prompt("one two three two four five six", vocabulary_of(5))
+    words = "one, two, three, four, five"
+    assert str(caught.value) == f"the model knows none of the prompt's words: {words}; use other words"
+
+
+def test_unk_and_eos_cannot_be_typed() -> None:
+    with pytest.raises(PromptError):
+        encode_prompt("<unk> <eos>", vocabulary_of(5))
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(UnusableInput, match=str(seed)):
+        list(stream(Fixed([1, 1, 1]), [2], OFF, seed))
+
+
+def test_drawn_seeds_are_good_seeds() -> None:
+    seeds = {draw_seed() for _ in range(50)}
+    assert len(seeds) > 40
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
