@@ -1,1 +1,1 @@
-"""Small language models: data, training, evaluation and sampling. Knows no terminal."""
+"""Small language models: data, models, training, generation, analysis and runs. Independent of the terminal."""

@@ -1,4 +1,4 @@
-"""What can be asked of a training that goes on, from its own process or from another one."""
+"""Control commands for a running training, from its own process or from another one."""
 
 import math
 import threading
@@ -8,77 +8,74 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from engine.errors import UnusableInput, nearest, printable
+from engine.errors import InvalidInputError, printable, suggest_nearest
 
-What = Literal["pause", "go_on", "checkpoint", "stop", "detach", "prompt", "lr"]
-LOOK_SECONDS = 0.2
-"""Between two looks for commands of other processes."""
-LONGEST_PROMPT = 200
+CommandKind = Literal["pause", "resume", "checkpoint", "stop", "detach", "prompt", "lr"]
+POLL_INTERVAL = 0.2
+"""Seconds between two looks for commands from other processes."""
+MAX_SAMPLE_PROMPT_LENGTH = 200
 
 
 @dataclass(frozen=True)
-class Command:
-    """Something asked of a training. It is obeyed between two updates."""
+class ControlCommand:
+    """A command that a training applies between two optimizer steps."""
 
-    what: What
-    """pause, go_on; checkpoint: save now; stop: save and end; detach: save and end here, to be gone on with by
-    another process; prompt: another text to continue at evaluations; lr: another share of the scheduled rate."""
+    kind: CommandKind
+    """Action: "pause"; "resume"; "checkpoint" (save now); "stop" (save and end); "detach" (save and end here, to be
+    resumed by another process); "prompt" (change the sample prompt); "lr" (scale the scheduled learning rate)."""
     value: str = ""
-    """The prompt, or the share of the learning rate as a number above 0 and up to 1."""
+    """Argument: the new prompt, or the factor of the learning rate, above 0 and at most 1; otherwise empty."""
 
     def __post_init__(self) -> None:
-        """Refuse what no training could obey.
-
-        Raises:
-            UnusableInput: no such command, or a value that it cannot have.
-        """
-        if self.what not in get_args(What):
-            raise UnusableInput(
-                f"a training knows no command {str(self.what)!r}{nearest(str(self.what), get_args(What))}"
-            )
+        """Check the kind and the value; an invalid one raises an InvalidInputError."""
+        if self.kind not in get_args(CommandKind):
+            kind = str(self.kind)
+            raise InvalidInputError(f"unknown command {kind!r}{suggest_nearest(kind, get_args(CommandKind))}")
         if not isinstance(self.value, str):
-            raise UnusableInput(f"{self.what} takes a text, not {self.value!r}")
-        if self.what not in ("prompt", "lr") and self.value:
-            raise UnusableInput(f"{self.what} takes nothing, not {self.value!r}")
-        if self.what == "prompt" and (self.value != printable(self.value) or not 0 < len(self.value) <= LONGEST_PROMPT):
-            raise UnusableInput(f"a prompt to sample is one line of 1 to {LONGEST_PROMPT} characters")
-        if self.what == "lr" and not 0 < self.share <= 1:
-            raise UnusableInput(f"lr {self.value!r} is no share of the scheduled rate; give a number above 0, up to 1")
+            raise InvalidInputError(f"the value of {self.kind} must be a text, not {self.value!r}")
+        if self.kind not in ("prompt", "lr") and self.value:
+            raise InvalidInputError(f"{self.kind} takes no value, not {self.value!r}")
+        if self.kind == "prompt" and (
+            self.value != printable(self.value) or not 0 < len(self.value) <= MAX_SAMPLE_PROMPT_LENGTH
+        ):
+            raise InvalidInputError(f"a sample prompt must be one line of 1 to {MAX_SAMPLE_PROMPT_LENGTH} characters")
+        if self.kind == "lr" and not 0 < self.lr_scale <= 1:
+            raise InvalidInputError(f"lr {self.value!r} is out of range; use a number above 0 and at most 1")
 
     @property
-    def share(self) -> float:
-        """The value as a number; NaN where it is none."""
+    def lr_scale(self) -> float:
+        """The value as a number; NaN if it is not a number."""
         try:
             return float(self.value) if self.value == printable(self.value) else math.nan
         except ValueError:
             return math.nan
 
 
-class Steering:
-    """Commands that wait to be obeyed. Any thread may send them; the training takes them."""
+class CommandQueue:
+    """Thread-safe queue of commands that a training has not applied yet."""
 
-    def __init__(self, others: Sequence[Callable[[], list[Command]]] = ()) -> None:
-        """`others` are asked now and then for commands from elsewhere."""
-        self._waiting: deque[Command] = deque()
-        self._others = others
-        self._looked = -math.inf
-        self._sent = threading.Event()
+    def __init__(self, sources: Sequence[Callable[[], list[ControlCommand]]] = ()) -> None:
+        """Create an empty queue. Each of `sources` is polled for commands from other processes."""
+        self._pending: deque[ControlCommand] = deque()
+        self._sources = sources
+        self._last_poll_time = -math.inf
+        self._has_commands = threading.Event()
 
-    def send(self, command: Command) -> None:
-        """Ask for something."""
-        self._waiting.append(command)
-        self._sent.set()
+    def send(self, command: ControlCommand) -> None:
+        """Add a command. Any thread may call this method."""
+        self._pending.append(command)
+        self._has_commands.set()
 
-    def take(self) -> list[Command]:
-        """What was asked since the last call, oldest first."""
+    def drain(self) -> list[ControlCommand]:
+        """Remove and return all pending commands, oldest first, polling the sources every `POLL_INTERVAL`."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            for other in self._others:
-                self._waiting.extend(other())
-        self._sent.clear()
-        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if now - self._last_poll_time >= POLL_INTERVAL:
+            self._last_poll_time = now
+            for source in self._sources:
+                self._pending.extend(source())
+        self._has_commands.clear()
+        return [self._pending.popleft() for _ in range(len(self._pending))]
 
-    def wait(self, seconds: float) -> None:
-        """Sleep so long, or until something is sent."""
-        self._sent.wait(seconds)
+    def wait(self, timeout: float) -> None:
+        """Wait until a command is sent, at most `timeout` seconds."""
+        self._has_commands.wait(timeout)

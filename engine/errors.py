@@ -1,67 +1,66 @@
-"""Errors a user can act on. Each is one printable line that names the thing, its value and the remedy."""
+"""Errors that a user can act on: one printable line that names the problem, the value and the remedy."""
 
 import difflib
 import unicodedata
 from collections.abc import Iterable
 
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
+"""Unicode categories: controls, format marks (which can reverse the text around them), surrogates, unassigned."""
+
+MAX_MESSAGE_LENGTH = 2_000
+"""Maximum characters of an error message, which may quote a value of any length from a file."""
+
 
 def printable(text: str) -> str:
-    """Return `text` as one line without control characters, so that it can be shown in any terminal."""
-    spaced = " ".join(text.split())
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNPRINTABLE else c for c in spaced)
+    """Return `text` as one line without control characters, which any terminal can display."""
+    line = " ".join(text.split())
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNPRINTABLE else c for c in line)
 
 
-# Controls, formatting marks (they can reverse the text around them), lone surrogates, unassigned.
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """End a sentence with "; did you mean X?" for the name closest to `name`, or with a full stop."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else "."
-
-
-MOST_SAID = 2_000
-"""Characters of an error; one that names a value of a stranger's file could be as long as that."""
+def suggest_nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else "."
 
 
 class LotrError(Exception):
-    """Something failed while running (exit code 1)."""
+    """Base class of errors that are shown to the user; something failed while running (exit code 1)."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        if len(message) > MOST_SAID:  # its beginning says what it is about, its end what to do
-            message = f"{message[: 3 * MOST_SAID // 4 - 3]} … {message[-MOST_SAID // 4 :]}"
+        """Store `message` as one printable line, shortened in the middle if it is too long."""
+        if len(message) > MAX_MESSAGE_LENGTH:  # the start names the problem, the end the remedy
+            message = f"{message[: 3 * MAX_MESSAGE_LENGTH // 4 - 3]} … {message[-MAX_MESSAGE_LENGTH // 4 :]}"
         super().__init__(printable(message))
 
 
-def reason_of(failure: BaseException) -> str:
-    """Why something broke, as one printable line; of an error that is none of ours its kind too."""
-    return str(failure) if isinstance(failure, LotrError) else printable(f"{type(failure).__name__}: {failure}")
+def describe_error(error: BaseException) -> str:
+    """Return the error as one printable line, with the exception type unless it is a `LotrError`."""
+    return str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}")
 
 
-class UnusableInput(LotrError):
-    """What was asked for cannot be used: wrong option, file or value (exit code 2)."""
+class InvalidInputError(LotrError):
+    """Error in an option, a file or a value that the user provided (exit code 2)."""
 
     exit_code = 2
 
 
-class CorpusError(UnusableInput):
-    """The text cannot be read, or is too small to learn from."""
+class CorpusError(InvalidInputError):
+    """Error for a text that cannot be read, or is too small to train on."""
 
 
-class ConfigError(UnusableInput):
-    """An unknown preset or field, or a value outside its range."""
+class ConfigError(InvalidInputError):
+    """Error for an unknown preset or setting, or a value out of range."""
 
 
-class PromptError(UnusableInput):
-    """A prompt the model cannot read."""
+class PromptError(InvalidInputError):
+    """Error for a prompt that the model cannot read."""
 
 
-class RunError(UnusableInput):
-    """A run that does not exist, cannot be written, or holds damaged files."""
+class RunError(InvalidInputError):
+    """Error for a run that does not exist, cannot be written, or has damaged files."""
 
 
 class TrainingError(LotrError):
-    """Training went wrong."""
+    """Error for a training that failed."""

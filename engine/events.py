@@ -1,79 +1,82 @@
-"""What a training tells: frozen events, one stream, read alike by the screen, the console and the run directory."""
+"""Events of a training: one stream, read by the dashboard, the console and the run directory."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+import msgspec
+
 from engine.models.base import LanguageModel
 
-Reason = Literal["done", "stopped", "detached", "patience"]
+StopReason = Literal["done", "stopped", "detached", "patience"]
 
 
 @dataclass(frozen=True)
 class Preparing:
-    """Something that takes a moment before the first update."""
+    """Start of an activity that takes a moment, before the first step."""
 
-    what: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Started:
-    """Everything is ready; the first update comes next."""
+    """Start of the first step, with a description of the training."""
 
     run: str
     preset: str
     parameters: int
-    vocabulary: int
+    vocabulary_size: int
     train_tokens: int
     valid_tokens: int
     epochs: int
     device: str
     corpus_sha256: str
     unigram_perplexity: float
-    """Of the unigram model on the validation split: what knowing nothing of context gives."""
+    """Validation perplexity of a unigram model, which knows nothing but token frequencies."""
     kneser_ney_perplexity: float
-    """NaN where the training text is too long for it."""
-    """Of a 5-gram Kneser-Ney model on the validation split: what counting gives."""
-    processes: int = 1
-    """That train together."""
+    """Validation perplexity of a 5-gram Kneser-Ney model; NaN if the training split is too long for one."""
+    world_size: int = 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """A report between evaluations, averaged over the updates since the last one."""
+    """Report on the optimizer steps since the previous report, averaged over these steps."""
 
     step: int
     epoch: float
     """Epochs done, with fraction."""
     train_perplexity: float
-    """With dropout on, as trained; it can lie above validation's."""
+    """Perplexity on the training windows, with dropout; it can exceed the validation perplexity."""
     lr: float
+    """Learning rate of the latest step."""
     gradient_norm: float
+    """Norm of the gradients before clipping."""
     tokens_per_second: float
     seconds: float
-    """Since the training started."""
+    """Training time since the start, without pauses."""
     eta_seconds: float
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Validation perplexity over every token of the split."""
+    """Result of a validation over every token of the split."""
 
     step: int
     epoch: float
     valid_perplexity: float
-    best: bool
-    """The best so far: these are the weights that are kept."""
+    is_best: bool
+    """True if this is the best validation perplexity so far; the weights are saved then."""
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
-    """The model as it stands, ready to be played with; not part of the record."""
+    """Snapshot of the model that was evaluated; not recorded."""
     notebook_perplexity: float = math.nan
-    """What the notebook's formula says of it, where the training follows that (`validation=notebook`)."""
+    """Perplexity by the notebook's formula; NaN unless `validation_metric` is "notebook"."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The fixed prompt continued with the fixed seed by the model as it stands."""
+    """Text sample of the evaluated model, always with the same prompt and seed."""
 
     step: int
     epoch: float
@@ -85,125 +88,105 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that is needed to go on exactly from here; whoever writes the record keeps it. Not part of the record."""
+    """Checkpoint that a reader of the events should write to disk; not recorded."""
 
     step: int
     content: bytes = field(repr=False)
-    """Of the file `resume.safetensors`."""
+    """Content of the file `resume.safetensors`."""
 
 
 @dataclass(frozen=True)
-class Steered:
-    """Something that was asked for is done from this update on; `what` and `value` are those of a `Command`."""
+class CommandApplied:
+    """Control command that takes effect after `step`; `kind` and `value` come from the `ControlCommand`."""
 
     step: int
     epoch: float
-    what: str
+    kind: str
     value: str
 
 
 @dataclass(frozen=True)
 class Resume:
-    """The training goes on from a snapshot. What the record has of this update and later ones is done again."""
+    """Continuation from a checkpoint. Earlier events of this step and later ones are superseded."""
 
     step: int
-    """The first update that is still to be done."""
+    """Number of the next step; 0 if the training starts from scratch."""
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A file was written: the best weights, those of an epoch that is kept, or all that a resume needs."""
+    """Write of a file: the best weights, the weights of an epoch, or a checkpoint to resume from."""
 
     step: int
     file: str
-    """Inside the run directory."""
+    """Path relative to the run directory."""
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that went wrong and does not end the training, as a disk that is full."""
+    """Problem that does not end the training, such as a full disk."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The end. Perplexities are the best model's; the test split was read this once, or not at all if stopped."""
+    """End of a training, with the perplexities of the best model."""
 
-    reason: Reason
+    reason: StopReason
     run: str
     epochs: float
     valid_perplexity: float
     test_perplexity: float
+    """Perplexity on the test split, which is scored once; NaN if the training was stopped."""
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
+    """Best model; not recorded."""
     notebook_perplexity: float = math.nan
-    """As in `Evaluated`."""
+    """Latest validation perplexity by the notebook's formula, as in `Evaluated`."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The training broke; `message` is one line, `details` the traceback."""
+    """End of a training by an error: `message` is one line, `details` the traceback."""
 
     message: str
     details: str = field(default="", repr=False)
 
 
-TrainingEvent = (
-    Preparing
-    | Started
-    | Resume
-    | Step
-    | Evaluated
-    | Sampled
-    | Steered
-    | Snapshot
-    | Checkpointed
-    | Warned
-    | Finished
-    | Failed
-)
+LifecycleEvent = Preparing | Started | Resume | Finished | Failed
+RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | Checkpointed | Warned
+TrainingEvent = RecordedEvent | Snapshot
 
 
-def to_record(event: TrainingEvent) -> dict[str, Any]:
-    """The event as a JSON object: its name under "event", its fields but models; numbers not finite are null."""
-    record: dict[str, Any] = {"event": type(event).__name__.lower()}
-    for item in fields(event):
-        value = getattr(event, item.name)
-        if item.name == "model":
-            continue
-        record[item.name] = None if isinstance(value, float) and not math.isfinite(value) else value
-    return record
+def event_name(event_type: type[TrainingEvent]) -> str:
+    """Return the name of an event type in records: the class name in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", event_type.__name__).lower()
 
 
-_KINDS: dict[str, Any] = {
-    kind.__name__.lower(): kind
-    for kind in (Preparing, Started, Resume, Step, Evaluated, Sampled, Steered, Checkpointed, Warned, Finished, Failed)
-}
+_EVENT_TYPES: dict[str, type[RecordedEvent]] = {event_name(type_): type_ for type_ in get_args(RecordedEvent)}
 
 
-def from_record(record: dict[str, Any]) -> TrainingEvent | None:
-    """What `to_record` made an object of; None for one that is no event of this version. Null becomes NaN."""
-    kind = _KINDS.get(str(record.get("event")))
-    if kind is None:
+def event_to_dict(event: TrainingEvent) -> dict[str, Any]:
+    """Return an event as a JSON object: its name under "event", and its fields without models.
+
+    Numbers that are not finite become null.
+    """
+    values = {item.name: getattr(event, item.name) for item in fields(event) if item.name != "model"}
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return {"event": event_name(type(event)), **finite}
+
+
+def event_from_dict(row: dict[str, Any]) -> RecordedEvent | None:
+    """Return the event that `event_to_dict` turned into `row`; None if the row is not a valid event.
+
+    Null becomes NaN. Unknown fields are ignored, since a newer version may have written them.
+    """
+    event_type = _EVENT_TYPES.get(str(row.get("event")))
+    if event_type is None:
         return None
-    values = {}
-    for item in fields(kind):
-        if item.name in record and item.name != "model":
-            value = record[item.name]
-            if value is None:
-                value = math.nan
-            if not _fits(value, item.type):
-                return None
-            values[item.name] = value
+    values = {name: math.nan if value is None else value for name, value in row.items() if name != "model"}
     try:
-        event: TrainingEvent = kind(**values)
-    except TypeError:
+        return msgspec.convert(values, event_type)
+    except msgspec.ValidationError:
         return None
-    return event
-
-
-def _fits(value: object, kind: object) -> bool:
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value in get_args(kind) if kind is Reason else type(value) is kind

@@ -1,20 +1,20 @@
-"""The terminal of lotr-tui: commands, screens and widgets over the engine."""
+"""Terminal app and command line of lotr-tui, on top of the engine."""
 
 import gc
 import os
 import time
 
-# Modules being loaded make many objects and no garbage; looking for it every 700 objects, as Python does, takes a
-# quarter of the time to the first paint.
+# Imports create many objects and no garbage; collecting at Python's default threshold of 700 objects takes a quarter
+# of the time to the first paint.
 gc.set_threshold(50_000, 20, 20)
 
-# numpy's BLAS, not loaded yet, would share each product of a word's few numbers with a thread a core, and wait for all
-# of them. Where other programs use the cores too, one that is not running holds up the key that is being typed.
+# numpy's BLAS, which is not loaded yet, would split the small products of one token over a thread per core and wait for
+# all of them; on a busy machine this delays the keys that are typed.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Textual paints 60 times a second, and lets up to two of these moments pass before what follows a first change, as the
-# bars follow the slider, is seen: half as long then. Words come by timers of their own, so no more is written for it.
+# Textual paints 60 times per second, and a change that follows another one, such as the bars after the slider, may
+# appear two frames later. A higher rate halves this delay.
 os.environ.setdefault("TEXTUAL_FPS", "120")
 
 STARTED = time.perf_counter()
-"""When this process began to load lotr-tui."""
+"""Value of `time.perf_counter` when the import of lotr-tui began."""

@@ -1,33 +1,34 @@
-"""Where `lotr-tui` and `python -m lotr_tui` begin: the session at once, any command through the parser."""
+"""Entry point of `lotr-tui` and `python -m lotr_tui`, and the conversion of errors to exit codes."""
 
 import io
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
 from typing import NoReturn
 
-from engine.errors import LotrError, printable
+from engine.errors import LotrError, printable, suggest_nearest
 
 
 def main() -> NoReturn:
-    """Run the command line; every error is one line on stderr and an exit code."""
+    """Run the command line. Every error becomes one line on stderr and an exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the name of a file need not be text
+        sys.stdout.reconfigure(errors="replace")  # file names need not be valid text
     try:
-        _end(_run())
+        _exit_process(_dispatch())
     except BrokenPipeError:
-        # Whoever read our output has gone; Python must not try to flush into the closed pipe at exit.
+        # The reader of our output is gone; Python must not flush into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _run() -> int:
+def _dispatch() -> int:
     try:
         if len(sys.argv) == 1:
-            # Without the parser: to build those of all commands takes a fifth of the time to the first paint.
+            # Building the parsers of all commands takes a fifth of the time to the first paint.
             from lotr_tui.cli.launch import open_session
 
             open_session()
@@ -38,33 +39,41 @@ def _run() -> int:
         sys.stdout.flush()
         return exit_code
     except LotrError as error:
-        return _fail(str(error), error.exit_code)
+        return _report_error(str(error), error.exit_code)
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # Typer makes exit code 1 of it
+        if isinstance(error.__context__, BrokenPipeError):  # Typer turns a broken pipe into exit code 1
             raise error.__context__ from None
         raise
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:
-        # The command-line parser's own errors (an unknown option, say) carry their exit code too.
+        # Errors of the command-line parser, such as an unknown option, carry their own exit code.
         if callable(describe := getattr(error, "format_message", None)):
-            message = describe().rstrip(".") or "a command is missing"
-            return _fail(f"{message}; see lotr-tui --help", getattr(error, "exit_code", 2))
-        return _fail(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows where", 1)
+            return _report_error(_describe_usage_error(describe()), getattr(error, "exit_code", 2))
+        return _report_error(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows the traceback", 1)
 
 
-def _end(exit_code: int) -> NoReturn:
-    """Exit without waiting for threads: what had to be saved is, and one that reads a large file may be long at it."""
+def _describe_usage_error(message: str) -> str:
+    """Return the parser's message in our form, with the nearest valid value where it lists the choices."""
+    message = message.rstrip(".").replace(": Value error, ", ": ") or "a command is missing"
+    if match := re.search(r"'([^']*)' is not one of (.+)$", message):
+        value, choices = match[1], re.findall(r"'([^']*)'", match[2])
+        message += suggest_nearest(value, choices).removesuffix(".")
+    return f"{message} See lotr-tui --help" if message.endswith("?") else f"{message}; see lotr-tui --help"
+
+
+def _exit_process(exit_code: int) -> NoReturn:
+    """Exit without waiting for threads: everything important is saved, and a thread may read a large file for long."""
     if threading.active_count() > 1:
         for file in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # the terminal is gone
                 file.flush()
-        # Else a thread in the midst of loading PyTorch is torn out of it, and may abort the process.
+        # A normal exit can abort the process if a thread is still importing PyTorch.
         os._exit(exit_code)
     sys.exit(exit_code)
 
 
-def _fail(message: str, exit_code: int) -> int:
+def _report_error(message: str, exit_code: int) -> int:
     if os.environ.get("LOTR_TUI_DEBUG") == "1":
         import traceback
 

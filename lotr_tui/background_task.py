@@ -1,25 +1,33 @@
-"""Work that takes a while, awaited by a screen; when the app ends nobody waits for it."""
+"""Slow work for screens and widgets: one result to await, or a stream of items from a thread."""
 
 import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+from textual.message_pump import MessagePump
+from textual.timer import Timer
+
+from engine.runtime.worker import EventSource, GeneratorThread
 
 T = TypeVar("T")
 
+POLL_INTERVAL = 0.05
+"""Seconds between two reads of the items that a thread has produced."""
 
-async def aside(work: Callable[..., T], *arguments: object) -> T:
-    """What `work` returns or raises, done in a thread of its own.
 
-    For reading alone: `asyncio.to_thread` sees work to its end, however long that holds up who leaves, as is right
-    for what writes.
+async def run_in_thread(function: Callable[..., T], *args: object) -> T:
+    """Run `function` in a daemon thread, and return or raise its outcome.
+
+    Use it only for work that may be abandoned, such as reading: the app exits without waiting for the thread.
+    `asyncio.to_thread` waits for the work to finish, which is right for writing.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():  # nobody wants it any more
+    def resolve(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():  # the caller was cancelled
             return
         if error is not None:
             outcome.set_exception(error)
@@ -29,11 +37,90 @@ async def aside(work: Callable[..., T], *arguments: object) -> T:
     def run() -> None:
         result, failure = None, None
         try:
-            result = work(*arguments)
+            result = function(*args)
         except BaseException as error:
             failure = error
-        with suppress(RuntimeError):  # the app has ended
-            loop.call_soon_threadsafe(tell, result, failure)
+        with suppress(RuntimeError):  # the event loop is closed: the app has exited
+            loop.call_soon_threadsafe(resolve, result, failure)
 
-    threading.Thread(target=run, name="aside", daemon=True).start()
+    threading.Thread(target=run, name="run-in-thread", daemon=True).start()
     return await outcome
+
+
+class BackgroundTask(Generic[T]):
+    """Generator in a thread whose items are delivered to a widget on Textual's event loop.
+
+    The task owns the thread, the polling timer and the failure. The timer runs only while the thread does. Call
+    `cancel` in the widget's `on_unmount`.
+    """
+
+    def __init__(
+        self,
+        owner: MessagePump,
+        name: str,
+        on_items: Callable[[list[T]], None],
+        on_error: Callable[[BaseException], None],
+        on_finished: Callable[[], None] = lambda: None,
+        *,
+        interval: float = POLL_INTERVAL,
+        **thread_options: Any,
+    ) -> None:
+        """Prepare a task, which `start` runs in a thread named `name`.
+
+        A timer of `owner` calls `on_items` every `interval` seconds with the new items, oldest first, if there are any.
+        After the last items, it calls `on_error` with the exception that ended the generator, or else `on_finished`.
+        The other options are those of `GeneratorThread`, such as `max_pending`.
+        """
+        self._owner = owner
+        self._name = name
+        self._on_items = on_items
+        self._on_error = on_error
+        self._on_finished = on_finished
+        self._interval = interval
+        self._thread_options = thread_options
+        self._thread: GeneratorThread[T] | None = None
+        self._timer: Timer | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """True from `start` until the last item has been delivered, or until `cancel`."""
+        return self._thread is not None
+
+    def start(self, source: EventSource[T]) -> None:
+        """Run the generator `source` in a new thread; a generator that is still running is cancelled first."""
+        self.cancel()
+        self._thread = GeneratorThread(self._name, source, **self._thread_options).start()
+        self._timer = self._owner.set_interval(self._interval, self.poll)
+
+    def stop(self) -> None:
+        """Ask the generator to stop; the items until then and its end are still delivered."""
+        if self._thread is not None:
+            self._thread.cancel()
+
+    def cancel(self) -> None:
+        """Ask the generator to stop, and deliver nothing more."""
+        if self._thread is not None:
+            self._thread.cancel()
+        self._stop()
+
+    def poll(self) -> None:
+        """Deliver the items produced so far, and the end of the generator. Called by the timer."""
+        thread = self._thread
+        if thread is None:
+            return
+        is_running = thread.is_running  # read before the items: what comes later is delivered by the next poll
+        if items := thread.drain():
+            self._on_items(items)
+        if is_running or self._thread is not thread:
+            return
+        self._stop()
+        if thread.exception is not None:
+            self._on_error(thread.exception)
+        else:
+            self._on_finished()
+
+    def _stop(self) -> None:
+        self._thread = None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None

@@ -1,4 +1,4 @@
-"""Copying to the clipboard of the terminal, by the sequence OSC 52, and saying what was done and no more."""
+"""Copying to the terminal's clipboard by the escape sequence OSC 52."""
 
 import base64
 import os
@@ -7,47 +7,49 @@ from typing import Any
 
 from textual.app import App
 
-MOST_ENCODED = 74_994
-"""Bytes of base64; many terminals take no more, and cut or drop what is longer."""
-MOST_BYTES = MOST_ENCODED // 4 * 3
-SCREEN_PART = 200
-"""GNU screen hands on at most some 250 bytes at a time, and prints what is longer."""
+from lotr_tui.textual_fixes.terminal.clipboard_sequence import set_local_clipboard, write_to_terminal
+
+MAX_BASE64_BYTES = 74_994
+"""Limit of many terminals on the base64 text; they cut or drop a longer one."""
+MAX_BYTES = MAX_BASE64_BYTES // 4 * 3
+SCREEN_CHUNK_SIZE = 200
+"""Bytes per device control string; GNU screen passes on about 250, and prints a longer one on the screen."""
 
 
-def copy(app: App[Any], text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Send `text` to the terminal's clipboard, keep it for pasting in the app, and return a line that says so.
+def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Send `text` to the clipboards of the terminal and of the app. Return a line for the user.
 
-    No terminal tells whether it has taken the text, so the line does not say "copied".
+    No terminal confirms that it has taken the text, so the line says "if your terminal allows it".
     """
     if not text:
         return "nothing to copy"
-    app._clipboard = text  # as Textual's own `copy_to_clipboard` does; ctrl+v in the prompt pastes it
-    kept = "; ctrl+v pastes it in the prompt"
-    terminal = environment.get("TERM", "")
-    if terminal in ("", "dumb", "linux") or app._driver is None:
-        return f"nothing was sent: this terminal ({terminal or 'unnamed'}) has no clipboard{kept}"
-    size = len(_encode(text))
-    if size > MOST_BYTES:
-        return f"nothing was sent: {size:,} bytes, and terminals take at most {MOST_BYTES:,}{kept}"
-    app._driver.write(sequences(text, environment))
-    return f"sent {len(text):,} characters to the terminal's clipboard; whether it took them is not known"
+    set_local_clipboard(app, text)
+    paste_hint = "; ctrl+v pastes the text in the prompt"
+    terminal = environ.get("TERM", "")
+    if terminal in ("", "dumb", "linux"):
+        return f"not copied: this terminal ({terminal or 'unnamed'}) has no clipboard{paste_hint}"
+    num_bytes = len(_encode(text))
+    if num_bytes > MAX_BYTES:
+        return f"not copied: {num_bytes:,} bytes, and terminals take at most {MAX_BYTES:,}{paste_hint}"
+    write_to_terminal(app, osc52_sequence(text, environ))
+    return f"copied {len(text):,} characters (if your terminal allows it)"
 
 
-def sequences(text: str, environment: Mapping[str, str]) -> str:
-    """What sets the clipboard of the terminal: by itself, and through the tmux or GNU screen that stands between.
+def osc52_sequence(text: str, environ: Mapping[str, str]) -> str:
+    """Return the sequence that sets the terminal's clipboard, also through tmux or GNU screen.
 
-    tmux takes the sequence itself with `set-clipboard on` and hands on the wrapped one with
-    `allow-passthrough on`; both are sent. GNU screen would print a long sequence that is not wrapped.
+    tmux reads a plain sequence with `set-clipboard on` and passes on a wrapped one with `allow-passthrough on`, so
+    both are sent. GNU screen would print a long sequence that is not wrapped.
     """
     sequence = f"\x1b]52;c;{base64.b64encode(_encode(text)).decode()}\x07"
-    if environment.get("TMUX"):
-        doubled = sequence.replace("\x1b", "\x1b\x1b")
-        return f"{sequence}\x1bPtmux;{doubled}\x1b\\"
-    if environment.get("STY") or environment.get("TERM", "").startswith("screen"):
-        parts = [sequence[at : at + SCREEN_PART] for at in range(0, len(sequence), SCREEN_PART)]
-        return "".join(f"\x1bP{part}\x1b\\" for part in parts)
+    if environ.get("TMUX"):
+        escaped = sequence.replace("\x1b", "\x1b\x1b")
+        return f"{sequence}\x1bPtmux;{escaped}\x1b\\"
+    if environ.get("STY") or environ.get("TERM", "").startswith("screen"):
+        chunks = [sequence[start : start + SCREEN_CHUNK_SIZE] for start in range(0, len(sequence), SCREEN_CHUNK_SIZE)]
+        return "".join(f"\x1bP{chunk}\x1b\\" for chunk in chunks)
     return sequence
 
 
 def _encode(text: str) -> bytes:
-    return text.encode(errors="replace")  # a lone surrogate is no text for anybody else
+    return text.encode(errors="replace")  # a lone surrogate has no UTF-8 encoding

@@ -1,105 +1,75 @@
-"""The command palette: every action that a key has, made from the tables of bindings, and the themes."""
+"""The command palette and its commands, made from the tables of bindings, and a check of the user's keymap."""
 
 import inspect
 import pkgutil
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from textual import command as palette
-from textual import work
 from textual.actions import parse
-from textual.await_complete import AwaitComplete
 from textual.binding import Binding
-from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Hits, Provider
-from textual.css.query import NoMatches
+from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
-from textual.errors import NoWidget
-from textual.events import Click
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.errors import nearest
-from lotr_tui.textual_fixes.line_box import MOST_CHARACTERS
-from lotr_tui.textual_fixes.rows import FoundCommands
-from lotr_tui.textual_fixes.screen import Steady
+from engine.errors import suggest_nearest
+from lotr_tui.app_base import LotrAppBase
+from lotr_tui.textual_fixes.command_palette import RobustCommandPalette
+from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 
-if TYPE_CHECKING:
-    from lotr_tui.app import LotrApp
-
-palette.CommandList = FoundCommands  # type: ignore[misc]  # which the palette makes
+BINDING_PACKAGES = ("lotr_tui.screens", "lotr_tui.widgets")
+"""Packages whose screens and widgets define bindings."""
 
 
 @dataclass(frozen=True)
-class Command:
-    """A line of the palette."""
+class PaletteCommand:
+    """Command of the palette and line of the help."""
 
     name: str
     help: str
-    """Its keys, or what there is to know of it."""
+    """Keys of the command, or a remark."""
     run: Callable[[], Any]
     action: str = ""
-    """As the binding names it."""
+    """Action string of the binding; empty for a theme."""
     group: str = ""
-    """Where it belongs."""
+    """Heading in the help."""
 
 
-class Palette(Steady, CommandPalette):
-    """Textual's palette, what is typed in it being as in a `LineBox`."""
+class AppCommandPalette(RobustCommandPalette):
+    """Command palette whose input has the maximum length and the steady cursor of a `LineInput`."""
 
     def on_mount(self) -> None:
-        """Hold the cursor still, and bound what is typed."""
-        for box in self.query(Input):  # none where it was closed at once
-            box.cursor_blink = False
-            box.max_length = MOST_CHARACTERS
-
-    def _on_click(self, event: Click) -> None:  # type: ignore[override]
-        """A click where there is nothing any more, as on a terminal that has become smaller, does nothing."""
-        try:
-            self.get_widget_at(event.screen_x, event.screen_y)
-        except NoWidget:
-            event.prevent_default()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing can be done in it while it is being closed."""
-        return super().check_action(action, parameters) if self.query(CommandList) else False
-
-    def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Close it; it looks for no more commands, nor says that there are none."""
-        self._cancel_gather_commands()
-        self._stop_no_matches_countdown()
-        self._stop_busy_countdown()
-        return super().dismiss(result)
-
-    @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
-    async def _gather_commands(self, search_value: str) -> None:
-        """As Textual does, which looks for its list even where the palette was closed before this begins, or since."""
-        try:
-            await CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
-        except NoMatches:
-            if self.query(CommandList):
-                raise
+        """Configure the input; there is none if the palette was closed at once."""
+        for search_input in self.query(Input):
+            search_input.cursor_blink = False
+            search_input.max_length = MAX_LINE_CHARACTERS
 
 
-class Commands(Provider):
-    """What can be done on the screen that the palette was opened from; then the themes."""
+class PaletteCommandProvider(Provider):
+    """Provider of all commands: the actions of the screen below the palette, then the themes.
+
+    A single provider, because Textual does not keep the order of several.
+    """
 
     @property
-    def commands(self) -> list[Command]:
-        """All of them. One provider has both, since Textual asks several in no order."""
-        app = cast("LotrApp", self.app)
-        return [*(it for it in actions(app, self.screen) if it.action != "command_palette"), *themes(app)]
+    def commands(self) -> list[PaletteCommand]:
+        """All commands."""
+        app = cast(LotrAppBase, self.app)
+        actions = [
+            command for command in iter_binding_commands(app, self.screen) if command.action != "command_palette"
+        ]
+        return [*actions, *iter_theme_commands(app)]
 
     async def discover(self) -> Hits:
-        """All of them, while nothing is typed."""
+        """Yield all commands while nothing is typed."""
         for command in self.commands:
             yield DiscoveryHit(command.name, command.run, help=command.help)
 
     async def search(self, query: str) -> Hits:
-        """Those whose name or key is like `query`."""
+        """Yield the commands whose name or key matches the query."""
         matcher = self.matcher(query)
         for command in self.commands:
             score = max(matcher.match(command.name), matcher.match(command.help))
@@ -107,81 +77,74 @@ class Commands(Provider):
                 yield Hit(score, matcher.highlight(command.name), command.run, help=command.help)
 
 
-def actions(app: "LotrApp", screen: Screen[Any]) -> Iterator[Command]:
-    """What bindings offer now: first the screen's own, then what is on it, from where the cursor is, then the app's."""
+def iter_binding_commands(app: LotrAppBase, screen: Screen[Any]) -> Iterator[PaletteCommand]:
+    """Yield the actions of a screen, of its widgets from the focused one on, and of the app."""
     focused = [node for node in screen.focused.ancestors_with_self if node is not screen] if screen.focused else []
     nodes: list[DOMNode] = [screen, *focused, *screen.query("*"), app]
-    found: dict[tuple[type[DOMNode], str], tuple[DOMNode, Binding, dict[str, None]]] = {}
+    available: dict[tuple[type[DOMNode], str], tuple[DOMNode, Binding, dict[str, None]]] = {}
     for node in dict.fromkeys(nodes):
-        for binding in bindings_of(type(node)):
+        for binding in collect_bindings(type(node)):
             _, name, parameters = parse(binding.action)
             if node.check_action(name, parameters) is not False:
-                # Once, where there are several widgets of a kind, or several bindings.
-                _, _, keys = found.setdefault((type(node), binding.action), (node, binding, {}))
-                keys.update(dict.fromkeys(app.keys_of(binding).split()))
-    for node, binding, keys in found.values():
-        label = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
-        group = "On this screen" if node is screen else "Everywhere" if node is app else _name(type(node))
-        yield Command(label, " ".join(keys), partial(app.run_action, binding.action, node), binding.action, group)
+                # Several widgets of a class, and several bindings of an action, make one command.
+                _, _, keys = available.setdefault((type(node), binding.action), (node, binding, {}))
+                keys.update(dict.fromkeys(app.format_binding_keys(binding).split()))
+    for node, binding, keys in available.values():
+        name = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
+        group = "This screen" if node is screen else "Everywhere" if node is app else str(node.BINDING_GROUP_TITLE)
+        run = partial(app.run_action, binding.action, node)
+        yield PaletteCommand(name, " ".join(keys), run, binding.action, group)
 
 
-def themes(app: "LotrApp") -> Iterator[Command]:
-    """The themes; the one chosen is kept for the next session."""
+def iter_theme_commands(app: LotrAppBase) -> Iterator[PaletteCommand]:
+    """Yield a command for each theme; the app saves the chosen one."""
     for name in sorted(app.available_themes):
-        yield Command(f"theme: {name}", "in use" if name == app.theme else "", partial(setattr, app, "theme", name))
+        remark = "in use" if name == app.theme else ""
+        yield PaletteCommand(f"theme: {name}", remark, partial(setattr, app, "theme", name))
 
 
-def bindings_of(kind: type[DOMNode]) -> list[Binding]:
-    """The bindings with an id that a screen or widget has: its own and those of the classes it is made from."""
-    found: dict[str, Binding] = {}
-    for base in kind.__mro__:
+def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
+    """Return the bindings with an id of a screen or widget class, inherited ones included."""
+    bindings: dict[str, Binding] = {}
+    for base in node_type.__mro__:
         for binding in base.__dict__.get("BINDINGS", ()):
             if isinstance(binding, Binding) and binding.id is not None:
-                found.setdefault(binding.id, binding)
+                bindings.setdefault(binding.id, binding)
         if not base.__dict__.get("_inherit_bindings", True):
             break
-    return list(found.values())
+    return list(bindings.values())
 
 
 def check_keymap(keymap: Mapping[str, str]) -> list[str]:
-    """What is wrong with keys that were put in place of the default ones, a line each.
+    """Return the problems of a keymap, one line each: unknown actions and keys bound twice.
 
-    Reads all screens and widgets, which takes a moment. Textual tells of a clash only with bindings without an id.
+    Textual reports a clash only with bindings without an id. Imports all screens and widgets.
     """
-    tables = list(_tables())
-    known = {str(binding.id) for table in tables for binding in table}
-    lines = [f"keys for {id!r}, which is no action{nearest(id, known)}" for id in keymap if id not in known]
+    tables = [bindings for _, bindings in iter_binding_tables()]
+    known_ids = {str(binding.id) for table in tables for binding in table}
+    problems = [f"unknown action {id!r}{suggest_nearest(id, known_ids)}" for id in keymap if id not in known_ids]
     for table in tables:
-        takers: dict[str, list[Binding]] = {}
+        bindings_by_key: dict[str, list[Binding]] = {}
         for binding in table:
-            for key in _keys(keymap.get(str(binding.id), binding.key)):
-                takers.setdefault(key, []).append(binding)
-        for key, bindings in takers.items():
-            given = [binding for binding in bindings if binding.id in keymap and key not in _keys(binding.key)]
-            if given and len(bindings) > 1:
-                names = " and ".join(str(binding.id) for binding in bindings)
-                lines.append(f"the key {key} for {names}; one of them cannot be reached by it")
-    return list(dict.fromkeys(lines))
+            for key in _split_keys(keymap.get(str(binding.id), binding.key)):
+                bindings_by_key.setdefault(key, []).append(binding)
+        for key, bindings in bindings_by_key.items():
+            is_changed = any(binding.id in keymap and key not in _split_keys(binding.key) for binding in bindings)
+            if is_changed and len(bindings) > 1:
+                ids = " and ".join(str(binding.id) for binding in bindings)
+                problems.append(f"key {key} is bound to {ids}; choose another key for one of them")
+    return list(dict.fromkeys(problems))
 
 
-def _tables() -> Iterator[list[Binding]]:
-    """The bindings of each screen and widget, with the app's, beside which they stand."""
-    import lotr_tui.screens
-    import lotr_tui.widgets
-    from lotr_tui.app import LotrApp
-
-    everywhere = bindings_of(LotrApp)
-    for package in (lotr_tui.screens, lotr_tui.widgets):
+def iter_binding_tables() -> Iterator[tuple[type[DOMNode], list[Binding]]]:
+    """Yield each screen and widget class with its bindings and the bindings of the app, which apply on every screen."""
+    app_bindings = collect_bindings(LotrAppBase)
+    for package in map(import_module, BINDING_PACKAGES):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
-                if issubclass(kind, DOMNode) and kind.__module__ == module.name:
-                    yield [*bindings_of(kind), *everywhere]
+            for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
+                if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
+                    yield node_type, [*collect_bindings(node_type), *app_bindings]
 
 
-def _name(kind: type[DOMNode]) -> str:
-    """How people speak of a widget: "In the temperature slider"."""
-    return f"In the {re.sub('(?<!^)(?=[A-Z])', ' ', kind.__name__).lower()}"
-
-
-def _keys(keys: str) -> list[str]:
+def _split_keys(keys: str) -> list[str]:
     return [key.strip() for key in keys.split(",")]

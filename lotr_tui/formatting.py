@@ -1,4 +1,4 @@
-"""Small phrases that several readers share."""
+"""Numbers, durations and model rows as short texts for the screens and the plain commands."""
 
 import math
 from typing import TYPE_CHECKING
@@ -7,58 +7,92 @@ from rich.cells import cell_len, set_cell_size
 
 from engine.errors import printable
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
+if TYPE_CHECKING:  # these modules import numpy, which the first paint must not load
     from engine.generation.generate import Done
-    from engine.runs.store import RunSummary
+    from engine.runs.summary import RunSummary
 
-NAME = 24
-"""Columns for the name of a run; most names fit, and so does the row in a narrow dialog."""
+MISSING = "-"
+"""Text for a figure that is unknown or not finite."""
+NAME_WIDTH = 24
+"""Width in cells of the name in a model row; the row then fits a dialog of 60 columns."""
 
 
-def duration(seconds: float) -> str:
-    """Seconds as 0:42, 3:05 or 1:02:03; "-" for what is no number."""
+def format_duration(seconds: float) -> str:
+    """Return seconds as `0:42`, `3:05` or `1:02:03`, and "-" if they are not finite."""
     if not math.isfinite(seconds):
-        return "-"
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+        return MISSING
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def perplexity(value: float) -> str:
-    """A perplexity to one digit, a wild one to its size; "-" for what is no number."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.1f}" if value < 99_999.95 else f"{value:.1e}"
+def format_age(seconds: float) -> str:
+    """Return seconds rounded to one unit, as `5 s`, `3 min`, `2 h` or `4 d`."""
+    for unit_seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit_seconds:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
-def ending(done: "Done") -> str:
-    """Why a text ended."""
+def format_perplexity(perplexity: float | None) -> str:
+    """Return a perplexity with one decimal, in exponent notation from 100,000 on, and "-" if unknown or not finite."""
+    if perplexity is None or not math.isfinite(perplexity):
+        return MISSING
+    return f"{perplexity:.1f}" if perplexity < 99_999.95 else f"{perplexity:.1e}"
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction from 0 to 1 as a percentage with two significant digits, as `41 %`, `1.2 %` or `<0.01 %`."""
+    if not math.isfinite(fraction):
+        return MISSING
+    percent = 100 * fraction
+    if 0 < percent < 0.01:
+        return "<0.01 %"
+    decimals = 0 if percent >= 10 or percent == 0 else 1 if percent >= 1 else 2 if percent >= 0.1 else 3
+    return f"{percent:.{decimals}f} %"
+
+
+def format_bytes(num_bytes: float, *, binary: bool = False) -> str:
+    """Return a size as `512 B`, `12 kB`, `3.4 MB` or `1.2 GB`; with `binary`, as memory: `612 MiB` or `1.4 GiB`."""
+    if binary:
+        return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+    if num_bytes < 999.5:
+        return f"{num_bytes:.0f} B"
+    if num_bytes < 999.5e3:
+        return f"{num_bytes / 1e3:.0f} kB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 999.95e6 else f"{num_bytes / 1e9:,.1f} GB"
+
+
+def format_count(value: float) -> str:
+    """Return a number without decimals and with thousands separators, and "-" if it is not finite."""
+    return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
+    """Return a count with its noun, as `1 word` or `1,200 words`; the default plural appends an "s"."""
+    return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
+
+
+def describe_finish_reason(done: "Done") -> str:
+    """Return why a generated text ended."""
     return {
-        "eos": "ended by <eos>",
-        "length": f"stopped at {done.tokens} words",
-        "stop": "ended by a stop word",
+        "eos": "end of line",
+        "length": f"stopped at {plural(done.tokens, 'word')}",
+        "stop": "stop word",
         "cancelled": "stopped by you",
-        "error": "broken off by an error",
+        "error": "stopped by an error",
     }[done.reason]
 
 
-def run_row(run: "RunSummary") -> str:
-    """A run that has a model, in a list of them."""
-    return model_row(run.name, run.state, run.valid_perplexity)
+def format_run_row(run: "RunSummary") -> str:
+    """Return the row of a trained run in a list of models."""
+    return format_model_row(run.name, run.state, run.valid_perplexity)
 
 
-def model_row(name: str, about: str, valid_perplexity: float | None) -> str:
-    """A model in a list of them."""
+def format_model_row(name: str, description: str, valid_perplexity: float | None) -> str:
+    """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
     name = printable(name)
-    if cell_len(name) > NAME:
-        name = f"{set_cell_size(name, NAME - 1)}…"
+    if cell_len(name) > NAME_WIDTH:
+        name = f"{set_cell_size(name, NAME_WIDTH - 1)}…"
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
-    return f"{set_cell_size(name, NAME)} {about:9}{valid}"
-
-
-def ago(seconds: float) -> str:
-    """A stretch of time roughly: 5 s, 3 min, 2 h, 4 d."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    return f"{set_cell_size(name, NAME_WIDTH)} {description:9}{valid}"

@@ -1,35 +1,38 @@
-"""What the app tells its screens, and widgets their screen."""
+"""Messages from the app to its screens, and from widgets to their screen."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.events import TrainingEvent
     from lotr_tui.monitor.training_view import TrainingView
 
 
 class TrainingChanged(Message, bubble=False):
-    """A training went on: what is known of it now, and the events since the last message."""
+    """Posted to every screen when a training has reported events."""
 
     def __init__(self, view: "TrainingView", events: "Sequence[TrainingEvent]") -> None:
         super().__init__()
         self.view = view
+        """State of the training."""
         self.events = events
+        """Events since the last message, oldest first."""
 
 
 class TemperatureChanged(Message):
-    """The temperature slider was moved."""
+    """Posted when the temperature slider is moved."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
 
 
-class PaneChosen(Message):
-    """On a narrow terminal: this pane is to be seen."""
+class PaneSelected(Message):
+    """Posted when the tab of a pane is clicked, which a narrow terminal shows instead of all panes."""
 
     def __init__(self, pane: str) -> None:
         super().__init__()
         self.pane = pane
+        """ID of the pane."""

@@ -1,1 +1,1 @@
-"""TODO package engine/analysis."""
+"""Analysis of trained models and their output: perplexity, token scores, copied passages and LSTM activations."""

@@ -1,228 +1,220 @@
-"""Inside an LSTM while it reads: its gates and cells, word by word, and the words that drive a unit furthest."""
+"""Activations of an LSTM: gates and states token by token, and the tokens that activate a unit most."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.data.vocabulary import EOS_ID, Ids
-from engine.errors import UnusableInput
+from engine.data.arrays import Float32Array, Int64Array
+from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
-from engine.models.cache import Cache
-from engine.models.matmul import Floats
+from engine.models.cache import NeuralCache
 from engine.models.mixture import Mixture
-from engine.models.numpy_lstm import Decoder
+from engine.models.numpy_lstm import NumpyLSTM
 
-Part = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
-PARTS: tuple[Part, ...] = get_args(Part)
+ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
+ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
 
-BATCH = 64
-"""Lines read side by side when a corpus is searched."""
+BATCH_SIZE = 64
+"""Lines read at once when a corpus is searched."""
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What one LSTM layer did with each word: arrays `[time, hidden]`, a row being what it was on reading that word.
+class LayerActivations:
+    """Activations of one LSTM layer `[time, hidden]`; each row belongs to the step that read the token.
 
-    With c' the cell before the word: cell = forget · c' + input · candidate, hidden = output · tanh(cell).
+    With cell' for the cell of the previous step: cell = forget · cell' + input · candidate, and
+    hidden = output · tanh(cell).
     """
 
-    input: Floats
-    """How much of the candidate is let in, 0 to 1."""
-    forget: Floats
-    """How much of the cell is kept, 0 to 1: at 0 all is forgotten."""
-    output: Floats
-    """How much of the cell is shown to the next layer, 0 to 1."""
-    candidate: Floats
-    """What would be added to the cell, -1 to 1."""
-    cell: Floats
-    """What is remembered, this word included; without bounds."""
-    hidden: Floats
-    """What the next layer, or the prediction of the next word, is made from, -1 to 1."""
+    input: Float32Array
+    """Input gate, 0 to 1: fraction of the candidate that is added to the cell."""
+    forget: Float32Array
+    """Forget gate, 0 to 1: fraction of the previous cell that is kept. 0 forgets everything."""
+    output: Float32Array
+    """Output gate, 0 to 1: fraction of the cell that is visible outside the layer."""
+    candidate: Float32Array
+    """New content for the cell, -1 to 1."""
+    cell: Float32Array
+    """Cell state after the token, unbounded."""
+    hidden: Float32Array
+    """Hidden state after the token, -1 to 1: the input of the next layer or of the output layer."""
 
-    def part(self, name: Part) -> Floats:
-        """One of them by its name.
-
-        Raises:
-            UnusableInput: there is none of that name.
-        """
-        if name not in PARTS:
-            raise UnusableInput(f"an LSTM has no {name!r}; use one of {', '.join(PARTS)}")
-        values: Floats = getattr(self, name)
+    def get(self, name: ActivationName) -> Float32Array:
+        """Return the activation with this name; an unknown name raises an InvalidInputError."""
+        _check_activation_name(name)
+        values: Float32Array = getattr(self, name)
         return values
 
 
 @dataclass(frozen=True)
-class Extreme:
-    """A word on reading which a unit goes far."""
+class ActivationExample:
+    """A token that activates a unit strongly, with its context."""
 
-    line: int
-    """Number of its line among those searched."""
+    line_index: int
     position: int
-    """Words of the line before it."""
+    """Number of tokens in the line before the token."""
     value: float
-    before: tuple[str, ...]
-    """Words just before it, of its own line."""
-    word: str
-    after: tuple[str, ...]
-    """Words just after it, which the unit had not seen yet."""
+    context_before: tuple[str, ...]
+    token: str
+    context_after: tuple[str, ...]
+    """Tokens of the same line after the token, which the unit has not read yet."""
 
 
 @dataclass(frozen=True)
-class Extremes:
-    """The words that drive one unit furthest up and down."""
+class TopActivations:
+    """The tokens with the highest activation of one unit, in descending order, and the lowest, in ascending order."""
 
-    highest: tuple[Extreme, ...]
-    """The highest value first."""
-    lowest: tuple[Extreme, ...]
-    """The lowest value first."""
-    words: int
-    """How many were read: all, unless it was cancelled."""
+    highest: tuple[ActivationExample, ...]
+    lowest: tuple[ActivationExample, ...]
+    num_tokens: int
+    """Number of tokens read; less than the whole corpus if the search was cancelled."""
 
 
-def lstm_of(model: LanguageModel) -> Decoder | None:
-    """The LSTM in a model, of a mixture the first one; None where only counts are inside.
+def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
+    """Return the LSTM inside `model`, the first one of a mixture; None if there is none.
 
-    A model that goes on learning from what it reads gives the LSTM it started as, in its `decoder`.
+    For dynamic evaluation, return the LSTM with its weights after training.
     """
-    if isinstance(model, Decoder):
+    if isinstance(model, NumpyLSTM):
         return model
-    if isinstance(model, Cache):
-        return lstm_of(model.model)
+    if isinstance(model, NeuralCache):
+        return find_lstm(model.model)
     if isinstance(model, Mixture):
-        return next((found for part in model.models if (found := lstm_of(part))), None)
-    started_as = getattr(model, "decoder", None)
-    return started_as if isinstance(started_as, Decoder) else None
+        return next((lstm for part in model.models if (lstm := find_lstm(part))), None)
+    base_model = getattr(model, "base_model", None)  # not isinstance: importing DynamicEvaluation would import torch
+    return base_model if isinstance(base_model, NumpyLSTM) else None
 
 
-def gates(decoder: Decoder, ids: Ids | Sequence[int]) -> tuple[Gates, ...]:
-    """Read `<eos>`, then `ids`: what every layer did with each of `ids`, first layer first."""
-    sizes = [hidden for _, hidden in decoder.config.layer_sizes()]
-    seen = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
+def record_activations(lstm: NumpyLSTM, ids: TokenIds | Sequence[int]) -> tuple[LayerActivations, ...]:
+    """Read `<eos>` and then `ids`; return the activations for `ids`, first layer first."""
+    sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
+    gates = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
     hiddens = [np.empty((len(ids), size), np.float32) for size in sizes]
     cells = [np.empty((len(ids), size), np.float32) for size in sizes]
-    _, state = decoder.read(decoder.start(), EOS_ID)
+    _, state = lstm.advance_state(lstm.start(), EOS_ID)
     for row, token in enumerate(ids):
-        activated, state = decoder.read(state, int(token))
+        gates_by_layer, state = lstm.advance_state(state, int(token))
         for layer, (hidden, cell) in enumerate(state):
-            seen[layer][row], hiddens[layer][row], cells[layer][row] = activated[layer], hidden, cell
-    return tuple(map(_named, seen, cells, hiddens))
+            gates[layer][row], hiddens[layer][row], cells[layer][row] = gates_by_layer[layer], hidden, cell
+    return tuple(map(_to_layer_activations, gates, cells, hiddens))
 
 
-def along(layers: Sequence[Gates], layer: int, unit: int, which: Part = "cell") -> Floats:
-    """One unit along a text that `gates` has read: `[time]`.
-
-    Raises:
-        UnusableInput: there is no such layer, unit or part.
-    """
-    _within("layer", layer, len(layers))
-    values = layers[layer].part(which)
-    _within("unit", unit, values.shape[1])
+def unit_activations(
+    layers: Sequence[LayerActivations], layer: int, unit: int, activation: ActivationName = "cell"
+) -> Float32Array:
+    """Return the activation `[time]` of one unit, selected from the result of `record_activations`."""
+    _check_index("layer", layer, len(layers))
+    values = layers[layer].get(activation)
+    _check_index("unit", unit, values.shape[1])
     return values[:, unit]
 
 
-def extremes(
-    decoder: Decoder,
-    lines: Sequence[Ids],
+def find_top_activations(
+    lstm: NumpyLSTM,
+    lines: Sequence[TokenIds],
     layer: int,
     unit: int,
-    which: Part = "cell",
-    most: int = 10,
-    context: int = 6,
+    activation: ActivationName = "cell",
+    top_n: int = 10,
+    context_size: int = 6,
     cancelled: Callable[[], bool] = lambda: False,
-) -> Extremes:
-    """Search a corpus for the words that drive a unit highest and lowest.
+) -> TopActivations:
+    """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
-    Every line is read as `gates` reads it, on its own after `<eos>`, so what is found can be typed in and seen
-    again. Where two lines begin alike, their common words count once.
-
-    Args:
-        decoder: whose unit.
-        lines: ids of each, as `Dataset.train_lines`.
-        layer: counted from 0.
-        unit: counted from 0.
-        which: the unit's gate, or its candidate, cell or hidden value.
-        most: so many words on either side.
-        context: words shown before and after each.
-        cancelled: asked often; once true, what was read so far decides, long lines first.
+    Each line is read on its own after `<eos>`, so `record_activations` on the line gives the same values. A token is
+    listed once if several lines start with the same tokens up to it. `cancelled` is called after every step; once it
+    returns True, the result covers the tokens read so far. Long lines are read first.
 
     Raises:
-        UnusableInput: there is no such layer, unit or part.
+        InvalidInputError: If there is no such layer, unit or activation.
     """
-    sizes = [hidden for _, hidden in decoder.config.layer_sizes()]
-    _within("layer", layer, len(sizes))
-    _within("unit", unit, sizes[layer])
-    if which not in PARTS:
-        raise UnusableInput(f"an LSTM has no {which!r}; use one of {', '.join(PARTS)}")
+    sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
+    _check_index("layer", layer, len(sizes))
+    _check_index("unit", unit, sizes[layer])
+    _check_activation_name(activation)
     lengths = np.array([len(line) for line in lines], np.int64)
-    starts = np.cumsum(lengths) - lengths
-    values = np.full(int(lengths.sum()), np.nan, np.float32)  # word after word, line after line
+    line_starts = np.cumsum(lengths) - lengths
+    values = np.full(int(lengths.sum()), np.nan, np.float32)  # of all lines, one after the other
     longest_first = np.argsort(-lengths, kind="stable")
-    for begin in range(0, len(lines), BATCH):
-        batch = longest_first[begin : begin + BATCH]
-        for time, seen in enumerate(_side_by_side(decoder, [lines[i] for i in batch], layer, unit, which)):
-            values[starts[batch[: len(seen)]] + time] = seen
+    for begin in range(0, len(lines), BATCH_SIZE):
+        batch = longest_first[begin : begin + BATCH_SIZE]
+        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation)
+        for position, step_values in enumerate(steps):
+            values[line_starts[batch[: len(step_values)]] + position] = step_values
             if cancelled():
                 break
         if cancelled():
             break
     read = np.flatnonzero(~np.isnan(values))
-    rising = read[np.argsort(values[read], kind="stable")]
-    falling = read[np.argsort(-values[read], kind="stable")]
-    highest, lowest = (
-        tuple(
-            _extreme(
-                decoder.vocabulary.words, lines[line], line, position, float(values[starts[line] + position]), context
-            )
-            for line, position in _distinct(order, lines, starts, most)
+
+    def make_example(line_index: int, position: int) -> ActivationExample:
+        tokens = [lstm.vocabulary.tokens[i] for i in lines[line_index]]
+        return ActivationExample(
+            line_index=line_index,
+            position=position,
+            value=float(values[line_starts[line_index] + position]),
+            context_before=tuple(tokens[max(0, position - context_size) : position]),
+            token=tokens[position],
+            context_after=tuple(tokens[position + 1 : position + 1 + context_size]),
         )
-        for order in (falling, rising)
-    )
-    return Extremes(highest, lowest, len(read))
+
+    def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:
+        order = read[np.argsort(sort_keys[read], kind="stable")]
+        return tuple(make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n))
+
+    return TopActivations(highest=make_examples(-values), lowest=make_examples(values), num_tokens=len(read))
 
 
-def _side_by_side(decoder: Decoder, lines: Sequence[Ids], layer: int, unit: int, which: Part) -> Iterator[Floats]:
-    """Read lines, the longest first: word by word the unit's values `[lines]`, of those that have that word."""
-    # After <eos> every line is in the same state; the layers above are not needed.
-    _, state = decoder.read(decoder.start()[: layer + 1], EOS_ID)
+def _batched_unit_activations(
+    lstm: NumpyLSTM, lines: Sequence[TokenIds], layer: int, unit: int, activation: ActivationName
+) -> Iterator[Float32Array]:
+    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`."""
+    # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
+    _, state = lstm.advance_state(lstm.start()[: layer + 1], EOS_ID)
     state = tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state)
     lengths = np.array([len(line) for line in lines])
-    for time in range(lengths[0]):
-        going_on = int(np.count_nonzero(lengths > time))
-        tokens = np.array([line[time] for line in lines[:going_on]])
-        activated, state = decoder.read(tuple((hidden[:going_on], cell[:going_on]) for hidden, cell in state), tokens)
+    for position in range(lengths[0]):
+        num_unfinished = int(np.count_nonzero(lengths > position))
+        tokens = np.array([line[position] for line in lines[:num_unfinished]])
+        gates, state = lstm.advance_state(
+            tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state), tokens
+        )
         hidden, cell = state[layer]
-        yield _named(activated[layer], cell, hidden).part(which)[:, unit]
+        yield _to_layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]
 
 
-def _named(activated: Floats, cell: Floats, hidden: Floats) -> Gates:
-    """What `Decoder.read` tells of a layer, `[rows, 4 hidden]` and `[rows, hidden]`, by its names."""
-    input_, forget, output, candidate = np.split(activated, 4, axis=1)
-    return Gates(input_, forget, output, candidate, cell, hidden)
+def _to_layer_activations(gates: Float32Array, cell: Float32Array, hidden: Float32Array) -> LayerActivations:
+    """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
+    input_, forget, output, candidate = np.split(gates, 4, axis=1)
+    return LayerActivations(input_, forget, output, candidate, cell, hidden)
 
 
-def _distinct(
-    order: npt.NDArray[np.int64], lines: Sequence[Ids], starts: npt.NDArray[np.int64], most: int
+def _first_distinct_prefixes(
+    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int
 ) -> list[tuple[int, int]]:
-    """Line and position of the first `most` places in `order` before which not the same words were read."""
+    """Return line index and position of the first `top_n` tokens in `order`, skipping repeated line prefixes.
+
+    `order` contains positions in the concatenated lines; `line_starts` `[lines]` is the position where each line
+    starts.
+    """
     chosen: dict[bytes, tuple[int, int]] = {}
-    for place in order.tolist():
-        if len(chosen) == most:
+    for index in order.tolist():
+        if len(chosen) == top_n:
             break
-        line = int(np.searchsorted(starts, place, side="right")) - 1
-        position = place - int(starts[line])
-        chosen.setdefault(lines[line][: position + 1].tobytes(), (line, position))
+        line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
+        position = index - int(line_starts[line_index])
+        chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
     return list(chosen.values())
 
 
-def _extreme(words: Sequence[str], ids: Ids, line: int, position: int, value: float, context: int) -> Extreme:
-    before = tuple(words[i] for i in ids[max(0, position - context) : position])
-    after = tuple(words[i] for i in ids[position + 1 : position + 1 + context])
-    return Extreme(line, position, value, before, words[ids[position]], after)
+def _check_activation_name(name: str) -> None:
+    if name not in ACTIVATION_NAMES:
+        raise InvalidInputError(f"unknown activation {name!r}; use one of {', '.join(ACTIVATION_NAMES)}")
 
 
-def _within(name: str, value: int, number: int) -> None:
-    if not 0 <= value < number:
-        raise UnusableInput(f"{name} {value} is out of range; use a whole number from 0 to {number - 1}")
+def _check_index(name: str, index: int, size: int) -> None:
+    if not 0 <= index < size:
+        raise InvalidInputError(f"{name} {index} is out of range; use a whole number from 0 to {size - 1}")

@@ -1,83 +1,72 @@
-"""Perplexity: every token once, state carried from the first to the last, `<unk>` counted like any word."""
+"""Perplexity of a model on a text: each token is scored once, in one pass, and `<unk>` counts like any token."""
 
 import math
 import sys
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.data.vocabulary import UNK_ID, Ids
+from engine.data.arrays import Float64Array
+from engine.data.vocabulary import UNK_ID, TokenIds
 from engine.errors import CorpusError
-from engine.models.base import LanguageModel, TextReader, scores_of
+from engine.models.base import LanguageModel, SequenceModel, score_sequence
 
-BLOCK = 20
-"""Tokens that a bootstrap keeps together, since neighbours are alike in how hard they are."""
-LARGEST = math.log(sys.float_info.max)
-"""What exp can be taken of."""
+BOOTSTRAP_BLOCK_SIZE = 20
+"""Consecutive tokens per block of the bootstrap, because neighbouring tokens are similarly hard to predict."""
+MAX_EXP_ARGUMENT = math.log(sys.float_info.max)
+"""Largest number whose exponential is a finite float."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a text."""
+    """Quality of a model's predictions on one text."""
 
     tokens: int
     unk_rate: float
-    """Share of tokens that are `<unk>`; a high one makes perplexity low without merit."""
+    """Fraction of tokens that are `<unk>`; a high rate lowers the perplexity although the model is no better."""
     perplexity: float
     bits_per_token: float
 
 
-def token_log_probs(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[np.float64]:
-    """Natural-log probability `[time]` of each token, the first one predicted after `<eos>`.
-
-    Raises:
-        CorpusError: there is no token to score.
-    """
+def token_log_probs(model: LanguageModel | SequenceModel, ids: TokenIds) -> Float64Array:
+    """Return the natural-log probability `[time]` of each token; an empty text raises a CorpusError."""
     if len(ids) == 0:
-        raise CorpusError("there is no token to score, so there is no perplexity; give a longer text")
-    return scores_of(model, ids)
+        raise CorpusError("the text has no token to score; use a longer text")
+    return score_sequence(model, ids)
 
 
-def evaluate(model: LanguageModel | TextReader, ids: Ids) -> Evaluation:
-    """Score `ids` with `model`.
-
-    Raises:
-        CorpusError: there is no token to score.
-    """
-    return summarize(token_log_probs(model, ids), ids)
+def evaluate(model: LanguageModel | SequenceModel, ids: TokenIds) -> Evaluation:
+    """Score the tokens `ids` `[time]` with `model`; an empty text raises a CorpusError."""
+    return summarize_log_probs(token_log_probs(model, ids), ids)
 
 
-def summarize(scores: npt.NDArray[np.float64], ids: Ids) -> Evaluation:
-    """What `scores`, the natural-log probabilities `[time]` of `ids`, say of the model."""
-    mean = float(-scores.mean())
+def summarize_log_probs(log_probs: Float64Array, ids: TokenIds) -> Evaluation:
+    """Return the evaluation of a model that predicts `ids` `[time]` with natural-log probabilities `log_probs`."""
+    mean_nll = float(-log_probs.mean())
     return Evaluation(
         tokens=len(ids),
         unk_rate=float(np.mean(ids == UNK_ID)),
-        perplexity=perplexity(mean),
-        bits_per_token=mean / math.log(2),
+        perplexity=perplexity(mean_nll),
+        bits_per_token=mean_nll / math.log(2),
     )
 
 
-def perplexity(mean_negative_log_prob: float) -> float:
-    """exp of it; infinite where that is too large for a float."""
-    return math.exp(mean_negative_log_prob) if mean_negative_log_prob <= LARGEST else math.inf
+def perplexity(mean_nll: float) -> float:
+    """Return the exponential of the mean negative log-probability; infinity where a float overflows, or for NaN."""
+    return math.exp(mean_nll) if mean_nll <= MAX_EXP_ARGUMENT else math.inf
 
 
-def confidence_interval(scores: npt.NDArray[np.float64], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Where the perplexity of 95 in 100 other texts of this kind and length would lie.
+def perplexity_confidence_interval(
+    log_probs: Float64Array, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the perplexity for natural-log probabilities `[time]`.
 
-    A bootstrap over blocks of neighbouring tokens, which wrap around at the end (Politis and Romano 1992).
-
-    Args:
-        scores: natural-log probabilities `[time]`.
-        resamples: texts put together from the blocks of this one.
-        seed: of the blocks drawn.
+    A circular block bootstrap (Politis and Romano 1992) scores `num_resamples` texts resampled from the blocks.
     """
-    length = min(BLOCK, len(scores))
-    blocks = math.ceil(len(scores) / length)
-    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([scores, scores[: length - 1]]))])
-    means = (sums[length:] - sums[:-length]) / length
-    draws = np.random.default_rng(seed).integers(0, len(scores), (resamples, blocks))
-    low, high = np.quantile(-means[draws].mean(axis=1), [0.025, 0.975])
+    block_size = min(BOOTSTRAP_BLOCK_SIZE, len(log_probs))
+    num_blocks = math.ceil(len(log_probs) / block_size)
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([log_probs, log_probs[: block_size - 1]]))])
+    block_means = (sums[block_size:] - sums[:-block_size]) / block_size
+    resamples = np.random.default_rng(seed).integers(0, len(log_probs), (num_resamples, num_blocks))
+    low, high = np.quantile(-block_means[resamples].mean(axis=1), [0.025, 0.975])
     return perplexity(float(low)), perplexity(float(high))

@@ -1,298 +1,275 @@
-"""What a model makes of a text, word by word: where each word stands, and how little it was expected there."""
+"""Scores of a text token by token: the spans of the tokens in the text, and how well a model predicts them."""
 
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.perplexity import Evaluation, perplexity, summarize
-from engine.data.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary, spans
-from engine.errors import CorpusError
-from engine.generation.generate import ALTERNATIVES
+from engine.analysis.perplexity import Evaluation, perplexity, summarize_log_probs
+from engine.data.arrays import Float32Array, Float64Array, Int32Array
+from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary
+from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import LanguageModel
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int32]
-
-MOST_BYTES = 4_000_000
-"""Of a file; some 800,000 words, which take a minute or two."""
-FIRST_CHUNK, CHUNK = 16, 256
-"""Words read between two looks at the clock; few at first, so that something is seen at once."""
+FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 256
+"""Tokens per chunk; chunks start small, so that the first scores appear at once."""
 
 LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-"""As `str.splitlines` knows them."""
+"""Line ends as in `str.splitlines`."""
 
-# Looking behind, and never giving back what was taken: else a long row of dots takes its square in time.
+# The lookbehind and the possessive quantifiers avoid quadratic time on long runs of punctuation.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
 
 
 @dataclass(frozen=True)
-class Words:
-    """The words of a text as a model reads them, and where they stand in it."""
+class TokenizedText:
+    """The tokens of a text, with their spans in the text and the sentences they form."""
 
     text: str
-    starts: Integers
-    """`[words]`: of the first character of each."""
-    ends: Integers
-    """`[words]`: behind the last."""
-    ids: Ids
-    """`[words]`; where line ends are read, an `<eos>` stands on each line end behind a line with a word."""
-    sentences: Integers
-    """`[sentences]`: the first word of each. They end at . ! ? … and at line ends."""
+    start_offsets: Int32Array
+    """Index `[tokens]` of the first character of each token."""
+    end_offsets: Int32Array
+    """Index `[tokens]` after the last character of each token."""
+    ids: TokenIds
+    """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each line end after a line with a word."""
+    sentence_starts: Int32Array
+    """First token `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> str:
-        """A word as it was written."""
-        return self.text[self.starts[index] : self.ends[index]]
+        """Return a token as written in the text."""
+        return self.text[self.start_offsets[index] : self.end_offsets[index]]
 
     @cached_property
-    def unknown(self) -> npt.NDArray[np.bool_]:
-        """`[words]`: whether the model reads `<unk>`."""
+    def unknown_mask(self) -> npt.NDArray[np.bool_]:
+        """`[tokens]`: True for tokens that the model reads as `<unk>`."""
         unknown: npt.NDArray[np.bool_] = self.ids == UNK_ID
         return unknown
 
-    def sentence_of(self, index: int) -> int:
-        """The number of the sentence that a word stands in."""
-        return int(np.searchsorted(self.sentences, index, side="right")) - 1
+    def sentence_index(self, index: int) -> int:
+        """Return the index of the sentence that contains a token."""
+        return int(np.searchsorted(self.sentence_starts, index, side="right")) - 1
 
-    def sentence(self, number: int) -> tuple[int, int]:
-        """The first word of a sentence, and the one behind its last."""
-        last = number + 1 == len(self.sentences)
-        return int(self.sentences[number]), len(self) if last else int(self.sentences[number + 1])
+    def sentence_span(self, index: int) -> tuple[int, int]:
+        """Return the first token of a sentence and the token after its last."""
+        is_last = index + 1 == len(self.sentence_starts)
+        return int(self.sentence_starts[index]), len(self) if is_last else int(self.sentence_starts[index + 1])
 
 
-def split(text: str, vocabulary: Vocabulary, *, line_ends: bool = False) -> Words:
-    """Find the words and sentences of `text`.
+def tokenize_with_offsets(text: str, vocabulary: Vocabulary, *, eos_per_line: bool = False) -> TokenizedText:
+    """Split `text` into tokens and sentences.
 
-    `line_ends`: read `<eos>` at the end of each line that has a word, as a model of line mode was trained. A last
-    line that has no end yet gets none.
+    With `eos_per_line`, each line that has a word ends in `<eos>`, as in the training of line mode; a last line without
+    a line end gets no `<eos>`.
     """
-    index = vocabulary.index
-    found = [(start, end, index.get(word, UNK_ID)) for start, end, word in spans(text, vocabulary.tokenizer)]
-    starts, ends, ids = np.array(found, np.int32).reshape(-1, 3).T
-    if line_ends and len(ids):
-        lines = np.array([match.span() for match in LINE_END.finditer(text)], np.int32).reshape(-1, 2)
-        before = np.searchsorted(starts, lines[:, 0])  # words in front of each line end
-        lines = lines[np.diff(before, prepend=0) > 0]
-        order = np.argsort(np.concatenate([starts, lines[:, 0]]), kind="stable")
-        starts, ends = np.concatenate([starts, lines[:, 0]])[order], np.concatenate([ends, lines[:, 1]])[order]
-        ids = np.concatenate([ids, np.full(len(lines), EOS_ID, np.int32)])[order]
-    breaks = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int32)
-    # By its last character: that of an <eos> is the line end, which still belongs to its line.
-    number = np.searchsorted(breaks, ends - 1, side="right")
-    sentences = np.flatnonzero(np.diff(number, prepend=-1))
-    return Words(text, *(np.ascontiguousarray(part, np.int32) for part in (starts, ends, ids, sentences)))
+    token_to_id = vocabulary.token_to_id
+    spans = [(start, end, token_to_id.get(token, UNK_ID)) for start, end, token in vocabulary.token_spans(text)]
+    starts, ends, ids = np.array(spans, np.int32).reshape(-1, 3).T
+    if eos_per_line and len(ids):
+        line_ends = np.array([match.span() for match in LINE_END.finditer(text)], np.int32).reshape(-1, 2)
+        num_tokens_before = np.searchsorted(starts, line_ends[:, 0])
+        line_ends = line_ends[np.diff(num_tokens_before, prepend=0) > 0]
+        starts = np.concatenate([starts, line_ends[:, 0]])
+        ends = np.concatenate([ends, line_ends[:, 1]])
+        ids = np.concatenate([ids, np.full(len(line_ends), EOS_ID, np.int32)])
+        order = np.argsort(starts, kind="stable")
+        starts, ends, ids = starts[order], ends[order], ids[order]
+    sentence_ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int32)
+    # A token belongs to the sentence of its last character; an <eos> belongs to the line it ends.
+    sentence_of_token = np.searchsorted(sentence_ends, ends - 1, side="right")
+    sentence_starts = np.flatnonzero(np.diff(sentence_of_token, prepend=-1))
+    return TokenizedText(
+        text, *(np.ascontiguousarray(array, np.int32) for array in (starts, ends, ids, sentence_starts))
+    )
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What a model made of some words that follow one another."""
+class ScoredChunk:
+    """Scores of consecutive tokens."""
 
-    begin: int
-    """The first of them."""
-    scores: Floats
-    """Natural-log probabilities `[words]`."""
-    ranks: Integers
-    """`[words]`; 1 is the model's likeliest word."""
-    likeliest: Ids
-    """`[words, alternatives]`: what it expected most, likeliest first."""
-    likeliest_scores: npt.NDArray[np.float32]
-    """Natural-log probabilities of those."""
+    start: int
+    log_probs: Float64Array
+    """Natural-log probabilities `[tokens]`."""
+    ranks: Int32Array
+    """Rank `[tokens]` of each token in its distribution, 1 for the most likely token."""
+    top_ids: TokenIds
+    """The most likely tokens `[tokens, alternatives]` at each position, in descending order of probability."""
+    top_log_probs: Float32Array
+    """Natural-log probabilities `[tokens, alternatives]` of `top_ids`."""
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
 
 
-def read(model: LanguageModel, ids: Ids, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Piece]:
-    """Read `ids`, the first one predicted after `<eos>`, the state carried from the first to the last.
+def score_chunks(
+    model: LanguageModel, ids: TokenIds, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[ScoredChunk]:
+    """Read `ids` `[time]` after `<eos>` in one pass and yield their scores chunk by chunk.
 
-    The alternatives come with it: finding them costs less than keeping the states to find them later.
+    The alternatives are collected in the same pass, which costs less than keeping the states to find them later.
     """
     log_probs, state = model.advance(model.start(), EOS_ID)
-    most = min(ALTERNATIVES, len(model.vocabulary))
-    begin, size = 0, FIRST_CHUNK
-    while begin < len(ids) and not cancelled():
-        chunk = ids[begin : begin + size]
+    num_top = min(NUM_TOP_TOKENS, len(model.vocabulary))
+    start, size = 0, FIRST_CHUNK_SIZE
+    while start < len(ids) and not cancelled():
+        chunk = ids[start : start + size]
         rows = np.empty((len(chunk), len(log_probs)), np.float32)
         for row, token in zip(rows, chunk, strict=True):
             row[:] = log_probs
             log_probs, state = model.advance(state, int(token))
             if cancelled():
                 return
-        scores = rows[np.arange(len(chunk)), chunk]
-        ranks = 1 + np.count_nonzero(rows > scores[:, None], axis=1)
-        likeliest = np.argpartition(rows, -most, axis=1)[:, -most:]
-        values = np.take_along_axis(rows, likeliest, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        yield Piece(
-            begin,
-            scores.astype(np.float64),
-            ranks.astype(np.int32),
-            np.take_along_axis(likeliest, order, axis=1).astype(np.int32),
-            np.take_along_axis(values, order, axis=1),
+        token_log_probs = rows[np.arange(len(chunk)), chunk]
+        ranks = 1 + np.count_nonzero(rows > token_log_probs[:, None], axis=1)
+        top_ids = np.argpartition(rows, -num_top, axis=1)[:, -num_top:]
+        top_log_probs = np.take_along_axis(rows, top_ids, axis=1)
+        order = np.argsort(-top_log_probs, axis=1, kind="stable")
+        yield ScoredChunk(
+            start=start,
+            log_probs=token_log_probs.astype(np.float64),
+            ranks=ranks.astype(np.int32),
+            top_ids=np.take_along_axis(top_ids, order, axis=1).astype(np.int32),
+            top_log_probs=np.take_along_axis(top_log_probs, order, axis=1),
         )
-        begin, size = begin + len(chunk), min(2 * size, CHUNK)
+        start, size = start + len(chunk), min(2 * size, MAX_CHUNK_SIZE)
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What a model made of one word."""
+class TokenScore:
+    """Score of one token."""
 
     bits: float
-    prob: float
+    """Negative base-2 logarithm of the probability."""
+    model_prob: float
     rank: int
-    """1 is the model's likeliest word."""
-    likeliest: tuple[tuple[str, float], ...]
-    """The likeliest words and their probabilities."""
+    """Rank of the token in the distribution, 1 for the most likely token."""
+    top_tokens: tuple[tuple[str, float], ...]
+    """The most likely tokens with their probabilities, in descending order."""
 
 
-class Reading:
-    """What a model made of a text so far, put together of its pieces."""
+class TokenScores:
+    """Scores of a text, collected from chunks while a model reads the text."""
 
-    def __init__(self, words: Words, vocabulary: Vocabulary, before: "Reading | None" = None) -> None:
-        """A reading of `words`; what they have in common with the start of those read `before` is known at once."""
-        most = min(ALTERNATIVES, len(vocabulary))
-        self.words = words
+    def __init__(self, tokens: TokenizedText, vocabulary: Vocabulary, previous: Self | None = None) -> None:
+        """Create the scores of `tokens`, none of them known yet.
+
+        `previous` are scores of an earlier version of the text by the same model; the scores of the tokens that both
+        texts start with are copied.
+        """
+        num_top = min(NUM_TOP_TOKENS, len(vocabulary))
+        self.tokens = tokens
         self.vocabulary = vocabulary
-        self.done = 0
-        """Words read."""
-        self.scores = np.full(len(words), np.nan)
-        """Natural-log probabilities `[words]`; NaN where not read yet."""
-        self._ranks = np.zeros(len(words), np.int32)
-        self._likeliest = np.zeros((len(words), most), np.int32)
-        self._likeliest_scores = np.zeros((len(words), most), np.float32)
-        if before is not None:
-            shorter = min(before.done, len(words))
-            differing = np.flatnonzero(before.words.ids[:shorter] != words.ids[:shorter])
-            same = int(differing[0]) if len(differing) else shorter
-            self.add(
-                Piece(
-                    0,
-                    before.scores[:same],
-                    before._ranks[:same],
-                    before._likeliest[:same],
-                    before._likeliest_scores[:same],
-                )
-            )
+        self.num_scored = 0
+        self.log_probs = np.full(len(tokens), np.nan)
+        """Natural-log probabilities `[tokens]`; NaN for tokens that are not scored yet."""
+        self._ranks = np.zeros(len(tokens), np.int32)
+        self._top_ids = np.zeros((len(tokens), num_top), np.int32)
+        self._top_log_probs = np.zeros((len(tokens), num_top), np.float32)
+        if previous is not None:
+            comparable = min(previous.num_scored, len(tokens))
+            different = np.flatnonzero(previous.tokens.ids[:comparable] != tokens.ids[:comparable])
+            num_shared = int(different[0]) if len(different) else comparable
+            self.log_probs[:num_shared] = previous.log_probs[:num_shared]
+            self._ranks[:num_shared] = previous._ranks[:num_shared]
+            self._top_ids[:num_shared] = previous._top_ids[:num_shared]
+            self._top_log_probs[:num_shared] = previous._top_log_probs[:num_shared]
+            self.num_scored = num_shared
 
     @property
-    def complete(self) -> bool:
-        """Whether all words were read."""
-        return self.done == len(self.words)
+    def is_complete(self) -> bool:
+        """True if all tokens are scored."""
+        return self.num_scored == len(self.tokens)
 
     @property
-    def bits(self) -> Floats:
-        """Bits `[words]`: one for each time that the model's probability halves; NaN where not read yet."""
-        return -self.scores / math.log(2)
+    def bits(self) -> Float64Array:
+        """Negative base-2 logarithm `[tokens]` of the probabilities; NaN for tokens that are not scored yet."""
+        return -self.log_probs / math.log(2)
 
-    def add(self, piece: Piece) -> None:
-        """Take in the next piece."""
-        end = piece.begin + len(piece.scores)
-        self.scores[piece.begin : end] = piece.scores
-        self._ranks[piece.begin : end] = piece.ranks
-        self._likeliest[piece.begin : end] = piece.likeliest
-        self._likeliest_scores[piece.begin : end] = piece.likeliest_scores
-        self.done = max(self.done, end)
+    def add_chunk(self, chunk: ScoredChunk) -> None:
+        """Add the scores of the next tokens."""
+        span = slice(chunk.start, chunk.start + len(chunk))
+        self.log_probs[span] = chunk.log_probs
+        self._ranks[span] = chunk.ranks
+        self._top_ids[span] = chunk.top_ids
+        self._top_log_probs[span] = chunk.top_log_probs
+        self.num_scored = max(self.num_scored, span.stop)
 
-    def guess(self, index: int) -> Guess | None:
-        """What the model made of a word; None where it has not come so far."""
-        if not 0 <= index < self.done:
+    def token_score(self, index: int) -> TokenScore | None:
+        """Return the score of one token; None if the token is not scored yet."""
+        if not 0 <= index < self.num_scored:
             return None
-        score, words = float(self.scores[index]), self.vocabulary.words
-        pairs = zip(self._likeliest[index].tolist(), self._likeliest_scores[index].tolist(), strict=True)
-        return Guess(
-            bits=-score / math.log(2),
-            prob=math.exp(score),
+        log_prob, token_texts = float(self.log_probs[index]), self.vocabulary.tokens
+        alternatives = zip(self._top_ids[index].tolist(), self._top_log_probs[index].tolist(), strict=True)
+        return TokenScore(
+            bits=-log_prob / math.log(2),
+            model_prob=math.exp(log_prob),
             rank=int(self._ranks[index]),
-            likeliest=tuple((words[token], math.exp(value)) for token, value in pairs),
+            top_tokens=tuple((token_texts[token], math.exp(top_log_prob)) for token, top_log_prob in alternatives),
         )
 
-    def summary(self) -> "Summary | None":
-        """The words read so far in a few figures; None before the first."""
-        if not self.done:
+    def summarize(self) -> "TokenScoresSummary | None":
+        """Return the summary of the tokens scored so far; None before the first."""
+        if not self.num_scored:
             return None
-        scores, unknown = self.scores[: self.done], self.words.unknown[: self.done]
-        known = scores[~unknown]
-        return Summary(
-            summarize(scores, self.words.ids[: self.done]),
-            int(np.count_nonzero(unknown)),
-            perplexity(float(-known.mean())) if len(known) else None,
+        log_probs, unknown = self.log_probs[: self.num_scored], self.tokens.unknown_mask[: self.num_scored]
+        known = log_probs[~unknown]
+        return TokenScoresSummary(
+            evaluation=summarize_log_probs(log_probs, self.tokens.ids[: self.num_scored]),
+            num_unknown=int(np.count_nonzero(unknown)),
+            known_perplexity=perplexity(float(-known.mean())) if len(known) else None,
         )
 
-    def by_sentence(self) -> Floats:
-        """Perplexity `[sentences]` of each; NaN where not read to its end."""
-        if not len(self.words):
+    def sentence_perplexities(self) -> Float64Array:
+        """Return the perplexity `[sentences]` of each sentence; NaN for sentences that are not scored to their end."""
+        if not len(self.tokens):
             return np.empty(0)
-        sizes = np.diff(self.words.sentences, append=len(self.words))
-        means = np.add.reduceat(-self.scores, self.words.sentences) / sizes
+        sizes = np.diff(self.tokens.sentence_starts, append=len(self.tokens))
+        mean_nlls = np.add.reduceat(-self.log_probs, self.tokens.sentence_starts) / sizes
         with np.errstate(over="ignore"):
-            perplexities: Floats = np.exp(means)
+            perplexities: Float64Array = np.exp(mean_nlls)
         return perplexities
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A reading in a few figures."""
+class TokenScoresSummary:
+    """Summary of the scores of a text."""
 
     evaluation: Evaluation
-    """All words, unknown ones counted like any other."""
-    unknown: int
-    """Words outside the vocabulary."""
+    """Evaluation on all tokens; `<unk>` counts like any token."""
+    num_unknown: int
     known_perplexity: float | None
-    """That of the other words; they were still predicted from all. None where there is no other."""
+    """Perplexity on the known tokens only, each predicted from all tokens before it; None if no token is known."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models on the words that both have read."""
+class ScoreComparison:
+    """Comparison of two models on the tokens that both have scored."""
 
-    words: int
-    better: int
-    """Words to which the first gave a higher probability."""
-    worse: int
-    bits: float
-    """What the second needs more than the first, a word; negative where it needs less."""
+    num_tokens: int
+    num_better: int
+    """Number of tokens that are more likely under the first model."""
+    num_worse: int
+    """Number of tokens that are less likely under the first model."""
+    mean_bits_difference: float
+    """Mean bits per token, second model minus first model; positive if the first model is better."""
 
 
-def compare(first: Reading, second: Reading) -> Comparison | None:
-    """Two readings of the same words; None before both have begun."""
-    done = min(first.done, second.done)
-    if not done:
+def compare_scores(first: TokenScores, second: TokenScores) -> ScoreComparison | None:
+    """Compare the scores of two models for the same text; return None until both have scored a token."""
+    num_tokens = min(first.num_scored, second.num_scored)
+    if not num_tokens:
         return None
-    more = first.scores[:done] - second.scores[:done]
-    better, worse = int(np.count_nonzero(more > 0)), int(np.count_nonzero(more < 0))
-    return Comparison(done, better, worse, float(more.mean()) / math.log(2))
-
-
-def read_file(path: Path) -> str:
-    """The text of a file, in UTF-8 with or without byte order mark.
-
-    Raises:
-        CorpusError: there is none, it is no text, not in UTF-8, or too large.
-    """
-    try:
-        path = path.expanduser()
-        if path.is_dir():
-            raise CorpusError(f"{path} is a folder; name a text file in it")
-        if not path.exists():
-            raise CorpusError(f"{path} does not exist; check the path")
-        if not path.is_file():
-            raise CorpusError(f"{path} is not a regular file; name a text file")
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise CorpusError(
-                f"{path} has {size / 1e6:,.1f} MB; at most {MOST_BYTES / 1e6:g} are read, so open a part of it"
-            )
-        content = path.read_bytes()
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in the path; RuntimeError: no such home
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusError(f"{path} cannot be read: {reason}") from error
-    if b"\0" in content:
-        raise CorpusError(f"{path} holds NUL bytes, so it is not text; name a text file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    difference = first.log_probs[:num_tokens] - second.log_probs[:num_tokens]
+    return ScoreComparison(
+        num_tokens=num_tokens,
+        num_better=int(np.count_nonzero(difference > 0)),
+        num_worse=int(np.count_nonzero(difference < 0)),
+        mean_bits_difference=float(difference.mean()) / math.log(2),
+    )

@@ -1,1 +1,1 @@
-"""TODO package engine/data."""
+"""Corpora: reading, splitting, tokenizing and encoding of texts, also of texts larger than memory."""

@@ -1,4 +1,4 @@
-"""Arrays that may be larger than memory: written piece by piece, and mapped from a file instead of read."""
+"""Array types, and arrays larger than memory: appended in chunks and memory-mapped."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,119 +8,123 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+
 T = TypeVar("T", bound=np.generic)
 
-PIECE = 1_000_000
-"""Elements worked on at once where an array may be larger than memory."""
-LARGEST_IN_MEMORY = 2**28
-"""Bytes; a larger array that is only worked with for a while is a file without a name."""
+CHUNK_SIZE = 1_000_000
+"""Number of elements processed at once in arrays that may be larger than memory."""
+MAX_IN_MEMORY_BYTES = 2**28
+"""Maximum size of a temporary array in memory; a larger one is a memory-mapped temporary file."""
 
 
-class Growing(Generic[T]):
-    """An array `[time]` that is written piece by piece: in memory, or in a file."""
+class AppendableArray(Generic[T]):
+    """A growing array `[time]`, in memory or in a file."""
 
-    def __init__(self, kind: type[T], path: Path | None = None) -> None:
-        """Write to `path`; None: keep it in memory.
+    def __init__(self, dtype: type[T], path: Path | None = None) -> None:
+        """Create an empty array in the file `path`, or in memory if `path` is None.
 
         Raises:
-            OSError: it cannot be written; so too when something is added.
+            OSError: If the file cannot be written; `extend` and `to_array` raise it too.
         """
-        self._kind = np.dtype(kind)
+        self._dtype = np.dtype(dtype)
         self._path = path
         self._file = path.open("wb") if path else None
-        self._pieces: list[npt.NDArray[T]] = []
+        self._chunks: list[npt.NDArray[T]] = []
         self.size = 0
 
-    def add(self, values: npt.NDArray[T]) -> None:
-        """Put `values` behind what is there."""
-        values = np.ascontiguousarray(values, self._kind)
+    def extend(self, values: npt.NDArray[T]) -> None:
+        """Append `values` `[any]`."""
+        values = np.ascontiguousarray(values, self._dtype)
         self.size += len(values)
         if self._file is None:
-            self._pieces.append(values)
+            self._chunks.append(values)
         else:
             self._file.write(values.data)
 
-    def array(self) -> npt.NDArray[T]:
-        """All that was added so far."""
+    def to_array(self) -> npt.NDArray[T]:
+        """Return all elements appended so far `[time]`; memory-mapped if the array is in a file."""
         if self._file is None or self._path is None:
-            return np.concatenate(self._pieces) if self._pieces else np.empty(0, self._kind)
+            return np.concatenate(self._chunks) if self._chunks else np.empty(0, self._dtype)
         self._file.flush()
-        return mapped(self._path, self._kind)
+        return memory_map(self._path, self._dtype)
 
 
-def mapped(path: Path, kind: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A file as an array `[time]` that is read where it is looked at. Writing to it changes no file.
+def memory_map(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Map a file as an array `[time]`. Writing to the array does not change the file.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: its size is no whole number of elements.
+        OSError: If the file cannot be read.
+        ValueError: If the file size is not a multiple of the element size.
     """
-    if path.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, kind)
-    return np.asarray(np.memmap(path, kind, mode="c"))
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="c"))
 
 
-def room(size: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array `[size]` to be filled, in memory or, if that is much, in a file that goes when the array does."""
-    if size * np.dtype(kind).itemsize <= LARGEST_IN_MEMORY:
-        return np.empty(size, kind)
+def empty_array(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an uninitialized array `[size]`, in memory or, if it is large, in a temporary file."""
+    if size * np.dtype(dtype).itemsize <= MAX_IN_MEMORY_BYTES:
+        return np.empty(size, dtype)
     with tempfile.TemporaryFile() as file:
-        return np.asarray(np.memmap(file, kind, mode="w+", shape=(size,)))
+        return np.asarray(np.memmap(file, dtype, mode="w+", shape=(size,)))
 
 
-def pieces(size: int, piece: int | None = None) -> Iterator[slice]:
-    """The slices, one after the other, of an array of this size, each of `piece` elements, or of `PIECE`."""
-    piece = piece or PIECE
-    for begin in range(0, size, piece):
-        yield slice(begin, min(begin + piece, size))
+def iter_slices(size: int, chunk_size: int | None = None) -> Iterator[slice]:
+    """Yield consecutive slices of `chunk_size` elements (by default `CHUNK_SIZE`) that cover `size` elements."""
+    chunk_size = chunk_size or CHUNK_SIZE
+    for begin in range(0, size, chunk_size):
+        yield slice(begin, min(begin + chunk_size, size))
 
 
-def count(ids: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]:
-    """How often each of the ids 0 to `size` - 1 is there: `[size]`."""
-    counts = np.zeros(size, np.int64)
-    for piece in pieces(len(ids)):
-        counts += np.bincount(ids[piece], minlength=size)
+def chunked_bincount(ids: npt.NDArray[Any], minlength: int) -> Int64Array:
+    """Count each of the ids 0 to `minlength` - 1, as `np.bincount` does, in constant memory."""
+    counts = np.zeros(minlength, np.int64)
+    for chunk in iter_slices(len(ids)):
+        counts += np.bincount(ids[chunk], minlength=minlength)
     return counts
 
 
-def places_of(bounds: npt.NDArray[np.int64], lines: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Where all that is of `lines` stands, line after line: line i from `bounds[i]` up to `bounds[i + 1]`."""
-    starts = bounds[lines]
-    lengths = bounds[lines + 1] - starts
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+def line_positions(offsets: Int64Array, line_indices: npt.NDArray[Any]) -> Int64Array:
+    """Return the positions of all elements of some lines, line after line.
 
-
-def lines_in_pieces(bounds: npt.NDArray[np.int64], lines: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """The numbers `lines` cut where about `PIECE` elements are full."""
-    for part in pieces(len(lines)):
-        some = lines[part]
-        full = np.cumsum(bounds[some + 1] - bounds[some]) // PIECE
-        yield from np.split(some, np.flatnonzero(full[1:] > full[:-1]) + 1)
-
-
-def in_order(
-    text: npt.NDArray[T], bounds: npt.NDArray[np.int64], lines: npt.NDArray[Any], first: int
-) -> npt.NDArray[T]:
-    """A text `[time]` with its lines in another order, then moved on by `first` places, its end to its beginning.
-
-    Args:
-        text: all of it; what stands behind the last line stays there.
-        bounds: where each line begins, and the last one ends: `[lines + 1]`.
-        lines: all their numbers, in the order wanted.
-        first: as `numpy.roll` has it.
+    `offsets` `[lines + 1]` has the start of each line and the end of the last one.
     """
-    size = len(text)
-    moved, place = room(size, text.dtype), first % max(1, size)
+    starts = offsets[line_indices]
+    lengths = offsets[line_indices + 1] - starts
+    lengths_before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - lengths_before, lengths) + np.arange(int(lengths.sum()))
+
+
+def iter_line_chunks(offsets: Int64Array, line_indices: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Split `line_indices` into chunks of lines with about `CHUNK_SIZE` elements; `offsets` as in `line_positions`."""
+    for part in iter_slices(len(line_indices)):
+        indices = line_indices[part]
+        num_full_chunks = np.cumsum(offsets[indices + 1] - offsets[indices]) // CHUNK_SIZE
+        yield from np.split(indices, np.flatnonzero(num_full_chunks[1:] > num_full_chunks[:-1]) + 1)
+
+
+def permute_lines(
+    array: npt.NDArray[T], offsets: Int64Array, line_order: npt.NDArray[Any], shift: int
+) -> npt.NDArray[T]:
+    """Reorder the lines of a text `[time]`, then roll it by `shift` positions as `np.roll` does.
+
+    `offsets` is explained in `line_positions`. Elements after the last line stay at the end.
+    """
+    size = len(array)
+    permuted, position = empty_array(size, array.dtype), shift % max(1, size)
 
     def put(values: npt.NDArray[T]) -> None:
-        nonlocal place
-        until_end = min(len(values), size - place)
-        moved[place : place + until_end] = values[:until_end]
-        moved[: len(values) - until_end] = values[until_end:]
-        place = (place + len(values)) % size
+        nonlocal position
+        num_before_end = min(len(values), size - position)
+        permuted[position : position + num_before_end] = values[:num_before_end]
+        permuted[: len(values) - num_before_end] = values[num_before_end:]
+        position = (position + len(values)) % size
 
-    for some in lines_in_pieces(bounds, lines):
-        put(text[places_of(bounds, some)])
-    put(text[int(bounds[-1]) :])
-    return moved
+    for indices in iter_line_chunks(offsets, line_order):
+        put(array[line_positions(offsets, indices)])
+    put(array[int(offsets[-1]) :])
+    return permuted

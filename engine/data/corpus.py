@@ -1,50 +1,49 @@
-"""Text in: a CSV or plain text becomes clean lines, and these a train, valid and test split."""
+"""Corpora: reading CSV and plain-text files into clean lines, and splitting them."""
 
 import array
 import csv
-import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from engine.data.lines import BLOCK_BYTES, Lines, LineStore, Numbers
+from engine.data.arrays import Int32Array
+from engine.data.file_scan import BOM, CODECS, MAX_LINE_CHARACTERS, read_blocks, scan_file
+from engine.data.lines import Lines, LineStore
 from engine.errors import CorpusError
 
-MAX_LINE_CHARACTERS = 1_000_000
 MAX_HEADER_CHARACTERS = 100_000
 MAX_COLUMNS = 1_000
-"""Beyond that a table takes seconds and gigabytes, and is no dialogue."""
-ROWS_AT_ONCE = 50_000
+"""Maximum number of CSV columns; with more, pandas needs seconds and gigabytes."""
+CSV_CHUNK_ROWS = 50_000
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}
 
 _LINE_END = re.compile(r"[\r\n]")
-_BOM = b"\xef\xbb\xbf"
-_CONTROLS = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
-_BYTES_ABSENT_FROM_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All usable lines of a source, in file order, and how the file was understood."""
+    """All usable lines of a file, in file order, and the detected file format."""
 
     source: str
+    """Path of the file."""
     lines: Lines
-    rows: int
-    """Rows of the file before the clean-up."""
+    num_rows: int
+    """Number of rows of the file before the clean-up."""
     encoding: str
     separator: str
-    """Name of the CSV separator, or "none" for plain text."""
+    """Name of the CSV separator; "none" for plain text."""
     sha256: str
-    """Of the file's bytes, so that an evaluation can tell that it reads what was trained on."""
+    """Hash of the file, which shows later whether a model was trained on this text."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """The three parts of a corpus; every line is in exactly one."""
+class CorpusSplits:
+    """The three splits of a corpus. Every line is in exactly one of them."""
 
     train: Lines
     valid: Lines
@@ -54,53 +53,45 @@ class Split:
 def read_csv(
     path: Path, text_column: str, speaker_column: str, min_characters: int, store: LineStore | None = None
 ) -> Corpus:
-    """Read one utterance a row; the separator is found from the header.
+    """Read a CSV file with one utterance per row. The header decides on the separator.
 
-    Lines not longer than `min_characters` after the clean-up are left out. A missing speaker column
-    leaves the speakers empty.
-
-    Args:
-        path: of the file, which may be larger than memory.
-        text_column: of the utterances.
-        speaker_column: of who speaks them.
-        min_characters: as above.
-        store: where the lines are kept, behind those that are there; None: in memory.
+    The file may be larger than memory. Without a `speaker_column`, the speakers are empty. Lines of `min_characters` or
+    fewer are left out; the others are appended to `store`, or kept in memory if it is None.
 
     Raises:
-        CorpusError: the file cannot be read, has no such text column, or nothing in it is long enough.
-        OSError: the store cannot be written.
+        CorpusError: If the file cannot be read, has no text column, or no line is long enough.
+        OSError: If the store cannot be written.
     """
-    kept = _Kept(path, min_characters, LineStore() if store is None else store)
-    encoding, sha256 = _inspect(path)
-    beginning = next(_blocks(path)).removeprefix(_BOM).decode(_CODECS[encoding], "ignore")
+    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
+    encoding, file_hash = scan_file(path)
+    beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[encoding], "ignore")
     header = _LINE_END.split(beginning.lstrip("\r\n"), maxsplit=1)[0][:MAX_HEADER_CHARACTERS]
-    separator, columns = _header(header, text_column)
+    separator, columns = _parse_header(header, text_column)
     if not text_column or text_column not in columns:
-        there = ", ".join([name[:40] for name in columns if name][:20]) or "none"
-        raise CorpusError(f"{path} has no column {text_column!r}; its columns: {there}. Name one with --text-column")
+        names = ", ".join([name[:40] for name in columns if name][:20]) or "none"
+        raise CorpusError(f"{path} has no column {text_column!r}; its columns: {names}. Name one with --text-column")
     if len(header) == MAX_HEADER_CHARACTERS or len(columns) > MAX_COLUMNS:
         raise CorpusError(
             f"{path} has a header of over {MAX_HEADER_CHARACTERS:,} characters or {MAX_COLUMNS:,} columns; use --text"
         )
-    wanted = {text_column, speaker_column} & set(columns) - {""}
-    has_speakers = len(wanted) == 2
+    required = {text_column, speaker_column} & set(columns) - {""}
+    has_speakers = len(required) == 2
 
-    # Here, so that reading plain text or a finished run does not wait for pandas.
-    import pandas as pd
+    import pandas as pd  # imported here for fast start-up: plain text and finished runs do not need pandas
 
-    codec = "utf-8-sig" if encoding == "UTF-8 with BOM" else _CODECS[encoding]
+    codec = "utf-8-sig" if encoding == "UTF-8 with BOM" else CODECS[encoding]
     try:
         with path.open(encoding=codec, newline="") as file:
-            # All columns: with `usecols`, pandas cuts off what a row has too much, in the middle of an utterance.
+            # All columns are read: with `usecols`, pandas silently cuts rows that have too many columns.
             for table in pd.read_csv(
-                file, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=True, chunksize=ROWS_AT_ONCE
+                file, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=True, chunksize=CSV_CHUNK_ROWS
             ):
-                if not wanted <= set(table.columns):
+                if not required <= set(table.columns):
                     raise CorpusError(
                         f"{path} is not a regular CSV: a quote in its header ends on another line; "
-                        "mend it, or use --text"
+                        "fix the header, or use --text"
                     )
-                # A column more than the header names becomes the index: row numbers, or the text was cut at its commas.
+                # pandas turns an extra first column into the index: row numbers, or utterances cut at their commas.
                 if not all(str(row).isdigit() for row in table.index):
                     raise CorpusError(
                         f"{path} is not a regular CSV: its rows have more columns than its header; "
@@ -108,167 +99,87 @@ def read_csv(
                     )
                 texts = [str(value) for value in table[text_column].tolist()]
                 speakers = [str(value) for value in table[speaker_column].tolist()] if has_speakers else None
-                kept.add(texts, speakers)
+                line_filter.add(texts, speakers)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-        raise CorpusError(f"{path} is not a regular CSV: {reason}; mend that line, or use --text") from error
-    if not kept.rows:
-        raise CorpusError(f"{path} has a header but no rows; nothing to learn from")
-    return Corpus(str(path), kept.lines(), kept.rows, encoding, SEPARATORS[separator], sha256)
+        raise CorpusError(f"{path} is not a regular CSV: {reason}; fix that line, or use --text") from error
+    if not line_filter.num_rows:
+        raise CorpusError(f"{path} has a header but no rows; use a file with text")
+    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, encoding, SEPARATORS[separator], file_hash)
 
 
 def read_text(path: Path, min_characters: int, store: LineStore | None = None) -> Corpus:
-    """Read plain text, one utterance a line; the arguments are those of `read_csv`.
+    """Read a plain-text file with one utterance per line. See `read_csv` for the arguments.
 
     Raises:
-        CorpusError: the file cannot be read, or no line is long enough.
-        OSError: the store cannot be written.
+        CorpusError: If the file cannot be read, or no line is long enough.
+        OSError: If the store cannot be written.
     """
-    kept = _Kept(path, min_characters, LineStore() if store is None else store)
-    encoding, sha256 = _inspect(path)
-    for number, block in enumerate(_blocks(path)):
-        kept.add((block if number else block.removeprefix(_BOM)).decode(_CODECS[encoding]).splitlines())
-    return Corpus(str(path), kept.lines(), kept.rows, encoding, "none", sha256)
+    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
+    encoding, file_hash = scan_file(path)
+    for number, block in enumerate(read_blocks(path)):
+        line_filter.add((block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines())
+    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, encoding, "none", file_hash)
 
 
-def merge(parts: Sequence[Corpus], lines: Lines) -> Corpus:
-    """Several files, whose lines are in one store, as one corpus, named after the first."""
-    first = parts[0]
-    rows = sum(part.rows for part in parts)
-    sha256 = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
-    return Corpus(first.source, lines, rows, first.encoding, first.separator, sha256)
+def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
+    """Combine corpora whose `lines` are in one store into one corpus, named after the first."""
+    first = corpora[0]
+    return Corpus(
+        source=first.source,
+        lines=lines,
+        num_rows=sum(corpus.num_rows for corpus in corpora),
+        encoding=first.encoding,
+        separator=first.separator,
+        sha256=sha256("".join(corpus.sha256 for corpus in corpora).encode()).hexdigest(),
+    )
 
 
-def split(lines: int, seed: int) -> tuple[Numbers, Numbers, Numbers]:
-    """The numbers of so many lines, shuffled with `random.Random(seed)`, cut at 80 and 90 percent, as in the notebook.
-
-    Raises:
-        CorpusError: a part would be empty.
-    """
-    shuffled = array.array("i", range(lines))  # a list would take nine times the memory
+def split_indices(num_lines: int, seed: int) -> tuple[Int32Array, Int32Array, Int32Array]:
+    """Shuffle line indices with `random.Random(seed)` and split them 80/10/10; too few lines raise a CorpusError."""
+    shuffled = array.array("i", range(num_lines))  # a list would need nine times the memory
     random.Random(seed).shuffle(shuffled)
-    numbers = np.array(shuffled, np.int32)
-    first, second = int(0.8 * lines), int(0.9 * lines)
-    parts = numbers[:first], numbers[first:second], numbers[second:]
-    if not all(map(len, parts)):
-        raise CorpusError(f"{lines} usable lines cannot be split 80/10/10; at least 6 are needed")
-    return parts
+    indices = np.array(shuffled, np.int32)
+    train_end, valid_end = int(0.8 * num_lines), int(0.9 * num_lines)
+    splits = indices[:train_end], indices[train_end:valid_end], indices[valid_end:]
+    if not all(map(len, splits)):
+        raise CorpusError(f"{num_lines} usable lines cannot be split 80/10/10; at least 6 are needed")
+    return splits
 
 
-class _Kept:
-    """The lines of a file that are long enough, cleaned up, as they go into a store."""
+class _LineFilter:
+    """Filter that cleans the lines of a file and stores the lines of sufficient length."""
 
     def __init__(self, path: Path, min_characters: int, store: LineStore) -> None:
-        self.rows = 0
-        self._path, self._least, self._store = path, min_characters, store
-        self._before = len(store)
+        self.num_rows = 0
+        """Number of lines before the filter."""
+        self._path, self._min_characters, self._store = path, min_characters, store
+        self._initial_store_size = len(store)
 
     def add(self, texts: Sequence[str], speakers: Sequence[str] | None = None) -> None:
-        """Keep what is long enough of these.
-
-        Raises:
-            CorpusError: one is far too long.
-        """
+        """Clean lines, and store every line of sufficient length. An overlong line raises a CorpusError."""
         longest = max(map(len, texts), default=0)
         if longest > MAX_LINE_CHARACTERS:
             raise CorpusError(
-                f"{self._path} has an utterance of {longest:,} characters; at most {MAX_LINE_CHARACTERS:,} are read"
+                f"{self._path} has an utterance of {longest:,} characters; the maximum is {MAX_LINE_CHARACTERS:,}"
             )
-        self.rows += len(texts)
+        self.num_rows += len(texts)
         cleaned = [" ".join(text.split()) for text in texts]
-        long_enough = [len(text) > self._least for text in cleaned]
-        texts = [text for text, it_is in zip(cleaned, long_enough, strict=True) if it_is]
-        if speakers is None:
-            self._store.add(texts)
-        else:
-            pairs = zip(speakers, long_enough, strict=True)
-            self._store.add(texts, [speaker.strip() for speaker, it_is in pairs if it_is])
+        kept = [index for index, text in enumerate(cleaned) if len(text) > self._min_characters]
+        kept_speakers = [] if speakers is None else [speakers[index].strip() for index in kept]
+        self._store.add([cleaned[index] for index in kept], kept_speakers)
 
     def lines(self) -> Lines:
-        """All that the store has.
-
-        Raises:
-            CorpusError: none came from this file.
-        """
-        if len(self._store) == self._before:
+        """Return all lines of the store, or raise a CorpusError if none of them came from this file."""
+        if len(self._store) == self._initial_store_size:
             raise CorpusError(
-                f"{self._path}: none of the {self.rows} lines is longer than {self._least} characters; "
-                "lower it with --set min_characters=N"
+                f"{self._path}: none of the {self.num_rows} lines is longer than {self._min_characters} characters; "
+                "lower the limit with --set min_characters=N"
             )
         return self._store.lines()
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, some at a time, cut after line feeds, and in lines that are too long."""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block + file.readline(MAX_LINE_CHARACTERS + 2)
-
-
-_CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
-
-
-def _inspect(path: Path) -> tuple[str, str]:
-    """The encoding found, UTF-8 with or without BOM, Windows-1252 or Latin-1, and the SHA-256 of the bytes.
-
-    Raises:
-        CorpusError: the file cannot be read, or is not text.
-    """
-    try:
-        if not path.exists():
-            raise CorpusError(f"{path} does not exist; check the path")
-        if path.is_dir():
-            raise CorpusError(f"{path} is a folder; name a CSV or text file in it")
-        if not path.is_file():
-            raise CorpusError(f"{path} is not a regular file; name a CSV or text file")
-        return _inspect_bytes(path)
-    except OSError as error:  # for instance a folder that may not be searched, or a name too long
-        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _inspect_bytes(path: Path) -> tuple[str, str]:
-    size = controls = longest = 0
-    not_utf8: int | None = None
-    filled = has_bom = False
-    high: set[int] = set()
-    sha256 = hashlib.sha256()
-    for block in _blocks(path):
-        sha256.update(block)
-        if size == 0:
-            if block.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise CorpusError(f"{path} is UTF-16, which is not read here; save it as UTF-8")
-            has_bom = block.startswith(_BOM)
-        filled = filled or bool((block if size else block.removeprefix(_BOM)).strip())
-        if b"\0" in block:
-            raise CorpusError(f"{path} holds NUL bytes, so it is not text; name a CSV or text file")
-        controls += len(block) - len(block.translate(None, _CONTROLS))
-        longest = max(longest, *map(len, block.split(b"\n")))
-        if not block.isascii():
-            high |= {byte for byte in range(0x80, 0xA0) if byte in block}
-            if not_utf8 is None:
-                try:
-                    block.decode()
-                except UnicodeDecodeError as error:
-                    not_utf8 = size + error.start
-        size += len(block)
-    if not filled:
-        raise CorpusError(f"{path} is empty; nothing to learn from")
-    if controls * 100 > size:
-        raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
-    if longest > MAX_LINE_CHARACTERS:
-        raise CorpusError(f"{path} has a line of over {MAX_LINE_CHARACTERS:,} bytes; put one utterance on a line")
-    if not_utf8 is None:
-        encoding = "UTF-8 with BOM" if has_bom else "UTF-8"
-    elif not high:
-        encoding = "Latin-1"
-    elif not high & _BYTES_ABSENT_FROM_CP1252:
-        encoding = "Windows-1252"
-    else:
-        raise CorpusError(f"{path} is not UTF-8 (byte {not_utf8}), Latin-1 or Windows-1252; save it as UTF-8")
-    return encoding, sha256.hexdigest()
-
-
-def _header(header: str, text_column: str) -> tuple[str, list[str]]:
-    """The separator and column names that make most sense of the first line."""
-    readings = [(separator, next(csv.reader([header], delimiter=separator), [])) for separator in SEPARATORS]
-    return max(readings, key=lambda reading: (text_column in reading[1], len(reading[1])))
+def _parse_header(header: str, text_column: str) -> tuple[str, list[str]]:
+    """Return the likeliest separator and its column names: it yields the text column, and the most columns."""
+    candidates = [(separator, next(csv.reader([header], delimiter=separator), [])) for separator in SEPARATORS]
+    return max(candidates, key=lambda candidate: (text_column in candidate[1], len(candidate[1])))

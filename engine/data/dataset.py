@@ -1,4 +1,4 @@
-"""From a corpus to the ids a model reads: split, vocabulary, and where `<eos>` stands."""
+"""Datasets: the encoded splits of a corpus with their vocabulary, and a summary of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,172 +8,169 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import DataConfig
-from engine.data.arrays import count, pieces
-from engine.data.corpus import Corpus, Split
-from engine.data.encoding import Integers, Mode, WordFacts
+from engine.data.arrays import Int64Array, chunked_bincount, iter_slices
+from engine.data.corpus import Corpus, CorpusSplits
+from engine.data.encoding import CorpusStats, DataMode
 from engine.data.lines import Line, Lines
-from engine.data.preparation import prepared
-from engine.data.punctuation import PauseIds
-from engine.data.vocabulary import EOS_ID, UNK_ID, Ids, Vocabulary
+from engine.data.preparation import prepare_corpus
+from engine.data.punctuation import PunctuationIds
+from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary
 from engine.errors import CorpusError
 
-Number = TypeVar("Number", bound=np.generic)
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
-class TextLines(Sequence[Ids]):
-    """The lines of a text `[time]` one by one, without `<eos>`."""
+class TokenLines(Sequence[TokenIds]):
+    """The lines of a text as sequences of token ids, without `<eos>`."""
 
-    def __init__(self, text: Ids, bounds: Integers, ends: int) -> None:
-        """Cut `text` at `bounds` `[lines + 1]`; `ends`: tokens at each line's end that are left out."""
-        self.text, self.bounds, self._ends = text, bounds, ends
+    def __init__(self, ids: TokenIds, offsets: Int64Array, num_end_tokens: int) -> None:
+        """Create a view of a text `[time]` whose lines end in `num_end_tokens` `<eos>` tokens each.
+
+        `offsets` `[lines + 1]` has the start of each line and the end of the last one.
+        """
+        self.ids, self.offsets, self._num_end_tokens = ids, offsets, num_end_tokens
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return len(self.offsets) - 1
 
-    def __getitem__(self, place: int) -> Ids:  # type: ignore[override]
-        number = range(len(self))[place]
-        return self.text[int(self.bounds[number]) : int(self.bounds[number + 1]) - self._ends]
+    def __getitem__(self, index: int) -> TokenIds:  # type: ignore[override]
+        line = range(len(self))[index]  # resolves negative indices and raises IndexError
+        return self.ids[int(self.offsets[line]) : int(self.offsets[line + 1]) - self._num_end_tokens]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus made ready: its split, the vocabulary of the training part, and the ids of all three.
+    """An encoded corpus: its splits and the vocabulary of the training split.
 
-    What grows with the text may be mapped from files, so that it need not fit into memory.
+    Arrays that grow with the text may be memory-mapped, so that a text can be larger than memory.
     """
 
     corpus: Corpus
-    split: Split
+    splits: CorpusSplits
     vocabulary: Vocabulary
-    mode: Mode
-    train_lines: TextLines
-    """The training lines that have a word, one by one, so that they can be put in another order."""
-    train_sources: Lines
-    """What each of them was made of."""
-    train: Ids
-    valid: Ids
-    test: Ids
-    train_pauses: PauseIds
-    """What stands after each token of `train`; after `<eos>` a line begins."""
-    facts: WordFacts
+    mode: DataMode
+    train_lines: TokenLines
+    """Training lines that have a token, for reading them in another order."""
+    train_source_lines: Lines
+    """Corpus line of each of `train_lines`."""
+    train: TokenIds
+    valid: TokenIds
+    test: TokenIds
+    train_punctuation: PunctuationIds
+    """Punctuation class after each token of `train` `[time]`."""
+    stats: CorpusStats
 
-    def part(self, name: str) -> Ids:
-        """The ids `[time]` of "train", "valid" or "test".
-
-        Raises:
-            CorpusError: no such split.
-        """
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        if name not in parts:
-            raise CorpusError(f"split {name!r} is none of train, valid, test")
-        return parts[name]
+    def get_split(self, name: str) -> TokenIds:
+        """Return the ids `[time]` of the "train", "valid" or "test" split; another name raises a CorpusError."""
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        if name not in splits:
+            raise CorpusError(f"split {name!r} is not one of train, valid, test")
+        return splits[name]
 
 
-def prepare(config: DataConfig) -> Dataset:
-    """Read, split and encode the corpus of `config`; a large one is kept so, and ready at once the next time.
+def load_dataset(config: DataConfig) -> Dataset:
+    """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
 
     Raises:
-        CorpusError: it cannot be read, is too small, or there is no room for what is made of it.
-        ConfigError: there is a validation text but no test text, or the other way round.
+        CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
+        ConfigError: If there is a validation text without a test text, or the reverse.
     """
-    made = prepared(config)
-    corpus, tokens = made.corpus, made.tokens
-    train, valid = tokens.ends
+    prepared = prepare_corpus(config)
+    corpus, encoded = prepared.corpus, prepared.encoded
+    train_end, valid_end = encoded.split_ends
+    train = encoded.ids[:train_end]
     return Dataset(
         corpus=corpus,
-        split=Split(*map(corpus.lines.take, made.numbers)),
-        vocabulary=made.vocabulary,
+        splits=CorpusSplits(*map(corpus.lines.take, prepared.split_indices)),
+        vocabulary=prepared.vocabulary,
         mode=config.mode,
-        train_lines=TextLines(tokens.ids[:train], tokens.bounds, int(config.mode == "line")),
-        train_sources=corpus.lines.take(tokens.sources),
-        train=tokens.ids[:train],
-        valid=tokens.ids[train:valid],
-        test=tokens.ids[valid:],
-        train_pauses=tokens.pauses[:train],
-        facts=made.facts,
+        train_lines=TokenLines(train, encoded.train_line_offsets, num_end_tokens=int(config.mode == "line")),
+        train_source_lines=corpus.lines.take(encoded.train_line_indices),
+        train=train,
+        valid=encoded.ids[train_end:valid_end],
+        test=encoded.ids[valid_end:],
+        train_punctuation=encoded.punctuation[:train_end],
+        stats=prepared.stats,
     )
 
 
-def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[Ids, ...]:
-    """The ids of each line of a text that has a word at all."""
+def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[TokenIds, ...]:
+    """Return the ids of each line that has a token."""
     encoded = (vocabulary.encode(vocabulary.tokenize(line.text)) for line in lines)
     return tuple(ids for ids in encoded if ids.size)
 
 
-def join_lines(lines: Sequence[Ids], mode: Mode) -> Ids:
-    """One text `[time]`: in line mode `<eos>` ends every line, in stream mode the whole."""
+def concatenate_lines(lines: Sequence[TokenIds], mode: DataMode) -> TokenIds:
+    """Join lines into one text `[time]`, with `<eos>` after every line (line mode) or at the end (stream mode)."""
     end = np.array([EOS_ID], dtype=np.int32)
-    joined = [piece for ids in lines for piece in (ids, end)] if mode == "line" else [*lines, end]
-    return np.concatenate(joined)
+    parts = [part for ids in lines for part in (ids, end)] if mode == "line" else [*lines, end]
+    return np.concatenate(parts)
 
 
-def columns_of(ids: npt.NDArray[Number], batch: int) -> npt.NDArray[Number]:
-    """A text cut into `batch` columns read side by side, `[time, batch]`; what does not fill a row is left out.
+def batchify(ids: npt.NDArray[ScalarT], batch_size: int) -> npt.NDArray[ScalarT]:
+    """Cut a text `[time]` into parallel columns `[time / batch, batch]`; the remainder is left out.
 
-    It is the same memory: a window of it is to be made `int64` when it is read.
+    The result is a view, since a text can be larger than memory. Convert a window of it to int64 for PyTorch.
     """
-    rows = len(ids) // batch
-    return ids[: rows * batch].reshape(batch, rows).T
+    num_rows = len(ids) // batch_size
+    return ids[: num_rows * batch_size].reshape(batch_size, num_rows).T
 
 
 def count_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> int:
-    """Characters of the words of `lines`, unknown words at their own length, and one after each word."""
-    return sum(len(word) + 1 for line in lines for word in vocabulary.tokenize(line.text))
+    """Count the characters of all tokens, plus one separator after each; unknown tokens have their own length."""
+    return sum(len(token) + 1 for line in lines for token in vocabulary.tokenize(line.text))
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one part of the split; `<eos>` is not counted."""
+    """Counts of one split, without `<eos>`."""
 
-    lines: int
-    words: int
-    unk_share: float
+    num_lines: int
+    num_tokens: int
+    unk_rate: float
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What `data info` shows of a dataset."""
+class DatasetSummary:
+    """Summary of a dataset, as `lotr-tui data info` shows it."""
 
-    rows: int
-    lines: int
-    words: int
-    distinct_words: int
-    vocabulary: int
-    speakers: tuple[tuple[str, int], ...]
-    """Speakers and their lines, most talkative first."""
+    num_rows: int
+    num_lines: int
+    num_tokens: int
+    num_distinct_tokens: int
+    vocabulary_size: int
+    speaker_line_counts: tuple[tuple[str, int], ...]
+    """Speakers and their numbers of lines, most lines first."""
     longest_line: Line
-    longest_line_words: int
+    longest_line_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
     splits: dict[str, SplitSummary]
+    """Summary of the "train", "valid" and "test" split."""
 
 
-def summarize(dataset: Dataset) -> Summary:
-    """Put together what there is to know about a dataset."""
-    lines, facts = dataset.corpus.lines, dataset.facts
-    spoken = count(lines.speakers, len(lines.names))
-    speakers = [(lines.names[i], int(spoken[i])) for i in np.argsort(-spoken, kind="stable") if lines.names[i]]
-    return Summary(
-        rows=dataset.corpus.rows,
-        lines=len(lines),
-        words=facts.words,
-        distinct_words=facts.distinct_words,
-        vocabulary=len(dataset.vocabulary),
-        speakers=tuple(speakers),
-        longest_line=lines[facts.longest_line],
-        longest_line_words=facts.longest_line_words,
-        most_frequent=facts.most_frequent,
-        splits={
-            name: _summarize_split(part, dataset.part(name))
-            for name, part in (
-                ("train", dataset.split.train),
-                ("valid", dataset.split.valid),
-                ("test", dataset.split.test),
-            )
-        },
+def summarize_dataset(dataset: Dataset) -> DatasetSummary:
+    """Count the lines, tokens and speakers of a dataset."""
+    lines, stats = dataset.corpus.lines, dataset.stats
+    line_counts = chunked_bincount(lines.speaker_ids, len(lines.speaker_names))
+    by_line_count = [(lines.speaker_names[i], int(line_counts[i])) for i in np.argsort(-line_counts, kind="stable")]
+    split_lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}
+    return DatasetSummary(
+        num_rows=dataset.corpus.num_rows,
+        num_lines=len(lines),
+        num_tokens=stats.num_tokens,
+        num_distinct_tokens=stats.num_distinct_tokens,
+        vocabulary_size=len(dataset.vocabulary),
+        speaker_line_counts=tuple((name, count) for name, count in by_line_count if name),
+        longest_line=lines[stats.longest_line_index],
+        longest_line_tokens=stats.longest_line_tokens,
+        most_frequent=stats.most_frequent,
+        splits={name: _summarize_split(lines, dataset.get_split(name)) for name, lines in split_lines.items()},
     )
 
 
-def _summarize_split(lines: Sequence[Line], ids: Ids) -> SplitSummary:
-    unknown, ends = (sum(int(np.sum(ids[piece] == token)) for piece in pieces(len(ids))) for token in (UNK_ID, EOS_ID))
-    words = len(ids) - ends
-    return SplitSummary(len(lines), words, unknown / words if words else 0.0)
+def _summarize_split(lines: Sequence[Line], ids: TokenIds) -> SplitSummary:
+    num_unknown, num_ends = (
+        sum(int(np.sum(ids[chunk] == token)) for chunk in iter_slices(len(ids))) for token in (UNK_ID, EOS_ID)
+    )
+    num_tokens = len(ids) - num_ends
+    return SplitSummary(len(lines), num_tokens, unk_rate=num_unknown / num_tokens if num_tokens else 0.0)

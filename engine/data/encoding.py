@@ -1,4 +1,4 @@
-"""The words of a corpus as numbers, and these as the ids of its splits; what grows with it may be kept in files."""
+"""Encoding of a corpus: the vocabulary of the training split, and the token ids of all splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,127 +6,133 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.data.arrays import Growing, count, lines_in_pieces, places_of
-from engine.data.lines import Lines, Numbers
-from engine.data.punctuation import LINE, PauseIds
-from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Ids, Tokenizer, Vocabulary
-from engine.data.word_index import WordIndex
+from engine.data import arrays
+from engine.data.arrays import AppendableArray, Int32Array, Int64Array
+from engine.data.lines import Lines
+from engine.data.punctuation import LINE_END, PunctuationIds
+from engine.data.token_indexer import TokenIndexer
+from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, TokenIds, TokenizerName, Vocabulary
 
-Mode = Literal["line", "stream"]
-MOST_FREQUENT = 20
-
-Integers = npt.NDArray[np.int64]
+DataMode = Literal["line", "stream"]
+"""line: `<eos>` ends every line; stream: one `<eos>` ends each split."""
+NUM_MOST_FREQUENT = 20
 
 
 @dataclass(frozen=True)
-class WordFacts:
-    """What was counted in all lines of a corpus, known words or not."""
+class CorpusStats:
+    """Statistics of all tokens of a corpus, known or unknown."""
 
-    words: int
-    distinct_words: int
+    num_tokens: int
+    num_distinct_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
-    longest_line: int
-    """Its number."""
-    longest_line_words: int
+    longest_line_index: int
+    longest_line_tokens: int
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """The three splits' texts one after the other, and where they are cut."""
+class EncodedCorpus:
+    """Token ids of the training, validation and test split, one after the other."""
 
-    ids: Ids
-    pauses: PauseIds
-    bounds: Integers
-    """Where each training line that has a word begins, and the last one ends."""
-    sources: Numbers
-    """Its number in the corpus."""
-    ends: tuple[int, int]
-    """Where the texts of train and valid end."""
+    ids: TokenIds
+    punctuation: PunctuationIds
+    """Punctuation class after each token `[time]`."""
+    train_line_offsets: Int64Array
+    """Start of each training line in `ids`, and the end of the last one `[lines + 1]`."""
+    train_line_indices: Int32Array
+    """Index of each training line in the corpus `[lines]`."""
+    split_ends: tuple[int, int]
+    """End of the training split and of the validation split in `ids`."""
 
 
-class CorpusWords:
-    """All words of a corpus as numbers, in file order."""
+class TokenizedCorpus:
+    """All tokens of a corpus, in file order, as ids of its distinct tokens."""
 
-    def __init__(self, lines: Lines, tokenizer: Tokenizer, folder: Path | None) -> None:
-        """Index all `lines`; what grows with them goes into `folder`, or stays in memory.
+    def __init__(self, lines: Lines, tokenizer: TokenizerName, folder: Path | None) -> None:
+        """Tokenize all lines. The arrays are kept in `folder`, or in memory if it is None.
 
         Raises:
-            OSError: the folder cannot be written; so too when there are tokens.
+            OSError: If the folder cannot be written; `encode_splits` raises it too.
         """
         self._folder, self._tokenizer = folder, tokenizer
-        index = WordIndex(tokenizer)
-        ids = Growing(np.int32, folder and folder / "words")
-        pauses = Growing(np.uint8, folder and folder / "marks")
-        lengths = Growing(np.int32)
-        for block in lines.blocks():
-            indexed = index.read(block)
-            ids.add(indexed.ids)
-            pauses.add(indexed.pauses)
-            lengths.add(indexed.lengths.astype(np.int32))
-        self.lengths = lengths.array()
-        """Words of each line."""
-        self._words = index.words
-        self._ids, self._pauses = ids.array(), pauses.array()
-        self._bounds = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        indexer = TokenIndexer(tokenizer)
+        ids = AppendableArray(np.int32, folder and folder / "tokens")
+        punctuation = AppendableArray(np.uint8, folder and folder / "token_punctuation")
+        line_lengths = AppendableArray(np.int32)
+        for text in lines.iter_blocks():
+            block = indexer.index_block(text)
+            ids.extend(block.ids)
+            punctuation.extend(block.punctuation)
+            line_lengths.extend(block.line_lengths.astype(np.int32))
+        self.line_lengths = line_lengths.to_array()
+        """Number of tokens of each line `[lines]`."""
+        self._tokens = indexer.tokens
+        self._ids, self._punctuation = ids.to_array(), punctuation.to_array()
+        self._offsets = np.concatenate([[0], np.cumsum(self.line_lengths, dtype=np.int64)])
 
-    def vocabulary(self, lines: Numbers, min_count: int) -> tuple[Vocabulary, Ids]:
-        """The words seen `min_count` times or more in `lines`, in the order that they come in there.
-
-        A text that was prepared for language models has `<unk>` and `<eos>` in it already; they are those.
+    def build_vocabulary(self, line_indices: Int32Array, min_count: int) -> tuple[Vocabulary, TokenIds]:
+        """Build the vocabulary of the training lines `line_indices`, as `Vocabulary.from_tokens` does.
 
         Returns:
-            Them, and the id of each word of the corpus.
+            The vocabulary, and the vocabulary id of each distinct token of the corpus.
         """
-        counts = np.zeros(len(self._words), np.int64)
-        seen = np.zeros(len(self._words), np.bool_)
-        order = [np.empty(0, np.int32)]
-        for some in lines_in_pieces(self._bounds, lines):
-            words = self._ids[places_of(self._bounds, some)]
-            counts += count(words, len(counts))
-            new, first = np.unique(words[~seen[words]], return_index=True)
-            order.append(new[np.argsort(first)])
+        counts = np.zeros(len(self._tokens), np.int64)
+        seen = np.zeros(len(self._tokens), np.bool_)
+        first_appearances = [np.empty(0, np.int32)]
+        for chunk in arrays.iter_line_chunks(self._offsets, line_indices):
+            tokens = self._ids[arrays.line_positions(self._offsets, chunk)]
+            counts += arrays.chunked_bincount(tokens, len(counts))
+            new, first_positions = np.unique(tokens[~seen[tokens]], return_index=True)
+            first_appearances.append(new[np.argsort(first_positions)])
             seen[new] = True
-        appeared = np.concatenate(order)
+        appeared = np.concatenate(first_appearances)
         special = {UNK: UNK_ID, EOS: EOS_ID}
-        kept = [
-            number for number in appeared[counts[appeared] >= min_count].tolist() if self._words[number] not in special
-        ]
-        ids = np.full(len(self._words), UNK_ID, np.int32)
-        ids[np.array(kept, np.int64)] = np.arange(len(special), len(special) + len(kept))
-        if self._tokenizer == "spaces" and EOS in self._words:
-            ids[self._words.index(EOS)] = EOS_ID
-        return Vocabulary((UNK, EOS, *(self._words[number] for number in kept)), self._tokenizer), ids
+        frequent = appeared[counts[appeared] >= min_count].tolist()
+        kept = [token for token in frequent if self._tokens[token] not in special]
+        vocabulary_ids = np.full(len(self._tokens), UNK_ID, np.int32)
+        vocabulary_ids[np.array(kept, np.int64)] = np.arange(len(special), len(special) + len(kept))
+        if self._tokenizer == "whitespace" and EOS in self._tokens:
+            vocabulary_ids[self._tokens.index(EOS)] = EOS_ID
+        return Vocabulary((UNK, EOS, *(self._tokens[token] for token in kept)), self._tokenizer), vocabulary_ids
 
-    def tokens(self, parts: Sequence[Numbers], ids_of: Ids, mode: Mode) -> Tokens:
-        """The texts of `parts`, the numbers of the lines of each split that have a word, with `<eos>`."""
-        ids = Growing(np.int32, self._folder and self._folder / "ids")
-        pauses = Growing(np.uint8, self._folder and self._folder / "pauses")
-        ends = []
-        for part in parts:
-            for some in lines_in_pieces(self._bounds, part):
-                places = places_of(self._bounds, some)
-                line_ends = np.cumsum(self.lengths[some]) if mode == "line" else np.empty(0, np.int64)
-                ids.add(np.insert(ids_of[self._ids[places]], line_ends, EOS_ID))
-                pauses.add(np.insert(self._pauses[places], line_ends, LINE))
+    def encode_splits(
+        self, split_indices: Sequence[Int32Array], vocabulary_ids: TokenIds, mode: DataMode
+    ) -> EncodedCorpus:
+        """Encode the training, validation and test split, given by line indices, and insert `<eos>` as `mode` says.
+
+        Every line must have a token. `build_vocabulary` returned the `vocabulary_ids`.
+        """
+        ids = AppendableArray(np.int32, self._folder and self._folder / "ids")
+        punctuation = AppendableArray(np.uint8, self._folder and self._folder / "punctuation")
+        split_ends = []
+        for line_indices in split_indices:
+            for chunk in arrays.iter_line_chunks(self._offsets, line_indices):
+                positions = arrays.line_positions(self._offsets, chunk)
+                line_ends = np.cumsum(self.line_lengths[chunk]) if mode == "line" else np.empty(0, np.int64)
+                ids.extend(np.insert(vocabulary_ids[self._ids[positions]], line_ends, EOS_ID))
+                punctuation.extend(np.insert(self._punctuation[positions], line_ends, LINE_END))
             if mode == "stream":
-                ids.add(np.array([EOS_ID], np.int32))
-                pauses.add(np.array([LINE], np.uint8))
-            ends.append(ids.size)
-        lengths = self.lengths[parts[0]].astype(np.int64) + (mode == "line")
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        return Tokens(ids.array(), pauses.array(), bounds, parts[0], (ends[0], ends[1]))
+                ids.extend(np.array([EOS_ID], np.int32))
+                punctuation.extend(np.array([LINE_END], np.uint8))
+            split_ends.append(ids.size)
+        train_lengths = self.line_lengths[split_indices[0]].astype(np.int64) + (mode == "line")
+        return EncodedCorpus(
+            ids=ids.to_array(),
+            punctuation=punctuation.to_array(),
+            train_line_offsets=np.concatenate([[0], np.cumsum(train_lengths)]),
+            train_line_indices=split_indices[0],
+            split_ends=(split_ends[0], split_ends[1]),
+        )
 
-    def facts(self) -> WordFacts:
-        """What was counted in all lines."""
-        counts = count(self._ids, len(self._words))
-        frequent = np.argsort(-counts, kind="stable")[:MOST_FREQUENT]
-        longest = int(np.argmax(self.lengths))
-        return WordFacts(
-            words=len(self._ids),
-            distinct_words=len(self._words),
-            most_frequent=tuple((self._words[number], int(counts[number])) for number in frequent),
-            longest_line=longest,
-            longest_line_words=int(self.lengths[longest]),
+    def stats(self) -> CorpusStats:
+        """Return statistics of all lines."""
+        counts = arrays.chunked_bincount(self._ids, len(self._tokens))
+        most_frequent = np.argsort(-counts, kind="stable")[:NUM_MOST_FREQUENT]
+        longest = int(np.argmax(self.line_lengths))
+        return CorpusStats(
+            num_tokens=len(self._ids),
+            num_distinct_tokens=len(self._tokens),
+            most_frequent=tuple((self._tokens[token], int(counts[token])) for token in most_frequent),
+            longest_line_index=longest,
+            longest_line_tokens=int(self.line_lengths[longest]),
         )

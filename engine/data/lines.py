@@ -1,4 +1,4 @@
-"""The lines of a corpus, kept as one text and where each begins: a line is made when it is asked for."""
+"""Lines of a corpus, stored as one text with offsets, so that a corpus can be larger than memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,134 +8,139 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Growing, mapped
+from engine.data.arrays import AppendableArray, Int32Array, Int64Array, memory_map
 
 BLOCK_BYTES = 2**20
-"""Of text that is worked on at once."""
-
-Numbers = npt.NDArray[np.int32]
+"""Size of the blocks of text that are processed at once."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance, cleaned up, and who speaks it (empty where the source does not say)."""
+    """One cleaned utterance and its speaker; the speaker is empty if the source does not name one."""
 
     text: str
     speaker: str = ""
 
 
 class Lines(Sequence[Line]):
-    """Lines of a `LineStore`, all or some, in any order."""
+    """Immutable sequence of all or some lines of a `LineStore`, in any order."""
 
     def __init__(
         self,
-        text: npt.NDArray[np.uint8],
-        bounds: npt.NDArray[np.int64],
-        speakers: Numbers,
-        names: Sequence[str],
-        numbers: Numbers | None = None,
+        buffer: npt.NDArray[np.uint8],
+        offsets: Int64Array,
+        speaker_ids: Int32Array,
+        speaker_names: Sequence[str],
+        indices: Int32Array | None = None,
     ) -> None:
-        """See them.
+        """Create a view of the stored lines `indices`, or of all lines if `indices` is None.
 
-        Args:
-            text: UTF-8, a line feed after every line.
-            bounds: where each begins, and the last one ends: `[lines + 1]`.
-            speakers: of each, as a place in `names`.
-            names: of all speakers; the first one is empty.
-            numbers: of the lines that are seen; None: all.
+        `buffer` is the UTF-8 text of all lines, each ended by a line feed; `offsets` `[lines + 1]` has the start of
+        each line in `buffer` and the end of the last one. `speaker_ids` `[lines]` are indices into `speaker_names`.
         """
-        self._text, self._bounds, self.speakers, self.names = text, bounds, speakers, tuple(names)
-        self._numbers = numbers
+        self._buffer, self._offsets, self._indices = buffer, offsets, indices
+        self._speaker_ids, self._speaker_names = speaker_ids, tuple(speaker_names)
 
-    def take(self, numbers: npt.NDArray[np.integer]) -> "Lines":
-        """Those of these places, in this order."""
-        its = numbers.astype(np.int32) if self._numbers is None else self._numbers[numbers]
-        return Lines(self._text, self._bounds, self.speakers, self.names, its)
+    @property
+    def speaker_ids(self) -> Int32Array:
+        """Index of the speaker of each line in `speaker_names` `[lines]`."""
+        return self._speaker_ids if self._indices is None else self._speaker_ids[self._indices]
+
+    @property
+    def speaker_names(self) -> tuple[str, ...]:
+        """Names of all speakers of the store; the first is empty."""
+        return self._speaker_names
+
+    def take(self, indices: npt.NDArray[np.integer]) -> "Lines":
+        """Return the lines at `indices`, in this order."""
+        store_indices = indices.astype(np.int32) if self._indices is None else self._indices[indices]
+        return Lines(self._buffer, self._offsets, self._speaker_ids, self._speaker_names, store_indices)
 
     def __len__(self) -> int:
-        return len(self.speakers) if self._numbers is None else len(self._numbers)
+        return len(self._speaker_ids) if self._indices is None else len(self._indices)
 
     @overload
-    def __getitem__(self, place: int) -> Line: ...
+    def __getitem__(self, index: int) -> Line: ...
     @overload
-    def __getitem__(self, place: slice) -> "Lines": ...
-    def __getitem__(self, place: int | slice) -> "Line | Lines":
-        if isinstance(place, slice):
-            return self.take(np.arange(len(self))[place])
-        number = range(len(self))[place]  # raises IndexError as every sequence does
-        if self._numbers is not None:
-            number = int(self._numbers[number])
-        text = self._text[int(self._bounds[number]) : int(self._bounds[number + 1]) - 1]
-        return Line(text.tobytes().decode(errors="replace"), self.names[self.speakers[number]])
+    def __getitem__(self, index: slice) -> "Lines": ...
+    def __getitem__(self, index: int | slice) -> "Line | Lines":
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        line = range(len(self))[index]  # resolves negative indices and raises IndexError
+        if self._indices is not None:
+            line = int(self._indices[line])
+        text = self._buffer[int(self._offsets[line]) : int(self._offsets[line + 1]) - 1]
+        return Line(text.tobytes().decode(errors="replace"), self._speaker_names[self._speaker_ids[line]])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    def blocks(self) -> Iterator[str]:
-        """All lines of the store, some at a time, a line feed after each."""
+    def iter_blocks(self) -> Iterator[str]:
+        """Yield the text of the whole store in blocks of about `BLOCK_BYTES`; each line is ended by a line feed."""
         begin = 0
-        while begin < len(self._bounds) - 1:
-            reach = self._bounds[begin] + BLOCK_BYTES
-            end = max(begin + 1, int(np.searchsorted(self._bounds, reach, side="right")) - 1)
-            yield self._text[int(self._bounds[begin]) : int(self._bounds[end])].tobytes().decode(errors="replace")
+        while begin < len(self._offsets) - 1:
+            limit = self._offsets[begin] + BLOCK_BYTES
+            end = max(begin + 1, int(np.searchsorted(self._offsets, limit, side="right")) - 1)
+            yield self._buffer[int(self._offsets[begin]) : int(self._offsets[end])].tobytes().decode(errors="replace")
             begin = end
 
 
 class LineStore:
-    """Where lines are kept as they are read: in memory, or in the files of a folder."""
+    """Append-only storage of lines, in memory or in the files of a folder."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Write to `folder`; None: keep them in memory.
+        """Create an empty store, in the files of `folder`, or in memory if `folder` is None.
 
         Raises:
-            OSError: it cannot be written; so too when something is added.
+            OSError: If the folder cannot be written; `add` raises it too.
         """
-        self._text = Growing(np.uint8, folder and folder / "text")
-        self._bounds = Growing(np.int64, folder and folder / "bounds")
-        self._speakers = Growing(np.int32, folder and folder / "speakers")
-        self._bounds.add(np.zeros(1, np.int64))
-        self._names = {"": 0}
+        self._buffer = AppendableArray(np.uint8, folder and folder / "text")
+        self._offsets = AppendableArray(np.int64, folder and folder / "offsets")
+        self._speaker_ids = AppendableArray(np.int32, folder and folder / "speaker_ids")
+        self._offsets.extend(np.zeros(1, np.int64))
+        self._speaker_name_to_id = {"": 0}
 
     def __len__(self) -> int:
-        return self._speakers.size
+        return self._speaker_ids.size
 
     def add(self, texts: Sequence[str], speakers: Sequence[str] = ()) -> None:
-        """Keep lines whose white space is clean: single spaces between words, none at the ends.
-
-        Args:
-            texts: one each.
-            speakers: as many, or none.
-        """
+        """Append lines with single spaces between words and no other white space; `speakers` is empty if unknown."""
         if not texts:
             return
         text = np.frombuffer(("\n".join(texts) + "\n").encode(), np.uint8)
-        self._bounds.add(np.flatnonzero(text == ord("\n")) + (self._text.size + 1))
-        self._text.add(text)
-        codes = [self._names.setdefault(name, len(self._names)) for name in speakers]
-        self._speakers.add(np.array(codes, np.int32) if codes else np.zeros(len(texts), np.int32))
+        self._offsets.extend(np.flatnonzero(text == ord("\n")) + (self._buffer.size + 1))
+        self._buffer.extend(text)
+        ids = [self._speaker_name_to_id.setdefault(name, len(self._speaker_name_to_id)) for name in speakers]
+        self._speaker_ids.extend(np.array(ids, np.int32) if ids else np.zeros(len(texts), np.int32))
 
     def lines(self) -> Lines:
-        """All that were added so far."""
-        return Lines(self._text.array(), self._bounds.array(), self._speakers.array(), tuple(self._names))
+        """Return all lines appended so far."""
+        return Lines(
+            buffer=self._buffer.to_array(),
+            offsets=self._offsets.to_array(),
+            speaker_ids=self._speaker_ids.to_array(),
+            speaker_names=tuple(self._speaker_name_to_id),
+        )
 
 
-def lines_in(folder: Path, names: Sequence[str]) -> Lines:
-    """What a `LineStore` left in a folder.
+def load_lines(folder: Path, speaker_names: Sequence[str]) -> Lines:
+    """Map the lines that a `LineStore` wrote to a folder.
 
     Raises:
-        OSError: a file is not there.
-        ValueError: the files do not fit each other.
+        OSError: If a file is missing.
+        ValueError: If the files do not match each other.
     """
-    text, bounds = mapped(folder / "text", np.uint8), mapped(folder / "bounds", np.int64)
-    speakers = mapped(folder / "speakers", np.int32)
+    buffer = memory_map(folder / "text", np.uint8)
+    offsets = memory_map(folder / "offsets", np.int64)
+    speaker_ids = memory_map(folder / "speaker_ids", np.int32)
     if (
-        len(bounds) != len(speakers) + 1
-        or (int(bounds[0]), int(bounds[-1])) != (0, len(text))
-        or not bool(np.all(bounds[1:] > bounds[:-1]))
-        or (len(speakers) and not 0 <= int(speakers.min()) <= int(speakers.max()) < len(names))
-        or not all(isinstance(name, str) for name in names)
+        len(offsets) != len(speaker_ids) + 1
+        or (int(offsets[0]), int(offsets[-1])) != (0, len(buffer))
+        or not bool(np.all(offsets[1:] > offsets[:-1]))
+        or (len(speaker_ids) and not 0 <= int(speaker_ids.min()) <= int(speaker_ids.max()) < len(speaker_names))
+        or not all(isinstance(name, str) for name in speaker_names)
     ):
-        raise ValueError("text, bounds and speakers are not of the same lines")
-    return Lines(text, bounds, speakers, names)
+        raise ValueError("text, offsets and speaker_ids do not match")
+    return Lines(buffer, offsets, speaker_ids, speaker_names)

@@ -1,4 +1,4 @@
-"""A corpus read, split and encoded; of a large one the outcome is kept, so that it is made once."""
+"""Preparation of a corpus: reading, splitting and encoding, with an on-disk cache for large corpora."""
 
 import hashlib
 import json
@@ -15,232 +15,250 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
-from engine.data import corpus as reading
-from engine.data.arrays import mapped
-from engine.data.corpus import Corpus
-from engine.data.encoding import CorpusWords, Tokens, WordFacts
-from engine.data.lines import LineStore, Numbers, lines_in
-from engine.data.punctuation import PAUSES
-from engine.data.vocabulary import MAX_WORDS, Vocabulary
-from engine.errors import ConfigError, CorpusError, UnusableInput
-from engine.storage.files import assets_folder, cache_folder, read_file, sync
+from engine.data.arrays import Int32Array, memory_map
+from engine.data.corpus import Corpus, merge_corpora, read_csv, read_text, split_indices
+from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
+from engine.data.lines import LineStore, load_lines
+from engine.data.punctuation import PUNCTUATION_CLASSES
+from engine.data.vocabulary import MAX_VOCABULARY_SIZE, Vocabulary
+from engine.errors import ConfigError, CorpusError, InvalidInputError
+from engine.storage.files import assets_dir, cache_dir, fsync_path, read_limited
+from engine.storage.schema import decode_json
 
-LARGE_BYTES = 16_000_000
-"""Of text: from here on the outcome is kept in files and mapped, not held in memory."""
-KEPT = 4
-"""Outcomes that are kept, the ones used last."""
+CACHE_THRESHOLD_BYTES = 16_000_000
+"""Minimum size of a corpus whose preparation is cached on disk and memory-mapped."""
+MAX_CACHE_ENTRIES = 4
+"""Maximum number of cached corpora; the least recently used are deleted."""
+MAX_JSON_BYTES = 128_000_000
 DAY_SECONDS = 86_400
-MOST_OF_REST = 128_000_000
-"""Bytes of the file with the words and speakers."""
-DAMAGE = (OSError, UnusableInput, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What reading what was kept may raise, when it is damaged or not there."""
-VERSION = 1
-"""Of how and what is kept; another one is not read."""
+CACHE_VERSION = 2
+"""Version of the cache format; entries of another version are not read."""
+CACHE_READ_ERRORS = (OSError, InvalidInputError, ValueError, LookupError, TypeError, ArithmeticError)
+"""Exceptions that reading a missing or damaged cache entry can raise."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A corpus read, split and encoded."""
+class PreparedCorpus:
+    """A corpus that was read, split and encoded."""
 
     corpus: Corpus
-    numbers: tuple[Numbers, Numbers, Numbers]
-    """Of the lines of train, valid and test."""
+    split_indices: tuple[Int32Array, Int32Array, Int32Array]
+    """Line indices of the training, validation and test split."""
     vocabulary: Vocabulary
-    tokens: Tokens
-    facts: WordFacts
+    encoded: EncodedCorpus
+    stats: CorpusStats
 
 
-def read(config: DataConfig, name: str | None = None, store: LineStore | None = None) -> Corpus:
-    """Read the corpus that `config` names, or another file in the same way; `store`: where its lines are kept."""
-    name = config.corpus if name is None else name
-    if name == BUNDLED:
-        path = assets_folder() / "dialogues.csv"
-        return reading.read_csv(path, "dialog", "char", config.min_characters, store)
-    path = Path(name)
-    if config.corpus_format == "text":
-        return reading.read_text(path, config.min_characters, store)
-    return reading.read_csv(path, config.text_column, config.speaker_column, config.min_characters, store)
+@dataclass(frozen=True)
+class _CacheMetadata:
+    """Content of `metadata.json` in a cache entry: everything but the arrays and the vocabulary."""
+
+    source: str
+    num_rows: int
+    encoding: str
+    separator: str
+    sha256: str
+    speaker_names: list[str]
+    split_sizes: tuple[int, int, int]
+    split_ends: tuple[int, int]
+    stats: CorpusStats
+    file_sizes: dict[str, int]
+    """Size in bytes of every other file of the entry."""
 
 
-def prepared(config: DataConfig) -> Prepared:
-    """Read, split and encode the corpus of `config`, or take what was made of a large one before.
+def read_corpus(config: DataConfig, source: str | None = None, store: LineStore | None = None) -> Corpus:
+    """Read the file `source`, by default the corpus of `config`, in the format that `config` describes.
+
+    Lines are appended to `store`, or kept in memory if it is None.
 
     Raises:
-        CorpusError: it cannot be read, is too small, or there is no room for what is made of it.
-        ConfigError: there is a validation text but no test text, or the other way round.
+        CorpusError: If the file cannot be read or has no usable line.
+    """
+    source = config.corpus if source is None else source
+    if source == BUNDLED:
+        return read_csv(assets_dir() / "dialogues.csv", "dialog", "char", config.min_characters, store)
+    if config.corpus_format == "text":
+        return read_text(Path(source), config.min_characters, store)
+    return read_csv(Path(source), config.text_column, config.speaker_column, config.min_characters, store)
+
+
+def prepare_corpus(config: DataConfig) -> PreparedCorpus:
+    """Read, split and encode the corpus of `config`, or load the result from the cache.
+
+    The errors are listed in `load_dataset`.
     """
     names = (config.corpus, config.valid_corpus, config.test_corpus)
     files = [Path(name) for name in names if name not in ("", BUNDLED)]
     try:
         stats = [file.stat() for file in files]
-    except (OSError, ValueError):  # ValueError: it is no path
-        return _make(config, None)  # which says what is wrong
-    if sum(stat.st_size for stat in stats) < LARGE_BYTES:
-        return _make(config, None)
-    made_of = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)]
-    key = hashlib.sha256(json.dumps([VERSION, asdict(config), made_of]).encode()).hexdigest()[:32]
-    folder = cache_folder() / key
+    except (OSError, ValueError):  # ValueError: not a valid path
+        return _build(config, None)  # raises an error that explains the problem
+    if sum(stat.st_size for stat in stats) < CACHE_THRESHOLD_BYTES:
+        return _build(config, None)
+    versions = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)]
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, asdict(config), versions]).encode()).hexdigest()[:32]
+    folder = cache_dir() / key
     try:
         return _load(folder, config)
-    except DAMAGE:  # or it is not there: it is made again
+    except CACHE_READ_ERRORS:  # missing or damaged: built again below
         pass
     try:
-        _keep(folder, config)
+        _save(folder, config)
     except OSError as error:
         raise CorpusError(
-            f"what is made of {config.corpus} cannot be kept in {folder.parent}: {error.strerror or error}; "
-            "free some space, or set LOTR_TUI_HOME to a folder that has some"
+            f"the prepared {config.corpus} cannot be cached in {folder.parent}: {error.strerror or error}; "
+            "free some space, or set LOTR_TUI_HOME to a folder with more space"
         ) from error
     try:
         return _load(folder, config)
-    except DAMAGE:  # it has more words and speakers than are read
-        return _make(config, None)
+    except CACHE_READ_ERRORS:  # too many speakers to read back
+        return _build(config, None)
 
 
-def _make(config: DataConfig, folder: Path | None) -> Prepared:
-    """What grows with the corpus is kept in `folder`, or in memory."""
+def _build(config: DataConfig, folder: Path | None) -> PreparedCorpus:
+    """Prepare the corpus of `config`, with all large arrays in `folder`, or in memory if it is None."""
     if bool(config.valid_corpus) != bool(config.test_corpus):
-        raise ConfigError("valid_corpus and test_corpus belong together; give both or neither")
+        raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
     store = LineStore(folder)
     if config.valid_corpus:
-        parts, ends = [], [0]
+        corpora, ends = [], [0]
         for path in (config.corpus, config.valid_corpus, config.test_corpus):
-            parts.append(read(config, path, store))
+            corpora.append(read_corpus(config, path, store))
             ends.append(len(store))
-        corpus = reading.merge(parts, store.lines())
-        numbers = [np.arange(begin, end, dtype=np.int32) for begin, end in pairwise(ends)]
+        corpus = merge_corpora(corpora, store.lines())
+        train, valid, test = (np.arange(begin, end, dtype=np.int32) for begin, end in pairwise(ends))
     else:
-        corpus = read(config, store=store)
-        numbers = list(reading.split(len(corpus.lines), config.split_seed))
-    words = CorpusWords(corpus.lines, config.tokenizer, folder)
-    vocabulary, ids_of = words.vocabulary(numbers[0], config.min_count)
-    if len(vocabulary) == 2:
+        corpus = read_corpus(config, store=store)
+        train, valid, test = split_indices(len(corpus.lines), config.split_seed)
+    tokenized = TokenizedCorpus(corpus.lines, config.tokenizer, folder)
+    vocabulary, vocabulary_ids = tokenized.build_vocabulary(train, config.min_count)
+    _check_vocabulary_size(len(vocabulary), corpus.source, config.min_count)
+    not_empty = [lines[tokenized.line_lengths[lines] > 0] for lines in (train, valid, test)]
+    if not all(map(len, not_empty[1:])):
         raise CorpusError(
-            f"{corpus.source}: no word is seen {config.min_count} times in the training split; "
-            "more text is needed, or --set min_count=1"
+            f"{corpus.source}: the validation or test split has no word; use more text or another --split-seed"
         )
-    if len(vocabulary) > MAX_WORDS:
-        raise CorpusError(
-            f"{corpus.source}: {len(vocabulary):,} words are seen {config.min_count} times or more, and a model has "
-            f"{MAX_WORDS:,} at most; use --set min_count={config.min_count + 1} or more"
-        )
-    spoken = [part[words.lengths[part] > 0] for part in numbers]
-    if not all(map(len, spoken[1:])):
-        raise CorpusError(
-            f"{corpus.source}: the validation or test split has no word; more text is needed, or another --split-seed"
-        )
-    tokens = words.tokens(spoken, ids_of, config.mode)
-    train, valid, test = numbers
-    return Prepared(corpus, (train, valid, test), vocabulary, tokens, words.facts())
+    encoded = tokenized.encode_splits(not_empty, vocabulary_ids, config.mode)
+    return PreparedCorpus(corpus, (train, valid, test), vocabulary, encoded, tokenized.stats())
 
 
-def _keep(folder: Path, config: DataConfig) -> None:
-    """Make it in another folder, which then takes its name: it is whole or not there.
+def _check_vocabulary_size(size: int, source: str, min_count: int) -> None:
+    if size == 2:
+        raise CorpusError(
+            f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
+        )
+    if size > MAX_VOCABULARY_SIZE:
+        raise CorpusError(
+            f"{source}: {size:,} words occur {min_count} times or more, but a model has {MAX_VOCABULARY_SIZE:,} at "
+            f"most; use --set min_count={min_count + 1} or more"
+        )
 
-    Raises:
-        OSError: there is no room.
-    """
+
+def _save(folder: Path, config: DataConfig) -> None:
+    """Prepare a corpus and write it to `folder`, so that the folder is complete or does not exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(folder.parent)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as name:
-        making = Path(name) / "made"
-        making.mkdir()
-        made = _make(config, making)
-        for name_of_half_made in ("words", "marks"):
-            (making / name_of_half_made).unlink()
-        np.concatenate(made.numbers).tofile(making / "numbers")
-        made.tokens.bounds.tofile(making / "line_bounds")
-        made.tokens.sources.tofile(making / "sources")
-        corpus = made.corpus
-        rest = {
-            "corpus": {key: getattr(corpus, key) for key in ("source", "rows", "encoding", "separator", "sha256")},
-            "speakers": corpus.lines.names,
-            "splits": [len(its) for its in made.numbers],
-            "ends": made.tokens.ends,
-            "vocabulary": made.vocabulary.words,
-            "facts": asdict(made.facts),
-            "bytes": {file.name: file.stat().st_size for file in making.iterdir()},
-        }
-        (making / "rest.json").write_text(json.dumps(rest), encoding="utf-8")
-        for file in (*making.iterdir(), making):
-            sync(file)
+    _evict_old_entries(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as temporary:
+        entry = Path(temporary) / "entry"
+        entry.mkdir()
+        prepared = _build(config, entry)
+        for name in ("tokens", "token_punctuation"):  # only needed for building
+            (entry / name).unlink()
+        corpus, encoded = prepared.corpus, prepared.encoded
+        np.concatenate(prepared.split_indices).tofile(entry / "split_indices")
+        encoded.train_line_offsets.tofile(entry / "train_line_offsets")
+        encoded.train_line_indices.tofile(entry / "train_line_indices")
+        (entry / "vocabulary.json").write_text(prepared.vocabulary.to_json(), encoding="utf-8")
+        train, valid, test = map(len, prepared.split_indices)
+        metadata = _CacheMetadata(
+            source=corpus.source,
+            num_rows=corpus.num_rows,
+            encoding=corpus.encoding,
+            separator=corpus.separator,
+            sha256=corpus.sha256,
+            speaker_names=list(corpus.lines.speaker_names),
+            split_sizes=(train, valid, test),
+            split_ends=encoded.split_ends,
+            stats=prepared.stats,
+            file_sizes={file.name: file.stat().st_size for file in entry.iterdir()},
+        )
+        (entry / "metadata.json").write_text(json.dumps(asdict(metadata)), encoding="utf-8")
+        for path in (*entry.iterdir(), entry):
+            fsync_path(path)
         shutil.rmtree(folder, ignore_errors=True)
-        making.rename(folder)
-        sync(folder.parent)
+        entry.rename(folder)
+        fsync_path(folder.parent)
 
 
-def _load(folder: Path, config: DataConfig) -> Prepared:
-    """What `_keep` left.
-
-    Raises:
-        OSError: it is not there.
-        One of DAMAGE: it is damaged.
-    """
-    content = read_file(folder / "rest.json", MOST_OF_REST)
-    if content.count(b",") > 4 * MAX_WORDS:  # before it is parsed, which takes many times the memory
-        raise ValueError("there are more words and speakers than are kept")
-    rest: dict[str, Any] = json.loads(content)
-    if any((folder / name).stat().st_size != size for name, size in rest["bytes"].items()):
-        raise ValueError("a file is not of the size it was")
-    vocabulary = Vocabulary.from_json(json.dumps(rest["vocabulary"]), str(folder), config.tokenizer)
-    tokens = Tokens(
-        mapped(folder / "ids", np.int32),
-        mapped(folder / "pauses", np.uint8),
-        mapped(folder / "line_bounds", np.int64),
-        mapped(folder / "sources", np.int32),
-        (int(rest["ends"][0]), int(rest["ends"][1])),
+def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
+    """Load what `_save` wrote. A missing or damaged file raises one of `CACHE_READ_ERRORS`."""
+    content = read_limited(folder / "metadata.json", MAX_JSON_BYTES)
+    if content.count(b",") > 2 * MAX_VOCABULARY_SIZE:  # checked before parsing, which takes many times the memory
+        raise ValueError("too many speakers")
+    metadata = decode_json(_CacheMetadata, content)
+    if any((folder / name).stat().st_size != size for name, size in metadata.file_sizes.items()):
+        raise ValueError("a file has another size than it had")
+    vocabulary_json = read_limited(folder / "vocabulary.json", MAX_JSON_BYTES).decode()
+    vocabulary = Vocabulary.from_json(vocabulary_json, str(folder), config.tokenizer)
+    encoded = EncodedCorpus(
+        ids=memory_map(folder / "ids", np.int32),
+        punctuation=memory_map(folder / "punctuation", np.uint8),
+        train_line_offsets=memory_map(folder / "train_line_offsets", np.int64),
+        train_line_indices=memory_map(folder / "train_line_indices", np.int32),
+        split_ends=metadata.split_ends,
     )
-    corpus = Corpus(lines=lines_in(folder, rest["speakers"]), **rest["corpus"])
-    numbers = mapped(folder / "numbers", np.int32)
-    _check(tokens, len(vocabulary), numbers, len(corpus.lines))
-    train, valid, test, none = np.split(numbers, np.cumsum(rest["splits"]))
-    if len(none) or not (len(train) and len(valid) and len(test)):
-        raise ValueError("there are more lines than those of the splits, or fewer")
-    facts = {name: int(value) for name, value in rest["facts"].items() if name != "most_frequent"}
-    most = tuple((str(word), int(times)) for word, times in rest["facts"]["most_frequent"])
-    corpus.lines[facts["longest_line"]]
-    if not isinstance(corpus.rows, int) or not isinstance(corpus.sha256, str):
-        raise TypeError("what is told of the corpus is of other types")
-    os.utime(folder)
-    return Prepared(corpus, (train, valid, test), vocabulary, tokens, WordFacts(most_frequent=most, **facts))
+    corpus = Corpus(
+        source=metadata.source,
+        lines=load_lines(folder, metadata.speaker_names),
+        num_rows=metadata.num_rows,
+        encoding=metadata.encoding,
+        separator=metadata.separator,
+        sha256=metadata.sha256,
+    )
+    line_indices = memory_map(folder / "split_indices", np.int32)
+    _check_references(encoded, len(vocabulary), line_indices, len(corpus.lines))
+    if min(metadata.split_sizes) <= 0 or sum(metadata.split_sizes) != len(line_indices):
+        raise ValueError("the split sizes do not match the number of lines")
+    if not 0 <= metadata.stats.longest_line_index < len(corpus.lines):
+        raise ValueError("the longest line does not exist")
+    train, valid, test = np.split(line_indices, np.cumsum(metadata.split_sizes[:2]))
+    os.utime(folder)  # marks the entry as recently used
+    return PreparedCorpus(corpus, (train, valid, test), vocabulary, encoded, metadata.stats)
 
 
-def _check(tokens: Tokens, words: int, numbers: Numbers, lines: int) -> None:
-    """See that whatever points into something else points to what is there.
-
-    Raises:
-        ValueError: it does not.
-    """
-    train, valid = tokens.ends
-    bounds = tokens.bounds
+def _check_references(encoded: EncodedCorpus, vocabulary_size: int, line_indices: Int32Array, num_lines: int) -> None:
+    """Raise a ValueError if an id, offset or index refers to something that does not exist."""
+    train_end, valid_end = encoded.split_ends
+    offsets = encoded.train_line_offsets
     if (
-        len(tokens.ids) != len(tokens.pauses)
-        or not _within(tokens.ids, words)
-        or not _within(tokens.pauses, len(PAUSES))
-        or not 0 < train < valid < len(tokens.ids)
-        or not _within(bounds, train + 1)
-        or not bool(np.all(bounds[1:] > bounds[:-1]))
-        or len(tokens.sources) != len(bounds) - 1
-        or not _within(tokens.sources, lines)
-        or not _within(numbers, lines)
+        len(encoded.ids) != len(encoded.punctuation)
+        or not _all_in_range(encoded.ids, vocabulary_size)
+        or not _all_in_range(encoded.punctuation, len(PUNCTUATION_CLASSES))
+        or not 0 < train_end < valid_end < len(encoded.ids)
+        or not _all_in_range(offsets, train_end + 1)
+        or not bool(np.all(offsets[1:] > offsets[:-1]))
+        or len(encoded.train_line_indices) != len(offsets) - 1
+        or not _all_in_range(encoded.train_line_indices, num_lines)
+        or not _all_in_range(line_indices, num_lines)
     ):
-        raise ValueError("the files do not fit each other")
+        raise ValueError("the files do not match each other")
 
 
-def _within(places: npt.NDArray[Any], size: int) -> bool:
-    return len(places) > 0 and int(places.min()) >= 0 and int(places.max()) < size
+def _all_in_range(indices: npt.NDArray[Any], size: int) -> bool:
+    return len(indices) > 0 and int(indices.min()) >= 0 and int(indices.max()) < size
 
 
-def _tidy(cache: Path) -> None:
-    """Leave the outcomes used last, one fewer than are kept; and what others are making just now."""
+def _evict_old_entries(folder: Path) -> None:
+    """Delete the least recently used entries, to make room for one, and abandoned temporary folders."""
 
-    def age(folder: Path) -> float:
+    def age_seconds(entry: Path) -> float:
         try:
-            return time.time() - folder.stat().st_mtime
-        except OSError:  # another process was faster
+            return time.time() - entry.stat().st_mtime
+        except OSError:  # deleted by another process
             return 0.0
 
-    making = [folder for folder in cache.iterdir() if folder.name.startswith(".")]
-    kept = sorted((folder for folder in cache.iterdir() if not folder.name.startswith(".")), key=age)
-    for folder in [*kept[KEPT - 1 :], *(folder for folder in making if age(folder) > DAY_SECONDS)]:
-        shutil.rmtree(folder, ignore_errors=True)
+    entries = sorted(folder.iterdir(), key=age_seconds)
+    complete = [entry for entry in entries if not entry.name.startswith(".")]
+    abandoned = [entry for entry in entries if entry.name.startswith(".") and age_seconds(entry) > DAY_SECONDS]
+    for entry in [*complete[MAX_CACHE_ENTRIES - 1 :], *abandoned]:
+        shutil.rmtree(entry, ignore_errors=True)

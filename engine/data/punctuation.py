@@ -1,15 +1,15 @@
-"""What stands between two words: the tokenizer leaves punctuation out, but training can learn from it."""
+"""Punctuation classes: the marks between two words, which the `words` tokenizer leaves out of the text."""
 
 import numpy as np
 import numpy.typing as npt
 
-PAUSES = ("none", "comma", "sentence", "line")
-"""none: white space alone; comma: any mark that ends no sentence; sentence: one that does; line: the line ends.
+PUNCTUATION_CLASSES = ("none", "comma", "sentence", "line")
+"""Names of the classes, weakest first; the strongest mark between two words decides.
 
-By weight: where several marks stand between two words, the last of these counts. Text that was cut into words before
-has its marks, if any, as words, and no pauses but the ends of lines.
+none: white space only; comma: any mark that does not end a sentence; sentence: a mark that does; line: the end of the
+line. Text of the `whitespace` tokenizer keeps its marks as tokens, so only "none" and "line" occur in it.
 """
-NONE, COMMA, SENTENCE, LINE = range(len(PAUSES))
+NONE, COMMA, SENTENCE_END, LINE_END = range(len(PUNCTUATION_CLASSES))
 
-PauseIds = npt.NDArray[np.uint8]
-"""Places in `PAUSES`."""
+PunctuationIds = npt.NDArray[np.uint8]
+"""Indices into `PUNCTUATION_CLASSES`."""

@@ -1,4 +1,4 @@
-"""The tokenizer, and the table between words and ids."""
+"""Tokenizers, and the vocabulary that maps tokens to ids."""
 
 import json
 import re
@@ -9,123 +9,124 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.data.arrays import Int32Array
 from engine.errors import RunError
 
 UNK, EOS = "<unk>", "<eos>"
 UNK_ID, EOS_ID = 0, 1
-MAX_WORDS = 1_000_000
+MAX_VOCABULARY_SIZE = 1_000_000
+MAX_TOKEN_CHARACTERS = 1000
 
-Ids = npt.NDArray[np.int32]
+TokenIds = Int32Array
+"""Token ids `[time]`."""
 
-Tokenizer = Literal["words", "spaces"]
-"""words: the notebook's; spaces: whatever stands between white space, for text that was tokenized before."""
+TokenizerName = Literal["words", "whitespace"]
+"""words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space."""
 
-MAX_WORD_CHARACTERS = 1000
-
-_NOT_A_WORD = re.compile(r"[^a-z0-9']+")
-WORD = re.compile(r"[a-z0-9']+")
-"""A word in lower-case text."""
-_FILLED = re.compile(r"[^ ]+")
+WORD_PATTERN = re.compile(r"[a-z0-9']+")
+"""A word of the `words` tokenizer, in lower-case text."""
+_NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
+_NON_SPACE_PATTERN = re.compile(r"[^ ]+")
 
 
-def tokenize(text: str, tokenizer: Tokenizer = "words") -> list[str]:
-    """Split into lower-case words of letters, digits and apostrophes, as the notebook does, or at white space alone.
-
-    What cannot be printed, as control characters, counts as white space.
-    """
+def tokenize(text: str, tokenizer: TokenizerName = "words") -> list[str]:
+    """Split `text` into tokens. Unprintable characters, such as control characters, count as white space."""
     if tokenizer == "words":
-        return _NOT_A_WORD.sub(" ", text.lower()).split()
-    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).split()
+        return _NON_WORD_PATTERN.sub(" ", text.lower()).split()
+    return _replace_unprintable(text).split()
 
 
-def spans(text: str, tokenizer: Tokenizer) -> Iterator[tuple[int, int, str]]:
-    """Start, end and the word itself, for each word that `tokenize` makes of `text`."""
-    if tokenizer == "spaces":
-        spaced = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-        for match in _FILLED.finditer(spaced):
+def token_spans(text: str, tokenizer: TokenizerName) -> Iterator[tuple[int, int, str]]:
+    """Yield the start, the end and the text of each token that `tokenize` returns."""
+    if tokenizer == "whitespace":
+        for match in _NON_SPACE_PATTERN.finditer(_replace_unprintable(text)):
             yield match.start(), match.end(), match[0]
         return
     lower = text.lower()
-    # A character may become two in lower case (İ): then each is looked up where it came from.
+    # A character can become two in lower case (İ), so positions are mapped back to the original text.
     origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
-    for match in WORD.finditer(lower):
+    for match in WORD_PATTERN.finditer(lower):
         yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`<unk>`, `<eos>`, then the known words; a word's id is its place."""
+    """The known tokens: `<unk>`, `<eos>`, then all others. The id of a token is its index."""
 
-    words: tuple[str, ...]
-    tokenizer: Tokenizer = "words"
-    """How text becomes these words."""
+    tokens: tuple[str, ...]
+    tokenizer: TokenizerName = "words"
 
     @classmethod
-    def from_words(cls, words: Iterable[str], min_count: int, tokenizer: Tokenizer = "words") -> "Vocabulary":
-        """Keep the words seen `min_count` times or more, in order of first appearance.
+    def from_tokens(cls, tokens: Iterable[str], min_count: int, tokenizer: TokenizerName = "words") -> "Vocabulary":
+        """Build a vocabulary of the tokens with at least `min_count` occurrences, in order of first appearance.
 
-        A text that was prepared for language models has `<unk>` and `<eos>` in it already; they are those.
+        `<unk>` and `<eos>` in the text, as in Penn Treebank, are the special tokens of the vocabulary.
         """
-        counts = Counter(words)
-        kept = (word for word, count in counts.items() if count >= min_count and word not in (UNK, EOS))
+        counts = Counter(tokens)
+        kept = (token for token, count in counts.items() if count >= min_count and token not in (UNK, EOS))
         return cls((UNK, EOS, *kept), tokenizer)
 
     @cached_property
-    def index(self) -> dict[str, int]:
-        """The id of each word."""
-        return {word: i for i, word in enumerate(self.words)}
+    def token_to_id(self) -> dict[str, int]:
+        """The id of each token."""
+        return {token: id for id, token in enumerate(self.tokens)}
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.tokens)
 
-    def __contains__(self, word: str) -> bool:
-        return word in self.index
+    def __contains__(self, token: str) -> bool:
+        return token in self.token_to_id
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of `text`, known or not."""
+        """Split `text` into tokens, known or unknown."""
         return tokenize(text, self.tokenizer)
 
-    def spans(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """The words of `text` and where they stand: start, end and the word itself."""
-        return spans(text, self.tokenizer)
+    def token_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Yield the start, the end and the text of each token of `text`, known or unknown."""
+        return token_spans(text, self.tokenizer)
 
-    def encode(self, words: Sequence[str]) -> Ids:
-        """Ids `[time]` of the words; unknown ones become `<unk>`."""
-        return np.fromiter((self.index.get(w, UNK_ID) for w in words), np.int32, len(words))
+    def encode(self, tokens: Sequence[str]) -> TokenIds:
+        """Return the ids `[time]` of the tokens; unknown tokens become `<unk>`."""
+        return np.fromiter((self.token_to_id.get(token, UNK_ID) for token in tokens), np.int32, len(tokens))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words of `ids`, separated by spaces."""
-        return " ".join(self.words[i] for i in ids)
+        """Return the tokens of `ids`, separated by spaces."""
+        return " ".join(self.tokens[id] for id in ids)
 
     def to_json(self) -> str:
-        """The words as a JSON list."""
-        return json.dumps(self.words, indent=0)
+        """Return the tokens as a JSON list."""
+        return json.dumps(self.tokens, indent=0)
 
     @classmethod
-    def from_json(cls, text: str, source: str, tokenizer: Tokenizer = "words") -> "Vocabulary":
-        """Read what `to_json` wrote; `tokenizer` stands in the run's configuration.
+    def from_json(cls, text: str, source: str, tokenizer: TokenizerName = "words") -> "Vocabulary":
+        """Parse the output of `to_json`, which was read from the file `source`.
 
         Raises:
-            RunError: not a list of distinct words that starts with `<unk>, <eos>`.
+            RunError: If `text` is not a list of distinct tokens that starts with `<unk>, <eos>`.
         """
-        # Before it is parsed, which takes many times the memory; some words have a comma in them.
-        if text.count(",") > 2 * MAX_WORDS:
-            raise RunError(f"{source} is no vocabulary: it has more than {MAX_WORDS:,} words")
+        # Checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
+        if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
+            raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")
         try:
-            words = json.loads(text)
+            tokens = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RunError(f"{source} is not JSON; the run is damaged") from error
-        if not isinstance(words, list) or words[:2] != [UNK, EOS] or not 2 < len(words) <= MAX_WORDS:
-            raise RunError(f"{source} is no vocabulary: a list that starts with {UNK}, {EOS} is expected")
-        # Words go to the terminal as they are, so nothing but what the tokenizer can make gets in.
-        if not all(isinstance(w, str) and _is_word(w, tokenizer) for w in words[2:]) or len(set(words)) != len(words):
-            raise RunError(f"{source} holds entries that are no words, or the same word twice; the run is damaged")
-        return cls(tuple(words), tokenizer)
+        if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
+            raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
+        # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
+        if not all(isinstance(token, str) and _is_valid_token(token, tokenizer) for token in tokens[2:]):
+            raise RunError(f"{source} contains entries that are not words; the run is damaged")
+        if len(set(tokens)) != len(tokens):
+            raise RunError(f"{source} contains the same word twice; the run is damaged")
+        return cls(tuple(tokens), tokenizer)
 
 
-def _is_word(text: str, tokenizer: Tokenizer) -> bool:
+def _is_valid_token(text: str, tokenizer: TokenizerName) -> bool:
     if tokenizer == "words":
-        return WORD.fullmatch(text) is not None
-    return len(text) <= MAX_WORD_CHARACTERS and tokenize(text, tokenizer) == [text]
+        return WORD_PATTERN.fullmatch(text) is not None
+    return len(text) <= MAX_TOKEN_CHARACTERS and tokenize(text, tokenizer) == [text]
+
+
+def _replace_unprintable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -1,1 +1,1 @@
-"""TODO package engine/generation."""
+"""Text generation: prompts, sampler settings, the sampler chain, single and batched generation."""

@@ -1,4 +1,4 @@
-"""Several texts from one prompt and one seed, growing in step, and where they part."""
+"""Comparison columns: texts from one prompt and one seed that are generated side by side, and how they differ."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,104 +8,96 @@ from operator import itemgetter
 
 from engine.data.vocabulary import EOS
 from engine.errors import PromptError
-from engine.generation.batch import Beginning, Event, write
-from engine.generation.generate import Done, TokenEvent, encode_prompt, read
+from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
+from engine.generation.generate import Done, TokenEvent, encode_prompt, prefill
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
-from engine.runtime.worker import Cancellation, paced
+from engine.runtime.worker import Cancellation, throttle
 
 
 @dataclass(frozen=True)
-class Column:
-    """Who writes one of the texts, and how its words are drawn."""
+class GenerationColumn:
+    """A model and its sampler settings; one text is generated with them."""
 
     name: str
     model: LanguageModel
     settings: SamplerSettings
 
 
-def in_step(
-    columns: Sequence[Column], prompt: str, seed: int, cancellation: Cancellation, per_second: float = 0
-) -> Iterator[Event]:
-    """Continue `prompt` in every column, a word each in turn, until the last of them has its `Done`.
+def generate_columns(
+    columns: Sequence[GenerationColumn], prompt: str, seed: int, cancellation: Cancellation, pace: float = 0
+) -> Iterator[IndexedEvent]:
+    """Continue `prompt` in every column, one token of each in turn, until every column has its `Done`.
 
-    Each model reads the prompt with its own vocabulary. All draw with the noise of one seed (see
-    `engine.generation.generate.go_on`), so columns of one model differ by their settings alone. Models whose
-    vocabularies differ share the seed, but no word's noise. The words of one model's columns are read
-    together (see `engine.generation.batch.write`). An event's number is that of its column.
-
-    Args:
-        columns: the texts to write.
-        prompt: what they all begin with.
-        seed: of the noise that they share.
-        cancellation: ends every column, each with a `Done`.
-        per_second: words a second in each column at most; 0 does not hold back.
+    Every model encodes the prompt with its own vocabulary. All columns use the noise of one seed (see `generate_from`),
+    so columns of one model differ by their settings alone. Models with different vocabularies share the seed, but not
+    the noise of a token. The columns of one model are generated as one batch. `pace` is the maximum number of tokens
+    per second in each column; 0 for no limit.
 
     Raises:
-        PromptError: the prompt has no word, or a model, which is named, knows none of its words.
-        UnusableInput: the seed is out of range.
+        PromptError: If the prompt has no word, or a model knows none of its words. The message names the column.
+        InvalidInputError: If the seed is out of range.
     """
     check_seed(seed)
-    ids = [_encode(column, prompt) for column in columns]
-    of_model: dict[int, list[int]] = {}
-    for number, column in enumerate(columns):
-        of_model.setdefault(id(column.model), []).append(number)
-    writing = [
-        _write([columns[n] for n in numbers], numbers, ids[numbers[0]], seed, cancellation)
-        for numbers in of_model.values()
-    ]
-    for row in paced(_rows(writing), per_second, cancellation):
-        yield from row
+    ids = [_encode_for_column(column, prompt) for column in columns]
+    columns_of_model: dict[int, dict[int, GenerationColumn]] = {}
+    for index, column in enumerate(columns):
+        columns_of_model.setdefault(id(column.model), {})[index] = column
+    streams = [_generate_for_model(group, ids[min(group)], seed, cancellation) for group in columns_of_model.values()]
+    for step in throttle(_merge_steps(streams), pace, cancellation):
+        yield from step
 
 
-def words_of(events: Sequence[TokenEvent | Done]) -> list[str]:
-    """The words of a text, and `<eos>` where the model itself ended it: an end is what one may differ in too."""
-    words = [event.text for event in events if isinstance(event, TokenEvent)]
+def generated_tokens(events: Sequence[TokenEvent | Done]) -> list[str]:
+    """Return the tokens of a text, with a final `<eos>` if the model ended the text itself."""
+    tokens = [event.text for event in events if isinstance(event, TokenEvent)]
     ended = any(isinstance(event, Done) and event.reason == "eos" for event in events)
-    return [*words, EOS] if ended else words
+    return [*tokens, EOS] if ended else tokens
 
 
-def first_difference(words: Sequence[str], others: Sequence[str]) -> int | None:
-    """The place, from 0, of the first word that is not the same; None where one text only goes on after the other."""
-    return next((place for place, (a, b) in enumerate(zip(words, others, strict=False)) if a != b), None)
+def first_difference(tokens: Sequence[str], other_tokens: Sequence[str]) -> int | None:
+    """Return the position of the first token that differs; None if one text is the beginning of the other."""
+    pairs = zip(tokens, other_tokens, strict=False)
+    return next((position for position, (token, other) in enumerate(pairs) if token != other), None)
 
 
-def share_differing(words: Sequence[str], others: Sequence[str]) -> float:
-    """The share of places with different words, from 0 to 1.
+def fraction_differing(tokens: Sequence[str], other_tokens: Sequence[str]) -> float:
+    """Return the fraction of positions with different tokens, from 0 to 1.
 
-    Only places that both texts have reached count; but a text that ended in `<eos>` stays there, and every
-    further word of the other differs from it.
+    Only positions that both texts have reached count, unless the shorter text ended in `<eos>`: then every further
+    token of the longer text differs.
     """
-    shorter, longer = sorted((words, others), key=len)
-    places = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
-    same = sum(a == b for a, b in zip(shorter, longer, strict=False))
-    return (places - same) / places if places else 0.0
+    shorter, longer = sorted((tokens, other_tokens), key=len)
+    num_positions = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
+    num_equal = sum(token == other for token, other in zip(shorter, longer, strict=False))
+    return (num_positions - num_equal) / num_positions if num_positions else 0.0
 
 
-def mean_surprise(events: Sequence[TokenEvent | Done]) -> float | None:
-    """Bits a word that the model itself, before the chain, gave to the words drawn; None where there is none."""
-    scores = [event.logprob for event in events if isinstance(event, TokenEvent)]
-    return -math.fsum(scores) / len(scores) / math.log(2) if scores else None
+def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
+    """Return the mean surprisal of the tokens in bits, by the model's own distribution; None without tokens."""
+    log_probs = [event.logprob for event in events if isinstance(event, TokenEvent)]
+    return -math.fsum(log_probs) / len(log_probs) / math.log(2) if log_probs else None
 
 
-def _write(
-    columns: Sequence[Column], numbers: Sequence[int], ids: tuple[int, ...], seed: int, cancellation: Cancellation
-) -> Iterator[list[Event]]:
-    """The rows of those columns that have one model; it reads the prompt once."""
-    model = columns[0].model
-    reading = read(model, ids)
-    beginnings = [Beginning(reading, ids, column.settings, seed) for column in columns]
-    for row in write(model, beginnings, cancellation):
-        yield [(numbers[place], event) for place, event in row]
+def _generate_for_model(
+    columns: dict[int, GenerationColumn], ids: tuple[int, ...], seed: int, cancellation: Cancellation
+) -> Iterator[list[IndexedEvent]]:
+    """Yield the steps of the columns of one model, by their indices. The model reads the prompt once."""
+    indices = list(columns)
+    model = columns[indices[0]].model
+    state = prefill(model, ids)
+    requests = [GenerationRequest(state, ids, column.settings, seed) for column in columns.values()]
+    for step in generate_batch(model, requests, cancellation):
+        yield [(indices[position], event) for position, event in step]
 
 
-def _rows(writing: Sequence[Iterator[list[Event]]]) -> Iterator[list[Event]]:
-    """A row of all models: an event of each column that still goes on."""
-    while row := sorted(chain.from_iterable(next(rows, []) for rows in writing), key=itemgetter(0)):
-        yield row
+def _merge_steps(streams: Sequence[Iterator[list[IndexedEvent]]]) -> Iterator[list[IndexedEvent]]:
+    """Merge the steps of all models: yield one event of every unfinished column, in the order of the columns."""
+    while step := sorted(chain.from_iterable(next(stream, []) for stream in streams), key=itemgetter(0)):
+        yield step
 
 
-def _encode(column: Column, prompt: str) -> tuple[int, ...]:
+def _encode_for_column(column: GenerationColumn, prompt: str) -> tuple[int, ...]:
     try:
         return encode_prompt(prompt, column.model.vocabulary).ids
     except PromptError as error:

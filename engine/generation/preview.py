@@ -1,4 +1,4 @@
-"""What may come next, without drawing: the likeliest words before and after the chain."""
+"""Preview of the next token: the likeliest candidates before and after the sampler chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,52 +6,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.vocabulary import Vocabulary
-from engine.generation.generate import apply_chain, entropy_of
+from engine.generation.sampling import entropy_bits, process_log_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word that may come next, before and after the chain."""
+    """A possible next token, with its probability by the model's own distribution and after the sampler chain."""
 
     text: str
-    before: float
-    after: float
+    model_prob: float
+    sampling_prob: float
 
 
 @dataclass(frozen=True)
-class NextWords:
-    """What may come next, seen over the whole vocabulary, without drawing."""
+class NextTokenProbs:
+    """Distribution of the next token, reduced to its likeliest candidates."""
 
     candidates: tuple[Candidate, ...]
-    """The likeliest words after the chain, those it dropped behind them."""
-    kept: int
-    vocabulary: int
+    """Candidates, likeliest after the sampler chain first; tokens that the chain removed come last."""
+    num_kept: int
+    """Number of tokens that the sampler chain left to sample from."""
+    vocabulary_size: int
     entropy: float
-    """Bits, of the model's own distribution."""
+    """Entropy of the model's own distribution, in bits."""
 
 
-def preview(
+def next_token_probs(
     log_probs: LogProbs,
     settings: SamplerSettings,
     history: Sequence[int],
     vocabulary: Vocabulary,
-    most: int,
+    top_n: int,
     *,
-    first: bool = False,
-) -> NextWords:
-    """The `most` likeliest next words under `settings`, computed on the whole vocabulary.
+    is_first_token: bool = False,
+) -> NextTokenProbs:
+    """Return the `top_n` likeliest next tokens without sampling one.
 
-    `first`: whether it would be the first word of a reply, which is not `<eos>`.
+    `log_probs` is the model's distribution `[vocabulary]`, and `history` the ids of the text so far. The first token of
+    a reply cannot be `<eos>`.
     """
-    filtered = apply_chain(log_probs, settings, history, first=first)
-    before = np.exp(log_probs.astype(np.float64))
-    after = np.exp(filtered)
-    order = np.lexsort((-before, -after))[:most]
-    return NextWords(
-        candidates=tuple(Candidate(vocabulary.words[i], float(before[i]), float(after[i])) for i in order),
-        kept=int(np.count_nonzero(after)),
-        vocabulary=len(vocabulary),
-        entropy=float(entropy_of(log_probs)),
+    model_probs = np.exp(log_probs.astype(np.float64))
+    probs = np.exp(process_log_probs(log_probs, settings, history, suppress_eos=is_first_token))
+    order = np.lexsort((-model_probs, -probs))[:top_n]
+    return NextTokenProbs(
+        candidates=tuple(
+            Candidate(text=vocabulary.tokens[i], model_prob=float(model_probs[i]), sampling_prob=float(probs[i]))
+            for i in order
+        ),
+        num_kept=int(np.count_nonzero(probs)),
+        vocabulary_size=len(vocabulary),
+        entropy=float(entropy_bits(log_probs)),
     )

@@ -1,4 +1,4 @@
-"""The stages of the sampler chain: pure functions from log-scores `[vocabulary]` to log-scores; -inf drops a word."""
+"""Stages of the sampler chain: pure functions from logits `[vocabulary]` to logits, where -inf removes a token."""
 
 import math
 from collections.abc import Sequence
@@ -6,54 +6,55 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Scores = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.float64]
+"""Unnormalized log-probabilities `[vocabulary]`."""
 
 
-def normalize(scores: Scores) -> Scores:
-    """Shift log-scores so that their probabilities sum to one."""
-    highest = float(scores.max())
-    normalized: Scores = scores - (highest + math.log(np.exp(scores - highest).sum()))
+def log_softmax(logits: Logits) -> Logits:
+    """Normalize logits, so that their probabilities sum to one."""
+    highest = float(logits.max())
+    normalized: Logits = logits - (highest + math.log(np.exp(logits - highest).sum()))
     return normalized
 
 
-def penalize_repetition(scores: Scores, history: Sequence[int], penalty: float) -> Scores:
-    """Make words of `history` less likely: positive scores are divided by the penalty, negative ones multiplied."""
+def apply_repetition_penalty(logits: Logits, history: Sequence[int], penalty: float) -> Logits:
+    """Make the tokens of `history` less likely: divide positive logits by the penalty, multiply negative ones."""
     seen = np.array(sorted(set(history)), dtype=np.int64)
-    penalized = scores.copy()
-    values = scores[seen]
+    penalized = logits.copy()
+    values = logits[seen]
     penalized[seen] = np.where(values > 0, values / penalty, values * penalty)
     return penalized
 
 
-def temper(scores: Scores, temperature: float) -> Scores:
-    """Divide log-scores by the temperature; at 0 only the likeliest word stays."""
-    if temperature < 1e-3:  # below, words that are not within a thousandth of the best have no chance left
-        greedy = np.full_like(scores, -np.inf)
-        greedy[np.argmax(scores)] = 0.0
+def apply_temperature(logits: Logits, temperature: float) -> Logits:
+    """Divide the logits by the temperature; at 0, keep the likeliest token only."""
+    if temperature < 1e-3:  # lower temperatures are greedy in effect, and the division could overflow
+        greedy = np.full_like(logits, -np.inf)
+        greedy[np.argmax(logits)] = 0.0
         return greedy
-    return scores / temperature
+    return logits / temperature
 
 
-def keep_top_k(scores: Scores, k: int) -> Scores:
-    """Keep the k likeliest words."""
-    if k >= len(scores):
-        return scores
-    dropped = np.argpartition(-scores, k)[k:]
-    kept = scores.copy()
+def apply_top_k(logits: Logits, top_k: int) -> Logits:
+    """Keep the `top_k` likeliest tokens."""
+    if top_k >= len(logits):
+        return logits
+    dropped = np.argpartition(-logits, top_k)[top_k:]
+    kept = logits.copy()
     kept[dropped] = -np.inf
     return kept
 
 
-def keep_top_p(scores: Scores, p: float) -> Scores:
-    """Keep the fewest likeliest words whose probabilities reach p; at least one."""
-    order = np.argsort(-scores, kind="stable")
-    cumulative = np.cumsum(np.exp(normalize(scores))[order])
-    number = int(np.searchsorted(cumulative, p)) + 1
-    kept = scores.copy()
-    kept[order[number:]] = -np.inf
+def apply_top_p(logits: Logits, top_p: float) -> Logits:
+    """Keep the smallest set of likeliest tokens with a total probability of at least `top_p` (nucleus sampling)."""
+    order = np.argsort(-logits, kind="stable")
+    cumulative = np.cumsum(np.exp(log_softmax(logits))[order])
+    num_kept = int(np.searchsorted(cumulative, top_p)) + 1
+    kept = logits.copy()
+    kept[order[num_kept:]] = -np.inf
     return kept
 
 
-def keep_min_p(scores: Scores, share: float) -> Scores:
-    """Keep words at least `share` as likely as the likeliest."""
-    return np.where(scores >= scores.max() + math.log(share), scores, -np.inf)
+def apply_min_p(logits: Logits, min_p: float) -> Logits:
+    """Keep the tokens with at least `min_p` times the probability of the likeliest token."""
+    return np.where(logits >= logits.max() + math.log(min_p), logits, -np.inf)

@@ -1,91 +1,120 @@
-"""The one protocol that playing, the lens and evaluation need of a language model."""
+"""The language model protocol, and optional protocols for models with faster or richer abilities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
 
 LogProbs = npt.NDArray[np.float32]
-"""Natural-log probabilities `[vocabulary]` of the next word; they sum to one."""
+"""Natural-log probabilities `[vocabulary]` of the next token; the probabilities sum to one."""
 
-Hidden = npt.NDArray[np.float32]
-"""The vector `[hidden]` a model predicts the next word from; of size 0 where it has none."""
+HiddenVector = npt.NDArray[np.float32]
+"""The vector `[hidden]` that a model predicts the next token from; empty if the model has none."""
 
-State = Any
-"""What a model remembers of the words so far. A value: kept, it is a place to branch from."""
+ModelState = Any
+"""Everything a model remembers of the tokens read so far. An immutable value: a kept state is a branch point."""
 
 
 class LanguageModel(Protocol):
-    """Predicts the next word from the words before it. Nothing is hidden on the model itself."""
+    """A model that predicts the next token from the tokens before it, with all state passed explicitly."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words it knows."""
+        """The tokens that the model can predict."""
 
-    def start(self) -> State:
-        """The state before any word. The first word is predicted by advancing it with `<eos>`."""
+    def start(self) -> ModelState:
+        """Return the state before any token. Advance it with `<eos>` to predict the first token."""
 
-    def advance(self, state: State, token: int) -> tuple[LogProbs, State]:
-        """Read one word: the distribution of the word after it, and the new state; `state` stays valid."""
+    def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+        """Read one token; return the distribution of the next token and the new state. `state` stays valid."""
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What a model made of a text, token by token."""
+class SequenceOutput:
+    """Per-token output of a model that read a whole text."""
 
-    scores: npt.NDArray[np.float64]
-    """Natural-log probability `[time]` of each token, the first one predicted after `<eos>`."""
-    hidden: Hidden
-    """The vectors `[time, hidden]` that they were predicted from."""
-
-
-class TextReader(Protocol):
-    """A model with a faster way than word by word to read a whole text."""
-
-    def trace(self, ids: Ids) -> Trace:
-        """Read `ids`, the state carried from the first to the last."""
+    log_probs: npt.NDArray[np.float64]
+    """Natural-log probability `[time]` of each token; the first is predicted after `<eos>`."""
+    hidden_states: HiddenVector
+    """Vectors `[time, hidden]` that the tokens were predicted from."""
 
 
-def scores_of(model: LanguageModel | TextReader, ids: Ids) -> npt.NDArray[np.float64]:
-    """The scores of `trace` alone; a model that can do without keeping all its hidden vectors does."""
-    if hasattr(model, "score"):
-        alone: npt.NDArray[np.float64] = model.score(ids)
-        return alone
-    return trace(model, ids).scores
+@runtime_checkable
+class SequenceModel(Protocol):
+    """A model that reads a whole text faster than token by token."""
+
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read `ids`, carrying the state from the first to the last token."""
 
 
-def advance_all(model: LanguageModel, states: Sequence[State], tokens: Sequence[int]) -> list[tuple[LogProbs, State]]:
-    """Read a word in each of several texts, in the model's fastest way.
+@runtime_checkable
+class SequenceScorer(Protocol):
+    """A model that scores a whole text without keeping its hidden vectors."""
 
-    It is what `advance` gives for each, to within rounding: products of several vectors add up in another order.
+    def score_sequence(self, ids: TokenIds) -> npt.NDArray[np.float64]:
+        """Return the natural-log probability `[time]` of each token."""
+
+
+@runtime_checkable
+class BatchModel(Protocol):
+    """A model that advances several texts together faster than one after the other."""
+
+    def advance_batch(self, states: Sequence[Any], tokens: Sequence[int]) -> list[tuple[LogProbs, Any]]:
+        """Read one token in each of several texts; equal to `advance` for each, to within rounding."""
+
+
+@runtime_checkable
+class HiddenVectorModel(Protocol):
+    """A model that predicts the next token from a hidden vector."""
+
+    def hidden_vector(self, state: Any) -> HiddenVector:
+        """Return the vector that the token after `state` is predicted from."""
+
+
+def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> npt.NDArray[np.float64]:
+    """Return the natural-log probability `[time]` of each token of `ids`, in the model's fastest way."""
+    if isinstance(model, SequenceScorer):
+        return model.score_sequence(ids)
+    return forward_sequence(model, ids).log_probs
+
+
+def advance_batch(
+    model: LanguageModel, states: Sequence[ModelState], tokens: Sequence[int]
+) -> list[tuple[LogProbs, ModelState]]:
+    """Read one token in each of several texts, in the model's fastest way.
+
+    The result equals `advance` for each text, to within rounding: batched products sum in another order.
     """
-    if len(states) > 1 and hasattr(model, "advance_all"):
-        read: list[tuple[LogProbs, State]] = model.advance_all(states, tokens)
-        return read
+    if len(states) > 1 and isinstance(model, BatchModel):
+        return model.advance_batch(states, tokens)
     return [model.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
 
-def hidden_of(model: LanguageModel, state: State) -> Hidden:
-    """The vector that the word after `state` is predicted from."""
-    if hasattr(model, "hidden"):
-        vector: Hidden = model.hidden(state)
-        return vector
+def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
+    """Return the function from a state of `model` to its hidden vector.
+
+    Loops over tokens call this once: a protocol check costs up to a tenth of the time that a model takes per token.
+    """
+    return model.hidden_vector if isinstance(model, HiddenVectorModel) else _empty_hidden_vector
+
+
+def _empty_hidden_vector(state: ModelState) -> HiddenVector:
     return np.empty(0, np.float32)
 
 
-def trace(model: LanguageModel | TextReader, ids: Ids) -> Trace:
+def forward_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> SequenceOutput:
     """Read `ids` with `model`, in its fastest way."""
-    if hasattr(model, "trace"):
-        whole: Trace = model.trace(ids)
-        return whole
+    if isinstance(model, SequenceModel):
+        return model.forward_sequence(ids)
+    get_hidden_vector = hidden_vector_function(model)
     scores, hidden = np.empty(len(ids), np.float64), []
     log_probs, state = model.advance(model.start(), EOS_ID)
     for position, token in enumerate(ids):
         scores[position] = log_probs[token]
-        hidden.append(hidden_of(model, state))
+        hidden.append(get_hidden_vector(state))
         log_probs, state = model.advance(state, int(token))
-    return Trace(scores, np.stack(hidden) if hidden else np.empty((0, 0), np.float32))
+    return SequenceOutput(scores, np.stack(hidden) if hidden else np.empty((0, 0), np.float32))

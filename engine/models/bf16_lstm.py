@@ -1,7 +1,7 @@
-"""An LSTM layer in bfloat16 on the CPU, written out step by step.
+"""LSTM layer in bfloat16 on the CPU.
 
-What PyTorch calls for it, oneDNN's, goes back at half the rate of its own matrix products. Here the products are
-plain ones, those of all time steps at once where they can be; gates and cells are in float32.
+The backward pass of PyTorch's own layer, by oneDNN, runs at half the speed of plain matrix products. This layer uses
+plain products, over all time steps at once where possible; gates and cells are in float32.
 """
 
 from typing import Any
@@ -9,96 +9,97 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WORTH_IT_FROM = 512
-"""Hidden units: in smaller layers the steps cost more than the products gain."""
+MIN_HIDDEN_SIZE = 512
+"""Minimum hidden size for which this layer is faster: in smaller layers the time steps dominate."""
 
 
-def lstm_bf16(vectors: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Read a window.
+def lstm_bf16(inputs: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Run one LSTM layer over a window `[time, batch, input]`; gradients flow through the outputs only.
 
-    Args:
-        vectors: `[time, batch, input]`.
-        state: hidden state and cell before it, each `[1, batch, hidden]`.
-        weights: of the input `[4 hidden, input]`, recurrent `[4 hidden, hidden]`, and the two biases `[4 hidden]`;
-            gates in PyTorch's order, input, forget, candidate, output.
+    `state` is the hidden and the cell state before the window, each `[1, batch, hidden]`. `weights` are the input
+    weights `[4 hidden, input]`, the recurrent weights `[4 hidden, hidden]` and two biases `[4 hidden]`, with gates in
+    PyTorch's order: input, forget, candidate, output.
 
     Returns:
-        Outputs `[time, batch, hidden]` in bfloat16, and hidden state and cell after the window, each
-        `[1, batch, hidden]`; gradients go through the outputs alone.
+        Outputs `[time, batch, hidden]` in bfloat16, and the hidden and the cell state after the window.
     """
-    of_input, recurrent, *biases = weights
+    weight_ih, weight_hh, *biases = weights
     hidden, cell = state
     outputs: Tensor
-    outputs, cell = _LSTM.apply(vectors, hidden[0], cell[0], of_input, recurrent, biases[0] + biases[1])  # type: ignore[no-untyped-call]
+    outputs, cell = _LSTMBf16.apply(inputs, hidden[0], cell[0], weight_ih, weight_hh, biases[0] + biases[1])  # type: ignore[no-untyped-call]
     return outputs, outputs[-1:].detach(), cell[None]
 
 
-class _LSTM(torch.autograd.Function):
+class _LSTMBf16(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any, vectors: Tensor, hidden: Tensor, cell: Tensor, of_input: Tensor, recurrent: Tensor, bias: Tensor
+        ctx: Any, inputs: Tensor, hidden: Tensor, cell: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        (time, batch, _), size = vectors.shape, cell.shape[-1]
+        (time, batch, _), size = inputs.shape, cell.shape[-1]
         with torch.autocast("cpu", enabled=False):
-            vectors = vectors.bfloat16().flatten(0, 1)
-            of_input, recurrent, bias = (_sigmoids_first(weight).bfloat16() for weight in (of_input, recurrent, bias))
-            of_inputs = torch.addmm(bias, vectors, of_input.t()).view(time, batch, -1)
+            inputs = inputs.bfloat16().flatten(0, 1)
+            weight_ih, weight_hh, bias = (
+                _to_sigmoids_first_order(weight).bfloat16() for weight in (weight_ih, weight_hh, bias)
+            )
+            input_gates = torch.addmm(bias, inputs, weight_ih.t()).view(time, batch, -1)
             hiddens = torch.empty(time + 1, batch, size, dtype=torch.bfloat16)
             hiddens[0] = hidden
-            gates, cells, squashed = [], [cell.float()], []
+            gates, cells, tanh_cells = [], [cell.float()], []
             for step in range(time):
-                gate = torch.addmm(of_inputs[step], hiddens[step], recurrent.t()).float()
+                gate = torch.addmm(input_gates[step], hiddens[step], weight_hh.t()).float()
                 input_, forget, output, candidate = gate.chunk(4, dim=1)
                 gate[:, : 3 * size].sigmoid_()
                 candidate.tanh_()
                 cells.append((forget * cells[-1]).addcmul_(input_, candidate))
-                squashed.append(torch.tanh(cells[-1]))
-                hiddens[step + 1] = output * squashed[-1]
+                tanh_cells.append(torch.tanh(cells[-1]))
+                hiddens[step + 1] = output * tanh_cells[-1]
                 gates.append(gate)
-        context.save_for_backward(vectors, of_input, recurrent, hiddens, *gates, *cells, *squashed)
-        context.mark_non_differentiable(cells[-1])
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, hiddens, *gates, *cells, *tanh_cells)
+        ctx.mark_non_differentiable(cells[-1])
         return hiddens[1:], cells[-1]
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        vectors, of_input, recurrent, hiddens, *steps = context.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight_ih, weight_hh, hiddens, *steps = ctx.saved_tensors
         time, (batch, size) = len(hiddens) - 1, hiddens[0].shape
-        gates, cells, squashed = steps[:time], steps[time : 2 * time + 1], steps[2 * time + 1 :]
-        # Names are those of what a gradient is of. `activated`: before the derivative of sigmoid or tanh.
-        outputs = gradients[0].float()
-        sums = torch.empty(time, batch, 4 * size, dtype=torch.bfloat16)
-        bias, cell, scratch = torch.zeros(4 * size), torch.zeros(batch, size), torch.empty(batch, size)
-        activated, gate_sums = torch.empty(batch, 4 * size), torch.empty(batch, 4 * size)
+        gates, cells, tanh_cells = steps[:time], steps[time : 2 * time + 1], steps[2 * time + 1 :]
+        grad_outputs = gradients[0].float()
+        # `grad_gates` is the gradient after the sigmoid or tanh of the gates, `grad_sums` the gradient before it.
+        grad_gates, grad_sums = torch.empty(batch, 4 * size), torch.empty(batch, 4 * size)
+        grad_input, grad_forget, grad_output, grad_candidate = grad_gates.chunk(4, dim=1)
+        all_grad_sums = torch.empty(time, batch, 4 * size, dtype=torch.bfloat16)
+        grad_bias, grad_cell, scratch = torch.zeros(4 * size), torch.zeros(batch, size), torch.empty(batch, size)
+        sigmoids = slice(0, 3 * size)
         for step in reversed(range(time)):
-            gate, tanh_cell = gates[step], squashed[step]
+            gate, tanh_cell = gates[step], tanh_cells[step]
             input_, forget, output, candidate = gate.chunk(4, dim=1)
-            of_input_, of_forget, of_output, of_candidate = activated.chunk(4, dim=1)
-            hidden = outputs[step]
+            grad_hidden = grad_outputs[step]
             if step + 1 < time:
-                hidden = hidden + sums[step + 1] @ recurrent
-            torch.mul(hidden, tanh_cell, out=of_output)
-            cell += torch.ops.aten.tanh_backward(torch.mul(hidden, output, out=scratch), tanh_cell)
-            torch.mul(cell, candidate, out=of_input_)
-            torch.mul(cell, cells[step], out=of_forget)
-            torch.mul(cell, input_, out=of_candidate)
-            cell *= forget
-            three = slice(0, 3 * size)
-            torch.ops.aten.sigmoid_backward(activated[:, three], gate[:, three], grad_input=gate_sums[:, three])
-            torch.ops.aten.tanh_backward(of_candidate, candidate, grad_input=gate_sums[:, 3 * size :])
-            bias += gate_sums.sum(0)
-            sums[step] = gate_sums
-        flat = sums.flatten(0, 1)
-        of_weights = (flat.t() @ vectors, flat.t() @ hiddens[:-1].flatten(0, 1), bias)
-        of_vectors = (flat @ of_input).view(time, batch, -1)
-        return of_vectors, None, None, *(_in_pytorchs_order(weight.float()) for weight in of_weights)
+                grad_hidden = grad_hidden + all_grad_sums[step + 1] @ weight_hh
+            torch.mul(grad_hidden, tanh_cell, out=grad_output)
+            grad_cell += torch.ops.aten.tanh_backward(torch.mul(grad_hidden, output, out=scratch), tanh_cell)
+            torch.mul(grad_cell, candidate, out=grad_input)
+            torch.mul(grad_cell, cells[step], out=grad_forget)
+            torch.mul(grad_cell, input_, out=grad_candidate)
+            grad_cell *= forget
+            torch.ops.aten.sigmoid_backward(
+                grad_gates[:, sigmoids], gate[:, sigmoids], grad_input=grad_sums[:, sigmoids]
+            )
+            torch.ops.aten.tanh_backward(grad_candidate, candidate, grad_input=grad_sums[:, 3 * size :])
+            grad_bias += grad_sums.sum(0)
+            all_grad_sums[step] = grad_sums
+        flat = all_grad_sums.flatten(0, 1)
+        grad_weights = (flat.t() @ inputs, flat.t() @ hiddens[:-1].flatten(0, 1), grad_bias)
+        grad_inputs = (flat @ weight_ih).view(time, batch, -1)
+        return grad_inputs, None, None, *(_to_pytorch_order(gradient.float()) for gradient in grad_weights)
 
 
-def _sigmoids_first(weight: Tensor) -> Tensor:
-    """Rows of the gates in the order input, forget, output, candidate, so that one call serves three of them."""
+def _to_sigmoids_first_order(weight: Tensor) -> Tensor:
+    """Reorder the rows to the gates input, forget, output, candidate, so that one call computes three sigmoids."""
     input_, forget, candidate, output = weight.chunk(4)
     return torch.cat([input_, forget, output, candidate])
 
 
-def _in_pytorchs_order(weight: Tensor) -> Tensor:
+def _to_pytorch_order(weight: Tensor) -> Tensor:
     input_, forget, output, candidate = weight.chunk(4)
     return torch.cat([input_, forget, candidate, output])

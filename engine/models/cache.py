@@ -1,148 +1,155 @@
-"""The continuous cache pointer: words used lately become likelier, most of all where the context is alike."""
+"""Neural cache: recently used tokens become more likely, most of all after similar contexts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.data.vocabulary import Ids, Vocabulary
-from engine.errors import UnusableInput
-from engine.models.base import Hidden, LanguageModel, LogProbs, State, Trace, advance_all, hidden_of, trace
+from engine.data.arrays import Float64Array
+from engine.data.vocabulary import TokenIds, Vocabulary
+from engine.errors import InvalidInputError
+from engine.models import base
+from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 
-CHUNK = 256
-THETAS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
-SHARES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
+SCORING_CHUNK = 256
+"""Tokens whose cache probabilities are computed at once when a text is scored."""
+THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
+WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How far back the cache looks, and how much it is believed (Grave, Joulin and Usunier 2017, equations 2 to 4)."""
+    """Parameters of a neural cache (Grave, Joulin and Usunier 2017, equations 2 to 4)."""
 
     window: int = 500
-    """Words remembered."""
+    """Number of tokens in the cache."""
     theta: float = 1.0
-    """How much alike contexts count for more; at 0 all remembered words count the same."""
-    share: float = 0.1
-    """lambda: the cache's part of the probability."""
+    """Sharpness of the similarity between contexts; at 0, all tokens in the cache count the same."""
+    weight: float = 0.1
+    """Interpolation weight of the cache, called lambda in the paper."""
 
     def __post_init__(self) -> None:
         if self.window < 1:
-            raise UnusableInput(f"cache window {self.window} is out of range; use a whole number from 1, 500 is usual")
+            raise InvalidInputError(f"cache window {self.window} is out of range; use a whole number, for example 500")
         if not 0 <= self.theta <= 1000:
-            raise UnusableInput(f"cache theta {self.theta:g} is out of range; use a number in [0, 1000]")
-        if not 0 <= self.share < 1:
-            raise UnusableInput(f"cache share {self.share:g} is out of range; use a number in [0, 1)")
+            raise InvalidInputError(f"cache theta {self.theta:g} is out of range; use a number in [0, 1000]")
+        if not 0 <= self.weight < 1:
+            raise InvalidInputError(f"cache weight {self.weight:g} is out of range; use a number in [0, 1)")
 
 
 @dataclass(frozen=True)
 class CacheState:
-    """The model's own state, and the words of the window with the vectors they were predicted from."""
+    """State of the model, and the tokens in the cache with the hidden vectors they were predicted from."""
 
-    inner: State
-    hidden: Hidden | None
-    """What the next word is predicted from; None before `<eos>` was read."""
-    keys: Hidden
-    """`[remembered, hidden]`, oldest first."""
-    words: Ids
-    """`[remembered]`"""
+    model_state: ModelState
+    hidden_vector: HiddenVector | None
+    """Vector that the next token is predicted from; None before `<eos>` was read."""
+    keys: HiddenVector
+    """Hidden vectors `[cached, hidden]`, oldest first."""
+    token_ids: TokenIds
+    """Tokens `[cached]`, oldest first."""
 
 
-class Cache:
-    """Any model with a cache. From the first word on the cache takes part; before it there is nothing to point at.
+class NeuralCache:
+    """A model with a cache of recent tokens. The first token of a text is predicted without the cache.
 
-    A model without a hidden vector, as Kneser-Ney, gets a cache in which all remembered words count alike.
+    For a model without hidden vectors, such as Kneser-Ney, all tokens in the cache count the same.
     """
 
     def __init__(self, model: LanguageModel, settings: CacheSettings) -> None:
+        """Add a cache to `model`."""
         self.model = model
         self.settings = settings
+        self._model_hidden_vector = base.hidden_vector_function(model)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The model's."""
+        """The vocabulary of the model."""
         return self.model.vocabulary
 
     def start(self) -> CacheState:
-        """The model's start, and nothing remembered."""
-        return CacheState(self.model.start(), None, np.empty((0, 0), np.float32), np.empty(0, np.int32))
+        """Return the start state of the model with an empty cache."""
+        return CacheState(self.model.start(), None, keys=np.empty((0, 0), np.float32), token_ids=np.empty(0, np.int32))
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
-        """Remember `token` beside the vector that predicted it, then predict the word after it."""
-        return self._after(state, token, self.model.advance(state.inner, token))
+        """Add `token` to the cache; return the distribution of the next token and the new state."""
+        return self._apply_cache(state, token, self.model.advance(state.model_state, token))
 
-    def advance_all(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
-        """Do so in each of several texts."""
-        read = advance_all(self.model, [state.inner for state in states], tokens)
-        return [self._after(state, token, its) for state, token, its in zip(states, tokens, read, strict=True)]
+    def advance_batch(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
+        """Read one token in each of several texts."""
+        outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
+        return list(map(self._apply_cache, states, tokens, outputs))
 
-    def _after(self, state: CacheState, token: int, read: tuple[LogProbs, State]) -> tuple[LogProbs, CacheState]:
-        log_probs, inner = read
-        hidden, keys, words = hidden_of(self.model, inner), state.keys, state.words
-        if state.hidden is None:
+    def _apply_cache(
+        self, state: CacheState, token: int, output: tuple[LogProbs, ModelState]
+    ) -> tuple[LogProbs, CacheState]:
+        log_probs, model_state = output
+        hidden, keys, token_ids = self._model_hidden_vector(model_state), state.keys, state.token_ids
+        if state.hidden_vector is None:
             keys = np.empty((0, len(hidden)), np.float32)
         else:
-            oldest = 1 if len(words) == self.settings.window else 0
-            keys = np.concatenate([keys[oldest:], state.hidden[None]])
-            words = np.append(words[oldest:], np.int32(token))
-        if len(words):
-            likeness = self.settings.theta * (keys @ hidden)
-            weights = np.exp(likeness - likeness.max())
-            pointed = np.bincount(words, weights=weights / weights.sum(), minlength=len(log_probs))
-            share = self.settings.share
-            probs = (1 - share) * np.exp(log_probs.astype(np.float64)) + share * pointed
+            oldest = 1 if len(token_ids) == self.settings.window else 0
+            keys = np.concatenate([keys[oldest:], state.hidden_vector[None]])
+            token_ids = np.append(token_ids[oldest:], np.int32(token))
+        if len(token_ids):
+            similarity = self.settings.theta * (keys @ hidden)
+            weights = np.exp(similarity - similarity.max())
+            cached = np.bincount(token_ids, weights=weights / weights.sum(), minlength=len(log_probs))
+            weight = self.settings.weight
+            probs = (1 - weight) * np.exp(log_probs.astype(np.float64)) + weight * cached
             log_probs = np.log(probs).astype(np.float32)
-        return log_probs, CacheState(inner, hidden, keys, words)
+        return log_probs, CacheState(model_state, hidden, keys, token_ids)
 
-    def hidden(self, state: CacheState) -> Hidden:
-        """The model's own vector."""
-        return hidden_of(self.model, state.inner)
+    def hidden_vector(self, state: CacheState) -> HiddenVector:
+        """Return the hidden vector of the model."""
+        return self._model_hidden_vector(state.model_state)
 
-    def trace(self, ids: Ids) -> Trace:
-        """Read a whole text, the window of many words computed at once."""
-        read = trace(self.model, ids)
-        pointed = cache_probs(read.hidden, ids, self.settings.window, [self.settings.theta])[0]
-        return Trace(_mixed(read.scores, pointed, self.settings.share), read.hidden)
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, with the cache of many tokens computed at once."""
+        output = base.forward_sequence(self.model, ids)
+        probs = cache_probs(output.hidden_states, ids, self.settings.window, [self.settings.theta])[0]
+        return SequenceOutput(_interpolate(output.log_probs, probs, self.settings.weight), output.hidden_states)
 
 
-def cache_probs(hidden: Hidden, ids: Ids, window: int, thetas: Sequence[float]) -> npt.NDArray[np.float64]:
-    """What the cache alone gives each token of a text, for several thetas: `[thetas, time]`.
+def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas: Sequence[float]) -> Float64Array:
+    """Return the probability `[thetas, time]` of each token of `ids` under the cache alone.
 
-    Args:
-        hidden: `[time, hidden]`, what each token was predicted from.
-        ids: `[time]`.
-        window: words remembered.
-        thetas: see `CacheSettings`.
+    The token at each position is predicted from `hidden_states` `[time, hidden]`. The first token has an empty cache
+    and the probability 0.
     """
     probs = np.zeros((len(thetas), len(ids)))
-    for begin in range(0, len(ids), CHUNK):
-        end = min(begin + CHUNK, len(ids))
+    for begin in range(0, len(ids), SCORING_CHUNK):
+        end = min(begin + SCORING_CHUNK, len(ids))
         oldest = max(0, begin - window)
-        now, then = np.arange(begin, end)[:, None], np.arange(oldest, end)[None, :]
-        in_window = (then < now) & (then >= now - window)
-        same = ids[begin:end, None] == ids[None, oldest:end]
-        products = hidden[begin:end] @ hidden[oldest:end].T
+        current, cached = np.arange(begin, end)[:, None], np.arange(oldest, end)[None, :]
+        in_window = (cached < current) & (cached >= current - window)
+        is_same = ids[begin:end, None] == ids[None, oldest:end]
+        products = hidden_states[begin:end] @ hidden_states[oldest:end].T
+        has_cache = in_window.any(axis=1)
         for i, theta in enumerate(thetas):
-            likeness = np.where(in_window, theta * products, -np.inf)
-            likeness[in_window.any(axis=1)] -= likeness[in_window.any(axis=1)].max(axis=1, keepdims=True)
-            weights = np.exp(likeness)
+            similarity = np.where(in_window, theta * products, -np.inf)
+            similarity[has_cache] -= similarity[has_cache].max(axis=1, keepdims=True)
+            weights = np.exp(similarity)
             totals = weights.sum(axis=1)
-            probs[i, begin:end] = (weights * same).sum(axis=1) / np.where(totals > 0, totals, 1)
+            probs[i, begin:end] = (weights * is_same).sum(axis=1) / np.where(totals > 0, totals, 1)
     return probs
 
 
-def _mixed(scores: npt.NDArray[np.float64], pointed: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.float64]:
-    """The model's scores `[time]` with the cache's probabilities mixed in; the first word has no cache yet."""
-    mixed = np.log((1 - share) * np.exp(scores) + share * pointed)
-    mixed[0] = scores[0]
+def _interpolate(log_probs: Float64Array, cache_probs: Float64Array, weight: float) -> Float64Array:
+    """Return the log-probabilities `[time]` of model and cache together; the first token has an empty cache."""
+    mixed = np.log((1 - weight) * np.exp(log_probs) + weight * cache_probs)
+    mixed[0] = log_probs[0]
     return mixed
 
 
-def choose_cache(read: Trace, ids: Ids, window: int = CacheSettings.window) -> CacheSettings:
-    """The theta and share under which a text that a model has read is most probable."""
-    pointed = cache_probs(read.hidden, ids, window, THETAS)
-    best = max(
-        ((theta, share) for theta in THETAS for share in SHARES),
-        key=lambda choice: _mixed(read.scores, pointed[THETAS.index(choice[0])], choice[1]).sum(),
+def tune_cache(output: SequenceOutput, ids: TokenIds, window: int = CacheSettings.window) -> CacheSettings:
+    """Return the settings that maximize the likelihood of `ids` `[time]`, by grid search over theta and weight.
+
+    `output` is the output of the model for the text, without a cache.
+    """
+    probs_by_theta = dict(zip(THETA_GRID, cache_probs(output.hidden_states, ids, window, THETA_GRID), strict=True))
+    theta, weight = max(
+        ((theta, weight) for theta in THETA_GRID for weight in WEIGHT_GRID),
+        key=lambda pair: _interpolate(output.log_probs, probs_by_theta[pair[0]], pair[1]).sum(),
     )
-    return CacheSettings(window, *best)
+    return CacheSettings(window, theta, weight)

@@ -1,4 +1,4 @@
-"""Dynamic evaluation: a model that goes on learning from the text it reads (Krause et al. 2017, arXiv 1709.07432)."""
+"""Dynamic evaluation: a model that keeps training on the text it reads (Krause et al. 2017, arXiv 1709.07432)."""
 
 from collections.abc import Sequence
 from copy import copy, deepcopy
@@ -8,134 +8,145 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.data.dataset import columns_of
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
-from engine.errors import UnusableInput
-from engine.models.base import Hidden, LogProbs, Trace
-from engine.models.lstm import Network, States
-from engine.models.numpy_lstm import Decoder
+from engine.data.dataset import batchify
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.errors import InvalidInputError
+from engine.models.base import HiddenVector, LogProbs, SequenceOutput
+from engine.models.lstm import LSTMModel, TensorLSTMState
+from engine.models.numpy_lstm import NumpyLSTM
 
-RATES = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
-SEGMENT = 3
-BATCH, WINDOW = 20, 20
-"""How the training text is cut to measure its gradients."""
-FLOOR = 0.1
-"""The least a gradient is taken to be, as a share of the mean: a word that training seldom saw must not jump."""
+LR_GRID = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
+SEGMENT_LENGTH = 3
+"""Tokens read between two gradient steps."""
+BATCH_SIZE, BPTT = 20, 20
+"""Batch size and window in which the gradients on the training text are measured."""
+MIN_GRADIENT_FRACTION = 0.1
+"""Fraction of the mean RMS gradient added to every RMS, so that weights of rare tokens do not take huge steps."""
 
 
 @dataclass(frozen=True)
 class DynamicState:
-    """The weights as they are after what was read, and the segment that they have not learned from yet."""
+    """Weights after the text read so far, and the current segment, which has not changed the weights yet."""
 
-    network: Network
-    begin: States
-    """Before the segment's first word was read."""
-    segment: tuple[int, ...]
-    """Words read since then."""
-    now: States
-    top: Hidden
+    model: LSTMModel
+    """Model with the current weights; never modified."""
+    segment_start_state: TensorLSTMState
+    """LSTM state before the first token of the segment."""
+    segment_tokens: tuple[int, ...]
+    """Tokens of the segment read so far."""
+    lstm_state: TensorLSTMState
+    """LSTM state after the last token."""
+    hidden_vector: HiddenVector
+    """Vector `[hidden]` that the next token is predicted from."""
 
 
-class Dynamic:
-    """An LSTM that takes one step of gradient descent after every few words, towards what it has just read.
+class DynamicEvaluation:
+    """An LSTM that takes a step of gradient descent after every segment of a few tokens.
 
-    Each weight's step is divided by the root mean square of its gradients on the training text, so that
-    weights which seldom matter move fast. A state owns its weights and is never changed: it can be kept.
+    The step of each weight is divided by the root mean square of its gradients on the training text, so weights with
+    small gradients change faster. A state owns its weights and is never modified, so a kept state is a branch point.
     """
 
-    def __init__(self, decoder: Decoder, training_ids: Ids, lr: float = 6e-5, segment: int = SEGMENT) -> None:
-        """Measure how large the gradients are on the training text `[time]`.
-
-        Raises:
-            UnusableInput: that text is too short.
-        """
-        self.decoder = decoder  # the LSTM as it was trained
-        self.vocabulary: Vocabulary = decoder.vocabulary
-        if len(training_ids) < 2 * BATCH:
-            raise UnusableInput(
-                f"a training text of {len(training_ids)} words is too short to learn from while reading; "
-                f"at least {2 * BATCH} are needed"
+    def __init__(
+        self, base_model: NumpyLSTM, training_ids: TokenIds, lr: float = 6e-5, segment_length: int = SEGMENT_LENGTH
+    ) -> None:
+        """Measure the gradients of `base_model` on its training text `[time]`; a too short text is refused."""
+        self.base_model = base_model
+        """The LSTM with its weights after training."""
+        self.vocabulary: Vocabulary = base_model.vocabulary
+        if len(training_ids) < 2 * BATCH_SIZE:
+            raise InvalidInputError(
+                f"the training text has {len(training_ids)} tokens; dynamic evaluation needs at least {2 * BATCH_SIZE}"
             )
         self.lr = lr
-        self.segment = segment
-        self._network = Network(decoder.config, len(decoder.vocabulary), torch.Generator())
-        self._network.load(decoder.weights)
-        self._scales = _gradient_scales(self._network, training_ids)
+        self.segment_length = segment_length
+        self._model = LSTMModel(base_model.config, len(base_model.vocabulary), torch.Generator())
+        self._model.load_weights(base_model.weights)
+        self._gradient_rms = compute_gradient_rms(self._model, training_ids)
 
-    def with_lr(self, lr: float) -> "Dynamic":
-        """The same model that learns faster or slower."""
+    def with_lr(self, lr: float) -> "DynamicEvaluation":
+        """Return the same model with another learning rate."""
         other = copy(self)
         other.lr = lr
         return other
 
     def start(self) -> DynamicState:
-        """The weights as trained, hidden and cell states of zeros."""
-        states = self._network.start(1)
-        return DynamicState(self._network, states, (), states, np.empty(0, np.float32))
+        """Return the weights after training, with hidden and cell states of zeros."""
+        states = self._model.init_hidden(1)
+        return DynamicState(self._model, states, (), states, hidden_vector=np.empty(0, np.float32))
 
     def advance(self, state: DynamicState, token: int) -> tuple[LogProbs, DynamicState]:
-        """Read `token`; if that fills the segment, learn from it for the words to come."""
-        if len(state.segment) == self.segment:
-            state = self._learn(state, token)
+        """Read `token`. After a full segment, first update the weights; `token` is the target of the last step."""
+        if len(state.segment_tokens) == self.segment_length:
+            state = self._adapt(state, token)
         with torch.no_grad():
-            logits, now, raw, _ = state.network(torch.tensor([[token]]), state.now)
+            logits, lstm_state, raw, _ = state.model(torch.tensor([[token]]), state.lstm_state)
         log_probs: LogProbs = torch.log_softmax(logits[0, 0], dim=-1).numpy()
-        return log_probs, replace(state, segment=(*state.segment, token), now=now, top=raw[0, 0].numpy())
+        tokens = (*state.segment_tokens, token)
+        return log_probs, replace(state, segment_tokens=tokens, lstm_state=lstm_state, hidden_vector=raw[0, 0].numpy())
 
-    def _learn(self, state: DynamicState, following: int) -> DynamicState:
-        network = deepcopy(state.network)
-        inputs = torch.tensor(state.segment)[:, None]
-        targets = torch.tensor([*state.segment[1:], following])[:, None]
-        logits, _, _, _ = network(inputs, state.begin)
-        self._step(network, nn.functional.cross_entropy(logits[:, 0], targets[:, 0]))
-        return replace(state, network=network, begin=state.now, segment=())
+    def _adapt(self, state: DynamicState, next_token: int) -> DynamicState:
+        """Return a state with weights trained on the finished segment, and an empty new segment."""
+        model = deepcopy(state.model)
+        inputs = torch.tensor(state.segment_tokens)[:, None]
+        targets = torch.tensor([*state.segment_tokens[1:], next_token])[:, None]
+        logits, _, _, _ = model(inputs, state.segment_start_state)
+        self._update_weights(model, nn.functional.cross_entropy(logits[:, 0], targets[:, 0]))
+        return replace(state, model=model, segment_start_state=state.lstm_state, segment_tokens=())
 
-    def _step(self, network: Network, loss: Tensor) -> None:
-        parameters = list(network.parameters())
+    def _update_weights(self, model: LSTMModel, loss: Tensor) -> None:
+        parameters = list(model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
-            for parameter, gradient, scale in zip(parameters, gradients, self._scales, strict=True):
-                parameter.addcdiv_(gradient, scale, value=-self.lr)
+            for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
+                parameter.addcdiv_(gradient, rms, value=-self.lr)
 
-    def hidden(self, state: DynamicState) -> Hidden:
-        """The top layer's hidden state."""
-        return state.top
+    def hidden_vector(self, state: DynamicState) -> HiddenVector:
+        """Return the hidden state `[hidden]` of the last layer."""
+        return state.hidden_vector
 
-    def trace(self, ids: Ids) -> Trace:
-        """Read a whole text, a segment at a time."""
-        network = deepcopy(self._network)
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, segment by segment."""
+        model = deepcopy(self._model)
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
-        states, scores, hidden = network.start(1), [], []
-        for begin in range(0, len(ids), self.segment):
-            chunk = slice(begin, begin + self.segment)
-            logits, states, raw, _ = network(inputs[chunk], [(h.detach(), c.detach()) for h, c in states])
-            log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[chunk, :, None]).flatten()
+        states, scores, hidden = model.init_hidden(1), [], []
+        for start in range(0, len(ids), self.segment_length):
+            segment = slice(start, start + self.segment_length)
+            logits, states, raw, _ = model(inputs[segment], _detach(states))
+            log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
             scores.append(log_probs.detach().double().numpy())
             hidden.append(raw.detach()[:, 0].numpy())
-            self._step(network, -log_probs.mean())
-        return Trace(np.concatenate(scores), np.concatenate(hidden))
+            self._update_weights(model, -log_probs.mean())
+        return SequenceOutput(np.concatenate(scores), np.concatenate(hidden))
 
 
-def choose_lr(model: Dynamic, ids: Ids, rates: Sequence[float] = RATES) -> float:
-    """The learning rate under which a text is most probable."""
-    return max(rates, key=lambda lr: model.with_lr(lr).trace(ids).scores.sum())
+def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
+    """Return the learning rate of `lr_grid` that maximizes the likelihood of the text `ids` `[time]`."""
+    return max(lr_grid, key=lambda lr: model.with_lr(lr).forward_sequence(ids).log_probs.sum())
 
 
-def _gradient_scales(network: Network, ids: Ids) -> list[Tensor]:
-    """For each parameter, the root mean square of its gradients on the training text; nowhere zero."""
-    columns = torch.from_numpy(columns_of(ids, BATCH))
-    parameters = list(network.parameters())
+def compute_gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
+    """Return the root mean square of each parameter's gradients on the training text `ids` `[time]`.
+
+    `MIN_GRADIENT_FRACTION` of the mean over all parameters is added, so that no element is zero.
+    """
+    columns = torch.from_numpy(batchify(ids, BATCH_SIZE))
+    parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]
-    states, windows = network.start(BATCH), 0
-    for begin in range(0, len(columns) - 1, WINDOW):
-        window = columns[begin : begin + WINDOW + 1].long()
+    states, num_windows = model.init_hidden(BATCH_SIZE), 0
+    for start in range(0, len(columns) - 1, BPTT):
+        window = columns[start : start + BPTT + 1].long()
         inputs, targets = window[:-1], window[1:]
-        logits, states, _, _ = network(inputs, [(h.detach(), c.detach()) for h, c in states])
+        logits, states, _, _ = model(inputs, _detach(states))
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         for square, gradient in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
             square.add_(gradient**2)
-        windows += 1
-    scales = [(square / windows).sqrt() for square in squares]
-    mean = sum(float(scale.sum()) for scale in scales) / sum(scale.numel() for scale in scales)
-    return [scale + FLOOR * mean for scale in scales]
+        num_windows += 1
+    all_rms = [(square / num_windows).sqrt() for square in squares]
+    mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)
+    return [rms + MIN_GRADIENT_FRACTION * mean for rms in all_rms]
+
+
+def _detach(states: TensorLSTMState) -> TensorLSTMState:
+    return [(hidden.detach(), cell.detach()) for hidden, cell in states]

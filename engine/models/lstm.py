@@ -1,38 +1,36 @@
-"""The LSTM language model in PyTorch. The notebook's and the paper's are two configurations of it."""
+"""The LSTM language model in PyTorch; the notebook's and the paper's models are two configurations of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.arrays import count
-from engine.data.punctuation import PAUSES
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
-from engine.models.base import Trace
-from engine.models.bf16_lstm import WORTH_IT_FROM, lstm_bf16
+from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
+from engine.data.punctuation import PUNCTUATION_CLASSES
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.models.base import SequenceOutput
+from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.linear import linear
-from engine.models.numpy_lstm import Decoder
-from engine.models.punctuation_softmax import PauseSoftmax
-from engine.models.subword_embeddings import Spelling
-from engine.runtime.distributed import ALONE, World
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.punctuation_softmax import PunctuationSoftmax
+from engine.models.subword_embeddings import SubwordMatrix
+from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-States = Sequence[tuple[Tensor, Tensor]]
+TensorLSTMState = Sequence[tuple[Tensor, Tensor]]
 """Hidden and cell state of every layer, each `[1, batch, hidden]`."""
 
 SCORING_CHUNK = 1024
-"""Words of a text that are scored at once."""
-SCORING_LOGITS = 2**23
-"""Numbers that this may make at most."""
+"""Maximum number of tokens that are scored at once."""
+MAX_SCORING_LOGITS = 2**23
+"""Maximum number of logits in memory at once while a text is scored."""
 
 
-class Network(nn.Module):
-    """Embedding, LSTM layers, output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4).
+class LSTMModel(nn.Module):
+    """Embedding, LSTM layers, and an output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4).
 
-    Dropout of every kind happens when, and only when, `forward` is given a generator to draw masks from;
-    `train()` and `eval()` make no difference.
+    Dropout is applied if and only if `forward` receives a generator; `train()` and `eval()` make no difference.
     """
 
     def __init__(
@@ -40,43 +38,43 @@ class Network(nn.Module):
         config: ModelConfig,
         vocabulary_size: int,
         generator: torch.Generator,
-        spelling: Spelling | None = None,
+        subwords: SubwordMatrix | None = None,
     ) -> None:
-        """Make the layers and draw their weights.
+        """Create the layers and initialize their weights from `generator`.
 
-        With a `spelling`, a word's embedding is the sum of one of its own and those of its groups of letters;
-        `weights` gives that sum, so that whoever plays the model need not know.
+        With `subwords`, the embedding of a word is its vector plus the vectors of its subwords.
+        `export_weights` returns these sums, so that inference does not depend on subwords.
         """
         super().__init__()
         self.config = config
-        self.letters: nn.Parameter | None = None
-        self.spelling: Tensor
-        if spelling is not None:
-            self.letters = nn.Parameter(torch.empty(spelling.number_of_groups, config.embedding_size))
-            indices = torch.from_numpy(np.stack([spelling.words, spelling.groups]))
-            values = torch.from_numpy(spelling.values)
-            size = (vocabulary_size, spelling.number_of_groups)
+        self.subword_embedding: nn.Parameter | None = None
+        self.subword_matrix: Tensor
+        if subwords is not None:
+            self.subword_embedding = nn.Parameter(torch.empty(subwords.num_subwords, config.embedding_size))
+            indices = torch.from_numpy(np.stack([subwords.token_ids, subwords.subword_ids]))
+            values = torch.from_numpy(subwords.values)
+            size = (vocabulary_size, subwords.num_subwords)
             matrix = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
-            self.register_buffer("spelling", matrix.coalesce())
+            self.register_buffer("subword_matrix", matrix.coalesce())
         sizes = config.layer_sizes()
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
-        self.layers = nn.ModuleList(nn.LSTM(inputs, hidden) for inputs, hidden in sizes)
+        self.layers = nn.ModuleList(nn.LSTM(input_size, hidden_size) for input_size, hidden_size in sizes)
         self.output = nn.Linear(sizes[-1][1], vocabulary_size)
-        if config.tied:
+        if config.tie_weights:
             self.output.weight = self.embedding.weight
-        self.pauses = PauseSoftmax(sizes[-1][1], vocabulary_size) if config.pauses else None
-        self._initialise(generator)
+        self.punctuation_softmax = PunctuationSoftmax(sizes[-1][1], vocabulary_size) if config.punctuation else None
+        self._init_weights(generator)
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
-        notebook = self.config.initialisation == "notebook"
-        # Letters last, so that all other weights are the same without them.
-        for name, parameter in sorted(self.named_parameters(), key=lambda item: item[0] == "letters"):
-            if name.startswith("pauses."):
-                continue  # made of zeros already
+    def _init_weights(self, generator: torch.Generator) -> None:
+        notebook = self.config.initialization == "notebook"
+        # Subword embeddings draw last, so that the other weights do not depend on whether they exist.
+        for name, parameter in sorted(self.named_parameters(), key=lambda item: item[0] == "subword_embedding"):
+            if name.startswith("punctuation_softmax."):
+                continue  # initialized with zeros
             if "bias" in name and (notebook or name == "output.bias"):
                 nn.init.zeros_(parameter)
-            elif name in ("embedding.weight", "letters"):
+            elif name in ("embedding.weight", "subword_embedding"):
                 if notebook:
                     nn.init.normal_(parameter, generator=generator)
                 else:
@@ -90,160 +88,170 @@ class Network(nn.Module):
                 nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5, generator=generator)
 
     @torch.no_grad()
-    def start_from_unigram(self, ids: Ids) -> None:
-        """Set the output bias to the log frequencies of `ids`, each word counted once more than seen."""
-        counts = count(ids, self.output.out_features) + 1.0
+    def init_output_bias(self, ids: TokenIds) -> None:
+        """Set the output bias to the log frequencies of the tokens in `ids` `[time]`, with add-one smoothing."""
+        counts = chunked_bincount(ids, self.output.out_features) + 1.0
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
-    def start(self, batch: int) -> States:
-        """States of zeros for `batch` columns."""
+    def init_hidden(self, batch_size: int) -> TensorLSTMState:
+        """Return hidden and cell states of zeros for `batch_size` columns."""
         like = self.output.bias
         return [
-            (like.new_zeros(1, batch, hidden), like.new_zeros(1, batch, hidden))
-            for _, hidden in self.config.layer_sizes()
+            (like.new_zeros(1, batch_size, hidden_size), like.new_zeros(1, batch_size, hidden_size))
+            for _, hidden_size in self.config.layer_sizes()
         ]
 
     def forward(
         self,
         ids: Tensor,
-        states: States,
-        masks: torch.Generator | None = None,
-        words: Tensor | None = None,
-        pauses: Tensor | None = None,
-        world: World = ALONE,
-    ) -> tuple[Tensor, States, Tensor, Tensor]:
-        """Read a window of words.
+        states: TensorLSTMState,
+        dropout_generator: torch.Generator | None = None,
+        class_ids: Tensor | None = None,
+        punctuation: Tensor | None = None,
+        distributed: DistributedContext = SINGLE_PROCESS,
+    ) -> tuple[Tensor, TensorLSTMState, Tensor, Tensor]:
+        """Read a BPTT window of tokens and predict the token after each of them.
 
         Args:
-            ids: `[time, batch]`.
-            states: those after the window before; detach them to cut back-propagation there.
-            masks: where dropout masks are drawn from; None for no dropout.
-            words: ids of the words to compute logits of, in their order; None for all.
-            pauses: what stands after each word `[time, batch]`, for a model that learns of pauses; None for a text
-                that does not say: then the logits are log-probabilities, summed over what it may be.
-            world: those who read the other columns of the batch, each of whom draws the masks of all of it.
+            ids: Token ids `[time, batch]`.
+            states: States after the previous window. Detach them to truncate back-propagation there.
+            dropout_generator: Generator of the dropout masks; None disables dropout.
+            class_ids: Ids `[classes]` of the tokens to compute logits for, in this order; None for the vocabulary.
+            punctuation: Punctuation class `[time, batch]` after each token, for a model with a punctuation softmax.
+                With None, that model returns log-probabilities summed over the punctuation classes.
+            distributed: Processes that read the other columns of the batch. Each process draws the masks of the
+                whole batch and uses its own columns.
 
         Returns:
-            Logits `[time, batch, vocabulary or words]`, new states, and the last layer's output `[time, batch, hidden]`
-            before and after dropout (what TAR and AR penalise, section 4.6).
+            Logits `[time, batch, classes]`, the new states, and the last layer's output `[time, batch, hidden]`
+            before and after dropout, for temporal activation and activation regularization (section 4.6).
         """
         config = self.config
-        embeddings = self._embeddings()
-        vectors = self._embed(embeddings, ids, masks)
-        vectors = self._drop(vectors, config.dropout_input, masks, world)
+        embeddings = self._embedding_weight()
+        vectors = nn.functional.embedding(ids, self._drop_tokens(embeddings, dropout_generator))
+        vectors = self._dropout(vectors, config.input_dropout, dropout_generator, distributed)
         new_states = []
         raw = vectors
         for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             assert isinstance(layer, nn.LSTM)
             if i:
-                vectors = self._drop(raw, config.dropout_between, masks, world)
-            raw, hidden, cell = self._run(layer, vectors, state, masks)
+                vectors = self._dropout(raw, config.hidden_dropout, dropout_generator, distributed)
+            raw, hidden, cell = self._run_layer(layer, vectors, state, dropout_generator)
             new_states.append((hidden, cell))
-        dropped = self._drop(raw, config.dropout_output, masks, world)
-        weight: Tensor = embeddings if config.tied else self.output.weight
+        dropped = self._dropout(raw, config.output_dropout, dropout_generator, distributed)
+        weight: Tensor = embeddings if config.tie_weights else self.output.weight
         bias: Tensor = self.output.bias
-        if words is not None:
-            weight, bias = weight[words], bias[words]
-        if self.pauses is None:
+        if class_ids is not None:
+            weight, bias = weight[class_ids], bias[class_ids]
+        if self.punctuation_softmax is None:
             logits = linear(dropped, weight, bias)
-        elif pauses is None:
-            logits = self.pauses.log_probs(dropped, weight, bias)
+        elif punctuation is None:
+            logits = self.punctuation_softmax.marginal_log_probs(dropped, weight, bias)
         else:
-            logits = self.pauses.given(dropped, pauses, weight, bias, words)
+            logits = self.punctuation_softmax.conditional_logits(dropped, punctuation, weight, bias, class_ids)
         return logits, new_states, raw, dropped
 
-    def _embeddings(self) -> Tensor:
-        """`[vocabulary, embedding]`, what words share by their spelling added."""
+    def _embedding_weight(self) -> Tensor:
+        """Return the embeddings `[vocabulary, embedding]`, subword vectors included."""
         weight: Tensor = self.embedding.weight
-        if self.letters is None:
+        if self.subword_embedding is None:
             return weight
-        with torch.autocast(weight.device.type, enabled=False):  # sparse products know no bf16
-            shared: Tensor = torch.sparse.mm(self.spelling, self.letters)
-            return weight + shared
+        with torch.autocast(weight.device.type, enabled=False):  # sparse products do not support bfloat16
+            subword_vectors: Tensor = torch.sparse.mm(self.subword_matrix, self.subword_embedding)
+            return weight + subword_vectors
 
-    def _embed(self, weight: Tensor, ids: Tensor, masks: torch.Generator | None) -> Tensor:
-        if masks is not None and self.config.dropout_words:
-            weight = weight * _mask(weight, (weight.shape[0], 1), self.config.dropout_words, masks)
-        return nn.functional.embedding(ids, weight)
+    def _drop_tokens(self, weight: Tensor, dropout_generator: torch.Generator | None) -> Tensor:
+        """Apply embedding dropout: a dropped token is zero in the whole window (section 4.3)."""
+        p = self.config.embedding_dropout
+        if dropout_generator is None or not p:
+            return weight
+        return weight * dropout_mask(weight, (weight.shape[0], 1), p, dropout_generator)
 
-    def _drop(self, vectors: Tensor, share: float, masks: torch.Generator | None, world: World) -> Tensor:
-        if masks is None or not share:
+    def _dropout(
+        self, vectors: Tensor, p: float, dropout_generator: torch.Generator | None, distributed: DistributedContext
+    ) -> Tensor:
+        """Drop elements of `vectors` `[time, batch, size]`; variational dropout uses one mask for all time steps."""
+        if dropout_generator is None or not p:
             return vectors
         time, batch, size = vectors.shape
-        shape = (1 if self.config.locked else time, batch * world.place.size, size)
-        return vectors * world.columns(_mask(vectors, shape, share, masks))
+        shape = (1 if self.config.variational_dropout else time, batch * distributed.process.world_size, size)
+        return vectors * distributed.shard_batch(dropout_mask(vectors, shape, p, dropout_generator))
 
-    def _run(
-        self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], masks: torch.Generator | None
+    def _run_layer(
+        self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], dropout_generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One LSTM layer, its recurrent weights dropped with one mask for the whole window."""
+        """Run one LSTM layer; weight drop masks its recurrent weights once for the whole window."""
         weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
-        if masks is not None and self.config.weight_drop:
-            weights[1] = weights[1] * _mask(weights[1], tuple(weights[1].shape), self.config.weight_drop, masks)
+        training = dropout_generator is not None
+        if dropout_generator is not None and self.config.weight_drop:
+            shape = tuple(weights[1].shape)
+            weights[1] = weights[1] * dropout_mask(weights[1], shape, self.config.weight_drop, dropout_generator)
         in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if in_bf16 and masks is not None and layer.hidden_size >= WORTH_IT_FROM:
+        if in_bf16 and training and layer.hidden_size >= MIN_HIDDEN_SIZE:
             return lstm_bf16(vectors, state, weights)
-        # Not layer(...): nn.LSTM can only run on the weights it owns, and these may be masked ones.
-        return torch.lstm(vectors, state, weights, True, 1, 0.0, masks is not None, False, False)
+        # Not layer(...), because nn.LSTM runs on its own weights only. The arguments after `weights` are:
+        # has_biases, num_layers, dropout, train, bidirectional, batch_first.
+        return torch.lstm(vectors, state, weights, True, 1, 0.0, training, False, False)
 
-    def trace(self, ids: Ids) -> Trace:
-        """Read a whole text, a chunk at a time."""
-        chunks = list(self._read(ids))
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, carrying the state from the first to the last token."""
+        chunks = list(self._iter_scored_chunks(ids))
         hidden = torch.cat([vectors for _, vectors in chunks])
-        return Trace(np.concatenate([scores for scores, _ in chunks]), hidden.cpu().numpy())
+        return SequenceOutput(np.concatenate([log_probs for log_probs, _ in chunks]), hidden.cpu().numpy())
 
-    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
-        """The scores of `trace` alone; a long text has more hidden vectors than memory."""
-        return np.concatenate([scores for scores, _ in self._read(ids)])
+    def score_sequence(self, ids: TokenIds) -> Float64Array:
+        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
+        return np.concatenate([log_probs for log_probs, _ in self._iter_scored_chunks(ids)])
 
     @torch.no_grad()
-    def _read(self, ids: Ids) -> Iterator[tuple[npt.NDArray[np.float64], Tensor]]:
-        """Scores and hidden vectors of chunk after chunk: of fewer words where there are many to compare each with."""
-        device, states, before = self.output.bias.device, self.start(1), EOS_ID
-        compared = self.output.out_features * (len(PAUSES) if self.pauses is not None else 1)
-        chunk = min(SCORING_CHUNK, max(1, SCORING_LOGITS // compared))
-        for begin in range(0, len(ids), chunk):
-            targets = torch.from_numpy(ids[begin : begin + chunk].astype(np.int64))
-            inputs = torch.cat([torch.tensor([before]), targets[:-1]])
-            before = int(targets[-1])
+    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
+        """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`, chunk by chunk."""
+        device, states, previous = self.output.bias.device, self.init_hidden(1), EOS_ID
+        num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
+        logits_per_token = self.output.out_features * num_softmaxes
+        chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // logits_per_token))
+        for start in range(0, len(ids), chunk_size):
+            targets = torch.from_numpy(ids[start : start + chunk_size].astype(np.int64))
+            inputs = torch.cat([torch.tensor([previous]), targets[:-1]])
+            previous = int(targets[-1])
             targets = targets.to(device)
             logits, states, raw, _ = self(inputs.to(device)[:, None], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            scores = log_probs.gather(-1, targets[:, None, None]).flatten()
-            yield scores.double().cpu().numpy(), raw[:, 0].float()
+            target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
+            yield target_log_probs.double().cpu().numpy(), raw[:, 0].float()
 
     @torch.no_grad()
-    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Copies of all tensors by name, as `Decoder` and `model.safetensors` have them."""
-        values: dict[str, Tensor] = {name: value for name, value in self.named_parameters() if name != "letters"}
-        values["embedding.weight"] = self._embeddings()
-        return {name: value.detach().float().cpu().numpy().copy() for name, value in values.items()}
+    def export_weights(self) -> dict[str, Float32Array]:
+        """Return copies of all tensors by name, as `NumpyLSTM` and `model.safetensors` store them."""
+        tensors: dict[str, Tensor] = {**dict(self.named_parameters()), "embedding.weight": self._embedding_weight()}
+        tensors.pop("subword_embedding", None)
+        return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors.items()}
 
     @torch.no_grad()
-    def load(self, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Take over what `weights` gave."""
+    def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
+        """Copy the tensors that `export_weights` returned into this model."""
         for name, parameter in self.named_parameters():
-            if name == "letters":
-                parameter.zero_()  # what they add is in the embeddings already
+            if name == "subword_embedding":
+                parameter.zero_()  # exported embeddings already include the subword vectors
             else:
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def decoder(self, vocabulary: Vocabulary) -> Decoder:
-        """The model as it stands, for playing; later training does not change it."""
-        return Decoder(self.config, vocabulary, self.weights())
+    def to_numpy_lstm(self, vocabulary: Vocabulary) -> NumpyLSTM:
+        """Return a copy of the model for inference in numpy; later training does not change the copy."""
+        return NumpyLSTM(self.config, vocabulary, self.export_weights())
 
 
-def _mask(like: Tensor, shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
-    """Zeros with probability `share`, else 1/(1-share), so that the mean stays as it was.
+def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p), so that the expected value is 1.
 
-    On the CPU four of them are cut out of each 64 bits drawn, a tenth of the work of `bernoulli_`; so the share is
-    kept to 1 in 65,536 there.
+    On the CPU, each random 64-bit integer supplies four elements, which takes a tenth of the time of `bernoulli_`
+    and rounds `p` to a multiple of 1 / 65,536.
     """
-    keep = 1.0 - share
+    keep = 1.0 - p
     mask = torch.empty(shape, dtype=like.dtype, device=like.device)
     if like.device.type != "cpu":  # pragma: no cover - the tests have no GPU
         return mask.bernoulli_(keep, generator=generator).div_(keep)
-    drawn = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    numbers = drawn.view(torch.int16)[: mask.numel()].view(shape)
-    kept = round(keep * 2**16)
-    return torch.lt(numbers, kept - 2**15, out=mask).mul_(2**16 / kept)
+    integers = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    uniform = integers.view(torch.int16)[: mask.numel()].view(shape)
+    num_kept = round(keep * 2**16)  # out of the 2**16 values of an int16
+    return torch.lt(uniform, num_kept - 2**15, out=mask).mul_(2**16 / num_kept)

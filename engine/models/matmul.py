@@ -1,4 +1,4 @@
-"""Products of a few vectors with one large matrix: nearly all that reading a word costs."""
+"""Products of one large matrix with a few vectors, which take most of the time of inference."""
 
 from functools import cached_property
 from typing import Protocol
@@ -6,101 +6,95 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import UnusableInput
+from engine.data.arrays import Float32Array
+from engine.errors import InvalidInputError
 
-Floats = npt.NDArray[np.float32]
-
-STRIP = 64
-"""Rows of a strip: four registers of AVX-512."""
-TOGETHER = 16
-"""Vectors that a strip is multiplied with at once: with inputs up to 976, OpenBLAS takes that for a small product."""
-FEW = 64
-"""Vectors up to which strips are faster than one large product."""
-LEAST_PEAK = np.float32(1e-20)
-"""What the largest value of a vector is taken to be at least, so that one of zeros has a scale."""
+STRIP_ROWS = 64
+"""Rows per strip of a matrix: four AVX-512 registers."""
+STRIP_BATCH_SIZE = 16
+"""Vectors multiplied with a strip at once. Up to 976 inputs, OpenBLAS then uses its kernel for small matrices."""
+MAX_STRIP_VECTORS = 64
+"""Maximum number of vectors for which strips are faster than one large product."""
+MIN_PEAK = np.float32(1e-20)
+"""Lower bound of a vector's largest absolute value in quantization, so that zero vectors have a scale."""
 
 
 class Matrix(Protocol):
-    """A matrix `[outputs, inputs]` that is arranged for products with vectors."""
+    """A matrix `[outputs, inputs]` stored for fast products with vectors."""
 
-    def times(self, vectors: Floats) -> Floats:
-        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
+    def matmul(self, vectors: Float32Array) -> Float32Array:
+        """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
 
 
-class Float32:
-    """In single precision.
+class Float32Matrix:
+    """A matrix in single precision, also stored in strips of rows for products with 2 to 64 vectors.
 
-    For small products OpenBLAS has kernels that do not copy the matrix first, as its others do (on processors with
-    AVX-512; elsewhere a strip at least stays in the nearest cache). A strip of the matrix and a few vectors are small:
-    four vectors cost hardly more than one, and 16 a quarter of 16 times one.
+    OpenBLAS copies the matrix in every product except small ones (on CPUs with AVX-512; on others, a strip still fits
+    into the L1 cache). With strips, 4 vectors take hardly longer than one, and 16 vectors a quarter of 16 times one.
     """
 
-    def __init__(self, matrix: Floats) -> None:
-        """Take `matrix` `[outputs, inputs]`, which is kept as it is."""
+    def __init__(self, matrix: Float32Array) -> None:
+        """Store `matrix` `[outputs, inputs]`, without a copy if it is contiguous."""
         self._matrix = np.ascontiguousarray(matrix)
-        self._outputs, self._inputs = matrix.shape
+        self._out_features, self._in_features = matrix.shape
 
-    def times(self, vectors: Floats) -> Floats:
-        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
-        rows = vectors.reshape(-1, self._inputs)
-        products: Floats
+    def matmul(self, vectors: Float32Array) -> Float32Array:
+        """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
+        rows = vectors.reshape(-1, self._in_features)
+        products: Float32Array
         if len(rows) == 1:
             products = self._matrix @ rows[0]
-        elif len(rows) > FEW:
+        elif len(rows) > MAX_STRIP_VECTORS:
             products = rows @ self._matrix.T
         else:
             strips = self._strips
-            whole = np.empty((len(rows), len(strips), STRIP), np.float32)
-            for begin in range(0, len(rows), TOGETHER):
-                some = slice(begin, begin + TOGETHER)
-                np.matmul(rows[some], strips, out=whole[some].swapaxes(0, 1))
-            products = whole.reshape(len(rows), -1)[:, : self._outputs]
-        return products.reshape(*vectors.shape[:-1], self._outputs)
+            padded = np.empty((len(rows), len(strips), STRIP_ROWS), np.float32)
+            for start in range(0, len(rows), STRIP_BATCH_SIZE):
+                batch = slice(start, start + STRIP_BATCH_SIZE)
+                np.matmul(rows[batch], strips, out=padded[batch].swapaxes(0, 1))
+            products = padded.reshape(len(rows), -1)[:, : self._out_features]
+        return products.reshape(*vectors.shape[:-1], self._out_features)
 
     @cached_property
-    def _strips(self) -> Floats:
-        """`[strips, inputs, STRIP]`, the last of them padded; whoever never reads several texts does without."""
-        strips = -(-self._outputs // STRIP)
-        padded = np.zeros((strips * STRIP, self._inputs), np.float32)
-        padded[: self._outputs] = self._matrix
-        return np.ascontiguousarray(padded.reshape(strips, STRIP, self._inputs).swapaxes(1, 2))
+    def _strips(self) -> Float32Array:
+        """Transposed strips `[strips, inputs, STRIP_ROWS]`, the last one padded; built by the first batched product."""
+        num_strips = -(-self._out_features // STRIP_ROWS)
+        padded = np.zeros((num_strips * STRIP_ROWS, self._in_features), np.float32)
+        padded[: self._out_features] = self._matrix
+        return np.ascontiguousarray(padded.reshape(num_strips, STRIP_ROWS, self._in_features).swapaxes(1, 2))
 
 
-class Int8:
-    """In 8 bits, a scale for each output; the vectors are rounded to 8 bits too, a scale for each.
+class Int8Matrix:
+    """A matrix quantized to 8 bits, with one scale per output.
 
-    A quarter of the bytes are read, at the price of some accuracy.
+    Each vector is quantized with a scale as well. A product reads a quarter of the bytes and is less accurate.
     """
 
-    def __init__(self, matrix: Floats) -> None:
-        """Round `matrix` `[outputs, inputs]`.
-
-        Raises:
-            UnusableInput: numkong, which has products of 8-bit numbers, is not installed.
-        """
+    def __init__(self, matrix: Float32Array) -> None:
+        """Quantize `matrix` `[outputs, inputs]`. numkong, which multiplies 8-bit integers, must be installed."""
         try:
             import numkong
         except ImportError as error:
-            raise UnusableInput("products in int8 need numkong; pip install 'lotr-tui[int8]'") from error
-        self._inputs = matrix.shape[1]
-        scales, rounded = _rounded(matrix)
+            raise InvalidInputError("int8 precision needs numkong; pip install 'lotr-tui[int8]'") from error
+        self._in_features = matrix.shape[1]
+        scales, quantized = _quantize(matrix)
         self._scales = scales[:, 0]
-        self._packed = numkong.dots_pack(rounded)
-        self._product = numkong.dots_packed
+        self._packed = numkong.dots_pack(quantized)
+        self._packed_matmul = numkong.dots_packed
 
-    def times(self, vectors: Floats) -> Floats:
-        """Its products `[..., outputs]` with `vectors` `[..., inputs]`, the caller's own."""
-        scales, rounded = _rounded(vectors.reshape(-1, self._inputs))
-        sums = np.asarray(self._product(rounded, self._packed))
-        products: Floats = np.multiply(sums, self._scales, dtype=np.float32, casting="unsafe")
+    def matmul(self, vectors: Float32Array) -> Float32Array:
+        """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
+        scales, quantized = _quantize(vectors.reshape(-1, self._in_features))
+        sums = np.asarray(self._packed_matmul(quantized, self._packed))
+        products: Float32Array = np.multiply(sums, self._scales, dtype=np.float32, casting="unsafe")
         products *= scales
         return products.reshape(*vectors.shape[:-1], -1)
 
 
-def _rounded(rows: Floats) -> tuple[Floats, npt.NDArray[np.int8]]:
-    """Whole numbers from -127 to 127, and the scale `[rows, 1]` that makes each row of them what it was."""
+def _quantize(rows: Float32Array) -> tuple[Float32Array, npt.NDArray[np.int8]]:
+    """Return the scale `[rows, 1]` of each row, and the row divided by it and rounded to -127 ... 127."""
     scales = np.abs(rows).max(axis=1, keepdims=True)
-    np.maximum(scales, LEAST_PEAK, out=scales)
+    np.maximum(scales, MIN_PEAK, out=scales)
     scales *= np.float32(1 / 127)
-    wholes = rows / scales
-    return scales, np.rint(wholes, out=wholes).astype(np.int8)
+    scaled = rows / scales
+    return scales, np.rint(scaled, out=scaled).astype(np.int8)

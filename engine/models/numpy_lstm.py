@@ -1,245 +1,260 @@
-"""The LSTM language model in numpy, one token at a time: playing needs no torch."""
+"""The LSTM language model in numpy, for inference without torch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config import ModelConfig
-from engine.data.punctuation import PAUSES
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
+from engine.data.arrays import Float32Array, Float64Array
+from engine.data.punctuation import PUNCTUATION_CLASSES
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
 from engine.errors import RunError
-from engine.models.base import LogProbs, Trace
-from engine.models.matmul import Float32, Floats, Int8, Matrix
-from engine.storage.tensor_file import check_shapes
+from engine.models.base import LogProbs, SequenceOutput
+from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix
+from engine.storage.tensor_file import check_tensors
 
-LSTMState = tuple[tuple[Floats, Floats], ...]
-"""Hidden and cell state, each `[hidden]`, of every layer."""
+LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
+"""Hidden and cell state of every layer, each `[hidden]`."""
 
 SCORING_CHUNK = 128
-LARGEST_TABLE = 2**25
-"""Numbers; with a vocabulary of 50,000 words the table would be four times as large as the model."""
-LEAST = np.finfo(np.float32).tiny
-"""The least a probability is taken to be, so that its logarithm is a number."""
+"""Tokens whose log-probabilities are computed at once when a text is scored."""
+MAX_TABLE_SIZE = 2**25
+"""Maximum elements of the input gate table; for 50,000 words the table would be four times as large as the model."""
+MIN_PROB = np.finfo(np.float32).tiny
+"""Lower bound of a probability, so that its logarithm is finite."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a model, as in `model.safetensors`; names are PyTorch's."""
+    """Return name and shape of every tensor in `model.safetensors`; PyTorch uses the same names."""
+    sizes = config.layer_sizes()
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.embedding_size)}
-    for i, (inputs, hidden) in enumerate(config.layer_sizes()):
-        shapes[f"layers.{i}.weight_ih_l0"] = (4 * hidden, inputs)
-        shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden, hidden)
-        shapes[f"layers.{i}.bias_ih_l0"] = (4 * hidden,)
-        shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden,)
-    if not config.tied:
+    for i, (input_size, hidden_size) in enumerate(sizes):
+        shapes[f"layers.{i}.weight_ih_l0"] = (4 * hidden_size, input_size)
+        shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden_size, hidden_size)
+        shapes[f"layers.{i}.bias_ih_l0"] = (4 * hidden_size,)
+        shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden_size,)
+    if not config.tie_weights:
         shapes["output.weight"] = (vocabulary_size, config.hidden_size)
     shapes["output.bias"] = (vocabulary_size,)
-    if config.pauses:
-        top = config.layer_sizes()[-1][1]
-        shapes |= {f"pauses.{name}": (len(PAUSES), top) for name in ("gate_weight", "scale", "shift")}
-        shapes |= {"pauses.gate_bias": (len(PAUSES),), "pauses.bias": (len(PAUSES), vocabulary_size)}
+    if config.punctuation:
+        num_classes = len(PUNCTUATION_CLASSES)
+        for name in ("gate_weight", "scale", "shift"):
+            shapes[f"punctuation_softmax.{name}"] = (num_classes, sizes[-1][1])
+        shapes["punctuation_softmax.gate_bias"] = (num_classes,)
+        shapes["punctuation_softmax.bias"] = (num_classes, vocabulary_size)
     return shapes
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """Weights in the order the loop wants: gates input, forget, output, candidate; the first three halved,
-    since sigmoid(x) = (1 + tanh(x/2)) / 2 lets one tanh serve all four."""
+class _LSTMLayer:
+    """Weights of one layer, with gates in the order input, forget, output, candidate.
 
-    inputs: Matrix | None
-    """`[4 hidden, input]`; None for the first layer, which only ever sees one of the embeddings."""
-    recurrent: Matrix
-    """`[4 hidden, hidden]`"""
-    bias: Floats
-    hidden: int
+    The weights of the first three gates are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
+    """
+
+    weight_ih: Matrix | None
+    """`[4 hidden, input]`; None in the first layer, whose inputs are embeddings and can be looked up in a table."""
+    weight_hh: Matrix  # [4 hidden, hidden]
+    bias: Float32Array  # [4 hidden]
+    hidden_size: int
 
 
 @dataclass(frozen=True)
-class _Pauses:
-    """Weights of the mixture over pauses (`engine.models.punctuation_softmax`)."""
+class _PunctuationWeights:
+    """Weights of the mixture over punctuation classes, see `engine.models.punctuation_softmax`."""
 
-    gate_weight: Floats
-    """`[hidden, pauses]`"""
-    gate_bias: Floats
-    scale: Floats
-    """`[pauses, hidden]`"""
-    bias: Floats
-    """`[pauses, vocabulary]`, the words' own bias and what the shift of the hidden state adds up to in it."""
+    gate_weight: Float32Array  # [hidden, classes]
+    gate_bias: Float32Array  # [classes]
+    scale: Float32Array  # [classes, hidden]
+    bias: Float32Array
+    """`[classes, vocabulary]`: sum of both biases and of the logits that the shift of the hidden state contributes."""
 
 
-class Decoder:
-    """A trained LSTM as a `LanguageModel`. States are values: keep one, and branch from it later.
-
-    It keeps nothing of what it read, so threads may share one.
-    """
+class NumpyLSTM:
+    """A trained LSTM as a `LanguageModel`. The model itself never changes, so threads may share it."""
 
     def __init__(
-        self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Floats], *, int8: bool = False
+        self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Float32Array], *, int8: bool = False
     ) -> None:
-        """Arrange the weights for decoding; with `int8`, the large ones rounded to 8 bits.
+        """Prepare the weights, named as in `weight_shapes`, for inference.
+
+        With `int8`, all weight matrices are quantized to 8 bits, except the embedding and the first layer's input
+        weights.
 
         Raises:
-            RunError: a tensor is missing, unknown, of the wrong shape or not finite.
-            UnusableInput: numkong, which `int8` needs, is not installed.
+            RunError: If a tensor is missing, unknown, of the wrong shape, or not finite.
+            InvalidInputError: If `int8` is set and numkong is not installed.
         """
         self.vocabulary = vocabulary
         self.config = config
         self.int8 = int8
-        _check(weights, weight_shapes(config, len(vocabulary)))
+        _check_weights(weights, weight_shapes(config, len(vocabulary)))
         self.weights = weights
-        """As they were given, under PyTorch's names: what a file keeps."""
-        arrange: Callable[[Floats], Matrix] = Int8 if int8 else Float32
+        """Tensors as they are stored in `model.safetensors`."""
+        matrix: Callable[[Float32Array], Matrix] = Int8Matrix if int8 else Float32Matrix
         embedding = weights["embedding.weight"]
-        output = embedding if config.tied else weights["output.weight"]
-        self._output = arrange(output)
+        output = embedding if config.tie_weights else weights["output.weight"]
+        self._output = matrix(output)
         self._output_bias = weights["output.bias"]
-        self._pauses = _pauses(weights, output) if config.pauses else None
-        inputs = [_gates(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.layers)]
-        self._layers = [
-            _Layer(
-                inputs=arrange(inputs[i]) if i else None,
-                recurrent=arrange(_gates(weights[f"layers.{i}.weight_hh_l0"])),
-                bias=_gates(weights[f"layers.{i}.bias_ih_l0"]) + _gates(weights[f"layers.{i}.bias_hh_l0"]),
-                hidden=hidden,
-            )
-            for i, (_, hidden) in enumerate(config.layer_sizes())
+        self._punctuation = _punctuation_weights(weights, output) if config.punctuation else None
+        input_weights = [
+            _to_sigmoids_first_order(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.num_layers)
         ]
-        self._embedding, self._of_embedding = embedding, np.ascontiguousarray(inputs[0].T)
-        self._table: Floats | None = None
-        if len(embedding) * len(inputs[0]) <= LARGEST_TABLE:
-            # What the first layer makes of each word, `[vocabulary, 4 hidden]`, once for all.
-            self._table = embedding @ self._of_embedding + self._layers[0].bias
+        self._layers = [
+            _LSTMLayer(
+                weight_ih=matrix(input_weights[i]) if i else None,
+                weight_hh=matrix(_to_sigmoids_first_order(weights[f"layers.{i}.weight_hh_l0"])),
+                bias=_to_sigmoids_first_order(weights[f"layers.{i}.bias_ih_l0"])
+                + _to_sigmoids_first_order(weights[f"layers.{i}.bias_hh_l0"]),
+                hidden_size=hidden_size,
+            )
+            for i, (_, hidden_size) in enumerate(config.layer_sizes())
+        ]
+        self._embedding, self._first_weight_ih = embedding, np.ascontiguousarray(input_weights[0].T)
+        self.input_gate_table: Float32Array | None = None
+        """Contribution `[vocabulary, 4 hidden]` of every token to the gates of the first layer, unless too large."""
+        if len(embedding) * len(input_weights[0]) <= MAX_TABLE_SIZE:
+            self.input_gate_table = embedding @ self._first_weight_ih + self._layers[0].bias
 
     def start(self) -> LSTMState:
-        """Hidden and cell states of zeros."""
-        return tuple((np.zeros(layer.hidden, np.float32), np.zeros(layer.hidden, np.float32)) for layer in self._layers)
+        """Return hidden and cell states of zeros."""
+        return tuple(
+            (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
+        )
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
-        """Read `token`: log-probabilities `[vocabulary]` of the next word, and the new state."""
-        _, state = self.read(state, token)
+        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
+        _, state = self.advance_state(state, token)
         return self._log_probs(state[-1][0][None])[0], state
 
-    def advance_all(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
-        """Read a word in each of several texts, all in one product with each matrix."""
-        together = tuple(
+    def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
+        """Read one token in each of several texts, with one product per weight matrix."""
+        batch = tuple(
             (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
             for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
         )
-        _, together = self.read(together, np.asarray(tokens))
-        log_probs = self._log_probs(together[-1][0])
+        _, batch = self.advance_state(batch, np.asarray(tokens))
+        log_probs = self._log_probs(batch[-1][0])
         return [
-            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in together)) for row in range(len(tokens))
+            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in batch)) for row in range(len(tokens))
         ]
 
-    def _log_probs(self, tops: Floats) -> Floats:
-        """Log-probabilities `[time, vocabulary]` of the words after the hidden states `[time, hidden]`."""
-        if self._pauses is not None:
-            return self._over_pauses(self._pauses, tops)
-        logits = self._output.times(tops)
+    def _log_probs(self, hidden: Float32Array) -> Float32Array:
+        """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`."""
+        if self._punctuation is not None:
+            return self._marginal_log_probs(self._punctuation, hidden)
+        logits = self._output.matmul(hidden)
         logits += self._output_bias
         logits -= logits.max(axis=1, keepdims=True)
         logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
         return logits
 
-    def _over_pauses(self, pauses: _Pauses, tops: Floats) -> Floats:
-        """The same, summed over what may stand before the word."""
-        probs = self._output.times(tops[:, None] * pauses.scale)  # [time, pauses, vocabulary]
-        probs += pauses.bias
+    def _marginal_log_probs(self, punctuation: _PunctuationWeights, hidden: Float32Array) -> Float32Array:
+        """Return the same log-probabilities, summed over the punctuation classes before the token."""
+        probs = self._output.matmul(hidden[:, None] * punctuation.scale)  # [time, classes, vocabulary]
+        probs += punctuation.bias
         probs -= probs.max(axis=2, keepdims=True)
         np.exp(probs, out=probs)
-        gates = tops @ pauses.gate_weight
-        gates += pauses.gate_bias
+        gates = hidden @ punctuation.gate_weight
+        gates += punctuation.gate_bias
         gates -= gates.max(axis=1, keepdims=True)
         np.exp(gates, out=gates)
         gates /= gates.sum(axis=1, keepdims=True)
         gates /= probs.sum(axis=2)
-        mixed: Floats = np.matmul(gates[:, None], probs)[:, 0]
-        np.maximum(mixed, LEAST, out=mixed)
-        log_probs: Floats = np.log(mixed, out=mixed)
+        mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
+        np.maximum(mixed, MIN_PROB, out=mixed)
+        log_probs: Float32Array = np.log(mixed, out=mixed)
         return log_probs
 
-    def hidden(self, state: LSTMState) -> Floats:
-        """The top layer's hidden state."""
+    def hidden_vector(self, state: LSTMState) -> Float32Array:
+        """Return the hidden state `[hidden]` of the last layer."""
         return state[-1][0]
 
-    def trace(self, ids: Ids) -> Trace:
-        """Read a whole text."""
-        chunks = list(self._read_text(ids))
-        hidden = [tops for _, tops in chunks] or [np.empty((0, self._layers[-1].hidden), np.float32)]
-        return Trace(np.concatenate([[], *(scores for scores, _ in chunks)]), np.concatenate(hidden))
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, carrying the state from the first to the last token."""
+        chunks = list(self._iter_scored_chunks(ids))
+        hidden = [vectors for _, vectors in chunks] or [np.empty((0, self._layers[-1].hidden_size), np.float32)]
+        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
 
-    def score(self, ids: Ids) -> npt.NDArray[np.float64]:
-        """The scores of `trace` alone; a long text has more hidden vectors than memory."""
-        return np.concatenate([[], *(scores for scores, _ in self._read_text(ids))])
+    def score_sequence(self, ids: TokenIds) -> Float64Array:
+        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
+        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
 
-    def _read_text(self, ids: Ids) -> Iterator[tuple[npt.NDArray[np.float64], Floats]]:
-        """Scores and hidden vectors `[time, hidden]`; the output layer is computed a chunk at a time."""
+    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
+        """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`; one output product per chunk."""
         state, previous = self.start(), EOS_ID
-        for begin in range(0, len(ids), SCORING_CHUNK):
-            targets = ids[begin : begin + SCORING_CHUNK]
-            tops = np.empty((len(targets), self._layers[-1].hidden), np.float32)
+        for start in range(0, len(ids), SCORING_CHUNK):
+            targets = ids[start : start + SCORING_CHUNK]
+            hidden = np.empty((len(targets), self._layers[-1].hidden_size), np.float32)
             for row, target in enumerate(targets):
-                _, state = self.read(state, previous)
-                tops[row], previous = state[-1][0], int(target)
-            log_probs = self._log_probs(tops)
-            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), tops
+                _, state = self.advance_state(state, previous)
+                hidden[row], previous = state[-1][0], int(target)
+            log_probs = self._log_probs(hidden)
+            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
 
-    def _first_gates(self, token: int | Ids) -> Floats:
-        """What the word brings to the gates of the first layer."""
-        if self._table is not None:
-            return self._table[token]
-        gates: Floats = self._embedding[token] @ self._of_embedding + self._layers[0].bias
+    def _first_layer_gates(self, token: int | TokenIds) -> Float32Array:
+        """Return the contribution `[..., 4 hidden]` of `token` to the gates of the first layer, bias included."""
+        if self.input_gate_table is not None:
+            return self.input_gate_table[token]
+        gates: Float32Array = self._embedding[token] @ self._first_weight_ih + self._layers[0].bias
         return gates
 
-    def read(self, state: LSTMState, token: int | Ids) -> tuple[tuple[Floats, ...], LSTMState]:
-        """Read `token` without predicting anything: the gates of every layer, and the new state.
+    def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
+        """Read `token` without predicting the next one.
 
-        Gates are `[4 hidden]`, as they act on the cell: input, forget, output, candidate. Given the states of the
-        first layers alone, it reads with those. Texts can be read side by side: tokens `[batch]`, states and gates
-        with a batch axis before their own.
+        Args:
+            state: State before the token, or only its first layers: the layers above are not computed then.
+            token: One token, or tokens `[batch]` of several texts; the states then are `[batch, hidden]`.
+
+        Returns:
+            The gates of every layer after their activation function, `[4 hidden]` or `[batch, 4 hidden]` in the order
+            input, forget, output, candidate; and the new state.
         """
-        seen: list[Floats] = []
-        new: list[tuple[Floats, Floats]] = []
+        gates_by_layer: list[Float32Array] = []
+        new_state: list[tuple[Float32Array, Float32Array]] = []
         for layer, (hidden, cell) in zip(self._layers, state, strict=False):
-            size = layer.hidden
-            activated = layer.recurrent.times(hidden)
-            if layer.inputs is None:
-                activated += self._first_gates(token)
+            size = layer.hidden_size
+            gates = layer.weight_hh.matmul(hidden)
+            if layer.weight_ih is None:
+                gates += self._first_layer_gates(token)
             else:
-                activated += layer.inputs.times(new[-1][0])
-                activated += layer.bias
-            np.tanh(activated, out=activated)
-            sigmoids = activated[..., : 3 * size]
+                gates += layer.weight_ih.matmul(new_state[-1][0])
+                gates += layer.bias
+            np.tanh(gates, out=gates)
+            sigmoids = gates[..., : 3 * size]
             sigmoids *= 0.5
             sigmoids += 0.5
-            cell = activated[..., size : 2 * size] * cell
-            cell += activated[..., :size] * activated[..., 3 * size :]
+            cell = gates[..., size : 2 * size] * cell
+            cell += gates[..., :size] * gates[..., 3 * size :]
             hidden = np.tanh(cell)
-            hidden *= activated[..., 2 * size : 3 * size]
-            seen.append(activated)
-            new.append((hidden, cell))
-        return tuple(seen), tuple(new)
+            hidden *= gates[..., 2 * size : 3 * size]
+            gates_by_layer.append(gates)
+            new_state.append((hidden, cell))
+        return tuple(gates_by_layer), tuple(new_state)
 
 
-def _gates(tensor: Floats) -> Floats:
-    """`[4 hidden, ...]` in the order of `_Layer`; PyTorch's order of gates is input, forget, candidate, output."""
+def _to_sigmoids_first_order(tensor: Float32Array) -> Float32Array:
+    """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
     input_, forget, candidate, output = np.split(tensor, 4)
     half = np.float32(0.5)
     return np.concatenate([input_ * half, forget * half, output * half, candidate])
 
 
-def _pauses(weights: Mapping[str, Floats], output: Floats) -> _Pauses:
-    return _Pauses(
-        gate_weight=np.ascontiguousarray(weights["pauses.gate_weight"].T),
-        gate_bias=weights["pauses.gate_bias"],
-        scale=1 + weights["pauses.scale"],
-        bias=weights["output.bias"] + weights["pauses.bias"] + weights["pauses.shift"] @ output.T,
+def _punctuation_weights(weights: Mapping[str, Float32Array], output: Float32Array) -> _PunctuationWeights:
+    gate_weight, gate_bias, scale, shift, bias = (
+        weights[f"punctuation_softmax.{name}"] for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
+    )
+    return _PunctuationWeights(
+        gate_weight=np.ascontiguousarray(gate_weight.T),
+        gate_bias=gate_bias,
+        scale=1 + scale,
+        bias=weights["output.bias"] + bias + shift @ output.T,
     )
 
 
-def _check(weights: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    check_shapes({name: (str(array.dtype), array.shape) for name, array in weights.items()}, shapes)
+def _check_weights(weights: Mapping[str, Float32Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    check_tensors({name: (str(array.dtype), array.shape) for name, array in weights.items()}, shapes)
     for name in shapes:
         if not np.isfinite(weights[name]).all():
             raise RunError(f"{name} holds values that are not finite; the run is damaged")

@@ -1,54 +1,62 @@
-"""The next word as a mixture over the pause before it: as likely as each pause is, times the word after that pause."""
+"""Output layer that predicts the next word together with the punctuation before it."""
 
 import torch
 from torch import Tensor, nn
 
-from engine.data.punctuation import PAUSES
+from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.models.linear import linear
 
 
-class PauseSoftmax(nn.Module):
-    """An output layer for each pause, all of the same words: each sees the hidden state scaled and shifted its own way.
+class PunctuationSoftmax(nn.Module):
+    """Mixture of softmaxes (Yang et al. 2018, section 2.3) with one component for each punctuation class.
 
-    A mixture of softmaxes (Yang et al. 2018, section 2.3) whose parts are not left to chance: the training text says
-    which of them each word came from. In a text without punctuation the mixture is summed over what might stand there.
+    All components share the output weights; each scales and shifts the hidden state in its own way. In training,
+    the punctuation before each word is known and selects the component. In a text without punctuation, the
+    probability of a word is summed over all components.
     """
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
-        """Start with all pauses equally likely, and the words the same after each."""
+        """Create parameters of zero: all classes are equally likely, and all components predict the same words."""
         super().__init__()
-        self.gate_weight = nn.Parameter(torch.zeros(len(PAUSES), hidden_size))
-        self.gate_bias = nn.Parameter(torch.zeros(len(PAUSES)))
-        self.scale = nn.Parameter(torch.zeros(len(PAUSES), hidden_size))
-        """How much more than once the hidden state counts; so that decay draws it to nothing out of the ordinary."""
-        self.shift = nn.Parameter(torch.zeros(len(PAUSES), hidden_size))
-        self.bias = nn.Parameter(torch.zeros(len(PAUSES), vocabulary_size))
+        num_classes = len(PUNCTUATION_CLASSES)
+        self.gate_weight = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.gate_bias = nn.Parameter(torch.zeros(num_classes))
+        self.scale = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        """Scale of the hidden state minus one `[classes, hidden]`, so that weight decay pulls the scale to one."""
+        self.shift = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(num_classes, vocabulary_size))
 
-    def gate(self, vectors: Tensor) -> Tensor:
-        """Log-probabilities `[..., pauses]` of what stands after the words read."""
-        return _log_softmax(linear(vectors, self.gate_weight, self.gate_bias))
+    def gate_log_probs(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
+        return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
 
-    def loss(self, vectors: Tensor, pauses: Tensor) -> Tensor:
-        """Mean negative log-probability of the `pauses` `[time, batch]` that were there."""
-        gates = self.gate(vectors.to(self.gate_weight.dtype))  # they may be in bfloat16
-        return nn.functional.nll_loss(gates.flatten(0, -2), pauses.flatten())
+    def loss(self, hidden: Tensor, punctuation: Tensor) -> Tensor:
+        """Return the mean negative log-probability of the punctuation classes `[time, batch]` of the text."""
+        log_probs = self.gate_log_probs(hidden.to(self.gate_weight.dtype))  # `hidden` may be bfloat16
+        return nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten())
 
-    def given(self, vectors: Tensor, pauses: Tensor, weight: Tensor, bias: Tensor, words: Tensor | None) -> Tensor:
-        """Logits `[time, batch, words]` where the `pauses` `[time, batch]` are known."""
-        vectors = vectors * (1 + self.scale[pauses]) + self.shift[pauses]
-        own = self.bias if words is None else self.bias[:, words]
-        return linear(vectors, weight, bias) + own[pauses]
+    def conditional_logits(
+        self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
+    ) -> Tensor:
+        """Return the logits `[time, batch, words]` of the next words, given the punctuation before them.
 
-    def log_probs(self, vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Log-probabilities `[..., vocabulary]` where they are not."""
-        gates = self.gate(vectors)
-        parts = []
-        for pause in range(len(PAUSES)):
-            logits = linear(vectors * (1 + self.scale[pause]) + self.shift[pause], weight, bias)
-            parts.append(_log_softmax(logits + self.bias[pause]) + gates[..., pause, None])
-        return torch.logsumexp(torch.stack(parts), dim=0)
+        `weight` `[words, hidden]` and `bias` `[words]` of the output layer belong to the words `class_ids`; None stands
+        for the whole vocabulary.
+        """
+        hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
+        component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
+        return linear(hidden, weight, bias) + component_bias[punctuation]
+
+    def marginal_log_probs(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
+        gates = self.gate_log_probs(hidden)
+        components = []
+        for index in range(len(PUNCTUATION_CLASSES)):
+            logits = linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
+            components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
+        return torch.logsumexp(torch.stack(components), dim=0)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """In single precision at least."""
+    """Compute the log-softmax over the last axis in float32 or wider."""
     return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -1,47 +1,53 @@
-"""Which words share letters: what lets a model learn of rare words from those that look like them."""
+"""Character n-grams that words share, so that a model can learn about rare words from words that look like them."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.data.arrays import Float32Array, Int64Array
 from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
-SHORTEST, LONGEST = 2, 5
+MIN_SUBWORD_LENGTH, MAX_SUBWORD_LENGTH = 2, 5
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """A sparse matrix `[vocabulary, groups]`: which groups of letters each word has."""
+class SubwordMatrix:
+    """Sparse matrix `[vocabulary, subwords]` of the subwords in each word, as row, column and value of `[entries]`."""
 
-    words: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float32]
-    """1 over the square root of the word's number of groups, so that long words have no longer vectors."""
-    number_of_groups: int
+    token_ids: Int64Array
+    subword_ids: Int64Array
+    values: Float32Array
+    """Value of each entry `[entries]`: 1 / sqrt(subwords of the word), so that long words get no longer vectors."""
+    num_subwords: int
 
 
-def spelling_of(vocabulary: Vocabulary) -> Spelling:
-    """The groups of 2 to 5 neighbouring letters that two words or more have, word ends marked (Bojanowski et al. 2017).
+def build_subword_matrix(vocabulary: Vocabulary) -> SubwordMatrix:
+    """Collect the subwords of 2 to 5 characters that occur in two words or more (Bojanowski et al. 2017).
 
-    `<unk>` and `<eos>` are not spelled.
+    `^` marks the start and `$` the end of a word. `<unk>` and `<eos>` have no subwords.
     """
-    having: defaultdict[str, list[int]] = defaultdict(list)
-    for i, word in enumerate(vocabulary.words):
-        if i in (UNK_ID, EOS_ID):
-            continue
-        marked = f"^{word}$"
-        for group in sorted(
-            {
-                marked[begin : begin + length]
-                for length in range(SHORTEST, LONGEST + 1)
-                for begin in range(len(marked) - length + 1)
-            }
-        ):
-            having[group].append(i)
-    shared = [words for words in having.values() if len(words) > 1]
-    words = np.array([word for group in shared for word in group], np.int64)
-    groups = np.repeat(np.arange(len(shared)), [len(group) for group in shared])
-    counts = np.bincount(words, minlength=len(vocabulary))
-    return Spelling(words, groups, (1 / np.sqrt(counts[words])).astype(np.float32), len(shared))
+    words_with: defaultdict[str, list[int]] = defaultdict(list)
+    for token_id, word in enumerate(vocabulary.tokens):
+        if token_id not in (UNK_ID, EOS_ID):
+            for subword in sorted(_subwords(word)):
+                words_with[subword].append(token_id)
+    shared = [token_ids for token_ids in words_with.values() if len(token_ids) > 1]
+    rows = np.array([token_id for token_ids in shared for token_id in token_ids], np.int64)
+    columns = np.repeat(np.arange(len(shared)), [len(token_ids) for token_ids in shared])
+    counts = np.bincount(rows, minlength=len(vocabulary))
+    return SubwordMatrix(
+        token_ids=rows,
+        subword_ids=columns,
+        values=(1 / np.sqrt(counts[rows])).astype(np.float32),
+        num_subwords=len(shared),
+    )
+
+
+def _subwords(word: str) -> set[str]:
+    marked = f"^{word}$"
+    return {
+        marked[start : start + length]
+        for length in range(MIN_SUBWORD_LENGTH, MAX_SUBWORD_LENGTH + 1)
+        for start in range(len(marked) - length + 1)
+    }

@@ -1,1 +1,1 @@
-"""TODO package engine/runs."""
+"""Run directories: creating, recording, following, listing, loading, combining and deleting trained models."""

@@ -1,4 +1,4 @@
-"""One model out of several: an ensemble of runs, with Kneser-Ney, a cache, or learning from what is read."""
+"""Combination of runs into one model: ensembles, mixtures with Kneser-Ney, neural caches and dynamic evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,157 +6,152 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.data.dataset import Dataset, prepare
-from engine.errors import CorpusError, UnusableInput
-from engine.models.base import LanguageModel, Trace, trace
-from engine.models.cache import Cache, CacheSettings, choose_cache
-from engine.models.mixture import Mixture, check_weights, choose_weights
+from engine.data.dataset import Dataset, load_dataset
+from engine.errors import CorpusError, InvalidInputError
+from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
+from engine.models.cache import CacheSettings, NeuralCache, tune_cache
+from engine.models.mixture import Mixture, tune_mixture_weights, validate_mixture_weights
 from engine.models.ngram import KneserNey
-from engine.runs.store import LoadedModel
+from engine.runs.loading import LoadedModel
 
 
 @dataclass(frozen=True)
-class Combination:
-    """What is made of the runs' LSTMs. With nothing asked for, several runs are an ensemble of equal weights."""
+class CombinationOptions:
+    """Options of `ModelCombiner.combine`. By default, several runs become an ensemble of equal weights."""
 
     mixture: bool = False
-    """Mix with Kneser-Ney, the weights chosen on validation."""
+    """True to mix with a Kneser-Ney model; without `weights`, the weights are tuned on validation."""
     cache: bool = False
-    """Put a continuous cache on top, its theta and share chosen on validation."""
+    """True to add a neural cache, its theta and weight tuned on validation."""
     dynamic: bool = False
-    """The LSTMs go on learning from what they read; the rate is chosen on validation."""
+    """True for dynamic evaluation: the LSTMs keep training while reading, at a learning rate tuned on validation."""
     weights: tuple[float, ...] = ()
-    """Those of the mixture, Kneser-Ney's last, instead of chosen ones."""
+    """Mixture weights of the runs, then of Kneser-Ney; empty for equal or tuned weights."""
     cache_window: int = CacheSettings.window
 
     def __post_init__(self) -> None:
-        CacheSettings(window=self.cache_window)  # refuses a wrong one at once
+        CacheSettings(window=self.cache_window)  # raises an error for an invalid window
 
 
 @dataclass(frozen=True)
-class Combined:
-    """A combination ready to be played or measured, and what was chosen for it."""
+class CombinedModel:
+    """Combined model, ready for generation or evaluation, and its tuned parameters."""
 
     model: LanguageModel
     weights: tuple[tuple[str, float], ...]
-    """Name and weight of each part; empty where there is one part alone."""
-    cache: CacheSettings | None
+    """Name and weight of each part; empty if there is only one part."""
+    cache_settings: CacheSettings | None
+    """Parameters of the cache; None without a cache."""
     learning_rates: tuple[float, ...]
-    """Of dynamic evaluation, a run each; empty where they do not learn."""
+    """Learning rate of dynamic evaluation for each run; empty without dynamic evaluation."""
 
     def describe(self) -> str:
-        """What was put together, for people to read."""
-        parts = [f"{weight:.2f} {name}" for name, weight in self.weights]
-        described = [" + ".join(parts)] if parts else []
+        """Return a description of the combination for people."""
+        mixture = " + ".join(f"{weight:.2f} {name}" for name, weight in self.weights)
+        descriptions = [mixture] if mixture else []
         if self.learning_rates:
-            described.append("learning at " + ", ".join(f"{lr:g}" for lr in self.learning_rates))
-        if self.cache and not self.cache.share:
-            described.append("no cache, which did not help on validation")
-        elif self.cache:
-            described.append(f"cache {self.cache.share:g} (window {self.cache.window}, theta {self.cache.theta:g})")
-        return ", ".join(described)
+            descriptions.append("dynamic evaluation at lr " + ", ".join(f"{lr:g}" for lr in self.learning_rates))
+        if (cache := self.cache_settings) is not None:
+            descriptions.append(
+                f"cache {cache.weight:g} (window {cache.window}, theta {cache.theta:g})"
+                if cache.weight
+                else "no cache, which did not help on validation"
+            )
+        return ", ".join(descriptions)
 
 
-class Combiner:
-    """Builds combinations of some runs; what they share is read and scored once."""
+class ModelCombiner:
+    """Builder of combinations of the same runs. The corpus is read once, and each part scores validation once."""
 
     def __init__(self, runs: Sequence[LoadedModel]) -> None:
-        """Combine `runs`.
-
-        Raises:
-            UnusableInput: they are not of one vocabulary.
-        """
+        """Prepare to combine `runs`; different vocabularies raise an InvalidInputError."""
         for run in runs[1:]:
             if run.decoder.vocabulary != runs[0].decoder.vocabulary:
-                raise UnusableInput(
-                    f"run {run.name} knows other words than run {runs[0].name}, so they cannot be mixed; "
-                    "take runs of the same corpus and split seed"
+                raise InvalidInputError(
+                    f"run {run.name} has another vocabulary than run {runs[0].name}, so they cannot be combined; "
+                    "choose runs of the same corpus and split seed"
                 )
         self.runs = tuple(runs)
-        self._dynamic: list[tuple[LanguageModel, float]] = []
-        self._read: dict[int, Trace] = {}
+        self._tuned_dynamic_models: list[tuple[LanguageModel, float]] = []
+        self._validation_outputs: dict[int, SequenceOutput] = {}
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The first run's data.
-
-        Raises:
-            CorpusError: they are not there any more.
-        """
-        return dataset_of(self.runs[0])
+        """Dataset of the first run, see `load_run_dataset`."""
+        return load_run_dataset(self.runs[0])
 
     @cached_property
     def kneser_ney(self) -> KneserNey:
-        """Counted on the training split."""
+        """Kneser-Ney model of the training split."""
         return KneserNey(self.dataset.train, self.dataset.vocabulary)
 
-    def combine(self, options: Combination) -> Combined:
-        """Put together what `options` ask for, choosing on the validation split what they leave open.
+    def combine(self, options: CombinationOptions) -> CombinedModel:
+        """Combine the runs, tuning on the validation split all parameters that `options` leave open.
 
         Raises:
-            UnusableInput: the data cannot be read again, the weights do not fit, or runs in int8 should learn.
+            InvalidInputError: If the corpus cannot be read, the weights do not match the models, or int8 weights would
+                have to be trained.
         """
-        parts = len(self.runs) + options.mixture
-        if options.weights and parts == 1:
-            raise UnusableInput("--weights are those of several models; give --mixture or more than one --run")
+        num_models = len(self.runs) + options.mixture
+        if options.weights and num_models == 1:
+            raise InvalidInputError("--weights needs several models; add --mixture or another --run")
         if options.dynamic and any(run.decoder.int8 for run in self.runs):
-            raise UnusableInput("weights in int8 cannot learn from what is read; leave --dynamic or --precision out")
+            raise InvalidInputError(
+                "int8 weights cannot be trained by dynamic evaluation; leave out --dynamic or --precision"
+            )
         if options.weights:
-            check_weights(options.weights, parts)  # before anything slow
+            validate_mixture_weights(options.weights, num_models)  # before anything slow
         names = [run.name for run in self.runs]
         models: list[LanguageModel] = [run.decoder for run in self.runs]
-        rates: tuple[float, ...] = ()
+        learning_rates: tuple[float, ...] = ()
         if options.dynamic:
-            models = [model for model, _ in self._learning()]
-            rates = tuple(rate for _, rate in self._learning())
+            models = [model for model, _ in self._dynamic_models()]
+            learning_rates = tuple(lr for _, lr in self._dynamic_models())
         if options.mixture:
             names.append("Kneser-Ney")
             models.append(self.kneser_ney)
         weights = options.weights
         if options.mixture and not weights:
-            weights = choose_weights(np.stack([self._on_validation(model).scores for model in models]))
+            weights = tune_mixture_weights(np.stack([self._validation_output(model).log_probs for model in models]))
         elif not weights:
             weights = tuple(1 / len(models) for _ in models)
         model = Mixture(models, weights) if len(models) > 1 else models[0]
-        cache = None
+        cache_settings = None
         if options.cache:
-            cache = choose_cache(self._on_validation(model), self.dataset.valid, options.cache_window)
-            model = Cache(model, cache)
-        named = tuple(zip(names, weights, strict=True)) if len(models) > 1 else ()
-        return Combined(model, named, cache, rates)
+            cache_settings = tune_cache(self._validation_output(model), self.dataset.valid, options.cache_window)
+            model = NeuralCache(model, cache_settings)
+        named_weights = tuple(zip(names, weights, strict=True)) if len(models) > 1 else ()
+        return CombinedModel(model, named_weights, cache_settings, learning_rates)
 
-    def _on_validation(self, model: LanguageModel) -> Trace:
-        """What `model` makes of the validation split; the parts of a combination come again in the next."""
+    def _validation_output(self, model: LanguageModel) -> SequenceOutput:
+        """Return the output of `model` on the validation split, from a cache that all combinations share."""
         if isinstance(model, Mixture):
-            return model.mix([self._on_validation(part) for part in model.models])
-        if id(model) not in self._read:  # each part lives as long as this does, so its id stays its own
-            self._read[id(model)] = trace(model, self.dataset.valid)
-        return self._read[id(model)]
+            return model.mix_outputs([self._validation_output(part) for part in model.models])
+        # The combiner keeps every part alive, so an id is never used for another model.
+        if id(model) not in self._validation_outputs:
+            self._validation_outputs[id(model)] = forward_sequence(model, self.dataset.valid)
+        return self._validation_outputs[id(model)]
 
-    def _learning(self) -> list[tuple[LanguageModel, float]]:
-        """Each run's LSTM as one that learns from what it reads, and its rate."""
-        if not self._dynamic:
-            # Only here: it is torch that learns, and nothing else of playing needs it.
-            from engine.models.dynamic_evaluation import Dynamic, choose_lr
+    def _dynamic_models(self) -> list[tuple[LanguageModel, float]]:
+        """Return the dynamic-evaluation model of each run and its tuned learning rate."""
+        if not self._tuned_dynamic_models:
+            # Imported here because it loads torch, which no other combination needs.
+            from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
 
             for run in self.runs:
-                model = Dynamic(run.decoder, self.dataset.train)
-                rate = choose_lr(model, self.dataset.valid)
-                self._dynamic.append((model.with_lr(rate), rate))
-        return self._dynamic
+                model = DynamicEvaluation(run.decoder, self.dataset.train)
+                lr = tune_dynamic_lr(model, self.dataset.valid)
+                self._tuned_dynamic_models.append((model.with_lr(lr), lr))
+        return self._tuned_dynamic_models
 
 
-def dataset_of(run: LoadedModel) -> Dataset:
-    """The data a run was trained on, read again.
-
-    Raises:
-        CorpusError: it is not there any more, or is not the same.
-    """
-    dataset = prepare(run.config.data)
-    changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
-    if changed or dataset.vocabulary != run.decoder.vocabulary:
+def load_run_dataset(run: LoadedModel) -> Dataset:
+    """Load the dataset that a run was trained on; a missing or changed corpus raises a CorpusError."""
+    dataset = load_dataset(run.config.data)
+    is_changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
+    if is_changed or dataset.vocabulary != run.decoder.vocabulary:
         raise CorpusError(
-            f"{dataset.corpus.source} has changed since run {run.name} was trained on it; "
-            "its splits are no longer those; use --text FILE"
+            f"{dataset.corpus.source} has changed since run {run.name} was trained, so its splits are not the same; "
+            "restore the corpus, or use --text FILE"
         )
     return dataset

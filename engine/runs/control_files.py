@@ -1,73 +1,72 @@
-"""What another process asks of a training: lines that it adds to a file of the run directory."""
+"""Commands from other processes to a training, exchanged through a file in the run directory."""
 
 import json
 import os
 from contextlib import closing
 from pathlib import Path
 
-from engine.control import Command
-from engine.errors import RunError, UnusableInput
-from engine.runs.store import REQUESTS, is_written
-from engine.storage.files import Appender, open_file
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError, RunError
+from engine.runs.directory import COMMANDS_FILE, is_locked
+from engine.storage.files import open_regular_file
+from engine.storage.json_lines import JsonLinesAppender
 
-MOST_BYTES = 100_000
-"""Read at once; whoever writes more than that between two looks does not mean well."""
+MAX_READ_BYTES = 100_000
+"""Bytes per read; a longer line without an end is skipped."""
 
 
-def ask(path: Path, command: Command) -> None:
-    """Ask something of the training of a run, whichever process it is in.
-
-    Raises:
-        RunError: nobody is training it, or its directory cannot be written to.
-    """
-    if not is_written(path):
-        raise RunError(
-            f"run {path.name!r} is not being trained, so there is nothing to {command.what.replace('_', ' ')}"
-        )
-    line = json.dumps({"what": command.what, "value": command.value}) + "\n"
+def send_command(run_dir: Path, command: ControlCommand) -> None:
+    """Send a command to the process that trains a run; a RunError is raised if there is none."""
+    if not is_locked(run_dir):
+        raise RunError(f"run {run_dir.name!r} is not being trained, so there is nothing to {command.kind}")
+    path = run_dir / COMMANDS_FILE
     try:
-        with closing(Appender(path / REQUESTS)) as requests:
-            requests.write(line)
-            if requests.problem:
-                raise RunError(f"{requests.problem}; run {path.name!r} is not asked")
+        # Not exclusive: several processes may send commands at the same time.
+        with closing(JsonLinesAppender(path, exclusive=False)) as appender:
+            appender.append({"kind": command.kind, "value": command.value})
+            if appender.problem:
+                raise RunError(f"{appender.problem}; the command was not sent to run {run_dir.name!r}")
     except OSError as error:
-        raise RunError(f"cannot write {path / REQUESTS}: {error.strerror}; only its owner can steer a run") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; only the owner of the run can send it commands"
+        ) from error
 
 
-class Requests:
-    """Reads what is asked. What was asked before a training began was asked of another one."""
+class CommandFileReader:
+    """Incremental reader of the commands of other processes, used as a source of a `CommandQueue`."""
 
-    def __init__(self, path: Path, begin: int = 0) -> None:
-        """Follow the file of a run directory, from so many bytes on."""
-        self._path = path / REQUESTS
-        self._read = begin
+    def __init__(self, run_dir: Path, offset: int = 0) -> None:
+        """Read the commands of `run_dir` after the first `offset` bytes, which an earlier training received."""
+        self._path = run_dir / COMMANDS_FILE
+        self._offset = offset
 
-    def __call__(self) -> list[Command]:
-        """What was asked since the last call; what is no command is passed over."""
-        size = self._size()
-        if size <= self._read:
-            self._read = size  # it may have been emptied
+    def __call__(self) -> list[ControlCommand]:
+        """Return the commands since the last call. Invalid lines are skipped."""
+        size = self._file_size()
+        if size <= self._offset:
+            self._offset = size  # smaller if the file was truncated
             return []
         try:
-            with os.fdopen(open_file(self._path), "rb") as file:
-                file.seek(self._read)
-                lines = file.read(MOST_BYTES)
+            with os.fdopen(open_regular_file(self._path), "rb") as file:
+                file.seek(self._offset)
+                content = file.read(MAX_READ_BYTES)
         except OSError:
             return []
-        whole = lines[: lines.rfind(b"\n") + 1]
-        self._read += len(whole) if whole or len(lines) < MOST_BYTES else len(lines)
-        return [command for line in whole.splitlines() if (command := _command(line)) is not None]
+        complete_lines = content[: content.rfind(b"\n") + 1]
+        is_endless_line = not complete_lines and len(content) == MAX_READ_BYTES
+        self._offset += len(content if is_endless_line else complete_lines)
+        return [command for line in complete_lines.splitlines() if (command := _parse_command(line)) is not None]
 
-    def _size(self) -> int:
+    def _file_size(self) -> int:
         try:
             return self._path.stat().st_size
         except OSError:
             return 0
 
 
-def _command(line: bytes) -> Command | None:
+def _parse_command(line: bytes) -> ControlCommand | None:
     try:
         row = json.loads(line)
-        return Command(row["what"], row["value"])
-    except (ValueError, KeyError, TypeError, RecursionError, UnusableInput):
+        return ControlCommand(row["kind"], row["value"])
+    except (ValueError, KeyError, TypeError, RecursionError, InvalidInputError):
         return None

@@ -1,74 +1,68 @@
-"""Runs deleted and renamed: those of the runs folder, and nothing outside it."""
+"""Deleting and renaming of runs, only inside the runs folder."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.runs.store import CONFIG, LOCK, check_name, resolve
-from engine.storage.files import assets_folder, open_file, runs_folder, take_lock
+from engine.runs.directory import CONFIG_FILE, LOCK_FILE, check_run_name, is_locked, resolve_run
+from engine.storage.files import assets_dir, default_runs_dir
+from engine.storage.lock import FileLock
 
-LOCK_SECONDS = 0.2
-"""Tried at most: whoever looks whether it is taken has it for a moment."""
+LOCK_TIMEOUT = 0.2
+"""Seconds to wait for the lock, which other processes hold for a moment when they check it."""
 
 
-def remove(path: Path, folder: Path | None = None) -> None:
-    """Delete a run of the runs folder.
-
-    Raises:
-        RunError: it is being written, or is not ours to delete.
-    """
-    folder = folder or runs_folder()
-    if path == assets_folder() / "model":
-        raise RunError("the bundled model is part of lotr-tui and stays")
-    if path.is_symlink() or path.parent.resolve() != folder.resolve():
-        raise RunError(f"run {str(path)!r} is not in {folder}; only the runs there can be deleted")
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path} is no run, so it is not deleted: it has no {CONFIG}")
+def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
+    """Delete a run of the runs folder, unless the run is being trained; a failure raises a RunError."""
+    runs_dir = runs_dir or default_runs_dir()
+    if run_dir == assets_dir() / "model":
+        raise RunError("the bundled model is part of lotr-tui and cannot be deleted")
+    if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
+        raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
     try:
-        with _not_trained(path):
-            shutil.rmtree(path)
+        with _hold_run_lock(run_dir):
+            shutil.rmtree(run_dir)
     except OSError as error:
-        raise RunError(f"run {path} cannot be deleted: {error.strerror}") from error
+        raise RunError(f"run {run_dir} cannot be deleted: {error.strerror}") from error
 
 
-def rename(run: str, name: str, folder: Path | None = None) -> str:
-    """Give a run of the runs folder another name; returns a line about it.
+def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
+    """Rename a run of the runs folder and return a message for the user.
 
     Raises:
-        RunError: there is no such run there, it is being trained, or the name is taken or none.
+        RunError: If there is no such run in the folder, it is being trained, or the new name is invalid or taken.
     """
-    folder = folder or runs_folder()
-    path = resolve(run, folder)
-    if path.parent.resolve() != folder.resolve():
-        raise RunError(f"run {run!r} is not in {folder}; only the runs there can be renamed")
-    check_name(name)
-    new = folder / name
+    runs_dir = runs_dir or default_runs_dir()
+    path = resolve_run(run, runs_dir)
+    if path.parent.resolve() != runs_dir.resolve():
+        raise RunError(f"run {run!r} is not in {runs_dir}; only runs of that folder can be renamed")
+    check_run_name(new_name)
+    new_path = runs_dir / new_name
     try:
-        with _not_trained(path):
-            if new.exists() or new.is_symlink():
-                raise RunError(f"run {name!r} exists in {folder}; choose another name")
-            path.rename(new)
+        with _hold_run_lock(path):
+            if new_path.exists() or new_path.is_symlink():
+                raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
+            path.rename(new_path)
     except OSError as error:
         raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
-    return f"run {path.name} is now {name}"
+    return f"run {path.name} is now {new_name}"
 
 
 @contextlib.contextmanager
-def _not_trained(path: Path) -> Iterator[None]:
-    """Have the lock of a run, so that nobody begins to train it in the meantime.
-
-    Raises:
-        RunError: it is being trained.
-    """
+def _hold_run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of a run, so that no process trains it in the block; raise a RunError if one does already."""
+    lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
     try:
-        lock = os.fdopen(open_file(path / LOCK))
-    except OSError:  # it has none that could be had
+        acquired = not lock.path.exists() or lock.acquire()  # no lock file is created
+    except OSError:  # the lock file cannot be written, so it can only be checked
+        acquired = not is_locked(run_dir)
+    if not acquired:
+        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: lotr-tui stop {run_dir.name}")
+    try:
         yield
-        return
-    with lock:
-        if not take_lock(lock, LOCK_SECONDS):
-            raise RunError(f"run {path.name!r} is being trained; stop it first: lotr-tui stop {path.name}")
-        yield
+    finally:
+        lock.release()

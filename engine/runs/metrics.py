@@ -1,4 +1,4 @@
-"""The record of a run, `metrics.jsonl` and `samples.jsonl`: one JSON object a line."""
+"""Reading of `metrics.jsonl` and `samples.jsonl`, incrementally and within bounds whatever the files contain."""
 
 import os
 import re
@@ -10,213 +10,230 @@ from typing import Any
 
 import orjson
 
-from engine.storage.files import open_file
+from engine.storage.files import open_regular_file
 
 Row = dict[str, Any]
+"""One line of a metrics file: an event as a flat JSON object."""
 
-AT_ONCE = 1 << 16
-"""Bytes read between two looks at the clock; where it is more, the memory for it is fetched anew each time."""
-LONGEST_LINE = 1_000_000
-"""Bytes; what is longer is no row of ours and is passed over without being kept."""
-MOST_BYTES = 4_000_000_000
-"""Of a record: reports of two months. What is larger was made by somebody else, and is not read."""
-MOST_OTHERS = 300_000
-"""Lines that are no reports; a checkpoint every 30 s makes as many in a hundred days."""
-MOST_FIELDS = 64
-"""Of a row of ours, which has no lists or objects in it."""
-SEEN = 64
-"""Bytes remembered of what was read last: where they stand no longer, the file is another one."""
-_REPORT = b'{"event": "step"'
-_NO_REPORT = re.compile(rb"\n(?!%b)" % re.escape(_REPORT))
-"""The end of a line that no report follows; most lines are reports."""
+READ_CHUNK_BYTES = 1 << 16
+"""Bytes per read; larger buffers are returned to the system after each read, which makes reading slower."""
+MAX_LINE_BYTES = 1_000_000
+"""Length from which a line is skipped without being kept in memory."""
+MAX_FILE_BYTES = 4_000_000_000
+"""Size from which a file is not read; two months of step rows take less."""
+MAX_NON_STEP_LINES = 300_000
+"""Number of lines other than step rows that are read; a checkpoint every 30 s writes fewer in 100 days."""
+MAX_ROW_FIELDS = 64
+FINGERPRINT_BYTES = 64
+"""Number of bytes before the read position that are compared to detect a replaced file."""
+_STEP_PREFIX = b'{"event": "step"'
+_NON_STEP_LINE_START = re.compile(rb"\n(?!%b)" % re.escape(_STEP_PREFIX))
+"""Newline that is not followed by a step row; most rows are step rows."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What a follower has read since it was last asked."""
+class RowBatch:
+    """Rows that were read by one call of `RecordFollower.read_batch`."""
 
     rows: list[Row]
-    again: bool
-    """Whether the file is another one than before: it is read from its start, and earlier rows do not count."""
+    is_new_record: bool
+    """True if the file was replaced: these rows are from its start, and earlier rows are obsolete."""
 
 
-class Follower:
-    """Reads a record that may still grow, a piece at a time. Nothing that the file holds can stop it.
+class RecordFollower:
+    """Incremental reader of a JSON-lines file that another process may be writing.
 
-    A line counts once its end is there; what is no object with an event is passed over.
+    Only lines that end in a newline count. Lines that are not a flat object with an event are skipped, and no content
+    of the file raises an exception.
     """
 
-    def __init__(self, path: Path, *, outline: bool = False) -> None:
-        """Follow `path`; with `outline` without the reports that another one follows."""
+    def __init__(self, path: Path, *, subsample: bool = False) -> None:
+        """Prepare to read `path`; with `subsample`, only the last of consecutive step rows is returned."""
         self.path = path
         self.at_end = False
-        """Whether all was read that was there."""
-        self.size = 0
-        """Bytes that were there."""
+        """True if the last call read to the end of the file."""
+        self.file_size = 0
         self.problem = ""
-        """Why the file cannot be read; empty where it can."""
-        self._outline = outline
-        self._identity = (0, 0)  # device and number of the file
-        self._forget()
+        """Reason why the file cannot be read; empty if it can."""
+        self._subsample = subsample
+        self._identity = (0, 0)  # device and inode
+        self._offset = 0
+        self._non_step_lines = 0
+        self._fingerprint = b""  # last bytes before the partial line
+        self._partial_line = b""  # start of a line whose newline has not been written yet
+        self._is_skipping_line = False
 
     @property
-    def share(self) -> float:
-        """How much of it is read."""
-        return self._read / max(1, self.size)
+    def fraction_read(self) -> float:
+        """Fraction of the file that has been read, 0 to 1."""
+        return self._offset / max(1, self.file_size)
 
-    def more(self, seconds: float) -> Piece:
-        """Read what is new, for about so long."""
-        deadline = time.perf_counter() + seconds
+    def read_batch(self, max_seconds: float) -> RowBatch:
+        """Read new rows for about `max_seconds`, but at least one chunk."""
+        deadline = time.perf_counter() + max_seconds
         rows: list[Row] = []
-        again, self.problem = False, ""
+        is_new_record, self.problem = False, ""
         try:
-            file = open_file(self.path)
+            fd = open_regular_file(self.path)
         except OSError as error:
-            self._cannot(error)
-            return Piece(rows, again)
+            self._set_problem(error)
+            return RowBatch(rows, is_new_record)
         try:
-            again = self._is_another(file)
-            if again:
-                self._forget()
-            self.problem = self._too_much(os.fstat(file).st_size)
+            is_new_record = self._was_replaced(fd)
+            if is_new_record:
+                self._offset = self._non_step_lines = 0
+                self._fingerprint = self._partial_line = b""
+                self._is_skipping_line = False
+            self.problem = self._limit_problem(os.fstat(fd).st_size)
             if self.problem:
                 self.at_end = True
-                return Piece(rows, again)
-            os.lseek(file, self._read, os.SEEK_SET)
+                return RowBatch(rows, is_new_record)
+            os.lseek(fd, self._offset, os.SEEK_SET)
             self.at_end = False
             while not self.at_end:
-                read = os.read(file, AT_ONCE)
-                rows += self._take(read)
-                self.at_end = not read or self._others > MOST_OTHERS
+                chunk = os.read(fd, READ_CHUNK_BYTES)
+                rows += self._parse_chunk(chunk)
+                self.at_end = not chunk or self._non_step_lines > MAX_NON_STEP_LINES
                 if time.perf_counter() >= deadline:
                     break
-            self.size = max(self._read, os.fstat(file).st_size)
+            self.file_size = max(self._offset, os.fstat(fd).st_size)
         except OSError as error:
-            self._cannot(error)
+            self._set_problem(error)
         finally:
-            os.close(file)
-        return Piece(rows, again)
+            os.close(fd)
+        return RowBatch(rows, is_new_record)
 
-    def _is_another(self, file: int) -> bool:
-        """Whether it was emptied, cut or replaced since it was last read."""
-        status = os.fstat(file)
-        identity, before = (status.st_dev, status.st_ino), self._identity
+    def _was_replaced(self, fd: int) -> bool:
+        """Return True if the file was truncated, rewritten or replaced since the last call.
+
+        A torn last line that its writer has removed since is forgotten, and is no replacement.
+        """
+        status = os.fstat(fd)
+        identity, previous = (status.st_dev, status.st_ino), self._identity
         self._identity = identity
-        if not self._read:
+        if not self._offset:
             return False
-        return (
-            identity != before
-            or status.st_size < self._read
-            or os.pread(file, len(self._seen), self._read - len(self._seen)) != self._seen
-        )
+        end_of_lines = self._offset - len(self._partial_line)
+        if identity != previous or not _has_content(fd, self._fingerprint, end_of_lines):
+            return True
+        if not _has_content(fd, self._partial_line, self._offset):
+            self._offset, self._partial_line = end_of_lines, b""
+        return False
 
-    def _too_much(self, size: int) -> str:
-        """Why no more of it is read; "" where there is nothing against it."""
-        if size > MOST_BYTES:
-            return f"it is larger than the {MOST_BYTES:,} bytes that are read"
-        if self._others > MOST_OTHERS:
-            return f"it has more than {MOST_OTHERS:,} lines that are no reports; those behind are not read"
+    def _limit_problem(self, size: int) -> str:
+        """Return why no more of a file of `size` bytes is read; "" if it is within the limits."""
+        if size > MAX_FILE_BYTES:
+            return f"larger than the limit of {MAX_FILE_BYTES:,} bytes"
+        if self._non_step_lines > MAX_NON_STEP_LINES:
+            return f"more than {MAX_NON_STEP_LINES:,} lines are not step rows; the lines after them are not read"
         return ""
 
-    def _forget(self) -> None:
-        self._read = self._others = 0
-        self._seen = b""
-        self._begun = b""  # a line whose end is not there yet
-        self._too_long = False
+    def _remember(self, content: bytes) -> None:
+        """Add bytes that will not be read again to the fingerprint."""
+        self._fingerprint = (self._fingerprint + content[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
 
-    def _cannot(self, error: OSError) -> None:
+    def _set_problem(self, error: OSError) -> None:
         self.problem, self.at_end = error.strerror or type(error).__name__, True
 
-    def _take(self, read: bytes) -> list[Row]:
-        self._read += len(read)
-        self._seen = (self._seen + read[-SEEN:])[-SEEN:]
-        end = read.rfind(b"\n") + 1
+    def _parse_chunk(self, chunk: bytes) -> list[Row]:
+        self._offset += len(chunk)
+        end = chunk.rfind(b"\n") + 1
         lines: list[bytes] = []
         text = b""
         if end:
-            whole = self._begun + read[:end]
-            if self._too_long:
-                whole = whole[whole.find(b"\n") + 1 :]
-            # Without what stands behind the last line end: nothing.
-            lines = (list(_outline(whole)) if self._outline else whole.split(b"\n"))[:-1]
-            ends = whole.count(b"\n") if self._outline else len(lines)
-            self._others += max(0, ends - whole.count(_REPORT))
-            text = b"\n".join(lines) if self._outline else whole
-            self._begun, self._too_long = b"", False
-        if not self._too_long:
-            self._begun += read[end:]
-            self._too_long = len(self._begun) > LONGEST_LINE
-            if self._too_long:
-                self._begun = b""
-        rows = [row for line in lines if (row := _row(line)) is not None]
-        nests = b"[" in text or text.count(b"{") > len(rows)  # a list somewhere, or an object in another
-        return [row for row in rows if _is_flat(row)] if nests else rows
+            complete = self._partial_line + chunk[:end]
+            self._remember(complete)
+            if self._is_skipping_line:
+                complete = complete[complete.find(b"\n") + 1 :]
+            # The last element is the empty text after the last newline.
+            lines = (list(_last_step_lines(complete)) if self._subsample else complete.split(b"\n"))[:-1]
+            num_lines = complete.count(b"\n") if self._subsample else len(lines)
+            self._non_step_lines += max(0, num_lines - complete.count(_STEP_PREFIX))
+            text = b"\n".join(lines) if self._subsample else complete
+            self._partial_line, self._is_skipping_line = b"", False
+        self._partial_line += chunk[end:]
+        if self._is_skipping_line or len(self._partial_line) > MAX_LINE_BYTES:
+            self._remember(self._partial_line)
+            self._partial_line, self._is_skipping_line = b"", True
+        rows = [row for line in lines if (row := _parse_row(line)) is not None]
+        has_nested_values = b"[" in text or text.count(b"{") > len(rows)
+        return [row for row in rows if _is_flat(row)] if has_nested_values else rows
 
 
-def _outline(lines: bytes) -> Iterator[bytes]:
-    """The lines but reports that another one follows. By a search for the others: of a million, in 0.1 s."""
-    lines = b"\n" + lines
-    taken = 0
-    for found in _NO_REPORT.finditer(lines):
-        end = place = found.start()
-        # The report before it; one that is torn, as its writer was killed, counts for nothing.
-        while (before := lines.rfind(b"\n", 0, end)) >= taken:
-            line = lines[before + 1 : end]
-            if (row := _row(line)) is not None and _is_flat(row):
+def _has_content(fd: int, content: bytes, end: int) -> bool:
+    """Return True if the bytes of a file before the offset `end` are `content`."""
+    return os.pread(fd, len(content), end - len(content)) == content
+
+
+def _last_step_lines(text: bytes) -> Iterator[bytes]:
+    """Yield the lines of `text` without the step rows that another step row follows.
+
+    The other lines are found by a regular expression, which takes 0.1 s for a million step rows.
+    """
+    text = b"\n" + text
+    start = 0
+    for match in _NON_STEP_LINE_START.finditer(text):
+        end = newline = match.start()
+        # The last step row before this line. A torn one, whose writer was killed, does not count.
+        while (previous := text.rfind(b"\n", 0, end)) >= start:
+            line = text[previous + 1 : end]
+            if (row := _parse_row(line)) is not None and _is_flat(row):
                 yield line
                 break
-            end = before
-        taken = lines.find(b"\n", place + 1)
-        yield lines[place + 1 : taken]
+            end = previous
+        start = text.find(b"\n", newline + 1)
+        yield text[newline + 1 : start]
 
 
-def _row(line: bytes) -> Row | None:
+def _parse_row(line: bytes) -> Row | None:
     try:
         row = orjson.loads(line)
-    except ValueError:  # too deep ones, NaN and numbers beyond those of a float too
+    except ValueError:  # also NaN, numbers beyond the range of a float, and deep nesting
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("event"), str) or len(row) > MOST_FIELDS:
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str) or len(row) > MAX_ROW_FIELDS:
         return None
     return row
 
 
 def _is_flat(row: Row) -> bool:
-    """Whether all values are plain. A list of nothing takes 30 times the memory that it takes in the file."""
+    """Return True if no value is a list or an object; empty lists take 30 times their size in the file as memory."""
     return not any(isinstance(value, (list, dict)) for value in row.values())
 
 
-def read_rows(path: Path, *, outline: bool = False) -> Iterator[Row]:
-    """The objects of a record as it is now; a torn last line is the end, not an error, and no file has no rows.
+def read_rows(path: Path, *, subsample: bool = False) -> Iterator[Row]:
+    """Yield the rows that a file contains now. A missing file has no rows, and a torn last line is ignored.
 
-    With `outline` without the reports that another one follows, which is many times as fast.
+    With `subsample`, only the last of consecutive step rows is yielded, which is many times as fast.
     """
-    follower = Follower(path, outline=outline)
+    follower = RecordFollower(path, subsample=subsample)
     while not follower.at_end:
-        yield from follower.more(0).rows
+        yield from follower.read_batch(0).rows
 
 
-def current_rows(path: Path, *, outline: bool = False) -> list[Row]:
-    """The rows of a record, as `read_rows` has them, without those that a resume did again."""
-    return without_repeated(read_rows(path, outline=outline))
+def read_current_rows(path: Path, *, subsample: bool = False) -> list[Row]:
+    """Return the rows of a file as `read_rows` does, without rows that a resumed training has superseded."""
+    return drop_superseded_rows(read_rows(path, subsample=subsample))
 
 
-def without_repeated(rows: Iterable[Row]) -> list[Row]:
-    """Drop what came before a resume and was done again after it, and the end that was none.
+def drop_superseded_rows(rows: Iterable[Row]) -> list[Row]:
+    """Drop rows that are obsolete after a resume: steps that are repeated, and the end of the earlier training.
 
-    A row of an update counts as done again from the update that the resume names on.
+    A "resume" row names the first step that is repeated.
     """
     kept: list[Row] = []
     for row in rows:
-        first = row.get("step")
-        if row["event"] == "resume" and isinstance(first, int):
-            kept = [
-                earlier
-                for earlier in kept
-                if earlier["event"] not in ("finished", "failed") and not _from(earlier.get("step"), first)
-            ]
+        first_step = row.get("step")
+        if row["event"] == "resume" and isinstance(first_step, int):
+            kept = [earlier for earlier in kept if not _is_superseded(earlier, first_step)]
         kept.append(row)
     return kept
 
 
-def _from(step: object, first: int) -> bool:
-    return isinstance(step, int) and step >= first
+def _is_superseded(row: Row, first_step: int) -> bool:
+    step = row.get("step")
+    return row["event"] in ("finished", "failed") or (isinstance(step, int) and step >= first_step)
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a number of a row as a float; None for any other value."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

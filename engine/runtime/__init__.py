@@ -1,1 +1,1 @@
-"""TODO package engine/runtime."""
+"""Threads, processes, memory and hardware that trainings and generations run on."""

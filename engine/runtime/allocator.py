@@ -1,4 +1,4 @@
-"""What the C library does with memory that is no longer used: a training uses the same amounts again and again."""
+"""Settings of glibc's memory allocator for a training, which allocates the same sizes again and again."""
 
 from typing import TYPE_CHECKING
 
@@ -6,32 +6,33 @@ if TYPE_CHECKING:
     from ctypes import CDLL
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
-"""From glibc's `malloc.h`."""
+"""Parameters of `mallopt`, from glibc's `malloc.h`."""
 
 
-def keep_freed_memory() -> bool:
-    """Have freed memory kept for the next window instead of handed back to the system; whether this system can.
+def disable_heap_trimming() -> bool:
+    """Keep freed memory in this process for reuse, if the C library is glibc. Return True if it is.
 
-    Handing back and asking anew costs a page fault for every 4 KB, a sixth of a training's time. What a thread was
-    given first it stays with, so this comes before the thread that trains. Only glibc can be told.
+    Returning and requesting memory costs a page fault for every 4 KB, which took a sixth of the training time. Call
+    this function before starting the training thread, since a thread keeps the arena it was given first.
     """
-    library = _glibc()
+    library = _load_glibc()
     if library is None:
         return False
     settings = [(_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)]
-    # A thread's own arena would still give back what is larger than its heaps: all threads share the first one.
+    # One arena for all threads: a thread's own arena would still return blocks larger than its heaps.
     return all(library.mallopt(*setting) for setting in [*settings, (_ARENA_MAX, 1)])
 
 
-def give_back_freed_memory() -> None:
-    """Hand back what is kept."""
-    library = _glibc()
+def trim_heap() -> None:
+    """Return freed memory to the system."""
+    library = _load_glibc()
     if library is not None:
         library.malloc_trim(0)
 
 
-def _glibc() -> "CDLL | None":
-    from ctypes import CDLL  # the session starts without it
+def _load_glibc() -> "CDLL | None":
+    """Return the C library, or None if it is not glibc."""
+    from ctypes import CDLL  # the session starts without ctypes
 
     try:
         library = CDLL(None)

@@ -1,7 +1,7 @@
-"""A training by several processes, as `torchrun` starts them: each reads its own columns of every batch.
+"""Data-parallel training by several processes, as `torchrun` starts them. Each process trains on its own columns.
 
-The first of them decides, tells and writes; the others do as it says. What is computed is what one process would
-compute: all draw the masks of the whole batch, and `DistributedDataParallel` averages their gradients.
+The main process makes decisions, reports and writes files. The result is the same as with one process, up to rounding:
+every process draws the dropout masks of the whole batch, and `DistributedDataParallel` averages the gradients.
 """
 
 import json
@@ -15,157 +15,158 @@ import torch
 from torch import Tensor, distributed, nn
 
 from engine.errors import TrainingError
-from engine.runtime.process import ONLY, Place, place
+from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo, get_process_info
 
-LONGEST_WAIT = timedelta(days=1)
-"""The first process may evaluate or write for long; one that ends is noticed at once."""
-MESSAGE_BYTES = 256
-"""Of what the first process says; what is longer takes a second message."""
-LOST = ("Connection closed", "Connection reset", "Broken pipe")
-"""In what gloo says when another process has ended."""
+PROCESS_GROUP_TIMEOUT = timedelta(days=1)
+"""Timeout of collective operations. The main process may evaluate or write for long; a lost peer is noticed at once."""
+FIRST_MESSAGE_BYTES = 256
+"""Size of the first broadcast message in bytes; a longer object needs a second message."""
+PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
+"""Parts of gloo's error messages about a peer that has ended."""
 
 T = TypeVar("T")
 
 
-class Lost(TrainingError):
-    """Another process of the training has ended."""
+class PeerLostError(TrainingError):
+    """Error raised when another process of the training has ended."""
 
 
-class World:
-    """The processes of a training, as one of them sees them: here it is alone."""
+class DistributedContext:
+    """The processes of a training as seen by one of them. This base class is a training by a single process."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, process: ProcessInfo) -> None:
+        self.process = process
 
-    def share(self, make: Callable[[], T]) -> T:
-        """What the first process makes, which can be said in JSON, given to all. No other one makes it."""
-        return make()
+    def broadcast_object(self, factory: Callable[[], T]) -> T:
+        """Return the JSON-serializable result of `factory`, which only the main process calls, in all processes."""
+        return factory()
 
-    def columns(self, whole: Tensor) -> Tensor:
-        """This process's columns of `[time, batch, ...]`."""
-        return whole
+    def shard_batch(self, batch: Tensor) -> Tensor:
+        """Return this process's columns of a tensor `[time, batch, ...]`."""
+        return batch
 
-    def whole(self, columns: Tensor) -> Tensor:
-        """The columns of all processes side by side. Only the first gets them; the others get their own back."""
-        return columns
+    def gather_batch(self, shard: Tensor) -> Tensor:
+        """Return the columns of all processes in the main process, and `shard` in all others."""
+        return shard
 
-    def together(self, lesson: nn.Module) -> nn.Module:
-        """What gives the loss, objective and more of `lesson`, and makes gradients the means over all processes."""
-        return lesson
+    def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
+        """Wrap a module that returns (loss, objective, ...), so that gradients are averaged over all processes."""
+        return loss_module
 
-    def mean(self, loss: Tensor) -> Tensor:
-        """The mean over all processes of that loss, once the objective was propagated back."""
+    def average_loss(self, loss: Tensor) -> Tensor:
+        """Return the mean of `loss` over all processes; call this method after the backward pass."""
         return loss
 
 
-ALONE = World(ONLY)
+SINGLE_PROCESS = DistributedContext(SINGLE_PROCESS_INFO)
 
 
-class Several(World):
-    """More than one process. They talk by gloo; gradients on GPUs are averaged by NCCL."""
+class MultiProcessContext(DistributedContext):
+    """Context of a training by several processes, which communicate by gloo; GPU gradients are averaged by NCCL."""
 
-    def __init__(self, place: Place) -> None:
-        """Wait until all of them are there."""
-        super().__init__(place)
-        distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-        # A group of its own, because its threads end with it: those of a group that gradients went through stay, and
-        # one that still holds a tensor of Python's when the interpreter ends aborts the process (pytorch #179291).
-        self._talk: distributed.ProcessGroup | None = distributed.new_group(timeout=LONGEST_WAIT, backend="gloo")
+    def __init__(self, process: ProcessInfo) -> None:
+        """Wait until all processes have started."""
+        super().__init__(process)
+        distributed.init_process_group("gloo", timeout=PROCESS_GROUP_TIMEOUT)
+        # A separate group: threads of a group used for gradients outlive it, and a tensor that one of them still holds
+        # when the interpreter exits aborts the process (pytorch #179291).
+        group = distributed.new_group(timeout=PROCESS_GROUP_TIMEOUT, backend="gloo")
+        self._control_group: distributed.ProcessGroup | None = group
 
-    def leave(self) -> None:
-        """Part from the others."""
-        distributed.destroy_process_group(self._talk)
-        self._talk = None
+    def destroy(self) -> None:
+        """Leave the process groups."""
+        distributed.destroy_process_group(self._control_group)
+        self._control_group = None
         distributed.destroy_process_group()
 
-    def share(self, make: Callable[[], T]) -> T:
-        """See `World`: in one message, or two if it is long."""
-        said = json.dumps(make()).encode() if self.place.first else b""
-        begin = (len(said).to_bytes(8, "little") + said)[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
-        begin = self._say(begin)
-        length = int.from_bytes(begin[:8], "little")
-        whole = begin[8 : 8 + length] if length <= MESSAGE_BYTES - 8 else self._say(said.ljust(length))
-        return cast("T", json.loads(whole))
+    def broadcast_object(self, factory: Callable[[], T]) -> T:
+        """Broadcast JSON in one message of fixed size, which starts with the length, and a second one if needed."""
+        content = json.dumps(factory()).encode() if self.process.is_main_process else b""
+        first = (len(content).to_bytes(8, "little") + content)[:FIRST_MESSAGE_BYTES].ljust(FIRST_MESSAGE_BYTES)
+        first = self._broadcast_bytes(first)
+        length = int.from_bytes(first[:8], "little")
+        if length <= FIRST_MESSAGE_BYTES - 8:
+            return cast("T", json.loads(first[8 : 8 + length]))
+        return cast("T", json.loads(self._broadcast_bytes(content.ljust(length))))
 
-    def _say(self, message: bytes) -> bytes:
-        """What the first process says; the others give something of the same length."""
-        heard = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        distributed.broadcast(heard, 0, group=self._talk)
-        return heard.numpy().tobytes()
+    def _broadcast_bytes(self, message: bytes) -> bytes:
+        """Return the main process's message; the other processes pass a message of the same length."""
+        buffer = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        distributed.broadcast(buffer, 0, group=self._control_group)
+        return buffer.numpy().tobytes()
 
-    def columns(self, whole: Tensor) -> Tensor:
-        """See `World`: those of the first process are the first columns, and so on."""
-        return whole.chunk(self.place.size, dim=1)[self.place.rank]
+    def shard_batch(self, batch: Tensor) -> Tensor:
+        """Return this process's columns of a tensor `[time, batch, ...]`; rank 0 has the first columns."""
+        return batch.chunk(self.process.world_size, dim=1)[self.process.rank]
 
-    def whole(self, columns: Tensor) -> Tensor:
-        """See `World`."""
-        own = columns.detach().cpu().contiguous()
-        parts = [torch.empty_like(own) for _ in range(self.place.size)] if self.place.first else None
-        distributed.gather(own, parts, 0, group=self._talk)
-        return torch.cat(parts, dim=1) if parts is not None else own
+    def gather_batch(self, shard: Tensor) -> Tensor:
+        """Return the columns of all processes in the main process, and `shard` in all others, on the CPU."""
+        own = shard.detach().cpu().contiguous()
+        shards = None
+        if self.process.is_main_process:
+            shards = [torch.empty_like(own) for _ in range(self.process.world_size)]
+        distributed.gather(own, shards, 0, group=self._control_group)
+        return own if shards is None else torch.cat(shards, dim=1)
 
-    def together(self, lesson: nn.Module) -> nn.Module:
-        """See `World`."""
-        device = next(lesson.parameters()).device
-        sending = _WithItsLoss(lesson, device)
-        self._told = sending.told
-        nccl = device.type == "cuda" and distributed.is_nccl_available()
+    def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
+        """Wrap a module that returns (loss, objective, ...) in `DistributedDataParallel`."""
+        device = next(loss_module.parameters()).device
+        averaging_module = _LossAveragingModule(loss_module, device)
+        self._loss_parameter = averaging_module.loss_parameter
+        use_nccl = device.type == "cuda" and distributed.is_nccl_available()
         with warnings.catch_warnings():
-            # A new PyTorch has another name for broadcast_buffers, which older ones do not know.
+            # Newer PyTorch deprecates the name broadcast_buffers; older PyTorch does not know the new name.
             warnings.simplefilter("ignore", FutureWarning)
-            module = nn.parallel.DistributedDataParallel(
-                sending,
-                process_group=distributed.new_group(backend="nccl") if nccl else None,
-                init_sync=False,  # all begin with the same seed, or from the same file
+            ddp = nn.parallel.DistributedDataParallel(
+                averaging_module,
+                process_group=distributed.new_group(backend="nccl") if use_nccl else None,
+                init_sync=False,  # all processes start from the same seed or the same file
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-        # After its first backward pass it puts gradients that come one after the other side by side. This is that
-        # pass: where a gradient lies decides how its sum is rounded, and a resume must round as the updates before.
-        module().backward()
-        module.zero_grad(set_to_none=True)
-        return module
+        # DDP rearranges its gradient buckets after the first backward pass, and the arrangement decides how sums are
+        # rounded. Doing that pass now makes a resumed training round like an uninterrupted one.
+        ddp().backward()
+        ddp.zero_grad(set_to_none=True)
+        return ddp
 
-    def mean(self, loss: Tensor) -> Tensor:
-        """See `World`."""
-        assert self._told.grad is not None
-        mean = self._told.grad.clone()
-        self._told.grad = None
+    def average_loss(self, loss: Tensor) -> Tensor:
+        """Return the mean loss, which the backward pass has left as the gradient of the loss parameter."""
+        assert self._loss_parameter.grad is not None
+        mean = self._loss_parameter.grad.clone()
+        self._loss_parameter.grad = None
         return mean
 
 
-class _WithItsLoss(nn.Module):
-    """The loss as the gradient of a parameter that is zero: so its mean comes with those of the others, for nothing."""
+class _LossAveragingModule(nn.Module):
+    """Module that makes the loss the gradient of an extra parameter, so that DDP averages it with the gradients."""
 
-    def __init__(self, lesson: nn.Module, device: torch.device) -> None:
+    def __init__(self, loss_module: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.lesson = lesson
-        self.told = nn.Parameter(torch.zeros((), device=device))
+        self.loss_module = loss_module
+        self.loss_parameter = nn.Parameter(torch.zeros((), device=device))
 
-    def forward(self, *window: Any) -> Any:
-        if not window:
+    def forward(self, *args: Any) -> Any:
+        """Return the output of the wrapped module; without arguments, a sum that depends on every parameter."""
+        if not args:
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
-        loss, objective, *more = self.lesson(*window)
-        return loss, objective + self.told * loss.detach(), *more
+        loss, objective, *rest = self.loss_module(*args)
+        return loss, objective + self.loss_parameter * loss.detach(), *rest
 
 
 @contextmanager
-def join() -> Iterator[World]:
-    """The processes that `torchrun` started, once all are there, until the end of the block.
-
-    Raises:
-        Lost: another one of them has ended meanwhile.
-    """
-    here = place()
-    if here.size == 1:
-        yield ALONE
+def distributed_context() -> Iterator[DistributedContext]:
+    """Connect the processes that `torchrun` started during the block; the end of one raises a PeerLostError."""
+    process = get_process_info()
+    if process.world_size == 1:
+        yield SINGLE_PROCESS
         return
-    world = Several(here)
+    context = MultiProcessContext(process)
     try:
-        yield world
+        yield context
     except RuntimeError as error:
-        if any(sign in str(error) for sign in LOST):
-            raise Lost("another process of this training has ended; what it said tells why") from error
+        if any(message in str(error) for message in PEER_LOST_MESSAGES):
+            raise PeerLostError("another process of this training has ended; see its error message") from error
         raise
     finally:
-        world.leave()
+        context.destroy()

@@ -1,4 +1,4 @@
-"""What a training takes of the machine: this process's memory and CPU, and its GPUs where NVIDIA's library tells."""
+"""Memory and CPU usage of this process, and GPU statistics from NVIDIA's library."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,45 +6,44 @@ from typing import Any
 
 from engine.runtime.worker import Cancellation
 
-READ_SECONDS = 1.0
-"""Between two readings."""
+POLL_INTERVAL = 1.0
+"""Seconds between two readings."""
 
 
 @dataclass(frozen=True)
-class GpuReading:
-    """One GPU, whoever uses it; None where it does not tell."""
+class GpuStats:
+    """Statistics of one GPU, over all processes; None where the GPU does not report a value."""
 
-    used: float | None
-    """The share of the time in which it computed."""
-    memory_bytes: int | None
+    utilization: float | None
+    """Fraction of the time in which the GPU computed."""
+    memory_used: int | None
+    """Bytes in use."""
     memory_total: int | None
-    celsius: float | None
-    watts: float | None
+    """Bytes installed."""
+    temperature_celsius: float | None
+    power_watts: float | None
 
 
 @dataclass(frozen=True)
-class MachineReading:
-    """At one moment."""
+class MachineStats:
+    """One reading: resident memory in bytes and CPU usage of this process (1 is one fully used core), and all GPUs."""
 
-    memory_bytes: int
-    """Of this process."""
-    cores_used: float
-    """By this process since the reading before; 1 is one core all the time."""
-    cores: int
-    """That there are."""
-    gpus: tuple[GpuReading, ...] = ()
+    memory_used: int
+    cpu_cores_used: float
+    cpu_cores: int
+    gpus: tuple[GpuStats, ...] = ()
 
 
-class Machine:
-    """Takes readings. Asking a GPU may take some milliseconds, so this belongs in a thread."""
+class MachineMonitor:
+    """Reader of machine statistics. A reading may take some milliseconds, so use it in a thread."""
 
     def __init__(self) -> None:
-        """Look what there is; without the extra `gpu`, or a driver, there are no GPUs."""
+        """Open NVIDIA's library. Without the extra `gpu` or a driver, no GPUs are reported."""
         import psutil
 
         self._process = psutil.Process()
-        self._process.cpu_percent(None)  # the first call measures nothing
-        self._cores: int = psutil.cpu_count() or 1
+        self._process.cpu_percent(None)  # the first call returns 0
+        self._cpu_cores: int = psutil.cpu_count() or 1
         self._nvml: Any = None
         self._gpus: list[Any] = []
         try:
@@ -52,51 +51,51 @@ class Machine:
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        except Exception:  # no such package, no library, no driver, no permission: each has an error of its own
+            self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except Exception:  # a missing package, library, driver or permission raises different errors
             self._gpus = []
 
-    def read(self) -> MachineReading:
-        """How it is now."""
-        return MachineReading(
-            memory_bytes=int(self._process.memory_info().rss),
-            cores_used=float(self._process.cpu_percent(None)) / 100,
-            cores=self._cores,
+    def read(self) -> MachineStats:
+        """Return the current statistics."""
+        return MachineStats(
+            memory_used=int(self._process.memory_info().rss),
+            cpu_cores_used=float(self._process.cpu_percent(None)) / 100,
+            cpu_cores=self._cpu_cores,
             gpus=tuple(self._read_gpu(gpu) for gpu in self._gpus),
         )
 
-    def _read_gpu(self, gpu: Any) -> GpuReading:
+    def _read_gpu(self, gpu: Any) -> GpuStats:
         nvml = self._nvml
-        memory = _ask(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
-        used = _ask(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
-        watts = _ask(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000)
-        return GpuReading(
-            used=used,
-            memory_bytes=None if memory is None else int(memory.used),
+        memory = _query_nvml(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
+        return GpuStats(
+            utilization=_query_nvml(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
+            memory_used=None if memory is None else int(memory.used),
             memory_total=None if memory is None else int(memory.total),
-            celsius=_ask(lambda: float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))),
-            watts=watts,
+            temperature_celsius=_query_nvml(
+                lambda: float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
+            ),
+            power_watts=_query_nvml(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
         )
 
     def close(self) -> None:
-        """Let go of NVIDIA's library."""
+        """Close NVIDIA's library."""
         if self._nvml is not None:
-            _ask(self._nvml.nvmlShutdown)
+            _query_nvml(self._nvml.nvmlShutdown)
 
 
-def readings(cancelled: Cancellation) -> Iterator[MachineReading]:
-    """One reading after the other, until cancelled: a source for a `Worker`."""
-    machine = Machine()
+def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
+    """Yield a reading every `POLL_INTERVAL` seconds until cancelled; an event source for a `GeneratorThread`."""
+    monitor = MachineMonitor()
     try:
-        while not cancelled.wait(READ_SECONDS):
-            yield machine.read()
+        while not cancelled.wait(POLL_INTERVAL):
+            yield monitor.read()
     finally:
-        machine.close()
+        monitor.close()
 
 
-def _ask(question: Callable[[], Any]) -> Any:
-    """The answer; None from a GPU that has none, as of power on a laptop."""
+def _query_nvml(query: Callable[[], Any]) -> Any:
+    """Return the result of `query`, or None if the GPU does not support the query, as some laptops do for power."""
     try:
-        return question()
+        return query()
     except Exception:
         return None

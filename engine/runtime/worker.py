@@ -1,4 +1,4 @@
-"""A generator in a thread, read by polling: bounded, coalescing, cancellable."""
+"""A generator that runs in a thread and is read by polling: bounded, lossy where allowed, and cancellable."""
 
 import threading
 import time
@@ -8,104 +8,108 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-Source = Callable[["Cancellation"], Iterator[T]]
+EventSource = Callable[["Cancellation"], Iterator[T]]
 
 
 class Cancellation:
-    """Asks a worker to end. Calling it tells whether that was asked for."""
+    """Thread-safe request to stop. Calling an instance returns True once `set` was called."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def __call__(self) -> bool:
-        """Whether it was asked for."""
+        """Return True if the cancellation was requested."""
         return self._event.is_set()
 
     def set(self) -> None:
-        """Ask."""
+        """Request the cancellation."""
         self._event.set()
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep so long, or until cancelled; tells whether it was."""
-        return self._event.wait(seconds)
+    def wait(self, timeout: float) -> bool:
+        """Wait for a cancellation, at most `timeout` seconds. Return True if it was requested."""
+        return self._event.wait(timeout)
 
 
-class Worker(Generic[T]):
-    """Runs a generator in a thread; whoever wants its events calls `drain` now and then.
+class GeneratorThread(Generic[T]):
+    """A thread that runs a generator and buffers its events until `drain` is called.
 
-    The generator is given a `Cancellation` to look at. When `limit` events wait unread, the oldest that
-    `droppable` accepts makes room; where there is none, the generator waits, until cancelled.
+    The generator receives a `Cancellation`, which it should check regularly. When the buffer is full, the oldest event
+    that `is_droppable` accepts is dropped; without such an event, the generator waits for `drain` or `cancel`.
     """
 
     def __init__(
         self,
         name: str,
-        source: Source[T],
-        limit: int = 4096,
-        droppable: Callable[[T], bool] = lambda event: False,
+        source: EventSource[T],
+        max_pending: int = 4096,
+        is_droppable: Callable[[T], bool] = lambda event: False,
     ) -> None:
-        self.cancellation = Cancellation()
-        self.failure: BaseException | None = None
-        """What the generator raised, once no longer `running`."""
-        self._source = source
-        self._limit = limit
-        self._droppable = droppable
-        self._events: deque[T] = deque()
-        self._room = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        """Create the thread, which will run the generator that `source` returns, without starting it.
 
-    def start(self) -> "Worker[T]":
-        """Start the thread."""
+        `is_droppable` returns True for an event that may be dropped when `max_pending` events are buffered.
+        """
+        self.cancellation = Cancellation()
+        self.exception: BaseException | None = None
+        """Exception that ended the generator; valid once `is_running` is False."""
+        self._source = source
+        self._max_pending = max_pending
+        self._is_droppable = is_droppable
+        self._pending: deque[T] = deque()
+        self._not_full = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> "GeneratorThread[T]":
+        """Start the thread, and return this object."""
         self._thread.start()
         return self
 
     def cancel(self) -> None:
-        """Ask the generator to end, and stop waiting for room."""
+        """Request the generator to stop, and wake it if it waits for room in the buffer."""
         self.cancellation.set()
-        with self._room:
-            self._room.notify_all()
+        with self._not_full:
+            self._not_full.notify_all()
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread's end, at most so long; tells whether it ended."""
-        self._thread.join(seconds)
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread, at most `timeout` seconds. Return True if the thread has ended."""
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property
-    def running(self) -> bool:
-        """Whether the generator may still yield."""
+    def is_running(self) -> bool:
+        """True while the generator may yield further events."""
         return self._thread.is_alive()
 
     def drain(self) -> list[T]:
-        """All events since the last call, oldest first; never waits for the generator."""
-        with self._room:
-            events = list(self._events)
-            self._events.clear()
-            self._room.notify_all()
+        """Return all buffered events, oldest first, without waiting."""
+        with self._not_full:
+            events = list(self._pending)
+            self._pending.clear()
+            self._not_full.notify_all()
         return events
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             for event in self._source(self.cancellation):
                 self._put(event)
         except BaseException as error:
-            self.failure = error
+            self.exception = error
 
     def _put(self, event: T) -> None:
-        with self._room:
-            if len(self._events) >= self._limit:
-                oldest = next((i for i, waiting in enumerate(self._events) if self._droppable(waiting)), None)
+        with self._not_full:
+            if len(self._pending) >= self._max_pending:
+                oldest = next((i for i, pending in enumerate(self._pending) if self._is_droppable(pending)), None)
                 if oldest is not None:
-                    del self._events[oldest]
+                    del self._pending[oldest]
                 else:
-                    self._room.wait_for(lambda: len(self._events) < self._limit or self.cancellation())
-            self._events.append(event)
+                    self._not_full.wait_for(lambda: len(self._pending) < self._max_pending or self.cancellation())
+            self._pending.append(event)
 
 
-def paced(events: Iterator[T], per_second: float, cancellation: Cancellation) -> Iterator[T]:
-    """Hold `events` back to so many a second, evenly; 0 does not hold back."""
+def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellation) -> Iterator[T]:
+    """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting."""
     due = time.perf_counter()
     for event in events:
-        if per_second:
-            due = max(due + 1 / per_second, time.perf_counter() - 1 / per_second)
+        if max_per_second:
+            due = max(due + 1 / max_per_second, time.perf_counter() - 1 / max_per_second)
             cancellation.wait(max(0.0, due - time.perf_counter()))
         yield event

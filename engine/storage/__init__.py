@@ -1,1 +1,1 @@
-"""TODO package engine/storage."""
+"""Files on disk: atomic writes, locks, JSON lines, rotating logs, safetensors headers and validation."""

@@ -1,103 +1,97 @@
-"""Where things are kept, and how a file is written so that it is whole or not there."""
+"""Folders of the application, bounded reads and atomic writes."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 from engine.errors import RunError
 
-LOOK_SECONDS = 0.01
-"""Between two looks at a lock that another process has."""
 
-
-def home() -> Path:
-    """The folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder.
+def app_home() -> Path:
+    """Return the folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder.
 
     Raises:
-        RunError: it is the home of nobody.
+        RunError: If `LOTR_TUI_HOME` names the home folder of an unknown user.
     """
     if chosen := os.environ.get("LOTR_TUI_HOME"):
         try:
             return Path(chosen).expanduser()
         except RuntimeError as error:
-            raise RunError(f"LOTR_TUI_HOME is {chosen}, and nobody of that name has a home; name a folder") from error
+            raise RunError(f"LOTR_TUI_HOME={chosen} names an unknown user; set it to a folder") from error
     from platformdirs import user_data_path
 
     return user_data_path("lotr-tui", appauthor=False)
 
 
-def runs_folder() -> Path:
-    """Where runs are kept unless told otherwise."""
-    return home() / "runs"
+def default_runs_dir() -> Path:
+    """Return the folder of runs that is used without `--runs-dir`."""
+    return app_home() / "runs"
 
 
-def cache_folder() -> Path:
-    """Where what was made of large corpora is kept; all in it can be made again."""
-    return home() / "cache"
+def cache_dir() -> Path:
+    """Return the folder of prepared corpora. Its content can be deleted and is then computed again."""
+    return app_home() / "cache"
 
 
-def assets_folder() -> Path:
-    """The bundled dialogues and model: inside the installed package, or beside it in a checkout."""
-    here = Path(__file__).resolve().parents[2]
-    packaged = here / "lotr_tui" / "assets"
-    return packaged if packaged.is_dir() else here / "assets"
+def assets_dir() -> Path:
+    """Return the folder of the bundled corpus and model: inside the installed package, or beside it in a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    packaged = root / "lotr_tui" / "assets"
+    return packaged if packaged.is_dir() else root / "assets"
 
 
-def located(path: Path) -> Path:
-    """Where a path leads from any folder. One that leads nowhere does so here too: whoever reads it says why."""
+def absolute_path(path: Path) -> Path:
+    """Return `path` as an absolute path, so that it means the same from any folder.
+
+    A path that cannot be resolved is returned unresolved; reading it then fails with the reason.
+    """
     try:
         return path.expanduser().resolve()
-    except (OSError, RuntimeError, ValueError):  # the home of nobody, a link to itself, a zero byte
+    except (OSError, RuntimeError, ValueError):  # an unknown user, a link to itself, a zero byte
         return path.absolute()
 
 
-def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a file of a run, and nothing else: a pipe would make us wait, and a link to write to leads elsewhere.
+def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file and return its descriptor.
+
+    Pipes are refused because opening one may block. Links are followed for reading only.
 
     Raises:
-        OSError: it cannot be opened, or is no file.
+        OSError: If the file cannot be opened, or is not a regular file.
     """
     if flags != os.O_RDONLY:
         flags |= os.O_NOFOLLOW
-    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(errno.EINVAL, "it is no file")
-    return file
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return fd
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """The content of a file that has `most` bytes at most, whoever wrote it.
-
-    Raises:
-        OSError: it cannot be read, is no file, or is larger.
-    """
-    with os.fdopen(open_file(path), "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes that are read")
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most `max_bytes` bytes; a larger file raises an OSError."""
+    with os.fdopen(open_regular_file(path), "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than the limit of {max_bytes:,} bytes")
     return content
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, previous: Path | None = None, new: bool = False) -> Iterator[IO[bytes]]:
-    """Write `path` so that a reader sees the old file or the new one, never a part, also after a power cut.
+def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file that replaces `path` when the block ends without an exception.
 
-    Args:
-        path: it has the content once the block is left; where the block raises, nothing has changed.
-        previous: what stood in `path` goes there, by a change of names.
-        new: nothing that exists is overwritten.
+    Readers see the old content or the new content, never a part, also after a power failure. An old file is renamed to
+    `backup`, if that is given.
 
     Raises:
-        FileExistsError: there is one, and it must be new.
-        OSError: the folder cannot be written to; what was there before is untouched.
+        FileExistsError: If `exclusive` is set and the file exists.
+        OSError: If the folder cannot be written. The old file is then unchanged.
     """
     temporary = None
     try:
@@ -107,123 +101,48 @@ def replacing(path: Path, *, previous: Path | None = None, new: bool = False) ->
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        if new:
-            _link(temporary, path)
+        if exclusive:
+            _link_exclusive(temporary, path)
         else:
-            if previous is not None:
+            if backup is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    path.replace(previous)
+                    path.replace(backup)
             temporary.replace(path)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
-def _link(temporary: Path, path: Path) -> None:
-    """Give a file its name, unless another one has it.
-
-    Raises:
-        OSError: one has, or it cannot be written.
-    """
+def _link_exclusive(temporary: Path, path: Path) -> None:
+    """Give `temporary` the name `path`, or raise FileExistsError if the name is taken."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
         raise
-    except OSError:  # some file systems know no second name
+    except OSError:  # FAT and some network file systems have no hard links
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         temporary.replace(path)
 
 
-def sync(path: Path) -> None:
-    """Have what was written to a file, or the names in a folder, outlive a power cut, where the system can."""
+def fsync_path(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk if the file system supports it."""
     with contextlib.suppress(OSError):
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(file)
+            os.fsync(fd)
         finally:
-            os.close(file)
+            os.close(fd)
 
 
-def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Write `content` to `path`, as `replacing` does.
-
-    Raises:
-        RunError: the folder cannot be written to; what was there before is untouched.
-    """
+def write_atomically(path: Path, content: bytes, backup: Path | None = None) -> None:
+    """Replace `path` by `content` with `atomic_replace`; a failure raises a RunError."""
     try:
-        with replacing(path, previous=previous) as file:
+        with atomic_replace(path, backup=backup) as file:
             file.write(content)
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
         ) from error
-
-
-def write_all(file: IO[bytes], content: bytes, size: int) -> None:
-    """Write `content` behind the first `size` bytes of a file without a buffer: all of it, or nothing.
-
-    Raises:
-        OSError: there is no room.
-    """
-    try:
-        file.seek(size)
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            file.truncate(size)  # no part of a line stays
-        raise
-
-
-def take_lock(file: IO[str], seconds: float) -> bool:
-    """Have the lock of a file that others may have, trying for so long; whether it is had."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(LOOK_SECONDS)
-
-
-class Appender:
-    """Adds lines to a file. Where there is no room they wait, and are written before the next ones once there is."""
-
-    def __init__(self, path: Path, most_waiting: int = 10_000_000) -> None:
-        """Open `path`, and end a line that its last writer did not live to end.
-
-        Raises:
-            OSError: it cannot be opened for writing, or is no file.
-        """
-        self.path = path
-        self.problem = ""
-        """Why lines wait; empty while none do."""
-        self._waiting = bytearray()
-        self._most_waiting = most_waiting
-        self._file = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            self._waiting += b"\n"
-
-    def write(self, text: str) -> None:
-        """Add `text`; what is more than can wait is lost."""
-        content = text.encode(errors="replace")
-        if len(self._waiting) + len(content) <= self._most_waiting:
-            self._waiting += content
-        try:
-            while self._waiting:
-                del self._waiting[: os.write(self._file, self._waiting)]
-            self.problem = "" if os.fstat(self._file).st_nlink else f"{self.path} was deleted"
-        except OSError as error:
-            self.problem = f"cannot write {self.path}: {error.strerror}"
-
-    def close(self) -> None:
-        """Try once more to write what waits, and close."""
-        self.write("")
-        os.close(self._file)

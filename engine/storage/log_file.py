@@ -1,45 +1,59 @@
-"""The log of a run: for people, so that of a training that goes on for weeks the latest part is enough."""
+"""Rotating log files: a `logging` handler that survives a full disk, and the name of a rotated file."""
 
+import contextlib
+import logging
+import os
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from engine.storage.files import Appender
+from engine.storage.files import open_regular_file
 
-MOST_BYTES = 2_000_000
-"""Of a log; a longer one becomes the one before, which is then forgotten."""
+MAX_LOG_BYTES = 2_000_000
+"""Size in bytes from which a log is rotated; only one rotated file is kept."""
+MAX_WAITING_BYTES = 10_000_000
+"""Bytes of log lines to keep in memory while the disk is full; lines beyond that are lost."""
 
 
-def make_way(path: Path) -> None:
-    """Let the log at `path` be the one before.
+def rotated_path(path: Path) -> Path:
+    """Return the path of the rotated file of a log: `log.1.txt` for `log.txt`."""
+    return path.with_name(f"{path.stem}.1{path.suffix}")
 
-    Raises:
-        OSError: the folder cannot be written.
+
+class LogFileHandler(RotatingFileHandler):
+    """Handler that appends to a log of bounded size and never raises or prints an error.
+
+    Lines that cannot be written, as on a full disk, wait in memory and are written before the next line.
     """
-    path.replace(path.with_name(f"{path.stem}.1{path.suffix}"))
 
+    def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
+        """Open `path`, creating it if needed; an OSError is raised if it is not a regular file."""
+        self._waiting = bytearray()
+        super().__init__(path, maxBytes=max_bytes, backupCount=1)
+        self.namer = lambda _: str(rotated_path(path))
 
-class LogFile:
-    """Adds lines to a log. What it held when it became too long is in the file beside, as `log.1.txt`."""
+    def _open(self) -> TextIOWrapper:
+        fd = open_regular_file(Path(self.baseFilename), os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":  # the last writer was killed
+            self._waiting[:0] = b"\n"
+        return TextIOWrapper(os.fdopen(fd, "ab"), encoding="utf-8")
 
-    def __init__(self, path: Path) -> None:
-        """Open `path`.
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the formatted record, or keep it in memory if it cannot be written."""
+        line = (self.format(record) + self.terminator).encode(errors="replace")
+        if len(self._waiting) + len(line) <= MAX_WAITING_BYTES:
+            self._waiting += line
+        self.flush()
 
-        Raises:
-            OSError: as `Appender`.
-        """
-        self._file = Appender(path)
-
-    def write(self, text: str) -> None:
-        """Add `text`; what cannot be written waits."""
-        path = self._file.path
-        try:
-            if path.stat().st_size > MOST_BYTES and not self._file.problem:
-                make_way(path)
-                self._file.close()
-                self._file = Appender(path)
-        except OSError:
-            pass  # it grows until there is room, or somebody mends the folder
-        self._file.write(text)
-
-    def close(self) -> None:
-        """Try once more to write what waits, and close."""
-        self._file.close()
+    def flush(self) -> None:
+        """Try to write the waiting lines. Rotate the file first if it has become too long."""
+        with contextlib.suppress(OSError):
+            if self.stream is not None and os.fstat(self.stream.fileno()).st_size > self.maxBytes:
+                with contextlib.suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
+                    self.doRollover()
+            if self.stream is None:
+                self.stream = self._open()
+            while self._waiting:
+                # Not through the stream, whose buffer loses an unknown part of a line that does not fit.
+                del self._waiting[: os.write(self.stream.fileno(), self._waiting)]

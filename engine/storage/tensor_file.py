@@ -1,4 +1,4 @@
-"""Weights from a safetensors file: what it says that it holds is read by itself, before anything is made room for."""
+"""Safe reading of safetensors files: the header is validated before any tensor is loaded."""
 
 import json
 import math
@@ -12,176 +12,170 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import RunError, printable
-from engine.storage.files import open_file
+from engine.storage.files import open_regular_file
 
-MOST_OF_HEADER = 8_000_000
-"""Bytes; that of a resume has the validation perplexities of 100,000 epochs in it."""
-MOST_TENSORS = 10_000
-ALWAYS_ROOM = 100_000_000
-"""Bytes of weights from which on it is asked whether there is room."""
-TIMES_IN_MEMORY = 3
-"""Weights as they are in the file, as they are arranged for playing, and while that is done."""
-KINDS = {
+MAX_HEADER_BYTES = 8_000_000
+"""Maximum size of a header; a resume checkpoint stores the validation perplexities of 100,000 epochs in less."""
+MAX_TENSORS = 10_000
+MEMORY_CHECK_THRESHOLD = 100_000_000
+"""Size of the weights in bytes from which the free memory is checked before loading."""
+MEMORY_FACTOR = 3
+"""Peak memory of loading a model divided by the size of its weights: the file's copy, the model's, and a temporary."""
+DTYPES = {
     "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
     "I64": ("int64", 8), "I32": ("int32", 4), "U8": ("uint8", 1),
 }  # fmt: skip
-"""What is written here, or may be taken for it: its usual name, and the bytes of a number."""
+"""Usual name and number of bytes of each dtype that is read."""
 
 
 @dataclass(frozen=True)
-class TensorFile:
-    """The header of a file that is as long as it says."""
+class SafetensorsHeader:
+    """Validated header of a safetensors file."""
 
-    shapes: dict[str, tuple[str, tuple[int, ...]]]
-    """Kind, as "float32", and shape of each tensor by its name."""
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    """Dtype, as "float32", and shape of each tensor by name."""
     metadata: dict[str, str]
-    bytes: int
-    """Of all tensors."""
+    tensor_bytes: int
 
 
-def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights in a file; they are read once its header says that they are those of a model of these shapes.
+def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Load the float32 tensors of a file, after checking that they have the expected names and shapes.
 
     Raises:
-        RunError: they are not, the file is missing or damaged, or they are too large for this machine.
+        RunError: If the file is missing, damaged, of another model, or too large for the free memory.
     """
     if not path.is_file():
         raise RunError(f"{path} is missing; the run has not saved a model yet")
-    if (kind := kind_of_file(path)) != "a file":
-        raise RunError(f"{path} is {kind}, not safetensors")
+    if (description := describe_file(path)) != "a file":
+        raise RunError(f"{path} is {description}, not safetensors")
     try:
         header = read_header(path)
-        check_shapes(header.shapes, shapes)
+        check_tensors(header.tensors, expected_shapes)
     except FileNotFoundError as error:
-        raise RunError(f"{path} is gone") from error
+        raise RunError(f"{path} was deleted while it was read") from error
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
-    check_room(path, header.bytes)
+    check_memory(path, header.tensor_bytes)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no safetensors file or a damaged one: {error}") from error
+        raise RunError(f"{path} is not a valid safetensors file: {error}") from error
 
 
-def kind_of_file(path: Path) -> str:
-    """How a file that was offered as weights is to be spoken of."""
+def describe_file(path: Path) -> str:
+    """Return what a file is that a user gave as weights: "a file", a pickle, or unreadable."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError:
         return "a file that cannot be read"
-    if start[8:] == b"{":  # safetensors: a number, which can look like the start of a pickle, and then JSON
+    if start[8:] == b"{":  # a safetensors file: its 8-byte length can look like the start of a pickle
         return "a file"
-    pickled = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
-    return "a pickle, which can run code and is never loaded" if pickled else "a file"
+    is_pickle = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
+    return "a pickle, which can run code and is never loaded" if is_pickle else "a file"
 
 
-def read_header(path: Path) -> TensorFile:
-    """Read the header alone, and see that the tensors fill the rest of the file.
+def read_header(path: Path) -> SafetensorsHeader:
+    """Read the header of a safetensors file and check that the tensors fill the rest of the file.
 
     Raises:
-        FileNotFoundError: there is no file.
-        RunError: it cannot be read, is no such file, or is damaged.
+        FileNotFoundError: If there is no file.
+        RunError: If the file cannot be read, is not a safetensors file, or is damaged.
     """
     try:
-        with os.fdopen(open_file(path), "rb") as file:
+        with os.fdopen(open_regular_file(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= size - 8:
-                raise ValueError("it is shorter than its header")
-            if length > MOST_OF_HEADER:
-                raise ValueError(f"its header has more than {MOST_OF_HEADER:,} bytes")
+                raise ValueError("the file is shorter than its header")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
             header = file.read(length)
-        return _checked(header, size - 8 - length)
+        return _parse_header(header, size - 8 - length)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise RunError(f"{path} is no safetensors file or a damaged one: {_short(str(reason))}") from error
+        raise RunError(f"{path} is not a valid safetensors file: {_truncate(str(reason))}") from error
 
 
-def check_shapes(there: Mapping[str, tuple[str, tuple[int, ...]]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """See that tensors of these kinds ("float32") and shapes are those of a model.
-
-    Raises:
-        RunError: one is missing, unknown, or of another kind or shape.
-    """
-    if missing := sorted(shapes.keys() - there.keys()):
-        raise RunError(f"the model lacks {', '.join(missing[:3])}; it is none of this configuration")
-    if unknown := sorted(there.keys() - shapes.keys()):
+def check_tensors(
+    actual: Mapping[str, tuple[str, tuple[int, ...]]], expected_shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise a RunError unless dtypes ("float32") and shapes match what a model configuration expects."""
+    if missing := sorted(expected_shapes.keys() - actual.keys()):
+        raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")
+    if unknown := sorted(actual.keys() - expected_shapes.keys()):
         names = ", ".join(name[:40] for name in unknown[:3])
-        raise RunError(f"the model holds unknown {names}; it is none of this configuration")
-    for name, shape in shapes.items():
-        if there[name] != ("float32", shape):
-            kind, found = there[name]
-            raise RunError(f"{name} is {kind} {list(found)[:9]}, not float32 {list(shape)}; the run is damaged")
+        raise RunError(f"the model has unknown tensors {names}; it does not match the configuration")
+    for name, shape in expected_shapes.items():
+        if actual[name] != ("float32", shape):
+            dtype, actual_shape = actual[name]
+            raise RunError(f"{name} is {dtype} {list(actual_shape)[:9]}, not float32 {list(shape)}; the run is damaged")
 
 
-def check_room(path: Path, bytes_needed: int) -> None:
-    """See that weights of a file fit into this machine: their configuration may be a stranger's too.
-
-    Raises:
-        RunError: they do not.
-    """
-    if bytes_needed < ALWAYS_ROOM:
+def check_memory(path: Path, tensor_bytes: int) -> None:
+    """Raise a RunError if the weights of a file exceed the free memory: a configuration can ask for any size."""
+    if tensor_bytes < MEMORY_CHECK_THRESHOLD:
         return
     import psutil
 
-    needed, free = TIMES_IN_MEMORY * bytes_needed, psutil.virtual_memory().available
+    needed, free = MEMORY_FACTOR * tensor_bytes, psutil.virtual_memory().available
     if needed > free:
         raise RunError(
             f"{path} needs {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free; use a larger machine"
         )
 
 
-def _checked(header: bytes, bytes_there: int) -> TensorFile:
-    """Raises: ValueError: damaged."""
-    if header.count(b"{") > 2 * MOST_TENSORS:  # before it is parsed, which takes many times the memory
-        raise ValueError(f"it has more than {MOST_TENSORS:,} tensors")
+def _parse_header(header: bytes, data_bytes: int) -> SafetensorsHeader:
+    """Parse a JSON header whose tensors fill exactly `data_bytes`; raise a ValueError if it is damaged."""
+    if header.count(b"{") > 2 * MAX_TENSORS:  # checked before parsing, which takes many times the memory
+        raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
     try:
-        entries = json.loads(header, object_pairs_hook=_unique)
+        entries = json.loads(header, object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
-        raise ValueError("its header is no JSON, or has a name twice") from error
+        raise ValueError("the header is not JSON, or contains a name twice") from error
     metadata = entries.pop("__metadata__", {}) if isinstance(entries, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its header is none")
-    shapes, ends = {}, []
+        raise ValueError("the header is not an object of tensors and text metadata")
+    tensors, ranges = {}, []
     for name, entry in entries.items():
-        kind, shape, begin, end = _entry(name, entry)
-        shapes[name] = kind, shape
-        ends.append((begin, end))
-    place = 0
-    for begin, end in sorted(ends):  # one after the other, without a gap
-        if begin != place:
-            raise ValueError("its tensors overlap, or there are gaps between them")
-        place = end
-    if place != bytes_there:
-        raise ValueError(f"its tensors have {place:,} bytes, and {bytes_there:,} are there")
-    return TensorFile(shapes, metadata, place)
+        dtype, shape, begin, end = _parse_entry(name, entry)
+        tensors[name] = dtype, shape
+        ranges.append((begin, end))
+    offset = 0
+    for begin, end in sorted(ranges):
+        if begin != offset:
+            raise ValueError("the tensors overlap or have gaps between them")
+        offset = end
+    if offset != data_bytes:
+        raise ValueError(f"the tensors need {offset:,} bytes, but the file has {data_bytes:,}")
+    return SafetensorsHeader(tensors, metadata, offset)
 
 
-def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return dtype, shape, first and last byte of one tensor; raise a ValueError if the entry is damaged."""
     match entry:
-        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [begin, end], **rest} if not rest:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end], **rest} if not rest:
             numbers = (*shape, begin, end)
             if all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-                if kind not in KINDS:
-                    raise ValueError(f"{_short(name)} is of an unknown kind, {_short(kind)}")
-                usual, size = KINDS[kind]
+                if dtype not in DTYPES:
+                    raise ValueError(f"{_truncate(name)} has the unknown dtype {_truncate(dtype)}")
+                usual_name, size = DTYPES[dtype]
                 if len(shape) <= 8 and math.prod(shape) * size == end - begin:
-                    return usual, tuple(shape), begin, end
-    raise ValueError(f"what it says of {_short(name)} is damaged")
+                    return usual_name, tuple(shape), begin, end
+    raise ValueError(f"the entry of {_truncate(name)} is damaged")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
 
 
-def _short(text: str) -> str:
+def _truncate(text: str) -> str:
     return printable(text[:100])

@@ -1,4 +1,4 @@
-"""What each technique is worth: the same training with one thing changed, several seeds each."""
+"""Ablation study: the same training with one technique removed or added, for several seeds."""
 
 import multiprocessing
 import statistics
@@ -8,56 +8,58 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from engine.config import Config
-from engine.data.dataset import prepare
-from engine.errors import ConfigError, nearest
+from engine.data.dataset import load_dataset
+from engine.errors import ConfigError, suggest_nearest
+from engine.events import Finished
+from engine.runtime.process import limit_openmp_spinning
 
-TAKEN_AWAY: dict[str, tuple[str, ...]] = {
+REMOVALS: dict[str, tuple[str, ...]] = {
     "weight drop": ("weight_drop=0",),
-    "locked dropout (one mask each step instead)": ("locked=false",),
-    "dropout on the embeddings": ("dropout_input=0",),
-    "dropout between layers": ("dropout_between=0",),
-    "dropout on the output": ("dropout_output=0",),
-    "embedding dropout (whole words)": ("dropout_words=0",),
-    "weight tying": ("tied=false",),
-    "spelling": ("spelling=false",),
-    "pauses": ("pauses=false",),
+    "variational dropout (a new mask at each step)": ("variational_dropout=false",),
+    "input dropout": ("input_dropout=0",),
+    "dropout between layers": ("hidden_dropout=0",),
+    "output dropout": ("output_dropout=0",),
+    "embedding dropout": ("embedding_dropout=0",),
+    "weight tying": ("tie_weights=false",),
+    "subword embeddings": ("subword_embeddings=false",),
+    "punctuation": ("punctuation=false",),
     "unigram bias": ("unigram_bias=false",),
-    "new order of lines": ("shuffle_lines=false",),
-    "a schedule (constant rate)": ("schedule=constant",),
-    "average of weights": ("averaging=none",),
+    "shuffled lines": ("shuffle_lines=false",),
+    "a schedule (constant learning rate)": ("schedule=constant",),
+    "weight averaging": ("averaging=none",),
     "weight decay": ("weight_decay=0",),
-    "clipping": ("clip=0",),
-    "variable BPTT window": ("variable_window=false",),
+    "gradient clipping": ("clip=0",),
+    "variable BPTT": ("variable_bptt=false",),
     "AR and TAR": ("ar=0", "tar=0"),
-    "label smoothing": ("smoothing=0",),
+    "label smoothing": ("label_smoothing=0",),
 }
-"""Settings that take a technique away; where a preset does without it, they change nothing and are left out."""
+"""Overrides that remove a technique. A removal that changes nothing in a preset is left out."""
 
-PUT_IN: dict[str, tuple[str, ...]] = {
-    "pauses": ("pauses=true",),
-    "variable BPTT window": ("variable_window=true",),
+ADDITIONS: dict[str, tuple[str, ...]] = {
+    "punctuation": ("punctuation=true",),
+    "variable BPTT": ("variable_bptt=true",),
     "AR and TAR": ("ar=2", "tar=1"),
     "NT-ASGD after SGD": ("optimizer=sgd", "lr=10", "schedule=constant", "averaging=nt_asgd", "weight_decay=1.2e-6"),
     "fine-tuning": ("fine_tune_epochs=16", "fine_tune_lr=1"),
-    "a second layer": ("layers=2",),
+    "a second layer": ("num_layers=2",),
 }
-"""Settings that put a technique in; where a preset has it already, that is left out."""
+"""Overrides that add a technique. An addition that a preset already contains is left out."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The preset with one thing changed."""
+    """A preset with one technique removed or added, by overrides of the form "setting=value"."""
 
     name: str
-    settings: tuple[str, ...]
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a variant."""
+    """Result of training a variant with one seed."""
 
     variant: str
-    settings: tuple[str, ...]
+    overrides: tuple[str, ...]
     seed: int
     valid_perplexity: float
     test_perplexity: float
@@ -65,95 +67,100 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Worth:
-    """All trainings of a variant together."""
+class VariantSummary:
+    """Results of a variant over all seeds. A range is the highest minus the lowest perplexity."""
 
     variant: str
     valid_mean: float
-    valid_spread: float
-    """Highest less lowest."""
+    valid_range: float
     test_mean: float
-    test_spread: float
+    test_range: float
 
 
-def variants_of(config: Config) -> list[Variant]:
-    """The preset as it is, and with each technique taken away or put in that makes a difference to it."""
-    away = {name: settings for name, settings in TAKEN_AWAY.items() if config.with_settings(list(settings)) != config}
-    if config.model.layers == 1:
-        away.pop("dropout between layers", None)
-    there = {
-        *away,
+def list_variants(config: Config) -> list[Variant]:
+    """Return the unchanged configuration, and a variant for each technique that can be removed or added."""
+    removals = {name: values for name, values in REMOVALS.items() if config.with_overrides(list(values)) != config}
+    if config.model.num_layers == 1:
+        removals.pop("dropout between layers", None)
+    present = {
+        *removals,
         *(["NT-ASGD after SGD"] if config.training.averaging == "nt_asgd" else []),
         *(["fine-tuning"] if config.training.fine_tune_epochs else []),
-        *(["a second layer"] if config.model.layers > 1 else []),
+        *(["a second layer"] if config.model.num_layers > 1 else []),
     }
     return [
         Variant(config.preset, ()),
-        *(Variant(f"without {name}", settings) for name, settings in away.items()),
-        *(Variant(f"with {name}", settings) for name, settings in PUT_IN.items() if name not in there),
+        *(Variant(f"without {name}", overrides) for name, overrides in removals.items()),
+        *(Variant(f"with {name}", overrides) for name, overrides in ADDITIONS.items() if name not in present),
     ]
 
 
-def choose_variants(config: Config, names: Sequence[str]) -> list[Variant]:
-    """Those called `names`, or all of them for none.
-
-    Raises:
-        ConfigError: there is no such variant.
-    """
-    known = {variant.name: variant for variant in variants_of(config)}
+def select_variants(config: Config, names: Sequence[str]) -> list[Variant]:
+    """Return the variants with these names, or without names all of them. An unknown name raises a ConfigError."""
+    variants = {variant.name: variant for variant in list_variants(config)}
     for name in names:
-        if name not in known:
-            raise ConfigError(f"unknown variant {name!r}{nearest(name, known)} They are: {', '.join(known)}")
-    return [known[name] for name in names] if names else list(known.values())
+        if name not in variants:
+            raise ConfigError(
+                f"unknown variant {name!r}{suggest_nearest(name, variants)} The variants are: {', '.join(variants)}"
+            )
+    return [variants[name] for name in names] if names else list(variants.values())
 
 
-def ablate(config: Config, variants: Sequence[Variant], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
-    """Train every variant with every seed, `jobs` at a time in processes of their own; results come in that order.
+def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
+    """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order.
 
     Raises:
-        UnusableInput: the data cannot be read, or a setting is refused.
+        InvalidInputError: If the data cannot be read, or a setting is invalid.
     """
-    prepare(config.data)  # what is wrong with the corpus is said before anything is started
+    load_dataset(config.data)  # report a bad corpus before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [
-            pool.submit(_train, config.with_values(seed=seed).with_settings(list(variant.settings)), variant)
+        futures = [
+            pool.submit(_run_trial, config.with_values(seed=seed).with_overrides(list(variant.overrides)), variant)
             for variant in variants
             for seed in seeds
         ]
         try:
-            for future in waiting:
+            for future in futures:
                 yield future.result()
         finally:
-            for future in waiting:
+            for future in futures:
                 future.cancel()
 
 
-def worth_of(trials: Sequence[Trial]) -> list[Worth]:
-    """Mean and spread of each variant, in order of their first trial."""
-    worths = []
+def summarize_trials(trials: Sequence[Trial]) -> list[VariantSummary]:
+    """Return mean and range of each variant, in the order of their first trials."""
+    summaries = []
     for name in dict.fromkeys(trial.variant for trial in trials):
         valid = [trial.valid_perplexity for trial in trials if trial.variant == name]
         test = [trial.test_perplexity for trial in trials if trial.variant == name]
-        worths.append(
-            Worth(name, statistics.mean(valid), max(valid) - min(valid), statistics.mean(test), max(test) - min(test))
+        summaries.append(
+            VariantSummary(
+                variant=name,
+                valid_mean=statistics.mean(valid),
+                valid_range=max(valid) - min(valid),
+                test_mean=statistics.mean(test),
+                test_range=max(test) - min(test),
+            )
         )
-    return worths
+    return summaries
 
 
-def _train(config: Config, variant: Variant) -> Trial:
-    """One training, in a process of its own."""
-    from engine.events import Finished
-    from engine.training.job import quiet_threads
-
-    quiet_threads()
+def _run_trial(config: Config, variant: Variant) -> Trial:
+    """Train one variant, in a worker process of the pool."""
+    limit_openmp_spinning()
     from engine.training.run import train
 
-    began = time.perf_counter()
-    events = train(config, prepare(config.data), variant.name, lambda: False)
-    end = next(event for event in events if isinstance(event, Finished))
-    seconds = time.perf_counter() - began
-    seed = config.training.seed
-    return Trial(variant.name, variant.settings, seed, end.valid_perplexity, end.test_perplexity, seconds)
+    start_time = time.perf_counter()
+    events = train(config, load_dataset(config.data), variant.name, lambda: False)
+    finished = next(event for event in events if isinstance(event, Finished))
+    return Trial(
+        variant=variant.name,
+        overrides=variant.overrides,
+        seed=config.training.seed,
+        valid_perplexity=finished.valid_perplexity,
+        test_perplexity=finished.test_perplexity,
+        seconds=time.perf_counter() - start_time,
+    )

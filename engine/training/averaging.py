@@ -1,41 +1,41 @@
-"""Averages of the weights along the way, and when the non-monotone trigger begins one."""
+"""Averages of the weights over optimizer steps, and the non-monotone trigger that starts one."""
 
 from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 
-from engine.models.lstm import Network
+from engine.models.lstm import LSTMModel
 
 
 class WeightAverage:
-    """A second network whose weights are an average of the trained one's.
+    """A copy of a network whose weights are a running average of the trained network's weights.
 
-    With a decay it is an exponential moving average; without one the plain mean of all updates since it was
-    begun, which is what averaged SGD evaluates (arXiv 1708.02182, section 3).
+    With a decay the average is an exponential moving average. Without a decay it is the mean over all updates since
+    its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
     """
 
-    def __init__(self, network: Network, decay: float | None = None) -> None:
+    def __init__(self, network: LSTMModel, decay: float | None = None) -> None:
+        """Copy `network`; None as `decay` for a plain mean."""
         self.network = deepcopy(network)
-        self._decay = decay
         self.updates = 0
-        """Taken into the average so far."""
+        self._decay = decay
 
     @torch.no_grad()
-    def update(self, network: Network) -> None:
-        """Take the weights after one more update into the average."""
-        before = self.updates
-        # A moving average is a running mean at first, so that the random start is soon forgotten.
-        share = 1 / (before + 1) if self._decay is None else 1 - min(self._decay, before / (before + 10))
+    def update(self, network: LSTMModel) -> None:
+        """Add the weights of `network` after one more optimizer step to the average."""
+        n = self.updates
+        # A moving average starts as a running mean, so that it soon forgets the random initial weights.
+        weight = 1 / (n + 1) if self._decay is None else 1 - min(self._decay, n / (n + 10))
         for mean, parameter in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(parameter, share)
+            mean.lerp_(parameter, weight)
         self.updates += 1
 
 
-def gets_no_better(earlier: Sequence[float], now: float, window: int) -> bool:
-    """Whether validation `now` is worse than the best of all `earlier` ones but the last `window`.
+def nonmonotone_trigger(history: Sequence[float], perplexity: float, nonmonotone_interval: int) -> bool:
+    """Return True if `perplexity` exceeds the best of `history` without its last `nonmonotone_interval` entries.
 
-    The trigger of NT-ASGD (algorithm 1): it waits for `window` evaluations, and a worse one among the last
-    few does not set it off.
+    This is the trigger of NT-ASGD (Merity et al. 2017, algorithm 1). It never fires before the history is longer than
+    the interval, and tolerates a worse evaluation among the last few.
     """
-    return len(earlier) > window and now > min(earlier[:-window])
+    return len(history) > nonmonotone_interval and perplexity > min(history[:-nonmonotone_interval])

@@ -1,4 +1,4 @@
-"""Where a training runs and in which precision."""
+"""Device, precision and CPU threads of a training."""
 
 import os
 
@@ -6,48 +6,52 @@ import torch
 
 from engine.config import Config, TrainingConfig
 from engine.errors import ConfigError
-from engine.models.bf16_lstm import WORTH_IT_FROM
-from engine.runtime.process import ONLY, Place
+from engine.models.bf16_lstm import MIN_HIDDEN_SIZE
+from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo
 
 
-def choose_device(config: TrainingConfig, place: Place = ONLY) -> torch.device:
-    """The device asked for, or with "auto" the best there is. Of several processes each has a GPU of its own.
+def choose_device(config: TrainingConfig, process: ProcessInfo = SINGLE_PROCESS_INFO) -> torch.device:
+    """Return the configured device, or with "auto" the fastest one. Each of several processes gets its own GPU.
 
     Raises:
-        ConfigError: the device asked for is not on this machine, or not once for every process.
+        ConfigError: If the machine does not have the device, or fewer GPUs than processes.
     """
-    alone = place.size == 1
+    is_single_process = process.world_size == 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = {"cuda": gpus >= place.local_size, "mps": alone and torch.backends.mps.is_available(), "cpu": True}
-    best = next(name for name, available in there.items() if available)
+    available = {
+        "cuda": gpus >= process.local_world_size,
+        "mps": is_single_process and torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    best = next(name for name, is_available in available.items() if is_available)
     name = best if config.device == "auto" else config.device
-    if not there[name]:
-        has = f"has {gpus} for {place.local_size} processes" if gpus else "has none that PyTorch can use"
-        raise ConfigError(f"--device {name}: this machine {has}; try --device cpu")
-    return torch.device(name) if alone or name != "cuda" else torch.device(name, place.local_rank)
+    if not available[name]:
+        problem = f"has {gpus} for {process.local_world_size} processes" if gpus else "has none that PyTorch can use"
+        raise ConfigError(f"--device {name}: this machine {problem}; try --device cpu")
+    return torch.device(name) if is_single_process or name != "cuda" else torch.device(name, process.local_rank)
 
 
 def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
-    """The type matrix products are computed in; weights and losses stay float32.
+    """Return the type of the matrix products; weights and losses are always float32.
 
-    With "auto" bfloat16 where it was measured to pay without a difference in perplexity: on a GPU that has it, and on a
-    CPU that has it where the layers are large.
+    With "auto", the type is bfloat16 on devices with fast bfloat16 products: GPUs, and CPUs if the layers are large.
+    There the perplexity was measured to be the same, and training to be faster.
     """
-    asked = config.training.precision
-    if asked == "auto":
-        pays = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bf16}.get(device.type)
-        large = device.type == "cuda" or config.model.hidden_size >= WORTH_IT_FROM
-        return torch.bfloat16 if pays and large and pays() else torch.float32
-    return torch.bfloat16 if asked == "bf16" else torch.float32
+    precision = config.training.precision
+    if precision == "auto":
+        has_bf16 = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bf16}.get(device.type)
+        is_large = device.type == "cuda" or config.model.hidden_size >= MIN_HIDDEN_SIZE
+        return torch.bfloat16 if has_bf16 and is_large and has_bf16() else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the processor multiplies matrices of bfloat16; elsewhere it is emulated, and slow."""
-    # Older PyTorch does not tell.
+    """Return True if the CPU multiplies bfloat16 matrices in hardware; emulation is slow."""
+    # PyTorch before 2.9 has no get_capabilities.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def use_threads(config: TrainingConfig, place: Place = ONLY) -> None:
-    """Set PyTorch's CPU threads for the calling thread's work; several processes share the cores."""
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // place.local_size))
+def set_num_threads(config: TrainingConfig, process: ProcessInfo = SINGLE_PROCESS_INFO) -> None:
+    """Set the number of PyTorch's CPU threads. Without a configured number, the processes share all cores."""
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // process.local_world_size))

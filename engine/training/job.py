@@ -1,205 +1,158 @@
-"""A training made ready: everything that can be wrong with the input is found before it starts."""
+"""Training jobs: checked input and a locked run directory, for a new run or for one to resume."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED, Config
-from engine.control import Steering
-from engine.data.dataset import Dataset, prepare
+from engine.control import CommandQueue
+from engine.data.dataset import Dataset, load_dataset
 from engine.data.vocabulary import Vocabulary
 from engine.errors import ConfigError, RunError
-from engine.events import Preparing, TrainingEvent, Warned
-from engine.runs import writer as run_writer
-from engine.runs.control_files import Requests
-from engine.runs.metrics import current_rows
-from engine.runs.store import METRICS, RESUME, read_start, resolve
-from engine.runtime.process import place
-from engine.storage.files import located
-
-if TYPE_CHECKING:
-    from engine.runtime.distributed import World
+from engine.events import Preparing, TrainingEvent
+from engine.runs.control_files import CommandFileReader
+from engine.runs.directory import METRICS_FILE, read_config_and_vocabulary, resolve_run
+from engine.runs.locked_run import LockedRun, create_run, reopen_run
+from engine.runs.metrics import read_current_rows
+from engine.runs.writer import record_events
+from engine.runtime.process import get_process_info, limit_openmp_spinning
+from engine.storage.files import absolute_path
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A checked configuration, its data, and the run directory that will hold the result."""
+    """A checked configuration, its data, and the run directory for the result."""
 
     config: Config
     dataset: Dataset
-    run: run_writer.Run
-    steering: Steering
-    resumes: bool = False
-    """Whether it goes on with a run that was left."""
+    run: LockedRun
+    command_queue: CommandQueue
+    is_resume: bool = False
 
     def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
-        """Train, recording every event in the run directory. Torch is imported here, in the worker's thread.
+        """Train, and yield every event once it is recorded in the run directory.
 
-        As the first of several processes it waits for the others, and tells them what they train.
+        PyTorch is imported here, so that a caller can import it in the thread that trains.
         """
+        return record_events(self.run, self._train(cancelled))
 
-        def training() -> Iterator[TrainingEvent]:
-            yield Preparing("loading PyTorch")
-            quiet_threads()
-            from engine.runtime.distributed import join
-            from engine.training.checkpoint import newest_saved
-            from engine.training.run import train
+    def _train(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+        yield Preparing("loading PyTorch")
+        limit_openmp_spinning()
+        from engine.training.run import train_run
 
-            saved, told = newest_saved(self.run.path) if self.resumes else (None, "")
-            if told:
-                yield Warned(told)
-            with join() as world:
-                snapshot = str(self.run.path / RESUME) if saved else ""
-                world.share(lambda: (self.config.to_json(), snapshot, self.resumes))
-                yield from train(
-                    self.config,
-                    self.dataset,
-                    self.run.name,
-                    cancelled,
-                    self.steering,
-                    saved,
-                    again=self.resumes,
-                    world=world,
-                )
-
-        return run_writer.record(self.run, training())
+        yield from train_run(
+            self.config, self.dataset, self.run.path, cancelled, self.command_queue, is_resume=self.is_resume
+        )
 
 
-def follow(world: "World") -> None:
-    """Train along with the first of several processes, which says what, decides, and keeps the result.
+def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:
+    """Read the data, check that the data fits the configuration, and create the run directory.
 
     Raises:
-        Lost: another one of them has ended.
+        InvalidInputError: If the input is unusable; nothing is written then.
     """
-    from engine.training.checkpoint import Saved
-    from engine.training.run import train
-
-    text, snapshot, again = world.share(lambda: ("", "", False))
-    config = Config.from_json(text, "what the first process says")
-    saved = Saved(Path(snapshot)) if snapshot else None
-    for _ in train(config, prepare(config.data), "", lambda: False, saved=saved, again=again, world=world):
-        pass
-
-
-def quiet_threads() -> None:
-    """Keep torch, not loaded yet, from burning time that other processes could use.
-
-    OpenMP's threads wait for each other by spinning. On a machine that others use too they spin for one that is not
-    running: training took 4 times as long beside one busy process, with this 2 times.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-
-
-def prepare_job(config: Config, name: str | None = None, folder: Path | None = None) -> TrainingJob:
-    """Read the data, check that it fits the configuration, and make the run directory.
-
-    Raises:
-        UnusableInput: anything is wrong; then nothing was written.
-    """
-    # The run must be able to find its corpus again from any folder.
-    for field in ("corpus", "valid_corpus", "test_corpus"):
-        if (path := getattr(config.data, field)) not in ("", BUNDLED):
-            config = config.with_values(**{field: str(located(Path(path)))})
-    dataset = prepare(config.data)
-    columns = config.training.batch_size
-    if len(dataset.train) < 2 * columns:
-        raise ConfigError(
-            f"batch_size={columns} is too large: {len(dataset.train):,} training tokens "
-            f"fill at most {len(dataset.train) // 2:,} columns; use --set batch_size=N or more text"
-        )
-    processes = place().size
-    if over := columns % processes:
-        fewer, more = columns - over, columns - over + processes
-        raise ConfigError(
-            f"batch_size={columns}: {processes} processes cannot share so many columns evenly; "
-            f"use --set batch_size={f'{fewer} or {more}' if fewer else more}"
-        )
+    config = _with_absolute_paths(config)
+    dataset = load_dataset(config.data)
+    _check_batch_size(config.training.batch_size, len(dataset.train))
     if config.training.device not in ("auto", "cpu"):
-        # Only then is torch needed this early, to say at once that there is no such device.
+        # Loads PyTorch early, to report a missing device before the run is created.
         from engine.training.device import choose_device
 
-        choose_device(config.training, place())
-    return _job(config, dataset, run_writer.create(config, dataset.vocabulary, name, folder))
+        choose_device(config.training, get_process_info())
+    return _make_job(config, dataset, create_run(config, dataset.vocabulary, run_name, runs_dir))
 
 
 def resume_job(
-    name: str, folder: Path | None = None, change: Callable[[Config], Config] = lambda same: same
+    run: str, runs_dir: Path | None = None, apply_options: Callable[[Config], Config] = lambda config: config
 ) -> TrainingJob:
-    """Go on with a run that was stopped, left or killed, exactly where it was.
+    """Prepare to resume a run that was stopped, detached or killed.
 
-    Args:
-        name: of the run, or its path.
-        folder: of the runs.
-        change: what the options of a command make of its configuration, which must be the same.
+    `apply_options` applies command-line options to the run's configuration, to check that they do not change it.
 
     Raises:
-        UnusableInput: its corpus or configuration is another one now, which is named; it is finished, or trained
-            already; or anything is damaged.
+        InvalidInputError: If the corpus or the configuration has changed, the run is finished or being trained, or a
+            file is damaged.
     """
-    path = resolve(name, folder)
-    config, vocabulary = read_start(path)
-    _check_same(config, change(config), path)
-    dataset = prepare(config.data)
-    started = next((row for row in current_rows(path / METRICS, outline=True) if row["event"] == "started"), {})
-    if started.get("corpus_sha256", dataset.corpus.sha256) != dataset.corpus.sha256:
+    run_dir = resolve_run(run, runs_dir)
+    config, vocabulary = read_config_and_vocabulary(run_dir)
+    _check_config_unchanged(config, apply_options(config), run_dir)
+    dataset = load_dataset(config.data)
+    rows = read_current_rows(run_dir / METRICS_FILE, subsample=True)
+    started = next((row for row in rows if row["event"] == "started"), {})
+    sha256 = started.get("corpus_sha256", dataset.corpus.sha256)
+    if sha256 != dataset.corpus.sha256:
         raise RunError(
-            f"{config.data.corpus} has changed since run {path.name!r} began: its SHA-256 was "
-            f"{str(started['corpus_sha256'])[:12]}… and is {dataset.corpus.sha256[:12]}…; "
-            "put it back, or train a new run"
+            f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
+            f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
         )
     _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
     if started:
-        _check_processes(started.get("processes", 1), path.name)
-    return _job(config, dataset, run_writer.reopen(path), resumes=True)
+        _check_world_size(started.get("world_size", 1), run_dir.name)
+    return _make_job(config, dataset, reopen_run(run_dir), is_resume=True)
 
 
-def _job(config: Config, dataset: Dataset, run: run_writer.Run, *, resumes: bool = False) -> TrainingJob:
-    return TrainingJob(config, dataset, run, Steering([Requests(run.path, run.asked_before)]), resumes)
+def _make_job(config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> TrainingJob:
+    command_queue = CommandQueue([CommandFileReader(run.path, run.commands_offset)])
+    return TrainingJob(config, dataset, run, command_queue, is_resume)
 
 
-def _check_same(config: Config, asked: Config, path: Path) -> None:
-    """A run is gone on with as it was begun.
+def _with_absolute_paths(config: Config) -> Config:
+    """Make the paths of corpora absolute, so that the run finds them again from any directory."""
+    data = config.data
+    paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
+    absolute = {name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)}
+    return config.with_values(**absolute)
 
-    Raises:
-        RunError: something else is asked for.
-    """
-    for part in ("data", "model", "training"):
-        was, now = asdict(getattr(config, part)), asdict(getattr(asked, part))
-        for field in was:
-            if was[field] != now[field]:
+
+def _check_batch_size(batch_size: int, num_tokens: int) -> None:
+    """Raise a ConfigError if the batch cannot be filled, or not be divided among the processes."""
+    if num_tokens < 2 * batch_size:
+        raise ConfigError(
+            f"batch_size={batch_size} is too large: {num_tokens:,} training tokens "
+            f"fill at most {num_tokens // 2:,} columns; use --set batch_size=N or more text"
+        )
+    processes = get_process_info().world_size
+    if remainder := batch_size % processes:
+        smaller, larger = batch_size - remainder, batch_size - remainder + processes
+        raise ConfigError(
+            f"batch_size={batch_size} is not a multiple of {processes} processes; "
+            f"use --set batch_size={f'{smaller} or {larger}' if smaller else larger}"
+        )
+
+
+def _check_config_unchanged(config: Config, requested: Config, run_dir: Path) -> None:
+    """Raise a RunError if command-line options change the configuration of a run."""
+    new_settings = asdict(requested)
+    for part, settings in asdict(config).items():
+        if part == "preset":
+            continue
+        for name, value in settings.items():
+            if value != (new_value := new_settings[part][name]):
                 raise RunError(
-                    f"run {path.name!r} was begun with {field}={was[field]} and is gone on with as it is, "
-                    f"not with {field}={now[field]}; leave that out, or train a new run"
+                    f"run {run_dir.name!r} was started with {name}={value} and cannot be resumed with "
+                    f"{name}={new_value}; omit that option, or train a new run"
                 )
 
 
-def _check_processes(then: int, name: str) -> None:
-    """As many processes as before: with more or fewer, sums are rounded otherwise.
-
-    Raises:
-        RunError: they are not.
-    """
-    if (now := place().size) != then:
-        launcher = "lotr-tui" if then == 1 else f"torchrun --nproc-per-node {then} -m lotr_tui"
+def _check_world_size(expected: int, run_name: str) -> None:
+    """Raise a RunError unless as many processes train as before. Another number rounds sums differently."""
+    if (actual := get_process_info().world_size) != expected:
+        launcher = "lotr-tui" if expected == 1 else f"torchrun --nproc-per-node {expected} -m lotr_tui"
         raise RunError(
-            f"run {name!r} was trained by {then} process{'es' if then > 1 else ''} and is gone on with by as many, "
-            f"not by {now}: {launcher} train --resume {name}"
+            f"run {run_name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be resumed "
+            f"by {actual}; use {launcher} train --resume {run_name}"
         )
 
 
-def _check_vocabulary(then: Vocabulary, now: Vocabulary, corpus: str) -> None:
-    """The words must be those that the weights are of.
-
-    Raises:
-        RunError: they are not; the first difference is named.
-    """
-    if then.words != now.words:
-        pairs = enumerate(zip_longest(then.words, now.words, fillvalue="no word"))
-        number, (was, word) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-        raise RunError(
-            f"the vocabulary of {corpus} is not the run's any more: word {number} was {was!r} and is {word!r}; "
-            "put the corpus back, or train a new run"
-        )
+def _check_vocabulary(expected: Vocabulary, actual: Vocabulary, corpus: str) -> None:
+    """Raise a RunError that names the first difference if the corpus has another vocabulary than the weights."""
+    if expected.tokens == actual.tokens:
+        return
+    pairs = enumerate(zip_longest(expected.tokens, actual.tokens, fillvalue="missing"))
+    index, (before, now) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    raise RunError(
+        f"the vocabulary of {corpus} has changed since the run was started: token {index} was {before!r} and is now "
+        f"{now!r}; restore the corpus, or train a new run"
+    )

@@ -1,4 +1,4 @@
-"""What training makes small: the cross-entropy of the next word, and what the paper adds to it."""
+"""Training objective: cross-entropy of the next token, and the regularization terms of the AWD-LSTM paper."""
 
 import contextlib
 from typing import Any
@@ -8,55 +8,54 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import TrainingConfig
-from engine.data.arrays import count
-from engine.data.vocabulary import Ids
-from engine.models.lstm import Network, States
-from engine.runtime.distributed import World
+from engine.data.arrays import chunked_bincount
+from engine.data.vocabulary import TokenIds
+from engine.models.lstm import LSTMModel, TensorLSTMState
+from engine.runtime.distributed import DistributedContext
 
 
 class Objective:
-    """The loss of a window, as configured."""
+    """The configured loss of a BPTT window, computed from the network's output."""
 
-    def __init__(self, options: TrainingConfig, ids: Ids, vocabulary_size: int, device: torch.device) -> None:
-        """Count the training text `ids` `[time]`."""
+    def __init__(self, options: TrainingConfig, ids: TokenIds, vocabulary_size: int, device: torch.device) -> None:
+        """Count the token frequencies of the training split `ids` `[time]`; `device` is the device of the logits."""
         self.options = options
-        shares = count(ids, vocabulary_size) / len(ids)
-        self._frequencies = torch.from_numpy(shares.astype(np.float32)).to(device)
-        # How likely each word is to be among those compared: as a target of the window, or drawn.
-        self._drawn = min(1.0, options.softmax_samples / vocabulary_size)
-        absent = (1 - shares) ** (options.window * options.batch_size) * (1 - self._drawn)
-        self._log_shares = torch.from_numpy(np.log(np.maximum(1 - absent, 1e-30)).astype(np.float32)).to(device)
+        frequencies = chunked_bincount(ids, vocabulary_size) / len(ids)
+        self._frequencies = _to_float32(frequencies, device)
+        self._sample_probability = min(1.0, options.softmax_samples / vocabulary_size)
+        # A class is included as a target of the window, or because it was sampled.
+        excluded = (1 - frequencies) ** (options.bptt * options.batch_size) * (1 - self._sample_probability)
+        self._log_inclusion_probs = _to_float32(np.log(np.maximum(1 - excluded, 1e-30)), device)
 
-    def words_to_compare(self, targets: Tensor, chance: torch.Generator) -> Tensor | None:
-        """Ids, in order, of all the window's targets and of words drawn evenly; None for the whole vocabulary."""
+    def sample_softmax_classes(self, targets: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return the sorted token ids of a sampled softmax: all targets and random others; None for a full softmax."""
         if not self.options.softmax_samples:
             return None
-        among = torch.rand(self._frequencies.shape, device=targets.device, generator=chance) < self._drawn
-        among[targets.flatten()] = True
-        return among.nonzero().flatten()
+        random_values = torch.rand(self._frequencies.shape, device=targets.device, generator=generator)
+        included = random_values < self._sample_probability
+        included[targets.flatten()] = True
+        return included.nonzero().flatten()
 
     def __call__(
-        self, logits: Tensor, targets: Tensor, words: Tensor | None, raw: Tensor, dropped: Tensor
+        self, logits: Tensor, targets: Tensor, sampled_classes: Tensor | None, raw: Tensor, dropped: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The mean negative log-probability of the targets, and that with all penalties: what is made small.
+        """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
 
-        Args:
-            logits: `[time, batch, vocabulary]`, or `[time, batch, words]`.
-            targets: `[time, batch]`.
-            words: what `words_to_compare` gave.
-            raw: the last layer's output `[time, batch, hidden]` before dropout.
-            dropped: and after it.
+        `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
+        the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
+        the outputs of the last LSTM layer before and after dropout.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
-        if words is not None:
-            logits, classes = as_if_over_all(logits, classes, words, self._log_shares[words])
+        if sampled_classes is not None:
+            log_inclusion_probs = self._log_inclusion_probs[sampled_classes]
+            logits, classes = correct_sampled_logits(logits, classes, sampled_classes, log_inclusion_probs)
         log_probs = torch.log_softmax(logits, dim=-1)
         loss = nn.functional.nll_loss(log_probs, classes)
         objective = loss
-        if options.smoothing:
-            spread = -(log_probs @ self._frequencies).mean()
-            objective = (1 - options.smoothing) * loss + options.smoothing * spread
+        if options.label_smoothing:
+            smoothed = -(log_probs @ self._frequencies).mean()
+            objective = (1 - options.label_smoothing) * loss + options.label_smoothing * smoothed
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
         if options.tar and len(raw) > 1:
@@ -64,62 +63,62 @@ class Objective:
         return loss, objective
 
 
-class Lesson(nn.Module):
-    """A network and what is made small, as one module: from a window to its loss."""
+class LossModule(nn.Module):
+    """A network and its objective as one module, so that `DistributedDataParallel` can wrap both."""
 
-    def __init__(self, network: Network, objective: Objective, dtype: torch.dtype, world: World) -> None:
-        """`dtype` is that of the matrix products."""
+    def __init__(
+        self, network: LSTMModel, objective: Objective, dtype: torch.dtype, distributed: DistributedContext
+    ) -> None:
+        """Combine `network` and `objective`; matrix products are computed in `dtype`."""
         super().__init__()
         self.network = network
         self._objective = objective
         self._dtype = dtype
-        self._world = world
+        self._distributed = distributed
 
     def forward(
         self,
         inputs: Tensor,
         targets: Tensor,
-        pauses: Tensor | None,
-        words: Tensor | None,
-        states: States,
-        masks: torch.Generator,
-    ) -> tuple[Tensor, Tensor, States]:
-        """The loss of a window, all that is made small, and the states after it.
+        punctuation: Tensor | None,
+        sampled_classes: Tensor | None,
+        lstm_state: TensorLSTMState,
+        dropout_generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, TensorLSTMState]:
+        """Return the cross-entropy of a window, the objective to minimize, and the new LSTM state.
 
-        Args:
-            inputs: `[time, batch]`, this process's columns, as all of these but `words`.
-            targets: `[time, batch]`.
-            pauses: `[time, batch]`, of a text that has them.
-            words: what `Objective.words_to_compare` gave.
-            states: those before the window.
-            masks: where dropout masks are drawn from.
+        `inputs` and `targets` are token ids and `punctuation` are classes, all `[time, batch]` with the columns of this
+        process. `punctuation` is None if the model does not learn it. The objective sampled `sampled_classes`.
         """
-        mixed: Any = contextlib.nullcontext()
+        autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
-            mixed = torch.autocast(inputs.device.type, self._dtype)
-        with mixed:
-            logits, states, raw, dropped = self.network(inputs, states, masks, words, pauses, self._world)
-        loss, objective = self._objective(logits, targets, words, raw, dropped)
-        if self.network.pauses is not None and pauses is not None:
-            objective = objective + self.network.pauses.loss(dropped, pauses)
-        return loss, objective, states
+            autocast = torch.autocast(inputs.device.type, self._dtype)
+        with autocast:
+            logits, lstm_state, raw, dropped = self.network(
+                inputs, lstm_state, dropout_generator, sampled_classes, punctuation, self._distributed
+            )
+        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped)
+        if self.network.punctuation_softmax is not None and punctuation is not None:
+            objective = objective + self.network.punctuation_softmax.loss(dropped, punctuation)
+        return loss, objective, lstm_state
 
 
-def as_if_over_all(logits: Tensor, targets: Tensor, words: Tensor, log_shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Make a softmax over some words estimate that over all (Jean et al. 2015, section 3).
+def correct_sampled_logits(
+    logits: Tensor, targets: Tensor, sampled_classes: Tensor, log_inclusion_probs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Correct the logits of a sampled softmax so that it estimates the full softmax (Jean et al. 2015, section 3).
 
-    A word that is only now and then among the compared ones stands for those that are not, so its exponential is
-    divided by how likely it was to be there; a position's own target is always there and stands for itself.
-
-    Args:
-        logits: `[position, words]`.
-        targets: `[position]`, ids that are all in `words`.
-        words: ids in order.
-        log_shares: logarithm `[words]` of how likely each was to be among them.
+    The exponential of each class is divided by the probability that the class was included, since the class represents
+    classes that were not. The target of a position is always included and keeps its logit.
 
     Returns:
-        The logits so weighted, and the targets as places in `words`.
+        The corrected logits `[position, classes]`, and `targets` `[position]` as indices into the sorted
+            `sampled_classes`.
     """
-    places = torch.searchsorted(words, targets)
-    weighted = (logits - log_shares).scatter_add(1, places[:, None], log_shares[places][:, None])
-    return weighted, places
+    indices = torch.searchsorted(sampled_classes, targets)
+    corrected = (logits - log_inclusion_probs).scatter_add(1, indices[:, None], log_inclusion_probs[indices][:, None])
+    return corrected, indices
+
+
+def _to_float32(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)

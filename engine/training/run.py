@@ -1,73 +1,107 @@
-"""A training as one generator of events, from its start or from where it was left."""
+"""A training as a generator of events, in the main process and in the worker ranks of a distributed training."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
-from engine.control import Steering
-from engine.data.dataset import Dataset
-from engine.events import Finished, Preparing, Resume, Started, TrainingEvent
-from engine.models.ngram import MOST_TOKENS, KneserNey, Unigram
-from engine.runtime.allocator import keep_freed_memory
-from engine.runtime.distributed import ALONE, World
-from engine.training.checkpoint import Saved
-from engine.training.device import choose_device, use_threads
-from engine.training.trainer import Loop
+from engine.control import CommandQueue
+from engine.data.dataset import Dataset, load_dataset
+from engine.events import Finished, Preparing, Resume, Started, TrainingEvent, Warned
+from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
+from engine.runtime.allocator import disable_heap_trimming
+from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
+from engine.training.checkpoint import ResumeCheckpoint, load_latest_checkpoint
+from engine.training.device import choose_device, set_num_threads
+from engine.training.trainer import Trainer
+
+
+def train_run(
+    config: Config,
+    dataset: Dataset,
+    run_dir: Path,
+    cancelled: Callable[[], bool],
+    command_queue: CommandQueue,
+    *,
+    is_resume: bool = False,
+) -> Iterator[TrainingEvent]:
+    """Train the run in `run_dir` as the main process, and yield the events of `train`.
+
+    In a distributed training, this function waits for the worker ranks, which call `train_as_worker_rank`.
+
+    Raises:
+        RunError: If a checkpoint is damaged.
+        TrainingError: If the training diverges, or another process has ended.
+    """
+    checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
+    if warning:
+        yield Warned(warning)
+    with distributed_context() as context:
+        checkpoint_path = str(checkpoint.path) if checkpoint else ""
+        context.broadcast_object(lambda: (config.to_json(), checkpoint_path, is_resume))
+        start = partial(train, is_resume=is_resume, distributed=context)
+        yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint)
+
+
+def train_as_worker_rank(context: DistributedContext) -> None:
+    """Train with the configuration and the checkpoint that the main process broadcasts."""
+    config_json, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
+    config = Config.from_json(config_json, "the configuration from the main process")
+    checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
+    dataset = load_dataset(config.data)
+    for _ in train(config, dataset, "", lambda: False, None, checkpoint, is_resume=is_resume, distributed=context):
+        pass
 
 
 def train(
     config: Config,
     dataset: Dataset,
-    run: str,
+    run_name: str,
     cancelled: Callable[[], bool],
-    steering: Steering | None = None,
-    saved: Saved | None = None,
+    command_queue: CommandQueue | None = None,
+    checkpoint: ResumeCheckpoint | None = None,
     *,
-    again: bool = False,
-    world: World = ALONE,
+    is_resume: bool = False,
+    distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Iterator[TrainingEvent]:
-    """Train on `dataset`, telling everything as events; the last one is `Finished`.
+    """Train a model on `dataset`, and yield every event; the last one is `Finished`.
 
-    The best weights by validation are those of `Finished`, whose test perplexity is read once.
+    The model in `Finished` is the one with the best validation perplexity. The test split is scored once, at the end.
+    All processes of a `distributed` training compute the same; only the main process yields the events of reports,
+    validation and checkpoints.
 
-    Args:
-        config: every setting.
-        dataset: what `prepare(config.data)` gave.
-        run: what the run is called.
-        cancelled: asked often; once true, the training saves and ends.
-        steering: what else is asked of it meanwhile.
-        saved: goes on from there, as if it had never been left.
-        again: a run that was left before anything was saved begins anew.
-        world: the processes that train together. Each does the same; only the first gets to hear of validation,
-            samples, reports and what is to be saved.
+    `cancelled` is called between steps; once it returns True, the training saves and stops. Without a `checkpoint`,
+    training starts with random weights, even if the run was started before (`is_resume`).
 
     Raises:
-        RunError: `saved` is damaged, or of another training.
-        ConfigError: the device asked for is not there.
-        TrainingError: the loss is no longer a number.
+        RunError: If the checkpoint is damaged, or belongs to another configuration.
+        ConfigError: If the configured device does not exist.
+        TrainingError: If the loss is not a finite number.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     options = config.training
-    use_threads(options, world.place)
-    keep_freed_memory()
-    device = choose_device(options, world.place)
-    if options.evaluate_tokens:
-        dataset = replace(dataset, valid=dataset.valid[: options.evaluate_tokens])
-    left_out = "" if _countable(dataset) else f"; no 5-grams, for the text has over {MOST_TOKENS:,} words"
-    yield Preparing(f"counting words and 5-grams, the lines to beat{left_out}")
-    unigram, kneser_ney = world.share(lambda: _to_beat(dataset))
-    if saved is not None:
-        saved.check(config)
-        started -= saved.seconds
-    loop = Loop(config, dataset, device, started, steering, world)
+    set_num_threads(options, distributed.process)
+    disable_heap_trimming()
+    device = choose_device(options, distributed.process)
+    if options.max_eval_tokens:
+        dataset = replace(dataset, valid=dataset.valid[: options.max_eval_tokens])
+    if checkpoint is not None:
+        checkpoint.check_config(config)
+    is_long = len(dataset.train) > MAX_KNESER_NEY_TOKENS  # then its 5-grams do not fit into memory
+    long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
+    yield Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
+    unigram, kneser_ney = distributed.broadcast_object(lambda: _baseline_perplexities(dataset, not is_long))
+    trainer = Trainer(config, dataset, device, start_time, distributed)
+    state = trainer.state
     yield Started(
-        run=run,
+        run=run_name,
         preset=config.preset,
-        parameters=sum(parameter.numel() for parameter in loop.network.parameters()),
-        vocabulary=len(dataset.vocabulary),
+        parameters=sum(parameter.numel() for parameter in state.network.parameters()),
+        vocabulary_size=len(dataset.vocabulary),
         train_tokens=len(dataset.train),
         valid_tokens=len(dataset.valid),
         epochs=options.epochs + options.fine_tune_epochs,
@@ -75,37 +109,31 @@ def train(
         corpus_sha256=dataset.corpus.sha256,
         unigram_perplexity=unigram,
         kneser_ney_perplexity=kneser_ney,
-        processes=world.place.size,
+        world_size=distributed.process.world_size,
     )
-    if saved is not None:
-        saved.restore(loop)
-    if saved is not None or again:
-        yield Resume(loop.step + 1 if saved is not None else 0)
-    reason = yield from loop.run(cancelled)
-    best = loop.best
-    assert best is not None
-    ended_early = reason in ("stopped", "detached")
+    if checkpoint is not None:
+        checkpoint.restore(state)
+    if is_resume or checkpoint is not None:
+        yield Resume(0 if checkpoint is None else state.progress.step + 1)
+    reason = yield from trainer.fit(cancelled, command_queue or CommandQueue())
+    assert state.best_model is not None
+    best_model, ended_early = state.best_model, reason in ("stopped", "detached")
     yield Finished(
         reason=reason,
-        run=run,
-        epochs=loop.epoch,
-        valid_perplexity=loop.best_perplexity,
-        # The test split is looked at once, when the training is complete.
-        test_perplexity=math.nan if ended_early else world.share(lambda: evaluate(best, dataset.test).perplexity),
-        seconds=time.perf_counter() - started,
-        model=best,
-        notebook_perplexity=loop.claimed,
+        run=run_name,
+        epochs=state.progress.epoch,
+        valid_perplexity=state.progress.best_perplexity,
+        test_perplexity=math.nan
+        if ended_early
+        else distributed.broadcast_object(lambda: evaluate(best_model, dataset.test).perplexity),
+        seconds=state.seconds,
+        model=best_model,
+        notebook_perplexity=state.progress.notebook_perplexity,
     )
 
 
-def _countable(dataset: Dataset) -> bool:
-    """Whether its 5-grams take an amount of memory that can be spared."""
-    return len(dataset.train) <= MOST_TOKENS
-
-
-def _to_beat(dataset: Dataset) -> tuple[float, float]:
-    """The validation perplexities of a unigram and a Kneser-Ney model; NaN for what is not counted."""
-    unigram = evaluate(Unigram(dataset.train, dataset.vocabulary), dataset.valid).perplexity
-    if not _countable(dataset):
-        return unigram, math.nan
-    return unigram, evaluate(KneserNey(dataset.train, dataset.vocabulary), dataset.valid).perplexity
+def _baseline_perplexities(dataset: Dataset, with_kneser_ney: bool) -> tuple[float, float]:
+    """Return the validation perplexities of a unigram and a 5-gram Kneser-Ney model; NaN for one not computed."""
+    models = (Unigram, KneserNey) if with_kneser_ney else (Unigram,)
+    perplexities = [evaluate(model(dataset.train, dataset.vocabulary), dataset.valid).perplexity for model in models]
+    return perplexities[0], perplexities[1] if with_kneser_ney else math.nan

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/cli."""
+"""The command line: one thin function per command, and what plain commands print."""

@@ -1,4 +1,4 @@
-"""The dashboard of a run that another process trains, or that has ended."""
+"""`lotr-tui attach`: the dashboard of a run that another process trains, or that has finished."""
 
 import sys
 from pathlib import Path
@@ -6,69 +6,69 @@ from typing import Any
 
 from textual.screen import Screen
 
-from engine.control import Command
-from lotr_tui.app import POLL_SECONDS, LotrApp
+from engine.control import ControlCommand
+from lotr_tui.app import POLL_INTERVAL, LotrApp
 from lotr_tui.messages import TrainingChanged
-from lotr_tui.monitor.followed_run import FollowedRun
+from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 
-TAKE_SECONDS = 0.05
-"""Between two looks at what was read of the record; screens are told of it every `POLL_SECONDS`."""
+DRAIN_INTERVAL = 0.05
+"""Seconds between two reads of the follower; screens are notified every `POLL_INTERVAL`."""
 
-SWITCH_SECONDS = 0.0005
-"""After which the thread that reads the record makes way for the screen."""
+THREAD_SWITCH_INTERVAL = 0.0005
+"""Seconds after which the reading thread yields to the event loop."""
 
 
 class AttachApp(LotrApp):
-    """The app as the dashboard of a run directory. Leaving it stops nothing."""
+    """The app as the dashboard of a run directory. Closing it does not stop the training."""
 
     def __init__(self, path: Path, *, theme: str | None = None) -> None:
-        """Follow the run in `path`; other runs are those beside it.
+        """Follow the run in `path`; other runs are those in the same directory.
 
         Raises:
-            ConfigError: there is no such theme.
+            ConfigError: If `theme` does not exist.
         """
         super().__init__(runs_dir=path.parent, theme=theme)
-        self._followed = FollowedRun(path)
-        self._told = self._told_soon = False
+        self._run_follower = RunFollower(path)
+        self._has_notified = self._notify_scheduled = False
 
     @property
-    def training(self) -> TrainingView:
-        """What is known of the run."""
-        return self._followed.view
+    def training_view(self) -> TrainingView:
+        """State of the run, as read so far."""
+        return self._run_follower.view
 
-    def steer(self, command: Command) -> None:
-        """Ask something of whoever trains the run.
+    def send_command(self, command: ControlCommand) -> None:
+        """Send a control command to the process that trains the run.
 
         Raises:
-            RunError: nobody does, or it cannot be asked.
+            RunError: If no process trains the run, or its directory cannot be written.
         """
-        self._followed.steer(command)
+        self._run_follower.send_command(command)
 
     def get_default_screen(self) -> Screen[Any]:
-        """The dashboard."""
-        from lotr_tui.screens.dashboard.screen import TrainScreen
+        """Return the dashboard."""
+        from lotr_tui.screens.dashboard.screen import DashboardScreen
 
-        return TrainScreen(self.training, self.steer, closes_app=True, follows=True)
+        return DashboardScreen(self.training_view, self.send_command, exit_on_close=True, attached=True)
 
     def on_mount(self) -> None:
-        """Look for what was read from now on."""
-        # The reader computes all the time; at Python's usual 5 ms each wait for it would be felt.
-        sys.setswitchinterval(SWITCH_SECONDS)
-        self.set_interval(TAKE_SECONDS, self._take)
+        """Start to read the follower."""
+        # The reading thread is always busy; with Python's default of 5 ms, keys would lag.
+        sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
+        self.set_interval(DRAIN_INTERVAL, self._poll_follower)
 
     def on_unmount(self) -> None:
-        """Follow no longer."""
-        self._followed.stop()
+        """Stop the follower."""
+        self._run_follower.stop()
 
-    def _take(self) -> None:
-        """Often, since the reader waits for it; screens are told less often."""
-        if self._followed.poll() and not self._told_soon:
-            self._told_soon = True
-            # The first news at once: the less there is of the curve, the sooner it is drawn for the first time.
-            self.set_timer(POLL_SECONDS if self._told else TAKE_SECONDS, self._tell)
+    def _poll_follower(self) -> None:
+        """Read the follower often, since it waits for that, but notify the screens less often."""
+        if self._run_follower.poll() and not self._notify_scheduled:
+            self._notify_scheduled = True
+            # The first notification comes at once: a short curve is drawn sooner.
+            self.set_timer(POLL_INTERVAL if self._has_notified else DRAIN_INTERVAL, self._notify_screens)
 
-    def _tell(self) -> None:
-        self._told, self._told_soon = True, False
+    def _notify_screens(self) -> None:
+        self._has_notified, self._notify_scheduled = True, False
         for screen in self.screen_stack:
-            screen.post_message(TrainingChanged(self.training, []))
+            screen.post_message(TrainingChanged(self.training_view, []))

@@ -1,4 +1,4 @@
-"""An app from the moment it is opened in a terminal to the moment all that it began is safe."""
+"""Start of the app in a terminal, and its orderly end."""
 
 import signal
 import sys
@@ -6,64 +6,64 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import UnusableInput
+from engine.errors import InvalidInputError
 from lotr_tui.app import LotrApp
-from lotr_tui.textual_fixes import closed_terminal_output
-from lotr_tui.textual_fixes.invalid_utf8_input import forgive_bytes
+from lotr_tui.textual_fixes.terminal import closed_terminal_output
+from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
 
 if TYPE_CHECKING:
-    from engine.runs.combine import Combination
-    from lotr_tui.session.player import Player
+    from engine.runs.combine import CombinationOptions
+    from lotr_tui.session.session_model import SessionModel
 
 
 def open_session(
     runs: Sequence[str] = (),
     runs_dir: Path | None = None,
-    options: "Combination | None" = None,
+    combination: "CombinationOptions | None" = None,
     pace: float | None = None,
     theme: str | None = None,
     *,
     mouse: bool = True,
 ) -> None:
-    """Play with the model of `runs` (none: the bundled one) until the person leaves.
+    """Open the interactive session with the models of `runs`, or with the bundled model, until the user quits.
 
     Raises:
-        UnusableInput: there is no terminal, no such run or theme, or the run is damaged.
+        InvalidInputError: If there is no terminal, a run or theme does not exist, or a run is damaged.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UnusableInput("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
+        raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
 
-    def opening() -> "Player":
-        from lotr_tui.session.player import (
-            open_player,  # with numpy, which takes half as long as all before the first paint
-        )
+    def load_session_model() -> "SessionModel":
+        # Importing numpy takes half as long as everything else before the first paint.
+        from lotr_tui.session.session_model import load_session_model
 
-        return open_player(runs, runs_dir, options)
+        return load_session_model(runs, runs_dir, combination)
 
-    # What was asked for by name is there, or nothing is; the bundled model is opened behind the first paint.
-    player = opening() if runs or options else None
-    run_app(LotrApp(player=player, opening=opening, runs_dir=runs_dir, pace=pace, theme=theme), mouse=mouse)
+    # A named model must exist before the screen is drawn; the bundled one is loaded after the first paint.
+    session_model = load_session_model() if runs or combination else None
+    app = LotrApp(
+        session_model=session_model, load_session_model=load_session_model, runs_dir=runs_dir, pace=pace, theme=theme
+    )
+    run_app(app, mouse=mouse)
 
 
 def run_app(app: LotrApp, *, mouse: bool) -> None:
-    """Run until the person leaves, the terminal is closed or a signal ends it; see a training to where it is safe.
-
-    What is then left to say goes to standard error.
+    """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
     Raises:
-        TrainingError: no other process could go on with a training that was to be detached.
+        TrainingError: If a detached training could not be continued by another process.
     """
-    closed_terminal_output.outlive_terminal()
+    closed_terminal_output.install_resilient_writer()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda number, _: app.on_signal(signal.Signals(number)))
-    forgive_bytes()
+        signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
+    replace_undecodable_input()
     app.run(mouse=mouse)
-    from lotr_tui.monitor.background import hand_over, leave_terminal  # not before the first paint
+    from lotr_tui.monitor.background import detach_from_terminal, resume_in_background  # not needed for the first paint
 
     if app.terminal_closed:
-        leave_terminal()
-    app.outlive_terminal()
-    if app.detached is not None:
-        print(hand_over(app.detached))
-    if app.farewell:
-        print(f"lotr-tui: {app.farewell}", file=sys.stderr)
+        detach_from_terminal()
+    app.finish_training()
+    if app.detached_run is not None:
+        print(resume_in_background(app.detached_run))
+    if app.exit_message:
+        print(f"lotr-tui: {app.exit_message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the plain commands print: a corpus, the runs, the benchmark."""
+"""Tables and JSON of the plain commands: corpus summary, runs, ablation, benchmark."""
 
 import json
 import sys
@@ -13,156 +13,143 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import Config, DataConfig
-from engine.data.dataset import prepare, summarize
+from engine.data.dataset import load_dataset, summarize_dataset
 from engine.errors import printable
-from engine.runs.metrics import current_rows
-from engine.runs.store import METRICS, kept_epochs, list_runs, read_config, resolve
-from engine.runs.store import summarize as summarize_run
-from engine.training.ablation import Trial, Variant, ablate, worth_of
-from lotr_tui.formatting import ago
+from engine.runs.directory import METRICS_FILE, read_config, resolve_run
+from engine.runs.loading import list_epoch_checkpoints
+from engine.runs.metrics import read_current_rows
+from engine.runs.summary import list_runs, summarize_run
+from engine.training.ablation import Trial, Variant, run_ablation, summarize_trials
+from lotr_tui.formatting import format_age, format_perplexity
 
 if TYPE_CHECKING:
-    from lotr_tui.bench.figures import Figure
+    from lotr_tui.bench.measurement import Measurement
 
 
-def print_summary(config: DataConfig, *, as_json: bool) -> None:
-    """Print what there is to know about a corpus and its split."""
-    dataset = prepare(config)
-    summary = summarize(dataset)
+def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
+    """Print a summary of a corpus and of its splits."""
+    dataset = load_dataset(config)
+    summary = summarize_dataset(dataset)
+    corpus = dataset.corpus
     if as_json:
-        read = {
-            "path": dataset.corpus.source,
-            "encoding": dataset.corpus.encoding,
-            "separator": dataset.corpus.separator,
-        }
-        print(json.dumps({**read, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)}))
+        source = {"path": corpus.source, "encoding": corpus.encoding, "separator": corpus.separator}
+        print(json.dumps({**source, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)}))
         return
+    speakers = ", ".join(f"{name} {n}" for name, n in summary.speaker_line_counts[:10])
+    kept_words = f"<unk>, <eos>, and words seen at least {config.min_count} times in train"
     rows = [
-        ("read as", f"{dataset.corpus.encoding}, separator: {dataset.corpus.separator}"),
-        ("rows", f"{summary.rows:,}"),
-        ("lines", f"{summary.lines:,} longer than {config.min_characters} characters"),
-        ("words", f"{summary.words:,}, {summary.distinct_words:,} different"),
-        (
-            "vocabulary",
-            f"{summary.vocabulary:,}: <unk>, <eos>, and words seen {config.min_count} times or more in train",
-        ),
+        ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
+        ("rows", f"{summary.num_rows:,}"),
+        ("lines", f"{summary.num_lines:,} longer than {config.min_characters} characters"),
+        ("words", f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
+        ("vocabulary", f"{summary.vocabulary_size:,}: {kept_words}"),
         ("mode", f"{dataset.mode}, split seed {config.split_seed}"),
-        ("speakers", f"{len(summary.speakers)}: " + ", ".join(f"{name} {n}" for name, n in summary.speakers[:10])),
-        ("longest line", f"{summary.longest_line_words} words: {_cut(summary.longest_line.text, 160)}"),
+        ("speakers", f"{len(summary.speaker_line_counts)}: {speakers}"),
+        ("longest line", f"{summary.longest_line_tokens} words: {_truncate(summary.longest_line.text, 160)}"),
         ("most frequent", ", ".join(f"{word} {n}" for word, n in summary.most_frequent)),
     ]
     console = Console(highlight=False)
-    facts = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 2))
     for name, value in rows:
-        facts.add_row(name, Text(printable(value)))
-    console.print(facts)
-    splits = Table("split", box=None, pad_edge=False)
-    for heading in ("lines", "words", "<unk>"):
-        splits.add_column(heading, justify="right")
+        grid.add_row(name, Text(printable(value)))
+    console.print(grid)
+    splits = make_table(["split"], ["lines", "words", "<unk>"])
     for name, part in summary.splits.items():
-        splits.add_row(name, f"{part.lines:,}", f"{part.words:,}", f"{part.unk_share:.1%}")
+        splits.add_row(name, f"{part.num_lines:,}", f"{part.num_tokens:,}", f"{part.unk_rate:.1%}")
     console.print(splits)
 
 
-def print_runs(folder: Path | None, *, as_json: bool) -> None:
-    """Print the runs of a folder, latest first."""
-    found = list_runs(folder)
+def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
+    """Print the runs of a directory, latest first."""
+    summaries = list_runs(runs_dir)
     if as_json:
-        print(json.dumps([{**asdict(run), "path": str(run.path)} for run in found]))
+        print(json.dumps([{**asdict(run), "path": str(run.path)} for run in summaries]))
         return
-    if not found:
-        print("no runs yet; `lotr-tui train` makes one", file=sys.stderr)
+    if not summaries:
+        print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return
-    table = Table("run", "state", "preset", "mode", box=None, pad_edge=False)
-    for heading in ("epochs", "valid", "test", "age", "MB"):
-        table.add_column(heading, justify="right")
-    for run in found:
+    table = make_table(["run", "state", "preset", "mode"], ["epochs", "valid", "test", "age", "MB"])
+    for run in summaries:
         table.add_row(
             Text(printable(run.name)),
             run.state,
             Text(printable(run.preset)),
             run.mode,
             f"{run.epochs:.1f}",
-            _perplexity(run.valid_perplexity),
-            _perplexity(run.test_perplexity),
-            ago(time.time() - run.started),
-            f"{run.bytes / 1e6:.1f}",
+            format_perplexity(run.valid_perplexity),
+            format_perplexity(run.test_perplexity),
+            format_age(time.time() - run.started_at),
+            f"{run.size_bytes / 1e6:.1f}",
         )
     Console(highlight=False).print(table)
 
 
-def print_run(run: str, folder: Path | None) -> None:
-    """Print a run's settings and its last rows as JSON."""
-    path = resolve(run, folder)
-    summary = summarize_run(path)
-    config = read_config(path)
-    rows = current_rows(path / METRICS, outline=True)
+def print_run(run: str, runs_dir: Path | None) -> None:
+    """Print the settings, evaluations and saved epochs of a run as JSON."""
+    path = resolve_run(run, runs_dir)
+    rows = read_current_rows(path / METRICS_FILE, subsample=True)
     evaluations = [row for row in rows if row["event"] == "evaluated"]
-    print(
-        json.dumps(
-            {
-                **asdict(summary),
-                "path": str(path),
-                "config": json.loads(config.to_json()),
-                "kept_epochs": [asdict(kept) for kept in kept_epochs(path)],
-                "evaluations": [
-                    [row.get("step"), row.get("epoch"), row.get("valid_perplexity")] for row in evaluations
-                ],
-            },
-            indent=2,
-        )
-    )
+    record = {
+        **asdict(summarize_run(path)),
+        "path": str(path),
+        "config": json.loads(read_config(path).to_json()),
+        "saved_epochs": [asdict(checkpoint) for checkpoint in list_epoch_checkpoints(path)],
+        "evaluations": [[row.get(key) for key in ("step", "epoch", "valid_perplexity")] for row in evaluations],
+    }
+    print(json.dumps(record, indent=2))
 
 
 def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs: int, *, as_json: bool) -> None:
-    """Train all variants; print each training as it ends, then the table."""
+    """Train all variants. Print each training when it ends, then the table."""
     trials: list[Trial] = []
-    for trial in ablate(config, variants, range(seeds), jobs):
+    for trial in run_ablation(config, variants, range(seeds), jobs):
         trials.append(trial)
         if as_json:
             print(json.dumps(asdict(trial)), flush=True)
         else:
+            progress = f"{len(trials)}/{len(variants) * seeds}  {trial.variant}, seed {trial.seed}"
             result = f"valid {trial.valid_perplexity:.2f}  test {trial.test_perplexity:.2f}  {trial.seconds:.0f} s"
-            print(
-                f"{len(trials)}/{len(variants) * seeds}  {trial.variant}, seed {trial.seed}: {result}", file=sys.stderr
-            )
+            print(f"{progress}: {result}", file=sys.stderr)
     if as_json:
         return
-    table = Table("variant", box=None, pad_edge=False)
-    for heading in ("valid", "spread", "test", "spread"):
-        table.add_column(heading, justify="right")
-    for worth in worth_of(trials):
-        figures = (worth.valid_mean, worth.valid_spread, worth.test_mean, worth.test_spread)
-        table.add_row(Text(printable(worth.variant)), *(f"{figure:.2f}" for figure in figures))
+    table = make_table(["variant"], ["valid", "spread", "test", "spread"])
+    for summary in summarize_trials(trials):
+        figures = (summary.valid_mean, summary.valid_range, summary.test_mean, summary.test_range)
+        table.add_row(Text(printable(summary.variant)), *(f"{figure:.2f}" for figure in figures))
     Console(highlight=False).print(table)
 
 
 def print_bench(
     repeat: int, only: Sequence[str], ptb: Path | None = None, csv: Path | None = None, *, as_json: bool
 ) -> None:
-    """Print each figure of the benchmark as soon as it is known: its lowest and highest run, and its limit."""
-    from lotr_tui.bench import measure
-    from lotr_tui.bench.figures import Figure
+    """Print each measurement of the benchmark when it is done: median, lowest and highest run, and limits."""
+    from lotr_tui.bench.groups import run_groups
+    from lotr_tui.bench.measurement import Measurement
 
-    for figure in measure(repeat, only, ptb, csv):
+    for result in run_groups(repeat, only, ptb, csv):
         if as_json:
-            print(json.dumps(asdict(figure)), flush=True)
-        elif isinstance(figure, Figure):
-            spread = f"({min(figure.runs):,.4g} to {max(figure.runs):,.4g})"
-            print(f"{figure.value:10,.4g} {figure.unit:8} {spread:22} {_held_to(figure):16} {figure.name}", flush=True)
+            print(json.dumps(asdict(result)), flush=True)
+        elif isinstance(result, Measurement):
+            spread = f"({min(result.runs):,.4g} to {max(result.runs):,.4g})"
+            value = f"{result.value:10,.4g} {result.unit:8} {spread:22}"
+            print(f"{value} {_format_limits(result):16} {result.name}", flush=True)
         else:
-            print(f"{'-':>10} {figure.name}: {figure.why}", flush=True)
+            print(f"{'-':>10} {result.name}: {result.reason}", flush=True)
 
 
-def _held_to(figure: "Figure") -> str:
-    bounds = [("at most", figure.limit), ("at least", figure.least)]
-    said = [f"{name} {bound:,g}" for name, bound in bounds if bound is not None]
-    return f"{'✓' if figure.within else '✗'} {', '.join(said)}" if said else ""
+def _format_limits(measurement: "Measurement") -> str:
+    limits = [("at most", measurement.upper_limit), ("at least", measurement.lower_limit)]
+    texts = [f"{name} {limit:,g}" for name, limit in limits if limit is not None]
+    return f"{'✓' if measurement.is_within_limits else '✗'} {', '.join(texts)}" if texts else ""
 
 
-def _perplexity(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def make_table(text_headings: Sequence[str], number_headings: Sequence[str]) -> Table:
+    """Return a table without borders; the columns of numbers are aligned on the right."""
+    table = Table(*text_headings, box=None, pad_edge=False)
+    for heading in number_headings:
+        table.add_column(heading, justify="right")
+    return table
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _truncate(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -1,57 +1,57 @@
-"""The commands for runs: those that were trained, and the one that is being trained."""
+"""The commands for existing runs: `attach`, `status`, `stop` and `runs …`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.errors import LotrError, UnusableInput, printable
+from engine.errors import InvalidInputError, LotrError, printable
 from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, has_terminal
 
-runs_cli = typer.Typer(help="The runs that were trained here.", invoke_without_command=True)
+runs_cli = typer.Typer(help="List, show, rename, delete and export runs.", invoke_without_command=True)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
-LatestArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Name or path of a run.")]
+LatestRunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Name or path of a run.")]
 
 
 def attach(
-    run: LatestArgument = "latest",
+    run: LatestRunArgument = "latest",
     runs_dir: RunsDirOption = None,
     theme: ThemeOption = None,
     no_mouse: NoMouseOption = False,
 ) -> None:
-    """Show the dashboard of a run that is going on or finished; leaving it stops nothing."""
-    from engine.runs.store import resolve
+    """Show the dashboard of a running or finished run. Closing it does not stop the training."""
+    from engine.runs.directory import resolve_run
 
-    path = resolve(run, runs_dir).absolute()
+    path = resolve_run(run, runs_dir).absolute()
     if not has_terminal():
-        raise UnusableInput(f"attach needs a terminal; use `lotr-tui status {run}` instead")
+        raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {run}` instead")
     from lotr_tui.cli.attach import AttachApp
     from lotr_tui.cli.launch import run_app
 
     run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
 
 
-def status(run: LatestArgument = "latest", runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
-    """How a run stands, on one screen of text."""
-    from engine.runs.store import resolve
+def status(run: LatestRunArgument = "latest", runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
+    """Print the progress of a run on one screen of text."""
+    from engine.runs.directory import resolve_run
     from lotr_tui.cli.status import print_status
 
-    print_status(resolve(run, runs_dir).absolute(), as_json=as_json)
+    print_status(resolve_run(run, runs_dir).absolute(), as_json=as_json)
 
 
 def stop(
-    run: LatestArgument = "latest",
-    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Only save, and go on.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait to see it done.")] = False,
+    run: LatestRunArgument = "latest",
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Save and continue instead.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return without waiting for the training.")] = False,
     runs_dir: RunsDirOption = None,
 ) -> None:
-    """Ask the training of a run to save and stop, whichever process it is in."""
-    from engine.runs.store import resolve
-    from lotr_tui.cli.stop import ask_to_save, ask_to_stop
+    """Ask a running training to save and stop."""
+    from engine.runs.directory import resolve_run
+    from lotr_tui.cli.stop import request_checkpoint, request_stop
 
-    ask = ask_to_save if checkpoint else ask_to_stop
-    print(ask(resolve(run, runs_dir).absolute(), wait=not no_wait))
+    request = request_checkpoint if checkpoint else request_stop
+    print(request(resolve_run(run, runs_dir).absolute(), wait=not no_wait))
 
 
 @runs_cli.callback()
@@ -65,7 +65,7 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
 
 @runs_cli.command("show")
 def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
-    """All settings of a run, how it went and the epochs it has kept, as JSON."""
+    """Print the settings, evaluations and saved epochs of a run as JSON."""
     from lotr_tui.cli.reports import print_run
 
     print_run(run, runs_dir)
@@ -75,50 +75,51 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
 def runs_rm(
     run: RunArgument,
     runs_dir: RunsDirOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a run."""
-    from engine.runs.manage import remove
-    from engine.runs.store import resolve
+    from engine.runs.directory import resolve_run
+    from engine.runs.manage import delete_run
 
-    path = resolve(run, runs_dir).absolute()
+    path = resolve_run(run, runs_dir).absolute()
     try:
-        agreed = yes or typer.confirm(f"Delete {path}?", err=True)
+        is_confirmed = yes or typer.confirm(f"Delete {path}?", err=True)
     except typer.Abort:
-        raise UnusableInput(f"runs rm {run} asks, and nobody answered; give --yes") from None
-    if not agreed:
-        raise LotrError(f"run {run} stays, as you said")
-    remove(path, runs_dir)
+        raise InvalidInputError(f"runs rm {run} needs a confirmation; give --yes") from None
+    if not is_confirmed:
+        raise LotrError(f"run {run} was not deleted")
+    delete_run(path, runs_dir)
 
 
 @runs_cli.command("rename")
 def runs_rename(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Name of a run.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name of the run.")],
     runs_dir: RunsDirOption = None,
 ) -> None:
-    """Give a run another name."""
-    from engine.runs.manage import rename
+    """Rename a run."""
+    from engine.runs.manage import rename_run
 
-    print(printable(rename(old, new, runs_dir)))
+    print(printable(rename_run(old, new, runs_dir)))
 
 
 @runs_cli.command("export")
 def runs_export(
     run: RunArgument,
-    csv: Annotated[Path | None, typer.Option(metavar="DIR", help="One CSV a kind of row.")] = None,
-    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="A log directory of TensorBoard.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write one CSV per event type.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a TensorBoard log directory.")] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
-    """Write the record of a run for other programs."""
-    from engine.runs.store import resolve
+    """Export the metrics of a run for other programs."""
+    from engine.runs.directory import resolve_run
 
-    path = resolve(run, runs_dir).absolute()
+    path = resolve_run(run, runs_dir).absolute()
     if (csv is None) == (tensorboard is None):
-        raise UnusableInput("give --csv DIR or --tensorboard DIR, one of them")
+        raise InvalidInputError("give either --csv DIR or --tensorboard DIR")
     from lotr_tui.monitor.export import export_csv, export_tensorboard
 
-    folder = csv or tensorboard
-    assert folder is not None
-    (export_csv if csv else export_tensorboard)(path, folder)
-    print(printable(str(folder)))
+    if csv is not None:
+        export_csv(path, csv)
+    elif tensorboard is not None:
+        export_tensorboard(path, tensorboard)
+    print(printable(str(csv or tensorboard)))

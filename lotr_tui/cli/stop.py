@@ -1,63 +1,59 @@
-"""Asking a training in another process to stop or to save, and seeing it done."""
+"""`lotr-tui stop`: ask a training in another process to stop or to save, and wait for it."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.control import Command
+from engine.control import ControlCommand
 from engine.errors import LotrError, printable
-from engine.runs.control_files import ask
-from engine.runs.store import RESUME, is_written
+from engine.runs.control_files import send_command
+from engine.runs.directory import RESUME_FILE, is_locked
 
-WAIT_SECONDS = 20.0
-LOOK_SECONDS = 0.1
-
-
-def ask_to_stop(path: Path, *, wait: bool = True) -> str:
-    """Ask the training of a run to save and stop; the line says how it went.
-
-    Raises:
-        RunError: nobody is training it, or it cannot be asked.
-        LotrError: it was asked, but did not stop in time.
-    """
-    ask(path, Command("stop"))
-    if not wait:
-        return printable(f"run {path.name} is asked to save and stop")
-    _wait(lambda: not is_written(path), path, "stopped")
-    again = f"; go on with it: lotr-tui train --resume {path.name}" if (path / RESUME).exists() else ""
-    return printable(f"run {path.name} has stopped{again}")
+TIMEOUT = 20.0
+"""Seconds to wait for the training to obey."""
+POLL_INTERVAL = 0.1
 
 
-def ask_to_save(path: Path, *, wait: bool = True) -> str:
-    """Ask the training of a run to save and go on; the line says how it went.
+def request_stop(path: Path, *, wait: bool = True) -> str:
+    """Ask the training of the run in `path` to save and stop. Return a line about the outcome.
 
     Raises:
-        RunError: nobody is training it, or it cannot be asked.
-        LotrError: it was asked, but did not save in time.
+        RunError: If no process trains the run, or its directory cannot be written.
+        LotrError: If the training did not stop in time.
     """
-    before = _saved(path)
-    ask(path, Command("checkpoint"))
+    send_command(path, ControlCommand("stop"))
     if not wait:
-        return printable(f"run {path.name} is asked to save")
-    _wait(lambda: _saved(path) != before or not is_written(path), path, "saved")
-    return printable(f"run {path.name} {'is saved' if is_written(path) else 'has ended meanwhile'}")
+        return printable(f"run {path.name} was asked to save and stop")
+    _wait_until(lambda: not is_locked(path), path, "stopped")
+    hint = f"; resume it: lotr-tui train --resume {path.name}" if (path / RESUME_FILE).exists() else ""
+    return printable(f"run {path.name} has stopped{hint}")
 
 
-def _wait(done: Callable[[], bool], path: Path, what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not done():
+def request_checkpoint(path: Path, *, wait: bool = True) -> str:
+    """Ask the training of the run in `path` to save and continue. Return a line about the outcome."""
+    previous = _checkpoint_id(path)
+    send_command(path, ControlCommand("checkpoint"))
+    if not wait:
+        return printable(f"run {path.name} was asked to save")
+    _wait_until(lambda: _checkpoint_id(path) != previous or not is_locked(path), path, "saved")
+    return printable(f"run {path.name} {'is saved' if is_locked(path) else 'has ended'}")
+
+
+def _wait_until(condition: Callable[[], bool], path: Path, outcome: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
         if time.monotonic() > deadline:
             raise LotrError(
-                f"run {path.name} was asked, but has not {what} within {WAIT_SECONDS:.0f} s; it does so between two "
-                f"updates. Look again with `lotr-tui status {path.name}`"
+                f"run {path.name} has not {outcome} within {TIMEOUT:.0f} s; it does so between two steps. "
+                f"Check again with `lotr-tui status {path.name}`"
             )
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL)
 
 
-def _saved(path: Path) -> tuple[int, int] | None:
-    """Which file it is: each saving makes another one."""
+def _checkpoint_id(path: Path) -> tuple[int, int] | None:
+    """Return inode and modification time of the checkpoint file, which change with every save."""
     try:
-        status = (path / RESUME).stat()
+        status = (path / RESUME_FILE).stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns

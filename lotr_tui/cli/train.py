@@ -1,79 +1,77 @@
-"""The commands that train a model: one, or many to compare."""
+"""The commands that train: `train` for one model, `ablate` for many to compare."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.config import PRESETS, Config, preset, settings
-from engine.errors import UnusableInput, printable
-from engine.storage.files import located
-from lotr_tui.cli.options import (
-    ModeOption,
-    NoMouseOption,
-    RunsDirOption,
-    SpeakerColumnOption,
-    SplitSeedOption,
-    TextColumnOption,
-    ThemeOption,
-    has_terminal,
-)
+from engine.config import Config, describe_settings
+from engine.errors import InvalidInputError, printable
+from engine.presets import PRESETS, get_preset
+from engine.storage.files import absolute_path
+from lotr_tui.cli import options
 
-PresetOption = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance a row.")]
-TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance a line.")]
-ValidOption = Annotated[Path | None, typer.Option("--valid", help="Validation text of a corpus that is split already.")]
-TestOption = Annotated[Path | None, typer.Option("--test", help="Its test text.")]
+if TYPE_CHECKING:
+    from engine.training.job import TrainingJob
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.", show_default="default"),
+]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance per row.")]
+TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance per line.")]
+ValidOption = Annotated[Path | None, typer.Option("--valid", help="Validation text of a corpus that is already split.")]
+TestOption = Annotated[Path | None, typer.Option("--test", help="Test text of a corpus that is already split.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
 ]
 
 
 def train(
-    preset_name: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.", show_default="default"),
-    ] = None,
+    preset: PresetOption = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
     test: TestOption = None,
-    text_column: TextColumnOption = None,
-    speaker_column: SpeakerColumnOption = None,
-    mode: ModeOption = None,
-    split_seed: SplitSeedOption = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    text_column: options.TextColumnOption = None,
+    speaker_column: options.SpeakerColumnOption = None,
+    mode: options.ModeOption = None,
+    split_seed: options.SplitSeedOption = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Device to train on.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all cores.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Floating-point format of the training.")
+    ] = None,
     assignments: SetOption = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
-    runs_dir: RunsDirOption = None,
+    runs_dir: options.RunsDirOption = None,
     resume: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed, exactly where it was."),
+        str | None, typer.Option(metavar="RUN", help="Resume a run that was stopped or killed, bit-exactly.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Train in the background; see `attach`.")] = False,
-    no_tui: Annotated[bool, typer.Option("--no-tui", help="Plain lines instead of the dashboard.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line; implies --no-tui.")] = False,
-    theme: ThemeOption = None,
-    no_mouse: NoMouseOption = False,
-    list_settings: Annotated[bool, typer.Option("--list-settings", help="List what --set takes, and exit.")] = False,
+    no_tui: Annotated[bool, typer.Option("--no-tui", help="Print lines instead of the dashboard.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON event per line; implies --no-tui.")] = False,
+    theme: options.ThemeOption = None,
+    no_mouse: options.NoMouseOption = False,
+    list_settings: Annotated[
+        bool, typer.Option("--list-settings", help="List all settings for --set, and exit.")
+    ] = False,
 ) -> int:
-    """Train a model, in a live dashboard."""
-    from engine.runtime.process import place
+    """Train a model in a live dashboard."""
+    from engine.runtime.process import get_process_info
     from engine.training.job import prepare_job, resume_job
 
-    def changed(config: Config) -> Config:
-        """The configuration with what the options change."""
-        config = _configuration(
+    def apply_options(config: Config) -> Config:
+        """Return `config` with the changes that the options of this command make."""
+        config = _apply_options(
             config,
-            csv,
-            text,
-            valid,
-            test,
+            csv=csv,
+            text=text,
+            valid=valid,
+            test=test,
             text_column=text_column,
             speaker_column=speaker_column,
             mode=mode,
@@ -84,93 +82,104 @@ def train(
             threads=threads,
             precision=precision,
         )
-        return config.with_settings(assignments or [])
+        return config.with_overrides(assignments or [])
 
-    here = place()
-    if not here.first:
-        from lotr_tui.cli.console import train_along
+    process = get_process_info()
+    if not process.is_main_process:
+        from lotr_tui.cli.train_console import train_worker_rank
 
-        return 0 if detach else train_along()
+        return 0 if detach else train_worker_rank()
     if list_settings:
-        _print_settings(changed(preset("default" if preset_name is None else preset_name)))
+        _print_settings(apply_options(get_preset("default" if preset is None else preset)))
         return 0
     if resume is not None:
-        if preset_name is not None or run is not None:
-            raise UnusableInput(f"--resume {resume} goes on with that run as it is; leave --preset and --run out")
-        job = resume_job(resume, runs_dir, changed)
+        if preset is not None or run is not None:
+            raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
+        job = resume_job(resume, runs_dir, apply_options)
     else:
-        job = prepare_job(changed(preset("default" if preset_name is None else preset_name)), run, runs_dir)
+        job = prepare_job(apply_options(get_preset("default" if preset is None else preset)), run, runs_dir)
     if detach:
-        from lotr_tui.monitor.background import hand_over
+        from lotr_tui.monitor.background import resume_in_background
 
-        job.run.lock.close()
-        print(hand_over(job.run.path))
+        job.run.lock.release()
+        print(resume_in_background(job.run.path))
         return 0
-    if no_tui or as_json or here.size > 1 or not has_terminal():
-        from lotr_tui.cli.console import train_on_console
+    if no_tui or as_json or process.world_size > 1 or not options.has_terminal():
+        from lotr_tui.cli.train_console import train_on_console
 
         return train_on_console(job, as_json=as_json)
-    from lotr_tui.app import LotrApp
-    from lotr_tui.cli.launch import run_app
-    from lotr_tui.monitor.background import dies_with_its_terminal, how_to_come_back
-
-    if dies_with_its_terminal():
-        print(f"should this terminal close, the training goes on\n{how_to_come_back(job.run.name)}")
-    app = LotrApp(job=job, runs_dir=runs_dir, theme=theme)
-    run_app(app, mouse=not no_mouse)
-    if app.detached is None:
-        print(printable(f"run {job.run.name} is in {job.run.path}"))
-        print(printable(f"play with it: lotr-tui --run {job.run.name}"))
-        if app.training is None or app.training.active or app.training.left:
-            print(printable(f"go on with it: lotr-tui train --resume {job.run.name}"))
+    _train_in_dashboard(job, runs_dir, theme, mouse=not no_mouse)
     return 0
 
 
 def ablate(
-    preset_name: PresetOption = "default",
+    preset: PresetOption = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
     test: TestOption = None,
-    mode: ModeOption = None,
-    split_seed: SplitSeedOption = None,
+    mode: options.ModeOption = None,
+    split_seed: options.SplitSeedOption = None,
     assignments: SetOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, with seeds from 0 on.")] = 3,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at once; as many as there are cores.")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="Only this one; repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a training.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per variant, with seeds from 0.")] = 3,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Parallel trainings; default: the number of cores.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="Train only this one; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per training.")] = False,
 ) -> None:
-    """What each technique is worth: the preset with one taken away or put in, several seeds each."""
-    from engine.training.ablation import choose_variants
+    """Measure the effect of each technique: one removed or added at a time, with several seeds."""
+    from engine.training.ablation import select_variants
     from lotr_tui.cli.reports import print_ablation
 
-    config = _configuration(preset(preset_name), csv, text, valid, test, mode=mode, split_seed=split_seed)
-    config = config.with_settings(assignments or [])
-    variants = choose_variants(config, only or [])
+    config = get_preset("default" if preset is None else preset)
+    config = _apply_options(config, csv=csv, text=text, valid=valid, test=test, mode=mode, split_seed=split_seed)
+    config = config.with_overrides(assignments or [])
+    variants = select_variants(config, only or [])
     print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
 
 
-def _configuration(
-    config: Config, csv: Path | None, text: Path | None, valid: Path | None, test: Path | None, **given: Any
+def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | None, *, mouse: bool) -> None:
+    from lotr_tui.app import LotrApp
+    from lotr_tui.cli.launch import run_app
+    from lotr_tui.monitor.background import attach_hint, dies_with_terminal
+
+    name = job.run.name
+    if dies_with_terminal():
+        print(f"if this terminal closes, the training continues\n{attach_hint(name)}")
+    app = LotrApp(job=job, runs_dir=runs_dir, theme=theme)
+    run_app(app, mouse=mouse)
+    if app.detached_run is None:
+        print(printable(f"run {name} is in {job.run.path}"))
+        print(printable(f"open a session with it: lotr-tui --run {name}"))
+        if app.training_view is None or app.training_view.is_active or app.training_view.is_resumable:
+            print(printable(f"resume it: lotr-tui train --resume {name}"))
+
+
+def _apply_options(
+    config: Config, *, csv: Path | None, text: Path | None, valid: Path | None, test: Path | None, **overrides: Any
 ) -> Config:
-    """A configuration with what the options of a command change; None changes nothing."""
+    """Return `config` with the given corpus files and overrides; None leaves a setting unchanged.
+
+    Raises:
+        InvalidInputError: If the corpus options contradict each other.
+        ConfigError: If an override is out of range.
+    """
     if csv and text:
-        raise UnusableInput("--csv and --text exclude each other; give one corpus")
-    config = config.with_values(**{name: value for name, value in given.items() if value is not None})
+        raise InvalidInputError("--csv and --text exclude each other; give one corpus")
+    config = config.with_values(**{name: value for name, value in overrides.items() if value is not None})
     path = csv or text
     if path:
-        config = config.with_values(corpus=str(located(path)), corpus_format="csv" if csv else "text")
+        config = config.with_values(corpus=str(absolute_path(path)), corpus_format="csv" if csv else "text")
     if valid or test:
         if not (valid and test and path):
-            raise UnusableInput("--valid and --test belong together, beside the --text or --csv to train on")
-        # What was split before was prepared before: it is taken as it is, every line and every word of it.
+            raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
+        # A corpus that is already split is already tokenized: keep every line and every token.
         config = config.with_values(
-            valid_corpus=str(valid), test_corpus=str(test), tokenizer="spaces", min_characters=0, min_count=1
+            valid_corpus=str(valid), test_corpus=str(test), tokenizer="whitespace", min_characters=0, min_count=1
         )
     return config
 
 
 def _print_settings(config: Config) -> None:
-    for name, (part, meaning) in settings().items():
-        value: Any = getattr(getattr(config, part), name)
-        print(f"{f'{name}={value}':34} {meaning}")
+    for name, (section, description) in describe_settings().items():
+        value: Any = getattr(getattr(config, section), name)
+        print(f"{f'{name}={value}':34} {description}")

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/monitor."""
+"""Monitoring of trainings without widgets: the training view, followed runs, log lines, curves and exports."""

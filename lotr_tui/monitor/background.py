@@ -1,4 +1,4 @@
-"""Trainings that outlive the terminal they were started in."""
+"""Trainings that continue in the background after the terminal they were started from is closed."""
 
 import os
 import signal
@@ -9,87 +9,86 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
-from engine.runs.store import is_written
-from engine.runtime.process import place, torchrun
-from engine.storage.files import open_file
-from engine.storage.log_file import MOST_BYTES, make_way
+from engine.runs.directory import is_locked
+from engine.runtime.process import get_process_info, launch_command
+from engine.storage.files import open_regular_file
+from engine.storage.log_file import MAX_LOG_BYTES, rotated_path
 
-CONSOLE = "console.txt"
-"""What a training in the background prints, in its run directory."""
-STARTS_SECONDS = 60.0
-"""Waited at most for the other process to take over."""
-LOOK_SECONDS = 0.1
+CONSOLE_LOG = "console.txt"
+"""Output of a training in the background, in its run directory."""
+START_TIMEOUT = 60.0
+"""Seconds to wait until the background process has locked the run."""
+POLL_INTERVAL = 0.1
 
 
-def hand_over(path: Path) -> str:
-    """Have a process in a session of its own go on with the run that nobody trains now; returns a line about it.
-
-    One of several processes has as many go on.
+def resume_in_background(path: Path) -> str:
+    """Start a background process, or one per rank under torchrun, that resumes a run. Return a message for the user.
 
     Raises:
-        TrainingError: it did not take over; the run stays as it was left.
+        TrainingError: If the process did not start to train. The run directory is then unchanged.
     """
-    command = [*torchrun(place().size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
+    command = [*launch_command(get_process_info().world_size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
+    console_log = path / CONSOLE_LOG
     try:
-        file = _open_console(path)
+        fd = _open_console_log(path)
     except OSError as error:
         raise TrainingError(
-            f"run {path.name} cannot go on in the background: {path / CONSOLE} cannot be written: {error.strerror}"
+            f"run {path.name} cannot continue in the background: {console_log} cannot be written: {error.strerror}"
         ) from error
-    with os.fdopen(file, "ab") as console:
+    with os.fdopen(fd, "ab") as console:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
         )
-    deadline = time.monotonic() + STARTS_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
-        if is_written(path):
+        if is_locked(path):
             name = printable(path.name)
-            return f"run {name} goes on in the background, as process {process.pid}\n{how_to_come_back(name)}"
-        time.sleep(LOOK_SECONDS)
+            return f"run {name} continues in the background as process {process.pid}\n{attach_hint(name)}"
+        time.sleep(POLL_INTERVAL)
     process.kill()
     raise TrainingError(
-        f"run {path.name} could not go on in the background; {path / CONSOLE} says why. "
-        f"Go on with it: lotr-tui train --resume {path.name}"
+        f"run {path.name} did not start in the background; see {console_log}, "
+        f"then resume it with: lotr-tui train --resume {path.name}"
     )
 
 
-def shorten_console(path: Path) -> None:
-    """In the background, where the console of the run has become too long: begin another, and keep the one before."""
-    console = path / CONSOLE
-    with suppress(OSError):  # it grows until there is room, or somebody mends the folder
+def rotate_console_log(path: Path) -> None:
+    """Rotate the console log of a run if it is the standard output of this process and has become too long."""
+    console_log = path / CONSOLE_LOG
+    with suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
         status = os.fstat(1)
-        if status.st_size > MOST_BYTES and os.path.samestat(status, console.lstat()):
-            make_way(console)
-            file = _open_console(path)
+        if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
+            console_log.replace(rotated_path(console_log))
+            fd = _open_console_log(path)
             for output in (1, 2):
-                os.dup2(file, output)
-            os.close(file)
+                os.dup2(fd, output)
+            os.close(fd)
 
 
-def _open_console(path: Path) -> int:
-    return open_file(path / CONSOLE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def _open_console_log(path: Path) -> int:
+    return open_regular_file(path / CONSOLE_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def how_to_come_back(name: str) -> str:
-    """Lines that tell how to see and to end a training from another terminal."""
-    return f"see it from any terminal: lotr-tui attach {name}\nsave and end it:          lotr-tui stop {name}"
+def attach_hint(run_name: str) -> str:
+    """Return lines that say how to watch and stop a training from another terminal."""
+    return f"watch it from any terminal: lotr-tui attach {run_name}\nsave and stop it: lotr-tui stop {run_name}"
 
 
-def dies_with_its_terminal() -> bool:
-    """Whether no tmux or screen keeps the terminal alive when the connection is lost."""
+def dies_with_terminal() -> bool:
+    """Return True if the terminal is outside tmux and screen, so that a lost connection ends its processes."""
     return not (os.environ.get("TMUX") or os.environ.get("STY"))
 
 
-def leave_terminal() -> None:
-    """The terminal is gone: write to it no more, and do not be told again."""
+def detach_from_terminal() -> None:
+    """Ignore further hang-up signals, and connect standard input and output to the null device."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for file in (0, 1, 2):
-        os.dup2(nowhere, file)
-    os.close(nowhere)
+    null_device = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null_device, fd)
+    os.close(null_device)
 
 
-def on_signals(actions: dict[signal.Signals, Callable[[], None]]) -> None:
-    """Do something at each of these signals, whatever the main thread is at."""
-    for number, action in actions.items():
-        signal.signal(number, lambda *_, action=action: action())
+def install_signal_handlers(handlers: dict[signal.Signals, Callable[[], None]]) -> None:
+    """Call the handler of each signal in the main thread, between any two of its instructions."""
+    for signal_number, handler in handlers.items():
+        signal.signal(signal_number, lambda *_, handler=handler: handler())

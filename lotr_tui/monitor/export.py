@@ -1,132 +1,129 @@
-"""The record of a run for other programs: CSV files, or a log directory of TensorBoard."""
+"""Export of the metrics of a run to CSV files or TensorBoard."""
 
 import csv
 import io
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine.errors import RunError, UnusableInput, printable
-from engine.events import TrainingEvent, from_record, to_record
-from engine.runs.metrics import current_rows
-from engine.runs.store import CONFIG, METRICS, SAMPLES
-from engine.storage.files import replacing
-from lotr_tui.monitor.step_columns import NAMES
+from engine.errors import InvalidInputError, RunError, printable
+from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
+from engine.runs.metrics import read_current_rows
+from engine.storage.files import atomic_replace
+from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
 
-REPORTS_AT_ONCE = 10_000
-SERIES = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second")
-"""Fields of the reports that are curves in TensorBoard."""
+STEP_CHUNK_SIZE = 10_000
+"""Steps that are converted to Python objects at once."""
+TENSORBOARD_SCALARS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second")
+"""Fields of `Step` that become TensorBoard curves."""
 
 
 def export_csv(run: Path, folder: Path) -> list[Path]:
-    """Write a file for each kind of row that the record has, named after it, as `step.csv`; returns them.
+    """Write one CSV file per record type, named after it, as `step.csv`. Return the paths of the files.
 
-    What a resume did again is left out, and numbers that are not known are empty.
+    Rows that a resumed training has superseded are left out, and unknown numbers are empty cells.
 
     Raises:
-        RunError: the folder is not empty or cannot be written to.
+        RunError: If the folder is not empty or cannot be written.
     """
-    _make_empty(folder)
-    kinds: dict[str, list[TrainingEvent]] = {}
-    for event in _events(run):
-        kinds.setdefault(type(event).__name__.lower(), []).append(event)
-    files = []
-    try:
-        for kind, events in kinds.items():
+    events_by_type: dict[str, list[TrainingEvent]] = {}
+    for event in _read_events(run):
+        events_by_type.setdefault(event_name(type(event)), []).append(event)
+    view = TrainingView.from_run(run)
+    paths = []
+    with _new_folder(folder):
+        for record_type, events in events_by_type.items():
             names = [item.name for item in fields(events[0]) if item.name != "model"]
-            rows = (_values(event, names) for event in events)
-            files.append(_write(folder / f"{kind}.csv", names, rows))
-        view = TrainingView.of_run(run)
+            rows = (_csv_row(event, names) for event in events)
+            paths.append(_write_csv(folder / f"{record_type}.csv", names, rows))
         if len(view.steps):
-            files.append(_write(folder / "step.csv", NAMES, _reports(view)))
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
-    return files
+            paths.append(_write_csv(folder / "step.csv", STEP_FIELDS, _iter_step_rows(view)))
+    return paths
 
 
 def export_tensorboard(run: Path, folder: Path) -> None:
-    """Write the curves and samples so that `tensorboard --logdir` shows them.
+    """Write the curves and samples of a run for `tensorboard --logdir FOLDER`.
 
     Raises:
-        UnusableInput: TensorBoard is not installed.
-        RunError: the folder is not empty or cannot be written to.
+        InvalidInputError: If TensorBoard is not installed.
+        RunError: If the folder is not empty or cannot be written.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UnusableInput("TensorBoard is not installed; pip install 'lotr-tui[tensorboard]'") from error
-    _make_empty(folder)
-    view = TrainingView.of_run(run)
-    begun = (run / CONFIG).stat().st_mtime
-    try:
-        with SummaryWriter(str(folder)) as writer:
-            for values in _reports(view):
-                report = dict(zip(NAMES, values, strict=True))
-                for name in SERIES:
-                    if report[name] != "":
-                        writer.add_scalar(name, report[name], _step(report["step"]), begun + (report["seconds"] or 0))
-            for event in view.evaluations:
-                if math.isfinite(event.valid_perplexity):
-                    value, step = event.valid_perplexity, _step(event.step)
-                    writer.add_scalar("valid_perplexity", value, step, begun + event.seconds)
-            for sample in view.samples:
-                # As a block of code: the text is shown as it is, not read as Markdown.
-                text = printable(f"{sample.prompt} {sample.text}")
-                writer.add_text("sample", f"    {text}", _step(sample.step))
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+        raise InvalidInputError("TensorBoard is not installed; pip install 'lotr-tui[tensorboard]'") from error
+    view = TrainingView.from_run(run)
+    started_at = (run / CONFIG_FILE).stat().st_mtime
+    with _new_folder(folder), SummaryWriter(str(folder)) as writer:
+        for values in _iter_step_rows(view):
+            row = dict(zip(STEP_FIELDS, values, strict=True))
+            for name in TENSORBOARD_SCALARS:
+                if row[name] != "":
+                    writer.add_scalar(name, row[name], _clamp_step(row["step"]), started_at + (row["seconds"] or 0))
+        for event in view.evaluations:
+            if math.isfinite(event.valid_perplexity):
+                value, step = event.valid_perplexity, _clamp_step(event.step)
+                writer.add_scalar("valid_perplexity", value, step, started_at + event.seconds)
+        for sample in view.samples:
+            # Indented as a code block, so that the text is not read as Markdown.
+            text = printable(f"{sample.prompt} {sample.text}")
+            writer.add_text("sample", f"    {text}", _clamp_step(sample.step))
 
 
-def _events(run: Path) -> Iterator[TrainingEvent]:
-    """All but the reports."""
-    metrics = (row for row in current_rows(run / METRICS, outline=True) if row["event"] != "step")
-    samples = (row for row in current_rows(run / SAMPLES) if row["event"] == "sampled")
+def _read_events(run: Path) -> Iterator[TrainingEvent]:
+    """Yield all events of a run except steps."""
+    metrics = (row for row in read_current_rows(run / METRICS_FILE, subsample=True) if row["event"] != "step")
+    samples = (row for row in read_current_rows(run / SAMPLES_FILE) if row["event"] == "sampled")
     for row in (*metrics, *samples):
-        if (event := from_record(row)) is not None:
+        if (event := event_from_dict(row)) is not None:
             yield event
 
 
-def _reports(view: TrainingView) -> Iterator[list[Any]]:
-    """The values of each report, in the order of their names."""
-    for first in range(0, len(view.steps), REPORTS_AT_ONCE):
-        columns = [view.steps.column(name)[first : first + REPORTS_AT_ONCE].tolist() for name in NAMES]
+def _iter_step_rows(view: TrainingView) -> Iterator[list[Any]]:
+    """Yield the values of each step in the order of `STEP_FIELDS`; unknown numbers are ""."""
+    for start in range(0, len(view.steps), STEP_CHUNK_SIZE):
+        columns = [view.steps.column(name)[start : start + STEP_CHUNK_SIZE].tolist() for name in STEP_FIELDS]
         for values in zip(*columns, strict=True):
             yield [int(values[0]), *("" if math.isnan(value) else value for value in values[1:])]
 
 
-def _step(step: int) -> int:
-    """As TensorBoard's files can hold it: a damaged record may have others."""
+def _clamp_step(step: int) -> int:
+    """Return a step that fits into TensorBoard's 64-bit integers; damaged metrics may contain others."""
     return min(max(step, -(2**63)), 2**63 - 1)
 
 
-def _values(event: TrainingEvent, names: list[str]) -> list[Any]:
-    record = to_record(event)
-    values = ("" if record[name] is None else record[name] for name in names)
+def _csv_row(event: TrainingEvent, names: list[str]) -> list[Any]:
+    row = event_to_dict(event)
+    values = ("" if row[name] is None else row[name] for name in names)
     return [printable(value) if isinstance(value, str) else value for value in values]
 
 
-def _make_empty(folder: Path) -> None:
-    """Make the folder, or see that it is empty: nothing is overwritten.
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder to write to, or check that it is empty.
 
     Raises:
-        RunError: it cannot be made, or something is in it.
+        RunError: If the folder is not empty, or if it or a file in it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty, and nothing is overwritten; name a new folder")
+            raise RunError(f"{folder} is not empty, and nothing is overwritten; choose a new folder")
+        yield
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _write(path: Path, names: Iterable[str], rows: Iterable[list[Any]]) -> Path:
-    with replacing(path) as file:
+def _write_csv(path: Path, names: Iterable[str], rows: Iterable[list[Any]]) -> Path:
+    with atomic_replace(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
         writer = csv.writer(text)
         writer.writerow(names)
         writer.writerows(rows)
-        text.detach()  # which writes what it still holds, and leaves the file open
+        text.detach()  # flushes the wrapper without closing the file
     return path

@@ -1,122 +1,101 @@
-"""What happened in a training, line by line: made from its events, so that the record tells the same."""
+"""Training log: one line per notable event, the same whether events come live or from the run directory."""
 
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from engine import events
 from engine.errors import printable
-from engine.events import (
-    Checkpointed,
-    Evaluated,
-    Failed,
-    Finished,
-    Preparing,
-    Resume,
-    Started,
-    Steered,
-    TrainingEvent,
-    Warned,
-)
-from engine.runs.store import MODEL, RESUME
-from lotr_tui.formatting import duration, perplexity
+from engine.runs.directory import MODEL_FILE, RESUME_FILE
+from lotr_tui.formatting import format_duration, format_perplexity
 
-Kind = Literal["plain", "evaluation", "asked", "warning", "error"]
+LogKind = Literal["plain", "evaluation", "command", "warning", "error"]
+LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
+    events.Evaluated: "evaluation",
+    events.CommandApplied: "command",
+    events.Warned: "warning",
+    events.Failed: "error",
+}
+"""Kinds of the events whose lines are not plain."""
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """Something that happened."""
+    """One line of the training log."""
 
     seconds: float
-    """Of training, when it did."""
+    """Training time of the event in seconds."""
     step: float
-    """The update after which it did; below 0 for what belongs to none, infinite for the end, which a resume undoes."""
-    kind: Kind
+    """Step of the event; -1 for events without a step, infinity for the end of a training, which a resume removes."""
+    kind: LogKind
     text: str
 
 
 class TrainingLog:
-    """Lines in the order in which things happened."""
+    """Log lines of a training, oldest first."""
 
     def __init__(self) -> None:
         self.lines: list[LogLine] = []
 
-    def add(self, event: TrainingEvent, seconds: float) -> None:
-        """Take in one event, of which there may be nothing to say."""
+    def add(self, event: events.TrainingEvent, seconds: float) -> None:
+        """Add the line of an event. Some events have no line, or extend the last one."""
         last = self.lines[-1] if self.lines else None
-        if isinstance(event, Checkpointed) and last and (last.kind, last.step) == ("evaluation", event.step):
-            if event.file == MODEL:  # which is so whenever it is the best
-                self.lines[-1] = replace(last, text=f"{last.text}, kept")
+        if isinstance(event, events.Checkpointed) and last and (last.kind, last.step) == ("evaluation", event.step):
+            if event.file == MODEL_FILE:  # written after each evaluation that is the best so far
+                self.lines[-1] = replace(last, text=f"{last.text}, saved")
                 return
-        elif isinstance(event, Preparing) and last and last.text == _text(event):
+        elif isinstance(event, events.Preparing) and last and last.text == _format_event(event):
             return
-        if text := _text(event):
-            step = math.inf if isinstance(event, (Finished, Failed)) else getattr(event, "step", -1)
-            self.lines.append(LogLine(seconds, step, _kind(event), text))
+        if text := _format_event(event):
+            step = math.inf if isinstance(event, (events.Finished, events.Failed)) else getattr(event, "step", -1)
+            self.lines.append(LogLine(seconds, step, LOG_KINDS.get(type(event), "plain"), text))
 
-    def forget_from(self, step: int) -> None:
-        """What happened at this update and later is done again."""
+    def rewind(self, step: int) -> None:
+        """Remove the lines of `step` and later steps, which a resumed training repeats."""
         self.lines = [line for line in self.lines if line.step < step]
 
 
-def _kind(event: TrainingEvent) -> Kind:
+def _format_event(event: events.TrainingEvent) -> str:
+    """Return the text of an event; "" if the event has no line."""
     match event:
-        case Evaluated():
-            return "evaluation"
-        case Steered():
-            return "asked"
-        case Warned():
-            return "warning"
-        case Failed():
-            return "error"
-        case _:
-            return "plain"
-
-
-def _text(event: TrainingEvent) -> str:
-    """What there is to say of an event; "" if nothing."""
-    match event:
-        case Preparing():
-            return printable(event.what)
-        case Started():
+        case events.Preparing():
+            return printable(event.message)
+        case events.Started():
             return (
                 f"{event.parameters:,} parameters, {event.train_tokens:,} tokens, on {printable(event.device)};"
-                f" to beat: unigram {perplexity(event.unigram_perplexity)},"
-                f" Kneser-Ney {perplexity(event.kneser_ney_perplexity)}"
+                f" baselines: unigram {format_perplexity(event.unigram_perplexity)},"
+                f" Kneser-Ney {format_perplexity(event.kneser_ney_perplexity)}"
             )
-        case Resume():
-            return f"goes on from update {event.step:,}"
-        case Evaluated():
-            best = ", best so far" if event.best else ""
-            return f"epoch {event.epoch:.1f}: valid {perplexity(event.valid_perplexity)}{best}"
-        case Steered():
-            return _asked(event)
-        case Checkpointed():
-            all_of_it = f" at update {event.step:,}, to go on from there" if event.file == RESUME else ""
-            return f"saved {printable(event.file)}{all_of_it}"
-        case Warned() | Failed():
+        case events.Resume():
+            return f"resumed at step {event.step:,}"
+        case events.Evaluated():
+            best = ", new best" if event.is_best else ""
+            return f"epoch {event.epoch:.1f}: valid {format_perplexity(event.valid_perplexity)}{best}"
+        case events.CommandApplied():
+            return _format_command(event)
+        case events.Checkpointed():
+            purpose = f" at step {event.step:,}, to resume from" if event.file == RESUME_FILE else ""
+            return f"saved {printable(event.file)}{purpose}"
+        case events.Warned() | events.Failed():
             return printable(event.message)
-        case Finished():
-            return f"{ended(event)} after {duration(event.seconds)}"
+        case events.Finished():
+            return f"{describe_training_end(event)} after {format_duration(event.seconds)}"
         case _:
             return ""
 
 
-def _asked(event: Steered) -> str:
-    """What was done because somebody asked for it."""
+def _format_command(event: events.CommandApplied) -> str:
     return {
         "pause": "paused",
-        "go_on": "goes on",
-        "checkpoint": "asked to save",
-        "stop": "asked to stop",
-        "detach": "asked to detach",
-        "prompt": f"the prompt is now “{printable(event.value)}”",
-        "lr": f"learning rate × {printable(event.value)} from here on",
-    }.get(event.what, printable(f"{event.what} {event.value}"))
+        "resume": "resumed",
+        "checkpoint": "checkpoint requested",
+        "stop": "stop requested",
+        "detach": "detach requested",
+        "prompt": f"sample prompt: “{printable(event.value)}”",
+        "lr": f"learning rate × {printable(event.value)}",
+    }.get(event.kind, printable(f"{event.kind} {event.value}"))
 
 
-def ended(event: Finished) -> str:
-    """How a training ended."""
-    if event.reason == "patience":
-        return "done, as it got no better"
-    return event.reason
+def describe_training_end(event: events.Finished) -> str:
+    """Return how a training ended, in one or a few words."""
+    return "done (early stopping)" if event.reason == "patience" else event.reason

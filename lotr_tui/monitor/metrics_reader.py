@@ -1,4 +1,4 @@
-"""The rows of a record as what a view takes in: reports that follow each other as columns, all else as events."""
+"""Decoding of metrics rows for a `TrainingView`: consecutive steps become arrays, other rows become events."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -6,53 +6,55 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import TrainingEvent, from_record
+from engine.data.arrays import Float64Array
+from engine.events import TrainingEvent, event_from_dict
 from engine.runs.metrics import Row
-from lotr_tui.monitor.step_columns import NAMES, Floats
+from lotr_tui.monitor.step_columns import STEP_FIELDS
 
-Part = Floats | TrainingEvent
-Values = Sequence[Any]
+RecordItem = Float64Array | TrainingEvent
+"""Steps `[field, step]`, or an event of another type."""
+StepRow = Sequence[Any]
 
-AT_ONCE = 10_000
-"""Reports that are made columns of together: as rows they take ten times the memory."""
+CHUNK_SIZE = 10_000
+"""Steps per array; as rows they take ten times the memory."""
 
-_WHOLE = {int}
-_NUMBER = {int, float, type(None)}
-_TYPES = [_WHOLE if name == "step" else _NUMBER for name in NAMES]
-"""Of the fields of a report, in a record."""
+_INT_TYPES = {int}
+_NUMBER_TYPES = {int, float, type(None)}
+_STEP_FIELD_TYPES = [_INT_TYPES if name == "step" else _NUMBER_TYPES for name in STEP_FIELDS]
+"""Valid types of each field of a step row."""
 
 
-def parts_of(rows: Iterable[Row]) -> Iterator[Part]:
-    """The parts in the order of the rows; what is no event of this version, or has values of other types, is left out.
+def decode_rows(rows: Iterable[Row]) -> Iterator[RecordItem]:
+    """Yield the content of rows in order; steps as arrays `[field, step]`.
 
-    Reports are `[field, report]`.
+    Rows that are not events of this version, or have values of other types, are skipped.
     """
-    values_of = itemgetter(*NAMES)
-    reports: list[Values] = []
+    step_values = itemgetter(*STEP_FIELDS)
+    steps: list[StepRow] = []
     for row in rows:
         if row["event"] == "step":
             try:
-                reports.append(values_of(row))
+                steps.append(step_values(row))
             except KeyError:
                 continue
-            if len(reports) >= AT_ONCE:
-                yield from _columns(reports)
-                reports = []
-        elif (event := from_record(row)) is not None:
-            if reports:  # before the event, whose time is theirs where it has none of its own
-                yield from _columns(reports)
-                reports = []
+            if len(steps) >= CHUNK_SIZE:
+                yield from _to_columns(steps)
+                steps = []
+        elif (event := event_from_dict(row)) is not None:
+            if steps:  # an event without a time field gets the time of the step before it
+                yield from _to_columns(steps)
+                steps = []
             yield event
-    yield from _columns(reports)
+    yield from _to_columns(steps)
 
 
-def _columns(reports: list[Values]) -> Iterator[Floats]:
-    columns = list(zip(*reports, strict=True))
-    if any(not types.issuperset(map(type, column)) for types, column in zip(_TYPES, columns, strict=False)):
-        columns = list(zip(*filter(_is_report, reports), strict=True))
+def _to_columns(steps: list[StepRow]) -> Iterator[Float64Array]:
+    columns = list(zip(*steps, strict=True))
+    if any(not types.issuperset(map(type, column)) for types, column in zip(_STEP_FIELD_TYPES, columns, strict=False)):
+        columns = list(zip(*filter(_is_valid_step, steps), strict=True))
     if columns:
         yield np.array(columns, np.float64)  # null becomes NaN
 
 
-def _is_report(values: Values) -> bool:
-    return all(type(value) in types for types, value in zip(_TYPES, values, strict=True))
+def _is_valid_step(values: StepRow) -> bool:
+    return all(type(value) in types for types, value in zip(_STEP_FIELD_TYPES, values, strict=True))

@@ -1,42 +1,43 @@
-"""What was asked of a training and is not done yet."""
+"""Commands that were sent to a training and have not been applied yet."""
 
 from collections.abc import Sequence
 
-from engine.control import Command
-from engine.events import Steered
+from engine.control import ControlCommand
+from engine.events import CommandApplied
 from lotr_tui.monitor.training_view import TrainingView
 
 
-class Asked:
-    """Commands that wait, oldest first; what is asked next goes on from what they will have done."""
+class PendingCommands:
+    """Queue of sent commands, and the state of the training once all of them are applied."""
 
     def __init__(self) -> None:
-        self._waiting: list[Command] = []
-        self._seen = 0
+        self._commands: list[ControlCommand] = []
+        self._num_seen = 0
 
     @property
-    def waiting(self) -> Sequence[Command]:
-        """Those that are not done yet."""
-        return self._waiting
+    def commands(self) -> Sequence[ControlCommand]:
+        """Pending commands, oldest first."""
+        return self._commands
 
-    def add(self, command: Command) -> None:
-        """Something more was asked."""
-        self._waiting.append(command)
+    def add(self, command: ControlCommand) -> None:
+        """Add a command that was sent."""
+        self._commands.append(command)
 
-    def take(self, steered: Sequence[Steered]) -> None:
-        """All that was done so far; what a resume did again may have been taken away since the last call."""
-        for event in steered[self._seen :]:
-            done = ((event.what, event.value) == (command.what, command.value) for command in self._waiting)
-            if (number := next((i for i, is_done in enumerate(done) if is_done), None)) is not None:
-                del self._waiting[number]
-        self._seen = len(steered)
+    def discard_applied(self, applied: Sequence[CommandApplied]) -> None:
+        """Remove the commands that were applied since the last call; `applied` are all commands applied so far."""
+        for event in applied[self._num_seen :]:
+            for index, command in enumerate(self._commands):
+                if (command.kind, command.value) == (event.kind, event.value):
+                    del self._commands[index]
+                    break
+        self._num_seen = len(applied)
 
-    def paused(self, view: TrainingView) -> bool:
-        """Whether it will be paused."""
-        asked = [command.what for command in self._waiting if command.what in ("pause", "go_on")]
-        return asked[-1] == "pause" if asked else view.paused
+    def will_be_paused(self, view: TrainingView) -> bool:
+        """Return True if the training is paused once all commands are applied."""
+        kinds = [command.kind for command in self._commands if command.kind in ("pause", "resume")]
+        return kinds[-1] == "pause" if kinds else view.paused
 
-    def lr_share(self, view: TrainingView) -> float:
-        """The share of the learning rate that it will have."""
-        asked = [command.share for command in self._waiting if command.what == "lr"]
-        return asked[-1] if asked else view.lr_share
+    def lr_scale(self, view: TrainingView) -> float:
+        """Return the factor of the scheduled learning rate once all commands are applied."""
+        scales = [command.lr_scale for command in self._commands if command.kind == "lr"]
+        return scales[-1] if scales else view.lr_scale

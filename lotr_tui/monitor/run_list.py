@@ -1,126 +1,120 @@
-"""The runs as people look through them: filtered, sorted, their curves and how their settings differ."""
+"""List of runs for browsing: columns, filter, sort order, validation curves and differences in configuration."""
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config import BUNDLED
-from engine.errors import UnusableInput
-from engine.events import Evaluated, Resume, from_record
+from engine.data.arrays import Float64Array
+from engine.errors import InvalidInputError
+from engine.events import Evaluated, Resume, event_from_dict
+from engine.runs.directory import METRICS_FILE, read_config
 from engine.runs.metrics import read_rows
-from engine.runs.store import METRICS, RunSummary, list_runs, read_config, summarize
-from engine.storage.files import assets_folder
-from lotr_tui.formatting import ago
+from engine.runs.summary import RunSummary, list_runs, summarize_run
+from engine.storage.files import assets_dir
+from lotr_tui.formatting import format_age, format_bytes, format_perplexity
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the list."""
+class RunColumn:
+    """Column of the list of runs."""
 
     name: str
     width: int
-    show: Callable[[RunSummary], str]
-    order: Callable[[RunSummary], float | str]
-    """What it is sorted by, the smallest first."""
+    """Width in cells; 0 for the column that fills the remaining width."""
+    format: Callable[[RunSummary], str]
+    sort_key: Callable[[RunSummary], float | str]
+    """Sort key, ascending."""
 
 
-LAST = float("inf")
-"""What is not known comes last."""
-
-COLUMNS = (
-    Column("run", 0, lambda run: run.name, lambda run: run.name.lower()),
-    Column("state", 8, lambda run: run.state, lambda run: run.state),
-    Column("valid", 7, lambda run: _perplexity(run.valid_perplexity), lambda run: _known(run.valid_perplexity)),
-    Column("test", 7, lambda run: _perplexity(run.test_perplexity), lambda run: _known(run.test_perplexity)),
-    Column("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
-    Column("preset", 8, lambda run: run.preset, lambda run: run.preset),
-    Column("age", 6, lambda run: ago(time.time() - run.started), lambda run: -run.started),
-    Column("size", 8, lambda run: _size(run.bytes), lambda run: -run.bytes),
+RUN_COLUMNS = (
+    RunColumn("run", 0, lambda run: run.name, lambda run: run.name.lower()),
+    RunColumn("state", 8, lambda run: run.state, lambda run: run.state),
+    RunColumn(
+        "valid", 7, lambda run: format_perplexity(run.valid_perplexity), lambda run: _unknown_last(run.valid_perplexity)
+    ),
+    RunColumn(
+        "test", 7, lambda run: format_perplexity(run.test_perplexity), lambda run: _unknown_last(run.test_perplexity)
+    ),
+    RunColumn("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
+    RunColumn("preset", 8, lambda run: run.preset, lambda run: run.preset),
+    RunColumn("age", 6, lambda run: format_age(time.time() - run.started_at), lambda run: -run.started_at),
+    RunColumn("size", 8, lambda run: format_bytes(run.size_bytes), lambda run: -run.size_bytes),
 )
-"""The first takes the room that is left. All have some at 80 columns; on a narrower terminal those at the end are left
-out, but for the one that is sorted by."""
-BY_AGE = [column.name for column in COLUMNS].index("age")
+"""Columns from left to right. All fit into 80 cells; narrower terminals drop columns from the right, except the column
+that the list is sorted by."""
+AGE_COLUMN = [column.name for column in RUN_COLUMNS].index("age")
+"""Index of the column that the list is sorted by at first."""
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The validation perplexity of a run."""
+class ValidationCurve:
+    """Validation perplexity of a run over its epochs."""
 
-    name: str
-    epochs: npt.NDArray[np.float64]
-    """`[evaluation]`"""
-    perplexities: npt.NDArray[np.float64]
-    """`[evaluation]`, NaN where it was not a number."""
+    run_name: str
+    epochs: Float64Array
+    """Epochs `[evaluation]` with fraction."""
+    perplexities: Float64Array
+    """Perplexities `[evaluation]`; NaN for a value that is not a positive finite number."""
 
 
-def all_runs(folder: Path | None) -> list[RunSummary]:
-    """The bundled model and the runs of a folder."""
-    runs = list_runs(folder)
+def list_selectable_runs(runs_dir: Path | None) -> list[RunSummary]:
+    """Return the runs of a folder, latest first, followed by the bundled model."""
+    runs = list_runs(runs_dir)
     try:
-        return [*runs, replace(summarize(assets_folder() / "model"), name=BUNDLED)]
-    except (UnusableInput, OSError):
+        return [*runs, replace(summarize_run(assets_dir() / "model"), name=BUNDLED)]
+    except (InvalidInputError, OSError):
         return runs
 
 
-def choose(runs: Sequence[RunSummary], typed: str, column: int, backwards: bool) -> list[RunSummary]:
-    """Those in whose name, state, preset, corpus or mode all the typed words stand, sorted by a column."""
-    words = typed.lower().split()
-    found = [
-        run
-        for run in runs
-        if all(word in f"{run.name} {run.state} {run.preset} {run.corpus} {run.mode}".lower() for word in words)
-    ]
-    found.sort(key=lambda run: run.name.lower())
-    found.sort(key=COLUMNS[column].order, reverse=backwards)
-    return found
+def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: int, reverse: bool) -> list[RunSummary]:
+    """Return the runs whose name, state, preset, corpus or mode contain all words of `query`.
+
+    The runs are sorted by the column with the index `sort_column` in `RUN_COLUMNS`, and then by name.
+    """
+
+    def matches(run: RunSummary) -> bool:
+        text = f"{run.name} {run.state} {run.preset} {run.corpus} {run.mode}".lower()
+        return all(word in text for word in query.lower().split())
+
+    by_name = sorted(filter(matches, runs), key=lambda run: run.name.lower())
+    return sorted(by_name, key=RUN_COLUMNS[sort_column].sort_key, reverse=reverse)
 
 
-def read_curve(run: RunSummary) -> Curve:
-    """Its validation curve; what a resume did again is left out."""
+def read_validation_curve(run: RunSummary) -> ValidationCurve:
+    """Read the validation curve of a run, without evaluations that a resumed training has superseded."""
     evaluations: list[Evaluated] = []
-    for row in read_rows(run.path / METRICS, outline=True):
-        event = from_record(row)
+    for row in read_rows(run.path / METRICS_FILE, subsample=True):
+        event = event_from_dict(row)
         if isinstance(event, Resume):
             evaluations = [earlier for earlier in evaluations if earlier.step < event.step]
         elif isinstance(event, Evaluated):
             evaluations.append(event)
     perplexities = np.array([event.valid_perplexity for event in evaluations], np.float64)
     perplexities[~(perplexities > 0) | ~np.isfinite(perplexities)] = np.nan
-    return Curve(run.name, np.array([event.epoch for event in evaluations], np.float64), perplexities)
+    return ValidationCurve(run.name, np.array([event.epoch for event in evaluations], np.float64), perplexities)
 
 
-def differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
-    """The settings that differ: the name, and the value of each run; "?" where a run's cannot be read."""
-    found: list[dict[str, object]] = []
+def config_differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
+    """Return name and values per run of each setting that differs; "?" for a configuration that cannot be read."""
+    settings_by_run: list[dict[str, object]] = []
     for run in runs:
-        try:
-            config = read_config(run.path)
-        except UnusableInput:
-            found.append({})
-            continue
-        parts = asdict(config)
-        found.append(
-            {"preset": parts.pop("preset")} | {name: value for part in parts.values() for name, value in part.items()}
-        )
-    names = dict.fromkeys(name for settings in found for name in settings)
-    return [
-        (name, [str(settings.get(name, "?")) for settings in found])
-        for name in names
-        if len({str(settings.get(name, "?")) for settings in found}) > 1
-    ]
+        settings: dict[str, object] = {}
+        with suppress(InvalidInputError):
+            sections = asdict(read_config(run.path))
+            settings["preset"] = sections.pop("preset")
+            for section in sections.values():
+                settings |= section
+        settings_by_run.append(settings)
+    names = dict.fromkeys(chain.from_iterable(settings_by_run))
+    values_by_name = {name: [str(settings.get(name, "?")) for settings in settings_by_run] for name in names}
+    return [(name, values) for name, values in values_by_name.items() if len(set(values)) > 1]
 
 
-def _perplexity(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 999.95e6 else f"{count / 1e9:,.1f} GB"
-
-
-def _known(value: float | None) -> float:
-    return LAST if value is None else value
+def _unknown_last(value: float | None) -> float:
+    return float("inf") if value is None else value

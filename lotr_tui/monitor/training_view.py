@@ -1,4 +1,4 @@
-"""What is known of a training, gathered from its events: all that a screen shows of it."""
+"""State of a training for display, built from its events."""
 
 import math
 from collections.abc import Iterable
@@ -8,23 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from engine.events import (
-    Checkpointed,
-    Evaluated,
-    Failed,
-    Finished,
-    Preparing,
-    Resume,
-    Sampled,
-    Started,
-    Steered,
-    Step,
-    TrainingEvent,
-)
+from engine import events
+from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_rows
-from engine.runs.store import METRICS, RESUME, SAMPLES
 from lotr_tui.monitor.log_lines import LogLine, TrainingLog
-from lotr_tui.monitor.metrics_reader import Part, parts_of
+from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
 from lotr_tui.monitor.step_columns import StepColumns
 
 Phase = Literal["preparing", "training", "finished", "failed"]
@@ -32,166 +20,169 @@ Phase = Literal["preparing", "training", "finished", "failed"]
 
 @dataclass
 class TrainingView:
-    """Events in, figures out. Built live from a worker, or from the record of a run."""
+    """State of a training, built from live events or from the metrics and samples of a run."""
 
     phase: Phase = "preparing"
-    note: str = "starting"
-    started: Started | None = None
+    activity: str = "starting"
+    """Current part of the preparation; empty while training."""
+    started: events.Started | None = None
     steps: StepColumns = field(default_factory=StepColumns)
-    evaluations: list[Evaluated] = field(default_factory=list)
-    samples: list[Sampled] = field(default_factory=list)
-    steered: list[Steered] = field(default_factory=list)
-    resumes: int = 0
-    """How often it was gone on with after it had been left."""
+    evaluations: list[events.Evaluated] = field(default_factory=list)
+    """Evaluations, oldest first; only the latest one keeps its model."""
+    samples: list[events.Sampled] = field(default_factory=list)
+    applied_commands: list[events.CommandApplied] = field(default_factory=list)
+    resume_count: int = 0
+    """Number of times that the training was resumed."""
     paused: bool = False
-    finished: Finished | None = None
+    finished: events.Finished | None = None
     failure: str = ""
-    saved_step: int | None = None
-    """The update that it could be gone on with after, were it to end now; None: nothing was saved yet."""
+    """Error message of a failed training; empty otherwise."""
+    checkpoint_step: int | None = None
+    """Step of the latest resume checkpoint; None before the first one."""
     notice: str = ""
-    """Of a run that another process trains: what there is to say of following it, as that nobody trains it now."""
+    """Notice about a followed run, as that no process is training it; empty if there is none."""
     _log: TrainingLog = field(default_factory=TrainingLog, compare=False)
 
     @classmethod
-    def of_run(cls, path: Path, *, outline: bool = False) -> "TrainingView":
-        """What the record of a run tells; with `outline` without most reports, which is many times as fast."""
+    def from_run(cls, path: Path, *, subsample: bool = False) -> "TrainingView":
+        """Read the view of a run directory; `subsample` reads only the last of consecutive steps, much faster."""
         view = cls()
-        view.take_metrics(parts_of(read_rows(path / METRICS, outline=outline)))
-        view.take_samples(parts_of(read_rows(path / SAMPLES)))
+        view.apply_metrics(decode_rows(read_rows(path / METRICS_FILE, subsample=subsample)))
+        view.apply_samples(decode_rows(read_rows(path / SAMPLES_FILE)))
         return view
 
     @classmethod
-    def of_resumed(cls, path: Path) -> "TrainingView":
-        """What is known of a run that was left and is about to be gone on with."""
-        view = cls.of_run(path)
-        view.finished, view.failure, view.phase, view.note = None, "", "preparing", "going on"
+    def from_resumed_run(cls, path: Path) -> "TrainingView":
+        """Read the view of a run directory whose training is about to be resumed."""
+        view = cls.from_run(path)
+        view.finished, view.failure, view.phase, view.activity = None, "", "preparing", "resuming"
         return view
 
-    def take_metrics(self, parts: Iterable[Part]) -> None:
-        """Take in what `metrics.jsonl` has; samples stand elsewhere."""
-        for part in parts:
-            if isinstance(part, np.ndarray):
-                self.steps.extend(part)
-            elif isinstance(part, Resume):
-                self._forget_from(part.step)
-                self._log.add(part, self.seconds)
+    def apply_metrics(self, items: Iterable[RecordItem]) -> None:
+        """Apply decoded rows of `metrics.jsonl`, which contains no samples."""
+        for item in items:
+            if isinstance(item, np.ndarray):
+                self.steps.extend(item)
+            elif isinstance(item, events.Resume):
+                self._rewind(item.step)
+                self._log.add(item, self.seconds)
             else:
-                self.apply(part)
+                self.apply(item)
 
-    def take_samples(self, parts: Iterable[Part]) -> None:
-        """Take in what `samples.jsonl` has: a resume that stands there concerns samples alone."""
-        for part in parts:
-            if isinstance(part, Resume):
-                self._forget_samples_from(part.step)
-            elif isinstance(part, Sampled):
-                self.samples.append(part)
+    def apply_samples(self, items: Iterable[RecordItem]) -> None:
+        """Apply decoded rows of `samples.jsonl`, whose resume rows concern samples alone."""
+        for item in items:
+            if isinstance(item, events.Resume):
+                self._rewind_samples(item.step)
+            elif isinstance(item, events.Sampled):
+                self.samples.append(item)
 
-    def apply(self, event: TrainingEvent) -> None:
-        """Take in one event."""
-        if isinstance(event, Resume):
-            self._forget_from(event.step)
-            self._forget_samples_from(event.step)
+    def apply(self, event: events.TrainingEvent) -> None:
+        """Apply one live event."""
+        if isinstance(event, events.Resume):
+            self._rewind(event.step)
+            self._rewind_samples(event.step)
         match event:
-            case Preparing():
-                self.note = event.what
-            case Started():
-                self.started, self.phase, self.note = event, "training", ""
-            case Step():
+            case events.Preparing():
+                self.activity = event.message
+            case events.Started():
+                self.started, self.phase, self.activity = event, "training", ""
+            case events.Step():
                 self.steps.append(event)
-            case Evaluated():
-                if self.evaluations:  # a model is megabytes, and only the latest is played with
+            case events.Evaluated():
+                if self.evaluations:  # a model takes megabytes, and only the latest one is used
                     self.evaluations[-1] = replace(self.evaluations[-1], model=None)
                 self.evaluations.append(event)
-            case Sampled():
+            case events.Sampled():
                 self.samples.append(event)
-            case Steered():
-                self.steered.append(event)
-                self.paused = event.what == "pause" or (self.paused and event.what != "go_on")
-            case Checkpointed():
-                self.saved_step = event.step if event.file == RESUME else self.saved_step
-            case Finished():
+            case events.CommandApplied():
+                self.applied_commands.append(event)
+                self.paused = event.kind == "pause" or (self.paused and event.kind != "resume")
+            case events.Checkpointed():
+                self.checkpoint_step = event.step if event.file == RESUME_FILE else self.checkpoint_step
+            case events.Finished():
                 self.finished, self.phase, self.paused = event, "finished", False
-            case Failed():
+            case events.Failed():
                 self.failure, self.phase, self.paused = event.message, "failed", False
-        if not isinstance(event, (Step, Sampled)):
+        if not isinstance(event, (events.Step, events.Sampled)):
             self._log.add(event, self.seconds)
 
-    def _forget_from(self, step: int) -> None:
-        """This update and later ones are done again."""
-        self.steps.forget_from(step)
+    def _rewind(self, step: int) -> None:
+        """Remove everything of `step` and later steps except samples; a resumed training repeats it."""
+        self.steps.rewind(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
-        self.steered = [event for event in self.steered if event.step < step]
-        self._log.forget_from(step)
-        self.resumes += 1
+        self.applied_commands = [event for event in self.applied_commands if event.step < step]
+        self._log.rewind(step)
+        self.resume_count += 1
         self.paused = False
         self.finished, self.failure = None, ""
-        self.phase, self.note = ("training", "") if self.started else ("preparing", self.note)
+        self.phase, self.activity = ("training", "") if self.started else ("preparing", self.activity)
 
-    def _forget_samples_from(self, step: int) -> None:
+    def _rewind_samples(self, step: int) -> None:
         self.samples = [event for event in self.samples if event.step < step]
 
     @property
     def log(self) -> list[LogLine]:
-        """What happened, oldest first."""
+        """Log lines, oldest first."""
         return self._log.lines
 
     @property
-    def active(self) -> bool:
-        """Whether it is still going on."""
+    def is_active(self) -> bool:
+        """True if the training has neither finished nor failed."""
         return self.phase in ("preparing", "training")
 
     @property
-    def left(self) -> bool:
-        """Whether it ended before its end, so that it can be gone on with."""
+    def is_resumable(self) -> bool:
+        """True if the training ended early, so that it can be resumed."""
         return self.phase == "failed" or (self.finished is not None and self.finished.reason in ("stopped", "detached"))
 
     @property
-    def lr_share(self) -> float:
-        """The share of the scheduled learning rate that was asked for; 1 if none was."""
-        value = next((event.value for event in reversed(self.steered) if event.what == "lr"), "1")
+    def lr_scale(self) -> float:
+        """Factor of the scheduled learning rate that was set by a command; 1 by default."""
+        value = next((event.value for event in reversed(self.applied_commands) if event.kind == "lr"), "1")
         try:
             return float(value)
-        except ValueError:  # a damaged record
+        except ValueError:  # damaged metrics
             return math.nan
 
     @property
     def prompt(self) -> str:
-        """What is continued at every evaluation; "" before the first."""
-        asked = next((event.value for event in reversed(self.steered) if event.what == "prompt"), None)
-        return asked if asked is not None else self.samples[-1].prompt if self.samples else ""
+        """Prompt of the samples; "" before the first sample."""
+        commanded = next((event.value for event in reversed(self.applied_commands) if event.kind == "prompt"), None)
+        return commanded if commanded is not None else self.samples[-1].prompt if self.samples else ""
 
     @property
-    def best(self) -> Evaluated | None:
-        """The evaluation with the lowest validation perplexity."""
-        numbers = (event for event in self.evaluations if not math.isnan(event.valid_perplexity))
-        return min(numbers, key=lambda event: event.valid_perplexity, default=None)
+    def best(self) -> events.Evaluated | None:
+        """Evaluation with the lowest validation perplexity; None before the first evaluation."""
+        evaluations = (event for event in self.evaluations if not math.isnan(event.valid_perplexity))
+        return min(evaluations, key=lambda event: event.valid_perplexity, default=None)
 
     @property
     def step(self) -> int:
-        """Updates done."""
+        """Number of optimizer steps done."""
         return int(self._latest("step"))
 
     @property
     def seconds(self) -> float:
-        """Of training."""
+        """Training time in seconds."""
         if self.finished and math.isfinite(self.finished.seconds):
             return self.finished.seconds
         return self._latest("seconds")
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Number of epochs done, with fraction."""
         if self.finished and math.isfinite(self.finished.epochs):
             return self.finished.epochs
         return self._latest("epoch")
 
     @property
     def epochs(self) -> int:
-        """Epochs planned."""
+        """Number of epochs planned; 0 before the training starts."""
         return self.started.epochs if self.started else 0
 
     def _latest(self, name: str) -> float:
-        """The highest of the last report and the last evaluation, which both have this; a damaged record has NaN."""
-        reports = self.steps.column(name)[-1:].tolist()
-        values = [*reports, *(float(getattr(event, name)) for event in self.evaluations[-1:])]
+        """Return the highest value of a field that the last step and the last evaluation have; 0 if unknown."""
+        values = self.steps.column(name)[-1:].tolist()
+        values += [float(getattr(event, name)) for event in self.evaluations[-1:]]
         return max((value for value in values if math.isfinite(value)), default=0.0)

@@ -1,1 +1,1 @@
-"""One screen, one file."""
+"""Screens of the app, one package per screen."""

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/session."""
+"""Session models without widgets: the conversation, its saved file, prompt history, settings and exports."""

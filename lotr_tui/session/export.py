@@ -1,144 +1,157 @@
-"""A saved session as Markdown, JSON and SVG. Text is text: no markup of any of the three, no control characters.
+"""Export of a saved session as Markdown, JSON and SVG, without markup or control characters from its texts.
 
 The JSON has this shape (figures that are not finite are null):
 
-    {"format": "lotr-tui session", "version": 1, "name": ..., "model": ..., "started": seconds since 1970,
-     "nodes": [{"id": 0, "parent": null or an id, "at": words of the parent that stand before it,
-                "prompt": text or null, "way": "continue" or "reply", "text": the words with spaces,
-                "words": [{"id", "text", "logprob", "prob", "rank", "entropy"}, ...],
-                "seed": 0, "settings": {"temperature": 0.8, ...}, "chain": the settings for people,
-                "reason": "eos", "length", "stop", "cancelled" or "error", "words_per_second": 9000.0,
-                "model": the run that spoke, "unknown": [words], "name": of the branch}, ...]}
+    {"format": "lotr-tui session", "version": 2, "name": ..., "model": ..., "started": Unix time in seconds,
+     "replies": [{"id": 0, "parent_id": id or null, "parent_offset": number of the parent's tokens before this reply,
+                  "prompt": text or null, "reply_mode": "continue" or "reply", "text": tokens joined by spaces,
+                  "tokens": [{"id", "text", "logprob", "prob", "rank", "entropy"}, ...],
+                  "seed": 0, "settings": {"temperature": 0.8, ...}, "chain": description of the settings,
+                  "reason": "eos", "length", "stop", "cancelled" or "error", "tokens_per_second": 9000.0,
+                  "model": name of the run, "unknown_tokens": [texts], "name": name of the branch}, ...]}
 """
 
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from html import escape
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING
 
-from engine.errors import UnusableInput, printable
+from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done
-from engine.storage.files import replacing
-from lotr_tui.formatting import ending
-from lotr_tui.session.json_store import reason
-from lotr_tui.session.saved_session import Node, SavedSession
+from engine.storage.files import atomic_replace
+from lotr_tui.formatting import describe_finish_reason, plural
+from lotr_tui.session.json_store import os_error_reason
+from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 SVG_COLUMNS = 80
-SVG_CELL, SVG_LINE = 8.4, 20
-"""Width and height of a character's place, for type of 14 pixels."""
+SVG_CHAR_WIDTH, SVG_LINE_HEIGHT = 8.4, 20
+"""Pixels of a character cell for a font of 14 pixels."""
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A node for people to read; every text is printable."""
+class _FormattedReply:
+    """Reply as printable texts."""
 
     title: str
     prompt: tuple[str, ...]
-    """Its lines that are not blank; none where nothing was typed."""
-    before: str
-    """The words of the text it branched off from."""
-    words: str
-    notes: str
+    """Lines of the prompt that are not blank; empty if the reply has no prompt."""
+    shared_text: str
+    """Text of the parent before a branch."""
+    text: str
+    footer: str
+    """Seed, sampler settings, speed and end of the reply."""
 
 
-def export(session: SavedSession, kind: str, folder: Path) -> Path:
-    """Write a session to a new file `folder/NAME.KIND` ("md", "json", "svg"); none that exists is overwritten.
+def export_session(session: SavedSession, extension: str, folder: Path) -> Path:
+    """Write a session to a new file in `folder`, and return its path. No existing file is overwritten.
 
     Raises:
-        UnusableInput: there is no such kind, or the folder cannot be written to.
+        InvalidInputError: If `extension` is not one of `EXPORTERS`, or if the folder cannot be written.
     """
-    if kind not in KINDS:
-        raise UnusableInput(f"a session cannot be exported as {kind!r}; use {', '.join(KINDS)}")
-    content = KINDS[kind](session).encode()
+    if extension not in EXPORTERS:
+        raise InvalidInputError(f"a session cannot be exported as {extension!r}; use {', '.join(EXPORTERS)}")
+    content = EXPORTERS[extension](session).encode()
     stem = session.name or "session"
     for number in count(1):
-        path = folder / (f"{stem}-{number}.{kind}" if number > 1 else f"{stem}.{kind}")
+        path = folder / (f"{stem}-{number}.{extension}" if number > 1 else f"{stem}.{extension}")
         try:
-            with replacing(path, new=True) as file:
+            with atomic_replace(path, exclusive=True) as file:
                 file.write(content)
             return path
         except FileExistsError:
             continue
         except OSError as error:
-            raise UnusableInput(f"cannot write {path}: {reason(error)}; choose another folder") from error
-    raise AssertionError("numbers do not end")
+            raise InvalidInputError(f"cannot write {path}: {os_error_reason(error)}; choose another folder") from error
+    raise AssertionError("unreachable: count() does not end")
 
 
 def to_json(session: SavedSession) -> str:
-    """As JSON, in the shape that stands above."""
+    """Return the session as JSON, in the shape that the module describes."""
     record = {
         "format": "lotr-tui session",
-        "version": 1,
+        "version": VERSION,
         "name": session.name,
         "model": session.model,
         "started": session.started,
-        "nodes": [{**asdict(node), "text": node.text, "chain": node.settings.chain()} for node in session.nodes],
+        "replies": [
+            {
+                **vars(reply),
+                "tokens": [token._asdict() for token in reply.tokens],
+                "settings": asdict(reply.settings),
+                "text": reply.text,
+                "chain": reply.settings.describe(),
+            }
+            for reply in session.replies
+        ],
     }
-    return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
 def to_markdown(session: SavedSession) -> str:
-    """As Markdown: prompts are quotes, the words paragraphs, how they came about a line in italics."""
-    title, about = _heading(session)
-    blocks = [f"# {_escape(title)}", _escape(about)]
-    for entry in _entries(session):
-        blocks.append(f"## {_escape(entry.title)}")
-        if entry.prompt:
-            blocks.append("\\\n".join(f"> {_escape(line)}" for line in entry.prompt))
-        said = [f"*{_escape(entry.before)}*" if entry.before else "", _escape(entry.words)]
-        if any(said):
-            blocks.append(" ".join(part for part in said if part))
-        blocks.append(f"*{_escape(entry.notes)}*")
+    """Return the session as Markdown: prompts as quotes, replies as paragraphs, footers in italics."""
+    title, summary = _format_heading(session)
+    blocks = [f"# {_escape_markdown(title)}", _escape_markdown(summary)]
+    for reply in _format_replies(session):
+        blocks.append(f"## {_escape_markdown(reply.title)}")
+        if reply.prompt:
+            blocks.append("\\\n".join(f"> {_escape_markdown(line)}" for line in reply.prompt))
+        shared = f"*{_escape_markdown(reply.shared_text)}*" if reply.shared_text else ""
+        if text := " ".join(filter(None, [shared, _escape_markdown(reply.text)])):
+            blocks.append(text)
+        blocks.append(f"*{_escape_markdown(reply.footer)}*")
     return "\n\n".join(blocks) + "\n"
 
 
 def to_svg(session: SavedSession, columns: int = SVG_COLUMNS) -> str:
-    """As a picture of the transcript, `columns` characters wide; it needs nothing from the network."""
-    from rich.cells import cell_len
+    """Return a picture of the transcript, `columns` characters wide, that needs nothing from the network."""
+    from rich.cells import cell_len  # deferred: a session that is not exported does not need Rich's console
     from rich.console import Console
     from rich.text import Text
 
-    title, about = _heading(session)
-    blocks = [(0, Text(title, "accent")), (0, Text(about, "muted"))]
-    for entry in _entries(session):
-        said = Text.assemble((entry.before, "muted"), " " if entry.before and entry.words else "", entry.words)
-        blocks += [(0, Text("")), (0, Text(entry.title, "muted"))]
+    title, summary = _format_heading(session)
+    blocks = [(0, Text(title, "accent")), (0, Text(summary, "muted"))]
+    for reply in _format_replies(session):
+        separator = " " if reply.shared_text and reply.text else ""
+        blocks += [(0, Text("")), (0, Text(reply.title, "muted"))]
         blocks += [
-            (2 * (number > 0), Text.assemble(("" if number else "❯ ", "accent"), (line, "prompt")))
-            for number, line in enumerate(entry.prompt)
+            (2 if index else 0, Text.assemble(("" if index else "❯ ", "accent"), (line, "prompt")))
+            for index, line in enumerate(reply.prompt)
         ]
-        blocks += [(2, said), (2, Text(entry.notes, "muted"))]
+        blocks.append((2, Text.assemble((reply.shared_text, "muted"), separator, reply.text)))
+        blocks.append((2, Text(reply.footer, "muted")))
 
-    console = Console(file=io.StringIO())  # breaks lines, prints nothing
-    drawn, row = [], 0
+    console = Console(file=io.StringIO())  # only breaks lines
+    elements: list[str] = []
+    row = 0
     for indent, block in blocks:
         for line in block.wrap(console, max(1, columns - indent)):
             line.rstrip()
             row += 1
             column = indent
-            for text, style in _runs(line):
+            for text, style in _styled_segments(line):
+                num_cells = cell_len(text)
                 if text.strip():
-                    place = f'x="{column * SVG_CELL:g}" y="{row * SVG_LINE}" textLength="{cell_len(text) * SVG_CELL:g}"'
-                    drawn.append(f'<text class="{style}" {place}>{escape(text)}</text>')
-                column += cell_len(text)
-    width, height = round(columns * SVG_CELL) + 40, (row + 1) * SVG_LINE + 20
-    return _SVG.format(width=width, height=height, title=escape(title), lines="\n".join(drawn))
+                    x, y, length = column * SVG_CHAR_WIDTH, row * SVG_LINE_HEIGHT, num_cells * SVG_CHAR_WIDTH
+                    position = f'x="{x:g}" y="{y}" textLength="{length:g}"'
+                    elements.append(f'<text class="{style}" {position}>{escape(text, quote=False)}</text>')
+                column += num_cells
+    width, height = round(columns * SVG_CHAR_WIDTH) + 40, (row + 1) * SVG_LINE_HEIGHT + 20
+    return _SVG_TEMPLATE.format(width=width, height=height, title=escape(title, quote=False), lines="\n".join(elements))
 
 
-KINDS: dict[str, Callable[[SavedSession], str]] = {"md": to_markdown, "json": to_json, "svg": to_svg}
-"""What a session can be exported as, by the ending of the file."""
+EXPORTERS: dict[str, Callable[[SavedSession], str]] = {"md": to_markdown, "json": to_json, "svg": to_svg}
+"""Functions that export a session, by file extension."""
 
-_SVG = """\
+_SVG_TEMPLATE = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">
 <title>{title}</title>
 <style>
@@ -155,73 +168,63 @@ text {{ font: 14px monospace; fill: #d8d4c8; white-space: pre; }}
 """
 
 
-def _runs(line: "Text") -> Iterator[tuple[str, str]]:
-    """The parts of a line that have one style each, and its name."""
+def _styled_segments(line: "Text") -> Iterator[tuple[str, str]]:
+    """Yield the parts of a line that have one style each, and the name of the style."""
     edges = sorted({0, len(line), *(edge for span in line.spans for edge in (span.start, span.end))})
     for start, end in pairwise(edges):
         styles = [str(span.style) for span in line.spans if span.start <= start and end <= span.end]
         yield line.plain[start:end], styles[-1] if styles else str(line.style)
 
 
-def _heading(session: SavedSession) -> tuple[str, str]:
-    replies = "1 reply" if len(session.nodes) == 1 else f"{len(session.nodes):,} replies"
+def _format_heading(session: SavedSession) -> tuple[str, str]:
+    """Return the title of an export, and a line with the model, the time and the number of replies."""
+    replies = plural(len(session.replies), "reply", "replies")
     started = f"{datetime.fromtimestamp(session.started):%Y-%m-%d %H:%M}"
     return printable(f"lotr-tui session {session.name}"), printable(f"{session.model} · {started} · {replies}")
 
 
-def _entries(session: SavedSession) -> Iterator[_Entry]:
-    """The nodes in the order in which they came, numbered from 1."""
-    numbers = {node.id: number for number, node in enumerate(session.nodes, 1)}
-    for node in session.nodes:
-        title = [str(numbers[node.id])]
-        before = ""
-        if node.parent is not None:
-            parent = session.by_id[node.parent]
-            whole = node.at == len(parent.words)
-            title.append(f"{'goes on from' if whole else 'branches off'} {numbers[parent.id]}")
-            if not whole:
-                title[-1] += f" after {node.at} {'word' if node.at == 1 else 'words'}"
-                before = " ".join(word.text for word in parent.words[: node.at])
-        if node.name:
-            title.append(node.name)
-        yield _Entry(
+def _format_replies(session: SavedSession) -> Iterator[_FormattedReply]:
+    """Yield the replies in the order of their generation, numbered from 1."""
+    numbers = {reply.id: number for number, reply in enumerate(session.replies, 1)}
+    for reply in session.replies:
+        title = [str(numbers[reply.id])]
+        shared_text = ""
+        if reply.parent_id is not None:
+            parent = session.replies_by_id[reply.parent_id]
+            if reply.parent_offset == len(parent.tokens):
+                title.append(f"continues {numbers[parent.id]}")
+            else:
+                title.append(f"branches off {numbers[parent.id]} after {plural(reply.parent_offset, 'word')}")
+                shared_text = " ".join(token.text for token in parent.tokens[: reply.parent_offset])
+        if reply.name:
+            title.append(reply.name)
+        yield _FormattedReply(
             title=printable(" · ".join(title)),
-            prompt=tuple(filter(None, (printable(line) for line in (node.prompt or "").splitlines()))),
-            before=printable(before),
-            words=printable(node.text),
-            notes=printable(" · ".join(_notes(session, node))),
+            prompt=tuple(filter(None, (printable(line) for line in (reply.prompt or "").splitlines()))),
+            shared_text=printable(shared_text),
+            text=printable(reply.text),
+            footer=printable(" · ".join(_footer_parts(session, reply))),
         )
 
 
-def _notes(session: SavedSession, node: Node) -> Iterator[str]:
-    """How a reply came about."""
-    if node.model != session.model:
-        yield node.model
-    if node.way == "reply":
+def _footer_parts(session: SavedSession, reply: SavedReply) -> Iterator[str]:
+    """Yield the parts of a reply's footer; the model is named if the session began with another one."""
+    if reply.model != session.model:
+        yield reply.model
+    if reply.reply_mode == "reply":
         yield "reply"
-    if node.unknown:
-        yield f"read as <unk>: {', '.join(node.unknown)}"
-    yield f"seed {node.seed}"
-    yield node.settings.chain()
-    yield f"{node.words_per_second:,.0f} words/s"
-    yield ending(Done(node.reason, node.seed, len(node.words), node.words_per_second))
+    if reply.unknown_tokens:
+        yield f"read as <unk>: {', '.join(reply.unknown_tokens)}"
+    yield f"seed {reply.seed}"
+    yield reply.settings.describe()
+    yield f"{reply.tokens_per_second:,.0f} words/s"
+    yield describe_finish_reason(Done(reply.reason, reply.seed, len(reply.tokens), reply.tokens_per_second))
 
 
-_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
-_SPECIAL_FIRST = re.compile(r"^(\d*)([-+=.)])")
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
+_MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
-def _escape(line: str) -> str:
-    """A printable line such that Markdown, GitHub's too, shows these characters and does nothing else."""
-    return _SPECIAL_FIRST.sub(r"\1\\\2", _SPECIAL.sub(r"\\\g<0>", line))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    return value
+def _escape_markdown(line: str) -> str:
+    """Escape a printable line so that Markdown, also GitHub's, shows exactly its characters."""
+    return _MARKDOWN_LINE_START.sub(r"\1\\\2", _MARKDOWN_SPECIAL.sub(r"\\\g<0>", line))

@@ -1,149 +1,136 @@
-"""Prompts kept across sessions, and recalling them."""
+"""History of prompts across sessions, and navigation in it."""
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.storage.files import home, open_file, take_lock, write_all, write_atomically
-from lotr_tui.session.json_store import reason
+from engine.storage.files import app_home, open_regular_file, write_atomically
+from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.lock import FileLock
+from lotr_tui.session.json_store import FailureReporter, os_error_reason
 
-MOST = 1000
-"""Prompts kept."""
-MOST_BYTES = 2_000_000
-"""Of the file; what is older is not read, and goes when the file is next shortened."""
-
-LOCK_SECONDS = 0.2
-"""Waited at most for another session to have written, since nothing else is done meanwhile."""
+MAX_PROMPTS = 1000
+MAX_BYTES = 2_000_000
+"""Bytes at the end of the file that are read; older prompts are dropped when the file is next shortened."""
+LOCK_TIMEOUT = 0.2
+"""Seconds to wait while another session writes; the interface is blocked meanwhile."""
 
 
 class HistoryError(LotrError):
-    """A prompt cannot be kept."""
+    """Failure to save a prompt."""
 
 
 def history_file() -> Path:
-    """Where prompts are kept: a JSON string a line, latest last."""
-    return home() / "history.jsonl"
+    """Return the path of the history: one JSON string per line, oldest first."""
+    return app_home() / "history.jsonl"
 
 
-class History:
-    """The latest prompts. Several sessions may add to one file; each sees its own and those before it began."""
+class PromptHistory:
+    """The latest prompts, oldest first. Several sessions may append to one file.
 
-    def __init__(self, path: Path | None = None, most: int = MOST) -> None:
-        """Read what is kept; a file that cannot be read counts as none, damaged lines as not there."""
+    A session sees its own prompts and the prompts that were in the file when the session started.
+    """
+
+    def __init__(self, path: Path | None = None, max_entries: int = MAX_PROMPTS) -> None:
+        """Read the history; an unreadable file counts as empty, and damaged lines are skipped."""
         self.path = path or history_file()
-        self._most = most
-        self._said = False
-        self._waiting: list[str] = []
-        """Prompts that could not be written yet."""
+        self._max_entries = max_entries
+        self._failures = FailureReporter()
+        self._unsaved: list[str] = []
         try:
-            self.entries = _entries(_tail(self.path), most)
+            self.entries = _parse_entries(_read_tail(self.path), max_entries)
         except OSError:
             self.entries = []
 
     def add(self, text: str) -> None:
-        """Keep a prompt; one like the last is not kept twice.
+        """Save a prompt, unless the prompt is blank or equals the latest one.
 
         Raises:
-            HistoryError: it cannot be written; it can be recalled in this session all the same, and is written with
-                the next one. Raised the first time, not for each prompt.
+            HistoryError: If the prompt cannot be written. The prompt stays available in this session, and is written
+                together with the next one. Consecutive failures raise once.
         """
         if not text.strip() or self.entries[-1:] == [text]:
             return
         self.entries.append(text)
-        self._waiting.append(text)
-        for texts in (self.entries, self._waiting):
-            del texts[: -self._most]
+        self._unsaved.append(text)
+        for texts in (self.entries, self._unsaved):
+            del texts[: -self._max_entries]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path):
-                self._write()
+            # The lock is a separate file, since the history itself is replaced when it is shortened.
+            with FileLock(self.path.with_suffix(".lock"), LOCK_TIMEOUT):
+                problem = self._flush()
+        except BlockingIOError:  # the other session may have been suspended
+            problem = f"{self.path} is locked by another session"
         except (OSError, RunError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
-            if not self._said:
-                self._said = True
-                raise HistoryError(f"prompts are not kept: {self.path}: {reason(cause)}") from error
-        else:
-            self._said = False
+            problem = f"{self.path}: {os_error_reason(cause)}"
+        if not problem:
+            self._failures.reset()
+        elif message := self._failures.report(f"prompts are not saved: {problem}"):
+            raise HistoryError(message)
 
-    def _write(self) -> None:
-        """Append what waits; a file that has become too long is shortened to the latest."""
-        lines = _lines(self._waiting)
-        path = Path(os.path.realpath(self.path))  # it may be kept elsewhere
-        with os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+", buffering=0) as file:
-            size = file.seek(0, 2)
-            if size:  # a session that died while it wrote has left a part of a line
-                file.seek(size - 1)
-                lines = lines if file.read(1) == b"\n" else b"\n" + lines
-            write_all(file, lines, size)
-        self._waiting.clear()
-        tail = _tail(self.path)
-        if size > MOST_BYTES or tail.count(b"\n") > 2 * self._most:
-            kept = _entries(tail, self._most)
-            write_atomically(self.path, _lines(kept))
+    def _flush(self) -> str:
+        """Append the unsaved prompts, shorten a file that is too long, and return why this failed, or ""."""
+        appender = JsonLinesAppender(Path(os.path.realpath(self.path)))  # the file may be a link to another place
+        while self._unsaved and not appender.problem:
+            appender.append(self._unsaved[0])
+            if not appender.problem:
+                del self._unsaved[0]
+        appender.close()
+        if appender.problem:
+            return appender.problem
+        tail = _read_tail(self.path)
+        if self.path.stat().st_size > MAX_BYTES or tail.count(b"\n") > 2 * self._max_entries:
+            entries = _parse_entries(tail, self._max_entries)
+            write_atomically(self.path, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        return ""
 
 
-class Recall:
-    """Walks through older prompts that start with what was typed, each text once, and back to what was typed."""
+class HistoryNavigator:
+    """Cursor over the older prompts that start with a draft: each text once, newest first, then back to the draft."""
 
     def __init__(self, entries: Sequence[str], draft: str) -> None:
         self.draft = draft
-        found = dict.fromkeys(entry for entry in reversed(entries) if entry.startswith(draft))
-        self._texts = [text for text in found if text != draft]
-        self._at = -1
+        unique = dict.fromkeys(entry for entry in reversed(entries) if entry.startswith(draft))
+        self._matches = [text for text in unique if text != draft]
+        self._index = -1
 
     def older(self) -> str | None:
-        """The next older prompt; None where there is none."""
-        if self._at + 1 == len(self._texts):
+        """Move to the next older prompt and return it; return None at the oldest."""
+        if self._index + 1 == len(self._matches):
             return None
-        self._at += 1
-        return self._texts[self._at]
+        self._index += 1
+        return self._matches[self._index]
 
     def newer(self) -> str | None:
-        """The next newer prompt, after the newest what was typed; None where nothing is recalled."""
-        if self._at < 0:
+        """Move to the next newer prompt, or from the newest to the draft, and return it; return None at the draft."""
+        if self._index < 0:
             return None
-        self._at -= 1
-        return self.draft if self._at < 0 else self._texts[self._at]
+        self._index -= 1
+        return self.draft if self._index < 0 else self._matches[self._index]
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Nobody else writes: the lock is a file beside, since the file itself is replaced when it is shortened.
-
-    Raises:
-        BlockingIOError: another session has it for too long; it may have been suspended.
-    """
-    with os.fdopen(open_file(path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "w") as lock:
-        if not take_lock(lock, LOCK_SECONDS):
-            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
-        yield
-
-
-def _lines(texts: list[str]) -> bytes:
-    return b"".join(json.dumps(text).encode() + b"\n" for text in texts)
-
-
-def _tail(path: Path) -> bytes:
-    """The end of the file, from the start of a line on."""
-    with os.fdopen(open_file(path), "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - MOST_BYTES))
+def _read_tail(path: Path) -> bytes:
+    """Return the last `MAX_BYTES` of the file, from the start of a line on."""
+    with os.fdopen(open_regular_file(path), "rb") as file:
+        file.seek(max(0, file.seek(0, 2) - MAX_BYTES))
         if file.tell():
             file.readline()
         return file.read()
 
 
-def _entries(content: bytes, most: int) -> list[str]:
-    """The latest prompts, without those that follow one like them; damaged lines are passed over."""
+def _parse_entries(content: bytes, max_entries: int) -> list[str]:
+    """Return the latest prompts without consecutive duplicates; damaged lines are skipped."""
+    max_lines = 4 * max_entries  # a file is shortened long before it has more
     entries: list[str] = []
-    for line in content.rsplit(b"\n", 4 * most)[-4 * most :]:  # a file is shortened long before it has more
+    for line in content.rsplit(b"\n", max_lines)[-max_lines:]:
         try:
             text = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(text, str) and text.strip() and entries[-1:] != [text]:
             entries.append(text)
-    return entries[-most:]
+    return entries[-max_entries:]

@@ -1,121 +1,71 @@
-"""How a file that one session keeps for the next is read: strictly, and set aside where it is damaged."""
+"""Helpers for JSON files that one session keeps for the next: versions, failures, quarantine of damaged files."""
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import MISSING, fields
-from functools import cache
 from itertools import count
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from engine.errors import LotrError, UnusableInput
+from engine.errors import InvalidInputError, LotrError
 
-T = TypeVar("T")
+MAX_CAUSE_LENGTH = 200
+"""Characters of a cause in the message about a damaged file, which may quote the file."""
 
 
-def set_aside(path: Path, why: Exception) -> str:
-    """Rename a damaged file to the first free `NAME.damaged-N`, so that nobody overwrites it; a line says so."""
-    text = str(why) if isinstance(why, LotrError) else "it is no text"
-    said = f"{path} cannot be used: {text[:200]}"
+class FailureReporter:
+    """Filter that reports a repeated failure once, until the operation has succeeded again."""
+
+    def __init__(self) -> None:
+        self._reported = False
+
+    def report(self, message: str) -> str:
+        """Return `message` for the first failure, and "" for the failures that follow."""
+        if self._reported:
+            return ""
+        self._reported = True
+        return message
+
+    def reset(self) -> None:
+        """Record a success, so that the next failure is reported."""
+        self._reported = False
+
+
+def quarantine_file(path: Path, cause: Exception) -> str:
+    """Rename a damaged file to the first free `NAME.damaged-N`, and return a line that says so.
+
+    The file keeps its content under the new name; no other file is overwritten.
+    """
+    reason = str(cause) if isinstance(cause, LotrError) else "not a text file"
+    message = f"{path} cannot be used: {reason[:MAX_CAUSE_LENGTH]}"
     try:
         for number in count(1):
-            aside = path.with_name(f"{path.name}.damaged-{number}")
+            quarantined = path.with_name(f"{path.name}.damaged-{number}")
             try:
-                aside.touch(exist_ok=False)  # takes the name, so that no other process does
+                quarantined.touch(exist_ok=False)  # reserves the name against other processes
             except FileExistsError:
                 continue
             try:
-                path.replace(aside)
+                path.replace(quarantined)
             except OSError:
-                aside.unlink()
+                quarantined.unlink()
                 raise
-            return f"{said}; set aside as {aside.name}"
+            return f"{message}; set aside as {quarantined.name}"
     except OSError as error:
-        return f"{said}; it cannot be set aside: {reason(error)}"
-    raise AssertionError("numbers do not end")
+        return f"{message}; it cannot be set aside: {os_error_reason(error)}"
+    raise AssertionError("unreachable: count() does not end")
 
 
-def reason(error: BaseException | None) -> str:
-    """What the system says of a failure with a file."""
-    return (error.strerror if isinstance(error, OSError) else None) or "it failed"
+def os_error_reason(error: BaseException | None) -> str:
+    """Return the operating system's description of a file error."""
+    return (error.strerror if isinstance(error, OSError) else None) or "unknown error"
 
 
-def parse(text: str) -> Any:
-    """JSON without NaN and infinity.
-
-    Raises:
-        UnusableInput: it is not JSON.
-    """
-
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UnusableInput("it is not JSON") from error
-
-
-def check_version(version: object, known: int) -> None:
-    """Refuse what a newer version wrote, whose meaning is not known here.
+def check_version(version: object, supported: int) -> None:
+    """Refuse the version number of a file that another release of lotr-tui wrote in another format.
 
     Raises:
-        UnusableInput: the version is newer, or none.
+        InvalidInputError: If `version` is not `supported`.
     """
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise UnusableInput("it does not say its version")
-    if version > known:
-        raise UnusableInput("a newer lotr-tui wrote it")
-
-
-def from_record(kind: type[T], record: object, **decoders: Callable[[Any], object]) -> T:
-    """Build a dataclass from what JSON gave, each value checked against its field's type.
-
-    Args:
-        kind: the dataclass; its fields are str, int, float, Literal or one of those or None.
-        record: an object with its fields; those with a default may be missing.
-        decoders: for fields of other types, by name.
-
-    Raises:
-        UnusableInput: a field is missing, unknown or of another type, or the dataclass refuses a value.
-    """
-    if not isinstance(record, dict):
-        raise UnusableInput(f"an object with the fields of {kind.__name__} is expected")
-    hints, required = _fields(cast(Any, kind))
-    if missing := required - record.keys():
-        raise UnusableInput(f"{min(missing)} is missing")
-    values = {}
-    for name, value in record.items():
-        if name not in hints:
-            raise UnusableInput(f"unknown field {name!r}")
-        if name in decoders:
-            values[name] = decoders[name](value)
-        elif fits(value, hints[name]):
-            values[name] = value
-        else:
-            raise UnusableInput(f"{name} {value!r} is of the wrong type")
-    return kind(**values)
-
-
-def fits(value: object, hint: Any) -> bool:
-    """Whether a value from JSON is of a field's type; numbers must be finite and of 64 bits."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(hint, UnionType):
-        return any(fits(value, part) for part in get_args(hint))
-    if isinstance(value, bool):
-        return hint is bool  # for Python it is an int too
-    if hint not in (int, float):
-        return isinstance(value, hint)
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return hint is float and isinstance(value, float) and math.isfinite(value)
-
-
-@cache
-def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a dataclass's fields, and the names of those that have no default."""
-    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
-    return get_type_hints(kind), frozenset(required)
+    if type(version) is not int or version < 1:
+        raise InvalidInputError(f"version is missing or not a whole number; expected {supported}")
+    if version > supported:
+        raise InvalidInputError(f"written by a newer lotr-tui (format {version}); update lotr-tui to read it")
+    if version < supported:
+        raise InvalidInputError(f"written by an older lotr-tui (format {version}); use that release to read it")

@@ -1,259 +1,222 @@
-"""The shape of a saved session: a tree of replies, a JSON line each.
+"""Format of a saved session: a tree of replies, one JSON line per reply.
 
-A file begins with `{"session": {...}}`, then comes a `{"node": {...}}` for each reply. A later line takes the
-place of an earlier one: of the session, or of the node with its id (it was named, or went on). The words of a
-node are lists `[id, text, logprob, prob, rank, entropy]`; a figure that is not finite is null.
+A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
+earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
+list `[id, text, logprob, prob, rank, entropy]`, in which a figure that is not finite is null.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, NamedTuple
 
-from engine.errors import UnusableInput
-from engine.generation.generate import TokenEvent
-from engine.generation.settings import SamplerSettings
-from lotr_tui.session.json_store import check_version, fits, from_record, parse
-from lotr_tui.session.settings import Way
+from msgspec import Meta
 
-VERSION = 1
-MOST_OF_A_LINE = 16_000_000
-"""Bytes; parsed it may take 27 times as many. A reply of 100,000 words has 8 million."""
-MOST_NODES, MOST_WORDS = 200_000, 1_500_000
-"""Of a session that is read."""
+from engine.errors import InvalidInputError
+from engine.generation.generate import FinishReason, TokenEvent
+from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.storage.schema import decode, parse_json
+from lotr_tui.session.json_store import check_version
+from lotr_tui.session.settings import ReplyMode
 
-Reason = Literal["eos", "length", "stop", "cancelled", "error"]
+VERSION = 2
+"""Format of a session file; format 1 had other field names."""
+MAX_LINE_BYTES = 16_000_000
+"""Size limit of a line, which takes up to 27 times as much memory once parsed; 100,000 tokens take 8 MB."""
+MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
+"""Limits of a session that is read."""
+
+Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
 
 
-@dataclass(frozen=True)
-class Word:
-    """A word of a reply; the figures are those of its `TokenEvent`."""
+class SavedToken(NamedTuple):
+    """Token of a reply with the figures of its `TokenEvent`; a figure that is not finite is None."""
 
-    id: int
+    id: Index
     text: str
-    logprob: float
-    prob: float
-    rank: int
-    entropy: float
+    logprob: Figure | None
+    prob: Figure | None
+    """Probability after the sampler chain."""
+    rank: Index
+    entropy: Figure | None
 
     @classmethod
-    def of(cls, event: TokenEvent) -> "Word":
-        """What is kept of an event."""
-        return cls(event.id, event.text, event.logprob, event.prob, event.rank, event.entropy)
+    def from_event(cls, event: TokenEvent) -> "SavedToken":
+        """Return the part of an event that is saved."""
+        figures = (event.logprob, event.sampling_prob, event.entropy)
+        logprob, prob, entropy = (figure if math.isfinite(figure) else None for figure in figures)
+        return cls(event.id, event.text, logprob, prob, event.rank, entropy)
 
 
 @dataclass(frozen=True)
-class Node:
-    """A prompt and the words that came, or words alone that go on from another node."""
+class SavedReply:
+    """Prompt and the tokens generated for it, or tokens alone that continue another reply."""
 
-    id: int
-    """From 0 on, in the order in which they came."""
-    parent: int | None
-    """The node whose text this one goes on from; None begins a text."""
-    at: int
-    """So many of the parent's words stand before this node: all of them, or fewer where it branches off."""
+    id: Index
+    """Position in the order of generation, from 0 on."""
+    parent_id: int | None
+    """Id of the reply whose text this reply continues; None begins a text."""
+    parent_offset: Index
+    """Number of the parent's tokens before this reply; fewer than all if this reply is a branch."""
     prompt: str | None
-    """What was typed; None: the model went on by itself, from the parent's end or a word chosen there."""
-    way: Way
-    words: tuple[Word, ...]
-    seed: int
+    """Text that the user typed; None if the reply continues its parent without a prompt."""
+    reply_mode: ReplyMode
+    tokens: tuple[SavedToken, ...]
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)]
     settings: SamplerSettings
-    reason: Reason
-    """Why it ended."""
-    words_per_second: float
+    reason: FinishReason
+    tokens_per_second: Figure
     model: str
-    """The run whose model spoke."""
-    unknown: tuple[str, ...] = ()
-    """The prompt's words outside the vocabulary."""
+    """Name of the run whose model generated the reply."""
+    unknown_tokens: tuple[str, ...] = ()
+    """Tokens of the prompt outside the vocabulary."""
     name: str = ""
-    """What the branch was called."""
+    """Name that the user gave the branch."""
 
     @property
     def text(self) -> str:
-        """The words, divided by spaces."""
-        return " ".join(word.text for word in self.words)
+        """The tokens, separated by spaces."""
+        return " ".join(token.text for token in self.tokens)
 
 
 @dataclass(frozen=True)
 class SavedSession:
-    """A session as it was left."""
+    """Session as it was left."""
 
     name: str
-    """The file is called so."""
+    """Stem of the file name."""
     model: str
-    """The run it began with."""
+    """Name of the run that the session began with."""
     started: float
-    """Seconds since 1970."""
-    nodes: tuple[Node, ...] = ()
-    current: int | None = None
-    """The node that was looked at last; None: the latest."""
+    """Unix time in seconds."""
+    replies: tuple[SavedReply, ...] = ()
+    current_id: int | None = None
+    """Id of the reply that was selected last; None selects the latest."""
 
     @cached_property
-    def by_id(self) -> Mapping[int, Node]:
-        """The nodes by their ids."""
-        return {node.id: node for node in self.nodes}
-
-    def line(self, id: int) -> tuple[Node, ...]:
-        """From the beginning of its text to the node `id`: every node that it stands on, then itself."""
-        node: Node | None = self.by_id[id]
-        line: list[Node] = []
-        while node is not None:
-            line.append(node)
-            node = None if node.parent is None else self.by_id[node.parent]
-        return tuple(reversed(line))
+    def replies_by_id(self) -> Mapping[int, SavedReply]:
+        """The replies by their ids."""
+        return {reply.id: reply for reply in self.replies}
 
 
-def header_line(session: SavedSession) -> bytes:
-    """The line that tells of the session itself."""
-    record = {
-        "version": VERSION,
-        "model": session.model,
-        "started": session.started,
-        "current": session.current,
-    }
-    return _line("session", record)
+@dataclass(frozen=True)
+class SessionHeader:
+    """Line of a session file that describes the session itself."""
+
+    version: int
+    model: str
+    started: Figure
+    current_id: int | None
+
+    def __post_init__(self) -> None:
+        if not self.model.isprintable():
+            raise InvalidInputError("model is not a printable name")
+        try:
+            datetime.fromtimestamp(self.started)
+        except (ValueError, OverflowError, OSError) as error:
+            raise InvalidInputError(f"started {self.started:g} is not a time; use seconds since 1970") from error
 
 
-def node_line(node: Node) -> bytes:
-    """The line that tells of a node."""
-    record = {name: getattr(node, name) for name in (f.name for f in fields(Node))}
-    changed = {
-        "settings": asdict(node.settings),
-        "words_per_second": _finite(node.words_per_second),
-        "words": [[w.id, w.text, _finite(w.logprob), _finite(w.prob), w.rank, _finite(w.entropy)] for w in node.words],
-    }
-    return _line("node", record | changed)
+def header_record(session: SavedSession) -> dict[str, object]:
+    """Return the line that describes the session itself, as an object for JSON."""
+    return {"session": asdict(SessionHeader(VERSION, session.model, session.started, session.current_id))}
 
 
-def read_session(name: str, content: bytes) -> SavedSession:
-    """The session that whole lines tell of.
+def reply_record(reply: SavedReply) -> dict[str, object]:
+    """Return the line that describes a reply, as an object for JSON."""
+    return {"reply": vars(reply) | {"settings": asdict(reply.settings)}}
+
+
+def encode_session(session: SavedSession) -> bytes:
+    """Return the content of a new file that holds the whole session."""
+    records = [header_record(session), *map(reply_record, session.replies)]
+    if session.replies and session.current_id != session.replies[-1].id:
+        records.append(header_record(session))  # the last line of a file determines the selected reply
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def parse_session(name: str, content: bytes) -> SavedSession:
+    """Read a session from the complete lines of its file.
 
     Raises:
-        UnusableInput: a line is damaged or of a newer version, or the nodes are no tree.
+        InvalidInputError: If a line is damaged or of another format, or if the replies do not form a tree.
     """
-    header: dict[str, Any] = {}
-    nodes: dict[int, Node] = {}
-    words = begin = 0
-    while (end := content.find(b"\n", begin)) >= 0:  # not all lines at once: that takes twice the memory
-        kind, record = read_line(content[begin:end])
-        begin = end + 1
+    header: SessionHeader | None = None
+    current_id: int | None = None
+    replies: dict[int, SavedReply] = {}
+    num_tokens = start = 0
+    while (end := content.find(b"\n", start)) >= 0:  # splitting all lines at once takes twice the memory
+        kind, record = parse_line(content[start:end])
+        start = end + 1
         if kind == "session":
-            header = check_header(record)
+            header = decode_header(record)
+            current_id = header.current_id
             continue
-        node = _read_node(record)
-        words += len(node.words) - (len(nodes[node.id].words) if node.id in nodes else 0)
-        if len(nodes) > MOST_NODES or words > MOST_WORDS:
-            raise UnusableInput(f"it has more than {MOST_NODES:,} replies or {MOST_WORDS:,} words")
-        nodes[node.id] = node
-        header["current"] = node.id
-    if "started" not in header:
-        raise UnusableInput("it does not begin as a session")
-    _check_tree(nodes)
-    current = header["current"]
+        reply = _decode_reply(record)
+        num_tokens += len(reply.tokens) - (len(replies[reply.id].tokens) if reply.id in replies else 0)
+        if len(replies) > MAX_REPLIES or num_tokens > MAX_TOKENS:
+            raise InvalidInputError(f"more than {MAX_REPLIES:,} replies or {MAX_TOKENS:,} tokens")
+        replies[reply.id] = reply
+        current_id = reply.id
+    if header is None:
+        raise InvalidInputError("the first line does not describe a session")
+    _check_tree(replies)
     return SavedSession(
-        name, header["model"], header["started"], tuple(nodes.values()), current if current in nodes else None
+        name, header.model, header.started, tuple(replies.values()), current_id if current_id in replies else None
     )
 
 
-def read_line(line: bytes) -> tuple[str, dict[str, Any]]:
-    """What kind of line it is, "session" or "node", and what it holds, which is still to be checked.
+def parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the kind of a line, "session" or "reply", and its content, which is not checked yet.
 
     Raises:
-        UnusableInput: it is neither.
+        InvalidInputError: If the line is of neither kind.
     """
-    if len(line) > MOST_OF_A_LINE:
-        raise UnusableInput(f"a line has more than {MOST_OF_A_LINE:,} bytes")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise UnusableInput("it is no text") from error
-    record = parse(text)
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidInputError(f"a line has more than {MAX_LINE_BYTES:,} bytes")
+    record = parse_json(line)
     if isinstance(record, dict) and len(record) == 1:
         kind, value = next(iter(record.items()))
-        if kind in ("session", "node") and isinstance(value, dict):
+        if kind in ("session", "reply") and isinstance(value, dict):
             return kind, value
-    raise UnusableInput("a line is neither a session nor a node")
+    raise InvalidInputError("a line describes neither a session nor a reply")
 
 
-def check_header(record: dict[str, Any]) -> dict[str, Any]:
-    """Model, time and current node of a session's line.
+def decode_header(record: dict[str, Any]) -> SessionHeader:
+    """Check the content of a session's line.
 
     Raises:
-        UnusableInput: one of them is missing or means nothing.
+        InvalidInputError: If the line is of another format, or if a field is missing or invalid.
     """
     check_version(record.get("version"), VERSION)
-    fields = {"model": str, "started": float, "current": int | None}
-    for name, hint in fields.items():
-        if name not in record or not fits(record[name], hint):
-            raise UnusableInput(f"{name} is missing or of the wrong type")
-    if not record["model"].isprintable():
-        raise UnusableInput("the model's name is none")
-    try:
-        datetime.fromtimestamp(record["started"])
-    except (ValueError, OverflowError, OSError) as error:
-        raise UnusableInput("started is no time") from error
-    return {name: record[name] for name in fields}
+    return decode(SessionHeader, record)
 
 
-def _line(kind: str, record: Mapping[str, object]) -> bytes:
-    return json.dumps({kind: record}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+def _decode_reply(record: dict[str, Any]) -> SavedReply:
+    reply = decode(SavedReply, record)
+    # The terminal gets these texts as they are.
+    if not all(token.text.isprintable() for token in reply.tokens):
+        raise InvalidInputError(f"tokens of reply {reply.id}: control characters are not allowed")
+    if not all(token.isprintable() for token in reply.unknown_tokens):
+        raise InvalidInputError(f"unknown_tokens of reply {reply.id}: control characters are not allowed")
+    return reply
 
 
-def _read_node(record: dict[str, Any]) -> Node:
-    return from_record(
-        Node,
-        record,
-        words=_words,
-        unknown=_texts,
-        words_per_second=_figure,
-        settings=lambda value: from_record(SamplerSettings, value),
-    )
-
-
-def _check_tree(nodes: Mapping[int, Node]) -> None:
-    """A parent comes before what goes on from it, so that there is no circle, and has the words it stands on."""
-    for node in nodes.values():
-        if node.parent is None:
-            words = 0
-        elif node.parent in nodes and node.parent < node.id:
-            words = len(nodes[node.parent].words)
+def _check_tree(replies: Mapping[int, SavedReply]) -> None:
+    """Check that each parent precedes its replies, which excludes cycles, and has the tokens they continue."""
+    for reply in replies.values():
+        if reply.parent_id is None:
+            num_parent_tokens = 0
+        elif reply.parent_id in replies and reply.parent_id < reply.id:
+            num_parent_tokens = len(replies[reply.parent_id].tokens)
         else:
-            raise UnusableInput(f"node {node.id} goes on from {node.parent}, which does not stand before it")
-        if not 0 <= node.at <= words or node.id < 0 or node.seed < 0:
-            raise UnusableInput(f"node {node.id} has a number out of range")
-
-
-def _words(value: object) -> tuple[Word, ...]:
-    if not isinstance(value, list):
-        raise UnusableInput("words is no list")
-    words = []
-    for entry in value:
-        match entry:
-            case [int(id), str(text), logprob, prob, int(rank), entropy] if (
-                type(id) is type(rank) is int and text.isprintable()  # words go to the terminal as they are
-            ):
-                words.append(Word(id, text, _figure(logprob), _figure(prob), rank, _figure(entropy)))
-            case _:
-                raise UnusableInput("a word is not [id, text, logprob, prob, rank, entropy]")
-    return tuple(words)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(t, str) and t.isprintable() for t in value):
-        raise UnusableInput("unknown is no list of words")
-    return tuple(value)
-
-
-def _figure(value: object) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, float) or type(value) is int:
-        return float(value) if abs(value) < 2**63 else math.nan
-    raise UnusableInput(f"{value!r} is no figure")
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+            raise InvalidInputError(f"reply {reply.id} continues reply {reply.parent_id}, which does not precede it")
+        if reply.parent_offset > num_parent_tokens:
+            raise InvalidInputError(
+                f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range; "
+                f"its parent has {num_parent_tokens} tokens"
+            )

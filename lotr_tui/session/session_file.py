@@ -1,9 +1,9 @@
-"""The file of a session: written as it goes, locked by its one writer, resumed, listed, set aside where damaged.
+"""Files of sessions: writing with a lock, resuming, listing, and quarantine of damaged files.
 
-What stands in it is told by `saved_session`. A last line without its end is not there: whoever wrote it died.
+The content of the lines is defined in `saved_session`. An incomplete last line, left by a writer that was killed, is
+ignored.
 """
 
-import fcntl
 import os
 import time
 from contextlib import suppress
@@ -11,208 +11,211 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO
 
-from engine.errors import LotrError, UnusableInput, printable
-from engine.storage.files import home, open_file, read_file, replacing, write_all
-from lotr_tui.session.json_store import reason, set_aside
+from engine.errors import InvalidInputError, LotrError, printable
+from engine.storage.files import app_home, atomic_replace, open_regular_file, read_limited
+from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.lock import FileLock
+from lotr_tui.session.json_store import FailureReporter, os_error_reason, quarantine_file
 from lotr_tui.session.saved_session import (
-    Node,
+    SavedReply,
     SavedSession,
-    check_header,
-    header_line,
-    node_line,
-    read_line,
-    read_session,
+    decode_header,
+    encode_session,
+    header_record,
+    parse_line,
+    parse_session,
+    reply_record,
 )
 
-MOST_OF_A_LINE = 1_000_000
-"""Bytes of a line that are read for a list of sessions."""
-MOST_BYTES = 256_000_000
-"""Of a file that is resumed; a word takes about 80."""
+MAX_PREVIEW_LINE_BYTES = 1_000_000
+"""Bytes of a line that are read for the list of sessions."""
+MAX_SESSION_BYTES = 256_000_000
+"""Size limit of a file that is read; a token takes about 80 bytes."""
 
 
 class SessionError(LotrError):
-    """A session cannot be saved, or not be read."""
+    """Failure to save or read a session."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SessionSummary:
-    """A line of the list of sessions."""
+    """Entry of the list of sessions."""
 
-    name: str
     path: Path
-    model: str
-    started: float
-    """Seconds since 1970, as `changed`."""
-    changed: float
-    first_prompt: str
-    bytes: int
-    problem: str = ""
-    """Why it cannot be resumed; then nothing is known but its name, its size and when it changed."""
+    modified: float
+    """Unix time in seconds."""
+    size_bytes: int
+    model: str = ""
+    first_prompt: str = ""
+    error: str = ""
+    """Reason why the session cannot be resumed; `model` and `first_prompt` are then empty."""
+
+    @property
+    def name(self) -> str:
+        """Stem of the file name."""
+        return self.path.stem
 
 
 class SessionWriter:
-    """Saves a session while it goes on. The file is made with the first node, and locked until `close`."""
+    """Writer of one session's file, which is created with the first reply and locked until `close`."""
 
     def __init__(self, model: str, folder: Path | None = None) -> None:
-        """A new session, begun with the run `model`."""
-        self._folder = folder or sessions_folder()
-        self._file: IO[bytes] | None = None
-        self._size = 0
-        self._waiting: list[bytes] = []
-        self._said = False
+        """Prepare a new session that begins with the run `model`."""
         self.session = SavedSession("", model, time.time())
+        self._folder = folder or sessions_folder()
+        self._open_file: tuple[FileLock, JsonLinesAppender] | None = None
+        self._failures = FailureReporter()
 
     @classmethod
     def resume(cls, path: Path) -> "SessionWriter":
-        """Go on with a saved session, which is in `session`.
+        """Open the file of a saved session for writing, and read it into `session`.
 
         Raises:
-            SessionError: it is gone, damaged (then it has been set aside), or open in another window.
+            SessionError: If the file is missing, damaged (it has then been set aside), or open in another window.
         """
+        lock = FileLock(path)
         try:
-            file = os.fdopen(open_file(path, os.O_RDWR), "rb+", buffering=0)
+            path.stat()  # the lock would create a missing file
+            _acquire(lock)
+            session = _read_session_file(path)
+            writer = cls(session.model, path.parent)
+            writer.session = session
+            writer._open_file = lock, _open_appender(path)
         except OSError as error:
-            raise SessionError(f"session {path.stem!r} cannot be resumed: {reason(error)}") from error
-        try:
-            _lock(file, path.stem)
-            content, session = _load(path)
-            file.truncate(len(content))  # a part of a line has no meaning, and would spoil the next one
-        except OSError as error:
-            file.close()
-            raise SessionError(f"session {path.stem!r} cannot be resumed: {reason(error)}") from error
+            lock.release()
+            raise SessionError(f"session {path.stem!r} cannot be resumed: {os_error_reason(error)}") from error
         except SessionError:
-            file.close()
+            lock.release()
             raise
-        writer = cls(session.model, path.parent)
-        writer.session, writer._file, writer._size = session, file, len(content)
         return writer
 
-    def keep(self, node: Node) -> None:
-        """Save a node, in place of the one with its id where there is one.
+    def save(self, reply: SavedReply) -> None:
+        """Save a reply, replacing an earlier version with the same id.
 
         Raises:
-            SessionError: it cannot be written. The session goes on, and what waits is written with the next
-                node; raised the first time, not for each node.
+            SessionError: If the reply cannot be written. The reply is kept in memory and written together with the
+                next one. Consecutive failures raise once.
         """
-        nodes = {**self.session.by_id, node.id: node}
-        self.session = replace(self.session, nodes=tuple(nodes.values()), current=node.id)
-        self._write(node_line(node))
+        replies = {**self.session.replies_by_id, reply.id: reply}
+        self.session = replace(self.session, replies=tuple(replies.values()), current_id=reply.id)
+        self._append(reply_record(reply))
 
-    def look_at(self, id: int) -> None:
-        """Note which node is looked at, so that it is looked at when the session is resumed.
+    def set_current(self, reply_id: int) -> None:
+        """Save which reply is selected, for when the session is resumed.
 
         Raises:
-            SessionError: as `keep`.
+            SessionError: If the file cannot be written, as in `save`.
         """
-        if id != self.session.current:
-            self.session = replace(self.session, current=id)
-            self._write(header_line(self.session))
+        if reply_id != self.session.current_id:
+            self.session = replace(self.session, current_id=reply_id)
+            self._append(header_record(self.session))
 
     def close(self) -> None:
-        """Let others have the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file and release its lock."""
+        if self._open_file is not None:
+            lock, appender = self._open_file
+            appender.close()
+            lock.release()
+            self._open_file = None
 
     @property
     def _path(self) -> Path:
         return self._folder / f"{self.session.name}.jsonl"
 
-    def _write(self, line: bytes) -> None:
-        """Append the line, behind those that could not be written before."""
-        self._waiting.append(line)
+    def _append(self, record: dict[str, object]) -> None:
+        """Write a line; if there is no file yet, or the user deleted it, write the whole session to a new file."""
         try:
-            if self._file is not None and not os.fstat(self._file.fileno()).st_nlink:  # somebody deleted it
-                self._file.close()
-                self._file = None
-                self._waiting = [node_line(node) for node in self.session.nodes]
-            content = b"".join(self._waiting)
-            if self._file is None:
-                content = self._create(content)
+            if self._open_file is not None and self._open_file[1].is_deleted:
+                self.close()
+            if self._open_file is None:
+                self._create_file()
+                problem = ""
             else:
-                write_all(self._file, content, self._size)
+                appender = self._open_file[1]
+                appender.append(record)
+                problem = appender.problem
         except OSError as error:
-            if not self._said:
-                self._said = True
-                where = self._path if self.session.name else self._folder
-                raise SessionError(f"the session is not saved: {where}: {reason(error)}; it goes on") from error
-            return
-        self._size += len(content)
-        self._waiting.clear()
-        self._said = False
+            problem = f"{self._path if self.session.name else self._folder}: {os_error_reason(error)}"
+        if not problem:
+            self._failures.reset()
+        elif message := self._failures.report(f"the session is not saved: {problem}; the conversation continues"):
+            raise SessionError(message)
 
-    def _create(self, content: bytes) -> bytes:
-        """Make a file, named after the time, that holds the session's line and then `content`; returns both."""
+    def _create_file(self) -> None:
+        """Create a file with the whole session, named after the time when the session started."""
         self._folder.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.fromtimestamp(self.session.started):%Y%m%d-%H%M%S}"
         for number in count(1):
             self.session = replace(self.session, name=stem if number == 1 else f"{stem}-{number}")
-            whole = header_line(self.session) + content
             try:
-                with replacing(self._path, new=True) as file:
-                    file.write(whole)
+                with atomic_replace(self._path, exclusive=True) as file:
+                    file.write(encode_session(self.session))
             except FileExistsError:
                 continue
-            self._file, self._size = self._path.open("rb+", buffering=0), 0
-            _lock(self._file, self.session.name)
-            return whole
-        raise AssertionError("numbers do not end")
+            lock = FileLock(self._path)
+            _acquire(lock)
+            self._open_file = lock, _open_appender(self._path)
+            return
 
 
 def sessions_folder() -> Path:
-    """Where sessions are kept."""
-    return home() / "sessions"
+    """Return the folder of the saved sessions."""
+    return app_home() / "sessions"
 
 
 def load_session(path: Path) -> SavedSession:
-    """Read a session, also one that is being written.
+    """Read a session, also while another process writes it.
 
     Raises:
-        SessionError: it is gone, or damaged; then it has been set aside.
+        SessionError: If the file is missing, or damaged; a damaged file has then been set aside.
     """
     try:
-        return _load(path)[1]
+        return _read_session_file(path)
     except OSError as error:
-        raise SessionError(f"session {path.stem!r} cannot be read: {reason(error)}") from error
+        raise SessionError(f"session {path.stem!r} cannot be read: {os_error_reason(error)}") from error
 
 
-def saved_sessions(folder: Path | None = None) -> list[SessionSummary]:
-    """The sessions there are, the one changed last first; of each file the first lines alone are read."""
-    found = []
+def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
+    """List the saved sessions, the latest first. Only the first two lines of each file are read."""
+    summaries = []
     for path in (folder or sessions_folder()).glob("*.jsonl"):
         try:
             status = path.stat()
-            with os.fdopen(open_file(path), "rb") as file:
-                lines = [file.readline(MOST_OF_A_LINE), file.readline(MOST_OF_A_LINE)]
+            with os.fdopen(open_regular_file(path), "rb") as file:
+                lines = [file.readline(MAX_PREVIEW_LINE_BYTES), file.readline(MAX_PREVIEW_LINE_BYTES)]
         except OSError:
-            continue  # gone in the meantime, or no file of ours
-        model, started, prompt, problem = "", status.st_mtime, "", ""
+            continue  # deleted meanwhile, or not a regular file
+        summary = SessionSummary(path, status.st_mtime, status.st_size)
         try:
-            header = check_header(read_line(lines[0])[1])
-            model, started = header["model"], header["started"]
-        except UnusableInput as error:
-            problem = str(error)
-        with suppress(UnusableInput):  # no node yet, or one too long to be read here
-            prompt = printable(str(read_line(lines[1])[1].get("prompt") or ""))
-        found.append(SessionSummary(path.stem, path, model, started, status.st_mtime, prompt, status.st_size, problem))
-    return sorted(found, key=lambda summary: (summary.changed, summary.name), reverse=True)
+            summary.model = decode_header(parse_line(lines[0])[1]).model
+        except InvalidInputError as error:
+            summary.error = str(error)
+        with suppress(InvalidInputError):  # no reply yet, or a line longer than the preview
+            summary.first_prompt = printable(str(parse_line(lines[1])[1].get("prompt") or ""))
+        summaries.append(summary)
+    return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
 
 
-def _load(path: Path) -> tuple[bytes, SavedSession]:
-    """The whole lines of a file, and the session they tell of."""
-    content = read_file(path, MOST_BYTES)
+def _read_session_file(path: Path) -> SavedSession:
+    """Read the complete lines of a session file; a damaged file is set aside.
+
+    Raises:
+        OSError: If the file cannot be read.
+        SessionError: If the file is damaged.
+    """
+    content = read_limited(path, MAX_SESSION_BYTES)
     content = content[: content.rfind(b"\n") + 1]
     try:
-        return content, read_session(path.stem, content)
-    except UnusableInput as error:
-        raise SessionError(set_aside(path, error)) from error
+        return parse_session(path.stem, content)
+    except InvalidInputError as error:
+        raise SessionError(quarantine_file(path, error)) from error
 
 
-def _lock(file: IO[bytes], name: str) -> None:
-    """Take the file for this process; the kernel frees it, however the process ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SessionError(f"session {name!r} is open in another window; close it there first") from error
+def _acquire(lock: FileLock) -> None:
+    if not lock.acquire():
+        raise SessionError(f"session {lock.path.stem!r} is open in another window; close it there first")
+
+
+def _open_appender(path: Path) -> JsonLinesAppender:
+    return JsonLinesAppender(path, max_buffered_bytes=MAX_SESSION_BYTES)

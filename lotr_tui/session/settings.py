@@ -1,126 +1,126 @@
-"""The settings that a session keeps for the next one."""
+"""Settings that a session keeps for the next one, and their file."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engine.errors import RunError, UnusableInput
+from engine.errors import InvalidInputError, RunError
 from engine.generation.settings import SamplerSettings
-from engine.storage.files import home, read_file, write_atomically
-from lotr_tui.session.json_store import check_version, from_record, parse, reason, set_aside
+from engine.storage.files import app_home, read_limited, write_atomically
+from engine.storage.schema import decode, parse_json
+from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
-VERSION = 1
+VERSION = 2
+"""Format of the settings file; format 1 had other field names."""
 MAX_PACE = 1000.0
-MOST_BYTES = 1_000_000
-"""Of the file."""
-Way = Literal["continue", "reply"]
-"""continue: the text goes on behind the prompt; reply: the prompt is a line, and the model says the next one."""
+MAX_SETTINGS_BYTES = 1_000_000
+"""Size limit of the settings file."""
+ReplyMode = Literal["continue", "reply"]
+"""continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the next."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is kept across sessions."""
+    """Values that are kept across sessions."""
 
     theme: str = "shire"
-    """A Textual theme or ours; whether it exists only the app knows."""
+    """Name of a Textual theme or of one of the app's own; only the app can check that the theme exists."""
     sampler: SamplerSettings = SamplerSettings()  # noqa: RUF009 - frozen
-    """Temperature, top-k, top-p, min-p, repetition penalty and words."""
     pace: float = 25.0
-    """Words a second on the screen; 0 is as fast as they come."""
-    way: Way = "continue"
+    """Tokens per second on the screen; 0 shows tokens as fast as they are generated."""
+    reply_mode: ReplyMode = "continue"
     keymap: Mapping[str, str] = field(default_factory=dict)
-    """Keys in place of the default ones, by binding id, as `App.set_keymap` takes them: "ctrl+l,f5"."""
+    """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
 
     def __post_init__(self) -> None:
         if not self.theme or not self.theme.isprintable():
-            raise UnusableInput(f"theme {self.theme!r} is no name; use one that the palette lists")
+            raise InvalidInputError(f"theme {self.theme!r} is not a name; choose a theme from the command palette")
         if not 0 <= self.pace <= MAX_PACE:  # NaN fails the comparison
-            raise UnusableInput(f"pace {self.pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words a second")
-        if self.way not in get_args(Way):
-            raise UnusableInput(f"way of playing {self.way!r} is unknown; use {' or '.join(get_args(Way))}")
+            raise InvalidInputError(
+                f"pace {self.pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second"
+            )
+        if self.reply_mode not in get_args(ReplyMode):
+            raise InvalidInputError(
+                f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
+            )
         for binding, keys in self.keymap.items():
-            if not binding or not all(_is_key(key.strip()) for key in keys.split(",")):
-                raise UnusableInput(f"keys {keys!r} of {binding!r} are none; use names as ctrl+l, divided by commas")
+            if not binding or not all(_is_key_name(key.strip()) for key in keys.split(",")):
+                raise InvalidInputError(
+                    f"keymap: keys {keys!r} of {binding!r} are not valid; use names like ctrl+l, separated by commas"
+                )
 
     def to_json(self) -> str:
-        """As it is written; `from_json` reads it."""
+        """Return the content of a settings file."""
         record = asdict(replace(self, keymap=dict(self.keymap)))
         return json.dumps({"version": VERSION, **record}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        """Read what `to_json` wrote; what is missing has its default.
+        """Read the content of a settings file; missing fields take their defaults.
 
         Raises:
-            UnusableInput: it is damaged, was written by a newer version, or a value is out of range.
+            InvalidInputError: If the text is damaged, was written in another format, or holds an invalid value.
         """
-        record = parse(text)
+        record = parse_json(text)
         if not isinstance(record, dict):
-            raise UnusableInput("it holds no settings")
+            raise InvalidInputError("expected an object with settings")
         check_version(record.pop("version", None), VERSION)
-        return from_record(cls, record, sampler=lambda value: from_record(SamplerSettings, value), keymap=_keymap)
+        return decode(cls, record)
 
 
 def settings_file() -> Path:
-    """Where settings are kept."""
-    return home() / "settings.json"
+    """Return the path of the settings file."""
+    return app_home() / "settings.json"
 
 
-class KeptSettings:
-    """The settings in force, and the file they are kept in. Of two sessions the one that changes last is kept."""
+class SettingsStore:
+    """Current settings and the file that keeps them. If two sessions run, the last change of any setting wins."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Read the settings, or take the defaults; `notice` says what went wrong, "" if nothing did."""
+        """Read the settings at `path`, or use the defaults; `notice` then says why, and is "" otherwise."""
         self.path = path or settings_file()
-        self._said = False
-        found, self.notice = self._read()
-        self.current = found or Settings()
+        self._failures = FailureReporter()
+        stored, self.notice = self._read()
+        self.current = stored or Settings()
 
-    def keep(self, **changes: Any) -> str:
-        """Change some settings and write them all; the line returned is to be shown, "" if there is nothing to say.
+    def update(self, **changes: Any) -> str:
+        """Change some settings and write the file. Return a line for the user, "" if there is nothing to report.
 
-        That they cannot be written is said once; they hold for this session all the same. A write waits for
-        the disk, so this is for a choice made or a pause, not for each step of a slider.
+        If the file cannot be written, the first failure is reported and the changes still apply to this session.
+        A write waits for the disk, so do not call this method for each step of a slider.
 
         Raises:
-            UnusableInput: a value is out of range; nothing has changed.
+            InvalidInputError: If a value is out of range; nothing has changed.
         """
         self.current = replace(self.current, **changes)
-        _, notice = self._read()  # another session may have damaged it, or be a newer version
-        if self.path.exists() and notice:
-            return self._once(notice)  # it could not be set aside, so it must not be overwritten
+        _, notice = self._read()  # another session may have damaged the file, or written a newer format
+        if notice and os.path.lexists(self.path):
+            return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, self.current.to_json().encode())
         except (OSError, RunError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
-            return self._once(f"settings are not kept: {self.path}: {reason(cause)}; they hold until you leave")
-        self._said = False
+            return self._failures.report(
+                f"settings are not saved: {self.path}: {os_error_reason(cause)}; they apply until you quit"
+            )
+        self._failures.reset()
         return notice
 
-    def _once(self, line: str) -> str:
-        said, self._said = self._said, True
-        return "" if said else line
-
     def _read(self) -> tuple[Settings | None, str]:
-        """The settings in the file, None where there are none; and what there is to say."""
+        """Return the settings in the file, None if there are none, and a line for the user."""
         try:
-            return Settings.from_json(read_file(self.path, MOST_BYTES).decode()), ""
+            return Settings.from_json(read_limited(self.path, MAX_SETTINGS_BYTES).decode()), ""
         except FileNotFoundError:
             return None, ""
         except OSError as error:
-            return None, f"{self.path} cannot be read: {reason(error)}; the defaults are used"
-        except (ValueError, UnusableInput) as error:
-            return None, f"{set_aside(self.path, error)}; the defaults are used"
+            return None, f"{self.path} cannot be read: {os_error_reason(error)}; the defaults are used"
+        except (ValueError, InvalidInputError) as error:
+            return None, f"{quarantine_file(self.path, error)}; the defaults are used"
 
 
-def _keymap(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(keys, str) for keys in value.values()):
-        raise UnusableInput("keymap is no table of keys by binding id")
-    return value
-
-
-def _is_key(name: str) -> bool:
+def _is_key_name(name: str) -> bool:
     return name.isprintable() and " " not in name and bool(name)

@@ -1,34 +1,69 @@
-"""What a run was trained on, read again once a session: it is slow to read, and never changes."""
+"""Training data of a run, loaded once per session, and searches in it."""
 
 from functools import lru_cache
 from pathlib import Path
 
-from engine.analysis.memorization import TrainingIndex
+from engine.analysis.memorization import MemorizationReport, TrainingIndex
 from engine.data.dataset import Dataset
+from engine.data.vocabulary import TokenIds, Vocabulary
+from engine.errors import LotrError, RunError
+from engine.runs.combine import load_run_dataset
+from engine.runs.loading import load_model
+from engine.runs.summary import summarize_run
 
-MOST = 2
-"""Runs whose training text is kept."""
-
-
-@lru_cache(MOST)
-def training_data(run: Path) -> Dataset:
-    """The data of a run; to be called in a worker, for it may take seconds.
-
-    Raises:
-        UnusableInput: the run is damaged, or its data are not there any more.
-    """
-    # Only here: what most sessions do without should not delay them.
-    from engine.runs.combine import dataset_of
-    from engine.runs.store import load
-
-    return dataset_of(load(run))
+MAX_CACHED_RUNS = 2
+"""Number of runs whose training data stay in memory."""
 
 
-@lru_cache(MOST)
-def training_index(run: Path) -> TrainingIndex:
-    """The index of a run's training split; to be called in a worker.
+@lru_cache(MAX_CACHED_RUNS)
+def load_training_data(run: Path) -> Dataset:
+    """Load the dataset of a run. This may take seconds, so call it in a thread.
 
     Raises:
-        UnusableInput: as `training_data`.
+        RunError: If the run is damaged.
+        CorpusError: If the corpus is missing or has changed.
     """
-    return TrainingIndex.of(training_data(run))
+    return load_run_dataset(load_model(run))
+
+
+def load_matching_training_data(run: Path, vocabulary: Vocabulary) -> Dataset:
+    """Load the dataset of a run and check that it has the vocabulary of a model.
+
+    Raises:
+        RunError: If the run is damaged, or its vocabulary differs from `vocabulary`.
+        CorpusError: If the corpus is missing or has changed.
+    """
+    data = load_training_data(run)
+    if data.vocabulary != vocabulary:
+        raise RunError(f"run {run.name} has another vocabulary than this model; open the model of that run")
+    return data
+
+
+@lru_cache(MAX_CACHED_RUNS)
+def load_training_index(run: Path) -> TrainingIndex:
+    """Load the dataset of a run and index its training split. This may take seconds, so call it in a thread.
+
+    Raises:
+        RunError: If the run is damaged.
+        CorpusError: If the corpus is missing, has changed or is too large to index.
+    """
+    return TrainingIndex.from_dataset(load_training_data(run))
+
+
+def find_memorized_passages(run: Path, vocabulary: Vocabulary, ids: TokenIds) -> MemorizationReport:
+    """Find the passages of a text `[time]` that are copied from the training text of a run.
+
+    Raises:
+        RunError: If the run is damaged, or its vocabulary differs from `vocabulary`.
+        CorpusError: If the corpus is missing, has changed or is too large to index.
+    """
+    load_matching_training_data(run, vocabulary)
+    return load_training_index(run).find_passages(ids)
+
+
+def is_line_mode(run: Path) -> bool:
+    """Return True if the model of a run was trained with `<eos>` after each line; False if the run cannot be read."""
+    try:
+        return summarize_run(run).mode == "line"
+    except (LotrError, OSError):  # the run was deleted after its model was loaded
+        return False

@@ -1,71 +1,57 @@
-"""A search through a run's training text for what drives one unit of its LSTM furthest, in a thread."""
+"""Search of a run's training text for the tokens on which one LSTM unit is highest and lowest."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.analysis.activations import BATCH, Extremes, Part, extremes
-from engine.data.vocabulary import Ids
-from engine.errors import RunError
-from engine.models.numpy_lstm import Decoder
-from engine.runtime.worker import Cancellation, Worker
-from lotr_tui.session.training_text import training_data
+from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
+from engine.data.vocabulary import TokenIds
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.runtime.worker import Cancellation
+from lotr_tui.session.training_text import load_matching_training_data
 
-Unit = tuple[int, int, Part]
-"""Layer and unit, both counted from 0, and part."""
+UnitId = tuple[int, int, ActivationName]
+"""Layer and unit, both counted from 0, and the activation."""
 
 
 class UnitSearch:
-    """Begins at once; whoever wants the outcome looks now and then whether it is still `running`."""
+    """Search for the top activations of one unit. Its generator `results` runs in a thread."""
 
-    def __init__(self, run: Path, decoder: Decoder, unit: Unit) -> None:
+    def __init__(self, run: Path, decoder: NumpyLSTM, unit: UnitId) -> None:
         self.unit = unit
-        self.lines: Sequence[Ids] = ()
-        """Those searched, once they are read."""
-        self.stopped = False
-        """Whether it was asked to end early."""
+        self.lines: Sequence[TokenIds] = ()
+        """Token ids of the searched lines, once they are loaded."""
         self._run, self._decoder = run, decoder
-        self._steps = self._done = 0
-        self._worker = Worker("extremes", self._search).start()
+        self._total_steps = self._completed_steps = 0
 
     @property
-    def running(self) -> bool:
-        """Whether the outcome is still to come."""
-        return self._worker.running
+    def progress(self) -> float | None:
+        """Fraction of the text searched, from 0 to 1; None while the text is being loaded."""
+        return min(1.0, self._completed_steps / self._total_steps) if self._total_steps else None
 
-    @property
-    def share(self) -> float | None:
-        """How much of the text was searched, from 0 to 1; None as long as it is being read."""
-        return min(1.0, self._done / self._steps) if self._steps else None
+    def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
+        """Load the training text, search it, and yield the one result.
 
-    @property
-    def failure(self) -> BaseException | None:
-        """Why there is no outcome."""
-        return self._worker.failure
+        A cancelled search yields the result of the tokens searched so far.
 
-    def stop(self) -> None:
-        """End early, with what was found so far."""
-        self.stopped = True
-        self._worker.cancel()
+        Raises:
+            RunError: If the run is damaged, or its vocabulary differs from the model's.
+            CorpusError: If the corpus is missing or has changed.
+        """
+        data = load_matching_training_data(self._run, self._decoder.vocabulary)
+        self.lines, self._total_steps = data.train_lines, count_search_steps(data.train_lines)
 
-    def outcome(self) -> Extremes | None:
-        """What was found, given once, when no longer running; None where it failed."""
-        return next(iter(self._worker.drain()), None)
-
-    def _search(self, cancellation: Cancellation) -> Iterator[Extremes]:
-        data = training_data(self._run)
-        if data.vocabulary != self._decoder.vocabulary:
-            raise RunError(f"the words of run {self._run.name} are others than this model's")
-        self.lines, self._steps = data.train_lines, steps_of(data.train_lines)
-
-        def asked() -> bool:
-            self._done += 1
+        def count_step() -> bool:
+            self._completed_steps += 1
             return cancellation()
 
-        layer, number, part = self.unit
-        yield extremes(self._decoder, data.train_lines, layer, number, part, cancelled=asked)
+        layer, unit, activation = self.unit
+        yield find_top_activations(self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step)
 
 
-def steps_of(lines: Sequence[Ids]) -> int:
-    """How often `extremes` asks whether to go on: after each word of a batch's longest line, and after each batch."""
-    longest = sorted((len(line) for line in lines), reverse=True)[::BATCH]
+def count_search_steps(lines: Sequence[TokenIds]) -> int:
+    """Return how often `find_top_activations` checks for cancellation.
+
+    It checks after each token of a batch's longest line, and after each batch.
+    """
+    longest = sorted((len(line) for line in lines), reverse=True)[::BATCH_SIZE]
     return sum(longest) + len(longest)

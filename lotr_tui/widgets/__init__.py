@@ -1,1 +1,1 @@
-"""One widget, one file."""
+"""Widgets that several screens share."""

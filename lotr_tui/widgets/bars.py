@@ -1,28 +1,32 @@
-"""Bars of block characters, to an eighth of a cell."""
+"""Horizontal bars and sparklines made of Unicode block characters."""
 
 import math
 from collections.abc import Sequence
 
+BLOCK_HEIGHTS = "▁▂▃▄▅▆▇█"
+"""Block characters from the lowest to the full height of a cell."""
 _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
-_HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
-def bar(share: float, width: int) -> str:
-    """A bar over that share of `width` cells, from none of them to all."""
-    eighths: int = round(max(0.0, min(share, 1.0)) * width * 8)
-    whole, part = divmod(eighths, 8)
-    return "█" * whole + _EIGHTHS[part]
+def bar(fraction: float, width: int) -> str:
+    """Return a bar over `fraction` (0 to 1) of `width` cells, precise to an eighth of a cell."""
+    eighths: int = round(max(0.0, min(fraction, 1.0)) * width * 8)
+    full_cells, remainder = divmod(eighths, 8)
+    return "█" * full_cells + _EIGHTHS[remainder]
 
 
-def sparkline(values: Sequence[float], top: float | None = None) -> str:
-    """A character a value, as high as it is between 0 and `top`, or else the highest; a space for what is no number."""
-    known = [value for value in values if math.isfinite(value)]
-    top = max(known, default=0.0) if top is None else top
-    return "".join(_height(value, top) for value in values)
+def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
+    """Return one block character per value, scaled from 0 to `max_value`, with a space for values that are not finite.
+
+    Without `max_value`, the largest finite value has the full height.
+    """
+    if max_value is None:
+        max_value = max((value for value in values if math.isfinite(value)), default=0.0)
+    return "".join(_block(value, max_value) for value in values)
 
 
-def _height(value: float, top: float) -> str:
+def _block(value: float, max_value: float) -> str:
     if not math.isfinite(value):
         return " "
-    share = max(0.0, min(value / top, 1.0)) if top > 0 else 0.0
-    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(share * len(_HEIGHTS)))]
+    fraction = max(0.0, min(value / max_value, 1.0)) if max_value > 0 else 0.0
+    return BLOCK_HEIGHTS[min(len(BLOCK_HEIGHTS) - 1, int(fraction * len(BLOCK_HEIGHTS)))]

@@ -1,74 +1,94 @@
-"""What a chart and the bars have in common: lines drawn all at once, kept until something changes."""
+"""Base class for widgets that draw all their lines at once, and helpers for their lines."""
 
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
 
-class Drawing(Widget):
-    """A widget that draws all its lines in one go."""
+class StripWidget(Widget):
+    """Widget whose subclass returns all its lines from `draw`; the lines are cached until something changes."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._lines: list[Strip] = []
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """The lines from the top, at most `height`; those not given are blank."""
+        """Return the lines from the top, at most `height`; missing lines are blank."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """What is to be seen has changed."""
+        """Drop the cached lines and repaint the whole widget."""
         self._lines = []
         self.refresh()
 
     def redraw_changes(self) -> None:
-        """What is to be seen may have changed in a few places: only those go to the terminal."""
+        """Draw all lines again, but repaint only the parts that changed."""
         before, self._lines = self._lines, []
         if not before or not self.is_on_screen:
             self.refresh()
             return
         self._draw_lines()
         blank = Strip.blank(self.size.width, self.rich_style)
-        rows = enumerate(zip_longest(before, self._lines, fillvalue=blank))
-        if changed := [Region(0, y, cells, 1) for y, (old, new) in rows if (cells := last_change(old, new))]:
+        pairs = enumerate(zip_longest(before, self._lines, fillvalue=blank))
+        if changed := [Region(0, y, width, 1) for y, (old, new) in pairs if (width := changed_width(old, new))]:
             self.refresh(*changed)
 
+    def component_styles(self) -> dict[str, Style]:
+        """Return the style of each component class, and the widget's own style as ""."""
+        return {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
+
     def notify_style_update(self) -> None:
-        """Colours have changed."""
+        """Drop the cached lines when the styles have changed."""
         super().notify_style_update()
         self._lines = []
 
     def on_resize(self) -> None:
-        """There is another room to draw in."""
+        """Drop the cached lines when the size has changed."""
         self._lines = []
 
     def render_line(self, y: int) -> Strip:
-        """A line; all are drawn when the first is asked for."""
+        """Return line `y`, and draw all lines first if none are cached."""
         if not self._lines:
             self._draw_lines()
         return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
 
     def _draw_lines(self) -> None:
         width, height = self.size
-        style = self.rich_style  # made anew each time it is asked for
+        style = self.rich_style  # Textual computes the style at each access
         drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
         self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))
 
 
-def last_change(old: Strip, new: Strip) -> int:
-    """How many cells of a line there are up to the last one that differs; 0 if none does.
+def fit_groups(groups: Iterable[Sequence[Segment]], width: int, style: Style, gap: int = 3) -> Strip:
+    """Return as many groups of segments as fit in `width` columns, with gaps in `style` between them."""
+    segments: list[Segment] = []
+    used = 0
+    for group in groups:
+        used += sum(segment.cell_length for segment in group)
+        if used > width:
+            break
+        segments += [*group, Segment(" " * gap, style)]
+        used += gap
+    return Strip(segments)
 
-    Where the first one is makes no difference: Textual sends a line from the left edge of its widget.
+
+def changed_width(old: Strip, new: Strip) -> int:
+    """Return the number of cells up to the last one in which two lines differ; 0 if they are equal.
+
+    The first difference does not matter, because Textual sends a line from the left edge of its widget.
     """
     if old == new:
         return 0
-    before, after = _cells(old), _cells(new)
-    if not len(before) == len(after) == old.cell_length == new.cell_length:
-        return max(old.cell_length, new.cell_length)  # with characters that take no cell, or two
-    return max(place for place, (was, now) in enumerate(zip(before, after, strict=True), 1) if was != now)
+    old_cells, new_cells = _cells(old), _cells(new)
+    if not len(old_cells) == len(new_cells) == old.cell_length == new.cell_length:
+        return max(old.cell_length, new.cell_length)  # some characters take no cell, or two
+    pairs = enumerate(zip(old_cells, new_cells, strict=True), 1)
+    return max((x for x, (before, after) in pairs if before != after), default=0)  # 0: only the segments differ
 
 
 def _cells(line: Strip) -> list[tuple[str, Style | None]]:

@@ -1,15 +1,36 @@
-"""A list of lines painted one by one, of which one is the cursor's."""
+"""Scrolling lists that paint only the visible lines, so a long list scrolls as fast as a short one."""
 
+from rich.segment import Segment
+from textual import events
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from lotr_tui.widgets.bindings import binding_table
 
 
-class LineList(ScrollView, can_focus=True):
-    """Only lines that are seen are painted, so a long list scrolls as a short one does."""
+def line_bindings(id_prefix: str, *, up: str = "up", down: str = "down") -> list[BindingType]:
+    """Return the keys that move the cursor of a `LineList`, with binding ids that start with `id_prefix`."""
+    return binding_table(
+        id_prefix,
+        f"""
+        up        | {up}     | step(-1) | line up    | The line above
+        down      | {down}   | step(1)  | line down  | The line below
+        page-up   | pageup   | page(-1) | page up    | A page up
+        page-down | pagedown | page(1)  | page down  | A page down
+        first     | home     | first    | first line | The first line
+        last      | end      | last     | last line  | The last line
+        """,
+    )
+
+
+class LineScrollView(ScrollView):
+    """Scroll view whose content is a number of lines, each as wide as the view."""
 
     DEFAULT_CSS = """
-    LineList {
+    LineScrollView {
         padding: 0 1;
         overflow-x: hidden;
         overflow-y: scroll;
@@ -20,34 +41,80 @@ class LineList(ScrollView, can_focus=True):
     """
     ALLOW_SELECT = False
 
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
-
-    def line_count(self) -> int:
-        """How many lines there are."""
-        raise NotImplementedError
-
-    def action_step(self, lines: int) -> None:
-        """So many lines down, or up."""
-        raise NotImplementedError
-
-    def action_page(self, pages: int) -> None:
-        """A page down or up."""
-        self.action_step(pages * max(1, self.size.height - 1))
-
-    def measure(self) -> None:
-        """There are more lines, or fewer, or there is another room for them."""
-        self.virtual_size = Size(self.size.width, self.line_count())
-
-    def on_resize(self) -> None:
-        """There is another room for them."""
-        self.measure()
+    # The base class declares `layout=True`: each change would lay out the whole screen.
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
 
     def watch_virtual_size(self, size: Size) -> None:
-        """The scroll bar shows how many there are."""
+        """Adjust the scroll bar to the number of lines."""
+        if self.styles.overflow_y == "auto":
+            self.show_vertical_scrollbar = size.height > self.container_size.height > 0
         self.vertical_scrollbar.window_virtual_size = size.height
 
-    def bring_into_sight(self, line: int) -> None:
-        """Scroll no further than it takes for a line to be seen."""
+    def scroll_to_line(self, line: int) -> None:
+        """Scroll the shortest distance that brings `line` into view."""
         height = max(1, self.size.height)
         top = min(max(self.scroll_offset.y, line - height + 1), line)
         self.scroll_to(y=top, animate=False, immediate=True, force=True)
+
+
+class LineList(LineScrollView, can_focus=True):
+    """List with one line per item, one of which may have the cursor."""
+
+    def line_count(self) -> int:
+        """Return the number of lines."""
+        raise NotImplementedError
+
+    def line_segments(self, line: int) -> list[Segment]:
+        """Return the segments of `line`, which is below `line_count`."""
+        raise NotImplementedError
+
+    @property
+    def cursor_line(self) -> int | None:
+        """Line that has the cursor; None if there is no cursor or no line."""
+        return None
+
+    def select_line(self, line: int) -> None:
+        """Move the cursor to an existing `line`."""
+
+    def click_line(self, line: int) -> None:
+        """React to a click on an existing `line`; by default, move the cursor there."""
+        self.select_line(line)
+
+    def render_line(self, y: int) -> Strip:
+        """Return the line at row `y` of the view."""
+        line = y + self.scroll_offset.y
+        segments = self.line_segments(line) if line < self.line_count() else []
+        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+
+    def action_step(self, offset: int) -> None:
+        """Move the cursor down by `offset` lines, or up if `offset` is negative."""
+        if (line := self.cursor_line) is not None:
+            self.select_line(max(0, min(line + offset, self.line_count() - 1)))
+
+    def action_page(self, pages: int) -> None:
+        """Move the cursor down by `pages` pages, or up if `pages` is negative."""
+        self.action_step(pages * max(1, self.size.height - 1))
+
+    def on_click(self, event: events.Click) -> None:
+        """Find the clicked line."""
+        offset = event.get_content_offset(self)
+        if offset is not None and (line := offset.y + self.scroll_offset.y) < self.line_count():
+            self.click_line(line)
+
+    def action_first(self) -> None:
+        """Move the cursor to the first line."""
+        self.action_step(-self.line_count())
+
+    def action_last(self) -> None:
+        """Move the cursor to the last line."""
+        self.action_step(self.line_count())
+
+    def update_virtual_size(self) -> None:
+        """Adjust the scrollable size after a change of the lines or of the widget's size."""
+        self.virtual_size = Size(self.size.width, self.line_count())
+
+    def on_resize(self) -> None:
+        """Keep the cursor in view when the size has changed."""
+        self.update_virtual_size()
+        if (line := self.cursor_line) is not None:
+            self.scroll_to_line(line)

@@ -1,4 +1,4 @@
-"""A name and a small number to type."""
+"""Labelled input for a number."""
 
 import re
 
@@ -6,11 +6,11 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Label
 
-from lotr_tui.textual_fixes.line_box import LineBox
+from lotr_tui.widgets.line_input import LineInput
 
 
 class NumberField(Horizontal):
-    """A labelled one-line input for digits; empty means what the placeholder says.
+    """Label and one-line input for digits; if the input is empty, the placeholder says which value applies.
 
     Posts `Input.Changed` and, on enter, `Input.Submitted`.
     """
@@ -21,7 +21,7 @@ class NumberField(Horizontal):
     NumberField Input { padding: 0; background: $background; }
     NumberField Input:focus { background: $panel; }
     NumberField .input--placeholder { color: $foreground 60%; }
-    NumberField.-wrong Label { color: $text-error; text-style: bold reverse; }
+    NumberField.-invalid Label { color: $text-error; text-style: bold reverse; }
     """
 
     def __init__(
@@ -33,29 +33,29 @@ class NumberField(Horizontal):
         width: int,
         placeholder: str = "",
         decimal: bool = False,
-        digits: int | None = None,
+        max_digits: int | None = None,
     ) -> None:
-        """`width` columns are seen of at most `digits` (None: `width`) that may be typed."""
+        """Create a field with an input of `width` columns for at most `max_digits` (None: `width`) characters."""
         super().__init__(id=id)
         self._label = label
-        self._input = LineBox(
+        self._input = LineInput(
             value,
             placeholder=placeholder,
             restrict=r"[0-9]*\.?[0-9]*" if decimal else r"[0-9]*",
             compact=True,
-            max_length=digits or width,
+            max_length=max_digits or width,
             select_on_focus=True,
         )
         self._input.styles.width = width + 1
 
     def compose(self) -> ComposeResult:
-        """The label, then the input."""
+        """Create the label and the input."""
         yield Label(self._label)
         yield self._input
 
     @property
     def text(self) -> str:
-        """What stands in it."""
+        """Text in the input."""
         return self._input.value
 
     @text.setter
@@ -64,22 +64,22 @@ class NumberField(Horizontal):
 
     @property
     def placeholder(self) -> str:
-        """What is meant while nothing is typed."""
+        """Text that the empty input shows."""
         return self._input.placeholder
 
     @placeholder.setter
     def placeholder(self, text: str) -> None:
         self._input.placeholder = text
 
-    def mark(self, wrong: str) -> None:
-        """Mark what stands in it as `wrong`, which a tooltip says; "" if it is right."""
-        self.set_class(bool(wrong), "-wrong")
-        self.tooltip = wrong or None
+    def set_error(self, message: str) -> None:
+        """Mark the field as invalid and explain the error in a tooltip; "" marks the field as valid."""
+        self.set_class(bool(message), "-invalid")
+        self.tooltip = message or None
 
-    def whole(self) -> int | None:
-        """The number, or None where nothing was typed."""
+    def parse_int(self) -> int | None:
+        """Return the number, or None if the input is empty."""
         return int(self.text) if self.text else None
 
-    def number(self) -> float | None:
-        """The number with decimals, or None where none was typed."""
+    def parse_float(self) -> float | None:
+        """Return the number with decimals, or None if the input has no digit."""
         return float(self.text) if re.search(r"\d", self.text) else None

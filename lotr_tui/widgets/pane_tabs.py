@@ -1,4 +1,4 @@
-"""On a narrow terminal: which of the panes is seen."""
+"""Tabs for the panes of a screen, of which a narrow terminal shows one at a time."""
 
 from collections.abc import Mapping
 
@@ -7,37 +7,35 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from lotr_tui.messages import PaneChosen
+from lotr_tui.messages import PaneSelected
 from lotr_tui.theme import MUTED
-
-PANES = {"transcript": "transcript", "next": "next word", "training": "training"}
 
 
 class PaneTabs(Widget):
-    """Names of the panes on one line, the seen one marked; a click chooses."""
+    """Line with the names of the panes, the visible one in brackets; a click selects a pane."""
 
     DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
 
-    pane: reactive[str] = reactive("transcript")
+    pane: reactive[str] = reactive("")
 
-    def __init__(self, panes: Mapping[str, str] = PANES, *, id: str | None = None) -> None:
-        """`panes` by what they are called here and on the screen; the first is seen."""
+    def __init__(self, panes: Mapping[str, str], *, id: str | None = None) -> None:
+        """Show the first pane of `panes`, which maps the id of each pane to its label."""
         super().__init__(id=id)
         self._panes = panes
         self.set_reactive(PaneTabs.pane, next(iter(panes)))
 
     def render(self) -> Content:
-        """The seen pane in brackets, so that it shows without colour too."""
+        """Return the labels; the brackets mark the visible pane on terminals without colour, too."""
         parts: list[tuple[str, str]] = []
-        for pane, name in self._panes.items():
-            parts.append((f"[{name}]", "bold $accent") if pane == self.pane else (f" {name} ", MUTED))
+        for pane, label in self._panes.items():
+            parts.append((f"[{label}]", "bold $accent") if pane == self.pane else (f" {label} ", MUTED))
             parts.append(("  ", ""))
         return Content.assemble(*parts)
 
     def on_click(self, event: events.Click) -> None:
-        """Choose the pane under the pointer."""
-        place = 1
-        for pane, name in self._panes.items():
-            if place <= event.x < place + len(name) + 2:
-                self.post_message(PaneChosen(pane))
-            place += len(name) + 4
+        """Select the pane under the pointer."""
+        start = 1
+        for pane, label in self._panes.items():
+            if start <= event.x < start + len(label) + 2:
+                self.post_message(PaneSelected(pane))
+            start += len(label) + 4

@@ -1,114 +1,56 @@
-"""How words are drawn: all controls of the sampler, and the chain that they make."""
+"""Controls for the sampler settings, with a summary of the resulting sampler chain."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.reactive import reactive
-from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from engine.errors import UnusableInput
+from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings, check_seed
 from lotr_tui.messages import TemperatureChanged
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 
-PRESETS: Mapping[str, SamplerSettings] = {
-    "greedy": SamplerSettings(temperature=0.0),
-    "careful": SamplerSettings(temperature=0.5, min_p=0.1),
-    "balanced": SamplerSettings(temperature=0.8, top_p=0.9),
-    "wild": SamplerSettings(temperature=1.3, min_p=0.02),
-    **{f"notebook {t}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},
-}
-"""Ways of drawing by name; those of the notebook have its temperatures alone. The number of words stays as it is."""
-OWN = "own"
-"""Settings that no preset has."""
-NARROW, WIDE = 70, 98
-"""Columns from which on the chain is always seen, and from which on everything is."""
+NARROW_WIDTH = 70
+"""Width in columns from which the preset and the summary are always visible."""
+WIDE_WIDTH = 98
+"""Width in columns from which all controls are always visible."""
 
 
-@dataclass(frozen=True)
-class _Number:
-    """A control for a field of the settings."""
+class _NumericControl(NamedTuple):
+    """Label, width in columns and number type of the field for a setting."""
 
     label: str
     width: int
-    decimal: bool = False
-
-    @property
-    def read(self) -> Callable[[NumberField], float | None]:
-        return NumberField.number if self.decimal else NumberField.whole
+    is_decimal: bool = False
 
 
-_NUMBERS = {
-    "top_k": _Number("top-k", 5),
-    "top_p": _Number("top-p", 5, decimal=True),
-    "min_p": _Number("min-p", 5, decimal=True),
-    "repetition_penalty": _Number("penalty", 4, decimal=True),
-    "max_tokens": _Number("words", 4),
+_NUMERIC_CONTROLS = {
+    "top_k": _NumericControl("top-k", 5),
+    "top_p": _NumericControl("top-p", 5, is_decimal=True),
+    "min_p": _NumericControl("min-p", 5, is_decimal=True),
+    "repetition_penalty": _NumericControl("penalty", 4, is_decimal=True),
+    "max_tokens": _NumericControl("words", 4),
 }
 _DEFAULTS = {field.name: field.default for field in fields(SamplerSettings)}
-_WORDS_OF_DEFAULTS = {"top_k": "all", "max_tokens": "30"}
-
-
-class PresetPicker(Widget, can_focus=True):
-    """The preset in effect; arrow keys, enter, a click or the wheel go to the next one."""
-
-    DEFAULT_CSS = """
-    PresetPicker { width: 17; height: 1; }
-    PresetPicker:focus { background: $panel; text-style: bold; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,up", "turn(-1)", "preset before", id="preset.before", show=False, tooltip="The preset before"),
-        Binding("right,down,enter,space", "turn(1)", "next preset", id="preset.next", show=False, tooltip="The next"),
-    ]
-
-    name_shown: reactive[str] = reactive(OWN)
-
-    class Turned(Message):
-        """Another preset is asked for, so many further."""
-
-        def __init__(self, steps: int) -> None:
-            super().__init__()
-            self.steps = steps
-
-    def render(self) -> Content:
-        """`‹ balanced ›`."""
-        return Content.assemble(("‹ ", "$accent"), self.name_shown, (" ›", "$accent"))
-
-    def action_turn(self, steps: int) -> None:
-        """Ask for another."""
-        self.post_message(self.Turned(steps))
-
-    def on_click(self, event: events.Click) -> None:
-        """On the left arrow the one before, else the next."""
-        self.action_turn(-1 if event.x < 2 else 1)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """The wheel turns too."""
-        event.stop()
-        self.action_turn(-1)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """The wheel turns too."""
-        event.stop()
-        self.action_turn(1)
+_PLACEHOLDERS = {"top_k": "all", "max_tokens": "30"}
 
 
 class SamplerPanel(Vertical):
-    """All controls: temperature, seed, words, then the filters, the preset and the chain written out.
+    """Controls for all sampler settings and the seed, the preset picker, and a summary of the sampler chain.
 
-    By its width it is one line (temperature, seed, words), two (the preset and the chain too), or has everything
-    on two lines; `action_all` shows everything at any width. What was typed wrong stays, marked.
+    The first line (temperature, seed, maximum length) is always visible. A wider panel also shows the preset and the
+    summary, and then the other controls; `action_toggle_all` shows everything at any width. Invalid input stays in its
+    field, marked as an error.
     """
 
     DEFAULT_CSS = """
@@ -127,35 +69,35 @@ class SamplerPanel(Vertical):
     """
 
     class Changed(Message):
-        """A control was moved: `settings` may say something else, or that something is wrong."""
+        """Change of at least one control. `SamplerPanel.settings` returns the new values or raises an error."""
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
         super().__init__(id=id)
         self._slider = TemperatureSlider(settings.temperature, id="temperature")
-        self._numbers = {
+        self._number_fields = {
             name: NumberField(
-                number.label,
-                _text(name, settings),
+                control.label,
+                _field_text(name, settings),
                 id=name,
-                width=number.width,
-                placeholder=_WORDS_OF_DEFAULTS.get(name, f"{_DEFAULTS[name]:g}"),
-                decimal=number.decimal,
+                width=control.width,
+                placeholder=_PLACEHOLDERS.get(name, f"{_DEFAULTS[name]:g}"),
+                decimal=control.is_decimal,
             )
-            for name, number in _NUMBERS.items()
+            for name, control in _NUMERIC_CONTROLS.items()
         }
-        self._seed = NumberField("seed", "", id="seed", width=13, placeholder="drawn", digits=19)
-        self._last_seed: int | None = None
-        self._told = self._state()
+        self._seed_field = NumberField("seed", "", id="seed", width=13, placeholder="random", max_digits=19)
+        self._last_random_seed: int | None = None
+        self._last_values = self._values()
 
     def compose(self) -> ComposeResult:
-        """Rows of controls; which of them are seen depends on the room."""
+        """Create the rows of controls."""
         with Horizontal(id="main"):
             yield self._slider
-            yield self._seed
-            yield self._numbers["max_tokens"]
+            yield self._seed_field
+            yield self._number_fields["max_tokens"]
         with Vertical(id="second"):
             with Horizontal(id="filters"):
-                for name, field in self._numbers.items():
+                for name, field in self._number_fields.items():
                     if name != "max_tokens":
                         yield field
             with Horizontal(id="summary"):
@@ -163,145 +105,152 @@ class SamplerPanel(Vertical):
                 yield Static(id="chain", markup=False)
 
     def on_mount(self) -> None:
-        """Write out the chain."""
-        self._show()
+        """Show the summary."""
+        self._update_summary()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Show what there is room for."""
-        self.set_class(event.size.width < NARROW, "-narrow")
-        self.set_class(event.size.width >= WIDE, "-wide")
+        """Show the controls that fit."""
+        self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
+        self.set_class(event.size.width >= WIDE_WIDTH, "-wide")
 
-    # What the controls say
+    # Values of the controls
 
     def settings(self) -> SamplerSettings:
-        """What the controls say.
+        """Return the settings of the controls.
 
         Raises:
-            UnusableInput: a value is out of range; one line says which.
+            InvalidInputError: If a value is out of range.
         """
-        values: dict[str, Any] = {name: value for name in _NUMBERS if (value := self._value(name)) is not None}
+        values: dict[str, Any] = {name: value for name in _NUMERIC_CONTROLS if (value := self._value(name)) is not None}
         return SamplerSettings(temperature=self._slider.value, **values)
 
     def seed(self) -> int | None:
-        """The seed that is fixed; None: one is to be drawn.
+        """Return the fixed seed, or None for a random seed.
 
         Raises:
-            UnusableInput: it is out of range.
+            InvalidInputError: If the seed is out of range.
         """
-        seed = self._seed.whole()
+        seed = self._seed_field.parse_int()
         if seed is not None:
             check_seed(seed)
         return seed
 
-    def show_seed(self, seed: int) -> None:
-        """Say which seed is in use, where one was drawn."""
-        self._last_seed = seed
-        self._seed.placeholder = f"drawn {seed}"
+    def show_random_seed(self, seed: int) -> None:
+        """Show the random seed in use as the placeholder of the seed field."""
+        self._last_random_seed = seed
+        self._seed_field.placeholder = f"random {seed}"
 
     def apply(self, settings: SamplerSettings) -> None:
-        """Set all controls; told as one change."""
+        """Set all controls and post one `Changed` message."""
         self._slider.value = settings.temperature
-        for name, field in self._numbers.items():
-            field.text = _text(name, settings)
-        self._tell()
+        for name, field in self._number_fields.items():
+            field.text = _field_text(name, settings)
+        self._post_if_changed()
 
     @property
     def preset(self) -> str:
-        """The name of the preset in effect, or "own"."""
+        """Name of the preset in use, or `CUSTOM_PRESET`."""
         try:
             settings = self.settings()
-        except UnusableInput:
-            return OWN
-        same = (name for name, it in PRESETS.items() if replace(it, max_tokens=settings.max_tokens) == settings)
-        return next(same, OWN)
+        except InvalidInputError:
+            return CUSTOM_PRESET
+        presets = {replace(preset, max_tokens=settings.max_tokens): name for name, preset in SAMPLER_PRESETS.items()}
+        return presets.get(settings, CUSTOM_PRESET)
 
     # Actions
 
-    def action_all(self) -> None:
-        """Show all controls and go to the first of those that were hidden, or show few again."""
+    def action_toggle_all(self) -> None:
+        """Show all controls and focus the first one that was hidden, or hide them again."""
         self.toggle_class("-all")
         if self.has_class("-all"):
-            self.call_after_refresh(self._numbers["top_k"].query_one(Input).focus)
+            self.call_after_refresh(self._number_fields["top_k"].query_one(Input).focus)
 
-    def action_preset(self, steps: int) -> None:
-        """Another preset; from settings of one's own the first, or the last."""
-        names = list(PRESETS)
-        at = names.index(self.preset) + steps if self.preset in names else min(0, steps)
-        words = self._value("max_tokens")
-        preset = PRESETS[names[at % len(names)]]
+    def action_step_temperature(self, steps: int) -> None:
+        """Raise or lower the temperature by a number of steps of 0.05."""
+        self._slider.action_step(steps)
+
+    def action_step_preset(self, offset: int) -> None:
+        """Apply the preset `offset` places further; from custom settings, the first or the last preset."""
+        names = list(SAMPLER_PRESETS)
+        index = names.index(self.preset) + offset if self.preset in names else min(0, offset)
+        preset = SAMPLER_PRESETS[names[index % len(names)]]
+        max_tokens = self._value("max_tokens")
         try:
-            self.apply(preset if words is None else replace(preset, max_tokens=int(words)))
-        except UnusableInput:  # what was typed wrong for the words stays
-            typed = self._numbers["max_tokens"].text
+            self.apply(preset if max_tokens is None else replace(preset, max_tokens=int(max_tokens)))
+        except InvalidInputError:  # the maximum length is invalid, and stays as typed
+            text = self._number_fields["max_tokens"].text
             self.apply(preset)
-            self._numbers["max_tokens"].text = typed
+            self._number_fields["max_tokens"].text = text
 
-    def action_hold_seed(self) -> None:
-        """Fix the seed that was drawn last; where one is fixed, draw again."""
-        self._seed.text = "" if self._seed.text else "" if self._last_seed is None else str(self._last_seed)
+    def action_toggle_fixed_seed(self) -> None:
+        """Fix the last random seed; if a seed is fixed, return to random seeds."""
+        if self._seed_field.text or self._last_random_seed is None:
+            self._seed_field.text = ""
+        else:
+            self._seed_field.text = str(self._last_random_seed)
 
-    @on(PresetPicker.Turned)
-    def _turned(self, event: PresetPicker.Turned) -> None:
+    @on(PresetPicker.StepRequested)
+    def _preset_step_requested(self, event: PresetPicker.StepRequested) -> None:
         event.stop()
-        self.action_preset(event.steps)
+        self.action_step_preset(event.offset)
 
     @on(Input.Submitted, "#seed Input")
-    def _seed_entered(self, event: Input.Submitted) -> None:
+    def _seed_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.action_hold_seed()
+        self.action_toggle_fixed_seed()
 
     @on(TemperatureChanged)
     @on(Input.Changed)
-    def _control_moved(self, event: Message) -> None:
+    def _control_changed(self, event: Message) -> None:
         event.stop()
-        self._tell()
-
-    # Inside
+        self._post_if_changed()
 
     def _value(self, name: str) -> float | None:
-        return _NUMBERS[name].read(self._numbers[name])
+        field = self._number_fields[name]
+        return field.parse_float() if _NUMERIC_CONTROLS[name].is_decimal else field.parse_int()
 
-    def _state(self) -> tuple[object, ...]:
-        return self._slider.value, self._seed.text, *(field.text for field in self._numbers.values())
+    def _values(self) -> tuple[object, ...]:
+        return self._slider.value, self._seed_field.text, *(field.text for field in self._number_fields.values())
 
-    def _tell(self) -> None:
-        """Once for each change, however many controls it moved."""
-        state = self._state()
-        if state != self._told:
-            self._told = state
-            self._show()
+    def _post_if_changed(self) -> None:
+        """Post one `Changed` message for a change, even if the change moved several controls."""
+        values = self._values()
+        if values != self._last_values:
+            self._last_values = values
+            self._update_summary()
             self.post_message(self.Changed())
 
-    def _show(self) -> None:
-        """The chain and the preset; or what is wrong, and where."""
-        problems = []
-        for name, field in self._numbers.items():
+    def _update_summary(self) -> None:
+        """Show the preset and the sampler chain, or the first error; mark the fields with errors."""
+        errors = []
+        for name, field in self._number_fields.items():
             value = self._value(name)
-            given: dict[str, Any] = {} if value is None else {name: value}
-            problem = _problem(partial(SamplerSettings, **given))
-            field.mark(problem)
-            problems.append(problem)
-        problem = _problem(self.seed)
-        self._seed.mark(problem)
-        wrong = next(filter(None, [*problems, problem]), "")
-        line = Content.styled(f"✗ {wrong}", "$text-error") if wrong else Content.styled(self.settings().chain(), MUTED)
-        self.query_one("#chain", Static).update(line, layout=False)
-        self.query_one(PresetPicker).name_shown = self.preset
+            values: dict[str, Any] = {} if value is None else {name: value}
+            errors.append(_validation_error(partial(SamplerSettings, **values)))
+            field.set_error(errors[-1])
+        errors.append(_validation_error(self.seed))
+        self._seed_field.set_error(errors[-1])
+        if error := next(filter(None, errors), ""):
+            summary = Content.styled(f"✗ {error}", "$text-error")
+        else:
+            summary = Content.styled(self.settings().describe(), MUTED)
+        self.query_one("#chain", Static).update(summary, layout=False)
+        self.query_one(PresetPicker).preset_name = self.preset
 
 
-def _problem(check: Callable[[], object]) -> str:
-    """What is wrong, "" if nothing is."""
+def _validation_error(check: Callable[[], object]) -> str:
+    """Return the error that `check` raises as text, or "" if there is none."""
     try:
         check()
-    except UnusableInput as error:
+    except InvalidInputError as error:
         return str(error)
     return ""
 
 
-def _text(name: str, settings: SamplerSettings) -> str:
-    """What stands in a field; nothing where the placeholder says it."""
+def _field_text(name: str, settings: SamplerSettings) -> str:
+    """Return the text of the field for a setting; "" for the default, which the placeholder shows."""
     value = getattr(settings, name)
     if value == _DEFAULTS[name]:
         return ""
-    short = f"{value:g}"
-    return short if float(short) == value else str(value)
+    text = f"{value:g}"
+    return text if float(text) == value else str(value)

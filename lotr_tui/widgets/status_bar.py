@@ -1,11 +1,11 @@
-"""The first line of a screen: what is here on the left, what goes on behind it on the right."""
+"""Status bar: the first line of a screen."""
 
 from textual.content import Content
 from textual.widget import Widget
 
 
 class StatusBar(Widget):
-    """One line; the left part is cut where both do not fit."""
+    """One line with a left and a right part; the left part is cut if both do not fit."""
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
 
@@ -14,17 +14,16 @@ class StatusBar(Widget):
         self._left, self._right = Content(""), Content("")
 
     def show(self, left: Content | None = None, right: Content | None = None) -> None:
-        """Replace one side or both."""
-        before = self._left, self._right
-        self._left = self._left if left is None else left
-        self._right = self._right if right is None else right
-        if not (
-            self._left.is_same(before[0]) and self._right.is_same(before[1])
-        ):  # what stands already need not go to the terminal again
+        """Replace one part or both, and repaint only if the text has changed."""
+        left = self._left if left is None else left
+        right = self._right if right is None else right
+        changed = not (left.is_same(self._left) and right.is_same(self._right))
+        self._left, self._right = left, right
+        if changed:
             self.refresh()
 
     def render(self) -> Content:
-        """Both sides, apart."""
+        """Return the line, with the right part at the right edge."""
         width = self.content_size.width
         room = width - self._right.cell_length - (2 if self._right else 0)
         left = self._left.truncate(max(0, room), ellipsis=True)

@@ -1,4 +1,4 @@
-"""The temperature, 0 to 2, on a line."""
+"""Slider for the sampling temperature."""
 
 from typing import ClassVar
 
@@ -11,22 +11,23 @@ from textual.widget import Widget
 from lotr_tui.messages import TemperatureChanged
 from lotr_tui.theme import MUTED
 
-HIGHEST = 2.0
-STEP = 0.05
+MAX_TEMPERATURE = 2.0
+TEMPERATURE_STEP = 0.05
 
 
 class TemperatureSlider(Widget, can_focus=True):
-    """Moved by arrow keys, digits ("7" is 0.7, "1.2" is 1.2), a click, a drag or the wheel."""
+    """Temperature from 0 to 2, set by arrow keys, digits ("7" is 0.7, "1.2" is 1.2), click, drag or mouse wheel."""
 
     DEFAULT_CSS = """
     TemperatureSlider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
     TemperatureSlider:focus { background: $panel; }
     """
+    BINDING_GROUP_TITLE = "Temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,down", "move(-1)", "cooler", id="temperature.down", show=False, tooltip="0.05 less"),
-        Binding("right,up", "move(1)", "hotter", id="temperature.up", show=False, tooltip="0.05 more"),
-        Binding("home", "set(0)", "greedy", id="temperature.greedy", show=False, tooltip="Always the likeliest word"),
-        Binding("end", "set(2)", "wildest", id="temperature.highest", show=False, tooltip="The highest temperature"),
+        Binding("left,down", "step(-1)", "lower", id="temperature.down", show=False, tooltip="Lower by 0.05"),
+        Binding("right,up", "step(1)", "raise", id="temperature.up", show=False, tooltip="Raise by 0.05"),
+        Binding("home", "set(0)", "greedy", id="temperature.greedy", show=False, tooltip="Always the most likely word"),
+        Binding("end", "set(2)", "highest", id="temperature.highest", show=False, tooltip="The highest temperature"),
     ]
 
     value: reactive[float] = reactive(0.8)
@@ -34,96 +35,95 @@ class TemperatureSlider(Widget, can_focus=True):
     def __init__(self, value: float, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.set_reactive(TemperatureSlider.value, value)
-        self._digits = ""
-        self._dragging = False
+        self._typed_digits = ""
+        self._is_dragging = False
 
     def validate_value(self, value: float) -> float:
-        """Two decimals, in range."""
-        return round(min(HIGHEST, max(0.0, value)), 2)
+        """Return the value in range, with two decimals."""
+        return round(min(MAX_TEMPERATURE, max(0.0, value)), 2)
 
     def watch_value(self, value: float) -> None:
-        """Tell the screen."""
+        """Post `TemperatureChanged`."""
         self.post_message(TemperatureChanged(value))
 
     def render(self) -> Content:
-        """`temperature ├────●────┤ 0.80`, shortened where there is little room."""
-        label, track = self._parts()
-        place = round(self.value / HIGHEST * (track - 1))
-        line = "─" * place, "●", "─" * (track - 1 - place)
+        """Return `temperature ├────●────┤ 0.80`, with a shorter label in a narrow widget."""
+        label, track_width = self._label_and_track_width()
+        knob = round(self.value / MAX_TEMPERATURE * (track_width - 1))
         return Content.assemble(
-            (label, MUTED),
-            ("├", MUTED),
-            (line[0], "$accent"),
-            (line[1], "bold $accent"),
-            (line[2], MUTED),
+            (f"{label}├", MUTED),
+            ("─" * knob, "$accent"),
+            ("●", "bold $accent"),
+            ("─" * (track_width - 1 - knob), MUTED),
             ("┤ ", MUTED),
             (f"{self.value:.2f}", "bold" if self.has_focus else ""),
         )
 
-    def action_move(self, steps: int) -> None:
-        """Move by steps of 0.05, onto the grid of steps."""
-        self._digits = ""
-        self.value = (round(self.value / STEP) + steps) * STEP
+    def action_step(self, steps: int) -> None:
+        """Change the temperature by `steps` of 0.05, rounded to a multiple of 0.05."""
+        self._typed_digits = ""
+        self.value = (round(self.value / TEMPERATURE_STEP) + steps) * TEMPERATURE_STEP
 
     def action_set(self, value: float) -> None:
-        """Set to `value`."""
-        self._digits = ""
+        """Set the temperature."""
+        self._typed_digits = ""
         self.value = value
 
     def on_key(self, event: events.Key) -> None:
-        """Digits type a temperature."""
+        """Append a typed digit or point to the temperature."""
         if event.character is None or event.character not in "0123456789.":
             return
         event.stop()
-        digits = self._digits + event.character
+        digits = self._typed_digits + event.character
         if digits.count(".") > 1 or len(digits) > 4:
             digits = event.character
-        self._digits = digits
-        self.value = typed_temperature(digits)
+        self._typed_digits = digits
+        self.value = parse_temperature(digits)
 
     def on_blur(self) -> None:
-        """What was typed is complete."""
-        self._digits = ""
+        """Start a new number with the next digit."""
+        self._typed_digits = ""
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take hold of the knob."""
-        self._dragging = True
+        """Start to drag the knob."""
+        self._is_dragging = True
         self.capture_mouse()
-        self._follow(event)
+        self._set_from_mouse(event)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Drag the knob."""
-        if self._dragging:
-            self._follow(event)
+        if self._is_dragging:
+            self._set_from_mouse(event)
 
     def on_mouse_up(self) -> None:
-        """Let go."""
-        self._dragging = False
+        """Stop to drag the knob."""
+        self._is_dragging = False
         self.release_mouse()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """The wheel moves it."""
+        """Raise the temperature."""
         event.stop()
-        self.action_move(1)
+        self.action_step(1)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """The wheel moves it."""
+        """Lower the temperature."""
         event.stop()
-        self.action_move(-1)
+        self.action_step(-1)
 
-    def _parts(self) -> tuple[str, int]:
+    def _label_and_track_width(self) -> tuple[str, int]:
+        """Return the label and the width of the track in columns."""
         label = "temperature " if self.size.width >= 40 else "temp "
         return label, max(5, self.size.width - len(label) - len("├┤ 0.00"))
 
-    def _follow(self, event: events.MouseEvent) -> None:
-        label, track = self._parts()
-        self._digits = ""
-        self.value = (event.x - len(label) - 1) / (track - 1) * HIGHEST
+    def _set_from_mouse(self, event: events.MouseEvent) -> None:
+        label, track_width = self._label_and_track_width()
+        self._typed_digits = ""
+        self.value = (event.x - len(label) - 1) / (track_width - 1) * MAX_TEMPERATURE
 
 
-def typed_temperature(digits: str) -> float:
-    """What typed digits mean: "1" is 1.0, "7" is 0.7, "85" is 0.85, "1.25" is itself."""
+def parse_temperature(digits: str) -> float:
+    """Return the temperature for typed digits: 1.0 for "1", 0.7 for "7", 0.85 for "85", 1.25 for "1.25"."""
     if digits.strip(".") == "":
         return 0.0
     value = float(digits)
-    return value if "." in digits or value <= HIGHEST else float(f"0.{digits}")
+    return value if "." in digits or value <= MAX_TEMPERATURE else float(f"0.{digits}")

@@ -1,4 +1,4 @@
-"""What tests of torch need, and the corpus and the training that several files test."""
+"""Fixtures of the engine's tests: a small dataset, a training on it, and a single torch thread."""
 
 from collections.abc import Iterator
 
@@ -7,24 +7,24 @@ import torch
 
 from engine.data.dataset import Dataset
 from engine.events import TrainingEvent
-from tests.support.training import run, small_dataset
+from tests.support.training import make_dataset, run_training
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A small one to train on."""
-    return small_dataset(tmp_path_factory.mktemp("dataset"))
+    """Return a small dataset to train on."""
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture(scope="module")
-def usual(dataset: Dataset) -> list[TrainingEvent]:
-    """What the usual training on it tells."""
-    return run(dataset)
+def default_events(dataset: Dataset) -> list[TrainingEvent]:
+    """Return the events of a training with the small configuration."""
+    return run_training(dataset)
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """The same bits whatever the machine, and no time lost to threads that wait for each other on small tensors."""
+    """Use one torch thread: the same bits on every machine, and no waiting threads on small tensors."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,9 +1,9 @@
-"""Sessions and trainers by the dozen in one home: keys, resizes, trainings that are stopped, killed and contended for.
+"""Many sessions and trainings in one home: keys, resizes, and trainings that are stopped, killed and resumed.
 
-    python -m tests.faults.crowd --sessions 8 --trainers 2 --minutes 10
+    python -m tests.faults.crowd --sessions 8 --trainings 2 --minutes 10
 
-At the end all are asked to leave, each in one of the ways there are. Each must, and what they leave must be whole.
-The suite runs a short form of it.
+At the end, all programs are asked to end, each session in another way. All must end, and leave only valid files. The
+test suite runs a short form.
 """
 
 import argparse
@@ -12,109 +12,110 @@ import random
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.faults.players import LEAVING, Session
-from tests.faults.residue import check_home, processes_of
-from tests.faults.trainers import Trainer, ask_all_to_stop
+from tests.faults.disturbed_training import DisturbedTraining, stop_all_trainings
+from tests.faults.leftovers import check_home, processes_of
+from tests.faults.session_user import EXIT_METHODS, SessionUser
 
-LEAVE_SECONDS = 20.0
-"""After which a process that was asked to end counts as hanging; a training saves before."""
-BEAT_SECONDS = 0.02
+EXIT_TIMEOUT = 20.0
+"""Seconds after which a program that was asked to end counts as hanging. A training saves before it ends."""
+TICK_SECONDS = 0.02
 
 
 class Crowd:
-    """All who are at work in one home."""
+    """Session users and disturbed trainings that share one home."""
 
-    def __init__(self, home: Path, sessions: int, trainers: int, seed: int, stack: ExitStack) -> None:
-        chance = random.Random(seed)
+    def __init__(self, home: Path, sessions: int, trainings: int, seed: int, stack: ExitStack) -> None:
+        rng = random.Random(seed)
         self.home = home
-        self.sessions = [Session(f"session-{n}", home, random.Random(chance.random()), stack) for n in range(sessions)]
-        self.trainers = [Trainer(f"trained-{n}", home, random.Random(chance.random())) for n in range(trainers)]
+        self.users = [SessionUser(f"session-{n}", home, random.Random(rng.random()), stack) for n in range(sessions)]
+        self.trainings = [
+            DisturbedTraining(f"trained-{n}", home, random.Random(rng.random())) for n in range(trainings)
+        ]
+        self.members: list[SessionUser | DisturbedTraining] = [*self.users, *self.trainings]
 
-    def work(self, seconds: float) -> None:
-        """Let all of them do what they do.
+    def run(self, seconds: float) -> None:
+        """Perform random actions for `seconds`.
 
         Raises:
-            AssertionError: one of them ended, broke, or said what it should not.
+            AssertionError: If a program ends or shows a traceback.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for session in self.sessions:
-                session.tick()
-            for trainer in self.trainers:
-                trainer.tick()
-            time.sleep(BEAT_SECONDS)
+            for member in self.members:
+                member.tick()
+            time.sleep(TICK_SECONDS)
 
-    def leave(self) -> dict[str, float]:
-        """Ask all to end, each session in another way; returns how long it took, the longest of each way.
+    def action_counts(self) -> dict[str, int]:
+        """Return how often each action was performed, by all members together."""
+        counts = Counter[str]()
+        for member in self.members:
+            counts.update(member.action_counts)
+        return dict(sorted(counts.items()))
+
+    def exit(self) -> dict[str, float]:
+        """End all programs, and return the seconds that this took at most, by exit method.
 
         Raises:
-            AssertionError: one did not, or left another process behind.
+            AssertionError: If a program does not end, or leaves a process behind.
         """
-        took: dict[str, float] = {}
-        for trainer in self.trainers:
-            trainer.end(LEAVE_SECONDS)
-            took["trainer"] = max(took.get("trainer", 0.0), trainer.ended_after)
-        for number, session in enumerate(self.sessions):
-            session.leave(LEAVING[number % len(LEAVING)])
-        asked = time.monotonic()
-        left = set(self.sessions)
-        while left:
-            assert time.monotonic() < asked + LEAVE_SECONDS, f"they hang: {[each.said() for each in left]}"
-            # What was begun in a session whose terminal is gone goes on: it is to be asked as any training is.
-            ask_all_to_stop(self.home)
-            for session in [each for each in left if each.has_left()]:
-                left.remove(session)
-                took[session.way] = max(took.get(session.way, 0.0), time.monotonic() - asked)
-            time.sleep(BEAT_SECONDS)
-        deadline = time.monotonic() + LEAVE_SECONDS
+        seconds: dict[str, float] = {}
+        for training in self.trainings:
+            training.stop(EXIT_TIMEOUT)
+            seconds["training"] = max(seconds.get("training", 0.0), training.stop_seconds)
+        for number, user in enumerate(self.users):
+            user.exit(EXIT_METHODS[number % len(EXIT_METHODS)])
+        start_time = time.monotonic()
+        active = set(self.users)
+        while active:
+            is_late = time.monotonic() > start_time + EXIT_TIMEOUT
+            assert not is_late, f"these sessions hang: {[user.describe() for user in active]}"
+            stop_all_trainings(self.home)  # trainings of sessions whose terminal was closed continue without it
+            for user in [user for user in active if user.has_exited()]:
+                active.remove(user)
+                elapsed = time.monotonic() - start_time
+                seconds[user.exit_method] = max(seconds.get(user.exit_method, 0.0), elapsed)
+            time.sleep(TICK_SECONDS)
+        deadline = time.monotonic() + EXIT_TIMEOUT
         while orphans := processes_of(self.home):
-            assert time.monotonic() < deadline, f"left behind: {orphans}"
+            assert time.monotonic() < deadline, f"processes left behind: {orphans}"
             time.sleep(0.1)
-        return took
+        return seconds
 
 
-def crowd(home: Path, sessions: int, trainers: int, seconds: float, seed: int) -> Iterator[str]:
-    """Let them work so long; says what came of it.
+def run_crowd(home: Path, sessions: int, trainings: int, seconds: float, seed: int) -> Iterator[str]:
+    """Run sessions and trainings for `seconds`, end them, check their files, and yield lines about the results.
 
     Raises:
-        AssertionError: something broke.
+        AssertionError: If a program fails, or a file is damaged.
     """
     with ExitStack() as stack:
-        together = Crowd(home, sessions, trainers, seed, stack)
-        yield f"{sessions} sessions and {trainers} trainers in {home}"
-        together.work(seconds)
-        yield "done: " + ", ".join(f"{count} {what}" for what, count in together_did(together).items())
-        for way, took in together.leave().items():
-            yield f"asked to leave by {way}: ended within {took:.1f} s"
-    yield f"whole: {check_home(home)}"
-
-
-def together_did(crowd: Crowd) -> dict[str, int]:
-    """How often each thing was done, by all of them."""
-    counts: dict[str, int] = {}
-    for member in [*crowd.sessions, *crowd.trainers]:
-        for what, count in member.did.items():
-            counts[what] = counts.get(what, 0) + count
-    return dict(sorted(counts.items()))
+        crowd = Crowd(home, sessions, trainings, seed, stack)
+        yield f"{sessions} sessions and {trainings} trainings in {home}"
+        crowd.run(seconds)
+        yield "actions: " + ", ".join(f"{count} {action}" for action, count in crowd.action_counts().items())
+        for method, elapsed in crowd.exit().items():
+            yield f"asked to end by {method}: ended within {elapsed:.1f} s"
+    yield f"all files are valid: {check_home(home)}"
 
 
 def main() -> None:
-    """The long form."""
+    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--trainers", type=int, default=2)
+    parser.add_argument("--trainings", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["LOTR_TUI_DEBUG"] = "1"  # a traceback is shown where there is one
+    os.environ["LOTR_TUI_DEBUG"] = "1"  # shows tracebacks
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # a session writes what it exports to where it was started
-        for line in crowd(Path(folder), options.sessions, options.trainers, 60 * options.minutes, options.seed):
+        os.chdir(folder)  # sessions write their exports to the working directory
+        for line in run_crowd(Path(folder), options.sessions, options.trainings, 60 * options.minutes, options.seed):
             print(line, flush=True)
 
 

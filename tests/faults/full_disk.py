@@ -1,9 +1,9 @@
-"""A disk that is full at random moments of trainings, and of saving sessions, prompts, settings and exports.
+"""A disk that fills up at random moments of trainings, and while sessions, prompts, settings and exports are saved.
 
     python -m tests.faults.full_disk --fills 50 --saves 50
 
-Each time it is told with the path; whatever is looked at meanwhile is whole; once there is room all is written, and
-the training ends with the bits of an undisturbed one. The suite runs a short form of it.
+A full disk must be reported with the path and damage no file. Once there is space, everything must be written, and a
+training must end bit for bit as an undisturbed one. The test suite runs a short form.
 """
 
 import argparse
@@ -13,80 +13,83 @@ import subprocess
 import tempfile
 import threading
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from safetensors import safe_open
 
-from engine.errors import LotrError
-from engine.runs.store import CONFIG, METRICS, MODEL, PREVIOUS, RESUME, SAMPLES, is_finished, load, read_start
-from lotr_tui.session.export import KINDS, export
-from lotr_tui.session.history import History
-from lotr_tui.session.saved_session import SavedSession
-from lotr_tui.session.session_file import SessionWriter, load_session
-from lotr_tui.session.settings import KeptSettings, Settings
-from tests.faults.small_disk import SmallDisk, begin_alone, small_disk
-from tests.faults.trainings import Trainings
-from tests.lotr_tui.session.test_saved_session import node
+from engine.runs.directory import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    PREVIOUS_RESUME_FILE,
+    RESUME_FILE,
+    SAMPLES_FILE,
+    read_config_and_vocabulary,
+)
+from engine.runs.loading import load_model
+from engine.runs.summary import is_finished
+from tests.faults.full_disk_session import FullDiskSession
+from tests.faults.reference_training import REFERENCE, ReferenceTraining
+from tests.faults.small_disk import SmallDisk, restart_in_mount_namespace, small_disk
 
-SAVES_IN_A_SESSION = 10
-TOLD_SECONDS = 30.0
-"""Waited at most until a training says that it cannot write: until it wants to, which it does 10 times a second."""
+SAVES_PER_SESSION = 10
+WARNING_TIMEOUT = 30.0
+"""Maximum seconds until a training reports a full disk. It saves 10 times per second."""
 
 
-class Looker(threading.Thread):
-    """Reads the files of a run all the time, as whoever plays with it or attaches to it does."""
+class RunWatcher(threading.Thread):
+    """Thread that reads the files of a run all the time, as viewers of the run do."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, run_dir: Path) -> None:
         super().__init__(daemon=True)
-        self.path = path
-        self.looks = 0
-        self.restarts = 0
-        """Each may have ended a line that the one before it did not live to end; no other may be torn."""
+        self.run_dir = run_dir
+        self.num_reads = 0
+        self.num_resumes = 0
+        """Resumes so far. Each may have ended a line that a killed process left torn; no other line may be torn."""
         self.problems: list[str] = []
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Look until it is enough."""
+        """Read the files until `stop`."""
         while not self._done.wait(0.02):
             try:
-                self._look()
-            except Exception as error:  # whatever a damaged file does to a reader
+                self._read_run()
+            except Exception as error:  # a damaged file may cause any exception
                 self.problems.append(f"{type(error).__name__}: {error}")
-            self.looks += 1
+            self.num_reads += 1
 
-    def enough(self) -> None:
-        """Look no more.
+    def stop(self) -> None:
+        """End the thread.
 
         Raises:
-            AssertionError: something was damaged.
+            AssertionError: If a file was damaged.
         """
         self._done.set()
         self.join()
         assert not self.problems, self.problems[0]
 
-    def _look(self) -> None:
-        if not (self.path / CONFIG).exists():
+    def _read_run(self) -> None:
+        if not (self.run_dir / CONFIG_FILE).exists():
             return
-        read_start(self.path)
-        if (self.path / MODEL).exists():
-            load(self.path)
-        for name in (RESUME, PREVIOUS):
-            # Just now it may have another name.
-            with suppress(FileNotFoundError), safe_open(self.path / name, framework="numpy") as file:
-                json.loads(file.metadata()["rest"])
-        for name in (METRICS, SAMPLES):
+        read_config_and_vocabulary(self.run_dir)
+        if (self.run_dir / MODEL_FILE).exists():
+            load_model(self.run_dir)
+        for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
+            # The file may be renamed at this moment.
+            with suppress(FileNotFoundError), safe_open(self.run_dir / name, framework="numpy") as file:
+                json.loads(file.metadata()["trainer_state"])
+        for name in (METRICS_FILE, SAMPLES_FILE):
             with suppress(FileNotFoundError):
-                lines = (self.path / name).read_bytes().split(b"\n")[:-1]
-                torn = [line for line in lines if line and not _is_row(line)]
-                assert len(torn) <= self.restarts, f"{name}: {torn}"
+                lines = (self.run_dir / name).read_bytes().split(b"\n")[:-1]
+                torn_lines = [line for line in lines if line and not _is_json(line)]
+                assert len(torn_lines) <= self.num_resumes, f"{name}: {torn_lines}"
 
 
-def _is_row(line: bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:
@@ -94,194 +97,129 @@ def _is_row(line: bytes) -> bool:
     return True
 
 
-class FullDisk(Trainings):
-    """Trains on a disk that is filled."""
+@dataclass
+class FillResult:
+    """Effects of filling the disk during one training."""
 
-    def __init__(self, folder: Path, home: Path, disk: SmallDisk, seed: int = 0) -> None:
-        super().__init__(folder, home)
+    num_warnings: int = 0
+    """Number of reports of a full disk by the training."""
+    num_reads: int = 0
+    """Number of times that all files of the run were read meanwhile."""
+    max_seconds: float = 0.0
+    """Maximum seconds between a full disk and its warning."""
+
+
+class FullDiskTrainings(ReferenceTraining):
+    """Trainings on a disk that is filled, compared with the reference."""
+
+    def __init__(self, folder: Path, disk: SmallDisk, seed: int = 0) -> None:
+        super().__init__(folder, disk.path)
         self.disk = disk
-        self.chance = random.Random(seed)
-        self.largest = max(file.stat().st_size for file in self.path("whole").iterdir())
+        self.rng = random.Random(seed)
+        self.max_file_size = max(file.stat().st_size for file in self.run_dir(REFERENCE).iterdir())
 
-    def fill(self, name: str, most: int) -> tuple[int, int, float]:
-        """Fill the disk while a training goes on, at most so often.
-
-        Returns how often that was told, how often whatever of it was looked at, and the seconds until it was told
-        the latest.
+    def train_on_full_disk(self, name: str, max_warnings: int) -> FillResult:
+        """Train a run and fill the disk meanwhile, until the training has reported it `max_warnings` times.
 
         Raises:
-            AssertionError: it was not told with the path, a file was damaged, something was never written, or the
-                training did not end as the undisturbed one.
+            AssertionError: If a warning does not name the path, a file is damaged, something was never written, or the
+                training does not end as the reference.
         """
-        path, told, slowest, unsaved = self.path(name), 0, 0.0, False
-        looker = Looker(path)
-        looker.start()
-        for again in count():
-            looker.restarts = again
-            process = self.start(name, resume=bool(again))
+        result, run_dir, is_end_unsaved = FillResult(), self.run_dir(name), False
+        watcher = RunWatcher(run_dir)
+        watcher.start()
+        for attempt in count():
+            watcher.num_resumes = attempt
+            process = self.start(name, resume=attempt > 0)
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(self.chance.uniform(0.05, 0.5))
-                begun = sum(row.get("event") == "started" for row in self.told(name))
-                if told < most and begun > again and process.poll() is None:  # before that nothing is written
+                    process.wait(self.rng.uniform(0.05, 0.5))
+                num_starts = sum(row.get("event") == "started" for row in self.printed_events(name))
+                # Before a training has started, nothing is written.
+                if result.num_warnings < max_warnings and num_starts > attempt and process.poll() is None:
                     seconds = self._fill_once(name, process)
-                    told, slowest = told + (seconds is not None), max(slowest, seconds or 0.0)
+                    result.num_warnings += seconds is not None
+                    result.max_seconds = max(result.max_seconds, seconds or 0.0)
             if process.returncode == 0:
                 break
-            # The disk was full at its end: that is said, and it is gone on with.
-            unsaved = True
-            end = self.printed(name).splitlines()[-1]
-            assert "the end of the training is not saved" in end, end
-            assert str(path) in end, end
-            if is_finished(path):  # only what came behind that did not fit; what a resume needed is still there
-                for left in path.glob("resume*"):
-                    left.unlink()
+            # The disk was full at the end of the training, which must say so and be resumable.
+            is_end_unsaved = True
+            last_line = self.output(name).splitlines()[-1]
+            assert "the end of the training is not saved" in last_line, last_line
+            assert str(run_dir) in last_line, last_line
+            if is_finished(run_dir):  # only a later row was lost; the checkpoints were not removed
+                for checkpoint in run_dir.glob("resume*"):
+                    checkpoint.unlink()
                 break
-        looker.enough()
-        if not unsaved:
-            self.check_nothing_is_lost(name)
-        self.compare(name)
-        return told, looker.looks, slowest
+        watcher.stop()
+        result.num_reads = watcher.num_reads
+        if not is_end_unsaved:
+            self.check_no_event_is_lost(name)
+        self.check_equals_reference(name)
+        return result
 
     def _fill_once(self, name: str, process: "subprocess.Popen[bytes]") -> float | None:
-        """Fill the disk, wait until it is told and a while longer, free it; the seconds until then, None if never."""
-        before = len(self._warnings(name))
-        self.disk.fill(self.chance.randrange(self.largest))
-        began = time.monotonic()
-        said = None
-        while said is None and process.poll() is None and time.monotonic() - began < TOLD_SECONDS:
+        """Fill the disk, wait for a warning and a while longer, and free the disk.
+
+        Returns:
+            Seconds until the warning; None if the training ended without one.
+        """
+        num_earlier = len(self._warnings(name))
+        self.disk.fill(self.rng.randrange(self.max_file_size))
+        start_time = time.monotonic()
+        seconds = None
+        while seconds is None and process.poll() is None and time.monotonic() - start_time < WARNING_TIMEOUT:
             time.sleep(0.005)
-            for message in self._warnings(name)[before:]:
-                said = time.monotonic() - began
-                assert str(self.path(name)) in message, message
-        time.sleep(self.chance.uniform(0, 0.3))
+            for message in self._warnings(name)[num_earlier:]:
+                seconds = time.monotonic() - start_time
+                assert str(self.run_dir(name)) in message, message
+        time.sleep(self.rng.uniform(0, 0.3))
         self.disk.free()
-        assert said is not None or process.poll() is not None, "a full disk was not told"
-        return said
+        assert seconds is not None or process.poll() is not None, "the training did not report the full disk"
+        return seconds
 
     def _warnings(self, name: str) -> list[str]:
-        return [row["message"] for row in self.told(name) if row.get("event") == "warned"]
+        return [row["message"] for row in self.printed_events(name) if row.get("event") == "warned"]
 
 
-class FullWhileSaving:
-    """What a session keeps, on a disk that is filled."""
+def run_trials(fills: int, saves: int, folder: Path, disk: SmallDisk, seed: int) -> Iterator[str]:
+    """Save session files and train on a full disk that many times, and yield lines about the results.
 
-    def __init__(self, home: Path, disk: SmallDisk, seed: int = 0) -> None:
-        self.disk = disk
-        self.home = home
-        self.chance = random.Random(seed)
-        self.writer = SessionWriter("bundled", home / "sessions")
-        self.history = History(home / "history.jsonl")
-        self.settings = KeptSettings(home / "settings.json")
-        self.exports = home / "exports"
-        self.exports.mkdir(parents=True)
-        self.nodes = 0
-
-    def fill(self) -> bool:
-        """Save everything with hardly any room, then with room; whether something could not be written at first.
-
-        Raises:
-            AssertionError: a failure does not name its path, a file is damaged, or something was never written.
-        """
-        self.disk.fill(self.chance.randrange(40_000))
-        try:
-            said = self._save_everything()
-            self._look(whole=False)
-        finally:
-            self.disk.free()
-        for line in said:
-            assert str(self.home) in line, line
-        again = self._save_everything()
-        assert not again, again
-        self._look(whole=True)
-        for file in self.exports.iterdir():
-            file.unlink()
-        return bool(said)
-
-    def _save_everything(self) -> list[str]:
-        """What went wrong."""
-        said = []
-        reply = node(self.nodes)
-        # About 8 KB: a file of less than a page grows without taking any.
-        reply = replace(reply, words=reply.words * (1 + 100 // max(1, len(reply.words))))
-        self.nodes += 1
-        actions = [
-            lambda: self.writer.keep(reply),
-            lambda: self.history.add(f"prompt {self.nodes} {'and so on ' * 500}"),
-            lambda: export(self._small(), self.chance.choice(list(KINDS)), self.exports),
-        ]
-        for action in actions:
-            try:
-                action()
-            except LotrError as error:
-                said.append(str(error))
-        return [*said, *filter(None, [self.settings.keep(pace=float(self.nodes % 100))])]
-
-    def _small(self) -> SavedSession:
-        """The session as it is exported: its latest replies."""
-        session = self.writer.session
-        return replace(session, nodes=session.nodes[-3:], current=None)
-
-    def _look(self, *, whole: bool) -> None:
-        """See that every file is whole and, with `whole`, that all is in it."""
-        sessions = list((self.home / "sessions").glob("*"))
-        assert all(path.suffix == ".jsonl" for path in sessions), sessions
-        kept = [len(load_session(path).nodes) for path in sessions]
-        assert kept == [self.nodes] if whole else len(kept) <= 1, kept
-        entries = History(self.history.path).entries
-        lines = self.history.path.read_bytes().splitlines() if self.history.path.exists() else []
-        assert [json.loads(line) for line in lines] == entries
-        path = self.settings.path
-        settings = Settings.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
-        if whole:
-            assert entries == self.history.entries
-            assert settings == self.settings.current
-        for file in self.exports.iterdir():
-            text = file.read_text(encoding="utf-8")
-            if file.suffix == ".json":
-                json.loads(text)
-            elif file.suffix == ".svg":
-                ET.fromstring(text)
-            else:
-                assert text.startswith("# "), file
-                assert text.endswith("\n"), file
-        left = [item.name for item in self.home.rglob(".*")]
-        assert not left, left
-
-
-def trials(fills: int, saves: int, folder: Path, disk: SmallDisk, seed: int) -> Iterator[str]:
-    """As many of both; says what came of each."""
-    full = 0
+    Raises:
+        AssertionError: If something was damaged, lost or not reported.
+    """
+    num_failed = 0
     for number in range(saves):
-        if number % SAVES_IN_A_SESSION == 0:
-            saving = FullWhileSaving(disk.path / f"home-{number}", disk, seed + number)
-        full += saving.fill()
-    yield f"saved {saves} times with hardly any room, {full} of them without enough: told, nothing damaged, all written"
+        if number % SAVES_PER_SESSION == 0:
+            session = FullDiskSession(disk.path / f"home-{number}", disk, seed + number)
+        num_failed += session.save_on_full_disk()
+    yield f"{saves} saves on a full disk, {num_failed} failed at first and were reported; no damage, all written later"
     if not fills:
         return
-    trainings = FullDisk(folder, disk.path, disk, seed)
-    told, looks, slowest = 0, 0, 0.0
-    for run in count():
-        if told >= fills:
+    trainings = FullDiskTrainings(folder, disk, seed)
+    num_warnings = num_reads = 0
+    for number in count():
+        if num_warnings >= fills:
             break
-        its, looked, seconds = trainings.fill(f"full-{run}", fills - told)
-        told, looks, slowest = told + its, looks + looked, max(slowest, seconds)
+        result = trainings.train_on_full_disk(f"full-{number}", fills - num_warnings)
+        num_warnings += result.num_warnings
+        num_reads += result.num_reads
         yield (
-            f"full {its} times, then the same bits ({told} of {fills}); told within {slowest:.2f} s; "
-            f"nothing damaged in {looks:,} looks"
+            f"disk full {result.num_warnings} times, then the same bits ({num_warnings} of {fills}); "
+            f"reported within {result.max_seconds:.2f} s; no damage in {num_reads:,} reads"
         )
 
 
 def main() -> None:
-    """The long form."""
+    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fills", type=int, default=50)
-    parser.add_argument("--saves", type=int, default=50)
+    parser.add_argument("--fills", type=int, default=50, help="times to fill the disk during trainings")
+    parser.add_argument("--saves", type=int, default=50, help="times to save the files of a session on a full disk")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    begin_alone("tests.faults.full_disk")
+    restart_in_mount_namespace("tests.faults.full_disk")
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk") as disk:
-        for line in trials(options.fills, options.saves, Path(folder), disk, options.seed):
+        for line in run_trials(options.fills, options.saves, Path(folder), disk, options.seed):
             print(line, flush=True)
     print(json.dumps({"fills": options.fills, "saves": options.saves, "all": "same bits, nothing damaged"}))
 

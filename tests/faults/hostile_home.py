@@ -1,69 +1,94 @@
-"""A home with one good file of each kind that is read, made by the program itself: what hostile ones are made of."""
+"""A home with one valid file of each kind, written by the program itself, from which hostile files are made."""
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from engine.config import Config
 from engine.data import preparation
-from engine.data.dataset import prepare
+from engine.data.dataset import load_dataset
+from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
+from engine.runs.directory import COMMANDS_FILE, EPOCHS_DIR, MODEL_FILE, RESUME_FILE
 from engine.training.job import prepare_job
-from lotr_tui.session.history import History
-from lotr_tui.session.saved_session import Node, Word
+from lotr_tui.session.history import PromptHistory
+from lotr_tui.session.saved_session import SavedToken
 from lotr_tui.session.session_file import SessionWriter
-from lotr_tui.session.settings import KeptSettings
-from tests.conftest import sentences, write_csv
+from lotr_tui.session.settings import SettingsStore
+from tests.support.files import sentences, write_csv
+from tests.support.sessions import saved_reply
 
 RUN = "r"
 
 
-def config_for(home: Path) -> Config:
-    """Of a training that takes a moment."""
+def small_config(home: Path) -> Config:
+    """Return the configuration of a training that takes a moment."""
     return Config("tiny").with_values(
-        corpus=str(home / "corpus.csv"), embedding_size=8, hidden_size=8, epochs=2, batch_size=8, threads=1,
-        averaging="ema", min_count=1, evaluate_updates=3, checkpoint_seconds=0.001,
-    )  # fmt: skip
+        corpus=str(home / "corpus.csv"),
+        embedding_size=8,
+        hidden_size=8,
+        epochs=2,
+        batch_size=8,
+        threads=1,
+        averaging="ema",
+        min_count=1,
+        checkpoint_seconds=0.001,
+    )
 
 
-def make_home(home: Path) -> int:
-    """Fill `home`, which is named in `LOTR_TUI_HOME`; the run was stopped in its second epoch."""
+def make_home(home: Path) -> None:
+    """Fill `home`, which must be the value of `LOTR_TUI_HOME`. The run in it is stopped in its second epoch."""
     write_csv(home / "corpus.csv", sentences(120))
     (home / "corpus.txt").write_text("\n".join(sentences(120)))
-    config = config_for(home)
-    job = prepare_job(config, RUN)
-    cancelled = _after(40)
-    for _ in job.events(lambda: next(cancelled)):
-        pass
-    asked = [{"what": "pause", "value": ""}, {"what": "lr", "value": "0.5"}]
-    (home / "runs" / RUN / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    KeptSettings().keep(pace=5.0, keymap={"play.stop": "ctrl+l,f5"})
-    history = History()
+    config = small_config(home)
+    _train_until_second_epoch(config)
+    run_dir = home / "runs" / RUN
+    for name in (MODEL_FILE, RESUME_FILE, f"{EPOCHS_DIR}/1.safetensors"):
+        assert (run_dir / name).exists(), f"{name} was not written"
+    commands = [{"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"}]
+    (run_dir / COMMANDS_FILE).write_text("".join(json.dumps(command) + "\n" for command in commands))
+    SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    history = PromptHistory()
     for text in ("the miller", "seven lanterns"):
         history.add(text)
+    _save_session()
+    cache_every_corpus()
+    load_dataset(config.data)
+
+
+def _train_until_second_epoch(config: Config) -> None:
+    epochs = [0.0]
+    for event in prepare_job(config, RUN).events(lambda: epochs[-1] >= 1):
+        if isinstance(event, Evaluated):
+            epochs.append(event.epoch)
+
+
+def _save_session() -> None:
     session = SessionWriter(RUN)
-    words = (Word(5, "green", -1.0, 0.4, 1, 2.0), Word(6, "barrels", -2.0, 0.1, 3, 1.5))
-    for number, parent in ((0, None), (1, 0)):
-        session.keep(
-            Node(number, parent, 0 if parent is None else 2, "the miller", "continue", words, 7, SamplerSettings(),
-                 "length", 900.0, RUN, ("xyzzy",), "a branch")
-        )  # fmt: skip
+    for reply_id, parent_id in ((0, None), (1, 0)):
+        session.save(
+            saved_reply(
+                reply_id,
+                parent_id,
+                0 if parent_id is None else 2,
+                prompt="the miller",
+                tokens=(SavedToken(5, "green", -1.0, 0.4, 1, 2.0), SavedToken(6, "barrels", -2.0, 0.1, 3, 1.5)),
+                settings=SamplerSettings(),
+                model=RUN,
+                unknown_tokens=("xyzzy",),
+                name="a branch",
+            )
+        )
     session.close()
-    preparation.LARGE_BYTES = 0
-    prepare(config.data)
-    return 0
 
 
-def _after(times: int) -> Iterator[bool]:
-    """No so many times, then yes."""
-    yield from [False] * times
-    while True:
-        yield True
+def cache_every_corpus() -> None:
+    """Cache every prepared corpus in this process, however small."""
+    preparation.CACHE_THRESHOLD_BYTES = 0
 
 
-def use(home: Path) -> None:
-    """From here on this process's runs, settings and sessions are those in `home`."""
+def use_home(home: Path) -> None:
+    """Make `home` the home of this process."""
     os.environ["LOTR_TUI_HOME"] = str(home)
     os.environ.pop("LOTR_TUI_DEBUG", None)
     os.environ |= {"COLUMNS": "120", "NO_COLOR": "1"}

@@ -1,10 +1,10 @@
-"""Trainings killed, or left without a terminal, at random moments; each must end with the bits of an undisturbed one.
+"""Trainings that are killed, or lose their terminal, at random moments, and must end bit for bit as undisturbed ones.
 
     python -m tests.faults.interruptions --kills 200 --closes 20
 
 Every second kill is aimed at the writing of a file: it comes a few milliseconds after a temporary file has appeared.
-After each kill the model that was there is still there and loads, and every row that was told is in the record.
-The suite runs a short form of it.
+After each kill, the last saved model must load, and every printed event must be recorded. The test suite runs a short
+form.
 """
 
 import argparse
@@ -20,156 +20,161 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from engine.runs.store import CONFIG, METRICS, MODEL, is_written, load, summarize
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, is_locked
+from engine.runs.loading import load_model
+from engine.runs.summary import summarize_run
 from lotr_tui.bench.terminal import BenchError, Terminal
-from tests.faults.trainings import SECONDS, Trainings
+from tests.faults.reference_training import TIMEOUT, ReferenceTraining
 
-LONGER = 1.05
-"""By this factor it is thought to take longer after each kill, so that one gets to its end at last."""
-WRITING_SECONDS = 0.002
-"""After a temporary file has appeared, a kill comes within this time."""
+SLOWDOWN_PER_KILL = 1.05
+"""Factor on the expected duration after each kill, so that a training reaches its end at last."""
+MAX_WRITE_SECONDS = 0.002
+"""Maximum seconds between the appearance of a temporary file and an aimed kill."""
+RESUMED_FROM_PREVIOUS = "resuming from the previous checkpoint"
+"""Part of the warning that the last checkpoint is damaged or missing."""
 
 
-@dataclass
-class Kills:
-    """How often a training was killed, and in which state the kills left it."""
+@dataclass(frozen=True)
+class KillCounts:
+    """Number of kills, by the state in which they left the run."""
 
-    number: int = 0
+    kills: int = 0
     while_writing: int = 0
-    """Those that left a temporary file, so that something was being written."""
+    """Kills that left a temporary file behind."""
     from_previous: int = 0
-    """Trainings that went on from the saving before."""
+    """Resumes from the checkpoint before the last one."""
+
+    def __add__(self, other: "KillCounts") -> "KillCounts":
+        return KillCounts(
+            self.kills + other.kills,
+            self.while_writing + other.while_writing,
+            self.from_previous + other.from_previous,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills, {self.while_writing} while a file was written, "
+            f"{self.from_previous} resumes from the previous checkpoint"
+        )
 
 
-class Interrupted(Trainings):
-    """Trains in a folder of runs, and interrupts."""
+class InterruptedTrainings(ReferenceTraining):
+    """Trainings that are interrupted, and compared with the reference."""
 
     def __init__(self, home: Path, seed: int = 0) -> None:
-        """Train undisturbed, to know the end, and again, to know how long it takes: the first has files to find."""
+        """Train the reference, and once more to measure the duration: the first training also fills the disk cache."""
         super().__init__(home, home)
-        self.chance = random.Random(seed)
-        self.seconds = self.finish("again")
-        """That one takes just now: it depends on what else the machine does."""
-        self.compare("again")
+        self.rng = random.Random(seed)
+        self.duration = self.train_to_end("again")
+        """Expected seconds of an undisturbed training; they depend on the load of the machine."""
+        self.check_equals_reference("again")
 
-    def kill(self, name: str) -> Kills:
-        """Kill a training at random moments until it gets to its end.
+    def kill(self, name: str) -> KillCounts:
+        """Kill and resume a training at random moments until it reaches its end.
 
         Raises:
-            AssertionError: a kill has cost the model or rows, or it did not end as the undisturbed one.
+            AssertionError: If a kill has damaged the model or lost events, or the result differs from the reference.
         """
-        kills, began = Kills(), time.monotonic()
-        process, path = self.start(name), self.path(name)
+        counts, start_time = KillCounts(), time.monotonic()
+        process, run_dir = self.start(name), self.run_dir(name)
         while True:
-            aimed = self.chance.random() < 0.5
-            has_ended = self._ends_before(process, path, aimed=aimed)
-            had_model = (path / MODEL).exists()
+            has_ended = self._wait_for_random_moment(process, run_dir, aimed=self.rng.random() < 0.5)
+            had_model = (run_dir / MODEL_FILE).exists()
             if has_ended:
-                assert process.returncode == 0, self.printed(name)
-                if not kills.number:
-                    self.seconds = time.monotonic() - began
+                assert process.returncode == 0, self.output(name)
+                if not counts.kills:
+                    self.duration = time.monotonic() - start_time
             else:
                 process.kill()
-                if process.wait() == -signal.SIGKILL:  # else it came to its end just before
-                    kills.number += 1
-                    self.seconds *= LONGER
-                    kills.while_writing += bool(_unfinished(path))
-            begun = (path / CONFIG).exists()
+                if process.wait() == -signal.SIGKILL:  # otherwise the training ended just before
+                    counts += KillCounts(1, int(bool(_temporary_files(run_dir))))
+                    self.duration *= SLOWDOWN_PER_KILL
+            is_created = (run_dir / CONFIG_FILE).exists()
             if had_model:
-                load(path)
-            if begun:
-                self.check_nothing_is_lost(name)
-            if begun and summarize(path).state == "finished":  # it may have been killed after its end
-                kills.from_previous = self.printed(name).count("goes on from the saving before")
-                if has_ended:
-                    self.compare(name)
-                    return kills
-                self._compare_killed_at_its_end(name)
-                return kills
-            process = self.start(name, resume=begun)
+                load_model(run_dir)
+            if is_created:
+                self.check_no_event_is_lost(name)
+            if is_created and summarize_run(run_dir).state == "finished":
+                if not has_ended:
+                    # A training removes its checkpoints between the last row and its exit; a kill may leave them.
+                    for checkpoint in run_dir.glob("resume*"):
+                        checkpoint.unlink()
+                self.check_equals_reference(name)
+                return counts + KillCounts(from_previous=self.output(name).count(RESUMED_FROM_PREVIOUS))
+            process = self.start(name, resume=is_created)
 
-    def _ends_before(self, process: "subprocess.Popen[bytes]", path: Path, *, aimed: bool) -> bool:
-        """Wait for a random time and, for an aimed kill, until something is written; whether the training has ended."""
+    def _wait_for_random_moment(self, process: "subprocess.Popen[bytes]", run_dir: Path, *, aimed: bool) -> bool:
+        """Wait for a random time and, if `aimed`, until a file is being written. Return True if the training ended."""
         try:
-            process.wait(self.chance.uniform(0, self.seconds))
+            process.wait(self.rng.uniform(0, self.duration))
         except subprocess.TimeoutExpired:
-            while aimed and process.poll() is None and not _unfinished(path):
+            while aimed and process.poll() is None and not _temporary_files(run_dir):
                 time.sleep(0.0002)
             if aimed:
-                time.sleep(self.chance.uniform(0, WRITING_SECONDS))
+                time.sleep(self.rng.uniform(0, MAX_WRITE_SECONDS))
             return process.poll() is not None
         return True
 
-    def _compare_killed_at_its_end(self, name: str) -> None:
-        """Between its last row and its exit a training removes what a resume needs: a kill may leave that."""
-        for left in self.path(name).glob("resume*"):
-            left.unlink()
-        self.compare(name)
-
     def close_terminal(self, name: str) -> None:
-        """Close the terminal of a dashboard at a random moment; the training must get to its end by itself.
+        """Close the terminal of a dashboard at a random moment. The training must reach its end without a terminal.
 
         Raises:
-            AssertionError: it did not.
+            AssertionError: If the training hangs or fails, or the result differs from the reference.
         """
-        path = self.path(name)
-        with Terminal(self.command(name), 80, 24, self.home).opened() as terminal:
-            while not (path / METRICS).exists():  # before that there is nothing to outlive
+        run_dir = self.run_dir(name)
+        with Terminal(self.command(name), 80, 24, self.home).spawn() as terminal:
+            while not (run_dir / METRICS_FILE).exists():  # before that, there is no training to continue
                 terminal.read(0.02)
-            deadline = time.monotonic() + self.chance.uniform(0, self.seconds)
-            with suppress(BenchError):  # it has ended
-                while time.monotonic() < deadline and is_written(path):
+            close_time = time.monotonic() + self.rng.uniform(0, self.duration)
+            with suppress(BenchError):  # the program has ended
+                while time.monotonic() < close_time and is_locked(run_dir):
                     terminal.read(0.02)
             terminal.hang_up()
-            deadline = time.monotonic() + SECONDS
-            while not terminal.ended():
-                assert time.monotonic() < deadline, "it goes on for ever"
+            deadline = time.monotonic() + TIMEOUT
+            while not terminal.has_exited():
+                assert time.monotonic() < deadline, f"{name} does not end after its terminal was closed"
                 time.sleep(0.05)
-        assert terminal.status == 0, f"{name} ended with {terminal.status}"
-        self.compare(name)
+        assert terminal.exit_status == 0, f"{name} ended with {terminal.exit_status}"
+        self.check_equals_reference(name)
 
 
-def _unfinished(path: Path) -> list[Path]:
-    """The temporary files in a run directory."""
+def _temporary_files(run_dir: Path) -> list[Path]:
     try:
-        return [item for item in path.iterdir() if item.name.startswith(".")]
+        return [item for item in run_dir.iterdir() if item.name.startswith(".")]
     except FileNotFoundError:
         return []
 
 
-def trials(kills: int, closes: int, home: Path, seed: int) -> Iterator[str]:
-    """As many of both; says what came of each."""
-    interrupted = Interrupted(home, seed)
-    yield f"undisturbed: {interrupted.seconds:.1f} s, {len(interrupted.whole[1])} evaluations"
-    done = Kills()
-    for run in count():
-        if done.number >= kills:
+def run_trials(kills: int, closes: int, home: Path, seed: int) -> Iterator[str]:
+    """Kill trainings and close terminals that many times, and yield a line for each training.
+
+    Raises:
+        AssertionError: If a training did not end as it should.
+    """
+    trainings = InterruptedTrainings(home, seed)
+    yield f"undisturbed: {trainings.duration:.1f} s, {len(trainings.evaluations)} evaluations"
+    total = KillCounts()
+    for number in count():
+        if total.kills >= kills:
             break
-        its = interrupted.kill(f"killed-{run}")
-        done = Kills(
-            done.number + its.number,
-            done.while_writing + its.while_writing,
-            done.from_previous + its.from_previous,
-        )
-        yield (
-            f"killed {its.number} times, {its.while_writing} while a file was written, {its.from_previous} times from "
-            f"the saving before; then the same bits ({done.number}, {done.while_writing}, {done.from_previous})"
-        )
+        counts = trainings.kill(f"killed-{number}")
+        total += counts
+        yield f"{counts}; same bits (in all: {total})"
     for number in range(closes):
-        interrupted.close_terminal(f"closed-{number}")
-        yield f"terminal closed, then the same bits ({number + 1} of {closes})"
+        trainings.close_terminal(f"closed-{number}")
+        yield f"terminal closed; same bits ({number + 1} of {closes})"
 
 
 def main() -> None:
-    """The long form."""
+    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--closes", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=50, help="minimum number of kills")
+    parser.add_argument("--closes", type=int, default=20, help="number of closed terminals")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
-        for line in trials(options.kills, options.closes, Path(folder), options.seed):
+        for line in run_trials(options.kills, options.closes, Path(folder), options.seed):
             print(line, flush=True)
     print(json.dumps({"kills": options.kills, "closes": options.closes, "all": "same bits"}))
 

@@ -1,9 +1,9 @@
-"""A session for hours: a training that does not end, words streaming, a ladder every minute; what it takes is sampled.
+"""A session that runs for hours, with a training, prompts and temperature ladders: its memory must not grow.
 
     python -m tests.faults.long_life --minutes 120
 
-Memory at the end must be within 5 % of what it was after the first twelfth of the time, threads and file handles the
-same. `--speed 8` does 8 times as much in the same time: words come 8 times as fast, and so do prompts and ladders.
+The memory at the end must be within 5 % of the memory after the first twelfth of the time, and the numbers of threads
+and open files must be the same. With `--speed 8`, words, prompts and ladders come 8 times as fast.
 """
 
 import argparse
@@ -16,155 +16,165 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.bench.subjects import SESSION_COMMAND, TYPEABLE
-from lotr_tui.bench.terminal import BenchError, Terminal, shown
-from lotr_tui.bench.training.dashboard import shown_from
+from lotr_tui.bench.programs import INPUT_READY_TEXT, SESSION_COMMAND
+from lotr_tui.bench.terminal import BenchError, Terminal, strip_control_sequences
+from lotr_tui.bench.training.dashboard import epoch_marker
 from lotr_tui.session.settings import MAX_PACE, Settings
 
 EPOCHS = 100_000
-"""Of `tiny`: weeks."""
-WORDS = 300
-"""Of a reply."""
+"""Epochs of the preset "tiny", which take weeks."""
+MAX_TOKENS = 300
+"""Length of a reply."""
 PACE = 25.0
-"""Words a second, unless sped up."""
-SAMPLE_SECONDS = 10.0
-PROMPT_SECONDS = 5.0
-LADDER_SECONDS = 60.0
-LADDER_STAYS_SECONDS = 10.0
-MOST_GROWTH = 0.05
-PARTS = 12
-"""Of the time: what the first is left with is what the last is compared with."""
+"""Words per second at speed 1."""
+SAMPLE_INTERVAL = 10.0
+"""Seconds between two measurements."""
+PROMPT_INTERVAL = 5.0
+LADDER_INTERVAL = 60.0
+LADDER_SECONDS = 10.0
+"""Time that a ladder stays open."""
+MAX_GROWTH = 0.05
+NUM_PARTS = 12
+"""Parts of the time; the second part is compared with the last."""
 CTRL_L, ESC = b"\x0c", b"\x1b"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What the process has at a moment."""
+class ResourceUsage:
+    """Resources of a process at one moment."""
 
     seconds: float
+    """Time since the start of the measurement."""
     megabytes: float
+    """Resident memory."""
     threads: int
-    handles: int
+    open_files: int
 
     def __str__(self) -> str:
-        return f"{self.seconds:7.0f} s  {self.megabytes:8.1f} MB  {self.threads:3} threads  {self.handles:3} handles"
+        return (
+            f"{self.seconds:7.0f} s  {self.megabytes:8.1f} MB  {self.threads:3} threads  {self.open_files:3} open files"
+        )
 
 
-class LongLife:
-    """A session beside a training of its own, in a terminal."""
+class LongSession:
+    """Session in a terminal that plays with a model while it is being trained."""
 
     def __init__(self, terminal: Terminal, speed: float) -> None:
-        """Go from the dashboard, once there is a model, to the session that plays with it.
+        """Wait for the first model on the dashboard, and open the session that plays with it.
 
         Raises:
-            BenchError: it does not come so far.
+            BenchError: If the dashboard or the session does not appear in time.
         """
         self._terminal = terminal
         self._speed = speed
         self._output = b""
-        terminal.until(shown_from(EPOCHS))
-        terminal.settle(3, 3)
-        terminal.press(b"p", TYPEABLE)
-        self._started = time.monotonic()
-        self._ladder_until = 0.0
-        self._next_ladder = self._started + LADDER_SECONDS / speed
-        self._next_prompt = self._started
+        terminal.read_until(epoch_marker(EPOCHS))
+        terminal.read_until_quiet(3, 3)
+        terminal.press(b"p", INPUT_READY_TEXT)
+        self._start_time = time.monotonic()
+        self._ladder_end: float | None = None
+        self._next_ladder_time = self._start_time + LADDER_INTERVAL / speed
+        self._next_prompt_time = self._start_time
 
-    def live(self, seconds: float) -> Iterator[Sample]:
-        """So long; what it has, now and then."""
-        next_sample = self._started
-        while (now := time.monotonic()) < self._started + seconds:
+    def run(self, seconds: float) -> Iterator[ResourceUsage]:
+        """Type prompts and open ladders for `seconds`, and yield the resource usage every `SAMPLE_INTERVAL`."""
+        next_sample_time = self._start_time
+        while (now := time.monotonic()) < self._start_time + seconds:
             self._read()
-            self._act(now)
-            if now >= next_sample:
-                next_sample = now + SAMPLE_SECONDS
-                yield sample(self._terminal.pid, now - self._started)
+            self._press_due_keys(now)
+            if now >= next_sample_time:
+                next_sample_time = now + SAMPLE_INTERVAL
+                yield measure_usage(self._terminal.pid, now - self._start_time)
 
-    def _act(self, now: float) -> None:
-        if self._ladder_until:
-            if now >= self._ladder_until:
-                self._ladder_until = 0.0
-                self._press(ESC)
-        elif now >= self._next_ladder:
-            self._next_ladder = now + LADDER_SECONDS / self._speed
-            self._ladder_until = now + LADDER_STAYS_SECONDS / self._speed
-            self._press(CTRL_L)
-        elif now >= self._next_prompt:  # while words still come it stays where it is, and is sent the next time
-            self._next_prompt = now + PROMPT_SECONDS / self._speed
-            self._press(b"\x15the lamp is\r")
-
-    def _press(self, keys: bytes) -> None:
-        self._terminal.write(keys)
+    def _press_due_keys(self, now: float) -> None:
+        if self._ladder_end is not None:
+            if now >= self._ladder_end:
+                self._ladder_end = None
+                self._terminal.write(ESC)
+        elif now >= self._next_ladder_time:
+            self._next_ladder_time = now + LADDER_INTERVAL / self._speed
+            self._ladder_end = now + LADDER_SECONDS / self._speed
+            self._terminal.write(CTRL_L)
+        elif now >= self._next_prompt_time:  # during a reply, enter does nothing, and the prompt stays
+            self._next_prompt_time = now + PROMPT_INTERVAL / self._speed
+            self._terminal.write(b"\x15the lamp is\r")
 
     def _read(self) -> None:
-        """Take what it writes.
+        """Read the output.
 
         Raises:
-            AssertionError: it told of an exception, or ended.
+            AssertionError: If the program has ended, or shows a traceback.
         """
         try:
             self._output = (self._output + self._terminal.read(0.02))[-200_000:]
         except BenchError as error:
-            raise AssertionError(shown(self._output)) from error
-        assert b"Traceback" not in self._output, shown(self._output)
+            raise AssertionError(strip_control_sequences(self._output)) from error
+        assert b"Traceback" not in self._output, strip_control_sequences(self._output)
 
 
-def sample(pid: int, seconds: float) -> Sample:
-    """What /proc tells of a process now."""
+def measure_usage(pid: int, seconds: float) -> ResourceUsage:
+    """Return the resource usage of a process, from /proc; `seconds` is the time of the measurement."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Sample(seconds, int(fields["VmRSS"].split()[0]) / 1024, int(fields["Threads"]), handles)
+    status = dict(line.split(":", 1) for line in lines)
+    open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return ResourceUsage(seconds, int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"]), open_files)
 
 
-def verdict(samples: list[Sample]) -> str:
-    """A line about the last part of the time beside the one that began when the first was over.
+def compare_usage(samples: list[ResourceUsage]) -> str:
+    """Compare the last part of the samples with the second, and return a line with the result.
 
-    Workers come and go, so the least threads and handles of a part are those that stay.
-
-    Raises:
-        AssertionError: it has grown.
-    """
-    size = max(1, len(samples) // PARTS)
-    then, now = samples[size : 2 * size] or samples[:1], samples[-size:]
-    was, has = (statistics.median(each.megabytes for each in part) for part in (then, now))
-    said = f"{was:.1f} MB after a twelfth of the time, {has:.1f} MB at the end: {has / was - 1:+.1%}"
-    assert has <= was * (1 + MOST_GROWTH), said
-    for what in ("threads", "handles"):
-        least = [min(getattr(each, what) for each in part) for part in (then, now)]
-        assert least[0] == least[1], f"{least[0]} {what} became {least[1]}; {said}"
-        said += f", {least[0]} {what}"
-    return said
-
-
-def long_life(home: Path, seconds: float, speed: float, options: list[str]) -> Iterator[str]:
-    """A line for each sample, then the verdict.
+    Threads and files of background work come and go, so the minimum of each part is compared.
 
     Raises:
-        AssertionError: it has grown, or broke.
+        AssertionError: If the usage has grown.
     """
-    sampler = SamplerSettings(max_tokens=WORDS)
+    size = max(1, len(samples) // NUM_PARTS)
+    early, late = samples[size : 2 * size] or samples[:1], samples[-size:]
+    before, after = (statistics.median(sample.megabytes for sample in part) for part in (early, late))
+    result = f"{before:.1f} MB after a twelfth of the time, {after:.1f} MB at the end: {after / before - 1:+.1%}"
+    assert after <= before * (1 + MAX_GROWTH), result
+    for name in ("threads", "open_files"):
+        minima = [min(getattr(sample, name) for sample in part) for part in (early, late)]
+        label = name.replace("_", " ")
+        assert minima[0] == minima[1], f"{minima[0]} {label} became {minima[1]}; {result}"
+        result += f", {minima[0]} {label}"
+    return result
+
+
+def run_long_session(home: Path, seconds: float, speed: float, overrides: list[str]) -> Iterator[str]:
+    """Yield a line for each measurement, then the result of the comparison.
+
+    Args:
+        home: Directory for `LOTR_TUI_HOME`.
+        seconds: Duration.
+        speed: Factor on the frequency of words, prompts and ladders.
+        overrides: Settings of the training as "key=value".
+
+    Raises:
+        AssertionError: If the resource usage has grown, or the session fails.
+    """
+    sampler = SamplerSettings(max_tokens=MAX_TOKENS)
     (home / "settings.json").write_text(Settings(sampler=sampler, pace=min(MAX_PACE, PACE * speed)).to_json())
-    train = ["train", "--preset", "tiny", "--mode", "stream", "--set", f"epochs={EPOCHS}", "--set", "threads=1"]
+    arguments = ["train", "--preset", "tiny", "--mode", "stream"]
+    arguments += [f"--set={setting}" for setting in (f"epochs={EPOCHS}", "threads=1", *overrides)]
     samples = []
-    with Terminal([*SESSION_COMMAND, *train, *options], 120, 40, home).opened() as terminal:
-        for one in LongLife(terminal, speed).live(seconds):
-            samples.append(one)
-            yield str(one)
-    yield verdict(samples)
+    with Terminal([*SESSION_COMMAND, *arguments], 120, 40, home).spawn() as terminal:
+        for sample in LongSession(terminal, speed).run(seconds):
+            samples.append(sample)
+            yield str(sample)
+    yield compare_usage(samples)
 
 
 def main() -> None:
-    """The long form."""
+    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--speed", type=float, default=1)
-    parser.add_argument("--set", action="append", default=[], help="a setting of the training, as `train` takes it")
+    parser.add_argument("--set", action="append", default=[], help="a setting of the training, as for `train`")
     options = parser.parse_args()
     os.environ["LOTR_TUI_DEBUG"] = "1"
-    changes = [part for change in options.set for part in ("--set", change)]
     with tempfile.TemporaryDirectory() as folder:
-        for line in long_life(Path(folder), 60 * options.minutes, options.speed, changes):
+        for line in run_long_session(Path(folder), 60 * options.minutes, options.speed, options.set):
             print(line, flush=True)
 
 

@@ -1,9 +1,10 @@
-"""What is fuzzed: each parser, valid files to begin with, and what must be true of whatever it makes of a file.
+"""Parsers of the engine to fuzz: seeds, and comparisons of their results with simpler computations.
 
-A parser is fine where it returns or refuses with a `LotrError`; what it returns is compared with a plain way to it.
+A parser must return or raise a `LotrError`; a failed assertion about its result is a finding too.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,33 +12,37 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from engine.analysis import token_scores
-from engine.config import PRESETS, Config, DataConfig
-from engine.control import Command
+from engine.analysis.token_scores import tokenize_with_offsets
+from engine.config import Config, DataConfig
+from engine.control import ControlCommand
 from engine.data.corpus import Corpus, read_csv, read_text
-from engine.data.dataset import encode_lines, join_lines, prepare, summarize
-from engine.data.encoding import CorpusWords, Mode
-from engine.data.vocabulary import EOS, UNK, Tokenizer, Vocabulary, tokenize
-from engine.runs.control_files import Requests
-from engine.runs.store import REQUESTS, check_name, load_named
+from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
+from engine.data.encoding import DataMode, TokenizedCorpus
+from engine.data.vocabulary import EOS, UNK, TokenizerName, Vocabulary, tokenize
+from engine.presets import PRESETS
+from engine.runs.control_files import CommandFileReader
+from engine.runs.directory import COMMANDS_FILE, check_run_name
+from engine.runs.loading import load_model_by_name
 from engine.storage.tensor_file import read_header, read_weights
-from tests.conftest import sentences
+from engine.storage.text_files import read_text_file
+from tests.support.files import sentences
 
-TOKENIZERS: tuple[Tokenizer, ...] = ("words", "spaces")
-MODES: tuple[Mode, ...] = ("line", "stream")
+TOKENIZERS: tuple[TokenizerName, ...] = ("words", "whitespace")
+MODES: tuple[DataMode, ...] = ("line", "stream")
 
 
 @dataclass(frozen=True)
 class Parser:
-    """Something that reads what others wrote."""
+    """Parser of untrusted content."""
 
     read: Callable[[bytes, Path], object]
-    """Reads the content, in a folder of its own where it has to be a file."""
+    """Function of the content and of a folder for files. It parses the content and checks the result."""
     seeds: tuple[bytes, ...]
+    """Valid inputs, to begin with."""
 
 
-def put(path: Path, content: bytes) -> Path:
-    """The content as a file, in place of what was there."""
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file and return its path."""
     path.write_bytes(content)
     return path
 
@@ -45,142 +50,149 @@ def put(path: Path, content: bytes) -> Path:
 # Corpora
 
 
-def _csv(content: bytes, folder: Path) -> None:
-    corpus = read_csv(put(folder / "corpus.csv", content), "dialog", "char", 0)
+def _parse_csv(content: bytes, folder: Path) -> None:
+    corpus = read_csv(
+        write_file(folder / "corpus.csv", content), text_column="dialog", speaker_column="char", min_characters=0
+    )
     assert all(line.speaker == line.speaker.strip() for line in corpus.lines)
     _check_corpus(corpus, "words")
 
 
-def _text(content: bytes, folder: Path) -> None:
-    corpus = read_text(put(folder / "corpus.txt", content), 0)
+def _parse_text(content: bytes, folder: Path) -> None:
+    corpus = read_text(write_file(folder / "corpus.txt", content), min_characters=0)
     codec = {"Latin-1": "latin-1", "Windows-1252": "cp1252"}.get(corpus.encoding, "utf-8")
-    plain = [" ".join(line.split()) for line in content.removeprefix(b"\xef\xbb\xbf").decode(codec).splitlines()]
-    assert [line.text for line in corpus.lines] == [line for line in plain if line]
-    _check_corpus(corpus, "spaces")
+    lines = [" ".join(line.split()) for line in content.removeprefix(b"\xef\xbb\xbf").decode(codec).splitlines()]
+    assert [line.text for line in corpus.lines] == [line for line in lines if line]
+    _check_corpus(corpus, "whitespace")
 
 
-def _check_corpus(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    assert 0 < len(corpus.lines) <= corpus.rows
+def _check_corpus(corpus: Corpus, tokenizer: TokenizerName) -> None:
+    assert 0 < len(corpus.lines) <= corpus.num_rows
     texts = [line.text for line in corpus.lines]
     assert all(text and text == " ".join(text.split()) for text in texts)
-    words = [tokenize(text, tokenizer) for text in texts]
-    read = CorpusWords(corpus.lines, tokenizer, None)
-    assert read.lengths.tolist() == [len(line) for line in words]
-    if any(words):
-        assert read.facts().distinct_words == len({word for line in words for word in line})
-        vocabulary, _ = read.vocabulary(np.arange(len(texts), dtype=np.int32), 1)
-        assert vocabulary == Vocabulary.from_words((word for line in words for word in line), 1, tokenizer)
+    lines = [tokenize(text, tokenizer) for text in texts]
+    tokenized = TokenizedCorpus(corpus.lines, tokenizer, None)
+    assert tokenized.line_lengths.tolist() == [len(line) for line in lines]
+    if any(lines):
+        tokens = [token for line in lines for token in line]
+        assert tokenized.stats().num_distinct_tokens == len(set(tokens))
+        vocabulary, _ = tokenized.build_vocabulary(np.arange(len(texts), dtype=np.int32), min_count=1)
+        assert vocabulary == Vocabulary.from_tokens(tokens, 1, tokenizer)
 
 
-def _lens(content: bytes, folder: Path) -> None:
-    text = token_scores.read_file(put(folder / "text.txt", content))
+def _parse_lens_text(content: bytes, folder: Path) -> None:
+    text = read_text_file(write_file(folder / "text.txt", content))
     for tokenizer in TOKENIZERS:
         vocabulary = Vocabulary((UNK, EOS, "the", "road"), tokenizer)
-        words = token_scores.split(text, vocabulary)
-        assert words.ids.tolist() == vocabulary.encode(tokenize(text, tokenizer)).tolist()
-        assert all(words[place].strip() for place in range(len(words)))
-        with_ends = token_scores.split(text, vocabulary, line_ends=True)
-        assert len(with_ends) >= len(words)
-        assert [with_ends.sentence_of(place) for place in range(len(with_ends))] == sorted(
-            with_ends.sentence_of(place) for place in range(len(with_ends))
-        )
+        tokens = tokenize_with_offsets(text, vocabulary)
+        assert tokens.ids.tolist() == vocabulary.encode(tokenize(text, tokenizer)).tolist()
+        assert all(tokens[index].strip() for index in range(len(tokens)))
+        with_line_ends = tokenize_with_offsets(text, vocabulary, eos_per_line=True)
+        assert len(with_line_ends) >= len(tokens)
+        sentence_indices = [with_line_ends.sentence_index(index) for index in range(len(with_line_ends))]
+        assert sentence_indices == sorted(sentence_indices)
 
 
-def _dataset(content: bytes, folder: Path) -> None:
-    """A text made ready for a training."""
-    path = put(folder / "corpus.txt", content)
+def _prepare_dataset(content: bytes, folder: Path) -> None:
+    path = write_file(folder / "corpus.txt", content)
     for mode in MODES:
-        config = DataConfig(str(path), "text", tokenizer="spaces", mode=mode, min_characters=0, min_count=1)
-        dataset = prepare(config)
-        summary = summarize(dataset)
-        parts = (dataset.split.train, dataset.split.valid, dataset.split.test)
-        assert sum(map(len, parts)) == summary.lines == len(dataset.corpus.lines)
-        for part, ids in zip(parts, (dataset.train, dataset.valid, dataset.test), strict=True):
-            assert ids.tolist() == join_lines(encode_lines(part, dataset.vocabulary), mode).tolist()
+        config = DataConfig(
+            str(path), corpus_format="text", tokenizer="whitespace", mode=mode, min_characters=0, min_count=1
+        )
+        dataset = load_dataset(config)
+        splits = (dataset.splits.train, dataset.splits.valid, dataset.splits.test)
+        assert sum(map(len, splits)) == summarize_dataset(dataset).num_lines == len(dataset.corpus.lines)
+        for lines, ids in zip(splits, (dataset.train, dataset.valid, dataset.test), strict=True):
+            assert ids.tolist() == concatenate_lines(encode_lines(lines, dataset.vocabulary), mode).tolist()
 
 
-# What a run is made of
+# Files of a run
 
 
-def _vocabulary(content: bytes, folder: Path) -> None:
+def _parse_vocabulary(content: bytes, folder: Path) -> None:
     text = content.decode(errors="replace")
     for tokenizer in TOKENIZERS:
         vocabulary = Vocabulary.from_json(text, "vocabulary.json", tokenizer)
-        assert vocabulary.words == tuple(json.loads(text))
-        assert all(word.isprintable() for word in vocabulary.words)
-        assert Vocabulary.from_json(vocabulary.to_json(), "again", tokenizer) == vocabulary
-        assert vocabulary.encode(vocabulary.words).tolist() == [*range(len(vocabulary))]
+        assert vocabulary.tokens == tuple(json.loads(text))
+        assert all(token.isprintable() for token in vocabulary.tokens)
+        assert Vocabulary.from_json(vocabulary.to_json(), "round trip", tokenizer) == vocabulary
+        assert vocabulary.encode(vocabulary.tokens).tolist() == [*range(len(vocabulary))]
 
 
-def _configuration(content: bytes, folder: Path) -> None:
+def _parse_config(content: bytes, folder: Path) -> None:
     config = Config.from_json(content.decode(errors="replace"), "config.json")
-    assert Config.from_json(config.to_json(), "again") == config
+    assert Config.from_json(config.to_json(), "round trip") == config
     config.model.layer_sizes()
 
 
-def _assignments(content: bytes, folder: Path) -> None:
-    config = Config().with_settings(content.decode(errors="surrogateescape").split("\n"))
-    assert Config.from_json(config.to_json(), "again") == config
+def _parse_overrides(content: bytes, folder: Path) -> None:
+    config = Config().with_overrides(content.decode(errors="surrogateescape").split("\n"))
+    assert Config.from_json(config.to_json(), "round trip") == config
 
 
-def _weights(content: bytes, folder: Path) -> None:
-    path = put(folder / "model.safetensors", content)
+def _parse_weights(content: bytes, folder: Path) -> None:
+    path = write_file(folder / "model.safetensors", content)
     header = read_header(path)
-    weights = read_weights(path, {name: shape for name, (_, shape) in header.shapes.items()})
-    assert {name: (str(array.dtype), array.shape) for name, array in weights.items()} == header.shapes
+    weights = read_weights(path, {name: shape for name, (_, shape) in header.tensors.items()})
+    assert {name: (str(array.dtype), array.shape) for name, array in weights.items()} == header.tensors
 
 
-def _resume(content: bytes, folder: Path) -> None:
-    from engine.training.checkpoint import Saved  # with torch
+def _parse_checkpoint(content: bytes, folder: Path) -> None:
+    from engine.training.checkpoint import ResumeCheckpoint  # imports PyTorch
 
-    saved = Saved(put(folder / "resume.safetensors", content))
-    saved.check(Config())
-
-
-def _requests(content: bytes, folder: Path) -> None:
-    half = len(content) // 2
-    put(folder / REQUESTS, content)
-    commands = Requests(folder)()
-    assert all(Command(command.what, command.value) == command and command.value.isprintable() for command in commands)
-    requests = Requests(folder)
-    put(folder / REQUESTS, content[:half])
-    first = requests()
-    put(folder / REQUESTS, content)
-    assert first + requests() == commands
+    ResumeCheckpoint(write_file(folder / "resume.safetensors", content)).check_config(Config())
 
 
-def _names(content: bytes, folder: Path) -> None:
+def _parse_commands(content: bytes, folder: Path) -> None:
+    path = write_file(folder / COMMANDS_FILE, content)
+    commands = CommandFileReader(folder)()
+    assert all(
+        ControlCommand(command.kind, command.value) == command and command.value.isprintable() for command in commands
+    )
+    # A reader that follows a growing file finds the same commands.
+    reader = CommandFileReader(folder)
+    write_file(path, content[: len(content) // 2])
+    first_commands = reader()
+    write_file(path, content)
+    assert first_commands + reader() == commands
+
+
+def _parse_run_name(content: bytes, folder: Path) -> None:
     name = content.decode(errors="surrogateescape")
-    load_named(name, folder)
-    check_name(name)
+    load_model_by_name(name, folder)
+    check_run_name(name)
 
 
-def _tensors() -> bytes:
+def _weights_seed() -> bytes:
     return save({"embedding.weight": np.zeros((3, 2), np.float32), "layers.0.bias": np.ones(4, np.float32)})
 
 
-def _left() -> bytes:
-    rest = {
-        "step": 5, "epoch": 1.5, "epoch_number": 1, "last_epoch": 2, "position": 3, "evaluations_since_best": 0,
-        "seconds": 1.5, "plateau_factor": 1.0, "lr_share": 0.5, "history": [9.5, 8.5], "sample_prompt": "the road",
-        "config": json.loads(Config().to_json()), "chance": [3, [1, 2], None],
+def _checkpoint_seed() -> bytes:
+    progress = {
+        "step": 5, "epoch": 1.5, "epoch_index": 1, "end_epoch": 2, "evaluation_due": False, "evaluations_since_best": 0,
+        "valid_perplexities": [9.5, 8.5], "best_perplexity": 8.5, "notebook_perplexity": math.nan,
+        "plateau_factor": 1.0, "lr_scale": 0.5, "sample_prompt": "the road",
+        "fine_tuning": False, "early_stopped": False, "seconds": 1.5,
     }  # fmt: skip
-    return save({"masks": np.zeros(3, np.uint8)}, metadata={"format": "lotr-tui resume", "rest": json.dumps(rest)})
+    windows = {"position": 3, "rng_state": [3, [1, 2], None], "epoch_rng_state": None}
+    trainer_state = {"windows": windows, "averaged_updates": None, "progress": progress}
+    metadata = {"config": Config().to_json(), "trainer_state": json.dumps(trainer_state)}
+    return save({"dropout_generator": np.zeros(3, np.uint8)}, metadata={"format": "lotr-tui resume"} | metadata)
 
 
 ENGINE_PARSERS = {
     "csv": Parser(
-        _csv,
+        _parse_csv,
         (
             b'char,dialog\nSAM,the road goes on\nBILBO,"well, now: ""yes""\nand no"\n',
             b"\xef\xbb\xbfid;dialog;char\r\n1;what is this?;SAM\r\n2;a road;\r\n",
             "char\tdialog\nSAM\tThéoden… said K\n".encode(),
-            "dialog\nil était là, déjà\n".encode("latin-1"),
+            'dialog\n"il était là, déjà"\n'.encode("latin-1"),
             b'dialog\nit\x92s a road\n\n"a"\n',
         ),
     ),
     "text": Parser(
-        _text,
+        _parse_text,
         (
             b"the road goes on\nwell, now: <unk> <eos> N $\n\nagain\n",
             "\ufeffThéoden said…\r\nno\u2028yes\u0085\x0bİK\n".encode(),
@@ -188,29 +200,31 @@ ENGINE_PARSERS = {
             b"it\x92s a road",
         ),
     ),
-    "lens": Parser(_lens, (b"The road. Goes on! \n\nthe road\r\n", "\ufeffThéoden… “İ K” the?\u2028road".encode())),
+    "lens": Parser(
+        _parse_lens_text, (b"The road. Goes on! \n\nthe road\r\n", "\ufeffThéoden… “İ K” the?\u2028road".encode())
+    ),
     "dataset": Parser(
-        _dataset,
+        _prepare_dataset,
         (
             "\n".join(sentences(12)).encode(),
             "\n".join(f"{text} <eos> {number} <unk> … é" for number, text in enumerate(sentences(10))).encode(),
         ),
     ),
     "vocabulary": Parser(
-        _vocabulary,
+        _parse_vocabulary,
         (
             Vocabulary((UNK, EOS, "the", "don't", "3")).to_json().encode(),
             json.dumps([UNK, EOS, "mr.", "N", "\u00e9"]).encode(),
         ),
     ),
-    "configuration": Parser(_configuration, tuple(config.to_json().encode() for config in PRESETS.values())),
-    "assignments": Parser(
-        _assignments,
+    "config": Parser(_parse_config, tuple(config.to_json().encode() for config in PRESETS.values())),
+    "overrides": Parser(
+        _parse_overrides,
         (
-            b"epochs=3\nlr=1e-2\ntied=false\nmode=stream",
+            b"epochs=3\nlr=1e-2\ntie_weights=false\nmode=stream",
             b"sample_prompt=a = b\nseed=9223372036854775807\noptimizer=sgd",
             *(
-                b"dropout_words = 0.5",
+                b"embedding_dropout = 0.5",
                 b"batchsize=3",
                 b"epochs",
                 b"=1",
@@ -220,14 +234,14 @@ ENGINE_PARSERS = {
             ),
         ),
     ),
-    "weights": Parser(_weights, (_tensors(), save({}, metadata={"a": "b"}))),
-    "resume": Parser(_resume, (_left(), _tensors())),
-    "requests": Parser(
-        _requests,
+    "weights": Parser(_parse_weights, (_weights_seed(), save({}, metadata={"a": "b"}))),
+    "resume": Parser(_parse_checkpoint, (_checkpoint_seed(), _weights_seed())),
+    "commands": Parser(
+        _parse_commands,
         (
-            b'{"what": "pause", "value": ""}\n{"what": "lr", "value": "0.5"}\n',
-            b'{"what": "prompt", "value": "the road"}\n{"what": "detach", "value": ""}\n',
+            b'{"kind": "pause", "value": ""}\n{"kind": "lr", "value": "0.5"}\n',
+            b'{"kind": "prompt", "value": "the road"}\n{"kind": "detach", "value": ""}\n',
         ),
     ),
-    "names": Parser(_names, (b"a-run", b"latest", b"bundled@3", b"run_1.x@12", b"/tmp/x", b"~/x", b"../a")),
+    "run-name": Parser(_parse_run_name, (b"a-run", b"latest", b"bundled@3", b"run_1.x@12", b"/tmp/x", b"~/x", b"../a")),
 }

@@ -1,9 +1,9 @@
-"""Signals at moments spread evenly over the start of the real program: it ends at once, and tells of no exception.
+"""Signals at moments spread evenly over the start-up of the real program, which must end at once without a traceback.
 
     python -m tests.faults.signals --moments 40
 
-The session, the dashboard of `train` and that of `attach`. `tests/lotr_tui/test_outliving.py` has the short form, in
-the process of the tests.
+The programs are the session, the dashboard of `train` and the dashboard of `attach`.
+`tests/lotr_tui/monitor/test_outlives_terminal.py` has the short form, in the process of the tests.
 """
 
 import argparse
@@ -16,92 +16,98 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.runs.store import CONFIG, is_written
-from lotr_tui.bench.subjects import SESSION_COMMAND
-from lotr_tui.bench.terminal import BenchError, Terminal, shown
+from engine.runs.directory import CONFIG_FILE, is_locked
+from lotr_tui.bench.programs import SESSION_COMMAND
+from lotr_tui.bench.terminal import BenchError, Terminal, strip_control_sequences
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-RUN = "ended"
+RUN = "finished-run"
 PROGRAMS = {
     "session": list[str](),
     "train": ["train", "--preset", "tiny", "--set", "epochs=1", "--set", "threads=1"],
     "attach": ["attach", RUN],
 }
-LONGER = 1.5
-"""The moments are spread over so many times what the program takes to its first keys."""
-END_SECONDS = 120.0
-"""A training that is told to end saves first; one whose terminal was closed goes on to its end."""
+SPREAD = 1.5
+"""Time over which the signals are spread, as a multiple of the start-up time."""
+EXIT_TIMEOUT = 120.0
+"""Maximum seconds to the end. A stopped training saves first; one whose terminal was closed continues to its end."""
 
 
-def interrupted(program: list[str], number: signal.Signals, seconds: float, home: Path) -> tuple[int, float]:
-    """Start a program, send it the signal after so many seconds; its exit status, and the seconds that it took to end.
+def send_signal_after(arguments: list[str], number: signal.Signals, delay: float, home: Path) -> tuple[int, float]:
+    """Start a program and send it a signal after `delay` seconds.
+
+    Returns:
+        The exit status, and the seconds between the signal and the exit.
 
     Raises:
-        AssertionError: it told of an exception, ended as a program does that broke, or did not end.
+        AssertionError: If the program shows an error, fails, or does not end.
     """
     output = b""
-    with Terminal([*SESSION_COMMAND, *program], 80, 24, home).opened() as terminal:
+    with Terminal([*SESSION_COMMAND, *arguments], 80, 24, home).spawn() as terminal:
 
         def read() -> None:
             nonlocal output
             try:
                 output += terminal.read(0.01)
-            except BenchError:  # it has ended
+            except BenchError:  # the program has ended
                 time.sleep(0.01)
 
-        told = time.monotonic() + seconds
-        while time.monotonic() < told:
+        def describe() -> str:
+            text = strip_control_sequences(output)[-3000:]
+            return f"{arguments}, {number.name} after {delay:.2f} s: status {terminal.exit_status}: {text}"
+
+        signal_time = time.monotonic() + delay
+        while time.monotonic() < signal_time:
             read()
         os.kill(terminal.pid, number)
-        while not terminal.ended():
-            said = f"{program} at {seconds:.2f} s, {number.name}: {shown(output)[-3000:]}"
-            assert time.monotonic() < told + END_SECONDS, f"does not end: {said}"
+        while not terminal.has_exited():
+            assert time.monotonic() < signal_time + EXIT_TIMEOUT, f"does not end: {describe()}"
             read()
-        took = time.monotonic() - told
-    said = f"{program} at {seconds:.2f} s, {number.name}: {terminal.status}: {shown(output)[-3000:]}"
-    # While its modules are imported, nothing hears ctrl+c but Python itself, which says so.
+        seconds = time.monotonic() - signal_time
+    assert terminal.exit_status is not None
+    # While the modules are imported, Python itself handles ctrl+c, with a traceback.
     if not (number == signal.SIGINT and output.rstrip().endswith(b"KeyboardInterrupt")):
-        assert terminal.status in (0, 130, -number), said
-        assert b"Error" not in output, said
-    return terminal.status, took
+        assert terminal.exit_status in (0, 130, -number), describe()
+        assert b"Error" not in output, describe()
+    return terminal.exit_status, seconds
 
 
-def all_signals(home: Path, moments: int) -> Iterator[str]:
-    """A line for each program and signal.
+def run_trials(home: Path, moments: int) -> Iterator[str]:
+    """Send each signal to each program at several moments, and yield a line for each program and signal.
 
     Raises:
-        AssertionError: as `interrupted`.
+        AssertionError: If a program fails or does not end, or a training is still running at the end.
     """
-    run = [*SESSION_COMMAND, *PROGRAMS["train"], "--no-tui", "--run", RUN]
-    subprocess.run(run, env={**os.environ, "LOTR_TUI_HOME": str(home)}, check=True, capture_output=True)
-    for what, program in PROGRAMS.items():
-        began = time.monotonic()
-        with Terminal([*SESSION_COMMAND, *program], 80, 24, home).opened() as terminal:
-            terminal.until("help")
-            to_first_keys = time.monotonic() - began
+    train = [*SESSION_COMMAND, *PROGRAMS["train"], "--no-tui", "--run", RUN]
+    subprocess.run(train, env={**os.environ, "LOTR_TUI_HOME": str(home)}, check=True, capture_output=True)
+    for name, arguments in PROGRAMS.items():
+        start_time = time.monotonic()
+        with Terminal([*SESSION_COMMAND, *arguments], 80, 24, home).spawn() as terminal:
+            terminal.read_until("help")
+            startup_seconds = time.monotonic() - start_time
         for number in SIGNALS:
-            ends: Counter[int] = Counter()
-            longest = 0.0
+            statuses: Counter[int] = Counter()
+            max_seconds = 0.0
             for moment in range(1, moments + 1):
-                seconds = LONGER * to_first_keys * moment / moments
-                status, took = interrupted(program, number, seconds, home)
-                ends[status] += 1
-                longest = max(longest, took)
-            yield f"{what}, {number.name}: exit statuses {dict(ends)}, at most {longest:.1f} s to its end"
-        written = [path.name for path in (home / "runs").glob("*/") if (path / CONFIG).exists() and is_written(path)]
-        assert not written, f"still being written: {written}"
+                delay = SPREAD * startup_seconds * moment / moments
+                status, seconds = send_signal_after(arguments, number, delay, home)
+                statuses[status] += 1
+                max_seconds = max(max_seconds, seconds)
+            yield f"{name}, {number.name}: exit statuses {dict(statuses)}, ended within {max_seconds:.1f} s"
+        active = [run.name for run in (home / "runs").glob("*/") if (run / CONFIG_FILE).exists() and is_locked(run)]
+        assert not active, f"still being trained: {active}"
 
 
 def main() -> None:
-    """The long form."""
+    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--moments", type=int, default=40)
+    parser.add_argument("--moments", type=int, default=40, help="number of moments for each program and signal")
     options = parser.parse_args()
     os.environ["LOTR_TUI_DEBUG"] = "1"
-    for number in SIGNALS:  # started by nohup or in the background, this would ignore some, and what it starts too
+    for number in SIGNALS:  # a process started by nohup inherits ignored signals, and so do its children
         signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
-        for line in all_signals(Path(folder), options.moments):
+        for line in run_trials(Path(folder), options.moments):
             print(line, flush=True)
 
 

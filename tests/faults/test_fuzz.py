@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.faults.fuzz`."""
+"""Short form of `python -m tests.faults.fuzz`, and tests of the fuzzer."""
 
 import subprocess
 import sys
@@ -7,37 +7,44 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import UnusableInput
-from tests.conftest import CHECKOUT
+from engine.errors import InvalidInputError
 from tests.faults import fuzz
 from tests.faults.fuzz import PARSERS, Fuzzer
 from tests.faults.parsers import Parser
+from tests.support.files import CHECKOUT
 
-LONG_ONLY = ("resume",)
-"""It waits for torch."""
+SLOW_PARSERS = ("resume",)
+"""Parsers that import PyTorch; only the long form fuzzes them."""
 
 
-def test_parsers_take_or_refuse_whatever_they_are_given(tmp_path: Path) -> None:
-    """In a process of its own, whose memory is limited."""
-    options = [f"--parser={name}" for name in PARSERS if name not in LONG_ONLY]
-    command = [sys.executable, "-m", "tests.faults.fuzz", *options, "--inputs=25", "--seed=3", f"--found={tmp_path}"]
+def test_parsers_return_or_refuse_mutated_files(tmp_path: Path) -> None:
+    """Run in another process, whose memory is limited."""
+    options = [f"--parser={name}" for name in PARSERS if name not in SLOW_PARSERS]
+    command = [sys.executable, "-m", "tests.faults.fuzz", *options, "--inputs=25", "--seed=3", f"--findings={tmp_path}"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 25 inputs, ") == len(options)
 
 
-def test_what_lies_behind_three_conditions_is_found_and_made_small(tmp_path: Path) -> None:
-    """An input meets one of them once in hundreds: all three are met since those that meet one are kept."""
+@pytest.mark.parametrize("name", [name for name in PARSERS if name != "run-name"])
+def test_first_seed_of_a_parser_is_valid(tmp_path: Path, name: str) -> None:
+    """Mutations of a file that is refused would not reach the code that parses the fields."""
+    parser = PARSERS[name]
+    parser.read(parser.seeds[0], tmp_path)
 
-    def breaks(content: bytes, folder: Path) -> None:
+
+def test_fuzzer_finds_an_error_behind_three_conditions_and_reduces_the_input(tmp_path: Path) -> None:
+    """One mutation in hundreds meets a condition; all three are met, since inputs that meet one are kept."""
+
+    def parse(content: bytes, folder: Path) -> None:
         if b"true" in content:  # noqa: SIM102
             if b"null" in content:  # noqa: SIM102
                 if b"-1" in content:
                     raise ValueError(content)
 
-    fuzzer = Fuzzer("conditions", Parser(breaks, (b"the road goes on",)), tmp_path, seed=1, code=(__file__,))
-    findings = fuzzer.run(lambda findings: findings.inputs < 20_000 and not findings.problems, tmp_path / "found")
-    ((path, problem),) = findings.problems.values()
+    fuzzer = Fuzzer("conditions", Parser(parse, (b"the road goes on",)), tmp_path, seed=1, paths=(__file__,))
+    report = fuzzer.run(lambda report: report.inputs < 20_000 and not report.problems, tmp_path / "findings")
+    ((path, problem),) = report.problems.values()
     assert problem.kind.startswith("ValueError at test_fuzz.py:")
     content = path.read_bytes()
     assert len(content) == len(b"true") + len(b"null") + len(b"-1")
@@ -45,25 +52,25 @@ def test_what_lies_behind_three_conditions_is_found_and_made_small(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "parser", "kind"),
+    ("limit", "value", "parse", "kind"),
     [
-        ("MOST_MB", -1, lambda: None, "memory"),
-        ("SECONDS", 0.1, lambda: max(10**9 for _ in range(10**9)), "TooLong"),
+        ("MAX_MEGABYTES", -1, lambda: None, "memory"),
+        ("CPU_SECONDS", 0.1, lambda: max(10**9 for _ in range(10**9)), "TimeLimitError"),
     ],
 )
-def test_an_input_may_take_so_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, parser: Callable[[], object], kind: str
+def test_memory_and_time_over_the_limit_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, parse: Callable[[], object], kind: str
 ) -> None:
     monkeypatch.setattr(fuzz, limit, value)
-    problem = Fuzzer("takes", Parser(lambda content, folder: parser(), ()), tmp_path, 0).problem_of(b"")
+    problem = Fuzzer("limits", Parser(lambda content, folder: parse(), ()), tmp_path, 0).find_problem(b"")
     assert problem is not None
     assert problem.kind.startswith(kind)
 
 
-@pytest.mark.parametrize("said", ["", "x"])
-def test_a_refusal_is_no_problem(tmp_path: Path, said: str) -> None:
-    def refuses(content: bytes, folder: Path) -> None:
-        raise UnusableInput(said)
+@pytest.mark.parametrize("message", ["", "x"])
+def test_refusal_is_a_problem_only_without_a_message(tmp_path: Path, message: str) -> None:
+    def refuse(content: bytes, folder: Path) -> None:
+        raise InvalidInputError(message)
 
-    problem = Fuzzer("refuses", Parser(refuses, (b"",)), tmp_path, 0).problem_of(b"")
-    assert (problem is None) == bool(said)
+    problem = Fuzzer("refusal", Parser(refuse, (b"",)), tmp_path, 0).find_problem(b"")
+    assert (problem is None) == bool(message)

@@ -1,14 +1,14 @@
-"""What of `python -m tests.faults.monkey` the pilot of `tests/lotr_tui/test_monkey.py` cannot do."""
+"""The part of `python -m tests.faults.monkey` that needs a terminal, which `tests/lotr_tui/test_monkey.py` has not."""
 
 from pathlib import Path
 
-from lotr_tui.bench.subjects import READY, SESSION_COMMAND
+from lotr_tui.bench.programs import MODEL_READY_TEXT, SESSION_COMMAND
 from lotr_tui.bench.terminal import Terminal
 
 
-def test_bytes_that_are_no_text_end_nothing(tmp_path: Path) -> None:
-    with Terminal(SESSION_COMMAND, 100, 30, tmp_path).opened() as terminal:
-        terminal.until(READY)
+def test_session_survives_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    with Terminal(SESSION_COMMAND, 100, 30, tmp_path).spawn() as terminal:
+        terminal.read_until(MODEL_READY_TEXT)
         terminal.press(b"\xff\xfe\x80 the lamp", "lamp")
         terminal.write(b"\r")
-        terminal.until("words/s")
+        terminal.read_until("words/s")

@@ -1,106 +1,74 @@
-"""Whoever leaves is not held up, whatever a thread is busy with: the real program, in a pseudo-terminal.
+"""Tests of the exit: the app ends promptly whatever its threads are doing.
 
-`LOTR_TUI_LEAVING=all pytest tests/lotr_tui/test_leaving.py` does it with every kind of worker.
+Set `LOTR_TUI_EXIT=all` to test every kind of thread.
 """
 
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from textual.events import Key, MouseMove, Resize
-from textual.geometry import Size
 
-from lotr_tui.app import LotrApp
-from lotr_tui.bench.subjects import TYPEABLE
+from lotr_tui.bench.programs import INPUT_READY_TEXT, MODEL_READY_TEXT
 from lotr_tui.bench.terminal import BenchError, Terminal
-from lotr_tui.widgets.prompt import Prompt
-from tests.lotr_tui.screens.session.test_session_screen import until
 
-BUSY_SECONDS = 60.0
-"""What each thread is busy for: whoever waited for it would be caught."""
-MOST_SECONDS = 20.0
-"""In which the program must have ended, on the busiest machine."""
+SLOW_SECONDS = 60.0
+"""Seconds that a slow function takes, so that waiting for it is noticed."""
+MAX_EXIT_SECONDS = 20.0
+"""Seconds in which the app must have ended on a busy machine."""
+CTRL_O, CTRL_T, CTRL_E, CTRL_L, CTRL_Q, F9, F10 = b"\x0f", b"\x14", b"\x05", b"\x0c", b"\x11", b"\x1b[20~", b"\x1b[21~"
 
-# The slow part of each kind of worker, as it would be with a large file; all else is the program itself.
-SLOW = {
-    "opening a model": ("lotr_tui.session.player.open_player", b""),
-    "listing the runs": ("lotr_tui.screens.runs.screen.all_runs", b"\x0f"),
-    "preparing a training": ("engine.training.job.prepare_job", b"\x14|\r"),
-    "counting Kneser-Ney": ("lotr_tui.screens.lens.screen._kneser_ney", b"\x05"),
-    "sorting the training text": ("lotr_tui.screens.memorization.screen._find", b"the lamp|\x1b[20~"),
-    "reading the gates": ("lotr_tui.screens.activations.screen.gates", b"the lamp|\x1b[21~"),
-    "reading a long prompt": ("lotr_tui.session.conversation.read", b"the lamp\r"),
-    "writing a ladder": ("lotr_tui.session.column_writers.in_step", b"the lamp|\x0c"),
+# Functions that run in a thread, and the keys that start them.
+SLOW_FUNCTIONS: dict[str, tuple[str, list[bytes]]] = {
+    "load a model": ("lotr_tui.session.session_model.load_session_model", []),
+    "list the runs": ("lotr_tui.screens.runs.screen.list_selectable_runs", [CTRL_O]),
+    "prepare a training": ("engine.training.job.prepare_job", [CTRL_T, b"\r"]),
+    "count Kneser-Ney": ("lotr_tui.screens.lens.scoring.load_kneser_ney", [CTRL_E]),
+    "find copied passages": ("lotr_tui.screens.memorization.screen.find_memorized_passages", [b"the lamp", F9]),
+    "record activations": ("lotr_tui.screens.activations.screen.record_activations", [b"the lamp", F10]),
+    "read a long prompt": ("lotr_tui.session.conversation.generation.prefill", [b"the lamp\r"]),
+    "generate a ladder": ("lotr_tui.screens.comparison.writers.generate_columns", [b"the lamp", CTRL_L]),
 }
+USUALLY_TESTED = ("load a model", "list the runs", "prepare a training")
+"""Functions that once delayed the exit; testing all of them takes too long for the suite."""
 PROGRAM = """
 import importlib, sys, time
 from pathlib import Path
 module, _, name = sys.argv.pop(1).rpartition(".")
-begun = Path(sys.argv.pop(1))
+started = Path(sys.argv.pop(1))
 seconds = float(sys.argv.pop(1))
 def slow(*_, **__):
-    begun.touch()
+    started.touch()
     time.sleep(seconds)
-setattr(importlib.import_module(module), name, slow)
+target = importlib.import_module(module)
+assert hasattr(target, name)
+setattr(target, name, slow)
 from lotr_tui.__main__ import main
 main()
 """
 
 
-SHORT = ("opening a model", "listing the runs", "preparing a training")
-"""Those that once held up who left; the suite has time for no more."""
-
-
-@pytest.mark.parametrize("what", SLOW if os.environ.get("LOTR_TUI_LEAVING") == "all" else SHORT)
-def test_a_busy_thread_holds_up_nobody(what: str, tmp_path: Path) -> None:
-    name, keys = SLOW[what]
-    begun = tmp_path / "begun"
-    command = [sys.executable, "-c", PROGRAM, name, str(begun), str(BUSY_SECONDS)]
-    with Terminal(command, 100, 30, tmp_path).opened() as terminal:
-        terminal.until(TYPEABLE)
+@pytest.mark.parametrize("name", SLOW_FUNCTIONS if os.environ.get("LOTR_TUI_EXIT") == "all" else USUALLY_TESTED)
+def test_exit_does_not_wait_for_a_busy_thread(name: str, tmp_path: Path) -> None:
+    function, keys = SLOW_FUNCTIONS[name]
+    started = tmp_path / "started"
+    command = [sys.executable, "-c", PROGRAM, function, str(started), str(SLOW_SECONDS)]
+    with Terminal(command, 100, 30, tmp_path).spawn() as terminal:
+        terminal.read_until(INPUT_READY_TEXT)
         if keys:
-            terminal.until("This is")
-        for part in keys.split(b"|"):
-            terminal.write(part)
-            terminal.settle(0.2, 1)
-        while not begun.exists():
-            terminal.settle(0.05, 0.05)
-        terminal.write(b"\x11")
-        asked = time.monotonic()
-        while not terminal.ended():
-            assert time.monotonic() < asked + MOST_SECONDS, f"it waits for {what}"
+            terminal.read_until(MODEL_READY_TEXT)
+        for key in keys:
+            terminal.write(key)
+            terminal.read_until_quiet(0.2, 1)
+        while not started.exists():
+            terminal.read_until_quiet(0.05, 0.05)
+        terminal.write(CTRL_Q)
+        quit_at = time.monotonic()
+        while not terminal.has_exited():
+            assert time.monotonic() < quit_at + MAX_EXIT_SECONDS, f"the app waits for {function}"
             try:
                 terminal.read()
             except BenchError:
                 time.sleep(0.01)
-    print(f"{what}: {time.monotonic() - asked:.2f} s")
-    assert terminal.status == 0
-
-
-async def test_keys_and_sizes_that_wait_hold_up_nobody(make_app: Callable[..., LotrApp]) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        prompt = app.screen.query_one(Prompt)
-        await until(pilot, lambda: prompt.has_focus)
-        size = app.size
-        for number in range(100):
-            app.post_message(Key("a", "a"))
-            app.post_message(Resize(Size(81 + number, 24), Size(81 + number, 24)))
-        app.exit()
-    assert prompt.text == ""
-    assert app.size == size
-
-
-async def test_a_mouse_that_moves_when_the_screens_are_closed(make_app: Callable[..., LotrApp]) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)):
-        screens = app._screen_stack
-        closed = screens.copy()
-        screens.clear()
-        try:
-            await app.on_event(MouseMove(None, 1, 1, 0, 0, 0, False, False, False))
-        finally:
-            screens.extend(closed)
+    assert terminal.exit_status == 0

@@ -1,4 +1,4 @@
-"""What a command does not need, it does not import: torch takes 2 s, pandas 0.4 s."""
+"""Tests that commands import no heavy package that they do not need: torch takes 2 s, pandas 0.4 s."""
 
 import json
 import subprocess
@@ -6,20 +6,20 @@ import sys
 
 import pytest
 
-from tests.conftest import write_run
+from tests.support.files import write_run
 
-HEAVY = ("torch", "pandas")
-NOT_YET = (
-    *HEAVY,
+HEAVY_PACKAGES = ("torch", "pandas")
+NOT_IN_FIRST_PAINT = (
+    *HEAVY_PACKAGES,
     "numpy",
     "orjson",
     "safetensors",
     "psutil",
     "engine.config",
-    "engine.runs.store",
+    "engine.runs.directory",
     "lotr_tui.monitor.training_view",
 )
-"""What is not needed before the first paint of the session."""
+"""Packages and modules that the first paint of the session must not import."""
 
 COMMAND = """
 import sys
@@ -27,18 +27,18 @@ from lotr_tui.__main__ import main
 sys.argv = ["lotr-tui", *sys.argv[1:]]
 try:
     main()
-except SystemExit as end:
-    assert not end.code, end.code
+except SystemExit as error:
+    assert not error.code, error.code
 """
 
-FIRST_PAINT = """
+FIRST_PAINT_WITH_MODEL = """
 import asyncio, pathlib, sys
-from engine.runs.store import load
-from lotr_tui.session.player import Player
+from engine.runs.loading import load_model
+from lotr_tui.session.session_model import SessionModel
 from lotr_tui.app import LotrApp
 
 async def paint():
-    app = LotrApp(player=Player.of(load(pathlib.Path(sys.argv[1]))))
+    app = LotrApp(session_model=SessionModel.from_loaded(load_model(pathlib.Path(sys.argv[1]))))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert app.screen.children
@@ -46,19 +46,19 @@ async def paint():
 asyncio.run(paint())
 """
 
-BEFORE_THE_MODEL = """
+FIRST_PAINT_WITHOUT_MODEL = """
 import asyncio, sys, threading
 from lotr_tui.cli.launch import LotrApp
 
 async def paint():
-    from lotr_tui.screens.session.frame import SessionFrame
+    from lotr_tui.screens.session.frame import BaseSessionScreen
     painted = threading.Event()
 
-    async def opens_nothing(screen):
+    async def do_not_open(screen):
         painted.set()
 
-    SessionFrame._open_behind = opens_nothing
-    app = LotrApp(opening=lambda: None)
+    BaseSessionScreen._open_in_background = do_not_open
+    app = LotrApp(load_session_model=lambda: None)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("x")
         assert painted.is_set()
@@ -67,25 +67,25 @@ async def paint():
 asyncio.run(paint())
 """
 
-DRAWN = """
+DRAW_CHARTS = """
 import numpy as np
-from lotr_tui.monitor.hardware_history import Tile
-from lotr_tui.widgets.charts.plotting import decimate, draw_curve
+from lotr_tui.monitor.hardware_history import MetricTile
+from lotr_tui.widgets.charts.plotting import braille_curve, decimate
 x = np.linspace(0, 10, 5000)
-draw_curve(*decimate(x, np.sin(x), (0, 10), 80), (0, 10), (-1, 1), 5, 40)
-Tile("", "tokens/s", "1", 8, x, x).shape(10)
+braille_curve(*decimate(x, np.sin(x), (0, 10), 80), (0, 10), (-1, 1), 5, 40)
+MetricTile("", "tokens/s", "1", 8, x, x).resample(10)
 """
 
 
 @pytest.fixture
-def heavy(tmp_path, environment):
-    """Runs Python code in a new process: which of the heavy packages were imported by its end."""
+def imported_packages(tmp_path, environment):
+    """Return a function that runs Python code in a new process and returns the heavy packages that it imported."""
 
-    def run(code, *arguments, packages=HEAVY):
+    def run(code, *arguments, packages=HEAVY_PACKAGES):
         report = (
             f"import json, sys; print(json.dumps([m for m in {packages} if m in sys.modules]), file=sys.__stderr__)"
         )
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)],
             capture_output=True,
             text=True,
@@ -94,8 +94,8 @@ def heavy(tmp_path, environment):
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stderr.splitlines()[-1])
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stderr.splitlines()[-1])
 
     return run
 
@@ -116,17 +116,17 @@ def heavy(tmp_path, environment):
         ["locate"],
     ],
 )
-def test_commands_import_neither(heavy, untrained_run, arguments):
-    assert heavy(COMMAND, *arguments) == []
+def test_command_imports_neither_torch_nor_pandas(imported_packages, untrained_run, arguments):
+    assert imported_packages(COMMAND, *arguments) == []
 
 
-def test_the_bundled_model_is_played_without_either(heavy):
-    assert heavy(COMMAND, "generate", "the road") == []
+def test_generate_with_the_bundled_model_imports_neither(imported_packages):
+    assert imported_packages(COMMAND, "generate", "the road") == []
 
 
-def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
+def test_eval_of_a_text_imports_neither(imported_packages, untrained_run, tmp_path):
     (tmp_path / "own.txt").write_text("the road and the river")
-    assert heavy(COMMAND, "eval", "untrained", "--text", "own.txt") == []
+    assert imported_packages(COMMAND, "eval", "untrained", "--text", "own.txt") == []
 
 
 @pytest.mark.parametrize(
@@ -142,27 +142,27 @@ def test_scoring_a_text_imports_neither(heavy, untrained_run, tmp_path):
         "lotr_tui.widgets.sampler_panel",
     ],
 )
-def test_modules_of_the_session_import_neither(heavy, module):
-    assert heavy(f"import {module}") == []
+def test_session_module_imports_neither(imported_packages, module):
+    assert imported_packages(f"import {module}") == []
 
 
-def test_the_first_paint_imports_neither(heavy, tmp_path):
-    assert heavy(FIRST_PAINT, write_run(tmp_path / "run")) == []
+def test_first_paint_imports_neither(imported_packages, tmp_path):
+    assert imported_packages(FIRST_PAINT_WITH_MODEL, write_run(tmp_path / "run")) == []
 
 
-def test_before_its_model_the_session_is_painted_and_typed_into_without_numpy(heavy):
-    assert heavy(BEFORE_THE_MODEL, packages=NOT_YET) == []
+def test_first_paint_without_a_model_imports_no_numpy(imported_packages):
+    assert imported_packages(FIRST_PAINT_WITHOUT_MODEL, packages=NOT_IN_FIRST_PAINT) == []
 
 
-def test_the_dashboard_draws_without_numpy_ma(heavy):
-    """What some of numpy's functions bring in: 50 ms, in which the first paint would wait."""
-    assert heavy(DRAWN, packages=("numpy.ma",)) == []
+def test_drawing_charts_does_not_import_numpy_ma(imported_packages):
+    """Some functions of numpy import numpy.ma, which delays the first paint by 50 ms."""
+    assert imported_packages(DRAW_CHARTS, packages=("numpy.ma",)) == []
 
 
-def test_words_are_repeated_less_without_numpy_ma(heavy, untrained_run):
-    asked = ("generate", "the road", "--run", "untrained", "--repetition-penalty", "1.5")
-    assert heavy(COMMAND, *asked, packages=("numpy.ma",)) == []
+def test_repetition_penalty_does_not_import_numpy_ma(imported_packages, untrained_run):
+    arguments = ("generate", "the road", "--run", "untrained", "--repetition-penalty", "1.5")
+    assert imported_packages(COMMAND, *arguments, packages=("numpy.ma",)) == []
 
 
-def test_a_csv_needs_pandas_but_not_torch(heavy, small_csv):
-    assert heavy(COMMAND, "data", "info", small_csv) == ["pandas"]
+def test_reading_a_csv_imports_pandas_only(imported_packages, small_csv):
+    assert imported_packages(COMMAND, "data", "info", small_csv) == ["pandas"]

@@ -1,6 +1,6 @@
-"""Whatever keys, clicks, pastes and sizes come, in whatever order: no exception, and no thread that does not end.
+"""Random keys, clicks, pastes and sizes never crash the app, and all its threads end.
 
-`LOTR_TUI_MONKEY=20000 pytest tests/lotr_tui/test_monkey.py` goes on for longer.
+Set `LOTR_TUI_MONKEY` to a number of steps for a longer test.
 """
 
 import os
@@ -16,8 +16,8 @@ from textual.pilot import Pilot
 
 import engine.training.job
 from lotr_tui.app import LotrApp
-from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
-from tests.lotr_tui.screens.session.test_session_screen import until
+from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.pilot import until
 
 STEPS = int(os.environ.get("LOTR_TUI_MONKEY", "40"))
 SIZES = [(200, 50), (80, 24), (60, 20), (20, 5), (120, 30)]
@@ -37,47 +37,47 @@ PASTES = (
 )
 
 
-async def one_step(pilot: Pilot[None], chance: random.Random) -> str:
-    """Something that a person, a cat or a terminal might do; says what."""
-    app, kind = pilot.app, chance.random()
+async def random_step(pilot: Pilot[None], rng: random.Random) -> str:
+    """Do something that a user or a terminal might do, and return its description."""
+    app, kind = pilot.app, rng.random()
     if kind < 0.86:
-        key = chance.choice(KEYS)
+        key = rng.choice(KEYS)
         await pilot.press(key)
         return f"key {key}"
     if kind < 0.94:
-        place = chance.randrange(app.size.width), chance.randrange(app.size.height)
-        await pilot.click(offset=place)
-        return f"click {place}"
+        offset = rng.randrange(app.size.width), rng.randrange(app.size.height)
+        await pilot.click(offset=offset)
+        return f"click {offset}"
     if kind < 0.97:
-        paste = chance.choice(PASTES)
+        paste = rng.choice(PASTES)
         app.post_message(events.Paste(paste))
         await pilot.pause()
         return f"paste {paste[:20]!r}"
-    size = chance.choice(SIZES)
+    size = rng.choice(SIZES)
     await pilot.resize_terminal(*size)
     return f"resize {size}"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_nothing_that_is_pressed_breaks_it(
+async def test_random_input_never_crashes_the_app(
     make_app: Callable[..., LotrApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # sessions are exported to the folder that the app was started from
+    monkeypatch.chdir(tmp_path)  # sessions are exported to the working directory
 
-    def training(*_: Any, **__: Any) -> FakeJob:
+    def prepare_job(*_: Any, **__: Any) -> FakeJob:
         return FakeJob([*training_events(), finished(make_decoder())]).release()
 
-    monkeypatch.setattr(engine.training.job, "prepare_job", training)
+    monkeypatch.setattr(engine.training.job, "prepare_job", prepare_job)
     monkeypatch.setattr(LotrApp, "action_quit", lambda self: None)
     monkeypatch.setattr(LotrApp, "action_suspend_process", lambda self: None)
-    chance, done = random.Random(seed), []
+    rng, done = random.Random(seed), []
     before = set(threading.enumerate())
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.screen.query("#training"))
         for _ in range(STEPS):
-            done.append(await one_step(pilot, chance))
-            assert app.is_running, f"it ended after {done[-10:]}"
+            done.append(await random_step(pilot, rng))
+            assert app.is_running, f"the app ended after {done[-10:]}"
             assert app._exception is None, f"after {done[-10:]}: {app._exception!r}"
         app.stop_training()
     for thread in set(threading.enumerate()) - before:

@@ -1,9 +1,8 @@
-"""The palette has every action, keys can be changed, and what goes wrong with the settings is said."""
+"""Tests of the command palette, the keymap, the themes, the settings and the help."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.segment import Segment
@@ -12,36 +11,30 @@ from textual.actions import parse
 from textual.binding import Binding
 from textual.color import Color
 from textual.command import CommandList
-from textual.events import Click
 from textual.pilot import Pilot
-from textual.widgets import Input, OptionList
+from textual.widgets import Input
 
 from lotr_tui.app import LotrApp
-from lotr_tui.commands import Commands, Palette, actions, bindings_of, check_keymap
+from lotr_tui.commands import AppCommandPalette, check_keymap, collect_bindings, iter_binding_commands
 from lotr_tui.screens.comparison.ladder import LadderScreen
-from lotr_tui.screens.dialogs.help import HelpPanel, HelpScreen
-from lotr_tui.screens.dialogs.new_training import NewTraining
-from lotr_tui.screens.session.screen import PlayScreen
-from lotr_tui.session.settings import KeptSettings
-from lotr_tui.theme import Colourless
+from lotr_tui.screens.dialogs.help import HelpScreen, KeyBindingsPanel
+from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
+from lotr_tui.screens.session.screen import SessionScreen
+from lotr_tui.session.settings import SettingsStore
+from lotr_tui.theme import ColorlessFilter
+from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from tests.lotr_tui.screens.session.test_session_screen import until
-
-MakeApp = Callable[..., LotrApp]
+from tests.support.pilot import MakeApp, notices, until
 
 
 def settings_file(folder: Path, **values: object) -> Path:
     path = folder / "settings.json"
-    path.write_text(json.dumps({"version": 1, **values}))
+    path.write_text(json.dumps({"version": 2, **values}))
     return path
 
 
-def notices(app: LotrApp) -> str:
-    return "\n".join(notification.message for notification in app._notifications)
-
-
-def contrasts(app: LotrApp) -> Iterator[tuple[str, Style]]:
-    """All that is written on the screen, as it is sent to the terminal."""
+def styled_texts(app: LotrApp) -> Iterator[tuple[str, Style]]:
+    """Yield every text on the screen with the style that is sent to the terminal."""
     for strip in app.screen._compositor.render_strips():
         for text, style, _ in strip:
             if style is not None and text.strip():
@@ -49,7 +42,7 @@ def contrasts(app: LotrApp) -> Iterator[tuple[str, Style]]:
 
 
 def contrast(one: Color, other: Color) -> float:
-    """As WCAG 2 defines it; 4.5 is enough for text."""
+    """Return the contrast ratio of WCAG 2, which is at least 4.5 for legible text."""
 
     def luminance(colour: Color) -> float:
         parts = [value / 255 for value in colour.rgb]
@@ -60,21 +53,21 @@ def contrast(one: Color, other: Color) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-async def choose(pilot: Pilot[None], text: str) -> None:
-    """Open the palette, type `text` and take the best hit."""
+async def run_command(pilot: Pilot[None], text: str) -> None:
+    """Open the palette, type `text` and run the best match."""
     await pilot.press("ctrl+p")
-    await until(pilot, lambda: isinstance(pilot.app.screen, Palette))
+    await until(pilot, lambda: isinstance(pilot.app.screen, AppCommandPalette))
     pilot.app.screen.query_one(Input).value = text
     await until(pilot, lambda: pilot.app.screen.query_one(CommandList).option_count)
     await pilot.pause(0.2)
     await pilot.press("enter")
-    await until(pilot, lambda: not isinstance(pilot.app.screen, Palette))
+    await until(pilot, lambda: not isinstance(pilot.app.screen, AppCommandPalette))
     await pilot.pause()
 
 
 class TestPalette:
     @pytest.mark.parametrize("key", ["", "ctrl+l", "ctrl+y", "ctrl+e", "ctrl+t", "ctrl+o"])
-    async def test_every_action_of_each_screen_is_there(self, make_app: MakeApp, key: str) -> None:
+    async def test_palette_offers_every_action_of_a_screen(self, make_app: MakeApp, key: str) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
             if key:
                 await pilot.press(key)
@@ -82,113 +75,126 @@ class TestPalette:
             await pilot.pause()
             app = pilot.app
             assert isinstance(app, LotrApp)
-            offered = [command.action for command in actions(app, app.screen)]
+            offered = [command.action for command in iter_binding_commands(app, app.screen)]
             for node in (app.screen, app):
-                bindings = bindings_of(type(node))
+                bindings = collect_bindings(type(node))
                 assert bindings
                 for binding in bindings:
                     possible = node.check_action(*parse(binding.action)[1:]) is not False
                     assert offered.count(binding.action) == possible, binding
 
-    async def test_what_the_screen_offers_is_found_and_done(self, make_app: MakeApp) -> None:
+    async def test_palette_runs_a_screen_action(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
-            await choose(pilot, "ladder")
+            await run_command(pilot, "ladder")
             await until(pilot, lambda: isinstance(pilot.app.screen, LadderScreen))
 
-    async def test_what_a_widget_offers_is_done_from_afar(self, make_app: MakeApp) -> None:
+    async def test_palette_runs_an_action_of_an_unfocused_widget(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
-            await choose(pilot, "wildest")
+            await run_command(pilot, "highest")
             assert pilot.app.screen.query_one(TemperatureSlider).value == 2.0
 
-    async def test_a_key_finds_its_action(self, make_app: MakeApp) -> None:
+    async def test_palette_finds_an_action_by_its_key(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
-            await choose(pilot, "f1")
+            await run_command(pilot, "f1")
             await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
-    async def test_the_cursor_rests(self, make_app: MakeApp) -> None:
+    async def test_palette_cursor_does_not_blink(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
             await pilot.press("ctrl+p")
-            await until(pilot, lambda: isinstance(pilot.app.screen, Palette))
+            await until(pilot, lambda: isinstance(pilot.app.screen, AppCommandPalette))
             assert not pilot.app.screen.query_one(Input).cursor_blink
-            await pilot.press("ctrl+p")  # a second one is not opened
+            await pilot.press("ctrl+p")  # no second palette
             assert len(pilot.app.screen_stack) == 2
 
-    async def test_what_cannot_be_done_here_is_not_offered(self, make_app: MakeApp) -> None:
+    async def test_long_paste_into_the_palette_is_refused(self, make_app: MakeApp) -> None:
+        async with make_app().run_test(size=(80, 24)) as pilot:
+            await pilot.press("ctrl+p")
+            await until(pilot, lambda: pilot.app.screen.query(CommandList))
+            search_input = pilot.app.screen.query_one(Input)
+            search_input.insert_text_at_cursor("theme")
+            search_input.insert_text_at_cursor("the lamp " * 10_000)
+            assert search_input.value == "theme"
+            search_input.insert_text_at_cursor("x" * (MAX_LINE_CHARACTERS - len("theme")))
+            assert len(search_input.value) == MAX_LINE_CHARACTERS
+
+    async def test_palette_omits_unavailable_actions(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(160, 45)) as pilot:
             app = pilot.app
             assert isinstance(app, LotrApp)
-            assert not any("another pane" in command.name for command in actions(app, app.screen))
+            assert not any("next pane" in command.name for command in iter_binding_commands(app, app.screen))
 
 
 class TestKeys:
-    async def test_kept_keys_take_the_place_of_the_default_ones(self, make_app: MakeApp, tmp_path: Path) -> None:
-        settings_file(tmp_path, keymap={"play.ladder": "alt+l,alt+g"})
+    async def test_keymap_replaces_the_default_keys(self, make_app: MakeApp, tmp_path: Path) -> None:
+        settings_file(tmp_path, keymap={"session.ladder": "alt+l,alt+g"})
         async with make_app().run_test(size=(80, 24)) as pilot:
             await pilot.press("ctrl+l")
-            assert isinstance(pilot.app.screen, PlayScreen)
+            assert isinstance(pilot.app.screen, SessionScreen)
             await pilot.press("alt+l")
             await until(pilot, lambda: isinstance(pilot.app.screen, LadderScreen))
             app = pilot.app
             assert isinstance(app, LotrApp)
-            assert [c.help for c in actions(app, app.screen_stack[0]) if c.name.startswith("ladder")] == ["alt+l alt+g"]
+            assert [c.help for c in iter_binding_commands(app, app.screen_stack[0]) if c.name.startswith("ladder")] == [
+                "alt+l alt+g"
+            ]
             assert not notices(app)
 
-    async def test_a_key_that_another_action_has_is_told_once(self, make_app: MakeApp, tmp_path: Path) -> None:
-        settings_file(tmp_path, keymap={"play.ladder": "ctrl+e"})
+    async def test_key_bound_twice_is_reported_once(self, make_app: MakeApp, tmp_path: Path) -> None:
+        settings_file(tmp_path, keymap={"session.ladder": "ctrl+e"})
         async with make_app().run_test(size=(80, 24)) as pilot:
             await pilot.press("ctrl+e")
             await until(pilot, lambda: isinstance(pilot.app.screen, LadderScreen))
             assert isinstance(pilot.app, LotrApp)
             await pilot.press("f11", "f11")
-            said = "settings.json has the key ctrl+e for play.ladder and play.lens; one of them cannot be reached by it"
-            assert notices(pilot.app) == said
+            expected = "key ctrl+e is bound to session.ladder and session.lens; choose another key for one of them"
+            assert notices(pilot.app) == f"settings.json: {expected}"
 
-    async def test_keys_of_no_action_are_told_with_the_nearest(self, make_app: MakeApp, tmp_path: Path) -> None:
-        settings_file(tmp_path, keymap={"play.lader": "f9"})
+    async def test_unknown_action_is_reported_with_the_nearest(self, make_app: MakeApp, tmp_path: Path) -> None:
+        settings_file(tmp_path, keymap={"session.lader": "f9"})
         async with make_app().run_test(size=(80, 24)) as pilot:
             app = pilot.app
             assert isinstance(app, LotrApp)
             await until(pilot, lambda: notices(app))
-            assert "'play.lader'" in notices(app)
-            assert "play.ladder" in notices(app).replace("'play.lader'", "")
+            assert "'session.lader'" in notices(app)
+            assert "session.ladder" in notices(app).replace("'session.lader'", "")
 
     @pytest.mark.parametrize(
-        ("keymap", "said"),
+        ("keymap", "expected"),
         [
             ({}, []),
-            ({"play.ladder": "ctrl+l"}, []),
-            ({"play.ladder": "ctrl+e", "play.lens": "ctrl+l"}, []),  # they change places
-            ({"play.ladder": "f9, ctrl+q"}, ["ctrl+q for play.ladder and app.quit"]),
-            ({"app.help": "f2"}, ["f2 for play.pane and app.help"]),
-            ({"sing": "f9"}, ["'sing', which is no action"]),
+            ({"session.ladder": "ctrl+l"}, []),
+            ({"session.ladder": "ctrl+e", "session.lens": "ctrl+l"}, []),  # a swap
+            ({"session.ladder": "f9, ctrl+q"}, ["ctrl+q is bound to session.ladder and app.quit"]),
+            ({"app.help": "f2"}, ["f2 is bound to session.pane and app.help"]),
+            ({"sing": "f9"}, ["unknown action 'sing'"]),
         ],
     )
-    def test_clashes(self, keymap: dict[str, str], said: list[str]) -> None:
+    def test_check_keymap_reports_clashes(self, keymap: dict[str, str], expected: list[str]) -> None:
         lines = check_keymap(keymap)
-        assert len(lines) >= len(said)
-        assert bool(lines) == bool(said)
-        assert all(any(part in line for line in lines) for part in said)
+        assert len(lines) >= len(expected)
+        assert bool(lines) == bool(expected)
+        assert all(any(part in line for line in lines) for part in expected)
 
-    async def test_a_key_that_textual_finds_lost_is_told_once(self, make_app: MakeApp) -> None:
+    async def test_key_taken_from_textual_is_reported_once(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
             app = pilot.app
             assert isinstance(app, LotrApp)
             for _ in range(2):
                 app.handle_bindings_clash({Binding("f9", "sing", "sing [red]")}, app.screen)
             await until(pilot, lambda: notices(app))
-            assert notices(app) == "settings.json has the key f9, which 'sing [red]' has lost"
+            assert notices(app) == "settings.json: key f9 no longer triggers 'sing [red]'; choose another key"
 
 
 class TestThemes:
-    async def test_the_theme_chosen_is_the_next_sessions_too(self, make_app: MakeApp) -> None:
+    async def test_chosen_theme_is_saved(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(80, 24)) as pilot:
-            await choose(pilot, "theme: nord")
+            await run_command(pilot, "theme: nord")
             assert pilot.app.theme == "nord"
-        assert KeptSettings().current.theme == "nord"
+        assert SettingsStore().current.theme == "nord"
         async with make_app().run_test(size=(80, 24)) as pilot:
             assert pilot.app.theme == "nord"
 
-    async def test_the_option_is_for_one_session(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_theme_option_is_not_saved(self, make_app: MakeApp, tmp_path: Path) -> None:
         path = settings_file(tmp_path, theme="nord")
         before = path.read_bytes()
         app = make_app(theme="ansi-dark")
@@ -198,10 +204,10 @@ class TestThemes:
         assert path.read_bytes() == before
         app = make_app(theme="ansi-dark")
         async with app.run_test(size=(80, 24)):
-            app.remember(pace=12.0)
-        assert (KeptSettings().current.theme, KeptSettings().current.pace) == ("nord", 12.0)
+            app.update_settings(pace=12.0)
+        assert (SettingsStore().current.theme, SettingsStore().current.pace) == ("nord", 12.0)
 
-    async def test_a_kept_theme_that_does_not_exist(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_unknown_saved_theme_is_reported(self, make_app: MakeApp, tmp_path: Path) -> None:
         path = settings_file(tmp_path, theme="mordor")
         before = path.read_bytes()
         app = make_app()
@@ -211,61 +217,61 @@ class TestThemes:
             assert notices(app).startswith("unknown theme 'mordor' in ")
         assert path.read_bytes() == before
 
-    async def test_settings_that_are_damaged(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_damaged_settings_are_set_aside(self, make_app: MakeApp, tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_text("{")
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.pause()
             assert "set aside" in notices(app)
 
-    async def test_settings_that_cannot_be_written(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_unwritable_settings_are_reported_once(self, make_app: MakeApp, tmp_path: Path) -> None:
         (tmp_path / "settings.json").mkdir()
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.pause()
             app._notifications.clear()
-            await choose(pilot, "theme: gruvbox")
+            await run_command(pilot, "theme: gruvbox")
             assert app.theme == "gruvbox"
             assert "cannot be" in notices(app)
-            app.remember(pace=3.0)
-        assert app.farewell == ""  # it was said
+            app.update_settings(pace=3.0)
+        assert app.exit_message == ""  # already reported
 
-    async def test_leaving_says_what_could_not_be_kept(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_unwritable_settings_are_reported_at_exit(self, make_app: MakeApp, tmp_path: Path) -> None:
         app = make_app()
         async with app.run_test(size=(80, 24)):
-            app.remember(pace=3.0)
+            app.update_settings(pace=3.0)
             (tmp_path / "settings.json").mkdir()
-        assert "settings.json" in app.farewell
+        assert "settings.json" in app.exit_message
 
     @pytest.mark.parametrize("theme", ["shire", "shire-light", "textual-light", "ansi-light", "ansi-dark"])
-    async def test_without_colour_text_can_be_read(
+    async def test_text_is_legible_without_colour(
         self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, theme: str
     ) -> None:
         monkeypatch.setenv("NO_COLOR", "1")
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
-            app.theme = theme  # also one that is chosen later
+            app.theme = theme  # applies to a theme chosen later, too
             await pilot.pause(0.1)
-            written = list(contrasts(app))
-            assert any("temp" in text for text, _ in written)
-            for text, style in written:
-                for colour in (style.color, style.bgcolor):  # grey, or the terminal's own
+            texts = list(styled_texts(app))
+            assert any("temp" in text for text, _ in texts)
+            for text, style in texts:
+                for colour in (style.color, style.bgcolor):  # grey or the terminal's default
                     assert colour is None or colour.triplet is None or len(set(colour.triplet)) == 1, (text, style)
                     assert theme.startswith("ansi") is not bool(colour and colour.triplet), (text, style)
                 if not theme.startswith("ansi"):
                     assert style.color != style.bgcolor, text
 
-    def test_what_has_a_background_is_reversed_where_there_is_no_colour(self) -> None:
+    def test_text_with_background_is_reversed_without_colour(self) -> None:
         plain, on_blue = Style.parse("green on default"), Style.parse("bold white on blue")
-        reversed_ = Style.parse("reverse white on blue")
-        segments = [Segment("a", plain), Segment("b", on_blue), Segment("c", reversed_), Segment("d")]
-        shown = Colourless().apply(segments, Color(0, 0, 0))
+        on_blue_reversed = Style.parse("reverse white on blue")
+        segments = [Segment("a", plain), Segment("b", on_blue), Segment("c", on_blue_reversed), Segment("d")]
+        shown = ColorlessFilter().apply(segments, Color(0, 0, 0))
         assert [segment.text for segment in shown] == ["a", "b", "c", "d"]
         assert [segment.style and bool(segment.style.reverse) for segment in shown] == [False, True, True, None]
         assert shown[1].style == Style.parse("bold reverse default on default")
 
     @pytest.mark.parametrize("theme", ["ansi-light", "ansi-dark"])
-    async def test_a_scrollbar_shows_its_place_without_colour(
+    async def test_scrollbar_thumb_is_visible_without_colour(
         self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, theme: str
     ) -> None:
         monkeypatch.setenv("NO_COLOR", "1")
@@ -276,39 +282,41 @@ class TestThemes:
             bar = pilot.app.screen.query_one(CommandList).vertical_scrollbar.region
             strips = pilot.app.screen._compositor.render_strips()
             column = [strips[y].crop(bar.x, bar.x + 1) for y in range(bar.y, bar.bottom)]
-            looks = [
+            is_thumb = [
                 bool(segment.style and segment.style.reverse) or bool(segment.text.strip()) for (segment,) in column
             ]
-            assert looks[0]
-            assert not looks[-1]
+            assert is_thumb[0]
+            assert not is_thumb[-1]
 
-    async def test_a_light_theme_is_legible(self, make_app: MakeApp) -> None:
+    async def test_theme_colours_have_enough_contrast(self, make_app: MakeApp) -> None:
         app = make_app()
         async with app.run_test(size=(80, 24)):
             for name in ("shire", "shire-light"):
                 theme = app.available_themes[name]
-                behind = Color.parse(str(theme.background))
+                background = Color.parse(str(theme.background))
                 for colour in (theme.foreground, theme.accent, theme.error, theme.success, theme.warning):
-                    assert contrast(Color.parse(str(colour)), behind) >= 4.5, (name, colour)
+                    assert contrast(Color.parse(str(colour)), background) >= 4.5, (name, colour)
 
 
 class TestHelp:
     @pytest.mark.parametrize("size", [(60, 20), (200, 50), (20, 5)])
-    async def test_every_key_is_told_and_can_be_read(self, make_app: MakeApp, size: tuple[int, int]) -> None:
+    async def test_help_shows_every_key_at_any_size(self, make_app: MakeApp, size: tuple[int, int]) -> None:
         app = make_app()
         async with app.run_test(size=size) as pilot:
             below = app.screen
             await pilot.press("f1")
             await until(pilot, lambda: isinstance(app.screen, HelpScreen))
             await pilot.pause()
-            told = {command.action: command.help for command in actions(app, below)}
+            keys_by_action = {command.action: command.help for command in iter_binding_commands(app, below)}
             for node in (below, app):
-                for binding in bindings_of(type(node)):
+                for binding in collect_bindings(type(node)):
                     possible = node.check_action(*parse(binding.action)[1:]) is not False
-                    assert possible == (binding.action in told)
+                    assert possible == (binding.action in keys_by_action)
                     if possible:
-                        assert set(app.keys_of(binding).split()) <= set(told[binding.action].split())
-            panel = app.screen.query_one(HelpPanel)
+                        assert set(app.format_binding_keys(binding).split()) <= set(
+                            keys_by_action[binding.action].split()
+                        )
+            panel = app.screen.query_one(KeyBindingsPanel)
             assert panel.has_focus
             assert panel.max_scroll_x == 0
             await pilot.press("end")
@@ -321,111 +329,35 @@ class TestHelp:
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is below)
 
-    async def test_keys_that_were_changed_are_told_as_they_are(self, make_app: MakeApp, tmp_path: Path) -> None:
+    async def test_help_shows_changed_keys(self, make_app: MakeApp, tmp_path: Path) -> None:
         settings_file(tmp_path, keymap={"app.help": "alt+l"})
         app = make_app()
         async with app.run_test(size=(80, 24)) as pilot:
             await pilot.press("alt+l")
             await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-            (table,) = (
-                command.help for command in actions(app, app.screen_stack[0]) if "toggle_help" in command.action
+            (keys,) = (
+                command.help
+                for command in iter_binding_commands(app, app.screen_stack[0])
+                if "toggle_help" in command.action
             )
-            assert table == "alt+l"
+            assert keys == "alt+l"
 
 
-async def opened_palette(pilot: Pilot[None]) -> Palette:
-    """The palette, once it has its list."""
-    app = pilot.app
-    await pilot.press("ctrl+p")
-    await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
-    assert isinstance(app.screen, Palette)
-    return app.screen
-
-
-async def test_a_palette_that_is_closed_before_it_has_looked_for_commands(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test() as pilot:
-        palette = await opened_palette(pilot)
-        await palette.query("*").remove()
-        palette._gather_commands("ladder")
-        await app.run_action("command_list('page_down')", palette)
-        palette.on_mount()
-        await until(pilot, lambda: not palette.workers._workers)
-        assert app._exception is None
-
-
-async def test_a_palette_that_is_closed_while_it_looks_for_commands(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = make_app()
-    async with app.run_test() as pilot:
-        palette = await opened_palette(pilot)
-
-        async def closes(self: Commands, query: str) -> AsyncIterator[Any]:
-            await palette.query("*").remove()
-            for nothing in ():
-                yield nothing
-
-        monkeypatch.setattr(Commands, "search", closes)
-        palette._gather_commands("ladder")
-        await until(pilot, lambda: not palette.workers._workers)
-        assert app._exception is None
-
-
-async def test_a_palette_that_is_closed_looks_for_nothing_more(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test() as pilot:
-        await pilot.press("ctrl+p", *"zzzz")
-        palette = app.screen
-        assert isinstance(palette, Palette)
-        await until(pilot, lambda: palette._no_matches_timer is not None)
-        palette.dismiss()
-        assert palette._no_matches_timer is None
-        assert palette._busy_timer is None
-        await until(pilot, lambda: not palette.is_running)
-
-
-async def test_pages_of_a_list_that_is_not_seen(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("ctrl+t")
-        await until(pilot, lambda: isinstance(app.screen, NewTraining))
-        presets = app.screen.query_one("#preset", OptionList)
-        presets.styles.height = 0
-        await pilot.press("pageup", "pagedown", "escape", "ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
-        commands = app.screen.query_one(CommandList)
-        await until(pilot, lambda: commands.option_count)
-        commands.styles.height = 0
-        commands.styles.border = ("none", "red")
-        await pilot.pause()
-        await pilot.press("down", "pageup", "pagedown")
-        assert app._exception is None
-
-
-async def test_a_palette_above_a_screen_that_came_above_another_palette(make_app: MakeApp) -> None:
-    """A key that the screen below still had to take, as ctrl+t, opens something above the palette."""
+async def test_palettes_close_in_the_order_of_the_stack(make_app: MakeApp) -> None:
+    """A key that the screen below still handles, such as ctrl+t, opens a dialog above the palette."""
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+p")
-        app.push_screen(NewTraining(""))
-        await until(pilot, lambda: isinstance(app.screen, NewTraining))
+        app.push_screen(NewTrainingDialog(""))
+        await until(pilot, lambda: isinstance(app.screen, NewTrainingDialog))
         await pilot.press("ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, Palette))
-        assert [type(screen) for screen in app.screen_stack] == [PlayScreen, Palette, NewTraining, Palette]
-        for expected in (NewTraining, Palette, PlayScreen):
+        await until(pilot, lambda: isinstance(app.screen, AppCommandPalette))
+        assert [type(screen) for screen in app.screen_stack] == [
+            SessionScreen,
+            AppCommandPalette,
+            NewTrainingDialog,
+            AppCommandPalette,
+        ]
+        for expected in (NewTrainingDialog, AppCommandPalette, SessionScreen):
             await pilot.press("escape")
             await until(pilot, lambda: isinstance(app.screen, expected))  # noqa: B023
-
-
-async def test_a_click_beside_a_terminal_that_has_become_smaller(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, Palette) and app.screen.query(CommandList))
-        palette, click = app.screen, {"delta_x": 0, "delta_y": 0, "button": 1, "shift": False, "meta": False}
-        palette.post_message(Click(palette, 90, 30, **click, ctrl=False, screen_x=90, screen_y=30))
-        await pilot.pause()
-        assert app.screen is palette
-        palette.post_message(Click(palette, 1, 23, **click, ctrl=False, screen_x=1, screen_y=23))
-        await until(pilot, lambda: isinstance(app.screen, PlayScreen))

@@ -1,6 +1,6 @@
-"""How the screens look, dark, light and without colour.
+"""Snapshots of the screens in a dark and a light theme and without colour.
 
-`pytest --snapshot-update` after a change that was looked at.
+Run `pytest --snapshot-update` after an intended change, and look at the new pictures.
 """
 
 from collections.abc import Callable
@@ -11,40 +11,40 @@ from lotr_tui.app import LotrApp
 from tests.support import scenes
 from tests.support.scenes import Scene
 
-Look = tuple[str, tuple[int, int]]
+Variant = tuple[str, tuple[int, int]]
 COLOURLESS = "colourless"
 
-SMALL: list[Look] = [("shire", (80, 24)), (COLOURLESS, (60, 20))]
-"""For a question over another screen."""
-NARROW: list[Look] = [("shire", (60, 20)), ("shire-light", (80, 24))]
-"""For what is elsewhere on a wide terminal."""
-ALL: list[Look] = [("shire", (160, 45)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
-"""Each size and each palette once: what a screen is made of takes its colours from the theme alone."""
+SMALL: list[Variant] = [("shire", (80, 24)), (COLOURLESS, (60, 20))]
+"""For a dialog above another screen."""
+NARROW: list[Variant] = [("shire", (60, 20)), ("shire-light", (80, 24))]
+"""For panes that a wide terminal shows in another place."""
+ALL: list[Variant] = [("shire", (160, 45)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]
+"""Each size and each theme once; the colours of a widget depend on the theme alone."""
 
-TABLE: list[tuple[Scene, list[Look]]] = [
+TABLE: list[tuple[Scene, list[Variant]]] = [
     (scenes.session, [*ALL, *SMALL[:1], *NARROW[:1], ("ansi-light", (100, 30))]),
-    (scenes.next_word, NARROW),
-    (scenes.training, NARROW),
-    (scenes.walk, ALL),
+    (scenes.next_word_pane, NARROW),
+    (scenes.training_pane, NARROW),
+    (scenes.cursor_mode, ALL),
     (scenes.branches, ALL),
     (scenes.search, SMALL),
     (scenes.controls, ALL),
     (scenes.reply_mode, SMALL),
     (scenes.ladder, ALL),
-    (scenes.two_models, ALL),
-    (scenes.lens_of_text, ALL),
+    (scenes.side_by_side_models, ALL),
+    (scenes.lens_text, ALL),
     (scenes.lens_sentences, NARROW),
-    (scenes.memorised_text, ALL),
-    (scenes.inside, ALL),
-    (scenes.inside_found, ALL),
+    (scenes.memorization, ALL),
+    (scenes.activations, ALL),
+    (scenes.top_activations, ALL),
     (scenes.sessions, ALL),
-    (scenes.help_keys, ALL),
+    (scenes.help_screen, ALL),
     (scenes.palette, SMALL),
-    (scenes.ask_name, SMALL),
-    (scenes.ask_path, SMALL),
-    (scenes.confirm, SMALL),
-    (scenes.new_training, SMALL),
-    (scenes.choose_column, SMALL),
+    (scenes.name_dialog, SMALL),
+    (scenes.path_dialog, SMALL),
+    (scenes.confirm_dialog, SMALL),
+    (scenes.new_training_dialog, SMALL),
+    (scenes.model_dialog, SMALL),
 ]
 
 
@@ -52,11 +52,11 @@ TABLE: list[tuple[Scene, list[Look]]] = [
     ("scene", "theme", "size"),
     [
         pytest.param(scene, theme, size, id=f"{scene.__name__}-{theme}-{size[0]}x{size[1]}")
-        for scene, looks in TABLE
-        for theme, size in looks
+        for scene, variants in TABLE
+        for theme, size in variants
     ],
 )
-def test_looks(
+def test_snapshot(
     snap_compare: Callable[..., bool],
     make_app: Callable[..., LotrApp],
     monkeypatch: pytest.MonkeyPatch,
@@ -64,7 +64,7 @@ def test_looks(
     theme: str,
     size: tuple[int, int],
 ) -> None:
-    scenes.make_fixed(monkeypatch)
+    scenes.make_deterministic(monkeypatch)
     if theme == COLOURLESS:
         monkeypatch.setenv("NO_COLOR", "1")
         theme = "ansi-dark"

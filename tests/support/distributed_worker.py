@@ -1,8 +1,8 @@
-"""What `test_distributed.py` has several processes do: each configuration of a file trained whole, then interrupted.
+"""Program that `test_distributed.py` starts with torchrun: trains each configuration of a file, whole and interrupted.
 
     torchrun --nproc-per-node 2 -m tests.support.distributed_worker FOLDER
 
-`FOLDER/configurations.json` lists them; `FOLDER/told.json` says what came of it.
+The program reads `FOLDER/configurations.json` and writes `FOLDER/results.json`.
 """
 
 import hashlib
@@ -12,61 +12,69 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import engine.training.trainer
 from engine.config import Config
-from engine.data.dataset import Dataset, prepare
+from engine.data.dataset import Dataset, load_dataset
 from engine.events import Evaluated, Finished, Snapshot, Step
-from engine.runtime.distributed import World, join
-from engine.training.checkpoint import Saved
+from engine.runtime.distributed import DistributedContext, distributed_context
+from engine.training import reporting
+from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
 
-Told = dict[str, Any]
-"""What a training tells: `steps`, `evaluated` and `test`, numbers that do not depend on the clock, and its `bits`."""
+Result = dict[str, Any]
+"""Summary of a training: `steps`, `evaluated` and `test` are independent of the clock, `sha256` is of the weights."""
 
 
-@patch.object(engine.training.trainer, "REPORT_SECONDS", 0.0)
-def tell(config: Config, dataset: Dataset, world: World, stop: float = float("inf"), saved: Path | None = None) -> Told:
-    """Train, until update `stop` at most; what is saved then is `told["snapshot"]`."""
-    told: Told = {"steps": [], "evaluated": []}
-    done = 0
+@patch.object(reporting, "REPORT_INTERVAL", 0.0)
+def train_and_summarize(
+    config: Config,
+    dataset: Dataset,
+    distributed: DistributedContext,
+    stop_after: float = float("inf"),
+    checkpoint: Path | None = None,
+) -> Result:
+    """Train, at most until step `stop_after`; the checkpoint of that step is `result["snapshot"]`."""
+    result: Result = {"steps": [], "evaluated": []}
+    step = 0
 
     def cancelled() -> bool:
-        return done >= stop
+        return step >= stop_after
 
-    start = None if saved is None else Saved(saved)
-    for event in train(config, dataset, "a-run", cancelled, saved=start, world=world):
+    saved = None if checkpoint is None else ResumeCheckpoint(checkpoint)
+    for event in train(config, dataset, "a-run", cancelled, checkpoint=saved, distributed=distributed):
         if isinstance(event, Step):
-            done = event.step
-            told["steps"].append([event.step, event.train_perplexity, event.gradient_norm, event.lr])
+            step = event.step
+            result["steps"].append([event.step, event.train_perplexity, event.gradient_norm, event.lr])
         elif isinstance(event, Evaluated):
-            told["evaluated"].append([event.step, event.valid_perplexity, event.best])
+            result["evaluated"].append([event.step, event.valid_perplexity, event.is_best])
         elif isinstance(event, Snapshot):
-            told["snapshot"] = event.content
+            result["snapshot"] = event.content
         elif isinstance(event, Finished):
-            told["test"] = event.test_perplexity
-            weights = sorted(event.model.weights.items())  # type: ignore[attr-defined]
-            told["bits"] = hashlib.sha256(b"".join(value.tobytes() for _, value in weights)).hexdigest()
-    return told
+            result["test"] = event.test_perplexity
+            weights = sorted(event.model.weights.items())  # type: ignore[union-attr]
+            result["sha256"] = hashlib.sha256(b"".join(value.tobytes() for _, value in weights)).hexdigest()
+    return result
 
 
 def main(folder: Path) -> None:
+    """Train each configuration whole, then interrupted in the middle and resumed."""
     configs = [Config.from_json(text, "") for text in json.loads((folder / "configurations.json").read_text())]
-    dataset = prepare(configs[0].data)
-    results = []
-    with join() as world:
+    dataset = load_dataset(configs[0].data)
+    results, step_counts = [], []
+    with distributed_context() as distributed:
         for config in configs:
-            whole = tell(config, dataset, world)
-            half = world.share(lambda whole=whole: len(whole["steps"]) // 2)  # type: ignore[misc]
-            first = tell(config, dataset, world, stop=half)
-            if world.place.first:
+            whole = train_and_summarize(config, dataset, distributed)
+            middle = distributed.broadcast_object(lambda whole=whole: len(whole["steps"]) // 2)  # type: ignore[misc]
+            first = train_and_summarize(config, dataset, distributed, stop_after=middle)
+            if distributed.process.is_main_process:
                 (folder / "resume").write_bytes(first.pop("snapshot"))
-            world.share(lambda: "it is written")
-            rest = tell(config, dataset, world, saved=folder / "resume")
-            results.append({"whole": whole, "first": first, "rest": rest, "heard": len(whole["steps"])})
-        if world.place.first:
-            (folder / "told.json").write_text(json.dumps(results))
+            distributed.broadcast_object(lambda: "the checkpoint is written")
+            rest = train_and_summarize(config, dataset, distributed, checkpoint=folder / "resume")
+            results.append({"whole": whole, "first": first, "rest": rest})
+            step_counts.append(len(whole["steps"]))
+        if distributed.process.is_main_process:
+            (folder / "results.json").write_text(json.dumps(results))
         else:
-            (folder / f"heard-{world.place.rank}.json").write_text(json.dumps([each["heard"] for each in results]))
+            (folder / f"steps-{distributed.process.rank}.json").write_text(json.dumps(step_counts))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes that fail where they would on a disk that is full."""
+"""Limit on the size of files, which makes writes fail as on a full disk."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_file_longer_than(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond so many bytes: what is beyond fails, as on a full disk or a quota."""
+    """Let no file of this process grow beyond `size` bytes. Writes beyond that fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,5 +1,6 @@
-"""What tests of runs make them with: a small configuration, a training that is told, and runs of it."""
+"""Recorded runs for tests: a small configuration, the events of a training, and run directories made from them."""
 
+import errno
 import json
 import math
 import os
@@ -12,62 +13,74 @@ import numpy as np
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.data.vocabulary import Vocabulary
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
-from engine.models.numpy_lstm import Decoder, weight_shapes
-from engine.runs import store, writer
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.runs.directory import CONFIG_FILE
+from engine.runs.locked_run import create_run
+from engine.runs.writer import record_events
 
 VOCABULARY = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "here"))
-# The models kept along the way have tests of their own, in test_epochs.py.
-CONFIG = Config("tiny", model=ModelConfig(embedding_size=6, hidden_size=6), training=TrainingConfig(keep_epochs=False))
+CONFIG = Config(
+    "tiny", model=ModelConfig(embedding_size=6, hidden_size=6), training=TrainingConfig(keep_epoch_checkpoints=False)
+)
+CONFIG_WITH_EPOCHS = CONFIG.with_values(keep_epoch_checkpoints=True)
+"""Configuration of a run that keeps the weights of selected epochs."""
 
 
-def decoder(seed: int) -> Decoder:
-    chance = np.random.default_rng(seed)
+def make_decoder(seed: int) -> NumpyLSTM:
+    """Return a model of `CONFIG` with random weights."""
+    rng = np.random.default_rng(seed)
     shapes = weight_shapes(CONFIG.model, len(VOCABULARY))
-    weights = {name: chance.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return Decoder(CONFIG.model, VOCABULARY, weights)
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return NumpyLSTM(CONFIG.model, VOCABULARY, weights)
 
 
-def training(finish: str | None = "done") -> list[TrainingEvent]:
-    """A training as `train` tells it; the second evaluation is the best."""
+def make_events(finish: str | None = "done") -> list[TrainingEvent]:
+    """Return the events of a training whose second of three evaluations is the best; `finish` is how it ends."""
     events: list[TrainingEvent] = [
         Preparing("counting"),
         Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "ab" * 32, 151.0, 94.0),
-        Evaluated(0, 0.0, 150.0, True, 0.1, decoder(0)),
+        Evaluated(0, 0.0, 150.0, True, 0.1, make_decoder(0)),
         Sampled(0, 0.0, "bilbo is", 'here "é"', 3, 0.7),
         Step(5, 0.5, 120.0, 0.003, math.nan, 1000.0, 1.0, math.inf),
         Step(9, 1.0, 110.0, 0.003, 0.5, 1000.0, 2.0, 3.0),
-        Evaluated(9, 1.0, 90.0, True, 2.1, decoder(1)),
+        Evaluated(9, 1.0, 90.0, True, 2.1, make_decoder(1)),
         Sampled(9, 1.0, "bilbo is", "here", 3, 0.7),
-        Evaluated(18, 2.0, 95.0, False, 4.1, decoder(2)),
+        Evaluated(18, 2.0, 95.0, False, 4.1, make_decoder(2)),
     ]
     if finish == "stopped":
-        events.append(Finished("stopped", "r", 2.0, 90.0, math.nan, 5.0, decoder(1)))
+        events.append(Finished("stopped", "r", 2.0, 90.0, math.nan, 5.0, make_decoder(1)))
     elif finish == "done":
-        events.append(Finished("done", "r", 2.0, 90.0, 88.0, 5.0, decoder(1)))
+        events.append(Finished("done", "r", 2.0, 90.0, 88.0, 5.0, make_decoder(1)))
     return events
 
 
-def write(folder: Path, name: str | None, events: Iterable[TrainingEvent]) -> Path:
-    run = writer.create(CONFIG, VOCABULARY, name, folder)
-    list(writer.record(run, iter(events)))
+def record_run(runs_dir: Path, name: str | None, events: Iterable[TrainingEvent]) -> Path:
+    """Record events in a new run, and return the run directory."""
+    run = create_run(CONFIG, VOCABULARY, name, runs_dir)
+    list(record_events(run, iter(events)))
     return run.path
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """Strict JSON, a line each."""
+def record_three_runs(runs_dir: Path) -> list[Path]:
+    """Record runs that were started an hour apart, not in the order of their names."""
+    paths = [record_run(runs_dir, name, make_events()) for name in ("beta", "alpha", "gamma")]
+    for age, path in zip((3, 2, 1), paths, strict=True):
+        started_at = 1_700_000_000 - 3600 * age
+        os.utime(path / CONFIG_FILE, (started_at, started_at))
+    return paths
 
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+
+def read_strict_rows(path: Path) -> list[dict[str, Any]]:
+    """Parse a JSON-lines file, refusing NaN and infinity."""
+
+    def reject_constant(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
 
     text = path.read_text(encoding="utf-8")
     assert text.endswith("\n")
-    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    return [json.loads(line, parse_constant=reject_constant) for line in text.splitlines()]
 
 
-def three_runs(folder: Path) -> list[Path]:
-    """Runs made an hour apart, not in the order of their names."""
-    paths = [write(folder, name, training()) for name in ("beta", "alpha", "gamma")]
-    for age, path in zip((3, 2, 1), paths, strict=True):
-        at = 1_700_000_000 - 3600 * age
-        os.utime(path / store.CONFIG, (at, at))
-    return paths
+def raise_disk_full(*_: Any, **__: Any) -> int:
+    """Replace a system call such as `os.write` on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,26 +1,28 @@
-"""What tests of sampling draw from and compare with: models of a fixed distribution, and naive references."""
+"""Helpers for tests of sampling: models with a fixed distribution, naive reference implementations, event contents."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
-from engine.generation.generate import Done, TokenEvent, stream
-from engine.generation.processors import normalize
+from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.processors import log_softmax
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 
-Floats = np.ndarray
-OFF = SamplerSettings(temperature=1.0)
+FloatArray = np.ndarray
+NO_FILTERS = SamplerSettings(temperature=1.0)
 
 
-def vocabulary_of(size: int) -> Vocabulary:
+def id_vocabulary(size: int) -> Vocabulary:
+    """Return a vocabulary whose tokens are named after their ids: w2, w3 and so on."""
     return Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(2, size))))
 
 
-class Fixed:
-    """A model whose distribution depends on nothing, or on the words read; it notes all it is fed."""
+class FixedModel:
+    """A model with a constant distribution, or one computed from all tokens read. `calls` records its inputs."""
 
     def __init__(self, probs: Sequence[float] | Callable[[tuple[int, ...]], Sequence[float]]) -> None:
         if callable(probs):
@@ -28,8 +30,8 @@ class Fixed:
         else:
             constant = np.log(np.array(probs) / np.sum(probs)).astype(np.float32)
             self._constant, self._function, size = constant, None, len(probs)
-        self.vocabulary = vocabulary_of(size)
-        self.fed: list[tuple[tuple[int, ...], int]] = []
+        self.vocabulary = id_vocabulary(size)
+        self.calls: list[tuple[tuple[int, ...], int]] = []
 
     def start(self) -> tuple[int, ...]:
         return ()
@@ -37,83 +39,113 @@ class Fixed:
     def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
         if self._function is None:
             return self._constant, ()
-        self.fed.append((state, token))
-        read_so_far = (*state, token)
-        probs = np.array(self._function(read_so_far), dtype=np.float64)
-        return np.log(probs / probs.sum()).astype(np.float32), read_so_far
+        self.calls.append((state, token))
+        history = (*state, token)
+        probs = np.array(self._function(history), dtype=np.float64)
+        return np.log(probs / probs.sum()).astype(np.float32), history
 
 
-def zipf(size: int, eos: float = 1e-9, unk: float = 0.2) -> list[float]:
-    """A word's usual distribution, with much `<unk>` and hardly any `<eos>`."""
+def zipf_probs(size: int, eos: float = 1e-9, unk: float = 0.2) -> list[float]:
+    """Return a Zipf distribution with a large probability of `<unk>` and a tiny one of `<eos>`."""
     return [unk, eos, *(1 / rank for rank in range(1, size - 1))]
 
 
-def mixed(read_so_far: tuple[int, ...], size: int = 30) -> Floats:
-    """Another distribution after every history."""
-    return np.exp(np.random.default_rng([len(read_so_far), *read_so_far]).normal(0, 2, size))
+def history_dependent_probs(history: tuple[int, ...], size: int = 30) -> FloatArray:
+    """Return a different distribution after every history."""
+    return np.exp(np.random.default_rng([len(history), *history]).normal(0, 2, size))
 
 
-def tokens(
-    model: Fixed, sampler: SamplerSettings, seed: int, ids: Sequence[int] = (2,)
+def generate_tokens(
+    model: FixedModel, settings: SamplerSettings, seed: int, ids: Sequence[int] = (2,)
 ) -> tuple[list[TokenEvent], Done]:
-    events = list(stream(model, ids, sampler, seed))
+    """Generate a text; return its token events and the final event."""
+    events = list(generate(model, ids, settings, seed))
     assert isinstance(events[-1], Done)
-    words = [event for event in events if isinstance(event, TokenEvent)]
-    assert len(words) == len(events) - 1
-    return words, events[-1]
+    tokens = [event for event in events if isinstance(event, TokenEvent)]
+    assert len(tokens) == len(events) - 1
+    return tokens, events[-1]
 
 
-def scores_of(seed: int, size: int = 40) -> Floats:
-    found: Floats = normalize(np.random.default_rng(seed).normal(0, 3, size))
-    return found
+def make_token_event(**fields: object) -> TokenEvent:
+    """Return a token event with default values for the fields that are not given."""
+    defaults = TokenEvent(
+        index=0,
+        id=5,
+        text="on",
+        logprob=-1.0,
+        sampling_prob=0.3,
+        rank=1,
+        entropy=2.0,
+        num_kept=9,
+        top_tokens=(),
+        seconds=0.0,
+    )
+    return replace(defaults, **fields)  # type: ignore[arg-type]
 
 
-def kept_by(scores: Floats) -> set[int]:
-    return set(np.flatnonzero(scores > -np.inf).tolist())
+def without_times(events: Sequence[TokenEvent | Done]) -> list[TokenEvent | Done]:
+    """Return the events with all measured times set to zero, for comparison."""
+    return [
+        replace(event, seconds=0.0) if isinstance(event, TokenEvent) else replace(event, tokens_per_second=0.0)
+        for event in events
+    ]
 
 
-def naive_order(scores: Floats) -> list[int]:
-    return sorted(range(len(scores)), key=lambda i: -scores[i])
+def random_logits(seed: int, size: int = 40) -> FloatArray:
+    logits: FloatArray = log_softmax(np.random.default_rng(seed).normal(0, 3, size))
+    return logits
 
 
-def naive_top_p(scores: Floats, p: float) -> set[int]:
-    total, kept = 0.0, set()
-    whole = sum(math.exp(s) for s in scores)
-    for i in naive_order(scores):
+def kept_ids(logits: FloatArray) -> set[int]:
+    return set(np.flatnonzero(logits > -np.inf).tolist())
+
+
+def naive_order(logits: FloatArray) -> list[int]:
+    return sorted(range(len(logits)), key=lambda i: -logits[i])
+
+
+def naive_top_p(logits: FloatArray, p: float) -> set[int]:
+    cumulative, kept = 0.0, set()
+    total = sum(math.exp(logit) for logit in logits)
+    for i in naive_order(logits):
         kept.add(i)
-        total += math.exp(scores[i]) / whole
-        if total >= p:
+        cumulative += math.exp(logits[i]) / total
+        if cumulative >= p:
             break
     return kept
 
 
-def naive_chain(log_probs: Floats, sampler: SamplerSettings, history: Sequence[int], first: bool) -> list[float]:
-    """All stages with plain lists, in the order that the settings have."""
-    scores = [float(s) for s in log_probs]
-    scores[UNK_ID] = -math.inf
-    if first:
-        scores[EOS_ID] = -math.inf
+def naive_chain(
+    log_probs: FloatArray, settings: SamplerSettings, history: Sequence[int], suppress_eos: bool
+) -> list[float]:
+    """Apply all stages to plain lists, in the order of the settings; return probabilities."""
+    logits = [float(value) for value in log_probs]
+    logits[UNK_ID] = -math.inf
+    if suppress_eos:
+        logits[EOS_ID] = -math.inf
+    penalty = settings.repetition_penalty
     for i in set(history):
-        scores[i] = scores[i] / sampler.repetition_penalty if scores[i] > 0 else scores[i] * sampler.repetition_penalty
-    best = max(range(len(scores)), key=lambda i: scores[i])
-    if sampler.temperature == 0:
-        scores = [0.0 if i == best else -math.inf for i in range(len(scores))]
+        logits[i] = logits[i] / penalty if logits[i] > 0 else logits[i] * penalty
+    best = max(range(len(logits)), key=lambda i: logits[i])
+    if settings.temperature == 0:
+        logits = [0.0 if i == best else -math.inf for i in range(len(logits))]
     else:
-        scores = [(s - scores[best]) / sampler.temperature for s in scores]
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    kept = set(order[: sampler.top_k] if sampler.top_k else order)
-    scores = [s if i in kept else -math.inf for i, s in enumerate(scores)]
-    if sampler.top_p < 1:
-        kept = naive_top_p(np.array(scores), sampler.top_p)
-        scores = [s if i in kept else -math.inf for i, s in enumerate(scores)]
-    if sampler.min_p:
-        scores = [s if math.exp(s) >= sampler.min_p else -math.inf for s in scores]  # the best is exp(0)
-    probs = [math.exp(s) for s in scores]
-    return [p / sum(probs) for p in probs]
+        logits = [(logit - logits[best]) / settings.temperature for logit in logits]
+    order = sorted(range(len(logits)), key=lambda i: -logits[i])
+    kept = set(order[: settings.top_k] if settings.top_k else order)
+    logits = [logit if i in kept else -math.inf for i, logit in enumerate(logits)]
+    if settings.top_p < 1:
+        kept = naive_top_p(np.array(logits), settings.top_p)
+        logits = [logit if i in kept else -math.inf for i, logit in enumerate(logits)]
+    if settings.min_p:
+        # The likeliest token has the logit 0, so its probability is 1 before normalization.
+        logits = [logit if math.exp(logit) >= settings.min_p else -math.inf for logit in logits]
+    probs = [math.exp(logit) for logit in logits]
+    return [prob / sum(probs) for prob in probs]
 
 
 CHAINS = [
-    OFF,
+    NO_FILTERS,
     SamplerSettings(temperature=0.7),
     SamplerSettings(temperature=0),
     SamplerSettings(temperature=2, top_k=5),
@@ -126,6 +158,6 @@ CHAINS = [
 ]
 
 
-def named(sampler: SamplerSettings) -> str:
-    """In ASCII: pytest escapes other names of tests once more when it collects them again, as mutmut has it do."""
-    return sampler.chain().replace("→", "then")
+def chain_id(settings: SamplerSettings) -> str:
+    """Return an ASCII test id: mutmut collects tests by id, and pytest escapes other characters twice."""
+    return settings.describe().replace("→", "then")

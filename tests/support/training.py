@@ -1,59 +1,63 @@
-"""What tests of training train with: a corpus of a few hundred words, a small model of it, and its events."""
+"""Short trainings for tests: a small corpus, a small configuration, and helpers for events and weights."""
 
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from engine.config import Config
-from engine.data.dataset import Dataset, prepare
+from engine.data.dataset import Dataset, load_dataset
 from engine.events import Evaluated, Step, TrainingEvent
-from engine.models.numpy_lstm import Decoder
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.training.run import train
-from engine.training.trainer import Loop
+from engine.training.trainer import Trainer
+from tests.support.files import sentences
+
+Event = TypeVar("Event")
+Weights = dict[str, np.ndarray]
 
 NO_DROPOUT: dict[str, Any] = {
-    "dropout_words": 0.0,
-    "dropout_input": 0.0,
-    "dropout_between": 0.0,
-    "dropout_output": 0.0,
+    "embedding_dropout": 0.0,
+    "input_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "output_dropout": 0.0,
     "weight_drop": 0.0,
 }
 SMALL: dict[str, Any] = {
     "embedding_size": 16,
     "hidden_size": 16,
-    "layers": 1,
-    "tied": True,
-    "locked": True,
-    "dropout_words": 0.1,
-    "dropout_input": 0.1,
-    "dropout_between": 0.1,
-    "dropout_output": 0.1,
+    "num_layers": 1,
+    "tie_weights": True,
+    "variational_dropout": True,
+    "embedding_dropout": 0.1,
+    "input_dropout": 0.1,
+    "hidden_dropout": 0.1,
+    "output_dropout": 0.1,
     "weight_drop": 0.1,
-    "initialisation": "uniform",
-    "spelling": False,
-    "pauses": False,
+    "initialization": "uniform",
+    "subword_embeddings": False,
+    "punctuation": False,
     "unigram_bias": True,
     "epochs": 3,
     "batch_size": 4,
-    "window": 12,
-    "variable_window": True,
+    "bptt": 12,
+    "variable_bptt": True,
     "shuffle_lines": True,
     "optimizer": "adamw",
     "lr": 0.03,
     "schedule": "one_cycle",
-    "warmup": 0.1,
+    "warmup_fraction": 0.1,
     "beta2": 0.999,
     "weight_decay": 0.0,
     "clip": 0.25,
     "ar": 0.1,
     "tar": 0.1,
-    "smoothing": 0.0,
-    "average": 0.0,
-    "evaluate_every": 1,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+    "eval_every_epochs": 1,
     "patience": 0,
     "seed": 0,
     "threads": 1,
@@ -61,44 +65,63 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
     "sample_prompt": "the old hobbit",
 }
-"""All that a default could change: these tests are of the loop, not of the presets."""
+"""Settings of a small model, complete so that changed defaults do not change the tests."""
 
 
-def small_dataset(folder: Path) -> Dataset:
-    """140 lines of a small grammar, in which the word before tells much of the next."""
-    chance = random.Random(5)
-    who = ["the old hobbit", "a tall ranger", "the grey wizard", "my cousin"]
-    does = ["walks slowly to", "remembers", "never speaks of", "waits beside"]
-    where = ["the mill by the water", "an empty road", "the hill", "the last bridge in the north"]
-    lines = [f"{chance.choice(who)} {chance.choice(does)} {chance.choice(where)} {i % 7}" for i in range(140)]
-    path = folder / "lines.txt"
-    path.write_text("\n".join(lines))
-    return prepare(config_of(corpus=str(path), corpus_format="text").data)
-
-
-def config_of(**values: Any) -> Config:
+def make_config(**values: Any) -> Config:
+    """Return the small configuration with some settings replaced."""
     return Config("test").with_values(**(SMALL | values))
 
 
-def run(dataset: Dataset, cancelled: Callable[[], bool] = lambda: False, **values: Any) -> list[TrainingEvent]:
-    return list(train(config_of(**values), dataset, "a-run", cancelled))
+def make_dataset(folder: Path) -> Dataset:
+    """Return 140 lines of a small grammar in which the previous word predicts the next one well."""
+    rng = random.Random(5)
+    subjects = ["the old hobbit", "a tall ranger", "the grey wizard", "my cousin"]
+    verbs = ["walks slowly to", "remembers", "never speaks of", "waits beside"]
+    objects = ["the mill by the water", "an empty road", "the hill", "the last bridge in the north"]
+    lines = [f"{rng.choice(subjects)} {rng.choice(verbs)} {rng.choice(objects)} {i % 7}" for i in range(140)]
+    return _load_lines(folder, lines)
 
 
-def of(kind: type, events: list[TrainingEvent]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
+def make_sentence_dataset(folder: Path, num_lines: int) -> Dataset:
+    """Return a dataset of `num_lines` random sentences, which a model cannot learn as well as the small grammar."""
+    return _load_lines(folder, sentences(num_lines))
 
 
-def weights_of(event: Any) -> dict[str, np.ndarray]:
-    assert isinstance(event.model, Decoder)
+def _load_lines(folder: Path, lines: list[str]) -> Dataset:
+    path = folder / "lines.txt"
+    path.write_text("\n".join(lines))
+    return load_dataset(make_config(corpus=str(path), corpus_format="text").data)
+
+
+def run_training(dataset: Dataset, cancelled: Callable[[], bool] = lambda: False, **values: Any) -> list[TrainingEvent]:
+    """Train with the small configuration and some settings replaced; return all events."""
+    return list(train(make_config(**values), dataset, "a-run", cancelled))
+
+
+def make_trainer(dataset: Dataset, **values: Any) -> Trainer:
+    """Return a trainer that has not trained yet."""
+    return Trainer(make_config(**values), dataset, torch.device("cpu"))
+
+
+def events_of(event_type: type[Event], events: list[TrainingEvent]) -> list[Event]:
+    """Return the events of one type."""
+    return [event for event in events if isinstance(event, event_type)]
+
+
+def weights_of(event: Any) -> Weights:
+    """Return the weights of the model in an `Evaluated` or `Finished` event."""
+    assert isinstance(event.model, NumpyLSTM)
     return dict(event.model.weights)
 
 
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+def weights_equal(first: Weights, second: Weights) -> bool:
+    """Return True if all weights are equal bit for bit."""
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def epoch_rates(events: list[TrainingEvent]) -> list[set[float]]:
-    """The rates of the steps before each evaluation but the first."""
+def learning_rates_by_epoch(events: list[TrainingEvent]) -> list[set[float]]:
+    """Return the learning rates between each evaluation and the next one."""
     rates: list[set[float]] = []
     for event in events:
         if isinstance(event, Evaluated):
@@ -106,7 +129,3 @@ def epoch_rates(events: list[TrainingEvent]) -> list[set[float]]:
         elif isinstance(event, Step):
             rates[-1].add(event.lr)
     return rates[:-1]
-
-
-def loop_of(dataset: Dataset, **values: Any) -> Loop:
-    return Loop(config_of(**values), dataset, torch.device("cpu"), 0.0)

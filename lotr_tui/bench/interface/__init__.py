@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/bench/interface."""
+"""Measurements of the interface, made from outside in a pseudo-terminal."""

@@ -1,4 +1,4 @@
-"""`attach` to a run of a million reports: when it is seen, when all of it is, whether the screen is ever held up."""
+"""`attach` to a run with a million steps: time to the first paint and to the whole curve, event loop delay, memory."""
 
 import json
 import tempfile
@@ -6,115 +6,118 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from engine import events
 from engine.config import Config
-from engine.events import Evaluated, Finished, Sampled, Started, Step, to_record
-from engine.runs.store import CONFIG, METRICS, SAMPLES
-from lotr_tui.bench.figures import Figure, Skipped, median
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
+from lotr_tui.bench.event_loop_latency import delay_recording_command, read_delays
+from lotr_tui.bench.measurement import Measurement, SkippedMeasurement, median_of_runs
+from lotr_tui.bench.processes import peak_megabytes
 from lotr_tui.bench.terminal import Terminal
-from lotr_tui.bench.training.event_loop_latency import noting, read_lateness
 
-REPORTS = 1_000_000
-EVALUATIONS = 1000
-BEAT_SECONDS = 0.002
+NUM_STEPS = 1_000_000
+NUM_EVALUATIONS = 1000
+HEARTBEAT_INTERVAL = 0.002
+"""Seconds between two checks of the event loop."""
 TEST_PERPLEXITY = 72.3
-"""Shown once the end of the record was read, in the paint that has the whole curve."""
+"""Test perplexity of the run, shown together with the whole curve."""
+SECONDS_PER_STEP = 0.0371
+FOOTER_TEXT = "quit"
+"""Text in the footer, which is painted last."""
 
 
 @dataclass(frozen=True)
-class Attached:
-    """How one `attach` went."""
+class AttachResult:
+    """Seconds until the footer and the end of the record are shown, longest delay in seconds, and memory."""
 
     first_paint: float
-    """Seconds to the footer, which is painted last."""
     whole_curve: float
-    """Seconds to what the end of the record tells."""
-    longest_block: float
-    """The most seconds that the event loop was late by."""
-    megabytes: float | None
-    """Its memory at most; None where there is no /proc."""
+    max_event_loop_delay: float
+    peak_megabytes: float | None
+    """Maximum resident memory; None without `/proc`."""
 
 
-def attach(repeat: int, reports: int = REPORTS) -> Iterator[Figure | Skipped]:
-    """The same run time and again, on a terminal of 160x45."""
+def measure_attach(repeat: int, num_steps: int = NUM_STEPS) -> Iterator[Measurement | SkippedMeasurement]:
+    """Measure `attach` to the same run several times, on a terminal of 160x45."""
     with tempfile.TemporaryDirectory() as home:
         path = Path(home) / "runs" / "long"
-        write_long_run(path, reports)
+        write_long_run(path, num_steps)
         runs = [attach_once(path) for _ in range(repeat)]
-    to = f"attach to {reports:,} reports"
-    yield median(f"{to}, first paint", "s", [run.first_paint for run in runs], 0.8)
-    yield median(f"{to}, whole curve", "s", [run.whole_curve for run in runs], 5)
-    blocks = tuple(1000 * run.longest_block for run in runs)
-    yield Figure(f"{to}, longest block of all runs", "ms", max(blocks), blocks, 100)
-    megabytes = [run.megabytes for run in runs if run.megabytes is not None]
+    name = f"attach to {num_steps:,} steps"
+    yield median_of_runs(f"{name}, first paint", "s", [run.first_paint for run in runs], 0.8)
+    yield median_of_runs(f"{name}, whole curve", "s", [run.whole_curve for run in runs], 5)
+    delays = tuple(1000 * run.max_event_loop_delay for run in runs)
+    yield Measurement(f"{name}, longest event loop delay of all runs", "ms", max(delays), delays, 100)
+    megabytes = [run.peak_megabytes for run in runs if run.peak_megabytes is not None]
     if megabytes:
-        yield median(f"{to}, memory at most", "MB", megabytes, 300)
+        yield median_of_runs(f"{name}, peak memory", "MB", megabytes, 300)
     else:
-        yield Skipped(f"{to}, memory at most", "this system tells of a process's memory nowhere under /proc")
+        yield SkippedMeasurement(f"{name}, peak memory", "this system has no /proc")
 
 
-def attach_once(path: Path) -> Attached:
-    """In a process and a terminal of its own.
-
-    Raises:
-        BenchError: the whole curve is not there after a minute.
-    """
+def attach_once(path: Path) -> AttachResult:
+    """Attach to the run in `path`, in a new process and terminal."""
     with tempfile.TemporaryDirectory() as folder:
-        noted = Path(folder) / "lateness.json"
-        command = noting(noted, BEAT_SECONDS, "attach", str(path))
+        delay_file = Path(folder) / "delays.json"
+        command = delay_recording_command(delay_file, HEARTBEAT_INTERVAL, "attach", str(path))
         started = time.monotonic()
-        with Terminal(command, 160, 45, Path(folder)).opened() as terminal:
-            terminal.until("quit")
-            painted = time.monotonic()
-            terminal.until(f"test {TEST_PERPLEXITY}")
-            whole = time.monotonic()
-            terminal.settle(0.5, 3)
+        with Terminal(command, 160, 45, Path(folder)).spawn() as terminal:
+            terminal.read_until(FOOTER_TEXT)
+            painted_at = time.monotonic()
+            terminal.read_until(f"test {TEST_PERPLEXITY}")
+            complete_at = time.monotonic()
+            terminal.read_until_quiet(0.5, 3)
             megabytes = peak_megabytes(terminal.pid)
-            until = time.monotonic()
+            ended = time.monotonic()
             terminal.write(b"q")
-            terminal.until_end()
-        longest = max(read_lateness(noted, started, until))
-    return Attached(painted - started, whole - started, longest, megabytes)
+            terminal.read_until_exit()
+        max_delay = max(read_delays(delay_file, started, ended))
+    return AttachResult(painted_at - started, complete_at - started, max_delay, megabytes)
 
 
-def peak_megabytes(pid: int) -> float | None:
-    """The most memory a process has had since it began; None where there is no /proc.
-
-    `getrusage` would count what the process that it was forked from had.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
-
-
-def write_long_run(path: Path, reports: int) -> None:
-    """A run as a training leaves it: so many reports, evaluations and samples evenly between them."""
+def write_long_run(path: Path, num_steps: int) -> None:
+    """Write a finished run with `num_steps` steps and evenly spaced evaluations and samples."""
     path.mkdir(parents=True)
-    (path / CONFIG).write_text(Config("tiny").to_json())
-    every = max(1, reports // EVALUATIONS)
-    with (path / METRICS).open("w") as metrics, (path / SAMPLES).open("w") as samples:
-        started = Started(path.name, "tiny", 752_239, 879, 19_022, 2_227, EVALUATIONS, "cpu", "", 150.9, 90.8)
-        metrics.write(json.dumps(to_record(started)) + "\n")
-        for number in range(1, reports + 1):
-            share = number / reports
-            step = Step(
+    (path / CONFIG_FILE).write_text(Config("tiny").to_json())
+    eval_interval = max(1, num_steps // NUM_EVALUATIONS)
+    with (path / METRICS_FILE).open("w") as metrics, (path / SAMPLES_FILE).open("w") as samples:
+        started = events.Started(
+            run=path.name,
+            preset="tiny",
+            parameters=752_239,
+            vocabulary_size=879,
+            train_tokens=19_022,
+            valid_tokens=2_227,
+            epochs=NUM_EVALUATIONS,
+            device="cpu",
+            corpus_sha256="",
+            unigram_perplexity=150.9,
+            kneser_ney_perplexity=90.8,
+        )
+        _write_event(metrics, started)
+        for number in range(1, num_steps + 1):
+            fraction = number / num_steps
+            epoch, seconds = NUM_EVALUATIONS * fraction, number * SECONDS_PER_STEP
+            step = events.Step(
                 step=number,
-                epoch=EVALUATIONS * share,
-                train_perplexity=60 + 90 * (1 - share) ** 2 + number * 7919 % 1009 / 100,
-                lr=0.006 * (1 - share),
+                epoch=epoch,
+                train_perplexity=60 + 90 * (1 - fraction) ** 2 + number * 7919 % 1009 / 100,
+                lr=0.006 * (1 - fraction),
                 gradient_norm=0.2 + number * 31 % 97 / 1000,
                 tokens_per_second=9000 + number % 997 / 7,
-                seconds=number * 0.0371,
-                eta_seconds=(reports - number) * 0.0371,
+                seconds=seconds,
+                eta_seconds=(num_steps - number) * SECONDS_PER_STEP,
             )
-            metrics.write(json.dumps(to_record(step)) + "\n")
-            if number % every == 0:
-                valid = 70 + 80 * (1 - share) ** 2
-                evaluated = Evaluated(number, EVALUATIONS * share, valid, True, number * 0.0371)
-                metrics.write(json.dumps(to_record(evaluated)) + "\n")
-                sampled = Sampled(number, EVALUATIONS * share, "bilbo baggins is", "a friend of mine", 0, 0.7)
-                samples.write(json.dumps(to_record(sampled)) + "\n")
-        finished = Finished("done", path.name, float(EVALUATIONS), 70.0, TEST_PERPLEXITY, reports * 0.0371)
-        metrics.write(json.dumps(to_record(finished)) + "\n")
+            _write_event(metrics, step)
+            if number % eval_interval == 0:
+                perplexity = 70 + 80 * (1 - fraction) ** 2
+                _write_event(metrics, events.Evaluated(number, epoch, perplexity, is_best=True, seconds=seconds))
+                texts = ("bilbo baggins is", "a friend of mine")
+                _write_event(samples, events.Sampled(number, epoch, *texts, seed=0, temperature=0.7))
+        end = (float(NUM_EVALUATIONS), 70.0, TEST_PERPLEXITY, num_steps * SECONDS_PER_STEP)
+        _write_event(metrics, events.Finished("done", path.name, *end))
+
+
+def _write_event(file: TextIO, event: events.TrainingEvent) -> None:
+    file.write(json.dumps(events.event_to_dict(event)) + "\n")

@@ -1,55 +1,54 @@
-"""From a key to the bytes that show it: letters typed into the prompt, and deleted again."""
+"""Latency from a key press to its echo: letters that are typed into the prompt and deleted again."""
 
 import random
 from collections.abc import Iterator
 from itertools import islice
 
-from lotr_tui.bench.figures import Figure, percentile_95
-from lotr_tui.bench.subjects import BARE_COMMAND, BARE_READY, READY, SESSION_COMMAND, endless_command, running
+from lotr_tui.bench import programs
+from lotr_tui.bench.measurement import Measurement, latency_percentile
 from lotr_tui.bench.terminal import Terminal
 
-TEXT = "bilbo baggins is a very old friend"
-LEAST_KEYS = 200
-"""In all runs together; by fewer, a 95th percentile says little."""
+TYPED_TEXT = "bilbo baggins is a very old friend"
+MIN_KEYS = 200
+"""Minimum keys over all runs; with fewer, a 95th percentile is imprecise."""
 
 
-def keys(repeat: int) -> Iterator[Figure]:
-    """An idle session, on a small terminal and on a wide one, where all panes are seen; a bare app; a training."""
-    a_run = -(-LEAST_KEYS // repeat)
-    small: list[float] = []
-    wide: list[float] = []
-    bare: list[float] = []
-    training: list[float] = []
+def measure_key_latency(repeat: int) -> Iterator[Measurement]:
+    """Measure an idle session on a small and on a wide terminal, a minimal app, and a session that trains."""
+    session = (programs.SESSION_COMMAND, programs.MODEL_READY_TEXT)
+    bare = (programs.BARE_COMMAND, programs.BARE_READY_TEXT)
+    training = (programs.endless_session_command(30, 0, training=True), programs.TRAINING_READY_TEXT)
+    conditions = (
+        ("idle session, 80x24", session, (80, 24), 15),
+        ("idle session, 160x45", session, (160, 45), 15),
+        ("bare Textual app, 80x24", bare, (80, 24), None),
+        ("session that trains, 160x45", training, (160, 45), 60),
+    )
+    latencies: list[list[float]] = [[] for _ in conditions]
     for _ in range(repeat):
-        for command, width, height, ready, latencies in (
-            (SESSION_COMMAND, 80, 24, READY, small),
-            (BARE_COMMAND, 80, 24, BARE_READY, bare),
-            (SESSION_COMMAND, 160, 45, READY, wide),
-            (endless_command(30, 0, training=True), 160, 45, "learning", training),
-        ):
-            with running(command, width, height, ready) as terminal:
-                latencies += type_keys(terminal, a_run)
-    yield percentile_95("key to its bytes, idle session, 80x24", small, 15)
-    yield percentile_95("key to its bytes, idle session, 160x45", wide, 15)
-    yield percentile_95("key to its bytes, bare Textual app, 80x24", bare)
-    yield percentile_95("key to its bytes while a training goes on, 160x45", training, 60)
+        for seconds, (_, (command, ready_text), size, _) in zip(latencies, conditions, strict=True):
+            with programs.run_in_terminal(command, *size, ready_text) as terminal:
+                seconds += type_keys(terminal, -(-MIN_KEYS // repeat))
+    for seconds, (name, _, _, upper_limit) in zip(latencies, conditions, strict=True):
+        yield latency_percentile(f"key press to its echo, {name}", seconds, upper_limit)
 
 
-def type_keys(terminal: Terminal, number: int) -> list[float]:
-    """Type so many keys, each when the last one's bytes have all come: seconds to the bytes that show it."""
-    chance = random.Random(0)
+def type_keys(terminal: Terminal, count: int) -> list[float]:
+    """Type `count` keys, each after the output of the previous one, and return the seconds to each echo."""
+    rng = random.Random(0)
     latencies = []
-    for key, shows in islice(keystrokes(TEXT), number):
-        latencies.append(terminal.press(key, shows))
-        terminal.settle(0.03, 0.3)
-        terminal.settle(chance.uniform(0.01, 0.06), 0.06)  # in step with no timer
+    for key, expected in islice(keystrokes(TYPED_TEXT), count):
+        latencies.append(terminal.press(key, expected))
+        terminal.read_until_quiet(0.03, 0.3)
+        terminal.read_until_quiet(rng.uniform(0.01, 0.06), 0.06)  # avoids synchronization with the app's timers
     return latencies
 
 
 def keystrokes(text: str) -> Iterator[tuple[bytes, str]]:
-    """Keys without end that type `text` and delete all but its first letter; and what stands there after each.
+    """Yield endless keys that type `text` and delete all but its first letter, with the text shown after each key.
 
-    Behind the text stands the cursor, on a blank: so each is told from the one before, but where a blank is deleted.
+    The cursor after the text is shown as a blank, which distinguishes each text from the previous one, except where a
+    blank is deleted.
     """
     yield text[0].encode(), text[0] + " "
     while True:

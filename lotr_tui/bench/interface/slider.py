@@ -1,4 +1,4 @@
-"""From a step of the temperature to the bars that follow it, with the default model and with 10,000 words."""
+"""Latency from a step of the temperature slider to the new bars, for a small and for a large vocabulary."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,60 +9,60 @@ from string import ascii_lowercase
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.config import preset
 from engine.data.vocabulary import EOS, UNK, Vocabulary
 from engine.models.numpy_lstm import weight_shapes
-from engine.runs.store import CONFIG, MODEL, VOCABULARY
-from lotr_tui.bench.figures import Figure, percentile_95
-from lotr_tui.bench.subjects import PROMPT, SESSION_COMMAND, running
+from engine.presets import get_preset
+from engine.runs.directory import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE
+from lotr_tui.bench.measurement import Measurement, latency_percentile
+from lotr_tui.bench.programs import PROMPT, SESSION_COMMAND, run_in_terminal
 from lotr_tui.bench.terminal import Terminal
 
-STEPS = 40
-"""A run."""
-MANY_WORDS = 10_000
-_COOLER, _HOTTER = b"\x1b[18~", b"\x1b[19~"
+STEPS_PER_RUN = 40
+"""Slider steps in each run."""
+RANDOM_VOCABULARY_SIZE = 10_000
+_LOWER_KEY, _RAISE_KEY = b"\x1b[18~", b"\x1b[19~"  # F7, F8
 
 
-def slider(repeat: int) -> Iterator[Figure]:
-    """Steps of F7 and F8 on a terminal where the bars are seen."""
+def measure_slider(repeat: int) -> Iterator[Measurement]:
+    """Measure steps by F7 and F8 on a terminal that is wide enough for the bars."""
     with tempfile.TemporaryDirectory() as folder:
-        run = write_random_run(Path(folder) / "random", MANY_WORDS)
+        run = write_random_run(Path(folder) / "random", RANDOM_VOCABULARY_SIZE)
         small: list[float] = []
         large: list[float] = []
         for _ in range(repeat):
-            with running(SESSION_COMMAND, 160, 45) as terminal:
-                small += _step(terminal, PROMPT)
-            with running([*SESSION_COMMAND, "--run", str(run)], 160, 45) as terminal:
-                large += _step(terminal, "aaa aab aac")
-    yield percentile_95("slider step to the new bars, bundled model", small, 50)
-    yield percentile_95(f"slider step to the new bars, {MANY_WORDS:,} words", large, 100)
+            with run_in_terminal(SESSION_COMMAND, 160, 45) as terminal:
+                small += _step_latencies(terminal, PROMPT)
+            with run_in_terminal([*SESSION_COMMAND, "--run", str(run)], 160, 45) as terminal:
+                large += _step_latencies(terminal, "aaa aab aac")
+    yield latency_percentile("slider step to the new bars, bundled model", small, 50)
+    yield latency_percentile(f"slider step to the new bars, {RANDOM_VOCABULARY_SIZE:,} words", large, 100)
 
 
-def _step(terminal: Terminal, prompt: str) -> list[float]:
-    """Up and down; the line under the bars names the temperature that they are drawn for."""
+def _step_latencies(terminal: Terminal, prompt: str) -> list[float]:
+    """Step up and down, and return the seconds until the line below the bars shows each new temperature."""
     terminal.write(prompt.encode())
-    terminal.settle(0.5, 3)
+    terminal.read_until_quiet(0.5, 3)
     hundredths = 80
     latencies = []
-    for number in range(STEPS):
-        up = number % 20 < 10
-        hundredths += 5 if up else -5
-        bars = f"─ temperature {hundredths / 100:.2f}"
-        latencies.append(terminal.press(_HOTTER if up else _COOLER, bars))
-        terminal.settle(0.03, 0.3)
+    for step in range(STEPS_PER_RUN):
+        is_raise = step % 20 < 10
+        hundredths += 5 if is_raise else -5
+        expected = f"─ temperature {hundredths / 100:.2f}"
+        latencies.append(terminal.press(_RAISE_KEY if is_raise else _LOWER_KEY, expected))
+        terminal.read_until_quiet(0.03, 0.3)
     return latencies
 
 
-def write_random_run(folder: Path, words: int) -> Path:
-    """A run of the default's size that was never trained, with a vocabulary of so many made-up words."""
-    config = preset("default")
-    made_up = ["".join(letters) for letters in product(ascii_lowercase, repeat=3)][: words - 2]
-    vocabulary = Vocabulary((UNK, EOS, *made_up))
-    chance = np.random.default_rng(0)
+def write_random_run(path: Path, vocabulary_size: int) -> Path:
+    """Write an untrained run of the default size, with a vocabulary of made-up words, and return its path."""
+    config = get_preset("default")
+    words = ["".join(letters) for letters in product(ascii_lowercase, repeat=3)][: vocabulary_size - 2]
+    vocabulary = Vocabulary((UNK, EOS, *words))
+    rng = np.random.default_rng(0)
     shapes = weight_shapes(config.model, len(vocabulary))
-    weights = {name: chance.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-    folder.mkdir()
-    (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    (folder / VOCABULARY).write_text(vocabulary.to_json(), encoding="utf-8")
-    save_file(weights, folder / MODEL)
-    return folder
+    weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    path.mkdir()
+    (path / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    (path / VOCABULARY_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
+    save_file(weights, path / MODEL_FILE)
+    return path

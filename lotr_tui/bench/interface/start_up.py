@@ -1,4 +1,4 @@
-"""From a cold start: the first word, the first paint."""
+"""Start-up times: first generated word, first paint, first key, complete session, `--help`."""
 
 import os
 import subprocess
@@ -6,44 +6,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from lotr_tui.bench.figures import Figure, median, paired
-from lotr_tui.bench.subjects import BARE_COMMAND, PROMPT, READY, SESSION_COMMAND, TYPEABLE
-from lotr_tui.bench.terminal import LIMIT_SECONDS, BenchError, Terminal
+from lotr_tui.bench.measurement import Measurement, alternate, compare, median_of_runs
+from lotr_tui.bench.programs import BARE_COMMAND, INPUT_READY_TEXT, MODEL_READY_TEXT, PROMPT, SESSION_COMMAND
+from lotr_tui.bench.terminal import TIMEOUT_SECONDS, BenchError, Terminal
 
-_BARE_COMMAND_LINE = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
+_BARE_TYPER_COMMAND = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
+_MIN_PAINTED_LINES = 3
+"""Lines that are not empty once the screen counts as painted."""
 
 
-def start(repeat: int) -> Iterator[Figure]:
-    """First word, first paint and the rest of the session, `--help`; each beside what is least for such a program."""
-    yield from paired(
-        "generate, cold, to the first word", "s", _first_word, _import_torch, "import torch", repeat, 0.6, 0.34
+def measure_startup(repeat: int) -> Iterator[Measurement]:
+    """Measure the start-up times, each beside a minimal program of the same kind."""
+    pairs = alternate(_first_word_seconds, lambda: _run_seconds([sys.executable, "-c", "import torch"]), repeat)
+    name = "generate, from a cold start to the first word"
+    yield from compare(name, "import torch", "s", pairs, 0.6, ratio_upper_limit=0.34)
+    pairs = alternate(
+        partial(_first_paint_seconds, SESSION_COMMAND), partial(_first_paint_seconds, BARE_COMMAND), repeat
     )
-    yield from paired(
-        "first paint of the session, 80x24",
-        "s",
-        lambda: _paint_seconds(SESSION_COMMAND),
-        lambda: _paint_seconds(BARE_COMMAND),
-        "first paint of a bare Textual app",
-        repeat,
-        ratio_limit=1.5,
-    )
-    starts = [_key_and_whole() for _ in range(repeat)]
-    yield median("a key pressed at the first paint to its bytes", "ms", [1000 * key for key, _ in starts])
-    yield median("the session with its model, 80x24", "s", [whole for _, whole in starts])
-    yield from paired(
-        "--help",
-        "s",
-        lambda: _run_seconds([*SESSION_COMMAND, "--help"]),
-        lambda: _run_seconds([*_BARE_COMMAND_LINE, "--help"]),
-        "--help of a bare Typer program",
-        repeat,
-        ratio_limit=1.5,
-    )
+    name, baseline_name = "first paint of the session, 80x24", "first paint of a bare Textual app"
+    yield from compare(name, baseline_name, "s", pairs, ratio_upper_limit=1.5)
+    starts = [_first_key_and_ready_seconds() for _ in range(repeat)]
+    yield median_of_runs("key press at the first paint to its echo", "ms", [1000 * key for key, _ in starts])
+    yield median_of_runs("start of the session with its model, 80x24", "s", [ready for _, ready in starts])
+    commands = ([*SESSION_COMMAND, "--help"], [*_BARE_TYPER_COMMAND, "--help"])
+    pairs = alternate(partial(_run_seconds, commands[0]), partial(_run_seconds, commands[1]), repeat)
+    yield from compare("--help", "--help of a bare Typer program", "s", pairs, ratio_upper_limit=1.5)
 
 
-def _first_word() -> float:
+def _first_word_seconds() -> float:
     command = [*SESSION_COMMAND, "generate", PROMPT, "--seed", "0"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -54,36 +47,32 @@ def _first_word() -> float:
     return seconds
 
 
-def _import_torch() -> float:
-    return _run_seconds([sys.executable, "-c", "import torch"])
-
-
 def _run_seconds(command: list[str]) -> float:
     started = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
 
 
-def _key_and_whole() -> tuple[float, float]:
-    """Seconds from a key at the first paint to the bytes that show it; and from the start to the model's welcome."""
+def _first_key_and_ready_seconds() -> tuple[float, float]:
+    """Return the seconds from a key press at the first paint to its echo, and from the start to the welcome text."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as home, Terminal(SESSION_COMMAND, 80, 24, Path(home)).opened() as terminal:
-        terminal.until(TYPEABLE)
-        key = terminal.press(b"z", "z")
-        terminal.until(READY)
-        return key, time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as home, Terminal(SESSION_COMMAND, 80, 24, Path(home)).spawn() as terminal:
+        terminal.read_until(INPUT_READY_TEXT)
+        key_seconds = terminal.press(b"z", "z")
+        terminal.read_until(MODEL_READY_TEXT)
+        return key_seconds, time.perf_counter() - started
 
 
-def _paint_seconds(command: list[str]) -> float:
-    """From the start of `command` to three lines that are not empty, on an 80x24 terminal."""
-    import pyte
+def _first_paint_seconds(command: list[str]) -> float:
+    """Return the seconds from the start of `command` until an 80x24 screen counts as painted."""
+    import pyte  # an optional dependency
 
     screen = pyte.Screen(80, 24)
     stream = pyte.ByteStream(screen)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as home, Terminal(command, 80, 24, Path(home)).opened() as terminal:
-        while (seconds := time.perf_counter() - started) < LIMIT_SECONDS:
+    with tempfile.TemporaryDirectory() as home, Terminal(command, 80, 24, Path(home)).spawn() as terminal:
+        while time.perf_counter() - started < TIMEOUT_SECONDS:
             stream.feed(terminal.read())
-            if sum(bool(line.strip()) for line in screen.display) >= 3:
+            if sum(bool(line.strip()) for line in screen.display) >= _MIN_PAINTED_LINES:
                 return time.perf_counter() - started
-    raise BenchError(f"{' '.join(command[1:3])} painted nothing within {seconds:.0f} s")
+    raise BenchError(f"{' '.join(command[1:3])} painted nothing within {TIMEOUT_SECONDS:.0f} s")

@@ -1,78 +1,90 @@
-"""Whether a long transcript is as fast as a short one: sessions of 5 and of 5,000 replies, opened as a person would."""
+"""Scrolling and typing in a long transcript, compared with a short one; both sessions are opened from the list."""
 
-import statistics
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 from engine.config import BUNDLED
 from engine.generation.settings import SamplerSettings
-from engine.runs.store import load, resolve
-from lotr_tui.bench.figures import Figure, nearest_rank, percentile_95
+from engine.runs.directory import resolve_run
+from engine.runs.loading import load_model
 from lotr_tui.bench.interface.keys import type_keys
-from lotr_tui.bench.subjects import READY, SESSION_COMMAND, TYPEABLE, running
+from lotr_tui.bench.measurement import Measurement, latency_percentile, median_of_runs, nearest_rank_quantile
+from lotr_tui.bench.programs import INPUT_READY_TEXT, SESSION_COMMAND, run_in_terminal
 from lotr_tui.bench.terminal import Terminal
-from lotr_tui.session.saved_session import Node, Word
+from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_file import SessionWriter
 
-FEW, MANY = 5, 5000
-WORDS = 60
-"""A reply: five of them are more than a screen of 80x24."""
-KEYS = 40
-"""A run, of each kind."""
-RATIO = 1.5
-"""The most that many replies may cost; about 1 is what is asked, and a percentile is never measured quite alike."""
-_UP, _DOWN, _SESSIONS = b"\x1b[5~", b"\x1b[6~", b"\x13"
+FEW_REPLIES, MANY_REPLIES = 5, 5000
+TOKENS_PER_REPLY = 60
+"""Length of a reply; five of them fill more than a screen of 80x24."""
+KEYS_PER_RUN = 40
+"""Page keys, and typed keys, in each run."""
+MAX_RATIO = 1.5
+"""Upper limit of the latency with many replies divided by that with few; the ideal is 1, plus noise."""
+_PAGE_UP_KEY, _PAGE_DOWN_KEY, _SESSIONS_KEY = b"\x1b[5~", b"\x1b[6~", b"\x13"
 
 
-def transcript(repeat: int, few: int = FEW, many: int = MANY) -> Iterator[Figure]:
-    """Pages up and down, and keys typed, with `few` replies and with `many`."""
-    scrolled: dict[int, list[float]] = {few: [], many: []}
-    typed: dict[int, list[float]] = {few: [], many: []}
-    ratios: dict[str, list[float]] = {"scroll": [], "type": []}
+def measure_transcript(repeat: int) -> Iterator[Measurement]:
+    """Measure page keys and typed keys with few and with many replies."""
+    sizes, actions = (FEW_REPLIES, MANY_REPLIES), ("page key", "typed key")
+    latencies: dict[tuple[str, int], list[list[float]]] = {(action, size): [] for action in actions for size in sizes}
     with tempfile.TemporaryDirectory() as folder:
-        homes = {replies: Path(folder) / str(replies) for replies in (few, many)}
-        for replies, home in homes.items():
-            write_session(home / "sessions", replies)
+        homes = {size: Path(folder) / str(size) for size in sizes}
+        for size, home in homes.items():
+            write_session(home / "sessions", size)
         for _ in range(repeat):
-            of_run: dict[int, tuple[list[float], list[float]]] = {}
-            for replies, home in homes.items():
-                with running(SESSION_COMMAND, 80, 24, READY, home) as terminal:
-                    of_run[replies] = _scroll_and_type(terminal)
-                scrolled[replies] += of_run[replies][0]
-                typed[replies] += of_run[replies][1]
-            for number, name in enumerate(ratios):
-                times = [sorted(of_run[replies][number]) for replies in (few, many)]
-                ratios[name].append(nearest_rank(times[1], 0.95) / nearest_rank(times[0], 0.95))
-    for name, latencies in (("scroll", scrolled), ("type", typed)):
-        for replies in (few, many):
-            yield percentile_95(f"{name}, {replies:,} replies", latencies[replies])
-        runs = ratios[name]
-        yield Figure(f"ratio of {name}, {many:,} replies to {few:,}", "", statistics.median(runs), tuple(runs), RATIO)
+            for size, home in homes.items():
+                with run_in_terminal(SESSION_COMMAND, 80, 24, home=home) as terminal:
+                    for action, seconds in zip(actions, _scroll_and_key_latencies(terminal), strict=True):
+                        latencies[action, size].append(seconds)
+    for action in actions:
+        for size in sizes:
+            seconds = list(chain.from_iterable(latencies[action, size]))
+            yield latency_percentile(f"{action} to its output, {size:,} replies", seconds)
+        few, many = ([nearest_rank_quantile(sorted(run), 0.95) for run in latencies[action, size]] for size in sizes)
+        ratios = [slow / fast for slow, fast in zip(many, few, strict=True)]
+        name = f"{action}, ratio of {MANY_REPLIES:,} replies to {FEW_REPLIES:,}"
+        yield median_of_runs(name, "", ratios, MAX_RATIO)
 
 
-def _scroll_and_type(terminal: Terminal) -> tuple[list[float], list[float]]:
-    """Open the one session there is; seconds of each page, and of each key."""
-    terminal.press(_SESSIONS, "saved")
-    terminal.settle(0.3, 3)
-    terminal.press(b"\r", TYPEABLE)
-    terminal.settle(0.5, 10)
-    scrolls = []
-    for number in range(KEYS):
-        scrolls.append(terminal.press(_DOWN if number % 2 else _UP))
-        terminal.settle(0.05, 0.5)
-    return scrolls, type_keys(terminal, KEYS)
+def _scroll_and_key_latencies(terminal: Terminal) -> tuple[list[float], list[float]]:
+    """Open the only saved session, and return the seconds of each page key and of each typed key."""
+    terminal.press(_SESSIONS_KEY, "saved")
+    terminal.read_until_quiet(0.3, 3)
+    terminal.press(b"\r", INPUT_READY_TEXT)
+    terminal.read_until_quiet(0.5, 10)
+    page_latencies = []
+    for i in range(KEYS_PER_RUN):
+        page_latencies.append(terminal.press(_PAGE_DOWN_KEY if i % 2 else _PAGE_UP_KEY))
+        terminal.read_until_quiet(0.05, 0.5)
+    return page_latencies, type_keys(terminal, KEYS_PER_RUN)
 
 
-def write_session(folder: Path, replies: int) -> None:
-    """A saved session of so many replies, of words that the bundled model knows."""
-    vocabulary = load(resolve(None)).decoder.vocabulary
-    known = range(2, len(vocabulary))
+def write_session(folder: Path, num_replies: int) -> None:
+    """Write a saved session whose replies are words of the bundled model."""
+    vocabulary = load_model(resolve_run(None)).decoder.vocabulary
+    word_ids = cycle(range(2, len(vocabulary)))
     writer = SessionWriter(BUNDLED, folder)
-    settings = SamplerSettings(max_tokens=WORDS)
-    for number in range(replies):
-        ids = [known[(number * WORDS + place) % len(known)] for place in range(WORDS)]
-        words = tuple(Word(id, vocabulary.words[id], -5.0, 0.01, 9, 6.0) for id in ids)
-        prompt = " ".join(vocabulary.words[id] for id in ids[:3])
-        writer.keep(Node(number, None, 0, prompt, "continue", words, number, settings, "length", 1000.0, BUNDLED))
+    settings = SamplerSettings(max_tokens=TOKENS_PER_REPLY)
+    for number in range(num_replies):
+        ids = list(islice(word_ids, TOKENS_PER_REPLY))
+        tokens = tuple(
+            SavedToken(id=id, text=vocabulary.tokens[id], logprob=-5.0, prob=0.01, rank=9, entropy=6.0) for id in ids
+        )
+        reply = SavedReply(
+            id=number,
+            parent_id=None,
+            parent_offset=0,
+            prompt=" ".join(vocabulary.tokens[id] for id in ids[:3]),
+            reply_mode="continue",
+            tokens=tokens,
+            seed=number,
+            settings=settings,
+            reason="length",
+            tokens_per_second=1000.0,
+            model=BUNDLED,
+        )
+        writer.save(reply)
     writer.close()

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/bench/playing."""
+"""Measurements of text generation and of the memorization index."""

@@ -1,71 +1,70 @@
-"""From an alternative that is chosen to the words of its branch, behind 500 words."""
+"""Latency from the choice of an alternative to the first word of its branch, after 500 words.
 
-import os
-import subprocess
+`python -m lotr_tui.bench.playing.branch NUM_TOKENS` prints the median in seconds.
+"""
+
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
 from engine.data.vocabulary import EOS_ID
-from engine.generation.generate import ALTERNATIVES
-from lotr_tui.bench.figures import Figure, median
-from lotr_tui.bench.subjects import PROMPT, never_end
+from engine.generation.generate import NUM_TOP_TOKENS
+from engine.generation.settings import SamplerSettings
+from lotr_tui.bench.endless_session import disable_eos
+from lotr_tui.bench.measurement import Measurement, median_of_runs
+from lotr_tui.bench.processes import run_module
+from lotr_tui.bench.programs import PROMPT
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.session_model import load_session_model
 
-WORDS = 500
-TIMES = 10
-"""Branches a run."""
+NUM_TOKENS = 500
+"""Words before the branch."""
+BRANCHES_PER_RUN = 10
 
 
-def branch(repeat: int, words: int = WORDS) -> Iterator[Figure]:
-    """In a process of its own, without a screen; the median of a run's branches is the run's figure."""
+def measure_branch(repeat: int) -> Iterator[Measurement]:
+    """Measure branches without a screen, in a new process for each run; the value of a run is its median."""
     runs = []
     for _ in range(repeat):
         with tempfile.TemporaryDirectory() as home:
-            command = [sys.executable, "-m", "lotr_tui.bench.playing.branch", str(words)]
-            output = subprocess.run(command, env=os.environ | {"LOTR_TUI_HOME": home}, capture_output=True, check=True)
-        runs.append(1000 * float(output.stdout))
-    yield median(f"branch after {words:,} words, to the first word drawn there", "ms", runs, 10)
+            seconds = run_module("lotr_tui.bench.playing.branch", NUM_TOKENS, env={"LOTR_TUI_HOME": home})
+        runs.append(1000 * float(seconds))
+    yield median_of_runs(f"branch after {NUM_TOKENS} words, to its first sampled word", "ms", runs, 10)
 
 
-def branch_seconds(words: int) -> list[float]:
-    """Have the bundled model say so many words, and branch at the last of them, to one alternative after another."""
-    from engine.generation.settings import SamplerSettings
-    from lotr_tui.session.conversation import Conversation, Reply
-    from lotr_tui.session.player import open_player
-
-    never_end()
+def time_branches(num_tokens: int) -> list[float]:
+    """Generate `num_tokens` words, then branch at the last one to different alternatives; return seconds per branch."""
     conversation = Conversation(0)
-    player = open_player([], None)
 
-    def wait(reply: Reply, number: int) -> None:
-        while len(reply.words) < number and reply.done is None:
-            time.sleep(0.0001)
-            conversation.poll()
-
-    def ended() -> None:
-        while conversation.writing is not None:
+    def wait_until_idle() -> None:
+        while conversation.active_reply is not None:
             time.sleep(0.001)
             conversation.poll()
 
-    said = conversation.prompt(player, PROMPT, "continue", SamplerSettings(max_tokens=words), 0, None)
-    ended()
-    reading = said.reading(words - 1)
-    assert reading is not None
-    likely = reading.log_probs.argsort()[::-1].tolist()
-    others = [id for id in likely if id not in (said.words[-1].id, EOS_ID)][:ALTERNATIVES]
+    settings = SamplerSettings(max_tokens=num_tokens)
+    reply = conversation.submit_prompt(load_session_model([], None), PROMPT, "continue", settings, 0, None)
+    wait_until_idle()
+    state = reply.decoder_state(num_tokens - 1)
+    assert state is not None
+    likely_ids = state.log_probs.argsort()[::-1].tolist()
+    alternatives = [id for id in likely_ids if id not in (reply.tokens[-1].id, EOS_ID)][:NUM_TOP_TOKENS]
     seconds = []
-    for number in range(TIMES):
+    for number in range(BRANCHES_PER_RUN):
+        alternative = alternatives[number % len(alternatives)]
         started = time.perf_counter()
-        new = conversation.branch(said, words - 1, others[number % len(others)], SamplerSettings(max_tokens=1), number)
-        wait(new, words + 1)  # the alternative, and the first word that is drawn behind it
+        branch = conversation.branch(reply, num_tokens - 1, alternative, SamplerSettings(max_tokens=1), number)
+        # The branch has the alternative and one sampled word after it.
+        while len(branch.tokens) <= num_tokens and branch.done is None:
+            time.sleep(0.0001)
+            conversation.poll()
         seconds.append(time.perf_counter() - started)
-        ended()
+        wait_until_idle()
     conversation.close()
     return seconds
 
 
 if __name__ == "__main__":
-    import statistics
-
-    print(statistics.median(branch_seconds(int(sys.argv[1]))))
+    disable_eos()
+    print(statistics.median(time_branches(int(sys.argv[1]))))

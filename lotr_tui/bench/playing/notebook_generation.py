@@ -1,34 +1,38 @@
-"""The plain way to sample, as a classroom notebook does it: an `nn.LSTM` that is handed one word after the other."""
+"""Baseline of generation: an `nn.LSTM` that samples one word after the other, as a classroom notebook does it.
+
+`python -m lotr_tui.bench.playing.notebook_generation` prints words per second with one thread.
+"""
 
 import torch
 from torch import nn
 
-from lotr_tui.bench.figures import words_per_second
+from lotr_tui.bench.measurement import measure_tokens_per_second
 
-WORDS, WIDTH, LAYERS = 879, 512, 2
+VOCABULARY_SIZE, HIDDEN_SIZE, NUM_LAYERS = 879, 512, 2
 
 
-class PlainModel(nn.Module):
-    """Embeddings, an LSTM and a linear layer, never trained."""
+class BaselineLSTM(nn.Module):
+    """Untrained language model: embedding, LSTM and linear layer."""
 
     def __init__(self) -> None:
+        """Initialize random weights."""
         super().__init__()
-        self.words = nn.Embedding(WORDS, WIDTH)
-        self.memory = nn.LSTM(WIDTH, WIDTH, LAYERS, batch_first=True)
-        self.scores = nn.Linear(WIDTH, WORDS)
+        self.embedding = nn.Embedding(VOCABULARY_SIZE, HIDDEN_SIZE)
+        self.lstm = nn.LSTM(HIDDEN_SIZE, HIDDEN_SIZE, NUM_LAYERS, batch_first=True)
+        self.output = nn.Linear(HIDDEN_SIZE, VOCABULARY_SIZE)
 
     @torch.no_grad()
-    def sample(self, length: int, temperature: float = 0.8) -> int:
-        """Draw so many words, one at a time; how many there were."""
+    def sample(self, num_tokens: int, temperature: float = 0.8) -> int:
+        """Sample `num_tokens` tokens one by one, and return their number."""
         token, state = torch.tensor([[2]]), None
-        for _ in range(length):
-            outputs, state = self.memory(self.words(token), state)
-            chances = torch.softmax(self.scores(outputs[:, -1]) / temperature, dim=-1)
-            token = torch.multinomial(chances, num_samples=1)
-        return length
+        for _ in range(num_tokens):
+            outputs, state = self.lstm(self.embedding(token), state)
+            probs = torch.softmax(self.output(outputs[:, -1]) / temperature, dim=-1)
+            token = torch.multinomial(probs, num_samples=1)
+        return num_tokens
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    model = PlainModel()
-    print(words_per_second(lambda: model.sample(20), 1.0))
+    model = BaselineLSTM()
+    print(measure_tokens_per_second(lambda: model.sample(20), 1.0))

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/bench/training."""
+"""Measurements of training: speed, quality, the dashboard, several processes, and growth with the data."""

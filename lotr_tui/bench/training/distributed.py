@@ -1,101 +1,80 @@
-"""Two processes that train together, and one with two threads: the notebook's network and batch, bundled dialogues."""
+"""Training by two processes compared with two threads: the notebook's network and batch on the bundled dialogues.
+
+`python -m lotr_tui.bench.training.distributed ARGUMENTS…` runs `lotr-tui ARGUMENTS…` and reports every training step.
+"""
 
 import math
 import os
+import runpy
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.runs.metrics import current_rows
-from engine.runs.store import METRICS
-from engine.runtime.process import torchrun
-from lotr_tui.bench.figures import Figure, Skipped, median
+from engine.runs.directory import METRICS_FILE
+from engine.runs.metrics import read_current_rows
+from engine.runtime.process import launch_command
+from lotr_tui.bench.measurement import Measurement, SkippedMeasurement, compare, median_of_runs
+from lotr_tui.bench.programs import set_options
 from lotr_tui.bench.terminal import BenchError
 
-PROCESSES = 2
+NUM_PROCESSES = 2
 EPOCHS = 3
-"""Of 12 updates each."""
-SETTINGS: dict[str, object] = {
-    "precision": "fp32",
-    "device": "cpu",
-    "validation": "true",
-    "evaluate_every": EPOCHS,
-    "checkpoint_seconds": 0,
-    "keep_epochs": "false",
-    "epochs": EPOCHS,
-}
-
-
-def scale_out(repeat: int) -> Iterator[Figure | Skipped]:
-    """Tokens a second of both, in turn, and how far the losses of their updates lie apart.
-
-    Raises:
-        BenchError: a training failed.
-    """
-    if (cores := os.cpu_count() or 1) < PROCESSES:
-        yield Skipped(f"{PROCESSES} processes by torchrun", f"this machine has {cores} core")
-        return
-    pairs = [(train(PROCESSES, threads=1), train(1, threads=PROCESSES)) for _ in range(repeat)]
-    name, against = f"training, {PROCESSES} processes", f"training, {PROCESSES} threads"
-    yield median(name, "tokens/s", [several.tokens_per_second for several, _ in pairs])
-    yield median(against, "tokens/s", [alone.tokens_per_second for _, alone in pairs])
-    ratios = [several.tokens_per_second / alone.tokens_per_second for several, alone in pairs]
-    yield median(f"ratio of {name} to {against}", "", ratios, least=0.9)
-    apart = [furthest_apart(several, alone) for several, alone in pairs]
-    yield median(f"{name}, losses away from {against}", "nats", apart, limit=1e-4)
+"""Epochs of 12 steps each."""
+SETTINGS: dict[str, object] = {"precision": "fp32", "device": "cpu", "validation_metric": "perplexity"}
+SETTINGS |= {"epochs": EPOCHS, "eval_every_epochs": EPOCHS, "checkpoint_seconds": 0, "keep_epoch_checkpoints": "false"}
 
 
 @dataclass(frozen=True)
-class Trained:
-    """How a training went."""
+class TrainingResult:
+    """Speed of a training from the end of its first step on, and the loss of each step in nats per token."""
 
     tokens_per_second: float
-    """From the end of its first update on."""
     losses: tuple[float, ...]
-    """Of each update."""
 
 
-def train(processes: int, threads: int, **more: object) -> Trained:
-    """Train by so many processes of so many threads each; `more` settings.
+def measure_scale_out(repeat: int) -> Iterator[Measurement | SkippedMeasurement]:
+    """Measure the speed of both in turn, and the difference between their losses."""
+    if (cores := os.cpu_count() or 1) < NUM_PROCESSES:
+        yield SkippedMeasurement(f"{NUM_PROCESSES} processes by torchrun", f"this machine has {cores} core")
+        return
+    pairs = [(train(NUM_PROCESSES, num_threads=1), train(1, num_threads=NUM_PROCESSES)) for _ in range(repeat)]
+    processes_name, threads_name = f"{NUM_PROCESSES} processes", f"{NUM_PROCESSES} threads"
+    rates = [(processes.tokens_per_second, threads.tokens_per_second) for processes, threads in pairs]
+    names = (f"training with {processes_name}", f"training with {threads_name}")
+    yield from compare(*names, "tokens/s", rates, ratio_lower_limit=0.9)
+    differences = [max_loss_difference(processes, threads) for processes, threads in pairs]
+    name = f"largest loss difference between {processes_name} and {threads_name}"
+    yield median_of_runs(name, "nats", differences, upper_limit=1e-4)
 
-    Raises:
-        BenchError: it failed.
-    """
-    settings = [part for name, value in (SETTINGS | more).items() for part in ("--set", f"{name}={value}")]
+
+def train(num_processes: int, num_threads: int, **overrides: object) -> TrainingResult:
+    """Train in several processes of `num_threads` threads with `SETTINGS`, changed by `overrides`."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *torchrun(processes),
-            "lotr_tui.bench.training.distributed",
-            "train",
-            "--no-tui",
-            "--threads",
-            str(threads),
-        ]
-        done = subprocess.run(
-            [*command, "--preset", "notebook", "--runs-dir", folder, "--run", "run", *settings],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise BenchError(f"a training by {processes} processes failed: {done.stderr[-300:]}")
-        rows = current_rows(Path(folder) / "run" / METRICS)
+        command = [*launch_command(num_processes), "lotr_tui.bench.training.distributed", "train", "--no-tui"]
+        command += ["--threads", str(num_threads), "--preset", "notebook", "--runs-dir", folder, "--run", "run"]
+        command += set_options(SETTINGS | overrides)
+        process = subprocess.run(command, capture_output=True, text=True)
+        if process.returncode:
+            errors = [line for line in process.stderr.splitlines() if line.startswith("lotr-tui: ")]
+            error = (errors or [process.stderr])[0][-300:]
+            raise BenchError(f"a training by {num_processes} processes failed: {error}")
+        rows = read_current_rows(Path(folder) / "run" / METRICS_FILE)
     steps = [row for row in rows if row["event"] == "step"]
-    (words,) = (row["train_tokens"] for row in rows if row["event"] == "started")
-    read = words * (steps[-1]["epoch"] - steps[0]["epoch"])
+    (train_tokens,) = (row["train_tokens"] for row in rows if row["event"] == "started")
+    num_tokens = train_tokens * (steps[-1]["epoch"] - steps[0]["epoch"])
     seconds = steps[-1]["seconds"] - steps[0]["seconds"]
-    return Trained(read / seconds, tuple(math.log(row["train_perplexity"]) for row in steps))
+    return TrainingResult(num_tokens / seconds, tuple(math.log(row["train_perplexity"]) for row in steps))
 
 
-def furthest_apart(first: Trained, second: Trained) -> float:
-    """The largest difference between losses of the same update."""
+def max_loss_difference(first: TrainingResult, second: TrainingResult) -> float:
+    """Return the largest difference between the losses of the same step, in nats per token."""
     return max(abs(a - b) for a, b in zip(first.losses, second.losses, strict=True))
 
 
 if __name__ == "__main__":
-    import engine.training.trainer
-    from lotr_tui.__main__ import main
+    import engine.training.reporting
 
-    engine.training.trainer.REPORT_SECONDS = 0.0  # every update is reported
-    main()
+    engine.training.reporting.REPORT_INTERVAL = 0.0
+    runpy.run_module("lotr_tui", run_name="__main__")

@@ -1,73 +1,68 @@
-"""The plain way to train, as a classroom notebook does it: its network, its loop, nothing else thought of.
+"""Baseline of training: the network and the loop of a classroom notebook, without any optimization.
 
-Run as `python -m lotr_tui.bench.training.notebook_loop JSON`; it prints the seconds of each epoch.
+`python -m lotr_tui.bench.training.notebook_loop OPTIONS`, with JSON options `corpus`, `epochs` and `threads`, prints
+the tokens of an epoch and the seconds of each epoch.
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.config import preset
-from engine.data.dataset import columns_of, prepare
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from engine.data.dataset import Dataset, batchify, load_dataset
+from engine.presets import get_preset
 
-HIDDEN, LAYERS, BATCH, WINDOW, DROPOUT = 512, 2, 64, 50, 0.65
+HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, DROPOUT = 512, 2, 64, 50, 0.65
 
 
-def train(corpus: dict[str, Any], epochs: int) -> Iterator[float]:
-    """Seconds of each of so many epochs over the corpus that these settings name."""
-    import torch
-    from torch import nn
-
-    dataset = prepare(preset("notebook").with_values(**corpus).data)
-    data = torch.from_numpy(columns_of(dataset.train, BATCH).T.copy()).long()
-    network = _network(len(dataset.vocabulary))
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+def train_epochs(dataset: Dataset, epochs: int) -> Iterator[float]:
+    """Train for some epochs, and yield the seconds of each."""
+    ids = torch.from_numpy(batchify(dataset.train, BATCH_SIZE).T.copy()).long()  # [batch, time]
+    model = _build_model(len(dataset.vocabulary))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(epochs):
-        started, state, total = time.perf_counter(), None, 0.0
-        for begin in range(0, data.shape[1] - WINDOW, WINDOW):
-            inputs, targets = data[:, begin : begin + WINDOW], data[:, begin + 1 : begin + WINDOW + 1]
-            logits, state = _logits(network, inputs, state)
-            state = tuple(part.detach() for part in state)
+        started, state, total_loss = time.perf_counter(), None, 0.0
+        for begin in range(0, ids.shape[1] - BPTT, BPTT):
+            inputs, targets = ids[:, begin : begin + BPTT], ids[:, begin + 1 : begin + BPTT + 1]
+            logits, state = _forward(model, inputs, state)
+            state = tuple(tensor.detach() for tensor in state)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 0.25)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.25)
             optimizer.step()
-            total += loss.item()
+            total_loss += loss.item()
         yield time.perf_counter() - started
 
 
-def tokens_an_epoch(train_tokens: int) -> int:
-    """Of the whole windows that an epoch reads."""
-    return len(range(0, train_tokens // BATCH - WINDOW, WINDOW)) * WINDOW * BATCH
+def tokens_per_epoch(num_train_tokens: int) -> int:
+    """Return the number of tokens in the complete windows of an epoch; the notebook drops the rest."""
+    return len(range(0, num_train_tokens // BATCH_SIZE - BPTT, BPTT)) * BPTT * BATCH_SIZE
 
 
-def _network(vocabulary_size: int) -> "nn.ModuleDict":
-    from torch import nn
-
+def _build_model(vocabulary_size: int) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
-            "embedding": nn.Embedding(vocabulary_size, HIDDEN),
-            "lstm": nn.LSTM(HIDDEN, HIDDEN, LAYERS, dropout=DROPOUT, batch_first=True),
+            "embedding": nn.Embedding(vocabulary_size, HIDDEN_SIZE),
+            "lstm": nn.LSTM(HIDDEN_SIZE, HIDDEN_SIZE, NUM_LAYERS, dropout=DROPOUT, batch_first=True),
             "dropout": nn.Dropout(DROPOUT),
-            "output": nn.Linear(HIDDEN, vocabulary_size),
+            "output": nn.Linear(HIDDEN_SIZE, vocabulary_size),
         }
     )
 
 
-def _logits(network: "nn.ModuleDict", ids: "Tensor", state: Any) -> "tuple[Tensor, Any]":
-    vectors, state = network["lstm"](network["dropout"](network["embedding"](ids)), state)
-    return network["output"](network["dropout"](vectors)), state
+def _forward(model: nn.ModuleDict, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+    hidden, state = model["lstm"](model["dropout"](model["embedding"](ids)), state)
+    return model["output"](model["dropout"](hidden)), state
 
 
 if __name__ == "__main__":
-    import torch
-
-    told = json.loads(sys.argv[1])
-    torch.set_num_threads(told["threads"])
-    print(json.dumps(list(train(told["corpus"], told["epochs"]))))
+    options = json.loads(sys.argv[1])
+    torch.set_num_threads(options["threads"])
+    dataset = load_dataset(get_preset("notebook").with_values(**options["corpus"]).data)
+    epoch_seconds = list(train_epochs(dataset, options["epochs"]))
+    print(json.dumps({"tokens_per_epoch": tokens_per_epoch(len(dataset.train)), "epoch_seconds": epoch_seconds}))

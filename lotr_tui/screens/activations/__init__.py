@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/activations."""
+"""Activations screen: gates, cells and hidden values of an LSTM for each token of a text."""

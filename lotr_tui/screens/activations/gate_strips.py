@@ -1,254 +1,284 @@
-"""What an LSTM layer did with one word: a strip for each gate, the candidate, the cell and the hidden value."""
+"""Strips that show the gates, candidate, cell and hidden values of an LSTM layer for one token."""
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.analysis.activations import PARTS, Gates, Part
-from engine.models.matmul import Floats
-from lotr_tui.widgets.drawing import Drawing
+from engine.analysis.activations import ACTIVATION_NAMES, ActivationName, LayerActivations
+from engine.data.arrays import Float32Array
+from lotr_tui.widgets.bars import BLOCK_HEIGHTS
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.drawing import StripWidget
 
-GATES: frozenset[Part] = frozenset({"input", "forget", "output"})
-"""From 0 to 1; the other parts have a sign."""
-LEVELS = "▁▂▃▄▅▆▇█"
-POSITIVE, ZERO, NEGATIVE = "▂▄▆█", "·", "-░▒▓"
-LABEL, NUMBER = 18, 8
-"""Cells before a strip and behind it."""
+SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
+"""Activations between 0 and 1; the others have a sign."""
+POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
+LABEL_WIDTH, VALUE_WIDTH = 18, 8
+"""Width in cells of the label before a strip and of the value after it."""
 
-Units = npt.NDArray[np.intp]
+UnitIndices = npt.NDArray[np.intp]
 
 
-def scale_of(layer: Gates, part: Part) -> float:
-    """What fills a cell: 1 for a gate, else the largest size along the text."""
-    if part in GATES:
+def value_scale(layer: LayerActivations, gate: ActivationName) -> float:
+    """Return the value of a full cell: 1 for a gate, otherwise the largest absolute value in the text."""
+    if gate in SIGMOID_GATES:
         return 1.0
-    return max(float(np.abs(layer.part(part)).max(initial=0.0)), 1e-6)
+    return max(float(np.abs(layer.get(gate)).max(initial=0.0)), 1e-6)
 
 
-def bins(values: Floats, size: int, part: Part) -> tuple[Floats, Units]:
-    """Values `[units]` as cells of so many units each: what a cell shows `[cells]`, and the unit it leads to `[cells]`.
+def bin_units(values: Float32Array, units_per_cell: int, gate: ActivationName) -> tuple[Float32Array, UnitIndices]:
+    """Group the values of a layer into cells.
 
-    Of gates a cell shows the mean, and leads to its first unit. What has a sign would cancel out: there it is the
-    value furthest from 0, and its unit.
+    Signed values would cancel out in a mean, so a cell of these shows the value with the largest absolute value.
+
+    Args:
+        values: The activation of each unit: `[units]`.
+        units_per_cell: Number of units in a cell.
+        gate: The activation that `values` are.
+
+    Returns:
+        The value that each cell shows and the unit that a click on the cell selects, both `[cells]`. For a gate,
+        these are the mean and the first unit.
     """
-    first = np.arange(0, len(values), size)
-    if part in GATES:
-        means: Floats = (np.add.reduceat(values, first) / np.diff(first, append=len(values))).astype(np.float32)
+    first = np.arange(0, len(values), units_per_cell)
+    if gate in SIGMOID_GATES:
+        means: Float32Array = (np.add.reduceat(values, first) / np.diff(first, append=len(values))).astype(np.float32)
         return means, first
-    padded = np.pad(np.abs(values), (0, len(first) * size - len(values)), constant_values=-1.0)
-    units = first + padded.reshape(len(first), size).argmax(axis=1)
+    padded = np.pad(np.abs(values), (0, len(first) * units_per_cell - len(values)), constant_values=-1.0)
+    units = first + padded.reshape(len(first), units_per_cell).argmax(axis=1)
     return values[units], units
 
 
-def glyph(value: float, part: Part, scale: float) -> str:
-    """One value as a character: the height of a block for a gate; the sign has its own characters else."""
-    if part in GATES:
-        return LEVELS[max(0, min(int(value * len(LEVELS)), len(LEVELS) - 1))]
-    level = min(round(abs(value) / scale * len(POSITIVE)), len(POSITIVE))
-    return ZERO if not level else (POSITIVE if value > 0 else NEGATIVE)[level - 1]
+def value_char(value: float, gate: ActivationName, scale: float) -> str:
+    """Return the character for a value: a block for a gate, otherwise one that also shows the sign."""
+    if gate in SIGMOID_GATES:
+        return BLOCK_HEIGHTS[max(0, min(int(value * len(BLOCK_HEIGHTS)), len(BLOCK_HEIGHTS) - 1))]
+    level = min(round(abs(value) / scale * len(POSITIVE_CHARS)), len(POSITIVE_CHARS))
+    return ZERO_CHAR if not level else (POSITIVE_CHARS if value > 0 else NEGATIVE_CHARS)[level - 1]
 
 
-class GateStrips(Drawing, can_focus=True):
-    """A line a part, the units from left to right; the cursor is on one unit of one part.
+def strips_legend(units_per_cell: int, width: int) -> tuple[str, str]:
+    """Return the meaning of the characters and of a cell, the latter shortened if both exceed `width` cells."""
+    blocks = f"0 {BLOCK_HEIGHTS[0]}{BLOCK_HEIGHTS[3]}{BLOCK_HEIGHTS[-1]} 1"
+    characters = f"{blocks}   − {NEGATIVE_CHARS[::-1]} {ZERO_CHAR} {POSITIVE_CHARS} +"
+    if units_per_cell == 1:
+        cells, short = "one unit per cell", ""
+    else:
+        short = f"{units_per_cell} units per cell"
+        cells = f"{short}: mean of a gate, otherwise largest absolute value"
+    return characters, cells if len(characters) + len(cells) + 3 <= width else short
 
-    Where there are more units than cells, a cell stands for several (`bins`), until one zooms in.
+
+class GateStrips(StripWidget, can_focus=True):
+    """One line per activation, its units from left to right, with a cursor on one unit of one activation.
+
+    If there are more units than cells, each cell stands for several units until the user zooms in.
     """
 
     DEFAULT_CSS = """
     GateStrips { height: 8; padding: 0 1; }
     GateStrips > .gate-strips--plain { color: $foreground; }
     GateStrips > .gate-strips--muted { color: $foreground 60%; }
-    GateStrips > .gate-strips--chosen { color: $foreground; text-style: bold; }
-    GateStrips:focus > .gate-strips--chosen { color: $accent; text-style: bold; }
+    GateStrips > .gate-strips--selected { color: $foreground; text-style: bold; }
+    GateStrips:focus > .gate-strips--selected { color: $accent; text-style: bold; }
     GateStrips > .gate-strips--gate { color: $foreground 80%; }
     GateStrips > .gate-strips--positive { color: $success; }
     GateStrips > .gate-strips--negative { color: $error; }
     GateStrips > .gate-strips--cursor { text-style: reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "gate-strips--plain",
-        "gate-strips--muted",
-        "gate-strips--chosen",
-        "gate-strips--gate",
-        "gate-strips--positive",
-        "gate-strips--negative",
-        "gate-strips--cursor",
+        f"gate-strips--{name}" for name in ("plain", "muted", "selected", "gate", "positive", "negative", "cursor")
     }
+    BINDING_GROUP_TITLE = "Gates"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "unit(-1)", "unit before", id="gate-strips.left", show=False, tooltip="The unit before"),
-        Binding("right", "unit(1)", "next unit", id="gate-strips.right", show=False, tooltip="The next unit"),
-        Binding("up", "part(-1)", "part above", id="gate-strips.up", show=False, tooltip="The part above"),
-        Binding("down", "part(1)", "part below", id="gate-strips.down", show=False, tooltip="The part below"),
-        Binding("pageup", "tenth(-1)", "tenth back", id="gate-strips.page-up", show=False, tooltip="A tenth back"),
-        Binding("pagedown", "tenth(1)", "tenth on", id="gate-strips.page-down", show=False, tooltip="A tenth on"),
-        Binding("home", "unit(-999999)", "first", id="gate-strips.first", show=False, tooltip="The first unit"),
-        Binding("end", "unit(999999)", "last", id="gate-strips.last", show=False, tooltip="The last unit"),
-        Binding("z", "zoom", "zoom", id="gate-strips.zoom", tooltip="A cell a unit, or all units at once"),
-        Binding(
-            "m",
-            "most",
-            "largest",
-            id="gate-strips.most",
-            show=False,
-            tooltip="The unit of this part with the largest value",
+        *binding_table(
+            "gate-strips",
+            """
+            left      | left     | step_unit(-1)   | previous unit | The previous unit
+            right     | right    | step_unit(1)    | next unit     | The next unit
+            up        | up       | step_gate(-1)   | gate above    | The gate or value above
+            down      | down     | step_gate(1)    | gate below    | The gate or value below
+            page-up   | pageup   | jump(-1)        | tenth left    | A tenth of the units left
+            page-down | pagedown | jump(1)         | tenth right   | A tenth of the units right
+            first     | home     | step_to_end(-1) | first         | The first unit
+            last      | end      | step_to_end(1)  | last          | The last unit
+            largest   | m        | go_to_largest   | largest       | The unit with the largest absolute value
+            """,
         ),
+        Binding("z", "toggle_zoom", "zoom", id="gate-strips.zoom", tooltip="One unit per cell, or all units"),
     ]
     ALLOW_SELECT = False
 
-    class Moved(Message):
-        """The cursor is on another unit or part, or cells stand for other units."""
+    class CursorMoved(Message):
+        """Posted when the cursor has moved or the number of units per cell may have changed."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._layers: Sequence[Gates] = ()
-        self._heading, self._hint = "", ""
+        self._layer: LayerActivations | None = None
+        self._values: dict[ActivationName, Float32Array] = {}  # of each unit on the shown token
+        self._scales: dict[ActivationName, float] = {}
+        self._heading = ""
+        self.message = ""
+        """Text shown while there are no activations."""
         self._zoomed = False
-        self._depth, self.unit, self._time = 0, 0, 0
-        self.part: Part = "cell"
+        self.unit = 0
+        """Unit under the cursor."""
+        self.gate: ActivationName = "cell"
+        """Activation under the cursor."""
 
-    def show(self, layers: Sequence[Gates], layer: int, position: int, heading: str) -> None:
-        """Show what a layer did with the word at a position of the text that `layers` are of."""
-        before = (self._layers, self._depth, self._time, self._heading)
-        self._layers, self._depth, self._time, self._heading = layers, layer, position, heading
-        self.unit = min(self.unit, self._units - 1)
-        if before[0] is not layers or before[1:] != (layer, position, heading):
-            self.redraw()
+    def show(self, layer: LayerActivations, position: int, heading: str) -> None:
+        """Show the activations of a layer on the token at a position of the text, which `heading` names."""
+        if layer is self._layer and heading == self._heading:
+            return
+        self._layer, self._heading = layer, heading
+        self._values = {gate: layer.get(gate)[position] for gate in ACTIVATION_NAMES}
+        self._scales = {gate: value_scale(layer, gate) for gate in ACTIVATION_NAMES}
+        self.unit = min(self.unit, self._num_units - 1)
+        self.redraw()
 
-    def tell(self, text: str) -> None:
-        """One line, where there is nothing to show."""
-        self._layers, self._hint = (), text
+    def show_message(self, message: str) -> None:
+        """Show a line in place of the strips."""
+        self._layer, self._values, self.message = None, {}, message
         self.redraw()
 
     @property
-    def value(self) -> float:
-        """That of the chosen unit's chosen part."""
-        return float(self._layers[self._depth].part(self.part)[self._time, self.unit])
+    def selected_value(self) -> float:
+        """Value under the cursor."""
+        return float(self._values[self.gate][self.unit])
 
     @property
-    def bin(self) -> int:
-        """Units that a cell stands for."""
-        return 1 if self._zoomed or not self._layers else math.ceil(self._units / self._room)
+    def units_per_cell(self) -> int:
+        """Number of units in a cell."""
+        return 1 if self._zoomed else max(1, math.ceil(self._num_units / self._strip_width))
 
     @property
-    def _units(self) -> int:
-        return len(self._layers[self._depth].cell[0])
+    def _num_units(self) -> int:
+        return len(self._values[self.gate]) if self._values else 0
 
     @property
-    def _room(self) -> int:
-        return max(1, self.size.width - LABEL - NUMBER)
+    def _strip_width(self) -> int:
+        return max(1, self.size.width - LABEL_WIDTH - VALUE_WIDTH)
 
-    def cells(self, part: Part) -> tuple[Floats, Units]:
-        """The cells of a part's strip that are seen: what each shows, and the unit it leads to."""
-        values, units = bins(self._layers[self._depth].part(part)[self._time], self.bin, part)
-        first = self._window
-        return values[first : first + self._room], units[first : first + self._room]
+    def visible_cells(self, gate: ActivationName) -> tuple[Float32Array, UnitIndices]:
+        """Return the value and the unit of each visible cell of a strip, as `bin_units` does."""
+        values, units = bin_units(self._values[gate], self.units_per_cell, gate)
+        visible = slice(self._first_visible_cell, self._first_visible_cell + self._strip_width)
+        return values[visible], units[visible]
 
     @property
-    def _window(self) -> int:
-        """The first cell that is seen; by pages, so that nothing jumps."""
-        first = self.unit // self.bin // self._room * self._room
-        return max(0, min(first, math.ceil(self._units / self.bin) - self._room))
+    def _first_visible_cell(self) -> int:
+        """First cell of the page that contains the cursor; the strips scroll by pages."""
+        first = self.unit // self.units_per_cell // self._strip_width * self._strip_width
+        return max(0, min(first, math.ceil(self._num_units / self.units_per_cell) - self._strip_width))
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Heading, a strip a part, and below them where the cursor is."""
-        muted, plain = self.get_component_rich_style("gate-strips--muted"), self.rich_style
-        if not self._layers:
-            return [Strip([Segment(self._hint, muted)])]
-        lines = [Strip([Segment(self._heading, muted)])]
-        lines += [self._strip(part) for part in PARTS]
-        at = LABEL + self._column(self.cells(self.part)[1])
-        told = f"unit {self.unit}"
-        # Left of the mark where there is no room right of it.
-        text = f"{told} ▲".rjust(at + 1) if at + len(told) + 2 > width - NUMBER else f"{' ' * at}▲ {told}"
-        lines.append(Strip([Segment(text, plain)]))
+        """Draw the heading, the strips and the position of the cursor below them."""
+        if not self._values:
+            return [Strip([Segment(self.message, self._style("muted"))])]
+        lines = [Strip([Segment(self._heading, self._style("muted"))])]
+        lines += [self._draw_strip(gate) for gate in ACTIVATION_NAMES]
+        column = LABEL_WIDTH + self._cursor_column(self.visible_cells(self.gate)[1])
+        label = f"unit {self.unit}"
+        fits_right = column + len(label) + 2 <= width - VALUE_WIDTH
+        text = f"{' ' * column}▲ {label}" if fits_right else f"{label} ▲".rjust(column + 1)
+        lines.append(Strip([Segment(text, self.rich_style)]))
         return lines
 
-    def _strip(self, part: Part) -> Strip:
-        layer, chosen = self._layers[self._depth], part == self.part
-        scale, (values, units) = scale_of(layer, part), self.cells(part)
-        label = f"{'▸' if chosen else ' '}{part:<9} {'0–1' if part in GATES else f'±{scale:.2f}'}"
-        name = "gate-strips--chosen" if chosen else "gate-strips--plain"
-        segments = [Segment(f"{label:<{LABEL}}", self.get_component_rich_style(name))]
-        cursor = self._column(units)
+    def _draw_strip(self, gate: ActivationName) -> Strip:
+        scale, is_selected = self._scales[gate], gate == self.gate
+        values, units = self.visible_cells(gate)
+        label = f"{'▸' if is_selected else ' '}{gate:<9} {'0–1' if gate in SIGMOID_GATES else f'±{scale:.2f}'}"
+        label_style = self._style("selected" if is_selected else "plain")
+        segments = [Segment(f"{label:<{LABEL_WIDTH}}", label_style)]
+        cursor = self._cursor_column(units)
         for column, value in enumerate(values.tolist()):
-            symbol = glyph(value, part, scale)
-            # Colour for the chosen strip alone: it is calmer, and each change of colour takes 40 bytes.
-            kind = "gate" if part in GATES or not chosen else "negative" if value < 0 else "positive"
-            names = ["gate-strips--muted" if chosen and symbol == ZERO else f"gate-strips--{kind}"]
-            if chosen and column == cursor:
-                names.append("gate-strips--cursor")
-            segments.append(Segment(symbol, self.get_component_rich_style(*names)))
-        number = f"{float(layer.part(part)[self._time, self.unit]):{'8.3f' if part in GATES else '+8.3f'}}"
-        gap = " " * (self._room - len(units))
-        return Strip(
-            [*segments, Segment(gap, self.rich_style), Segment(number, self.get_component_rich_style(name))]
-        ).simplify()
+            char = value_char(value, gate, scale)
+            # Only the selected strip is coloured: each change of colour costs 40 bytes over SSH.
+            kind = "gate" if gate in SIGMOID_GATES or not is_selected else "negative" if value < 0 else "positive"
+            names = ["muted" if is_selected and char == ZERO_CHAR else kind]
+            if is_selected and column == cursor:
+                names.append("cursor")
+            segments.append(Segment(char, self._style(*names)))
+        sign = "" if gate in SIGMOID_GATES else "+"
+        number = f"{float(self._values[gate][self.unit]):{sign}{VALUE_WIDTH}.3f}"
+        gap = " " * (self._strip_width - len(units))
+        return Strip([*segments, Segment(gap, self.rich_style), Segment(number, label_style)]).simplify()
 
-    def _column(self, units: Units) -> int:
-        """The cell that stands for the cursor's unit."""
-        return self.unit // self.bin - int(units[0]) // self.bin
+    def _style(self, *names: str) -> Style:
+        return self.get_component_rich_style(*(f"gate-strips--{name}" for name in names))
 
-    # The cursor
+    def _cursor_column(self, units: UnitIndices) -> int:
+        """Return the index of the visible cell that contains the unit under the cursor."""
+        return self.unit // self.units_per_cell - int(units[0]) // self.units_per_cell
 
-    def move_to(self, unit: int, part: Part) -> None:
-        """Put the cursor on a unit of a part."""
-        if not self._layers:
+    # Cursor
+
+    def move_cursor(self, unit: int, gate: ActivationName) -> None:
+        """Move the cursor to the unit nearest to `unit` of an activation."""
+        if not self._values:
             return
-        window, rows = self._window, {1 + PARTS.index(self.part), 1 + PARTS.index(part), len(PARTS) + 1}
-        self.unit, self.part = max(0, min(unit, self._units - 1)), part
-        if self._window == window:
-            # The same cells: paint the two strips anew, and the numbers.
+        first_cell = self._first_visible_cell
+        changed_rows = {1 + ACTIVATION_NAMES.index(name) for name in (self.gate, gate)} | {len(ACTIVATION_NAMES) + 1}
+        self.unit, self.gate = max(0, min(unit, self._num_units - 1)), gate
+        if self._first_visible_cell == first_cell:
+            # The other strips show the same cells: repaint two strips, the numbers and the cursor line.
             self._lines = []
             width = self.size.width
-            self.refresh(Region(width - NUMBER, 1, NUMBER, len(PARTS)), *(Region(0, row, width, 1) for row in rows))
+            self.refresh(
+                Region(width - VALUE_WIDTH, 1, VALUE_WIDTH, len(ACTIVATION_NAMES)),
+                *(Region(0, row, width, 1) for row in changed_rows),
+            )
         else:
             self.redraw()
-        self.post_message(self.Moved())
+        self.post_message(self.CursorMoved())
 
-    def action_unit(self, steps: int) -> None:
-        """So many units to the right, or left."""
-        self.move_to(self.unit + steps, self.part)
+    def action_step_unit(self, offset: int) -> None:
+        """Move the cursor by a number of units."""
+        self.move_cursor(self.unit + offset, self.gate)
 
-    def action_tenth(self, steps: int) -> None:
-        """A tenth of the layer to the right, or left."""
-        if self._layers:
-            self.action_unit(steps * max(1, self._units // 10))
+    def action_jump(self, direction: int) -> None:
+        """Move the cursor by a tenth of the layer."""
+        self.action_step_unit(direction * max(1, self._num_units // 10))
 
-    def action_part(self, steps: int) -> None:
-        """To the part below, or above."""
-        self.move_to(self.unit, PARTS[max(0, min(PARTS.index(self.part) + steps, len(PARTS) - 1))])
+    def action_step_to_end(self, direction: int) -> None:
+        """Move the cursor to the first unit if `direction` is -1, or to the last one if it is 1."""
+        self.action_step_unit(direction * self._num_units)
 
-    def action_most(self) -> None:
-        """To the unit of this part with the largest value, whatever its sign."""
-        if self._layers:
-            values = self._layers[self._depth].part(self.part)[self._time]
-            self.move_to(int(np.abs(values).argmax()), self.part)
+    def action_step_gate(self, offset: int) -> None:
+        """Move the cursor by a number of strips."""
+        index = max(0, min(ACTIVATION_NAMES.index(self.gate) + offset, len(ACTIVATION_NAMES) - 1))
+        self.move_cursor(self.unit, ACTIVATION_NAMES[index])
 
-    def action_zoom(self) -> None:
-        """A cell a unit, or all units at once."""
+    def action_go_to_largest(self) -> None:
+        """Move the cursor to the unit with the largest absolute value of this activation."""
+        if self._values:
+            self.move_cursor(int(np.abs(self._values[self.gate]).argmax()), self.gate)
+
+    def action_toggle_zoom(self) -> None:
+        """Show one unit per cell, or all units at once."""
         self._zoomed = not self._zoomed
         self.redraw()
-        self.post_message(self.Moved())
+        self.post_message(self.CursorMoved())
 
     def on_resize(self) -> None:
-        """A cell may stand for more units, or fewer."""
-        self.post_message(self.Moved())
+        """Report that the number of units per cell may have changed."""
+        self.post_message(self.CursorMoved())
 
     def on_click(self, event: events.Click) -> None:
-        """To the unit that the cell under the pointer shows."""
-        place = event.get_content_offset(self)
-        if place is None or not self._layers or not 1 <= place.y <= len(PARTS):
+        """Move the cursor to the unit of the clicked cell."""
+        offset = event.get_content_offset(self)
+        if offset is None or not self._values or not 1 <= offset.y <= len(ACTIVATION_NAMES):
             return
-        part = PARTS[place.y - 1]
-        _, units = self.cells(part)
-        column = place.x - LABEL
-        self.move_to(int(units[column]) if 0 <= column < len(units) else self.unit, part)
+        gate = ACTIVATION_NAMES[offset.y - 1]
+        _, units = self.visible_cells(gate)
+        column = offset.x - LABEL_WIDTH
+        self.move_cursor(int(units[column]) if 0 <= column < len(units) else self.unit, gate)

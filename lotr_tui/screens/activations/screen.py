@@ -1,328 +1,257 @@
-"""Inside the LSTM: its gates, candidate and cell on each word, and the words that drive a unit furthest."""
+"""Activations screen: an LSTM layer on each token of a text, one unit along the text, and its top activations."""
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.timer import Timer
-from textual.widgets import Input, Rule
+from textual.widgets import Rule
 
-from engine.analysis.activations import Gates, along, gates, lstm_of
-from engine.analysis.token_scores import Words, split
-from engine.errors import reason_of
-from engine.runtime.worker import Cancellation, Worker
-from lotr_tui.screens.activations.gate_strips import GATES, LEVELS, NEGATIVE, POSITIVE, ZERO, GateStrips, scale_of
-from lotr_tui.screens.activations.unit_contexts import UnitFound
-from lotr_tui.screens.activations.unit_trace import UnitAlong
+from engine.analysis.activations import LayerActivations, find_lstm, record_activations, unit_activations
+from engine.analysis.token_scores import TokenizedText
+from engine.data.vocabulary import TokenIds
+from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
+from lotr_tui.screens.activations.search_pane import UnitSearchPane
+from lotr_tui.screens.activations.top_activations import UnitTopActivations
+from lotr_tui.screens.activations.unit_activations import UnitActivations
 from lotr_tui.screens.text.layout import Page
-from lotr_tui.screens.text.screen import TextScreen
-from lotr_tui.screens.text.text_input import TextLine, with_line_ends
-from lotr_tui.screens.text.view import PageText
-from lotr_tui.session.player import Player
-from lotr_tui.session.unit_search import Unit, UnitSearch
+from lotr_tui.screens.text.screen import TextInputScreen
+from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.screens.text.view import TokenTextView
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.unit_search import UnitId
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
-MOST_WORDS = 1000
-"""Of a text; what is seen of a thousand in three layers of 1,150 takes 83 MB."""
-DRAIN_SECONDS = 0.1
-HINT = "Here the text will stand, the LSTM's gates below it. Type one, and press enter."
+MAX_TOKENS = 1000
+"""Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""
+PLACEHOLDER = "Type a text below and press enter to see the gates of the LSTM."
 
 
-class InsideScreen(TextScreen):
-    """The text; a strip for each part of a layer; one unit along the text; the words that drive it furthest."""
+class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
+    """Activations of the LSTM inside the session's model while it reads a text."""
 
     CSS_PATH = "activations.tcss"
     AUTO_FOCUS = "#strips"
+    HEADING = "activations"
+    BUSY_MESSAGE = "…"
+    FAILURE_MESSAGE = "cannot compute the activations"
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "close", id="inside.close", tooltip="Stop the search; or back to where you were"),
-        Binding("comma", "word(-1)", "word before", show=False, id="inside.before", tooltip="The word before"),
-        Binding("full_stop", "word(1)", "word", key_display=", .", id="inside.next", tooltip="The next word"),
-        Binding("f2", "layer", "layer", id="inside.layer", tooltip="The next layer"),
-        Binding("f3", "pin", "pin", id="inside.pin", tooltip="Keep the list of words on this unit, or let it go"),
-        Binding("f4", "find", "find", id="inside.find", tooltip="What drives the unit highest and lowest; stop that"),
-        Binding("f5", "other", "other", id="inside.other", tooltip="The unit along the text, or what was found"),
-        Binding("f6", "edit", "edit", id="inside.edit", tooltip="Change the text, or go back to the strips"),
+        *binding_table(
+            "activations",
+            """
+            close | escape | close | close | Stop the search, or close the screen
+            """,
+            show=True,
+        ),
+        *binding_table(
+            "activations",
+            """
+            previous | comma | step_token(-1) | previous word | The previous word
+            """,
+        ),
+        *binding_table(
+            "activations",
+            """
+            next  | full_stop | step_token(1) | word  | The next word                            | , .
+            layer | f2        | next_layer    | layer | The next layer
+            pin   | f3        | toggle_pin    | pin   | Keep showing this unit along the text
+            find  | f4        | toggle_search | find  | Search for what activates this unit most
+            other | f5        | toggle_pane   | other | The unit along the text, or the search
+            edit  | f6        | toggle_edit   | edit  | Edit the text, or return to the strips
+            """,
+            show=True,
+        ),
     ]
 
-    def __init__(self, player: Player, text: str = "") -> None:
-        """Look at what the LSTM in the model of `player` does with `text`."""
-        super().__init__(player)
-        self._decoder = lstm_of(player.model)
-        self._text = with_line_ends(text)
-        self._layers: tuple[Gates, ...] = ()
-        self._read_words: Words | None = None  # those that `_layers` are of
-        self._word_texts: list[str] = []
-        self._depth = 0
-        self._pinned: Unit | None = None
-        self._reading: Worker[tuple[Gates, ...]] | None = None
-        self._has_unit = False
-        self._legend: tuple[int | None, int] = (None, 0)
-        self._searching: UnitSearch | None = None
-        self._search: UnitSearch | None = None  # the last one, though it has ended
+    def __init__(self, session_model: SessionModel, text: str = "") -> None:
+        """Show what the LSTM inside `session_model` does with `text`."""
+        super().__init__(session_model, text)
+        self._lstm = find_lstm(session_model.model)
+        self.layer_activations: tuple[LayerActivations, ...] = ()
+        """Activations of each layer on the text; empty while they are computed."""
+        self._token_texts: list[str] = []
+        self.layer_index = 0
+        """Index of the shown layer."""
+        self.pinned_unit: UnitId | None = None
+        """Unit that stays shown along the text, if any."""
+        self._initial_unit_selected = False
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current text is analysed and no search is running."""
+        return super().is_idle and not self.query_one(UnitSearchPane).is_searching
 
     def compose(self) -> ComposeResult:
-        """Model, text, strips, one unit along the text and what was found, a line to type into, keys."""
+        """Yield status, text, strips, legend, the panes for one unit, input and footer."""
         yield StatusBar(id="status")
-        yield PageText(HINT, id="text")
+        yield TokenTextView(PLACEHOLDER, id="text")
         yield Rule(line_style="solid")
         yield GateStrips(id="strips")
         yield StatusBar(id="legend")
         with Container(id="body"):
             with Vertical(id="left"):
-                yield StatusBar(id="along-heading")
-                yield UnitAlong(id="along")
-            with Vertical(id="right"):
-                yield StatusBar(id="found-heading")
-                yield UnitFound("", id="found")
-        yield TextLine(self._text, id="line")
-        yield KeysFooter()
+                yield StatusBar(id="unit-activations-heading")
+                yield UnitActivations(id="unit-activations")
+            yield UnitSearchPane(self.unit_label, id="right")
+        yield TextInputBar(self.text, id="line")
+        yield KeyFooter()
 
-    def on_mount(self) -> None:
-        """Read the text after the first paint."""
-        self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
-        # A mixture, a cache or a model that goes on learning: what is seen is not the whole of it.
-        whose = "" if self._decoder in (None, self._player.model) else " the LSTM as it was trained"
-        self.show_title(f"inside{whose}")
-        self.query_one("#found-heading", StatusBar).show(
-            Content.styled("f4 finds the words of the training text that drive this unit furthest", MUTED)
-        )
-        self.call_after_refresh(self._read)
+    def show_title(self, title: str) -> None:
+        """Show the title, and whether the LSTM is only a part of the model."""
+        is_part_of_model = self._lstm not in (None, self._session_model.model)
+        super().show_title(f"{title} of the LSTM as trained" if is_part_of_model else title)
 
-    def on_unmount(self) -> None:
-        """Leave no thread behind."""
-        if self._reading is not None:
-            self._reading.cancel()
-        self._stop_search()
+    # Analysis
 
-    # Reading the text
+    def tokenize(self) -> TokenizedText:
+        """Tokenize the text, and cut it after `MAX_TOKENS` tokens."""
+        tokens = super().tokenize()
+        if len(tokens) <= MAX_TOKENS:
+            return tokens
+        self.notify(f"Only the first {MAX_TOKENS:,} words are analysed.", markup=False)
+        self.text = self.text[: int(tokens.end_offsets[MAX_TOKENS - 1])]
+        return super().tokenize()
 
-    def _read(self, word: int | None = None) -> None:
-        """Read the text in a thread; then go to `word`, or to the last one."""
-        decoder, strips = self._decoder, self.query_one(GateStrips)
-        words = split(self._text, self._player.model.vocabulary, line_ends=True)
-        if len(words) > MOST_WORDS:
-            self._text = self._text[: int(words.ends[MOST_WORDS - 1])]
-            words = split(self._text, self._player.model.vocabulary, line_ends=True)
-            self.notify(f"Only the first {MOST_WORDS:,} words are read.", markup=False)
-        page = Page.of(words)
-        self._layers, self._read_words = (), words
-        self._word_texts = [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
-        self.query_one(PageText).show(page, len(words) - 1 if word is None else word)
-        self._show()
-        if decoder is None:
-            strips.tell("there is no LSTM inside this model: it only counts words")
-        elif not len(words):
-            strips.tell("there is no word to read: type a text below, and press enter")
-        else:
-            strips.tell("…")
-            read_with = decoder
+    def find_problem(self) -> str:
+        """Return a message if the model contains no LSTM."""
+        return "no LSTM in this model: it only counts words" if self._lstm is None else ""
 
-            def source(cancellation: Cancellation) -> Iterator[tuple[Gates, ...]]:
-                yield gates(read_with, words.ids)
+    def show_page(self, page: Page, cursor: int | None) -> None:
+        """Show a text with the cursor on a token, by default the last one."""
+        self.layer_activations = ()
+        self._token_texts = [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
+        self.query_one(TokenTextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
+        self._update_view()
 
-            self._reading = Worker("inside", source).start()
-            self._drain_timer.resume()
+    def compute(self, ids: TokenIds) -> tuple[LayerActivations, ...]:
+        """Record the activations of all layers on each token."""
+        assert self._lstm is not None, "checked by find_problem"
+        return record_activations(self._lstm, ids)
 
-    def _drain(self) -> None:
-        """Show what was read and found; rest when there is nothing more to come."""
-        reading = self._reading
-        if reading is not None and not reading.running:
-            self._reading = None
-            if reading.failure is not None:
-                self.query_one(GateStrips).tell(f"the text could not be read: {reason_of(reading.failure)}")
-            for layers in reading.drain():
-                self._layers = layers
-                self._show()
-                if not self._has_unit:
-                    self._has_unit = True
-                    self.query_one(GateStrips).action_most()  # something to see
-        if self._searching is not None:
-            self._drain_search(self._searching)
-        if self._reading is None and self._searching is None:
-            self._drain_timer.pause()
+    def show_result(self, result: tuple[LayerActivations, ...]) -> None:
+        """Show the activations; the first time, the cursor moves to the unit with the largest absolute value."""
+        self.layer_activations = result
+        self._update_view()
+        if not self._initial_unit_selected:
+            self._initial_unit_selected = True
+            self.query_one(GateStrips).action_go_to_largest()
 
-    # What is shown
+    def show_message(self, message: str) -> None:
+        """Show a message in place of the strips."""
+        self.query_one(GateStrips).show_message(message)
 
-    @on(GateStrips.Moved)
-    def _show(self) -> None:
-        """All of it, as it is with the cursors where they are."""
-        strips, along_list, words = self.query_one(GateStrips), self.query_one(UnitAlong), self._read_words
-        heading = self.query_one("#along-heading", StatusBar)
-        if not self._layers or words is None:
-            along_list.clear()
-            heading.show(Content(""))
-            self._show_legend(None)
-            return
-        position = self.query_one(PageText).cursor
-        layers = f"layer {self._depth + 1} of {len(self._layers)}"
-        said = f'on reading "{self._word_texts[position]}"'
-        strips.show(self._layers, self._depth, position, f"{layers} · {said} · word {position + 1:,} of {len(words):,}")
-        self._show_legend(strips.bin)
-        layer, unit, part = self._unit_at_hand()
-        values = along(self._layers, layer, unit, part)
-        along_list.show(
-            self._word_texts,
-            values,
-            signed=part not in GATES,
-            scale=scale_of(self._layers[layer], part),
-            cursor=position,
-        )
-        heading.show(
-            Content.assemble(
-                (self._named((layer, unit, part)), "bold"),
-                (" along the text", MUTED),
-                (" · pinned" if self._pinned else "", "$accent"),
-            )
-        )
+    # View
 
-    def _show_legend(self, bin: int | None) -> None:
-        """What the characters mean, and of how many units one is; None: there is none."""
-        width = self.size.width - 2
-        if (bin, width) == self._legend:
-            return
-        self._legend = (bin, width)
-        legend = self.query_one("#legend", StatusBar)
-        if bin is None:
+    @on(TokenTextView.TokenHighlighted)
+    @on(GateStrips.CursorMoved)
+    def _update_view(self) -> None:
+        """Update strips, legend and unit for the current cursors."""
+        strips, legend = self.query_one(GateStrips), self.query_one("#legend", StatusBar)
+        if not self.layer_activations:
+            self.query_one(UnitActivations).clear()
+            self.show_line("#unit-activations-heading")
             legend.show(Content(""), Content(""))
             return
-        text = "a cell is a unit" if bin == 1 else f"a cell is {bin} units: a gate's mean, else the furthest from 0"
-        signs = f"0 {LEVELS[0]}{LEVELS[3]}{LEVELS[-1]} 1   − {NEGATIVE[::-1]} {ZERO} {POSITIVE} +"
-        if len(text) + len(signs) + 3 > width:
-            text = "" if bin == 1 else f"{bin} units a cell"
-        legend.show(Content.styled(signs, MUTED), Content.styled(text, MUTED))
+        position = self.query_one(TokenTextView).cursor
+        strips.show(
+            self.layer_activations[self.layer_index],
+            position,
+            f"layer {self.layer_index + 1} of {len(self.layer_activations)}"
+            f' · on reading "{self._token_texts[position]}" · word {position + 1:,} of {len(self._token_texts):,}',
+        )
+        characters, cells = strips_legend(strips.units_per_cell, self.size.width - 2)
+        legend.show(Content.styled(characters, MUTED), Content.styled(cells, MUTED))
+        unit_id = layer, unit, activation = self._current_unit()
+        self.query_one(UnitActivations).show(
+            self._token_texts,
+            unit_activations(self.layer_activations, layer, unit, activation),
+            is_signed=activation not in SIGMOID_GATES,
+            scale=value_scale(self.layer_activations[layer], activation),
+            cursor=position,
+        )
+        pinned = (" · pinned" if self.pinned_unit else "", "$accent")
+        title = (self.unit_label(unit_id), "bold")
+        self.show_line("#unit-activations-heading", title, (" along the text", MUTED), pinned)
 
-    def _named(self, unit: Unit) -> str:
-        layer, number, part = unit
-        return f"unit {number} {part}" if len(self._layers) == 1 else f"layer {layer + 1} unit {number} {part}"
+    def unit_label(self, unit_id: UnitId) -> str:
+        """Return the name of a unit for display, without the layer if there is only one."""
+        layer, unit, activation = unit_id
+        label = f"unit {unit} {activation}"
+        return label if len(self.layer_activations) == 1 else f"layer {layer + 1} {label}"
 
-    def _unit_at_hand(self) -> Unit:
-        """The pinned unit, or the one under the cursor."""
+    def _current_unit(self) -> UnitId:
+        """Return the pinned unit, or the one under the cursor."""
         strips = self.query_one(GateStrips)
-        return self._pinned or (self._depth, strips.unit, strips.part)
+        return self.pinned_unit or (self.layer_index, strips.unit, strips.gate)
 
-    # The cursor
-
-    @on(PageText.WordChosen)
-    def _word_chosen(self) -> None:
-        self._show()
-
-    @on(UnitAlong.WordChosen)
-    def _line_chosen(self, message: UnitAlong.WordChosen) -> None:
-        self.query_one(PageText).move_to(message.index)
-
-    def action_word(self, steps: int) -> None:
-        """So many words on, or back."""
-        self.query_one(PageText).action_step(steps)
-
-    def action_layer(self) -> None:
-        """The next layer; behind the last one the first."""
-        if self._layers:
-            self._depth = (self._depth + 1) % len(self._layers)
-            self._show()
-
-    def action_pin(self) -> None:
-        """Keep the list of words on the unit under the cursor while that goes on; or let it go."""
-        if self._layers:
-            self._pinned = self._unit_at_hand() if self._pinned is None else None
-            self._show()
-
-    # Searching the training text
-
-    def action_find(self) -> None:
-        """Search the training text for what drives the unit furthest; while that goes on, stop it."""
-        run, decoder, found = self._player.run, self._decoder, self.query_one(UnitFound)
-        if self._searching is not None:
-            self._stop_search()
-            return
-        if decoder is None or not self._layers:
-            self.notify("There is no unit to search for.", markup=False)
-            return
-        if run is None:
-            self.notify("There is no training text to search: this model is of no finished run.", markup=False)
-            return
-        self._search = self._searching = UnitSearch(run, decoder, self._unit_at_hand())
-        found.tell("")
-        self.add_class("-found")
-        self._show_search(self._searching)
-        self._drain_timer.resume()
-
-    def _stop_search(self) -> None:
-        if self._searching is not None:
-            self._searching.stop()
-
-    def _drain_search(self, search: UnitSearch) -> None:
-        if search.running:
-            self._show_search(search)
-            return
-        self._searching = None
-        heading, found = self.query_one("#found-heading", StatusBar), self.query_one(UnitFound)
-        if search.failure is not None:
-            heading.show(Content.styled("nothing was found", MUTED))
-            found.tell(reason_of(search.failure))
-        elif (outcome := search.outcome()) is not None:
-            how = "stopped after" if search.stopped else "of all"
-            heading.show(
-                Content.assemble(
-                    (self._named(search.unit), "bold"),
-                    (f" · highest and lowest {how} {outcome.words:,} words", MUTED),
-                )
-            )
-            found.show(outcome)
-
-    def _show_search(self, search: UnitSearch) -> None:
-        how_far = "reading the text" if search.share is None else f"{search.share:.0%}"
-        text = f"searching for {self._named(search.unit)} … {how_far} · f4 stops"
-        self.query_one("#found-heading", StatusBar).show(Content.styled(text, MUTED))
-
-    @on(UnitFound.Chosen)
-    def _take_line(self, message: UnitFound.Chosen) -> None:
-        """Read a line of the training text; the unit stays the one it was found for."""
-        search, item = self._search, message.extreme
-        assert search is not None, "its lines are shown"
-        self._text = self._player.model.vocabulary.decode(search.lines[item.line].tolist())
-        self.query_one(TextLine).show(self._text)
-        layer, unit, part = search.unit
-        strips = self.query_one(GateStrips)
-        self._depth, strips.unit, strips.part = layer, unit, part
-        self._read(item.position)
-
-    # The other keys
+    # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Where there is one layer there is no next one."""
-        return action != "layer" or (self._decoder is not None and self._decoder.config.layers > 1)
+        """Hide the layer key if there is only one layer."""
+        return action != "next_layer" or (self._lstm is not None and self._lstm.config.num_layers > 1)
 
-    def action_other(self) -> None:
-        """On a narrow terminal one list takes the place of the other; on a wide one the cursor goes there."""
-        if self.has_class("-narrow"):
-            self.toggle_class("-found")
-            found = self.has_class("-found")
+    @on(UnitActivations.TokenSelected)
+    def _move_to_token(self, message: UnitActivations.TokenSelected) -> None:
+        self.query_one(TokenTextView).move_cursor(message.index)
+
+    def action_step_token(self, offset: int) -> None:
+        """Move the token cursor by a number of tokens."""
+        self.query_one(TokenTextView).action_step(offset)
+
+    def action_next_layer(self) -> None:
+        """Show the next layer, and the first one after the last."""
+        if self.layer_activations:
+            self.layer_index = (self.layer_index + 1) % len(self.layer_activations)
+            self._update_view()
+
+    def action_toggle_pin(self) -> None:
+        """Pin the unit under the cursor, or unpin it."""
+        if self.layer_activations:
+            self.pinned_unit = self._current_unit() if self.pinned_unit is None else None
+            self._update_view()
+
+    def action_toggle_search(self) -> None:
+        """Search the training text for the top activations of the current unit, or stop the running search."""
+        pane = self.query_one(UnitSearchPane)
+        if pane.is_searching:
+            pane.stop_search()
+        elif self._lstm is None or not self.layer_activations:
+            self.notify("There is no unit to search for.", markup=False)
+        elif self._session_model.run is None:
+            self.notify("No training text to search: this model has no run.", markup=False)
         else:
-            found = not self.query_one(UnitFound).has_focus
-        target = self.query_one(UnitFound) if found else self.query_one(UnitAlong)
-        self.call_after_refresh(target.focus)
+            self.add_class("-search-results")
+            pane.search(self._session_model.run, self._lstm, self._current_unit())
 
-    @on(Input.Submitted)
-    def _typed(self) -> None:
-        self._text = self.query_one(TextLine).text
-        self._read()
-        self.query_one(GateStrips).focus()
+    @on(UnitSearchPane.LineSelected)
+    def _load_line(self, message: UnitSearchPane.LineSelected) -> None:
+        """Analyse a line of the training text, and show the unit that was searched for."""
+        self.text = self._session_model.model.vocabulary.decode(message.ids.tolist())
+        self.query_one(TextInputBar).set_text(self.text)
+        strips = self.query_one(GateStrips)
+        self.layer_index, strips.unit, strips.gate = message.unit
+        self.analyse(message.position)
 
-    def action_edit(self) -> None:
-        """To the line with the text, or back to the strips."""
-        field = self.query_one(Input)
-        (self.query_one(GateStrips) if field.has_focus else field).focus()
+    def action_toggle_pane(self) -> None:
+        """Show the other list on a narrow terminal; focus it on a wide one."""
+        results = self.query_one(UnitTopActivations)
+        if self.has_class("-narrow"):
+            self.toggle_class("-search-results")
+            show_results = self.has_class("-search-results")
+        else:
+            show_results = not results.has_focus
+        self.call_after_refresh((results if show_results else self.query_one(UnitActivations)).focus)
 
     def action_close(self) -> None:
-        """Stop the search, or else go back to where one came from."""
-        if self._searching is not None:
-            self._stop_search()
+        """Stop the running search, or close the screen."""
+        pane = self.query_one(UnitSearchPane)
+        if pane.is_searching:
+            pane.stop_search()
         else:
             super().action_close()

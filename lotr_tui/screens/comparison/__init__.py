@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/comparison."""
+"""Screens that compare generated texts in columns: the temperature ladder and models side by side."""

@@ -1,4 +1,4 @@
-"""The ladder: one prompt, one seed, one model, a temperature a column."""
+"""Ladder screen: one model, one prompt and one seed, a column for each temperature."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
@@ -6,133 +6,108 @@ from typing import ClassVar
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from engine.errors import UnusableInput
-from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.comparison.columns import Against, ColumnText
-from lotr_tui.screens.comparison.screen import ColumnsScreen, shown_temperature, step_temperature
-from lotr_tui.session.column_writers import Slot
-from lotr_tui.session.player import Player
-from lotr_tui.textual_fixes.line_box import LineBox
+from engine.errors import InvalidInputError
+from lotr_tui.screens.comparison import temperatures
+from lotr_tui.screens.comparison.columns import CompareWith
+from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
+from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.widgets.line_input import LineInput
 
-NOTEBOOK = (0.5, 0.7, 0.75, 0.8, 1.0)
-"""The temperatures of the classroom notebook."""
-MOST = 12
+NOTEBOOK_TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
+"""Temperatures of the classroom notebook."""
+MAX_COLUMNS = 12
 
 
-class LadderScreen(ColumnsScreen):
-    """All columns share the noise of one seed over the whole vocabulary: they differ by temperature alone."""
+class LadderScreen(GenerationColumnsScreen):
+    """Texts that share the sampling noise of one seed and differ only by temperature."""
 
-    NAME: ClassVar[str] = "ladder"
-    NARROWEST: ClassVar[int] = 14  # "4.21 bits/word", and five of them in 80 cells
-    AGAINST: ClassVar[Against] = "left"  # rung by rung
+    HEADING: ClassVar[str] = "ladder"
+    MIN_COLUMN_WIDTH: ClassVar[int] = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
+    COMPARE_WITH: ClassVar[CompareWith] = "left"
 
-    def __init__(self, player: Player, prompt: str, settings: SamplerSettings, seed: int | None, pace: float) -> None:
-        """Play with `player`; all of `settings` but the temperature holds for every column."""
-        super().__init__(prompt, settings, seed, pace)
-        self._player = player
-        self.slots = [self._slot(temperature) for temperature in NOTEBOOK]
+    def make_first_slots(self) -> list[ColumnSlot]:
+        """Return a column for each temperature of the notebook."""
+        return [self._make_slot(temperature) for temperature in NOTEBOOK_TEMPERATURES]
 
-    def fields(self) -> Iterable[Widget]:
-        """The temperatures, to be typed."""
+    def compose_controls(self) -> Iterable[Widget]:
+        """Yield the input for the temperatures."""
         yield Label("T")
-        yield LineBox(_typed(NOTEBOOK), id="temperatures", restrict=r"[0-9., ]*", compact=True)
+        text = temperatures.format_temperatures(NOTEBOOK_TEMPERATURES)
+        yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
 
     def title_parts(self) -> tuple[str, str]:
-        """The model, and the chain but for the temperature."""
-        about = [self._player.description] if self._player.description else []
-        stages = self.settings.chain().split(" → ")
-        about += [stage for stage in stages if "temperature" not in stage]
-        return self._player.name, " · ".join(about)
+        """Return the name of the model, and its description with the sampler settings except for the temperature."""
+        stages = [stage for stage in self.settings.describe().split(" → ") if "temperature" not in stage]
+        return self.session_model.name, " · ".join(filter(None, [self.session_model.description, *stages]))
 
-    def apply_fields(self) -> None:
-        """Columns of the temperatures that were typed.
+    def apply_controls(self) -> None:
+        """Show a column for each typed temperature.
 
         Raises:
-            UnusableInput: one is no temperature, or there are too many.
+            InvalidInputError: If a temperature is invalid or there are too many.
         """
-        self._set(self._temperatures(), self.chosen)
+        self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
 
-    def action_add(self) -> None:
-        """A column half-way to the next one; behind the last, a little hotter."""
+    def action_add_column(self) -> None:
+        """Add a column between the selected and the next one, or one with a higher temperature at the end."""
 
-        def add() -> None:
-            temperatures = self._temperatures()
-            if len(temperatures) == MOST:
-                raise UnusableInput(f"{MOST} columns are as many as can be read; f4 takes one away")
-            at = min(self.chosen, len(temperatures) - 1)
-            here = temperatures[at]
-            new = min(2.0, here + 0.1) if at == len(temperatures) - 1 else (here + temperatures[at + 1]) / 2
-            self._set([*temperatures[: at + 1], round(new, 3), *temperatures[at + 1 :]], at + 1)
+        def add(values: list[float], index: int) -> int:
+            if len(values) == MAX_COLUMNS:
+                raise InvalidInputError(f"there are {MAX_COLUMNS} columns, the maximum; f4 removes one")
+            is_last = index == len(values) - 1
+            new = min(2.0, values[index] + 0.1) if is_last else (values[index] + values[index + 1]) / 2
+            values.insert(index + 1, round(new, 3))
+            return index + 1
 
-        self._change(add)
+        self._change_columns(add)
 
-    def action_remove(self) -> None:
-        """Take the chosen column away; one stays."""
+    def action_remove_column(self) -> None:
+        """Remove the selected column, unless it is the last one."""
 
-        def remove() -> None:
-            temperatures = self._temperatures()
-            if len(temperatures) == 1:
-                raise UnusableInput("one column stays; f3 adds another")
-            at = min(self.chosen, len(temperatures) - 1)
-            self._set([*temperatures[:at], *temperatures[at + 1 :]], at)
+        def remove(values: list[float], index: int) -> int:
+            if len(values) == 1:
+                raise InvalidInputError("one column must stay; f3 adds another")
+            del values[index]
+            return index
 
-        self._change(remove)
+        self._change_columns(remove)
 
-    def action_heat(self, steps: int) -> None:
-        """Make the chosen column hotter or cooler."""
+    def action_adjust_temperature(self, steps: int) -> None:
+        """Change the temperature of the selected column by a number of steps."""
 
-        def heat() -> None:
-            temperatures = self._temperatures()
-            at = min(self.chosen, len(temperatures) - 1)
-            temperatures[at] = step_temperature(temperatures[at], steps)
-            self._set(temperatures, at)
+        def adjust(values: list[float], index: int) -> int:
+            values[index] = temperatures.step_temperature(values[index], steps)
+            return index
 
-        self._change(heat)
+        self._change_columns(adjust)
 
-    def _change(self, change: Callable[[], None]) -> None:
-        """Change the columns; what is new among them is written at once, from the same prompt and seed."""
-        if self.try_to(change):
-            self.start_blank()
+    def _change_columns(self, change: Callable[[list[float], int], int]) -> None:
+        """Change the columns, and generate the new ones with the prompt and seed of the others.
 
-    def _temperatures(self) -> list[float]:
-        return parse_temperatures(self.query_one("#temperatures", Input).value)
+        `change` modifies a list of temperatures, given the selected index, and returns the new index.
+        """
 
-    def _set(self, temperatures: Sequence[float], chosen: int) -> None:
-        """Have these columns; those that were there before keep their text."""
-        old = list(self.slots)
-        self.slots = []
-        for temperature in temperatures:
-            kept = next((slot for slot in old if slot.temperature == temperature), None)
-            if kept is not None:
-                old.remove(kept)
-            self.slots.append(kept or self._slot(temperature))
-        self.query_one("#temperatures", Input).value = _typed(temperatures)
-        self.show_slots(chosen)
+        def apply() -> None:
+            values = self._parse_temperatures_input()
+            self._set_temperatures(values, change(values, min(self.selected_index, len(values) - 1)))
 
-    def _slot(self, temperature: float) -> Slot:
-        return Slot(ColumnText(shown_temperature(temperature)), self._player.model, temperature)
+        if self.try_or_show_error(apply):
+            self.generate_empty_columns()
 
+    def _parse_temperatures_input(self) -> list[float]:
+        return temperatures.parse_temperatures(self.query_one("#temperatures", Input).value, MAX_COLUMNS)
 
-def parse_temperatures(text: str) -> list[float]:
-    """The temperatures in `text`, separated by spaces or commas.
+    def _set_temperatures(self, values: Sequence[float], selected_index: int) -> None:
+        """Show a column for each temperature; columns that exist already keep their text."""
+        unused, self.slots = self.slots, []
+        for temperature in values:
+            slot = next((slot for slot in unused if slot.temperature == temperature), None)
+            if slot is not None:
+                unused.remove(slot)
+            self.slots.append(slot or self._make_slot(temperature))
+        self.query_one("#temperatures", Input).value = temperatures.format_temperatures(values)
+        self.show_slots(selected_index)
 
-    Raises:
-        UnusableInput: there is none, there are too many, or one is no number in range.
-    """
-    temperatures = []
-    for part in text.replace(",", " ").split():
-        try:
-            temperature = float(part)
-        except ValueError:
-            raise UnusableInput(f"temperature {part!r} is no number; write them like 0.5 0.8 1") from None
-        SamplerSettings(temperature=temperature)  # refuses what is out of range
-        temperatures.append(round(temperature, 4))
-    if not temperatures:
-        raise UnusableInput("there is no temperature; write some, like 0.5 0.8 1")
-    if len(temperatures) > MOST:
-        raise UnusableInput(f"{len(temperatures)} temperatures are too many; write at most {MOST}")
-    return temperatures
-
-
-def _typed(temperatures: Sequence[float]) -> str:
-    return " ".join(shown_temperature(temperature) for temperature in temperatures)
+    def _make_slot(self, temperature: float) -> ColumnSlot:
+        output = ColumnOutput(temperatures.format_temperature(temperature))
+        return ColumnSlot(output, self.session_model.model, temperature)

@@ -1,4 +1,4 @@
-"""What the ladder and side by side have in common: one prompt and one seed, a text a column."""
+"""Base class of the comparison screens: texts from one prompt and one seed in columns."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,293 +10,278 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Label, Rule, Static
 
-from engine.errors import LotrError, PromptError, UnusableInput, printable
-from engine.generation.settings import SamplerSettings, check_seed, draw_seed
-from lotr_tui.screens.comparison.columns import MARK, Against, Columns
-from lotr_tui.session.column_writers import ColumnWriters, Slot, read_prompt, unknown_words
-from lotr_tui.textual_fixes.line_box import LineBox
-from lotr_tui.textual_fixes.screen import Steady
+from engine.errors import InvalidInputError, LotrError, PromptError, printable
+from engine.generation.settings import SamplerSettings, check_seed, random_seed
+from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, CompareWith, GenerationColumns
+from lotr_tui.screens.comparison.writers import ColumnWriters
+from lotr_tui.session.column_output import ColumnSlot, describe_unknown_words, encode_prompts
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.line_input import LineInput
 from lotr_tui.widgets.number_field import NumberField
-from lotr_tui.widgets.prompt import MAX_CHARACTERS
+from lotr_tui.widgets.prompt.prompt_input import MAX_PROMPT_CHARACTERS
 from lotr_tui.widgets.status_bar import StatusBar
 
-DRAIN_SECONDS = 0.05
-STEP = 0.05
-"""Of temperature, for a key."""
 
-
-class ColumnsScreen(Steady, Screen[None]):
-    """Texts from one prompt and one seed, side by side; what the columns are is for the subclasses to say."""
+class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
+    """Columns of generated text with a prompt and controls below; a subclass decides what the columns are."""
 
     CSS_PATH = "comparison.tcss"
     AUTO_FOCUS = "#prompt"
     VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-high")]  # noqa: RUF012
-    NAME: ClassVar[str]
-    NARROWEST: ClassVar[int]
-    """Cells of a column."""
-    AGAINST: ClassVar[Against]
-    """Which column the others are compared with."""
+    HEADING: ClassVar[str]
+    """Title in the status line."""
+    MIN_COLUMN_WIDTH: ClassVar[int]
+    """Minimum width of a column in cells."""
+    COMPARE_WITH: ClassVar[CompareWith]
+    """Column with which each column is compared."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "run", "run", id="columns.run", tooltip="Write all columns anew", priority=True),
-        Binding("escape", "stop", "stop", id="columns.stop", tooltip="Stop the words; those that came stay"),
-        Binding("escape", "leave", "back", id="columns.leave", tooltip="Back to where you came from"),
-        Binding("ctrl+r", "new_seed", "seed", id="columns.seed", tooltip="Draw another seed, and run with it"),
-        Binding("f3,plus", "add", "add", id="columns.add", tooltip="One more column"),
-        Binding("f4,minus,delete", "remove", "remove", id="columns.remove", tooltip="Take the chosen column away"),
-        Binding(
-            "f7,down", "heat(-1)", "temp", key_display="f7/8", id="columns.cooler", tooltip="Temperature 0.05 lower"
+        Binding("enter", "generate", "run", id="columns.generate", tooltip="Generate all columns again", priority=True),
+        *binding_table(
+            "columns",
+            """
+            stop              | escape          | stop                   | stop   | Stop; keep what was written
+            close             | escape          | close                  | back   | Return to the previous screen
+            seed              | ctrl+r          | new_seed               | seed   | Generate again with another seed
+            add               | f3,plus         | add_column             | add    | Add a column
+            remove            | f4,minus,delete | remove_column          | remove | Remove the selected column
+            lower-temperature | f7,down         | adjust_temperature(-1) | temp   | Lower the temperature by 0.05 | f7/8
+            previous          | f5,left         | select_column(-1)      | column | Select the column to the left | f5/6
+            """,
+            show=True,
         ),
-        Binding("f8,up", "heat(1)", "hotter", show=False, id="columns.hotter", tooltip="Temperature 0.05 higher"),
-        Binding(
-            "f5,left", "choose(-1)", "column", key_display="f5/6", id="columns.left", tooltip="The column to the left"
+        *binding_table(
+            "columns",
+            """
+            raise-temperature | f8,up    | adjust_temperature(1) | raise temp  | Raise the temperature by 0.05
+            next              | f6,right | select_column(1)      | next column | Select the column to the right
+            up                | pageup   | scroll_page(-1)       | scroll up   | A page up
+            down              | pagedown | scroll_page(1)        | scroll down | A page down
+            """,
         ),
-        Binding("f6,right", "choose(1)", "right", show=False, id="columns.right", tooltip="The column to the right"),
-        Binding("pageup", "page(-1)", "scroll up", show=False, id="columns.up", tooltip="Earlier words"),
-        Binding("pagedown", "page(1)", "scroll down", show=False, id="columns.down", tooltip="Later words"),
-        Binding("ctrl+c", "stop", "stop", show=False, id="columns.interrupt", tooltip="Stop the words", priority=True),
+        Binding(
+            "ctrl+c", "stop", "stop", show=False, id="columns.interrupt", tooltip="Stop the generation", priority=True
+        ),
     ]
 
-    def __init__(self, prompt: str, settings: SamplerSettings, seed: int | None, pace: float) -> None:
-        """Begin with `prompt`; `seed` None draws one; at most `pace` words a second in each column."""
+    def __init__(
+        self, session_model: SessionModel, prompt: str, settings: SamplerSettings, seed: int | None, pace: float
+    ) -> None:
+        """Continue `prompt` in every column, at most `pace` words per second; 0 is no limit.
+
+        All columns share the seed, which is drawn if it is None, and the settings except for the temperature.
+        """
         super().__init__()
-        self.slots: list[Slot] = []
+        self.session_model = session_model
+        """Model of the session."""
         self.settings = settings
-        """But for the temperature, that of every column."""
+        """Sampler settings of all columns, except for the temperature."""
         self._prompt = prompt
-        self._seed = draw_seed() if seed is None else seed
+        self._seed = random_seed() if seed is None else seed
         self._pace = pace
-        self.asked: tuple[str, int] | None = None
-        """Prompt and seed of the texts to be seen."""
-        self._writers = ColumnWriters()
+        self.prompt_and_seed: tuple[str, int] | None = None
+        """Prompt and seed of the shown texts, or None before the first generation."""
+        self.writers = ColumnWriters(self, self._refresh_columns, self._finish_writing)
+        """Tasks that generate the texts."""
+        self.slots = self.make_first_slots()
+        """Columns from left to right."""
 
-    # What a subclass says
+    # Parts that a subclass implements, besides the actions that add and remove columns and adjust temperatures
 
-    def fields(self) -> Iterable[Widget]:
-        """Its own controls."""
+    def make_first_slots(self) -> list[ColumnSlot]:
+        """Return the columns that need no loading."""
         raise NotImplementedError
 
-    def apply_fields(self) -> None:
-        """Make slots and settings what its controls say.
+    def compose_controls(self) -> Iterable[Widget]:
+        """Yield the controls of the subclass."""
+        raise NotImplementedError
+
+    def apply_controls(self) -> None:
+        """Apply the controls of the subclass to slots and settings.
 
         Raises:
-            UnusableInput: they hold something that cannot be used.
+            InvalidInputError: If a control has an invalid value.
         """
         raise NotImplementedError
 
     def title_parts(self) -> tuple[str, str]:
-        """What plays, and what is known of it."""
+        """Return a name and a description for the status line."""
         raise NotImplementedError
 
-    def begin(self) -> None:
-        """The screen is there: start what else it needs."""
+    def load_initial_columns(self) -> None:
+        """Start to load further columns when the screen is mounted."""
 
-    def poll(self) -> bool:
-        """Called twenty times a second: take in what else goes on in threads; tells whether anything still does."""
-        return False
-
-    # The screen
+    # Screen
 
     def compose(self) -> ComposeResult:
-        """Status, the columns, a line on how to read them, controls, prompt, keys."""
+        """Yield status, columns, note, controls, prompt and footer."""
         yield StatusBar(id="status")
         yield Rule(line_style="solid")
-        yield Columns(self.NARROWEST, self.AGAINST, id="columns")
+        yield GenerationColumns(self.MIN_COLUMN_WIDTH, self.COMPARE_WITH, id="columns")
         yield Static("", id="note", markup=False)
         yield Rule(line_style="solid")
         with Horizontal(id="controls"):
-            yield from self.fields()
-            yield NumberField(
-                "seed", str(self._seed), id="seed", width=max(8, len(str(self._seed))), placeholder="drawn"
-            )
+            yield from self.compose_controls()
+            seed_width = max(8, len(str(self._seed)))
+            yield NumberField("seed", str(self._seed), id="seed", width=seed_width, placeholder="random")
             yield NumberField("words", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield LineBox(
+            yield LineInput(
                 self._prompt,
                 placeholder="type a prompt",
                 id="prompt",
                 compact=True,
-                max_length=MAX_CHARACTERS,
+                max_length=MAX_PROMPT_CHARACTERS,
                 select_on_focus=False,
             )
-        yield KeysFooter()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Show what is there; write at once where there is a prompt."""
-        self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
+        """Show the columns, and generate if there is a prompt."""
         self._show_status()
-        self.say()
+        self.show_note()
         self.show_slots(0)
-        self.begin()
+        self.load_initial_columns()
         if self._prompt.strip():
-            self.action_run()
+            self.action_generate()
 
     def on_unmount(self) -> None:
-        """Leave no thread behind."""
-        self._writers.drop()
+        """Stop the threads."""
+        self.writers.discard()
 
-    def say(self, text: str = "", *, problem: bool = False) -> None:
-        """A line under the columns; of itself it tells how to read them."""
-        other = "column to its left" if self.AGAINST == "left" else "first column"
-        text = text or f"{MARK} first word that differs from the {other}"
-        self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if problem else MUTED))
+    def show_note(self, text: str = "", *, is_problem: bool = False) -> None:
+        """Show a line below the columns; without `text`, explain the mark in the columns."""
+        other = "column to its left" if self.COMPARE_WITH == "left" else "first column"
+        text = text or f"{DIFFERENCE_MARK} first word that differs from the {other}"
+        self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if is_problem else MUTED))
 
-    def try_to(self, change: Callable[[], None]) -> bool:
-        """Do what may not be possible, and say so where it is not; tells whether it was."""
+    def try_or_show_error(self, change: Callable[[], None]) -> bool:
+        """Call `change`, and show its error as the note. Return True if there was none."""
         try:
             change()
         except LotrError as error:
-            self.say(str(error), problem=True)
+            self.show_note(str(error), is_problem=True)
             return False
-        self.say()
+        self.show_note()
         return True
-
-    # Writing
-
-    def action_run(self) -> None:
-        """Write every column anew, as the controls say."""
-        if not self.try_to(self._read_controls):
-            return
-        self._writers.drop()
-        for slot in self.slots:
-            slot.text.clear()
-        self._show_status()
-        self.show_slots()
-        self.start_blank()
-
-    def start_blank(self) -> None:
-        """Write the columns that have nothing yet, from the prompt and the seed of the others."""
-        if self.asked is None:
-            return
-        prompt, seed = self.asked
-        reads = read_prompt(self.slots, prompt)
-        refusals = {slot: str(read) for slot, read in reads.items() if isinstance(read, PromptError)}
-        if refusals and len(refusals) == len(self.slots):
-            self.say(next(iter(refusals.values())), problem=True)
-            return
-        for slot, refusal in refusals.items():
-            slot.text.failure = refusal
-        if told := unknown_words(reads):
-            self.say(told, problem=True)
-        self._writers.start(self.slots, prompt, self.settings, seed, self._pace)
-        self.watch_workers()
-        self.refresh_bindings()
-        self.query_one(Columns).changed()
-
-    def watch_workers(self) -> None:
-        """Something goes on in a thread: look at it now and then."""
-        self._drain_timer.resume()
-
-    def _read_controls(self) -> None:
-        prompt = self.query_one("#prompt", Input).value
-        if not prompt.strip():
-            raise UnusableInput("type a prompt first; the columns continue it")
-        words = self.query_one("#max_tokens", NumberField).whole()
-        settings = SamplerSettings() if words is None else SamplerSettings(max_tokens=words)
-        field = self.query_one("#seed", NumberField)
-        typed = field.whole()
-        seed = draw_seed() if typed is None else typed
-        check_seed(seed)
-        self.apply_fields()
-        self.settings = replace(self.settings, max_tokens=settings.max_tokens)
-        self.asked = (prompt, seed)
-        self._write_field("#seed Input", str(seed))
-
-    def _drain(self) -> None:
-        """Show the words that came since the last tick."""
-        if self._writers.take_in():
-            self.refresh_bindings()
-        goes_on = self.poll()
-        self.query_one(Columns).changed()
-        if not (self._writers or goes_on):
-            self._drain_timer.pause()
-
-    def action_stop(self) -> None:
-        """Stop the words that are coming; those that came stay."""
-        self._writers.stop()
-
-    def action_leave(self) -> None:
-        """Back to the screen below."""
-        self.dismiss()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Esc stops while words come, else it leaves."""
-        if action in ("stop", "leave"):
-            return bool(self._writers) == (action == "stop")
-        return True
-
-    def action_new_seed(self) -> None:
-        """Another seed; what is there is written anew with it."""
-        self._write_field("#seed Input", str(draw_seed()))
-        if self.query_one("#prompt", Input).value.strip():
-            self.action_run()
-
-    # The columns
-
-    @property
-    def chosen(self) -> int:
-        """The number of the column that keys act on."""
-        return self.query_one(Columns).chosen
-
-    def show_slots(self, chosen: int | None = None) -> None:
-        """The slots have changed: show them, and stop writing those that are gone."""
-        self._writers.keep_only(self.slots)
-        texts = [slot.text for slot in self.slots]
-        self.query_one(Columns).show(texts, self.chosen if chosen is None else chosen)
-
-    def action_choose(self, steps: int) -> None:
-        """The next column, or the one before."""
-        self.show_slots(self.chosen + steps)
-
-    @on(Columns.Chosen)
-    def _clicked(self, message: Columns.Chosen) -> None:
-        self.show_slots(message.number)
-
-    def action_page(self, pages: int) -> None:
-        """A page through all columns, wherever the cursor is."""
-        self.query_one(Columns).scroll_pages(pages)
-
-    def action_add(self) -> None:
-        """One more column."""
-        raise NotImplementedError
-
-    def action_remove(self) -> None:
-        """Take the chosen column away."""
-        raise NotImplementedError
-
-    def action_heat(self, steps: int) -> None:
-        """Hotter or cooler."""
-        raise NotImplementedError
-
-    def _write_field(self, selector: str, text: str) -> None:
-        field = self.query_one(selector, Input)
-        if field.value != text:
-            field.value = text
 
     def _show_status(self) -> None:
         name, about = self.title_parts()
         left = Content.assemble(
             ("lotr-tui", "bold $accent"),
-            f"  {self.NAME}  ",
+            f"  {self.HEADING}  ",
             (name, "bold"),
             (" · " if name and about else "", MUTED),
             (about, MUTED),
         )
-        right = "" if self.asked is None else f"seed {self.asked[1]}"
+        right = "" if self.prompt_and_seed is None else f"seed {self.prompt_and_seed[1]}"
         self.query_one("#status", StatusBar).show(left, Content.styled(right, MUTED))
 
+    # Generation
 
-def step_temperature(temperature: float, steps: int) -> float:
-    """So many steps hotter, onto the grid of steps, in range."""
-    return round(min(2.0, max(0.0, (round(temperature / STEP) + steps) * STEP)), 2)
+    def action_generate(self) -> None:
+        """Generate every column again with the values of the controls."""
+        if not self.try_or_show_error(self._read_controls):
+            return
+        self.writers.discard()
+        for slot in self.slots:
+            slot.output.clear()
+        self._show_status()
+        self.show_slots()
+        self.generate_empty_columns()
 
+    def generate_empty_columns(self) -> None:
+        """Generate the columns that have no text, with the prompt and the seed of the others."""
+        if self.prompt_and_seed is None:
+            return
+        prompt, seed = self.prompt_and_seed
+        encoded_prompts = encode_prompts(self.slots, prompt)
+        errors = {slot: str(error) for slot, error in encoded_prompts.items() if isinstance(error, PromptError)}
+        if errors and len(errors) == len(self.slots):
+            self.show_note(next(iter(errors.values())), is_problem=True)
+            return
+        for slot, error in errors.items():
+            slot.output.failure = error
+        if unknown_words := describe_unknown_words(encoded_prompts):
+            self.show_note(unknown_words, is_problem=True)
+        self.writers.start(self.slots, prompt, self.settings, seed, self._pace)
+        self.refresh_bindings()
+        self._refresh_columns()
 
-def shown_temperature(temperature: float) -> str:
-    """With two decimals, or as many as it needs."""
-    return f"{temperature:.2f}" if round(temperature, 2) == temperature else f"{temperature:g}"
+    def _read_controls(self) -> None:
+        prompt = self.query_one("#prompt", Input).value
+        if not prompt.strip():
+            raise InvalidInputError("type a prompt first; the columns continue it")
+        typed_max_tokens = self.query_one("#max_tokens", NumberField).parse_int()
+        limits = SamplerSettings() if typed_max_tokens is None else SamplerSettings(max_tokens=typed_max_tokens)
+        typed_seed = self.query_one("#seed", NumberField).parse_int()
+        seed = random_seed() if typed_seed is None else typed_seed
+        check_seed(seed)
+        self.apply_controls()
+        self.settings = replace(self.settings, max_tokens=limits.max_tokens)
+        self.prompt_and_seed = (prompt, seed)
+        self._set_input_value("#seed Input", str(seed))
+
+    def _set_input_value(self, selector: str, value: str) -> None:
+        field = self.query_one(selector, Input)
+        if field.value != value:
+            field.value = value
+
+    def _refresh_columns(self) -> None:
+        self.query_one(GenerationColumns).redraw_changes()
+
+    def _finish_writing(self) -> None:
+        self._refresh_columns()
+        self.refresh_bindings()
+
+    def action_stop(self) -> None:
+        """Stop generating and keep the text."""
+        self.writers.stop()
+
+    def action_close(self) -> None:
+        """Return to the previous screen."""
+        self.dismiss()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Let escape stop the generation while it is running, and close the screen otherwise."""
+        if action in ("stop", "close"):
+            return self.writers.is_writing == (action == "stop")
+        return True
+
+    def action_new_seed(self) -> None:
+        """Generate again with another seed."""
+        self._set_input_value("#seed Input", str(random_seed()))
+        if self.query_one("#prompt", Input).value.strip():
+            self.action_generate()
+
+    # Columns
+
+    @property
+    def selected_index(self) -> int:
+        """Index of the column that the keys act on."""
+        return self.query_one(GenerationColumns).selected_index
+
+    def show_slots(self, selected_index: int | None = None) -> None:
+        """Show the slots after a change, and stop generating for removed ones."""
+        self.writers.stop_except(self.slots)
+        index = self.selected_index if selected_index is None else selected_index
+        self.query_one(GenerationColumns).show([slot.output for slot in self.slots], index)
+
+    def action_select_column(self, offset: int) -> None:
+        """Move the selection by a number of columns."""
+        self.show_slots(self.selected_index + offset)
+
+    @on(GenerationColumns.ColumnSelected)
+    def _select_clicked_column(self, message: GenerationColumns.ColumnSelected) -> None:
+        self.show_slots(message.index)
+
+    def action_scroll_page(self, pages: int) -> None:
+        """Scroll all columns by a number of pages."""
+        self.query_one(GenerationColumns).scroll_pages(pages)

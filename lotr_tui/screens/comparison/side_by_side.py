@@ -1,248 +1,157 @@
-"""Side by side: one prompt, one seed, a model a column."""
+"""Side-by-side screen: one prompt and one seed, a column for each model."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from textual import on
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Input, Label, OptionList, Static
-from textual.widgets.option_list import Option
+from textual.widgets import Input
 
 from engine.config import BUNDLED
-from engine.errors import printable, reason_of
+from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
-from engine.runs.store import KeptEpoch, at_epoch, kept_epochs, list_runs, load, resolve
-from engine.runtime.worker import Cancellation, Worker
-from lotr_tui.formatting import model_row, run_row
-from lotr_tui.screens.comparison.columns import Against, ColumnText
-from lotr_tui.screens.comparison.screen import ColumnsScreen, shown_temperature, step_temperature
-from lotr_tui.session.column_writers import Slot
-from lotr_tui.session.player import Player
-from lotr_tui.textual_fixes.rows import Rows
-from lotr_tui.textual_fixes.screen import Steady
+from engine.runs.directory import resolve_run
+from engine.runs.loading import list_epoch_checkpoints
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.screens.comparison.columns import CompareWith
+from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
+from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
+from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
+from lotr_tui.session.baselines import ModelChoice, load_model_choice
+from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.number_field import NumberField
 
-MOST = 3
+MAX_COLUMNS = 3
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A model that can be had of a run."""
+class SideBySideScreen(GenerationColumnsScreen):
+    """Texts of up to three models. Models with the same vocabulary share the sampling noise of every word."""
 
-    kind: Literal["run", "kneser-ney", "mixture"]
-    run: str
-    """A name in the runs folder, a path, or "bundled"."""
-    epoch: int | None = None
-    """Of a run's models the one kept then; None: the best."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        run = printable(Path(self.run).name)
-        model = run if self.epoch is None else at_epoch(run, self.epoch)
-        return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
-
-    @property
-    def waiting(self) -> str:
-        """What is done until it is there."""
-        return {
-            "run": "loading …",
-            "kneser-ney": "counting the n-grams of its text …",
-            "mixture": "counting the n-grams of its text, then choosing the weights on validation …",
-        }[self.kind]
-
-
-def load_choice(choice: Choice, runs_dir: Path | None) -> Player:
-    """Load a run's model, count Kneser-Ney on what it was trained on, or mix both; may take some seconds.
-
-    Raises:
-        UnusableInput: there is no such run or epoch, it is damaged, or its corpus cannot be read again.
-    """
-    loaded = load(resolve(choice.run, runs_dir), choice.epoch)
-    if choice.kind == "run":
-        return Player.of(loaded)
-    # Only here: whoever compares runs alone needs no corpus.
-    from engine.analysis.perplexity import evaluate
-    from engine.runs.combine import Combination, Combiner
-
-    combiner = Combiner([loaded])
-    corpus = loaded.config.data.corpus
-    if choice.kind == "mixture":
-        combined = combiner.combine(Combination(mixture=True))
-        valid = evaluate(combined.model, combiner.dataset.valid).perplexity
-        return Player(choice.name, f"{combined.describe()} · valid {valid:.1f}", combined.model, corpus, loaded.path)
-    model = combiner.kneser_ney
-    known = loaded.kneser_ney_perplexity
-    valid = evaluate(model, combiner.dataset.valid).perplexity if known is None else known
-    return Player(choice.name, f"{model.order}-gram counts · valid {valid:.1f}", model, corpus, loaded.path)
-
-
-class SideBySideScreen(ColumnsScreen):
-    """Two or three models. Those of one vocabulary share the noise of every word as well as the seed."""
-
-    NAME: ClassVar[str] = "side by side"
-    NARROWEST: ClassVar[int] = 24  # three of them in 80 cells, and a run's name in each
-    AGAINST: ClassVar[Against] = "first"  # models are in no order
+    HEADING: ClassVar[str] = "side by side"
+    MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
+    COMPARE_WITH: ClassVar[CompareWith] = "first"
 
     def __init__(
         self,
-        player: Player,
+        session_model: SessionModel,
         runs_dir: Path | None,
         prompt: str,
         settings: SamplerSettings,
         seed: int | None,
         pace: float,
     ) -> None:
-        """Begin with `player`, and beside it Kneser-Ney of the same text where its run is known."""
-        super().__init__(prompt, settings, seed, pace)
-        self._player = player
-        self._runs_dir = runs_dir
-        self._loading: list[tuple[Worker[Player], Slot]] = []
-        self.slots = [
-            Slot(ColumnText(printable(player.name), printable(player.description)), player.model, settings.temperature)
-        ]
+        """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
-    def fields(self) -> Iterable[Widget]:
-        """One temperature for all."""
-        temperature = shown_temperature(self.settings.temperature)
+        More models can be added from `runs_dir`; None is the default directory.
+        """
+        super().__init__(session_model, prompt, settings, seed, pace)
+        self._runs_dir = runs_dir
+
+    @property
+    def is_loading(self) -> bool:
+        """True while a model is being loaded."""
+        return any(worker.node is self and worker.group == "loading" for worker in self.workers)
+
+    def make_first_slots(self) -> list[ColumnSlot]:
+        """Return the column of the session's model."""
+        slot = ColumnSlot(ColumnOutput(""), None, 0.0)
+        self._set_model(slot, self.session_model)
+        return [slot]
+
+    def compose_controls(self) -> Iterable[Widget]:
+        """Yield the input for the temperature of all columns."""
+        temperature = format_temperature(self.settings.temperature)
         yield NumberField("temperature", temperature, id="temperature", width=4, placeholder="0.8", decimal=True)
 
     def title_parts(self) -> tuple[str, str]:
-        """The chain, since the models stand over their columns."""
-        return "", self.settings.chain()
+        """Return no name, because the columns have theirs, and the sampler settings."""
+        return "", self.settings.describe()
 
-    def begin(self) -> None:
-        """Something to compare with."""
-        if self._player.run is not None:
-            self._load(Choice("kneser-ney", self._base))
+    def load_initial_columns(self) -> None:
+        """Add the Kneser-Ney baseline, if the model has a run."""
+        if self.session_model.run is not None:
+            self._add_model_column(ModelChoice("kneser-ney", self._base_run))
             self.show_slots(0)
 
-    def apply_fields(self) -> None:
-        """The temperature that was typed holds for every column.
+    def apply_controls(self) -> None:
+        """Apply the typed temperature to every column.
 
         Raises:
-            UnusableInput: it is out of range.
+            InvalidInputError: If the temperature is out of range.
         """
-        temperature = self._temperature()
+        temperature = self._parse_temperature_input()
         self.settings = replace(self.settings, temperature=temperature)
         for slot in self.slots:
             slot.temperature = temperature
 
-    def action_heat(self, steps: int) -> None:
-        """All columns hotter or cooler, and written anew."""
+    def action_adjust_temperature(self, steps: int) -> None:
+        """Change the temperature of all columns by a number of steps, and generate them again."""
 
-        def heat() -> None:
-            value = shown_temperature(step_temperature(self._temperature(), steps))
+        def adjust() -> None:
+            value = format_temperature(step_temperature(self._parse_temperature_input(), steps))
             self.query_one("#temperature Input", Input).value = value
 
-        if self.try_to(heat) and self.asked:
-            self.action_run()
+        if self.try_or_show_error(adjust) and self.prompt_and_seed:
+            self.action_generate()
 
-    def action_add(self) -> None:
-        """Ask which model."""
-        if len(self.slots) == MOST:
-            self.say(f"{MOST} models are as many as can be read; f4 takes one away", problem=True)
+    def action_add_column(self) -> None:
+        """Ask for a model and add it as a column."""
+        if len(self.slots) == MAX_COLUMNS:
+            self.show_note(f"there are {MAX_COLUMNS} models, the maximum; f4 removes one", is_problem=True)
         else:
-            kept = kept_epochs(self._player.run) if self._player.run is not None else []
-            self.app.push_screen(ChooseColumn(self._base, kept, self._runs_dir), self._load)
+            run = self.session_model.run
+            saved_epochs = list_epoch_checkpoints(run) if run is not None else []
+            dialog = ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir)
+            self.app.push_screen(dialog, self._add_model_column)
 
-    def action_remove(self) -> None:
-        """Take the chosen column away; one stays."""
+    def action_remove_column(self) -> None:
+        """Remove the selected column, unless it is the last one."""
         if len(self.slots) == 1:
-            self.say("one column stays; f3 adds another", problem=True)
+            self.show_note("one column must stay; f3 adds another", is_problem=True)
         else:
-            del self.slots[self.chosen]
+            del self.slots[self.selected_index]
             self.show_slots()
 
-    def poll(self) -> bool:
-        """Take in the models that are there by now."""
-        for worker, slot in list(self._loading):
-            if worker.running:
-                continue
-            self._loading.remove((worker, slot))
-            players = worker.drain()
-            if slot not in self.slots:
-                continue  # taken away meanwhile
-            if players:
-                self._loaded(slot, players[0])
-            elif worker.failure is not None:
-                self._failed(slot, worker.failure)
-        return bool(self._loading)
-
     @property
-    def _base(self) -> str:
-        """The run whose text Kneser-Ney counts."""
-        run = self._player.run
-        return BUNDLED if run is None or run == resolve(BUNDLED) else str(run)
+    def _base_run(self) -> str:
+        """Run that the baseline and the mixture belong to."""
+        run = self.session_model.run
+        return BUNDLED if run is None or run == resolve_run(BUNDLED) else str(run)
 
-    def _temperature(self) -> float:
-        typed = self.query_one("#temperature", NumberField).number()
+    def _parse_temperature_input(self) -> float:
+        typed = self.query_one("#temperature", NumberField).parse_float()
         return SamplerSettings().temperature if typed is None else SamplerSettings(temperature=typed).temperature
 
-    def _load(self, choice: Choice | None) -> None:
-        """A column for `choice`, filled once its model is there."""
+    def _add_model_column(self, choice: ModelChoice | None) -> None:
+        """Add a column whose model is loaded in a thread."""
         if choice is None:
             return
-
-        def source(_: Cancellation) -> Iterator[Player]:
-            yield load_choice(choice, self._runs_dir)
-
-        slot = Slot(ColumnText(choice.name, waiting=choice.waiting), None, self.settings.temperature)
-        self.slots.append(slot)
-        self._loading.append((Worker("loading", source).start(), slot))
+        output = ColumnOutput(choice.name, placeholder=choice.loading_message)
+        self.slots.append(ColumnSlot(output, None, self.settings.temperature))
+        self.run_worker(self._load_model(self.slots[-1], choice), group="loading")
         self.show_slots(len(self.slots) - 1)
-        self.watch_workers()
 
-    def _loaded(self, slot: Slot, player: Player) -> None:
-        slot.model, slot.temperature = player.model, self.settings.temperature
-        slot.text.title, slot.text.about = printable(player.name), printable(player.description)
-        slot.text.waiting = ""
+    async def _load_model(self, slot: ColumnSlot, choice: ModelChoice) -> None:
+        """Load the model of a column, or remove the column if that fails."""
+        failure = ""
+        try:
+            self._set_model(slot, await run_in_thread(load_model_choice, choice, self._runs_dir))
+        except Exception as error:
+            failure = f"{slot.output.title}: {describe_error(error)}"
+        if slot not in self.slots:
+            return  # removed while loading
+        if failure:
+            self.slots.remove(slot)
         self.show_slots()
-        self.start_blank()
+        if failure:
+            self.show_note(failure, is_problem=True)
+        else:
+            self.generate_empty_columns()
 
-    def _failed(self, slot: Slot, failure: BaseException) -> None:
-        self.slots.remove(slot)
-        self.show_slots()
-        self.say(f"{slot.text.title}: {reason_of(failure)}", problem=True)
-
-
-class ChooseColumn(Steady, ModalScreen[Choice | None]):
-    """Lists the models that can stand in a column; dismissed with one, or None."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="choose-column.cancel", tooltip="Add none"),
-    ]
-
-    def __init__(self, base: str, kept: Sequence[KeptEpoch], runs_dir: Path | None) -> None:
-        """Offer the runs of a folder, what can be made of the run `base`, and the epochs that it has `kept`."""
-        super().__init__()
-        runs = [run for run in list_runs(runs_dir) if run.valid_perplexity is not None]
-        mixture = Choice("mixture", base)
-        epochs = [(Choice("run", base, item.epoch), item) for item in kept]
-        self._rows = [
-            (Choice("kneser-ney", base), f"Kneser-Ney, counted on the text of {printable(Path(base).name)}"),
-            (mixture, f"{mixture.name}, weights chosen on validation"),
-            *(
-                (choice, model_row(choice.name, f"epoch {item.epoch}", item.valid_perplexity))
-                for choice, item in epochs
-            ),
-            (Choice("run", BUNDLED), "bundled"),
-            *((Choice("run", str(run.path)), run_row(run)) for run in runs),
-        ]
-
-    def compose(self) -> ComposeResult:
-        """What counts, what mixes, the epochs of the run at hand, then the runs, latest first."""
-        with Vertical(classes="dialog"):
-            yield Label("Which model stands beside?", classes="dialog-title")
-            yield Rows(*(Option(text) for _, text in self._rows), id="models", markup=False)
-            yield Static("enter chooses   esc cancels", classes="dialog-keys", markup=False)
-
-    @on(OptionList.OptionSelected)
-    def _chosen(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._rows[event.option_index][0])
+    def _set_model(self, slot: ColumnSlot, session_model: SessionModel) -> None:
+        slot.model, slot.temperature = session_model.model, self.settings.temperature
+        slot.output.title = printable(session_model.name)
+        slot.output.description = printable(session_model.description)
+        slot.output.placeholder = ""

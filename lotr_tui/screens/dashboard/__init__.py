@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/dashboard."""
+"""Dashboard of a training."""

@@ -1,200 +1,211 @@
-"""The curve of the dashboard: it can be looked at in parts, along other axes, and read at a place."""
+"""Perplexity chart of the dashboard, with zoom, other x axes, smoothing and a cursor."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from rich.segment import Segment
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
+from engine.data.arrays import Float64Array
 from engine.errors import printable
-from lotr_tui.formatting import duration, perplexity
-from lotr_tui.monitor.smoothing import Smoothed, log10
-from lotr_tui.monitor.step_columns import Floats
-from lotr_tui.widgets.charts.axes import FIELDS, Along
+from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.monitor.smoothing import SmoothedPerplexity, log10_or_nan
+from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, XAxis
 from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.perplexity_chart import LABEL_WIDTH, Curve, PerplexityChart, column_of, known
-from lotr_tui.widgets.charts.plotting import decimate
+from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, perplexity_bounds
+from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.charts.plotting import BrailleCells, column_at, decimate
 
-SMOOTHINGS = (0.85, 0.97, 0.995)
-ALONG: tuple[Along, ...] = ("epoch", "update", "time")
-FEWEST_REPORTS = 8
-"""About so many are seen at the closest."""
+SMOOTHING_CHOICES = (0.85, 0.97, 0.995)
+X_AXES: tuple[XAxis, ...] = ("epoch", "step", "time")
+MIN_VISIBLE_STEPS = 8
+"""Approximate number of steps in the smallest visible range."""
 
 
 class TrainingChart(PerplexityChart):
-    """The train perplexity as it is behind the smoothed one; a cursor at an update."""
+    """Perplexity chart that also shows the training perplexity without smoothing, and has a cursor at an update."""
 
-    name_within = 40  # it may be another one next
+    x_label_margin = 40  # the axis changes with a key, so its name matters
 
-    class Placed(Message):
-        """The cursor was put at an update; None: it follows the latest."""
+    class CursorMoved(Message):
+        """Posted when a click moves the cursor to an update, or to the latest one (None)."""
 
-        def __init__(self, place: int | None) -> None:
+        def __init__(self, step: int | None) -> None:
             super().__init__()
-            self.place = place
+            self.step = step
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._place: int | None = None
+        self.cursor_step: int | None = None
+        """Update at the cursor; None follows the latest update without a cursor line."""
 
-    def mark(self, place: int | None) -> None:
-        """Put the cursor at this update, in sight; None: it follows the latest, and is not drawn."""
-        self._place = place
-        if place is not None:
-            self.axes = self.axes.showing(self._place_of(place), self.whole, self.latest)
+    @property
+    def smoothing(self) -> float:
+        """Decay of the moving average over the training perplexity."""
+        return self._smoothed_train.decay
+
+    def set_cursor(self, step: int | None) -> None:
+        """Move the cursor to an update and make it visible; None follows the latest update."""
+        self.cursor_step = step
+        if step is not None:
+            self.axes = self.axes.scrolled_to(self._x_of_step(step), self.x_end, self.x_latest)
         self.redraw_changes()
 
-    # Looking at it
+    # Actions
 
     def action_zoom(self, factor: float) -> None:
-        """See so much of the width: 0.5 is twice as close."""
-        whole, reports = self.whole, max(FEWEST_REPORTS, len(self._view.steps))
-        about = None if self._place is None else self._place_of(self._place)
-        self.axes = self.axes.zoomed(factor, about, whole, self.latest, whole * FEWEST_REPORTS / reports)
+        """Multiply the visible width by `factor`; 0.5 zooms in."""
+        min_width = self.x_end * MIN_VISIBLE_STEPS / max(MIN_VISIBLE_STEPS, len(self._view.steps))
+        anchor = None if self.cursor_step is None else self._x_of_step(self.cursor_step)
+        self.axes = self.axes.zoomed(factor, anchor, self.x_end, self.x_latest, min_width)
         self.redraw_changes()
 
-    def action_pan(self, share: float) -> None:
-        """Move what is seen by a share of its width."""
-        self.axes = self.axes.panned(share, self.whole, self.latest)
+    def action_pan(self, fraction: float) -> None:
+        """Move the visible range by a fraction of its width."""
+        self.axes = self.axes.panned(fraction, self.x_end, self.x_latest)
         self.redraw_changes()
 
-    def action_show_all(self) -> None:
-        """All of the curve again."""
+    def action_reset_zoom(self) -> None:
+        """Show the whole curve."""
         self.axes = replace(self.axes, width=None, right=None)
         self.redraw_changes()
 
-    def action_toggle_logarithmic(self) -> None:
-        """A linear axis of perplexities, or a logarithmic one."""
-        self.axes = replace(self.axes, logarithmic=not self.axes.logarithmic)
+    def action_toggle_log_scale(self) -> None:
+        """Change between a linear and a logarithmic y axis."""
+        self.axes = replace(self.axes, log_scale=not self.axes.log_scale)
         self.redraw_changes()
 
-    def action_next_along(self) -> None:
-        """Epochs, updates or time; what is seen stays about the same."""
-        left, right = self.part
-        ends = np.array([left, min(right, self.latest)])
-        old, axes = self._column(self.axes.along), self.axes
-        axes = replace(axes, along=ALONG[(ALONG.index(axes.along) + 1) % len(ALONG)])
-        if axes.width is not None and len(old):
-            start, end = np.interp(ends, old, self._column(axes.along)).tolist()
+    def action_next_x_axis(self) -> None:
+        """Change the x axis from epochs to updates to time, and keep about the same part visible."""
+        left, right = self.x_range
+        ends = np.array([left, min(right, self.x_latest)])
+        old_x, axes = self._step_x(self.axes.x_axis), self.axes
+        axes = replace(axes, x_axis=X_AXES[(X_AXES.index(axes.x_axis) + 1) % len(X_AXES)])
+        if axes.width is not None and len(old_x):
+            start, end = np.interp(ends, old_x, self._step_x(axes.x_axis)).tolist()
             axes = replace(axes, width=max(end - start, 1e-9), right=None if axes.right is None else end)
         self.axes = axes
         self.redraw_changes()
 
     def action_next_smoothing(self) -> None:
-        """A smoother train curve; behind the smoothest the first again."""
-        share = SMOOTHINGS[(SMOOTHINGS.index(self._smoothed.share) + 1) % len(SMOOTHINGS)]
-        self._smoothed = Smoothed(share)
+        """Smooth the training curve more; after the strongest smoothing, start again with the weakest."""
+        index = SMOOTHING_CHOICES.index(self.smoothing) + 1
+        self._smoothed_train = SmoothedPerplexity(SMOOTHING_CHOICES[index % len(SMOOTHING_CHOICES)])
         self.redraw_changes()
 
-    def step_aside(self, columns: int) -> int | None:
-        """The update so many columns from the cursor, at least one report away; None: the latest."""
-        steps, places = self._view.steps.column("step"), self._column(self.axes.along)
+    def step_at_column_offset(self, columns: int) -> int | None:
+        """Return the update `columns` columns from the cursor, at least one step away; None for the latest update."""
+        steps, x = self._view.steps.column("step"), self._step_x(self.axes.x_axis)
         if not len(steps):
             return None
-        left, right = self.part
-        here = len(steps) - 1 if self._place is None else int(np.searchsorted(steps, self._place))
-        here = min(here, len(steps) - 1)
-        target = places[here] + columns * (right - left) / max(1, self.size.width - LABEL_WIDTH)
-        there = int(np.searchsorted(places, target))
-        there = max(there, here + 1) if columns > 0 else min(there, here - 1)
-        return None if there >= len(steps) else int(steps[max(0, there)])
+        left, right = self.x_range
+        current = len(steps) - 1 if self.cursor_step is None else int(np.searchsorted(steps, self.cursor_step))
+        current = min(current, len(steps) - 1)
+        target_x = x[current] + columns * (right - left) / max(1, self.size.width - Y_LABEL_WIDTH)
+        target = int(np.searchsorted(x, target_x))
+        target = max(target, current + 1) if columns > 0 else min(target, current - 1)
+        return None if target >= len(steps) else int(steps[max(0, target)])
 
     def on_click(self, event: events.Click) -> None:
-        """The cursor goes where the pointer is; behind the latest it follows that."""
+        """Ask to move the cursor to the clicked position; after the latest update, to follow it."""
         offset = event.get_content_offset(self)
         if offset is None or not len(self._view.steps):
             return
-        left, right = self.part
-        x = left + (offset.x - LABEL_WIDTH) / max(1, self.size.width - LABEL_WIDTH - 1) * (right - left)
-        nearest = int(np.searchsorted(self._column(self.axes.along), x))
+        left, right = self.x_range
+        x = left + (offset.x - Y_LABEL_WIDTH) / max(1, self.size.width - Y_LABEL_WIDTH - 1) * (right - left)
+        index = int(np.searchsorted(self._step_x(self.axes.x_axis), x))
         steps = self._view.steps.column("step")
-        self.post_message(self.Placed(int(steps[nearest]) if nearest < len(steps) else None))
+        self.post_message(self.CursorMoved(int(steps[index]) if index < len(steps) else None))
 
-    # What is seen
+    # Curves
 
-    def _column(self, along: Along) -> Floats:
-        return self._view.steps.column(FIELDS[along])
+    def _step_x(self, x_axis: XAxis) -> Float64Array:
+        """Return the positions of the steps on an x axis, `[steps]`."""
+        return self._view.steps.column(X_AXIS_FIELDS[x_axis])
 
-    def _place_of(self, step: int) -> float:
-        """Where on the axis an update is."""
-        steps, places = self._view.steps.column("step"), self._column(self.axes.along)
+    def _x_of_step(self, step: int) -> float:
+        """Return the position of an update on the x axis."""
+        steps, x = self._view.steps.column("step"), self._step_x(self.axes.x_axis)
         if not len(steps):
             return 0.0
         if step < steps[0]:
-            return float(places[0] * step / steps[0])
-        return float(np.interp(step, steps, places))
+            return float(x[0] * step / steps[0])
+        return float(np.interp(step, steps, x))
 
-    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> Curve:
-        """The train perplexity as it is."""
-        steps = self._view.steps
-        x, y = decimate(self._column(self.axes.along), steps.column("train_perplexity"), x_range, 2 * columns)
-        return x, log10(y)
+    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> LogCurve:
+        """Return the training perplexity without smoothing."""
+        perplexities = self._view.steps.column("train_perplexity")
+        x, y = decimate(self._step_x(self.axes.x_axis), perplexities, x_range, 2 * columns)
+        return x, log10_or_nan(y)
 
-    def _range(self, curves: dict[str, Curve]) -> tuple[float, float]:
-        """Rounded outwards, so that it seldom changes; of a part, what is in it, spikes too."""
-        seen = [level for curve in curves.values() for level in known(curve)]
-        if self.axes.width is None or not seen:
-            low, high, grid = *super()._range(curves), 40
+    def _y_range(self, curves: dict[str, LogCurve]) -> tuple[float, float]:
+        """Return the range, rounded outwards so that it changes rarely; after a zoom, all visible values fit."""
+        visible = [bound for curve in curves.values() for bound in perplexity_bounds(curve)]
+        if self.axes.width is None or not visible:
+            low, high, steps_per_decade = *super()._y_range(curves), 40
         else:
-            low, high, grid = min(seen), max(seen), 200
-        return 10 ** (math.floor(math.log10(low) * grid) / grid), 10 ** (math.ceil(math.log10(high) * grid) / grid)
+            low, high, steps_per_decade = min(visible), max(visible), 200
+        return (
+            10 ** (math.floor(math.log10(low) * steps_per_decade) / steps_per_decade),
+            10 ** (math.ceil(math.log10(high) * steps_per_decade) / steps_per_decade),
+        )
 
-    def _nothing_yet(self) -> list[Strip]:
-        """Why there is no curve."""
+    # Drawing
+
+    def _empty_lines(self) -> list[Strip]:
+        """Return the reason why there is no curve."""
         view = self._view
-        text = {"preparing": f"{printable(view.note)} …", "failed": printable(view.failure)}.get(
-            view.phase, "The curve begins with the first validation."
+        text = {"preparing": f"{printable(view.activity)} …", "failed": printable(view.failure)}.get(
+            view.phase, "The curve starts with the first validation."
         )
         return [Strip([]), Strip([Segment(text, self.get_component_rich_style("chart--axis"))])]
 
-    def _mark_place(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
-        """The cursor's line."""
-        if self._place is not None and x_range[0] <= (place := self._place_of(self._place)) <= x_range[1]:
-            canvas.upright(column_of(place, x_range, canvas.columns), "chart--cursor")
+    def _draw_cursor(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
+        """Draw the cursor as a vertical line."""
+        if self.cursor_step is not None and x_range[0] <= (x := self._x_of_step(self.cursor_step)) <= x_range[1]:
+            canvas.draw_vertical_line(column_at(x, x_range, canvas.columns), "chart--cursor")
 
-    def _name_curves(self, canvas: Canvas, patterns: dict[str, npt.NDArray[np.uint8]]) -> None:
-        """Each curve's name near its end, since there are terminals without colours."""
+    def _label_curves(self, canvas: Canvas, cells_by_style: dict[str, BrailleCells]) -> None:
+        """Draw the name of each curve near its end, for terminals without colour."""
         for style, name in (("chart--valid", "valid"), ("chart--train", "train")):
-            columns = np.flatnonzero(patterns[style].any(axis=0))
+            columns = np.flatnonzero(cells_by_style[style].any(axis=0))
             if not len(columns):
                 continue
             column = int(columns[-1])
-            row = int(np.flatnonzero(patterns[style][:, column])[0])
-            behind, before = column + 2, column - len(name) + 1
-            for down, place in ((0, behind), (-1, before), (1, before), (-2, before), (2, before)):
-                if canvas.is_free(row + down, place - 1, len(name) + 1):
-                    canvas.put(row + down, place, name, style)
+            row = int(np.flatnonzero(cells_by_style[style][:, column])[0])
+            after, before = column + 2, column - len(name) + 1
+            for row_offset, start in ((0, after), (-1, before), (1, before), (-2, before), (2, before)):
+                if canvas.is_free(row + row_offset, start - 1, len(name) + 1):
+                    canvas.draw_text(row + row_offset, start, name, style)
                     break
 
-    def _figures(self) -> list[tuple[str, str, str]]:
-        """The latest figures, or those at the cursor."""
-        if self._place is None:
-            return super()._figures()
-        view, place = self._view, self._place
-        reports = int(np.searchsorted(view.steps.column("step"), place, "right"))
-        evaluation = next((event for event in reversed(view.evaluations) if event.step <= place), None)
+    def _legend_entries(self) -> list[tuple[str, str, str]]:
+        """Return the figures at the cursor, or the latest figures without a cursor."""
+        if self.cursor_step is None:
+            return super()._legend_entries()
+        view, step = self._view, self.cursor_step
+        num_steps = int(np.searchsorted(view.steps.column("step"), step, "right"))
+        evaluation = next((event for event in reversed(view.evaluations) if event.step <= step), None)
 
-        def at(name: str) -> float:
-            return float(view.steps.column(name)[reports - 1]) if reports else math.nan
+        def value(name: str) -> float:
+            return float(view.steps.column(name)[num_steps - 1]) if num_steps else math.nan
 
-        smoothed = float(self._smoothed.of(view.steps)[reports - 1]) if reports else math.nan
-        valid = evaluation.valid_perplexity if evaluation else math.nan
-        where: dict[Along, Callable[[], str]] = {
-            "epoch": lambda: f"{at('epoch') if reports else 0.0:.2f}",
-            "update": lambda: f"{place:,}",
-            "time": lambda: duration(at("seconds") if reports else 0.0),
+        smoothed = float(self._smoothed_train.compute(view.steps)[num_steps - 1]) if num_steps else math.nan
+        position: dict[XAxis, Callable[[], str]] = {
+            "epoch": lambda: f"{value('epoch') if num_steps else 0.0:.2f}",
+            "step": lambda: f"{step:,}",
+            "time": lambda: format_duration(value("seconds") if num_steps else 0.0),
         }
-        first = self.axes.along
+        x_axis = self.axes.x_axis
         return [
-            ("chart--cursor", f"│ {first}", where[first]()),
-            ("chart--valid", "━ valid", perplexity(valid)),
-            ("chart--train", "━ train", perplexity(10.0**smoothed)),
-            ("chart--raw", "raw", perplexity(at("train_perplexity"))),
-            ("chart--axis", "lr", f"{at('lr'):.3g}" if reports else "-"),
-            *(("chart--axis", name, text()) for name, text in where.items() if name != first),
+            ("chart--cursor", f"│ {x_axis}", position[x_axis]()),
+            ("chart--valid", "━ valid", format_perplexity(evaluation.valid_perplexity if evaluation else None)),
+            ("chart--train", "━ train", format_perplexity(10.0**smoothed)),
+            ("chart--raw", "raw", format_perplexity(value("train_perplexity"))),
+            ("chart--axis", "lr", f"{value('lr'):.3g}" if num_steps else "-"),
+            *(("chart--axis", name, text()) for name, text in position.items() if name != x_axis),
         ]

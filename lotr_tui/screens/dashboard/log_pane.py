@@ -1,99 +1,102 @@
-"""What happened in a training, latest last."""
+"""Log of a training."""
 
 import textwrap
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.segment import Segment
-from textual.strip import Strip
 
-from lotr_tui.formatting import duration
-from lotr_tui.monitor.log_lines import Kind, LogLine
+from lotr_tui.formatting import format_duration
+from lotr_tui.monitor.log_lines import LogKind, LogLine
 from lotr_tui.widgets.line_list import LineList
 
 TIME_WIDTH = 7
-MARKS: dict[Kind, str] = {"plain": " ", "evaluation": " ", "asked": "›", "warning": "!", "error": "✗"}
-"""So that warnings stand out without colour too."""
+KIND_MARKS: dict[LogKind, str] = {"plain": " ", "evaluation": " ", "command": "›", "warning": "!", "error": "✗"}
+"""Mark of each kind of line, which also shows on terminals without colour."""
+
+
+class _WrappedLine(NamedTuple):
+    """One line of the screen."""
+
+    source: LogLine
+    text: str
+    is_first: bool
+    """True for the first of the lines into which `source` is wrapped."""
 
 
 class LogPane(LineList, can_focus=False):
-    """Lines with their time; follows the end unless one has gone up to read."""
+    """Log lines with their time, latest last. The pane follows the end unless the user has scrolled up."""
 
     DEFAULT_CSS = """
     LogPane { height: 1fr; }
     LogPane > .log--time { color: $foreground 60%; }
     LogPane > .log--plain { color: $foreground 75%; }
     LogPane > .log--evaluation { color: $foreground; }
-    LogPane > .log--asked { color: $accent; }
+    LogPane > .log--command { color: $accent; }
     LogPane > .log--warning { color: $text-warning; text-style: bold; }
     LogPane > .log--error { color: $text-error; text-style: bold; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"log--time", *(f"log--{kind}" for kind in MARKS)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"log--time", *(f"log--{kind}" for kind in KIND_MARKS)}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._log: list[LogLine] = []
-        self._painted: list[tuple[LogLine, str, bool]] = []
-        """For each line of the screen what it is of, its text, and whether it is the first of that."""
+        self._wrapped_lines: list[_WrappedLine] = []
         self._at_end = True
 
     def show(self, log: list[LogLine]) -> None:
-        """Show `log`; what stands already stays."""
-        if self._take(log):
-            self.measure()
+        """Show a log; only lines that differ from the previous log are wrapped."""
+        if self._update_lines(log):
+            self.update_virtual_size()
             self.refresh()
-            self._follow()
+            self._follow_end()
 
     def line_count(self) -> int:
-        """Lines of the screen."""
-        return len(self._painted)
+        """Return the number of lines of the screen."""
+        return len(self._wrapped_lines)
 
-    def action_step(self, lines: int) -> None:
-        """So many lines down, or up."""
-        self.scroll_to(y=self.scroll_offset.y + lines, animate=False)
+    def line_segments(self, line: int) -> list[Segment]:
+        """Return the time, the mark and the text of a line."""
+        source, text, is_first = self._wrapped_lines[line]
+        prefix = f"{format_duration(source.seconds):>{TIME_WIDTH}} {KIND_MARKS[source.kind]} "
+        return [
+            Segment(prefix if is_first else " " * len(prefix), self.get_component_rich_style("log--time")),
+            Segment(text, self.get_component_rich_style(f"log--{source.kind}")),
+        ]
+
+    def action_step(self, offset: int) -> None:
+        """Scroll down by `offset` lines, or up if `offset` is negative."""
+        self.scroll_to(y=self.scroll_offset.y + offset, animate=False)
 
     def on_resize(self) -> None:
-        """Long lines are broken elsewhere."""
-        log, self._log, self._painted = self._log, [], []
-        self._take(log)
-        super().on_resize()
-        self._follow()
+        """Wrap all lines for the new width."""
+        log, self._log, self._wrapped_lines = self._log, [], []
+        self._update_lines(log)
+        self.update_virtual_size()
+        self._follow_end()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Whether one reads the end: a scroll tells, another size does not."""
+        """Remember if the end is visible. A change of the size does not call this method, and so keeps following."""
         super().watch_scroll_y(old_value, new_value)
         self._at_end = new_value >= self.max_scroll_y
 
-    def _follow(self) -> None:
-        if self._at_end and self._painted:
-            self.bring_into_sight(self.line_count() - 1)
+    def _follow_end(self) -> None:
+        if self._at_end and self._wrapped_lines:
+            self.scroll_to_line(self.line_count() - 1)
 
-    def render_line(self, y: int) -> Strip:
-        """A line of the screen."""
-        width, number = self.size.width, self.scroll_offset.y + y
-        if number >= len(self._painted):
-            return Strip.blank(width, self.rich_style)
-        line, text, first = self._painted[number]
-        when = f"{duration(line.seconds):>{TIME_WIDTH}} {MARKS[line.kind]} " if first else " " * (TIME_WIDTH + 3)
-        segments = [
-            Segment(when, self.get_component_rich_style("log--time")),
-            Segment(text, self.get_component_rich_style(f"log--{line.kind}")),
-        ]
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
-
-    def _take(self, log: list[LogLine]) -> bool:
-        """Break what is new into lines of the screen; tells whether there was any."""
-        same = min(len(log), len(self._log))
-        while same and log[same - 1] is not self._log[same - 1]:
-            same -= 1
-        if same == len(log) == len(self._log):
+    def _update_lines(self, log: list[LogLine]) -> bool:
+        """Wrap the lines that are new, and return True if anything has changed."""
+        num_kept = min(len(log), len(self._log))
+        while num_kept and log[num_kept - 1] is not self._log[num_kept - 1]:
+            num_kept -= 1
+        if num_kept == len(log) == len(self._log):
             return False
-        while self._painted and (len(self._log) > same):
-            gone = self._log.pop()
-            while self._painted and self._painted[-1][0] is gone:
-                self._painted.pop()
-        room = max(10, self.size.width - TIME_WIDTH - 3)
-        for line in log[same:]:
-            parts = [line.text] if len(line.text) <= room else textwrap.wrap(line.text, room)
-            self._painted += [(line, part, number == 0) for number, part in enumerate(parts)]
+        while len(self._log) > num_kept:
+            removed = self._log.pop()
+            while self._wrapped_lines and self._wrapped_lines[-1].source is removed:
+                self._wrapped_lines.pop()
+        width = max(10, self.scrollable_content_region.width - TIME_WIDTH - 3)
+        for line in log[num_kept:]:
+            parts = [line.text] if len(line.text) <= width else textwrap.wrap(line.text, width)
+            self._wrapped_lines += [_WrappedLine(line, part, number == 0) for number, part in enumerate(parts)]
             self._log.append(line)
         return True

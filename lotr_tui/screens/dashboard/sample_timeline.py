@@ -1,4 +1,4 @@
-"""The sample timeline: one prompt and one seed at every evaluation; the words get better as one goes along."""
+"""Samples of a training: the same prompt continued with the same seed at every evaluation."""
 
 from bisect import bisect_left, bisect_right
 from operator import attrgetter
@@ -8,93 +8,97 @@ from textual.widget import Widget
 
 from engine.errors import printable
 from engine.events import Sampled
-from lotr_tui.formatting import perplexity
+from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.theme import MUTED
 
-EXPLANATION = "After every evaluation the model continues one prompt, always with the same seed."
-step_of = attrgetter("step")
+EXPLANATION = "After every evaluation, the model continues the same prompt with the same seed."
+MAX_SCRUBBER_WIDTH = 60
+get_step = attrgetter("step")
 
 
 class SampleTimeline(Widget):
-    """A sample in full, where it stands among all, and those before it."""
+    """One sample with its position among all samples, and below it the samples before."""
 
     DEFAULT_CSS = "SampleTimeline { padding: 0 1; height: 1fr; }"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._view = TrainingView()
-        self._place: int | None = None
-        self._told: tuple[object, ...] = ()
+        self._cursor_step: int | None = None
+        self._last_shown: tuple[object, ...] = ()
 
     def show(self, view: TrainingView) -> None:
-        """Show the sample at the place in `view`."""
+        """Show the sample of `view` at the cursor."""
         self._view = view
-        self._refresh()
+        self._refresh_if_changed()
 
-    def mark(self, place: int | None) -> None:
-        """Show the last sample up to this update; None: the latest."""
-        self._place = place
-        self._refresh()
+    def set_cursor(self, step: int | None) -> None:
+        """Show the last sample up to an update; None follows the latest sample."""
+        self._cursor_step = step
+        self._refresh_if_changed()
 
-    def neighbour(self, steps: int) -> int | None:
-        """The update of the sample so many before or after the place; None: the latest, or one after it."""
+    def adjacent_sample_step(self, offset: int) -> int | None:
+        """Return the update of the sample `offset` samples after the cursor; None for the latest sample or later."""
         samples = self._view.samples
         if not samples:
             return None
-        if self._place is None:
-            number = len(samples) - 1 + steps
-        elif steps > 0:
-            number = bisect_right(samples, self._place, key=step_of) - 1 + steps
+        if self._cursor_step is None:
+            index = len(samples) - 1 + offset
+        elif offset > 0:
+            index = bisect_right(samples, self._cursor_step, key=get_step) - 1 + offset
         else:
-            number = bisect_left(samples, self._place, key=step_of) + steps
-        return samples[max(0, number)].step if number < len(samples) - 1 else None
+            index = bisect_left(samples, self._cursor_step, key=get_step) + offset
+        return samples[max(0, index)].step if index < len(samples) - 1 else None
 
-    def _refresh(self) -> None:
-        """Only what changed goes to the terminal."""
-        number = self._number()
-        told = (number, len(self._view.samples), self._view.samples[number] if number is not None else None)
-        if told != self._told:
-            self._told = told
+    def _refresh_if_changed(self) -> None:
+        index = self._sample_index()
+        shown = (index, len(self._view.samples), None if index is None else self._view.samples[index])
+        if shown != self._last_shown:
+            self._last_shown = shown
             self.refresh()
 
-    def _number(self) -> int | None:
-        """Of the sample to show; None: there is none."""
+    def _sample_index(self) -> int | None:
+        """Return the index of the sample at the cursor, or None if there are no samples."""
         samples = self._view.samples
         if not samples:
             return None
-        return len(samples) - 1 if self._place is None else max(0, bisect_right(samples, self._place, key=step_of) - 1)
+        if self._cursor_step is None:
+            return len(samples) - 1
+        return max(0, bisect_right(samples, self._cursor_step, key=get_step) - 1)
 
     def render(self) -> Content:
-        """Where it stands, the sample, and in grey as many of those before it as there is room for."""
-        number = self._number()
-        if number is None:
+        """Return the sample with its heading, and as many earlier samples as fit."""
+        index = self._sample_index()
+        if index is None:
             return Content.styled(EXPLANATION, MUTED)
         samples, (width, height) = self._view.samples, self.content_size
-        chosen = samples[number]
-        follows = "latest" if self._place is None else f"{number + 1} of {len(samples)}"
-        seed = f"seed {chosen.seed} · temperature {chosen.temperature:g}"
+        sample = samples[index]
+        position = "latest" if self._cursor_step is None else f"{index + 1} of {len(samples)}"
         lines = [
-            Content.assemble((self._when(chosen), "bold"), (f"  {follows}", MUTED)),
-            self._scrubber(number, len(samples), width),
-            Content.assemble((printable(chosen.prompt), "bold"), " ", printable(chosen.text)),
-            Content.styled(seed, MUTED),
+            Content.assemble((self._heading(sample), "bold"), (f"  {position}", MUTED)),
+            _scrubber(index, len(samples), width),
+            Content.assemble((printable(sample.prompt), "bold"), " ", printable(sample.text)),
+            Content.styled(f"seed {sample.seed} · temperature {sample.temperature:g}", MUTED),
         ]
-        for sample in samples[max(0, number - height) : number][::-1]:
-            prompt = "" if sample.prompt == chosen.prompt else f"{printable(sample.prompt)} … "
-            text = f"{prompt}{printable(sample.text)}"
-            lines += [Content(""), Content.styled(self._when(sample), MUTED), Content.styled(text, MUTED)]
+        for earlier in samples[max(0, index - height) : index][::-1]:
+            prompt = "" if earlier.prompt == sample.prompt else f"{printable(earlier.prompt)} … "
+            text = f"{prompt}{printable(earlier.text)}"
+            lines += [Content(""), Content.styled(self._heading(earlier), MUTED), Content.styled(text, MUTED)]
         return Content("\n").join(lines)
 
-    def _when(self, sample: Sampled) -> str:
+    def _heading(self, sample: Sampled) -> str:
         evaluations = self._view.evaluations
-        number = bisect_left(evaluations, sample.step, key=step_of)
-        found = evaluations[number] if number < len(evaluations) else None
-        valid = f" · valid {perplexity(found.valid_perplexity)}" if found and found.step == sample.step else ""
-        best = " · best" if found and found is self._view.best else ""
-        return f"epoch {sample.epoch:.1f}{valid}{best}"
+        index = bisect_left(evaluations, sample.step, key=get_step)
+        if index == len(evaluations) or evaluations[index].step != sample.step:
+            return f"epoch {sample.epoch:.1f}"
+        evaluation = evaluations[index]
+        best = " · best" if evaluation is self._view.best else ""
+        return f"epoch {sample.epoch:.1f} · valid {format_perplexity(evaluation.valid_perplexity)}{best}"
 
-    def _scrubber(self, number: int, count: int, width: int) -> Content:
-        room = max(3, min(60, width))
-        place = round(number / max(1, count - 1) * (room - 1)) if count > 1 else room - 1
-        return Content.assemble(("─" * place, MUTED), ("●", "$accent"), ("─" * (room - 1 - place), MUTED))
+
+def _scrubber(index: int, count: int, width: int) -> Content:
+    """Return a line with a dot at the position of a sample."""
+    width = max(3, min(MAX_SCRUBBER_WIDTH, width))
+    dot = round(index / (count - 1) * (width - 1)) if count > 1 else width - 1
+    return Content.assemble(("─" * dot, MUTED), ("●", "$accent"), ("─" * (width - 1 - dot), MUTED))

@@ -1,152 +1,146 @@
-"""The dashboard of a training."""
+"""Dashboard of a training: chart, metrics, samples and log, with the commands that control the training."""
 
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Rule
 
-from engine.control import Command, What
+from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError
 from engine.events import Checkpointed, Evaluated, Sampled, Step
-from engine.runs.store import LoadedModel
-from lotr_tui.messages import PaneChosen, TrainingChanged
-from lotr_tui.monitor.pending_commands import Asked
+from engine.runs.loading import LoadedModel
+from lotr_tui.messages import PaneSelected, TrainingChanged
+from lotr_tui.monitor.pending_commands import PendingCommands
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.dashboard.bindings import TRAIN_KEYS
+from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.dashboard.bindings import DASHBOARD_BINDINGS
 from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.figures import TrainingFigures
 from lotr_tui.screens.dashboard.log_pane import LogPane
-from lotr_tui.screens.dashboard.prompt_dialog import AskPrompt
+from lotr_tui.screens.dashboard.metrics import TrainingMetrics
+from lotr_tui.screens.dashboard.prompt_dialog import SamplePromptDialog
 from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.screens.dashboard.status import TrainingStatus
-from lotr_tui.screens.dashboard.tiles import Tiles
-from lotr_tui.screens.dialogs.confirm import Confirm
-from lotr_tui.screens.runs.open_run import load_run, open_runs
-from lotr_tui.session.player import Player
-from lotr_tui.textual_fixes.screen import Steady
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.screens.dashboard.tiles import MetricTiles
+from lotr_tui.screens.dialogs.confirm import confirm
+from lotr_tui.screens.runs.open_run import choose_run, load_run
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.pane_tabs import PaneTabs
 
-if TYPE_CHECKING:
-    from lotr_tui.app import LotrApp
+DASHBOARD_PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log"}
+"""Ids and labels of the panes, of which a narrow terminal shows one at a time."""
+REFRESH_INTERVAL = 1.0
+"""Seconds between two updates of frequently changing figures; over a slow line, an update of 3 KB takes time."""
+FREQUENT_EVENTS = (Step, Evaluated, Sampled, Checkpointed)
+"""Events that are shown at the next update; all other events are shown at once."""
+MIN_LR_SCALE = 2.0**-10
+CONTROL_ACTIONS = ("toggle_pause", "stop_training", "send_command", "change_prompt", "halve_lr", "reset_lr")
+"""Actions that need an active training."""
 
-PANES = {"chart": "curve", "samples": "words", "tiles": "figures", "log": "log"}
-SHOW_SECONDS = 1.0
-"""Between two looks at figures that change all the time: over a slow line each is some 3 KB."""
-OFTEN = (Step, Evaluated, Sampled, Checkpointed)
-LOWEST_SHARE = 2.0**-10
-STEERING = ("pause", "stop", "ask", "prompt", "lower", "full")
-"""Actions that are for a training that goes on."""
 
+class DashboardScreen(AppScreen[LoadedModel | None]):
+    """Chart, metrics, samples and log of a training that is active or has ended.
 
-class TrainScreen(Steady, Screen[LoadedModel | None]):
-    """Curve, figures, samples and log of a training that goes on, or has ended. Stays until it is closed.
-
-    Over a session it is dismissed with the model to play with there, or None.
+    Above a session, the dashboard is dismissed with the model to use there, or with None to keep the model.
     """
 
     AUTO_FOCUS = ""
-    BINDINGS: ClassVar[list[BindingType]] = TRAIN_KEYS
+    BINDINGS: ClassVar[list[BindingType]] = DASHBOARD_BINDINGS
 
     def __init__(
         self,
         view: TrainingView,
-        steer: Callable[[Command], None],
+        send_command: Callable[[ControlCommand], None],
         *,
-        closes_app: bool = False,
-        follows: bool = False,
+        exit_on_close: bool = False,
+        attached: bool = False,
     ) -> None:
-        """Show `view`.
+        """Show a training, to which `send_command` sends a command or raises a `LotrError`.
 
-        Args:
-            view: what is known of the training.
-            steer: asks something of it; may raise a `LotrError`.
-            closes_app: closing the dashboard is leaving the program.
-            follows: another process trains, and closing stops nothing.
+        With `exit_on_close`, closing the dashboard exits the app. With `attached`, another process trains, so that
+        closing the dashboard stops nothing.
         """
         super().__init__()
         self._view = view
-        self._steer = steer
-        self._closes_app = closes_app
-        self._follows = follows
-        self._asked = Asked()
-        self._was_active = view.active
-        self._shown = -math.inf
-        self._waiting: Timer | None = None
-
-    @property
-    def lotr(self) -> "LotrApp":
-        """The app, with its own type."""
-        return cast("LotrApp", self.app)
+        self._send_command = send_command
+        self._exit_on_close = exit_on_close
+        self._attached = attached
+        self._pending_commands = PendingCommands()
+        self._was_active = view.is_active
+        self._refreshed_at = -math.inf
+        self._refresh_timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """Status, figures, then all panes at once, or on a narrow terminal one of them; keys."""
+        """Create the status bar, the tabs of a narrow terminal, the metrics, the panes and the footer."""
         yield TrainingStatus(id="status")
-        yield PaneTabs(PANES, id="panes")
+        yield PaneTabs(DASHBOARD_PANES, id="panes")
         yield Rule(line_style="solid")
-        yield TrainingFigures(self._view, id="figures")
-        yield Tiles(id="tiles")
+        yield TrainingMetrics(self._view, id="metrics")
+        yield MetricTiles(id="tiles")
         with Horizontal(id="body"):
             yield TrainingChart(id="chart")
             with Vertical(id="side"):
                 yield SampleTimeline(id="samples")
                 yield LogPane(id="log")
-        yield KeysFooter()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Show what is known already."""
-        self._show_pane(next(iter(PANES)))
-        self._show(self._view)
+        """Show the first pane and the current state."""
+        self._show_pane(next(iter(DASHBOARD_PANES)))
+        self.show_view(self._view)
 
     def on_screen_suspend(self) -> None:
-        """Nobody looks."""
-        self._tiles.read_machine(False)
+        """Stop to read the machine while another screen covers the dashboard."""
+        self.query_one(MetricTiles).set_machine_monitoring(False)
 
     def on_screen_resume(self) -> None:
-        """Somebody looks again."""
-        self._show(self._view)
+        """Show the current state again."""
+        self.show_view(self._view)
 
     def on_training_changed(self, message: TrainingChanged) -> None:
-        """The training went on: news are shown at once, figures now and then."""
+        """Show rare events at once, and frequent events at most every `REFRESH_INTERVAL` seconds."""
         self._view = message.view
-        self._asked.take(message.view.steered)
-        self._chart.keep_up(message.view)
-        if not all(isinstance(event, OFTEN) for event in message.events):
-            self._show_now()
-        elif self._waiting is None:
-            wait = self._shown + SHOW_SECONDS - time.monotonic()
-            self._waiting = self.set_timer(max(0.001, wait), self._show_now)  # Textual divides by it
+        self._pending_commands.discard_applied(message.view.applied_commands)
+        self._chart.update_smoothing(message.view)
+        if not all(isinstance(event, FREQUENT_EVENTS) for event in message.events):
+            self._refresh_now()
+        elif self._refresh_timer is None:
+            delay = self._refreshed_at + REFRESH_INTERVAL - time.monotonic()
+            self._refresh_timer = self.set_timer(max(0.001, delay), self._refresh_now)  # Textual divides by the delay
 
-    def _show_now(self) -> None:
-        if self._waiting is not None:
-            self._waiting.stop()
-            self._waiting = None
-        self._shown = time.monotonic()
-        self._show(self._view)
+    def _refresh_now(self) -> None:
+        if self._refresh_timer is not None:
+            self._refresh_timer.stop()
+            self._refresh_timer = None
+        self._refreshed_at = time.monotonic()
+        self.show_view(self._view)
 
-    def _show(self, view: TrainingView) -> None:
+    def show_view(self, view: TrainingView) -> None:
+        """Show the state of the training in all panes."""
         self._view = view
-        self._tell_state()
-        self.query_one(TrainingFigures).show(view)
-        self._tiles.read_machine(view.active and not self._follows)
-        self._tiles.show(view)
+        self._update_status()
+        self.query_one(TrainingMetrics).show(view)
+        tiles = self.query_one(MetricTiles)
+        tiles.set_machine_monitoring(view.is_active and not self._attached)
+        tiles.show(view)
         self._chart.show(view)
         self._samples.show(view)
-        self._log.show(view.log)
+        self.query_one(LogPane).show(view.log)
 
-    def _tell_state(self) -> None:
-        if self._was_active != self._view.active:
-            self._was_active = self._view.active
+    def _update_status(self) -> None:
+        if self._was_active != self._view.is_active:
+            self._was_active = self._view.is_active
             self.refresh_bindings()
-        self.query_one(TrainingStatus).tell(self._view, self._asked.waiting, follows=self._follows)
+        self.query_one(TrainingStatus).update_status(
+            self._view, self._pending_commands.commands, is_following=self._attached
+        )
 
     @property
     def _chart(self) -> TrainingChart:
@@ -156,160 +150,139 @@ class TrainScreen(Steady, Screen[LoadedModel | None]):
     def _samples(self) -> SampleTimeline:
         return self.query_one(SampleTimeline)
 
-    @property
-    def _tiles(self) -> Tiles:
-        return self.query_one(Tiles)
-
-    @property
-    def _log(self) -> LogPane:
-        return self.query_one(LogPane)
-
     # Panes
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A training that has ended is not steered; on a wide terminal all panes are seen, so there is no next one."""
-        if action in STEERING:
-            return self._view.active
+        """Disable control actions after the training, and the pane key on wide terminals, which show all panes."""
+        if action in CONTROL_ACTIONS:
+            return self._view.is_active
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
-        """The next of curve, words, figures, log."""
-        panes = list(PANES)
+        """Show the next pane."""
+        panes = list(DASHBOARD_PANES)
         self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + 1) % len(panes)])
 
-    def on_pane_chosen(self, message: PaneChosen) -> None:
-        """A pane was clicked."""
+    def on_pane_selected(self, message: PaneSelected) -> None:
+        """Show the clicked pane."""
         self._show_pane(message.pane)
 
     def _show_pane(self, pane: str) -> None:
         self.query_one(PaneTabs).pane = pane
-        for name in PANES:
+        for name in DASHBOARD_PANES:
             self.set_class(name == pane, f"-pane-{name}")
 
-    # The place that is looked at: an update, or the latest
+    # Cursor: an update, or the latest one
 
-    @on(TrainingChart.Placed)
-    def _placed(self, message: TrainingChart.Placed) -> None:
-        self._look_at(message.place)
+    @on(TrainingChart.CursorMoved)
+    def _select_clicked_step(self, message: TrainingChart.CursorMoved) -> None:
+        self._select_step(message.step)
 
-    def _look_at(self, place: int | None) -> None:
-        """Curve and samples go there together."""
-        self._chart.mark(place)
-        self._samples.mark(place)
+    def _select_step(self, step: int | None) -> None:
+        """Move the cursor of the chart and the samples to an update; None follows the latest one."""
+        self._chart.set_cursor(step)
+        self._samples.set_cursor(step)
 
-    def action_sample(self, steps: int) -> None:
-        """The sample so many on or back."""
-        self._look_at(self._samples.neighbour(steps))
+    def action_step_sample(self, offset: int) -> None:
+        """Move the cursor by `offset` samples."""
+        self._select_step(self._samples.adjacent_sample_step(offset))
 
-    def action_column(self, columns: int) -> None:
-        """So many columns of the curve on or back."""
-        self._look_at(self._chart.step_aside(columns))
+    def action_move_cursor(self, offset: int) -> None:
+        """Move the cursor by `offset` columns of the chart."""
+        self._select_step(self._chart.step_at_column_offset(offset))
 
-    def action_first(self) -> None:
-        """The first sample."""
-        self._look_at(self._view.samples[0].step if self._view.samples else None)
+    def action_first_sample(self) -> None:
+        """Move the cursor to the first sample."""
+        self._select_step(self._view.samples[0].step if self._view.samples else None)
 
-    def action_latest(self) -> None:
-        """Follow the latest."""
-        self._look_at(None)
+    def action_follow_latest(self) -> None:
+        """Follow the latest update."""
+        self._select_step(None)
 
-    # The curve and the log
-
-    async def action_curve(self, action: str) -> None:
-        """The curve is to be looked at in another way."""
+    async def action_chart(self, action: str) -> None:
+        """Run an action of the chart."""
         await self._chart.run_action(action)
 
     async def action_log(self, action: str) -> None:
-        """The log is to be scrolled."""
-        await self._log.run_action(action)
+        """Run an action of the log."""
+        await self.query_one(LogPane).run_action(action)
 
-    # Steering
+    # Control of the training
 
-    def _ask(self, command: Command) -> None:
-        """Ask the training; until it is done the state says so."""
-        if not self._view.active:
-            self.notify("No training is going on.")
+    def _request(self, command: ControlCommand) -> None:
+        """Send a command, and show it as pending until the training has applied it."""
+        if not self._view.is_active:
+            self.notify("No training is active.")
             return
         try:
-            self._steer(command)
+            self._send_command(command)
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        self._asked.add(command)
-        self._tell_state()
+        self._pending_commands.add(command)
+        self._update_status()
 
-    def action_ask(self, what: What) -> None:
-        """Ask for something that needs no more words."""
-        self._ask(Command(what))
+    def action_send_command(self, kind: CommandKind) -> None:
+        """Send a command without a value."""
+        self._request(ControlCommand(kind))
 
-    def action_pause(self) -> None:
-        """Pause, or go on, whatever was asked last."""
-        self._ask(Command("go_on" if self._asked.paused(self._view) else "pause"))
+    def action_toggle_pause(self) -> None:
+        """Pause or resume, depending on the last command sent."""
+        self._request(ControlCommand("resume" if self._pending_commands.will_be_paused(self._view) else "pause"))
 
-    def action_lower(self) -> None:
-        """Half the learning rate it is, or was asked to be."""
-        share = self._asked.lr_share(self._view) / 2
-        if share >= LOWEST_SHARE:
-            self._ask(Command("lr", f"{share:g}"))
+    def action_halve_lr(self) -> None:
+        """Halve the learning rate, or the one last sent."""
+        scale = self._pending_commands.lr_scale(self._view) / 2
+        if scale >= MIN_LR_SCALE:
+            self._request(ControlCommand("lr", f"{scale:g}"))
 
-    def action_full(self) -> None:
-        """The scheduled learning rate."""
-        self._ask(Command("lr", "1"))
+    def action_reset_lr(self) -> None:
+        """Restore the scheduled learning rate."""
+        self._request(ControlCommand("lr", "1"))
 
-    def action_prompt(self) -> None:
-        """Ask for another prompt."""
+    def action_change_prompt(self) -> None:
+        """Ask for another prompt of the samples."""
 
-        def answered(command: Command | None) -> None:
+        def request(command: ControlCommand | None) -> None:
             if command is not None:
-                self._ask(command)
+                self._request(command)
 
-        self.app.push_screen(AskPrompt(self._view.prompt), answered)
+        self.app.push_screen(SamplePromptDialog(self._view.prompt), request)
 
-    def action_stop(self) -> None:
-        """Stop the training, after asking."""
+    def action_stop_training(self) -> None:
+        """Stop the training after a confirmation."""
+        question = "Stop the training? The best model so far is kept."
+        confirm(self.app, question, lambda: self._request(ControlCommand("stop")))
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._ask(Command("stop"))
+    # Navigation
 
-        self.app.push_screen(Confirm("Stop the training? The best model so far is kept."), answered)
-
-    # Leaving
-
-    def action_play(self) -> None:
-        """To the session, with the model as it stands."""
-        from lotr_tui.screens.session.screen import PlayScreen
-
+    def action_open_session(self) -> None:
+        """Open a session with the latest model."""
         if not self._view.evaluations:
-            self.notify("There is no model yet; it comes with the first evaluation.")
-        elif self._follows and self._view.started:
-            load_run(self, self._view.started.run, self._play_run)
-        elif self._closes_app:
-            self.app.push_screen(PlayScreen.learning(self._view, self.lotr.runs_dir, self.lotr.pace))
+            self.notify("No model yet. The first evaluation saves one.")
+        elif self._attached and self._view.started:
+            load_run(self, self._view.started.run, self._use_model)
+        elif self._exit_on_close:
+            self.app.open_training_session(self._view)
         else:
             self.dismiss()
 
-    def action_runs(self) -> None:
-        """All runs."""
-        open_runs(self, self._play_run)
+    def action_choose_model(self) -> None:
+        """Show the runs, and use the model of the selected run."""
+        choose_run(self, self._use_model)
 
-    def _play_run(self, loaded: LoadedModel) -> None:
-        from lotr_tui.screens.session.screen import PlayScreen
-
-        if not self._closes_app:
+    def _use_model(self, loaded: LoadedModel) -> None:
+        if self._exit_on_close:
+            self.app.open_session(SessionModel.from_loaded(loaded))
+        else:
             self.dismiss(loaded)
-            return
-        self.app.push_screen(PlayScreen(Player.of(loaded), self.lotr.runs_dir, self.lotr.pace))
 
     async def action_close(self) -> None:
-        """Leave the dashboard; where that ends the program, ask while a training of this process goes on."""
-        if not self._closes_app:
+        """Close the dashboard. If that exits the app and stops a training, ask first."""
+        if not self._exit_on_close:
             self.dismiss()
-        elif self._follows or not self.lotr.is_training:
+        elif self._attached or not self.app.is_training:
             await self.app.action_quit()
         else:
-            self.app.push_screen(Confirm("Stop the training and leave? The best model so far is kept."), self._leave)
-
-    def _leave(self, yes: bool | None) -> None:
-        if yes:
-            self.call_later(self.app.action_quit)
+            question = "Stop the training and quit? The best model so far is kept."
+            confirm(self.app, question, lambda: self.call_later(self.app.action_quit))

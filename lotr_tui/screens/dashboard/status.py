@@ -1,57 +1,63 @@
-"""The first line of the dashboard: which training, and how it stands."""
+"""Status bar of the dashboard."""
 
 from collections.abc import Sequence
 
 from textual.content import Content
 
-from engine.control import Command
+from engine.control import CommandKind, ControlCommand
 from engine.errors import printable
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
-ASKED = {"pause": "pausing", "go_on": "going on", "checkpoint": "saving", "stop": "stopping", "detach": "detaching"}
-"""What is said until it is done."""
+PENDING_COMMAND_LABELS: dict[CommandKind, str] = {
+    "pause": "pausing",
+    "resume": "resuming",
+    "checkpoint": "saving",
+    "stop": "stopping",
+    "detach": "detaching",
+}
+"""Label of each command until the training has applied it."""
 
 
 class TrainingStatus(StatusBar):
-    """The run on the left; on the right whether it goes on, what was asked of it, and what is saved."""
+    """Name and size of the run on the left; state, learning rate scale and last checkpoint on the right."""
 
-    def tell(self, view: TrainingView, asked: Sequence[Command] = (), *, follows: bool = False) -> None:
-        """Show how `view` stands, and what was asked and is not done yet."""
+    def update_status(
+        self, view: TrainingView, pending: Sequence[ControlCommand] = (), *, is_following: bool = False
+    ) -> None:
+        """Show the state of a training, and of the pending commands, oldest first; `is_following` another process."""
         parts: list[tuple[str, str]] = [("lotr-tui", "bold $accent"), ("  ", "")]
-        if view.started:
-            started = view.started
-            facts = (
-                f" · {started.parameters:,} parameters · {started.vocabulary:,} words"
+        if (started := view.started) is not None:
+            size = (
+                f" · {started.parameters:,} parameters · {started.vocabulary_size:,} words"
                 f" · {started.train_tokens:,} tokens · {printable(started.device)}"
             )
-            parts += [(printable(started.run), "bold"), (facts, MUTED)]
+            parts += [(printable(started.run), "bold"), (size, MUTED)]
         else:
             parts.append(("training", "bold"))
-        self.show(Content.assemble(*parts), Content(" · ").join(self._state(view, asked, follows=follows)))
+        state = [_state(view, pending, is_following=is_following)]
+        if view.lr_scale != 1:
+            state.append(Content.styled(f"lr × {view.lr_scale:g}", "$accent"))
+        if view.is_active and view.checkpoint_step is not None:
+            state.append(Content.styled(f"saved at {view.checkpoint_step:,}", MUTED))
+        if view.phase == "finished" and view.evaluations and not is_following:
+            state.append(Content.styled("press p to play", MUTED))
+        self.show(Content.assemble(*parts), Content(" · ").join(state))
 
-    def _state(self, view: TrainingView, asked: Sequence[Command], *, follows: bool) -> list[Content]:
-        """The most telling first."""
-        waiting = [ASKED[command.what] for command in asked if command.what in ASKED]
-        if view.notice:
-            state = Content.styled(printable(view.notice), "$text-warning")
-        elif view.phase == "failed":
-            state = Content.styled("failed", "bold $text-error")
-        elif view.finished:
-            ended = {"stopped": "stopped", "detached": "detached"}.get(view.finished.reason, "finished")
-            state = Content.styled(ended, "bold $accent")
-        elif waiting:
-            state = Content.styled(f"{waiting[-1]} …", "bold $accent")
-        elif view.paused:
-            state = Content.styled("paused", "bold $accent")
-        else:
-            state = Content.styled("following" if follows else view.phase, MUTED)
-        told = [state]
-        if view.lr_share != 1:
-            told.append(Content.styled(f"lr × {view.lr_share:g}", "$accent"))
-        if view.active and view.saved_step is not None:
-            told.append(Content.styled(f"saved at {view.saved_step:,}", MUTED))
-        if view.phase == "finished" and view.evaluations and not follows:
-            told.append(Content.styled("p plays with it", MUTED))
-        return told
+
+def _state(view: TrainingView, pending: Sequence[ControlCommand], *, is_following: bool) -> Content:
+    """Return a notice, the end of the training, the last pending command or the phase, in this order."""
+    labels = [PENDING_COMMAND_LABELS[command.kind] for command in pending if command.kind in PENDING_COMMAND_LABELS]
+    if view.notice:
+        return Content.styled(printable(view.notice), "$text-warning")
+    if view.phase == "failed":
+        return Content.styled("failed", "bold $text-error")
+    if view.finished:
+        reason = view.finished.reason
+        return Content.styled(reason if reason in ("stopped", "detached") else "finished", "bold $accent")
+    if labels:
+        return Content.styled(f"{labels[-1]} …", "bold $accent")
+    if view.paused:
+        return Content.styled("paused", "bold $accent")
+    return Content.styled("following" if is_following else view.phase, MUTED)

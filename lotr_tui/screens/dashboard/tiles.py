@@ -1,4 +1,4 @@
-"""Tiles: a figure each, with its last minute."""
+"""Metric tiles: current values with sparklines of the last minute."""
 
 import time
 from collections.abc import Sequence
@@ -8,135 +8,149 @@ from typing import ClassVar
 from rich.segment import Segment
 from textual.geometry import Size
 from textual.strip import Strip
-from textual.timer import Timer
 
-from engine.runtime.hardware import READ_SECONDS, MachineReading, readings
-from engine.runtime.worker import Worker
-from lotr_tui.monitor.hardware_history import MachineHistory, Tile, training_tiles
+from engine.runtime.hardware import POLL_INTERVAL, MachineStats, poll_machine_stats
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.monitor.hardware_history import MachineHistory, MetricTile, training_tiles
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.bars import sparkline
-from lotr_tui.widgets.drawing import Drawing
+from lotr_tui.widgets.drawing import StripWidget
 
-SHORT = 8
-"""Cells of a history where tiles stand side by side."""
-LONG = 60
-"""The most that it has where each tile has a line."""
-WIDEST = 18
-"""Columns of a value there."""
-GAP = 3
-MOST_LINES = 8
-"""Where they stand above the curve."""
+SPARKLINE_WIDTH = 8
+"""Width of a sparkline if tiles are side by side, and the minimum otherwise."""
+MAX_SPARKLINE_WIDTH = 60
+"""Maximum width of a sparkline if each tile has its own line."""
+VALUE_WIDTH = 18
+"""Width of a value if each tile has its own line."""
+TILE_GAP = 3
+MAX_LINES = 8
+"""Maximum number of lines of tiles side by side."""
 
 
-class Tiles(Drawing):
-    """What a training tells of itself; what it takes of this machine, read while one of this process goes on.
+class MetricTiles(StripWidget):
+    """Metrics of a training, and of this machine while it trains.
 
-    Side by side above the curve, or on a narrow screen in a pane of their own, with a line each.
+    The tiles are side by side above the curve. On a narrow screen, they are a pane with one tile per line.
     """
 
     DEFAULT_CSS = """
-    Tiles { height: auto; padding: 0 1; }
-    Tiles > .tiles--name { color: $foreground 60%; }
-    Tiles > .tiles--history { color: $secondary; }
+    MetricTiles { height: auto; padding: 0 1; }
+    MetricTiles > .metric-tiles--name { color: $foreground 60%; }
+    MetricTiles > .metric-tiles--history { color: $secondary; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"tiles--name", "tiles--history"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"metric-tiles--name", "metric-tiles--history"}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.machine_history: MachineHistory | None = None
+        """Readings of this machine; None before the first training in this process."""
         self._view = TrainingView()
-        self._machine: MachineHistory | None = None
-        self._reader: Worker[MachineReading] | None = None
-        self._timer: Timer | None = None
-        self._height = 0
+        self._machine_reader: BackgroundTask[MachineStats] = BackgroundTask(
+            self,
+            "machine",
+            on_items=self._add_readings,
+            on_error=lambda error: self.log.warning(f"the machine is no longer monitored: {error}"),
+            interval=POLL_INTERVAL,
+        )
+        self._num_lines = 0
 
     def show(self, view: TrainingView) -> None:
-        """Show what is known now."""
+        """Show the metrics of `view`."""
         self._view = view
-        self._changed()
+        self._redraw_or_relayout()
 
-    def read_machine(self, wanted: bool) -> None:
-        """Take readings of this machine from now on, or no more."""
-        if wanted and self._reader is None:
-            self._machine = self._machine or MachineHistory()
-            self._reader = Worker("machine", readings).start()
-            self._timer = self.set_interval(READ_SECONDS, self._take_readings)
-        elif not wanted and self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
-            if self._timer is not None:
-                self._timer.stop()
+    @property
+    def is_monitoring(self) -> bool:
+        """True while this machine is read."""
+        return self._machine_reader.is_running
+
+    def set_machine_monitoring(self, enabled: bool) -> None:
+        """Start or stop to read this machine."""
+        if enabled and not self.is_monitoring:
+            self.machine_history = self.machine_history or MachineHistory()
+            self._machine_reader.start(poll_machine_stats)
+        elif not enabled:
+            self._machine_reader.cancel()
 
     def on_unmount(self) -> None:
-        """Leave no thread behind."""
-        self.read_machine(False)
+        """Stop the thread."""
+        self._machine_reader.cancel()
 
-    def _take_readings(self) -> None:
-        if self._reader is not None and self._machine is not None and (new := self._reader.drain()):
-            for reading in new:
-                self._machine.add(time.monotonic(), reading)
-            self._changed()
+    def _add_readings(self, readings: list[MachineStats]) -> None:
+        assert self.machine_history is not None
+        for reading in readings:
+            self.machine_history.add(time.monotonic(), reading)
+        self._redraw_or_relayout()
 
-    def _changed(self) -> None:
-        if len(self._arranged(self.size.width)) != self._height and not self._listed:
+    def _redraw_or_relayout(self) -> None:
+        if len(self._tile_rows(self.size.width)) != self._num_lines and not self._is_stacked:
             self._lines = []
             self.refresh(layout=True)
         else:
             self.redraw_changes()
 
     @property
-    def _listed(self) -> bool:
+    def _is_stacked(self) -> bool:
+        """True if each tile has its own line."""
         return self.screen.has_class("-narrow")
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many lines as the tiles take."""
-        self._height = len(self._arranged(width))
-        return self._height
+        """Return the number of lines of tiles."""
+        self._num_lines = len(self._tile_rows(width))
+        return self._num_lines
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """A line of tiles after the other."""
-        listed = self._listed
-        rows = self._arranged(width)
-        group_width = max((len(row[0].group) + 1 for row in rows if row[0].group), default=0)
-        name_width = max((len(_named(row[0])) for row in rows), default=0) if listed else 0
-        cells = max(SHORT, min(LONG, width - name_width - WIDEST - 5)) if listed else SHORT
-        lines = [Strip(self._line(row, group_width, name_width, cells)) for row in rows[:height]]
-        if listed and 2 * len(lines) <= height + 1:
-            return [part for line in lines for part in (line, Strip([]))]
+        """Return the lines of tiles, with blank lines between stacked tiles if there is room."""
+        rows = self._tile_rows(width)
+        if not self._is_stacked:
+            group_width = max((len(row[0].group) + 1 for row in rows if row[0].group), default=0)
+            return [Strip(self._side_by_side(row, group_width)) for row in rows[:height]]
+        tiles = [tile for row in rows for tile in row]
+        name_width = max((len(_full_name(tile)) for tile in tiles), default=0)
+        sparkline_width = max(SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, width - name_width - VALUE_WIDTH - 5))
+        lines = [
+            Strip(self._segments(tile, f"{_full_name(tile):<{name_width}}", VALUE_WIDTH, sparkline_width))
+            for tile in tiles[:height]
+        ]
+        if 2 * len(lines) <= height + 1:
+            return [line for drawn in lines for line in (drawn, Strip([]))]
         return lines
 
-    def _line(self, row: Sequence[Tile], group_width: int, name_width: int, cells: int) -> list[Segment]:
-        names, histories = (self.get_component_rich_style(f"tiles--{part}") for part in ("name", "history"))
+    def _side_by_side(self, row: Sequence[MetricTile], group_width: int) -> list[Segment]:
         segments: list[Segment] = []
-        if not name_width and row[0].group:
-            segments.append(Segment(f"{row[0].group:<{group_width}}", names))
+        if row[0].group:
+            name_style = self.get_component_rich_style("metric-tiles--name")
+            segments.append(Segment(f"{row[0].group:<{group_width}}", name_style))
         for tile in row:
-            room = WIDEST if name_width else tile.width
-            name = f"{_named(tile):<{name_width}} " if name_width else f"{tile.name} "
-            segments += [
-                Segment(name, names),
-                Segment(f"{tile.value:>{room}} ", self.rich_style),
-                Segment(sparkline(tile.shape(cells), tile.top), histories),
-                Segment(" " * GAP, self.rich_style),
-            ]
+            segments += self._segments(tile, tile.name, tile.value_width, SPARKLINE_WIDTH)
+            segments.append(Segment(" " * TILE_GAP, self.rich_style))
         return segments[:-1]
 
-    def _arranged(self, width: int) -> list[list[Tile]]:
-        """The tiles of each line: as many as fit, those of a GPU on lines of their own."""
-        tiles = [*training_tiles(self._view), *(self._machine.tiles() if self._machine else [])]
-        if self._listed:
+    def _segments(self, tile: MetricTile, name: str, value_width: int, sparkline_width: int) -> list[Segment]:
+        history = sparkline(tile.resample(sparkline_width), tile.max_value)
+        return [
+            Segment(f"{name} ", self.get_component_rich_style("metric-tiles--name")),
+            Segment(f"{tile.value:>{value_width}} ", self.rich_style),
+            Segment(history, self.get_component_rich_style("metric-tiles--history")),
+        ]
+
+    def _tile_rows(self, width: int) -> list[list[MetricTile]]:
+        """Return the tiles of each line: as many as fit, and the tiles of each GPU on lines of their own."""
+        tiles = [*training_tiles(self._view), *(self.machine_history.tiles() if self.machine_history else [])]
+        if self._is_stacked:
             return [[tile] for tile in tiles]
-        rows: list[list[Tile]] = []
+        rows: list[list[MetricTile]] = []
         for group, members in groupby(tiles, key=lambda tile: tile.group):
             used = width + 1
             for tile in members:
-                taken = len(tile.name) + tile.width + SHORT + 2 + GAP
-                if used + taken - GAP > width:
+                tile_width = len(tile.name) + tile.value_width + SPARKLINE_WIDTH + 2
+                if used + tile_width > width:
                     rows.append([])
                     used = len(group) + 1 if group else 0
                 rows[-1].append(tile)
-                used += taken
-        return rows[:MOST_LINES]  # without the last GPUs of many
+                used += tile_width + TILE_GAP
+        return rows[:MAX_LINES]  # a machine with many GPUs shows only the first ones
 
 
-def _named(tile: Tile) -> str:
+def _full_name(tile: MetricTile) -> str:
     return f"{tile.group} {tile.name}".strip()

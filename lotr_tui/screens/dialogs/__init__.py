@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/dialogs."""
+"""Dialogs and small screens that several screens open."""

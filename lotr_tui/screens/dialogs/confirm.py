@@ -1,18 +1,19 @@
-"""A question with yes or no."""
+"""Dialog that asks a yes-or-no question."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from lotr_tui.textual_fixes.screen import Steady
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
 
 
-class Confirm(Steady, ModalScreen[bool]):
-    """Dismissed with the answer; anything but yes is no."""
+class ConfirmDialog(TextualFixesScreen, ModalScreen[bool]):
+    """Yes-or-no question, dismissed with True for yes and False for no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter", "answer(True)", "yes", id="confirm.yes"),
@@ -24,11 +25,21 @@ class Confirm(Steady, ModalScreen[bool]):
         self._question = question
 
     def compose(self) -> ComposeResult:
-        """The question and its keys."""
+        """Create the question and the line of keys."""
         with Vertical(classes="dialog"):
             yield Static(self._question, markup=False)
             yield Static("y yes   n no", classes="dialog-keys", markup=False)
 
-    def action_answer(self, yes: bool) -> None:
-        """Close with the answer."""
-        self.dismiss(yes)
+    def action_answer(self, confirmed: bool) -> None:
+        """Close the dialog with an answer."""
+        self.dismiss(confirmed)
+
+
+def confirm(app: App[Any], question: str, on_yes: Callable[[], object]) -> None:
+    """Ask a question, and call `on_yes` if the user confirms."""
+
+    def on_answer(confirmed: bool | None) -> None:
+        if confirmed:
+            on_yes()
+
+    app.push_screen(ConfirmDialog(question), on_answer)

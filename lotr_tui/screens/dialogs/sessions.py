@@ -1,4 +1,4 @@
-"""Sessions that were saved: open one again, or write it out for others to read."""
+"""Screen with the saved sessions, to continue or export one."""
 
 import asyncio
 from datetime import datetime
@@ -15,22 +15,25 @@ from textual.widgets import OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
-from lotr_tui.session.export import export
-from lotr_tui.session.session_file import SessionSummary, load_session, saved_sessions
-from lotr_tui.textual_fixes.rows import Rows
-from lotr_tui.textual_fixes.screen import Steady
+from lotr_tui.formatting import format_bytes
+from lotr_tui.session.export import export_session
+from lotr_tui.session.session_file import SessionSummary, list_sessions, load_session
+from lotr_tui.textual_fixes.option_list import RobustOptionList
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.key_footer import KeyFooter
 
-NARROW = 80
-"""Columns below which year and size are left out."""
-MOST = 500
-"""Sessions that are listed, the latest."""
-EMPTY = "There is none yet: a session is saved as it goes, from its first reply on."
+NARROW_WIDTH = 80
+"""Width in columns below which year and size are left out."""
+MAX_MODEL_WIDTH = 24
+"""Maximum width of the column of model names."""
+MAX_SESSIONS = 500
+"""Maximum number of sessions in the list, the latest ones."""
+EMPTY_MESSAGE = "No saved sessions yet. A session is saved from its first reply on."
 
 
-class SessionsScreen(Steady, Screen[Path | None]):
-    """The sessions, the one changed last first; dismissed with the file of the one to open, or None."""
+class SessionsScreen(TextualFixesScreen, Screen[Path | None]):
+    """List of saved sessions, the latest first, dismissed with the file of the session to open, or with None."""
 
     DEFAULT_CSS = """
     SessionsScreen {
@@ -41,131 +44,125 @@ class SessionsScreen(Steady, Screen[Path | None]):
             background: $background; background-tint: transparent;
             text-wrap: nowrap; text-overflow: ellipsis;
         }
-        #said { height: auto; max-height: 4; padding: 0 1; }
+        #message { height: auto; max-height: 4; padding: 0 1; }
     }
     """
     AUTO_FOCUS = "#sessions"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open", id="sessions.open", tooltip="Go on with the chosen session", priority=True),
-        Binding("m", "export('md')", "Markdown", id="sessions.markdown", tooltip="Write it to a file as Markdown"),
-        Binding("j", "export('json')", "JSON", id="sessions.json", tooltip="Write it to a file with all figures"),
-        Binding("s", "export('svg')", "SVG", id="sessions.svg", tooltip="Write it to a file as a picture"),
-        Binding("f5", "refresh", "look again", show=False, id="sessions.refresh", tooltip="List the sessions anew"),
-        Binding("escape", "dismiss(None)", "back", id="sessions.back", tooltip="Open nothing"),
+        Binding("enter", "open", "open", id="sessions.open", tooltip="Continue the selected session", priority=True),
+        Binding("m", "export('md')", "Markdown", id="sessions.markdown", tooltip="Export the session as Markdown"),
+        Binding("j", "export('json')", "JSON", id="sessions.json", tooltip="Export the session with all figures"),
+        Binding("s", "export('svg')", "SVG", id="sessions.svg", tooltip="Export the session as a picture"),
+        Binding("f5", "refresh", "refresh", show=False, id="sessions.refresh", tooltip="Read the sessions again"),
+        Binding("escape", "dismiss(None)", "back", id="sessions.back", tooltip="Close without opening a session"),
     ]
 
-    def __init__(self, current: str = "", folder: Path | None = None, exports: Path | None = None) -> None:
-        """Sessions of `folder` (None: ours), `current` the one that goes on; files are written to `exports`
-        (None: the current directory)."""
+    def __init__(
+        self, current_name: str = "", sessions_dir: Path | None = None, export_dir: Path | None = None
+    ) -> None:
+        """List the sessions of a directory (None: the default one), and export to `export_dir` (None: the current one).
+
+        `current_name` is the name of the session that is open.
+        """
         super().__init__()
-        self._current = current
-        self._folder = folder
-        self._exports = exports
+        self._current_name = current_name
+        self._sessions_dir = sessions_dir
+        self._export_dir = export_dir
         self._sessions: list[SessionSummary] = []
 
     def compose(self) -> ComposeResult:
-        """A title, the list, what was done last, keys."""
+        """Create the title, the list, a line for messages and the footer."""
         yield Static(id="title", markup=False)
         yield Rule(line_style="solid")
-        yield Rows(id="sessions", markup=False)
-        yield Static(id="said", markup=False)
-        yield KeysFooter()
+        yield RobustOptionList(id="sessions", markup=False)
+        yield Static(id="message", markup=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Look which there are."""
+        """Read the sessions."""
         self.action_refresh()
 
     def on_resize(self) -> None:
-        """Rows have as much as there is room for."""
-        self._fill()
+        """Format the rows for the new width."""
+        self._update_rows()
 
     def action_refresh(self) -> None:
-        """List the sessions anew."""
-        self._sessions = saved_sessions(self._folder)
+        """Read the sessions again."""
+        self._sessions = list_sessions(self._sessions_dir)
         count = len(self._sessions)
-        more = f", the latest {MOST}" if count > MOST else ""
-        title = Content.assemble(("Sessions", "bold"), (f"  {count:,} saved{more}", MUTED))
+        limit = f", the latest {MAX_SESSIONS} shown" if count > MAX_SESSIONS else ""
+        title = Content.assemble(("Sessions", "bold"), (f"  {count:,} saved{limit}", MUTED))
         self.query_one("#title", Static).update(title)
-        self._fill()
+        self._update_rows()
 
+    @on(OptionList.OptionSelected)
     def action_open(self) -> None:
-        """Close with the chosen session."""
-        session = self._chosen()
+        """Close the screen with the selected session."""
+        session = self._selected_session()
         if session is None:
-            self._say(EMPTY)
-        elif session.problem:
-            self._say(f"✗ {session.name} cannot be opened: {session.problem}")
-        elif session.name == self._current:
-            self._say(f"{session.name} is the session that goes on")
+            self._show_message(EMPTY_MESSAGE)
+        elif session.error:
+            self._show_message(f"✗ cannot open {session.name}: {session.error}")
+        elif session.name == self._current_name:
+            self._show_message(f"{session.name} is the current session")
         else:
             self.dismiss(session.path)
 
     def action_export(self, kind: str) -> None:
-        """Write the chosen session to a file."""
-        session = self._chosen()
+        """Write the selected session to a file of a kind: "md", "json" or "svg"."""
+        session = self._selected_session()
         if session is None:
-            self._say(EMPTY)
+            self._show_message(EMPTY_MESSAGE)
         else:
-            self._export(session.path, kind)
-
-    @on(OptionList.OptionSelected)
-    def _selected(self) -> None:
-        self.action_open()
+            self._export_session(session.path, kind)
 
     @work(exclusive=True)
-    async def _export(self, path: Path, kind: str) -> None:
-        """In a thread, since a long session takes a while; then say where it is."""
-        folder = self._exports or Path.cwd()
-        self._say(f"writing {path.stem} …")
-        said = await asyncio.to_thread(_write, path, kind, folder)
-        if not self.query("#sessions"):  # it was left meanwhile
+    async def _export_session(self, path: Path, kind: str) -> None:
+        """Export a session in a thread, because a long session takes a while, and show where it was written."""
+        self._show_message(f"writing {path.stem} …")
+        message = await asyncio.to_thread(_export_to_file, path, kind, self._export_dir or Path.cwd())
+        if not self.query("#sessions"):  # the screen was closed
             return
-        self._say(said)
-        if not path.exists():  # it was damaged, and has been set aside
+        self._show_message(message)
+        if not path.exists():  # the file was damaged and has been renamed
             self.action_refresh()
 
-    def _chosen(self) -> SessionSummary | None:
-        at = self.query_one("#sessions", OptionList).highlighted
-        return self._sessions[at] if at is not None and at < len(self._sessions) else None
+    def _selected_session(self) -> SessionSummary | None:
+        index = self.query_one("#sessions", OptionList).highlighted
+        return self._sessions[index] if index is not None and index < len(self._sessions) else None
 
-    def _fill(self) -> None:
-        """The rows, the same one chosen as before."""
-        rows = self.query_one("#sessions", OptionList)
-        at = rows.highlighted or 0
-        shown = self._sessions[:MOST]
-        models = min(24, max((cell_len(printable(session.model)) for session in shown), default=0))
-        rows.set_options(
-            Option(row(session, models, self.size.width, session.name == self._current)) for session in shown
-        )
-        if shown:
-            rows.highlighted = min(at, len(shown) - 1)
+    def _update_rows(self) -> None:
+        """Fill the list, and keep the highlighted row."""
+        options = self.query_one("#sessions", OptionList)
+        highlighted = options.highlighted or 0
+        sessions = self._sessions[:MAX_SESSIONS]
+        model_width = max((cell_len(printable(session.model)) for session in sessions), default=0)
+        layout = (min(MAX_MODEL_WIDTH, model_width), self.size.width < NARROW_WIDTH)
+        options.set_options(Option(_format_row(each, *layout, each.name == self._current_name)) for each in sessions)
+        if sessions:
+            options.highlighted = min(highlighted, len(sessions) - 1)
         else:
-            self._say(EMPTY)
+            self._show_message(EMPTY_MESSAGE)
 
-    def _say(self, text: str) -> None:
-        self.query_one("#said", Static).update(Content(text))
-
-
-def row(session: SessionSummary, models: int, width: int, current: bool) -> Content:
-    """When it changed, its model in `models` columns, its size, how it begins; or what is wrong with it."""
-    changed = datetime.fromtimestamp(session.changed)
-    narrow = width < NARROW
-    when = f" {changed:%m-%d %H:%M}  " if narrow else f" {changed:%Y-%m-%d %H:%M}  "
-    size = "" if narrow else f"{_size(session.bytes):>8}  "
-    if session.problem:
-        return Content.assemble((f"{when}{size}", "dim"), (f"✗ {printable(session.name)}: {session.problem}", ""))
-    model = set_cell_size(printable(session.model), models)
-    now = "now · " if current else ""
-    return Content.assemble((f"{when}{size}{model}  ", "dim"), (now, "bold"), session.first_prompt or "…")
+    def _show_message(self, text: str) -> None:
+        self.query_one("#message", Static).update(Content(text))
 
 
-def _size(count: int) -> str:
-    return f"{count:,} B" if count < 1000 else f"{count / 1e3:,.0f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+def _format_row(session: SessionSummary, model_width: int, is_narrow: bool, is_current: bool) -> Content:
+    """Return the row of a session: time of the last change, size, model and first prompt, or its error."""
+    changed = datetime.fromtimestamp(session.modified)
+    date = f" {changed:%m-%d %H:%M}  " if is_narrow else f" {changed:%Y-%m-%d %H:%M}  "
+    size = "" if is_narrow else f"{format_bytes(session.size_bytes):>8}  "
+    if session.error:
+        return Content.assemble((f"{date}{size}", "dim"), (f"✗ {printable(session.name)}: {session.error}", ""))
+    model = set_cell_size(printable(session.model), model_width)
+    marker = "current · " if is_current else ""
+    return Content.assemble((f"{date}{size}{model}  ", "dim"), (marker, "bold"), session.first_prompt or "…")
 
 
-def _write(path: Path, kind: str, folder: Path) -> str:
-    """Export a session; the line says where it is, or what went wrong."""
+def _export_to_file(path: Path, kind: str, folder: Path) -> str:
+    """Export a session and return a message with the path of the file, or with the error."""
     try:
-        return f"written to {printable(str(export(load_session(path), kind, folder)))}"
+        return f"written to {printable(str(export_session(load_session(path), kind, folder)))}"
     except LotrError as error:
         return f"✗ {error}"

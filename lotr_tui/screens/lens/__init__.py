@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/lens."""
+"""Lens screen: a text with each word shaded by how unexpected it was to the model."""

@@ -1,42 +1,33 @@
-"""Which text to open."""
+"""Dialog that asks for a text file."""
 
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
 
-from engine.analysis.token_scores import read_file
 from engine.errors import CorpusError
-from lotr_tui.textual_fixes.line_box import LineBox
-from lotr_tui.textual_fixes.screen import Steady
+from engine.storage.text_files import read_text_file
+from lotr_tui.screens.dialogs.line_dialog import LineDialog
+from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 
 
-class AskPath(Steady, ModalScreen[tuple[str, str] | None]):
-    """Asks for a file; dismissed with its name and text, or None."""
+class OpenTextDialog(LineDialog[tuple[str, str]]):
+    """Dialog for the path of a text file; it returns the path and the text, or None if cancelled."""
 
+    KEYS = "enter opens   esc cancels"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="lens-open.cancel", tooltip="Open nothing"),
+        Binding("escape", "dismiss(None)", "cancel", id="open-text.cancel", tooltip="Close without opening a file")
     ]
 
-    def compose(self) -> ComposeResult:
-        """A path to type, and what is wrong with it."""
-        with Vertical(classes="dialog"):
-            yield Label("Open which text?", classes="dialog-title")
-            yield LineBox(placeholder="path of a text file", id="path", compact=True)
-            yield Static("", id="problem", markup=False)
-            yield Static("enter opens   esc cancels", classes="dialog-keys", markup=False)
+    def __init__(self) -> None:
+        super().__init__("Open a text file", "", placeholder="path of a text file", max_length=MAX_LINE_CHARACTERS)
 
-    @on(Input.Submitted)
-    def _open(self, event: Input.Submitted) -> None:
-        name = event.value.strip()
-        try:
-            if not name:
-                raise CorpusError("type the path of a text file, or press esc")
-            self.dismiss((name, read_file(Path(name))))
-        except CorpusError as error:
-            self.query_one("#problem", Static).update(str(error))
+    def parse(self, line: str) -> tuple[str, str]:
+        """Return the path and the text of the file.
+
+        Raises:
+            CorpusError: If there is no path, or the file cannot be read as text.
+        """
+        if not (path := line.strip()):
+            raise CorpusError("type the path of a text file, or press esc")
+        return path, read_text_file(Path(path))

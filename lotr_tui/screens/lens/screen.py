@@ -1,362 +1,257 @@
-"""The lens: a text of one's own, and how little each of its words was expected."""
+"""Lens screen: a text shaded by surprisal, the token under the cursor, the sentences, and a text area."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Rule, Static
 
-from engine.analysis.token_scores import Piece, Reading, Words, read, split
-from engine.errors import LotrError, printable, reason_of
-from engine.models.base import LanguageModel
-from engine.runs.store import load, summarize
-from engine.runtime.worker import Cancellation, Worker
-from lotr_tui.screens.lens.path_dialog import AskPath
+from engine.errors import printable
+from lotr_tui.screens.lens.metrics import LensMetrics
+from lotr_tui.screens.lens.path_dialog import OpenTextDialog
+from lotr_tui.screens.lens.scoring import LensScorer
 from lotr_tui.screens.lens.sentences import LensSentences
-from lotr_tui.screens.lens.summary import LensFigures
-from lotr_tui.screens.lens.text import VIEWS, LensText
-from lotr_tui.screens.lens.text_area import MOST_CHARACTERS, LensBox
-from lotr_tui.screens.lens.word import LensWord
-from lotr_tui.screens.text.layout import Page, clean
-from lotr_tui.screens.text.screen import TextScreen
-from lotr_tui.session.player import Player
+from lotr_tui.screens.lens.text_area import MAX_EDITABLE_CHARACTERS, LensTextArea
+from lotr_tui.screens.lens.text_view import LENS_VIEWS, LensTextView
+from lotr_tui.screens.lens.token_inspector import LensTokenInspector
+from lotr_tui.screens.text.layout import LINE_END_MARK, Page, sanitize_text
+from lotr_tui.screens.text.screen import TextAnalysisScreen
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import is_line_mode
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
-TYPING_SECONDS = 0.25
-"""After the last key, before the text is read."""
-DRAIN_SECONDS = 0.1
-HINT = "Here the text will stand, each word shaded by its bits: how little the model expected it. Type below."
+TYPING_DEBOUNCE = 0.25
+"""Seconds between the last key and the scoring of the typed text."""
+PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: how unexpected it was to the model."
 
 
-class LensScreen(TextScreen):
-    """The text, the word under the cursor, the sentences; below them a box to type into."""
+class LensScreen(TextAnalysisScreen):
+    """Scores of a typed, pasted or opened text by the session's model and by Kneser-Ney."""
 
     CSS_PATH = "lens.tcss"
-    AUTO_FOCUS = "#box"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "close", id="lens.close", tooltip="Leave the lens"),
-        Binding("ctrl+o", "open", "open", id="lens.open", tooltip="Open a text file"),
-        Binding("f2", "view", "view", id="lens.view", tooltip="Shades of the network, Kneser-Ney, or their difference"),
-        Binding("f3", "sentences", "sentences", id="lens.sentences", tooltip="Perplexity by sentence, or the text"),
-        Binding("f4", "line_ends", "¶", id="lens.line-ends", tooltip="Read line ends as <eos>, or not at all"),
-    ]
+    AUTO_FOCUS = "#text-area"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "lens",
+        """
+        close     | escape | close            | close     | Close the lens
+        open      | ctrl+o | open             | open      | Open a text file
+        view      | f2     | next_view        | view      | Shade by the network, Kneser-Ney or difference
+        sentences | f3     | toggle_sentences | sentences | Go to the sentences, or back
+        line-ends | f4     | toggle_line_ends | ¶         | Read line breaks as <eos>, or ignore them
+        """,
+        show=True,
+    )
 
-    def __init__(self, player: Player, text: str = "") -> None:
-        """Look at `text` with the model of `player`, and with Kneser-Ney of what its run was trained on."""
-        super().__init__(player)
-        self._text = clean(text)
-        self._shown_as = ""  # the name of a text that does not stand in the box
-        self._line_ends = False
-        self._workers: dict[str, Worker[Page | Piece]] = {}
-        self._building: Worker[LanguageModel] | None = None
-        self._rival: LanguageModel | None = None
-        self._no_rival = "Kneser-Ney is being counted"
-        self._network: Reading | None = None
-        self._kneser_ney: Reading | None = None
-        self._words: Words | None = None
-        self._typing: Timer | None = None
+    def __init__(self, session_model: SessionModel, text: str = "") -> None:
+        """Score `text` with `session_model`, and with Kneser-Ney counts of the run's training data."""
+        super().__init__(session_model)
+        self._text = sanitize_text(text)
+        self._source_name = ""  # name of a text that is not in the text area
+        self.eos_per_line = False
+        """True if line breaks are read as `<eos>`."""
+        self._typing_timer: Timer | None = None
+        self.scorer = LensScorer(
+            self, session_model.model, self._show_page, self._show_progress, self._show_baseline, self._show_error
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current text is scored by both models."""
+        return self.scorer.is_idle and self._typing_timer is None and self.scorer.network_scores is not None
 
     def compose(self) -> ComposeResult:
-        """Model and figures, text beside word and sentences, legend, box, keys."""
-        fits = len(self._text) <= MOST_CHARACTERS
+        """Yield status, metrics, text with token and sentences beside it, legend, text area and footer."""
+        is_editable = len(self._text) <= MAX_EDITABLE_CHARACTERS
         yield StatusBar(id="status")
-        yield LensFigures(id="figures")
+        yield LensMetrics(id="metrics")
         yield Rule(line_style="solid")
         with Horizontal(id="body"):
-            yield LensText(HINT, id="text")
+            yield LensTextView(PLACEHOLDER, id="text")
             with Vertical(id="side"):
-                yield LensWord(id="word")
+                yield LensTokenInspector(id="token")
                 yield Static("", id="heading", markup=False)
                 yield LensSentences(id="sentences")
         yield StatusBar(id="legend")
         yield Rule(line_style="solid")
-        yield LensBox(self._text if fits else "", id="box")
-        yield KeysFooter()
+        yield LensTextArea(self._text if is_editable else "", id="text-area")
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """What takes longer comes after the first paint."""
-        self._drain_timer: Timer = self.set_interval(DRAIN_SECONDS, self._drain, pause=True)
+        """Start scoring after the first paint."""
         self._show_heading()
-        self._show_view()
+        self._show_legend()
         self.show_title("lens")
-        self.call_after_refresh(self._begin)
+        self.call_after_refresh(self._start_scoring)
 
-    def _begin(self) -> None:
-        run = self._player.run
-        if run is None:
-            self._no_rival = "no Kneser-Ney: it counts a run's training data, and this model is of no finished run"
-            self.notify(f"{self._no_rival}.", markup=False)
+    def _start_scoring(self) -> None:
+        run = self._session_model.run
+        self.eos_per_line = run is not None and is_line_mode(run)
+        self.scorer.load_baseline(run)
+        if len(self._text) > MAX_EDITABLE_CHARACTERS:
+            self._load_text(self._text, "session text", is_editable=False)
         else:
-            self._line_ends = _is_line_mode(run)
-            self._building = Worker("kneser-ney", lambda cancellation: iter([_kneser_ney(run)])).start()
-        if len(self._text) > MOST_CHARACTERS:
-            self._show_long(self._text, "text given")
-        else:
-            self._read()
-        self._drain_timer.resume()
+            self._score_text()
 
     def on_unmount(self) -> None:
-        """Leave no thread behind."""
-        self._stop_reading()
-        if self._building is not None:
-            self._building.cancel()
+        """Stop the threads."""
+        self.scorer.cancel()
 
-    # The text
+    # Text
 
-    @on(LensBox.Changed)
-    def _typed(self, event: LensBox.Changed) -> None:
+    @on(LensTextArea.Changed)
+    def _schedule_scoring(self, event: LensTextArea.Changed) -> None:
         text = event.text_area.text
-        if text == self._text or (not text and self._shown_as):
-            return  # the box was filled or emptied by us
-        self._shown_as = ""
-        if self._typing is not None:
-            self._typing.stop()
-        self._typing = self.set_timer(TYPING_SECONDS, self._read_typed)
+        if text == self._text or (not text and self._source_name):
+            return  # the screen itself has filled or cleared the text area
+        self._source_name = ""
+        if self._typing_timer is not None:
+            self._typing_timer.stop()
+        self._typing_timer = self.set_timer(TYPING_DEBOUNCE, self._score_typed_text)
 
-    def _read_typed(self) -> None:
-        self._typing = None
-        self._text = clean(self.query_one(LensBox).text)
-        self._read()
+    def _score_typed_text(self) -> None:
+        self._typing_timer = None
+        self._text = sanitize_text(self.query_one(LensTextArea).text)
+        self._score_text()
 
-    @on(LensBox.Pasted)
-    def _pasted(self, message: LensBox.Pasted) -> None:
-        self._show_long(message.text, "what was pasted")
+    @on(LensTextArea.LongTextPasted)
+    def _load_pasted_text(self, message: LensTextArea.LongTextPasted) -> None:
+        self._load_text(message.text, "pasted text", is_editable=False)
 
     def action_open(self) -> None:
-        """Ask for a file."""
+        """Ask for a text file and load it."""
 
-        def opened(file: tuple[str, str] | None) -> None:
+        def load(file: tuple[str, str] | None) -> None:
             if file is not None:
-                self._take(file[1], printable(file[0]))
+                path, text = file
+                self._load_text(text, printable(path), is_editable=len(text) <= MAX_EDITABLE_CHARACTERS)
 
-        self.app.push_screen(AskPath(), opened)
+        self.app.push_screen(OpenTextDialog(), load)
 
-    def _take(self, text: str, name: str) -> None:
-        """Show a text that was not typed: in the box where it fits."""
-        if len(text) > MOST_CHARACTERS:
-            self._show_long(text, name)
-            return
-        self._shown_as = ""
-        self._text = clean(text)
-        self.query_one(LensBox).load_text(self._text)
-        self._read()
+    def _load_text(self, text: str, name: str, *, is_editable: bool) -> None:
+        """Score another text; one that is not editable is shown with its name and not in the text area."""
+        self._text = sanitize_text(text)
+        self._source_name = "" if is_editable else name
+        if is_editable:
+            self.query_one(LensTextArea).load_text(self._text)
+        else:
+            self.query_one(LensTextArea).clear()
+            self.query_one(LensTextView).focus()
+        self._score_text()
 
-    def _show_long(self, text: str, name: str) -> None:
-        self._shown_as = name
-        self._text = clean(text)
-        self.query_one(LensBox).clear()
-        self.query_one(LensText).focus()
-        self._read()
+    def _score_text(self) -> None:
+        self.scorer.score(self._text, eos_per_line=self.eos_per_line)
 
-    # Reading
+    # Scores
 
-    def _read(self) -> None:
-        """Read the text from its start, in a thread; of what was read before only the rest is new."""
-        self._stop_reading()
-        text, model, line_ends = self._text, self._player.model, self._line_ends
+    def _notify(self, text: str) -> None:
+        self.notify(text, markup=False)
 
-        def source(cancellation: Cancellation) -> Iterator[Page | Piece]:
-            page = Page.of(split(text, model.vocabulary, line_ends=line_ends))
-            yield page
-            yield from read(model, page.words.ids, cancellation)
+    def _show_error(self, text: str) -> None:
+        self.notify(text, severity="error", markup=False)
 
-        self._workers["network"] = Worker("lens", source).start()
-        self._drain_timer.resume()
-
-    def _compare(self, model: LanguageModel) -> None:
-        """Read the same words with Kneser-Ney."""
-        if self._words is None or self._network is None:
-            return
-        words = self._words
-        if (before := self._workers.get("Kneser-Ney")) is not None:
-            before.cancel()
-        self._kneser_ney = Reading(words, model.vocabulary, self._kneser_ney)
-        self._workers["Kneser-Ney"] = Worker("lens-kneser-ney", lambda cancelled: read(model, words.ids, cancelled))
-        self._workers["Kneser-Ney"].start()
-        self.query_one(LensText).compare(self._kneser_ney)
-
-    def _stop_reading(self) -> None:
-        for worker in self._workers.values():
-            worker.cancel()
-        self._workers.clear()
-
-    def _drain(self) -> None:
-        """Show what was read since the last tick; rest when there is nothing more to come."""
-        self._drain_rival()
-        progress = False
-        for name, worker in list(self._workers.items()):
-            if self._workers.get(name) is not worker:
-                continue  # the page of another text came first, and what this one read is of the text before
-            ended = not worker.running
-            for event in worker.drain():
-                progress = True
-                if isinstance(event, Page):
-                    self._show_page(event)
-                else:
-                    reading = self._network if name == "network" else self._kneser_ney
-                    assert reading is not None
-                    reading.add(event)
-            if ended and self._workers.get(name) is worker:
-                del self._workers[name]
-                if worker.failure is not None:
-                    reason = reason_of(worker.failure)
-                    self.notify(f"The text could not be read: {reason}", severity="error", markup=False)
-        if progress:
-            self._show_progress()
-        if not self._workers and self._building is None:
-            self._drain_timer.pause()
-
-    def _drain_rival(self) -> None:
-        worker = self._building
-        if worker is None:
-            return
-        ended = not worker.running
-        for model in worker.drain():
-            if model.vocabulary == self._player.model.vocabulary:
-                self._rival = model
-                self._compare(model)
-            else:
-                self._no_rival = "no Kneser-Ney: the run's words are others than this model's"
-        if ended:
-            self._building = None
-            if worker.failure is not None:
-                self._no_rival = f"no Kneser-Ney: {reason_of(worker.failure)}"
-                self.notify(f"{self._no_rival}.", markup=False)
-            self._show_figures()
-            self._show_word()
-
-    def _show_page(self, page: Page) -> None:
-        """The words are found: show them, what is known of them already shaded."""
-        self._words = page.words
-        self._network = Reading(self._words, self._player.model.vocabulary, self._network)
-        box = self.query_one(LensBox)
-        self.query_one(LensText).show_reading(page, self._network, cursor=self._typed_word() if box.has_focus else None)
-        if self._rival is not None:
-            self._compare(self._rival)
+    def _show_baseline(self) -> None:
+        if self.scorer.baseline is None:
+            self._notify(f"{self.scorer.baseline_status}.")
         self._show_progress()
 
+    def _show_page(self, page: Page) -> None:
+        """Show a new text, with the scores it shares with the text before."""
+        assert self.scorer.network_scores is not None, "created with the page"
+        cursor = self._token_at_text_cursor() if self.query_one(LensTextArea).has_focus else None
+        self.query_one(LensTextView).show_scores(page, self.scorer.network_scores, cursor=cursor)
+
     def _show_progress(self) -> None:
-        if self._network is None:
+        """Show the scores computed so far."""
+        network_scores, baseline_scores = self.scorer.network_scores, self.scorer.baseline_scores
+        if network_scores is not None:
+            self.query_one(LensTextView).refresh_scores(baseline_scores)
+            self.query_one(LensSentences).show(network_scores, baseline_scores)
+        is_expected = self.scorer.is_loading_baseline or self.scorer.baseline is not None
+        baseline_status = "Kneser-Ney …" if is_expected else "no Kneser-Ney"
+        self.query_one(LensMetrics).show_scores(network_scores, baseline_scores, baseline_status, self._source_name)
+        self._show_token()
+
+    def _show_legend(self) -> None:
+        text = self.query_one(LensTextView)
+        model_name = "" if text.view == "difference" else text.view
+        self.query_one("#legend", StatusBar).show(text.legend(), Content.styled(model_name, MUTED))
+
+    @on(LensTextView.TokenHighlighted)
+    def _show_token(self) -> None:
+        """Show the details of the token under the cursor, and select its sentence."""
+        text, inspector = self.query_one(LensTextView), self.query_one(LensTokenInspector)
+        network_scores, baseline_scores = self.scorer.network_scores, self.scorer.baseline_scores
+        if network_scores is None or not len(network_scores.tokens):
+            inspector.show("", "", (None, None))
             return
-        self.query_one(LensText).read_on()
-        self.query_one(LensSentences).show(self._network, self._kneser_ney)
-        self._show_figures()
-        self._show_word()
+        tokens = network_scores.tokens
+        index = min(text.cursor, len(tokens) - 1)
+        sentence = tokens.sentence_index(index)
+        token = LINE_END_MARK if tokens[index] == "\n" else tokens[index]
+        if tokens.unknown_mask[index]:
+            token += " (unknown, read as <unk>)"
+        baseline_score = baseline_scores.token_score(index) if baseline_scores is not None else None
+        inspector.show(
+            token,
+            f"sentence {sentence + 1:,} of {len(tokens.sentence_starts):,}",
+            (network_scores.token_score(index), baseline_score),
+            model_index=1 if text.view == "Kneser-Ney" and baseline_score else 0,
+        )
+        self.query_one(LensSentences).select_sentence(sentence)
 
-    # The cursor
+    # Cursor
 
-    def _typed_word(self) -> int | None:
-        """The word before the cursor of the box."""
-        if self._words is None or self._shown_as or not len(self._words):
+    def _token_at_text_cursor(self) -> int | None:
+        """Return the token before the cursor of the text area."""
+        scores = self.scorer.network_scores
+        if scores is None or self._source_name or not len(scores.tokens):
             return None
-        place = self.query_one(LensBox).place_of_cursor()
-        return max(0, int(self._words.starts.searchsorted(place, side="left")) - 1)
+        character = self.query_one(LensTextArea).cursor_index()
+        return max(0, int(scores.tokens.start_offsets.searchsorted(character, side="left")) - 1)
 
-    @on(LensBox.SelectionChanged)
-    def _box_cursor_moved(self) -> None:
-        if self._words is not None and self._text == self.query_one(LensBox).text:
-            word = self._typed_word()
-            if word is not None:
-                self.query_one(LensText).move_to(word)
+    @on(LensTextArea.SelectionChanged)
+    def _follow_text_cursor(self) -> None:
+        if self._text == self.query_one(LensTextArea).text and (index := self._token_at_text_cursor()) is not None:
+            self.query_one(LensTextView).move_cursor(index)
 
-    @on(LensText.WordChosen)
-    def _word_chosen(self) -> None:
-        self._show_word()
+    @on(LensSentences.SentenceSelected)
+    def _move_to_sentence(self, message: LensSentences.SentenceSelected) -> None:
+        if self.scorer.network_scores is not None:
+            first, _ = self.scorer.network_scores.tokens.sentence_span(message.index)
+            self.query_one(LensTextView).move_cursor(first)
 
-    @on(LensSentences.SentenceChosen)
-    def _sentence_chosen(self, message: LensSentences.SentenceChosen) -> None:
-        if self._words is not None:
-            self.query_one(LensText).move_to(self._words.sentence(message.number)[0])
+    # Keys
 
-    # The keys
-
-    def action_view(self) -> None:
-        """The next meaning of the shades."""
-        text = self.query_one(LensText)
-        view = VIEWS[(VIEWS.index(text.view) + 1) % len(VIEWS)]
-        if self._rival is None:
-            self.notify(f"{self._no_rival}.", markup=False)
+    def action_next_view(self) -> None:
+        """Give the shades their next meaning."""
+        if self.scorer.baseline is None:
+            self._notify(f"{self.scorer.baseline_status}.")
             return
-        text.view = view
-        self._show_view()
-        self._show_word()
+        text = self.query_one(LensTextView)
+        text.view = LENS_VIEWS[(LENS_VIEWS.index(text.view) + 1) % len(LENS_VIEWS)]
+        self._show_legend()
+        self._show_token()
 
-    def action_sentences(self) -> None:
-        """On a narrow terminal the sentences take the place of the text; on a wide one the cursor goes there."""
+    def action_toggle_sentences(self) -> None:
+        """Show the sentences in place of the text on a narrow terminal; focus them on a wide one."""
         sentences = self.query_one(LensSentences)
         if self.has_class("-narrow"):
             self.toggle_class("-sentences")
-        target = self.query_one(LensText) if sentences.has_focus else sentences
-        self.call_after_refresh(target.focus)
+        self.call_after_refresh((self.query_one(LensTextView) if sentences.has_focus else sentences).focus)
 
     @on(LensSentences.OrderChanged)
     def _show_heading(self) -> None:
         self.query_one("#heading", Static).update(self.query_one(LensSentences).heading())
 
-    def action_line_ends(self) -> None:
-        """Read line ends as `<eos>`, or pass over them."""
-        self._line_ends = not self._line_ends
-        self.notify(
-            "Line ends are read as <eos>: ¶." if self._line_ends else "Line ends are passed over.", markup=False
-        )
-        self._read()
-
-    # What is shown
-
-    def _show_view(self) -> None:
-        text = self.query_one(LensText)
-        self.query_one("#legend", StatusBar).show(
-            text.legend(), Content.styled("" if text.view == "difference" else text.view, MUTED)
-        )
-
-    def _show_word(self) -> None:
-        text, shown = self.query_one(LensText), self.query_one(LensWord)
-        if self._words is None or self._network is None or not len(self._words):
-            shown.show("", "", (None, None))
-            return
-        index = min(text.cursor, len(self._words) - 1)
-        sentence = self._words.sentence_of(index)
-        word = "¶" if self._words[index] == "\n" else self._words[index]
-        if self._words.unknown[index]:
-            word += " (unknown, read as <unk>)"
-        place = f"sentence {sentence + 1:,} of {len(self._words.sentences):,}"
-        rival = self._kneser_ney.guess(index) if self._kneser_ney is not None else None
-        shown.show(
-            word,
-            place,
-            (self._network.guess(index), rival),
-            expected_by=1 if text.view == "Kneser-Ney" and rival else 0,
-        )
-        self.query_one(LensSentences).point(sentence)
-
-    def _show_figures(self) -> None:
-        without = "Kneser-Ney …" if self._building is not None or self._rival is not None else "no Kneser-Ney"
-        self.query_one(LensFigures).show_text(self._network, self._kneser_ney, without, self._shown_as)
-
-
-def _is_line_mode(run: Path) -> bool:
-    """Whether a run's model was trained to see `<eos>` at the end of each line."""
-    try:
-        return summarize(run).mode == "line"
-    except (LotrError, OSError):  # deleted, since it was loaded
-        return False
-
-
-def _kneser_ney(run: Path) -> LanguageModel:
-    """Kneser-Ney of what a run was trained on.
-
-    Raises:
-        UnusableInput: that cannot be read again.
-    """
-    # Only here: reading a corpus again may take pandas.
-    from engine.runs.combine import Combiner
-
-    return Combiner([load(run)]).kneser_ney
+    def action_toggle_line_ends(self) -> None:
+        """Read line breaks as `<eos>`, or ignore them."""
+        self.eos_per_line = not self.eos_per_line
+        self._notify("Line breaks are read as <eos>: ¶." if self.eos_per_line else "Line breaks are ignored.")
+        self._score_text()

@@ -1,24 +1,25 @@
-"""The sentences of a text, each with its perplexity."""
+"""List of the sentences of a text with the perplexity of each."""
 
+import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from rich.segment import Segment
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.strip import Strip
 
-from engine.analysis.token_scores import Floats, Reading
+from engine.analysis.token_scores import TokenScores
+from engine.data.arrays import Float64Array
 from engine.errors import printable
-from lotr_tui.widgets.line_list import LineList
+from lotr_tui.widgets.line_list import LineList, line_bindings
 
-EXCERPT = 200
-"""Characters of a sentence that are looked at; more than a line shows."""
+EXCERPT_LENGTH = 200
+"""Characters of a sentence that are prepared for display, more than fit on a line."""
 
 
 class LensSentences(LineList):
-    """A line a sentence: perplexity by the network and by Kneser-Ney, and how it begins. One is the cursor's."""
+    """One line per sentence: perplexity of the network and of Kneser-Ney, and the start of the sentence."""
 
     DEFAULT_CSS = """
     LensSentences > .lens-sentences--muted { color: $foreground 60%; }
@@ -26,135 +27,120 @@ class LensSentences(LineList):
     LensSentences:focus > .lens-sentences--cursor { text-style: bold reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lens-sentences--muted", "lens-sentences--cursor"}
+    BINDING_GROUP_TITLE = "Sentences"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "step(-1)", "sentence before", id="lens-sentences.up", show=False, tooltip="The line above"),
-        Binding("down", "step(1)", "next sentence", id="lens-sentences.down", show=False, tooltip="The line below"),
-        Binding("pageup", "page(-1)", "page up", id="lens-sentences.page-up", show=False, tooltip="A page up"),
-        Binding("pagedown", "page(1)", "page down", id="lens-sentences.page-down", show=False, tooltip="A page down"),
-        Binding(
-            "home", "step(-999999999)", "first", id="lens-sentences.first", show=False, tooltip="The first sentence"
-        ),
-        Binding("end", "step(999999999)", "last", id="lens-sentences.last", show=False, tooltip="The last sentence"),
-        Binding("o", "order", "order", id="lens-sentences.order", tooltip="In the text's order, or the hardest first"),
+        *line_bindings("lens-sentences"),
+        Binding("o", "toggle_order", "order", id="lens-sentences.order", tooltip="Sort by perplexity, or as written"),
     ]
 
-    class SentenceChosen(Message):
-        """The cursor has gone to this sentence."""
+    @dataclass
+    class SentenceSelected(Message):
+        """Posted when the cursor has moved to another sentence."""
 
-        def __init__(self, number: int) -> None:
-            super().__init__()
-            self.number = number
+        index: int
 
     class OrderChanged(Message):
-        """The lines stand in another order, and the heading says so."""
+        """Posted when the sort order, and with it `heading`, has changed."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._reading: Reading | None = None
-        self._perplexities: list[Floats] = []
+        self._network_scores: TokenScores | None = None
+        self._perplexities: list[Float64Array] = []
         self._order = np.empty(0, np.intp)
-        self._hardest_first = False
-        self._cursor = 0
+        self.hardest_first = False
+        """True if the sentences are sorted by perplexity, the highest first."""
+        self.cursor = 0
+        """Index of the selected sentence in the text."""
 
-    def show(self, network: Reading, kneser_ney: Reading | None = None) -> None:
-        """Show the sentences as far as the readings have come."""
-        same = self._reading is not None and self._reading.words is network.words
-        before = self._seen_figures() if same else None
-        self._reading = network
-        self._perplexities = [reading.by_sentence() for reading in (network, kneser_ney) if reading is not None]
-        if not same:
-            self._cursor = 0
+    def show(self, network_scores: TokenScores, baseline_scores: TokenScores | None = None) -> None:
+        """Show the sentences of a text, with the perplexities computed so far."""
+        is_same_text = self._network_scores is not None and self._network_scores.tokens is network_scores.tokens
+        before = self._visible_values() if is_same_text else None
+        self._network_scores = network_scores
+        self._perplexities = [
+            scores.sentence_perplexities() for scores in (network_scores, baseline_scores) if scores is not None
+        ]
+        if not is_same_text:
+            self.cursor = 0
             self._sort()
-            self.measure()
-        elif self._hardest_first and network.complete:
+            self.update_virtual_size()
+        elif self.hardest_first and network_scores.is_complete:
             self._sort()
-        if before is None or before != self._seen_figures():
+        if before is None or before != self._visible_values():
             self.refresh()
 
-    def point(self, number: int) -> None:
-        """Mark a sentence, and bring it into sight."""
-        if number == self._cursor or not 0 <= number < len(self._order):
+    def select_sentence(self, index: int) -> None:
+        """Move the cursor to a sentence and scroll it into view, without posting a message."""
+        if index == self.cursor or not 0 <= index < len(self._order):
             return
-        self._cursor = number
-        self._into_sight()
+        self.cursor = index
+        self.scroll_to_line(self._line_of(index))
         self.refresh()
 
     def heading(self) -> str:
-        """What the columns are."""
-        order = "hardest first" if self._hardest_first else "sentence"
-        return f"{'perplexity':>11}{'Kneser-Ney':>12}  {order}"
+        """Return the column headings."""
+        return f"{'perplexity':>11}{'Kneser-Ney':>12}  {'hardest first' if self.hardest_first else 'sentence'}"
 
     def line_count(self) -> int:
-        """How many there are."""
+        """Return the number of sentences."""
         return len(self._order)
 
-    def render_line(self, y: int) -> Strip:
-        """The sentence at `y` of what is seen."""
-        width, line = self.size.width, y + self.scroll_offset.y
-        if self._reading is None or line >= len(self._order):
-            return Strip.blank(width, self.rich_style)
-        number = int(self._order[line])
-        words = self._reading.words
-        first, last = words.sentence(number)
-        begin = int(words.starts[first])
-        end = int(words.starts[last]) if last < len(words) else len(words.text)
-        excerpt = printable(words.text[begin : min(end, begin + EXCERPT)])
-        values = [_figure(float(of[number])) for of in self._perplexities]
-        here = number == self._cursor
-        style = self.get_component_rich_style("lens-sentences--cursor") if here else self.rich_style
-        muted = self.get_component_rich_style("lens-sentences--muted") if not here else style
-        figures = [
-            Segment(f"{'▸' if here else ' '}{values[0]:>10}", style),
+    @property
+    def cursor_line(self) -> int | None:
+        """Line of the selected sentence, or None if there is no sentence."""
+        return self._line_of(self.cursor) if len(self._order) else None
+
+    def select_line(self, line: int) -> None:
+        """Select the sentence on a line and post `SentenceSelected`."""
+        index = int(self._order[line])
+        if index != self.cursor:
+            self.select_sentence(index)
+            self.post_message(self.SentenceSelected(index))
+
+    def line_segments(self, line: int) -> list[Segment]:
+        """Return both perplexities and the start of the sentence on a line."""
+        if self._network_scores is None:
+            return []
+        index = int(self._order[line])
+        tokens = self._network_scores.tokens
+        first, last = tokens.sentence_span(index)
+        start = int(tokens.start_offsets[first])
+        end = int(tokens.start_offsets[last]) if last < len(tokens) else len(tokens.text)
+        excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)])
+        values = [_format_sentence_perplexity(float(perplexities[index])) for perplexities in self._perplexities]
+        is_selected = index == self.cursor
+        style = self.get_component_rich_style("lens-sentences--cursor") if is_selected else self.rich_style
+        muted = style if is_selected else self.get_component_rich_style("lens-sentences--muted")
+        return [
+            Segment(f"{'▸' if is_selected else ' '}{values[0]:>10}", style),
             Segment(f"{values[1] if len(values) > 1 else '-':>12}  ", muted),
             Segment(excerpt, style),
         ]
-        return Strip(figures).adjust_cell_length(width, self.rich_style)
 
-    def action_step(self, lines: int) -> None:
-        """So many lines down, or up."""
-        if len(self._order):
-            line = self._line() + lines
-            self._choose(max(0, min(line, len(self._order) - 1)))
-
-    def action_order(self) -> None:
-        """In the order of the text, or the hardest first."""
-        self._hardest_first = not self._hardest_first
+    def action_toggle_order(self) -> None:
+        """Sort the sentences by perplexity, or in the order of the text."""
+        self.hardest_first = not self.hardest_first
         self._sort()
-        self._into_sight()
+        self.scroll_to_line(self._line_of(self.cursor))
         self.refresh()
         self.post_message(self.OrderChanged())
 
-    def on_click(self, event: events.Click) -> None:
-        """Choose the sentence under the pointer."""
-        place = event.get_content_offset(self)
-        if place is not None and (line := place.y + self.scroll_offset.y) < len(self._order):
-            self._choose(line)
-
-    def _choose(self, line: int) -> None:
-        number = int(self._order[line])
-        if number != self._cursor:
-            self.point(number)
-            self.post_message(self.SentenceChosen(number))
-
-    def _seen_figures(self) -> list[bytes]:
-        """All figures of the lines that are seen, to tell whether they have changed."""
-        seen = self._order[self.scroll_offset.y :][: max(1, self.size.height)]
-        return [of[seen].tobytes() for of in self._perplexities]
+    def _visible_values(self) -> list[bytes]:
+        """Return the perplexities of the visible lines in a form that can be compared, NaN included."""
+        visible = self._order[self.scroll_offset.y :][: max(1, self.size.height)]
+        return [perplexities[visible].tobytes() for perplexities in self._perplexities]
 
     def _sort(self) -> None:
         perplexities = self._perplexities[0] if self._perplexities else np.empty(0)
-        # What was not read yet, NaN, comes last.
-        self._order = np.argsort(-perplexities, kind="stable") if self._hardest_first else np.arange(len(perplexities))
+        # argsort puts NaN, the sentences without a perplexity yet, last.
+        self._order = np.argsort(-perplexities, kind="stable") if self.hardest_first else np.arange(len(perplexities))
 
-    def _line(self) -> int:
-        found = np.flatnonzero(self._order == self._cursor)
-        return int(found[0]) if len(found) else 0
-
-    def _into_sight(self) -> None:
-        self.bring_into_sight(self._line())
+    def _line_of(self, index: int) -> int:
+        lines = np.flatnonzero(self._order == index)
+        return int(lines[0]) if len(lines) else 0
 
 
-def _figure(perplexity: float) -> str:
-    if np.isnan(perplexity):
-        return "…"
+def _format_sentence_perplexity(perplexity: float) -> str:
+    if math.isnan(perplexity):
+        return "…"  # not computed yet
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.1e}"

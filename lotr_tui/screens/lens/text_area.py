@@ -1,20 +1,22 @@
-"""Where a text for the lens is typed or pasted."""
+"""Text area in which a text for the lens is typed or pasted."""
+
+from dataclasses import dataclass
 
 from textual import events
 from textual.message import Message
 from textual.widgets import TextArea
 
-from lotr_tui.screens.text.layout import clean
+from lotr_tui.screens.text.layout import sanitize_text
 
-MOST_CHARACTERS = 20_000
-"""That are edited here; a longer text is shown, but a text box would take seconds to arrange it."""
+MAX_EDITABLE_CHARACTERS = 20_000
+"""Maximum length of an editable text; the text area would take seconds to lay out a longer one."""
 
 
-class LensBox(TextArea):
-    """Some lines of text. What is pasted is cleaned; what is too long to be edited here is passed on."""
+class LensTextArea(TextArea):
+    """Multi-line text area that sanitizes pasted text and rejects text too long to edit."""
 
     DEFAULT_CSS = """
-    LensBox {
+    LensTextArea {
         padding: 0 1;
         background: $background;
         border: none;
@@ -23,16 +25,15 @@ class LensBox(TextArea):
         scrollbar-background: $background;
         scrollbar-color: $border;
     }
-    LensBox:focus { background-tint: $foreground 0%; border: none; }
-    LensBox .text-area--cursor-line { background: $background; }
+    LensTextArea:focus { background-tint: $foreground 0%; border: none; }
+    LensTextArea .text-area--cursor-line { background: $background; }
     """
 
-    class Pasted(Message):
-        """A text that is too long to be edited."""
+    @dataclass
+    class LongTextPasted(Message):
+        """Posted with a pasted text that is too long to edit; the text area itself does not change."""
 
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
+        text: str
 
     def __init__(self, text: str, *, id: str | None = None) -> None:
         super().__init__(
@@ -42,18 +43,18 @@ class LensBox(TextArea):
             highlight_cursor_line=False,
             placeholder="type or paste a text; ctrl+o opens a file",
         )
-        self.cursor_blink = False  # it would send bytes for ever
+        self.cursor_blink = False  # over SSH, a blinking cursor sends bytes without end
 
     async def _on_paste(self, event: events.Paste) -> None:
-        """Insert what was pasted, or pass it on."""
-        event.prevent_default()  # of the base class
+        """Insert a pasted text, or post it if it is too long."""
+        event.prevent_default()  # TextArea would insert the text as it is
         event.stop()
-        if len(self.text) + len(event.text) > MOST_CHARACTERS:
-            self.post_message(self.Pasted(event.text))
-        elif result := self._replace_via_keyboard(clean(event.text), *self.selection):
+        if len(self.text) + len(event.text) > MAX_EDITABLE_CHARACTERS:
+            self.post_message(self.LongTextPasted(event.text))
+        elif result := self._replace_via_keyboard(sanitize_text(event.text), *self.selection):
             self.move_cursor(result.end_location)
 
-    def place_of_cursor(self) -> int:
-        """The character of the text that the cursor stands before."""
+    def cursor_index(self) -> int:
+        """Return the number of characters before the cursor."""
         row, column = self.cursor_location
         return sum(len(self.document.get_line(line)) + 1 for line in range(row)) + column

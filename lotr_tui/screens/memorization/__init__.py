@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/memorization."""
+"""Memorization screen: passages of a text that are copied from the training text."""

@@ -1,75 +1,78 @@
-"""Where in the training text a passage stands."""
+"""Pane with the places of the training text in which a passage occurs."""
 
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.analysis.memorization import Passage, Place
-from engine.data.vocabulary import Tokenizer, spans
-from lotr_tui.screens.text.layout import clean
+from engine.analysis.memorization import Occurrence, Passage
+from engine.data.vocabulary import TokenizerName, token_spans
+from lotr_tui.formatting import plural
+from lotr_tui.screens.text.layout import sanitize_text
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
 
 
-class PassagePlaces(VerticalScroll):
-    """The first places of a passage: who says it, and the whole line, the passage in brackets."""
+class PassageOccurrences(VerticalScroll):
+    """Scrollable list of the first occurrences of a passage: the speaker and the line, the passage in brackets."""
 
     DEFAULT_CSS = """
-    PassagePlaces {
+    PassageOccurrences {
         padding: 0 1;
         scrollbar-size-vertical: 1;
         scrollbar-background: $background;
         scrollbar-color: $border;
     }
-    PassagePlaces Static { height: auto; }
-    PassagePlaces:focus #heading { text-style: bold; }
+    PassageOccurrences Static { height: auto; }
+    PassageOccurrences:focus #heading { text-style: bold; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "scroll_up", "up", id="passage-places.up", show=False, tooltip="A line up"),
-        Binding("down", "scroll_down", "down", id="passage-places.down", show=False, tooltip="A line down"),
-        Binding("pageup", "page_up", "page up", id="passage-places.page-up", show=False, tooltip="A page up"),
-        Binding("pagedown", "page_down", "page down", id="passage-places.page-down", show=False, tooltip="A page down"),
-        Binding("home", "scroll_home", "top", id="passage-places.first", show=False, tooltip="To the first place"),
-        Binding("end", "scroll_end", "end", id="passage-places.last", show=False, tooltip="To the last place"),
-    ]
+    BINDING_GROUP_TITLE = "Occurrences"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "passage-occurrences",
+        """
+        up        | up       | scroll_up   | up        | A line up
+        down      | down     | scroll_down | down      | A line down
+        page-up   | pageup   | page_up     | page up   | A page up
+        page-down | pagedown | page_down   | page down | A page down
+        first     | home     | scroll_home | top       | The first occurrence
+        last      | end      | scroll_end  | end       | The last occurrence
+        """,
+    )
 
     def compose(self) -> ComposeResult:
-        """What is told, and the lines."""
+        """Yield the heading and the occurrences."""
         yield Static("", id="heading", markup=False)
         yield Static("", id="lines", markup=False)
 
-    def show(self, number: int, of: int, passage: Passage, tokenizer: Tokenizer) -> None:
-        """Tell of the passage `number`, counted from 1, of so many."""
-        more = passage.occurrences - len(passage.places)
-        stands = "one place" if passage.occurrences == 1 else f"{passage.occurrences:,} places"
-        first = f"; the first {len(passage.places)}:" if more else ":"
+    def show(self, number: int, total: int, passage: Passage, tokenizer: TokenizerName) -> None:
+        """Show passage `number`, counted from 1, of `total`."""
+        suffix = f"; the first {len(passage.occurrences)}:"
+        if passage.num_occurrences == len(passage.occurrences):
+            suffix = ":"
+        occurrences = plural(passage.num_occurrences, "place")
         heading = Content.assemble(
-            (f"passage {number} of {of}", "bold"),
-            (f" · {passage.length} words · in {stands}{first}", MUTED),
+            (f"passage {number} of {total}", "bold"), (f" · {passage.length} words · in {occurrences}{suffix}", MUTED)
         )
         self.query_one("#heading", Static).update(heading)
-        lines = [_line(place, passage.length, tokenizer) for place in passage.places]
+        lines = [_format_occurrence(occurrence, passage.length, tokenizer) for occurrence in passage.occurrences]
         self.query_one("#lines", Static).update(Content("\n").join(lines))
         self.scroll_home(animate=False)
 
-    def tell(self, text: str) -> None:
-        """One line, where there is no passage."""
+    def show_message(self, text: str) -> None:
+        """Show a line in place of the occurrences."""
         self.query_one("#heading", Static).update(Content.styled(text, MUTED))
         self.query_one("#lines", Static).update("")
 
 
-def _line(place: Place, length: int, tokenizer: Tokenizer) -> Content:
-    """A line of the training text, the passage marked within."""
-    text = clean(place.text).replace("\n", " ")
-    words = list(spans(text, tokenizer))[place.offset : place.offset + length]
-    start, end = words[0][0], words[-1][1]
-    speaker = clean(place.speaker).replace("\n", " ") or "line"
+def _format_occurrence(occurrence: Occurrence, length: int, tokenizer: TokenizerName) -> Content:
+    """Return a line of the training text with its speaker or line number, and the passage in brackets."""
+    text, speaker = (sanitize_text(part).replace("\n", " ") for part in (occurrence.text, occurrence.speaker))
+    spans = list(token_spans(text, tokenizer))[occurrence.offset : occurrence.offset + length]
+    start, end = spans[0][0], spans[-1][1]
+    speaker = sanitize_text(occurrence.speaker).replace("\n", " ") or f"line {occurrence.line_index + 1:,}"
     return Content.assemble(
-        (f"{speaker} {place.line + 1:,}  " if not place.speaker else f"{speaker}  ", MUTED),
-        text[:start],
-        (f"[{text[start:end]}]", "bold underline"),
-        text[end:],
+        (f"{speaker}  ", MUTED), text[:start], (f"[{text[start:end]}]", "bold underline"), text[end:]
     )

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/runs."""
+"""Screen with the runs, and functions that open a run from any screen."""

@@ -1,43 +1,43 @@
-"""Over any screen: the list of runs, and the model of one of them."""
+"""Selection of a run and loading of its model, for any screen."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
-
-from textual.screen import Screen
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import LotrError
-from lotr_tui.background_task import aside
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.screens.base import AppScreen
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
-    from engine.runs.store import LoadedModel
-    from lotr_tui.app import LotrApp
+if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from engine.runs.loading import LoadedModel
 
-Play = Callable[["LoadedModel"], None]
+OnModelLoaded = Callable[["LoadedModel"], None]
 
 
-def open_runs(screen: Screen[Any], play: Play) -> None:
-    """Show the runs; the model of the one that is chosen is given to `play`."""
-    from lotr_tui.screens.runs.screen import RunsScreen
+def choose_run(screen: AppScreen[Any], on_loaded: OnModelLoaded) -> None:
+    """Show the runs, and pass the model of the selected run to `on_loaded`."""
+    from lotr_tui.screens.runs.screen import RunsScreen  # imports numpy
 
-    def chosen(name: str | None) -> None:
+    def load_selected(name: str | None) -> None:
         if name is not None:
-            load_run(screen, name, play)
+            load_run(screen, name, on_loaded)
 
-    screen.app.push_screen(RunsScreen(cast("LotrApp", screen.app).runs_dir), chosen)
-
-
-def load_run(screen: Screen[Any], name: str, play: Play) -> None:
-    """Give the model that `name` means to `play`, if `screen` is still there then; what is wrong with it is told."""
-    screen.run_worker(_load(screen, name, play), exclusive=True, group="load")
+    screen.app.push_screen(RunsScreen(screen.app.runs_dir), load_selected)
 
 
-async def _load(screen: Screen[Any], name: str, play: Play) -> None:
-    from engine.runs.store import load_named
+def load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:
+    """Load the model of a run in a thread and pass it to `on_loaded`; show an error as a notification.
+
+    Nothing happens if `screen` is closed before the model is loaded.
+    """
+    screen.run_worker(_load_run(screen, name, on_loaded), exclusive=True, group="load")
+
+
+async def _load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:
+    from engine.runs.loading import load_model_by_name  # imports numpy
 
     try:
-        # In a thread: the record is looked through, which for a long one takes a while.
-        loaded = await aside(load_named, name, cast("LotrApp", screen.app).runs_dir)
+        loaded = await run_in_thread(load_model_by_name, name, screen.app.runs_dir)
     except LotrError as error:
         screen.notify(str(error), severity="error", markup=False)
         return
-    play(loaded)
+    on_loaded(loaded)

@@ -1,15 +1,13 @@
-"""The runs: look through them, compare them, play with one, rename, delete, export."""
+"""Screen with the runs: filter, sort, compare, play, rename, delete and export."""
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from rich.cells import set_cell_size
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Rule, Static
@@ -17,30 +15,33 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
 from engine.errors import LotrError, printable
-from engine.runs.manage import remove, rename
-from engine.runs.store import RunSummary
-from engine.storage.files import runs_folder
-from lotr_tui.background_task import aside
-from lotr_tui.monitor.run_list import BY_AGE, COLUMNS, Curve, all_runs, choose, differences, read_curve
-from lotr_tui.screens.dialogs.confirm import Confirm
-from lotr_tui.screens.dialogs.name import AskName
-from lotr_tui.screens.runs.overlay_chart import MARKS, OverlayChart
-from lotr_tui.textual_fixes.line_box import LineBox
-from lotr_tui.textual_fixes.rows import Rows
-from lotr_tui.textual_fixes.screen import Steady
+from engine.runs.manage import delete_run, rename_run
+from engine.runs.summary import RunSummary
+from engine.storage.files import default_runs_dir
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.formatting import format_bytes
+from lotr_tui.monitor.export import export_csv, export_tensorboard
+from lotr_tui.monitor.run_list import AGE_COLUMN, RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
+from lotr_tui.screens.dialogs.confirm import confirm
+from lotr_tui.screens.dialogs.line_dialog import NameDialog
+from lotr_tui.screens.runs.comparison import RunComparison
+from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS
+from lotr_tui.screens.runs.row_format import format_header, format_row
+from lotr_tui.textual_fixes.option_list import RobustOptionList
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys_footer import KeysFooter
+from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.line_input import LineInput
 
-LEAST_NAME = 16
-"""Columns that a name has at least; what then finds no room on the right is left out."""
-MARGIN = 4
-"""Columns beside those: the mark before, the scroll bar behind."""
-LOOK_SECONDS = 3.0
-"""Between two looks at the runs while one of them is being trained."""
+ROW_MARGIN = 4
+"""Columns beside a row: the mark before it and the scroll bar after it."""
+MAX_RUN_NAME_LENGTH = 100
+POLL_INTERVAL = 3.0
+"""Seconds between two refreshes of the list while a run is training."""
 
 
-class RunsScreen(Steady, Screen[str | None]):
-    """The runs of a folder; dismissed with the path of the one to play with, or None."""
+class RunsScreen(TextualFixesScreen, Screen[str | None]):
+    """List of the runs in a directory, dismissed with the path of the selected run, "bundled" or None."""
 
     DEFAULT_CSS = """
     RunsScreen {
@@ -48,322 +49,251 @@ class RunsScreen(Steady, Screen[str | None]):
         #title { height: 1; padding: 0 1; }
         #columns { height: 1; padding-left: 3; text-wrap: nowrap; }
         #filter { background: $background; padding: 0 1; display: none; }
-        #filter.-typed, #filter:focus { display: block; }
+        #filter.-active, #filter:focus { display: block; }
         #runs {
             height: 1fr; min-height: 3; border: none; padding: 0; overflow-x: hidden;
             scrollbar-size-vertical: 1; scrollbar-gutter: stable;
             background: $background; background-tint: transparent;
             text-wrap: nowrap; text-overflow: ellipsis;
         }
-        #compared { height: 1fr; }
-        #curves { width: 1fr; }
-        #differences { width: 1fr; display: none; padding: 0 1; scrollbar-size-vertical: 1; }
-        #said { height: auto; max-height: 3; padding: 0 1; }
+        #message { height: auto; max-height: 3; padding: 0 1; }
         &.-differences #differences { display: block; }
         &.-differences.-narrow #curves { display: none; }
     }
     """
     AUTO_FOCUS = "#runs"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "play", "play", id="runs.play", tooltip="Play with the chosen run's model", priority=True),
-        Binding("space", "mark", "mark", id="runs.mark", tooltip="Compare its curve and settings with others marked"),
-        Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip="Only runs with these words"),
-        Binding("s", "sort(1)", "sort", id="runs.sort", tooltip="By the next column"),
-        Binding("S", "reverse", "reverse", show=False, id="runs.reverse", tooltip="The other way round"),
-        Binding("d", "differences", "differences", id="runs.differences", tooltip="The settings that differ"),
-        Binding("r", "rename", "rename", id="runs.rename", tooltip="Give the chosen run another name"),
-        Binding("delete,x", "delete", "delete", key_display="x", id="runs.delete", tooltip="Delete it, after asking"),
-        Binding("c", "export('csv')", "CSV", id="runs.csv", tooltip="Write its record as CSV files"),
-        Binding("t", "export('tensorboard')", "TensorBoard", id="runs.tensorboard", tooltip="Write it as its logs"),
-        Binding("f5", "refresh", "look again", show=False, id="runs.refresh", tooltip="List the runs anew"),
-        Binding("escape", "back", "back", id="runs.back", tooltip="Out of the filter, or back", priority=True),
+        Binding("enter", "select_run", "play", id="runs.select", tooltip="Play with the selected run", priority=True),
+        Binding("space", "toggle_mark", "mark", id="runs.mark", tooltip="Mark the run for the comparison"),
+        Binding("slash", "focus_filter", "filter", key_display="/", id="runs.filter", tooltip="Filter the runs"),
+        Binding("s", "sort(1)", "sort", id="runs.sort", tooltip="Sort by the next column"),
+        Binding("S", "reverse_sort", "reverse", show=False, id="runs.reverse", tooltip="Reverse the order"),
+        Binding("d", "toggle_differences", "settings", id="runs.differences", tooltip="Settings that differ"),
+        Binding("r", "rename", "rename", id="runs.rename", tooltip="Rename the selected run"),
+        Binding("delete,x", "delete", "delete", key_display="x", id="runs.delete", tooltip="Delete the selected run"),
+        Binding("c", "export('csv')", "CSV", id="runs.csv", tooltip="Export the metrics as CSV files"),
+        Binding("t", "export('tensorboard')", "TensorBoard", id="runs.tensorboard", tooltip="Export to TensorBoard"),
+        Binding("f5", "refresh", "refresh", show=False, id="runs.refresh", tooltip="Read the runs again"),
+        Binding("escape", "back", "back", id="runs.back", tooltip="Clear the filter, or go back", priority=True),
     ]
 
-    def __init__(self, folder: Path | None = None, exports: Path | None = None) -> None:
-        """Runs of `folder` (None: ours); files are written to `exports` (None: the current directory)."""
+    def __init__(self, runs_dir: Path | None = None, export_dir: Path | None = None) -> None:
+        """List the runs of a directory (None: the default one), and export to `export_dir` (None: the current one)."""
         super().__init__()
-        self._folder = folder or runs_folder()
-        self._exports = exports
-        self._all: list[RunSummary] = []
-        self._shown: list[RunSummary] = []
-        self._marked: list[Path] = []
-        self._column, self._backwards = BY_AGE, False  # the latest first
-        self._curves: dict[Path, tuple[int, Curve]] = {}  # with the size of the run then
+        self._runs_dir = runs_dir or default_runs_dir()
+        self._export_dir = export_dir
+        self._runs: list[RunSummary] = []
+        self._visible_runs: list[RunSummary] = []
+        self._marked_paths: list[Path] = []
+        self._sort_column, self._sort_reversed = AGE_COLUMN, False  # latest first
 
     def compose(self) -> ComposeResult:
-        """A title, the filter, the list, curves and differences, what was done last, keys."""
+        """Create the title, the filter, the list, the comparison, a line for messages and the footer."""
         yield Static(id="title", markup=False)
-        yield LineBox(placeholder="words of name, state, preset, corpus", id="filter", compact=True)
+        yield LineInput(placeholder="words in name, state, preset, corpus", id="filter", compact=True)
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
-        yield Rows(id="runs", markup=False)
+        yield RobustOptionList(id="runs", markup=False)
         yield Rule(line_style="solid")
-        with Horizontal(id="compared"):
-            yield OverlayChart(id="curves")
-            with VerticalScroll(id="differences", can_focus=False):
-                yield Static(id="settings", markup=False)
-        yield Static(id="said", markup=False)
-        yield KeysFooter()
+        yield RunComparison(id="comparison")
+        yield Static(id="message", markup=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Look which there are, and now and then again while one is being trained."""
-        self._say("reading the runs …")
+        """Read the runs, and start to refresh the list while a run is training."""
+        self._show_message("reading the runs …")
         self.action_refresh()
-        self.set_interval(LOOK_SECONDS, self._look_again)
+        self.set_interval(POLL_INTERVAL, self._refresh_if_training)
 
     def on_resize(self) -> None:
-        """Rows have as much as there is room for."""
-        self._fill()
+        """Format the rows for the new width."""
+        self._update_rows()
 
-    # The list
+    # List
 
     @work(exclusive=True, group="list")
     async def action_refresh(self) -> None:
-        """List the runs anew."""
-        self._all = await aside(all_runs, self._folder)
-        if self._is_left:
+        """Read the runs again."""
+        self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
+        if self._is_closing:
             return
-        self._marked = [path for path in self._marked if any(run.path == path for run in self._all)]
-        self._say("" if len(self._all) > 1 else "There is no run of yours yet; a training makes one.")
-        self._fill()
+        paths = {run.path for run in self._runs}
+        self._marked_paths = [path for path in self._marked_paths if path in paths]
+        self._show_message("" if len(self._runs) > 1 else "No runs yet. Press ctrl+t in a session to train one.")
+        self._update_rows()
 
-    def _look_again(self) -> None:
-        if any(run.state == "running" for run in self._all) and self.is_current:
+    def _refresh_if_training(self) -> None:
+        if any(run.state == "running" for run in self._runs) and self.is_current:
             self.action_refresh()
 
     @on(Input.Changed, "#filter")
-    def _typed(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.set_class(bool(box.value), "-typed")
-        self._fill()
+    def _apply_filter(self) -> None:
+        filter_input = self.query_one("#filter", Input)
+        filter_input.set_class(bool(filter_input.value), "-active")
+        self._update_rows()
 
-    def _fill(self, renamed: Path | None = None) -> None:
-        """The rows that are to be seen, the same run chosen as before, or the one that was renamed."""
-        rows = self.query_one("#runs", OptionList)
-        chosen, at = self._chosen(), rows.highlighted or 0
-        path = renamed or (chosen.path if chosen else None)
-        self._shown = choose(self._all, self.query_one("#filter", Input).value, self._column, self._backwards)
-        room = max(20, self.size.width - MARGIN)
-        self.query_one("#columns", Static).update(Content.styled(self._header(room), MUTED))
-        rows.set_options(Option(self._row(run, room)) for run in self._shown)
-        if self._shown:
-            places = [place for place, run in enumerate(self._shown) if run.path == path]
-            rows.highlighted = places[0] if places else min(at, len(self._shown) - 1)
-        count = f"  {len(self._shown):,} of {len(self._all):,}" if len(self._shown) < len(self._all) else ""
+    def _update_rows(self, selected_path: Path | None = None) -> None:
+        """Fill the list, and select the run of `selected_path`, or the same run as before."""
+        options = self.query_one("#runs", OptionList)
+        selected, highlighted = self._selected_run(), options.highlighted or 0
+        path = selected_path or (selected.path if selected else None)
+        self._visible_runs = filter_and_sort_runs(
+            self._runs, self.query_one("#filter", Input).value, self._sort_column, self._sort_reversed
+        )
+        width = max(20, self.size.width - ROW_MARGIN)
+        header = format_header(width, self._sort_column, self._sort_reversed)
+        self.query_one("#columns", Static).update(Content.styled(header, MUTED))
+        options.set_options(Option(self._format_row(run, width)) for run in self._visible_runs)
+        if self._visible_runs:
+            indices = [index for index, run in enumerate(self._visible_runs) if run.path == path]
+            options.highlighted = indices[0] if indices else min(highlighted, len(self._visible_runs) - 1)
+        is_filtered = len(self._visible_runs) < len(self._runs)
+        count = f"  {len(self._visible_runs):,} of {len(self._runs):,}" if is_filtered else ""
         self.query_one("#title", Static).update(Content.assemble(("Runs", "bold"), (count, MUTED)))
-        self._compare()
+        self._update_comparison()
 
-    def _header(self, room: int) -> str:
-        arrow = "↑" if self._backwards else "↓"
-        names = [f"{column.name}{arrow if number == self._column else ''}" for number, column in enumerate(COLUMNS)]
-        return self._cells(names, room)
-
-    def _row(self, run: RunSummary, room: int) -> Content:
-        mark = MARKS[self._marked.index(run.path)] if run.path in self._marked[: len(MARKS)] else " "
-        cells = self._cells([column.show(run) for column in COLUMNS], room)
-        return Content.assemble((f" {mark} ", "bold $accent"), cells)
-
-    def _cells(self, texts: list[str], room: int) -> str:
-        """A text a column; where there is no room those on the right are left out, but never what is sorted by."""
-        columns = list(zip(COLUMNS, texts, strict=True))
-        sorted_by = columns[self._column]
-        while len(columns) > 2 and LEAST_NAME + sum(column.width + 1 for column, _ in columns[1:]) > room:
-            columns.pop(-2 if columns[-1] is sorted_by else -1)
-        rest = [printable(text)[: column.width].rjust(column.width) for column, text in columns[1:]]
-        name = room - sum(len(text) + 1 for text in rest)
-        return " ".join([set_cell_size(printable(texts[0]), max(1, name)), *rest])
+    def _format_row(self, run: RunSummary, width: int) -> Content:
+        marked = run.path in self._marked_paths
+        mark = CURVE_MARKS[self._marked_paths.index(run.path)] if marked else " "
+        return Content.assemble((f" {mark} ", "bold $accent"), format_row(run, width, self._sort_column))
 
     @property
-    def _is_left(self) -> bool:
-        """Whether it was left, or is being left: then its widgets go before it does."""
-        return not all(self.query(name) for name in ("#runs", "#curves", "#settings"))
+    def _is_closing(self) -> bool:
+        """True when the screen is being closed, which removes its widgets first."""
+        return not (self.query("#runs") and self.query("#comparison"))
 
-    def _chosen(self) -> RunSummary | None:
-        at = self.query_one("#runs", OptionList).highlighted
-        return self._shown[at] if at is not None and at < len(self._shown) else None
-
-    # What is compared
+    def _selected_run(self) -> RunSummary | None:
+        index = self.query_one("#runs", OptionList).highlighted
+        return self._visible_runs[index] if index is not None and index < len(self._visible_runs) else None
 
     @on(OptionList.OptionHighlighted)
-    def _moved(self) -> None:
-        self._compare()
-
-    @work(exclusive=True, group="compare")
-    async def _compare(self) -> None:
-        """Curves and differences of the runs that are marked; the chosen one's curve where none is."""
-        if self._is_left:  # between the asking and the beginning, too
+    def _update_comparison(self) -> None:
+        """Compare the marked runs, or show the selected run if no run is marked."""
+        if self._is_closing:
             return
-        chosen = self._chosen()
-        runs = [run for path in self._marked for run in self._all if run.path == path] or ([chosen] if chosen else [])
-        curves = [await self._curve(run) for run in runs]
-        if self._is_left:
-            return
-        self.query_one(OverlayChart).show(curves)
-        if len(runs) < 2:
-            text = "Mark two runs or more with space; here is then which of their settings differ."
-        else:
-            text = _table(await aside(differences, runs)) or "Their settings are the same."
-            if self._is_left:
-                return
-        self.query_one("#settings", Static).update(Content(text))
-
-    async def _curve(self, run: RunSummary) -> Curve:
-        known = self._curves.get(run.path)
-        if known is None or known[0] != run.bytes:
-            known = self._curves[run.path] = (run.bytes, await aside(read_curve, run))
-        return known[1]
+        selected = self._selected_run()
+        marked = [run for path in self._marked_paths for run in self._runs if run.path == path]
+        self.query_one(RunComparison).compare(marked or ([selected] if selected else []))
 
     # Actions
 
-    def action_play(self) -> None:
-        """Out of the filter to the list; there, close with the chosen run."""
+    @on(OptionList.OptionSelected)
+    def action_select_run(self) -> None:
+        """Leave the filter; in the list, close the screen with the selected run."""
         if self.focused is not None and self.focused.id == "filter":
             self.set_focus(self.query_one("#runs"))
             return
-        run = self._chosen()
+        run = self._selected_run()
         if run is None:
-            self._say("There is no such run.")
+            self._show_message("No run matches the filter.")
         elif run.valid_perplexity is None and run.name != BUNDLED:
-            self._say(f"{run.name} has no model yet; it comes with the first evaluation.")
+            self._show_message(f"{run.name} has no model yet; the first evaluation saves one.")
         else:
             self.dismiss(BUNDLED if run.name == BUNDLED else str(run.path))
 
-    @on(OptionList.OptionSelected)
-    def _selected(self) -> None:
-        self.action_play()
-
     def action_back(self) -> None:
-        """Out of the filter, which is emptied; or back to where the list was opened."""
-        box = self.query_one("#filter", Input)
-        if box.has_focus or box.value:
-            box.value = ""
+        """Clear and leave the filter; without a filter, close the screen."""
+        filter_input = self.query_one("#filter", Input)
+        if filter_input.has_focus or filter_input.value:
+            filter_input.value = ""
             self.set_focus(self.query_one("#runs"))
         else:
             self.dismiss(None)
 
-    def action_filter(self) -> None:
-        """Type words; the list follows."""
-        box = self.query_one("#filter", Input)
-        box.add_class("-typed")
-        self.set_focus(box)
+    def action_focus_filter(self) -> None:
+        """Show and focus the filter; the list follows as the user types."""
+        filter_input = self.query_one("#filter", Input)
+        filter_input.add_class("-active")
+        self.set_focus(filter_input)
 
-    def action_mark(self) -> None:
-        """Mark the chosen run, or take its mark away."""
-        run = self._chosen()
+    def action_toggle_mark(self) -> None:
+        """Mark the selected run for the comparison, or remove its mark."""
+        run = self._selected_run()
         if run is None:
             return
-        if run.path in self._marked:
-            self._marked.remove(run.path)
-        elif len(self._marked) < len(MARKS):
-            self._marked.append(run.path)
+        if run.path in self._marked_paths:
+            self._marked_paths.remove(run.path)
+        elif len(self._marked_paths) < len(CURVE_MARKS):
+            self._marked_paths.append(run.path)
         else:
-            self._say(f"{len(MARKS)} runs are marked, the most that can be compared.")
-        self._fill()
+            self._show_message(f"At most {len(CURVE_MARKS)} runs can be marked; remove a mark first.")
+        self._update_rows()
 
-    def action_sort(self, columns: int) -> None:
-        """Sort by another column."""
-        self._column = (self._column + columns) % len(COLUMNS)
-        self._backwards = False
-        self._fill()
+    def action_sort(self, offset: int) -> None:
+        """Sort by the column `offset` columns further."""
+        self._sort_column = (self._sort_column + offset) % len(RUN_COLUMNS)
+        self._sort_reversed = False
+        self._update_rows()
 
-    def action_reverse(self) -> None:
-        """Sort the other way round."""
-        self._backwards = not self._backwards
-        self._fill()
+    def action_reverse_sort(self) -> None:
+        """Reverse the order."""
+        self._sort_reversed = not self._sort_reversed
+        self._update_rows()
 
-    def action_differences(self) -> None:
+    def action_toggle_differences(self) -> None:
         """Show or hide the settings that differ."""
         self.toggle_class("-differences")
 
     def action_rename(self) -> None:
-        """Ask for another name."""
-        run = self._chosen()
+        """Ask for a new name of the selected run."""
+        run = self._selected_run()
         if run is None:
             return
 
-        def named(name: str | None) -> None:
+        def rename(name: str | None) -> None:
             if name and name != run.name:
-                self._try(lambda: rename(str(run.path), name, self._folder), self._folder / name)
+                self._run_and_report(lambda: rename_run(str(run.path), name, self._runs_dir), self._runs_dir / name)
 
-        self.app.push_screen(AskName(run.name, f"What is {printable(run.name)} to be called?", 100), named)
+        self.app.push_screen(NameDialog(run.name, f"New name of {printable(run.name)}", MAX_RUN_NAME_LENGTH), rename)
 
     def action_delete(self) -> None:
-        """Delete the chosen run, after asking."""
-        run = self._chosen()
+        """Delete the selected run after a confirmation."""
+        run = self._selected_run()
         if run is None:
             return
         if run.state == "running":
-            self._say(f"✗ {run.name} is being trained; stop it first")
+            self._show_message(f"✗ {run.name} is being trained; stop it first")
             return
 
         def delete() -> str:
-            remove(run.path, self._folder)
-            return f"{run.name} is deleted"
+            delete_run(run.path, self._runs_dir)
+            return f"deleted {run.name}"
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._try(delete)
+        question = f"Delete {printable(run.name)} ({format_bytes(run.size_bytes)})? This cannot be undone."
+        confirm(self.app, question, lambda: self._run_and_report(delete))
 
-        self.app.push_screen(
-            Confirm(f"Delete {printable(run.name)}, {run.bytes / 1e6:,.1f} MB? It is gone then."), answered
-        )
-
-    @work(exclusive=True, group="try")
-    async def _try(self, action: Callable[[], str], renamed: Path | None = None) -> None:
-        """Do something with a run in a thread, say how it went, and list the runs anew."""
+    @work(exclusive=True, group="change")
+    async def _run_and_report(self, change: Callable[[], str], selected_path: Path | None = None) -> None:
+        """Change a run in a thread, read the runs again, and show the message that `change` returns, or its error."""
         try:
-            said = await asyncio.to_thread(action)
+            message = await asyncio.to_thread(change)
         except LotrError as error:
-            said, renamed = f"✗ {error}", None
-        self._all = await aside(all_runs, self._folder)
-        if self._is_left:
+            message, selected_path = f"✗ {error}", None
+        self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
+        if self._is_closing:
             return
-        self._fill(renamed)
-        self._say(said)
+        self._update_rows(selected_path)
+        self._show_message(message)
 
     def action_export(self, kind: str) -> None:
-        """Write the chosen run's record to a new folder."""
-        run = self._chosen()
+        """Export the metrics of the selected run to a new folder, as "csv" or "tensorboard"."""
+        run = self._selected_run()
         if run is None:
             return
-        folder = _free(self._exports or Path.cwd(), f"{run.name}-{kind}")
+        folder = _unused_path(self._export_dir or Path.cwd(), f"{run.name}-{kind}")
 
-        def write() -> str:
-            from lotr_tui.monitor.export import export_csv, export_tensorboard
-
+        def export() -> str:
             (export_csv if kind == "csv" else export_tensorboard)(run.path, folder)
             return f"written to {printable(str(folder))}"
 
-        self._say(f"writing {folder.name} …")
-        self._try(write)
+        self._show_message(f"writing {folder.name} …")
+        self._run_and_report(export)
 
-    def _say(self, text: str) -> None:
-        self.query_one("#said", Static).update(Content(printable(text)))
-
-
-def _table(rows: list[tuple[str, list[str]]]) -> str:
-    """Names and values under the marks of the runs, a line each."""
-    if not rows:
-        return ""
-    count = len(rows[0][1])
-    table = [
-        ("", list(MARKS[:count])),
-        *((name, [_end_of(printable(value)) for value in values]) for name, values in rows),
-    ]
-    widths = [max(len(values[number]) for _, values in table) for number in range(count)]
-    first = max(len(name) for name, _ in table)
-    return "\n".join(
-        "  ".join([name.ljust(first), *(value.rjust(width) for value, width in zip(values, widths, strict=True))])
-        for name, values in table
-    )
+    def _show_message(self, text: str) -> None:
+        self.query_one("#message", Static).update(Content(printable(text)))
 
 
-def _end_of(value: str, most: int = 20) -> str:
-    """Of a long value the end, which of a path tells most."""
-    return value if len(value) <= most else f"…{value[1 - most :]}"
-
-
-def _free(folder: Path, name: str) -> Path:
-    """A name in the folder that nothing has yet."""
+def _unused_path(folder: Path, name: str) -> Path:
+    """Return a path in a folder that does not exist yet, with a number appended to the name if necessary."""
     names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
-    return next((folder / free for free in names if not (folder / free).exists()), folder / name)
+    return next((folder / unused for unused in names if not (folder / unused).exists()), folder / name)

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/session."""
+"""The session screen: a conversation with a model, the next-word probabilities and the sampling controls."""

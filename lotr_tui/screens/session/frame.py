@@ -1,142 +1,143 @@
-"""What of the session needs no model, and so is painted first; the model is opened behind it."""
+"""Frame of the session: everything that is painted before the model is loaded."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Label, Rule
 
-from engine.errors import reason_of
-from lotr_tui.background_task import aside
-from lotr_tui.messages import PaneChosen
+from engine.errors import describe_error
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.messages import PaneSelected
+from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session.status import SessionStatus
-from lotr_tui.session.history import History
-from lotr_tui.textual_fixes.screen import Steady
-from lotr_tui.widgets.keys_footer import KeysFooter
-from lotr_tui.widgets.pane_tabs import PANES, PaneTabs
-from lotr_tui.widgets.prompt import Prompt
+from lotr_tui.session.history import PromptHistory
+from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.pane_tabs import PaneTabs
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
-    from lotr_tui.app import LotrApp
-    from lotr_tui.session.player import Player
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from lotr_tui.screens.session.panes import SessionPanes
+    from lotr_tui.session.session_model import SessionModel
 
-ROOMY = 72
-"""Columns from which on the controls take two lines."""
-WITHOUT_MODEL = ("choose_model", "train")
-"""Actions that need no model: they lead to one."""
+SESSION_PANES = {"transcript": "conversation", "next": "next word", "training": "training"}
+"""Panes of a narrow terminal by id, with their names."""
+TWO_LINE_CONTROLS_WIDTH = 72
+"""Minimum width in cells at which the controls take two lines."""
+MODEL_FREE_ACTIONS = ("choose_model", "train")
+"""Actions that work without a model."""
 
 
-class SessionFrame(Steady, Screen[None]):
-    """Status, a prompt to type into, keys, and room for the panes and controls that come with a model."""
+class BaseSessionScreen(AppScreen[None]):
+    """Status, prompt and keys, with room for the panes and controls that are created with the model."""
 
     AUTO_FOCUS = "#prompt"
 
-    def __init__(self, player: "Player | None", opening: "Callable[[], Player] | None") -> None:
-        """Show `player`; where there is none yet, what `opening` makes in a thread."""
+    def __init__(
+        self, session_model: "SessionModel | None", load_session_model: "Callable[[], SessionModel] | None"
+    ) -> None:
+        """Show `session_model`, or without one the result of `load_session_model`, loaded after the first paint."""
         super().__init__()
-        self._player: Player
-        """There once the frame `_is_open`."""
-        self._is_open = False
-        self._comes = False
-        """Whether it opens, or is open."""
-        self._given = player
-        self._opening = opening
-
-    @property
-    def lotr(self) -> "LotrApp":
-        """The app, with its own type."""
-        return cast("LotrApp", self.app)
+        self.session_model: SessionModel
+        """Model of the session, once `is_ready`."""
+        self._panes: SessionPanes
+        """Panes and controls, once `is_ready`."""
+        self.is_ready = False
+        """True once the model and its panes are shown."""
+        self._open_started = False
+        """True from the moment the panes are being created."""
+        self._initial_session_model = session_model
+        self._load_session_model = load_session_model
 
     def compose(self) -> ComposeResult:
-        """Status, room for the panes, room for the controls, prompt, keys."""
+        """Compose the frame."""
         yield SessionStatus(id="status")
-        yield PaneTabs(id="panes")
+        yield PaneTabs(SESSION_PANES, id="panes")
         yield Rule(line_style="solid")
         yield Horizontal(id="body")
         yield Rule(line_style="solid")
         yield Horizontal(id="controls")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield Prompt(prompts=History(), id="prompt")
-        yield KeysFooter()
+            yield PromptInput(history=PromptHistory(), id="prompt")
+        yield KeyFooter()
 
     async def on_mount(self) -> None:
-        """Show the model, or open it once the frame is painted."""
-        self.query_one("#status", SessionStatus).tell(None, None)
-        if self._given is not None:
-            await self._open(self._given)
+        """Show the model, or load it after the first paint."""
+        self.query_one("#status", SessionStatus).update_status(None, None)
+        if self._initial_session_model is not None:
+            await self._show_session_model(self._initial_session_model)
         else:
-            # As high as the controls will be, so that nothing moves when they come.
-            self.query_one("#controls").styles.height = 2 if self.app.size.width >= ROOMY else 1
-            self.call_after_refresh(lambda: self.run_worker(self._open_behind(), group="open"))
+            # The height that the controls will have, so that nothing moves when they appear.
+            self.query_one("#controls").styles.height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
+            self.call_after_refresh(lambda: self.run_worker(self._open_in_background(), group="open"))
 
-    async def _open_behind(self) -> None:
-        """Open the model in a thread, with all that shows it: the prompt can be typed into meanwhile."""
+    async def _open_in_background(self) -> None:
+        """Load the model and the modules of its panes in a thread; the prompt accepts keys meanwhile."""
 
-        def opening() -> "Player":
+        def load() -> "SessionModel":
             import lotr_tui.screens.session.panes  # noqa: F401 - takes about as long as the model
 
-            assert self._opening is not None
-            return self._opening()
+            assert self._load_session_model is not None
+            return self._load_session_model()
 
         try:
-            player = await aside(opening)
-        except Exception as error:  # whatever it is, a run can be chosen or a model trained
-            if not self._comes:
-                text = f"There is no model: {reason_of(error)}\n\nctrl+o opens one of your runs, ctrl+t trains a model."
+            session_model = await run_in_thread(load)
+        except Exception as error:  # the user can still choose a run or train a model
+            if not self._open_started:
+                hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
+                text = f"No model: {describe_error(error)}\n\n{hint}"
                 await self.query_one("#body").mount(Label(text, id="no-model", markup=False))
         else:
-            if not self._comes:  # else a run was chosen meanwhile
-                await self._open(player)
+            if not self._open_started:  # a run may have been chosen meanwhile
+                await self._show_session_model(session_model)
 
-    async def _open(self, player: "Player") -> None:
-        """Show a model: the panes and the controls come; once, of several models that come together for the last."""
-        self._player = player
-        if self._comes:
+    async def _show_session_model(self, session_model: "SessionModel") -> None:
+        """Create the panes and controls of a model. If several models arrive at once, the last one is shown."""
+        self.session_model = session_model
+        if self._open_started:
             return
-        self._comes = True
-        panes, below = self._parts()
+        self._open_started = True
+        self._panes = self._create_panes()
         body, controls = self.query_one("#body"), self.query_one("#controls")
         with self.app.batch_update():
             await body.remove_children()
-            await body.mount(*panes)
-            await controls.mount(*below)
+            await body.mount(*self._panes.body())
+            await controls.mount(*self._panes.controls())
             controls.styles.height = None
-        self._is_open = True
-        self.query_one("#prompt", Prompt).vocabulary = self._player.model.vocabulary
+        self.is_ready = True
+        self.query_one("#prompt", PromptInput).vocabulary = self.session_model.model.vocabulary
         self.refresh_bindings()
-        self._opened()
+        self._after_open()
 
-    def _parts(self) -> tuple[Sequence[Widget], Sequence[Widget]]:
-        """The panes that show `_player`, and the controls."""
+    def _create_panes(self) -> "SessionPanes":
+        """Create the panes and controls of the model."""
         raise NotImplementedError
 
-    def _opened(self) -> None:
-        """The panes and controls are there."""
+    def _after_open(self) -> None:
+        """React to the panes being there."""
         raise NotImplementedError
 
-    # What can be done
+    # Panes
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """On a wide terminal all panes are seen, so there is no next one; without a model there is little to do."""
-        if not self._is_open and action not in WITHOUT_MODEL:
+        """Return None for an action that waits for the model, and False for the next pane on a wide terminal."""
+        if not self.is_ready and action not in MODEL_FREE_ACTIONS:
             return None
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
-        """The next of transcript, next word, training."""
-        panes = list(PANES)
-        tabs = self.query_one("#panes", PaneTabs)
-        self._show_pane(panes[(panes.index(tabs.pane) + 1) % len(panes)])
+        """Show the next pane."""
+        panes = list(SESSION_PANES)
+        shown = panes.index(self.query_one("#panes", PaneTabs).pane)
+        self._show_pane(panes[(shown + 1) % len(panes)])
 
-    def on_pane_chosen(self, message: PaneChosen) -> None:
-        """A pane was clicked."""
+    def on_pane_selected(self, message: PaneSelected) -> None:
+        """Show the clicked pane."""
         self._show_pane(message.pane)
 
     def _show_pane(self, pane: str) -> None:
         self.query_one("#panes", PaneTabs).pane = pane
-        for name in PANES:
+        for name in SESSION_PANES:
             self.set_class(name == pane, f"-pane-{name}")

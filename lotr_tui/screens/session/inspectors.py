@@ -1,4 +1,4 @@
-"""The other ways to look at a model, each a screen of its own; imported when it is asked for."""
+"""The screens that inspect the model of a session; each module is imported when its screen is opened."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,47 +8,58 @@ from textual.screen import Screen
 
 from engine.generation.settings import SamplerSettings
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
-    from lotr_tui.session.player import Player
+if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from lotr_tui.session.session_model import SessionModel
 
-Look = Literal["ladder", "side_by_side", "lens", "memorised", "inside"]
+Inspector = Literal["ladder", "side_by_side", "lens", "memorization", "activations"]
 
 
 @dataclass(frozen=True)
-class AtHand:
-    """What the session has to look at."""
+class InspectionContext:
+    """State of the session that an inspector starts from."""
 
-    player: "Player"
+    session_model: "SessionModel"
     prompt: str
-    """What is being typed, or else the last prompt."""
-    said: str
-    """The last prompt and its reply, or else what is being typed."""
-    settings: SamplerSettings
+    """Text in the prompt, or the latest prompt if it is empty."""
+    text: str
+    """Latest prompt with its reply, or the text in the prompt if there is no reply."""
+    sampler_settings: SamplerSettings
     seed: int | None
+    """Fixed seed, or None for a random one."""
     runs_dir: Path | None
     pace: float
+    """Words per second; 0 is no limit."""
 
 
-def screen_of(look: Look, hand: AtHand) -> Screen[None]:
-    """The screen of a look."""
-    match look:
+def create_inspector_screen(inspector: Inspector, context: InspectionContext) -> Screen[None]:
+    """Create the screen of an inspector."""
+    match inspector:
         case "ladder":
             from lotr_tui.screens.comparison.ladder import LadderScreen
 
-            return LadderScreen(hand.player, hand.prompt, hand.settings, hand.seed, hand.pace)
+            return LadderScreen(
+                context.session_model, context.prompt, context.sampler_settings, context.seed, context.pace
+            )
         case "side_by_side":
             from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 
-            return SideBySideScreen(hand.player, hand.runs_dir, hand.prompt, hand.settings, hand.seed, hand.pace)
+            return SideBySideScreen(
+                context.session_model,
+                context.runs_dir,
+                context.prompt,
+                context.sampler_settings,
+                context.seed,
+                context.pace,
+            )
         case "lens":
             from lotr_tui.screens.lens.screen import LensScreen
 
-            return LensScreen(hand.player, hand.said)
-        case "memorised":
-            from lotr_tui.screens.memorization.screen import MemorisedScreen
+            return LensScreen(context.session_model, context.text)
+        case "memorization":
+            from lotr_tui.screens.memorization.screen import MemorizationScreen
 
-            return MemorisedScreen(hand.player, hand.said)
-        case "inside":
-            from lotr_tui.screens.activations.screen import InsideScreen
+            return MemorizationScreen(context.session_model, context.text)
+        case "activations":
+            from lotr_tui.screens.activations.screen import ActivationsScreen
 
-            return InsideScreen(hand.player, hand.said)
+            return ActivationsScreen(context.session_model, context.text)

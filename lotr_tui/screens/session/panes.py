@@ -1,26 +1,50 @@
-"""What the session shows of a model: the panes and the controls. With numpy, so not before the first paint."""
+"""The panes and controls that need a model. They import numpy, which the first paint does not need."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from textual.containers import Vertical
 from textual.widget import Widget
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.next_word import NextWordBars
-from lotr_tui.screens.session.reply_mode_label import WayLabel
-from lotr_tui.screens.session.run_curve import RunCurve
-from lotr_tui.screens.session.word_inspector import WordInspector
-from lotr_tui.session.settings import Way
+from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
+from lotr_tui.screens.session.conversation.view import ConversationView, SettingsProvider
+from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
+from lotr_tui.screens.session.run_chart import RunPerplexityChart
+from lotr_tui.session.settings import ReplyMode
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 
 
-def panes(welcome: str, pace: float, asked: Callable[[], tuple[SamplerSettings, int]]) -> list[Widget]:
-    """The conversation; beside it the bars, or the word under the cursor, and the curve."""
-    side = Vertical(NextWordBars(id="next"), WordInspector(id="inspector"), RunCurve(id="training"), id="side")
-    return [ConversationView(welcome, pace, asked, id="conversation"), side]
+@dataclass(frozen=True)
+class SessionPanes:
+    """Widgets of a session that are created with its model."""
+
+    conversation: ConversationView
+    next_token_bars: NextTokenBars
+    token_inspector: TokenInspector
+    run_chart: RunPerplexityChart
+    sampler: SamplerPanel
+    reply_mode_label: ReplyModeLabel
+
+    def body(self) -> list[Widget]:
+        """Return the conversation and the panes at its side."""
+        side = Vertical(self.next_token_bars, self.token_inspector, self.run_chart, id="side")
+        return [self.conversation, side]
+
+    def controls(self) -> list[Widget]:
+        """Return the sampling controls and the reply mode."""
+        return [self.sampler, self.reply_mode_label]
 
 
-def controls(sampler: SamplerSettings, way: Way) -> list[Widget]:
-    """How words are drawn, and the way of playing."""
-    return [SamplerPanel(sampler, id="sampler"), WayLabel(way, id="way")]
+def create_panes(
+    welcome: str, pace: float, get_settings: SettingsProvider, sampler_settings: SamplerSettings, reply_mode: ReplyMode
+) -> SessionPanes:
+    """Create the panes with a `welcome` text and a pace in words per second, and the controls in their first state."""
+    return SessionPanes(
+        conversation=ConversationView(welcome, pace, get_settings, id="conversation"),
+        next_token_bars=NextTokenBars(id="next"),
+        token_inspector=TokenInspector(id="inspector"),
+        run_chart=RunPerplexityChart(id="training"),
+        sampler=SamplerPanel(sampler_settings, id="sampler"),
+        reply_mode_label=ReplyModeLabel(reply_mode, id="reply-mode"),
+    )

@@ -1,24 +1,24 @@
-"""Whether the model goes on behind the prompt or answers it."""
+"""Label with the reply mode."""
 
 from textual.message import Message
 from textual.widgets import Label
 
-from lotr_tui.session.settings import Way
+from lotr_tui.session.settings import ReplyMode
 
 
-class WayLabel(Label):
-    """Shows the way of playing; a click changes it."""
+class ReplyModeLabel(Label):
+    """Reply mode of the session, "continue" or "reply"; a click asks for the other one."""
 
     DEFAULT_CSS = """
-    WayLabel { width: auto; margin-left: 2; color: $foreground 60%; }
+    ReplyModeLabel { width: auto; margin-left: 2; color: $foreground 60%; }
     """
 
     class Toggled(Message):
-        """It was clicked."""
+        """Posted when the label is clicked."""
 
-    def __init__(self, way: Way, *, id: str | None = None) -> None:
-        super().__init__(way, id=id, markup=False)
+    def __init__(self, reply_mode: ReplyMode, *, id: str | None = None) -> None:
+        super().__init__(reply_mode, id=id, markup=False)
 
     def on_click(self) -> None:
-        """Tell the screen."""
+        """Post `Toggled`."""
         self.post_message(self.Toggled())

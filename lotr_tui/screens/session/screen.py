@@ -1,402 +1,292 @@
-"""The session: prompt a model, watch its words come, see what may come next and what else might have come."""
+"""The session screen: prompt, conversation, next-token probabilities and sampling controls."""
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.binding import BindingType
-from textual.widget import Widget
 from textual.widgets import Label, TextArea
 
 from engine.errors import LotrError
-from engine.generation.settings import SamplerSettings, draw_seed
-from lotr_tui.messages import TrainingChanged
-from lotr_tui.screens.runs.open_run import open_runs
-from lotr_tui.screens.session.bindings import PLAY_KEYS
-from lotr_tui.screens.session.frame import SessionFrame
-from lotr_tui.screens.session.inspectors import AtHand, Look, screen_of
-from lotr_tui.screens.session.reply_mode_label import WayLabel
-from lotr_tui.screens.session.status import SessionStatus
-from lotr_tui.session.settings import Way
-from lotr_tui.widgets.prompt import Prompt
+from engine.generation.settings import SamplerSettings, random_seed
+from lotr_tui.screens.session.bindings import SESSION_BINDINGS
+from lotr_tui.screens.session.inspectors import InspectionContext, Inspector, create_inspector_screen
+from lotr_tui.screens.session.model_screen import ModelSessionScreen
+from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
+from lotr_tui.session.settings import ReplyMode
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
-    from engine.config import Config
-    from engine.runs.store import LoadedModel
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.screens.session.conversation_view import ConversationView
-    from lotr_tui.screens.session.next_word import NextWordBars
-    from lotr_tui.screens.session.run_curve import RunCurve
-    from lotr_tui.screens.session.word_inspector import WordInspector
-    from lotr_tui.session.conversation import Reply
-    from lotr_tui.session.player import Player
-    from lotr_tui.widgets.sampler_panel import SamplerPanel
-    from lotr_tui.widgets.temperature_slider import TemperatureSlider
+    from lotr_tui.screens.session.conversation.pane import ConversationPane
+    from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
+    from lotr_tui.screens.session.conversation.view import ConversationView
+    from lotr_tui.screens.session.panes import SessionPanes
+    from lotr_tui.session.conversation.reply_tree import Reply
+    from lotr_tui.session.session_model import SessionModel
 
-BARS_SECONDS = 0.2
-"""Between two looks at the bars while words stream; faster, nobody could read them."""
+PREVIEW_INTERVAL = 0.2
+"""Minimum seconds between two updates of the bars while words are written."""
 PACES = (5.0, 10.0, 25.0, 100.0, 0.0)
-"""Words a second to choose from; 0 is as fast as they come."""
+"""Paces to choose from, in words per second; 0 is no limit."""
 
 
-class PlayScreen(SessionFrame):
-    """Transcript, next-word bars, the curve of a training; below them the controls and the prompt."""
+class SessionScreen(ModelSessionScreen):
+    """Screen to prompt a model and to see why it picked each word."""
 
-    BINDINGS: ClassVar[list[BindingType]] = PLAY_KEYS
+    BINDINGS: ClassVar[list[BindingType]] = SESSION_BINDINGS
 
     def __init__(
         self,
-        player: "Player | None",
+        session_model: "SessionModel | None",
         runs_dir: Path | None,
         pace: float,
         *,
-        opening: "Callable[[], Player] | None" = None,
-        follows: bool = False,
+        load_session_model: "Callable[[], SessionModel] | None" = None,
+        follow_training: bool = False,
     ) -> None:
-        """Play with `player`, or with what `opening` makes behind the first paint.
+        """Show a session; a prompt that is sent before the model is loaded waits for it.
 
-        A prompt that is sent before there is a model waits for it. Where the session `follows` the training that
-        goes on, its models take over.
+        Args:
+            session_model: The model, or None to load one.
+            runs_dir: Runs directory; None is the default one.
+            pace: Words per second; 0 is no limit.
+            load_session_model: Loads the model in a thread, after the first paint.
+            follow_training: True if each model of the running training replaces the model of the session.
         """
-        super().__init__(player, opening)
-        self._follows = follows
-        self._run: Path | None = None
-        self._corpus = ""
-        self._runs_dir = runs_dir
+        super().__init__(session_model, load_session_model, runs_dir, follow_training=follow_training)
         self._pace = pace
-        self._way: Way = "continue"
-        self._edited: Reply | None = None
-        self._unsent: Prompt.Submitted | None = None
-        self._said_no_lines = False
-        self._bars_shown = 0.0
+        self.reply_mode: ReplyMode = "continue"
+        self._edited_reply: Reply | None = None
+        self._pending_submit: PromptInput.Submitted | None = None
+        self._warned_no_line_ends = False
+        self._preview_updated_at = 0.0
 
     @classmethod
-    def learning(cls, view: "TrainingView", runs_dir: Path | None, pace: float) -> "PlayScreen":
-        """A session with the model of a training, which gets better as it goes on."""
-        from lotr_tui.session.player import Player
+    def from_training(cls, view: "TrainingView", runs_dir: Path | None, pace: float) -> "SessionScreen":
+        """Return a session with the latest model of a training, which later models replace."""
+        from lotr_tui.session.session_model import SessionModel
 
-        player = Player.learning(view, [view.finished] if view.finished else view.evaluations[-1:], runs_dir)
-        assert player is not None, "the dashboard offers this once there is a model"
-        return cls(player, runs_dir, pace, follows=True)
+        events = [view.finished] if view.finished else view.evaluations[-1:]
+        session_model = SessionModel.from_training(view, events, runs_dir)
+        assert session_model is not None, "the dashboard opens a session only when there is a model"
+        return cls(session_model, runs_dir, pace, follow_training=True)
 
-    def _parts(self) -> tuple[list[Widget], list[Widget]]:
-        from lotr_tui.screens.session.panes import controls, panes
+    def _create_panes(self) -> "SessionPanes":
+        from lotr_tui.screens.session.panes import create_panes
 
-        asked = self._asked_for
-        return panes(self._player.welcome(), self._pace, asked), controls(self.lotr.kept.current.sampler, self._way)
+        return create_panes(
+            welcome=self.session_model.welcome_text(),
+            pace=self._pace,
+            get_settings=self._get_settings_and_seed,
+            sampler_settings=self.app.settings_store.current.sampler,
+            reply_mode=self.reply_mode,
+        )
 
-    def _opened(self) -> None:
-        """Show the model; what takes longer comes after the next paint."""
-        from lotr_tui.session.next_words import WhatIsNext
+    def _after_open(self) -> None:
+        """Apply the saved reply mode, and send a prompt that waits for the model."""
+        from lotr_tui.session.next_tokens import NextTokenPreview
 
-        self._next = WhatIsNext(self._player)
-        self._run = None if self._follows else self._player.run
-        self._corpus = self._corpus or self._player.corpus
-        if self.lotr.kept.current.way != self._way:
-            self.action_way()
-        self._show_status()
-        self.call_after_refresh(self._show_next_words)
-        self.set_timer(0.05, self._show_curve_of_model)
-        if self._unsent is not None:
-            self._send(self._unsent)
+        self._preview = NextTokenPreview(self.session_model)
+        super()._after_open()
+        if self.app.settings_store.current.reply_mode != self.reply_mode:
+            self.action_toggle_reply_mode()
+        self.call_after_refresh(self._show_preview)
+        if self._pending_submit is not None:
+            self._submit_prompt(self._pending_submit)
 
-    # The prompt and its reply
+    # Prompt
 
     @property
-    def _talk(self) -> "ConversationView":
-        return cast("ConversationView", self.query_one("#conversation"))
+    def _prompt(self) -> PromptInput:
+        return self.query_one("#prompt", PromptInput)
 
-    @on(Prompt.Submitted, "#prompt")
-    def _send(self, event: Prompt.Submitted) -> None:
-        self._unsent = None if self._is_open else event
-        if not self._is_open:
+    @on(PromptInput.Submitted, "#prompt")
+    def _submit_prompt(self, event: PromptInput.Submitted) -> None:
+        self._pending_submit = None if self.is_ready else event
+        if not self.is_ready:
             return
         try:
-            self._talk.send(self._player, event.value, self._way, self._answered())
+            self._panes.conversation.send(self.session_model, event.value, self.reply_mode, self._previous_reply())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        self._edit(None)
-        typed_since = event.prompt.value.removeprefix(event.value)
-        event.prompt.clear()
+        self._set_edited_reply(None)
+        typed_since = event.prompt_input.value.removeprefix(event.value)
+        event.prompt_input.clear()
         if typed_since:
-            event.prompt.value = typed_since
+            event.prompt_input.value = typed_since
 
-    def _answered(self) -> "Reply | None":
-        """The reply behind which the next prompt is said; None: it begins a text."""
-        last = self._talk.conversation.last if self._edited is None else self._edited.turn.before
-        if last is not None and last.exchange not in self._talk.conversation.replies:
-            return None  # it was put away
-        return last if self._way == "reply" and last is not None and last.way == "reply" else None
+    def _previous_reply(self) -> "Reply | None":
+        """Return the reply that the next prompt answers, or None at the start of a text."""
+        conversation = self._panes.conversation.conversation
+        edited = self._edited_reply
+        previous = conversation.current_reply if edited is None else edited.turn.previous_reply
+        if previous is None or previous.exchange not in conversation.replies_by_exchange:
+            return None  # the reply may belong to a session that was full
+        return previous if self.reply_mode == "reply" and previous.reply_mode == "reply" else None
 
-    def _asked_for(self) -> tuple[SamplerSettings, int]:
-        """Settings and seed for what is to be said.
-
-        Raises:
-            UnusableInput: a control is out of range.
-        """
-        settings, seed = self._sampler.settings(), self._sampler.seed()
+    def _get_settings_and_seed(self) -> tuple[SamplerSettings, int]:
+        """Return the settings for the next reply; raise InvalidInputError if a control is out of range."""
+        sampler = self._panes.sampler
+        settings, seed = sampler.settings(), sampler.seed()
         if seed is None:
-            seed = draw_seed()
-            self._sampler.show_seed(seed)
+            seed = random_seed()
+            sampler.show_random_seed(seed)
         return settings, seed
 
-    def on_conversation_view_changed(self, event: "ConversationView.Changed") -> None:
-        """Words came."""
-        if self._edited is not None and self._edited.exchange not in self._talk.conversation.replies:
-            self._edit(None)  # it was put away
-        if event.ended or time.monotonic() - self._bars_shown >= BARS_SECONDS:
-            self._show_next_words()
-
-    @on(Prompt.Notice)
-    def _tell(self, event: Prompt.Notice) -> None:
+    @on(PromptInput.Notice)
+    def _show_prompt_notice(self, event: PromptInput.Notice) -> None:
         self.notify(event.text, severity="warning", markup=False)
 
-    def on_conversation_view_editing(self, event: "ConversationView.Editing") -> None:
-        """A prompt is to be typed anew."""
-        self._edit(event.reply)
-        prompt = self.query_one("#prompt", Prompt)
-        prompt.value = event.reply.prompt
-        self.set_focus(prompt)
+    def on_conversation_view_edit_requested(self, event: "ConversationView.EditRequested") -> None:
+        """Put the prompt of a reply into the prompt input."""
+        self._set_edited_reply(event.reply)
+        self._prompt.value = event.reply.prompt
+        self.set_focus(self._prompt)
 
-    def _edit(self, reply: "Reply | None") -> None:
-        """Whether what is typed takes the place of an earlier prompt."""
-        self._edited = reply
-        self._mark_prompt()
+    def _set_edited_reply(self, reply: "Reply | None") -> None:
+        self._edited_reply = reply
+        self._update_prompt_mark()
 
-    def _mark_prompt(self) -> None:
-        words = ["edit" if self._edited else "", "reply" if self._way == "reply" else "", "❯"]
+    def _update_prompt_mark(self) -> None:
+        words = ["edit" if self._edited_reply else "", "reply" if self.reply_mode == "reply" else "", "❯"]
         self.query_one("#prompt-mark", Label).update(" ".join(filter(None, words)))
 
+    # Conversation
+
+    def on_conversation_pane_changed(self, event: "ConversationPane.Changed") -> None:
+        """Update the bars, less often than the words arrive."""
+        conversation = self._panes.conversation.conversation
+        if self._edited_reply is not None and self._edited_reply.exchange not in conversation.replies_by_exchange:
+            self._set_edited_reply(None)  # another session was opened
+        if event.ended or time.monotonic() - self._preview_updated_at >= PREVIEW_INTERVAL:
+            self._show_preview()
+
     def action_stop(self) -> None:
-        """Stop the words that are coming; else leave what was opened last, and go back to the prompt."""
-        talk = self._talk
-        if talk.conversation.writing is not None:
-            talk.conversation.stop()
+        """Stop the reply; otherwise leave the search, the cursor or an edit, and focus the prompt."""
+        view = self._panes.conversation
+        if view.conversation.active_reply is not None:
+            view.conversation.stop()
             return
-        if not talk.close_search() and not talk.leave() and self._edited is not None:
-            self._edit(None)
-            self.query_one("#prompt", Prompt).clear()
-        self.set_focus(self.query_one("#prompt"))
+        if not view.close_search() and not view.exit_cursor_mode() and self._edited_reply is not None:
+            self._set_edited_reply(None)
+            self._prompt.clear()
+        self.set_focus(self._prompt)
 
-    async def action_talk(self, action: str) -> None:
-        """Something is to be done with a reply, wherever the cursor is."""
-        await self._talk.run_action(action)
+    async def action_conversation(self, action: str) -> None:
+        """Run an action of the conversation, wherever the focus is."""
+        await self._panes.conversation.run_action(action)
 
-    def action_way(self) -> None:
-        """Continue or reply."""
-        self._way = "reply" if self._way == "continue" else "continue"
-        self.query_one(WayLabel).update(self._way)
-        self.lotr.remember(way=self._way)
-        self._mark_prompt()
-        self._show_next_words()
-        if self._way == "reply" and not self._player.ends_lines and not self._said_no_lines:
-            self._said_no_lines = True
-            self.notify(f"{self._player.name} never saw the end of a line: its replies seldom answer, or end.")
+    def action_scroll_page(self, pages: int) -> None:
+        """Scroll the transcript by one page up (-1) or down (1), wherever the focus is."""
+        transcript = self._panes.conversation.transcript
+        (transcript.scroll_page_up if pages < 0 else transcript.scroll_page_down)(animate=False)
 
-    @on(WayLabel.Toggled)
-    def _way_clicked(self) -> None:
-        self.action_way()
+    def action_choose_session(self) -> None:
+        """List the saved sessions, and open the chosen one in place of this one."""
+        self.set_focus(self._prompt)
+        self._panes.conversation.choose_session(self.session_model, lambda: self._set_edited_reply(None))
 
-    def action_pace(self) -> None:
-        """The next of the paces."""
-        conversation = self._talk.conversation
+    @on(ReplyModeLabel.Toggled)
+    def action_toggle_reply_mode(self) -> None:
+        """Switch between continuing the prompt and answering it."""
+        self.reply_mode = "reply" if self.reply_mode == "continue" else "continue"
+        self._panes.reply_mode_label.update(self.reply_mode)
+        self.app.update_settings(reply_mode=self.reply_mode)
+        self._update_prompt_mark()
+        self._show_preview()
+        if self.reply_mode == "reply" and not self.session_model.predicts_eos and not self._warned_no_line_ends:
+            self._warned_no_line_ends = True
+            self.notify(f"{self.session_model.name} was trained without line ends: it rarely answers, or stops.")
+
+    def action_next_pace(self) -> None:
+        """Set the next faster pace, and after full speed the slowest one."""
+        conversation = self._panes.conversation.conversation
         faster = [pace for pace in PACES if pace > conversation.pace > 0]
         self._pace = conversation.pace = faster[0] if faster else 0.0 if conversation.pace >= PACES[-2] else PACES[0]
-        self.lotr.remember(pace=self._pace)
-        said = f"{self._pace:g} words a second" if self._pace else "as fast as the words come"
-        self.notify(f"pace: {said}", timeout=2)
+        self.app.update_settings(pace=self._pace)
+        self.notify(f"pace: {f'{self._pace:g} words per second' if self._pace else 'full speed'}", timeout=2)
 
-    def action_scroll(self, direction: int) -> None:
-        """A page through the transcript, wherever the cursor is."""
-        transcript = self._talk.transcript
-        if direction < 0:
-            transcript.scroll_page_up(animate=False)
-        else:
-            transcript.scroll_page_down(animate=False)
+    # Token under the cursor
 
-    # The word under the cursor
-
-    @property
-    def _inspector(self) -> "WordInspector":
-        return cast("WordInspector", self.query_one("#inspector"))
-
-    def on_conversation_view_inspecting(self, event: "ConversationView.Inspecting") -> None:
-        """A word is looked at."""
+    def on_conversation_pane_inspection_changed(self, event: "ConversationPane.InspectionChanged") -> None:
+        """Show the token under the cursor instead of the bars."""
         self.set_class(event.inspected is not None, "-inspecting")
         if event.inspected is not None:
-            self._inspector.show(event.inspected)
-            self._talk.marked = self._inspector.marked
+            self._panes.token_inspector.show(event.inspected)
 
-    def on_conversation_view_marking(self, event: "ConversationView.Marking") -> None:
-        """Another alternative is marked."""
-        self._inspector.mark(event.step)
-        self._talk.marked = self._inspector.marked
-
-    def on_word_inspector_chosen(self, event: "WordInspector.Chosen") -> None:
-        """An alternative was clicked."""
-        self._talk.action_take(event.number)
+    def on_token_inspector_alternative_selected(self, event: "TokenInspector.AlternativeSelected") -> None:
+        """Branch to the clicked alternative."""
+        self._panes.conversation.action_branch(event.number)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """Whoever goes back to the prompt is done with the words."""
-        if event.widget.id == "prompt" and self._is_open:
-            self._talk.leave()
+        """Remove the cursor when the prompt gets the focus."""
+        if event.widget.id == "prompt" and self.is_ready:
+            self._panes.conversation.exit_cursor_mode()
 
-    # The controls and the bars that follow them
-
-    def action_temperature(self, steps: int) -> None:
-        """Move the slider from wherever the cursor is."""
-        cast("TemperatureSlider", self.query_one("#temperature")).action_move(steps)
+    # Sampling controls and next-token bars
 
     async def action_sampler(self, action: str) -> None:
-        """Something is to be done with the controls, wherever the cursor is."""
-        await self._sampler.run_action(action)
-
-    @property
-    def _sampler(self) -> "SamplerPanel":
-        return cast("SamplerPanel", self.query_one("#sampler"))
+        """Run an action of the sampling controls, wherever the focus is."""
+        await self._panes.sampler.run_action(action)
 
     def on_sampler_panel_changed(self) -> None:
-        """A control was moved."""
-        with suppress(LotrError):  # half-typed; said when the prompt is sent
-            self.lotr.remember(sampler=self._sampler.settings())
-        self._look_ahead()
+        """Remember the settings and update the bars."""
+        with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
+            self.app.update_settings(sampler=self._panes.sampler.settings())
+        self._update_preview()
 
     @on(TextArea.Changed)
-    def _look_ahead(self) -> None:
-        if self._is_open and self._talk.conversation.writing is None:
-            # else the bars follow the words, and take note of the controls too
-            self._show_next_words()
+    def _update_preview(self) -> None:
+        # While a reply is being written the bars follow its words instead.
+        if self.is_ready and self._panes.conversation.conversation.active_reply is None:
+            self._show_preview()
 
-    def _show_next_words(self) -> None:
-        """Bars for what may follow the prompt being typed, or else the last words; nothing is drawn for it."""
-        if not self._is_open:
+    def _show_preview(self) -> None:
+        """Show the probabilities after the typed prompt, or after the latest reply if nothing is typed."""
+        if not self.is_ready:
             return
         try:
-            settings = self._sampler.settings()
+            settings = self._panes.sampler.settings()
         except LotrError:
-            return  # half-typed; said when the prompt is sent
-        self._bars_shown = time.monotonic()
-        typed = self.query_one("#prompt", Prompt).value
-        next_words, after = self._next.look(
-            self._player, self._talk.conversation, typed, self._way, self._answered(), settings
+            return  # an incomplete number is reported when the prompt is sent
+        self._preview_updated_at = time.monotonic()
+        preview, previous_token = self._preview.compute(
+            self.session_model,
+            self._panes.conversation.conversation,
+            self._prompt.value,
+            self.reply_mode,
+            self._previous_reply(),
+            settings,
         )
-        cast("NextWordBars", self.query_one("#next")).show(next_words, after, settings.chain())
-
-    # Other ways to look at the model
-
-    def action_look(self, look: Look) -> None:
-        """Another screen, on what is being typed or was said last."""
-        reply = self._talk.reply
-        try:
-            settings, seed = self._sampler.settings(), self._sampler.seed()
-        except LotrError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
-        typed = self.query_one("#prompt", Prompt).value
-        prompt = typed or (reply.prompt if reply else "")
-        said = reply.text() if reply else typed
-        hand = AtHand(self._player, prompt, said, settings, seed, self._runs_dir, self._pace)
-        self.app.push_screen(screen_of(look, hand))
-
-    # Sessions, models and trainings
-
-    def action_sessions(self) -> None:
-        """Sessions saved before; one that is chosen takes the place of this one."""
-        self.set_focus(self.query_one("#prompt"))
-        self._talk.choose_session(self._player, lambda: self._edit(None))
-
-    def action_choose_model(self) -> None:
-        """The runs; one that is chosen is played with."""
-        open_runs(self, self._play_run)
-
-    def _play_run(self, loaded: "LoadedModel") -> None:
-        from lotr_tui.session.player import Player
-
-        self._follows = False
-        self._run = loaded.path
-        self._corpus = loaded.config.data.corpus
-        self._play_with(Player.of(loaded), f"now playing: {loaded.name}")
-        if self._is_open and not self.lotr.is_training:
-            self._curve.read(loaded.path)
-
-    def _chosen(self, loaded: "LoadedModel | None") -> None:
-        if loaded is not None:
-            self._play_run(loaded)
-
-    def action_train(self) -> None:
-        """Ask what to train; while a training goes on, show its dashboard."""
-        if self.lotr.is_training and self.lotr.training is not None:
-            from lotr_tui.screens.dashboard.screen import TrainScreen
-
-            self.app.push_screen(TrainScreen(self.lotr.training, self.lotr.steer), self._chosen)
-            return
-        from lotr_tui.screens.dialogs.new_training import NewTraining
-
-        self.app.push_screen(NewTraining(self._corpus), self._asked)
-
-    def _asked(self, config: "Config | None") -> None:
-        if config is not None:
-            self.begin_training(config)
-
-    def begin_training(self, config: "Config") -> None:
-        """Train, and play with the model as it learns."""
-        self._follows = True
-        self._corpus = config.data.corpus
-        self.lotr.start_training(config)
-        self._note(f"training {config.preset}; each evaluation's model takes over here: prompt it as it learns")
-
-    def on_training_changed(self, message: TrainingChanged) -> None:
-        """The training went on: its figures, its curve, and the model as it stands."""
-        from engine.events import Finished
-        from lotr_tui.session.player import Player
-
-        if message.view.evaluations and self._is_open:
-            self._curve.show(message.view)
-        self._show_status()
-        if message.view.failure:
-            self._note(f"training failed: {message.view.failure}")
-        player = Player.learning(message.view, message.events, self._runs_dir) if self._follows else None
-        if player is not None:
-            ended = any(isinstance(event, Finished) for event in message.events)
-            self._play_with(player, f"training ended; now playing its best: {player.description}" if ended else "")
-
-    def _play_with(self, player: "Player", note: str) -> None:
-        if note:
-            self._note(note)
-        if not self._is_open:
-            self.run_worker(self._open(player), group="open")
-            return
-        self._player = player
-        self.query_one("#prompt", Prompt).vocabulary = player.model.vocabulary
-        self._show_status()
-        self._show_next_words()
-
-    # What is shown
-
-    def _note(self, text: str) -> None:
-        if self._is_open:
-            self._talk.note(text)
-        else:
-            self.notify(text, markup=False)
+        self._panes.next_token_bars.show(preview, previous_token, settings.describe())
 
     def _show_pane(self, pane: str) -> None:
         super()._show_pane(pane)
-        self.call_after_refresh(self._show_next_words)
+        self.call_after_refresh(self._show_preview)
 
-    def _show_status(self) -> None:
-        self.query_one("#status", SessionStatus).tell(self._player if self._is_open else None, self.lotr.training)
+    # Inspectors
 
-    def _show_curve_of_model(self) -> None:
-        """The curve of the training that goes on, or of the one that made this model."""
-        if self.lotr.training is not None:
-            self._curve.show(self.lotr.training)
-        elif self._run is not None:
-            self._curve.read(self._run)
-
-    @property
-    def _curve(self) -> "RunCurve":
-        return cast("RunCurve", self.query_one("#training"))
+    def action_inspect(self, inspector: Inspector) -> None:
+        """Open an inspector on the typed prompt or the latest reply."""
+        reply = self._panes.conversation.target_reply
+        try:
+            settings, seed = self._panes.sampler.settings(), self._panes.sampler.seed()
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        typed = self._prompt.value
+        context = InspectionContext(
+            session_model=self.session_model,
+            prompt=typed or (reply.prompt if reply else ""),
+            text=reply.text() if reply else typed,
+            sampler_settings=settings,
+            seed=seed,
+            runs_dir=self._runs_dir,
+            pace=self._pace,
+        )
+        self.app.push_screen(create_inspector_screen(inspector, context))

@@ -1,32 +1,33 @@
-"""The first line of the session: which model plays, and how the training behind it goes."""
+"""First line of the session: the model, and the progress of a training."""
 
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from lotr_tui.formatting import duration
+from lotr_tui.formatting import format_duration, format_perplexity
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
-if TYPE_CHECKING:  # with numpy, which the first paint does without
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.session.player import Player
+    from lotr_tui.session.session_model import SessionModel
 
 
 class SessionStatus(StatusBar):
-    """The model on the left; on the right the training that goes on, if one does."""
+    """Model of the session on the left, and a running training on the right."""
 
-    def tell(self, player: "Player | None", view: "TrainingView | None") -> None:
-        """Show both as they stand."""
+    def update_status(self, session_model: "SessionModel | None", view: "TrainingView | None") -> None:
+        """Show a model and the state of a training, each of which may be missing."""
         left = Content.styled("lotr-tui", "bold $accent")
-        if player is not None:
-            left = Content.assemble(left, "  ", (player.name, "bold"), (f" · {player.description}", MUTED))
+        if session_model is not None:
+            description = f" · {session_model.description}"
+            left = Content.assemble(left, "  ", (session_model.name, "bold"), (description, MUTED))
         right = Content("")
-        if view is not None and view.active:
-            text = f"training: {view.note}"
+        if view is not None and view.is_active:
+            text = f"training: {view.activity}"
             if view.started and view.evaluations:
-                left_over = f" · {duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
-                valid = view.evaluations[-1].valid_perplexity
-                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid:.1f}{left_over}"
+                valid = format_perplexity(view.evaluations[-1].valid_perplexity)
+                eta = f" · {format_duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
+                text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid}{eta}"
             right = Content.styled(text, "$accent")
         self.show(left, right)

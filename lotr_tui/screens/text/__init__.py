@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/screens/text."""
+"""Widgets and layout shared by the screens that analyse a text: lens, memorization and activations."""

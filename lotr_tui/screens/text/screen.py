@@ -1,32 +1,142 @@
-"""What the screens that look at a text have in common."""
+"""Base classes of the screens that show how a model reads a text."""
 
+from typing import ClassVar, Generic, TypeVar
+
+from textual import on
 from textual.content import Content
 from textual.screen import Screen
+from textual.widgets import Input
 
-from lotr_tui.session.player import Player
-from lotr_tui.textual_fixes.screen import Steady
+from engine.analysis.token_scores import TokenizedText, tokenize_with_offsets
+from engine.data.vocabulary import TokenIds
+from engine.errors import describe_error
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.screens.text.layout import Page
+from lotr_tui.screens.text.text_input import TextInputBar, eos_to_newlines
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
+ResultT = TypeVar("ResultT")
 
-class TextScreen(Steady, Screen[None]):
-    """What a model makes of a text: with which model one looks, and the way back."""
 
-    def __init__(self, player: Player) -> None:
-        """Look with the model of `player`."""
+class TextAnalysisScreen(TextualFixesScreen, Screen[None]):
+    """A screen that analyses a text with one model and names that model in its status line."""
+
+    def __init__(self, session_model: SessionModel) -> None:
+        """Analyse texts with `session_model`."""
         super().__init__()
-        self._player = player
+        self._session_model = session_model
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current text is analysed."""
+        raise NotImplementedError
 
     def show_title(self, title: str) -> None:
-        """The first line: what the screen shows, and of which model."""
-        left = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            (title, "bold"),
-            (f" · {self._player.name} · {self._player.description}", MUTED),
-        )
-        self.query_one("#status", StatusBar).show(left)
+        """Show the title of the screen and the model in the status line."""
+        about = f" · {self._session_model.name} · {self._session_model.description}"
+        self.show_line("#status", ("lotr-tui", "bold $accent"), "  ", (title, "bold"), (about, MUTED))
+
+    def show_line(self, selector: str, *parts: str | tuple[str, str]) -> None:
+        """Show texts, each plain or with its style, in a status bar."""
+        self.query_one(selector, StatusBar).show(Content.assemble(*parts))
 
     def action_close(self) -> None:
-        """Back to where one came from."""
+        """Return to the previous screen."""
         self.dismiss()
+
+
+class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
+    """A screen with an input line for the text, which `compute` analyses in a thread."""
+
+    AUTO_FOCUS: ClassVar[str]
+    """Selector of the main widget, which the edit key switches to from the input line."""
+    HEADING: ClassVar[str]
+    """Title in the status line."""
+    BUSY_MESSAGE: ClassVar[str]
+    """Message shown during the analysis."""
+    FAILURE_MESSAGE: ClassVar[str]
+    """Start of the message about a failed analysis."""
+
+    def __init__(self, session_model: SessionModel, text: str) -> None:
+        """Analyse `text` once the screen is mounted."""
+        super().__init__(session_model)
+        self.text = eos_to_newlines(text)
+        """The analysed text."""
+        self.page: Page | None = None
+        """Layout of the analysed text; None before the first analysis."""
+        self._analysis_task: BackgroundTask[ResultT] = BackgroundTask(
+            self, "text-analysis", lambda results: self.show_result(results[0]), self._show_failure
+        )
+
+    # Parts that a subclass implements
+
+    def show_page(self, page: Page, cursor: int | None) -> None:
+        """Show a text that is not analysed yet, with the cursor on a token; None is the default token."""
+        raise NotImplementedError
+
+    def find_problem(self) -> str:
+        """Return why no text can be analysed, or "" if there is no reason."""
+        raise NotImplementedError
+
+    def compute(self, ids: TokenIds) -> ResultT:
+        """Analyse the token ids `[time]` of the text; called in a thread."""
+        raise NotImplementedError
+
+    def show_result(self, result: ResultT) -> None:
+        """Show the analysis of the current text."""
+        raise NotImplementedError
+
+    def show_message(self, message: str) -> None:
+        """Show a message in place of a result."""
+        raise NotImplementedError
+
+    # Analysis
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current text is analysed."""
+        return self.page is not None and not self._analysis_task.is_running
+
+    def on_mount(self) -> None:
+        """Start the analysis after the first paint."""
+        self.show_title(self.HEADING)
+        self.call_after_refresh(self.analyse)
+
+    def on_unmount(self) -> None:
+        """Stop the thread."""
+        self._analysis_task.cancel()
+
+    def tokenize(self) -> TokenizedText:
+        """Tokenize the text."""
+        return tokenize_with_offsets(self.text, self._session_model.model.vocabulary, eos_per_line=True)
+
+    def analyse(self, cursor: int | None = None) -> None:
+        """Show the text with the cursor on a token, and analyse it in a thread."""
+        self._analysis_task.cancel()
+        tokens = self.tokenize()
+        self.page = Page.from_tokens(tokens)
+        self.show_page(self.page, cursor)
+        if problem := self.find_problem():
+            self.show_message(problem)
+        elif not len(tokens):
+            self.show_message("the text has no words; type one below and press enter")
+        else:
+            self.show_message(self.BUSY_MESSAGE)
+            self._analysis_task.start(lambda _: iter([self.compute(tokens.ids)]))
+
+    def _show_failure(self, error: BaseException) -> None:
+        self.show_message(f"{self.FAILURE_MESSAGE}: {describe_error(error)}")
+
+    @on(Input.Submitted)
+    def _submit_text(self) -> None:
+        self.text = self.query_one(TextInputBar).text
+        self.analyse()
+        self.query_one(self.AUTO_FOCUS).focus()
+
+    def action_toggle_edit(self) -> None:
+        """Focus the input line, or the main widget if the input line has the focus."""
+        field = self.query_one(Input)
+        (self.query_one(self.AUTO_FOCUS) if field.has_focus else field).focus()

@@ -1,4 +1,4 @@
-"""The line in which the text that a screen looks at can be changed."""
+"""One-line input for the text that a screen analyses."""
 
 import re
 from typing import ClassVar
@@ -8,59 +8,62 @@ from textual.containers import Horizontal
 from textual.widgets import Label
 
 from engine.data.vocabulary import EOS
-from lotr_tui.screens.text.layout import clean
-from lotr_tui.textual_fixes.line_box import LineBox
+from lotr_tui.screens.text.layout import sanitize_text
+from lotr_tui.widgets.line_input import LineInput
 
-MOST_CHARACTERS = 20_000
-"""Of a text; some 4,000 words."""
+MAX_TEXT_CHARACTERS = 20_000
+"""Maximum length of a text, about 4,000 words."""
 
-_EOS = re.compile(rf" *{EOS} *|\n")
+_EOS_OR_NEWLINE = re.compile(rf" *{EOS} *|\n")
 
 
-class TextLine(Horizontal):
-    """A text on one line, its line ends written as `<eos>`. Enter reads it (`Input.Submitted`)."""
+class TextInputBar(Horizontal):
+    """A prompt mark and a one-line input; line ends are shown as `<eos>`. Enter posts `Input.Submitted`."""
 
     DEFAULT_CSS = """
-    TextLine { height: 1; padding: 0 1; }
-    TextLine Label { color: $accent; margin-right: 1; }
-    TextLine Input { width: 1fr; padding: 0; background: $background; }
-    TextLine Input:focus { background: $panel; }
+    TextInputBar { height: 1; padding: 0 1; }
+    TextInputBar Label { color: $accent; margin-right: 1; }
+    TextInputBar Input { width: 1fr; padding: 0; background: $background; }
+    TextInputBar Input:focus { background: $panel; }
     """
-    PLACEHOLDER: ClassVar[str] = "type a text; enter reads it"
+    PLACEHOLDER: ClassVar[str] = "type a text and press enter"
 
     def __init__(self, text: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._input = LineBox(
-            one_line(text),
+        self._input = LineInput(
+            newlines_to_eos(text),
             placeholder=self.PLACEHOLDER,
             compact=True,
-            max_length=MOST_CHARACTERS,
+            max_length=MAX_TEXT_CHARACTERS,
             select_on_focus=False,
         )
 
     def compose(self) -> ComposeResult:
-        """The mark, then the input."""
+        """Yield the prompt mark and the input."""
         yield Label("❯")
         yield self._input
 
     @property
     def text(self) -> str:
-        """What stands in it, with line ends."""
-        return with_line_ends(self._input.value)
+        """The typed text, with line feeds for `<eos>`."""
+        return eos_to_newlines(self._input.value)
 
-    def show(self, text: str) -> None:
-        """Replace what stands in it."""
-        self._input.value = one_line(text)
-
-
-def with_line_ends(text: str) -> str:
-    """`text` clean, and each `<eos>` a line end; no longer than `MOST_CHARACTERS`."""
-    return _EOS.sub("\n", clean(text[:MOST_CHARACTERS]))
+    def set_text(self, text: str) -> None:
+        """Replace the typed text."""
+        self._input.value = newlines_to_eos(text)
 
 
-def one_line(text: str) -> str:
-    """`text` with each line end written as `<eos>`; cut between words where that is longer than `MOST_CHARACTERS`."""
-    line = _EOS.sub(f" {EOS} ", clean(text[:MOST_CHARACTERS])).strip(" ")
-    if len(line) > MOST_CHARACTERS:  # an <eos> cut in two would be read as a word
-        line = line[: MOST_CHARACTERS + 1].rpartition(" ")[0] or line[:MOST_CHARACTERS]
+def eos_to_newlines(text: str) -> str:
+    """Return the first `MAX_TEXT_CHARACTERS` of `text`, sanitized, with a line feed for each `<eos>`."""
+    return _EOS_OR_NEWLINE.sub("\n", sanitize_text(text[:MAX_TEXT_CHARACTERS]))
+
+
+def newlines_to_eos(text: str) -> str:
+    """Return `text` sanitized and on one line, with `<eos>` for each line end.
+
+    A result longer than `MAX_TEXT_CHARACTERS` is cut between words.
+    """
+    line = _EOS_OR_NEWLINE.sub(f" {EOS} ", sanitize_text(text[:MAX_TEXT_CHARACTERS])).strip(" ")
+    if len(line) > MAX_TEXT_CHARACTERS:  # half of an <eos> would be read as a word
+        line = line[: MAX_TEXT_CHARACTERS + 1].rpartition(" ")[0] or line[:MAX_TEXT_CHARACTERS]
     return line

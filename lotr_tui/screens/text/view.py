@@ -1,4 +1,4 @@
-"""A text set out on lines, with a cursor that goes from word to word."""
+"""Scrollable view of a tokenized text with a token cursor."""
 
 from typing import ClassVar
 
@@ -6,227 +6,210 @@ import numpy as np
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.reactive import Reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lotr_tui.screens.text.layout import Page, break_lines
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.line_list import LineScrollView
 
 
-def cursor_bindings(name: str) -> list[BindingType]:
-    """The keys of the cursor. Their ids, by which people put other keys in place, begin with `name`."""
-    return [
-        Binding("left", "step(-1)", "word before", id=f"{name}.left", show=False, tooltip="The word before"),
-        Binding("right", "step(1)", "next word", id=f"{name}.right", show=False, tooltip="The next word"),
-        Binding("up", "line(-1)", "line up", id=f"{name}.up", show=False, tooltip="A word of the line above"),
-        Binding("down", "line(1)", "line down", id=f"{name}.down", show=False, tooltip="A word of the line below"),
-        Binding("home", "first", "first word", id=f"{name}.first", show=False, tooltip="The first word of the text"),
-        Binding("end", "last", "last word", id=f"{name}.last", show=False, tooltip="The last word of the text"),
-        Binding("pageup", "page(-1)", "page up", id=f"{name}.page-up", show=False, tooltip="A page up"),
-        Binding("pagedown", "page(1)", "page down", id=f"{name}.page-down", show=False, tooltip="A page down"),
-    ]
+def cursor_bindings(id_prefix: str) -> list[BindingType]:
+    """Return the keys that move the token cursor, with binding ids that start with `id_prefix`."""
+    return binding_table(
+        id_prefix,
+        """
+        left      | left     | step(-1)        | previous word | The previous word
+        right     | right    | step(1)         | next word     | The next word
+        up        | up       | step_line(-1)   | line up       | A word of the line above
+        down      | down     | step_line(1)    | line down     | A word of the line below
+        first     | home     | step_to_end(-1) | first word    | The first word of the text
+        last      | end      | step_to_end(1)  | last word     | The last word of the text
+        page-up   | pageup   | page(-1)        | page up       | A page up
+        page-down | pagedown | page(1)         | page down     | A page down
+        """,
+    )
 
 
-class PageText(ScrollView, can_focus=True):
-    """Words, each in the style that a subclass gives it; one is the cursor's. Only lines that are seen are painted."""
+class TokenTextView(LineScrollView, can_focus=True):
+    """Tokens of a text, each in a style that a subclass can choose, with one under the cursor."""
 
     DEFAULT_CSS = """
-    PageText {
-        padding: 0 1;
-        overflow-x: hidden;
-        overflow-y: auto;
-        scrollbar-size-vertical: 1;
-        scrollbar-background: $background;
-        scrollbar-color: $border;
-    }
-    PageText > .page-text--between { color: $foreground 60%; }
-    PageText > .page-text--word { color: $foreground; }
-    PageText > .page-text--unknown { color: $secondary; text-style: italic; }
-    PageText > .page-text--cursor { text-style: reverse; }
-    PageText:focus > .page-text--cursor { text-style: bold reverse; }
+    TokenTextView { overflow-y: auto; }
+    TokenTextView > .token-text-view--gap { color: $foreground 60%; }
+    TokenTextView > .token-text-view--token { color: $foreground; }
+    TokenTextView > .token-text-view--unknown { color: $secondary; text-style: italic; }
+    TokenTextView > .token-text-view--cursor { text-style: reverse; }
+    TokenTextView:focus > .token-text-view--cursor { text-style: bold reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "page-text--between",
-        "page-text--word",
-        "page-text--unknown",
-        "page-text--cursor",
+        f"token-text-view--{name}" for name in ("gap", "token", "unknown", "cursor")
     }
-    BINDINGS: ClassVar[list[BindingType]] = cursor_bindings("page-text")
-    ALLOW_SELECT = False
+    BINDING_GROUP_TITLE = "Text"
+    BINDINGS: ClassVar[list[BindingType]] = cursor_bindings("token-text-view")
 
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))  # without `layout`, which the base class has
+    class TokenHighlighted(Message):
+        """Posted when the cursor has moved to another token."""
 
-    class WordChosen(Message):
-        """The cursor has gone to this word."""
-
-        def __init__(self, index: int) -> None:
-            super().__init__()
-            self.index = index
-
-    def __init__(self, hint: str, *, id: str | None = None) -> None:
-        """Show `hint` where there is no text."""
+    def __init__(self, placeholder: str, *, id: str | None = None) -> None:
+        """Show `placeholder` until there is a text."""
         super().__init__(id=id)
-        self._hint = hint
-        self.page = Page.without_words(hint)
-        self._starts, self._ends = break_lines(self.page, 80)
-        self._styles: dict[str, Style] = {}
+        self._placeholder = placeholder
+        self.page = Page.placeholder(placeholder)
+        self._line_starts, self._line_ends = break_lines(self.page, 80)
+        self._style_cache: dict[str, Style] = {}
         self.cursor = 0
-        """The word that more is told of."""
+        """Index of the token under the cursor."""
 
     def show(self, page: Page, cursor: int = 0) -> None:
-        """Another text, or the same one with other marks."""
-        self.page = page if len(page.starts) else Page.without_words(self._hint)
+        """Show a page, with the cursor on the token nearest to `cursor`."""
+        self.page = page if len(page.starts) else Page.placeholder(self._placeholder)
         self.cursor = max(0, min(cursor, len(page.starts) - 1))
-        self._break()
+        self._rebreak_lines()
 
-    # What a subclass may say
+    # Styles, which a subclass can choose
 
-    def style_names(self, index: int) -> list[str]:
-        """The component classes of a word, one upon the other."""
-        names = ["page-text--unknown" if self.page.words.unknown[index] else "page-text--word"]
-        return [*names, "page-text--cursor"] if index == self.cursor else names
+    def token_component_classes(self, index: int) -> list[str]:
+        """Return the component classes of a token; later ones take precedence."""
+        names = ["token-text-view--unknown" if self.page.tokens.unknown_mask[index] else "token-text-view--token"]
+        return [*names, "token-text-view--cursor"] if index == self.cursor else names
 
-    def word_style(self, index: int) -> Style:
-        """How a word is painted."""
-        return self.component_style(self.style_names(index))
+    def token_style(self, index: int) -> Style:
+        """Return the style of a token."""
+        return self.component_style(self.token_component_classes(index))
 
-    def gap_style_names(self, index: int) -> list[str]:
-        """Those of what stands before a word, or behind the last one."""
-        return ["page-text--between"]
+    def gap_component_classes(self, index: int) -> list[str]:
+        """Return the component classes of the characters before token `index`, or after the last token."""
+        return ["token-text-view--gap"]
 
     # Painting
 
     def render_line(self, y: int) -> Strip:
-        """The line at `y` of what is seen."""
+        """Render the line at row `y` of the viewport."""
         width, line = self.size.width, y + self.scroll_offset.y
-        if line >= len(self._starts):
+        if line >= len(self._line_starts):
             return Strip.blank(width, self.rich_style)
-        text, begin, end = self.page.text, int(self._starts[line]), int(self._ends[line])
+        text, painted, line_end = self.page.text, int(self._line_starts[line]), int(self._line_ends[line])
         segments = []
-        first, last = self._words_of(line)
+        first, last = self._tokens_on_line(line)
         for index in range(first, last):
-            start, stop = max(begin, int(self.page.starts[index])), min(end, int(self.page.ends[index]))
-            segments.append(Segment(text[begin:start], self.component_style(self.gap_style_names(index))))
-            segments.append(Segment(text[start:stop], self.word_style(index)))
-            begin = stop
-        segments.append(Segment(text[begin:end], self.component_style(self.gap_style_names(last))))
+            start, end = max(painted, int(self.page.starts[index])), min(line_end, int(self.page.ends[index]))
+            segments.append(Segment(text[painted:start], self.component_style(self.gap_component_classes(index))))
+            segments.append(Segment(text[start:end], self.token_style(index)))
+            painted = end
+        segments.append(Segment(text[painted:line_end], self.component_style(self.gap_component_classes(last))))
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def notify_style_update(self) -> None:
-        """Colours have changed."""
+        """Drop cached styles after a change of theme."""
         super().notify_style_update()
-        self._styles.clear()
+        self._style_cache.clear()
 
     def on_resize(self) -> None:
-        """Lines break elsewhere; the cursor stays in sight."""
-        self._break()
+        """Break the lines for the new width and keep the cursor visible."""
+        self._rebreak_lines()
 
-    def watch_virtual_size(self, size: Size) -> None:
-        """The scroll bar shows how long it has become."""
-        if self.styles.overflow_y == "auto":
-            self.show_vertical_scrollbar = size.height > self.container_size.height > 0
-        self.vertical_scrollbar.window_virtual_size = size.height
+    def component_style(self, component_classes: list[str]) -> Style:
+        """Return the combined style of component classes, from a cache."""
+        key = " ".join(component_classes)
+        if key not in self._style_cache:
+            self._style_cache[key] = self.get_component_rich_style(*component_classes)
+        return self._style_cache[key]
 
-    def component_style(self, names: list[str]) -> Style:
-        """The style of component classes, one upon the other."""
-        key = " ".join(names)
-        if key not in self._styles:
-            self._styles[key] = self.get_component_rich_style(*names)
-        return self._styles[key]
+    # Positions of tokens
 
-    # Where words stand
-
-    def _break(self) -> None:
-        self._starts, self._ends = break_lines(self.page, max(1, self.scrollable_content_region.width))
-        self.virtual_size = Size(self.size.width, len(self._starts))
-        self._into_sight()
+    def _rebreak_lines(self) -> None:
+        self._line_starts, self._line_ends = break_lines(self.page, max(1, self.scrollable_content_region.width))
+        self.virtual_size = Size(self.size.width, len(self._line_starts))
+        self._scroll_to_cursor()
         self.refresh()
 
-    def _words_of(self, line: int) -> tuple[int, int]:
-        """The words of which something stands on a line."""
-        first = int(np.searchsorted(self.page.ends, self._starts[line], side="right"))
-        return first, max(first, int(np.searchsorted(self.page.starts, self._ends[line], side="left")))
+    def _tokens_on_line(self, line: int) -> tuple[int, int]:
+        """Return the first token that is on a line at least in part, and the index after the last one."""
+        first = int(np.searchsorted(self.page.ends, self._line_starts[line], side="right"))
+        return first, max(first, int(np.searchsorted(self.page.starts, self._line_ends[line], side="left")))
+
+    def visible_token_range(self) -> tuple[int, int]:
+        """Return the first visible token and the index after the last one."""
+        top = min(self.scroll_offset.y, len(self._line_starts) - 1)
+        bottom = min(top + max(1, self.size.height), len(self._line_starts)) - 1
+        return self._tokens_on_line(top)[0], self._tokens_on_line(bottom)[1]
 
     def line_of(self, index: int) -> int:
-        """The line that a word begins on."""
-        return int(np.searchsorted(self._starts, self.page.starts[index], side="right")) - 1
+        """Return the line on which a token starts."""
+        return int(np.searchsorted(self._line_starts, self.page.starts[index], side="right")) - 1
 
-    def _column(self, character: int, line: int) -> int:
-        """Cells before a character on its line."""
-        cells, begin = self.page.cells, int(self._starts[line])
-        return character - begin if cells is None else int(cells[character] - cells[begin])
+    def column_of(self, index: int) -> int:
+        """Return the cell in which a token starts, counted from the start of its line."""
+        return self._cell_offset(int(self.page.starts[index]), self.line_of(index))
 
-    def _nearest(self, line: int, column: int) -> int | None:
-        """The word of a line at a column, or the nearest; None where it has none."""
-        first, last = self._words_of(line)
-        behind = [self._column(int(self.page.ends[index]), line) for index in range(first, last)]
-        return first + min(sum(end <= column for end in behind), last - first - 1) if behind else None
+    def _cell_offset(self, character: int, line: int) -> int:
+        """Return the cells between the start of a line and a character."""
+        cells, line_start = self.page.cell_offsets, int(self._line_starts[line])
+        return character - line_start if cells is None else int(cells[character] - cells[line_start])
 
-    def word_at(self, x: int, y: int) -> int | None:
-        """The word at, or nearest to, a place of what is seen; None where there is none on that line."""
+    def _nearest_token(self, line: int, column: int) -> int | None:
+        """Return the token of a line nearest to a column, or None if the line has no token."""
+        first, last = self._tokens_on_line(line)
+        end_columns = [self._cell_offset(int(self.page.ends[index]), line) for index in range(first, last)]
+        return first + min(sum(end <= column for end in end_columns), last - first - 1) if end_columns else None
+
+    def token_at(self, x: int, y: int) -> int | None:
+        """Return the token nearest to a cell of the viewport, or None if there is none on that line."""
         line = y + self.scroll_offset.y
-        return self._nearest(line, x) if 0 <= line < len(self._starts) else None
+        return self._nearest_token(line, x) if 0 <= line < len(self._line_starts) else None
 
-    # The cursor
+    # Cursor
 
-    def move_to(self, index: int) -> None:
-        """Put the cursor on a word, and bring that into sight."""
+    def move_cursor(self, index: int) -> None:
+        """Move the cursor to the token nearest to `index` and scroll it into view."""
         if not len(self.page.starts):
             return
         index = max(0, min(index, len(self.page.starts) - 1))
         lines = {self.line_of(self.cursor), self.line_of(index)}
         moved, self.cursor = index != self.cursor, index
         top = self.scroll_offset.y
-        self._into_sight()
+        self._scroll_to_cursor()
         if self.scroll_offset.y == top:
-            # A word may go on on the line below.
+            # A token may continue on the line below.
             self.refresh(*(Region(0, line - top, self.size.width, 2) for line in lines))
         if moved:
-            self.post_message(self.WordChosen(index))
+            self.post_message(self.TokenHighlighted())
 
-    def _into_sight(self) -> None:
-        line = self.line_of(self.cursor) if len(self.page.starts) else 0
-        height = max(1, self.size.height)
-        top = min(max(self.scroll_offset.y, line - height + 1), line)
-        self.scroll_to(y=top, animate=False, immediate=True, force=True)
+    def _scroll_to_cursor(self) -> None:
+        self.scroll_to_line(self.line_of(self.cursor) if len(self.page.starts) else 0)
 
-    def action_step(self, words: int) -> None:
-        """So many words on, or back."""
-        self.move_to(self.cursor + words)
+    def action_step(self, offset: int) -> None:
+        """Move the cursor by a number of tokens."""
+        self.move_cursor(self.cursor + offset)
 
-    def action_line(self, lines: int) -> None:
-        """To the next line with a word, above or below."""
+    def action_step_line(self, direction: int) -> None:
+        """Move the cursor to the next or previous line that has a token."""
         if len(self.page.starts):
-            first, last = self._words_of(self.line_of(self.cursor))
-            self._to_line_of(first - 1 if lines < 0 else last)
+            first, last = self._tokens_on_line(self.line_of(self.cursor))
+            self._move_to_line_of(first - 1 if direction < 0 else last)
 
     def action_page(self, pages: int) -> None:
-        """A page up or down."""
+        """Move the cursor by a number of pages."""
         if len(self.page.starts):
             line = self.line_of(self.cursor) + pages * max(1, self.size.height - 1)
-            character = self._starts[max(0, min(line, len(self._starts) - 1))]
-            self._to_line_of(int(np.searchsorted(self.page.starts, character, side="left")))
+            line_start = self._line_starts[max(0, min(line, len(self._line_starts) - 1))]
+            self._move_to_line_of(int(np.searchsorted(self.page.starts, line_start, side="left")))
 
-    def _to_line_of(self, index: int) -> None:
-        """To the line of a word, in the column where the cursor is."""
+    def _move_to_line_of(self, index: int) -> None:
+        """Move the cursor to the line of a token, and there to the token nearest to the current column."""
         index = max(0, min(index, len(self.page.starts) - 1))
-        column = self._column(int(self.page.starts[self.cursor]), self.line_of(self.cursor))
-        nearest = self._nearest(self.line_of(index), column)
-        self.move_to(index if nearest is None else nearest)
+        nearest = self._nearest_token(self.line_of(index), self.column_of(self.cursor))
+        self.move_cursor(index if nearest is None else nearest)
 
-    def action_first(self) -> None:
-        """To the first word."""
-        self.move_to(0)
-
-    def action_last(self) -> None:
-        """To the last word."""
-        self.move_to(len(self.page.starts) - 1)
+    def action_step_to_end(self, direction: int) -> None:
+        """Move the cursor to the first token if `direction` is -1, or to the last one if it is 1."""
+        self.action_step(direction * len(self.page.starts))
 
     def on_click(self, event: events.Click) -> None:
-        """To the word under the pointer."""
-        place = event.get_content_offset(self)
-        if place is not None and (index := self.word_at(place.x, place.y)) is not None:
-            self.move_to(index)
+        """Move the cursor to the clicked token."""
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := self.token_at(offset.x, offset.y)) is not None:
+            self.move_cursor(index)

@@ -1,1 +1,1 @@
-"""TODO package lotr_tui/widgets/charts."""
+"""Line charts drawn with braille dots: plotting functions, canvas, axes and the perplexity chart."""

@@ -1,57 +1,60 @@
-"""A picture of cells: characters with the names of their styles."""
+"""Grid of styled characters on which a chart is drawn."""
 
 import numpy as np
 import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
 
-from lotr_tui.widgets.charts.plotting import Cells
+from lotr_tui.widgets.charts.plotting import BrailleCells
 
 
 class Canvas:
-    """Rows of cells to be painted on; what is painted later lies on top."""
+    """Cells `[rows, columns]`, each a character and the name of its style; later drawing covers earlier drawing."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
         self._cells = [[(" ", "")] * columns for _ in range(rows)]
 
-    def level(self, row: int, name: str, style: str, taken: npt.NDArray[np.bool_]) -> None:
-        """A dotted line with its name where no curve runs through it (`taken`: `[column]`); else without."""
-        label, columns = f" {name} ", self.columns
+    def draw_horizontal_line(self, row: int, label: str, style: str, occupied: npt.NDArray[np.bool_]) -> None:
+        """Draw a dotted line, and its label if there is a place without a curve.
+
+        `occupied` is True for each column of the row that a curve crosses, `[columns]`.
+        """
+        label, columns = f" {label} ", self.columns
         line = "┄" * columns
-        for place in (columns - len(label) - 2, 2, columns // 2):
-            if place >= 0 and not taken[place : place + len(label)].any():
-                line = ("┄" * place + label).ljust(columns, "┄")
+        for start in (columns - len(label) - 2, 2, columns // 2):
+            if start >= 0 and not occupied[start : start + len(label)].any():
+                line = ("┄" * start + label).ljust(columns, "┄")
                 break
         self._cells[row] = [(character, style) for character in line[:columns]]
 
-    def upright(self, column: int, style: str) -> None:
-        """A line from top to bottom, under everything that comes later."""
+    def draw_vertical_line(self, column: int, style: str) -> None:
+        """Draw a line from top to bottom."""
         for row in self._cells:
             row[column] = ("│", style)
 
-    def curves(self, patterns: dict[str, Cells]) -> None:
-        """Curves by their styles, the last one on top; where two share a cell, their dots do too."""
-        together = np.zeros((self.rows, self.columns), np.uint8)
-        for style, pattern in patterns.items():
-            together |= pattern
-            rows, columns = np.nonzero(pattern)
-            dots = (together[rows, columns].astype(int) + 0x2800).tolist()
-            for row, column, character in zip(rows.tolist(), columns.tolist(), dots, strict=True):
-                self._cells[row][column] = (chr(character), style)
+    def draw_curves(self, cells_by_style: dict[str, BrailleCells]) -> None:
+        """Draw curves, the last one on top; a cell that several curves share shows the dots of all of them."""
+        combined = np.zeros((self.rows, self.columns), np.uint8)
+        for style, cells in cells_by_style.items():
+            combined |= cells
+            rows, columns = np.nonzero(cells)
+            code_points = (combined[rows, columns].astype(int) + 0x2800).tolist()
+            for row, column, code_point in zip(rows.tolist(), columns.tolist(), code_points, strict=True):
+                self._cells[row][column] = (chr(code_point), style)
 
-    def put(self, row: int, column: int, text: str, style: str) -> None:
-        """A word, from this cell on."""
-        for place, character in enumerate(text[: self.columns - column], column):
-            self._cells[row][place] = (character, style)
+    def draw_text(self, row: int, column: int, text: str, style: str) -> None:
+        """Draw text from a cell to the right."""
+        for x, character in enumerate(text[: self.columns - column], column):
+            self._cells[row][x] = (character, style)
 
     def is_free(self, row: int, column: int, width: int) -> bool:
-        """Whether there is room for a word so long and nothing is painted there."""
-        inside = 0 <= row < self.rows and column >= 0 and column + width <= self.columns
-        return inside and all(character == " " for character, _ in self._cells[row][column : column + width])
+        """Return True if `width` cells from a cell to the right are on the canvas and empty."""
+        is_inside = 0 <= row < self.rows and column >= 0 and column + width <= self.columns
+        return is_inside and all(character == " " for character, _ in self._cells[row][column : column + width])
 
-    def row(self, row: int, styles: dict[str, Style]) -> list[Segment]:
-        """A row as segments, neighbours of one style as one."""
+    def render_row(self, row: int, styles: dict[str, Style]) -> list[Segment]:
+        """Return a row as segments, one for each run of cells with the same style."""
         segments: list[Segment] = []
         text, current = "", ""
         for character, style in self._cells[row]:

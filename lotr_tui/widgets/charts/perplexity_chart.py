@@ -1,43 +1,40 @@
-"""Perplexity as a training goes on, with the lines to beat.
+"""Chart of the training and validation perplexity with the baselines.
 
-Our own drawing: a redraw costs some 3 ms, where the plotting widgets at hand take 50 to 90, which while a
-training goes on is felt in every key.
+The chart draws itself, because a redraw then takes 3 ms; the available plotting widgets take 50 to 90 ms, which delays
+keys during a training.
 """
 
 import math
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from rich.segment import Segment
-from rich.style import Style
 from textual.strip import Strip
 
-from lotr_tui.formatting import duration, perplexity
-from lotr_tui.monitor.smoothing import WILD, Smoothed, log10
+from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.monitor.smoothing import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.widgets.charts.axes import FIELDS, ChartAxes
+from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, ChartAxes
 from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.plotting import Floats, decimate, dot_row, draw_curve, linear_ticks, log_ticks, round_up
-from lotr_tui.widgets.drawing import Drawing
+from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, YAxis, format_x_axis, frame_lines, perplexity_bounds
+from lotr_tui.widgets.charts.plotting import BrailleCells, column_at, decimate, nice_ceiling
+from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
-SMOOTHING = 0.85
-"""Of the train curve: the share of the old mean in each new one."""
-LABEL_WIDTH = 6
-"""Columns of the values of the axis."""
-Curve = tuple[Floats, Floats]
-"""Places, and base-10 logarithms of perplexities."""
+DEFAULT_SMOOTHING = 0.85
+"""Decay of the moving average over the training perplexity."""
+MAX_PERPLEXITY_RATIO = 8.0
+"""Ratio of the top of the y axis to the lowest perplexity; higher values, at the start of a training, are cut off."""
 
 
-class PerplexityChart(Drawing):
-    """A legend with the latest figures, the curves, and the epochs under them."""
+class PerplexityChart(StripWidget):
+    """Legend with the latest figures, curves with the y axis, and the x axis."""
 
     DEFAULT_CSS = """
     PerplexityChart { height: 1fr; min-height: 5; padding: 0 1; }
     PerplexityChart > .chart--valid { color: $accent; }
     PerplexityChart > .chart--train { color: $foreground 70%; }
     PerplexityChart > .chart--raw { color: $foreground 50%; text-style: dim; }
-    PerplexityChart > .chart--level { color: $secondary; }
+    PerplexityChart > .chart--baseline { color: $secondary; }
     PerplexityChart > .chart--axis { color: $foreground 60%; }
     PerplexityChart > .chart--cursor { color: $accent 60%; }
     """
@@ -45,214 +42,159 @@ class PerplexityChart(Drawing):
         "chart--valid",
         "chart--train",
         "chart--raw",
-        "chart--level",
+        "chart--baseline",
         "chart--axis",
         "chart--cursor",
     }
 
-    name_within: ClassVar[int] = 6
-    """Columns from the right in which there must be room for the name of the x axis, or it has none."""
+    x_label_margin: ClassVar[int] = 6
+    """Distance from the right edge within which the name of the x axis is placed."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.axes = ChartAxes()
         self._view = TrainingView()
-        self._smoothed = Smoothed(SMOOTHING)
+        self._smoothed_train = SmoothedPerplexity(DEFAULT_SMOOTHING)
 
-    def keep_up(self, view: TrainingView) -> None:
-        """Take in the reports that are new, though nothing is drawn yet: of a long run they are many."""
-        self._smoothed.of(view.steps)
+    def update_smoothing(self, view: TrainingView) -> None:
+        """Smooth the new steps without drawing; a long run has many of them."""
+        self._smoothed_train.compute(view.steps)
 
     def show(self, view: TrainingView) -> None:
-        """Draw `view`."""
+        """Draw the curves of `view`."""
         self._view = view
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """The legend, the curves with their axis, and what runs along."""
-        view, rows, columns = self._view, height - 2, width - LABEL_WIDTH
-        legend = Strip(self._legend(width))
-        if rows < 2 or columns < 10 or not view.evaluations:
-            return [legend, *self._nothing_yet()]
-        x_range = self.part
-        curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._means(x_range, columns)
-        low, high = self._range(curves)
-        y_range = (self._level(low), self._level(high))
-        patterns = {
-            style: draw_curve(x, y if self.axes.logarithmic else 10.0**y, x_range, y_range, rows, columns)
-            for style, (x, y) in curves.items()
-        }
+        """Return the legend, the rows with the curves, and the x axis."""
+        rows, columns = height - 2, width - Y_LABEL_WIDTH
+        legend = self._legend(width)
+        if rows < 2 or columns < 10 or not self._view.evaluations:
+            return [legend, *self._empty_lines()]
+        x_range = self.x_range
+        curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._smoothed_curves(x_range, columns)
+        y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale)
+        cells = {style: y_axis.plot(curve, x_range, columns) for style, curve in curves.items()}
         canvas = Canvas(rows, columns)
-        self._mark_place(canvas, x_range)
+        self._draw_cursor(canvas, x_range)
+        self._draw_baselines(canvas, y_axis, cells)
+        canvas.draw_curves({"chart--raw": cells.pop("chart--raw")})
+        canvas.draw_curves(cells)
+        self._draw_best(canvas, y_axis, x_range)
+        self._label_curves(canvas, cells)
+        styles = self.component_styles()
+        x_axis = self._x_axis(x_range, columns)
+        return [legend, *frame_lines(canvas, y_axis, x_axis, styles, styles["chart--axis"])]
 
-        def row_of(level: float) -> int:
-            return dot_row(self._level(level), y_range, rows) // 4
-
-        for name, level in self._levels():
-            if low <= level <= high:
-                row = row_of(level)
-                taken = np.logical_or.reduce([pattern[row] > 0 for pattern in patterns.values()])
-                canvas.level(row, name, "chart--level", taken)
-        canvas.curves({"chart--raw": patterns.pop("chart--raw")})
-        canvas.curves(patterns)
-        best = view.best
-        if best is not None and low <= best.valid_perplexity <= high:
-            place = getattr(best, FIELDS[self.axes.along])
-            if x_range[0] <= place <= x_range[1]:
-                canvas.put(row_of(best.valid_perplexity), column_of(place, x_range, columns), "●", "chart--valid")
-        self._name_curves(canvas, patterns)
-        ticks = (log_ticks if self.axes.logarithmic else linear_ticks)(low, high, max(2, rows // 3))
-        labels = {row_of(tick): _tick(tick) for tick in ticks}
-        styles = self._styles()
-        lines = [
-            Strip(
-                [
-                    Segment(f"{labels.get(row, ''):>{LABEL_WIDTH - 2}} ", styles["chart--axis"]),
-                    Segment("┤" if row in labels else "│", styles["chart--axis"]),
-                    *canvas.row(row, styles),
-                ]
-            )
-            for row in range(rows)
-        ]
-        axis = Segment(" " * (LABEL_WIDTH - 1) + self._axis(x_range, columns), styles["chart--axis"])
-        return [legend, *lines, Strip([axis])]
-
-    # What is seen
+    # Ranges and curves
 
     @property
-    def whole(self) -> float:
-        """Where all of the curve ends: at the planned end, or rounded up so that it seldom changes."""
-        if self.axes.along == "epoch":
-            return float(max(1, self._view.epochs if self._view.active else math.ceil(self._view.epoch)))
-        return round_up(self.latest)
+    def x_end(self) -> float:
+        """End of the complete x axis: the planned end, or the latest position rounded up so that it changes rarely."""
+        if self.axes.x_axis == "epoch":
+            return float(max(1, self._view.epochs if self._view.is_active else math.ceil(self._view.epoch)))
+        return nice_ceiling(self.x_latest)
 
     @property
-    def latest(self) -> float:
-        """How far the curve goes."""
+    def x_latest(self) -> float:
+        """Position of the latest value."""
         view = self._view
-        return {"epoch": view.epoch, "update": float(view.step), "time": view.seconds}[self.axes.along]
+        return {"epoch": view.epoch, "step": float(view.step), "time": view.seconds}[self.axes.x_axis]
 
     @property
-    def part(self) -> tuple[float, float]:
-        """The part that is seen."""
-        return self.axes.part(self.whole, self.latest)
+    def x_range(self) -> tuple[float, float]:
+        """Visible range of the x axis."""
+        return self.axes.x_range(self.x_end, self.x_latest)
 
-    def _level(self, level: float) -> float:
-        return math.log10(level) if self.axes.logarithmic else level
-
-    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> Curve:
-        """The train perplexity as it is; here it is not shown."""
+    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> LogCurve:
+        """Return the training perplexity without smoothing; this chart does not show it."""
         return np.empty(0), np.empty(0)
 
-    def _means(self, x_range: tuple[float, float], columns: int) -> dict[str, Curve]:
-        """The train perplexity, smoothed, and that of validation."""
-        steps, field = self._view.steps, FIELDS[self.axes.along]
+    def _smoothed_curves(self, x_range: tuple[float, float], columns: int) -> dict[str, LogCurve]:
+        """Return the smoothed training perplexity and the validation perplexity."""
+        steps, field = self._view.steps, X_AXIS_FIELDS[self.axes.x_axis]
         evaluations = self._view.evaluations
-        places = np.array([getattr(event, field) for event in evaluations], float)
-        valid = log10(np.array([event.valid_perplexity for event in evaluations], float))
+        x = np.array([getattr(event, field) for event in evaluations], float)
+        valid = log10_or_nan(np.array([event.valid_perplexity for event in evaluations], float))
         return {
-            "chart--train": decimate(steps.column(field), self._smoothed.of(steps), x_range, 2 * columns),
-            "chart--valid": decimate(places, valid, x_range, 2 * columns),
+            "chart--train": decimate(steps.column(field), self._smoothed_train.compute(steps), x_range, 2 * columns),
+            "chart--valid": decimate(x, valid, x_range, 2 * columns),
         }
 
-    def _range(self, curves: dict[str, Curve]) -> tuple[float, float]:
-        """From under the lowest to above the highest of all that is to be seen; a wild start is cut off."""
-        levels = [level for _, level in self._levels()]
-        valid, train = known(curves["chart--valid"]), known(curves["chart--train"])
-        both = [*levels, *valid, *train]
-        lowest = min(both, default=1.0)
-        highest = max([*levels, min(max(valid, default=lowest), 8 * lowest)])
+    def _y_range(self, curves: dict[str, LogCurve]) -> tuple[float, float]:
+        """Return the bottom and the top of the y axis, with a margin around curves and baselines."""
+        baselines = [perplexity for _, perplexity in self._baselines()]
+        valid, train = perplexity_bounds(curves["chart--valid"]), perplexity_bounds(curves["chart--train"])
+        lowest = min([*baselines, *valid, *train], default=1.0)
+        highest = max([*baselines, min(max(valid, default=lowest), MAX_PERPLEXITY_RATIO * lowest)])
         return lowest * 0.94, highest * 1.06
 
-    def _levels(self) -> list[tuple[str, float]]:
+    def _baselines(self) -> list[tuple[str, float]]:
         started = self._view.started
         if started is None:
             return []
         both = [("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)]
-        return [(name, level) for name, level in both if 0 < level < WILD]
+        return [(name, perplexity) for name, perplexity in both if 0 < perplexity < MAX_PERPLEXITY]
 
-    # What the dashboard adds
+    # Drawing
 
-    def _nothing_yet(self) -> list[Strip]:
-        """What stands here before there is a curve."""
+    def _draw_baselines(self, canvas: Canvas, y_axis: YAxis, cells: dict[str, BrailleCells]) -> None:
+        for name, perplexity in self._baselines():
+            if y_axis.low <= perplexity <= y_axis.high:
+                row = y_axis.row_at(perplexity)
+                occupied = np.logical_or.reduce([curve[row] > 0 for curve in cells.values()])
+                canvas.draw_horizontal_line(row, name, "chart--baseline", occupied)
+
+    def _draw_best(self, canvas: Canvas, y_axis: YAxis, x_range: tuple[float, float]) -> None:
+        best = self._view.best
+        if best is None or not y_axis.low <= best.valid_perplexity <= y_axis.high:
+            return
+        x = getattr(best, X_AXIS_FIELDS[self.axes.x_axis])
+        if x_range[0] <= x <= x_range[1]:
+            row = y_axis.row_at(best.valid_perplexity)
+            canvas.draw_text(row, column_at(x, x_range, canvas.columns), "●", "chart--valid")
+
+    def _empty_lines(self) -> list[Strip]:
+        """Return the lines below the legend while there is no curve."""
         return []
 
-    def _mark_place(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
-        """Under everything."""
+    def _draw_cursor(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
+        """Draw a cursor below the curves; this chart has none."""
 
-    def _name_curves(self, canvas: Canvas, patterns: dict[str, npt.NDArray[np.uint8]]) -> None:
-        """On top of them."""
+    def _label_curves(self, canvas: Canvas, cells_by_style: dict[str, BrailleCells]) -> None:
+        """Draw labels over the curves; this chart has none."""
 
-    # Words and numbers
+    # Legend and x axis
 
-    def _styles(self) -> dict[str, Style]:
-        return {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
-
-    def _figures(self) -> list[tuple[str, str, str]]:
-        """Style, name and value of the latest figures, the most telling first."""
+    def _legend_entries(self) -> list[tuple[str, str, str]]:
+        """Return style, name and value of the latest figures, the most important first."""
         view = self._view
-        figures: list[tuple[str, str, str]] = []
+        entries: list[tuple[str, str, str]] = []
         if view.evaluations and (best := view.best) is not None:
-            figures.append(("chart--valid", "━ valid", perplexity(view.evaluations[-1].valid_perplexity)))
-            figures.append(("chart--valid", "● best", perplexity(best.valid_perplexity)))
+            entries.append(("chart--valid", "━ valid", format_perplexity(view.evaluations[-1].valid_perplexity)))
+            entries.append(("chart--valid", "● best", format_perplexity(best.valid_perplexity)))
         if view.started:
-            figures.append(("chart--level", "┄ Kneser-Ney", perplexity(view.started.kneser_ney_perplexity)))
+            entries.append(("chart--baseline", "┄ Kneser-Ney", format_perplexity(view.started.kneser_ney_perplexity)))
         if (step := view.steps.last) is not None:
-            figures.append(("chart--train", "━ train", perplexity(step.train_perplexity)))
+            entries.append(("chart--train", "━ train", format_perplexity(step.train_perplexity)))
         if view.started:
-            figures.append(("chart--level", "┄ unigram", perplexity(view.started.unigram_perplexity)))
-        return figures
+            entries.append(("chart--baseline", "┄ unigram", format_perplexity(view.started.unigram_perplexity)))
+        return entries
 
-    def _legend(self, width: int) -> list[Segment]:
-        """As many of the figures as fit."""
-        segments: list[Segment] = []
-        used = 0
-        for style, name, value in self._figures():
-            text, number = f"{name} ", f"{value}   "
-            if used + len(text) + len(number) - 3 > width:
-                break
-            used += len(text) + len(number)
-            segments += [Segment(text, self.get_component_rich_style(style)), Segment(number, self.rich_style)]
-        return segments
+    def _legend(self, width: int) -> Strip:
+        groups = (
+            [Segment(f"{name} ", self.get_component_rich_style(style)), Segment(value, self.rich_style)]
+            for style, name, value in self._legend_entries()
+        )
+        return fit_groups(groups, width, self.rich_style)
 
-    def _axis(self, x_range: tuple[float, float], columns: int) -> str:
-        """What runs along, each number centred under its place."""
-        line = [" "] * (columns + 1)
-        along = self.axes.along
-        for tick in linear_ticks(*x_range, max(2, columns // (10 if along == "epoch" else 16))):
-            text = duration(tick) if along == "time" else _number(tick)
-            place = column_of(tick, x_range, columns) + 1 - len(text) // 2
-            place = min(max(0, place), len(line) - len(text))
-            line[place : place + len(text)] = text
-        name = {"epoch": "epochs", "update": "updates", "time": "time"}[along]
-        room = len(name) + 2
-        for start in range(len(line) - room - 5, len(line) - room - self.name_within, -1):  # apart from the numbers
-            if not "".join(line[max(0, start - 1) : start + room]).strip():
-                line[start + 1 : start + 1 + len(name)] = name
-                break
-        return "".join(line)
-
-
-def column_of(place: float, x_range: tuple[float, float], columns: int) -> int:
-    """Where among the columns of the picture a place is."""
-    return round((place - x_range[0]) / (x_range[1] - x_range[0]) * (columns - 1))
-
-
-def known(curve: Curve) -> list[float]:
-    """The curve's lowest and highest perplexity, if there are any."""
-    levels = curve[1][np.isfinite(curve[1])]
-    return [10.0 ** float(levels.min()), 10.0 ** float(levels.max())] if len(levels) else []
-
-
-def _number(value: float) -> str:
-    """A tick of the x axis: 5, 2.5, 12,000, 3M."""
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value:,.0f}" if value >= 10_000 else f"{value:.6g}"
-
-
-def _tick(level: float) -> str:
-    """A tick of the y axis, in four columns."""
-    if level >= 10_000:
-        return f"{level / 1000:.0f}k" if level < 1e6 else f"{level:.0e}".replace("e+0", "e")
-    return f"{level:,.0f}" if level == round(level) or level >= 100 else f"{level:.4g}"
+    def _x_axis(self, x_range: tuple[float, float], columns: int) -> str:
+        x_axis = self.axes.x_axis
+        return format_x_axis(
+            x_range,
+            columns,
+            {"epoch": "epochs", "step": "steps", "time": "time"}[x_axis],
+            format_tick=format_duration if x_axis == "time" else None,
+            tick_width=10 if x_axis == "epoch" else 16,
+            name_margin=self.x_label_margin,
+        )

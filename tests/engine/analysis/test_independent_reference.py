@@ -1,4 +1,4 @@
-"""The numbers that all others rest on, against other ways to compute them, as exactly as floats allow."""
+"""Logits and perplexities against independent computations in double precision."""
 
 import math
 
@@ -9,56 +9,53 @@ from torch import nn
 
 from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig, ModelConfig
-from engine.data.dataset import prepare
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
-from engine.models.lstm import Network
-from engine.runs.store import load
-from engine.storage.files import assets_folder
+from engine.data.dataset import load_dataset
+from engine.data.vocabulary import EOS_ID
+from engine.models.lstm import LSTMModel
+from engine.runs.loading import load_model
+from engine.storage.files import assets_dir
+from tests.support.models import random_ids
 
 SIZE = 40
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def text(length: int, seed: int = 0) -> Ids:
-    return np.random.default_rng(seed).integers(0, SIZE, length).astype(np.int32)
+def make_double_model(config: ModelConfig) -> LSTMModel:
+    return LSTMModel(config, SIZE, torch.Generator().manual_seed(0)).double()
 
 
-def exact(config: ModelConfig, seed: int = 0) -> Network:
-    return Network(config, SIZE, torch.Generator().manual_seed(seed)).double()
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("tie_weights", [True, False])
 @torch.no_grad()
-def test_logits_are_those_of_torchs_own_lstm(layers: int, tied: bool) -> None:
-    network = exact(ModelConfig(embedding_size=24, hidden_size=24, layers=layers, tied=tied))
-    reference = nn.LSTM(24, 24, num_layers=layers).double()
-    for i, layer in enumerate(network.layers):
+def test_logits_match_torch_lstm(num_layers: int, tie_weights: bool) -> None:
+    model = make_double_model(
+        ModelConfig(embedding_size=24, hidden_size=24, num_layers=num_layers, tie_weights=tie_weights)
+    )
+    reference = nn.LSTM(24, 24, num_layers=num_layers).double()
+    for i, layer in enumerate(model.layers):
         for name, value in layer.named_parameters():
             getattr(reference, name.replace("_l0", f"_l{i}")).copy_(value)
-    ids = torch.from_numpy(text(90).reshape(30, 3)).long()
-    outputs, (hidden, cell) = reference(network.embedding.weight[ids])
-    expected = outputs @ network.output.weight.T + network.output.bias
-    logits, states, raw, _ = network(ids, network.start(3))
+    ids = torch.from_numpy(random_ids(90, SIZE).reshape(30, 3)).long()
+    outputs, (hidden, cell) = reference(model.embedding.weight[ids])
+    expected = outputs @ model.output.weight.T + model.output.bias
+    logits, states, raw, _ = model(ids, model.init_hidden(3))
     assert logits.numpy() == pytest.approx(expected.numpy(), abs=1e-10)
     assert raw.numpy() == pytest.approx(outputs.numpy(), abs=1e-10)
-    for i, (its_hidden, its_cell) in enumerate(states):
-        assert its_hidden[0].numpy() == pytest.approx(hidden[i].numpy(), abs=1e-10)
-        assert its_cell[0].numpy() == pytest.approx(cell[i].numpy(), abs=1e-10)
+    for i, (layer_hidden, layer_cell) in enumerate(states):
+        assert layer_hidden[0].numpy() == pytest.approx(hidden[i].numpy(), abs=1e-10)
+        assert layer_cell[0].numpy() == pytest.approx(cell[i].numpy(), abs=1e-10)
 
 
 @torch.no_grad()
-def test_the_numpy_decoder_is_torch_over_five_hundred_words_of_the_bundled_model() -> None:
-    run = load(assets_folder() / "model")
-    ids = prepare(DataConfig()).valid[:500]
-    network = Network(run.config.model, len(run.decoder.vocabulary), torch.Generator())
-    network.load(run.decoder.weights)
-    network.double()
+def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -> None:
+    run = load_model(assets_dir() / "model")
+    ids = load_dataset(DataConfig()).valid[:500]
+    model = LSTMModel(run.config.model, len(run.decoder.vocabulary), torch.Generator())
+    model.load_weights(run.decoder.weights)
+    model.double()
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
-    expected = torch.log_softmax(network(inputs, network.start(1))[0], -1)[:, 0].numpy()
+    expected = torch.log_softmax(model(inputs, model.init_hidden(1))[0], -1)[:, 0].numpy()
     state = run.decoder.start()
     for position, token in enumerate(inputs[:, 0].tolist()):
         log_probs, state = run.decoder.advance(state, token)
@@ -68,11 +65,11 @@ def test_the_numpy_decoder_is_torch_over_five_hundred_words_of_the_bundled_model
 
 @pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 2100])
 @torch.no_grad()
-def test_perplexity_is_that_of_a_loop_over_every_token(length: int) -> None:
-    network = exact(ModelConfig(embedding_size=16, hidden_size=16, layers=2))
-    ids, total, previous, states = text(length, seed=1), 0.0, EOS_ID, network.start(1)
+def test_perplexity_matches_a_loop_over_every_token(length: int) -> None:
+    model = make_double_model(ModelConfig(embedding_size=16, hidden_size=16, num_layers=2))
+    ids, total, previous, states = random_ids(length, SIZE, seed=1), 0.0, EOS_ID, model.init_hidden(1)
     for token in ids.tolist():
-        logits, states, _, _ = network(torch.tensor([[previous]]), states)
+        logits, states, _, _ = model(torch.tensor([[previous]]), states)
         total += math.log(math.fsum(math.exp(logit) for logit in logits[0, 0].tolist())) - float(logits[0, 0, token])
         previous = token
-    assert evaluate(network, ids).perplexity == pytest.approx(math.exp(total / length), rel=1e-9)
+    assert evaluate(model, ids).perplexity == pytest.approx(math.exp(total / length), rel=1e-9)

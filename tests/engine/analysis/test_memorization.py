@@ -1,4 +1,4 @@
-"""Passages found by bisection against a search that compares everything with everything."""
+"""Copied passages found by the index against an exhaustive search."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,122 +8,130 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.memorization import LEAST, PLACES, Memorised, Passage, Place, TrainingIndex, sort_suffixes
+from engine.analysis import memorization
+from engine.analysis.memorization import MAX_OCCURRENCES, Occurrence, Passage, TrainingIndex
 from engine.config import DataConfig
-from engine.data.dataset import Dataset, prepare
+from engine.data.dataset import Dataset, load_dataset
 from engine.data.lines import Line
-from engine.data.vocabulary import EOS_ID, UNK_ID, Ids
+from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds
 
-UNNAMED = Line("")
-Found = dict[tuple[int, int], list[tuple[int, int]]]
+ANONYMOUS_LINE = Line("")
+Matches = dict[tuple[int, int], list[tuple[int, int]]]
+"""Line index and offset of every occurrence, by start and end of the passage."""
 
 
-def array(ids: Sequence[int]) -> Ids:
+def to_ids(ids: Sequence[int]) -> TokenIds:
     return np.array(ids, np.int32)
 
 
-def index_of(lines: Sequence[Sequence[int]]) -> TrainingIndex:
-    return TrainingIndex([array(line) for line in lines], [UNNAMED] * len(lines))
+def make_index(lines: Sequence[Sequence[int]]) -> TrainingIndex:
+    return TrainingIndex([to_ids(line) for line in lines], [ANONYMOUS_LINE] * len(lines))
 
 
-def naive(lines: Sequence[Sequence[int]], ids: Sequence[int]) -> Found:
-    """Start and stop in `ids` of each run that is in no longer one, and all (line, offset) where it stands."""
-    runs: Found = {}
+def search_exhaustively(lines: Sequence[Sequence[int]], ids: Sequence[int]) -> Matches:
+    """Return the occurrences of every run of `ids` that is not part of a longer run."""
+    matches: Matches = {}
     for start in range(len(ids)):
-        for stop in range(start + LEAST, len(ids) + 1):
+        for stop in range(start + memorization.MIN_PASSAGE_LENGTH, len(ids) + 1):
             run = list(ids[start:stop])
             if EOS_ID in run or UNK_ID in run:
                 continue
-            places = [
-                (number, offset)
-                for number, line in enumerate(lines)
+            positions = [
+                (line_index, offset)
+                for line_index, line in enumerate(lines)
                 for offset in range(len(line))
                 if list(line[offset : offset + len(run)]) == run
             ]
-            if places:
-                runs[start, stop] = places
+            if positions:
+                matches[start, stop] = positions
     return {
-        (start, stop): places
-        for (start, stop), places in runs.items()
-        if not any((a, b) != (start, stop) and a <= start and stop <= b for a, b in runs)
+        (start, stop): positions
+        for (start, stop), positions in matches.items()
+        if not any((a, b) != (start, stop) and a <= start and stop <= b for a, b in matches)
     }
 
 
-def flat(found: Memorised) -> Found:
+def to_matches(report: memorization.MemorizationReport) -> Matches:
     return {
-        (item.start, item.start + item.length): [(place.line, place.offset) for place in item.places]
-        for item in found.passages
+        (passage.start, passage.start + passage.length): [
+            (occurrence.line_index, occurrence.offset) for occurrence in passage.occurrences
+        ]
+        for passage in report.passages
     }
 
 
-def texts(words: int) -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
-    """Lines and a reply of few different words, and `<unk>` and `<eos>` seldom, so that much is alike."""
-    word = st.sampled_from([*range(2, words + 2)] * 5 * (6 - words) + [UNK_ID, EOS_ID])
-    lines = st.lists(st.lists(word, min_size=1, max_size=14), min_size=1, max_size=6)
+def texts(num_words: int) -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
+    """Generate lines and a reply of few different words, with `<unk>` and `<eos>` rarely, so that many runs match."""
+    token = st.sampled_from([*range(2, num_words + 2)] * 5 * (6 - num_words) + [UNK_ID, EOS_ID])
+    lines = st.lists(st.lists(token, min_size=1, max_size=14), min_size=1, max_size=6)
     return lines.flatmap(
         lambda lines: st.tuples(
             st.just(lines),
             st.one_of(
-                st.lists(word, min_size=8, max_size=25),
-                # Pieces of the lines one after the other, which chance alone makes too seldom.
+                st.lists(token, min_size=8, max_size=25),
+                # Concatenated lines, because long matches are rare in random tokens.
                 st.lists(st.sampled_from(lines), max_size=4).map(
-                    lambda pieces: [token for piece in pieces for token in piece]
+                    lambda copied: [token for line in copied for token in line]
                 ),
             ),
         )
     )
 
 
-@pytest.mark.parametrize("words", [1, 2, 4])
-def test_all_passages_and_only_those(words: int) -> None:
-    @given(texts(words))
+@pytest.mark.parametrize("num_words", [1, 2, 4])
+def test_passages_match_an_exhaustive_search(num_words: int) -> None:
+    @given(texts(num_words))
     @settings(max_examples=150, deadline=None)
     def check(case: tuple[list[list[int]], list[int]]) -> None:
         lines, ids = case
-        found, expected = index_of(lines).find(ids), naive(lines, ids)
-        assert flat(found) == {run: places[:PLACES] for run, places in expected.items()}
-        assert [item.occurrences for item in found.passages] == [len(expected[run]) for run in sorted(expected)]
-        assert [item.start for item in found.passages] == sorted(item.start for item in found.passages)
-        inside = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
-        assert found.known.tolist() == inside
-        words = sum(token != EOS_ID for token in ids)
-        assert found.words == words
-        assert found.new == pytest.approx((words - sum(inside)) / words if words else 0)
+        report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids)
+        assert to_matches(report) == {run: positions[:MAX_OCCURRENCES] for run, positions in expected.items()}
+        assert [passage.num_occurrences for passage in report.passages] == [
+            len(expected[run]) for run in sorted(expected)
+        ]
+        starts = [passage.start for passage in report.passages]
+        assert starts == sorted(starts)
+        is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
+        assert report.memorized_mask.tolist() == is_memorized
+        num_tokens = sum(token != EOS_ID for token in ids)
+        assert report.num_tokens == num_tokens
+        expected_fraction = (num_tokens - sum(is_memorized)) / num_tokens if num_tokens else 0
+        assert report.novel_fraction == pytest.approx(expected_fraction)
 
     check()
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 70))
-def test_suffixes_are_sorted_as_deep_as_asked(ids: list[int], depth: int) -> None:
-    order = sort_suffixes(array(ids), depth).tolist()
+def test_suffixes_are_sorted_to_the_requested_depth(ids: list[int], depth: int) -> None:
+    order = memorization.build_suffix_array(to_ids(ids), depth).tolist()
     assert sorted(order) == list(range(len(ids)))
-    begins = [ids[start : start + depth] for start in order]
-    assert begins == sorted(begins)
+    prefixes = [ids[start : start + depth] for start in order]
+    assert prefixes == sorted(prefixes)
 
 
-# --- by hand --------------------------------------------------------------------------------------------------
+# --- hand-written examples ------------------------------------------------------------------------------------
 
 
-def dataset(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object) -> Dataset:
-    """A dataset whose training split is just these speakers and lines, in order."""
+def make_dataset(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object) -> Dataset:
+    """Return a dataset whose training split consists of these speakers and lines, in order."""
     for name, rows in (("train", lines), ("valid", [("X", "one more line")]), ("test", [("X", "one more line")])):
-        text = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
-        (tmp_path / f"{name}.csv").write_text("char,dialog\n" + text)
+        records = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
+        (tmp_path / f"{name}.csv").write_text("char,dialog\n" + records)
     paths = {
         "corpus": str(tmp_path / "train.csv"),
         "valid_corpus": str(tmp_path / "valid.csv"),
         "test_corpus": str(tmp_path / "test.csv"),
     }
-    return prepare(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]
+    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]
 
 
-def encode(data: Dataset, text: str) -> Ids:
+def encode(data: Dataset, text: str) -> TokenIds:
     return data.vocabulary.encode(data.vocabulary.tokenize(text))
 
 
-ROAD = [
+ROWS = [
     ("MILLER", "The gate is shut."),
-    ("", "..."),  # has no word, so no ids
+    ("", "..."),  # no word, so the line is dropped
     ("FERRYMAN", "Tonight the gate is shut and the river is high!"),
     ("STRANGER", "The river is high, my friend"),
     ("MILLER", "So the river is high again"),
@@ -131,108 +139,106 @@ ROAD = [
 
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
-def test_a_reply_worked_out_by_hand(tmp_path: Path, mode: str) -> None:
-    data = dataset(tmp_path, ROAD, mode=mode)
+def test_passages_match_a_hand_calculation(tmp_path: Path, mode: str) -> None:
+    data = make_dataset(tmp_path, ROWS, mode=mode)
     ids = encode(data, "my friend the gate is shut and the river is high again tonight")
-    found = TrainingIndex.of(data).find(ids)
-    ferryman = Place(1, 1, "Tonight the gate is shut and the river is high!", "FERRYMAN")
-    miller = Place(3, 1, "So the river is high again", "MILLER")
-    assert found.passages == (Passage(2, 9, 1, (ferryman,)), Passage(7, 5, 1, (miller,)))
-    assert found.known.tolist() == [False] * 2 + [True] * 10 + [False]
-    assert found.words == 13
-    assert found.new == pytest.approx(3 / 13)
+    report = TrainingIndex.from_dataset(data).find_passages(ids)
+    ferryman = Occurrence(1, 1, "Tonight the gate is shut and the river is high!", "FERRYMAN")
+    miller = Occurrence(3, 1, "So the river is high again", "MILLER")
+    assert report.passages == (Passage(2, 9, 1, (ferryman,)), Passage(7, 5, 1, (miller,)))
+    assert report.memorized_mask.tolist() == [False] * 2 + [True] * 10 + [False]
+    assert report.num_tokens == 13
+    assert report.novel_fraction == pytest.approx(3 / 13)
 
 
-def test_everywhere_it_stands_in_the_order_of_the_text(tmp_path: Path) -> None:
-    data = dataset(tmp_path, ROAD)
-    found = TrainingIndex.of(data).find(encode(data, "the river is high"))
-    (passage,) = found.passages
-    assert (passage.start, passage.length, passage.occurrences) == (0, 4, 3)
-    assert [(place.line, place.offset, place.speaker) for place in passage.places] == [
+def test_occurrences_are_in_the_order_of_the_training_text(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, ROWS)
+    report = TrainingIndex.from_dataset(data).find_passages(encode(data, "the river is high"))
+    (passage,) = report.passages
+    assert (passage.start, passage.length, passage.num_occurrences) == (0, 4, 3)
+    assert [(occurrence.line_index, occurrence.offset, occurrence.speaker) for occurrence in passage.occurrences] == [
         (1, 6, "FERRYMAN"),
         (2, 0, "STRANGER"),
         (3, 1, "MILLER"),
     ]
-    assert found.new == 0
+    assert report.novel_fraction == 0
 
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
-def test_the_end_of_one_line_and_the_begin_of_the_next_are_no_passage(tmp_path: Path, mode: str) -> None:
-    data = dataset(tmp_path, [("", "one two three"), ("", "four five six")], mode=mode)
-    index = TrainingIndex.of(data)
-    words = encode(data, "one two three four five six")
-    assert index.find(words).passages == ()
-    assert index.find(np.insert(words, 3, EOS_ID)).passages == ()
-    assert index.find(words).new == 1
+def test_passages_do_not_cross_line_ends(tmp_path: Path, mode: str) -> None:
+    data = make_dataset(tmp_path, [("", "one two three"), ("", "four five six")], mode=mode)
+    index = TrainingIndex.from_dataset(data)
+    ids = encode(data, "one two three four five six")
+    assert index.find_passages(ids).passages == ()
+    assert index.find_passages(np.insert(ids, 3, EOS_ID)).passages == ()
+    assert index.find_passages(ids).novel_fraction == 1
 
 
-def test_unknown_words_are_never_known(tmp_path: Path) -> None:
+def test_unk_is_never_part_of_a_passage(tmp_path: Path) -> None:
     lines = [("", "the door of the hidden house is open")] * 2 + [("", "the door of the green house is open")]
-    data = dataset(tmp_path, lines, min_count=2)
+    data = make_dataset(tmp_path, lines, min_count=2)
     ids = data.train_lines[2]
     assert ids.tolist().count(UNK_ID) == 1
-    found = TrainingIndex.of(data).find(ids)
-    assert [(item.start, item.length) for item in found.passages] == [(0, 4)]
-    assert found.new == 4 / 8  # "green", and behind it three words alone
+    report = TrainingIndex.from_dataset(data).find_passages(ids)
+    assert [(passage.start, passage.length) for passage in report.passages] == [(0, 4)]
+    assert report.novel_fraction == 4 / 8  # "green" is unknown, and only three words follow
 
 
-def test_a_position_tells_its_longest_passage() -> None:
-    index = index_of([[2, 3, 4, 5, 6], [5, 6, 7, 8], [4, 5, 6, 7]])
-    found = index.find([9, 2, 3, 4, 5, 6, 7, 8, 9])
-    assert [(item.start, item.length) for item in found.passages] == [(1, 5), (3, 4), (4, 4)]
-    starts = [item and item.start for item in map(found.at, range(9))]
-    assert starts == [None, 1, 1, 1, 1, 1, 3, 4, None]
+def test_overlapping_passages_are_all_found() -> None:
+    index = make_index([[2, 3, 4, 5, 6], [5, 6, 7, 8], [4, 5, 6, 7]])
+    report = index.find_passages([9, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert [(passage.start, passage.length) for passage in report.passages] == [(1, 5), (3, 4), (4, 4)]
 
 
-def test_nothing_to_look_up() -> None:
-    index = index_of([[2, 3, 4, 5]])
+def test_short_and_empty_texts_have_no_passages() -> None:
+    index = make_index([[2, 3, 4, 5]])
     for ids in ([], [EOS_ID], [2, 3, 4], [EOS_ID, EOS_ID]):
-        found = index.find(ids)
-        assert found.passages == ()
-        assert not found.known.any()
-    assert index.find([]).new == 0
-    assert index.find([EOS_ID]).new == 0
-    assert index.find([2, 3, 4]).new == 1
+        report = index.find_passages(ids)
+        assert report.passages == ()
+        assert not report.memorized_mask.any()
+    assert index.find_passages([]).novel_fraction == 0
+    assert index.find_passages([EOS_ID]).novel_fraction == 0
+    assert index.find_passages([2, 3, 4]).novel_fraction == 1
 
 
-def test_words_the_training_text_lacks_are_found_nowhere() -> None:
-    index = index_of([[2, 3, 4, 5]])
-    (passage,) = index.find([900_000, 2, 3, 4, 5, 900_000]).passages
+def test_tokens_outside_the_training_text_are_not_matched() -> None:
+    index = make_index([[2, 3, 4, 5]])
+    (passage,) = index.find_passages([900_000, 2, 3, 4, 5, 900_000]).passages
     assert (passage.start, passage.length) == (1, 4)
 
 
-def test_lines_and_their_sources_belong_together() -> None:
-    with pytest.raises(ValueError, match="1 lines of 2 sources"):
-        TrainingIndex([array([2, 3])], [UNNAMED, UNNAMED])
+def test_a_missing_source_line_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 lines but 2 sources"):
+        TrainingIndex([to_ids([2, 3])], [ANONYMOUS_LINE, ANONYMOUS_LINE])
 
 
-# --- real texts -----------------------------------------------------------------------------------------------
+# --- large texts ----------------------------------------------------------------------------------------------
 
 
-def test_every_line_of_the_bundled_dialogues_is_found_where_it_stands() -> None:
-    data = prepare(DataConfig())
-    index = TrainingIndex.of(data)
-    sources = [line for line in data.split.train if data.vocabulary.tokenize(line.text)]
-    for number in range(0, len(data.train_lines), 40):
-        ids = data.train_lines[number]
-        if UNK_ID in ids or len(ids) < LEAST:
+def test_lines_of_the_bundled_dialogues_are_found() -> None:
+    data = load_dataset(DataConfig())
+    index = TrainingIndex.from_dataset(data)
+    sources = [line for line in data.splits.train if data.vocabulary.tokenize(line.text)]
+    for line_index in range(0, len(data.train_lines), 40):
+        ids = data.train_lines[line_index]
+        if UNK_ID in ids or len(ids) < memorization.MIN_PASSAGE_LENGTH:
             continue
-        (passage,) = index.find(ids).passages
+        (passage,) = index.find_passages(ids).passages
         assert passage.length == len(ids)
-        first = passage.places[0]
-        assert first.offset + len(ids) <= len(data.train_lines[first.line])
-        if passage.occurrences <= PLACES:
-            assert number in {place.line for place in passage.places}
-        for place in passage.places:
-            assert (place.text, place.speaker) == (sources[place.line].text, sources[place.line].speaker)
-            words = data.vocabulary.tokenize(place.text)[place.offset : place.offset + len(ids)]
+        first = passage.occurrences[0]
+        assert first.offset + len(ids) <= len(data.train_lines[first.line_index])
+        if passage.num_occurrences <= MAX_OCCURRENCES:
+            assert line_index in {occurrence.line_index for occurrence in passage.occurrences}
+        for occurrence in passage.occurrences:
+            source = sources[occurrence.line_index]
+            assert (occurrence.text, occurrence.speaker) == (source.text, source.speaker)
+            words = data.vocabulary.tokenize(occurrence.text)[occurrence.offset : occurrence.offset + len(ids)]
             assert data.vocabulary.encode(words).tolist() == ids.tolist()
 
 
-def test_a_line_is_found_among_a_million_words() -> None:
-    chance = np.random.default_rng(0)
-    text = np.minimum(chance.zipf(1.3, 1_000_000), 9_000).astype(np.int32) + 1
-    lines = np.split(text, np.arange(22, len(text), 22))
-    found = TrainingIndex(lines, [UNNAMED] * len(lines)).find(lines[500])
-    assert found.new == 0
-    assert any(place.line == 500 for passage in found.passages for place in passage.places)
+def test_a_line_is_found_among_a_million_tokens() -> None:
+    ids = np.minimum(np.random.default_rng(0).zipf(1.3, 1_000_000), 9_000).astype(np.int32) + 1
+    lines = np.split(ids, np.arange(22, len(ids), 22))
+    report = TrainingIndex(lines, [ANONYMOUS_LINE] * len(lines)).find_passages(lines[500])
+    assert report.novel_fraction == 0
+    assert any(occurrence.line_index == 500 for passage in report.passages for occurrence in passage.occurrences)

@@ -1,8 +1,6 @@
-"""The lens: words where they were written, and figures that are those of evaluation."""
+"""Token scores: spans of tokens in a text, and scores that match the evaluation of a text."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,103 +9,89 @@ from hypothesis import strategies as st
 
 from engine.analysis import token_scores
 from engine.analysis.perplexity import evaluate, token_log_probs
-from engine.analysis.token_scores import Reading, compare, read, read_file, split
+from engine.analysis.token_scores import TokenScores, score_chunks, tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.dataset import encode_lines, join_lines
+from engine.data.dataset import concatenate_lines, encode_lines
 from engine.data.lines import Line
-from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, Vocabulary, spans, tokenize
-from engine.errors import CorpusError
-from engine.generation.generate import TokenEvent, stream
+from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, TokenizerName, Vocabulary, tokenize
+from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LanguageModel, LogProbs, State
-from engine.models.cache import Cache, CacheSettings
+from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import Decoder, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from tests.support.models import TokenByTokenModel, random_lstm
 
 WORDS = tokenize("the lamp was lit in high tower before winter came down from north we walked all night")
 VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
-TRAINING = np.random.default_rng(3).integers(0, len(VOCABULARY), 800).astype(np.int32)
+TRAINING_IDS = np.random.default_rng(3).integers(0, len(VOCABULARY), 800).astype(np.int32)
 
-# Whatever may stand in a text, what is special to the tokenizers and to sentences more often than elsewhere.
+# Any characters, but most often the ones with a special meaning for tokenizers and sentence ends.
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?…\"\n\r\t\x1b\u2028İKſΣ'“”)"))), max_size=60)
 
 
-def decoder(seed: int = 0) -> Decoder:
-    config = ModelConfig(embedding_size=10, hidden_size=10)
-    random = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(VOCABULARY))
-    return Decoder(
-        config, VOCABULARY, {name: random.normal(0, 0.8, shape).astype(np.float32) for name, shape in shapes.items()}
+def make_lstm(seed: int = 0) -> NumpyLSTM:
+    return random_lstm(ModelConfig(embedding_size=10, hidden_size=10), VOCABULARY, seed, scale=0.8)
+
+
+def score_all(model: LanguageModel, tokens: token_scores.TokenizedText) -> TokenScores:
+    scores = TokenScores(tokens, model.vocabulary)
+    for chunk in score_chunks(model, tokens.ids):
+        scores.add_chunk(chunk)
+    return scores
+
+
+# --- spans ----------------------------------------------------------------------------------------------------
+
+
+@given(TEXTS, st.sampled_from(["words", "whitespace"]))
+def test_spans_match_the_tokenizer(text: str, tokenizer: TokenizerName) -> None:
+    spans = list(Vocabulary(VOCABULARY.tokens, tokenizer).token_spans(text))
+    assert [word for _, _, word in spans] == tokenize(text, tokenizer)
+    previous_end = 0
+    for start, end, word in spans:
+        assert previous_end <= start < end <= len(text)
+        previous_end = end
+        assert tokenize(text[start:end], tokenizer)[0] == word
+
+
+@given(TEXTS, st.sampled_from(["words", "whitespace"]), st.booleans())
+def test_every_token_is_in_exactly_one_sentence(text: str, tokenizer: TokenizerName, eos_per_line: bool) -> None:
+    vocabulary = Vocabulary(VOCABULARY.tokens, tokenizer)
+    words = tokenize_with_offsets(text, vocabulary, eos_per_line=eos_per_line)
+    spans = [words.sentence_span(index) for index in range(len(words.sentence_starts))]
+    assert [index for first, last in spans for index in range(first, last)] == list(range(len(words)))
+    assert all(
+        words.sentence_index(index) == sentence
+        for sentence, (first, last) in enumerate(spans)
+        for index in range(first, last)
     )
+    assert (words.start_offsets[1:] >= words.end_offsets[:-1]).all()
 
 
-class WordByWord:
-    """A model without a faster way to read a text, so that evaluation too reads it word by word."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.vocabulary = model.vocabulary
-        self._model = model
-
-    def start(self) -> State:
-        return self._model.start()
-
-    def advance(self, state: State, token: int) -> tuple[LogProbs, State]:
-        return self._model.advance(state, token)
-
-
-def whole(model: LanguageModel, words: token_scores.Words) -> Reading:
-    reading = Reading(words, model.vocabulary)
-    for piece in read(model, words.ids):
-        reading.add(piece)
-    return reading
-
-
-# Words and where they stand
-
-
-@given(TEXTS, st.sampled_from(["words", "spaces"]))
-def test_spans_are_the_tokenizers_words(text: str, tokenizer: str) -> None:
-    found = list(spans(text, tokenizer))  # type: ignore[arg-type]
-    assert [word for _, _, word in found] == tokenize(text, tokenizer)  # type: ignore[arg-type]
-    before = 0
-    for start, end, word in found:
-        assert before <= start < end <= len(text)
-        before = end
-        # What stands there is that word and no other.
-        assert tokenize(text[start:end], tokenizer)[0] == word  # type: ignore[arg-type]
-
-
-@given(TEXTS, st.sampled_from(["words", "spaces"]), st.booleans())
-def test_every_word_is_in_one_sentence_and_in_order(text: str, tokenizer: str, line_ends: bool) -> None:
-    words = split(text, Vocabulary(VOCABULARY.words, tokenizer), line_ends=line_ends)  # type: ignore[arg-type]
-    pieces = [words.sentence(number) for number in range(len(words.sentences))]
-    assert [index for first, last in pieces for index in range(first, last)] == list(range(len(words)))
-    assert all(words.sentence_of(index) == n for n, (first, last) in enumerate(pieces) for index in range(first, last))
-    assert (words.starts[1:] >= words.ends[:-1]).all()
-
-
-@given(TEXTS, st.sampled_from(["words", "spaces"]))
-def test_with_line_ends_a_text_is_what_line_mode_makes_of_its_lines(text: str, tokenizer: str) -> None:
-    vocabulary = Vocabulary(VOCABULARY.words, tokenizer)  # type: ignore[arg-type]
-    words = split(text + "\n", vocabulary, line_ends=True)
+@given(TEXTS, st.sampled_from(["words", "whitespace"]))
+def test_eos_per_line_matches_the_encoding_of_line_mode(text: str, tokenizer: TokenizerName) -> None:
+    vocabulary = Vocabulary(VOCABULARY.tokens, tokenizer)
+    words = tokenize_with_offsets(text + "\n", vocabulary, eos_per_line=True)
     lines = encode_lines([Line(line) for line in (text + "\n").splitlines()], vocabulary)
-    expected = join_lines(lines, "line") if lines else []
+    expected = concatenate_lines(lines, "line") if lines else []
     assert words.ids.tolist() == list(expected)
 
 
-def test_a_text_as_it_was_written() -> None:
+def test_tokens_are_returned_as_written() -> None:
     text = "The LAMP, was lit!\n\n  Gandalf came..."
-    words = split(text, VOCABULARY)
+    words = tokenize_with_offsets(text, VOCABULARY)
     assert [words[index] for index in range(len(words))] == ["The", "LAMP", "was", "lit", "Gandalf", "came"]
-    assert [VOCABULARY.words[i] for i in words.ids] == ["the", "lamp", "was", "lit", UNK, "came"]
-    assert words.unknown.tolist() == [False, False, False, False, True, False]
-    assert [words.sentence(n) for n in range(2)] == [(0, 4), (4, 6)]
+    assert [VOCABULARY.tokens[i] for i in words.ids] == ["the", "lamp", "was", "lit", UNK, "came"]
+    assert words.unknown_mask.tolist() == [False, False, False, False, True, False]
+    assert [words.sentence_span(index) for index in range(2)] == [(0, 4), (4, 6)]
 
 
-def test_an_end_of_line_belongs_to_the_sentence_it_ends() -> None:
-    words = split("the lamp. was lit. \r\n\r\nwinter came\nnight", VOCABULARY, line_ends=True)
-    assert [words.ids[first:last].tolist() for first, last in (words.sentence(n) for n in range(4))] == [
+def test_an_eos_belongs_to_the_sentence_it_ends() -> None:
+    words = tokenize_with_offsets("the lamp. was lit. \r\n\r\nwinter came\nnight", VOCABULARY, eos_per_line=True)
+    spans = [words.sentence_span(index) for index in range(4)]
+    assert [words.ids[first:last].tolist() for first, last in spans] == [
         VOCABULARY.encode(["the", "lamp"]).tolist(),
         [*VOCABULARY.encode(["was", "lit"]).tolist(), EOS_ID],
         [*VOCABULARY.encode(["winter", "came"]).tolist(), EOS_ID],
@@ -117,7 +101,7 @@ def test_an_end_of_line_belongs_to_the_sentence_it_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentences"),
+    ("text", "num_sentences"),
     [
         ("the lamp. was lit", 2),
         ("3.5 night", 1),
@@ -131,210 +115,176 @@ def test_an_end_of_line_belongs_to_the_sentence_it_ends() -> None:
         (" .!? \n", 0),
     ],
 )
-def test_where_sentences_end(text: str, sentences: int) -> None:
-    assert len(split(text, VOCABULARY).sentences) == sentences
+def test_sentences_end_at_punctuation_and_line_ends(text: str, num_sentences: int) -> None:
+    assert len(tokenize_with_offsets(text, VOCABULARY).sentence_starts) == num_sentences
 
 
-def test_a_word_before_whose_dot_there_is_no_space_stays_whole_between_spaces() -> None:
-    words = split("The end. of <unk> Inc . now", Vocabulary((UNK, EOS, "of"), "spaces"))
+def test_the_whitespace_tokenizer_keeps_punctuation_in_words() -> None:
+    words = tokenize_with_offsets("The end. of <unk> Inc . now", Vocabulary((UNK, EOS, "of"), "whitespace"))
     assert [words[index] for index in range(len(words))] == ["The", "end.", "of", "<unk>", "Inc", ".", "now"]
-    assert words.sentences.tolist() == [0, 2, 6]
+    assert words.sentence_starts.tolist() == [0, 2, 6]
     assert words.ids.tolist() == [0, 0, 2, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["." * 1_000_000 + "x", "!'" * 500_000 + "x", "\n" * 1_000_000, ". " * 500_000])
-def test_a_megabyte_of_marks_takes_no_square_of_time(text: str) -> None:
-    assert len(split(text, VOCABULARY, line_ends=True).sentences) <= 2
+def test_a_megabyte_of_punctuation_takes_linear_time(text: str) -> None:
+    assert len(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).sentence_starts) <= 2
 
 
-# What a model makes of them
+# --- scores ---------------------------------------------------------------------------------------------------
 
 
-def models() -> list[LanguageModel]:
-    kneser_ney = KneserNey(TRAINING, VOCABULARY, 3)
+def make_models() -> list[LanguageModel]:
+    kneser_ney = KneserNey(TRAINING_IDS, VOCABULARY, 3)
     return [
         kneser_ney,
-        WordByWord(decoder()),
-        WordByWord(Mixture([decoder(), kneser_ney], [0.6, 0.4])),
-        WordByWord(Cache(decoder(), CacheSettings(window=20, share=0.3))),
+        TokenByTokenModel(make_lstm()),
+        TokenByTokenModel(Mixture([make_lstm(), kneser_ney], [0.6, 0.4])),
+        TokenByTokenModel(NeuralCache(make_lstm(), CacheSettings(window=20, weight=0.3))),
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_figures_are_those_of_evaluation(number: int) -> None:
-    model = models()[number]
-    text = " ".join(VOCABULARY.words[i] for i in TRAINING[:700] if i != EOS_ID) + " ."
-    words = split(text, VOCABULARY)
-    reading = whole(model, words)
+@pytest.mark.parametrize("index", range(4))
+def test_scores_match_the_evaluation(index: int) -> None:
+    model = make_models()[index]
+    text = " ".join(VOCABULARY.tokens[i] for i in TRAINING_IDS[:700] if i != EOS_ID) + " ."
+    words = tokenize_with_offsets(text, VOCABULARY)
+    scores = score_all(model, words)
     expected = evaluate(model, words.ids)
-    summary = reading.summary()
-    assert reading.complete
+    summary = scores.summarize()
+    assert scores.is_complete
     assert summary is not None
     assert summary.evaluation.perplexity == pytest.approx(expected.perplexity, rel=1e-9)
     assert summary.evaluation == expected
-    np.testing.assert_allclose(reading.scores, token_log_probs(model, words.ids), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(reading.bits, -token_log_probs(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(scores.log_probs, token_log_probs(model, words.ids), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(scores.bits, -token_log_probs(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     "model",
-    [decoder(), Mixture([decoder(), decoder(1)], [0.6, 0.4]), Cache(decoder(), CacheSettings(window=20, share=0.3))],
-    ids=["decoder", "mixture", "cache"],
+    [
+        make_lstm(),
+        Mixture([make_lstm(), make_lstm(1)], [0.6, 0.4]),
+        NeuralCache(make_lstm(), CacheSettings(window=20, weight=0.3)),
+    ],
+    ids=["LSTM", "mixture", "cache"],
 )
-def test_a_faster_way_to_evaluate_gives_the_same_but_for_rounding(model: LanguageModel) -> None:
-    words = split(" ".join(WORDS * 50), VOCABULARY)
-    np.testing.assert_allclose(whole(model, words).scores, token_log_probs(model, words.ids), rtol=0, atol=5e-6)
+def test_scores_match_the_fast_evaluation_within_rounding(model: LanguageModel) -> None:
+    words = tokenize_with_offsets(" ".join(WORDS * 50), VOCABULARY)
+    np.testing.assert_allclose(score_all(model, words).log_probs, token_log_probs(model, words.ids), rtol=0, atol=5e-6)
 
 
-def test_by_sentence_and_without_unknown_words() -> None:
-    model = decoder()
-    words = split("The lamp was lit. Gandalf came down, winter! Xyz?", VOCABULARY)
-    scores = token_log_probs(WordByWord(model), words.ids)
-    reading = whole(model, words)
-    expected = [math.exp(-scores[:4].mean()), math.exp(-scores[4:8].mean()), math.exp(-scores[8])]
-    np.testing.assert_allclose(reading.by_sentence(), expected, rtol=1e-9)
-    summary = reading.summary()
+def test_sentence_perplexities_and_perplexity_of_known_words() -> None:
+    model = make_lstm()
+    words = tokenize_with_offsets("The lamp was lit. Gandalf came down, winter! Xyz?", VOCABULARY)
+    log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
+    scores = score_all(model, words)
+    expected = [math.exp(-log_probs[:4].mean()), math.exp(-log_probs[4:8].mean()), math.exp(-log_probs[8])]
+    np.testing.assert_allclose(scores.sentence_perplexities(), expected, rtol=1e-9)
+    summary = scores.summarize()
     assert summary is not None
-    assert summary.unknown == 2
+    assert summary.num_unknown == 2
     assert summary.evaluation.unk_rate == pytest.approx(2 / 9)
-    assert summary.known_perplexity == pytest.approx(math.exp(-scores[words.ids != UNK_ID].mean()), rel=1e-9)
+    assert summary.known_perplexity == pytest.approx(math.exp(-log_probs[words.ids != UNK_ID].mean()), rel=1e-9)
 
 
-def test_a_sentence_counts_once_it_was_read_to_its_end() -> None:
-    model = decoder()
-    words = split("The lamp was lit. We walked all night.", VOCABULARY)
-    reading = Reading(words, VOCABULARY)
-    assert reading.summary() is None
-    assert np.isnan(reading.by_sentence()).all()
-    piece = next(iter(read(model, words.ids[:6])))
-    reading.add(piece)
-    assert np.isfinite(reading.by_sentence()).tolist() == [True, False]
-    assert (reading.done, reading.complete) == (6, False)
-    assert reading.guess(5) is not None
-    assert reading.guess(6) is None
-    assert reading.guess(-1) is None
+def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored() -> None:
+    model = make_lstm()
+    words = tokenize_with_offsets("The lamp was lit. We walked all night.", VOCABULARY)
+    scores = TokenScores(words, VOCABULARY)
+    assert scores.summarize() is None
+    assert np.isnan(scores.sentence_perplexities()).all()
+    scores.add_chunk(next(iter(score_chunks(model, words.ids[:6]))))
+    assert np.isfinite(scores.sentence_perplexities()).tolist() == [True, False]
+    assert (scores.num_scored, scores.is_complete) == (6, False)
+    assert scores.token_score(5) is not None
+    assert scores.token_score(6) is None
+    assert scores.token_score(-1) is None
 
 
-def test_only_unknown_words_have_no_perplexity_without_them() -> None:
-    summary = whole(decoder(), split("xyz Gandalf", VOCABULARY)).summary()
+def test_known_perplexity_is_none_if_all_words_are_unknown() -> None:
+    summary = score_all(make_lstm(), tokenize_with_offsets("xyz Gandalf", VOCABULARY)).summarize()
     assert summary is not None
     assert summary.known_perplexity is None
     assert summary.evaluation.unk_rate == 1
 
 
-def test_a_guess_is_what_drawing_that_word_reports() -> None:
-    model = decoder()
+def test_token_scores_match_the_events_of_generation() -> None:
+    model = make_lstm()
     prompt = VOCABULARY.encode(["the", "lamp"]).tolist()
-    drawn = [e for e in stream(model, prompt, SamplerSettings(temperature=1.0), 5) if isinstance(e, TokenEvent)]
-    words = split(" ".join(["the lamp", *(event.text for event in drawn)]), VOCABULARY)
-    reading = whole(model, words)
-    assert len(drawn) > 3
-    for index, event in enumerate(drawn, start=2):
-        guess = reading.guess(index)
-        assert guess is not None
-        assert guess.bits == -event.logprob / math.log(2)
-        assert guess.prob == math.exp(event.logprob)
-        assert guess.rank == event.rank
-        assert guess.likeliest == event.top
+    events = generate(model, prompt, SamplerSettings(temperature=1.0), 5)
+    token_events = [event for event in events if isinstance(event, TokenEvent)]
+    words = tokenize_with_offsets(" ".join(["the lamp", *(event.text for event in token_events)]), VOCABULARY)
+    scores = score_all(model, words)
+    assert len(token_events) > 3
+    for index, event in enumerate(token_events, start=2):
+        score = scores.token_score(index)
+        assert score is not None
+        assert score.bits == -event.logprob / math.log(2)
+        assert score.model_prob == math.exp(event.logprob)
+        assert score.rank == event.rank
+        assert score.top_tokens == event.top_tokens
 
 
-def test_pieces_are_small_at_first_and_cover_the_text_once() -> None:
-    ids = np.resize(TRAINING, 2000)
-    pieces = list(read(KneserNey(TRAINING, VOCABULARY, 2), ids))
-    assert len(pieces[0].scores) == token_scores.FIRST_CHUNK
-    assert max(len(piece.scores) for piece in pieces) == token_scores.CHUNK
-    ends = np.cumsum([len(piece.scores) for piece in pieces])
-    assert [piece.begin for piece in pieces] == [0, *ends[:-1]]
+def test_chunks_grow_and_cover_the_text_once() -> None:
+    ids = np.resize(TRAINING_IDS, 2000)
+    chunks = list(score_chunks(KneserNey(TRAINING_IDS, VOCABULARY, 2), ids))
+    assert len(chunks[0].log_probs) == token_scores.FIRST_CHUNK_SIZE
+    assert max(len(chunk.log_probs) for chunk in chunks) == token_scores.MAX_CHUNK_SIZE
+    ends = np.cumsum([len(chunk.log_probs) for chunk in chunks])
+    assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
     assert ends[-1] == len(ids)
 
 
-def test_it_stops_when_asked_within_a_piece() -> None:
-    class Counting(WordByWord):
-        read = 0
+def test_scoring_stops_within_a_chunk_when_cancelled() -> None:
+    class CountingModel(TokenByTokenModel):
+        num_read = 0
 
-        def advance(self, state: State, token: int) -> tuple[LogProbs, State]:
-            self.read += 1
+        def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+            self.num_read += 1
             return super().advance(state, token)
 
-    model = Counting(decoder())
-    assert len(list(read(model, TRAINING, lambda: model.read > 100))) == 2  # of 16 and 32
-    assert model.read == 101
-    assert list(read(model, TRAINING[:0])) == []
+    model = CountingModel(make_lstm())
+    assert len(list(score_chunks(model, TRAINING_IDS, lambda: model.num_read > 100))) == 2  # 16 and 32 tokens
+    assert model.num_read == 101
+    assert list(score_chunks(model, TRAINING_IDS[:0])) == []
 
 
-def test_what_a_text_shares_with_the_one_before_is_known_at_once() -> None:
-    model = decoder()
-    before = whole(model, split("The lamp was lit in winter.", VOCABULARY))
-    words = split("the lamp was, lit from the north", VOCABULARY)
-    reading = Reading(words, VOCABULARY, before)
-    assert reading.done == 4
-    assert reading.guess(3) == whole(model, words).guess(3)
-    assert np.isnan(reading.scores[4:]).all()
-    for piece in read(model, words.ids):
-        reading.add(piece)
-    np.testing.assert_array_equal(reading.scores, whole(model, words).scores)
+def test_scores_of_a_common_prefix_are_reused() -> None:
+    model = make_lstm()
+    previous = score_all(model, tokenize_with_offsets("The lamp was lit in winter.", VOCABULARY))
+    words = tokenize_with_offsets("the lamp was, lit from the north", VOCABULARY)
+    scores = TokenScores(words, VOCABULARY, previous)
+    assert scores.num_scored == 4
+    assert scores.token_score(3) == score_all(model, words).token_score(3)
+    assert np.isnan(scores.log_probs[4:]).all()
+    for chunk in score_chunks(model, words.ids):
+        scores.add_chunk(chunk)
+    np.testing.assert_array_equal(scores.log_probs, score_all(model, words).log_probs)
 
 
-def test_a_text_without_words_has_no_sentences() -> None:
-    assert Reading(split("… ! —", VOCABULARY), VOCABULARY).by_sentence().tolist() == []
+def test_a_text_without_words_has_no_sentence_perplexities() -> None:
+    assert TokenScores(tokenize_with_offsets("… ! —", VOCABULARY), VOCABULARY).sentence_perplexities().tolist() == []
 
 
-def test_two_models_are_compared_on_what_both_have_read() -> None:
-    words = split("The lamp was lit.", VOCABULARY)
-    first, second = Reading(words, VOCABULARY), Reading(words, VOCABULARY)
-    assert compare(first, second) is None
+def test_two_models_are_compared_on_the_tokens_that_both_have_scored() -> None:
+    words = tokenize_with_offsets("The lamp was lit.", VOCABULARY)
+    first, second = TokenScores(words, VOCABULARY), TokenScores(words, VOCABULARY)
+    assert token_scores.compare_scores(first, second) is None
 
-    def piece(probs: list[float]) -> token_scores.Piece:
-        none = np.zeros((len(probs), token_scores.ALTERNATIVES))
-        return token_scores.Piece(
-            0, np.log(probs), np.ones(len(probs), np.int32), none.astype(np.int32), none.astype(np.float32)
+    def make_chunk(probs: list[float]) -> token_scores.ScoredChunk:
+        shape = (len(probs), NUM_TOP_TOKENS)
+        return token_scores.ScoredChunk(
+            start=0,
+            log_probs=np.log(probs),
+            ranks=np.ones(len(probs), np.int32),
+            top_ids=np.zeros(shape, np.int32),
+            top_log_probs=np.zeros(shape, np.float32),
         )
 
-    first.add(piece([0.5, 0.25, 0.5, 0.1]))
-    second.add(piece([0.25, 0.5, 0.125]))
-    comparison = compare(first, second)
+    first.add_chunk(make_chunk([0.5, 0.25, 0.5, 0.1]))
+    second.add_chunk(make_chunk([0.25, 0.5, 0.125]))
+    comparison = token_scores.compare_scores(first, second)
     assert comparison is not None
-    assert (comparison.words, comparison.better, comparison.worse) == (3, 2, 1)
-    assert comparison.bits == pytest.approx((1 - 1 + 2) / 3)
-
-
-# Files
-
-
-def test_a_file_is_read_with_or_without_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("Frodo, œuvre\r\n".encode("utf-8-sig"))
-    assert read_file(tmp_path / "a.txt") == "Frodo, œuvre\r\n"
-    (tmp_path / "empty.txt").write_bytes(b"")
-    assert read_file(tmp_path / "empty.txt") == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("absent.txt", None, "does not exist"),
-        ("nul\0.txt", None, "does not exist"),
-        ("x" * 300, None, "cannot be read"),
-        ("binary", b"a\0b", "NUL bytes"),
-        ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
-        ("long.txt", b"a" * (token_scores.MOST_BYTES + 1), "at most 4 are read"),
-    ],
-)
-def test_files_that_are_no_text_are_refused_in_one_line(
-    tmp_path: Path, name: str, content: bytes | None, reason: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(CorpusError) as error:
-        read_file(tmp_path / name)
-    assert reason in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="is a folder"):
-        read_file(tmp_path)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CorpusError, match="not a regular file"):
-        read_file(tmp_path / "pipe")
-    with pytest.raises(CorpusError, match="cannot be read"):
-        read_file(Path("~nobody-of-that-name/x.txt"))
+    assert (comparison.num_tokens, comparison.num_better, comparison.num_worse) == (3, 2, 1)
+    assert comparison.mean_bits_difference == pytest.approx((1 - 1 + 2) / 3)

@@ -1,4 +1,4 @@
-"""Arrays written piece by piece, and lines put in another order, held to what NumPy makes of them at once."""
+"""Appendable arrays and reordered lines, compared with NumPy."""
 
 from pathlib import Path
 
@@ -6,33 +6,33 @@ import numpy as np
 import pytest
 
 from engine.data import arrays
-from engine.data.arrays import Growing, in_order, places_of
+from engine.data.arrays import AppendableArray, line_positions, permute_lines
 
 
-@pytest.mark.parametrize("in_a_file", [False, True])
-@pytest.mark.parametrize("pieces", [[], [[]], [[3, 1, 4]], [[1], [], [5, 9], [2, 6, 5]]], ids=str)
-def test_what_was_added_in_pieces_is_there_in_one(tmp_path: Path, in_a_file: bool, pieces: list[list[int]]) -> None:
-    growing = Growing(np.int32, tmp_path / "words" if in_a_file else None)
-    for piece in pieces:
-        growing.add(np.array(piece, np.int64))
-    whole = growing.array()
-    assert whole.dtype == np.int32
-    assert whole.tolist() == [number for piece in pieces for number in piece]
-    assert growing.size == len(whole)
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("chunks", [[], [[]], [[3, 1, 4]], [[1], [], [5, 9], [2, 6, 5]]], ids=str)
+def test_appended_chunks_are_one_array(tmp_path: Path, on_disk: bool, chunks: list[list[int]]) -> None:
+    array = AppendableArray(np.int32, tmp_path / "words" if on_disk else None)
+    for chunk in chunks:
+        array.extend(np.array(chunk, np.int64))
+    result = array.to_array()
+    assert result.dtype == np.int32
+    assert result.tolist() == [number for chunk in chunks for number in chunk]
+    assert array.size == len(result)
 
 
-def test_places_by_hand() -> None:
-    bounds = np.array([0, 2, 5, 5, 6])  # lines of 2, 3, 0 and 1 words
-    assert places_of(bounds, np.array([3, 0, 2, 1])).tolist() == [5, 0, 1, 2, 3, 4]
-    assert places_of(bounds, np.array([2])).tolist() == []
+def test_line_positions_follow_the_order_of_the_lines() -> None:
+    offsets = np.array([0, 2, 5, 5, 6])  # lines of 2, 3, 0 and 1 tokens
+    assert line_positions(offsets, np.array([3, 0, 2, 1])).tolist() == [5, 0, 1, 2, 3, 4]
+    assert line_positions(offsets, np.array([2])).tolist() == []
 
 
-@pytest.mark.parametrize("first", [0, 2, 6, 7, 9, -1])
-@pytest.mark.parametrize("piece", [1, 3, 1000])
-def test_a_text_in_another_order_is_rolled_as_numpy_rolls_it(
-    monkeypatch: pytest.MonkeyPatch, piece: int, first: int
+@pytest.mark.parametrize("shift", [0, 2, 6, 7, 9, -1])
+@pytest.mark.parametrize("chunk_size", [1, 3, 1000])
+def test_permuted_lines_are_rolled_like_numpy_roll(
+    monkeypatch: pytest.MonkeyPatch, chunk_size: int, shift: int
 ) -> None:
-    monkeypatch.setattr(arrays, "PIECE", piece)
-    text, bounds, lines = np.arange(10, 17), np.array([0, 2, 5, 6]), np.array([2, 0, 1])
-    put = [15, 10, 11, 12, 13, 14, 16]  # the last one stands behind all lines
-    assert in_order(text, bounds, lines, first).tolist() == np.roll(put, first).tolist()
+    monkeypatch.setattr(arrays, "CHUNK_SIZE", chunk_size)
+    text, offsets, line_order = np.arange(10, 17), np.array([0, 2, 5, 6]), np.array([2, 0, 1])
+    permuted = [15, 10, 11, 12, 13, 14, 16]  # the last token is after all lines
+    assert permute_lines(text, offsets, line_order, shift).tolist() == np.roll(permuted, shift).tolist()

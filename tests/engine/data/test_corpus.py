@@ -1,3 +1,5 @@
+"""Reading of CSV and text files, and splitting."""
+
 import csv
 import hashlib
 import random
@@ -8,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.corpus import MAX_LINE_CHARACTERS, Corpus, read_csv, read_text, split
+from engine.data.corpus import Corpus, read_csv, read_text, split_indices
+from engine.data.file_scan import MAX_LINE_CHARACTERS
 from engine.data.lines import Line
 from engine.errors import CorpusError
 
@@ -20,7 +23,7 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("corpus") / "file.csv"
 
 
-def written(path, content):
+def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
@@ -39,13 +42,13 @@ def refusal(path, **options):
 class TestRealDialogues:
     def test_rows_lines_and_speakers(self, lotr_csv):
         corpus = read(lotr_csv)
-        assert corpus.rows == 2390
+        assert corpus.num_rows == 2390
         assert len(corpus.lines) == 1644
         assert len({line.speaker for line in corpus.lines}) == 95
         assert (corpus.encoding, corpus.separator) == ("UTF-8", "comma")
         assert corpus.sha256 == hashlib.sha256(lotr_csv.read_bytes()).hexdigest()
 
-    def test_lines_are_clean(self, lotr_csv):
+    def test_lines_are_stripped_and_long_enough(self, lotr_csv):
         for line in read(lotr_csv).lines:
             assert line.text == " ".join(line.text.split())
             assert len(line.text) > 20
@@ -56,12 +59,12 @@ class TestRealDialogues:
         assert first.speaker == "DEAGOL"
         assert first.text.startswith("Oh Smeagol Ive got one!")
 
-    def test_split_sizes(self, lotr_csv):
-        assert [len(part) for part in split(len(read(lotr_csv).lines), 1234)] == [1315, 164, 165]
+    def test_splits_have_the_sizes_of_the_notebook(self, lotr_csv):
+        assert [len(part) for part in split_indices(len(read(lotr_csv).lines), 1234)] == [1315, 164, 165]
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
     @pytest.mark.parametrize("separator", [";", "\t", " "])
-    def test_the_same_lines_in_another_dialect(self, lotr_csv, file, encoding, separator):
+    def test_other_separators_and_encodings_give_the_same_lines(self, lotr_csv, file, encoding, separator):
         with lotr_csv.open(encoding="utf-8", newline="") as source:
             rows = list(csv.reader(source))
         with file.open("w", encoding=encoding, newline="") as copy:
@@ -80,14 +83,14 @@ ENCODINGS = [
 
 @pytest.mark.parametrize(("encoding", "text", "name"), ENCODINGS)
 class TestEncodings:
-    def test_csv(self, file, encoding, text, name):
-        corpus = read(written(file, f'char,dialog\nÉOMER,"{text}"\n'.encode(encoding)))
+    def test_csv_file_is_decoded_from_its_bytes(self, file, encoding, text, name):
+        corpus = read(write(file, f'char,dialog\nÉOMER,"{text}"\n'.encode(encoding)))
         assert corpus.lines == (Line(text, "ÉOMER"),)
-        # The bytes alone decide: with É even the plain line is not ASCII.
+        # Only the bytes matter: the É of the speaker is not ASCII, even where the text is.
         assert corpus.encoding == name
 
-    def test_text(self, file, encoding, text, name):
-        corpus = read_text(written(file, f"{text}\n".encode(encoding)), 20)
+    def test_plain_text_is_decoded_from_its_bytes(self, file, encoding, text, name):
+        corpus = read_text(write(file, f"{text}\n".encode(encoding)), 20)
         assert corpus.lines == (Line(text),)
         assert corpus.encoding == name
         assert corpus.separator == "none"
@@ -104,108 +107,108 @@ def test_separators_index_columns_and_line_ends(file, separator, name, index, en
         csv.writer(out, delimiter=separator, lineterminator=end).writerows(rows)
     corpus = read(file)
     assert corpus.separator == name
-    assert corpus.rows == 2
+    assert corpus.num_rows == 2
     assert corpus.lines == (Line(f"{LONG}, she said; twice", "SAM"), Line(f'"{LONG}"', "ROSA"))
 
 
-def test_row_numbers_without_a_name_in_the_header(file):
+def test_unnamed_row_numbers_are_ignored(file):
     content = f'"char" "dialog"\n"1" "SAM" "{LONG}"\n"2" "ROSA" "{LONG} too"\n'
-    assert read(written(file, content)).lines == (Line(LONG, "SAM"), Line(f"{LONG} too", "ROSA"))
+    assert read(write(file, content)).lines == (Line(LONG, "SAM"), Line(f"{LONG} too", "ROSA"))
 
 
 def test_other_column_names(file):
-    written(file, f"who;what was said\nSAM;{LONG}\n")
+    write(file, f"who;what was said\nSAM;{LONG}\n")
     corpus = read(file, text_column="what was said", speaker_column="who")
     assert corpus.lines == (Line(LONG, "SAM"),)
 
 
 def test_the_text_column_decides_between_separators(file):
-    assert read(written(file, f"a,b;dialog\nx,y;{LONG}\n")).separator == "semicolon"
+    assert read(write(file, f"a,b;dialog\nx,y;{LONG}\n")).separator == "semicolon"
 
 
 def test_no_speaker_column_leaves_speakers_empty(file):
-    assert read(written(file, f"dialog\n{LONG}\n")).lines == (Line(LONG, ""),)
+    assert read(write(file, f"dialog\n{LONG}\n")).lines == (Line(LONG, ""),)
 
 
-def test_the_text_column_is_not_the_speaker_too(file):
-    assert read(written(file, f"dialog\n{LONG}\n"), speaker_column="dialog").lines == (Line(LONG, ""),)
+def test_the_text_column_is_not_used_as_speaker_column(file):
+    assert read(write(file, f"dialog\n{LONG}\n"), speaker_column="dialog").lines == (Line(LONG, ""),)
 
 
 def test_white_space_is_cleaned_up(file):
-    written(file, f'char,dialog\n SAM ,"  {LONG}\u00a0\u00a0on\ntwo\t lines "\n')
+    write(file, f'char,dialog\n SAM ,"  {LONG}\u00a0\u00a0on\ntwo\t lines "\n')
     assert read(file).lines == (Line(f"{LONG} on two lines", "SAM"),)
 
 
 def test_only_longer_lines_are_kept(file):
-    written(file, "dialog\n" + "\n".join("x" * n for n in (19, 20, 21, 22)) + "\n")
+    write(file, "dialog\n" + "\n".join("x" * n for n in (19, 20, 21, 22)) + "\n")
     assert [len(line.text) for line in read(file).lines] == [21, 22]
-    assert read(file).rows == 4
+    assert read(file).num_rows == 4
     assert len(read(file, min_characters=0).lines) == 4
 
 
-def test_words_that_look_like_missing_values_are_words(file):
-    written(file, "char,dialog\nNA,nan\nnull,N/A\n,None\n")
+def test_texts_that_look_like_missing_values_are_kept(file):
+    write(file, "char,dialog\nNA,nan\nnull,N/A\n,None\n")
     assert read(file, min_characters=0).lines == (Line("nan", "NA"), Line("N/A", "null"), Line("None", ""))
 
 
-def test_rows_cut_short_are_empty_not_nan(file):
-    written(file, f"char,dialog,movie\nSAM\nROSA,{LONG}\n")
+def test_missing_cells_are_empty(file):
+    write(file, f"char,dialog,movie\nSAM\nROSA,{LONG}\n")
     assert read(file, min_characters=0).lines == (Line(LONG, "ROSA"),)
 
 
-def test_plain_text_is_a_line_an_utterance(file):
-    corpus = read_text(written(file, f"{LONG}\r\nshort\r\n\r\n  {LONG}, twice\n"), 20)
+def test_plain_text_has_one_utterance_per_line(file):
+    corpus = read_text(write(file, f"{LONG}\r\nshort\r\n\r\n  {LONG}, twice\n"), 20)
     assert corpus.lines == (Line(LONG), Line(f"{LONG}, twice"))
-    assert corpus.rows == 4
+    assert corpus.num_rows == 4
 
 
-def test_bytes_of_no_encoding_are_refused_in_whichever_block_they_stand(file, monkeypatch):
-    monkeypatch.setattr("engine.data.corpus.BLOCK_BYTES", 50)
-    beginning = b"char,dialog\nSAM," + b"x" * 60 + b"\nSAM,caf\xe9 "  # the first byte that is no UTF-8
+def test_undecodable_bytes_are_refused_in_any_block(file, monkeypatch):
+    monkeypatch.setattr("engine.data.file_scan.BLOCK_BYTES", 50)
+    beginning = b"char,dialog\nSAM," + b"x" * 60 + b"\nSAM,caf\xe9 "  # the last character is not UTF-8
     first = len(beginning) - 2
-    written(file, beginning + b"y" * 60 + b"\nSAM,\x93" + b"z" * 60 + b"\n")
+    write(file, beginning + b"y" * 60 + b"\nSAM,\x93" + b"z" * 60 + b"\n")
     assert read(file).encoding == "Windows-1252"
-    written(file, file.read_bytes() + b"SAM,\x81" + b"z" * 60 + b"\n")
+    write(file, file.read_bytes() + b"SAM,\x81" + b"z" * 60 + b"\n")
     assert f"is not UTF-8 (byte {first})" in refusal(file)
 
 
 class TestRefusals:
-    def test_missing_file(self, tmp_path):
+    def test_a_missing_file_is_refused(self, tmp_path):
         assert "does not exist" in refusal(tmp_path / "none.csv")
 
-    def test_folder(self, tmp_path):
+    def test_a_folder_is_refused(self, tmp_path):
         assert "is a folder" in refusal(tmp_path)
 
-    def test_device(self):
+    def test_a_device_is_refused(self):
         with pytest.raises(CorpusError, match="/dev/null is not a regular file"):
             read_text(Path("/dev/null"), 20)
 
-    def test_name_too_long(self, tmp_path):
+    def test_a_name_too_long_is_refused(self, tmp_path):
         assert "cannot be read" in refusal(tmp_path / ("x" * 300))
 
     @pytest.mark.parametrize("content", [b"", b"\n\n  \n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
-    def test_empty(self, file, content):
-        assert "is empty" in refusal(written(file, content))
+    def test_an_empty_file_is_refused(self, file, content):
+        assert "is empty" in refusal(write(file, content))
         with pytest.raises(CorpusError, match="is empty"):
             read_text(file, 20)
 
-    def test_header_only(self, file):
-        assert "no rows" in refusal(written(file, "char,dialog\n"))
+    def test_a_header_without_rows_is_refused(self, file):
+        assert "no rows" in refusal(write(file, "char,dialog\n"))
 
-    def test_no_such_column_names_those_there(self, file):
-        message = refusal(written(file, f",char,text\n0,SAM,{LONG}\n"))
+    def test_error_for_a_missing_column_names_the_columns(self, file):
+        message = refusal(write(file, f",char,text\n0,SAM,{LONG}\n"))
         assert "'dialog'" in message
         assert "char, text" in message
 
     def test_an_unnamed_column_cannot_be_the_text(self, file):
-        refusal(written(file, f",char\n{LONG},SAM\n"), text_column="")
+        refusal(write(file, f",char\n{LONG},SAM\n"), text_column="")
 
-    def test_a_long_first_line_is_not_repeated_in_full(self, file):
-        assert len(refusal(written(file, "many words in a row " * 20_000))) < 2_000
-        assert len(refusal(written(file, "x" * 500_000 + ",y\n"))) < 2_000
+    def test_error_does_not_repeat_a_long_first_line(self, file):
+        assert len(refusal(write(file, "many words in a row " * 20_000))) < 2_000
+        assert len(refusal(write(file, "x" * 500_000 + ",y\n"))) < 2_000
 
     def test_every_line_too_short(self, file):
-        assert "none of the 2 lines is longer than 20" in refusal(written(file, "dialog\nshort\nalso short\n"))
+        assert "none of the 2 lines is longer than 20" in refusal(write(file, "dialog\nshort\nalso short\n"))
 
     @pytest.mark.parametrize(
         "rows",
@@ -216,30 +219,30 @@ class TestRefusals:
         ],
     )
     def test_text_cut_at_its_commas_or_quotes(self, file, rows):
-        assert "is not a regular CSV" in refusal(written(file, "char,dialog\n" + rows))
+        assert "is not a regular CSV" in refusal(write(file, "char,dialog\n" + rows))
 
     def test_one_column_cut_at_its_commas(self, file):
-        refusal(written(file, "dialog\nWell, I never thought of that said he\n"))
+        refusal(write(file, "dialog\nWell, I never thought of that said he\n"))
 
-    def test_nul_bytes(self, file):
-        assert "NUL" in refusal(written(file, f"dialog\n{LONG}\0\n"))
+    def test_nul_bytes_are_refused(self, file):
+        assert "NUL" in refusal(write(file, f"dialog\n{LONG}\0\n"))
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-    def test_wide_encodings(self, file, encoding):
-        refusal(written(file, f"dialog\n{LONG}\n".encode(encoding)))
+    def test_wide_encodings_are_refused(self, file, encoding):
+        refusal(write(file, f"dialog\n{LONG}\n".encode(encoding)))
 
-    def test_unreadable_encoding(self, file):
-        assert "is not UTF-8 (byte 7)" in refusal(written(file, b"dialog\n\x81\x8d\xff and so on, and so on\n"))
+    def test_an_unknown_encoding_is_refused(self, file):
+        assert "is not UTF-8 (byte 7)" in refusal(write(file, b"dialog\n\x81\x8d\xff and so on, and so on\n"))
 
-    def test_binary(self, file):
-        assert "binary" in refusal(written(file, bytes(range(1, 256)) * 20))
+    def test_a_binary_file_is_refused(self, file):
+        assert "binary" in refusal(write(file, bytes(range(1, 256)) * 20))
 
-    def test_a_line_too_long(self, file):
-        assert "has a line of over" in refusal(written(file, "dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1)))
+    def test_a_line_too_long_is_refused(self, file):
+        assert "has a line of over" in refusal(write(file, "dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1)))
 
-    def test_an_utterance_too_long_over_many_lines(self, file):
+    def test_an_utterance_too_long_over_many_lines_is_refused(self, file):
         cell = ("x" * 1000 + "\n") * 1001
-        assert "has an utterance of" in refusal(written(file, f'dialog\n"{cell}"\n'))
+        assert "has an utterance of" in refusal(write(file, f'dialog\n"{cell}"\n'))
 
 
 ANY_BYTES = st.binary(max_size=300) | st.text(st.characters(codec="utf-8"), max_size=200).map(str.encode)
@@ -258,8 +261,8 @@ MESSY = st.lists(
     rest=ANY_BYTES | MESSY,
     min_characters=st.sampled_from([0, 20]),
 )
-def test_any_bytes_are_a_corpus_or_refused(file, head, rest, min_characters):
-    written(file, head + rest)
+def test_any_bytes_are_read_as_a_corpus_or_refused(file, head, rest, min_characters):
+    write(file, head + rest)
     for reader in (lambda: read(file, min_characters=min_characters), lambda: read_text(file, min_characters)):
         try:
             corpus = reader()
@@ -267,7 +270,7 @@ def test_any_bytes_are_a_corpus_or_refused(file, head, rest, min_characters):
             continue
         assert isinstance(corpus, Corpus)
         assert corpus.lines
-        assert len(corpus.lines) <= corpus.rows
+        assert len(corpus.lines) <= corpus.num_rows
         assert all(len(line.text) > min_characters for line in corpus.lines)
 
 
@@ -280,7 +283,7 @@ CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.samp
     separator=st.sampled_from(",;\t "),
     encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
 )
-def test_what_a_csv_writer_wrote_is_read_back(file, rows, separator, encoding):
+def test_output_of_csv_writer_is_read_back(file, rows, separator, encoding):
     with file.open("w", encoding=encoding, newline="") as out:
         writer = csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL)
         writer.writerows([("char", "dialog"), *rows])
@@ -293,12 +296,12 @@ def test_what_a_csv_writer_wrote_is_read_back(file, rows, separator, encoding):
 
 
 @given(st.integers(0, 200), st.integers(0, 2**63 - 1))
-def test_a_split_has_every_line_once_in_the_order_of_the_shuffle(lines, seed):
+def test_splits_contain_every_line_once_in_shuffled_order(lines, seed):
     if lines < 6:
         with pytest.raises(CorpusError, match=f"{lines} usable lines"):
-            split(lines, seed)
+            split_indices(lines, seed)
         return
-    parts = [part.tolist() for part in split(lines, seed)]
+    parts = [part.tolist() for part in split_indices(lines, seed)]
     shuffled = list(range(lines))
     random.Random(seed).shuffle(shuffled)
     assert [*parts[0], *parts[1], *parts[2]] == shuffled
@@ -306,5 +309,5 @@ def test_a_split_has_every_line_once_in_the_order_of_the_shuffle(lines, seed):
     assert len(parts[0]) + len(parts[1]) == int(0.9 * lines)
 
 
-def test_another_seed_is_another_split():
-    assert split(100, 1)[0].tolist() != split(100, 2)[0].tolist()
+def test_other_seeds_give_other_splits():
+    assert split_indices(100, 1)[0].tolist() != split_indices(100, 2)[0].tolist()

@@ -1,4 +1,4 @@
-"""Whatever writes a corpus, in whichever dialect and encoding: the lines that were written are those that are read."""
+"""Corpora in any CSV dialect and encoding are read back unchanged."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ ENCODINGS = {
     "latin-1": ("Latin-1", "Théoden"),
     "cp1252": ("Windows-1252", "“Théoden”"),
 }
-"""What each is found as, and a speaker without whom the bytes might be of another one."""
+"""Detected name of each encoding, and a speaker whose name makes the encoding unambiguous."""
 LINE_ENDS = ["\n", "\r\n", "\r"]
 
 
@@ -34,41 +34,41 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[tuple[str, str]], bytes, str]:
-    """Speakers and utterances, a table of them, and what its encoding is called."""
+    """Generate rows of speaker and utterance, the CSV file with them, and the detected name of its encoding."""
     encoding = draw(st.sampled_from([*ENCODINGS]))
     name, speaker = ENCODINGS[encoding]
     rows = [(speaker, "said so"), *draw(st.lists(st.tuples(cells(encoding), cells(encoding)), max_size=8))]
-    text = io.StringIO()
+    file = io.StringIO()
     dialect: dict[str, Any] = {
         "delimiter": draw(st.sampled_from(",;\t ")),
         "lineterminator": draw(st.sampled_from(LINE_ENDS)),
         "quoting": draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC, csv.QUOTE_MINIMAL])),
     }
-    if dialect["lineterminator"] == "\r":  # else Python would leave a line feed within a cell without quotes
+    if dialect["lineterminator"] == "\r":  # Python writes line feeds in cells without quotes otherwise
         dialect["quoting"] = csv.QUOTE_ALL
     columns = draw(st.permutations(["char", "dialog", "movie"]))
-    writer = csv.writer(text, **dialect)
+    writer = csv.writer(file, **dialect)
     writer.writerow(columns)
-    for who, what in rows:
-        row = {"char": who, "dialog": what, "movie": "1"}
+    for speaker, text in rows:
+        row = {"char": speaker, "dialog": text, "movie": "1"}
         writer.writerow([row[column] for column in columns])
-    return rows, text.getvalue().encode(encoding), name
+    return rows, file.getvalue().encode(encoding), name
 
 
 @settings(max_examples=40)
 @given(tables())
-def test_a_table(path: Path, table: tuple[list[tuple[str, str]], bytes, str]) -> None:
+def test_csv_is_read_back(path: Path, table: tuple[list[tuple[str, str]], bytes, str]) -> None:
     rows, content, name = table
     path.write_bytes(content)
     corpus = read_csv(path, "dialog", "char", 0)
-    cleaned = [Line(" ".join(what.split()), who.strip()) for who, what in rows]
+    cleaned = [Line(" ".join(text.split()), speaker.strip()) for speaker, text in rows]
     assert list(corpus.lines) == [line for line in cleaned if line.text]
-    assert (corpus.rows, corpus.encoding) == (len(rows), name)
+    assert (corpus.num_rows, corpus.encoding) == (len(rows), name)
 
 
 @settings(max_examples=40)
 @given(st.sampled_from([*ENCODINGS]), st.sampled_from(LINE_ENDS), st.booleans(), st.data())
-def test_plain_text(path: Path, encoding: str, line_end: str, ended: bool, data: st.DataObject) -> None:
+def test_plain_text_is_read_back(path: Path, encoding: str, line_end: str, ended: bool, data: st.DataObject) -> None:
     name, speaker = ENCODINGS[encoding]
     texts = [f"{speaker} said so", *data.draw(st.lists(cells(encoding), max_size=8))]
     lines = [line for text in texts for line in (text.splitlines() or [""])]

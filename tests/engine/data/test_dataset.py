@@ -1,18 +1,20 @@
+"""Datasets: splits, vocabulary, `<eos>` and the summary."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.dataset import count_characters, encode_lines, join_lines, prepare, summarize
+from engine.data.dataset import concatenate_lines, count_characters, encode_lines, load_dataset, summarize_dataset
 from engine.data.lines import Line
-from engine.data.preparation import read
+from engine.data.preparation import read_corpus
 from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
 from engine.errors import ConfigError, CorpusError
 
 
-def of(path, **values):
-    return prepare(DataConfig(corpus=str(path), **values))
+def load(path, **values):
+    return load_dataset(DataConfig(corpus=str(path), **values))
 
 
 def text_file(path, lines):
@@ -23,97 +25,99 @@ def text_file(path, lines):
 class TestRealDialogues:
     @pytest.mark.parametrize("mode", ["line", "stream"])
     def test_words_and_vocabulary(self, lotr_csv, mode):
-        dataset = of(lotr_csv, mode=mode)
+        dataset = load(lotr_csv, mode=mode)
         words = [int(np.sum(ids != EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)]
         assert words == [19_021, 2_226, 2_368]
         assert len(dataset.vocabulary) == 879
-        assert dataset.vocabulary.words[:2] == ("<unk>", "<eos>")
+        assert dataset.vocabulary.tokens[:2] == ("<unk>", "<eos>")
 
     def test_stream_mode_has_one_eos_at_each_end(self, lotr_csv):
-        dataset = of(lotr_csv, mode="stream")
+        dataset = load(lotr_csv, mode="stream")
         for ids in (dataset.train, dataset.valid, dataset.test):
             assert np.flatnonzero(ids == EOS_ID).tolist() == [len(ids) - 1]
 
     def test_line_mode_has_an_eos_after_every_line(self, lotr_csv):
-        dataset = of(lotr_csv, mode="line")
+        dataset = load(lotr_csv, mode="line")
         assert [int(np.sum(ids == EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)] == [1315, 164, 165]
         ends = np.flatnonzero(dataset.train == EOS_ID)
-        lengths = [len(tokenize(line.text)) for line in dataset.split.train]
+        lengths = [len(tokenize(line.text)) for line in dataset.splits.train]
         assert ends.tolist() == (np.cumsum(lengths) + np.arange(len(lengths))).tolist()
 
     def test_both_modes_hold_the_same_words(self, lotr_csv):
-        line, stream = of(lotr_csv, mode="line"), of(lotr_csv, mode="stream")
+        line, stream = load(lotr_csv, mode="line"), load(lotr_csv, mode="stream")
         assert line.vocabulary == stream.vocabulary
         assert line.train[line.train != EOS_ID].tolist() == stream.train[:-1].tolist()
 
-    def test_summary(self, lotr_csv):
-        summary = summarize(of(lotr_csv))
-        assert (summary.rows, summary.lines, summary.words) == (2390, 1644, 23_615)
-        assert summary.speakers[0] == ("GANDALF", 159)
-        assert summary.longest_line_words == 142
+    def test_summary_counts_the_real_dialogues(self, lotr_csv):
+        summary = summarize_dataset(load(lotr_csv))
+        assert (summary.num_rows, summary.num_lines, summary.num_tokens) == (2390, 1644, 23_615)
+        assert summary.speaker_line_counts[0] == ("GANDALF", 159)
+        assert summary.longest_line_tokens == 142
         assert summary.most_frequent[:2] == (("the", 1138), ("you", 620))
-        shares = {name: round(part.unk_share, 3) for name, part in summary.splits.items()}
-        assert shares == {"train": 0.130, "valid": 0.182, "test": 0.170}
+        unk_rates = {name: round(part.unk_rate, 3) for name, part in summary.splits.items()}
+        assert unk_rates == {"train": 0.130, "valid": 0.182, "test": 0.170}
 
 
 class TestGivenSplit:
-    """A corpus in three files, prepared by others."""
+    """A corpus with separate files for the splits, as Penn Treebank."""
 
-    def prepared(self, tmp_path, **values):
+    def load_three_files(self, tmp_path, **values):
         train = text_file(tmp_path / "train.txt", ["a b", "mr. <unk> sold b $ N", "c"])
         valid = text_file(tmp_path / "valid.txt", ["b a zzz"])
         test = text_file(tmp_path / "test.txt", ["a", "", "c b"])
         files = {"corpus_format": "text", "valid_corpus": str(valid), "test_corpus": str(test)}
-        return of(train, **files, tokenizer="spaces", min_characters=0, min_count=1, **values)
+        return load(train, **files, tokenizer="whitespace", min_characters=0, min_count=1, **values)
 
     def test_every_line_and_word_in_order(self, tmp_path):
-        dataset = self.prepared(tmp_path)
+        dataset = self.load_three_files(tmp_path)
         words = dataset.vocabulary
         assert words.decode(dataset.train) == "a b <eos> mr. <unk> sold b $ N <eos> c <eos>"
         assert words.decode(dataset.valid) == "b a <unk> <eos>"
         assert words.decode(dataset.test) == "a <eos> c b <eos>"
-        assert set(words.words) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
+        assert set(words.tokens) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
 
-    def test_ends_of_lines_that_are_written_out_are_those_of_the_model(self, tmp_path):
+    def test_eos_in_the_text_is_the_special_token(self, tmp_path):
         train = text_file(tmp_path / "train.txt", ["a b <eos> c", "b <eos>"])
         files = {"valid_corpus": str(train), "test_corpus": str(train), "corpus_format": "text"}
-        dataset = of(train, **files, tokenizer="spaces", min_characters=0, min_count=1, mode="stream")
-        assert dataset.vocabulary.words == ("<unk>", "<eos>", "a", "b", "c")
+        dataset = load(train, **files, tokenizer="whitespace", min_characters=0, min_count=1, mode="stream")
+        assert dataset.vocabulary.tokens == ("<unk>", "<eos>", "a", "b", "c")
         assert dataset.train.tolist() == [2, 3, EOS_ID, 4, 3, EOS_ID, EOS_ID]
 
     def test_the_split_seed_changes_nothing(self, tmp_path):
-        assert self.prepared(tmp_path, split_seed=1).split == self.prepared(tmp_path, split_seed=2).split
+        assert (
+            self.load_three_files(tmp_path, split_seed=1).splits == self.load_three_files(tmp_path, split_seed=2).splits
+        )
 
-    def test_a_change_of_any_file_shows_in_the_hash(self, tmp_path):
-        before = self.prepared(tmp_path).corpus
-        assert before.rows == 7
+    def test_a_change_of_any_file_changes_the_hash(self, tmp_path):
+        before = self.load_three_files(tmp_path).corpus
+        assert before.num_rows == 7
         (tmp_path / "test.txt").write_text("b\n")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(f"{__name__}.text_file", lambda path, lines: path if path.exists() else None)
-            after = self.prepared(tmp_path).corpus
+            after = self.load_three_files(tmp_path).corpus
         assert (after.source, len(after.lines)) == (before.source, 5)
         assert after.sha256 != before.sha256
 
     @pytest.mark.parametrize("name", ["valid_corpus", "test_corpus"])
-    def test_one_alone_is_refused(self, small_csv, name):
+    def test_a_validation_or_test_text_alone_is_refused(self, small_csv, name):
         with pytest.raises(ConfigError, match="valid_corpus and test_corpus belong together"):
-            of(small_csv, **{name: str(small_csv)})
+            load(small_csv, **{name: str(small_csv)})
 
     def test_a_missing_file_is_named(self, small_csv, tmp_path):
         with pytest.raises(CorpusError, match=r"nowhere\.csv does not exist"):
-            of(small_csv, valid_corpus=str(small_csv), test_corpus=str(tmp_path / "nowhere.csv"))
+            load(small_csv, valid_corpus=str(small_csv), test_corpus=str(tmp_path / "nowhere.csv"))
 
-    def test_penn_treebank(self, lotr_csv):
+    def test_penn_treebank_has_its_published_sizes(self, lotr_csv):
         folder = lotr_csv.parent / "ptb"
         if not folder.is_dir():
             pytest.skip("needs the Penn Treebank beside the dialogues")
         files = {name: str(folder / f"ptb.{name}.txt") for name in ("train", "valid", "test")}
-        dataset = of(
+        dataset = load(
             files["train"],
             corpus_format="text",
             valid_corpus=files["valid"],
             test_corpus=files["test"],
-            tokenizer="spaces",
+            tokenizer="whitespace",
             min_characters=0,
             min_count=1,
         )
@@ -122,56 +126,56 @@ class TestGivenSplit:
         assert np.sum(dataset.train != EOS_ID) == 887_521
 
 
-def test_characters_are_those_of_the_words_and_one_after_each():
-    vocabulary = Vocabulary.from_words(["the", "mill"], 1)
+def test_characters_are_counted_with_one_separator_per_token():
+    vocabulary = Vocabulary.from_tokens(["the", "mill"], 1)
     lines = (Line("The mill, old."), Line("..."), Line("the"))
     assert count_characters(lines, vocabulary) == len("the mill old\n") + len("the\n")
 
 
-def test_ids_are_the_words_of_the_split(small_csv):
-    dataset = of(small_csv)
-    words = [word for line in dataset.split.valid for word in (*tokenize(line.text), "<eos>")]
+def test_ids_decode_to_the_words_of_the_split(small_csv):
+    dataset = load(small_csv)
+    words = [word for line in dataset.splits.valid for word in (*tokenize(line.text), "<eos>")]
     assert dataset.vocabulary.decode(dataset.valid).replace("<unk>", "?").split() == [
         word if word in dataset.vocabulary else "?" for word in words
     ]
     assert dataset.train.dtype == np.int32
 
 
-def test_the_vocabulary_knows_the_training_split_alone(small_csv):
-    dataset = of(small_csv, min_count=1)
-    training = [word for line in dataset.split.train for word in tokenize(line.text)]
-    assert dataset.vocabulary == Vocabulary.from_words(training, 1)
+def test_vocabulary_is_built_from_the_training_split_only(small_csv):
+    dataset = load(small_csv, min_count=1)
+    training = [word for line in dataset.splits.train for word in tokenize(line.text)]
+    assert dataset.vocabulary == Vocabulary.from_tokens(training, 1)
     assert UNK_ID not in dataset.train
 
 
 def test_train_lines_are_the_training_text_without_eos(small_csv):
-    dataset = of(small_csv)
-    assert len(dataset.train_lines) == len(dataset.split.train)
+    dataset = load(small_csv)
+    assert len(dataset.train_lines) == len(dataset.splits.train)
     assert np.array_equal(np.concatenate(dataset.train_lines), dataset.train[dataset.train != EOS_ID])
 
 
 def test_the_split_seed_changes_the_split_not_the_corpus(small_csv):
-    one, other = of(small_csv, split_seed=1), of(small_csv, split_seed=2)
+    one, other = load(small_csv, split_seed=1), load(small_csv, split_seed=2)
     assert one.corpus == other.corpus
-    assert one.split != other.split
+    assert one.splits != other.splits
 
 
-def test_parts_go_by_name(small_csv):
-    dataset = of(small_csv)
-    assert dataset.part("valid") is dataset.valid
-    with pytest.raises(CorpusError, match=r"'dev' is none of train, valid, test"):
-        dataset.part("dev")
+def test_splits_are_accessible_by_name(small_csv):
+    dataset = load(small_csv)
+    assert dataset.get_split("valid") is dataset.valid
+    with pytest.raises(CorpusError, match=r"'dev' is not one of train, valid, test"):
+        dataset.get_split("dev")
 
 
-def test_plain_text_is_read_as_such(tmp_path):
+def test_plain_text_corpus(tmp_path):
     path = text_file(tmp_path / "a.txt", ["the mill is old, and so am I, friend"] * 20)
-    dataset = of(path, corpus_format="text")
+    dataset = load(path, corpus_format="text")
     assert dataset.corpus.separator == "none"
     assert len(dataset.corpus.lines) == 20
 
 
 def test_the_bundled_corpus_ignores_column_names():
-    assert read(DataConfig(text_column="other")).lines == read(DataConfig()).lines
+    assert read_corpus(DataConfig(text_column="other")).lines == read_corpus(DataConfig()).lines
 
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
@@ -181,7 +185,7 @@ def test_a_split_without_words_is_an_error(tmp_path, mode):
     refused = []
     for seed in range(30):
         try:
-            dataset = of(path, corpus_format="text", mode=mode, split_seed=seed)
+            dataset = load(path, corpus_format="text", mode=mode, split_seed=seed)
         except CorpusError as error:
             refused.append(str(error))
         else:
@@ -191,17 +195,17 @@ def test_a_split_without_words_is_an_error(tmp_path, mode):
     assert all("has no word" in message for message in refused)
 
 
-def test_words_all_too_rare_are_an_error(tmp_path):
+def test_a_corpus_of_rare_words_is_an_error(tmp_path):
     path = text_file(tmp_path / "a.txt", [f"word{i}a word{i}b word{i}c word{i}d" for i in range(20)])
-    with pytest.raises(CorpusError, match=r"a\.txt: no word is seen 3 times"):
-        of(path, corpus_format="text")
-    assert len(of(path, corpus_format="text", min_count=1).vocabulary) == 2 + 16 * 4
+    with pytest.raises(CorpusError, match=r"a\.txt: no word occurs 3 times"):
+        load(path, corpus_format="text")
+    assert len(load(path, corpus_format="text", min_count=1).vocabulary) == 2 + 16 * 4
 
 
-def test_letters_of_another_alphabet_only_are_an_error(tmp_path):
+def test_a_corpus_in_another_alphabet_is_an_error(tmp_path):
     path = text_file(tmp_path / "a.txt", ["один два три четыре пять шесть"] * 20)
-    with pytest.raises(CorpusError, match="no word is seen"):
-        of(path, corpus_format="text")
+    with pytest.raises(CorpusError, match="no word occurs"):
+        load(path, corpus_format="text")
 
 
 LINES = st.lists(
@@ -213,19 +217,19 @@ LINES = st.lists(
 
 @settings(max_examples=50)
 @given(LINES)
-def test_where_eos_stands(lines):
+def test_eos_ends_every_line_or_the_stream(lines):
     words = [int(i) for line in lines for i in line]
-    stream = join_lines(lines, "stream").tolist()
+    stream = concatenate_lines(lines, "stream").tolist()
     assert stream == [*words, EOS_ID]
-    line = join_lines(lines, "line").tolist()
+    line = concatenate_lines(lines, "line").tolist()
     assert [i for i in line if i != EOS_ID] == words
-    ends = [place for place, token in enumerate(line) if token == EOS_ID]
+    ends = [position for position, token in enumerate(line) if token == EOS_ID]
     assert ends == [sum(map(len, lines[: n + 1])) + n for n in range(len(lines))]
 
 
-def test_lines_without_words_are_left_out(small_csv):
-    dataset = of(small_csv)
+def test_lines_without_words_are_not_encoded(small_csv):
+    dataset = load(small_csv)
     lines = dataset.corpus.lines
-    silent = type(lines[0])("......................")
+    without_words = Line("......................")
     vocabulary = dataset.vocabulary
-    assert len(encode_lines([lines[0], silent, lines[1]], vocabulary)) == 2
+    assert len(encode_lines([lines[0], without_words, lines[1]], vocabulary)) == 2

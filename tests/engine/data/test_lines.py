@@ -1,4 +1,4 @@
-"""Lines are a sequence like any other."""
+"""`Lines` behaves like a list of lines."""
 
 import numpy as np
 import pytest
@@ -18,20 +18,20 @@ def lines() -> Lines:
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(None, None, -1), slice(-1, 9), slice(3, 1)], ids=str)
-def test_a_slice_is_that_of_a_list(lines: Lines, part: slice) -> None:
+def test_slices_equal_those_of_a_list(lines: Lines, part: slice) -> None:
     order = [3, 0, 2]
     assert list(lines[part]) == PLAIN[part]
     assert list(lines.take(np.array(order))[part]) == [PLAIN[number] for number in order][part]
 
 
-def test_places_are_those_of_a_list(lines: Lines) -> None:
-    assert [lines[place] for place in range(-4, 4)] == PLAIN + PLAIN
-    for place in (4, -5):
+def test_indices_work_like_those_of_a_list(lines: Lines) -> None:
+    assert [lines[index] for index in range(-4, 4)] == PLAIN + PLAIN
+    for index in (4, -5):
         with pytest.raises(IndexError):
-            lines[place]
+            lines[index]
 
 
-def test_what_has_the_same_lines_is_equal_and_nothing_else_is(lines: Lines) -> None:
+def test_sequences_of_the_same_lines_are_equal(lines: Lines) -> None:
     assert lines == PLAIN
     assert lines == tuple(PLAIN)
     assert lines == lines.take(np.arange(4))

@@ -1,19 +1,24 @@
-"""A large corpus, kept in files: the same as one in memory, made once, and never believed where it is damaged."""
+"""The on-disk cache of large corpora: equal to a dataset in memory, reused, and rebuilt when damaged."""
 
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.config import DataConfig
-from engine.data import arrays, corpus, lines, preparation
-from engine.data.dataset import Dataset, prepare, summarize
+from engine.data import arrays, file_scan, lines, preparation
+from engine.data.dataset import load_dataset
+from engine.data.encoding import DataMode
 from engine.errors import CorpusError
-from engine.storage.files import cache_folder
+from engine.storage.files import cache_dir
+from engine.training.batches import WindowReader
+from tests.support.datasets import dataset_content
 from tests.support.file_limits import no_file_longer_than
+from tests.support.training import make_config
 
 
 @pytest.fixture(autouse=True)
@@ -22,180 +27,169 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is large, and worked on in many pieces."""
-    monkeypatch.setattr(preparation, "LARGE_BYTES", 1)
-    monkeypatch.setattr(arrays, "PIECE", 50)
-    monkeypatch.setattr(arrays, "LARGEST_IN_MEMORY", 64)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower all limits, so that a small corpus is cached on disk and processed in many chunks."""
+    monkeypatch.setattr(preparation, "CACHE_THRESHOLD_BYTES", 1)
+    monkeypatch.setattr(arrays, "CHUNK_SIZE", 50)
+    monkeypatch.setattr(arrays, "MAX_IN_MEMORY_BYTES", 64)
     monkeypatch.setattr(lines, "BLOCK_BYTES", 200)
-    monkeypatch.setattr(corpus, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(file_scan, "BLOCK_BYTES", 200)
 
 
-def parts_of(dataset: Dataset) -> list[Any]:
-    arrays = (dataset.train, dataset.valid, dataset.test, dataset.train_pauses, dataset.train_lines.bounds)
-    splits = (dataset.split.train, dataset.split.valid, dataset.split.test, dataset.train_sources, dataset.corpus.lines)
-    facts = [dataset.vocabulary, dataset.mode, dataset.facts, replace(dataset.corpus, lines=None), summarize(dataset)]  # type: ignore[arg-type]
-    return [*(its.tolist() for its in arrays), *(list(its) for its in splits), *facts]
-
-
-def kept() -> list[Path]:
-    folder = cache_folder()
+def cache_entries() -> list[Path]:
+    folder = cache_dir()
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
-def test_kept_in_files_it_is_the_same(
-    small_csv: Path, mode: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_cached_dataset_equals_one_in_memory(
+    small_csv: Path, mode: DataMode, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     config = DataConfig(corpus=str(small_csv), mode=mode)
-    in_memory = parts_of(prepare(config))
-    assert kept() == []
-    request.getfixturevalue("large")
-    assert parts_of(prepare(config)) == in_memory
-    assert len(kept()) == 1
-    monkeypatch.setattr(preparation, "_make", None)  # the second time nothing is made
-    assert parts_of(prepare(config)) == in_memory
+    in_memory = dataset_content(load_dataset(config))
+    assert cache_entries() == []
+    request.getfixturevalue("small_limits")
+    assert dataset_content(load_dataset(config)) == in_memory
+    assert len(cache_entries()) == 1
+    monkeypatch.setattr(preparation, "TokenizedCorpus", None)  # so that building it again would fail
+    assert dataset_content(load_dataset(config)) == in_memory
 
 
-@pytest.mark.usefixtures("large")
-def test_three_files_are_kept_as_well(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_a_corpus_of_three_files_is_cached(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("train", "valid", "test")]
     for number, path in enumerate(paths):
         path.write_text("".join(f"mr. N said <unk> {number} , éh\n" for _ in range(9 + number)))
     names = dict(zip(("corpus", "valid_corpus", "test_corpus"), map(str, paths), strict=True))
-    config = DataConfig(**names, corpus_format="text", tokenizer="spaces", min_characters=0, min_count=1)
-    first, again = prepare(config), prepare(config)
-    assert parts_of(first) == parts_of(again)
-    assert first.vocabulary.decode(first.train[:7]) == "mr. N said <unk> 0 , éh"
-    assert (len(first.split.train), len(first.split.valid), len(first.split.test)) == (9, 10, 11)
+    config = DataConfig(**names, corpus_format="text", tokenizer="whitespace", min_characters=0, min_count=1)
+    built, loaded = load_dataset(config), load_dataset(config)
+    assert dataset_content(built) == dataset_content(loaded)
+    assert built.vocabulary.decode(built.train[:7]) == "mr. N said <unk> 0 , éh"
+    assert (len(built.splits.train), len(built.splits.valid), len(built.splits.test)) == (9, 10, 11)
 
 
-@pytest.mark.usefixtures("large")
-def test_another_file_or_option_is_another_outcome(small_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_a_changed_file_or_setting_has_its_own_cache_entry(small_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_bytes(small_csv.read_bytes())
     config = DataConfig(corpus=str(path))
-    before = prepare(config)
-    assert len(prepare(replace(config, min_count=40)).vocabulary) < len(before.vocabulary)
+    before = load_dataset(config)
+    assert len(load_dataset(replace(config, min_count=40)).vocabulary) < len(before.vocabulary)
     path.write_bytes(small_csv.read_bytes() + b'SAM,"And this is one line more than there was, my friend"\n')
-    assert len(prepare(config).corpus.lines) == len(before.corpus.lines) + 1
+    assert len(load_dataset(config).corpus.lines) == len(before.corpus.lines) + 1
     os.utime(path, ns=(1, 1))
-    prepare(config)
-    assert len(kept()) == 4
+    load_dataset(config)
+    assert len(cache_entries()) == 4
 
 
-@pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("damage", ["shorter", "gone", "no JSON", "other ids", "JSON of something else"])
-def test_what_is_damaged_is_made_again(small_csv: Path, damage: str) -> None:
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("damage", ["truncated", "missing file", "no JSON", "invalid id", "other JSON"])
+def test_a_damaged_cache_entry_is_rebuilt(small_csv: Path, damage: str) -> None:
     config = DataConfig(corpus=str(small_csv))
-    whole = parts_of(prepare(config))
-    (folder,) = kept()
-    if damage == "shorter":
-        os.truncate(folder / "pauses", 5)
-    elif damage == "gone":
+    intact = dataset_content(load_dataset(config))
+    (folder,) = cache_entries()
+    if damage == "truncated":
+        os.truncate(folder / "punctuation", 5)
+    elif damage == "missing file":
         (folder / "text").unlink()
-    elif damage == "other ids":
+    elif damage == "invalid id":
         ids = np.fromfile(folder / "ids", np.int32)
         ids[3] = 1_000_000
         ids.tofile(folder / "ids")
     else:
-        (folder / "rest.json").write_text("[]" if damage == "JSON of something else" else "{")
-    assert parts_of(prepare(config)) == whole
-    assert kept() == [folder]
-    assert parts_of(prepare(config)) == whole
+        (folder / "metadata.json").write_text("[]" if damage == "other JSON" else "{")
+    assert dataset_content(load_dataset(config)) == intact
+    assert cache_entries() == [folder]
+    assert dataset_content(load_dataset(config)) == intact
 
 
-@pytest.mark.usefixtures("large")
-def test_only_the_last_ones_are_kept(small_csv: Path) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_only_the_most_recently_used_entries_are_kept(small_csv: Path) -> None:
     for seed in range(6):
-        prepare(DataConfig(corpus=str(small_csv), split_seed=seed))
-        for age, folder in enumerate(sorted(kept(), key=lambda its: -its.stat().st_mtime_ns)):
+        load_dataset(DataConfig(corpus=str(small_csv), split_seed=seed))
+        newest_first = sorted(cache_entries(), key=lambda folder: -folder.stat().st_mtime_ns)
+        for age, folder in enumerate(newest_first):
             os.utime(folder, (1_000_000 - age, 1_000_000 - age))
-    assert len(kept()) == preparation.KEPT
-    assert not any(folder.name.startswith(".") for folder in kept())
+    assert len(cache_entries()) == preparation.MAX_CACHE_ENTRIES
+    assert not any(folder.name.startswith(".") for folder in cache_entries())
 
 
-@pytest.mark.usefixtures("large")
-def test_an_outcome_that_is_gone_before_it_is_looked_at_is_no_obstacle(small_csv: Path, tmp_path: Path) -> None:
-    cache_folder().mkdir(parents=True)
-    for name in ("of another process", ".half made"):
-        (cache_folder() / name).symlink_to(tmp_path / "gone")
-    assert prepare(DataConfig(corpus=str(small_csv))).corpus.rows == 120
-    assert any(folder.is_dir() for folder in kept())
+@pytest.mark.usefixtures("small_limits")
+def test_an_entry_that_disappears_during_eviction_is_ignored(small_csv: Path, tmp_path: Path) -> None:
+    cache_dir().mkdir(parents=True)
+    for name in ("entry of another process", ".temporary"):
+        (cache_dir() / name).symlink_to(tmp_path / "missing")
+    assert load_dataset(DataConfig(corpus=str(small_csv))).corpus.num_rows == 120
+    assert any(folder.is_dir() for folder in cache_entries())
 
 
-@pytest.mark.usefixtures("large")
-def test_what_is_too_much_to_be_read_again_is_held_in_memory(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_a_corpus_whose_metadata_is_too_large_is_kept_in_memory(
+    small_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = DataConfig(corpus=str(small_csv))
-    before = parts_of(prepare(config))
-    monkeypatch.setattr(preparation, "MOST_OF_REST", 10)
-    assert parts_of(prepare(config)) == before
+    before = dataset_content(load_dataset(config))
+    monkeypatch.setattr(preparation, "MAX_JSON_BYTES", 10)
+    assert dataset_content(load_dataset(config)) == before
 
 
-@pytest.mark.usefixtures("large")
-def test_without_room_it_says_what_to_do(small_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_error_for_an_unwritable_cache_says_what_to_do(small_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where the folder should be")
-    with pytest.raises(CorpusError, match=r"cannot be kept in .*LOTR_TUI_HOME"):
-        prepare(DataConfig(corpus=str(small_csv)))
+    with pytest.raises(CorpusError, match=r"cannot be cached in .*LOTR_TUI_HOME"):
+        load_dataset(DataConfig(corpus=str(small_csv)))
 
 
-@pytest.mark.usefixtures("large")
-def test_what_is_kept_reaches_the_disk_before_it_has_its_name(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut leaves files of the right size with nothing in them, which would be read."""
+@pytest.mark.usefixtures("small_limits")
+def test_an_entry_is_synced_to_disk_before_it_gets_its_name(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut, files without sync have the right size but no content."""
     synced: list[str] = []
 
-    def sync(path: Path) -> None:
-        if all(folder.name.startswith(".") for folder in kept()):
+    def record_sync(path: Path) -> None:
+        if all(folder.name.startswith(".") for folder in cache_entries()):
             synced.append(path.name)
 
-    monkeypatch.setattr(preparation, "sync", sync)
-    prepare(DataConfig(corpus=str(small_csv)))
-    (folder,) = kept()
-    assert sorted(synced) == sorted(["made", *(file.name for file in folder.iterdir())])
+    monkeypatch.setattr(preparation, "fsync_path", record_sync)
+    load_dataset(DataConfig(corpus=str(small_csv)))
+    (folder,) = cache_entries()
+    assert sorted(synced) == sorted(["entry", *(file.name for file in folder.iterdir())])
 
 
-@pytest.mark.usefixtures("large")
-def test_a_full_disk_leaves_nothing_that_is_half_made(small_csv: Path) -> None:
-    with no_file_longer_than(200), pytest.raises(CorpusError, match=r"cannot be kept in .*File too large"):
-        prepare(DataConfig(corpus=str(small_csv)))
-    assert not kept()
+@pytest.mark.usefixtures("small_limits")
+def test_a_full_disk_leaves_no_partial_entry(small_csv: Path) -> None:
+    with no_file_longer_than(200), pytest.raises(CorpusError, match=r"cannot be cached in .*File too large"):
+        load_dataset(DataConfig(corpus=str(small_csv)))
+    assert not cache_entries()
 
 
-@pytest.mark.usefixtures("large")
-def test_a_wrong_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_limits")
+def test_an_unusable_corpus_leaves_no_entry(tmp_path: Path) -> None:
     path = tmp_path / "few.txt"
     path.write_text("only one line of some length\n")
     with pytest.raises(CorpusError, match="cannot be split"):
-        prepare(DataConfig(corpus=str(path), corpus_format="text"))
-    assert kept() == []
+        load_dataset(DataConfig(corpus=str(path), corpus_format="text"))
+    assert cache_entries() == []
 
 
-def test_more_words_than_a_model_can_have_are_refused(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "MAX_WORDS", 10)
+def test_too_large_a_vocabulary_is_refused(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "MAX_VOCABULARY_SIZE", 10)
     with pytest.raises(CorpusError, match="use --set min_count=4 or more"):
-        prepare(DataConfig(corpus=str(small_csv)))
+        load_dataset(DataConfig(corpus=str(small_csv)))
 
 
-@pytest.mark.usefixtures("large")
-def test_a_training_reads_what_is_kept_as_it_reads_what_is_in_memory(
-    small_csv: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The epoch's text, in pieces and in a file without a name, is the one that lists of lines made."""
-    import torch
-
-    from engine.training.trainer import Loop
-    from tests.support.training import config_of
-
-    dataset = prepare(DataConfig(corpus=str(small_csv)))
-    loop = Loop(config_of(pauses=True, shuffle_lines=True), dataset, torch.device("cpu"), 0.0)
+@pytest.mark.usefixtures("small_limits")
+def test_training_reads_a_cached_corpus_in_the_order_of_lists_of_lines(small_csv: Path) -> None:
+    """The lines are permuted in chunks and in a temporary file, since the limits are low."""
+    dataset = load_dataset(DataConfig(corpus=str(small_csv)))
+    options = make_config(shuffle_lines=True).training
+    reader = WindowReader(dataset, options, torch.device("cpu"), with_punctuation=True)
     order = list(range(len(dataset.train_lines)))
-    chance = type(loop.chance)()
-    chance.setstate(loop.chance.getstate())
-    chance.shuffle(order)
-    first = chance.randrange(len(dataset.train))
-    bounds = dataset.train_lines.bounds
-    text, pauses = loop._epoch_text()
-    assert pauses is not None
-    for whole, moved in ((dataset.train, text), (dataset.train_pauses, pauses)):
-        lines = [whole[bounds[i] : bounds[i + 1]] for i in order]
-        assert np.array_equal(np.roll(np.concatenate(lines), first), moved)
+    rng = random.Random(options.seed)
+    rng.shuffle(order)
+    shift = rng.randrange(len(dataset.train))
+    offsets = dataset.train_lines.offsets
+    ids, punctuation = reader.draw_epoch()
+    assert punctuation is not None
+    for source, permuted in ((dataset.train, ids), (dataset.train_punctuation, punctuation)):
+        parts = [source[offsets[i] : offsets[i + 1]] for i in order]
+        assert np.array_equal(np.roll(np.concatenate(parts), shift), permuted)

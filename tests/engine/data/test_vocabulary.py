@@ -1,3 +1,5 @@
+"""Tokenizers and vocabularies."""
+
 import json
 import re
 
@@ -14,27 +16,27 @@ WORDS = st.from_regex(r"[a-z0-9']{1,8}", fullmatch=True)
 
 
 @given(ANY_TEXT)
-def test_words_are_of_letters_digits_and_apostrophes(text):
+def test_words_consist_of_letters_digits_and_apostrophes(text):
     assert all(re.fullmatch(r"[a-z0-9']+", word) for word in tokenize(text))
 
 
 @given(ANY_TEXT)
-def test_tokenizing_words_gives_them_again(text):
+def test_tokenizing_is_idempotent(text):
     words = tokenize(text)
     assert tokenize(" ".join(words)) == words
 
 
 @given(ANY_TEXT, ANY_TEXT)
-def test_lines_are_tokenized_apart(one, other):
+def test_tokens_do_not_span_lines(one, other):
     assert tokenize(one + "\n" + other) == tokenize(one) + tokenize(other)
 
 
 @given(ANY_TEXT)
-def test_is_the_notebooks_tokenizer(text):
+def test_words_tokenizer_equals_the_notebook(text):
     assert tokenize(text) == re.sub(r"[^a-z0-9']+", " ", text.lower()).split()
 
 
-def test_the_notebooks_examples():
+def test_examples_from_the_notebook():
     assert tokenize("Don't! Bilbo-Baggins,  says   3 times: 'no'\u00a0.") == [
         *["don't", "bilbo", "baggins", "says", "3", "times", "'no'"]
     ]
@@ -42,53 +44,53 @@ def test_the_notebooks_examples():
     assert tokenize("... — !") == []
 
 
-class TestSpaces:
-    """Text that was tokenized before, as Penn Treebank: words are what stands between white space."""
+class TestWhitespaceTokenizer:
+    """The tokenizer for text that is already tokenized, as Penn Treebank."""
 
-    def test_words_stay_as_they_are(self):
+    def test_tokens_are_unchanged(self):
         line = " mr. <unk> paid $ N million  for Pierre's \\/ u.s. unit \n"
-        assert tokenize(line, "spaces") == [
+        assert tokenize(line, "whitespace") == [
             *["mr.", "<unk>", "paid", "$", "N", "million", "for", "Pierre's", "\\/", "u.s.", "unit"]
         ]
 
-    def test_unknown_and_end_marks_of_the_text_are_the_vocabularys_own(self):
+    def test_unk_and_eos_in_the_text_are_the_special_tokens(self):
         words = ["the", "<unk>", "cat", "<eos>", "the", "<unk>"]
-        vocabulary = Vocabulary.from_words(words, 1, "spaces")
-        assert vocabulary.words == (UNK, EOS, "the", "cat")
+        vocabulary = Vocabulary.from_tokens(words, 1, "whitespace")
+        assert vocabulary.tokens == (UNK, EOS, "the", "cat")
         assert vocabulary.encode(words).tolist() == [2, UNK_ID, 3, EOS_ID, 2, UNK_ID]
 
     @given(ANY_TEXT)
-    def test_no_control_character_is_part_of_a_word(self, text):
-        words = tokenize(text, "spaces")
+    def test_tokens_contain_no_control_characters(self, text):
+        words = tokenize(text, "whitespace")
         assert all(word.isprintable() and word.split() == [word] for word in words)
 
     @given(st.lists(st.text(st.characters(), min_size=1), min_size=1))
-    def test_json_gives_the_same_vocabulary_again(self, texts):
-        words = [word for text in texts for word in tokenize(text, "spaces") if word not in (UNK, EOS)]
-        vocabulary = Vocabulary.from_words([*words, "one"], 1, "spaces")
-        assert Vocabulary.from_json(vocabulary.to_json(), "here", "spaces") == vocabulary
+    def test_vocabulary_survives_a_json_round_trip(self, texts):
+        words = [word for text in texts for word in tokenize(text, "whitespace") if word not in (UNK, EOS)]
+        vocabulary = Vocabulary.from_tokens([*words, "one"], 1, "whitespace")
+        assert Vocabulary.from_json(vocabulary.to_json(), "here", "whitespace") == vocabulary
 
     @pytest.mark.parametrize("word", ["two words", "", "a\u001b[2J", "a\n", "\u202e", "x" * 1001])
-    def test_what_no_tokenizer_makes_is_refused(self, word):
-        with pytest.raises(RunError, match="no words"):
-            Vocabulary.from_json(json.dumps([UNK, EOS, word]), "here", "spaces")
+    def test_entries_that_the_tokenizer_cannot_produce_are_refused(self, word):
+        with pytest.raises(RunError, match="not words"):
+            Vocabulary.from_json(json.dumps([UNK, EOS, word]), "here", "whitespace")
 
-    def test_a_vocabulary_tokenizes_its_own_way(self):
-        assert Vocabulary((UNK, EOS, "a"), "spaces").tokenize("Mr. A") == ["Mr.", "A"]
+    def test_vocabulary_uses_its_tokenizer(self):
+        assert Vocabulary((UNK, EOS, "a"), "whitespace").tokenize("Mr. A") == ["Mr.", "A"]
         assert Vocabulary((UNK, EOS, "a")).tokenize("Mr. A") == ["mr", "a"]
 
 
 @given(st.lists(WORDS, max_size=60), st.integers(1, 4))
-def test_frequent_words_stand_in_order_of_first_appearance(words, min_count):
-    vocabulary = Vocabulary.from_words(words, min_count)
-    assert vocabulary.words[:2] == (UNK, EOS)
+def test_frequent_words_are_in_order_of_first_appearance(words, min_count):
+    vocabulary = Vocabulary.from_tokens(words, min_count)
+    assert vocabulary.tokens[:2] == (UNK, EOS)
     expected = [word for word in dict.fromkeys(words) if words.count(word) >= min_count]
-    assert list(vocabulary.words[2:]) == expected
+    assert list(vocabulary.tokens[2:]) == expected
 
 
 @given(st.lists(WORDS, min_size=1))
-def test_known_words_come_back_from_their_ids(words):
-    vocabulary = Vocabulary.from_words(words, 1)
+def test_decoding_ids_of_known_words_gives_the_words(words):
+    vocabulary = Vocabulary.from_tokens(words, 1)
     ids = vocabulary.encode(words)
     assert ids.dtype == np.int32
     assert vocabulary.decode(ids) == " ".join(words)
@@ -97,7 +99,7 @@ def test_known_words_come_back_from_their_ids(words):
 
 
 def test_unknown_words_become_unk():
-    vocabulary = Vocabulary.from_words(["a", "b"], 1)
+    vocabulary = Vocabulary.from_tokens(["a", "b"], 1)
     assert vocabulary.encode(["a", "zzz", "b"]).tolist() == [2, UNK_ID, 3]
     assert "zzz" not in vocabulary
     assert "a" in vocabulary
@@ -105,8 +107,8 @@ def test_unknown_words_become_unk():
 
 
 @given(st.lists(WORDS, min_size=1))
-def test_json_gives_the_same_vocabulary_again(words):
-    vocabulary = Vocabulary.from_words(words, 1)
+def test_vocabulary_survives_a_json_round_trip(words):
+    vocabulary = Vocabulary.from_tokens(words, 1)
     assert Vocabulary.from_json(vocabulary.to_json(), "here") == vocabulary
 
 
@@ -135,7 +137,7 @@ def test_json_gives_the_same_vocabulary_again(words):
         '["<unk>", "<eos>", null]',
     ],
 )
-def test_what_is_no_vocabulary_is_refused_by_name(content):
+def test_error_for_an_invalid_vocabulary_names_the_file(content):
     with pytest.raises(RunError, match=r"run/vocabulary\.json"):
         Vocabulary.from_json(content, "run/vocabulary.json")
 
@@ -153,29 +155,29 @@ def test_any_json_is_a_vocabulary_or_refused(value):
         vocabulary = Vocabulary.from_json(json.dumps(value), "here")
     except RunError:
         return
-    assert list(vocabulary.words) == value
-    assert len(vocabulary.index) == len(vocabulary) > 2
+    assert list(vocabulary.tokens) == value
+    assert len(vocabulary.token_to_id) == len(vocabulary) > 2
 
 
 @given(st.lists(WORDS | st.sampled_from([UNK, EOS, "Two words", "\x1b"]), max_size=20), st.lists(WORDS, min_size=1))
-def test_what_is_not_known_comes_back_as_unk_and_all_else_as_it_was(words, known):
-    vocabulary = Vocabulary.from_words(known, 1)
+def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
+    vocabulary = Vocabulary.from_tokens(known, 1)
     expected = [word if word in {UNK, EOS, *known} else UNK for word in words]
     assert vocabulary.decode(vocabulary.encode(words)) == " ".join(expected)
 
 
-@given(st.lists(WORDS, min_size=1, max_size=6), st.integers(1, 10**6), st.sampled_from(["words", "spaces"]))
-def test_one_that_is_torn_is_refused_in_a_line(words, tear, tokenizer):
-    text = Vocabulary.from_words(words, 1, tokenizer).to_json()
+@given(st.lists(WORDS, min_size=1, max_size=6), st.integers(1, 10**6), st.sampled_from(["words", "whitespace"]))
+def test_a_truncated_vocabulary_is_refused_in_one_line(words, length, tokenizer):
+    text = Vocabulary.from_tokens(words, 1, tokenizer).to_json()
     with pytest.raises(RunError) as caught:
-        Vocabulary.from_json(text[: tear % len(text)], "run/vocabulary.json", tokenizer)
+        Vocabulary.from_json(text[: length % len(text)], "run/vocabulary.json", tokenizer)
     assert str(caught.value) == "run/vocabulary.json is not JSON; the run is damaged"
 
 
-@given(ANY_TEXT, st.sampled_from(["words", "spaces"]))
-def test_the_places_of_words_are_those_of_the_tokenizer(text, tokenizer):
+@given(ANY_TEXT, st.sampled_from(["words", "whitespace"]))
+def test_token_spans_match_the_tokenizer(text, tokenizer):
     vocabulary = Vocabulary((UNK, EOS, "a"), tokenizer)
-    found = list(vocabulary.spans(text))
-    assert [word for _, _, word in found] == vocabulary.tokenize(text)
-    assert all(0 <= start < end <= len(text) for start, end, _ in found)
-    assert [start for start, _, _ in found] == sorted(start for start, _, _ in found)
+    spans = list(vocabulary.token_spans(text))
+    assert [word for _, _, word in spans] == vocabulary.tokenize(text)
+    assert all(0 <= start < end <= len(text) for start, end, _ in spans)
+    assert [start for start, _, _ in spans] == sorted(start for start, _, _ in spans)

@@ -1,4 +1,4 @@
-"""Texts written in step: each is the one it would be alone."""
+"""Batched generation equals generation of each text alone."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -11,43 +11,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.dataset import prepare
+from engine.data.dataset import load_dataset
 from engine.data.vocabulary import Vocabulary
-from engine.errors import UnusableInput
-from engine.generation.batch import Beginning, separately, write
-from engine.generation.generate import Done, TokenEvent, read, stream
+from engine.errors import InvalidInputError
+from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
+from engine.generation.generate import Done, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
-from engine.models.base import advance_all
-from engine.models.cache import Cache, CacheSettings
+from engine.models.base import advance_batch
+from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import Decoder, weight_shapes
-from engine.runs.store import load, resolve
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.runs.directory import resolve_run
+from engine.runs.loading import load_model
+from tests.support.sampling import without_times
 
 SIZE = 83
 VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
 CONFIGS = {
-    "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12, pauses=False),
-    "two layers, untied": ModelConfig(embedding_size=16, hidden_size=9, layers=2, tied=False, pauses=False),
-    "with pauses": ModelConfig(embedding_size=20, hidden_size=20, pauses=True),
+    "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12, punctuation=False),
+    "two layers, untied": ModelConfig(
+        embedding_size=16, hidden_size=9, num_layers=2, tie_weights=False, punctuation=False
+    ),
+    "with punctuation": ModelConfig(embedding_size=20, hidden_size=20, punctuation=True),
 }
 
 
-def decoder(config: ModelConfig, seed: int = 0, *, int8: bool = False) -> Decoder:
-    chance = np.random.default_rng(seed)
+def make_lstm(config: ModelConfig, seed: int = 0, *, int8: bool = False) -> NumpyLSTM:
+    rng = np.random.default_rng(seed)
     shapes = weight_shapes(config, SIZE)
-    weights = {name: chance.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
-    return Decoder(config, VOCABULARY, weights, int8=int8)
+    weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    return NumpyLSTM(config, VOCABULARY, weights, int8=int8)
 
 
 def kneser_ney() -> KneserNey:
     return KneserNey(np.random.default_rng(5).integers(0, SIZE, 2000).astype(np.int32), VOCABULARY)
 
 
-MODELS: dict[str, Any] = {name: decoder(config) for name, config in CONFIGS.items()}
-MODELS["a mixture"] = Mixture([MODELS["with pauses"], MODELS["one layer, tied"], kneser_ney()], [0.5, 0.25, 0.25])
-MODELS["a cache"] = Cache(MODELS["with pauses"], CacheSettings(window=4))
-MODELS["a cache on a mixture"] = Cache(MODELS["a mixture"], CacheSettings(window=4))
+MODELS: dict[str, Any] = {name: make_lstm(config) for name, config in CONFIGS.items()}
+MODELS["a mixture"] = Mixture([MODELS["with punctuation"], MODELS["one layer, tied"], kneser_ney()], [0.5, 0.25, 0.25])
+MODELS["a cache"] = NeuralCache(MODELS["with punctuation"], CacheSettings(window=4))
+MODELS["a cache on a mixture"] = NeuralCache(MODELS["a mixture"], CacheSettings(window=4))
 MODELS["Kneser-Ney"] = kneser_ney()
 
 
@@ -57,56 +61,51 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("texts", [1, 2, 5, 16, 33])
-def test_what_is_read_together_is_what_each_reads_alone(model: Any, texts: int) -> None:
-    chance = np.random.default_rng(texts)
+def test_advance_batch_equals_advance_of_each_text(model: Any, texts: int) -> None:
+    rng = np.random.default_rng(texts)
     alone = [model.start() for _ in range(texts)]
-    together = list(alone)
-    for tokens in chance.integers(0, SIZE, (6, texts)).tolist():
-        read_together = advance_all(model, together, tokens)
-        together = [state for _, state in read_together]
-        read_alone = [model.advance(state, token) for state, token in zip(alone, tokens, strict=True)]
-        alone = [state for _, state in read_alone]
-        for (log_probs, _), (expected, _) in zip(read_together, read_alone, strict=True):
+    batch_states = list(alone)
+    for tokens in rng.integers(0, SIZE, (6, texts)).tolist():
+        batch_outputs = advance_batch(model, batch_states, tokens)
+        batch_states = [state for _, state in batch_outputs]
+        single_outputs = [model.advance(state, token) for state, token in zip(alone, tokens, strict=True)]
+        alone = [state for _, state in single_outputs]
+        for (log_probs, _), (expected, _) in zip(batch_outputs, single_outputs, strict=True):
             assert log_probs.dtype == np.float32
             assert log_probs == pytest.approx(expected, abs=1e-4)
             if texts == 1:
                 assert np.array_equal(log_probs, expected)
 
 
-def test_what_was_read_together_are_values(model: Any) -> None:
+def test_states_of_a_batch_are_immutable_values(model: Any) -> None:
     states = [model.advance(model.start(), token)[1] for token in (1, 2, 3)]
-    kept = advance_all(model, states, [4, 5, 6])
+    kept = advance_batch(model, states, [4, 5, 6])
     before = [log_probs.copy() for log_probs, _ in kept]
-    going_on = kept
+    later = kept
     for _ in range(3):
-        going_on = advance_all(model, [state for _, state in going_on], [7, 8, 9])
-    going_on[0][0][:] = 0
+        later = advance_batch(model, [state for _, state in later], [7, 8, 9])
+    later[0][0][:] = 0
     for (log_probs, state), same, token in zip(kept, before, (7, 8, 9), strict=True):
         assert np.array_equal(log_probs, same)
-        again = [model.advance(state, token)[0] for _ in range(2)]  # from the middle, alone, and twice
+        again = [model.advance(state, token)[0] for _ in range(2)]  # from a kept state, without the batch, and twice
         assert np.array_equal(again[0], again[1])
-    for (log_probs, _), same in zip(advance_all(model, states, [4, 5, 6]), before, strict=True):
+    for (log_probs, _), same in zip(advance_batch(model, states, [4, 5, 6]), before, strict=True):
         assert np.array_equal(log_probs, same)
 
 
-def test_threads_that_share_a_model_do_not_disturb_each_other() -> None:
-    model = MODELS["with pauses"]
+def test_threads_can_share_a_model() -> None:
+    model = MODELS["with punctuation"]
 
-    def texts(seed: int) -> list[Any]:
-        beginnings = [Beginning(read(model, (5,)), (5,), SamplerSettings(max_tokens=40), seed + n) for n in range(4)]
-        together = [essence(event) for row in write(model, beginnings) for _, event in row]
-        return together + [essence(event) for event in stream(model, (5,), SamplerSettings(max_tokens=40), seed)]
+    def generate_texts(seed: int) -> list[TokenEvent | Done]:
+        requests = [
+            GenerationRequest(prefill(model, (5,)), (5,), SamplerSettings(max_tokens=40), seed + n) for n in range(4)
+        ]
+        events = [event for row in generate_batch(model, requests) for _, event in row]
+        return without_times([*events, *generate(model, (5,), SamplerSettings(max_tokens=40), seed)])
 
-    expected = [texts(seed) for seed in range(12)]
+    expected = [generate_texts(seed) for seed in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(texts, range(12))) == expected
-
-
-def essence(event: TokenEvent | Done) -> tuple[object, ...]:
-    """Everything but the time it took."""
-    if isinstance(event, Done):
-        return event.reason, event.seed, event.tokens
-    return event.id, event.text, event.logprob, event.prob, event.rank, event.entropy, event.kept, event.top
+        assert list(pool.map(generate_texts, range(12))) == expected
 
 
 CHAINS = st.builds(
@@ -120,54 +119,58 @@ CHAINS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)  # or one draw in a million would fail it
+@settings(max_examples=60, deadline=None, derandomize=True)  # one sample in a million can differ by rounding
 @given(
     st.lists(st.tuples(CHAINS, st.integers(0, 2**32)), min_size=1, max_size=6),
-    st.sampled_from(["with pauses", "a cache"]),
+    st.sampled_from(["with punctuation", "a cache"]),
 )
-def test_each_text_is_the_one_it_would_be_alone(chains: list[tuple[SamplerSettings, int]], name: str) -> None:
+def test_each_text_of_a_batch_equals_the_text_generated_alone(
+    chains: list[tuple[SamplerSettings, int]], name: str
+) -> None:
     model, ids = MODELS[name], (5, 6)
-    reading = read(model, ids)
-    rows = list(write(model, [Beginning(reading, ids, its, seed) for its, seed in chains]))
+    state = prefill(model, ids)
+    rows = list(
+        generate_batch(model, [GenerationRequest(state, ids, text_settings, seed) for text_settings, seed in chains])
+    )
     assert all(number < following for row in rows for (number, _), (following, _) in pairwise(row))
-    for number, (its, seed) in enumerate(chains):
+    for number, (text_settings, seed) in enumerate(chains):
         events = [event for row in rows for place, event in row if place == number]
-        alone = list(stream(model, ids, its, seed))
+        alone = list(generate(model, ids, text_settings, seed))
         assert len(events) == len(alone)
         for event, expected in zip(events, alone, strict=True):
             if isinstance(event, Done) or isinstance(expected, Done):
-                assert essence(event) == essence(expected)
+                assert without_times([event]) == without_times([expected])
                 continue
             assert (event.index, event.id, event.text) == (expected.index, expected.id, expected.text)
             assert event.logprob == pytest.approx(expected.logprob, abs=1e-4)
-            assert event.prob == pytest.approx(expected.prob, abs=1e-4)
+            assert event.sampling_prob == pytest.approx(expected.sampling_prob, abs=1e-4)
             assert event.entropy == pytest.approx(expected.entropy, abs=1e-4)
 
 
-def test_with_the_bundled_model_64_texts_in_16_columns_have_the_words_they_have_alone() -> None:
-    model = load(resolve(None)).decoder
-    ids, its = (5, 9, 7), SamplerSettings(temperature=1.0, max_tokens=20)
-    reading = read(model, ids)
+def test_bundled_model_generates_the_same_64_texts_in_batches_of_16() -> None:
+    model = load_model(resolve_run(None)).decoder
+    ids, text_settings = (5, 9, 7), SamplerSettings(temperature=1.0, max_tokens=20)
+    state = prefill(model, ids)
     for begin in range(0, 64, 16):
-        texts: list[list[int]] = [[] for _ in range(16)]
-        for row in write(model, [Beginning(reading, ids, its, begin + n) for n in range(16)]):
+        tokens: list[list[int]] = [[] for _ in range(16)]
+        for row in generate_batch(model, [GenerationRequest(state, ids, text_settings, begin + n) for n in range(16)]):
             for number, event in row:
                 if isinstance(event, TokenEvent):
-                    texts[number].append(event.id)
-        for number, words in enumerate(texts):
-            alone = stream(model, ids, its, begin + number)
+                    tokens[number].append(event.id)
+        for number, words in enumerate(tokens):
+            alone = generate(model, ids, text_settings, begin + number)
             assert words == [event.id for event in alone if isinstance(event, TokenEvent)]
 
 
-def test_cancelling_ends_every_text_that_still_goes_on() -> None:
+def test_cancelling_ends_every_unfinished_text() -> None:
     model = MODELS["one layer, tied"]
-    asked = False
-    reading = read(model, (5,))
+    is_cancelled = False
+    state = prefill(model, (5,))
     lengths = (2, 50, 50)
-    beginnings = [Beginning(reading, (5,), SamplerSettings(max_tokens=most), 3) for most in lengths]
-    rows = write(model, beginnings, lambda: asked)
+    requests = [GenerationRequest(state, (5,), SamplerSettings(max_tokens=most), 3) for most in lengths]
+    rows = generate_batch(model, requests, lambda: is_cancelled)
     seen = [next(rows) for _ in range(4)]
-    asked = True
+    is_cancelled = True
     (last,) = rows
     assert [number for number, _ in last] == [1, 2]
     assert all(isinstance(event, Done) and event.reason == "cancelled" and event.tokens == 4 for _, event in last)
@@ -176,45 +179,45 @@ def test_cancelling_ends_every_text_that_still_goes_on() -> None:
 
 def test_a_seed_out_of_range_is_refused() -> None:
     model = MODELS["one layer, tied"]
-    with pytest.raises(UnusableInput, match="seed -1"):
-        next(write(model, [Beginning(read(model, (5,)), (5,), SamplerSettings(), -1)]))
+    with pytest.raises(InvalidInputError, match="seed -1"):
+        next(generate_batch(model, [GenerationRequest(prefill(model, (5,)), (5,), SamplerSettings(), -1)]))
 
 
-def test_texts_can_be_read_in_any_order() -> None:
+def test_demultiplexed_texts_can_be_read_in_any_order() -> None:
     rows = [[(0, "a0"), (1, "b0")], [(0, "a1"), (1, DONE)], [(0, "a2")], [(0, DONE)]]
     for order in ((0, 1), (1, 0)):
-        texts = separately(iter(rows), 2)  # type: ignore[arg-type]
+        texts = demultiplex(iter(rows), 2)  # type: ignore[arg-type]
         read_in_order = {number: list(texts[number]) for number in order}
         assert read_in_order == {0: ["a0", "a1", "a2", DONE], 1: ["b0", DONE]}
-    first, second = separately(iter(rows), 2)  # type: ignore[arg-type]
+    first, second = demultiplex(iter(rows), 2)  # type: ignore[arg-type]
     assert [next(second), next(first), next(first), next(second)] == ["b0", "a0", "a1", DONE]
 
 
 DONE = Done("eos", 0, 2, 1.0)
 
 
-# --- in 8 bits --------------------------------------------------------------------------------------------------
+# --- int8 -------------------------------------------------------------------------------------------------------
 
 
-def test_in_8_bits_the_perplexity_of_the_bundled_model_is_the_same_within_a_500th() -> None:
+def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent() -> None:
     pytest.importorskip("numkong")
-    loaded = load(resolve(None))
+    loaded = load_model(resolve_run(None))
     exact = loaded.decoder
-    rounded = Decoder(exact.config, exact.vocabulary, exact.weights, int8=True)
-    valid = prepare(loaded.config.data).valid
-    perplexities = [math.exp(-model.trace(valid).scores.mean()) for model in (exact, rounded)]
+    rounded = NumpyLSTM(exact.config, exact.vocabulary, exact.weights, int8=True)
+    valid = load_dataset(loaded.config.data).valid
+    perplexities = [math.exp(-model.forward_sequence(valid).log_probs.mean()) for model in (exact, rounded)]
     assert perplexities[1] != perplexities[0]
     assert perplexities[1] == pytest.approx(perplexities[0], rel=0.002)
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_in_8_bits_it_is_a_distribution_near_the_exact_one(name: str) -> None:
+def test_int8_model_predicts_nearly_the_same_distribution(name: str) -> None:
     pytest.importorskip("numkong")
-    exact, rounded = decoder(CONFIGS[name]), decoder(CONFIGS[name], int8=True)
+    exact, rounded = make_lstm(CONFIGS[name]), make_lstm(CONFIGS[name], int8=True)
     near, state = rounded.advance(rounded.advance(rounded.start(), 1)[1], 5)
     log_probs, _ = exact.advance(exact.advance(exact.start(), 1)[1], 5)
     assert np.exp(near).sum() == pytest.approx(1, abs=1e-5)
     assert near == pytest.approx(log_probs, abs=0.2)
-    together = advance_all(rounded, [state, state], [7, 8])
-    for (its, _), token in zip(together, (7, 8), strict=True):
-        assert its == pytest.approx(rounded.advance(state, token)[0], abs=1e-4)
+    together = advance_batch(rounded, [state, state], [7, 8])
+    for (token_log_probs, _), token in zip(together, (7, 8), strict=True):
+        assert token_log_probs == pytest.approx(rounded.advance(state, token)[0], abs=1e-4)

@@ -1,14 +1,14 @@
-"""Settings, prompts and seeds: what is taken, and what is refused with its reason."""
+"""Validation of settings, prompts and seeds."""
 
 import math
 
 import pytest
 
 from engine.data.vocabulary import UNK_ID, Vocabulary
-from engine.errors import PromptError, UnusableInput
-from engine.generation.generate import encode_prompt, stream
-from engine.generation.settings import MAX_SEED, SamplerSettings, draw_seed
-from tests.support.sampling import OFF, Fixed, vocabulary_of
+from engine.errors import InvalidInputError, PromptError
+from engine.generation.generate import encode_prompt, generate
+from engine.generation.settings import MAX_SEED, SamplerSettings, random_seed
+from tests.support.sampling import NO_FILTERS, FixedModel, id_vocabulary
 
 
 @pytest.mark.parametrize(
@@ -24,60 +24,60 @@ from tests.support.sampling import OFF, Fixed, vocabulary_of
 )
 def test_settings_out_of_range_are_refused_by_name_and_value(name: str, values: list[float]) -> None:
     for value in values:
-        with pytest.raises(UnusableInput) as caught:
+        with pytest.raises(InvalidInputError) as caught:
             SamplerSettings(**{name: value})  # type: ignore[arg-type]
         assert name.replace("_", "-") in str(caught.value)
         assert str(value) in str(caught.value)
 
 
-def test_the_ends_of_the_ranges_are_taken() -> None:
+def test_limits_of_the_ranges_are_accepted() -> None:
     SamplerSettings(temperature=0, top_k=0, top_p=1e-9, min_p=0, repetition_penalty=0.1, max_tokens=1)
     SamplerSettings(temperature=2, top_p=1, min_p=1, repetition_penalty=10)
 
 
-def test_the_chain_is_told_in_the_order_it_applies() -> None:
-    sampler = SamplerSettings(temperature=0.7, top_k=40, top_p=0.9, min_p=0.05, repetition_penalty=1.2)
-    told = sampler.chain()
-    places = [told.index(stage) for stage in ("repetition penalty", "temperature", "top-k", "top-p", "min-p")]
-    assert places == sorted(places)
-    assert "greedy" in SamplerSettings(temperature=0).chain()
-    assert "top" not in SamplerSettings().chain()
+def test_description_lists_the_stages_in_the_order_they_apply() -> None:
+    settings = SamplerSettings(temperature=0.7, top_k=40, top_p=0.9, min_p=0.05, repetition_penalty=1.2)
+    description = settings.describe()
+    positions = [description.index(stage) for stage in ("repetition penalty", "temperature", "top-k", "top-p", "min-p")]
+    assert positions == sorted(positions)
+    assert "greedy" in SamplerSettings(temperature=0).describe()
+    assert "top" not in SamplerSettings().describe()
 
 
-def test_a_prompt_is_read_with_the_tokenizer_and_its_unknown_words_are_named() -> None:
+def test_prompt_is_tokenized_and_its_unknown_words_are_listed() -> None:
     vocabulary = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "don't"))
     prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", vocabulary)
     assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
-    assert prompt.unknown == ("xyzzy", "plugh")
+    assert prompt.unknown_tokens == ("xyzzy", "plugh")
     assert prompt.text == "Bilbo, XYZZY is: don't... xyzzy plugh!"
-    assert encode_prompt("is", vocabulary).unknown == ()
+    assert encode_prompt("is", vocabulary).unknown_tokens == ()
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "?!…", "—"])
-def test_a_prompt_without_a_word_is_refused(text: str) -> None:
+def test_a_prompt_without_words_is_refused(text: str) -> None:
     with pytest.raises(PromptError, match="no word"):
-        encode_prompt(text, vocabulary_of(5))
+        encode_prompt(text, id_vocabulary(5))
 
 
-def test_a_prompt_wholly_unknown_is_refused_with_its_words() -> None:
+def test_a_prompt_of_unknown_words_is_refused_and_they_are_named() -> None:
     with pytest.raises(PromptError) as caught:
-        encode_prompt("one two three two four five six", vocabulary_of(5))
+        encode_prompt("one two three two four five six", id_vocabulary(5))
     words = "one, two, three, four, five"
     assert str(caught.value) == f"the model knows none of the prompt's words: {words}; use other words"
 
 
-def test_unk_and_eos_cannot_be_typed() -> None:
+def test_a_prompt_of_special_tokens_is_refused() -> None:
     with pytest.raises(PromptError):
-        encode_prompt("<unk> <eos>", vocabulary_of(5))
+        encode_prompt("<unk> <eos>", id_vocabulary(5))
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    with pytest.raises(UnusableInput, match=str(seed)):
-        list(stream(Fixed([1, 1, 1]), [2], OFF, seed))
+    with pytest.raises(InvalidInputError, match=str(seed)):
+        list(generate(FixedModel([1, 1, 1]), [2], NO_FILTERS, seed))
 
 
-def test_drawn_seeds_are_good_seeds() -> None:
-    seeds = {draw_seed() for _ in range(50)}
+def test_random_seeds_are_valid_and_different() -> None:
+    seeds = {random_seed() for _ in range(50)}
     assert len(seeds) > 40
     assert all(0 <= seed <= MAX_SEED for seed in seeds)

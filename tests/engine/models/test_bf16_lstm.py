@@ -1,4 +1,4 @@
-"""The LSTM layer written out in bfloat16, held to PyTorch's in double precision and to oneDNN's in bfloat16."""
+"""The bfloat16 LSTM layer against PyTorch's layer in double precision and against oneDNN's in bfloat16."""
 
 import pytest
 import torch
@@ -9,79 +9,77 @@ from torch import Tensor, nn
 import engine.models.lstm
 from engine.config import ModelConfig
 from engine.models.bf16_lstm import lstm_bf16
-from engine.models.lstm import Network
+from engine.models.lstm import LSTMModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Relative to the size of the whole tensor, as roundings are many and small."""
-    return [float((a.double() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)]
+def relative_errors(actual: list[Tensor], exact: list[Tensor]) -> list[float]:
+    """Return the norm of each difference, relative to the norm of the whole tensor."""
+    return [float((a.double() - b).norm() / b.norm()) for a, b in zip(actual, exact, strict=True)]
 
 
-def results(layer: nn.LSTM, run: str, data: tuple[Tensor, ...]) -> list[Tensor]:
-    """Outputs, states, and the gradients of inputs and weights."""
-    vectors, hidden, cell, above = (value.detach().clone() for value in data)
+def run_layer(layer: nn.LSTM, implementation: str, arguments: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return the outputs, the states, and the gradients of inputs and weights."""
+    inputs, hidden, cell, gradient = (value.detach().clone() for value in arguments)
     weights = [weight.detach().clone().requires_grad_() for weight in layer.parameters()]
-    vectors.requires_grad_()
-    mixed = torch.autocast("cpu", torch.bfloat16, enabled=run != "exact")
-    with mixed:
-        if run == "ours":
-            outputs, hidden, cell = lstm_bf16(vectors, (hidden, cell), weights)
+    inputs.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=implementation != "exact"):
+        if implementation == "lstm_bf16":
+            outputs, hidden, cell = lstm_bf16(inputs, (hidden, cell), weights)
         else:
             state = (hidden, cell)
-            outputs, hidden, cell = torch.lstm(vectors, state, weights, True, 1, 0.0, True, False, False)
-    outputs.to(above.dtype).backward(above)
-    leaves = [vectors, *weights]
-    return [value.detach() for value in (outputs, hidden, cell)] + [
-        leaf.grad for leaf in leaves if leaf.grad is not None
-    ]
+            outputs, hidden, cell = torch.lstm(inputs, state, weights, True, 1, 0.0, True, False, False)
+    outputs.to(gradient.dtype).backward(gradient)
+    gradients = [leaf.grad for leaf in (inputs, *weights) if leaf.grad is not None]
+    return [value.detach() for value in (outputs, hidden, cell)] + gradients
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40), st.integers(8, 40), st.integers(0, 2**31))
-def test_outputs_and_gradients_are_those_of_double_precision_but_for_rounding(
-    time: int, batch: int, inputs: int, hidden: int, seed: int
+def test_outputs_and_gradients_match_double_precision(
+    time: int, batch: int, input_size: int, hidden_size: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    layer = nn.LSTM(inputs, hidden)
-    shapes = [(time, batch, inputs), (1, batch, hidden), (1, batch, hidden), (time, batch, hidden)]
-    data = tuple(torch.randn(shape) for shape in shapes)
-    exact = results(layer.double(), "exact", tuple(value.double() for value in data))
-    ours = results(layer.float(), "ours", data)
-    assert len(ours) == len(exact) == 8
-    assert max(errors(ours, exact)) < 0.03
+    layer = nn.LSTM(input_size, hidden_size)
+    state_shape = (1, batch, hidden_size)
+    shapes = [(time, batch, input_size), state_shape, state_shape, (time, batch, hidden_size)]
+    arguments = tuple(torch.randn(shape) for shape in shapes)
+    exact = run_layer(layer.double(), "exact", tuple(value.double() for value in arguments))
+    actual = run_layer(layer.float(), "lstm_bf16", arguments)
+    assert len(actual) == len(exact) == 8
+    assert max(relative_errors(actual, exact)) < 0.03
 
 
-def test_it_is_as_exact_as_the_layer_it_stands_for() -> None:
+def test_rounding_errors_are_no_larger_than_those_of_onednn() -> None:
     torch.manual_seed(3)
     layer = nn.LSTM(96, 128)
-    data = (torch.randn(30, 8, 96), torch.randn(1, 8, 128), torch.randn(1, 8, 128), torch.randn(30, 8, 128))
-    exact = results(layer.double(), "exact", tuple(value.double() for value in data))
-    ours = errors(results(layer.float(), "ours", data), exact)
-    theirs = errors(results(layer.float(), "oneDNN", data), exact)
-    assert all(own < 1.5 * its for own, its in zip(ours, theirs, strict=True))
+    arguments = (torch.randn(30, 8, 96), torch.randn(1, 8, 128), torch.randn(1, 8, 128), torch.randn(30, 8, 128))
+    exact = run_layer(layer.double(), "exact", tuple(value.double() for value in arguments))
+    errors = relative_errors(run_layer(layer.float(), "lstm_bf16", arguments), exact)
+    onednn_errors = relative_errors(run_layer(layer.float(), "oneDNN", arguments), exact)
+    assert all(error < 1.5 * onednn_error for error, onednn_error in zip(errors, onednn_errors, strict=True))
 
 
-def test_a_large_layer_in_bfloat16_goes_by_it_when_it_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+def test_large_layers_use_it_only_for_training_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_sizes: list[int] = []
 
-    def counted(vectors: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        calls.append(state[0].shape[-1])
-        return lstm_bf16(vectors, state, weights)
+    def spy(inputs: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        hidden_sizes.append(state[0].shape[-1])
+        return lstm_bf16(inputs, state, weights)
 
-    monkeypatch.setattr(engine.models.lstm, "lstm_bf16", counted)
-    monkeypatch.setattr(engine.models.lstm, "WORTH_IT_FROM", 24)
-    config = ModelConfig(embedding_size=16, hidden_size=24, layers=2)  # tied, so the second layer is of 16
-    network = Network(config, 30, torch.Generator().manual_seed(0))
-    ids, masks = torch.randint(30, (7, 3)), torch.Generator().manual_seed(1)
-    network(ids, network.start(3), masks)
-    assert not calls  # in float32
+    monkeypatch.setattr(engine.models.lstm, "lstm_bf16", spy)
+    monkeypatch.setattr(engine.models.lstm, "MIN_HIDDEN_SIZE", 24)
+    config = ModelConfig(embedding_size=16, hidden_size=24, num_layers=2)  # weights are tied: the second layer has 16
+    model = LSTMModel(config, 30, torch.Generator().manual_seed(0))
+    ids, dropout_generator = torch.randint(30, (7, 3)), torch.Generator().manual_seed(1)
+    model(ids, model.init_hidden(3), dropout_generator)
+    assert not hidden_sizes  # float32
     with torch.autocast("cpu", torch.bfloat16):
-        network(ids, network.start(3))
-        assert not calls  # nothing is learned
-        logits, states, _, _ = network(ids, network.start(3), masks)
-        assert calls == [24]
-        network(ids, states, masks)  # states can be handed on
+        model(ids, model.init_hidden(3))
+        assert not hidden_sizes  # not training
+        logits, states, _, _ = model(ids, model.init_hidden(3), dropout_generator)
+        assert hidden_sizes == [24]
+        model(ids, states, dropout_generator)  # the returned states are valid inputs
     logits.float().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -1,8 +1,9 @@
-"""The continuous cache against Grave, Joulin and Usunier (2017), equations 2 to 4, in plain loops."""
+"""The neural cache against equations 2 to 4 of Grave, Joulin and Usunier (2017) in plain loops."""
 
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,151 +11,137 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
-from engine.errors import UnusableInput
-from engine.models.base import LanguageModel, Trace, hidden_of, trace
-from engine.models.cache import CHUNK, SHARES, THETAS, Cache, CacheSettings, cache_probs, choose_cache
+from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.errors import InvalidInputError
+from engine.models import cache as neural_cache
+from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
+from engine.models.cache import SCORING_CHUNK, CacheSettings, NeuralCache, cache_probs, tune_cache
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey, Unigram
-from engine.models.numpy_lstm import Decoder, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from tests.support import models
+from tests.support.models import distributions, hidden_vector, make_vocabulary, random_ids, random_lstm
 
 SIZE = 8
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
+VOCABULARY = make_vocabulary(SIZE)
 CONFIG = ModelConfig(embedding_size=5, hidden_size=5)
 
-texts = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=15)
-cache_settings = st.builds(CacheSettings, st.integers(1, 6), st.floats(0, 3), st.floats(0, 0.9))
+TEXTS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=15)
+CACHE_SETTINGS = st.builds(CacheSettings, st.integers(1, 6), st.floats(0, 3), st.floats(0, 0.9))
 
 
-def text(length: int, seed: int = 0) -> Ids:
-    return np.random.default_rng(seed).integers(0, SIZE, length).astype(np.int32)
+def make_ids(length: int, seed: int = 0) -> TokenIds:
+    return random_ids(length, SIZE, seed)
 
 
-def decoder(seed: int = 0) -> Decoder:
-    chance = np.random.default_rng(seed)
-    shapes = weight_shapes(CONFIG, SIZE)
-    weights = {name: chance.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return Decoder(CONFIG, VOCABULARY, weights)
-
-
-LSTM = decoder()
-COUNTS = KneserNey(text(300, seed=5), VOCABULARY, order=3)
-UNIGRAM = Unigram(text(300, seed=5), VOCABULARY)
+LSTM = random_lstm(CONFIG, VOCABULARY)
+KNESER_NEY = KneserNey(make_ids(300, seed=5), VOCABULARY, order=3)
+UNIGRAM = Unigram(make_ids(300, seed=5), VOCABULARY)
 MODELS = {
-    "lstm": LSTM,
-    "Kneser-Ney": COUNTS,
+    "LSTM": LSTM,
+    "Kneser-Ney": KNESER_NEY,
     "unigram": UNIGRAM,
-    "mixture": Mixture([LSTM, COUNTS], [0.6, 0.4]),
+    "mixture": Mixture([LSTM, KNESER_NEY], [0.6, 0.4]),
 }
 
 
-def distributions(model: LanguageModel, ids: Sequence[int]) -> np.ndarray:
-    """What `model` says after `<eos>` and after each word, as float64 probabilities."""
-    state, found = model.start(), []
-    for token in (EOS_ID, *ids):
-        log_probs, state = model.advance(state, int(token))
-        found.append(np.exp(log_probs.astype(np.float64)))
-    return np.stack(found)
-
-
-def pointed(remembered: Sequence[tuple[list[float], int]], vector: list[float], theta: float) -> list[float]:
-    """Equation 3: each remembered word gets exp(theta h_t . h_i), whatever is left out divided away."""
+def reference_cache_probs(cached: Sequence[tuple[list[float], int]], vector: list[float], theta: float) -> list[float]:
+    """Equation 3: each cached token gets exp(theta h_t . h_i), normalized over the cache."""
     probs = [0.0] * SIZE
-    for key, word in remembered:
-        probs[word] += math.exp(theta * sum(a * b for a, b in zip(key, vector, strict=True)))
+    for key, token in cached:
+        probs[token] += math.exp(theta * sum(a * b for a, b in zip(key, vector, strict=True)))
     return [prob / sum(probs) for prob in probs]
 
 
-def reference(model: LanguageModel, ids: Sequence[int], chosen: CacheSettings) -> list[list[float]]:
-    """The distributions after `<eos>` and after each word, with a queue for the window."""
-    remembered: deque[tuple[list[float], int]] = deque(maxlen=chosen.window)
+def reference_distributions(
+    model: LanguageModel, ids: Sequence[int], cache_settings: CacheSettings
+) -> list[list[float]]:
+    """Return the distributions after `<eos>` and after each token, with a queue as the cache."""
+    cached: deque[tuple[list[float], int]] = deque(maxlen=cache_settings.window)
     log_probs, state = model.advance(model.start(), EOS_ID)
-    found = [[math.exp(value) for value in log_probs.tolist()]]
+    rows = [[math.exp(value) for value in log_probs.tolist()]]
+    weight = cache_settings.weight
     for token in ids:
-        remembered.append((hidden_of(model, state).tolist(), int(token)))
+        cached.append((hidden_vector(model, state).tolist(), int(token)))
         log_probs, state = model.advance(state, int(token))
-        cached = pointed(remembered, hidden_of(model, state).tolist(), chosen.theta)
-        own = [math.exp(value) for value in log_probs.tolist()]
-        found.append([(1 - chosen.share) * p + chosen.share * c for p, c in zip(own, cached, strict=True)])
-    return found
+        cache_probs = reference_cache_probs(cached, hidden_vector(model, state).tolist(), cache_settings.theta)
+        model_probs = [math.exp(value) for value in log_probs.tolist()]
+        rows.append([(1 - weight) * p + weight * c for p, c in zip(model_probs, cache_probs, strict=True)])
+    return rows
 
 
-# --- word by word ---------------------------------------------------------------------------------------------
+# --- token by token ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(MODELS))
 @settings(max_examples=20, deadline=None)
-@given(ids=texts, chosen=cache_settings)
-def test_word_by_word_it_is_the_equations(name: str, ids: list[int], chosen: CacheSettings) -> None:
-    found = distributions(Cache(MODELS[name], chosen), ids)
-    for position, expected in enumerate(reference(MODELS[name], ids, chosen)):
-        assert found[position] == pytest.approx(expected, rel=1e-4)
-        assert found[position].sum() == pytest.approx(1, abs=1e-5)
+@given(ids=TEXTS, cache_settings=CACHE_SETTINGS)
+def test_distributions_match_the_equations(name: str, ids: list[int], cache_settings: CacheSettings) -> None:
+    rows = distributions(NeuralCache(MODELS[name], cache_settings), ids)
+    for row, expected in zip(rows, reference_distributions(MODELS[name], ids, cache_settings), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+        assert row.sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_before_any_word_it_is_the_model_and_from_the_first_on_it_is_not(name: str) -> None:
+def test_the_cache_takes_part_after_the_first_token(name: str) -> None:
     model = MODELS[name]
-    cached, alone = (distributions(one, [4]) for one in (Cache(model, CacheSettings(share=0.25)), model))
-    assert np.array_equal(cached[0], alone[0])
-    expected = 0.75 * alone[1]
-    expected[4] += 0.25  # one word is remembered, and it gets all of the cache's share
-    assert cached[1] == pytest.approx(expected, rel=1e-5)
+    with_cache = distributions(NeuralCache(model, CacheSettings(weight=0.25)), [4])
+    without_cache = distributions(model, [4])
+    assert np.array_equal(with_cache[0], without_cache[0])
+    expected = 0.75 * without_cache[1]
+    expected[4] += 0.25  # the only token in the cache
+    assert with_cache[1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_eos_that_starts_a_text_is_not_remembered() -> None:
-    cache = Cache(UNIGRAM, CacheSettings(theta=0, share=0.5))
-    alone = distributions(UNIGRAM, [])[0]
-    assert distributions(cache, [3])[1][EOS_ID] == pytest.approx(0.5 * alone[EOS_ID], rel=1e-5)
-    assert distributions(cache, [EOS_ID])[1][EOS_ID] == pytest.approx(0.5 * alone[EOS_ID] + 0.5, rel=1e-5)
+def test_the_eos_that_starts_a_text_is_not_cached() -> None:
+    cache = NeuralCache(UNIGRAM, CacheSettings(theta=0, weight=0.5))
+    without_cache = distributions(UNIGRAM, [])[0]
+    assert distributions(cache, [3])[1][EOS_ID] == pytest.approx(0.5 * without_cache[EOS_ID], rel=1e-5)
+    assert distributions(cache, [EOS_ID])[1][EOS_ID] == pytest.approx(0.5 * without_cache[EOS_ID] + 0.5, rel=1e-5)
 
 
-def test_a_cache_of_theta_zero_counts_words_alike() -> None:
+def test_with_theta_zero_the_cache_counts_tokens() -> None:
     ids = [2, 3, 2, 2, 5, 3, 7, 7]
-    own, found = (distributions(model, ids)[-1] for model in (LSTM, Cache(LSTM, CacheSettings(5, 0, 0.3))))
+    model_probs = distributions(LSTM, ids)[-1]
+    probs = distributions(NeuralCache(LSTM, CacheSettings(window=5, theta=0, weight=0.3)), ids)[-1]
     last_five = Counter(ids[-5:])
-    assert found == pytest.approx([0.7 * own[word] + 0.3 * last_five[word] / 5 for word in range(SIZE)], rel=1e-5)
+    expected = [0.7 * model_probs[token] + 0.3 * last_five[token] / 5 for token in range(SIZE)]
+    assert probs == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_cache_without_share_is_the_model() -> None:
-    ids = text(20)
-    cache = Cache(LSTM, CacheSettings(share=0))
+def test_with_weight_zero_the_cache_changes_nothing() -> None:
+    ids = make_ids(20)
+    cache = NeuralCache(LSTM, CacheSettings(weight=0))
     assert distributions(cache, ids) == pytest.approx(distributions(LSTM, ids), rel=1e-5)
-    assert cache.trace(ids).scores == pytest.approx(LSTM.trace(ids).scores, abs=1e-6)
+    assert cache.forward_sequence(ids).log_probs == pytest.approx(LSTM.forward_sequence(ids).log_probs, abs=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
-@given(texts, st.integers(0, SIZE - 1), st.integers(0, SIZE - 1), st.integers(1, 4))
-def test_a_state_that_was_kept_is_a_place_to_branch_from(ids: list[int], one: int, other: int, window: int) -> None:
-    cache = Cache(LSTM, CacheSettings(window, 1.0, 0.3))
+@given(TEXTS, st.integers(0, SIZE - 1), st.integers(0, SIZE - 1), st.integers(1, 4))
+def test_a_kept_state_is_a_branch_point(ids: list[int], token: int, other_token: int, window: int) -> None:
+    cache = NeuralCache(LSTM, CacheSettings(window, theta=1.0, weight=0.3))
     state = cache.start()
-    for token in (EOS_ID, *ids):
-        _, state = cache.advance(state, token)
-    remembered = state.words.copy(), state.keys.copy()
-    first, after = cache.advance(state, one)
-    beyond, _ = cache.advance(after, other)
-    kept = first.copy()
-    cache.advance(state, other)
-    again, after_again = cache.advance(state, one)
-    assert np.array_equal(first, kept)
-    assert np.array_equal(first, again)
-    assert np.array_equal(beyond, cache.advance(after_again, other)[0])
-    assert np.array_equal(state.words, remembered[0])
-    assert np.array_equal(state.keys, remembered[1])
-    assert state.words.tolist() == ids[-window:]
+    for previous in (EOS_ID, *ids):
+        _, state = cache.advance(state, previous)
+    token_ids, keys = state.token_ids.copy(), state.keys.copy()
+    models.assert_branches_are_independent(cache, state, token, other_token)
+    assert np.array_equal(state.token_ids, token_ids)
+    assert np.array_equal(state.keys, keys)
+    assert state.token_ids.tolist() == ids[-window:]
 
 
-def test_what_the_model_says_is_not_changed_by_the_cache() -> None:
+def test_the_cache_does_not_change_the_distribution_of_the_model() -> None:
     before = UNIGRAM.advance(None, 3)[0].copy()
-    distributions(Cache(UNIGRAM, CacheSettings()), text(10))
+    distributions(NeuralCache(UNIGRAM, CacheSettings()), make_ids(10))
     assert np.array_equal(UNIGRAM.advance(None, 3)[0], before)
 
 
-class Pointing:
-    """Finds all words alike; its vector is a long one that depends on the last word."""
+class UniformModel:
+    """A uniform distribution, with a large hidden vector that depends on the last token."""
 
     vocabulary = VOCABULARY
-    vectors = np.random.default_rng(0).normal(0, 5, (SIZE, 4)).astype(np.float32)
+    hidden_vectors = np.random.default_rng(0).normal(0, 5, (SIZE, 4)).astype(np.float32)
 
     def start(self) -> int:
         return EOS_ID
@@ -162,30 +149,31 @@ class Pointing:
     def advance(self, state: int, token: int):
         return np.full(SIZE, -math.log(SIZE), np.float32), token
 
-    def hidden(self, state: int) -> np.ndarray:
-        return self.vectors[state]
+    def hidden_vector(self, state: int) -> np.ndarray:
+        return self.hidden_vectors[state]
 
 
 @pytest.mark.parametrize("last", range(2, SIZE))
-def test_a_huge_theta_points_at_what_followed_the_most_alike_context(last: int) -> None:
+def test_a_huge_theta_predicts_the_token_after_the_most_similar_context(last: int) -> None:
     ids = [2, 3, 4, 5, 6, 7, last]
-    products = [float(Pointing.vectors[before] @ Pointing.vectors[last]) for before in [EOS_ID, *ids[:-1]]]
+    vectors = UniformModel.hidden_vectors
+    products = [float(vectors[previous] @ vectors[last]) for previous in [EOS_ID, *ids[:-1]]]
     expected = np.full(SIZE, 0.5 / SIZE)
     expected[ids[products.index(max(products))]] += 0.5
-    cache = Cache(Pointing(), CacheSettings(theta=1000, share=0.5))
+    cache = NeuralCache(UniformModel(), CacheSettings(theta=1000, weight=0.5))
     assert distributions(cache, ids)[-1] == pytest.approx(expected, rel=1e-4)
-    for following in (0, 4):
-        read = cache.trace(np.array([*ids, following], np.int32))
-        assert read.scores[-1] == pytest.approx(math.log(expected[following]), rel=1e-4)
+    for token in (0, 4):
+        output = cache.forward_sequence(np.array([*ids, token], np.int32))
+        assert output.log_probs[-1] == pytest.approx(math.log(expected[token]), rel=1e-4)
 
 
-def test_a_word_the_model_finds_almost_impossible_keeps_a_finite_score() -> None:
+def test_an_almost_impossible_token_has_a_finite_score() -> None:
     weights = {name: value.copy() for name, value in LSTM.weights.items()}
     weights["output.bias"][6] = -200
-    cache = Cache(Decoder(CONFIG, VOCABULARY, weights), CacheSettings())
+    cache = NeuralCache(NumpyLSTM(CONFIG, VOCABULARY, weights), CacheSettings())
     _, state = cache.advance(cache.start(), EOS_ID)
     log_probs, _ = cache.advance(state, 3)
-    assert cache.trace(np.array([3, 6], np.int32)).scores[1] == pytest.approx(log_probs[6], rel=1e-4)
+    assert cache.forward_sequence(np.array([3, 6], np.int32)).log_probs[1] == pytest.approx(log_probs[6], rel=1e-4)
 
 
 # --- a whole text ---------------------------------------------------------------------------------------------
@@ -193,123 +181,130 @@ def test_a_word_the_model_finds_almost_impossible_keeps_a_finite_score() -> None
 
 @pytest.mark.parametrize("name", list(MODELS))
 @settings(max_examples=20, deadline=None)
-@given(ids=texts, chosen=cache_settings)
-def test_reading_a_whole_text_is_reading_it_word_by_word(name: str, ids: list[int], chosen: CacheSettings) -> None:
-    cache = Cache(MODELS[name], chosen)
-    read = cache.trace(np.array(ids, np.int32))
+@given(ids=TEXTS, cache_settings=CACHE_SETTINGS)
+def test_scores_of_a_text_match_token_by_token(name: str, ids: list[int], cache_settings: CacheSettings) -> None:
+    cache = NeuralCache(MODELS[name], cache_settings)
+    output = cache.forward_sequence(np.array(ids, np.int32))
     log_probs, state = cache.advance(cache.start(), EOS_ID)
     for position, token in enumerate(ids):
-        assert read.scores[position] == pytest.approx(log_probs[token], abs=1e-5)
-        assert read.hidden[position] == pytest.approx(cache.hidden(state), abs=1e-6)
+        assert output.log_probs[position] == pytest.approx(log_probs[token], abs=1e-5)
+        assert output.hidden_states[position] == pytest.approx(cache.hidden_vector(state), abs=1e-6)
         log_probs, state = cache.advance(state, token)
-    assert read.scores.shape == (len(ids),)
+    assert output.log_probs.shape == (len(ids),)
 
 
-@pytest.mark.parametrize("window", [100, CHUNK])
-def test_long_texts_are_the_same_over_the_borders_of_chunks(window: int) -> None:
-    ids = text(2 * CHUNK + 20)
-    cache = Cache(LSTM, CacheSettings(window, 0.8, 0.2))
-    word_by_word = np.log(distributions(cache, ids)[np.arange(len(ids)), ids])
-    assert cache.trace(ids).scores == pytest.approx(word_by_word, abs=1e-5)
+@pytest.mark.parametrize("window", [100, SCORING_CHUNK])
+def test_scores_of_long_texts_do_not_depend_on_chunks(window: int) -> None:
+    ids = make_ids(2 * SCORING_CHUNK + 20)
+    cache = NeuralCache(LSTM, CacheSettings(window, theta=0.8, weight=0.2))
+    expected = np.log(distributions(cache, ids)[np.arange(len(ids)), ids])
+    assert cache.forward_sequence(ids).log_probs == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("window", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 1000])
-def test_probabilities_of_a_long_text_are_plain_sums(window: int) -> None:
-    chance = np.random.default_rng(window)
-    ids, hidden = text(2 * CHUNK + 5), chance.normal(size=(2 * CHUNK + 5, 3)).astype(np.float32)
+@pytest.mark.parametrize("window", [1, 7, SCORING_CHUNK - 1, SCORING_CHUNK, SCORING_CHUNK + 1, 1000])
+def test_cache_probs_of_a_long_text_match_plain_sums(window: int) -> None:
+    length = 2 * SCORING_CHUNK + 5
+    ids, hidden = make_ids(length), np.random.default_rng(window).normal(size=(length, 3)).astype(np.float32)
     theta = 0.7
-    likeness = np.exp(theta * (hidden.astype(np.float64) @ hidden.astype(np.float64).T)).tolist()
-    found = cache_probs(hidden, ids, window, [theta])[0]
-    words = ids.tolist()
-    assert found[0] == 0
-    for now in (1, 2, 8, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 100, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 4):
-        seen = range(max(0, now - window), now)
-        total = sum(likeness[now][then] for then in seen)
-        same = sum(likeness[now][then] for then in seen if words[then] == words[now])
-        assert found[now] == pytest.approx(same / total, rel=1e-4, abs=1e-9), now
+    similarity = np.exp(theta * (hidden.astype(np.float64) @ hidden.astype(np.float64).T)).tolist()
+    probs = cache_probs(hidden, ids, window, [theta])[0]
+    tokens = ids.tolist()
+    assert probs[0] == 0
+    around_first_chunk = [SCORING_CHUNK + offset for offset in (-1, 0, 1, 100)]
+    around_second_chunk = [2 * SCORING_CHUNK + offset for offset in (-1, 0, 4)]
+    for position in (1, 2, 8, *around_first_chunk, *around_second_chunk):
+        cached = range(max(0, position - window), position)
+        total = sum(similarity[position][other] for other in cached)
+        same = sum(similarity[position][other] for other in cached if tokens[other] == tokens[position])
+        assert probs[position] == pytest.approx(same / total, rel=1e-4, abs=1e-9), position
 
 
-def test_hand_worked_probabilities() -> None:
+def test_cache_probs_match_a_hand_calculation() -> None:
     hidden = np.array([[0], [math.log(2)], [1], [1]], np.float32)
     ids = np.array([2, 3, 3, 2], np.int32)
-    # Contexts that count 1 (for word 2), 2 (for 3) and e (for 3) as much, seen from a vector of 1.
+    # With a query of 1, the contexts weigh 1 (for token 2), 2 (for token 3) and e (for token 3).
     assert cache_probs(hidden, ids, 10, [1.0])[0] == pytest.approx([0, 0, 2 / 3, 1 / (3 + math.e)], rel=1e-6)
     assert cache_probs(hidden, ids, 2, [1.0])[0] == pytest.approx([0, 0, 2 / 3, 0], rel=1e-6)
     assert cache_probs(hidden, ids, 10, [0.0])[0] == pytest.approx([0, 0, 1 / 2, 1 / 3], rel=1e-6)
 
 
-def test_several_thetas_at_once_are_each_alone() -> None:
-    ids = text(CHUNK + 30)
+def test_several_thetas_give_the_same_as_one_at_a_time() -> None:
+    ids = make_ids(SCORING_CHUNK + 30)
     hidden = np.random.default_rng(2).normal(size=(len(ids), 4)).astype(np.float32)
     thetas = [1.0, 0.0, 0.3]
-    together = cache_probs(hidden, ids, 50, thetas)
-    assert together.shape == (3, len(ids))
-    for row, theta in zip(together, thetas, strict=True):
+    probs = cache_probs(hidden, ids, 50, thetas)
+    assert probs.shape == (3, len(ids))
+    for row, theta in zip(probs, thetas, strict=True):
         assert np.array_equal(row, cache_probs(hidden, ids, 50, [theta])[0])
-    assert not np.allclose(together[0], together[1])
+    assert not np.allclose(probs[0], probs[1])
 
 
 # --- settings -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
+    ("values", "message"),
     [
         ({"window": 0}, "window 0"),
         ({"window": -3}, "window -3"),
         ({"theta": -0.1}, "theta -0.1"),
         ({"theta": math.nan}, "theta nan"),
         ({"theta": math.inf}, "theta inf"),
-        ({"share": 1.0}, "share 1 "),
-        ({"share": 1.5}, "share 1.5"),
-        ({"share": -0.1}, "share -0.1"),
-        ({"share": math.nan}, "share nan"),
+        ({"weight": 1.0}, "weight 1 "),
+        ({"weight": 1.5}, "weight 1.5"),
+        ({"weight": -0.1}, "weight -0.1"),
+        ({"weight": math.nan}, "weight nan"),
     ],
     ids=str,
 )
-def test_unusable_settings_are_named_in_one_line(values: dict[str, float], named: str) -> None:
-    with pytest.raises(UnusableInput) as caught:
+def test_invalid_settings_are_named_in_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
         CacheSettings(**values)
-    assert named in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("kind", ["likeness helps", "frequency helps", "nothing helps"])
+@pytest.mark.parametrize("text_kind", ["similarity helps", "frequency helps", "nothing helps"])
 @pytest.mark.parametrize("window", [4, 500])
-def test_chosen_settings_are_the_best_of_the_grid(kind: str, window: int) -> None:
-    chance = np.random.default_rng(4)
+def test_tuned_settings_are_the_best_of_the_grid(text_kind: str, window: int) -> None:
+    rng = np.random.default_rng(4)
     time = 50
-    if kind == "nothing helps":
+    if text_kind == "nothing helps":
         ids = np.arange(time).astype(np.int32) % SIZE
         hidden = -np.eye(SIZE, dtype=np.float32)[ids]
-        window = min(window, SIZE - 1)  # so that a word is never among those remembered
+        window = min(window, SIZE - 1)  # so that a token is never in the cache
     else:
-        ids = (text(time) % (4 if kind == "likeness helps" else 2)).astype(np.int32)
-        noise = 0.3 if kind == "likeness helps" else 2.0
-        hidden = (np.eye(SIZE)[ids] + chance.normal(0, noise, (time, SIZE))).astype(np.float32)
-    read = Trace(np.log(chance.uniform(0.05, 0.4, time)), hidden)
-    best, best_sum = None, -math.inf
-    for theta in THETAS:
-        own = np.exp(read.scores).tolist()
-        cached = [0.0] * time
-        for now in range(1, time):
-            remembered = [(hidden[then].tolist(), int(ids[then])) for then in range(max(0, now - window), now)]
-            cached[now] = pointed(remembered, hidden[now].tolist(), theta)[ids[now]]
-        for share in SHARES:
-            total = math.log(own[0])
-            total += sum(math.log((1 - share) * p + share * c) for p, c in zip(own[1:], cached[1:], strict=True))
-            if total > best_sum + 1e-9:
-                best, best_sum = (theta, share), total
-    chosen = choose_cache(read, ids, window)
-    assert chosen.window == window
-    assert (chosen.theta, chosen.share) == best
-    if kind == "nothing helps":
-        assert chosen.share == min(SHARES)
+        ids = (make_ids(time) % (4 if text_kind == "similarity helps" else 2)).astype(np.int32)
+        noise = 0.3 if text_kind == "similarity helps" else 2.0
+        hidden = (np.eye(SIZE)[ids] + rng.normal(0, noise, (time, SIZE))).astype(np.float32)
+    output = SequenceOutput(np.log(rng.uniform(0.05, 0.4, time)), hidden)
+    best, best_total = None, -math.inf
+    for theta in neural_cache.THETA_GRID:
+        model_probs = np.exp(output.log_probs).tolist()
+        probs = [0.0] * time
+        for position in range(1, time):
+            window_start = max(0, position - window)
+            cached = [(hidden[other].tolist(), int(ids[other])) for other in range(window_start, position)]
+            probs[position] = reference_cache_probs(cached, hidden[position].tolist(), theta)[ids[position]]
+        for weight in neural_cache.WEIGHT_GRID:
+            total = math.log(model_probs[0])
+            pairs = zip(model_probs[1:], probs[1:], strict=True)
+            total += sum(math.log((1 - weight) * p + weight * c) for p, c in pairs)
+            if total > best_total + 1e-9:
+                best, best_total = (theta, weight), total
+    tuned = tune_cache(output, ids, window)
+    assert tuned.window == window
+    assert (tuned.theta, tuned.weight) == best
+    if text_kind == "nothing helps":
+        assert tuned.weight == min(neural_cache.WEIGHT_GRID)
 
 
-def test_a_model_without_vectors_is_given_the_best_share() -> None:
+def test_a_model_without_hidden_vectors_gets_the_best_weight() -> None:
     ids = np.array([2, 2, 2, 3] * 10, np.int32)
-    chosen = choose_cache(trace(UNIGRAM, ids), ids)
-    sums = {share: Cache(UNIGRAM, CacheSettings(500, 0.0, share)).trace(ids).scores.sum() for share in SHARES}
-    assert chosen.share == max(sums, key=sums.__getitem__)
-    assert sums[chosen.share] > trace(UNIGRAM, ids).scores.sum()
+    tuned = tune_cache(forward_sequence(UNIGRAM, ids), ids)
+    totals = {
+        weight: NeuralCache(UNIGRAM, CacheSettings(500, 0.0, weight)).forward_sequence(ids).log_probs.sum()
+        for weight in neural_cache.WEIGHT_GRID
+    }
+    assert tuned.weight == max(totals, key=totals.__getitem__)
+    assert totals[tuned.weight] > forward_sequence(UNIGRAM, ids).log_probs.sum()

@@ -1,4 +1,4 @@
-"""Mixtures against plain weighted means, and their weights against a search of all of them."""
+"""Mixtures against plain weighted means, and tuned weights against a search of all weights."""
 
 import math
 from collections.abc import Sequence
@@ -9,35 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, Ids, Vocabulary
-from engine.errors import UnusableInput
-from engine.models.base import LanguageModel, hidden_of, trace
-from engine.models.mixture import Mixture, choose_weights
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.errors import InvalidInputError
+from engine.models.base import LanguageModel, forward_sequence
+from engine.models.mixture import Mixture, tune_mixture_weights
 from engine.models.ngram import KneserNey, Unigram
-from engine.models.numpy_lstm import Decoder, weight_shapes
+from tests.support import models as support
+from tests.support.models import distributions, hidden_vector, make_vocabulary, random_ids, random_lstm
 
 SIZE = 9
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
+VOCABULARY = make_vocabulary(SIZE)
 CONFIG = ModelConfig(embedding_size=5, hidden_size=5)
 
-tokens = st.integers(0, SIZE - 1)
-texts = st.lists(tokens, min_size=1, max_size=12)
-shares = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(lambda parts: [part / sum(parts) for part in parts])
+TOKENS = st.integers(0, SIZE - 1)
+TEXTS = st.lists(TOKENS, min_size=1, max_size=12)
+WEIGHTS = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(lambda parts: [part / sum(parts) for part in parts])
 
 
-def text(length: int, seed: int = 0) -> Ids:
-    return np.random.default_rng(seed).integers(0, SIZE, length).astype(np.int32)
+def make_ids(length: int, seed: int = 0) -> TokenIds:
+    return random_ids(length, SIZE, seed)
 
 
-def decoder(seed: int) -> Decoder:
-    chance = np.random.default_rng(seed)
-    shapes = weight_shapes(CONFIG, SIZE)
-    weights = {name: chance.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return Decoder(CONFIG, VOCABULARY, weights)
-
-
-class Fixed:
-    """Says the same whatever it reads; its vector is empty."""
+class ConstantModel:
+    """The same distribution after every token, and no hidden vectors."""
 
     def __init__(self, log_probs: Sequence[float], vocabulary: Vocabulary = VOCABULARY) -> None:
         self.vocabulary = vocabulary
@@ -50,119 +44,109 @@ class Fixed:
         return self.log_probs, None
 
 
-LSTM, OTHER_LSTM, COUNTS = decoder(0), decoder(1), KneserNey(text(400, seed=5), VOCABULARY, order=3)
-THREE = (LSTM, COUNTS, OTHER_LSTM)
-
-
-def distributions(model: LanguageModel, ids: Sequence[int]) -> np.ndarray:
-    """What `model` says after `<eos>` and after each word, as float64 probabilities."""
-    state, found = model.start(), []
-    for token in (EOS_ID, *ids):
-        log_probs, state = model.advance(state, int(token))
-        found.append(np.exp(log_probs.astype(np.float64)))
-    return np.stack(found)
+LSTM, OTHER_LSTM = random_lstm(CONFIG, VOCABULARY, 0), random_lstm(CONFIG, VOCABULARY, 1)
+KNESER_NEY = KneserNey(make_ids(400, seed=5), VOCABULARY, order=3)
+THREE_MODELS = (LSTM, KNESER_NEY, OTHER_LSTM)
 
 
 # --- the mixture ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
-@given(texts, shares)
-def test_in_every_state_it_is_the_weighted_mean_and_sums_to_one(ids: list[int], weights: list[float]) -> None:
-    mixed = distributions(Mixture(THREE, weights), ids)
-    each = [distributions(model, ids) for model in THREE]
-    for position, found in enumerate(mixed):
-        expected = [sum(w * one[position][word] for w, one in zip(weights, each, strict=True)) for word in range(SIZE)]
-        assert found == pytest.approx(expected, rel=1e-5)
-        assert found.sum() == pytest.approx(1, abs=1e-5)
+@given(TEXTS, WEIGHTS)
+def test_distributions_are_weighted_means(ids: list[int], weights: list[float]) -> None:
+    mixed = distributions(Mixture(THREE_MODELS, weights), ids)
+    by_model = [distributions(model, ids) for model in THREE_MODELS]
+    for position, row in enumerate(mixed):
+        expected = [
+            sum(weight * rows[position][token] for weight, rows in zip(weights, by_model, strict=True))
+            for token in range(SIZE)
+        ]
+        assert row == pytest.approx(expected, rel=1e-5)
+        assert row.sum() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("chosen", [0, 1, 2])
-def test_with_all_the_weight_on_one_model_it_is_that_model(chosen: int) -> None:
-    ids = text(20)
-    mixture = Mixture(THREE, [float(i == chosen) for i in range(3)])
-    assert distributions(mixture, ids) == pytest.approx(distributions(THREE[chosen], ids), rel=1e-5)
-    assert mixture.trace(ids).scores == pytest.approx(trace(THREE[chosen], ids).scores, abs=1e-6)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_weight_of_one_gives_that_model(index: int) -> None:
+    ids = make_ids(20)
+    mixture = Mixture(THREE_MODELS, [float(i == index) for i in range(3)])
+    assert distributions(mixture, ids) == pytest.approx(distributions(THREE_MODELS[index], ids), rel=1e-5)
+    assert mixture.forward_sequence(ids).log_probs == pytest.approx(
+        forward_sequence(THREE_MODELS[index], ids).log_probs, abs=1e-6
+    )
 
 
-def test_a_model_mixed_with_itself_is_itself() -> None:
-    ids = text(20)
+def test_a_model_mixed_with_itself_is_unchanged() -> None:
+    ids = make_ids(20)
     assert distributions(Mixture([LSTM, LSTM], [0.3, 0.7]), ids) == pytest.approx(distributions(LSTM, ids), rel=1e-5)
 
 
-def test_a_mixture_of_mixtures_is_one_mixture() -> None:
-    ids = text(20)
-    nested = Mixture([Mixture([LSTM, COUNTS], [0.25, 0.75]), OTHER_LSTM], [0.4, 0.6])
-    flat = Mixture([LSTM, COUNTS, OTHER_LSTM], [0.1, 0.3, 0.6])
+def test_nested_mixtures_equal_a_flat_mixture() -> None:
+    ids = make_ids(20)
+    nested = Mixture([Mixture([LSTM, KNESER_NEY], [0.25, 0.75]), OTHER_LSTM], [0.4, 0.6])
+    flat = Mixture([LSTM, KNESER_NEY, OTHER_LSTM], [0.1, 0.3, 0.6])
     assert distributions(nested, ids) == pytest.approx(distributions(flat, ids), rel=1e-5)
-    assert nested.trace(ids).scores == pytest.approx(flat.trace(ids).scores, abs=1e-5)
+    assert nested.forward_sequence(ids).log_probs == pytest.approx(flat.forward_sequence(ids).log_probs, abs=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
-@given(texts, shares)
-def test_reading_a_whole_text_is_reading_it_word_by_word(ids: list[int], weights: list[float]) -> None:
-    mixture = Mixture(THREE, weights)
-    read = mixture.trace(np.array(ids, np.int32))
+@given(TEXTS, WEIGHTS)
+def test_scores_of_a_text_match_token_by_token(ids: list[int], weights: list[float]) -> None:
+    mixture = Mixture(THREE_MODELS, weights)
+    output = mixture.forward_sequence(np.array(ids, np.int32))
     state = mixture.start()
     log_probs, state = mixture.advance(state, EOS_ID)
     for position, token in enumerate(ids):
-        assert read.scores[position] == pytest.approx(log_probs[token], abs=1e-5)
-        assert read.hidden[position] == pytest.approx(mixture.hidden(state), abs=1e-6)
+        assert output.log_probs[position] == pytest.approx(log_probs[token], abs=1e-5)
+        assert output.hidden_states[position] == pytest.approx(mixture.hidden_vector(state), abs=1e-6)
         log_probs, state = mixture.advance(state, token)
-    assert read.scores.shape == (len(ids),)
+    assert output.log_probs.shape == (len(ids),)
 
 
 @settings(max_examples=25, deadline=None)
-@given(texts, tokens, tokens)
-def test_a_state_that_was_kept_is_a_place_to_branch_from(ids: list[int], one: int, other: int) -> None:
-    mixture = Mixture(THREE, [0.5, 0.3, 0.2])
+@given(TEXTS, TOKENS, TOKENS)
+def test_a_kept_state_is_a_branch_point(ids: list[int], token: int, other_token: int) -> None:
+    mixture = Mixture(THREE_MODELS, [0.5, 0.3, 0.2])
     state = mixture.start()
-    for token in (EOS_ID, *ids):
-        _, state = mixture.advance(state, token)
-    first, after = mixture.advance(state, one)
-    beyond, _ = mixture.advance(after, other)
-    kept = first.copy()
-    mixture.advance(state, other)
-    again, after_again = mixture.advance(state, one)
-    assert np.array_equal(first, kept)
-    assert np.array_equal(first, again)
-    assert np.array_equal(beyond, mixture.advance(after_again, other)[0])
+    for previous in (EOS_ID, *ids):
+        _, state = mixture.advance(state, previous)
+    support.assert_branches_are_independent(mixture, state, token, other_token)
 
 
-def test_its_vector_and_words_are_those_of_the_first_model() -> None:
-    ids = text(15)
-    lstm_first, counts_first = Mixture([LSTM, OTHER_LSTM], [0.1, 0.9]), Mixture([COUNTS, LSTM], [0.5, 0.5])
-    state, alone = lstm_first.start(), LSTM.start()
+def test_hidden_vector_and_vocabulary_come_from_the_first_model() -> None:
+    ids = make_ids(15)
+    lstm_first, ngram_first = Mixture([LSTM, OTHER_LSTM], [0.1, 0.9]), Mixture([KNESER_NEY, LSTM], [0.5, 0.5])
+    state, lstm_state = lstm_first.start(), LSTM.start()
     for token in (EOS_ID, *ids.tolist()):
-        (_, state), (_, alone) = lstm_first.advance(state, token), LSTM.advance(alone, token)
-        assert np.array_equal(hidden_of(lstm_first, state), LSTM.hidden(alone))
-    assert np.array_equal(lstm_first.trace(ids).hidden, LSTM.trace(ids).hidden)
-    _, state = counts_first.advance(counts_first.start(), EOS_ID)
-    assert hidden_of(counts_first, state).size == 0
+        (_, state), (_, lstm_state) = lstm_first.advance(state, token), LSTM.advance(lstm_state, token)
+        assert np.array_equal(hidden_vector(lstm_first, state), LSTM.hidden_vector(lstm_state))
+    assert np.array_equal(lstm_first.forward_sequence(ids).hidden_states, LSTM.forward_sequence(ids).hidden_states)
+    _, state = ngram_first.advance(ngram_first.start(), EOS_ID)
+    assert hidden_vector(ngram_first, state).size == 0
     assert lstm_first.vocabulary == VOCABULARY
 
 
-def test_words_all_models_find_almost_impossible_keep_their_scores() -> None:
-    first, second = Fixed([-5000.0] * SIZE), Fixed([-5001.0] * SIZE)
+def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores() -> None:
+    first, second = ConstantModel([-5000.0] * SIZE), ConstantModel([-5001.0] * SIZE)
     mixture = Mixture([first, second], [0.25, 0.75])
     expected = -5000 + math.log(0.25 + 0.75 * math.exp(-1))
     log_probs, _ = mixture.advance(mixture.start(), EOS_ID)
     assert log_probs == pytest.approx([expected] * SIZE, rel=1e-6)
-    assert mixture.trace(text(4)).scores == pytest.approx([expected] * 4, rel=1e-6)
+    assert mixture.forward_sequence(make_ids(4)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
 
 
-def test_what_the_models_say_is_not_changed_by_mixing_it() -> None:
-    unigram = Unigram(text(100), VOCABULARY)
+def test_mixing_does_not_change_the_distributions_of_the_models() -> None:
+    unigram = Unigram(make_ids(100), VOCABULARY)
     before = unigram.advance(None, 3)[0].copy()
-    distributions(Mixture([unigram, COUNTS], [0.5, 0.5]), text(10))
+    distributions(Mixture([unigram, KNESER_NEY], [0.5, 0.5]), make_ids(10))
     assert np.array_equal(unigram.advance(None, 3)[0], before)
 
 
-# --- what is refused ------------------------------------------------------------------------------------------
+# --- invalid mixtures ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("weights", "named"),
+    ("weights", "message"),
     [
         ([0.5, 0.6], "0.5,0.6 sum to 1.1"),
         ([0.2, 0.3], "0.2,0.3 sum to 0.5"),
@@ -178,76 +162,78 @@ def test_what_the_models_say_is_not_changed_by_mixing_it() -> None:
     ],
     ids=str,
 )
-def test_unusable_weights_are_named_in_one_line(weights: list[float], named: str) -> None:
-    with pytest.raises(UnusableInput) as caught:
-        Mixture([LSTM, COUNTS], weights)
-    assert named in str(caught.value)
+def test_invalid_weights_are_named_in_one_line(weights: list[float], message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Mixture([LSTM, KNESER_NEY], weights)
+    assert message in str(caught.value)
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("place", [1, 2])
-def test_models_of_different_words_are_refused(place: int) -> None:
-    swapped = Vocabulary((*VOCABULARY.words[:-2], VOCABULARY.words[-1], VOCABULARY.words[-2]))
-    models: list[LanguageModel] = [LSTM, COUNTS, OTHER_LSTM]
-    models[place] = Fixed([-math.log(SIZE)] * SIZE, swapped)
-    with pytest.raises(UnusableInput, match="different vocabularies") as caught:
+@pytest.mark.parametrize("index", [1, 2])
+def test_models_of_different_vocabularies_are_rejected(index: int) -> None:
+    swapped = Vocabulary((*VOCABULARY.tokens[:-2], VOCABULARY.tokens[-1], VOCABULARY.tokens[-2]))
+    models: list[LanguageModel] = [LSTM, KNESER_NEY, OTHER_LSTM]
+    models[index] = ConstantModel([-math.log(SIZE)] * SIZE, swapped)
+    with pytest.raises(InvalidInputError, match="different vocabularies") as caught:
         Mixture(models, [0.5, 0.25, 0.25])
     assert str(caught.value).isprintable()
 
 
-def test_weights_that_rounding_keeps_from_one_are_taken() -> None:
-    thirds = Mixture(THREE, [0.3333333, 0.3333333, 0.3333333])
-    assert distributions(thirds, text(5)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+def test_weights_may_miss_one_by_rounding() -> None:
+    thirds = Mixture(THREE_MODELS, [0.3333333, 0.3333333, 0.3333333])
+    assert distributions(thirds, make_ids(5)).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-# --- choosing weights -----------------------------------------------------------------------------------------
+# --- tuning weights -----------------------------------------------------------------------------------------
 
 
-def likelihood(scores: np.ndarray, weights: Sequence[float]) -> float:
-    """Of a text, by plain loops."""
+def log_likelihood(log_probs: np.ndarray, weights: Sequence[float]) -> float:
+    """Return the log-likelihood of a text, computed in plain loops."""
     return sum(
-        math.log(sum(w * math.exp(score) for w, score in zip(weights, column, strict=True)))
-        for column in scores.T.tolist()
+        math.log(sum(weight * math.exp(log_prob) for weight, log_prob in zip(weights, column, strict=True)))
+        for column in log_probs.T.tolist()
     )
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_chosen_weights_are_the_best_of_all_that_were_tried(seed: int) -> None:
-    scores = np.log(np.random.default_rng(seed).uniform(0.01, 1, (2, 40)) * [[1.0], [1 - 0.1 * seed]])
-    chosen = choose_weights(scores)
-    tried = {share: likelihood(scores, [share, 1 - share]) for share in (i / 500 for i in range(501))}
-    best = max(tried, key=tried.__getitem__)
-    assert sum(chosen) == pytest.approx(1)
-    assert likelihood(scores, chosen) >= tried[best] - 1e-6
-    assert chosen[0] == pytest.approx(best, abs=0.01)
+def test_tuned_weights_are_the_best_of_a_grid(seed: int) -> None:
+    log_probs = np.log(np.random.default_rng(seed).uniform(0.01, 1, (2, 40)) * [[1.0], [1 - 0.1 * seed]])
+    tuned = tune_mixture_weights(log_probs)
+    by_weight = {weight: log_likelihood(log_probs, [weight, 1 - weight]) for weight in (i / 500 for i in range(501))}
+    best = max(by_weight, key=by_weight.__getitem__)
+    assert sum(tuned) == pytest.approx(1)
+    assert log_likelihood(log_probs, tuned) >= by_weight[best] - 1e-6
+    assert tuned[0] == pytest.approx(best, abs=0.01)
 
 
-def test_a_hand_worked_choice() -> None:
-    # Three words of probabilities .8 and .2 and one of .2 and .8: 3 log(.2 + .6w) + log(.8 - .6w) is highest
-    # where 3 (.8 - .6w) = .2 + .6w, that is at w = 2.2 / 2.4.
-    scores = np.log([[0.8, 0.8, 0.8, 0.2], [0.2, 0.2, 0.2, 0.8]])
-    assert choose_weights(scores) == pytest.approx((2.2 / 2.4, 0.2 / 2.4), abs=1e-4)
+def test_tuned_weights_match_a_hand_calculation() -> None:
+    # Three tokens with probabilities .8 and .2, one with .2 and .8: 3 log(.2 + .6w) + log(.8 - .6w) is maximal
+    # where 3 (.8 - .6w) = .2 + .6w, so w = 2.2 / 2.4.
+    log_probs = np.log([[0.8, 0.8, 0.8, 0.2], [0.2, 0.2, 0.2, 0.8]])
+    assert tune_mixture_weights(log_probs) == pytest.approx((2.2 / 2.4, 0.2 / 2.4), abs=1e-4)
 
 
-def test_models_that_each_know_their_own_words_get_the_shares_of_these() -> None:
-    scores = np.array([[0.0, 0.0, 0.0, -np.inf], [-np.inf, -np.inf, -np.inf, 0.0]])
-    assert choose_weights(scores) == pytest.approx((0.75, 0.25))
+def test_models_that_predict_different_tokens_are_weighted_by_frequency() -> None:
+    log_probs = np.array([[0.0, 0.0, 0.0, -np.inf], [-np.inf, -np.inf, -np.inf, 0.0]])
+    assert tune_mixture_weights(log_probs) == pytest.approx((0.75, 0.25))
 
 
-def test_a_model_worse_at_every_word_gets_nothing() -> None:
+def test_a_model_that_is_worse_at_every_token_gets_weight_zero() -> None:
     better = np.random.default_rng(0).uniform(-3, -1, 30)
-    assert choose_weights(np.stack([better - 1, better])) == pytest.approx((0, 1), abs=1e-6)
+    assert tune_mixture_weights(np.stack([better - 1, better])) == pytest.approx((0, 1), abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 30), st.floats(-2000, 0))
-def test_at_the_choice_no_model_deserves_more(seed: int, models: int, time: int, offset: float) -> None:
-    """The conditions of a maximum: d likelihood / d weight is at most the number of tokens."""
-    scores = np.random.default_rng(seed).uniform(-4, 0, (models, time))
-    weights = np.array(choose_weights(scores + offset, rounds=3000))  # an offset for all changes no ratio
-    probs = np.exp(scores)
-    deserved = (probs / (weights @ probs)).mean(axis=1)
+def test_tuned_weights_satisfy_the_conditions_of_a_maximum(
+    seed: int, num_models: int, time: int, offset: float
+) -> None:
+    """At a maximum, d log-likelihood / d weight is at most the number of tokens."""
+    log_probs = np.random.default_rng(seed).uniform(-4, 0, (num_models, time))
+    weights = np.array(tune_mixture_weights(log_probs + offset, num_iterations=3000))  # the offset cancels
+    probs = np.exp(log_probs)
+    gradient = (probs / (weights @ probs)).mean(axis=1)
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
-    assert (deserved <= 1.01).all()
-    assert weights @ deserved == pytest.approx(1)
+    assert (gradient <= 1.01).all()
+    assert weights @ gradient == pytest.approx(1)

@@ -1,7 +1,6 @@
-"""Groups of letters by hand, and a network whose words share embeddings by them."""
+"""Subword matrices against hand-written ones, and LSTMs whose words share subword embeddings."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,159 +8,163 @@ import torch
 
 from engine.config import ModelConfig
 from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
-from engine.models.lstm import Network
-from engine.models.subword_embeddings import Spelling, spelling_of
+from engine.models.lstm import LSTMModel
+from engine.models.subword_embeddings import SubwordMatrix, build_subword_matrix
+from tests.support.training import NO_DROPOUT
 
 WORDS = ("<unk>", "<eos>", "abc", "abd", "xyz", "frodo's", "frodo", "aaa", "a", "baggins", "bagginses")
 VOCABULARY = Vocabulary(WORDS)
 
 
-def dense(spelling: Spelling, size: int) -> np.ndarray:
-    """The matrix `[vocabulary, groups]` that the entries say."""
-    matrix = np.zeros((size, spelling.number_of_groups))
-    for word, group, value in zip(spelling.words, spelling.groups, spelling.values, strict=True):
-        assert matrix[word, group] == 0, "an entry is there twice"
-        matrix[word, group] = value
+def to_dense(subwords: SubwordMatrix, vocabulary_size: int) -> np.ndarray:
+    """Return the matrix `[vocabulary, subwords]`."""
+    matrix = np.zeros((vocabulary_size, subwords.num_subwords))
+    for row, column, value in zip(subwords.token_ids, subwords.subword_ids, subwords.values, strict=True):
+        assert matrix[row, column] == 0, "duplicate entry"
+        matrix[row, column] = value
     return matrix
 
 
-def groups_of(word: str) -> set[str]:
-    """Every run of two to five characters of ^word$, read off character by character."""
-    found, marked = set(), "^" + word + "$"
+def subwords_of(word: str) -> set[str]:
+    """Return every run of 2 to 5 characters of ^word$."""
+    subwords, marked = set(), "^" + word + "$"
     for first in range(len(marked)):
         for last in range(first + 1, min(first + 5, len(marked))):
-            found.add(marked[first : last + 1])
-    return found
+            subwords.add(marked[first : last + 1])
+    return subwords
 
 
-def test_the_groups_of_two_words_by_hand() -> None:
-    """^abc$ and ^abd$ share ^a, ab and ^ab; each of ^x.. stands alone; b ends one word only."""
-    spelling = spelling_of(Vocabulary(("<unk>", "<eos>", "abc", "abd", "xyz", "b")))
-    assert spelling.number_of_groups == 3
-    assert sorted(spelling.words.tolist()) == [2, 2, 2, 3, 3, 3]
-    assert sorted(spelling.groups.tolist()) == [0, 0, 1, 1, 2, 2]
-    assert spelling.values.tolist() == pytest.approx([1 / math.sqrt(3)] * 6)
-    assert spelling.values.dtype == np.float32
+def test_subwords_of_two_words_match_a_hand_calculation() -> None:
+    """^abc$ and ^abd$ share ^a, ab and ^ab. The subwords of xyz and b occur in one word only."""
+    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "abc", "abd", "xyz", "b")))
+    assert subwords.num_subwords == 3
+    assert sorted(subwords.token_ids.tolist()) == [2, 2, 2, 3, 3, 3]
+    assert sorted(subwords.subword_ids.tolist()) == [0, 0, 1, 1, 2, 2]
+    assert subwords.values.tolist() == pytest.approx([1 / math.sqrt(3)] * 6)
+    assert subwords.values.dtype == np.float32
 
 
-def test_a_group_that_a_word_has_twice_counts_once() -> None:
+def test_a_repeated_subword_counts_once() -> None:
     """^aaa$ and ^aa$ share ^a, aa, a$, ^aa and aa$."""
-    spelling = spelling_of(Vocabulary(("<unk>", "<eos>", "aaa", "aa")))
-    assert spelling.number_of_groups == 5
-    assert dense(spelling, 4)[2:].tolist() == [[pytest.approx(1 / math.sqrt(5))] * 5] * 2
+    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "aaa", "aa")))
+    assert subwords.num_subwords == 5
+    assert to_dense(subwords, 4)[2:].tolist() == [[pytest.approx(1 / math.sqrt(5))] * 5] * 2
 
 
-def test_longer_groups_than_five_letters_are_none() -> None:
-    """Words that differ at both ends share the inner bcdefg: 5 pairs, 4 of three, 3 of four, 2 of five."""
-    spelling = spelling_of(Vocabulary(("<unk>", "<eos>", "xbcdefgy", "zbcdefgw")))
-    assert spelling.number_of_groups == 5 + 4 + 3 + 2
+def test_subwords_have_at_most_five_characters() -> None:
+    """The words share bcdefg: 5 subwords of two characters, 4 of three, 3 of four, and 2 of five."""
+    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "xbcdefgy", "zbcdefgw")))
+    assert subwords.num_subwords == 5 + 4 + 3 + 2
 
 
-def test_the_groups_are_those_counted_letter_by_letter() -> None:
-    spelling = spelling_of(VOCABULARY)
-    having: dict[str, set[int]] = {}
-    for i, word in enumerate(WORDS[2:], 2):
-        for group in groups_of(word):
-            having.setdefault(group, set()).add(i)
-    shared = sorted(sorted(words) for words in having.values() if len(words) >= 2)
-    matrix = dense(spelling, len(WORDS))
+def test_the_matrix_matches_subwords_collected_character_by_character() -> None:
+    subwords = build_subword_matrix(VOCABULARY)
+    words_with: dict[str, set[int]] = {}
+    for token, word in enumerate(WORDS[2:], 2):
+        for subword in subwords_of(word):
+            words_with.setdefault(subword, set()).add(token)
+    shared = sorted(sorted(tokens) for tokens in words_with.values() if len(tokens) >= 2)
+    matrix = to_dense(subwords, len(WORDS))
     assert sorted(np.flatnonzero(column).tolist() for column in matrix.T) == shared
-    lengths = np.sqrt((matrix**2).sum(axis=1))  # values 1/sqrt(count), so rows of length 1 or none at all
-    assert lengths == pytest.approx([0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1], abs=1e-6)
+    norms = np.sqrt((matrix**2).sum(axis=1))  # 1 for words with subwords, since values are 1 / sqrt(count)
+    assert norms == pytest.approx([0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1], abs=1e-6)
     for row in matrix:
         assert len(set(row[row > 0].tolist())) <= 1
 
 
-def test_unknown_and_end_are_not_spelled() -> None:
-    spelling = spelling_of(Vocabulary(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "spaces"))
-    assert spelling.number_of_groups > 0
-    assert not {UNK_ID, EOS_ID} & set(spelling.words.tolist())
-    assert dense(spelling, 7)[[UNK_ID, EOS_ID]].sum() == 0
+def test_unk_and_eos_have_no_subwords() -> None:
+    subwords = build_subword_matrix(
+        Vocabulary(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "whitespace")
+    )
+    assert subwords.num_subwords > 0
+    assert not {UNK_ID, EOS_ID} & set(subwords.token_ids.tolist())
+    assert to_dense(subwords, 7)[[UNK_ID, EOS_ID]].sum() == 0
 
 
-# --- in a network ---------------------------------------------------------------------------------------------
+# --- in an LSTM ---------------------------------------------------------------------------------------------
 
 
-def network_of(tied: bool = True, seed: int = 0, **values: Any) -> Network:
-    values = {"dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.0, "weight_drop": 0.0} | values
-    config = ModelConfig(embedding_size=6, hidden_size=6, tied=tied, **values)
-    return Network(config, len(WORDS), torch.Generator().manual_seed(seed), spelling_of(VOCABULARY))
+def make_model(tie_weights: bool = True, seed: int = 0) -> LSTMModel:
+    config = ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights, **NO_DROPOUT)
+    return LSTMModel(config, len(WORDS), torch.Generator().manual_seed(seed), build_subword_matrix(VOCABULARY))
 
 
-def own_and_shared(network: Network) -> tuple[np.ndarray, np.ndarray]:
-    assert network.letters is not None
-    return network.embedding.weight.detach().numpy().copy(), network.letters.detach().numpy().copy()
+def word_and_subword_embeddings(model: LSTMModel) -> tuple[np.ndarray, np.ndarray]:
+    assert model.subword_embedding is not None
+    return model.embedding.weight.detach().numpy().copy(), model.subword_embedding.detach().numpy().copy()
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_an_embedding_is_the_words_own_and_those_of_its_groups(tied: bool) -> None:
-    network = network_of(tied)
-    own, shared = own_and_shared(network)
-    assert np.abs(shared).max() > 0.05, "the groups start from something"
-    expected = own + dense(spelling_of(VOCABULARY), len(WORDS)) @ shared
-    weights = network.weights()
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_exported_embeddings_are_sums_of_word_and_subword_embeddings(tie_weights: bool) -> None:
+    model = make_model(tie_weights)
+    word_embeddings, subword_embeddings = word_and_subword_embeddings(model)
+    assert np.abs(subword_embeddings).max() > 0.05, "initialized with zeros"
+    expected = word_embeddings + to_dense(build_subword_matrix(VOCABULARY), len(WORDS)) @ subword_embeddings
+    weights = model.export_weights()
     assert weights["embedding.weight"] == pytest.approx(expected, abs=1e-6)
-    assert "letters" not in weights
-    assert weights.keys() == {name for name, _ in network.named_parameters()} - {"letters"}
-    # What is read are these sums, and where it is tied, the output layer is them too.
+    assert "subword_embedding" not in weights
+    assert weights.keys() == {name for name, _ in model.named_parameters()} - {"subword_embedding"}
+    # The input embeddings are these sums, and with tied weights the output layer as well.
     ids = torch.arange(len(WORDS))[:, None]
-    plain = Network(ModelConfig(embedding_size=6, hidden_size=6, tied=tied), len(WORDS), torch.Generator())
-    plain.load(weights)
-    torch.testing.assert_close(network(ids, network.start(1))[0], plain(ids, plain.start(1))[0])
+    without_subwords = LSTMModel(
+        ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights), len(WORDS), torch.Generator()
+    )
+    without_subwords.load_weights(weights)
+    expected_logits = without_subwords(ids, without_subwords.init_hidden(1))[0]
+    torch.testing.assert_close(model(ids, model.init_hidden(1))[0], expected_logits)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_decoder_plays_the_same_model(tied: bool) -> None:
-    network = network_of(tied, seed=3)
-    decoder = network.decoder(VOCABULARY)
-    text = [EOS_ID, 6, 4, 9, 2, 7, 0, 10, 3]
-    logits = network(torch.tensor(text)[:, None], network.start(1))[0][:, 0].detach().double().numpy()
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_the_numpy_lstm_predicts_the_same(tie_weights: bool) -> None:
+    model = make_model(tie_weights, seed=3)
+    lstm = model.to_numpy_lstm(VOCABULARY)
+    tokens = [EOS_ID, 6, 4, 9, 2, 7, 0, 10, 3]
+    logits = model(torch.tensor(tokens)[:, None], model.init_hidden(1))[0][:, 0].detach().double().numpy()
     expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    state = decoder.start()
-    for token, row in zip(text, expected, strict=True):
-        log_probs, state = decoder.advance(state, token)
+    state = lstm.start()
+    for token, row in zip(tokens, expected, strict=True):
+        log_probs, state = lstm.advance(state, token)
         assert log_probs == pytest.approx(row, abs=1e-5)
 
 
-def test_what_was_taken_out_can_be_loaded_again() -> None:
-    weights = network_of(seed=1).weights()
-    other = network_of(seed=2)
-    assert not np.array_equal(other.weights()["embedding.weight"], weights["embedding.weight"])
-    other.load(weights)
-    again = other.weights()
+def test_exported_weights_can_be_loaded() -> None:
+    weights = make_model(seed=1).export_weights()
+    other = make_model(seed=2)
+    assert not np.array_equal(other.export_weights()["embedding.weight"], weights["embedding.weight"])
+    other.load_weights(weights)
+    again = other.export_weights()
     assert again.keys() == weights.keys()
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
 
 
-def test_a_word_learns_from_those_that_share_its_letters() -> None:
-    """One step for "baggins" moves "bagginses", which was not read, and leaves "xyz", which shares nothing."""
-    network = network_of(tied=False)
-    before = network.weights()["embedding.weight"]
+def test_a_step_for_one_word_moves_the_words_that_share_subwords() -> None:
+    """A step for "baggins" moves "bagginses", which was not read, but not "xyz", which shares no subword."""
+    model = make_model(tie_weights=False)
+    before = model.export_weights()["embedding.weight"]
     read = WORDS.index("baggins")
-    logits, _, _, _ = network(torch.full((3, 1), read), network.start(1))
+    logits, _, _, _ = model(torch.full((3, 1), read), model.init_hidden(1))
     logits.pow(2).sum().backward()
-    assert network.letters is not None
-    assert network.letters.grad is not None
-    groups = dense(spelling_of(VOCABULARY), len(WORDS))
-    assert ((network.letters.grad != 0).any(dim=1).numpy() == (groups[read] != 0)).all()
-    assert (network.embedding.weight.grad != 0).any(dim=1).nonzero().flatten().tolist() == [read]  # type: ignore[union-attr]
-    torch.optim.SGD(network.parameters(), 0.5).step()
-    moved = {WORDS[i] for i in np.flatnonzero(np.abs(network.weights()["embedding.weight"] - before).max(axis=1))}
-    shares = {word for word in WORDS[2:] if groups_of(word) & groups_of("baggins")}
-    assert moved == shares
-    assert {"bagginses", "frodo's"} <= moved  # "s$" is all that the latter shares
+    assert model.subword_embedding is not None
+    assert model.subword_embedding.grad is not None
+    matrix = to_dense(build_subword_matrix(VOCABULARY), len(WORDS))
+    assert ((model.subword_embedding.grad != 0).any(dim=1).numpy() == (matrix[read] != 0)).all()
+    assert (model.embedding.weight.grad != 0).any(dim=1).nonzero().flatten().tolist() == [read]  # type: ignore[union-attr]
+    torch.optim.SGD(model.parameters(), 0.5).step()
+    moved = {WORDS[i] for i in np.flatnonzero(np.abs(model.export_weights()["embedding.weight"] - before).max(axis=1))}
+    sharing = {word for word in WORDS[2:] if subwords_of(word) & subwords_of("baggins")}
+    assert moved == sharing
+    assert {"bagginses", "frodo's"} <= moved  # frodo's shares only "s$"
     assert not {"xyz", "<unk>", "<eos>"} & moved
 
 
-def test_a_group_gets_the_sum_of_the_gradients_of_its_words() -> None:
-    """Each by its value, which is the chain rule written out."""
-    network = network_of(tied=False)
+def test_a_subword_gets_the_weighted_sum_of_the_gradients_of_its_words() -> None:
+    model = make_model(tie_weights=False)
     ids = torch.tensor([6, 6, 9, 6, 9])[:, None]
-    logits, _, _, _ = network(ids, network.start(1))
+    logits, _, _, _ = model(ids, model.init_hidden(1))
     logits.pow(2).sum().backward()
-    assert network.letters is not None
-    own = network.embedding.weight.grad
-    assert own is not None
-    expected = dense(spelling_of(VOCABULARY), len(WORDS)).T @ own.numpy()
-    assert network.letters.grad is not None
-    assert network.letters.grad.numpy() == pytest.approx(expected, abs=1e-5)
+    assert model.subword_embedding is not None
+    word_gradients = model.embedding.weight.grad
+    assert word_gradients is not None
+    expected = to_dense(build_subword_matrix(VOCABULARY), len(WORDS)).T @ word_gradients.numpy()
+    assert model.subword_embedding.grad is not None
+    assert model.subword_embedding.grad.numpy() == pytest.approx(expected, abs=1e-5)

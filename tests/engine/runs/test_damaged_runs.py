@@ -1,30 +1,36 @@
-"""Everything that may be wrong with the files of a run: refused by name, or done without."""
+"""Damaged files of a run are refused by name, or ignored if the model does not need them."""
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from engine.errors import ConfigError, RunError
-from engine.runs import store
-from tests.support.runs import VOCABULARY, training, write
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, VOCABULARY_FILE, resolve_run
+from engine.runs.loading import load_model, load_model_by_name
+from engine.runs.locked_run import create_run, reopen_run
+from engine.runs.summary import list_runs, summarize_run
+from tests.support.runs import CONFIG, VOCABULARY, make_events, record_run
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
-def test_a_cut_off_model_is_refused(tmp_path: Path, keep: int) -> None:
-    path = write(tmp_path, "r", training())
-    content = (path / store.MODEL).read_bytes()
-    (path / store.MODEL).write_bytes(content[:keep])
-    with pytest.raises(RunError, match=store.MODEL):
-        store.load(path)
+def test_truncated_weights_are_refused(tmp_path: Path, keep: int) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    content = (path / MODEL_FILE).read_bytes()
+    (path / MODEL_FILE).write_bytes(content[:keep])
+    with pytest.raises(RunError, match=MODEL_FILE):
+        load_model(path)
 
 
-def test_noise_and_impossible_headers_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "r", training())
+def test_weights_of_noise_or_with_an_impossible_header_are_refused(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
     header = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
     for content in (
         np.random.default_rng(0).bytes(5000),
@@ -33,86 +39,131 @@ def test_noise_and_impossible_headers_are_refused(tmp_path: Path) -> None:
         len(header).to_bytes(8, "little") + header,
         b"just text",
     ):
-        (path / store.MODEL).write_bytes(content)
-        with pytest.raises(RunError, match=store.MODEL):
-            store.load(path)
+        (path / MODEL_FILE).write_bytes(content)
+        with pytest.raises(RunError, match=MODEL_FILE):
+            load_model(path)
 
 
-def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "r", training())
-    save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / store.MODEL)
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / MODEL_FILE)
     with pytest.raises(RunError, match="lacks"):
-        store.load(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F64", "I32"])
-def test_a_model_of_another_type_of_number_is_refused(tmp_path: Path, dtype: str) -> None:
-    import torch
-    from safetensors.torch import save_file as save_torch
-
-    kind = {"F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64, "I32": torch.int32}[dtype]
-    path = write(tmp_path, "r", training())
-    tensors = {name: torch.from_numpy(value).to(kind) for name, value in load_file(path / store.MODEL).items()}
-    save_torch(tensors, path / store.MODEL)
+def test_weights_of_another_dtype_are_refused(tmp_path: Path, dtype: str) -> None:
+    torch_dtype = {"F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64, "I32": torch.int32}[dtype]
+    path = record_run(tmp_path, "r", make_events())
+    tensors = {name: torch.from_numpy(value).to(torch_dtype) for name, value in load_file(path / MODEL_FILE).items()}
+    save_torch(tensors, path / MODEL_FILE)
     with pytest.raises(RunError, match=r"model\.safetensors"):
-        store.load(path)
+        load_model(path)
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "r", training())
-    tensors = load_file(path / store.MODEL)
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    tensors = load_file(path / MODEL_FILE)
     tensors["output.bias"][2] = math.nan
-    save_file(tensors, path / store.MODEL)
+    save_file(tensors, path / MODEL_FILE)
     with pytest.raises(RunError, match=r"output\.bias"):
-        store.load(path)
+        load_model(path)
 
 
 def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "r", training())
-    (path / store.VOCABULARY).write_text(json.dumps([*VOCABULARY.words, "more"]))
+    path = record_run(tmp_path, "r", make_events())
+    (path / VOCABULARY_FILE).write_text(json.dumps([*VOCABULARY.tokens, "more"]))
     with pytest.raises(RunError, match=r"embedding\.weight"):
-        store.load(path)
+        load_model(path)
 
 
-@pytest.mark.parametrize("name", [store.CONFIG, store.VOCABULARY, store.MODEL])
+@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path, "r", training())
+    path = record_run(tmp_path, "r", make_events())
     (path / name).unlink()
     with pytest.raises(RunError, match=name):
-        store.load(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '{"preset": 3}', "[" * 100_000, "\udcff", '{"preset": "x", "data": []}']
 )
-@pytest.mark.parametrize("name", [store.CONFIG, store.VOCABULARY])
+@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
 def test_damaged_json_is_named(tmp_path: Path, name: str, content: str) -> None:
-    path = write(tmp_path, "r", training())
+    path = record_run(tmp_path, "r", make_events())
     (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises((RunError, ConfigError), match=name):
-        store.load(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("words", [["<unk>", "<eos>"], ["a", "b", "c"], ["<unk>", "<eos>", "a", "a", "b"]])
-def test_lists_that_are_no_vocabulary(tmp_path: Path, words: list[str]) -> None:
-    path = write(tmp_path, "r", training())
-    (path / store.VOCABULARY).write_text(json.dumps(words))
-    with pytest.raises(RunError, match=store.VOCABULARY):
-        store.load(path)
+def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path: Path, words: list[str]) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    (path / VOCABULARY_FILE).write_text(json.dumps(words))
+    with pytest.raises(RunError, match=VOCABULARY_FILE):
+        load_model(path)
 
 
 @pytest.mark.parametrize("word", ["\x1b[31m", "two words", "<b>", "[red]", "", 3, None])
-def test_words_that_are_no_words_never_reach_a_terminal(tmp_path: Path, word: Any) -> None:
-    path = write(tmp_path, "r", training())
-    (path / store.VOCABULARY).write_text(json.dumps(["<unk>", "<eos>", "bilbo", "is", word]))
-    with pytest.raises(RunError, match="no words"):
-        store.load(path)
+def test_entries_that_are_not_words_never_reach_a_terminal(tmp_path: Path, word: Any) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    (path / VOCABULARY_FILE).write_text(json.dumps(["<unk>", "<eos>", "bilbo", "is", word]))
+    with pytest.raises(RunError, match="not words"):
+        load_model(path)
 
 
-def test_a_run_without_metrics_still_plays(tmp_path: Path) -> None:
-    path = write(tmp_path, "r", training())
-    (path / store.METRICS).unlink()
-    loaded = store.load(path)
+def test_a_run_without_metrics_is_loaded(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    (path / METRICS_FILE).unlink()
+    loaded = load_model(path)
     assert loaded.valid_perplexity is None
     assert loaded.kneser_ney_perplexity is None
     assert loaded.corpus_sha256 == ""
+
+
+# Runs of another version
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A run directory whose configuration and metrics have the field names of an earlier version."""
+    path = record_run(tmp_path, "old", make_events("stopped"))
+    config = json.loads((path / CONFIG_FILE).read_text())
+    model = config["model"]
+    model["locked"] = model.pop("variational_dropout")
+    model["pauses"] = model.pop("punctuation")
+    (path / CONFIG_FILE).write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        load_model,
+        summarize_run,
+        reopen_run,
+        lambda path: load_model_by_name("old@1", path.parent),
+    ],
+)
+def test_a_configuration_with_old_field_names_is_refused_with_file_and_remedy(
+    old_run: Path, use: Callable[[Path], object]
+) -> None:
+    before = {path.name: path.read_bytes() for path in old_run.iterdir()}
+    with pytest.raises(ConfigError) as error:
+        use(old_run)
+    message = str(error.value)
+    assert message.isprintable()
+    assert str(old_run / CONFIG_FILE) in message
+    assert "unknown field 'model.locked'" in message
+    assert message.endswith("train a new run")
+    assert {path.name: path.read_bytes() for path in old_run.iterdir()} == before
+
+
+def test_a_run_with_old_field_names_is_not_overwritten_and_not_the_latest(old_run: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in old_run.iterdir()}
+    with pytest.raises(RunError, match="'old' exists"):
+        create_run(CONFIG, VOCABULARY, "old", tmp_path)
+    with pytest.raises(RunError, match="there is no run"):
+        resolve_run("latest", tmp_path)
+    assert list_runs(tmp_path) == []
+    assert {path.name: path.read_bytes() for path in old_run.iterdir()} == before

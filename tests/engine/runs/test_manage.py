@@ -1,36 +1,37 @@
-"""Runs removed and renamed, and what is neither."""
+"""Runs of the runs folder are deleted and renamed, and nothing else is."""
 
 from pathlib import Path
 
 import pytest
 
 from engine.errors import RunError
-from engine.runs import manage, store
-from engine.runs.manage import remove
-from tests.support.runs import three_runs, training, write
+from engine.runs import manage
+from engine.runs.directory import MODEL_FILE, is_locked
+from engine.runs.manage import delete_run
+from tests.support.runs import make_events, record_run, record_three_runs
 
 
-def test_remove(tmp_path: Path) -> None:
-    first, second, _ = three_runs(tmp_path)
-    remove(first, tmp_path)
+def test_a_run_is_deleted(tmp_path: Path) -> None:
+    first, second, _ = record_three_runs(tmp_path)
+    delete_run(first, tmp_path)
     assert not first.exists()
     assert second.exists()
 
 
-def test_nobody_begins_to_train_what_is_being_removed_or_renamed(
+def test_the_lock_is_held_while_a_run_is_deleted_or_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, _ = record_three_runs(tmp_path)
+    locked = []
+    monkeypatch.setattr(manage.shutil, "rmtree", lambda path: locked.append(is_locked(path)))
+    delete_run(first, tmp_path)
+    monkeypatch.setattr(Path, "rename", lambda path, new: locked.append(is_locked(path)))
+    manage.rename_run(second.name, "other", tmp_path)
+    assert locked == [True, True]
+
+
+def test_a_failed_delete_or_rename_gives_the_reason_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, _ = three_runs(tmp_path)
-    held = []
-    monkeypatch.setattr(manage.shutil, "rmtree", lambda path: held.append(store.is_written(path)))
-    remove(first, tmp_path)
-    monkeypatch.setattr(Path, "rename", lambda path, new: held.append(store.is_written(path)))
-    manage.rename(second.name, "other", tmp_path)
-    assert held == [True, True]
-
-
-def test_what_cannot_be_removed_or_renamed_says_why_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _, _ = three_runs(tmp_path)
+    first, _, _ = record_three_runs(tmp_path)
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -38,24 +39,24 @@ def test_what_cannot_be_removed_or_renamed_says_why_and_stays(tmp_path: Path, mo
     monkeypatch.setattr(manage.shutil, "rmtree", refuse)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(RunError, match=f"{first.name} cannot be deleted: Permission denied"):
-        remove(first, tmp_path)
+        delete_run(first, tmp_path)
     with pytest.raises(RunError, match=f"{first.name}' cannot be renamed: Permission denied"):
-        manage.rename(first.name, "other", tmp_path)
-    assert not store.is_written(first)
-    assert (first / store.MODEL).is_file()
+        manage.rename_run(first.name, "other", tmp_path)
+    assert not is_locked(first)
+    assert (first / MODEL_FILE).is_file()
 
 
-def test_what_is_no_run_is_not_removed(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
     with pytest.raises(RunError):
-        remove(tmp_path / "precious", tmp_path)
+        delete_run(tmp_path / "precious", tmp_path)
     assert (tmp_path / "precious" / "file").read_text() == "mine"
 
 
-def test_the_bundled_model_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path, "model", training())
-    monkeypatch.setattr(manage, "assets_folder", lambda: tmp_path)
+def test_the_bundled_model_cannot_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = record_run(tmp_path, "model", make_events())
+    monkeypatch.setattr(manage, "assets_dir", lambda: tmp_path)
     with pytest.raises(RunError, match="bundled"):
-        remove(path, tmp_path)
-    assert (path / store.MODEL).is_file()
+        delete_run(path, tmp_path)
+    assert (path / MODEL_FILE).is_file()

@@ -1,6 +1,5 @@
-"""A record whose writer was killed, or whose disk was full: at whichever byte it is torn, the rows before are there."""
+"""Metrics that a killed process left torn at any byte keep all earlier rows."""
 
-import json
 import os
 from contextlib import closing
 from pathlib import Path
@@ -10,21 +9,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.events import Evaluated, Resume, Sampled, Step, TrainingEvent, Warned, to_record
-from engine.runs.metrics import current_rows, read_rows
-from engine.storage.files import Appender
+from engine.events import Evaluated, Resume, Sampled, Step, TrainingEvent, Warned, event_to_dict
+from engine.runs.metrics import read_current_rows, read_rows
+from engine.storage.json_lines import JsonLinesAppender
 
-FIGURES = st.floats(0, 1e6)
+NUMBERS = st.floats(0, 1e6)
 TEXTS = st.text(max_size=12)
 EVENTS: st.SearchStrategy[TrainingEvent] = st.one_of(
-    st.builds(Step, st.integers(0, 99), *[FIGURES] * 7),
-    st.builds(Step, st.integers(0, 99), *[FIGURES | st.just(float("nan"))] * 7),
-    st.builds(Evaluated, st.integers(0, 99), FIGURES, FIGURES, st.booleans(), FIGURES),
-    st.builds(Sampled, st.integers(0, 99), FIGURES, TEXTS, TEXTS, st.integers(0, 2**62), FIGURES),
+    st.builds(Step, st.integers(0, 99), *[NUMBERS] * 7),
+    st.builds(Step, st.integers(0, 99), *[NUMBERS | st.just(float("nan"))] * 7),
+    st.builds(Evaluated, st.integers(0, 99), NUMBERS, NUMBERS, st.booleans(), NUMBERS),
+    st.builds(Sampled, st.integers(0, 99), NUMBERS, TEXTS, TEXTS, st.integers(0, 2**62), NUMBERS),
     st.builds(Warned, TEXTS),
 )
-TWICE = Step(10, 1.03125, 0.96875, 0.0, 100.0, 100.0, 0.0, 100000.359375)
-"""A report that stands there twice, of which an outline has one."""
+REPEATED_STEP = Step(10, 1.03125, 0.96875, 0.0, 100.0, 100.0, 0.0, 100000.359375)
+"""Step that is recorded twice; subsampling returns it once."""
 
 
 @pytest.fixture(scope="module")
@@ -32,45 +31,44 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("record") / "metrics.jsonl"
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Add rows as a training does."""
-    with closing(Appender(path)) as file:
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows as a training does."""
+    with closing(JsonLinesAppender(path)) as appender:
         for row in rows:
-            file.write(json.dumps(row) + "\n")
+            appender.append(row)
 
 
 @settings(max_examples=40)
-@example([TWICE, TWICE], 372)
+@example([REPEATED_STEP, REPEATED_STEP], 372)
 @given(st.lists(EVENTS, max_size=8), st.integers(0, 10**6))
-def test_torn_at_any_byte_it_has_the_rows_before(path: Path, events: list[TrainingEvent], tear: int) -> None:
+def test_metrics_torn_at_any_byte_have_the_rows_before_the_tear(
+    path: Path, events: list[TrainingEvent], tear: int
+) -> None:
     path.unlink(missing_ok=True)
-    rows = [to_record(event) for event in events]
-    write(path, rows)
+    rows = [event_to_dict(event) for event in events]
+    append_rows(path, rows)
     assert list(read_rows(path)) == rows
     os.truncate(path, tear % (path.stat().st_size + 1))
-    whole = rows[: path.read_bytes().count(b"\n")]
-    assert list(read_rows(path)) == whole
-    outline = list(read_rows(path, outline=True))
-    rest = iter(whole)
-    assert all(row in rest for row in outline), "rows in another order, or more often than they are there"
-    assert outline[-1:] == whole[-1:]
+    complete = rows[: path.read_bytes().count(b"\n")]
+    assert list(read_rows(path)) == complete
+    subsampled = list(read_rows(path, subsample=True))
+    remaining = iter(complete)
+    assert all(row in remaining for row in subsampled), "rows in another order, or repeated"
+    assert subsampled[-1:] == complete[-1:]
 
 
 @settings(max_examples=40)
 @given(st.lists(EVENTS, max_size=8), st.integers(0, 10**6), st.integers(0, 50))
-def test_it_is_gone_on_with_behind_a_tear(path: Path, events: list[TrainingEvent], tear: int, step: int) -> None:
+def test_a_resumed_training_appends_after_a_tear(path: Path, events: list[TrainingEvent], tear: int, step: int) -> None:
     path.unlink(missing_ok=True)
-    rows = [to_record(event) for event in events]
-    write(path, rows)
+    rows = [event_to_dict(event) for event in events]
+    append_rows(path, rows)
     os.truncate(path, tear % (path.stat().st_size + 1))
-    content = path.read_bytes()
-    whole = rows[: content.count(b"\n")]
-    if len(whole) < len(rows) and content.endswith(b"}"):  # but for its line end all is there, and it gets that
-        whole = rows[: len(whole) + 1]
-    resume = to_record(Resume(step))
-    write(path, [resume])
-    assert list(read_rows(path)) == [*whole, resume]
-    before = [row for row in read_rows(path, outline=True) if row != resume]
-    assert before[-1:] == whole[-1:]
-    done = [row for row in whole if not row.get("step", -1) >= step]
-    assert current_rows(path) == [*done, resume]
+    complete = rows[: path.read_bytes().count(b"\n")]
+    resume = event_to_dict(Resume(step))
+    append_rows(path, [resume])
+    assert list(read_rows(path)) == [*complete, resume]
+    before = [row for row in read_rows(path, subsample=True) if row != resume]
+    assert before[-1:] == complete[-1:]
+    current = [row for row in complete if not row.get("step", -1) >= step]
+    assert read_current_rows(path) == [*current, resume]

@@ -1,4 +1,4 @@
-"""Readings of this machine; NVIDIA's library is played by a module that says what one would."""
+"""Readings of monitor statistics, with a fake of NVIDIA's library."""
 
 import sys
 import time
@@ -6,12 +6,12 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from engine.runtime.hardware import GpuReading, Machine, readings
-from engine.runtime.worker import Worker
+from engine.runtime.hardware import GpuStats, MachineMonitor, poll_machine_stats
+from engine.runtime.worker import GeneratorThread
 
 
-def nvidia(power: int | None) -> ModuleType:
-    """Two GPUs; one that does not tell its power raises, as the library does."""
+def fake_pynvml(power: int | None) -> ModuleType:
+    """Return a fake of pynvml with two GPUs, whose power query raises if `power` is None."""
     module = ModuleType("pynvml")
 
     def watts(gpu: int) -> int:
@@ -33,43 +33,45 @@ def nvidia(power: int | None) -> ModuleType:
     return module
 
 
-def test_this_process_uses_memory_and_a_core_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as without the extra
-    machine = Machine()
-    held = bytearray(b"x") * 80_000_000
+def test_memory_and_cpu_usage_of_this_process_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if the extra "gpu" were missing
+    monitor = MachineMonitor()
+    buffer = bytearray(b"x") * 80_000_000
     end = time.process_time() + 0.2
     while time.process_time() < end:
         pass
-    reading = machine.read()
-    assert reading.memory_bytes > len(held)
-    assert 0 < reading.cores_used <= reading.cores * 1.1
+    reading = monitor.read()
+    assert reading.memory_used > len(buffer)
+    assert 0 < reading.cpu_cores_used <= reading.cpu_cores * 1.1
     assert reading.gpus == ()
-    machine.close()
+    monitor.close()
 
 
 @pytest.mark.parametrize(("power", "watts"), [(312_000, 312.0), (None, None)])
-def test_each_gpu_tells_what_it_can(monkeypatch: pytest.MonkeyPatch, power: int | None, watts: float | None) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvidia(power))
-    machine = Machine()
-    gpus = machine.read().gpus
-    assert gpus[0] == GpuReading(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
-    assert gpus[1].used == 0.96
-    machine.close()
+def test_a_gpu_without_power_sensor_reports_the_other_values(
+    monkeypatch: pytest.MonkeyPatch, power: int | None, watts: float | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(power))
+    monitor = MachineMonitor()
+    gpus = monitor.read().gpus
+    assert gpus[0] == GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
+    assert gpus[1].utilization == 0.96
+    monitor.close()
 
 
-def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = nvidia(1)
+def test_without_a_driver_no_gpus_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = fake_pynvml(1)
 
     def fail() -> None:
         raise OSError("driver not loaded")
 
     module.nvmlInit = fail  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pynvml", module)
-    assert Machine().read().gpus == ()
+    assert MachineMonitor().read().gpus == ()
 
 
-def test_readings_end_when_cancelled() -> None:
-    worker = Worker("machine", readings).start()
+def test_polling_ends_when_cancelled() -> None:
+    worker = GeneratorThread("machine", poll_machine_stats).start()
     worker.cancel()
     assert worker.join(5)
-    assert worker.failure is None
+    assert worker.exception is None

@@ -1,4 +1,4 @@
-"""The worker thread: order, bounds, cancelling, failures."""
+"""Generator threads: order of events, bounded buffer, cancellation and failures."""
 
 import threading
 import time
@@ -7,16 +7,16 @@ from typing import TypeVar
 
 import pytest
 
-from engine.runtime.worker import Cancellation, Worker, paced
+from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 
 T = TypeVar("T")
 
 DEADLINE = 10.0
-"""Seconds within which anything must have happened, however busy the machine."""
+"""Timeout in seconds, long enough for a busy machine."""
 
 
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait for a condition; tells whether it came true."""
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Wait for a condition, at most `DEADLINE` seconds. Return True if it became true."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         if condition():
@@ -25,58 +25,58 @@ def until(condition: Callable[[], bool]) -> bool:
     return False
 
 
-def drain_all(worker: Worker[T]) -> list[T]:
-    found: list[T] = []
+def drain_all(worker: GeneratorThread[T]) -> list[T]:
+    events: list[T] = []
     end = time.monotonic() + DEADLINE
-    while worker.running and time.monotonic() < end:
-        found += worker.drain()
+    while worker.is_running and time.monotonic() < end:
+        events += worker.drain()
         time.sleep(0.001)
-    assert not worker.running
-    return found + worker.drain()
+    assert not worker.is_running
+    return events + worker.drain()
 
 
-def test_every_event_in_order() -> None:
-    worker = Worker("count", lambda cancelled: iter(range(5000)), limit=64).start()
+def test_all_events_arrive_in_order() -> None:
+    worker = GeneratorThread("count", lambda cancelled: iter(range(5000)), max_pending=64).start()
     assert drain_all(worker) == list(range(5000))
-    assert worker.failure is None
-    assert not worker.running
+    assert worker.exception is None
+    assert not worker.is_running
 
 
-def test_the_generator_runs_in_another_thread_of_that_name() -> None:
+def test_the_generator_runs_in_a_named_thread() -> None:
     def source(cancelled: Cancellation) -> Iterator[str]:
         yield threading.current_thread().name
 
-    worker = Worker("painter", source).start()
+    worker = GeneratorThread("painter", source).start()
     assert worker.join(DEADLINE)
     assert worker.drain() == ["painter"]
     assert threading.current_thread().name != "painter"
 
 
-def test_the_generator_waits_when_nobody_reads() -> None:
-    made = []
+def test_the_generator_waits_while_the_buffer_is_full() -> None:
+    produced = []
 
     def source(cancelled: Cancellation) -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
-    worker = Worker("bounded", source, limit=8).start()
-    assert until(lambda: len(made) == 9)  # eight wait, the ninth looks for room
+    worker = GeneratorThread("bounded", source, max_pending=8).start()
+    assert wait_until(lambda: len(produced) == 9)  # eight are buffered, the ninth waits for room
     time.sleep(0.1)
-    assert len(made) == 9
-    assert worker.running
+    assert len(produced) == 9
+    assert worker.is_running
     assert drain_all(worker) == list(range(100))
 
 
-def test_the_oldest_droppable_event_makes_room() -> None:
+def test_the_oldest_droppable_event_is_dropped() -> None:
     def source(cancelled: Cancellation) -> Iterator[tuple[str, int]]:
         yield ("keep", 0)
         for number in range(50):
             yield ("step", number)
         yield ("keep", 1)
 
-    worker = Worker("coalescing", source, limit=4, droppable=lambda event: event[0] == "step").start()
-    assert worker.join(DEADLINE)  # nobody drains, and yet it does not wait
+    worker = GeneratorThread("coalescing", source, max_pending=4, is_droppable=lambda event: event[0] == "step").start()
+    assert worker.join(DEADLINE)  # ends without a drain
     assert worker.drain() == [("keep", 0), ("step", 48), ("step", 49), ("keep", 1)]
 
 
@@ -85,35 +85,35 @@ def test_only_droppable_events_are_dropped() -> None:
         for number in range(200):
             yield ("step" if number % 2 else "keep", number)
 
-    worker = Worker("mixed", source, limit=4, droppable=lambda event: event[0] == "step").start()
-    found = drain_all(worker)
-    assert [number for kind, number in found if kind == "keep"] == list(range(0, 200, 2))
-    assert [number for _, number in found] == sorted(number for _, number in found)
+    worker = GeneratorThread("mixed", source, max_pending=4, is_droppable=lambda event: event[0] == "step").start()
+    events = drain_all(worker)
+    assert [number for kind, number in events if kind == "keep"] == list(range(0, 200, 2))
+    assert [number for _, number in events] == sorted(number for _, number in events)
 
 
-def test_cancel_ends_a_generator_that_looks_within_a_second() -> None:
+def test_cancel_ends_a_generator_within_a_second() -> None:
     def source(cancelled: Cancellation) -> Iterator[int]:
         number = 0
         while not cancelled():
             yield number
             number += 1
 
-    worker = Worker("endless", source, limit=16, droppable=lambda event: True).start()
-    assert until(lambda: bool(worker.drain()))
+    worker = GeneratorThread("endless", source, max_pending=16, is_droppable=lambda event: True).start()
+    assert wait_until(lambda: bool(worker.drain()))
     worker.cancel()
     assert worker.join(1.0)
-    assert worker.failure is None
+    assert worker.exception is None
 
 
-def test_cancel_frees_a_generator_that_waits_for_room() -> None:
+def test_cancel_wakes_a_generator_that_waits_for_room() -> None:
     def source(cancelled: Cancellation) -> Iterator[int]:
         number = 0
         while not cancelled():
             yield number
             number += 1
-        yield -1  # the last word, as Done and Finished are, still arrives
+        yield -1  # a final event, such as Done or Finished, still arrives
 
-    worker = Worker("full", source, limit=4).start()
+    worker = GeneratorThread("full", source, max_pending=4).start()
     time.sleep(0.05)
     worker.cancel()
     assert worker.join(1.0)
@@ -126,46 +126,46 @@ def test_cancel_ends_a_wait() -> None:
     def source(cancelled: Cancellation) -> Iterator[bool]:
         yield cancelled.wait(60)
 
-    worker = Worker("sleeper", source).start()
+    worker = GeneratorThread("sleeper", source).start()
     worker.cancel()
     assert worker.join(1.0)
     assert worker.drain() == [True]
 
 
-def test_a_failure_is_kept_and_what_came_before_it_too() -> None:
+def test_an_exception_is_kept_with_the_events_before_it() -> None:
     def source(cancelled: Cancellation) -> Iterator[int]:
         yield 1
         raise ValueError("broken on purpose")
 
-    worker = Worker("breaks", source).start()
+    worker = GeneratorThread("breaks", source).start()
     assert worker.join(DEADLINE)
     assert worker.drain() == [1]
-    assert not worker.running
-    assert isinstance(worker.failure, ValueError)
-    assert str(worker.failure) == "broken on purpose"
+    assert not worker.is_running
+    assert isinstance(worker.exception, ValueError)
+    assert str(worker.exception) == "broken on purpose"
 
 
-def test_a_source_that_fails_before_its_first_event() -> None:
+def test_an_exception_before_the_first_event_is_kept() -> None:
     def source(cancelled: Cancellation) -> Iterator[int]:
         raise RuntimeError("at once")
 
-    worker = Worker("stillborn", source).start()
+    worker = GeneratorThread("stillborn", source).start()
     assert worker.join(DEADLINE)
-    assert isinstance(worker.failure, RuntimeError)
-    assert not worker.running
+    assert isinstance(worker.exception, RuntimeError)
+    assert not worker.is_running
 
 
-def test_paced_is_even() -> None:
-    """However late the machine is, the first does not come too early and no burst follows the wait."""
-    began = time.perf_counter()
+def test_throttle_is_even() -> None:
+    """No event comes too early, even on a slow machine."""
+    start = time.perf_counter()
     times = []
-    for _ in paced(iter(range(20)), 100, Cancellation()):
-        times.append(time.perf_counter() - began)
+    for _ in throttle(iter(range(20)), 100, Cancellation()):
+        times.append(time.perf_counter() - start)
     assert all(at >= (i + 1) / 100 - 0.005 for i, at in enumerate(times))
 
 
-def test_paced_makes_up_for_little_lateness_but_never_bursts() -> None:
-    """After a pause of its source at most about two events come at once."""
+def test_throttle_makes_up_for_small_delays_without_bursts() -> None:
+    """After a pause of the source, at most about two events come at once."""
 
     def source() -> Iterator[int]:
         for number in range(12):
@@ -174,26 +174,28 @@ def test_paced_makes_up_for_little_lateness_but_never_bursts() -> None:
             yield number
 
     times = []
-    for _ in paced(source(), 50, Cancellation()):
+    for _ in throttle(source(), 50, Cancellation()):
         times.append(time.perf_counter())
     assert times[-1] - times[4] >= (11 - 4 - 2) / 50 - 0.005
 
 
-def test_paced_zero_does_not_hold_back_and_loses_nothing() -> None:
-    began = time.perf_counter()
-    assert list(paced(iter(range(1000)), 0, Cancellation())) == list(range(1000))
-    assert time.perf_counter() - began < DEADLINE
+def test_throttle_without_a_limit_passes_all_events_at_once() -> None:
+    start = time.perf_counter()
+    assert list(throttle(iter(range(1000)), 0, Cancellation())) == list(range(1000))
+    assert time.perf_counter() - start < DEADLINE
 
 
-def test_paced_stops_waiting_when_cancelled() -> None:
+def test_throttle_stops_waiting_when_cancelled() -> None:
     cancellation = Cancellation()
     cancellation.set()
-    began = time.perf_counter()
-    assert list(paced(iter(range(5)), 0.1, cancellation)) == list(range(5))  # 50 s if it waited
-    assert time.perf_counter() - began < DEADLINE
+    start = time.perf_counter()
+    assert list(throttle(iter(range(5)), 0.1, cancellation)) == list(
+        range(5)
+    )  # would take 50 s without the cancellation
+    assert time.perf_counter() - start < DEADLINE
 
 
-@pytest.mark.parametrize("limit", [1, 3])
-def test_small_limits_lose_nothing(limit: int) -> None:
-    worker = Worker("narrow", lambda cancelled: iter(range(40)), limit=limit).start()
+@pytest.mark.parametrize("max_pending", [1, 3])
+def test_small_buffers_lose_nothing(max_pending: int) -> None:
+    worker = GeneratorThread("narrow", lambda cancelled: iter(range(40)), max_pending=max_pending).start()
     assert drain_all(worker) == list(range(40))

@@ -1,3 +1,5 @@
+"""Folders of the application, and files that are written completely or not at all."""
+
 import contextlib
 import errno
 import os
@@ -8,61 +10,61 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.storage.files import assets_folder, home, located, replacing, runs_folder, write_atomically
+from engine.storage.files import absolute_path, app_home, assets_dir, atomic_replace, default_runs_dir, write_atomically
 from tests.support.file_limits import no_file_longer_than
 
 
-def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
+def test_the_home_is_set_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "here"))
-    assert home() == tmp_path / "here"
-    assert runs_folder() == tmp_path / "here" / "runs"
+    assert app_home() == tmp_path / "here"
+    assert default_runs_dir() == tmp_path / "here" / "runs"
 
 
-def test_home_understands_a_tilde(monkeypatch, tmp_path):
+def test_a_tilde_in_the_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LOTR_TUI_HOME", "~/there")
-    assert home() == tmp_path / "there"
+    assert app_home() == tmp_path / "there"
 
 
-def test_a_home_of_nobody_is_refused(monkeypatch):
+def test_a_home_of_an_unknown_user_is_refused(monkeypatch):
     monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
-    with pytest.raises(RunError, match="LOTR_TUI_HOME is ~nobody-there/x, and nobody of that name has a home"):
-        home()
+    with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
+        app_home()
 
 
-def test_a_path_is_located_from_any_folder(monkeypatch, tmp_path):
+def test_a_path_becomes_absolute(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("there")
     there = {"~/a": "a", "a/../b": "b", "link": "there"}
-    there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # they lead nowhere
-    assert {name: str(located(Path(name))) for name in there} == {
+    there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # these cannot be resolved
+    assert {name: str(absolute_path(Path(name))) for name in there} == {
         name: str(tmp_path / where) for name, where in there.items()
     }
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_home_is_the_platforms_data_folder_otherwise(monkeypatch, value):
+def test_the_default_home_is_the_data_folder_of_the_platform(monkeypatch, value):
     monkeypatch.delenv("LOTR_TUI_HOME", raising=False)
     if value is not None:
         monkeypatch.setenv("LOTR_TUI_HOME", value)
-    assert home().name == "lotr-tui"
-    assert home().is_absolute()
-    assert home() != Path.home()
+    assert app_home().name == "lotr-tui"
+    assert app_home().is_absolute()
+    assert app_home() != Path.home()
 
 
-def test_assets_hold_the_dialogues():
-    assert (assets_folder() / "dialogues.csv").is_file()
+def test_the_assets_contain_the_dialogues():
+    assert (assets_dir() / "dialogues.csv").is_file()
 
 
-def test_writing_makes_a_file_others_can_read(tmp_path):
+def test_a_written_file_is_readable_by_others(tmp_path):
     write_atomically(tmp_path / "a.json", b"one")
     assert (tmp_path / "a.json").read_bytes() == b"one"
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o644
 
 
-def test_writing_replaces_and_leaves_nothing_beside(tmp_path):
+def test_a_file_is_replaced_and_no_temporary_file_left(tmp_path):
     write_atomically(tmp_path / "a.json", b"a long first content")
     write_atomically(tmp_path / "a.json", b"short")
     assert (tmp_path / "a.json").read_bytes() == b"short"
@@ -75,7 +77,7 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_replaced_stays_and_nothing_is_left_beside(tmp_path):
+def test_a_folder_is_not_replaced_and_no_temporary_file_left(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "inside").write_text("kept")
     with pytest.raises(RunError, match="taken"):
@@ -104,25 +106,25 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
     assert b"torn" not in seen
 
 
-def test_the_content_reaches_the_disk_before_the_name_and_the_name_after_it(tmp_path, monkeypatch):
-    path, done = tmp_path / "model", []
+def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    path, calls = tmp_path / "model", []
     plain_fsync, plain_replace = os.fsync, Path.replace
 
     def fsync(file):
-        done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
+        calls.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
         plain_fsync(file)
 
     def replace(self, target):
-        done.append(f"is {target.name}")
+        calls.append(f"rename to {target.name}")
         return plain_replace(self, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)
     write_atomically(path, b"12345")
-    assert done == ["5 bytes", "is model", "folder"]
+    assert calls == ["5 bytes", "rename to model", "folder"]
 
 
-def test_a_folder_that_cannot_be_synced_is_written_all_the_same(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
     plain_fsync = os.fsync
 
     def fsync(file):
@@ -135,7 +137,7 @@ def test_a_folder_that_cannot_be_synced_is_written_all_the_same(tmp_path, monkey
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
-def test_what_was_there_is_kept_under_another_name_without_a_copy(tmp_path):
+def test_the_backup_is_the_renamed_old_file(tmp_path):
     path, previous = tmp_path / "a", tmp_path / "b"
     for content, before in ((b"one", None), (b"two", b"one"), (b"three", b"two")):
         file = path.stat().st_ino if path.exists() else None
@@ -145,7 +147,7 @@ def test_what_was_there_is_kept_under_another_name_without_a_copy(tmp_path):
         assert file is None or previous.stat().st_ino == file
 
 
-def test_on_a_full_disk_both_stay(tmp_path):
+def test_a_full_disk_leaves_the_file_and_its_backup_unchanged(tmp_path):
     path, previous = tmp_path / "a", tmp_path / "b"
     for content in (b"one", b"two"):
         write_atomically(path, content, previous)
@@ -154,24 +156,24 @@ def test_on_a_full_disk_both_stay(tmp_path):
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"two", "b": b"one"}
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_a_new_file_overwrites_none(tmp_path, monkeypatch, links):
-    if not links:  # as on a FAT file system
+@pytest.mark.parametrize("has_hard_links", [True, False])
+def test_an_exclusive_write_never_overwrites(tmp_path, monkeypatch, has_hard_links):
+    if not has_hard_links:  # as on a FAT file system
 
         def refuse(*_):
             raise OSError(errno.EPERM, "Operation not permitted")
 
         monkeypatch.setattr(Path, "hardlink_to", refuse)
     for content in (b"one", b"two"):
-        with contextlib.suppress(FileExistsError), replacing(tmp_path / "a", new=True) as file:
+        with contextlib.suppress(FileExistsError), atomic_replace(tmp_path / "a", exclusive=True) as file:
             file.write(content)
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}
     assert (tmp_path / "a").stat().st_nlink == 1
 
 
-def test_what_breaks_while_it_is_written_changes_nothing(tmp_path):
+def test_an_exception_while_writing_changes_nothing(tmp_path):
     write_atomically(tmp_path / "a", b"one")
-    with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "a") as file:
+    with contextlib.suppress(ZeroDivisionError), atomic_replace(tmp_path / "a") as file:
         file.write(b"two")
         raise ZeroDivisionError
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}

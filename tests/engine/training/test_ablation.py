@@ -1,4 +1,4 @@
-"""What the variants change, what they are worth by hand, and trainings in processes of their own."""
+"""Variants of an ablation, their summaries, and trainings in worker processes."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -8,125 +8,131 @@ from typing import Any, ClassVar
 
 import pytest
 
-from engine.config import PRESETS, Config, preset, settings
-from engine.data.dataset import prepare
+from engine.config import Config, describe_settings
+from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, CorpusError
 from engine.events import Finished
-from engine.training.ablation import PUT_IN, TAKEN_AWAY, Trial, Variant, ablate, choose_variants, variants_of, worth_of
+from engine.presets import PRESETS, get_preset
+from engine.training import ablation
+from engine.training.ablation import Trial, Variant, list_variants, run_ablation, select_variants
 from engine.training.run import train
-from tests.conftest import sentences
+from tests.support.files import sentences
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Every setting by name."""
+    """Return every setting by name."""
     return {name: value for part in ("data", "model", "training") for name, value in asdict(config)[part].items()}
 
 
 def changed(config: Config, variant: Variant) -> dict[str, Any]:
-    before, after = flat(config), flat(config.with_settings(list(variant.settings)))
+    before, after = flat(config), flat(config.with_overrides(list(variant.overrides)))
     return {name: after[name] for name in before if after[name] != before[name]}
 
 
-def named(variant: Variant) -> list[str]:
-    return [setting.partition("=")[0] for setting in variant.settings]
+def setting_names(variant: Variant) -> list[str]:
+    return [setting.partition("=")[0] for setting in variant.overrides]
 
 
 # --- variants -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_preset_itself_comes_first_and_every_other_changes_what_it_names(name: str) -> None:
-    config = preset(name)
-    first, *others = variants_of(config)
+def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name: str) -> None:
+    config = get_preset(name)
+    first, *others = list_variants(config)
     assert first == Variant(name, ())
     assert len(others) >= 5
     for variant in others:
         assert changed(config, variant), f"{variant.name} changes nothing"
-        assert set(changed(config, variant)) <= set(named(variant))
+        assert set(changed(config, variant)) <= set(setting_names(variant))
     assert len({variant.name for variant in others} | {name}) == len(others) + 1
-    results = [config.with_settings(list(variant.settings)) for variant in others]
+    results = [config.with_overrides(list(variant.overrides)) for variant in others]
     assert len({result.to_json() for result in results}) == len(others), "two variants are the same training"
 
 
-def test_variants_of_the_default_change_every_setting_they_name() -> None:
-    config = preset("default")
-    for variant in variants_of(config)[1:]:
-        assert sorted(changed(config, variant)) == sorted(named(variant))
+def test_variants_of_the_default_preset_change_all_their_settings() -> None:
+    config = get_preset("default")
+    for variant in list_variants(config)[1:]:
+        assert sorted(changed(config, variant)) == sorted(setting_names(variant))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_technique_is_taken_away_where_it_is_used_and_put_in_where_it_is_not(name: str) -> None:
-    config = preset(name)
-    values, listed = flat(config), {variant.name for variant in variants_of(config)}
+def test_techniques_in_use_are_removed_and_others_added(name: str) -> None:
+    config = get_preset(name)
+    settings, variants = flat(config), {variant.name for variant in list_variants(config)}
     for setting, technique in [
         ("weight_drop", "weight drop"),
-        ("dropout_words", "embedding dropout (whole words)"),
-        ("spelling", "spelling"),
-        ("shuffle_lines", "new order of lines"),
-        ("smoothing", "label smoothing"),
-        ("variable_window", "variable BPTT window"),
-        ("clip", "clipping"),
-        ("tied", "weight tying"),
+        ("embedding_dropout", "embedding dropout"),
+        ("subword_embeddings", "subword embeddings"),
+        ("shuffle_lines", "shuffled lines"),
+        ("label_smoothing", "label smoothing"),
+        ("variable_bptt", "variable BPTT"),
+        ("clip", "gradient clipping"),
+        ("tie_weights", "weight tying"),
     ]:
-        assert (f"without {technique}" in listed) == bool(values[setting])
-    assert ("with variable BPTT window" in listed) == (not values["variable_window"])
-    assert ("without dropout between layers" in listed) == (values["layers"] > 1)
-    assert ("without average of weights" in listed) == (values["averaging"] != "none")
-    assert ("without AR and TAR" in listed) == bool(values["ar"] or values["tar"])
+        assert (f"without {technique}" in variants) == bool(settings[setting])
+    assert ("with variable BPTT" in variants) == (not settings["variable_bptt"])
+    assert ("without dropout between layers" in variants) == (settings["num_layers"] > 1)
+    assert ("without weight averaging" in variants) == (settings["averaging"] != "none")
+    assert ("without AR and TAR" in variants) == bool(settings["ar"] or settings["tar"])
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_variant_is_called_what_it_does(name: str) -> None:
-    """What is put in was not there before, and a schedule is taken away only where there is one."""
-    config = preset(name)
-    training, listed = config.training, {variant.name for variant in variants_of(config)}
-    assert ("with NT-ASGD after SGD" in listed) == (training.averaging != "nt_asgd")
-    assert ("with fine-tuning" in listed) == (training.fine_tune_epochs == 0)
-    assert ("with a second layer" in listed) == (config.model.layers == 1)
-    assert ("without a schedule (constant rate)" in listed) == (training.schedule != "constant")
+def test_additions_are_new_to_the_preset(name: str) -> None:
+    """A technique is added only to a preset without it, and a schedule removed only from a preset with one."""
+    config = get_preset(name)
+    training, variants = config.training, {variant.name for variant in list_variants(config)}
+    assert ("with NT-ASGD after SGD" in variants) == (training.averaging != "nt_asgd")
+    assert ("with fine-tuning" in variants) == (training.fine_tune_epochs == 0)
+    assert ("with a second layer" in variants) == (config.model.num_layers == 1)
+    assert ("without a schedule (constant learning rate)" in variants) == (training.schedule != "constant")
 
 
-def test_every_change_is_of_settings_that_there_are_and_in_range() -> None:
-    for assignments in [*TAKEN_AWAY.values(), *PUT_IN.values()]:
-        assert {assignment.partition("=")[0] for assignment in assignments} <= settings().keys()
-        Config().with_settings(list(assignments))
+def test_all_overrides_are_valid_settings() -> None:
+    for assignments in [*ablation.REMOVALS.values(), *ablation.ADDITIONS.values()]:
+        assert {assignment.partition("=")[0] for assignment in assignments} <= describe_settings().keys()
+        Config().with_overrides(list(assignments))
 
 
-def test_variants_are_chosen_by_name_in_the_order_asked_for() -> None:
-    config = preset("default")
+def test_variants_are_selected_by_name_in_the_given_order() -> None:
+    config = get_preset("default")
     names = ["without weight tying", "default", "with AR and TAR"]
-    assert [variant.name for variant in choose_variants(config, names)] == names
-    assert [variant.settings for variant in choose_variants(config, names)] == [("tied=false",), (), ("ar=2", "tar=1")]
-    assert choose_variants(config, []) == variants_of(config)
+    assert [variant.name for variant in select_variants(config, names)] == names
+    assert [variant.overrides for variant in select_variants(config, names)] == [
+        ("tie_weights=false",),
+        (),
+        ("ar=2", "tar=1"),
+    ]
+    assert select_variants(config, []) == list_variants(config)
 
 
-def test_an_unknown_variant_is_refused_with_the_nearest_and_all_there_are() -> None:
+def test_an_unknown_variant_is_refused_with_the_nearest_name_and_all_names() -> None:
     with pytest.raises(ConfigError) as caught:
-        choose_variants(preset("default"), ["default", "without weight drip"])
+        select_variants(get_preset("default"), ["default", "without weight drip"])
     message = str(caught.value)
     assert message.startswith("unknown variant 'without weight drip'; did you mean without weight drop?")
-    assert all(variant.name in message for variant in variants_of(preset("default")))
-    # What the preset does without cannot be taken away from it.
+    assert all(variant.name in message for variant in list_variants(get_preset("default")))
+    # The preset does not use this technique, so it cannot be removed.
     with pytest.raises(ConfigError, match="unknown variant"):
-        choose_variants(preset("default"), ["without AR and TAR"])
+        select_variants(get_preset("default"), ["without AR and TAR"])
 
 
-# --- worth ----------------------------------------------------------------------------------------------------
+# --- summaries ----------------------------------------------------------------------------------------------------
 
 
-def test_worth_is_mean_and_spread_by_hand() -> None:
+def test_summaries_are_means_and_ranges() -> None:
     trials = [
         Trial("b", (), 0, 13.0, 20.0, 1.0),
         Trial("a", ("x=1",), 0, 7.0, 9.0, 1.0),
         Trial("b", (), 1, 10.0, 18.0, 2.0),
         Trial("b", (), 2, 16.0, 25.0, 3.0),
     ]
-    first, second = worth_of(trials)
-    assert (first.variant, first.valid_mean, first.valid_spread) == ("b", 13.0, 6.0)
-    assert (first.test_mean, first.test_spread) == (21.0, 7.0)
-    assert (second.variant, second.valid_mean, second.valid_spread) == ("a", 7.0, 0.0)
-    assert (second.test_mean, second.test_spread) == (9.0, 0.0)
-    assert worth_of([]) == []
+    first, second = ablation.summarize_trials(trials)
+    assert (first.variant, first.valid_mean, first.valid_range) == ("b", 13.0, 6.0)
+    assert (first.test_mean, first.test_range) == (21.0, 7.0)
+    assert (second.variant, second.valid_mean, second.valid_range) == ("a", 7.0, 0.0)
+    assert (second.test_mean, second.test_range) == (9.0, 0.0)
+    assert ablation.summarize_trials([]) == []
 
 
 # --- trainings ------------------------------------------------------------------------------------------------
@@ -138,11 +144,11 @@ def config(tmp_path: Path) -> Config:
     path.write_text("\n".join(sentences(60)))
     data = {"corpus": str(path), "corpus_format": "text"}
     model = {"embedding_size": 8, "hidden_size": 8}
-    return preset("tiny").with_values(**data, **model, epochs=1, batch_size=4, threads=1, device="cpu")
+    return get_preset("tiny").with_values(**data, **model, epochs=1, batch_size=4, threads=1, device="cpu")
 
 
-class InThreads(ThreadPoolExecutor):
-    """Stands in for processes, whose start takes longer than such a training."""
+class FakeProcessPool(ThreadPoolExecutor):
+    """Fake process pool that runs tasks in threads, since processes start slowly."""
 
     configs: ClassVar[list[Config]] = []
 
@@ -158,31 +164,31 @@ class InThreads(ThreadPoolExecutor):
 
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The configurations trained, as they come."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")  # what a training sets in its process, not to stay in this one
-    monkeypatch.setattr("engine.training.ablation.ProcessPoolExecutor", InThreads)
-    InThreads.configs.clear()
-    return InThreads.configs
+    """Replace the process pool; return the list of submitted configurations."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")  # a trial sets this variable; restore it afterwards
+    monkeypatch.setattr("engine.training.ablation.ProcessPoolExecutor", FakeProcessPool)
+    FakeProcessPool.configs.clear()
+    return FakeProcessPool.configs
 
 
-def alone(config: Config) -> Finished:
-    *_, finished = train(config, prepare(config.data), "alone", lambda: False)
+def train_alone(config: Config) -> Finished:
+    *_, finished = train(config, load_dataset(config.data), "alone", lambda: False)
     assert isinstance(finished, Finished)
     return finished
 
 
 @pytest.mark.usefixtures("one_thread", "in_threads")
-def test_every_variant_is_trained_with_every_seed_as_if_alone(config: Config) -> None:
-    variants = choose_variants(config, ["tiny", "without weight tying"])
-    trials = list(ablate(config, variants, [3, 4], jobs=1))
-    assert [(trial.variant, trial.settings, trial.seed) for trial in trials] == [
+def test_every_variant_is_trained_with_every_seed_like_a_single_training(config: Config) -> None:
+    variants = select_variants(config, ["tiny", "without weight tying"])
+    trials = list(run_ablation(config, variants, [3, 4], jobs=1))
+    assert [(trial.variant, trial.overrides, trial.seed) for trial in trials] == [
         ("tiny", (), 3),
         ("tiny", (), 4),
-        ("without weight tying", ("tied=false",), 3),
-        ("without weight tying", ("tied=false",), 4),
+        ("without weight tying", ("tie_weights=false",), 3),
+        ("without weight tying", ("tie_weights=false",), 4),
     ]
     for trial in trials:
-        finished = alone(config.with_values(seed=trial.seed, tied=trial.variant == "tiny"))
+        finished = train_alone(config.with_values(seed=trial.seed, tie_weights=trial.variant == "tiny"))
         assert math.isfinite(trial.valid_perplexity)
         assert math.isfinite(trial.test_perplexity)
         assert trial.valid_perplexity == finished.valid_perplexity
@@ -192,29 +198,29 @@ def test_every_variant_is_trained_with_every_seed_as_if_alone(config: Config) ->
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_process_of_its_own_gives_the_same_numbers(config: Config) -> None:
-    (trial,) = ablate(config, choose_variants(config, ["without weight drop"]), [5], jobs=1)
-    finished = alone(config.with_values(seed=5, weight_drop=0.0))
+def test_a_worker_process_gives_the_same_perplexities(config: Config) -> None:
+    (trial,) = run_ablation(config, select_variants(config, ["without weight drop"]), [5], jobs=1)
+    finished = train_alone(config.with_values(seed=5, weight_drop=0.0))
     assert trial.valid_perplexity == pytest.approx(finished.valid_perplexity, rel=1e-6)
     assert trial.test_perplexity == pytest.approx(finished.test_perplexity, rel=1e-6)
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("jobs", "threads"), [(1, 2), (2, 1)])
-def test_trainings_side_by_side_take_a_thread_each(
+def test_parallel_trainings_use_one_thread_each(
     config: Config, in_threads: list[Config], monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
 ) -> None:
-    monkeypatch.setattr("engine.training.ablation._train", lambda config, variant: (variant.name, config.training.seed))
-    list(ablate(config.with_values(threads=2), [Variant("a", ()), Variant("b", ("clip=0",))], [0, 7], jobs))
+    monkeypatch.setattr(
+        "engine.training.ablation._run_trial", lambda config, variant: (variant.name, config.training.seed)
+    )
+    list(run_ablation(config.with_values(threads=2), [Variant("a", ()), Variant("b", ("clip=0",))], [0, 7], jobs))
     assert [each.training.threads for each in in_threads] == [threads] * 4
     assert [(each.training.clip, each.training.seed) for each in in_threads] == [(1, 0), (1, 7), (0, 0), (0, 7)]
 
 
-def test_a_corpus_that_cannot_be_read_is_refused_before_anything_starts(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_corpus_is_refused_before_any_process_starts(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "engine.training.ablation.ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process was started")
     )
     with pytest.raises(CorpusError):
-        list(ablate(config.with_values(corpus="/nowhere/at/all.txt"), variants_of(config), [0], jobs=1))
+        list(run_ablation(config.with_values(corpus="/nowhere/at/all.txt"), list_variants(config), [0], jobs=1))

@@ -1,39 +1,41 @@
-"""In which precision a training computes."""
+"""Choice of the precision of a training."""
 
 import pytest
 import torch
 
-from engine.config import preset
+from engine.presets import get_preset
 from engine.training.device import choose_dtype
 
 CPU = torch.device("cpu")
-HAS, HAS_NOT = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf16": False, "avx512": True}
+WITH_BF16, WITHOUT_BF16 = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf16": False, "avx512": True}
 
 
 @pytest.mark.parametrize(
-    ("processor", "hidden_size", "precision", "dtype"),
+    ("capabilities", "hidden_size", "precision", "dtype"),
     [
-        (HAS, 512, "auto", torch.bfloat16),
-        (HAS, 511, "auto", torch.float32),
-        (HAS_NOT, 2000, "auto", torch.float32),
+        (WITH_BF16, 512, "auto", torch.bfloat16),
+        (WITH_BF16, 511, "auto", torch.float32),
+        (WITHOUT_BF16, 2000, "auto", torch.float32),
         ({}, 2000, "auto", torch.float32),
-        (HAS, 2000, "fp32", torch.float32),
-        (HAS_NOT, 8, "bf16", torch.bfloat16),
+        (WITH_BF16, 2000, "fp32", torch.float32),
+        (WITHOUT_BF16, 8, "bf16", torch.bfloat16),
     ],
 )
-def test_bf16_where_the_processor_has_it_and_the_layers_are_large_or_where_it_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, processor: dict[str, bool], hidden_size: int, precision: str, dtype: torch.dtype
+def test_auto_precision_is_bf16_for_large_layers_on_a_cpu_with_bf16(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], hidden_size: int, precision: str, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
-    config = preset("default").with_values(hidden_size=hidden_size, precision=precision)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    config = get_preset("default").with_values(hidden_size=hidden_size, precision=precision)
     assert choose_dtype(config, CPU) == dtype
 
 
-def test_a_pytorch_that_does_not_tell_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_is_fp32_with_a_pytorch_that_does_not_report_capabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_dtype(preset("paper"), CPU) == torch.float32
+    assert choose_dtype(get_preset("paper"), CPU) == torch.float32
 
 
-def test_the_notebook_computes_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: HAS, raising=False)
-    assert choose_dtype(preset("notebook"), CPU) == torch.float32
+def test_the_notebook_preset_uses_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITH_BF16, raising=False)
+    assert choose_dtype(get_preset("notebook"), CPU) == torch.float32

@@ -1,4 +1,4 @@
-"""The last two savings of a training: a damaged one is told, and the one before it gone on with to the same bits."""
+"""The previous checkpoint replaces a damaged one: with a warning, and a bit-exact resume."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,90 +7,90 @@ from typing import Any
 import pytest
 
 from engine.config import Config
-from engine.control import Command
+from engine.control import ControlCommand
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Resume, Started, TrainingEvent, Warned
-from engine.runs import store
-from engine.runs.metrics import current_rows
-from engine.runs.store import METRICS, MODEL, PREVIOUS, RESUME
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
+from engine.runs.metrics import read_current_rows
+from engine.runs.summary import summarize_run
 from engine.training.job import TrainingJob, prepare_job, resume_job
 
-SMALL: dict[str, Any] = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 10, "window": 20}
+SMALL: dict[str, Any] = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 10, "bptt": 20}
 
 
 def start(corpus: Path, name: str) -> TrainingJob:
-    values = SMALL | {"threads": 1, "checkpoint_seconds": 1e-9, "evaluate_updates": 3}
+    values = SMALL | {"threads": 1, "checkpoint_seconds": 1e-9, "eval_every_steps": 3}
     return prepare_job(Config("tiny").with_values(corpus=str(corpus), **values), name)
 
 
 def evaluations(path: Path) -> list[tuple[int, float]]:
-    rows = current_rows(path / METRICS)
+    rows = read_current_rows(path / METRICS_FILE)
     return [(row["step"], row["valid_perplexity"]) for row in rows if row["event"] == "evaluated"]
 
 
 @pytest.fixture
-def left(small_csv: Path, home: Path) -> Path:
-    """A run that was saved after each update and stopped after some."""
-    job = start(small_csv, "left")
+def stopped_run(small_csv: Path, home: Path) -> Path:
+    """Return a run that was saved after each step and stopped after a few steps."""
+    job = start(small_csv, "stopped")
     for event in job.events(lambda: False):
         if isinstance(event, Evaluated) and event.step >= 6:
-            job.steering.send(Command("stop"))
+            job.command_queue.send(ControlCommand("stop"))
     return job.run.path
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def go_on(path: Path) -> list[TrainingEvent]:
+def resume(path: Path) -> list[TrainingEvent]:
     return list(resume_job(path.name).events(lambda: False))
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink, None])
-def test_the_newest_that_is_whole_is_gone_on_with_to_the_same_bits(
-    left: Path, small_csv: Path, damage: Callable[[Path], None] | None
+@pytest.mark.parametrize("damage", [truncate, Path.unlink, None])
+def test_resume_from_the_latest_undamaged_checkpoint_is_bit_exact(
+    stopped_run: Path, small_csv: Path, damage: Callable[[Path], None] | None
 ) -> None:
-    undisturbed = start(small_csv, "whole")
-    list(undisturbed.events(lambda: False))
-    before = store.summarize(left).bytes
+    uninterrupted = start(small_csv, "uninterrupted")
+    list(uninterrupted.events(lambda: False))
+    before = summarize_run(stopped_run).size_bytes
     if damage is not None:
-        damage(left / RESUME)
-    events = go_on(left)
+        damage(stopped_run / RESUME_FILE)
+    events = resume(stopped_run)
     warned = [event.message for event in events if isinstance(event, Warned)]
     if damage is None:
         assert not warned
     else:
         (line,) = warned
-        was = "damaged" if damage is cut else "missing"
+        problem = "damaged" if damage is truncate else "missing"
         (resumed,) = (event.step for event in events if isinstance(event, Resume))
-        end = f"was {was}; the training goes on from the saving before it, of update {resumed - 1}"
-        assert line == f"{left / RESUME} {end}"
+        end = f"was {problem}; resuming from the previous checkpoint, at step {resumed - 1}"
+        assert line == f"{stopped_run / RESUME_FILE} {end}"
         assert [type(event) for event in events].index(Warned) < [type(event) for event in events].index(Started)
-        rows = current_rows(left / METRICS)
+        rows = read_current_rows(stopped_run / METRICS_FILE)
         assert line in [row["message"] for row in rows if row["event"] == "warned"]
     assert isinstance(events[-1], Finished)
-    assert (left / MODEL).read_bytes() == (undisturbed.run.path / MODEL).read_bytes()
-    assert evaluations(left) == evaluations(undisturbed.run.path)
-    assert before > store.summarize(left).bytes
-    assert not list(left.glob("resume*"))
+    assert (stopped_run / MODEL_FILE).read_bytes() == (uninterrupted.run.path / MODEL_FILE).read_bytes()
+    assert evaluations(stopped_run) == evaluations(uninterrupted.run.path)
+    assert before > summarize_run(stopped_run).size_bytes
+    assert not list(stopped_run.glob("resume*"))
 
 
-def test_a_damaged_one_does_not_take_the_place_of_the_good_one_before(left: Path) -> None:
-    """Between two renames of the next saving a damaged one would be all there is."""
-    good = (left / PREVIOUS).read_bytes()
-    cut(left / RESUME)
-    job = resume_job("left")
+def test_a_damaged_checkpoint_does_not_replace_the_previous_one(stopped_run: Path) -> None:
+    """Otherwise only the damaged file would exist between the two renames of the next save."""
+    good = (stopped_run / PREVIOUS_RESUME_FILE).read_bytes()
+    truncate(stopped_run / RESUME_FILE)
+    job = resume_job("stopped")
     for event in job.events(lambda: False):
         if isinstance(event, Started):
-            assert (left / RESUME).read_bytes() == good
-            assert not (left / PREVIOUS).exists()
+            assert (stopped_run / RESUME_FILE).read_bytes() == good
+            assert not (stopped_run / PREVIOUS_RESUME_FILE).exists()
             break
 
 
-def test_where_none_is_whole_both_stay_and_the_newest_is_named(left: Path) -> None:
-    for name in (RESUME, PREVIOUS):
-        cut(left / name)
-    before = {path.name: path.read_bytes() for path in left.glob("resume*")}
+def test_with_two_damaged_checkpoints_both_stay_and_the_latest_is_named(stopped_run: Path) -> None:
+    for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
+        truncate(stopped_run / name)
+    before = {path.name: path.read_bytes() for path in stopped_run.glob("resume*")}
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
-        go_on(left)
-    assert {path.name: path.read_bytes() for path in left.glob("resume*")} == before
+        resume(stopped_run)
+    assert {path.name: path.read_bytes() for path in stopped_run.glob("resume*")} == before

@@ -1,4 +1,4 @@
-"""How a training ends: stopped, out of patience, or with an error that says what would help."""
+"""Ends of a training: stopped, out of patience, or an error with a remedy."""
 
 import math
 from typing import Any
@@ -9,99 +9,102 @@ import torch
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError, TrainingError
 from engine.events import Evaluated, Finished, Step, TrainingEvent
+from engine.training.reporting import check_finite
 from engine.training.run import train
-from tests.support.training import config_of, loop_of, of, run, same, weights_of
+from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
 
 
-def test_stopping_ends_at_once_and_the_test_split_is_not_read(dataset: Dataset) -> None:
-    asked = 0
+def test_stop_ends_at_once_and_does_not_score_the_test_split(dataset: Dataset) -> None:
+    calls = 0
 
     def cancelled() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 3
+        nonlocal calls
+        calls += 1
+        return calls > 3
 
-    events = run(dataset, cancelled, epochs=50)
-    (finished,) = of(Finished, events)
+    events = run_training(dataset, cancelled, epochs=50)
+    (finished,) = events_of(Finished, events)
     assert finished.reason == "stopped"
     assert math.isnan(finished.test_perplexity)
     assert 0 < finished.epochs < 1
-    (evaluated,) = of(Evaluated, events)  # the one before the first update, so there is always a model
+    (evaluated,) = events_of(Evaluated, events)  # the validation before the first step, so that there is always a model
     assert finished.valid_perplexity == evaluated.valid_perplexity
-    assert same(weights_of(finished), weights_of(evaluated))
+    assert weights_equal(weights_of(finished), weights_of(evaluated))
 
 
-def test_stopped_before_the_first_update(dataset: Dataset) -> None:
-    events = run(dataset, lambda: True)
-    assert not of(Step, events)
-    assert of(Finished, events)[0].reason == "stopped"
-    assert of(Finished, events)[0].epochs == 0
-    assert of(Finished, events)[0].model is not None
+def test_stop_before_the_first_step_still_returns_a_model(dataset: Dataset) -> None:
+    events = run_training(dataset, lambda: True)
+    assert not events_of(Step, events)
+    assert events_of(Finished, events)[0].reason == "stopped"
+    assert events_of(Finished, events)[0].epochs == 0
+    assert events_of(Finished, events)[0].model is not None
 
 
-def test_stopped_later_the_best_so_far_is_kept(dataset: Dataset) -> None:
+def test_stop_returns_the_best_model_so_far(dataset: Dataset) -> None:
     events: list[TrainingEvent] = []
-    for event in train(config_of(epochs=50), dataset, "r", lambda: len(of(Evaluated, events)) == 3):
+    for event in train(make_config(epochs=50), dataset, "r", lambda: len(events_of(Evaluated, events)) == 3):
         events.append(event)
-    assert len(of(Evaluated, events)) == 3
-    assert of(Finished, events)[0].valid_perplexity == min(e.valid_perplexity for e in of(Evaluated, events))
-    assert not of(Step, events[events.index(of(Evaluated, events)[-1]) :])
+    assert len(events_of(Evaluated, events)) == 3
+    assert events_of(Finished, events)[0].valid_perplexity == min(
+        e.valid_perplexity for e in events_of(Evaluated, events)
+    )
+    assert not events_of(Step, events[events.index(events_of(Evaluated, events)[-1]) :])
 
 
 HARMFUL: dict[str, Any] = {"optimizer": "adamw", "lr": 1.0}
-"""A rate that spoils the model in the first epoch for good, but leaves it finite."""
+"""A learning rate that ruins the model in the first epoch, but leaves the loss finite."""
 
 
 @pytest.mark.parametrize("patience", [1, 2])
-def test_patience(dataset: Dataset, patience: int) -> None:
-    events = run(dataset, epochs=20, schedule="constant", patience=patience, **HARMFUL)
-    assert [event.best for event in of(Evaluated, events)] == [True] + [False] * patience
-    (finished,) = of(Finished, events)
+def test_training_stops_after_patience_evaluations_without_improvement(dataset: Dataset, patience: int) -> None:
+    events = run_training(dataset, epochs=20, schedule="constant", patience=patience, **HARMFUL)
+    assert [event.is_best for event in events_of(Evaluated, events)] == [True] + [False] * patience
+    (finished,) = events_of(Finished, events)
     assert (finished.reason, finished.epochs) == ("patience", patience)
     assert math.isfinite(finished.test_perplexity)
 
 
-def test_without_patience_it_goes_on(dataset: Dataset) -> None:
-    events = run(dataset, epochs=4, schedule="constant", patience=0, **HARMFUL)
-    assert of(Finished, events)[0].reason == "done"
-    assert len(of(Evaluated, events)) == 5
+def test_without_patience_training_continues(dataset: Dataset) -> None:
+    events = run_training(dataset, epochs=4, schedule="constant", patience=0, **HARMFUL)
+    assert events_of(Finished, events)[0].reason == "done"
+    assert len(events_of(Evaluated, events)) == 5
 
 
-def test_a_loss_that_is_no_number_is_an_error_with_a_remedy(dataset: Dataset) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy(dataset: Dataset) -> None:
     with pytest.raises(TrainingError, match=r"--set lr="):
-        run(dataset, optimizer="sgd", lr=1000.0, weight_decay=100.0, clip=0.0, schedule="constant")
+        run_training(dataset, optimizer="sgd", lr=1000.0, weight_decay=100.0, clip=0.0, schedule="constant")
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({}, r"the rate is too high; try --set lr=0\.01$"),
+        ({}, r"the learning rate is too high; try --set lr=0\.01$"),
         ({"clip": 0.0, "precision": "bf16"}, r"gradients are not clipped; try --set clip=1 or --set lr=0\.01$"),
         ({"precision": "bf16"}, r"torch\.bfloat16 too coarse; try --set lr=0\.01 or --precision fp32$"),
     ],
     ids=str,
 )
-def test_the_remedy_is_that_of_the_likeliest_cause(dataset: Dataset, values: dict[str, Any], said: str) -> None:
-    loop = loop_of(dataset, **values)
-    loop._check_finite(1e30)
+def test_the_remedy_fits_the_likely_cause(dataset: Dataset, values: dict[str, Any], message: str) -> None:
+    state = make_trainer(dataset, **values).state
+    check_finite(1e30, state)
     for loss in (math.nan, math.inf):
-        with pytest.raises(TrainingError, match=f"the loss is {loss} at update 0, likely because .*{said}"):
-            loop._check_finite(loss)
+        with pytest.raises(TrainingError, match=f"the loss is {loss} at step 0, likely because .*{message}"):
+            check_finite(loss, state)
 
 
-def test_weights_spoiled_by_the_last_update_are_the_same_error(dataset: Dataset) -> None:
-    """The loss of the last window is finite, what its update leaves is not: no model to publish, nor a damaged file."""
+def test_weights_ruined_by_the_last_step_are_the_same_error(dataset: Dataset) -> None:
+    """The loss of the last window is finite, but the weights after its step are not and must not be saved."""
     values = {"optimizer": "sgd", "lr": 1000.0, "weight_decay": 100.0, "clip": 0.0, "schedule": "constant"}
-    config = config_of(epochs=1, window=75, variable_window=False, shuffle_lines=False, **values)
+    config = make_config(epochs=1, bptt=75, variable_bptt=False, shuffle_lines=False, **values)
     events: list[TrainingEvent] = []
     with pytest.raises(TrainingError, match=r"--set lr="):
-        events.extend(train(config, dataset, "r", lambda: False))  # keeps those before the error
+        events.extend(train(config, dataset, "r", lambda: False))  # keeps the events before the error
     assert isinstance(events[-1], Step)
     assert math.isfinite(events[-1].train_perplexity)
 
 
-def test_a_device_that_is_not_there_is_refused(dataset: Dataset) -> None:
+def test_a_missing_device_is_refused(dataset: Dataset) -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has mps")
     with pytest.raises(ConfigError, match="mps"):
-        run(dataset, device="mps")
+        run_training(dataset, device="mps")

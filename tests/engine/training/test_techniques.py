@@ -1,27 +1,31 @@
-"""The paper's settings to the number, and each technique: it changes what it says and nothing else."""
+"""The settings of the paper, and the effect of each technique on the network and on the optimizer steps."""
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import engine.training.trainer
-from engine.config import ModelConfig, preset
-from engine.data.dataset import Dataset, prepare
+from engine.config import ModelConfig
+from engine.data.dataset import Dataset
 from engine.events import Evaluated, Finished, Step, TrainingEvent
-from engine.models.lstm import Network
+from engine.models.lstm import LSTMModel
 from engine.models.numpy_lstm import weight_shapes
-from engine.training.run import train
-from tests.conftest import sentences
-from tests.engine.training.test_averaging import Update, record_updates, script_validation
-from tests.support.training import NO_DROPOUT, config_of, of, same, weights_of
+from engine.presets import get_preset
+from engine.training import batches
+from tests.support.training import NO_DROPOUT, events_of, make_sentence_dataset, run_training, weights_equal, weights_of
+from tests.support.training_spies import RecordedStep, record_steps, script_validation
 
 SIZE = 40
-LAYERED: dict[str, Any] = {"embedding_size": 24, "hidden_size": 24, "layers": 3, "spelling": False, **NO_DROPOUT}
+LAYERED: dict[str, Any] = {
+    "embedding_size": 24,
+    "hidden_size": 24,
+    "num_layers": 3,
+    "subword_embeddings": False,
+    **NO_DROPOUT,
+}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,62 +35,62 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def network_of(size: int = SIZE, **values: Any) -> Network:
-    return Network(ModelConfig(**(LAYERED | values)), size, seeded(0))
+def make_network(size: int = SIZE, **values: Any) -> LSTMModel:
+    return LSTMModel(ModelConfig(**(LAYERED | values)), size, seeded(0))
 
 
-def window(time: int = 6, batch: int = 4, size: int = SIZE) -> Tensor:
+def make_window(time: int = 6, batch: int = 4, size: int = SIZE) -> Tensor:
     return torch.randint(size, (time, batch), generator=seeded(9))
 
 
-def about(share: float, number: int) -> Any:
-    """A count of `number` independent things of probability `share`, within four standard deviations."""
-    return pytest.approx(share * number, abs=4 * math.sqrt(number * share * (1 - share)))
+def approx_count(probability: float, number: int) -> Any:
+    """Return an expected count of `number` independent events, within four standard deviations."""
+    return pytest.approx(probability * number, abs=4 * math.sqrt(number * probability * (1 - probability)))
 
 
 # --- the paper ------------------------------------------------------------------------------------------------
 
 
-def test_the_paper_has_its_number_of_parameters() -> None:
-    """24 million (table 1); the tied output counted once."""
-    shapes = weight_shapes(preset("paper").model, 10_000)
+def test_the_paper_preset_has_24_million_parameters() -> None:
+    """Merity et al. 2017, table 1; the tied output layer is counted once."""
+    shapes = weight_shapes(get_preset("paper").model, 10_000)
     assert sum(math.prod(shape) for shape in shapes.values()) == 24_221_600
     lstm = sum(4 * hidden * (inputs + hidden + 2) for inputs, hidden in [(400, 1150), (1150, 1150), (1150, 400)])
     assert 10_000 * 400 + lstm + 10_000 == 24_221_600
 
 
-def test_the_paper_has_the_papers_settings() -> None:
-    """Section 5 of arXiv 1708.02182, and of the authors' code what the text leaves out."""
-    model, training = preset("paper").model, preset("paper").training
-    assert (model.embedding_size, model.hidden_size, model.layers, model.tied) == (400, 1150, 3, True)
-    assert (model.dropout_words, model.dropout_input, model.dropout_between, model.dropout_output) == (
+def test_the_paper_preset_has_the_settings_of_the_paper() -> None:
+    """Merity et al. 2017, section 5, and the authors' code for settings that the text leaves out."""
+    model, training = get_preset("paper").model, get_preset("paper").training
+    assert (model.embedding_size, model.hidden_size, model.num_layers, model.tie_weights) == (400, 1150, 3, True)
+    assert (model.embedding_dropout, model.input_dropout, model.hidden_dropout, model.output_dropout) == (
         0.1,
         0.4,
         0.3,
         0.4,
     )
-    assert (model.weight_drop, model.locked, model.initialisation) == (0.5, True, "uniform")
-    assert (model.spelling, model.unigram_bias) == (False, False)  # neither is of the paper
+    assert (model.weight_drop, model.variational_dropout, model.initialization) == (0.5, True, "uniform")
+    assert (model.subword_embeddings, model.unigram_bias) == (False, False)  # not in the paper
     assert (training.ar, training.tar) == (2, 1)
-    assert (training.window, training.variable_window, training.batch_size) == (70, True, 40)
+    assert (training.bptt, training.variable_bptt, training.batch_size) == (70, True, 40)
     assert (training.optimizer, training.lr, training.schedule) == ("sgd", 30, "constant")
     assert (training.clip, training.weight_decay) == (0.25, 1.2e-6)
-    assert (training.averaging, training.nonmonotone, training.epochs) == ("nt_asgd", 5, 750)
+    assert (training.averaging, training.nonmonotone_interval, training.epochs) == ("nt_asgd", 5, 750)
     assert training.fine_tune_epochs > 0
     assert training.fine_tune_lr == 30
-    assert (training.softmax_samples, training.smoothing, training.shuffle_lines) == (0, 0, False)
-    assert (training.validation, training.patience, training.evaluate_every) == ("true", 0, 1)
+    assert (training.softmax_samples, training.label_smoothing, training.shuffle_lines) == (0, 0, False)
+    assert (training.validation_metric, training.patience, training.eval_every_epochs) == ("perplexity", 0, 1)
 
 
-# --- dropout: what is on touches its own place ----------------------------------------------------------------
+# --- dropout in the network --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("locked", [True, False])
-def test_with_every_share_zero_masks_change_nothing_and_none_is_drawn(locked: bool) -> None:
-    network, masks = network_of(locked=locked), seeded(1)
+@pytest.mark.parametrize("variational_dropout", [True, False])
+def test_zero_dropout_changes_nothing_and_draws_no_mask(variational_dropout: bool) -> None:
+    network, masks = make_network(variational_dropout=variational_dropout), seeded(1)
     before = masks.get_state()
-    plain, states, raw, dropped = network(window(), network.start(4))
-    again, other_states, _, other = network(window(), network.start(4), masks)
+    plain, states, raw, dropped = network(make_window(), network.init_hidden(4))
+    again, other_states, _, other = network(make_window(), network.init_hidden(4), masks)
     assert torch.equal(plain, again)
     assert torch.equal(dropped, other)
     assert torch.equal(dropped, raw)
@@ -94,11 +98,11 @@ def test_with_every_share_zero_masks_change_nothing_and_none_is_drawn(locked: bo
     assert torch.equal(masks.get_state(), before)
 
 
-def differing(name: str, time: int) -> list[bool]:
-    """Whether the dropout called `name` changes: each layer's last state, the raw, and the dropped output."""
-    plain, other = network_of(), network_of(**{name: 0.5})
-    _, states, raw, dropped = plain(window(time), plain.start(4), seeded(1))
-    _, other_states, other_raw, other_dropped = other(window(time), other.start(4), seeded(1))
+def changed_by(name: str, time: int) -> list[bool]:
+    """Return which values a kind of dropout changes: the state of each layer, the raw and the dropped output."""
+    plain, other = make_network(), make_network(**{name: 0.5})
+    _, states, raw, dropped = plain(make_window(time), plain.init_hidden(4), seeded(1))
+    _, other_states, other_raw, other_dropped = other(make_window(time), other.init_hidden(4), seeded(1))
     pairs = [(a[0], b[0]) for a, b in zip(states, other_states, strict=True)]
     return [not torch.equal(a, b) for a, b in [*pairs, (raw, other_raw), (dropped, other_dropped)]]
 
@@ -106,90 +110,94 @@ def differing(name: str, time: int) -> list[bool]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dropout_words", [True] * 5),
-        ("dropout_input", [True] * 5),
-        ("dropout_between", [False, True, True, True, True]),
-        ("dropout_output", [False, False, False, False, True]),
+        ("embedding_dropout", [True] * 5),
+        ("input_dropout", [True] * 5),
+        ("hidden_dropout", [False, True, True, True, True]),
+        ("output_dropout", [False, False, False, False, True]),
         ("weight_drop", [True] * 5),
     ],
 )
-def test_dropout_changes_what_comes_after_it_and_nothing_before(name: str, expected: list[bool]) -> None:
-    assert differing(name, time=6) == expected
-    if name == "weight_drop":  # the first step has no state to multiply by recurrent weights
-        assert differing(name, time=1) == [False] * 5
+def test_dropout_changes_only_later_values(name: str, expected: list[bool]) -> None:
+    assert changed_by(name, time=6) == expected
+    if name == "weight_drop":  # the state before the first time step is zero
+        assert changed_by(name, time=1) == [False] * 5
 
 
-def test_dropped_words_are_dropped_where_they_are_read_and_not_where_they_are_predicted() -> None:
-    """Section 4.3 is of the embedding matrix; the tied output layer keeps every word."""
-    network = network_of(dropout_words=0.9)
-    logits, _, _, dropped = network(window(), network.start(4), seeded(1))
+def test_embedding_dropout_drops_inputs_but_not_the_tied_output() -> None:
+    """Merity et al. 2017, section 4.3, drops rows of the embedding; the tied output layer keeps every row."""
+    network = make_network(embedding_dropout=0.9)
+    logits, _, _, dropped = network(make_window(), network.init_hidden(4), seeded(1))
     torch.testing.assert_close(logits, dropped @ network.embedding.weight.T + network.output.bias)
 
 
 @pytest.fixture
-def lstm_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, list[Tensor], Tensor]]:
-    """Input, weights and output of each run of an LSTM layer."""
-    runs: list[tuple[Tensor, list[Tensor], Tensor]] = []
+def lstm_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, list[Tensor], Tensor]]:
+    """Return a list to which every call of an LSTM layer is appended: input, weights and output."""
+    calls: list[tuple[Tensor, list[Tensor], Tensor]] = []
     original: Any = torch.lstm
 
     def spy(inputs: Tensor, state: Any, weights: list[Tensor], *rest: Any) -> Any:
         result = original(inputs, state, weights, *rest)
-        runs.append((inputs.detach(), [weight.detach() for weight in weights], result[0].detach()))
+        calls.append((inputs.detach(), [weight.detach() for weight in weights], result[0].detach()))
         return result
 
     monkeypatch.setattr(torch, "lstm", spy)
-    return runs
+    return calls
 
 
-@pytest.mark.parametrize("locked", [True, False])
-def test_each_of_the_three_places_has_masks_of_its_own_rate(locked: bool, lstm_runs: list[Any]) -> None:
-    network = network_of(locked=locked, dropout_input=0.2, dropout_between=0.3, dropout_output=0.6, layers=2)
-    ids = window(time=20, batch=30)
-    _, _, raw, dropped = network(ids, network.start(30), seeded(2))
-    (first, _, out), (second, _, _) = lstm_runs
+@pytest.mark.parametrize("variational_dropout", [True, False])
+def test_input_hidden_and_output_dropout_have_separate_masks_and_rates(
+    variational_dropout: bool, lstm_calls: list[Any]
+) -> None:
+    network = make_network(
+        variational_dropout=variational_dropout, input_dropout=0.2, hidden_dropout=0.3, output_dropout=0.6, num_layers=2
+    )
+    ids = make_window(time=20, batch=30)
+    _, _, raw, dropped = network(ids, network.init_hidden(30), seeded(2))
+    (first, _, out), (second, _, _) = lstm_calls
     pairs = [(first, network.embedding.weight[ids], 0.2), (second, out, 0.3), (dropped, raw, 0.6)]
     masks = [(after / before).detach() for after, before, _ in pairs]
-    for mask, (_, _, share) in zip(masks, pairs, strict=True):
-        assert {round(value, 2) for value in mask.flatten().tolist()} == {0.0, round(1 / (1 - share), 2)}
-        drawn = (mask[:1] if locked else mask) == 0
-        assert int(drawn.sum()) == about(share, drawn.numel())
+    for mask, (_, _, probability) in zip(masks, pairs, strict=True):
+        assert {round(value, 2) for value in mask.flatten().tolist()} == {0.0, round(1 / (1 - probability), 2)}
+        drawn = (mask[:1] if variational_dropout else mask) == 0
+        assert int(drawn.sum()) == approx_count(probability, drawn.numel())
         same_in_time = torch.equal(mask == 0, (mask[:1] == 0).expand_as(mask))
-        assert same_in_time == locked
+        assert same_in_time == variational_dropout
         columns = {tuple(column.flatten().tolist()) for column in (mask == 0).unbind(dim=1)}
         assert len(columns) == 30
     assert not torch.equal(masks[0] == 0, masks[1] == 0)
 
 
-def test_weight_drop_draws_a_new_mask_each_forward_at_its_rate(lstm_runs: list[Any]) -> None:
-    network = network_of(weight_drop=0.3, layers=1)
+def test_weight_drop_draws_a_new_mask_for_each_window(lstm_calls: list[Any]) -> None:
+    network = make_network(weight_drop=0.3, num_layers=1)
     stored, masks = network.get_parameter("layers.0.weight_hh_l0").detach(), seeded(3)
     zeros = []
     for _ in range(30):
-        network(window(), network.start(4), masks)
-        zeros.append(lstm_runs[-1][1][1] == 0)
-        assert int(zeros[-1].sum()) == about(0.3, stored.numel())
-    assert len(lstm_runs) == 30, "a window is one run of the layer, so all its time steps have the same weights"
-    assert int(sum(mask.sum() for mask in zeros)) == about(0.3, 30 * stored.numel())
+        network(make_window(), network.init_hidden(4), masks)
+        zeros.append(lstm_calls[-1][1][1] == 0)
+        assert int(zeros[-1].sum()) == approx_count(0.3, stored.numel())
+    assert len(lstm_calls) == 30, "a window must be one call, so that all time steps have the same weights"
+    assert int(sum(mask.sum() for mask in zeros)) == approx_count(0.3, 30 * stored.numel())
     both = int((zeros[0] & zeros[1]).sum())
-    assert both == about(0.09, stored.numel())  # independent of one another
+    assert both == approx_count(0.09, stored.numel())  # the masks are independent
 
 
-def test_words_are_dropped_at_their_rate_whole_and_the_others_scaled(lstm_runs: list[Any]) -> None:
-    network, share = network_of(size=3000, dropout_words=0.15, layers=1), 0.15
-    network(torch.arange(3000)[None], network.start(3000), seeded(4))
-    ratio = lstm_runs[0][0][0] / network.embedding.weight.detach()
-    gone = (ratio == 0).all(dim=1)
-    assert int(gone.sum()) == about(share, 3000)
-    torch.testing.assert_close(ratio[~gone], torch.full_like(ratio[~gone], 1 / (1 - share)))
+def test_embedding_dropout_drops_whole_tokens_and_scales_the_others(lstm_calls: list[Any]) -> None:
+    network, probability = make_network(size=3000, embedding_dropout=0.15, num_layers=1), 0.15
+    network(torch.arange(3000)[None], network.init_hidden(3000), seeded(4))
+    ratio = lstm_calls[0][0][0] / network.embedding.weight.detach()
+    dropped = (ratio == 0).all(dim=1)
+    assert int(dropped.sum()) == approx_count(probability, 3000)
+    torch.testing.assert_close(ratio[~dropped], torch.full_like(ratio[~dropped], 1 / (1 - probability)))
 
 
-def test_a_tied_matrix_learns_what_two_equal_untied_ones_learn_together() -> None:
-    tied, untied = network_of(tied=True), network_of(tied=False)
+def test_the_gradient_of_a_tied_matrix_is_the_sum_of_the_untied_gradients() -> None:
+    tied, untied = make_network(tie_weights=True), make_network(tie_weights=False)
     untied.load_state_dict(tied.state_dict())
     for network in (tied, untied):
-        logits = network(window(), network.start(4))[0]
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), window().flatten()).backward()
-    assert torch.equal(logits, tied(window(), tied.start(4))[0])
+        logits = network(make_window(), network.init_hidden(4))[0]
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), make_window().flatten()).backward()
+    assert torch.equal(logits, tied(make_window(), tied.init_hidden(4))[0])
     gradients = {name: parameter.grad for name, parameter in untied.named_parameters()}
     expected = gradients.pop("output.weight") + gradients["embedding.weight"]  # type: ignore[operator]
     for name, gradient in (gradients | {"embedding.weight": expected}).items():
@@ -201,26 +209,23 @@ def test_a_tied_matrix_learns_what_two_equal_untied_ones_learn_together() -> Non
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    path: Path = tmp_path_factory.mktemp("corpus") / "lines.txt"
-    path.write_text("\n".join(sentences(60)))
-    return prepare(config_of(corpus=str(path), corpus_format="text").data)
+    return make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 60)
 
 
 @pytest.fixture
-def updates(monkeypatch: pytest.MonkeyPatch) -> list[Update]:
-    return record_updates(monkeypatch)
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[RecordedStep]:
+    return record_steps(monkeypatch)
 
 
 def run(dataset: Dataset, **values: Any) -> list[TrainingEvent]:
-    plain: dict[str, Any] = {"epochs": 3, "averaging": "none", "average": 0.9, "clip": 0.0, "spelling": False}
-    return list(train(config_of(**(plain | values)), dataset, "a-run", lambda: False))
+    return run_training(dataset, **({"averaging": "none", "ema_decay": 0.9, "clip": 0.0} | values))
 
 
-def assert_same_updates(first: list[Update], second: list[Update]) -> None:
+def assert_steps_equal(first: list[RecordedStep], second: list[RecordedStep]) -> None:
     assert len(first) == len(second) > 10
     for one, other in zip(first, second, strict=True):
         assert (one.loss, one.lr, one.length) == (other.loss, other.lr, other.length)
-        assert same(one.after, other.after)
+        assert weights_equal(one.after, other.after)
 
 
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "schedule": "constant"}
@@ -230,102 +235,106 @@ SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "schedule": "constant"}
     ("values", "change"),
     [
         ({}, {"averaging": "ema"}),
-        (SGD, {"averaging": "nt_asgd", "nonmonotone": 1}),
+        (SGD, {"averaging": "nt_asgd", "nonmonotone_interval": 1}),
         ({}, {"clip": 1e6}),
-        ({}, {"evaluate_every": 2}),
-        ({}, {"evaluate_updates": 3}),
+        ({}, {"eval_every_epochs": 2}),
+        ({}, {"eval_every_steps": 3}),
         ({}, {"patience": 3, "sample_seed": 4, "sample_temperature": 0.0}),
-        ({}, {"validation": "notebook"}),
+        ({}, {"validation_metric": "notebook"}),
         ({}, {"fine_tune_epochs": 2, "fine_tune_lr": 0.1}),
-        (SGD, {"beta2": 0.5, "warmup": 0.9, "fine_tune_lr": 1.0}),
+        (SGD, {"beta2": 0.5, "warmup_fraction": 0.9, "fine_tune_lr": 1.0}),
     ],
 )
-def test_what_only_watches_or_comes_later_leaves_every_update_as_it_was(
-    dataset: Dataset, updates: list[Update], values: dict[str, Any], change: dict[str, Any]
+def test_settings_of_evaluation_averaging_and_fine_tuning_do_not_change_the_steps(
+    dataset: Dataset, steps: list[RecordedStep], values: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    """The same bits after each update of the three epochs: losses, rates, weights."""
+    """All losses, learning rates and weights of the three epochs are equal bit for bit."""
     run(dataset, **values)
-    before = list(updates)
-    updates.clear()
+    before = list(steps)
+    steps.clear()
     run(dataset, **values, **change)
-    assert_same_updates(before, updates[: len(before)])
-    assert len(updates) > len(before) or "fine_tune_epochs" not in change
+    assert_steps_equal(before, steps[: len(before)])
+    assert len(steps) > len(before) or "fine_tune_epochs" not in change
 
 
-def test_a_moving_average_is_another_model_of_the_same_training(dataset: Dataset, updates: list[Update]) -> None:
+def test_a_moving_average_changes_the_evaluated_model_but_not_the_training(
+    dataset: Dataset, steps: list[RecordedStep]
+) -> None:
     raw, averaged = run(dataset, averaging="none"), run(dataset, averaging="ema")
-    assert [step.train_perplexity for step in of(Step, raw)] == [step.train_perplexity for step in of(Step, averaged)]
-    assert len(of(Step, raw)) == 3
-    first, *rest = zip(of(Evaluated, raw), of(Evaluated, averaged), strict=True)
+    assert [step.train_perplexity for step in events_of(Step, raw)] == [
+        step.train_perplexity for step in events_of(Step, averaged)
+    ]
+    assert len(events_of(Step, raw)) == 3
+    first, *rest = zip(events_of(Evaluated, raw), events_of(Evaluated, averaged), strict=True)
     assert first[0].valid_perplexity == first[1].valid_perplexity
     for one, other in rest:
-        assert same(weights_of(one), updates[one.step - 1].after)
+        assert weights_equal(weights_of(one), steps[one.step - 1].after)
         assert one.valid_perplexity != other.valid_perplexity
-        assert not same(weights_of(one), weights_of(other))
+        assert not weights_equal(weights_of(one), weights_of(other))
 
 
-def lengths_drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], int]) -> None:
-    monkeypatch.setattr(engine.training.trainer, "window_length", lambda *_: draw())
+def script_window_lengths(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], int]) -> None:
+    monkeypatch.setattr(batches, "sample_bptt_length", lambda *_: draw())
 
 
 @pytest.mark.parametrize("length", [12, 6, 24])
-def test_a_drawn_window_is_a_fixed_one_of_that_length_at_a_rate_in_proportion(
-    dataset: Dataset, updates: list[Update], monkeypatch: pytest.MonkeyPatch, length: int
+def test_the_learning_rate_of_a_variable_window_is_proportional_to_its_length(
+    dataset: Dataset, steps: list[RecordedStep], monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    """What ends an epoch is shorter, and so slower, than a fixed one would be; it is left out."""
+    """The last window of an epoch is left out, since it can be shorter than the scripted length."""
     values = {"ar": 0.0, "tar": 0.0, "epochs": 1, **SGD}
-    run(dataset, **(values | {"lr": length / 12}), variable_window=False, window=length)
-    fixed = updates[:-1]
-    updates.clear()
-    lengths_drawn(monkeypatch, lambda: length)
-    run(dataset, **values, variable_window=True, window=12)
+    run(dataset, **(values | {"lr": length / 12}), variable_bptt=False, bptt=length)
+    fixed = steps[:-1]
+    steps.clear()
+    script_window_lengths(monkeypatch, lambda: length)
+    run(dataset, **values, variable_bptt=True, bptt=12)
     assert len(fixed) > 3
-    for one, other in zip(fixed, updates[:-1], strict=True):
+    for one, other in zip(fixed, steps[:-1], strict=True):
         assert (one.loss, one.lr, one.length) == (other.loss, length / 12, length)
-        assert same(one.after, other.after)
+        assert weights_equal(one.after, other.after)
 
 
-def test_every_word_of_an_epoch_is_read_once_whatever_lengths_are_drawn(
-    dataset: Dataset, updates: list[Update], monkeypatch: pytest.MonkeyPatch
+def test_every_token_of_an_epoch_is_read_once_with_any_window_lengths(
+    dataset: Dataset, steps: list[RecordedStep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = iter([5, 19, 7, 12, 30] * 20)
-    lengths_drawn(monkeypatch, lambda: next(lengths))
-    run(dataset, variable_window=True, window=12, epochs=1, **SGD)
-    assert sum(update.length for update in updates) == len(dataset.train) // 4 - 1
-    assert [update.length for update in updates[:5]] == [5, 19, 7, 12, 30]
-    assert all(update.lr == pytest.approx(update.length / 12) for update in updates)
+    script_window_lengths(monkeypatch, lambda: next(lengths))
+    run(dataset, variable_bptt=True, bptt=12, epochs=1, **SGD)
+    assert sum(step.length for step in steps) == len(dataset.train) // 4 - 1
+    assert [step.length for step in steps[:5]] == [5, 19, 7, 12, 30]
+    assert all(step.lr == pytest.approx(step.length / 12) for step in steps)
 
 
-# --- when validation is looked at -----------------------------------------------------------------------------
+# --- evaluations ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("every", [1, 7, 10_000])
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])
-def test_evaluations_come_after_so_many_updates_and_at_the_end(
-    dataset: Dataset, updates: list[Update], every: int, fine_tune_epochs: int
+def test_evaluations_come_every_n_steps_and_at_the_end_of_each_phase(
+    dataset: Dataset, steps: list[RecordedStep], every: int, fine_tune_epochs: int
 ) -> None:
-    values = {"evaluate_updates": every, "evaluate_every": 1, "variable_window": False, "nonmonotone": 10_000}
-    events = run(dataset, epochs=2, fine_tune_epochs=fine_tune_epochs, fine_tune_lr=0.1, window=15, **values)
+    values = {"eval_every_steps": every, "eval_every_epochs": 1, "variable_bptt": False, "nonmonotone_interval": 10_000}
+    events = run(dataset, epochs=2, fine_tune_epochs=fine_tune_epochs, fine_tune_lr=0.1, bptt=15, **values)
     an_epoch = math.ceil((len(dataset.train) // 4 - 1) / 15)
-    ends = [2 * an_epoch, (2 + fine_tune_epochs) * an_epoch]  # fine-tuning needs the weights it starts from
-    assert len(updates) == ends[-1]
+    ends = [2 * an_epoch, (2 + fine_tune_epochs) * an_epoch]  # fine-tuning starts from evaluated weights
+    assert len(steps) == ends[-1]
     expected = {step for step in range(ends[-1] + 1) if step % every == 0} | set(ends)
-    assert [event.step for event in of(Evaluated, events)] == sorted(expected)
-    (finished,) = of(Finished, events)
+    assert [event.step for event in events_of(Evaluated, events)] == sorted(expected)
+    (finished,) = events_of(Finished, events)
     assert (finished.reason, finished.epochs) == ("done", 2 + fine_tune_epochs)
 
 
 def test_patience_counts_evaluations_and_not_epochs(
-    dataset: Dataset, updates: list[Update], monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, steps: list[RecordedStep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script_validation(monkeypatch, [100.0, 90.0, 95.0, 80.0, 85.0, 80.0, 99.0])  # as good is not better
-    events = run(dataset, evaluate_updates=3, patience=3, variable_window=False, window=8)
-    assert [event.step for event in of(Evaluated, events)] == [0, 3, 6, 9, 12, 15, 18]
-    assert [event.best for event in of(Evaluated, events)] == [True, True, False, True, False, False, False]
-    (finished,) = of(Finished, events)
+    script_validation(monkeypatch, [100.0, 90.0, 95.0, 80.0, 85.0, 80.0, 99.0])  # an equal perplexity is no improvement
+    events = run(dataset, eval_every_steps=3, patience=3, variable_bptt=False, bptt=8)
+    assert [event.step for event in events_of(Evaluated, events)] == [0, 3, 6, 9, 12, 15, 18]
+    assert [event.is_best for event in events_of(Evaluated, events)] == [True, True, False, True, False, False, False]
+    (finished,) = events_of(Finished, events)
     assert (finished.reason, finished.valid_perplexity) == ("patience", 80.0)
-    assert len(updates) == 18
-    assert same(weights_of(finished), updates[8].after)
+    assert len(steps) == 18
+    assert weights_equal(weights_of(finished), steps[8].after)
     last = len(dataset.train) // 4 - 1
     an_epoch = math.ceil(last / 8)
     assert an_epoch < 18 < 2 * an_epoch
@@ -333,10 +342,10 @@ def test_patience_counts_evaluations_and_not_epochs(
     assert math.isfinite(finished.test_perplexity)
 
 
-def test_the_start_is_the_same_whether_or_not_it_knows_the_frequencies(dataset: Dataset, updates: list[Update]) -> None:
-    """The unigram bias is a bias at the start, nothing more."""
+def test_unigram_bias_changes_only_the_initial_output_bias(dataset: Dataset, steps: list[RecordedStep]) -> None:
+    """All other initial weights are equal with and without the unigram bias."""
     for switch in (True, False):
         run(dataset, unigram_bias=switch, epochs=1)
-    first, other = updates[0].before, updates[len(updates) // 2].before
+    first, other = steps[0].before, steps[len(steps) // 2].before
     assert {name for name in first if not (first[name] == other[name]).all()} == {"output.bias"}
     assert not other["output.bias"].any()

@@ -1,5 +1,6 @@
-"""What a training tells, in which order and with which figures; and that one seed gives the same bits."""
+"""Order and content of the events of a training; the same seed gives the same bits."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,114 +8,123 @@ import pytest
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import Dataset
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
-from engine.generation.generate import TokenEvent, stream
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
-from tests.support.training import of, run, same, weights_of
+from tests.support.training import events_of, run_training, weights_equal, weights_of
 
 # --- events ---------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_events(usual: list[TrainingEvent]) -> None:
-    kinds = [type(event) for event in usual if not isinstance(event, Step)]
+def test_events_come_in_order(default_events: list[TrainingEvent]) -> None:
+    kinds = [type(event) for event in default_events if not isinstance(event, Step)]
     assert kinds == [Preparing, Started, *[Evaluated, Sampled] * 4, Finished]
-    places = [i for i, event in enumerate(usual) if isinstance(event, Evaluated)]
-    for before, after in pairwise(places):
-        assert any(isinstance(event, Step) for event in usual[before:after])
-    assert not any(isinstance(event, Step) for event in usual[: places[0]])
+    indices = [i for i, event in enumerate(default_events) if isinstance(event, Evaluated)]
+    for before, after in pairwise(indices):
+        assert any(isinstance(event, Step) for event in default_events[before:after])
+    assert not any(isinstance(event, Step) for event in default_events[: indices[0]])
 
 
-def test_started_tells_what_is_trained_and_the_lines_to_beat(usual: list[TrainingEvent], dataset: Dataset) -> None:
-    (started,) = of(Started, usual)
+def test_started_describes_the_training_and_the_baselines(
+    default_events: list[TrainingEvent], dataset: Dataset
+) -> None:
+    (started,) = events_of(Started, default_events)
     assert (started.run, started.preset, started.epochs, started.device) == ("a-run", "test", 3, "cpu")
-    assert started.vocabulary == len(dataset.vocabulary)
+    assert started.vocabulary_size == len(dataset.vocabulary)
     assert (started.train_tokens, started.valid_tokens) == (len(dataset.train), len(dataset.valid))
-    assert started.parameters == sum(value.size for value in weights_of(of(Finished, usual)[0]).values())
+    assert started.parameters == sum(
+        value.size for value in weights_of(events_of(Finished, default_events)[0]).values()
+    )
     assert started.corpus_sha256 == dataset.corpus.sha256
     unigram, kneser_ney = (model(dataset.train, dataset.vocabulary) for model in (Unigram, KneserNey))
     assert started.unigram_perplexity == evaluate(unigram, dataset.valid).perplexity
     assert started.kneser_ney_perplexity == evaluate(kneser_ney, dataset.valid).perplexity
 
 
-def test_progress_is_told_in_order(usual: list[TrainingEvent]) -> None:
-    steps = of(Step, usual)
+def test_steps_and_seconds_increase(default_events: list[TrainingEvent]) -> None:
+    steps = events_of(Step, default_events)
     assert [step.step for step in steps] == sorted({step.step for step in steps})
     assert [step.epoch for step in steps] == sorted({step.epoch for step in steps})
     assert all(step.tokens_per_second > 0 and step.gradient_norm > 0 for step in steps)
     assert steps[-1].epoch == pytest.approx(3)
     assert steps[-1].eta_seconds == pytest.approx(0)
-    seconds = [event.seconds for event in usual if isinstance(event, (Step, Evaluated, Finished))]
+    seconds = [event.seconds for event in default_events if isinstance(event, (Step, Evaluated, Finished))]
     assert seconds == sorted(seconds)
-    assert [event.epoch for event in of(Evaluated, usual)] == [0, 1, 2, 3]
+    assert [event.epoch for event in events_of(Evaluated, default_events)] == [0, 1, 2, 3]
 
 
-def test_perplexity_falls(usual: list[TrainingEvent]) -> None:
-    perplexities = [event.valid_perplexity for event in of(Evaluated, usual)]
+def test_perplexity_decreases(default_events: list[TrainingEvent]) -> None:
+    perplexities = [event.valid_perplexity for event in events_of(Evaluated, default_events)]
     assert perplexities[-1] < 0.6 * perplexities[0]
-    steps = of(Step, usual)
+    steps = events_of(Step, default_events)
     assert steps[-1].train_perplexity < steps[0].train_perplexity
-    # Before the first update it knows the frequencies of words and no more.
-    assert perplexities[0] == pytest.approx(of(Started, usual)[0].unigram_perplexity, rel=0.1)
+    # Before the first step, the model knows only the token frequencies.
+    assert perplexities[0] == pytest.approx(events_of(Started, default_events)[0].unigram_perplexity, rel=0.1)
 
 
-def test_evaluations_are_those_of_the_model_they_carry(usual: list[TrainingEvent], dataset: Dataset) -> None:
-    for event in of(Evaluated, usual):
+def test_evaluated_perplexity_is_that_of_the_model_in_the_event(
+    default_events: list[TrainingEvent], dataset: Dataset
+) -> None:
+    for event in events_of(Evaluated, default_events):
         assert evaluate(event.model, dataset.valid).perplexity == pytest.approx(event.valid_perplexity, rel=1e-4)
 
 
-def test_finished_has_the_best_model_and_its_figures(dataset: Dataset) -> None:
-    """A rate so high that the best is not the last."""
-    events = run(dataset, lr=0.3, schedule="constant", epochs=6, clip=0.0)
-    evaluated, (finished,) = of(Evaluated, events), of(Finished, events)
+def test_finished_has_the_best_model_and_its_perplexities(dataset: Dataset) -> None:
+    """The learning rate is so high that the last model is not the best one."""
+    events = run_training(dataset, lr=0.3, schedule="constant", epochs=6, clip=0.0)
+    evaluated, (finished,) = events_of(Evaluated, events), events_of(Finished, events)
     perplexities = [event.valid_perplexity for event in evaluated]
     best = evaluated[perplexities.index(min(perplexities))]
     assert best is not evaluated[-1], "this test needs a training whose last model is not its best"
     assert finished.valid_perplexity == best.valid_perplexity == min(perplexities)
-    assert same(weights_of(finished), weights_of(best))
+    assert weights_equal(weights_of(finished), weights_of(best))
     assert finished.test_perplexity == pytest.approx(evaluate(best.model, dataset.test).perplexity)
-    lowest = [min(perplexities[: i + 1]) for i in range(len(perplexities))]
-    expected = [i == 0 or low < lowest[i - 1] for i, low in enumerate(lowest)]
-    assert [event.best for event in evaluated] == expected
+    expected = [value < min([math.inf, *perplexities[:i]]) for i, value in enumerate(perplexities)]
+    assert [event.is_best for event in evaluated] == expected
     assert (finished.reason, finished.epochs) == ("done", 6)
 
 
-def test_the_fixed_prompt_is_continued_with_the_fixed_seed(dataset: Dataset) -> None:
-    events = run(dataset, epochs=1, sample_seed=9, sample_temperature=0.5, sample_prompt="The old XYZZY hobbit")
-    for sampled, evaluated in zip(of(Sampled, events), of(Evaluated, events), strict=True):
+def test_samples_continue_the_configured_prompt_with_the_configured_seed(dataset: Dataset) -> None:
+    events = run_training(
+        dataset, epochs=1, sample_seed=9, sample_temperature=0.5, sample_prompt="The old XYZZY hobbit"
+    )
+    for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
         assert (sampled.prompt, sampled.seed, sampled.temperature) == ("the old hobbit", 9, 0.5)
         assert (sampled.step, sampled.epoch) == (evaluated.step, evaluated.epoch)
         ids = dataset.vocabulary.encode(["the", "old", "hobbit"]).tolist()
         settings = SamplerSettings(temperature=0.5, max_tokens=25)
-        again = stream(evaluated.model, ids, settings, 9)
+        again = generate(evaluated.model, ids, settings, 9)
         assert sampled.text == " ".join(event.text for event in again if isinstance(event, TokenEvent))
         assert sampled.text
 
 
 def test_a_sample_prompt_without_a_known_word_does_not_stop_a_training(dataset: Dataset) -> None:
-    events = run(dataset, epochs=1, sample_prompt="xyzzy plugh")
-    assert all(sampled.prompt == "" and sampled.text for sampled in of(Sampled, events))
-    assert of(Finished, events)
+    events = run_training(dataset, epochs=1, sample_prompt="xyzzy plugh")
+    assert all(sampled.prompt == "" and sampled.text for sampled in events_of(Sampled, events))
+    assert events_of(Finished, events)
 
 
-def test_evaluate_every(dataset: Dataset) -> None:
-    events = run(dataset, epochs=5, evaluate_every=2)
-    assert [event.epoch for event in of(Evaluated, events)] == [0, 2, 4, 5]
+def test_eval_every_epochs(dataset: Dataset) -> None:
+    events = run_training(dataset, epochs=5, eval_every_epochs=2)
+    assert [event.epoch for event in events_of(Evaluated, events)] == [0, 2, 4, 5]
 
 
 # --- determinism ----------------------------------------------------------------------------------------------
 
 
-def test_one_seed_the_same_bits(usual: list[TrainingEvent], dataset: Dataset) -> None:
-    again = run(dataset)
-    for first, second in zip(of(Evaluated, usual), of(Evaluated, again), strict=True):
+def test_same_seed_gives_the_same_bits(default_events: list[TrainingEvent], dataset: Dataset) -> None:
+    again = run_training(dataset)
+    for first, second in zip(events_of(Evaluated, default_events), events_of(Evaluated, again), strict=True):
         assert first.valid_perplexity == second.valid_perplexity
-        assert same(weights_of(first), weights_of(second))
-    assert [sampled.text for sampled in of(Sampled, usual)] == [sampled.text for sampled in of(Sampled, again)]
-    assert of(Finished, usual)[0].test_perplexity == of(Finished, again)[0].test_perplexity
+        assert weights_equal(weights_of(first), weights_of(second))
+    assert [sampled.text for sampled in events_of(Sampled, default_events)] == [
+        sampled.text for sampled in events_of(Sampled, again)
+    ]
+    assert events_of(Finished, default_events)[0].test_perplexity == events_of(Finished, again)[0].test_perplexity
 
 
-def test_another_seed_is_another_training(usual: list[TrainingEvent], dataset: Dataset) -> None:
-    other = run(dataset, seed=1)
-    for first, second in zip(of(Evaluated, usual), of(Evaluated, other), strict=True):
-        assert not same(weights_of(first), weights_of(second))
+def test_another_seed_gives_another_training(default_events: list[TrainingEvent], dataset: Dataset) -> None:
+    other = run_training(dataset, seed=1)
+    for first, second in zip(events_of(Evaluated, default_events), events_of(Evaluated, other), strict=True):
+        assert not weights_equal(weights_of(first), weights_of(second))
         assert first.valid_perplexity != second.valid_perplexity

@@ -1,4 +1,4 @@
-"""The commands as people and scripts call them: each in a process of its own, outside the checkout."""
+"""Commands in new processes, outside the checkout."""
 
 import json
 import math
@@ -12,46 +12,34 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.config import preset
+from engine.presets import get_preset
 from lotr_tui.cli import options as cli_options
-from tests.conftest import KNOWN_WORDS, sentences, write_csv
+from tests.support.commands import json_output, run_process
+from tests.support.files import KNOWN_WORDS, sentences, write_csv
 
 TRAIN_TINY = [sys.executable, "-m", "lotr_tui", "train", "--preset", "tiny", "--threads", "1"]
 TRAIN_TINY += ["--set", "embedding_size=8", "--set", "epochs=1"]
-BOTH = {"stdin": True, "stdout": True}
+ALL_TERMINALS = {"stdin": True, "stdout": True}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, environment):
-    """A run called `mine`, trained once for this file by the command line: its home, its corpus, its events."""
+    """Train the run `mine` once for this module; return its home, its corpus, the printed events and stderr."""
     folder = tmp_path_factory.mktemp("trained")
     corpus = write_csv(folder / "small.csv", sentences(120))
-    done = subprocess.run(
-        [*TRAIN_TINY, "--csv", "small.csv", "--json", "--run", "mine"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(folder / "home"),
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = [*TRAIN_TINY, "--csv", "small.csv", "--json", "--run", "mine"]
+    done = run_process(command, folder, environment(folder / "home"))
     return {"home": folder / "home", "corpus": corpus, "events": done.stdout.splitlines(), "stderr": done.stderr}
 
 
 @pytest.fixture
 def mine(trained, command):
-    """Runs a command where the run `mine` is."""
+    """Return a function that runs a command in the home of the run `mine`."""
 
     def run(*arguments, **options):
         return command(*arguments, LOTR_TUI_HOME=str(trained["home"]), **options)
 
     return run
-
-
-def answer(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 class TestSurface:
@@ -77,14 +65,14 @@ class TestSurface:
             ("eval", "--split --text --baselines --json --jsonl"),
         ],
     )
-    def test_options_are_those_of_the_plan(self, command, name, options):
+    def test_help_lists_the_options(self, command, name, options):
         shown = command(name, "--help", COLUMNS="200").stdout
         assert [option for option in options.split() if not re.search(rf"{option}\b", shown)] == []
 
-    def test_version(self, command):
+    def test_version_is_that_of_the_package(self, command):
         assert command("--version").stdout.strip() == version("lotr-tui")
 
-    def test_locate_says_where_things_are(self, command, home):
+    def test_locate_prints_paths_without_creating_them(self, command, home):
         shown = dict(line.split(maxsplit=1) for line in command("locate").stdout.splitlines())
         assert shown["home"] == str(home)
         assert shown["runs"] == str(home / "runs")
@@ -93,19 +81,19 @@ class TestSurface:
         assert shown["sessions"] == str(home / "sessions")
         assert not home.exists()
 
-    def test_settings_are_listed_with_their_values(self, command):
+    def test_list_settings_prints_the_values(self, command):
         done = command("train", "--preset", "tiny", "--set", "lr=0.5", "--list-settings")
         assert done.returncode == 0
         assert "lr=0.5 " in done.stdout
-        assert f"embedding_size={preset('tiny').model.embedding_size} " in done.stdout
+        assert f"embedding_size={get_preset('tiny').model.embedding_size} " in done.stdout
 
 
 class TestTrain:
-    def test_every_line_is_an_event_and_the_last_tells_the_result(self, trained):
+    def test_json_prints_one_event_per_line_and_the_result_last(self, trained):
         events = [json.loads(line) for line in trained["events"]]
         assert all("event" in event for event in events)
-        kinds = [event["event"] for event in events]
-        assert {"started", "step", "evaluated", "sampled", "checkpointed"} <= set(kinds)
+        names = [event["event"] for event in events]
+        assert {"started", "step", "evaluated", "sampled", "checkpointed"} <= set(names)
         last = events[-1]
         assert last["event"] == "finished"
         assert last["run"] == str(trained["home"] / "runs" / "mine")
@@ -120,7 +108,7 @@ class TestTrain:
         expected = {"config.json", "vocabulary.json", "model.safetensors", "metrics.jsonl", "samples.jsonl", "log.txt"}
         assert expected | {"epochs", "lock"} == names
 
-    def test_plain_lines_on_plain_text_until_interrupted(self, home, tmp_path, environment):
+    def test_sigint_stops_a_training_with_plain_lines_and_saves_it(self, home, tmp_path, environment):
         (tmp_path / "small.txt").write_text("\n".join(sentences(120)))
         process = subprocess.Popen(
             [
@@ -153,7 +141,7 @@ class TestTrain:
         assert process.returncode == 130
         assert errors == ""
         assert "\x1b" not in shown
-        assert re.search(r"to beat: unigram \d+\.\d, Kneser-Ney \d+\.\d", shown)
+        assert re.search(r"baselines \(validation perplexity\): unigram \d+\.\d, Kneser-Ney \d+\.\d", shown)
         assert re.match(r"stopped after .*: valid perplexity \d+\.\d\b", shown.splitlines()[-1])
         assert "nan" not in shown
         config = json.loads((home / "runs" / "long" / "config.json").read_text())
@@ -162,7 +150,7 @@ class TestTrain:
 
 
 class TestGenerate:
-    def test_text_on_stdout_and_all_else_on_stderr(self, command, untrained_run):
+    def test_only_the_text_is_on_stdout(self, command, untrained_run):
         done = command("generate", "Bilbo Baggins is", "--run", untrained_run, "--seed", "3")
         assert done.returncode == 0
         assert done.stdout.endswith("\n")
@@ -170,13 +158,13 @@ class TestGenerate:
         assert set(done.stdout.split()) <= set(KNOWN_WORDS)
         assert done.stderr.startswith("seed 3 · temperature 0.80")
 
-    def test_the_bundled_model_answers_from_any_folder(self, command):
+    def test_bundled_model_is_found_from_any_folder(self, command):
         done = command("generate", "Bilbo Baggins is", "--seed", "0")
         assert done.returncode == 0, done.stderr
         assert re.fullmatch(r"[a-z0-9']+( [a-z0-9']+)*\n", done.stdout)
 
-    def test_json(self, command, untrained_run):
-        row = answer(command("generate", "the road", "--run", untrained_run, "--seed", "1", "--json"))
+    def test_json_describes_the_text(self, command, untrained_run):
+        row = json_output(command("generate", "the road", "--run", untrained_run, "--seed", "1", "--json"))
         assert row["prompt"] == "the road"
         assert row["seed"] == 1
         assert row["temperature"] == 0.8
@@ -187,63 +175,63 @@ class TestGenerate:
         assert row["text"] == " ".join(token["text"] for token in row["tokens"])
         assert [token["index"] for token in row["tokens"]] == list(range(len(row["tokens"])))
 
-    def test_jsonl_is_an_object_a_word(self, command, untrained_run):
+    def test_jsonl_prints_one_object_per_word(self, command, untrained_run):
         done = command("generate", "the road", "--run", untrained_run, "--seed", "1", "--jsonl")
         rows = [json.loads(line) for line in done.stdout.splitlines()]
-        whole = answer(command("generate", "the road", "--run", untrained_run, "--seed", "1", "--json"))
+        expected = json_output(command("generate", "the road", "--run", untrained_run, "--seed", "1", "--json"))
         assert [row["event"] for row in rows] == ["token"] * (len(rows) - 1) + ["done"]
-        assert " ".join(row["text"] for row in rows[:-1]) == whole["text"]
+        assert " ".join(row["text"] for row in rows[:-1]) == expected["text"]
 
-    def test_a_seed_repeats_and_another_differs(self, command, untrained_run):
+    def test_same_seed_gives_the_same_text(self, command, untrained_run):
         texts = [
             command("generate", "the road", "--run", untrained_run, "--seed", seed, "--temperature", "1.5").stdout
             for seed in ("1", "1", "2")
         ]
         assert texts[0] == texts[1] != texts[2]
 
-    def test_the_drawn_seed_is_shown_and_repeats(self, command, untrained_run):
-        first = answer(command("generate", "the road", "--run", untrained_run, "--json"))
-        again = answer(command("generate", "the road", "--run", untrained_run, "--json", "--seed", first["seed"]))
+    def test_random_seed_is_printed_and_reproduces_the_text(self, command, untrained_run):
+        first = json_output(command("generate", "the road", "--run", untrained_run, "--json"))
+        again = json_output(command("generate", "the road", "--run", untrained_run, "--json", "--seed", first["seed"]))
         assert again["text"] == first["text"]
 
-    def test_temperature_zero_is_the_same_for_every_seed(self, command, untrained_run):
+    def test_temperature_zero_gives_the_same_text_for_every_seed(self, command, untrained_run):
         texts = {
             command("generate", "the road", "--run", untrained_run, "--temperature", "0", "--seed", seed).stdout
             for seed in ("1", "2")
         }
         assert len(texts) == 1
 
-    def test_count_takes_seeds_one_after_the_other(self, command, untrained_run):
+    def test_count_uses_consecutive_seeds(self, command, untrained_run):
         options = ("generate", "the road", "--run", untrained_run, "--json")
         done = command(*options, "--seed", "5", "--count", "3")
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["seed"] for row in rows] == [5, 6, 7]
-        assert rows[2]["text"] == answer(command(*options, "--seed", "7"))["text"]
+        assert rows[2]["text"] == json_output(command(*options, "--seed", "7"))["text"]
 
-    @pytest.mark.parametrize("words", [1, 4])
-    def test_at_most_so_many_words(self, command, untrained_run, words):
-        done = command("generate", "the road", "--run", untrained_run, "--seed", "0", "--max-tokens", words)
-        assert 1 <= len(done.stdout.split()) <= words
+    @pytest.mark.parametrize("max_tokens", [1, 4])
+    def test_max_tokens_limits_the_text(self, command, untrained_run, max_tokens):
+        done = command("generate", "the road", "--run", untrained_run, "--seed", "0", "--max-tokens", max_tokens)
+        assert 1 <= len(done.stdout.split()) <= max_tokens
 
-    def test_unknown_words_are_named(self, command, untrained_run):
+    def test_unknown_words_are_listed_on_stderr(self, command, untrained_run):
         done = command("generate", "Gandalf and Bilbo", "--run", untrained_run, "--seed", "0")
         assert done.returncode == 0
         assert "gandalf" in done.stderr.splitlines()[0]
         assert "bilbo" not in done.stderr
 
     @pytest.mark.parametrize("stdin", [b"the road\n", b"\xff\xfe the \x80 road"])
-    def test_a_dash_reads_standard_input(self, command, untrained_run, stdin):
+    def test_dash_reads_standard_input(self, command, untrained_run, stdin):
         piped = command("generate", "-", "--run", untrained_run, "--seed", "0", stdin=stdin, PYTHONIOENCODING="utf-8")
-        given = command("generate", "the road", "--run", untrained_run, "--seed", "0")
+        expected = command("generate", "the road", "--run", untrained_run, "--seed", "0")
         assert piped.returncode == 0, piped.stderr
-        assert piped.stdout == given.stdout
+        assert piped.stdout == expected.stdout
 
-    def test_a_reply_starts_a_new_line(self, command, untrained_run):
+    def test_reply_starts_a_new_line(self, command, untrained_run):
         options = ("generate", "the road", "--run", untrained_run, "--json", "--seed", "0")
-        plain, reply = answer(command(*options)), answer(command(*options, "--reply"))
-        assert plain["tokens"][0]["top"] != reply["tokens"][0]["top"]
+        plain, reply = json_output(command(*options)), json_output(command(*options, "--reply"))
+        assert plain["tokens"][0]["top_tokens"] != reply["tokens"][0]["top_tokens"]
 
-    def test_whoever_stops_reading_ends_it_quietly(self, untrained_run, home, tmp_path, environment):
+    def test_closed_stdout_ends_generation_quietly(self, untrained_run, home, tmp_path, environment):
         process = subprocess.Popen(
             [sys.executable, "-m", "lotr_tui", "generate", "the road", "--run", str(untrained_run), "--count", "5000"],
             stdout=subprocess.PIPE,
@@ -260,10 +248,10 @@ class TestGenerate:
 
 
 class TestEval:
-    def test_json_agrees_with_the_training(self, mine, trained):
+    def test_json_agrees_with_the_training_events(self, mine, trained):
         finished = json.loads(trained["events"][-1])
         started = next(e for e in map(json.loads, trained["events"]) if e["event"] == "started")
-        row = answer(mine("eval", "mine", "--baselines", "--json"))
+        row = json_output(mine("eval", "mine", "--baselines", "--json"))
         assert (row["run"], row["split"], row["mode"]) == ("mine", "valid", "line")
         assert row["tokens"] == started["valid_tokens"]
         assert row["perplexity"] == pytest.approx(finished["valid_perplexity"], rel=1e-3)
@@ -272,38 +260,38 @@ class TestEval:
         assert row["baselines"]["unigram"] == pytest.approx(started["unigram_perplexity"])
         assert row["baselines"]["kneser_ney_5"] == pytest.approx(started["kneser_ney_perplexity"])
 
-    def test_the_test_split(self, mine, trained):
-        row = answer(mine("eval", "mine", "--split", "test", "--json"))
+    def test_split_option_scores_the_test_split(self, mine, trained):
+        row = json_output(mine("eval", "mine", "--split", "test", "--json"))
         assert row["perplexity"] == pytest.approx(json.loads(trained["events"][-1])["test_perplexity"], rel=1e-3)
         assert "baselines" not in row
 
-    def test_jsonl_is_an_object_a_token(self, mine):
+    def test_jsonl_prints_one_object_per_token(self, mine):
         rows = [json.loads(line) for line in mine("eval", "mine", "--jsonl").stdout.splitlines()]
-        row = answer(mine("eval", "mine", "--json"))
+        row = json_output(mine("eval", "mine", "--json"))
         assert len(rows) == row["tokens"]
         assert set(rows[0]) == {"id", "text", "logprob"}
         assert rows[-1]["text"] == "<eos>"
-        mean = sum(one["logprob"] for one in rows) / len(rows)
+        mean = sum(token["logprob"] for token in rows) / len(rows)
         assert math.exp(-mean) == pytest.approx(row["perplexity"])
 
-    def test_own_text_from_a_file_or_standard_input(self, mine, tmp_path):
+    def test_text_is_read_from_a_file_or_standard_input(self, mine, tmp_path):
         text = "the miller sells seven lanterns\nzzz\n\n"
         (tmp_path / "own.txt").write_text(text)
-        from_file = answer(mine("eval", "mine", "--text", "own.txt", "--json"))
-        piped = answer(mine("eval", "mine", "--text", "-", "--json", stdin=text.encode() + b"\xff"))
+        from_file = json_output(mine("eval", "mine", "--text", "own.txt", "--json"))
+        piped = json_output(mine("eval", "mine", "--text", "-", "--json", stdin=text.encode() + b"\xff"))
         assert from_file["tokens"] == piped["tokens"] == 5 + 1 + 1 + 1
         assert from_file["unk_rate"] == 1 / 8
         assert from_file["perplexity"] == piped["perplexity"]
 
-    def test_for_people(self, mine):
+    def test_table_lists_run_and_baselines(self, mine):
         done = mine("eval", "mine", "--baselines")
         assert done.returncode == 0
         assert all(
-            word in done.stdout
-            for word in ("mine", "unigram", "Kneser-Ney 5", "bits/char", "valid, line mode", "<unk>")
+            text in done.stdout
+            for text in ("mine", "unigram", "Kneser-Ney 5", "bits/char", "valid, line mode", "<unk>")
         )
 
-    def test_a_changed_corpus_is_not_taken_for_the_old_one(self, trained, command, home):
+    def test_changed_corpus_is_refused(self, trained, command, home):
         shutil.copytree(trained["home"], home)
         config = home / "runs" / "mine" / "config.json"
         values = json.loads(config.read_text())
@@ -316,62 +304,62 @@ class TestEval:
 
 
 class TestRuns:
-    def test_list(self, mine, trained):
+    def test_list_shows_state_and_perplexity(self, mine, trained):
         finished = json.loads(trained["events"][-1])
-        rows = answer(mine("runs", "--json"))
+        rows = json_output(mine("runs", "--json"))
         assert [(row["name"], row["state"], row["preset"]) for row in rows] == [("mine", "finished", "tiny")]
         assert rows[0]["valid_perplexity"] == finished["valid_perplexity"]
         shown = mine("runs").stdout
         assert re.search(r"mine +finished +tiny +line +1\.0 ", shown)
         assert "\x1b" not in shown
 
-    @pytest.mark.parametrize("how", ["mine", "latest", "path"])
-    def test_show(self, mine, trained, how):
+    @pytest.mark.parametrize("name", ["mine", "latest", "path"])
+    def test_show_finds_a_run_by_name_and_path(self, mine, trained, name):
         path = str(trained["home"] / "runs" / "mine")
-        row = answer(mine("runs", "show", path if how == "path" else how))
+        row = json_output(mine("runs", "show", path if name == "path" else name))
         assert row["path"] == path
         assert row["config"]["model"]["embedding_size"] == 8
         assert [evaluation[1] for evaluation in row["evaluations"]] == [0.0, 1.0]
 
-    def test_an_epoch_by_name(self, mine, trained):
+    def test_saved_epoch_is_selected_by_name(self, mine, trained):
         events = [json.loads(line) for line in trained["events"]]
         valid = next(e["valid_perplexity"] for e in events if e["event"] == "evaluated" and e["epoch"] == 1)
-        shown = answer(mine("runs", "show", "mine"))
-        assert shown["kept_epochs"] == [{"epoch": 1, "valid_perplexity": valid}]
-        row = answer(mine("eval", "mine@1", "--json"))
+        shown = json_output(mine("runs", "show", "mine"))
+        assert shown["saved_epochs"] == [{"epoch": 1, "valid_perplexity": valid}]
+        row = json_output(mine("eval", "mine@1", "--json"))
         assert row["run"] == "mine@1"
         assert row["perplexity"] == pytest.approx(valid, rel=1e-3)
-        said = answer(mine("generate", "the miller", "--run", "mine@1", "--seed", "0", "--json"))
-        assert said["run"] == "mine@1"
+        generated = json_output(mine("generate", "the miller", "--run", "mine@1", "--seed", "0", "--json"))
+        assert generated["run"] == "mine@1"
         for command in (("generate", "the miller", "--run"), ("eval",)):
             done = mine(*command, "mine@2")
             assert (done.returncode, done.stdout) == (2, "")
-            assert "run 'mine' has not kept epoch 2; it has kept 1, and its best model" in done.stderr
+            assert "run 'mine' did not keep epoch 2; it kept 1, and the best model" in done.stderr
             done = mine(*command, "bundled@1")
             assert (done.returncode, done.stdout) == (2, "")
-            assert "run 'bundled' has kept no epochs" in done.stderr
+            assert "run 'bundled' kept no epochs" in done.stderr
 
-    def test_an_epoch_is_no_run_to_make_or_remove(self, mine, trained):
+    def test_epoch_cannot_be_created_or_removed_as_a_run(self, mine, trained):
         assert mine("runs", "rm", "mine@1", "--yes").returncode == 2
         assert (trained["home"] / "runs" / "mine" / "epochs" / "1.safetensors").is_file()
         done = mine("train", "--csv", trained["corpus"], "--run", "mine@2")
         assert done.returncode == 2
-        assert "'mine@2' is no folder name" in done.stderr
+        assert "'mine@2' is not a folder name" in done.stderr
 
-    def test_none_yet(self, command):
+    def test_list_without_runs_is_empty(self, command):
         done = command("runs")
         assert (done.returncode, done.stdout) == (0, "")
         assert "no runs yet" in done.stderr
-        assert answer(command("runs", "--json")) == []
+        assert json_output(command("runs", "--json")) == []
 
-    def test_what_is_no_run_is_passed_over(self, command, home):
+    def test_list_skips_files_that_are_not_runs(self, command, home):
         (home / "runs" / "junk").mkdir(parents=True)
         (home / "runs" / "damaged").mkdir()
         (home / "runs" / "damaged" / "config.json").write_text("{")
         (home / "runs" / "file").write_text("x")
-        assert answer(command("runs", "--json")) == []
+        assert json_output(command("runs", "--json")) == []
 
-    def test_remove_asks_first(self, command, home, untrained_run):
+    def test_rm_asks_for_confirmation(self, command, home, untrained_run):
         (home / "runs").mkdir(parents=True)
         shutil.move(untrained_run, home / "runs" / "old")
         assert command("runs", "rm", "old", stdin=b"n\n").returncode != 0
@@ -380,46 +368,53 @@ class TestRuns:
         assert command("runs", "rm", "old", stdin=b"y\n").returncode == 0
         assert not (home / "runs" / "old").exists()
 
-    def test_remove_without_asking(self, command, home, untrained_run):
+    def test_rm_with_yes_does_not_ask(self, command, home, untrained_run):
         (home / "runs").mkdir(parents=True)
         shutil.move(untrained_run, home / "runs" / "old")
         assert command("runs", "rm", "old", "--yes").returncode == 0
         assert list((home / "runs").iterdir()) == []
 
-    def test_the_bundled_model_stays(self, command):
+    def test_bundled_model_cannot_be_removed(self, command):
         done = command("runs", "rm", "bundled", "--yes")
         assert done.returncode == 2
         assert "bundled" in done.stderr
 
 
 class TestData:
-    def test_info_on_the_real_dialogues(self, command, lotr_csv):
-        row = answer(command("data", "info", lotr_csv, "--json"))
-        assert (row["rows"], row["lines"], row["words"], row["vocabulary"]) == (2390, 1644, 23_615, 879)
-        assert [row["splits"][name]["words"] for name in ("train", "valid", "test")] == [19_021, 2_226, 2_368]
+    def test_info_counts_the_real_dialogues(self, command, lotr_csv):
+        row = json_output(command("data", "info", lotr_csv, "--json"))
+        assert (row["num_rows"], row["num_lines"], row["num_tokens"], row["vocabulary_size"]) == (
+            2390,
+            1644,
+            23_615,
+            879,
+        )
+        assert [row["splits"][name]["num_tokens"] for name in ("train", "valid", "test")] == [19_021, 2_226, 2_368]
         assert (row["encoding"], row["separator"], row["split_seed"]) == ("UTF-8", "comma", 1234)
 
-    def test_info_for_people(self, command, lotr_csv):
+    def test_info_table_shows_the_counts(self, command, lotr_csv):
         shown = command("data", "info", lotr_csv).stdout
-        for fact in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1138", "142 words"):
-            assert fact in shown
+        for text in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1138", "142 words"):
+            assert text in shown
         assert re.search(r"valid +164 +2,226 +18\.2%", shown)
 
-    def test_info_says_how_the_file_was_read(self, command, tmp_path):
+    def test_info_shows_encoding_and_separator(self, command, tmp_path):
         texts = [f"{text}, she said – “oh”" for text in sentences(60)]
         write_csv(tmp_path / "a.csv", texts, encoding="cp1252", separator=";", columns=("who", "what"))
-        row = answer(command("data", "info", "a.csv", "--text-column", "what", "--speaker-column", "who", "--json"))
-        assert (row["encoding"], row["separator"], row["lines"]) == ("Windows-1252", "semicolon", 60)
-        assert len(row["speakers"]) == 3
+        row = json_output(
+            command("data", "info", "a.csv", "--text-column", "what", "--speaker-column", "who", "--json")
+        )
+        assert (row["encoding"], row["separator"], row["num_lines"]) == ("Windows-1252", "semicolon", 60)
+        assert len(row["speaker_line_counts"]) == 3
 
-    def test_info_on_plain_text(self, command, tmp_path):
+    def test_info_reads_plain_text(self, command, tmp_path):
         (tmp_path / "a.txt").write_text("\n".join(sentences(60)))
         (tmp_path / "a.dat").write_text("\n".join(sentences(60)))
-        row = answer(command("data", "info", "a.txt", "--json"))
-        assert (row["separator"], row["lines"]) == ("none", 60)
-        assert answer(command("data", "info", "a.dat", "--plain", "--json"))["words"] == row["words"]
+        row = json_output(command("data", "info", "a.txt", "--json"))
+        assert (row["separator"], row["num_lines"]) == ("none", 60)
+        assert json_output(command("data", "info", "a.dat", "--plain", "--json"))["num_tokens"] == row["num_tokens"]
 
-    def test_control_characters_of_a_corpus_do_not_reach_the_terminal(self, command, tmp_path):
+    def test_info_prints_no_control_characters_of_the_corpus(self, command, tmp_path):
         texts = sentences(60)
         texts[0] = " ".join(texts) + " \x1b[2J and a title"
         write_csv(tmp_path / "a.csv", texts, columns=("\x1b[31mwho", "dialog"))
@@ -428,22 +423,22 @@ class TestData:
         assert "\x1b" not in shown
 
     @pytest.mark.parametrize(
-        ("body", "code", "said"),
+        ("module_source", "exit_code", "message"),
         [
             ("raise ImportError('none')", 2, "pip install 'lotr-tui[kaggle]'"),
             ("def dataset_download(name): raise OSError('no\\nroute')", 1, "could not be downloaded: no route"),
-            ("def dataset_download(name): return '.'", 1, "no longer has lotr_scripts.csv"),
+            ("def dataset_download(name): return '.'", 1, "does not contain lotr_scripts.csv any more"),
         ],
     )
-    def test_fetch_says_what_is_missing(self, command, tmp_path, body, code, said):
-        (tmp_path / "kagglehub.py").write_text(body)
+    def test_fetch_reports_a_failure_in_one_line(self, command, tmp_path, module_source, exit_code, message):
+        (tmp_path / "kagglehub.py").write_text(module_source)
         done = command("data", "fetch", PYTHONPATH=str(tmp_path))
-        assert done.returncode == code
+        assert done.returncode == exit_code
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1
-        assert said in done.stderr
+        assert message in done.stderr
 
-    def test_fetch_prints_where_the_file_is(self, command, tmp_path):
+    def test_fetch_prints_the_path_of_the_file(self, command, tmp_path):
         folder = tmp_path / "cache"
         folder.mkdir()
         (folder / "lotr_scripts.csv").write_text("x")
@@ -457,22 +452,22 @@ class TestData:
 
 
 @pytest.mark.parametrize(
-    ("terminal", "settings", "screen"),
+    ("terminals", "variables", "expected"),
     [
-        (BOTH, {"TERM": "xterm-256color"}, True),
-        (BOTH, {"TERM": "xterm-256color", "CI": "true"}, False),
-        (BOTH, {"TERM": "xterm-256color", "CI": "0"}, True),
-        (BOTH, {"TERM": "dumb"}, False),
-        (BOTH, {}, False),
+        (ALL_TERMINALS, {"TERM": "xterm-256color"}, True),
+        (ALL_TERMINALS, {"TERM": "xterm-256color", "CI": "true"}, False),
+        (ALL_TERMINALS, {"TERM": "xterm-256color", "CI": "0"}, True),
+        (ALL_TERMINALS, {"TERM": "dumb"}, False),
+        (ALL_TERMINALS, {}, False),
         ({"stdin": True, "stdout": False}, {"TERM": "xterm-256color"}, False),
         ({"stdin": False, "stdout": True}, {"TERM": "xterm-256color"}, False),
     ],
 )
-def test_a_screen_is_drawn_where_there_is_one_to_be_looked_at(terminal, settings, screen, monkeypatch):
+def test_screen_is_drawn_only_in_an_interactive_terminal(terminals, variables, expected, monkeypatch):
     for name in ("TERM", "CI"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in settings.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    ends = {name: SimpleNamespace(isatty=lambda is_one=is_one: is_one) for name, is_one in terminal.items()}
-    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(**ends))
-    assert cli_options.has_terminal() == screen
+    streams = {name: SimpleNamespace(isatty=lambda isatty=isatty: isatty) for name, isatty in terminals.items()}
+    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(**streams))
+    assert cli_options.has_terminal() == expected

@@ -1,8 +1,8 @@
-"""Names that are none, given to every command that takes the name of a run: refused, and nothing is touched."""
+"""Invalid run names are refused by every command that takes one, and no file is changed."""
 
 import pytest
 
-from tests.conftest import write_run
+from tests.support.files import write_run
 
 NAMES = [
     "",
@@ -48,23 +48,23 @@ COMMANDS = {
 }
 
 
-def everything(folder):
-    """All that lies in a folder: names, kinds, contents and times of change."""
-    found = {}
+def folder_state(folder):
+    """Return mode, modification time and content of every path below a folder."""
+    state = {}
     for path in sorted(folder.rglob("*")):
         if ".command" not in path.parts:
             status = path.lstat()
-            found[path] = (status.st_mode, status.st_mtime_ns, path.read_bytes() if path.is_file() else None)
-    return found
+            state[path] = (status.st_mode, status.st_mtime_ns, path.read_bytes() if path.is_file() else None)
+    return state
 
 
-@pytest.mark.parametrize("what", COMMANDS)
-def test_a_name_that_is_none_is_refused_in_one_line_and_nothing_is_touched(command, home, tmp_path, what):
+@pytest.mark.parametrize("command_name", COMMANDS)
+def test_invalid_run_name_is_refused_in_one_line_and_no_file_is_changed(command, home, tmp_path, command_name):
     write_run(home / "runs" / "r")
     write_run(home / "outside")
-    before = everything(tmp_path)
+    before = folder_state(tmp_path)
     for name in NAMES:
-        done = command(*(argument.replace("NAME", name) for argument in COMMANDS[what]))
+        done = command(*(argument.replace("NAME", name) for argument in COMMANDS[command_name]))
         assert done.returncode == 2, (name, done)
         assert done.stdout == "", name
         lines = done.stderr.splitlines()
@@ -72,33 +72,31 @@ def test_a_name_that_is_none_is_refused_in_one_line_and_nothing_is_touched(comma
         assert lines[0].startswith("lotr-tui: "), name
         assert lines[0].isprintable(), name
         assert "LOTR_TUI_DEBUG" not in lines[0], (name, lines)
-        assert everything(tmp_path) == before, name
+        assert folder_state(tmp_path) == before, name
 
 
 @pytest.mark.parametrize("name", ["outside", "./outside", "home/runs/../outside", "link", "home/runs/link"])
 @pytest.mark.parametrize("arguments", [["runs", "rm", "--yes"], ["runs", "rename"]], ids=["rm", "rename"])
-def test_a_run_outside_the_folder_of_runs_is_not_changed(command, home, tmp_path, name, arguments):
-    """To look at it by its path is fine. A link in the folder leads out of it."""
+def test_run_outside_the_runs_folder_is_not_changed(command, home, tmp_path, name, arguments):
     (home / "runs").mkdir(parents=True)
     write_run(tmp_path / "outside")
     write_run(home / "outside")
     (home / "runs" / "link").symlink_to(home / "outside")
-    before = everything(tmp_path)
+    before = folder_state(tmp_path)
     done = command(*arguments, name, *(["new"] if arguments[1] == "rename" else []))
-    if "link" in name and arguments[1] == "rename":  # the link has another name then
+    if "link" in name and arguments[1] == "rename":  # the link itself is renamed, not the run
         assert done.returncode == 0, done
         (home / "runs" / "new").rename(home / "runs" / "link")
-        assert everything(home / "outside") == {
-            path: what for path, what in before.items() if home / "outside" in path.parents
+        assert folder_state(home / "outside") == {
+            path: state for path, state in before.items() if home / "outside" in path.parents
         }
         return
     assert done.returncode == 2, done
-    assert "only the runs there can be" in done.stderr
-    assert everything(tmp_path) == before
+    assert "only runs of that folder can be" in done.stderr
+    assert folder_state(tmp_path) == before
 
 
-def test_folders_whose_names_are_no_text_are_read_and_written(command, tmp_path):
-    """A path may hold any bytes; what is printed of it is text."""
+def test_folder_name_with_invalid_utf8_and_escapes_is_printed_as_text(command, tmp_path):
     folder = tmp_path / "\udcff\x1b[31m"
     write_run(folder / "r")
     for arguments in (

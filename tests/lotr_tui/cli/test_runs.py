@@ -1,7 +1,6 @@
-"""`attach`, `status`, `stop` and `runs …` as people and scripts call them."""
+"""Commands `attach`, `status`, `stop` and `runs …`."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -9,33 +8,29 @@ import time
 
 import pytest
 
-from engine.control import Command
-from engine.errors import UnusableInput
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
-from engine.runs import writer
-from engine.runs.control_files import Requests
-from engine.runs.store import RESUME
+from engine.runs.control_files import CommandFileReader
+from engine.runs.directory import RESUME_FILE
+from engine.runs.locked_run import create_run
 from lotr_tui.cli import stop
-from tests.lotr_tui.conftest import training_events
-from tests.lotr_tui.monitor.test_followed_run import write
+from tests.support.app import training_events
+from tests.support.commands import json_output
 from tests.support.file_limits import no_file_longer_than
+from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
 
 
-def answer(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.fixture
-def make(home):
-    """Makes a run of that name with a record; the run directory."""
+def make_run(home):
+    """Return a function that writes a run, and returns its directory, or the locked run itself with `lock`."""
 
     def make(name, events=(), lock=False):
-        run = writer.create(CONFIG, VOCABULARY, name, home / "runs")
-        write(run.path, list(events))
+        run = create_run(CONFIG, VOCABULARY, name, home / "runs")
+        append_events(run.path, list(events))
         if not lock:
-            run.lock.close()
+            run.lock.release()
             return run.path
         return run
 
@@ -49,22 +44,22 @@ EVENTS = [
     Sampled(4, 0.5, "bilbo is", "here\x1b[31m [b]now", 0, 0.7),
     Step(8, 1.0, 110.0, 0.002, 0.5, 1300.0, 65.0, 3600.0),
     Evaluated(8, 1.0, 95.0, False, 65.0),
-    Checkpointed(8, RESUME),
+    Checkpointed(8, RESUME_FILE),
 ]
 
 
 class TestStatus:
-    def test_one_screen(self, command, make):
-        run = make("r", EVENTS, lock=True)
-        (run.path / RESUME).write_bytes(b"")
+    def test_status_fits_one_screen(self, command, make_run):
+        run = make_run("r", EVENTS, lock=True)
+        (run.path / RESUME_FILE).write_bytes(b"")
         saved = time.time() - 125
-        os.utime(run.path / RESUME, (saved, saved))
+        os.utime(run.path / RESUME_FILE, (saved, saved))
         done = command("status", "r")
         assert done.returncode == 0
         shown = " ".join(done.stdout.split())
-        for figure in (
+        for text in (
             "r running, by process",
-            "epoch 1.0 of 40, update 8",
+            "epoch 1.0 of 40, step 8",
             "train 110.0",
             "valid 95.0, best 90.0 at epoch 0.5",
             "unigram 151.0, Kneser-Ney 94.0",
@@ -75,13 +70,13 @@ class TestStatus:
             "watch: lotr-tui attach r",
             "stop: lotr-tui stop r",
         ):
-            assert figure in shown
+            assert text in shown
         assert "\x1b" not in done.stdout
         assert len(done.stdout.splitlines()) < 24
 
-    def test_for_programs(self, command, make):
-        make("r", [*EVENTS, Finished("done", "r", 1.0, 90.0, 88.0, 70.0)])
-        shown = answer(command("status", "--json"))
+    def test_json_has_all_figures_and_null_for_unknown_ones(self, command, make_run):
+        make_run("r", [*EVENTS, Finished("done", "r", 1.0, 90.0, 88.0, 70.0)])
+        shown = json_output(command("status", "--json"))
         assert shown["state"] == "finished"
         assert (shown["valid_perplexity"], shown["best_valid_perplexity"], shown["test_perplexity"]) == (
             95.0,
@@ -100,48 +95,48 @@ class TestStatus:
             ([Finished("stopped", "r", 1.0, 90.0, float("nan"), 5.0)], "stopped", "train --resume r"),
         ],
     )
-    def test_how_it_ended_and_what_to_do(self, command, make, last, state, hint):
-        make("r", [*EVENTS, *last])
+    def test_state_and_suggested_command_are_shown(self, command, make_run, last, state, hint):
+        make_run("r", [*EVENTS, *last])
         shown = command("status", "r").stdout
         assert shown.startswith(f"r  {state}\n")
         assert hint in shown
 
-    def test_a_run_that_has_only_begun(self, command, make):
-        make("r")
-        assert answer(command("status", "r", "--json"))["epoch"] == 0
+    def test_run_without_events_has_a_status(self, command, make_run):
+        make_run("r")
+        assert json_output(command("status", "r", "--json"))["epoch"] == 0
         assert command("status", "r").returncode == 0
 
-    def test_no_such_run_and_none_at_all(self, command, make):
+    def test_unknown_run_suggests_the_nearest(self, command, make_run):
         assert "there is no run in" in command("status").stderr
-        make("ring")
+        make_run("ring")
         done = command("status", "rng")
         assert done.returncode == 2
         assert "did you mean ring?" in done.stderr
 
 
 class TestAttach:
-    def test_without_a_terminal(self, command, make):
-        make("r")
+    def test_attach_without_a_terminal_is_refused(self, command, make_run):
+        make_run("r")
         done = command("attach", "r")
         assert done.returncode == 2
         assert "use `lotr-tui status r` instead" in done.stderr
 
-    def test_no_such_run(self, command):
+    def test_attach_to_an_unknown_run_is_refused(self, command):
         assert command("attach", "../x").returncode == 2
 
 
-# It holds the lock, and obeys once: "save" writes a snapshot, "stop" ends it.
-OBEYS = """
+# Program that holds the lock of a run: "checkpoint" makes it write a checkpoint, "stop" ends it.
+WRITER_PROGRAM = """
 import sys, time
 from pathlib import Path
-from engine.runs import writer
-from engine.runs.control_files import Requests
-run = writer.reopen(Path(sys.argv[1]))
-requests = Requests(run.path)
+from engine.runs.locked_run import reopen_run
+from engine.runs.control_files import CommandFileReader
+run = reopen_run(Path(sys.argv[1]))
+read_commands = CommandFileReader(run.path)
 print("held", flush=True)
 while True:
-    for command in requests():
-        if command.what == "stop":
+    for command in read_commands():
+        if command.kind == "stop":
             sys.exit()
         (run.path / "new").write_bytes(b"")
         (run.path / "new").replace(run.path / "resume.safetensors")
@@ -150,78 +145,80 @@ while True:
 
 
 @pytest.fixture
-def trained(make):
-    """A run that another process holds, and does as it is asked."""
-    path = make("r", EVENTS)
-    with subprocess.Popen([sys.executable, "-c", OBEYS, str(path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+def running(make_run):
+    """Return the path of a run that another process holds and saves or stops on command."""
+    path = make_run("r", EVENTS)
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout.readline() == "held\n"
         yield path
-        other.kill()
+        writer.kill()
 
 
 class TestStop:
-    def test_saving_and_then_stopping(self, command, trained):
+    def test_checkpoint_and_stop_wait_for_the_training(self, command, running):
         done = command("stop", "r", "--checkpoint")
         assert (done.returncode, done.stdout) == (0, "run r is saved\n")
         done = command("stop", "r")
         assert done.returncode == 0
-        assert done.stdout == "run r has stopped; go on with it: lotr-tui train --resume r\n"
+        assert done.stdout == "run r has stopped; resume it: lotr-tui train --resume r\n"
         done = command("stop", "r")
         assert done.returncode == 2
         assert "not being trained" in done.stderr
 
-    def test_without_waiting(self, command, make):
-        run = make("r", EVENTS, lock=True)
-        requests = Requests(run.path)
-        assert command("stop", "r", "--no-wait").stdout == "run r is asked to save and stop\n"
-        assert command("stop", "r", "--no-wait", "--checkpoint").stdout == "run r is asked to save\n"
-        assert requests() == [Command("stop"), Command("checkpoint")]
+    def test_no_wait_returns_at_once(self, command, make_run):
+        run = make_run("r", EVENTS, lock=True)
+        requests = CommandFileReader(run.path)
+        assert command("stop", "r", "--no-wait").stdout == "run r was asked to save and stop\n"
+        assert command("stop", "r", "--no-wait", "--checkpoint").stdout == "run r was asked to save\n"
+        assert requests() == [ControlCommand("stop"), ControlCommand("checkpoint")]
 
-    def test_who_does_not_stop_in_time_is_told_of(self, make, monkeypatch):
-        run = make("r", EVENTS, lock=True)
-        monkeypatch.setattr(stop, "WAIT_SECONDS", 0.05)
-        monkeypatch.setattr(stop, "LOOK_SECONDS", 0.01)
-        for ask, word in ((stop.ask_to_stop, "stopped"), (stop.ask_to_save, "saved")):
-            with pytest.raises(stop.LotrError, match=f"has not {word} within"):
-                ask(run.path)
+    def test_training_that_does_not_react_in_time_is_an_error(self, make_run, monkeypatch):
+        run = make_run("r", EVENTS, lock=True)
+        monkeypatch.setattr(stop, "TIMEOUT", 0.05)
+        monkeypatch.setattr(stop, "POLL_INTERVAL", 0.01)
+        for request, outcome in ((stop.request_stop, "stopped"), (stop.request_checkpoint, "saved")):
+            with pytest.raises(stop.LotrError, match=f"has not {outcome} within"):
+                request(run.path)
 
 
 class TestRename:
-    def test_a_run(self, command, make, home):
-        make("old", EVENTS)
+    def test_run_has_its_new_name(self, command, make_run, home):
+        make_run("old", EVENTS)
         assert command("runs", "rename", "old", "new").stdout == "run old is now new\n"
         assert [path.name for path in (home / "runs").iterdir()] == ["new"]
 
     @pytest.mark.parametrize(
         "name", ["../x", "-rf", "a/b", "a\nb", "x" * 300, "", "latest", "bundled", ".hidden", "a@1"]
     )
-    def test_names_that_none_can_have(self, command, make, home, name):
-        make("old")
+    def test_invalid_new_name_is_refused(self, command, make_run, home, name):
+        make_run("old")
         done = command("runs", "rename", "--", "old", name)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert [path.name for path in (home / "runs").iterdir()] == ["old"]
 
-    def test_a_name_that_is_taken_and_a_run_being_trained(self, command, make, home):
-        make("old")
-        make("other", lock=False)
+    def test_existing_name_and_running_run_are_refused(self, command, make_run, home):
+        make_run("old")
+        make_run("other", lock=False)
         assert "exists in" in command("runs", "rename", "old", "other").stderr
         (home / "runs" / "dangling").symlink_to("nowhere")
         assert "exists in" in command("runs", "rename", "old", "dangling").stderr
-        _held = make("held", lock=True)
+        _locked_run = make_run("held", lock=True)
         assert "being trained; stop it first" in command("runs", "rename", "held", "new").stderr
 
-    def test_only_in_the_runs_folder(self, command, make, untrained_run):
-        make("old")
+    def test_run_outside_the_runs_folder_is_refused(self, command, make_run, untrained_run):
+        make_run("old")
         done = command("runs", "rename", str(untrained_run), "new")
-        assert "only the runs there can be renamed" in done.stderr
+        assert "only runs of that folder can be renamed" in done.stderr
         assert untrained_run.is_dir()
         assert command("runs", "rename", "bundled", "mine").returncode == 2
 
 
 class TestExport:
-    def test_as_csv(self, command, make, tmp_path):
-        make("r", [*EVENTS, Step(9, 1.1, 109.0, 0.001, float("nan"), 1.0, 66.0, 1.0)])
+    def test_csv_export_writes_one_table_per_event_type(self, command, make_run, tmp_path):
+        make_run("r", [*EVENTS, Step(9, 1.1, 109.0, 0.001, float("nan"), 1.0, 66.0, 1.0)])
         done = command("runs", "export", "r", "--csv", "out")
         assert done.stdout == "out\n"
         rows = {path.stem: list(csv.DictReader(path.open(newline=""))) for path in (tmp_path / "out").iterdir()}
@@ -234,8 +231,8 @@ class TestExport:
         assert [row["valid_perplexity"] for row in rows["evaluated"]] == ["90.0", "95.0"]
         assert rows["sampled"][0]["text"] == "here\N{REPLACEMENT CHARACTER}[31m [b]now"
 
-    def test_nothing_is_overwritten(self, command, make, tmp_path):
-        make("r", EVENTS)
+    def test_export_overwrites_no_file(self, command, make_run, tmp_path):
+        make_run("r", EVENTS)
         (tmp_path / "mine.txt").write_text("x")
         done = command("runs", "export", "r", "--csv", ".")
         assert done.returncode == 2
@@ -243,34 +240,34 @@ class TestExport:
         assert "File exists" in command("runs", "export", "r", "--csv", "mine.txt").stderr
         assert (tmp_path / "mine.txt").read_text() == "x"
 
-    def test_a_full_disk_leaves_no_part_of_a_table(self, make, tmp_path):
+    def test_full_disk_leaves_no_incomplete_table(self, make_run, tmp_path):
         from lotr_tui.monitor.export import export_csv
 
-        run = make("r", EVENTS)
-        with no_file_longer_than(100), pytest.raises(UnusableInput, match=r"cannot write to .*out: File too large"):
+        run = make_run("r", EVENTS)
+        with no_file_longer_than(100), pytest.raises(InvalidInputError, match=r"cannot write to .*out: File too large"):
             export_csv(run, tmp_path / "out")
-        for path in (tmp_path / "out").iterdir():  # those that were written before are whole
+        for path in (tmp_path / "out").iterdir():  # tables that were written before are complete
             assert path.read_text().endswith("\n")
             assert path.stat().st_size <= 100
 
-    def test_one_of_the_two(self, command, make):
-        make("r")
-        assert "one of them" in command("runs", "export", "r").stderr
+    def test_export_needs_exactly_one_format(self, command, make_run):
+        make_run("r")
+        assert "give either --csv DIR or --tensorboard DIR" in command("runs", "export", "r").stderr
         assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
 
-    def test_tensorboard_that_is_not_installed(self, make, tmp_path, monkeypatch):
-        from lotr_tui.monitor.export import UnusableInput, export_tensorboard
+    def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):
+        from lotr_tui.monitor.export import InvalidInputError, export_tensorboard
 
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        with pytest.raises(UnusableInput, match=r"pip install 'lotr-tui\[tensorboard\]'"):
-            export_tensorboard(make("r", EVENTS), tmp_path / "logs")
+        with pytest.raises(InvalidInputError, match=r"pip install 'lotr-tui\[tensorboard\]'"):
+            export_tensorboard(make_run("r", EVENTS), tmp_path / "logs")
         assert not (tmp_path / "logs").exists()
 
-    def test_tensorboard_reads_it(self, make, tmp_path):
+    def test_tensorboard_reads_the_export(self, make_run, tmp_path):
         accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
         from lotr_tui.monitor.export import export_tensorboard
 
-        export_tensorboard(make("r", training_events(models=False)), tmp_path / "logs")
+        export_tensorboard(make_run("r", training_events(models=False)), tmp_path / "logs")
         events = accumulator.EventAccumulator(str(tmp_path / "logs"))
         events.Reload()
         steps = [event.step for event in training_events(models=False) if isinstance(event, Step)]

@@ -1,4 +1,4 @@
-"""Trainings that outlive what they were started from: terminal, process, session."""
+"""Trainings that continue after their terminal is closed, their process is stopped, or their session ends."""
 
 import asyncio
 import json
@@ -15,71 +15,71 @@ from typing import Any
 
 import pytest
 
-from engine.control import Command
-from engine.events import Finished, Resume, Sampled, Started, to_record
-from engine.runs.control_files import ask
-from engine.runs.metrics import current_rows
-from engine.runs.store import METRICS, MODEL, RESUME, is_written, summarize
+from engine.control import ControlCommand
+from engine.events import Finished, Resume, Sampled, Started, event_to_dict
+from engine.runs.control_files import send_command
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
+from engine.runs.metrics import read_current_rows
+from engine.runs.summary import summarize_run
 from lotr_tui.app import LotrApp
+from lotr_tui.monitor.background import attach_hint, dies_with_terminal
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.widgets.keys_footer import KeysFooter
-from tests.conftest import sentences, write_csv
-from tests.lotr_tui.conftest import FakeJob, finished, make_decoder, training_events
-from tests.lotr_tui.screens.session.test_session_screen import until
+from lotr_tui.widgets.key_footer import KeyFooter
+from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.files import sentences, write_csv
+from tests.support.pilot import until
 
 MakeApp = Callable[..., LotrApp]
 SMALL = ["--preset", "tiny", "--threads", "1"] + [
-    part
-    for setting in ("embedding_size=8", "hidden_size=8", "batch_size=10", "window=20")
-    for part in ("--set", setting)
+    part for setting in ("embedding_size=8", "hidden_size=8", "batch_size=10", "bptt=20") for part in ("--set", setting)
 ]
 
 
-def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
 @pytest.fixture
 def start(environment: Any, tmp_path: Path) -> Any:
-    """Starts `lotr-tui` and returns at once; what still runs at the end is killed."""
-    started = []
+    """Function that starts `lotr-tui` and returns at once; processes that still run at the end are killed."""
+    processes = []
 
-    def begin(*arguments: object) -> "subprocess.Popen[str]":
+    def start_process(*arguments: object) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "lotr_tui", *map(str, arguments)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path / "home")
         )
-        started.append(process)
+        processes.append(process)
         return process
 
-    yield begin
-    for process in started:
+    yield start_process
+    for process in processes:
         process.kill()
         process.communicate()
 
 
-# --- the console ------------------------------------------------------------------------------------------------
+# The plain console
 
 
-def test_a_signal_saves_and_stops_and_the_run_is_gone_on_with(
+def test_signals_save_and_stop_and_the_run_is_resumed(
     start: Any, command: Any, small_csv: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "home" / "runs" / "r"
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
-    wait_for(lambda: (run / MODEL).exists())
+    wait_for(lambda: (run / MODEL_FILE).exists())
     process.send_signal(signal.SIGUSR1)
-    wait_for((run / RESUME).exists)
+    wait_for((run / RESUME_FILE).exists)
     assert process.poll() is None
-    process.send_signal(signal.SIGTERM)  # SIGINT does the same; test_cli has it
+    process.send_signal(signal.SIGTERM)  # SIGINT does the same, and is tested with the commands
     assert process.wait(30) == 130
-    assert summarize(run).state == "stopped"
-    before = [row for row in current_rows(run / METRICS) if row["event"] == "step"]
-    done = command("train", "--resume", "r", "--json", "--set", "lr=0.7")
-    assert done.returncode == 2
-    assert "'r' was begun with lr=0.012 and is gone on with as it is, not with lr=0.7" in done.stderr
+    assert summarize_run(run).state == "stopped"
+    before = [row for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
+    result = command("train", "--resume", "r", "--json", "--set", "lr=0.7")
+    assert result.returncode == 2
+    assert "'r' was started with lr=0.012 and cannot be resumed with lr=0.7" in result.stderr
     process = start("train", "--resume", "r", "--json")
     for line in process.stdout:
         event = json.loads(line)
@@ -92,51 +92,49 @@ def test_a_signal_saves_and_stops_and_the_run_is_gone_on_with(
     process.communicate(timeout=30)
 
 
-def test_detached_from_another_terminal_it_goes_on_in_the_background(
-    start: Any, small_csv: Path, tmp_path: Path
-) -> None:
+def test_a_detach_command_moves_the_training_into_the_background(start: Any, small_csv: Path, tmp_path: Path) -> None:
     run = tmp_path / "home" / "runs" / "r"
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "60", "--run", "r", "--no-tui")
-    wait_for(lambda: (run / MODEL).exists())
-    ask(run, Command("detach"))
+    wait_for(lambda: (run / MODEL_FILE).exists())
+    send_command(run, ControlCommand("detach"))
     assert process.wait(60) == 0
-    assert "run r goes on in the background" in process.stderr.read()
-    wait_for(lambda: not is_written(run))
-    rows = [row for row in current_rows(run / METRICS) if row["event"] == "step"]
-    assert summarize(run).state == "finished", (run / "console.txt").read_text()
+    assert "run r continues in the background" in process.stderr.read()
+    wait_for(lambda: not is_locked(run))
+    rows = [row for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
+    assert summarize_run(run).state == "finished", (run / "console.txt").read_text()
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
-def test_whoever_reads_goes_and_what_there_was_is_saved(start: Any, small_csv: Path, tmp_path: Path) -> None:
+def test_a_broken_pipe_saves_and_stops_the_training(start: Any, small_csv: Path, tmp_path: Path) -> None:
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
     assert process.wait(30) == 0
-    assert summarize(tmp_path / "home" / "runs" / "r").state == "stopped"
-    assert (tmp_path / "home" / "runs" / "r" / RESUME).exists()
+    assert summarize_run(tmp_path / "home" / "runs" / "r").state == "stopped"
+    assert (tmp_path / "home" / "runs" / "r" / RESUME_FILE).exists()
 
 
-def test_in_the_background_from_the_start(command: Any, small_csv: Path, tmp_path: Path) -> None:
-    done = command("train", *SMALL, "--csv", small_csv, "--epochs", "2", "--run", "r", "--detach")
-    assert done.returncode == 0, done.stderr
-    assert "run r goes on in the background, as process" in done.stdout
-    assert "lotr-tui attach r" in done.stdout
+def test_detach_starts_the_training_in_the_background(command: Any, small_csv: Path, tmp_path: Path) -> None:
+    result = command("train", *SMALL, "--csv", small_csv, "--epochs", "2", "--run", "r", "--detach")
+    assert result.returncode == 0, result.stderr
+    assert "run r continues in the background as process" in result.stdout
+    assert "lotr-tui attach r" in result.stdout
     run = tmp_path / "home" / "runs" / "r"
-    wait_for(lambda: not is_written(run))
-    assert summarize(run).state == "finished", (run / "console.txt").read_text()
+    wait_for(lambda: not is_locked(run))
+    assert summarize_run(run).state == "finished", (run / "console.txt").read_text()
     assert "done after" in (run / "console.txt").read_text()
 
 
-def test_what_is_printed_in_the_background_has_a_bound(tmp_path: Path) -> None:
+def test_the_console_log_is_rotated(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
 from lotr_tui.monitor import background
-background.MOST_BYTES = 1000
+background.MAX_LOG_BYTES = 1000
 for number in range(200):
     print(f"line {number}", file=(sys.stdout, sys.stderr)[number % 2], flush=True)
-    background.shorten_console(Path())
+    background.rotate_console_log(Path())
 """
     with (tmp_path / "console.txt").open("ab") as console:
         process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=console, stderr=console)
@@ -149,177 +147,177 @@ for number in range(200):
 
 
 @pytest.mark.parametrize("console", ["another file", "a symbolic link", "none"])
-def test_no_other_file_is_shortened(console: str, tmp_path: Path) -> None:
+def test_no_other_file_is_rotated(console: str, tmp_path: Path) -> None:
     program = """
 from pathlib import Path
 from lotr_tui.monitor import background
-background.MOST_BYTES = 10
-print("a line that is longer", flush=True)
-background.shorten_console(Path("run"))
+background.MAX_LOG_BYTES = 10
+print("a line longer than the limit", flush=True)
+background.rotate_console_log(Path("run"))
 """
     run = tmp_path / "run"
     run.mkdir()
     if console == "another file":
-        (run / "console.txt").write_text("of another")
+        (run / "console.txt").write_text("of another process")
     elif console == "a symbolic link":
         (run / "console.txt").symlink_to("../output.txt")
-    there = sorted(run.iterdir())
+    files_before = sorted(run.iterdir())
     with (tmp_path / "output.txt").open("ab") as output:
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=output, check=True)
-    assert sorted(run.iterdir()) == there
-    assert (tmp_path / "output.txt").read_text() == "a line that is longer\n"
+    assert sorted(run.iterdir()) == files_before
+    assert (tmp_path / "output.txt").read_text() == "a line longer than the limit\n"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------
+# Resuming a changed run
 
 
 @pytest.fixture
 def stopped(start: Any, small_csv: Path, tmp_path: Path) -> Path:
-    """A run that was stopped early."""
+    """Run that was stopped early."""
     run = tmp_path / "home" / "runs" / "r"
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
-    wait_for(lambda: (run / MODEL).exists())
+    wait_for(lambda: (run / MODEL_FILE).exists())
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     return run
 
 
-def test_a_run_is_gone_on_with_as_it_was_begun_or_not_at_all(stopped: Path, command: Any, small_csv: Path) -> None:
+def test_a_run_is_resumed_with_its_own_configuration_and_corpus_only(
+    stopped: Path, command: Any, small_csv: Path
+) -> None:
     def refused(*arguments: str) -> str:
-        before = (stopped / METRICS).read_bytes()
-        done = command("train", "--resume", "r", "--no-tui", *arguments)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert (stopped / METRICS).read_bytes() == before
-        assert not is_written(stopped)
-        return str(done.stderr)
+        before = (stopped / METRICS_FILE).read_bytes()
+        result = command("train", "--resume", "r", "--no-tui", *arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert (stopped / METRICS_FILE).read_bytes() == before
+        assert not is_locked(stopped)
+        return str(result.stderr)
 
-    assert "leave --preset and --run out" in refused("--preset", "tiny")
-    assert "begun with mode=line and is gone on with as it is, not with mode=stream" in refused("--mode", "stream")
+    assert "omit --preset and --run" in refused("--preset", "tiny")
+    assert "started with mode=line and cannot be resumed with mode=stream" in refused("--mode", "stream")
     config = json.loads((stopped / "config.json").read_text())
     config["training"]["lr"] = 0.5
-    kept = (stopped / "config.json").read_text()
+    original = (stopped / "config.json").read_text()
     (stopped / "config.json").write_text(json.dumps(config))
-    done = command("train", "--resume", "r", "--no-tui")
-    assert "saved with lr=0.012 but the configuration says lr=0.5" in done.stderr
-    (stopped / "config.json").write_text(kept)
+    result = command("train", "--resume", "r", "--no-tui")
+    assert "saved with lr=0.012, but the configuration has lr=0.5" in result.stderr
+    (stopped / "config.json").write_text(original)
     write_csv(small_csv, [*sentences(120), "one more line that was not there"])
-    assert "small.csv has changed since run 'r' began" in refused()
-    (stopped / METRICS).write_text("")  # whose corpus it was is not told any more
+    assert "small.csv has changed since run 'r' was started" in refused()
+    (stopped / METRICS_FILE).write_text("")  # without the hash of the corpus
     write_csv(small_csv, ["the quick words are all new here"] * 120)
-    assert "word 2 was" in refused()
+    assert "token 2 was" in refused()
     small_csv.unlink()
     assert "small.csv does not exist" in refused()
 
 
-# --- the app ----------------------------------------------------------------------------------------------------
+# The app
 
 
-@pytest.mark.parametrize(("number", "goes_on"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
-async def test_the_terminal_closes_or_the_process_is_told_to_end(
-    make_app: MakeApp, number: signal.Signals, goes_on: bool
+@pytest.mark.parametrize(("signal_number", "continues"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
+async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(
+    make_app: MakeApp, signal_number: signal.Signals, continues: bool
 ) -> None:
     job = FakeJob([*training_events(), finished(make_decoder())]).release(20)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training is not None and app.training.evaluations)
-        app.on_signal(number)
+        await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
+        app.handle_signal(signal_number)
         await until(pilot, lambda: not app.is_running or app._exit)
-    assert app.terminal_closed == goes_on
-    assert job.stopped.is_set() != goes_on
+    assert app.terminal_closed == continues
+    assert job.stopped.is_set() != continues
     job.release(100)
-    if goes_on:
+    if continues:
         job.ends = True
-    app.outlive_terminal()
-    assert app.training is not None
-    assert (app.training.finished is not None) == goes_on
+    app.finish_training()
+    assert app.training_view is not None
+    assert (app.training_view.finished is not None) == continues
 
 
-@pytest.mark.parametrize(("number", "begins"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
-async def test_a_signal_before_there_is_a_screen_is_heard(
-    make_app: MakeApp, number: signal.Signals, begins: bool
+@pytest.mark.parametrize(("signal_number", "starts"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
+async def test_a_signal_before_the_first_screen_is_handled(
+    make_app: MakeApp, signal_number: signal.Signals, starts: bool
 ) -> None:
     job = FakeJob([*training_events(), finished(make_decoder())])
     app = make_app(job=job)
-    app.on_signal(number)
+    app.handle_signal(signal_number)
     await asyncio.wait_for(app.run_async(headless=True, size=(80, 24)), 20)
     assert app.return_code == 0
-    assert (app.training is not None) == begins
+    assert (app.training_view is not None) == starts
     job.release(100)
     job.ends = True
-    app.outlive_terminal()
-    assert (app.training is not None and app.training.finished is not None) == begins
+    app.finish_training()
+    assert (app.training_view is not None and app.training_view.finished is not None) == starts
 
 
-async def test_a_signal_while_the_screens_are_made_is_no_fault(make_app: MakeApp) -> None:
+async def test_a_signal_during_start_up_is_no_error(make_app: MakeApp) -> None:
     for hundredths in range(0, 40, 5):
         app = make_app()
         running = asyncio.create_task(app.run_async(headless=True, size=(80, 24)))
         await asyncio.sleep(hundredths / 100)
-        app.on_signal(signal.SIGTERM)
+        app.handle_signal(signal.SIGTERM)
         await asyncio.wait_for(running, 20)
         assert app.return_code == 0, f"after {hundredths / 100} s"
 
 
-async def test_a_signal_saves_while_the_screen_is_there(make_app: MakeApp) -> None:
+async def test_a_user_signal_requests_a_checkpoint(make_app: MakeApp) -> None:
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training is not None and app.training.started)
-        app.on_signal(signal.SIGUSR1)
-        assert [command.what for command in job.steering.take()] == ["checkpoint"]
+        await until(pilot, lambda: app.training_view is not None and app.training_view.started)
+        app.handle_signal(signal.SIGUSR1)
+        assert [command.kind for command in job.command_queue.drain()] == ["checkpoint"]
         assert app.is_training
 
 
-async def test_a_dashboard_that_is_detached_ends_and_says_what_is_to_be_gone_on_with(make_app: MakeApp) -> None:
+async def test_a_detached_dashboard_exits_with_the_run_to_resume(make_app: MakeApp) -> None:
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training is not None and app.training.started)
+        await until(pilot, lambda: app.training_view is not None and app.training_view.started)
         await pilot.press("d")
         await until(pilot, lambda: app._exit)
-    assert app.detached == job.run.path
+    assert app.detached_run == job.run.path
 
 
-async def test_a_run_that_is_gone_on_with_has_its_whole_curve(
+async def test_a_resumed_run_shows_its_whole_curve(
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = [event for event in training_events(12, models=False) if not isinstance(event, Sampled)]
-    rows = [to_record(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
-    (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    again = [event for event in earlier if isinstance(event, Started)]
-    job = FakeJob([*again, Resume(100)])
-    job.resumes, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)  # type: ignore[assignment,misc]
+    rows = [event_to_dict(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
+    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    repeated = [event for event in earlier if isinstance(event, Started)]
+    job = FakeJob([*repeated, Resume(100)])
+    job.is_resume, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)  # type: ignore[assignment,misc]
     app = make_app(job=job)
-    shown, read = threading.Event(), TrainingView.of_resumed
+    first_paint, read = threading.Event(), TrainingView.from_resumed_run
 
-    def held(path: Path) -> TrainingView:
-        assert shown.wait(10), "nothing is shown until the record is read, which may take seconds"
+    def read_after_first_paint(path: Path) -> TrainingView:
+        assert first_paint.wait(10), "the first paint waits for the metrics, which may take seconds to read"
         return read(path)
 
-    monkeypatch.setattr(TrainingView, "of_resumed", held)
+    monkeypatch.setattr(TrainingView, "from_resumed_run", read_after_first_paint)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(KeysFooter).shown_keys())
-        shown.set()
-        await until(pilot, lambda: app.training is not None and app.training.evaluations)
-        view = app.training
+        await until(pilot, lambda: app.screen.query_one(KeyFooter).visible_keys())
+        first_paint.set()
+        await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
+        view = app.training_view
         assert view is not None
-        assert view.active
+        assert view.is_active
         assert [event.epoch for event in view.evaluations[:3]] == [0, 1, 2]
         job.release()
-        await until(pilot, lambda: view.resumes == 1)
-        assert app.training is view
-        assert view.active
+        await until(pilot, lambda: view.resume_count == 1)
+        assert app.training_view is view
+        assert view.is_active
         assert max(event.step for event in view.evaluations) < 100
         assert int(view.steps.column("step").max()) < 100
 
 
-def test_outside_tmux_it_is_told_how_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lotr_tui.monitor.background import dies_with_its_terminal, how_to_come_back
-
+def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TMUX", "STY"):
         monkeypatch.delenv(name, raising=False)
-    assert dies_with_its_terminal()
+    assert dies_with_terminal()
     monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
-    assert not dies_with_its_terminal()
-    assert "lotr-tui attach mine" in how_to_come_back("mine")
+    assert not dies_with_terminal()
+    assert "lotr-tui attach mine" in attach_hint("mine")
     assert os.environ["TMUX"]

@@ -1,4 +1,4 @@
-"""What goes to the terminal is decoded as the terminal would, with tmux or screen in between."""
+"""Clipboard sequences, decoded as a terminal, tmux or GNU screen does, and the reports to the user."""
 
 import base64
 import re
@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from textual.app import App
 from textual.widgets import Input
 
-from lotr_tui.clipboard import MOST_BYTES, copy, sequences
-from tests.lotr_tui.screens.session.test_conversation_view import said
-from tests.lotr_tui.screens.session.test_session_screen import until
+from lotr_tui.clipboard import MAX_BYTES, copy_to_clipboard, osc52_sequence
+from tests.support.pilot import notices, reply_to, until
 
 TMUX = {"TERM": "tmux-256color", "TMUX": "/tmp/tmux-0/default,1,0"}
 SCREEN = {"TERM": "screen.xterm-256color", "STY": "1.pts-0.host"}
@@ -20,48 +19,48 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 def decoded(sequence):
-    """The text of one OSC 52 sequence, which must be all there is."""
+    """Decode a string that consists of one OSC 52 sequence."""
     match = re.fullmatch(r"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07", sequence)
     assert match, repr(sequence)
     return base64.b64decode(match[1], validate=True).decode()
 
 
 @given(texts)
-def test_a_terminal_gets_the_text(text):
-    assert decoded(sequences(text, PLAIN)) == text
+def test_terminal_receives_the_text(text):
+    assert decoded(osc52_sequence(text, PLAIN)) == text
 
 
 @given(texts)
-def test_through_tmux_it_gets_the_text_both_ways(text):
-    sent = sequences(text, TMUX)
-    taken_by_tmux, wrapped = sent.split("\x1bPtmux;")
-    assert decoded(taken_by_tmux) == text
+def test_tmux_receives_the_text_plain_and_wrapped(text):
+    sent = osc52_sequence(text, TMUX)
+    plain, wrapped = sent.split("\x1bPtmux;")
+    assert decoded(plain) == text
     assert wrapped.endswith("\x1b\\")
     body = wrapped[:-2]
-    assert "\x1b" not in body.replace("\x1b\x1b", "")  # else it would end too early
+    assert "\x1b" not in body.replace("\x1b\x1b", "")  # a single escape would end the wrapping
     assert decoded(body.replace("\x1b\x1b", "\x1b")) == text
 
 
 @given(texts | st.integers(1, 3000).map(lambda number: "x" * number))
-def test_through_screen_it_gets_the_text_in_short_parts(text):
-    parts = re.findall(r"\x1bP(.*?)\x1b\\", sent := sequences(text, SCREEN), re.DOTALL)
-    assert sent == "".join(f"\x1bP{part}\x1b\\" for part in parts)
-    assert all(len(part) <= 250 for part in parts)
-    assert decoded("".join(parts)) == text
+def test_gnu_screen_receives_the_text_in_short_chunks(text):
+    chunks = re.findall(r"\x1bP(.*?)\x1b\\", sent := osc52_sequence(text, SCREEN), re.DOTALL)
+    assert sent == "".join(f"\x1bP{chunk}\x1b\\" for chunk in chunks)
+    assert all(len(chunk) <= 250 for chunk in chunks)
+    assert decoded("".join(chunks)) == text
 
 
-def test_tmux_inside_screen_is_tmux():
-    assert "\x1bPtmux;" in sequences("a", SCREEN | TMUX)
+def test_tmux_inside_gnu_screen_is_treated_as_tmux():
+    assert "\x1bPtmux;" in osc52_sequence("a", SCREEN | TMUX)
 
 
-class Copies(App):
+class InputApp(App):
     def compose(self):
         yield Input()
 
 
 @pytest.fixture
 async def app():
-    app = Copies()
+    app = InputApp()
     async with app.run_test() as pilot:
         app.written = []
         app._driver.write = app.written.append
@@ -69,46 +68,46 @@ async def app():
         yield app
 
 
-async def test_it_says_only_what_it_did(app):
-    line = copy(app, "très bien", PLAIN)
-    assert line == "sent 9 characters to the terminal's clipboard; whether it took them is not known"
+async def test_report_does_not_claim_that_the_terminal_copied(app):
+    line = copy_to_clipboard(app, "très bien", PLAIN)
+    assert line == "copied 9 characters (if your terminal allows it)"
     assert decoded("".join(app.written)) == "très bien"
 
 
-async def test_what_was_copied_can_be_pasted_in_the_app(app):
-    copy(app, "bilbo", PLAIN)
+async def test_copied_text_can_be_pasted_in_the_app(app):
+    copy_to_clipboard(app, "bilbo", PLAIN)
     await app.pilot.press("ctrl+v")
     assert app.query_one(Input).value == "bilbo"
 
 
-async def test_as_much_as_terminals_take_is_sent_and_more_is_not(app):
-    assert copy(app, "x" * MOST_BYTES, PLAIN).startswith(f"sent {MOST_BYTES:,} characters")
+async def test_text_over_the_terminals_limit_is_not_sent(app):
+    assert copy_to_clipboard(app, "x" * MAX_BYTES, PLAIN).startswith(f"copied {MAX_BYTES:,} characters")
     (sent,) = app.written
     assert len(sent) - len("\x1b]52;c;\x07") <= 74_994
     app.written.clear()
-    line = copy(app, "é" * (MOST_BYTES // 2) + "x", PLAIN)
-    assert line == ("nothing was sent: 56,245 bytes, and terminals take at most 56,244; ctrl+v pastes it in the prompt")
+    line = copy_to_clipboard(app, "é" * (MAX_BYTES // 2) + "x", PLAIN)
+    assert line == ("not copied: 56,245 bytes, and terminals take at most 56,244; ctrl+v pastes the text in the prompt")
     assert app.written == []
 
 
 @pytest.mark.parametrize("terminal", ["linux", "dumb", ""])
-async def test_a_terminal_without_clipboard_is_sent_nothing(app, terminal):
-    assert "has no clipboard" in copy(app, "bilbo", {"TERM": terminal})
+async def test_terminal_without_clipboard_receives_nothing(app, terminal):
+    assert "has no clipboard" in copy_to_clipboard(app, "bilbo", {"TERM": terminal})
     assert app.written == []
     assert app.clipboard == "bilbo"
 
 
-async def test_nothing_to_copy(app):
-    assert copy(app, "", PLAIN) == "nothing to copy"
+async def test_empty_text_is_not_copied(app):
+    assert copy_to_clipboard(app, "", PLAIN) == "nothing to copy"
     assert app.written == []
 
 
-async def test_a_lone_surrogate_is_no_error(app):
-    assert copy(app, "a\ud800", PLAIN).startswith("sent 2 characters")
+async def test_lone_surrogate_is_replaced(app):
+    assert copy_to_clipboard(app, "a\ud800", PLAIN).startswith("copied 2 characters")
     assert decoded(app.written[0]) == "a?"
 
 
-async def test_a_reply_is_sent_to_the_clipboard_and_no_more_is_claimed(make_app, monkeypatch):
+async def test_key_copies_the_reply_under_the_cursor(make_app, monkeypatch):
     for name, value in {"TERM": "xterm-256color", "TMUX": "", "STY": ""}.items():
         monkeypatch.setenv(name, value)
     app = make_app()
@@ -116,12 +115,10 @@ async def test_a_reply_is_sent_to_the_clipboard_and_no_more_is_claimed(make_app,
         written = []
         monkeypatch.setattr(app._driver, "write", written.append)
         await pilot.press("f11")
-        await until(pilot, lambda: app._notifications)
-        assert [notice.message for notice in app._notifications] == ["nothing to copy"]
-        first = await said(pilot)
-        await said(pilot, "the road")
+        await until(pilot, lambda: notices(app) == "nothing to copy")
+        first = await reply_to(pilot)
+        await reply_to(pilot, "the road")
         await pilot.press("ctrl+g", "up", "y")
-        await until(pilot, lambda: len(app._notifications) == 2)
+        await until(pilot, lambda: "if your terminal allows it" in notices(app))
         sent = next(text for text in written if text.startswith("\x1b]52;"))
         assert base64.b64decode(sent.removeprefix("\x1b]52;c;").removesuffix("\x07")).decode() == first.text()
-        assert "whether it took them is not known" in [notice.message for notice in app._notifications][-1]

@@ -1,7 +1,6 @@
-"""What is exported says what was said, read by programs that did not write it: a Markdown, a JSON, an XML parser."""
+"""Exports of a session, read by independent parsers of Markdown, JSON and XML."""
 
 import json
-import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -11,13 +10,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
-from engine.errors import UnusableInput, printable
-from lotr_tui.session.export import KINDS, SVG_CELL, export, to_json, to_markdown, to_svg
-from lotr_tui.session.saved_session import SavedSession, Word
-from tests.lotr_tui.session.test_saved_session import node, trees
+from engine.errors import InvalidInputError, printable
+from lotr_tui.session.export import EXPORTERS, SVG_CHAR_WIDTH, export_session, to_json, to_markdown, to_svg
+from lotr_tui.session.saved_session import SavedSession, SavedToken
 from tests.support.file_limits import no_file_longer_than
+from tests.support.sessions import reply_trees, saved_reply
 
-nasty = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)
+hostile_texts = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)
 MARKUP = [
     "# no heading", "- no list", "1. no list", "1) no", "+ no", "---", "===", "*no* **emphasis** _no_ __no__ ~~no~~",
     "[no](http://link.example)", "![no](image.png)", "<b>no html</b>", "&amp; &lt;", "`no code`", "```", "    no code",
@@ -26,12 +25,12 @@ MARKUP = [
 ]  # fmt: skip
 
 
-def session(*nodes):
-    return SavedSession("20260727-140305", "shire-default", 1_700_000_000.0, nodes)
+def session(*replies):
+    return SavedSession("20260727-140305", "shire-default", 1_700_000_000.0, replies)
 
 
 def inline_text(token):
-    """The text that a reader sees of a line of Markdown; nothing but text, emphasis and breaks may be in it."""
+    """Return the visible text of a Markdown line, which may contain only text, emphasis and line breaks."""
     text = ""
     for child in token.children:
         if child.type in ("softbreak", "hardbreak"):
@@ -43,7 +42,7 @@ def inline_text(token):
 
 
 def markdown_blocks(text):
-    """Kind and text of each block, as CommonMark with GitHub's tables, strike-through and links reads it."""
+    """Return kind and text of each block, parsed as CommonMark with GitHub's tables and strike-through."""
     parser = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"])
     blocks, inside = [], []
     for token in parser.parse(text):
@@ -58,18 +57,18 @@ def markdown_blocks(text):
     return blocks
 
 
-def lines_of(prompt):
+def printable_lines(prompt):
     return "\n".join(line for line in map(printable, prompt.splitlines()) if line)
 
 
-@given(nasty | st.sampled_from(MARKUP), nasty | st.sampled_from(MARKUP))
+@given(hostile_texts | st.sampled_from(MARKUP), hostile_texts | st.sampled_from(MARKUP))
 @settings(max_examples=200)
-def test_markdown_shows_the_text_and_nothing_else(prompt, name):
-    blocks = markdown_blocks(to_markdown(session(node(prompt=prompt, texts="a friend", name=name))))
+def test_markdown_shows_exactly_the_text(prompt, name):
+    blocks = markdown_blocks(to_markdown(session(saved_reply(prompt=prompt, text="a friend", name=name))))
     expected = [
         ("heading", "lotr-tui session 20260727-140305"),
         ("heading", printable(f"1 · {name}" if name else "1")),
-        ("blockquote", lines_of(prompt)),
+        ("blockquote", printable_lines(prompt)),
         ("paragraph", "a friend"),
         ("paragraph", "bundled · seed 7 · temperature 0.80 · 9,000 words/s · stopped at 2 words"),
     ]
@@ -78,27 +77,29 @@ def test_markdown_shows_the_text_and_nothing_else(prompt, name):
 
 
 @pytest.mark.parametrize("text", MARKUP)
-def test_words_with_markup_are_words_in_markdown_too(text):
-    words = tuple(Word(5, word, -1.0, 0.5, 1, 2.0) for word in text.split())
-    blocks = markdown_blocks(to_markdown(session(replace(node(), words=words))))
+def test_tokens_with_markup_are_text_in_markdown(text):
+    tokens = tuple(SavedToken(5, word, -1.0, 0.5, 1, 2.0) for word in text.split())
+    blocks = markdown_blocks(to_markdown(session(replace(saved_reply(), tokens=tokens))))
     assert ("paragraph", printable(text)) in blocks
 
 
-def test_nothing_becomes_a_link_on_github():
+def test_no_text_becomes_a_link_on_github():
     parser = MarkdownIt("gfm-like")
-    text = to_markdown(session(node(prompt="https://a.example http://b.example www.c.example d@e.example")))
+    text = to_markdown(session(saved_reply(prompt="https://a.example http://b.example www.c.example d@e.example")))
     kinds = {child.type for token in parser.parse(text) for child in token.children or ()}
     assert "link_open" not in kinds
 
 
-def test_branches_say_where_they_come_from():
+def test_branches_name_their_parent():
     tree = session(
-        node(0, texts="a very old friend"), node(1, 0, 2, prompt=None, texts="small", name="other"), node(2, 0, 4)
+        saved_reply(0, text="a very old friend"),
+        saved_reply(1, 0, 2, prompt=None, text="small", name="other"),
+        saved_reply(2, 0, 4),
     )
     blocks = markdown_blocks(to_markdown(tree))
     assert ("heading", "2 · branches off 1 after 2 words · other") in blocks
     assert ("paragraph", "a very small") in blocks
-    assert ("heading", "3 · goes on from 1") in blocks
+    assert ("heading", "3 · continues 1") in blocks
     picture = "\n".join(svg_lines(to_svg(tree)))
     assert "2 · branches off 1 after 2 words · other" in picture
     assert "  a very small" in picture
@@ -107,29 +108,32 @@ def test_branches_say_where_they_come_from():
 # JSON
 
 
-@given(trees())
-def test_json_holds_all_there_is(nodes):
-    tree = SavedSession("x", "m", 5.0, tuple(nodes))
-    found = json.loads(to_json(tree))
-    assert (found["format"], found["version"], found["name"], found["started"]) == ("lotr-tui session", 1, "x", 5.0)
-    for record, each in zip(found["nodes"], nodes, strict=True):
-        assert record["text"] == each.text
-        assert record["chain"] == each.settings.chain()
-        for field in ("id", "parent", "at", "prompt", "way", "seed", "reason", "words_per_second", "model", "name"):
-            assert record[field] == getattr(each, field)
-        assert record["unknown"] == list(each.unknown)
-        assert [Word(**word) for word in record["words"]] == list(each.words)
-        assert record["settings"]["temperature"] == each.settings.temperature
+@given(reply_trees())
+def test_json_contains_every_field(replies):
+    exported = json.loads(to_json(SavedSession("x", "m", 5.0, tuple(replies))))
+    header = [exported[field] for field in ("format", "version", "name", "started")]
+    assert header == ["lotr-tui session", 2, "x", 5.0]
+    for record, reply in zip(exported["replies"], replies, strict=True):
+        assert record["text"] == reply.text
+        assert record["chain"] == reply.settings.describe()
+        for field in (
+            "id", "parent_id", "parent_offset", "prompt", "reply_mode", "seed", "reason", "tokens_per_second", "model",
+            "name",
+        ):  # fmt: skip
+            assert record[field] == getattr(reply, field)
+        assert record["unknown_tokens"] == list(reply.unknown_tokens)
+        assert [SavedToken(**token) for token in record["tokens"]] == list(reply.tokens)
+        assert record["settings"]["temperature"] == reply.settings.temperature
 
 
-def test_json_has_no_nan():
-    tree = session(replace(node(), words=(Word(5, "a", -math.inf, 1.0, 1, math.nan),)))
+def test_unknown_figures_are_null_in_json():
+    tree = session(replace(saved_reply(), tokens=(SavedToken(5, "a", None, 1.0, 1, None),)))
 
     def refuse(name):
         raise AssertionError(name)
 
-    word = json.loads(to_json(tree), parse_constant=refuse)["nodes"][0]["words"][0]
-    assert (word["logprob"], word["entropy"], word["prob"]) == (None, None, 1.0)
+    token = json.loads(to_json(tree), parse_constant=refuse)["replies"][0]["tokens"][0]
+    assert (token["logprob"], token["entropy"], token["prob"]) == (None, None, 1.0)
 
 
 # SVG
@@ -138,19 +142,19 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def svg_lines(text):
-    """The lines as they are seen: each text in its column."""
+    """Return the visible lines, each text in its column."""
     rows = {}
     for element in ET.fromstring(text).iter(f"{SVG}text"):
         line = rows.get(float(element.get("y")), "")
-        column = round(float(element.get("x")) / SVG_CELL)
-        assert round(float(element.get("textLength")) / SVG_CELL) == cell_len(element.text)
+        column = round(float(element.get("x")) / SVG_CHAR_WIDTH)
+        assert round(float(element.get("textLength")) / SVG_CHAR_WIDTH) == cell_len(element.text)
         assert cell_len(line) <= column
         rows[float(element.get("y"))] = line + " " * (column - cell_len(line)) + element.text
     return [rows[y].rstrip() for y in sorted(rows)]
 
 
 def test_svg_shows_the_transcript():
-    lines = svg_lines(to_svg(session(node(prompt="bilbo\nis"), node(1, 0, 2, prompt="日本 <b> & [red]"))))
+    lines = svg_lines(to_svg(session(saved_reply(prompt="bilbo\nis"), saved_reply(1, 0, 2, prompt="日本 <b> & [red]"))))
     assert lines[0] == "lotr-tui session 20260727-140305"
     assert lines[2:] == [
         "1",
@@ -158,55 +162,57 @@ def test_svg_shows_the_transcript():
         "  is",
         "  a friend",
         "  bundled · seed 7 · temperature 0.80 · 9,000 words/s · stopped at 2 words",
-        "2 · goes on from 1",
+        "2 · continues 1",
         "❯ 日本 <b> & [red]",
         "  a friend",
         "  bundled · seed 7 · temperature 0.80 · 9,000 words/s · stopped at 2 words",
     ]
 
 
-@given(nasty | st.sampled_from(MARKUP), nasty, st.integers(10, 100))
-def test_svg_is_sound_and_loses_nothing_whatever_is_in_it(prompt, name, columns):
-    lines = svg_lines(to_svg(session(node(prompt=prompt, name=name)), columns))
+@given(hostile_texts | st.sampled_from(MARKUP), hostile_texts, st.integers(10, 100))
+def test_svg_is_well_formed_and_complete_for_any_text(prompt, name, columns):
+    lines = svg_lines(to_svg(session(saved_reply(prompt=prompt, name=name)), columns))
     assert all(cell_len(line) <= columns for line in lines)
-    seen = "".join("".join(lines).split())
-    assert "".join(lines_of(prompt).split()) in seen
-    assert "".join(printable(name).split()) in seen
+    visible = "".join("".join(lines).split())
+    assert "".join(printable_lines(prompt).split()) in visible
+    assert "".join(printable(name).split()) in visible
 
 
-def test_svg_needs_nothing_from_the_network():
-    text = to_svg(session(node()))
+def test_svg_refers_to_no_other_file():
+    text = to_svg(session(saved_reply()))
     assert "url(" not in text
     assert "href" not in text
     assert "@import" not in text
 
 
-def test_a_session_without_replies_can_be_exported():
-    for write in KINDS.values():
-        assert "20260727-140305" in write(session())
+def test_session_without_replies_can_be_exported():
+    for export in EXPORTERS.values():
+        assert "20260727-140305" in export(session())
 
 
 # Files
 
 
-@pytest.mark.parametrize("kind", ["md", "json", "svg"])
-def test_an_export_is_a_new_file_each_time(tmp_path, kind):
-    paths = [export(session(node(prompt=str(n))), kind, tmp_path) for n in range(3)]
-    assert [path.name for path in paths] == [f"20260727-140305{n}.{kind}" for n in ("", "-2", "-3")]
-    assert [path.read_text() for path in paths] == [KINDS[kind](session(node(prompt=str(n)))) for n in range(3)]
+@pytest.mark.parametrize("extension", ["md", "json", "svg"])
+def test_each_export_is_a_new_file(tmp_path, extension):
+    paths = [export_session(session(saved_reply(prompt=str(n))), extension, tmp_path) for n in range(3)]
+    assert [path.name for path in paths] == [f"20260727-140305{n}.{extension}" for n in ("", "-2", "-3")]
+    assert [path.read_text() for path in paths] == [
+        EXPORTERS[extension](session(saved_reply(prompt=str(n)))) for n in range(3)
+    ]
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
-    with pytest.raises(UnusableInput, match=r"cannot write .*gone.*No such file"):
-        export(session(), "md", tmp_path / "gone")
+def test_missing_folder_is_reported(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"cannot write .*gone.*No such file"):
+        export_session(session(), "md", tmp_path / "gone")
 
 
-def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(UnusableInput, match="'pdf'; use md, json, svg"):
-        export(session(), "pdf", tmp_path)
+def test_unknown_extension_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="'pdf'; use md, json, svg"):
+        export_session(session(), "pdf", tmp_path)
 
 
-def test_a_full_disk_leaves_no_part_of_a_file(tmp_path):
-    with no_file_longer_than(10), pytest.raises(UnusableInput, match=r"cannot write .*\.md: File too large"):
-        export(session(), "md", tmp_path)
+def test_full_disk_leaves_no_partial_export(tmp_path):
+    with no_file_longer_than(10), pytest.raises(InvalidInputError, match=r"cannot write .*\.md: File too large"):
+        export_session(session(), "md", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The shape of a session: a tree of replies, whole lines that are checked when they are read."""
+"""Format of a saved session: encoding, decoding, and refusal of damaged lines."""
 
 import json
 import math
@@ -6,147 +6,115 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from engine.errors import UnusableInput
-from engine.generation.generate import TokenEvent, stream
+from engine.errors import InvalidInputError
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.saved_session import Node, SavedSession, Word, header_line, node_line, read_session
-from tests.lotr_tui.session.test_settings import samplers
-
-shown = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
-finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18)
-words = st.builds(Word, st.integers(0, 10**6), shown, finite, st.floats(0, 1), st.integers(1, 10**6), st.floats(0, 64))
+from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session
+from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
 
-@st.composite
-def trees(draw):
-    """Nodes whose parents come before them."""
-    nodes: list[Node] = []
-    for id in range(draw(st.integers(0, 6))):
-        parent = draw(st.none() | st.sampled_from(nodes)) if nodes else None
-        nodes.append(
-            Node(
-                id=id,
-                parent=parent.id if parent else None,
-                at=draw(st.integers(0, len(parent.words))) if parent else 0,
-                prompt=draw(st.none() | st.text(max_size=20)),
-                way=draw(st.sampled_from(["continue", "reply"])),
-                words=tuple(draw(st.lists(words, max_size=4))),
-                seed=draw(st.integers(0, 2**63 - 1)),
-                settings=draw(samplers),
-                reason=draw(st.sampled_from(["eos", "length", "stop", "cancelled", "error"])),
-                words_per_second=draw(st.floats(0, 1e6)),
-                model=draw(shown),
-                unknown=tuple(draw(st.lists(shown, max_size=2))),
-                name=draw(st.text(max_size=5)),
-            )
-        )
-    return nodes
-
-
-def word(text, id=5):
-    return Word(id, text, -1.5, 0.25, 3, 4.5)
-
-
-def node(id=0, parent=None, at=0, prompt="bilbo is", texts="a friend", **changes):
-    said = tuple(word(text) for text in texts.split())
-    return Node(id, parent, at, prompt, "continue", said, 7, SamplerSettings(), "length", 9000.0, "bundled", **changes)
-
-
-def header(**changes):
-    """A session's line."""
-    record = {"version": 1, "model": "m", "started": 1.0, "current": None, **changes}
-    return json.dumps({"session": record}).encode() + b"\n"
-
-
-def changed(**changes):
-    """Lines with a node of which some fields are changed; those set to ... are left out."""
-    record = json.loads(node_line(node()))["node"] | changes
-    record = {name: value for name, value in record.items() if value is not ...}
-    return header() + json.dumps({"node": record}).encode() + b"\n"
-
-
-@given(trees())
+@given(reply_trees())
 @settings(max_examples=60)
-def test_what_was_written_is_read(nodes):
-    session = SavedSession("x", "bundled", 1.7e9)
-    found = read_session("x", header_line(session) + b"".join(map(node_line, nodes)))
-    assert found == replace(session, nodes=tuple(nodes), current=nodes[-1].id if nodes else None)
+def test_encoded_session_is_decoded_unchanged(replies):
+    session = SavedSession("x", "bundled", 1.7e9, tuple(replies), replies[0].id if replies else None)
+    assert parse_session("x", encode_session(session)) == session
 
 
-def test_what_a_node_stands_on():
-    nodes = (node(0), node(1, 0, 2), node(2, 0, 1, prompt=None), node(3, 2, 2), node(4))
-    tree = SavedSession("x", "bundled", 0.0, nodes)
-    assert [each.id for each in tree.line(3)] == [0, 2, 3]
+def test_latest_reply_is_selected_where_the_file_says_nothing_else():
+    assert parse_session("x", session_bytes(saved_reply(0), saved_reply(1))).current_id == 1
 
 
-def test_the_words_of_a_stream_are_kept(decoder):
-    events = [e for e in stream(decoder, [5, 6], SamplerSettings(max_tokens=6), 3) if isinstance(e, TokenEvent)]
-    kept = replace(node(), words=tuple(Word.of(event) for event in events))
-    (found,) = read_session("x", header() + node_line(kept)).nodes
-    for event, word in zip(events, found.words, strict=True):
-        for name in ("id", "text", "logprob", "prob", "rank", "entropy"):
-            assert getattr(word, name) == getattr(event, name)
+def test_figures_of_generated_tokens_are_saved(decoder):
+    events = [e for e in generate(decoder, [5, 6], SamplerSettings(max_tokens=6), 3) if isinstance(e, TokenEvent)]
+    reply = replace(saved_reply(), tokens=tuple(SavedToken.from_event(event) for event in events))
+    (decoded,) = parse_session("x", session_bytes(reply)).replies
+    for event, token in zip(events, decoded.tokens, strict=True):
+        expected = (event.id, event.text, event.logprob, event.sampling_prob, event.rank, event.entropy)
+        assert tuple(token) == expected
 
 
-def test_figures_that_are_not_finite_become_unknown():
-    line = node_line(replace(node(), words=(Word(5, "a", -math.inf, 1.0, 1, math.nan),)))
-    ((found,),) = (each.words for each in read_session("x", header() + line).nodes)
-    assert math.isnan(found.logprob)
-    assert math.isnan(found.entropy)
-    assert found.prob == 1.0
-    assert b"NaN" not in line
-    assert b"Infinity" not in line
+def test_figure_that_is_not_finite_is_null():
+    event = TokenEvent(
+        index=0,
+        id=5,
+        text="a",
+        logprob=-math.inf,
+        sampling_prob=1.0,
+        rank=1,
+        entropy=math.nan,
+        num_kept=1,
+        top_tokens=(),
+        seconds=0.0,
+    )
+    content = session_bytes(replace(saved_reply(), tokens=(SavedToken.from_event(event),)))
+    ((token,),) = (reply.tokens for reply in parse_session("x", content).replies)
+    assert (token.logprob, token.prob, token.entropy) == (None, 1.0, None)
+    assert b"NaN" not in content
+    assert b"Infinity" not in content
 
 
 # Damage
 
 
-def test_the_lines_that_are_changed_for_these_tests_are_sound():
-    assert read_session("x", changed()).nodes == (node(),)
+def test_unchanged_lines_of_the_damage_tests_are_valid():
+    assert parse_session("x", changed_reply_lines()).replies == (saved_reply(),)
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "message"),
     [
-        (b"", "does not begin"),
-        (b"\xff\xfe\n", "no text"),
-        (b"nonsense\n", "not JSON"),
-        (b"[" * 100_000 + b"\n", "not JSON"),
+        (b"", "the first line does not describe a session"),
+        (b"\xff\xfe\n", "not valid JSON"),
+        (b"nonsense\n", "not valid JSON"),
+        (b"[" * 100_000 + b"\n", "not valid JSON"),
         (b"[]\n", "neither"),
         (b'{"session": 3}\n', "neither"),
         (b'{"song": {}}\n', "neither"),
-        (header() + b"\n", "not JSON"),
-        (header(version=2), "newer"),
-        (header(version=None), "version"),
-        (header(started="now"), "started"),
-        (header(started=1e300), "started is no time"),
-        (header(model="\x1b[31m"), "name"),
-        (header(current="x"), "current"),
-        (changed(id=...), "id is missing"),
-        (changed(id="0"), "id '0' is of the wrong type"),
-        (changed(id=-1), "out of range"),
-        (changed(seed=2**63), "seed"),
-        (changed(at=1), "out of range"),
-        (changed(parent=0), "goes on from 0"),
-        (changed(parent=3), "goes on from 3"),
-        (changed(prompt=3), "prompt"),
-        (changed(way="sing"), "way"),
-        (changed(reason=[]), "reason"),
-        (changed(settings={"temperature": -1}), "temperature -1"),
-        (changed(words=3), "words"),
-        (changed(words=[[1, "a", -1.0, 0.5, 1]]), "a word is not"),
-        (changed(words=[[True, "a", -1.0, 0.5, 1, 2.0]]), "a word is not"),
-        (changed(words=[[1, "a\x1b[0m", -1.0, 0.5, 1, 2.0]]), "a word is not"),
-        (changed(words=[[1, "a", "x", 0.5, 1, 2.0]]), "figure"),
-        (changed(words_per_second="x"), "figure"),
-        (changed(unknown=[1]), "unknown"),
-        (changed(unknown=["\x00"]), "unknown"),
-        (changed(colour="red"), "colour"),
+        (header_line() + b"\n", "not valid JSON"),
+        (header_line(version=3), "newer"),
+        (header_line(version=None), "version"),
+        (header_line(started="now"), "started: expected float"),
+        (header_line(started=1e300), "started: expected float"),
+        (header_line(started=1e17), "started 1e+17 is not a time"),
+        (header_line(model="\x1b[31m"), "model is not a printable name"),
+        (header_line(current_id="x"), "current_id: expected int"),
+        (changed_reply_lines(id=...), "id"),
+        (changed_reply_lines(id="0"), "id: expected int, got str"),
+        (changed_reply_lines(id=True), "id: expected int, got bool"),
+        (changed_reply_lines(id=-1), "id: expected int >= 0"),
+        (changed_reply_lines(seed=2**63), "seed: expected int <= "),
+        (changed_reply_lines(seed=-1), "seed: expected int >= 0"),
+        (changed_reply_lines(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
+        (changed_reply_lines(parent_id=0), "continues reply 0"),
+        (changed_reply_lines(parent_id=3), "continues reply 3"),
+        (changed_reply_lines(prompt=3), "prompt: expected str"),
+        (changed_reply_lines(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
+        (changed_reply_lines(reason=[]), "reason: expected str"),
+        (changed_reply_lines(settings={"temperature": -1}), "temperature -1"),
+        (changed_reply_lines(tokens=3), "tokens: expected array"),
+        (changed_reply_lines(tokens=[[1, "a", -1.0, 0.5, 1]]), "tokens[0]: expected array of length 6"),
+        (changed_reply_lines(tokens=[[True, "a", -1.0, 0.5, 1, 2.0]]), "tokens[0][0]: expected int"),
+        (changed_reply_lines(tokens=[[1, "a\x1b[0m", -1.0, 0.5, 1, 2.0]]), "tokens of reply 0: control characters"),
+        (changed_reply_lines(tokens=[[1, "a", "x", 0.5, 1, 2.0]]), "tokens[0][2]: expected float"),
+        (changed_reply_lines(tokens=[[1, "a", -1.0, 1e300, 1, 2.0]]), "tokens[0][3]: expected float < "),
+        (changed_reply_lines(tokens_per_second="x"), "tokens_per_second: expected float"),
+        (changed_reply_lines(unknown_tokens=[1]), "unknown_tokens[0]: expected str"),
+        (changed_reply_lines(unknown_tokens=["\x00"]), "unknown_tokens of reply 0: control characters"),
+        (changed_reply_lines(colour="red"), "unknown field 'colour'"),
+        (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
     ],
 )
-def test_damaged_lines_are_refused(content, why):
-    with pytest.raises(UnusableInput) as raised:
-        read_session("x", content)
-    assert why in str(raised.value)
+def test_damaged_line_is_refused_with_the_name_of_the_field(content, message):
+    with pytest.raises(InvalidInputError) as raised:
+        parse_session("x", content)
+    assert message in str(raised.value)
+
+
+def test_session_of_the_first_format_is_refused_with_the_remedy():
+    """Format 1 had lines of the kind "node", with "words", "way" and "current" among their fields."""
+    header = {"version": 1, "model": "m", "started": 1.0, "current": None}
+    node = {"id": 0, "parent": None, "at": 0, "prompt": "bilbo is", "way": "continue", "words": []}
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in ({"session": header}, {"node": node}))
+    with pytest.raises(InvalidInputError, match=r"^written by an older lotr-tui \(format 1\); use that release"):
+        parse_session("x", content)

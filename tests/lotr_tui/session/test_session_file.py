@@ -1,5 +1,6 @@
-"""Sessions are saved as they go: whole lines, one writer, nothing lost to damage or to a full disk."""
+"""Session files: one writer, complete lines, no loss through damage or a full disk."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,125 +13,123 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lotr_tui.session.session_file as module
-from lotr_tui.session.saved_session import node_line
-from lotr_tui.session.session_file import (
-    SessionError,
-    SessionWriter,
-    load_session,
-    saved_sessions,
-    sessions_folder,
-)
-from tests.lotr_tui.session.test_saved_session import changed, header, node, trees
+from lotr_tui.session.session_file import SessionError, SessionWriter, list_sessions, load_session, sessions_folder
 from tests.support.file_limits import no_file_longer_than
+from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
 
-@given(trees())
-@settings(max_examples=60)
-def test_what_was_saved_is_resumed(nodes):
-    with TemporaryDirectory() as folder:
-        writer = SessionWriter("bundled", Path(folder))
-        for each in nodes:
-            writer.keep(each)
-        writer.close()
-        if not nodes:
-            assert list(Path(folder).iterdir()) == []
-            return
-        (path,) = Path(folder).iterdir()
-        found = load_session(path)
-        assert found.nodes == tuple(nodes)
-        assert found.current == nodes[-1].id
-        assert found == writer.session
-        again = SessionWriter.resume(path)
-        assert again.session == found
-        again.close()
-
-
-def test_a_later_node_takes_the_place_of_the_one_with_its_id(home):
-    writer = SessionWriter("bundled")
-    writer.keep(node(0, texts=""))
-    writer.keep(node(1, 0, 0))
-    writer.keep(node(0, texts="a very old friend", name="old"))
-    writer.close()
-    found = load_session(sessions_folder() / f"{writer.session.name}.jsonl")
-    assert [(each.id, each.text, each.name) for each in found.nodes] == [
-        (0, "a very old friend", "old"),
-        (1, "a friend", ""),
-    ]
-    assert found.current == 0
-
-
-def test_where_one_looked_is_remembered_and_resuming_goes_on_in_the_same_file(home):
-    writer = SessionWriter("bundled")
-    writer.keep(node(0))
-    writer.keep(node(1, 0, 1, prompt=None))
-    writer.look_at(0)
-    writer.close()
-    (path,) = sessions_folder().iterdir()
-    again = SessionWriter.resume(path)
-    assert again.session.current == 0
-    again.keep(node(2, 1, 2))
-    again.close()
-    assert [each.id for each in load_session(path).nodes] == [0, 1, 2]
-    assert load_session(path).started == writer.session.started
-
-
-def test_no_file_is_made_before_there_is_something_to_save(home):
-    SessionWriter("bundled").close()
-    assert not home.exists()
-
-
-def saved(folder, *nodes):
+def saved_file(folder, *replies):
+    """The file of a session that has been saved and closed."""
     writer = SessionWriter("bundled", folder)
-    for each in nodes or (node(),):
-        writer.keep(each)
+    for reply in replies or (saved_reply(),):
+        writer.save(reply)
     writer.close()
     return folder / f"{writer.session.name}.jsonl"
 
 
-def test_two_sessions_of_one_second_have_files_of_their_own(tmp_path, monkeypatch):
+def reply_ids(path):
+    return [reply.id for reply in load_session(path).replies]
+
+
+@given(reply_trees())
+@settings(max_examples=60)
+def test_saved_session_is_loaded_and_resumed_unchanged(replies):
+    with TemporaryDirectory() as folder:
+        writer = SessionWriter("bundled", Path(folder))
+        for reply in replies:
+            writer.save(reply)
+        writer.close()
+        if not replies:
+            assert list(Path(folder).iterdir()) == []
+            return
+        (path,) = Path(folder).iterdir()
+        session = load_session(path)
+        assert session.replies == tuple(replies)
+        assert session.current_id == replies[-1].id
+        assert session == writer.session
+        resumed = SessionWriter.resume(path)
+        assert resumed.session == session
+        resumed.close()
+
+
+def test_later_version_of_a_reply_replaces_the_earlier_one(home):
+    writer = SessionWriter("bundled")
+    writer.save(saved_reply(0, text=""))
+    writer.save(saved_reply(1, 0, 0))
+    writer.save(saved_reply(0, text="a very old friend", name="old"))
+    writer.close()
+    session = load_session(sessions_folder() / f"{writer.session.name}.jsonl")
+    assert [(reply.id, reply.text, reply.name) for reply in session.replies] == [
+        (0, "a very old friend", "old"),
+        (1, "a friend", ""),
+    ]
+    assert session.current_id == 0
+
+
+def test_resumed_session_keeps_its_selection_and_its_file(home):
+    writer = SessionWriter("bundled")
+    writer.save(saved_reply(0))
+    writer.save(saved_reply(1, 0, 1, prompt=None))
+    writer.set_current(0)
+    writer.close()
+    (path,) = sessions_folder().iterdir()
+    resumed = SessionWriter.resume(path)
+    assert resumed.session.current_id == 0
+    resumed.save(saved_reply(2, 1, 2))
+    resumed.close()
+    assert reply_ids(path) == [0, 1, 2]
+    assert load_session(path).started == writer.session.started
+
+
+def test_no_file_is_created_before_the_first_reply(home):
+    SessionWriter("bundled").close()
+    assert not home.exists()
+
+
+def test_sessions_of_the_same_second_have_different_files(tmp_path, monkeypatch):
     monkeypatch.setattr(module.time, "time", lambda: 1_700_000_000.0)
-    paths = {saved(tmp_path, node(prompt=str(number))) for number in range(3)}
+    paths = {saved_file(tmp_path, saved_reply(prompt=str(number))) for number in range(3)}
     assert len(paths) == 3
-    assert sorted(load_session(path).nodes[0].prompt for path in paths) == ["0", "1", "2"]
+    assert sorted(load_session(path).replies[0].prompt for path in paths) == ["0", "1", "2"]
 
 
 # Two writers
 
 
-def test_a_session_that_is_open_cannot_be_resumed(tmp_path):
+def test_open_session_can_be_read_but_not_resumed(tmp_path):
     writer = SessionWriter("bundled", tmp_path)
-    writer.keep(node())
+    writer.save(saved_reply())
     (path,) = tmp_path.iterdir()
     with pytest.raises(SessionError, match="open in another window"):
         SessionWriter.resume(path)
-    assert len(load_session(path).nodes) == 1  # reading it is no harm
-    writer.keep(node(1))
+    assert reply_ids(path) == [0]
+    writer.save(saved_reply(1))
     writer.close()
-    again = SessionWriter.resume(path)
-    assert len(again.session.nodes) == 2
-    again.close()
+    resumed = SessionWriter.resume(path)
+    assert len(resumed.session.replies) == 2
+    resumed.close()
 
 
-HOLDER = """
+LOCK_HOLDER = """
 import sys
 from pathlib import Path
 from lotr_tui.session.session_file import SessionWriter
 writer = SessionWriter.resume(Path(sys.argv[1]))
-print("held", flush=True)
+print("locked", flush=True)
 input()
 """
 
 
-def test_another_process_holds_the_lock_until_it_dies(tmp_path):
-    path = saved(tmp_path)
+def test_killed_process_releases_its_lock(tmp_path):
+    path = saved_file(tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)],
+        [sys.executable, "-c", LOCK_HOLDER, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(module.__file__).parents[2],
     ) as process:
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         with pytest.raises(SessionError, match="another window"):
             SessionWriter.resume(path)
         process.kill()
@@ -142,175 +141,182 @@ def test_another_process_holds_the_lock_until_it_dies(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
-def test_a_last_line_without_its_end_is_not_there_and_does_not_spoil_the_next(tmp_path, cut):
-    path = saved(tmp_path, node(0), node(1, 0, 1))
+def test_incomplete_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path, cut):
+    path = saved_file(tmp_path, saved_reply(0), saved_reply(1, 0, 1))
     path.write_bytes(path.read_bytes()[:-cut])
-    assert [each.id for each in load_session(path).nodes] == [0]
+    assert reply_ids(path) == [0]
     writer = SessionWriter.resume(path)
-    writer.keep(node(1, 0, 2, prompt="again"))
+    writer.save(saved_reply(1, 0, 2, prompt="again"))
     writer.close()
-    assert [each.prompt for each in load_session(path).nodes] == ["bilbo is", "again"]
+    assert [reply.prompt for reply in load_session(path).replies] == ["bilbo is", "again"]
+
+
+FORMAT_1 = b"".join(
+    json.dumps(line).encode() + b"\n"
+    for line in (
+        {"session": {"version": 1, "model": "m", "started": 1.0, "current": 0}},
+        {"node": {"id": 0, "parent": None, "at": 0, "prompt": "bilbo is", "way": "continue", "words": []}},
+    )
+)
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "message"),
     [
-        (b"", "does not begin"),
-        (b"\xff\xfe\n", "no text"),
-        (header(version=2), "newer"),
-        (changed(parent=3), "goes on from 3"),
+        (b"", "does not describe a session"),
+        (b"\xff\xfe\n", "not valid JSON"),
+        (header_line(version=3), "newer"),
+        (FORMAT_1, "written by an older lotr-tui (format 1); use that release to read it"),
+        (changed_reply_lines(parent_id=3), "continues reply 3"),
     ],
 )
 @pytest.mark.parametrize("open_session", [load_session, SessionWriter.resume])
-def test_a_damaged_file_is_set_aside_and_said(tmp_path, content, why, open_session):
+def test_damaged_file_is_set_aside_with_its_content(tmp_path, content, message, open_session):
     path = tmp_path / "broken.jsonl"
     path.write_bytes(content)
     with pytest.raises(SessionError) as raised:
         open_session(path)
-    assert why in str(raised.value)
+    assert message in str(raised.value)
+    assert str(path) in str(raised.value)
     assert "set aside as broken.jsonl.damaged-1" in str(raised.value)
     assert (tmp_path / "broken.jsonl.damaged-1").read_bytes() == content
-    assert saved_sessions(tmp_path) == []
+    assert list_sessions(tmp_path) == []
 
 
 @given(st.data())
 @settings(max_examples=80)
-def test_no_damage_is_more_than_a_session_error(data):
+def test_any_damage_raises_session_error_or_none(data):
     with TemporaryDirectory() as folder:
-        nodes = (node(0), node(1, 0, 1, prompt=None), node(2, 1, 2))
-        content = bytearray(header() + b"".join(map(node_line, nodes)))
+        content = bytearray(session_bytes(saved_reply(0), saved_reply(1, 0, 1, prompt=None), saved_reply(2, 1, 2)))
         for _ in range(data.draw(st.integers(1, 3))):
-            place = data.draw(st.integers(0, len(content) - 1))
-            content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+            start = data.draw(st.integers(0, len(content) - 1))
+            content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
         path = Path(folder) / "damaged.jsonl"
         path.write_bytes(content)
-        saved_sessions(Path(folder))
+        list_sessions(Path(folder))
         try:
             writer = SessionWriter.resume(path)
         except SessionError:
-            (aside,) = Path(folder).iterdir()
-            assert aside.read_bytes() == content
+            (quarantined,) = Path(folder).iterdir()
+            assert quarantined.read_bytes() == content
         else:
             writer.close()
 
 
-def test_a_session_that_is_gone_is_said(tmp_path):
+def test_missing_file_is_reported_and_not_created(tmp_path):
     for open_session in (load_session, SessionWriter.resume):
         with pytest.raises(SessionError, match="No such file"):
             open_session(tmp_path / "gone.jsonl")
+    assert list(tmp_path.iterdir()) == []
 
 
-# A disk that takes no more
+# Full disk
 
 
-def test_a_full_disk_is_said_once_and_what_waits_is_written_when_there_is_room(tmp_path):
+def test_full_disk_is_reported_once_and_unsaved_replies_are_written_later(tmp_path):
     writer = SessionWriter("bundled", tmp_path)
-    writer.keep(node(0))
+    writer.save(saved_reply(0))
     (path,) = tmp_path.iterdir()
     before = path.read_bytes()
     with no_file_longer_than(len(before) + 40):
-        with pytest.raises(SessionError, match=re.escape(f"not saved: {path}: File too large")):
-            writer.keep(node(1, 0, 1))
-        writer.keep(node(2, 1, 1))
+        with pytest.raises(SessionError, match=re.escape(f"not saved: cannot write {path}: File too large")):
+            writer.save(saved_reply(1, 0, 1))
+        writer.save(saved_reply(2, 1, 1))
     assert path.read_bytes() == before
-    assert [each.id for each in writer.session.nodes] == [0, 1, 2]
-    writer.keep(node(3))
-    assert [each.id for each in load_session(path).nodes] == [0, 1, 2, 3]
+    assert [reply.id for reply in writer.session.replies] == [0, 1, 2]
+    writer.save(saved_reply(3))
+    assert reply_ids(path) == [0, 1, 2, 3]
     with no_file_longer_than(0), pytest.raises(SessionError, match="File too large"):
-        writer.keep(node(4))
+        writer.save(saved_reply(4))
     writer.close()
-    assert [each.id for each in load_session(path).nodes] == [0, 1, 2, 3]
+    assert reply_ids(path) == [0, 1, 2, 3, 4]  # close tries once more
 
 
-def test_a_part_of_a_line_that_cannot_be_taken_back_is_written_over(tmp_path):
+def test_incomplete_line_that_cannot_be_removed_is_completed_later(tmp_path, monkeypatch):
     writer = SessionWriter("bundled", tmp_path)
-    writer.keep(node(0))
+    writer.save(saved_reply(0))
     (path,) = tmp_path.iterdir()
 
-    class Stuck:
-        def __init__(self, file):
-            self._file = file
+    def fail_to_truncate(*_):
+        raise OSError("not truncated")
 
-        def __getattr__(self, name):
-            return getattr(self._file, name)
-
-        def truncate(self, _size):
-            raise OSError("left as it is")
-
-    writer._file = Stuck(writer._file)
-    with no_file_longer_than(path.stat().st_size + 40), pytest.raises(SessionError):
-        writer.keep(node(1, 0, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "truncate", fail_to_truncate)
+        with no_file_longer_than(path.stat().st_size + 40), pytest.raises(SessionError):
+            writer.save(saved_reply(1, 0, 1))
     assert not path.read_bytes().endswith(b"\n")
-    assert len(load_session(path).nodes) == 1
-    writer.keep(node(2))
+    assert len(load_session(path).replies) == 1
+    writer.save(saved_reply(2))
     writer.close()
-    assert [each.id for each in load_session(path).nodes] == [0, 1, 2]
+    assert reply_ids(path) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("room", [0, 40])
-def test_a_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp_path, room):
-    """Whoever looked at an empty or half written one set it aside as damaged, while it was written."""
+def test_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp_path, room):
+    """Another window would set an empty or incomplete file aside as damaged while it is being written."""
     writer = SessionWriter("bundled", tmp_path)
     with no_file_longer_than(room):
         with pytest.raises(SessionError, match=r"not saved: .*\.jsonl: File too large"):
-            writer.keep(node(0))
+            writer.save(saved_reply(0))
         assert list(tmp_path.iterdir()) == []
-    writer.keep(node(1))
+    writer.save(saved_reply(1))
     writer.close()
     (path,) = tmp_path.iterdir()
-    assert [each.id for each in load_session(path).nodes] == [0, 1]
+    assert reply_ids(path) == [0, 1]
 
 
-def test_a_folder_that_cannot_be_made_is_said_once(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+def test_folder_that_cannot_be_created_is_reported_once(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
     writer = SessionWriter("bundled", tmp_path / "file" / "sessions")
     with pytest.raises(SessionError, match="not saved"):
-        writer.keep(node())
-    writer.keep(node(1))
+        writer.save(saved_reply())
+    writer.save(saved_reply(1))
     writer.close()
-    assert len(writer.session.nodes) == 2
+    assert len(writer.session.replies) == 2
 
 
-def test_a_file_that_was_deleted_while_the_session_ran_is_written_anew(tmp_path):
+def test_file_deleted_during_the_session_is_written_again_in_full(tmp_path):
     writer = SessionWriter("bundled", tmp_path)
-    writer.keep(node(0))
-    writer.keep(node(1, 0, 1))
+    writer.save(saved_reply(0))
+    writer.save(saved_reply(1, 0, 1))
     (path,) = tmp_path.iterdir()
     path.unlink()
-    writer.keep(node(2))
+    writer.save(saved_reply(2))
     writer.close()
     (path,) = tmp_path.iterdir()
-    assert [each.id for each in load_session(path).nodes] == [0, 1, 2]
+    assert reply_ids(path) == [0, 1, 2]
 
 
-# The list
+# The list of sessions
 
 
-def test_the_list_has_the_one_changed_last_first(tmp_path):
-    paths = [saved(tmp_path, node(prompt=f"prompt {number}\n\x1b[31m"), node(1)) for number in range(3)]
+def test_list_begins_with_the_latest_session_and_shows_the_first_prompts(tmp_path):
+    paths = [saved_file(tmp_path, saved_reply(prompt=f"prompt {n}\n\x1b[31m"), saved_reply(1)) for n in range(3)]
     for age, path in enumerate(paths):
         os.utime(path, (1000 - age, 1000 - age))
-    found = saved_sessions(tmp_path)
-    assert [summary.path for summary in found] == paths
-    assert [summary.first_prompt for summary in found] == [
+    summaries = list_sessions(tmp_path)
+    assert [summary.path for summary in summaries] == paths
+    assert [summary.first_prompt for summary in summaries] == [
         f"prompt {n} \N{REPLACEMENT CHARACTER}[31m" for n in range(3)
     ]
-    assert all(summary.model == "bundled" and not summary.problem for summary in found)
-    assert all(summary.bytes == summary.path.stat().st_size for summary in found)
+    assert all(summary.model == "bundled" and not summary.error for summary in summaries)
+    assert all(summary.size_bytes == summary.path.stat().st_size for summary in summaries)
 
 
-def test_the_list_changes_nothing_and_tells_what_is_damaged(tmp_path):
-    saved(tmp_path)
+def test_list_reports_damaged_sessions_and_changes_no_file(tmp_path):
+    saved_file(tmp_path)
     (tmp_path / "broken.jsonl").write_text("nonsense\n")
-    (tmp_path / "newer.jsonl").write_bytes(header(version=9))
+    (tmp_path / "newer.jsonl").write_bytes(header_line(version=9))
+    (tmp_path / "older.jsonl").write_bytes(FORMAT_1)
     (tmp_path / "folder.jsonl").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())
-    problems = {summary.name: summary.problem for summary in saved_sessions(tmp_path)}
+    errors = {summary.name: summary.error for summary in list_sessions(tmp_path)}
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert "not JSON" in problems.pop("broken")
-    assert "newer" in problems.pop("newer")
-    assert list(problems.values()) == [""]
+    assert "not valid JSON" in errors.pop("broken")
+    assert "newer" in errors.pop("newer")
+    assert "older" in errors.pop("older")
+    assert list(errors.values()) == [""]
 
 
-def test_no_folder_no_sessions(home):
-    assert saved_sessions() == []
+def test_missing_folder_has_no_sessions(home):
+    assert list_sessions() == []

@@ -1,4 +1,4 @@
-"""Settings: kept exactly, checked when read, never lost to damage or to a disk that cannot be written."""
+"""Settings: saved exactly, validated when read, not lost through damage or a full disk."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,195 +10,192 @@ from hypothesis import strategies as st
 from textual.app import App
 
 import lotr_tui.session.settings as module
-from engine.errors import RunError, UnusableInput
+from engine.errors import InvalidInputError, RunError
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.settings import KeptSettings, Settings, settings_file
+from lotr_tui.session.settings import Settings, SettingsStore, settings_file
+from tests.support.sessions import sampler_settings
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)
-samplers = st.builds(
-    SamplerSettings,
-    repetition_penalty=st.floats(0.1, 10),
-    temperature=st.floats(0, 2),
-    top_k=st.integers(0, 1_000_000),
-    top_p=st.floats(0, 1, exclude_min=True),
-    min_p=st.floats(0, 1),
-    max_tokens=st.integers(1, 1_000_000),
-)
 settings = st.builds(
     Settings,
     theme=names,
-    sampler=samplers,
+    sampler=sampler_settings,
     pace=st.floats(0, 1000),
-    way=st.sampled_from(["continue", "reply"]),
+    reply_mode=st.sampled_from(["continue", "reply"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
 )
 
 
 @given(settings)
-def test_what_is_written_is_read_back(given_settings):
-    assert Settings.from_json(given_settings.to_json()) == given_settings
+def test_encoded_settings_are_decoded_unchanged(original):
+    assert Settings.from_json(original.to_json()) == original
 
 
-def test_the_next_session_finds_what_this_one_kept(home):
-    assert KeptSettings().current == Settings()
-    assert KeptSettings().keep(theme="nord", way="reply", sampler=SamplerSettings(top_k=5)) == ""
-    found = KeptSettings()
-    assert found.notice == ""
-    assert found.current == Settings(theme="nord", way="reply", sampler=SamplerSettings(top_k=5))
+def test_next_session_reads_the_saved_settings(home):
+    assert SettingsStore().current == Settings()
+    assert SettingsStore().update(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5)) == ""
+    store = SettingsStore()
+    assert store.notice == ""
+    assert store.current == Settings(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5))
     assert settings_file() == home / "settings.json"
     assert [path.name for path in home.iterdir()] == ["settings.json"]
 
 
-def test_what_is_missing_has_its_default(home):
+def test_missing_fields_take_their_defaults(home):
     home.mkdir()
-    settings_file().write_text('{"version": 1, "sampler": {"top_k": 7}}')
-    assert KeptSettings().current == replace(Settings(), sampler=SamplerSettings(top_k=7))
+    settings_file().write_text('{"version": 2, "sampler": {"top_k": 7}}')
+    assert SettingsStore().current == replace(Settings(), sampler=SamplerSettings(top_k=7))
 
 
-def test_its_keymap_is_what_textual_takes(home):
-    KeptSettings().keep(keymap={"play.stop": "ctrl+x,?"})
+def test_keymap_has_the_format_of_textual(home):
+    SettingsStore().update(keymap={"session.stop": "ctrl+x,?"})
     app = App()
-    app.set_keymap(KeptSettings().current.keymap)
-    assert app._keymap == {"play.stop": "ctrl+x,question_mark"}
+    app.set_keymap(SettingsStore().current.keymap)
+    assert app._keymap == {"session.stop": "ctrl+x,question_mark"}
 
 
 def record(**changes):
-    return json.dumps({"version": 1, **asdict(Settings()), **changes})
+    return json.dumps({"version": 2, **asdict(Settings()), **changes})
+
+
+FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler": {"words": 40}})
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "message"),
     [
-        ("", "not JSON"),
-        ("[1]", "no settings"),
-        ("null", "no settings"),
-        ("[" * 100_000, "not JSON"),
-        ('{"version": 1, "pace": NaN}', "not JSON"),
+        ("", "not valid JSON"),
+        ("[1]", "expected an object"),
+        ("null", "expected an object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"version": 2, "pace": NaN}', "not valid JSON"),
         ('{"pace": 25}', "version"),
         (record(version=True), "version"),
-        (record(version=2), "newer"),
-        (record(pace=-1), "pace -1 is out of range"),
-        (record(pace=True), "pace True is of the wrong type"),
-        ('{"version": 1, "pace": 1e999}', "pace inf is of the wrong type"),
-        (record(pace=10**400), "pace"),
-        (record(theme=3), "theme 3 is of the wrong type"),
-        (record(theme=""), "theme '' is no name"),
+        (record(version=3), "newer"),
+        (FORMAT_1, "written by an older lotr-tui (format 1); use that release to read it"),
+        (record(way="reply"), "unknown field 'way'"),
+        (record(pace=-1), "pace -1.0 is out of range"),
+        (record(pace=True), "pace: expected float, got bool"),
+        ('{"version": 2, "pace": 1e999}', "not valid JSON"),
+        (record(pace=10**400), "pace: number out of range"),
+        (record(theme=3), "theme: expected str, got int"),
+        (record(theme=""), "theme '' is not a name"),
         (record(theme="\x1b[31m"), "theme"),
-        (record(way="sing"), "way 'sing'"),
-        (record(way=[]), "way []"),
-        (record(sampler=3), "SamplerSettings"),
-        (record(sampler={"temperature": 3}), "temperature 3 is out of range"),
-        (record(sampler={"top_k": 2.5}), "top_k 2.5 is of the wrong type"),
-        (record(sampler={"charm": 1}), "unknown field 'charm'"),
-        (record(keymap={"play.stop": 5}), "keymap"),
-        (record(keymap={"play.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'play.stop'"),
+        (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
+        (record(reply_mode=[]), "reply_mode: expected str"),
+        (record(sampler=3), "sampler: expected object, got int"),
+        (record(sampler={"temperature": 3}), "temperature 3"),
+        (record(sampler={"top_k": 2.5}), "sampler.top_k: expected int, got float"),
+        (record(sampler={"charm": 1}), "unknown field 'sampler.charm'"),
+        (record(keymap={"session.stop": 5}), "keymap[...]: expected str, got int"),
+        (record(keymap={"session.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'session.stop'"),
         (record(colour="red"), "unknown field 'colour'"),
     ],
 )
-def test_a_damaged_or_newer_file_is_set_aside_and_said(home, content, why):
+def test_damaged_or_foreign_file_is_set_aside_and_reported_in_one_line(home, content, message):
     home.mkdir()
     settings_file().write_text(content)
-    found = KeptSettings()
-    assert found.current == Settings()
-    assert why in found.notice
-    assert "set aside as settings.json.damaged-1" in found.notice
-    assert found.notice.isprintable()
-    assert found.keep(theme="nord") == ""
+    store = SettingsStore()
+    assert store.current == Settings()
+    assert message in store.notice
+    assert str(settings_file()) in store.notice
+    assert "set aside as settings.json.damaged-1" in store.notice
+    assert store.notice.isprintable()
+    assert store.update(theme="nord") == ""
     assert (home / "settings.json.damaged-1").read_text() == content
-    assert KeptSettings().current == Settings(theme="nord")
+    assert SettingsStore().current == Settings(theme="nord")
 
 
-def test_bytes_that_are_no_text_are_set_aside(home):
+def test_binary_file_is_set_aside(home):
     home.mkdir()
     settings_file().write_bytes(b"\xff\xfe{}")
-    assert "set aside" in KeptSettings().notice
+    assert "set aside" in SettingsStore().notice
     assert (home / "settings.json.damaged-1").read_bytes() == b"\xff\xfe{}"
 
 
-def test_no_damaged_file_takes_the_place_of_another(home):
+def test_damaged_file_does_not_replace_an_earlier_one(home):
     home.mkdir()
     for number in (1, 2, 3):
         settings_file().write_text(f"damage {number}")
-        assert f"damaged-{number}" in KeptSettings().notice
-    assert sorted(p.read_text() for p in home.iterdir()) == ["damage 1", "damage 2", "damage 3"]
+        assert f"damaged-{number}" in SettingsStore().notice
+    assert sorted(path.read_text() for path in home.iterdir()) == ["damage 1", "damage 2", "damage 3"]
 
 
-def test_a_file_that_became_newer_while_the_session_ran_is_set_aside_too(home):
-    kept = KeptSettings()
-    kept.keep(theme="nord")
-    settings_file().write_text(record(version=2))
-    assert "newer" in kept.keep(theme="gruvbox")
-    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 2
-    assert KeptSettings().current.theme == "gruvbox"
+def test_file_of_a_newer_version_written_during_the_session_is_set_aside(home):
+    store = SettingsStore()
+    store.update(theme="nord")
+    settings_file().write_text(record(version=3))
+    assert "newer" in store.update(theme="gruvbox")
+    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 3
+    assert SettingsStore().current.theme == "gruvbox"
 
 
-def test_what_cannot_be_set_aside_is_not_overwritten(home, monkeypatch):
+def test_file_that_cannot_be_set_aside_is_not_overwritten(home, monkeypatch):
     home.mkdir()
     settings_file().write_text("damage")
 
-    def refuse(*_arguments, **_more):
+    def refuse(*_arguments, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    kept = KeptSettings()
-    assert "cannot be set aside: Permission denied" in kept.notice
-    assert kept.keep(theme="nord")
-    assert kept.keep(theme="gruvbox") == ""
-    assert kept.current.theme == "gruvbox"
-    monkeypatch.undo()
-    monkeypatch.setenv("LOTR_TUI_HOME", str(home))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        store = SettingsStore()
+        assert "cannot be set aside: Permission denied" in store.notice
+        assert store.update(theme="nord")
+        assert store.update(theme="gruvbox") == ""
+        assert store.current.theme == "gruvbox"
     assert settings_file().read_text() == "damage"
     assert [path.name for path in home.iterdir()] == ["settings.json"]
 
 
-def test_a_full_disk_is_said_once_until_it_has_room_again(home, monkeypatch):
-    kept = KeptSettings()
+def test_full_disk_is_reported_once_until_a_write_succeeds(home, monkeypatch):
+    store = SettingsStore()
 
-    def full(path, content):
+    def fail(path, content):
         raise RunError("unused") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_atomically", full)
-    said = kept.keep(theme="nord")
-    assert "not kept" in said
-    assert "No space left on device" in said
-    assert kept.keep(theme="gruvbox") == ""
-    assert kept.current.theme == "gruvbox"
-    monkeypatch.undo()
-    assert kept.keep(pace=3.0) == ""
-    assert KeptSettings(kept.path).current == Settings(theme="gruvbox", pace=3.0)
-    monkeypatch.setattr(module, "write_atomically", full)
-    assert "No space" in kept.keep(theme="nord")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomically", fail)
+        notice = store.update(theme="nord")
+        assert "not saved" in notice
+        assert "No space left on device" in notice
+        assert store.update(theme="gruvbox") == ""
+        assert store.current.theme == "gruvbox"
+    assert store.update(pace=3.0) == ""
+    assert SettingsStore(store.path).current == Settings(theme="gruvbox", pace=3.0)
+    monkeypatch.setattr(module, "write_atomically", fail)
+    assert "No space" in store.update(theme="nord")
 
 
-def test_a_home_that_is_no_folder_is_said_and_not_fatal(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    kept = KeptSettings(tmp_path / "file" / "settings.json")
-    assert kept.current == Settings()
-    assert "cannot be read" in kept.notice
-    assert "not kept" in kept.keep(theme="nord")
-    assert (tmp_path / "file").read_text() == "in the way"
+def test_home_that_is_a_file_is_reported_and_not_overwritten(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    store = SettingsStore(tmp_path / "file" / "settings.json")
+    assert store.current == Settings()
+    assert "cannot be read" in store.notice
+    assert "not saved" in store.update(theme="nord")
+    assert (tmp_path / "file").read_text() == "not a folder"
 
 
-def test_a_file_that_must_not_be_read_is_not_overwritten(home, monkeypatch):
+def test_unreadable_file_is_not_overwritten(home, monkeypatch):
     home.mkdir()
     settings_file().write_text("secret")
 
-    def refuse(*_arguments, **_more):
+    def refuse(*_arguments, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("lotr_tui.session.settings.read_file", refuse)
-    kept = KeptSettings()
-    assert "cannot be read: Permission denied" in kept.notice
-    assert "cannot be read" in kept.keep(theme="nord")
-    assert kept.path.read_bytes() == b"secret"
+    monkeypatch.setattr(module, "read_limited", refuse)
+    store = SettingsStore()
+    assert "cannot be read: Permission denied" in store.notice
+    assert "cannot be read" in store.update(theme="nord")
+    assert store.path.read_bytes() == b"secret"
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pace": float("nan")}, {"pace": 1e6}, {"way": "sing"}, {"theme": ""}, {"keymap": {"a": " "}}]
+    "changes", [{"pace": float("nan")}, {"pace": 1e6}, {"reply_mode": "sing"}, {"theme": ""}, {"keymap": {"a": " "}}]
 )
-def test_a_bad_value_is_refused_and_changes_nothing(home, changes):
-    kept = KeptSettings()
-    with pytest.raises(UnusableInput):
-        kept.keep(**changes)
-    assert kept.current == Settings()
+def test_invalid_value_is_refused_and_changes_nothing(home, changes):
+    store = SettingsStore()
+    with pytest.raises(InvalidInputError):
+        store.update(**changes)
+    assert store.current == Settings()
     assert not settings_file().exists()

@@ -1,4 +1,4 @@
-"""The curve: what is drawn, what is seen of it, and how it is smoothed."""
+"""Chart functions: braille curves, decimation, axis ticks, and the visible range."""
 
 import math
 
@@ -7,186 +7,202 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lotr_tui.monitor.smoothing import AT_ONCE, BLOCK, Smoothed, log10, smooth
-from lotr_tui.monitor.step_columns import NAMES, StepColumns
 from lotr_tui.widgets.charts.axes import ChartAxes
-from lotr_tui.widgets.charts.plotting import _with_columns_between, decimate, draw_curve, round_up
-from tests.lotr_tui.monitor.test_step_columns import a_step
+from lotr_tui.widgets.charts.plotting import (
+    BrailleCells,
+    braille_curve,
+    decimate,
+    insert_column_crossings,
+    linear_ticks,
+    log_ticks,
+    nice_ceiling,
+)
 
-levels = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
-places = st.floats(0, 100)
-
-
-def naive(values: list[float], share: float) -> list[float]:
-    """The running mean, one value at a time."""
-    mean, means = math.nan, []
-    for value in values:
-        if not math.isfinite(value):
-            means.append(math.nan)
-            continue
-        mean = value if math.isnan(mean) else share * mean + (1 - share) * value
-        means.append(mean)
-    return means
+values_and_gaps = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
 
 
-@given(st.lists(levels, max_size=4 * BLOCK), st.sampled_from([0.0, 0.85, 0.97, 0.995]), st.integers(0, 4 * BLOCK))
-def test_smoothing_is_the_plain_running_mean_in_one_go_and_in_two(values: list[float], share: float, cut: int) -> None:
-    expected = naive(values, share)
-    whole, _ = smooth(np.array(values, float), share)
-    first, mean = smooth(np.array(values[:cut], float), share)
-    second, _ = smooth(np.array(values[cut:], float), share, mean)
-    assert whole.tolist() == pytest.approx(expected, nan_ok=True)
-    assert [*first.tolist(), *second.tolist()] == pytest.approx(expected, nan_ok=True)
+def as_text(cells: BrailleCells) -> list[str]:
+    return ["".join(chr(0x2800 + int(cell)) for cell in row) for row in cells]
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=8))
-def test_what_was_smoothed_is_kept_until_reports_are_taken_away(what: list[tuple[bool, int]]) -> None:
-    steps, smoothed = StepColumns(), Smoothed(0.85)
-    for adds, number in what:
-        if adds:
-            first = len(steps) + 1
-            for step in range(first, first + number):
-                steps.append(a_step(step))
-        else:
-            steps.forget_from(number)
-        expected = naive(log10(steps.column("train_perplexity")).tolist(), 0.85)
-        assert smoothed.of(steps).tolist() == pytest.approx(expected, nan_ok=True)
+# Braille curves
 
 
-def test_many_reports_are_smoothed_as_in_one_go() -> None:
-    steps, smoothed = StepColumns(), Smoothed(0.85)
-    values = np.random.default_rng(0).uniform(50, 150, 2 * AT_ONCE + 7)
-    for part in np.split(values, [5, AT_ONCE + 100]):
-        steps.extend(np.tile(part, (len(NAMES), 1)))
-        expected, _ = smooth(log10(values[: len(steps)]), 0.85)
-        np.testing.assert_allclose(smoothed.of(steps), expected, rtol=1e-12)
+def test_falling_line_has_a_dot_in_each_row_of_dots() -> None:
+    cells = braille_curve(np.array([0.0, 1.0]), np.array([1.0, 0.0]), (0, 1), (0, 1), rows=1, columns=2)
+    assert as_text(cells) == ["\u2811\u2884"]
 
 
-def test_logarithms_of_what_is_no_perplexity_are_none() -> None:
-    found = log10(np.array([100.0, 0.0, -5.0, math.nan, math.inf, 1e304]))
-    assert found[0] == 2
-    assert np.isnan(found[1:]).all()
+def test_flat_line_stays_in_its_row_and_ends_at_its_last_point() -> None:
+    x, y = np.array([0.0, 0.5]), np.array([1.0, 1.0])
+    cells = braille_curve(x, y, (0, 1), (0, 1), rows=2, columns=4)
+    assert as_text(cells) == ["\u2809\u2809\u2801\u2800", "\u2800" * 4]
 
 
-@given(st.lists(levels, min_size=1, max_size=3000), st.integers(5, 60), st.integers(0, 60), st.integers(2, 60))
-def test_thinning_out_keeps_what_all_points_would_draw(
-    values: list[float], columns: int, start: int, width: int
-) -> None:
-    x, y = np.arange(len(values), dtype=float) / 30, np.array(values)
-    x_range = (float(start), float(start + width))
-    thin_x, thin_y = decimate(x, y, x_range, 2 * columns)
-    assert len(thin_x) <= 8 * columns
-    assert (np.diff(thin_x) >= 0).all()
-    inside = (x >= x_range[0]) & (x <= x_range[1]) & np.isfinite(y)
-    kept = thin_y[np.isfinite(thin_y)]
-    if inside.any():
-        assert kept.min() <= y[inside].min()
-        assert kept.max() >= y[inside].max()
-    assert set(kept.tolist()) <= set(values)
+def test_steep_line_has_no_gap() -> None:
+    cells = braille_curve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 0.0]), (0, 1), (0, 1), rows=8, columns=4)
+    assert all(row.any() for row in cells)
 
 
-@given(st.integers(0, 99_999), st.integers(10, 80))
-def test_one_spike_among_a_hundred_thousand_reports_is_drawn_in_its_column(place: int, columns: int) -> None:
-    x, y = np.arange(100_000, dtype=float), np.zeros(100_000)
-    y[place] = 1.0
-    x_range = (0.0, 99_999.0)
-    cells = draw_curve(*decimate(x, y, x_range, 2 * columns), x_range, (0.0, 1.0), 4, columns)
-    top = np.flatnonzero(cells[0])
-    assert len(top) > 0
-    assert abs(top - place / 99_999 * (columns - 1)).max() <= 1
-    assert (cells[3] > 0).all()
+def test_values_that_are_not_finite_interrupt_a_curve() -> None:
+    x = np.linspace(0, 1, 9)
+    y = np.full(9, 0.5)
+    y[3:6] = [np.nan, np.inf, np.nan]
+    cells = braille_curve(x, y, (0, 1), (0, 1), rows=1, columns=8)[0]
+    assert cells[0]
+    assert cells[-1]
+    assert not cells[4]
 
 
-def test_a_lone_number_between_two_that_are_none_is_a_dot() -> None:
+def test_single_value_between_two_gaps_is_a_dot() -> None:
     y = np.array([1.0, 1.0, math.nan, 0.0, math.nan, 1.0])
-    cells = draw_curve(np.arange(6.0), y, (0, 5), (0, 1), rows=1, columns=3)
-    assert ["".join(chr(0x2800 + int(cell)) for cell in row) for row in cells] == ["\u2809\u2880\u2808"]
+    cells = braille_curve(np.arange(6.0), y, (0, 5), (0, 1), rows=1, columns=3)
+    assert as_text(cells) == ["\u2809\u2880\u2808"]
 
 
-def test_points_of_one_place_are_an_upright_line() -> None:
-    cells = draw_curve(np.array([0.0, 0.0]), np.array([0.0, 1.0]), (0, 1), (0, 1), rows=2, columns=2)
+def test_values_out_of_range_are_not_drawn() -> None:
+    cells = braille_curve(np.array([0.0, 1.0]), np.array([5.0, 5.0]), (0, 1), (0, 1), rows=2, columns=4)
+    assert not cells[1].any()
+
+
+def test_points_with_the_same_position_are_a_vertical_line() -> None:
+    cells = braille_curve(np.array([0.0, 0.0]), np.array([0.0, 1.0]), (0, 1), (0, 1), rows=2, columns=2)
     assert cells.tolist() == [[0x47, 0], [0x47, 0]]
 
 
 @given(st.lists(st.floats(-3, 12) | st.integers(-3, 12).map(float), min_size=1, max_size=20), st.integers(1, 12))
 @example([-2.0], 2)
-def test_a_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(across: list[float], columns: int) -> None:
-    own = np.sort(np.array(across))
-    found, down = _with_columns_between(own, 2 * own, columns)
-    crossed = [float(column) for column in range(columns) if own[0] <= column <= own[-1]]
-    assert found.tolist() == sorted([*across, *(set(crossed) - set(across))])
-    np.testing.assert_allclose(down, 2 * found, atol=1e-9)
+def test_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(positions: list[float], columns: int) -> None:
+    x = np.sort(np.array(positions))
+    line_x, line_y = insert_column_crossings(x, 2 * x, columns)
+    crossed = [float(column) for column in range(columns) if x[0] <= column <= x[-1]]
+    assert line_x.tolist() == sorted([*positions, *(set(crossed) - set(positions))])
+    np.testing.assert_allclose(line_y, 2 * line_x, atol=1e-9)
 
 
-def test_a_record_out_of_order_is_drawn_somehow() -> None:
-    random = np.random.default_rng(0)
-    x, y = random.uniform(-5, 15, 5000), random.normal(size=5000)
+# Decimation
+
+
+@given(st.lists(values_and_gaps, min_size=1, max_size=3000), st.integers(5, 60), st.integers(0, 60), st.integers(2, 60))
+def test_decimation_keeps_the_extreme_values_in_order(
+    values: list[float], columns: int, start: int, width: int
+) -> None:
+    x, y = np.arange(len(values), dtype=float) / 30, np.array(values)
+    x_range = (float(start), float(start + width))
+    kept_x, kept_y = decimate(x, y, x_range, 2 * columns)
+    assert len(kept_x) <= 8 * columns
+    assert (np.diff(kept_x) >= 0).all()
+    visible = (x >= x_range[0]) & (x <= x_range[1]) & np.isfinite(y)
+    finite = kept_y[np.isfinite(kept_y)]
+    if visible.any():
+        assert finite.min() <= y[visible].min()
+        assert finite.max() >= y[visible].max()
+    assert set(finite.tolist()) <= set(values)
+
+
+@given(st.integers(0, 99_999), st.integers(10, 80))
+def test_single_spike_among_100000_steps_is_drawn_in_its_column(position: int, columns: int) -> None:
+    x, y = np.arange(100_000, dtype=float), np.zeros(100_000)
+    y[position] = 1.0
+    x_range = (0.0, 99_999.0)
+    cells = braille_curve(*decimate(x, y, x_range, 2 * columns), x_range, (0.0, 1.0), 4, columns)
+    spike_columns = np.flatnonzero(cells[0])
+    assert len(spike_columns) > 0
+    assert abs(spike_columns - position / 99_999 * (columns - 1)).max() <= 1
+    assert (cells[3] > 0).all()
+
+
+def test_metrics_out_of_order_are_drawn_without_an_error() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-5, 15, 5000), rng.normal(size=5000)
     x[::97] = np.nan
-    draw_curve(*decimate(x, y, (0, 10), 40), (0, 10), (-1, 1), 5, 20)
+    braille_curve(*decimate(x, y, (0, 10), 40), (0, 10), (-1, 1), 5, 20)
 
 
-axes = st.builds(
-    ChartAxes,
-    width=st.none() | st.floats(0.01, 200),
-    right=st.none() | st.floats(-50, 300),
-)
+# Ticks
 
 
-def is_within(part: tuple[float, float], whole: float) -> bool:
-    return -1e-9 <= part[0] < part[1] <= whole + 1e-9
+@given(st.floats(1.5, 5000), st.floats(1.05, 1000), st.integers(2, 12))
+def test_log_ticks_are_few_and_in_range(low: float, ratio: float, max_ticks: int) -> None:
+    ticks = log_ticks(low, low * ratio, max_ticks)
+    assert len(ticks) <= max_ticks
+    assert all(low * 0.999 <= tick <= low * ratio * 1.001 for tick in ticks)
+    assert ticks == sorted(set(ticks))
 
 
-@given(axes, st.lists(st.sampled_from(["in", "out", "left", "right", "show", "about"]), max_size=12), places)
-def test_however_it_is_moved_a_part_of_the_whole_is_seen(looked: ChartAxes, moves: list[str], place: float) -> None:
-    whole, latest = 100.0, 60.0
-    for move in moves:
-        before = looked.part(whole, latest)
-        if move in ("left", "right"):
-            looked = looked.panned(0.5 if move == "right" else -0.5, whole, latest)
-            after = looked.part(whole, latest)
-            assert after[1] - after[0] == pytest.approx(before[1] - before[0])
-            stays = after == pytest.approx(before, abs=1e-9)  # it is at an end
-            assert looked.right is None or (after[0] >= before[0] - 1e-9) == (move == "right" or stays)
-        elif move == "show":
-            looked = looked.showing(place, whole, latest)
-            assert looked.part(whole, latest)[0] - 1e-9 <= place <= looked.part(whole, latest)[1] + 1e-9
-        else:
-            about = place if move == "about" else None
-            looked = looked.zoomed(2.0 if move == "out" else 0.5, about, whole, latest, least=0.5)
-        assert is_within(looked.part(whole, latest), whole)
+@given(st.floats(-1000, 1000), st.floats(0.01, 5000), st.integers(1, 15))
+def test_linear_ticks_are_few_and_evenly_spaced(low: float, extent: float, max_ticks: int) -> None:
+    ticks = linear_ticks(low, low + extent, max_ticks)
+    assert len(ticks) <= max_ticks
+    if len(ticks) > 2:
+        assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
 
 
-def test_the_closest_zoom_is_the_least_and_zooming_out_ends_at_all() -> None:
-    looked = ChartAxes()
-    for _ in range(30):
-        looked = looked.zoomed(0.5, None, 100, 60, least=2)
-    left, right = looked.part(100, 60)
-    assert right - left == pytest.approx(2)
-    for _ in range(30):
-        looked = looked.zoomed(2, None, 100, 60, least=2)
-    assert looked == ChartAxes()
-
-
-def test_a_zoom_keeps_the_cursor_where_it_is_on_the_screen() -> None:
-    looked = ChartAxes().zoomed(0.5, 20, 100, 60)
-    assert looked.part(100, 60) == (10, 60)
-    assert looked.part(100, 90) == (10, 60)  # and stays there
-
-
-def test_a_zoom_at_the_tail_follows_it_in_steps() -> None:
-    looked = ChartAxes().zoomed(0.5, None, 200, 60).zoomed(0.2, None, 200, 60)
-    parts = [looked.part(200, latest) for latest in (59.0, 60.0, 61.0, 62.0, 63.0, 150.0)]
-    assert parts == [(40, 60), (40, 60), (42.5, 62.5), (42.5, 62.5), (45, 65), (130, 150)]
-
-
-def test_panned_back_it_stays_and_panned_on_to_the_latest_it_follows_again() -> None:
-    looked = ChartAxes(width=20.0)
-    back = looked.panned(-0.5, 200, 60)
-    assert back.part(200, 60) == back.part(200, 100) == (30, 50)
-    assert back.panned(0.5, 200, 60) == looked
-    assert ChartAxes().panned(1, 200, 60) == ChartAxes()
+def test_ticks_of_a_typical_training() -> None:
+    assert log_ticks(66, 1100, 8) == [100, 200, 500, 1000]
+    assert log_ticks(66, 160, 8) == [80, 100, 120, 140, 160]
+    assert linear_ticks(0, 40, 8) == [0, 10, 20, 30, 40]
 
 
 @given(st.floats(0, 1e12))
-def test_rounded_up_is_little_above(value: float) -> None:
-    assert value <= round_up(value) <= max(1.0, value * 1.26)
+def test_nice_ceiling_is_at_most_a_quarter_above(value: float) -> None:
+    assert value <= nice_ceiling(value) <= max(1.0, value * 1.26)
+
+
+# Visible range
+
+
+chart_axes = st.builds(ChartAxes, width=st.none() | st.floats(0.01, 200), right=st.none() | st.floats(-50, 300))
+moves = st.lists(st.sampled_from(["zoom in", "zoom out", "left", "right", "scroll to", "zoom at"]), max_size=12)
+
+
+@given(chart_axes, moves, st.floats(0, 100))
+def test_visible_range_stays_within_the_axis_after_any_move(axes: ChartAxes, moves: list[str], x: float) -> None:
+    x_end, x_latest = 100.0, 60.0
+    for move in moves:
+        before = axes.x_range(x_end, x_latest)
+        if move in ("left", "right"):
+            axes = axes.panned(0.5 if move == "right" else -0.5, x_end, x_latest)
+            after = axes.x_range(x_end, x_latest)
+            assert after[1] - after[0] == pytest.approx(before[1] - before[0])
+            is_at_end = after == pytest.approx(before, abs=1e-9)
+            assert axes.right is None or (after[0] >= before[0] - 1e-9) == (move == "right" or is_at_end)
+        elif move == "scroll to":
+            axes = axes.scrolled_to(x, x_end, x_latest)
+            assert axes.x_range(x_end, x_latest)[0] - 1e-9 <= x <= axes.x_range(x_end, x_latest)[1] + 1e-9
+        else:
+            anchor = x if move == "zoom at" else None
+            axes = axes.zoomed(2.0 if move == "zoom out" else 0.5, anchor, x_end, x_latest, min_width=0.5)
+        left, right = axes.x_range(x_end, x_latest)
+        assert -1e-9 <= left < right <= x_end + 1e-9
+
+
+def test_zoom_stops_at_the_minimum_width_and_at_the_complete_axis() -> None:
+    axes = ChartAxes()
+    for _ in range(30):
+        axes = axes.zoomed(0.5, None, 100, 60, min_width=2)
+    left, right = axes.x_range(100, 60)
+    assert right - left == pytest.approx(2)
+    for _ in range(30):
+        axes = axes.zoomed(2, None, 100, 60, min_width=2)
+    assert axes == ChartAxes()
+
+
+def test_zoom_keeps_the_cursor_at_its_place_on_the_screen() -> None:
+    axes = ChartAxes().zoomed(0.5, 20, 100, 60)
+    assert axes.x_range(100, 60) == (10, 60)
+    assert axes.x_range(100, 90) == (10, 60)  # the range does not follow the latest value
+
+
+def test_zoom_at_the_latest_value_follows_it_in_steps() -> None:
+    axes = ChartAxes().zoomed(0.5, None, 200, 60).zoomed(0.2, None, 200, 60)
+    ranges = [axes.x_range(200, latest) for latest in (59.0, 60.0, 61.0, 62.0, 63.0, 150.0)]
+    assert ranges == [(40, 60), (40, 60), (42.5, 62.5), (42.5, 62.5), (45, 65), (130, 150)]
+
+
+def test_panning_back_stops_following_and_panning_to_the_latest_follows_again() -> None:
+    axes = ChartAxes(width=20.0)
+    panned = axes.panned(-0.5, 200, 60)
+    assert panned.x_range(200, 60) == panned.x_range(200, 100) == (30, 50)
+    assert panned.panned(0.5, 200, 60) == axes
+    assert ChartAxes().panned(1, 200, 60) == ChartAxes()

@@ -1,4 +1,4 @@
-"""The sampler panel by itself: what it says is what the chain gets, by keyboard and by mouse."""
+"""Sampler panel: the controls set the sampler settings, by keyboard and by mouse."""
 
 from dataclasses import replace
 
@@ -9,36 +9,38 @@ from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from engine.errors import UnusableInput
+from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
-from lotr_tui.widgets.sampler_panel import PRESETS, PresetPicker, SamplerPanel
+from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 
-FULL = SamplerSettings(repetition_penalty=1.2, temperature=1.25, top_k=40, top_p=0.95, min_p=0.05, max_tokens=120)
+ALL_CHANGED = SamplerSettings(
+    repetition_penalty=1.2, temperature=1.25, top_k=40, top_p=0.95, min_p=0.05, max_tokens=120
+)
 
 
-class Around(App[None]):
-    """A panel, and what it tells."""
+class PanelApp(App[None]):
+    """App with a panel that records the settings, or the error, of each change."""
 
     CSS = "Input { border: none; height: 1; }"
     BINDINGS = [  # noqa: RUF012
-        ("f6", "panel('all')", "all"),
-        ("f5", "panel('preset(1)')", "preset"),
-        ("f9", "panel('hold_seed')", "hold"),
+        ("f6", "panel('toggle_all')", "all"),
+        ("f5", "panel('step_preset(1)')", "preset"),
+        ("f9", "panel('toggle_fixed_seed')", "fix"),
     ]
 
-    async def action_panel(self, action: str) -> None:
-        """As the session's keys do."""
-        await self.query_one(SamplerPanel).run_action(action)
-
-    def __init__(self, settings: SamplerSettings = SamplerSettings(), theme: str = "shire") -> None:  # noqa: B008
+    def __init__(self, settings: SamplerSettings = SamplerSettings()) -> None:  # noqa: B008
         super().__init__()
         self.register_theme(SHIRE)
         self.register_theme(SHIRE_LIGHT)
-        self.theme = theme
+        self.theme = SHIRE.name
         self._settings = settings
-        self.told: list[SamplerSettings | str] = []
+        self.changes: list[SamplerSettings | str] = []
+
+    async def action_panel(self, action: str) -> None:
+        await self.query_one(SamplerPanel).run_action(action)
 
     def compose(self) -> ComposeResult:
         yield Input(id="prompt")
@@ -49,28 +51,28 @@ class Around(App[None]):
         return self.query_one(SamplerPanel)
 
     @on(SamplerPanel.Changed)
-    def _told(self) -> None:
+    def record_change(self) -> None:
         try:
-            self.told.append(self.panel.settings())
-        except UnusableInput as error:
-            self.told.append(str(error))
+            self.changes.append(self.panel.settings())
+        except InvalidInputError as error:
+            self.changes.append(str(error))
 
 
 def field(app: App[None], name: str) -> Input:
     return app.query_one(f"#{name} Input", Input)
 
 
-def chain(app: App[None]) -> str:
+def summary(app: App[None]) -> str:
     return str(app.query_one("#chain", Static).render())
 
 
-async def type_in(pilot: Pilot[None], name: str, text: str) -> None:
+async def type_into(pilot: Pilot[None], name: str, text: str) -> None:
     field(pilot.app, name).focus()
-    await pilot.press(*("full_stop" if c == "." else c for c in text))
+    await pilot.press(*("full_stop" if character == "." else character for character in text))
 
 
-async def test_each_control_is_its_field_of_the_settings() -> None:
-    app = Around()
+async def test_each_control_sets_its_setting() -> None:
+    app = PanelApp()
     async with app.run_test(size=(160, 20)) as pilot:
         assert app.panel.settings() == SamplerSettings()
         app.query_one(TemperatureSlider).focus()
@@ -83,49 +85,49 @@ async def test_each_control_is_its_field_of_the_settings() -> None:
             "max_tokens": "120",
             "seed": "77",
         }.items():
-            await type_in(pilot, name, text)
+            await type_into(pilot, name, text)
         await pilot.pause()
-        assert app.panel.settings() == FULL
+        assert app.panel.settings() == ALL_CHANGED
         assert app.panel.seed() == 77
-        assert app.told[-1] == FULL
-        assert chain(app) == FULL.chain()
+        assert app.changes[-1] == ALL_CHANGED
+        assert summary(app) == ALL_CHANGED.describe()
 
 
-async def test_what_was_kept_comes_back() -> None:
-    random = np.random.default_rng(0)
-    app = Around()
+async def test_applied_settings_are_returned_unchanged() -> None:
+    rng = np.random.default_rng(0)
+    app = PanelApp()
     async with app.run_test(size=(80, 20)) as pilot:
         for _ in range(60):
-            kept = SamplerSettings(
-                repetition_penalty=random.uniform(0.1, 10),
-                temperature=int(random.integers(0, 201)) / 100,
-                top_k=int(random.integers(0, 1_000_000)),
-                top_p=1 - random.random(),
-                min_p=10 ** random.uniform(-9, 0),
-                max_tokens=int(random.integers(1, 1_000_000)),
+            settings = SamplerSettings(
+                repetition_penalty=rng.uniform(0.1, 10),
+                temperature=int(rng.integers(0, 201)) / 100,
+                top_k=int(rng.integers(0, 1_000_000)),
+                top_p=1 - rng.random(),
+                min_p=10 ** rng.uniform(-9, 0),
+                max_tokens=int(rng.integers(1, 1_000_000)),
             )
-            app.panel.apply(kept)
-            assert app.panel.settings() == kept
+            app.panel.apply(settings)
+            assert app.panel.settings() == settings
             await pilot.pause()
-            assert app.told[-1] == kept
+            assert app.changes[-1] == settings
 
 
-async def test_applied_settings_are_one_change() -> None:
-    app = Around()
+async def test_applying_settings_posts_one_change() -> None:
+    app = PanelApp()
     async with app.run_test(size=(80, 20)) as pilot:
-        app.panel.apply(FULL)
+        app.panel.apply(ALL_CHANGED)
         await pilot.pause()
-        assert app.panel.settings() == FULL
-        assert app.told == [FULL]
-        app.panel.apply(FULL)
+        assert app.panel.settings() == ALL_CHANGED
+        assert app.changes == [ALL_CHANGED]
+        app.panel.apply(ALL_CHANGED)
         await pilot.pause()
-        assert len(app.told) == 1
+        assert len(app.changes) == 1
         app.panel.apply(SamplerSettings())
         await pilot.pause()
         assert app.panel.settings() == SamplerSettings()
 
 
-WRONG = [
+INVALID = [
     ("top_p", "7.5", "top-p 7.5 is out of range"),
     ("top_p", "0", "top-p 0.0 is out of range"),
     ("min_p", "2", "min-p 2.0 is out of range"),
@@ -135,66 +137,66 @@ WRONG = [
 ]
 
 
-async def test_what_is_typed_wrong_is_marked_and_stays() -> None:
-    app = Around()
+async def test_invalid_input_is_marked_and_kept() -> None:
+    app = PanelApp()
     async with app.run_test(size=(160, 20)) as pilot:
-        for name, text, said in WRONG:
+        for name, text, error in INVALID:
             app.panel.apply(SamplerSettings())
             field(app, name).value = ""
-            await type_in(pilot, name, text)
+            await type_into(pilot, name, text)
             await pilot.pause()
-            box = app.query_one(f"#{name}")
-            assert box.has_class("-wrong")
-            assert said in str(box.tooltip)
-            assert said in chain(app)
-            with pytest.raises(UnusableInput, match=said.split()[0]):
+            control = app.query_one(f"#{name}")
+            assert control.has_class("-invalid")
+            assert error in str(control.tooltip)
+            assert error in summary(app)
+            with pytest.raises(InvalidInputError, match=error.split()[0]):
                 (app.panel.seed if name == "seed" else app.panel.settings)()
-            app.panel.action_preset(1)
+            app.panel.action_step_preset(1)
             await pilot.pause()
-            if name in ("max_tokens", "seed"):  # a preset has neither
+            if name in ("max_tokens", "seed"):  # presets do not set these
                 assert field(app, name).value == text
-                assert box.has_class("-wrong")
+                assert control.has_class("-invalid")
                 field(app, name).value = ""
                 await pilot.pause()
-            assert not box.has_class("-wrong")
-            assert chain(app) == app.panel.settings().chain()
+            assert not control.has_class("-invalid")
+            assert summary(app) == app.panel.settings().describe()
 
 
-async def test_letters_are_not_taken() -> None:
-    app = Around()
+async def test_fields_accept_only_digits() -> None:
+    app = PanelApp()
     async with app.run_test(size=(160, 20)) as pilot:
-        await type_in(pilot, "top_k", "4x-2e")
-        await type_in(pilot, "top_p", "0.9.1")
+        await type_into(pilot, "top_k", "4x-2e")
+        await type_into(pilot, "top_p", "0.9.1")
         assert (field(app, "top_k").value, field(app, "top_p").value) == ("42", "0.91")
 
 
-async def test_presets_go_round_and_leave_the_words() -> None:
-    app = Around(SamplerSettings(top_k=3, max_tokens=77))
+async def test_presets_cycle_and_keep_the_maximum_length() -> None:
+    app = PanelApp(SamplerSettings(top_k=3, max_tokens=77))
     async with app.run_test(size=(80, 20)) as pilot:
-        assert app.panel.preset == "own"
+        assert app.panel.preset == CUSTOM_PRESET
         picker = app.query_one(PresetPicker)
         picker.focus()
-        seen = []
-        for _ in range(len(PRESETS) + 1):
+        presets = []
+        for _ in range(len(SAMPLER_PRESETS) + 1):
             await pilot.press("right")
             await pilot.pause()
-            seen.append(app.panel.preset)
-            assert app.panel.settings() == replace(PRESETS[app.panel.preset], max_tokens=77)
+            presets.append(app.panel.preset)
+            assert app.panel.settings() == replace(SAMPLER_PRESETS[app.panel.preset], max_tokens=77)
             assert app.panel.preset in str(picker.render())
-        assert seen == [*PRESETS, "greedy"]
+        assert presets == [*SAMPLER_PRESETS, "greedy"]
         await pilot.press("left")
         await pilot.pause()
         assert app.panel.preset == "notebook 1.0"
         app.query_one(TemperatureSlider).value = 0.33
         await pilot.pause()
-        assert "own" in str(picker.render())
+        assert "custom" in str(picker.render())
         await pilot.press("left")
         await pilot.pause()
         assert app.panel.preset == "notebook 1.0"
 
 
-async def test_presets_by_mouse() -> None:
-    app = Around(PRESETS["careful"])
+async def test_clicks_select_presets() -> None:
+    app = PanelApp(SAMPLER_PRESETS["careful"])
     async with app.run_test(size=(80, 20)) as pilot:
         await pilot.click(PresetPicker, offset=(6, 0))
         await pilot.pause()
@@ -204,12 +206,12 @@ async def test_presets_by_mouse() -> None:
         assert app.panel.preset == "careful"
 
 
-async def test_the_seed_in_use_is_seen_and_can_be_held() -> None:
-    app = Around()
+async def test_random_seed_is_shown_and_can_be_fixed() -> None:
+    app = PanelApp()
     async with app.run_test(size=(60, 20)) as pilot:
         assert app.panel.seed() is None
-        app.panel.show_seed(481_516)
-        assert field(app, "seed").placeholder == "drawn 481516"
+        app.panel.show_random_seed(481_516)
+        assert field(app, "seed").placeholder == "random 481516"
         field(app, "seed").focus()
         await pilot.press("enter")
         assert app.panel.seed() == 481_516
@@ -217,51 +219,51 @@ async def test_the_seed_in_use_is_seen_and_can_be_held() -> None:
         assert app.panel.seed() is None
 
 
-async def test_a_seed_cannot_be_held_before_one_was_drawn() -> None:
-    app = Around()
+async def test_seed_stays_random_if_none_was_used_yet() -> None:
+    app = PanelApp()
     async with app.run_test(size=(60, 20)):
-        app.panel.action_hold_seed()
+        app.panel.action_toggle_fixed_seed()
         assert app.panel.seed() is None
 
 
-NAMES = ["temperature", "seed", "max_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "preset", "chain"]
+CONTROLS = ["temperature", "seed", "max_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "preset", "chain"]
 
 
 @pytest.mark.parametrize(
-    ("width", "rows", "seen", "all_rows"), [(60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 9, 2), (200, 2, 9, 2)]
+    ("width", "rows", "num_visible", "all_rows"), [(60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 9, 2), (200, 2, 9, 2)]
 )
-async def test_everything_can_be_reached_at_any_width(width: int, rows: int, seen: int, all_rows: int) -> None:
-    app = Around()
+async def test_all_controls_are_reachable_at_any_width(width: int, rows: int, num_visible: int, all_rows: int) -> None:
+    app = PanelApp()
     async with app.run_test(size=(width, 20)) as pilot:
         await pilot.pause()
 
         def visible() -> list[str]:
-            """Names of the controls that stand on the screen with all they have."""
-            found = []
-            for name in NAMES:
+            """Return the visible controls, none of which may be cut off."""
+            names = []
+            for name in CONTROLS:
                 widget = app.query_one(f"#{name}")
                 if widget.region.area:
                     assert app.screen.region.contains_region(widget.region), name
-                    found.append(name)
-            return found
+                    names.append(name)
+            return names
 
-        assert (app.panel.size.height, len(visible())) == (rows, seen)
+        assert (app.panel.size.height, len(visible())) == (rows, num_visible)
         app.query_one(TemperatureSlider).focus()
         await pilot.press("f6")
         await pilot.pause()
-        assert (app.panel.size.height, visible()) == (all_rows, NAMES)
+        assert (app.panel.size.height, visible()) == (all_rows, CONTROLS)
         assert field(app, "top_k").has_focus
         await pilot.press("f6")
         await pilot.pause()
-        assert (app.panel.size.height, len(visible())) == (rows, seen)
+        assert (app.panel.size.height, len(visible())) == (rows, num_visible)
 
 
 @pytest.mark.parametrize("size", [(20, 5), (1, 1)])
-async def test_a_tiny_terminal(size: tuple[int, int]) -> None:
-    app = Around()
+async def test_tiny_terminal(size: tuple[int, int]) -> None:
+    app = PanelApp()
     async with app.run_test(size=size) as pilot:
         app.query_one(TemperatureSlider).focus()
         await pilot.press("f6", "f5", "right", "tab", "1", "tab", "2")
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
-        assert app.told
+        assert app.changes

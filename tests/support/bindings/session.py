@@ -1,94 +1,91 @@
-"""Keys of the session: the prompt, the conversation, the sampler."""
+"""Rows for the keys of the session: prompt, conversation and sampling controls."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.pilot import Pilot
-from textual.widgets import Label
 
-from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.search_bar import SearchBar
-from lotr_tui.screens.session.transcript import Transcript
+from lotr_tui.app import LotrApp
+from lotr_tui.screens.session.conversation.search_bar import SearchBar
+from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.widgets.pane_tabs import PaneTabs
-from lotr_tui.widgets.prompt import Prompt
-from lotr_tui.widgets.sampler_panel import PresetPicker, SamplerPanel
+from lotr_tui.widgets.preset_picker import PresetPicker
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from tests.lotr_tui.screens.session.test_session_screen import send, until
 from tests.support import scenes
-from tests.support.bindings.rows import (
-    Row,
-    Stage,
-    becomes,
-    branches,
-    column,
+from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
+from tests.support.bindings.observations import (
+    branch_count,
+    cursor,
     focused,
-    less,
-    more,
-    moves,
     of,
-    other,
-    own,
-    place,
+    of_screen,
+    prompt_column,
     reply,
     screen_name,
-    scrolled,
+    scroll_y,
     view,
 )
+from tests.support.bindings.rows import Row, Stage, cursor_rows
+from tests.support.pilot import send, text_of, until
 
-value, selected = of(Prompt, "value"), of(Prompt, "selected_text")
+value, selected = of(PromptInput, "value"), of(PromptInput, "selected_text")
 
 
-async def typed(pilot: Pilot[None]) -> None:
-    """A prompt half typed, and something to paste."""
+def current_match(app: LotrApp) -> int:
+    """Return the number of the current match of the search."""
+    return int(text_of(app.screen.query_one("#matches")).split()[0])
+
+
+async def type_prompt(pilot: Pilot[None]) -> None:
+    """Type an incomplete prompt, and copy a word."""
     await until(pilot, lambda: pilot.app.screen.query("#training"))
-    pilot.app.screen.query_one(Prompt).value = "the lamp"
+    pilot.app.screen.query_one(PromptInput).value = "the lamp"
     pilot.app.copy_to_clipboard("pony")
 
 
-async def writing(pilot: Pilot[None]) -> None:
-    """Words come slowly."""
-    await typed(pilot)
+async def start_slow_reply(pilot: Pilot[None]) -> None:
+    """Start a slow reply."""
+    await type_prompt(pilot)
     await send(pilot, "the lamp")
-    await until(pilot, lambda: view(pilot.app).conversation.writing)  # type: ignore[arg-type]
+    await until(pilot, lambda: view(pilot.app).conversation.active_reply)  # type: ignore[arg-type]
 
 
-def focus(kind: type[Any]) -> Callable[[Pilot[None]], Awaitable[None]]:
+def focus_on(widget_type: type[Any]) -> Callable[[Pilot[None]], Awaitable[None]]:
     async def set_up(pilot: Pilot[None]) -> None:
         await scenes.session(pilot)
-        pilot.app.screen.query_one(kind).focus()
+        pilot.app.screen.query_one(widget_type).focus()
 
     return set_up
 
 
-async def walking(pilot: Pilot[None]) -> None:
+async def enter_cursor_mode(pilot: Pilot[None]) -> None:
     await scenes.session(pilot)
     await pilot.press("ctrl+g")
 
 
 SESSION: dict[str, Stage] = {
     "prompt": Stage(
-        typed,
+        type_prompt,
         [
-            Row("prompt.left", column, moves(-1)),
-            Row("prompt.right", column, moves(1)),
-            Row("prompt.word_left", column, becomes(4)),
-            Row("prompt.word_right", column, becomes(8)),
-            Row("prompt.home", column, becomes(0)),
-            Row("prompt.end", column, becomes(8)),
-            Row("prompt.select_left", selected, becomes("p")),
-            Row("prompt.select_right", selected, becomes("")),
-            Row("prompt.select_home", selected, becomes("the lamp")),
-            Row("prompt.select_end", selected, becomes("the lamp"), ("home",)),
+            *cursor_rows("prompt", prompt_column, {"left": moves(-1), "right": moves(1), "word-left": becomes(4)}),
+            *cursor_rows("prompt", prompt_column, {"word-right": becomes(8), "home": becomes(0), "end": becomes(8)}),
+            Row("prompt.select-left", selected, becomes("p")),
+            Row("prompt.select-right", selected, becomes("")),
+            Row("prompt.select-home", selected, becomes("the lamp")),
+            Row("prompt.select-end", selected, becomes("the lamp"), ("home",)),
             Row("prompt.backspace", value, becomes("the lam"), ("end",)),
             Row("prompt.delete", value, becomes("he lam"), ("home",)),
             Row("prompt.undo", value, becomes("the lam")),
             Row("prompt.redo", value, becomes("he lam")),
-            Row("prompt.delete_word", value, becomes("he "), ("end",)),
-            Row("prompt.delete_to_start", value, becomes("")),
-            Row("prompt.delete_to_end", value, becomes("t"), ("t", "h", "left")),
-            Row("prompt.new_line", value, becomes("t\n")),
+            Row("prompt.delete-word", value, becomes("he "), ("end",)),
+            Row("prompt.delete-to-start", value, becomes("")),
+            Row("prompt.delete-to-end", value, becomes("t"), ("t", "h", "left")),
+            Row("prompt.new-line", value, becomes("t\n")),
             Row("prompt.paste", value, becomes("t\npony")),
-            Row("prompt.send", lambda app: len(view(app).conversation.replies), moves(1)),
+            Row("prompt.send", lambda app: len(view(app).conversation.replies_by_exchange), moves(1)),
             Row("prompt.older", value, becomes("t\npony")),
             Row("prompt.newer", value, becomes("")),
             Row("app.quit", lambda app: app._exit, becomes(True)),
@@ -97,77 +94,75 @@ SESSION: dict[str, Stage] = {
     "session": Stage(
         scenes.session,
         [
-            Row("play.cooler", of(TemperatureSlider, "value"), becomes(0.75)),
-            Row("play.hotter", of(TemperatureSlider, "value"), becomes(0.8)),
-            Row("play.preset", of(SamplerPanel, "preset"), other),
-            Row("play.controls", lambda app: app.screen.query_one(SamplerPanel).has_class("-all"), becomes(True)),
-            Row("play.pane", of(PaneTabs, "pane"), becomes("next")),
-            Row("play.up", scrolled(Transcript), less, ("f2", "f2")),
-            Row("play.down", scrolled(Transcript), more),
-            Row("play.walk", focused, becomes("Transcript")),
-            Row("play.stop", focused, becomes("Prompt")),
-            Row("play.way", own("_way"), becomes("reply")),
-            Row("play.pace", own("_pace"), becomes(5.0)),
-            Row("play.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
-            Row("play.again", branches, becomes(2)),
-            Row("play.more", lambda app: len(reply(app).words), more),
-            Row("play.hold-seed", lambda app: app.screen.query_one(SamplerPanel).seed() is None, becomes(False)),
-            Row("play.copy", lambda app: app.clipboard, other),
-            Row("play.find", of(SearchBar, "is_open"), becomes(True)),
-            Row("play.train", screen_name, becomes("NewTraining")),
-            Row("play.model", screen_name, becomes("RunsScreen")),
-            Row("play.sessions", screen_name, becomes("SessionsScreen")),
-            Row("play.ladder", screen_name, becomes("LadderScreen")),
-            Row("play.compare", screen_name, becomes("SideBySideScreen")),
-            Row("play.lens", screen_name, becomes("LensScreen")),
-            Row("play.memorised", screen_name, becomes("MemorisedScreen")),
-            Row("play.inside", screen_name, becomes("InsideScreen")),
+            Row("session.lower-temperature", of(TemperatureSlider, "value"), becomes(0.75)),
+            Row("session.raise-temperature", of(TemperatureSlider, "value"), becomes(0.8)),
+            Row("session.preset", of(SamplerPanel, "preset"), changes),
+            Row("session.controls", lambda app: app.screen.query_one(SamplerPanel).has_class("-all"), becomes(True)),
+            Row("session.pane", of(PaneTabs, "pane"), becomes("next")),
+            Row("session.page-up", scroll_y(Transcript), decreases, ("f2", "f2")),
+            Row("session.page-down", scroll_y(Transcript), increases),
+            Row("session.inspect-words", focused, becomes("Transcript")),
+            Row("session.stop", focused, becomes("PromptInput")),
+            Row("session.reply-mode", of_screen("reply_mode"), becomes("reply")),
+            Row("session.pace", lambda app: view(app).conversation.pace, becomes(5.0)),
+            Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
+            Row("session.regenerate", branch_count, becomes(2)),
+            Row("session.continue", lambda app: len(reply(app).tokens), increases),
+            Row("session.hold-seed", lambda app: app.screen.query_one(SamplerPanel).seed() is None, becomes(False)),
+            Row("session.copy", lambda app: app.clipboard, changes),
+            Row("session.find", of(SearchBar, "is_open"), becomes(True)),
+            Row("session.train", screen_name, becomes("NewTrainingDialog")),
+            Row("session.runs", screen_name, becomes("RunsScreen")),
+            Row("session.sessions", screen_name, becomes("SessionsScreen")),
+            Row("session.ladder", screen_name, becomes("LadderScreen")),
+            Row("session.compare", screen_name, becomes("SideBySideScreen")),
+            Row("session.lens", screen_name, becomes("LensScreen")),
+            Row("session.memorization", screen_name, becomes("MemorizationScreen")),
+            Row("session.activations", screen_name, becomes("ActivationsScreen")),
             Row("app.help", screen_name, becomes("HelpScreen")),
-            Row("app.palette", screen_name, becomes("Palette")),
-            Row("new-training.cancel", screen_name, becomes("PlayScreen"), ("ctrl+t",)),
-            Row("runs.back", screen_name, becomes("PlayScreen"), ("ctrl+o",)),
-            Row("sessions.back", screen_name, becomes("PlayScreen"), ("ctrl+s",)),
-            Row("help.close", screen_name, becomes("PlayScreen"), ("f1",)),
-            Row("lens.close", screen_name, becomes("PlayScreen"), ("ctrl+e",)),
-            Row("memorised.close", screen_name, becomes("PlayScreen"), ("f9",)),
-            Row("inside.close", screen_name, becomes("PlayScreen"), ("f10",)),
-            Row("choose-column.cancel", screen_name, becomes("SideBySideScreen"), ("ctrl+y", "f3")),
+            Row("app.palette", screen_name, becomes("AppCommandPalette")),
+            Row("new-training.cancel", screen_name, becomes("SessionScreen"), ("ctrl+t",)),
+            Row("runs.back", screen_name, becomes("SessionScreen"), ("ctrl+o",)),
+            Row("sessions.back", screen_name, becomes("SessionScreen"), ("ctrl+s",)),
+            Row("help.close", screen_name, becomes("SessionScreen"), ("f1",)),
+            Row("lens.close", screen_name, becomes("SessionScreen"), ("ctrl+e",)),
+            Row("memorization.close", screen_name, becomes("SessionScreen"), ("f9",)),
+            Row("activations.close", screen_name, becomes("SessionScreen"), ("f10",)),
+            Row("model-choice.cancel", screen_name, becomes("SideBySideScreen"), ("ctrl+y", "f3")),
         ],
     ),
-    "words come": Stage(
-        writing, [Row("play.interrupt", lambda app: view(app).conversation.writing, becomes(None))], pace=5
+    "slow reply": Stage(
+        start_slow_reply,
+        [Row("session.interrupt", lambda app: view(app).conversation.active_reply, becomes(None))],
+        pace=5,
     ),
-    "walk": Stage(
-        walking,
+    "cursor mode": Stage(
+        enter_cursor_mode,
         [
-            Row("transcript.left", place, less),
-            Row("transcript.right", place, more),
-            Row("transcript.home", lambda app: place(app)[1], becomes(0)),
-            Row("transcript.end", lambda app: place(app)[1], becomes(13)),
-            Row("transcript.up", lambda app: place(app)[0], moves(-1)),
-            Row("transcript.down", lambda app: place(app)[0], moves(1)),
-            Row("conversation.mark", of(ConversationView, "marked"), becomes(2)),
-            Row("conversation.mark_back", of(ConversationView, "marked"), becomes(1)),
-            *(Row(f"conversation.take_{number}", branches, moves(1)) for number in range(1, 9)),
-            Row("conversation.take", branches, moves(1)),
-            Row("conversation.before", lambda app: reply(app).id, less),
-            Row("conversation.after", lambda app: reply(app).id, more),
-            Row("conversation.parent", lambda app: reply(app).id, less),
-            Row("conversation.compare", lambda app: bool(reply(app).exchange.others), becomes(True)),
-            Row("conversation.copy", lambda app: app.clipboard, other),
-            Row("conversation.name", screen_name, becomes("AskName")),
-            Row("name.cancel", screen_name, becomes("PlayScreen"), ("n",)),
+            Row("transcript.left", cursor, decreases),
+            Row("transcript.right", cursor, increases),
+            Row("transcript.home", lambda app: cursor(app)[1], becomes(0)),
+            Row("transcript.end", lambda app: cursor(app)[1], becomes(13)),
+            Row("transcript.up", lambda app: cursor(app)[0], moves(-1)),
+            Row("transcript.down", lambda app: cursor(app)[0], moves(1)),
+            Row("conversation.next-alternative", of(ConversationView, "highlighted"), becomes(2)),
+            Row("conversation.previous-alternative", of(ConversationView, "highlighted"), becomes(1)),
+            *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
+            Row("conversation.branch", branch_count, moves(1)),
+            Row("conversation.previous-branch", lambda app: reply(app).id, decreases),
+            Row("conversation.next-branch", lambda app: reply(app).id, increases),
+            Row("conversation.parent-branch", lambda app: reply(app).id, decreases),
+            Row("conversation.compare", lambda app: bool(reply(app).exchange.other_branches), becomes(True)),
+            Row("conversation.copy", lambda app: app.clipboard, changes),
+            Row("conversation.name", screen_name, becomes("NameDialog")),
+            Row("name.cancel", screen_name, becomes("SessionScreen"), ("n",)),
         ],
     ),
     "search": Stage(
-        scenes.search,
-        [
-            Row("search.up", lambda app: str(app.screen.query_one("#matches", Label).render()), becomes("8 of 9")),
-            Row("search.down", lambda app: str(app.screen.query_one("#matches", Label).render()), becomes("9 of 9")),
-        ],
+        scenes.search, [Row("search.up", current_match, moves(-1)), Row("search.down", current_match, moves(1))]
     ),
     "slider": Stage(
-        focus(TemperatureSlider),
+        focus_on(TemperatureSlider),
         [
             Row("temperature.down", of(TemperatureSlider, "value"), becomes(0.75)),
             Row("temperature.up", of(TemperatureSlider, "value"), becomes(0.8)),
@@ -176,10 +171,10 @@ SESSION: dict[str, Stage] = {
         ],
     ),
     "presets": Stage(
-        focus(PresetPicker),
+        focus_on(PresetPicker),
         [
-            Row("preset.next", of(SamplerPanel, "preset"), other),
-            Row("preset.before", of(SamplerPanel, "preset"), becomes("notebook 0.8")),
+            Row("preset.next", of(SamplerPanel, "preset"), changes),
+            Row("preset.previous", of(SamplerPanel, "preset"), becomes("notebook 0.8")),
         ],
     ),
 }

@@ -1,4 +1,4 @@
-"""Keys of the screens beside the session: columns of texts, the sessions, the lens, what was memorised."""
+"""Rows for the keys of the ladder, the saved sessions, the lens and the memorization screen."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,52 +8,35 @@ from textual.widgets import OptionList
 
 from engine.generation.settings import SamplerSettings
 from lotr_tui.app import LotrApp
-from lotr_tui.screens.comparison.columns import Columns
+from lotr_tui.screens.comparison.columns import GenerationColumns
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.sentences import LensSentences
-from lotr_tui.screens.lens.text import LensText
-from lotr_tui.screens.memorization.occurrences import PassagePlaces
-from lotr_tui.screens.memorization.screen import MemorisedScreen
-from lotr_tui.screens.memorization.text import PassageText
+from lotr_tui.screens.lens.text_view import LensTextView
+from lotr_tui.screens.memorization.occurrences import PassageOccurrences
+from lotr_tui.screens.memorization.passage_text import PassageTextView
+from lotr_tui.screens.memorization.screen import MemorizationScreen
 from lotr_tui.session.session_file import sessions_folder
-from tests.lotr_tui.screens.lens.test_lens_screen import at_rest as lens_at_rest
-from tests.lotr_tui.screens.memorization.test_memorization_screen import at_rest as memorised_at_rest
-from tests.lotr_tui.screens.session.test_session_screen import until
 from tests.support import scenes
-from tests.support.bindings.rows import (
-    LINES,
-    LIST,
-    PAGES,
-    Row,
-    Stage,
-    becomes,
-    files,
-    focused,
-    less,
-    more,
-    moves,
-    of,
-    other,
-    own,
-    screen_name,
-    scrolled,
-    walk_along,
-)
+from tests.support.analysis import is_idle
+from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
+from tests.support.bindings.observations import files, focused, of, of_screen, screen_name, scroll_y
+from tests.support.bindings.rows import LIST, LONG_TEXT, PAGES, Row, Stage, cursor_rows
+from tests.support.pilot import until
 
 
-def chosen_temperature(app: LotrApp) -> float:
+def selected_temperature(app: LotrApp) -> float:
     screen: Any = app.screen
-    return float(screen.slots[screen.chosen].temperature)
+    return float(screen.slots[screen.selected_index].temperature)
 
 
-def one_session_less() -> None:
+def delete_session() -> None:
     (sessions_folder() / "broken.jsonl").unlink()
 
 
 def painted(app: LotrApp) -> list[str]:
-    """What is seen of the columns."""
-    columns = app.screen.query_one(Columns)
+    """Return the painted lines of the columns."""
+    columns = app.screen.query_one(GenerationColumns)
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
@@ -62,32 +45,32 @@ def sessions_listed(app: LotrApp) -> int:
 
 
 def ladder(pace: float) -> Callable[[Pilot[None]], Awaitable[None]]:
-    """Long columns."""
+    """Return a function that opens a ladder of long texts."""
 
     async def set_up(pilot: Pilot[None]) -> None:
         app: Any = pilot.app
         settings = SamplerSettings(top_k=20, max_tokens=200)
-        await app.push_screen(LadderScreen(scenes.player_of(app), "the tower", settings, 3, pace))
+        await app.push_screen(LadderScreen(scenes.session_model_of(app), "the tower", settings, 3, pace))
 
     return set_up
 
 
 async def lens(pilot: Pilot[None]) -> None:
     app: Any = pilot.app
-    await app.push_screen(LensScreen(scenes.sure(app), LINES))
-    await until(pilot, lambda: lens_at_rest(app))
-    app.screen.query_one(LensText).focus()
+    await app.push_screen(LensScreen(scenes.confident_model(app), LONG_TEXT))
+    await until(pilot, lambda: is_idle(app))
+    app.screen.query_one(LensTextView).focus()
 
 
-async def memorised(pilot: Pilot[None]) -> None:
+async def memorization(pilot: Pilot[None]) -> None:
     app: Any = pilot.app
-    await app.push_screen(MemorisedScreen(scenes.player_of(app), LINES))
-    await until(pilot, lambda: memorised_at_rest(app))
+    await app.push_screen(MemorizationScreen(scenes.session_model_of(app), LONG_TEXT))
+    await until(pilot, lambda: is_idle(app))
 
 
-async def places(pilot: Pilot[None]) -> None:
-    await memorised(pilot)
-    pilot.app.screen.query_one(PassagePlaces).focus()
+async def occurrences(pilot: Pilot[None]) -> None:
+    await memorization(pilot)
+    pilot.app.screen.query_one(PassageOccurrences).focus()
 
 
 TEXTS: dict[str, Stage] = {
@@ -96,22 +79,22 @@ TEXTS: dict[str, Stage] = {
         [
             Row("columns.add", lambda app: len(app.screen.slots), moves(1)),  # type: ignore[attr-defined]
             Row("columns.remove", lambda app: len(app.screen.slots), moves(-1)),  # type: ignore[attr-defined]
-            Row("columns.left", own("chosen"), moves(-1)),
-            Row("columns.right", own("chosen"), moves(1)),
-            Row("columns.cooler", chosen_temperature, less),
-            Row("columns.hotter", chosen_temperature, more),
-            Row("columns.run", own("asked"), becomes(("the towerx", 3)), ("x",)),
-            Row("columns.up", painted, other),
-            Row("columns.down", painted, other),
-            Row("columns.seed", own("asked"), other),
+            Row("columns.previous", of_screen("selected_index"), moves(-1)),
+            Row("columns.next", of_screen("selected_index"), moves(1)),
+            Row("columns.lower-temperature", selected_temperature, decreases),
+            Row("columns.raise-temperature", selected_temperature, increases),
+            Row("columns.generate", of_screen("prompt_and_seed"), becomes(("the towerx", 3)), ("x",)),
+            Row("columns.up", painted, changes),
+            Row("columns.down", painted, changes),
+            Row("columns.seed", of_screen("prompt_and_seed"), changes),
         ],
     ),
-    "columns come": Stage(
+    "slow columns": Stage(
         ladder(2),
         [
-            Row("columns.stop", lambda app: bool(app.screen._writers), becomes(False)),  # type: ignore[attr-defined]
-            Row("columns.interrupt", lambda app: bool(app.screen._writers), becomes(False), ("enter",)),  # type: ignore[attr-defined]
-            Row("columns.leave", screen_name, becomes("PlayScreen")),
+            Row("columns.stop", lambda app: app.screen.writers.is_writing, becomes(False)),  # type: ignore[attr-defined]
+            Row("columns.interrupt", lambda app: app.screen.writers.is_writing, becomes(False), ("enter",)),  # type: ignore[attr-defined]
+            Row("columns.close", screen_name, becomes("SessionScreen")),
         ],
         pace=2,
     ),
@@ -125,55 +108,55 @@ TEXTS: dict[str, Stage] = {
                 "sessions.refresh",
                 lambda app: app.screen.query_one(OptionList).option_count,
                 moves(-1),
-                prepare=one_session_less,
+                prepare=delete_session,
             ),
-            Row("sessions.open", screen_name, becomes("PlayScreen")),
+            Row("sessions.open", screen_name, becomes("SessionScreen")),
         ],
     ),
     "lens": Stage(
         lens,
         [
-            Row("lens-text.last", of(LensText, "cursor"), more),
-            Row("lens-text.page-up", of(LensText, "cursor"), less),
-            Row("lens-text.first", of(LensText, "cursor"), becomes(0)),
-            Row("lens-text.page-down", of(LensText, "cursor"), more),
-            Row("lens-text.left", of(LensText, "cursor"), moves(-1)),
-            Row("lens-text.right", of(LensText, "cursor"), moves(1)),
-            Row("lens-text.up", of(LensText, "cursor"), less),
-            Row("lens-text.down", of(LensText, "cursor"), more),
-            Row("lens-text.next", of(LensText, "cursor"), more, ("home",)),
-            Row("lens-text.previous", of(LensText, "cursor"), less, ("end",)),
-            Row("lens.view", of(LensText, "view"), other),
-            Row("lens.line-ends", own("_line_ends"), other),
-            Row("lens.open", screen_name, becomes("AskPath")),
-            Row("lens-open.cancel", screen_name, becomes("LensScreen"), ("ctrl+o",)),
+            Row("lens-text-view.last", of(LensTextView, "cursor"), increases),
+            Row("lens-text-view.page-up", of(LensTextView, "cursor"), decreases),
+            Row("lens-text-view.first", of(LensTextView, "cursor"), becomes(0)),
+            Row("lens-text-view.page-down", of(LensTextView, "cursor"), increases),
+            Row("lens-text-view.left", of(LensTextView, "cursor"), moves(-1)),
+            Row("lens-text-view.right", of(LensTextView, "cursor"), moves(1)),
+            Row("lens-text-view.up", of(LensTextView, "cursor"), decreases),
+            Row("lens-text-view.down", of(LensTextView, "cursor"), increases),
+            Row("lens-text-view.next", of(LensTextView, "cursor"), increases, ("home",)),
+            Row("lens-text-view.previous", of(LensTextView, "cursor"), decreases, ("end",)),
+            Row("lens.view", of(LensTextView, "view"), changes),
+            Row("lens.line-ends", of_screen("eos_per_line"), changes),
+            Row("lens.open", screen_name, becomes("OpenTextDialog")),
+            Row("open-text.cancel", screen_name, becomes("LensScreen"), ("ctrl+o",)),
             Row("lens.sentences", focused, becomes("LensSentences")),
-            *walk_along("lens-sentences", of(LensSentences, "_cursor"), {"first": less, **LIST}),
-            Row("lens-sentences.order", of(LensSentences, "_hardest_first"), becomes(True)),
+            *cursor_rows("lens-sentences", of(LensSentences, "cursor"), {"first": decreases, **LIST}),
+            Row("lens-sentences.order", of(LensSentences, "hardest_first"), becomes(True)),
         ],
         size=(60, 14),
     ),
-    "memorised": Stage(
-        memorised,
+    "memorization": Stage(
+        memorization,
         [
-            Row("passage-text.next", of(PassageText, "chosen"), moves(1)),
-            Row("passage-text.before", of(PassageText, "chosen"), moves(-1)),
-            Row("passage-text.tab", of(PassageText, "chosen"), moves(1)),
-            Row("passage-text.back", of(PassageText, "chosen"), moves(-1)),
-            Row("passage-text.last", of(PassageText, "chosen"), more),
-            Row("passage-text.first", of(PassageText, "chosen"), becomes(0)),
-            Row("passage-text.page-down", scrolled(PassageText), more),
-            Row("passage-text.page-up", scrolled(PassageText), less),
-            Row("memorised.edit", focused, becomes("LineBox")),
+            Row("passage-text-view.next", of(PassageTextView, "highlighted"), moves(1)),
+            Row("passage-text-view.previous", of(PassageTextView, "highlighted"), moves(-1)),
+            Row("passage-text-view.tab", of(PassageTextView, "highlighted"), moves(1)),
+            Row("passage-text-view.back", of(PassageTextView, "highlighted"), moves(-1)),
+            Row("passage-text-view.last", of(PassageTextView, "highlighted"), increases),
+            Row("passage-text-view.first", of(PassageTextView, "highlighted"), becomes(0)),
+            Row("passage-text-view.page-down", scroll_y(PassageTextView), increases),
+            Row("passage-text-view.page-up", scroll_y(PassageTextView), decreases),
+            Row("memorization.edit", focused, becomes("LineInput")),
         ],
         size=(60, 14),
     ),
-    "places": Stage(
-        places,
+    "occurrences": Stage(
+        occurrences,
         [
-            Row("passage-places.down", scrolled(PassagePlaces), more),
-            Row("passage-places.up", scrolled(PassagePlaces), less),
-            *walk_along("passage-places", scrolled(PassagePlaces), PAGES),
+            Row("passage-occurrences.down", scroll_y(PassageOccurrences), increases),
+            Row("passage-occurrences.up", scroll_y(PassageOccurrences), decreases),
+            *cursor_rows("passage-occurrences", scroll_y(PassageOccurrences), PAGES),
         ],
         size=(60, 14),
     ),

@@ -1,4 +1,4 @@
-"""Keys of the dashboard: the places one looks at, the curve, the log, and what is asked of the training."""
+"""Rows for the keys of the dashboard: samples, chart, log and control commands."""
 
 from typing import Any
 
@@ -9,122 +9,111 @@ from lotr_tui.screens.dashboard.chart import TrainingChart
 from lotr_tui.screens.dashboard.log_pane import LogPane
 from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.widgets.pane_tabs import PaneTabs
-from tests.lotr_tui.screens.session.test_session_screen import text_of, until
-from tests.support.bindings.rows import (
-    Row,
-    Stage,
-    Wanted,
-    becomes,
-    less,
-    more,
-    moves,
-    of,
-    of_app,
-    screen_name,
-    scrolled,
-    walk_along,
-)
+from tests.support.bindings.expectations import Expect, becomes, decreases, increases, moves
+from tests.support.bindings.observations import of, of_app, screen_name, scroll_y
+from tests.support.bindings.rows import Row, Stage, cursor_rows
+from tests.support.pilot import text_of, until
 
-# What is looked at
+# Observations
 
 
-def curve(app: LotrApp) -> TrainingChart:
+def chart(app: LotrApp) -> TrainingChart:
     return app.screen.query_one(TrainingChart)
 
 
-def seen(app: LotrApp) -> tuple[float, float]:
-    """The part of the curve."""
-    return curve(app).part
+def visible_range(app: LotrApp) -> tuple[float, float]:
+    """Return the epochs that the chart shows."""
+    return chart(app).x_range
 
 
 def sample_epoch(app: LotrApp) -> float:
-    """The epoch of the sample that is read."""
+    """Return the epoch of the sample that is shown."""
     return float(text_of(app.screen.query_one(SampleTimeline)).split()[1])
 
 
-def training(name: str) -> Any:
-    """What is known of the training, which tells when it did what was asked."""
-    return lambda app: getattr(app.training, name)
+def of_view(name: str) -> Any:
+    """Return a function that reads an attribute of the training view."""
+    return lambda app: getattr(app.training_view, name)
 
 
 def commands(app: Any) -> list[tuple[str, str]]:
-    """What the training was asked and has told that it did."""
-    told = [(event.what, event.value) for event in app.training.steered]
-    return told if told == [(command.what, command.value) for command in app._job.commands] else []
+    """Return the commands that were sent if all of them are reported as applied."""
+    applied = [(event.kind, event.value) for event in app.training_view.applied_commands]
+    return applied if applied == [(command.kind, command.value) for command in app.job.commands] else []
 
 
-def asked(what: str, value: str = "") -> Wanted:
-    """That it was asked this, and nothing else."""
-    return lambda before, after: bool(after == [*before, (what, value)])
+def sends(kind: str, value: str = "") -> Expect:
+    """Return the expectation that exactly this command is sent."""
+    return lambda before, after: bool(after == [*before, (kind, value)])
 
 
-# The stages
+# Stages
 
 
-async def learning(pilot: Pilot[None]) -> None:
+async def train(pilot: Pilot[None]) -> None:
     app: Any = pilot.app
-    await until(pilot, lambda: app.training is not None and len(app.training.samples) == 13)
-    await until(pilot, lambda: seen(app) == (0, 12) and sample_epoch(app) == 12)
+    await until(pilot, lambda: app.training_view is not None and len(app.training_view.samples) == 13)
+    await until(pilot, lambda: visible_range(app) == (0, 12) and sample_epoch(app) == 12)
 
 
 async def log(pilot: Pilot[None]) -> None:
-    """The log in sight, and longer than that."""
-    await learning(pilot)
+    """Show the log, which is longer than the screen."""
+    await train(pilot)
     await pilot.press("f2", "f2", "f2")
-    await until(pilot, lambda: scrolled(LogPane)(pilot.app) > 0)  # type: ignore[arg-type]
+    await until(pilot, lambda: scroll_y(LogPane)(pilot.app) > 0)  # type: ignore[arg-type]
 
 
 TRAINING: dict[str, Stage] = {
     "dashboard": Stage(
-        learning,
+        train,
         [
-            Row("train.before", sample_epoch, moves(-1)),
-            Row("train.next", sample_epoch, moves(1)),
-            Row("train.first", sample_epoch, becomes(0.0)),
-            Row("train.latest", sample_epoch, becomes(12.0)),
-            Row("train.back", of(TrainingChart, "_place"), becomes(122)),
-            Row("train.on", of(TrainingChart, "_place"), becomes(123)),
-            Row("train.closer", seen, becomes((6, 12)), ("end",)),
-            Row("train.left", seen, becomes((3, 9))),
-            Row("train.right", seen, becomes((6, 12))),
-            Row("train.wider", seen, becomes((0, 12))),
-            Row("train.all", seen, becomes((0, 12)), ("plus", "plus")),
-            Row("train.log", lambda app: curve(app).axes.logarithmic, becomes(False)),
-            Row("train.along", lambda app: curve(app).axes.along, becomes("update")),
-            Row("train.smooth", lambda app: curve(app)._smoothed.share, becomes(0.97)),
-            Row("train.pane", of(PaneTabs, "pane"), becomes("samples")),
-            Row("train.runs", screen_name, becomes("RunsScreen")),
-            Row("train.play", screen_name, becomes("PlayScreen")),
-            Row("train.prompt", screen_name, becomes("AskPrompt")),
-            Row("sample-prompt.cancel", screen_name, becomes("TrainScreen"), ("e",)),
-            Row("train.interrupt", screen_name, becomes("Confirm")),
-            Row("train.close", screen_name, becomes("Confirm")),
-            Row("train.stop", screen_name, becomes("Confirm")),
-            Row("confirm.no", screen_name, becomes("TrainScreen"), ("s",)),
+            Row("dashboard.previous-sample", sample_epoch, moves(-1)),
+            Row("dashboard.next-sample", sample_epoch, moves(1)),
+            Row("dashboard.first", sample_epoch, becomes(0.0)),
+            Row("dashboard.latest", sample_epoch, becomes(12.0)),
+            Row("dashboard.cursor-left", of(TrainingChart, "cursor_step"), becomes(122)),
+            Row("dashboard.cursor-right", of(TrainingChart, "cursor_step"), becomes(123)),
+            Row("dashboard.zoom-in", visible_range, becomes((6, 12)), ("end",)),
+            Row("dashboard.pan-left", visible_range, becomes((3, 9))),
+            Row("dashboard.pan-right", visible_range, becomes((6, 12))),
+            Row("dashboard.zoom-out", visible_range, becomes((0, 12))),
+            Row("dashboard.show-all", visible_range, becomes((0, 12)), ("plus", "plus")),
+            Row("dashboard.log-scale", lambda app: chart(app).axes.log_scale, becomes(False)),
+            Row("dashboard.x-axis", lambda app: chart(app).axes.x_axis, becomes("step")),
+            Row("dashboard.smoothing", lambda app: chart(app).smoothing, becomes(0.97)),
+            Row("dashboard.pane", of(PaneTabs, "pane"), becomes("samples")),
+            Row("dashboard.runs", screen_name, becomes("RunsScreen")),
+            Row("dashboard.play", screen_name, becomes("SessionScreen")),
+            Row("dashboard.prompt", screen_name, becomes("SamplePromptDialog")),
+            Row("sample-prompt.cancel", screen_name, becomes("DashboardScreen"), ("e",)),
+            Row("dashboard.interrupt", screen_name, becomes("ConfirmDialog")),
+            Row("dashboard.close", screen_name, becomes("ConfirmDialog")),
+            Row("dashboard.stop", screen_name, becomes("ConfirmDialog")),
+            Row("confirm.no", screen_name, becomes("DashboardScreen"), ("s",)),
             Row("confirm.yes", of_app("is_training"), becomes(False), ("s",)),
         ],
         trains=True,
     ),
-    "steering": Stage(
-        learning,
+    "control commands": Stage(
+        train,
         [
-            Row("train.pause", commands, asked("pause")),
-            Row("train.pause", training("paused"), becomes(False)),
-            Row("train.pause", commands, asked("pause")),
-            Row("train.lower", commands, asked("lr", "0.5")),
-            Row("train.lower", training("lr_share"), becomes(0.25)),
-            Row("train.full", training("lr_share"), becomes(1.0)),
-            Row("train.save", training("saved_step"), becomes(7)),
-            Row("train.detach", commands, asked("detach")),
+            Row("dashboard.pause", commands, sends("pause")),
+            Row("dashboard.pause", of_view("paused"), becomes(False)),
+            Row("dashboard.pause", commands, sends("pause")),
+            Row("dashboard.halve-lr", commands, sends("lr", "0.5")),
+            Row("dashboard.halve-lr", of_view("lr_scale"), becomes(0.25)),
+            Row("dashboard.reset-lr", of_view("lr_scale"), becomes(1.0)),
+            Row("dashboard.save", of_view("checkpoint_step"), becomes(7)),
+            Row("dashboard.detach", commands, sends("detach")),
         ],
         trains=True,
     ),
     "log of the training": Stage(
         log,
         [
-            Row("train.up", scrolled(LogPane), moves(-1)),
-            Row("train.down", scrolled(LogPane), moves(1)),
-            *walk_along("train", scrolled(LogPane), {"page-up": less, "page-down": more}),
+            Row("dashboard.log-up", scroll_y(LogPane), moves(-1)),
+            Row("dashboard.log-down", scroll_y(LogPane), moves(1)),
+            *cursor_rows("dashboard", scroll_y(LogPane), {"log-page-up": decreases, "log-page-down": increases}),
         ],
         size=(80, 14),
         trains=True,

@@ -1,110 +1,78 @@
-"""Inside, driven as a person would; what is painted is held against `engine.analysis.activations`."""
+"""Tests of the activations screen; painted values are compared with `engine.analysis.activations`."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from textual.pilot import Pilot
+from textual.app import App
 from textual.widgets import Input
 
-from engine.analysis.activations import PARTS, Gates, gates, lstm_of
-from engine.analysis.token_scores import split
-from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID
-from engine.models.cache import Cache, CacheSettings
-from engine.models.dynamic_evaluation import Dynamic
-from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import Decoder, weight_shapes
-from lotr_tui.app import LotrApp
-from lotr_tui.screens.activations.gate_strips import (
-    GateStrips,
+from engine.analysis.activations import ACTIVATION_NAMES, LayerActivations, find_lstm, record_activations
+from engine.analysis.token_scores import tokenize_with_offsets
+from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.dynamic_evaluation import DynamicEvaluation
+from lotr_tui.screens.activations.gate_strips import GateStrips
+from lotr_tui.screens.activations.screen import MAX_TOKENS, ActivationsScreen
+from lotr_tui.screens.activations.top_activations import UnitTopActivations
+from lotr_tui.screens.activations.unit_activations import UnitActivations
+from lotr_tui.screens.text.view import TokenTextView
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.line_input import LineInput
+from tests.support.analysis import (
+    ACTIVATIONS_TEXT,
+    ONE_LAYER_LSTM,
+    TWO_LAYER_LSTM,
+    MakeHost,
+    gate_strips,
+    is_idle,
+    make_kneser_ney,
+    open_activations,
+    painted_lines,
+    status_text,
 )
-from lotr_tui.screens.activations.screen import MOST_WORDS, InsideScreen
-from lotr_tui.screens.activations.unit_contexts import UnitFound
-from lotr_tui.screens.activations.unit_trace import UnitAlong
-from lotr_tui.screens.text.view import PageText
-from lotr_tui.session.player import Player
-from lotr_tui.textual_fixes.line_box import LineBox
-from lotr_tui.widgets.status_bar import StatusBar
-from tests.lotr_tui.conftest import VOCABULARY, Host
-from tests.lotr_tui.screens.session.test_session_screen import text_of, until
+from tests.support.app import VOCABULARY
+from tests.support.models import random_ids
+from tests.support.pilot import notices, until
 
-MakeHost = Callable[..., Host]
-
-TEXT = "Bilbo Baggins is a friend, the wizard was lit <eos> we walked all night"
-
-WORDS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
+TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
+"""Tokens of `ACTIVATIONS_TEXT` as they are shown."""
 
 
-def make(hidden: int = 70, layers: int = 2, seed: int = 0) -> Decoder:
-    config = ModelConfig(embedding_size=12, hidden_size=hidden, layers=layers)
-    chance = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(VOCABULARY))
-    return Decoder(config, VOCABULARY, {n: chance.normal(0, 0.4, s).astype(np.float32) for n, s in shapes.items()})
+def expected_activations(text: str = ACTIVATIONS_TEXT) -> tuple[LayerActivations, ...]:
+    lines = text.replace(" <eos> ", "\n")
+    return record_activations(TWO_LAYER_LSTM, tokenize_with_offsets(lines, VOCABULARY, eos_per_line=True).ids)
 
 
-DECODER = make()
+def strip_heading(app: App[Any]) -> str:
+    return painted_lines(app.screen.query_one(GateStrips))[0]
 
 
-def truth(text: str = TEXT, decoder: Decoder = DECODER) -> tuple[Gates, ...]:
-    return gates(decoder, split(text.replace(" <eos> ", "\n"), VOCABULARY, line_ends=True).ids)
+def unit_heading(app: App[Any]) -> str:
+    return status_text(app, "#unit-activations-heading")
 
 
-def painted(app: LotrApp, kind: type[Any]) -> list[str]:
-    widget = app.screen.query_one(kind)
-    return [widget.render_line(y).text.rstrip() for y in range(widget.size.height)]
+def unit_lines(app: App[Any]) -> list[str]:
+    return painted_lines(app.screen.query_one(UnitActivations))
 
 
-def strips(app: LotrApp) -> GateStrips:
-    return app.screen.query_one(GateStrips)
+# Tokens
 
 
-def heading(app: LotrApp, name: str) -> str:
-    return text_of(app.screen.query_one(name, StatusBar)).strip()
-
-
-def at_rest(app: LotrApp) -> bool:
-    screen = app.screen
-    assert isinstance(screen, InsideScreen)
-    return screen._reading is None and screen._searching is None and not screen._drain_timer._active.is_set()
-
-
-async def look(pilot: Pilot[None], app: LotrApp, player: Player, text: str = TEXT) -> InsideScreen:
-    screen = InsideScreen(player, text)
-    await app.push_screen(screen)
-    await until(pilot, lambda: bool(screen._layers or strips(app)._hint) and at_rest(app))
-    await pilot.pause()
-    return screen
-
-
-SMALL = make(hidden=12, layers=1)
-
-
-@pytest.fixture
-def player(tmp_path: Path) -> Player:
-    return Player("two", "2 layers", DECODER, run=tmp_path)
-
-
-# The words
-
-
-async def test_the_strips_follow_the_word_under_the_cursor(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_the_strips_follow_the_token_cursor(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, player)
-        text = app.screen.query_one(PageText)
-        true = truth()[0]
+        await open_activations(pilot, session_model)
+        text, strips = app.screen.query_one(TokenTextView), gate_strips(app)
+        layer = expected_activations()[0]
 
         def is_on(position: int) -> bool:
-            value = true.part(strips(app).part)[position, strips(app).unit]
+            value = layer.get(strips.gate)[position, strips.unit]
             return (
                 text.cursor == position
-                and f'on reading "{WORDS[position]}" · word {position + 1} of {len(WORDS)}'
-                in painted(app, GateStrips)[0]
-                and strips(app).value == pytest.approx(float(value))
-                and any(line.startswith(f"▸{WORDS[position]}") for line in painted(app, UnitAlong))
+                and f'on reading "{TOKENS[position]}" · word {position + 1} of {len(TOKENS)}' in strip_heading(app)
+                and strips.selected_value == pytest.approx(float(value))
+                and any(line.startswith(f"▸{TOKENS[position]}") for line in unit_lines(app))
             )
 
         assert is_on(13)
@@ -129,7 +97,7 @@ async def test_the_strips_follow_the_word_under_the_cursor(make_host: MakeHost, 
                 assert text.line_of(text.cursor) == 0
                 position = text.cursor
             assert is_on(position), key
-        app.screen.query_one(UnitAlong).focus()
+        app.screen.query_one(UnitActivations).focus()
         for key, position in [("up", 12), ("home", 0), ("down", 1), ("right", 2), ("left", 1), ("end", 13)]:
             await pilot.press(key)
             await pilot.pause()
@@ -137,178 +105,187 @@ async def test_the_strips_follow_the_word_under_the_cursor(make_host: MakeHost, 
         await pilot.press("pageup", "pagedown")
         await pilot.pause()
         assert is_on(13)
-        await pilot.click(PageText, offset=(8, 0))
+        await pilot.click(TokenTextView, offset=(8, 0))
         await pilot.pause()
         assert is_on(1)
-        await pilot.click(UnitAlong, offset=(4, 0))
+        await pilot.click(UnitActivations, offset=(4, 0))
         await pilot.pause()
         assert text.cursor <= 1
 
 
-async def test_tab_goes_between_all_parts(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_tab_reaches_every_part(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        await look(pilot, app, player)
-        seen = []
+        await open_activations(pilot, session_model)
+        focused = []
         for _ in range(5):
             await pilot.press("tab")
             assert app.focused is not None
-            seen.append(type(app.focused))
-        assert set(seen) == {PageText, GateStrips, UnitAlong, UnitFound, LineBox}
+            focused.append(type(app.focused))
+        assert set(focused) == {TokenTextView, GateStrips, UnitActivations, UnitTopActivations, LineInput}
 
 
-async def test_the_text_can_be_changed(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_the_text_can_be_edited(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, player)
+        await open_activations(pilot, session_model)
+        strips, field = gate_strips(app), app.screen.query_one(Input)
         await pilot.press("f6")
-        field = app.screen.query_one(Input)
         assert field.has_focus
-        assert field.value == TEXT
+        assert field.value == ACTIVATIONS_TEXT
         field.value = "the lamp"
         await pilot.press("enter")
-        await until(pilot, lambda: at_rest(app) and '"lamp" · word 2 of 2' in painted(app, GateStrips)[0])
-        assert strips(app).has_focus
-        assert strips(app).value == pytest.approx(float(truth("the lamp")[0].cell[-1, strips(app).unit]))
+        await until(pilot, lambda: is_idle(app) and '"lamp" · word 2 of 2' in strip_heading(app))
+        assert strips.has_focus
+        expected = expected_activations("the lamp")[0].cell[-1, strips.unit]
+        assert strips.selected_value == pytest.approx(float(expected))
         await pilot.press("f6", "f6")
-        assert strips(app).has_focus
+        assert strips.has_focus
         await pilot.press("escape")
-        assert not isinstance(app.screen, InsideScreen)
+        assert not isinstance(app.screen, ActivationsScreen)
 
 
 # One unit
 
 
 @pytest.mark.parametrize("size", [(60, 20), (200, 50)])
-async def test_a_pinned_unit_is_seen_along_the_text(make_host: MakeHost, player: Player, size: tuple[int, int]) -> None:
-    app = make_host(player=player)
+async def test_a_pinned_unit_stays_shown_along_the_text(
+    make_host: MakeHost, session_model: SessionModel, size: tuple[int, int]
+) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=size) as pilot:
-        await look(pilot, app, player)
+        await open_activations(pilot, session_model)
         await pilot.press("home", "right", "right", "f3")
-        assert heading(app, "#along-heading") == "layer 1 unit 2 cell along the text · pinned"
-        await pilot.press("f2", "right", "up", "up")  # elsewhere
-        assert heading(app, "#along-heading") == "layer 1 unit 2 cell along the text · pinned"
-        values = truth()[0].cell[:, 2]
-        seen = {}
-        for position in range(len(WORDS)):
-            app.screen.query_one(PageText).move_to(position)
+        assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
+        await pilot.press("f2", "right", "up", "up")  # to another unit
+        assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
+        values = expected_activations()[0].cell[:, 2]
+        lines = {}
+        for position, token in enumerate(TOKENS):
+            app.screen.query_one(TokenTextView).move_cursor(position)
             await pilot.pause()
-            line = next(line for line in painted(app, UnitAlong) if line.startswith("▸"))
-            word, number = line[1:].split()[:2]
-            assert word == WORDS[position]
+            line = next(line for line in unit_lines(app) if line.startswith("▸"))
+            shown_token, number = line[1:].split()[:2]
+            assert shown_token == token
             assert float(number) == pytest.approx(values[position], abs=6e-4)
-            seen[position] = line
+            lines[position] = line
         longest = int(np.abs(values).argmax())
-        assert (seen[longest].count("█") > 3) == (values[longest] > 0)
-        assert (seen[longest].count("▒") > 3) == (values[longest] < 0)
+        assert (lines[longest].count("█") > 3) == (values[longest] > 0)
+        assert (lines[longest].count("▒") > 3) == (values[longest] < 0)
         await pilot.press("f3")
-        assert heading(app, "#along-heading").startswith("layer 2 unit 3 output along the text")
-        assert "pinned" not in heading(app, "#along-heading")
+        assert unit_heading(app).startswith("layer 2 unit 3 output along the text")
+        assert "pinned" not in unit_heading(app)
 
 
-async def test_a_gate_along_the_text_has_no_sign(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_a_gate_along_the_text_is_shown_without_sign(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        await look(pilot, app, player)
+        await open_activations(pilot, session_model)
         await pilot.press("up", "up", "home")
-        rows = painted(app, UnitAlong)[: len(WORDS)]
-        values = truth()[0].output[:, 0]
+        rows = unit_lines(app)[: len(TOKENS)]
+        values = expected_activations()[0].output[:, 0]
         assert [float(row[1:].split()[1]) for row in rows] == pytest.approx(values.tolist(), abs=6e-4)
         assert not any("│" in row or "+" in row for row in rows)
 
 
-async def test_f5_goes_between_the_lists(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_f5_switches_between_the_lists(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, player)
-        assert not app.screen.query_one(UnitFound).region
+        await open_activations(pilot, session_model)
+        results, unit_list = app.screen.query_one(UnitTopActivations), app.screen.query_one(UnitActivations)
+        assert not results.region
         await pilot.press("f5")
         await pilot.pause()
-        assert app.screen.query_one(UnitFound).has_focus
-        assert not app.screen.query_one(UnitAlong).region
+        assert results.has_focus
+        assert not unit_list.region
         await pilot.press("f5")
         await pilot.pause()
-        assert app.screen.query_one(UnitAlong).has_focus
+        assert unit_list.has_focus
         await pilot.resize_terminal(200, 50)
-        for kind in (UnitFound, UnitAlong):
+        for widget in (results, unit_list):
             await pilot.press("f5")
             await pilot.pause()
-            assert app.screen.query_one(kind).has_focus
-            assert app.screen.query_one(kind).region
+            assert widget.has_focus
+            assert widget.region
 
 
-# What there is not
+# Special models and texts
 
 
-async def test_what_cannot_be_shown_is_said_in_a_line(make_host: MakeHost, player: Player) -> None:
-    ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 200).astype(np.int32)
-    app = make_host(player=player)
+async def test_a_model_or_text_without_activations_is_reported(
+    make_host: MakeHost, session_model: SessionModel
+) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        for model, text, told in [
-            (KneserNey(ids, VOCABULARY, 3), TEXT, "there is no LSTM inside this model"),
-            (DECODER, "", "there is no word to read"),
-            (DECODER, "?! \x1b[ …", "there is no word to read"),
+        for model, text, message in [
+            (make_kneser_ney(), ACTIVATIONS_TEXT, "no LSTM in this model"),
+            (TWO_LAYER_LSTM, "", "the text has no words"),
+            (TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
         ]:
-            await look(pilot, app, Player("x", "", model), text)
-            assert told in painted(app, GateStrips)[0]
+            await open_activations(pilot, SessionModel("x", "", model), text)
+            assert message in strip_heading(app)
             await pilot.press("right", "down", "m", "z", "end", "pageup", "comma", "f2", "f3", "f4", "f5", "f5", "f6")
             await pilot.press("escape")
-            assert not isinstance(app.screen, InsideScreen)
+            assert not isinstance(app.screen, ActivationsScreen)
 
 
-async def test_unknown_words_are_read_as_such(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_unknown_words_are_read_as_unk(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, player, "zyzzyva zyzzyva")
-        assert "‹zyzzyva›" in painted(app, GateStrips)[0]
-        expected = gates(DECODER, [0, 0])[0].cell[1, strips(app).unit]
-        assert strips(app).value == pytest.approx(float(expected))
+        await open_activations(pilot, session_model, "zyzzyva zyzzyva")
+        assert "‹zyzzyva›" in strip_heading(app)
+        expected = record_activations(TWO_LAYER_LSTM, [UNK_ID, UNK_ID])[0].cell[1, gate_strips(app).unit]
+        assert gate_strips(app).selected_value == pytest.approx(float(expected))
 
 
-async def test_what_is_seen_of_a_larger_model_is_its_lstm_as_trained(make_host: MakeHost, player: Player) -> None:
-    app = make_host(player=player)
+async def test_a_cached_model_shows_its_lstm_as_trained(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        await look(pilot, app, player)
-        assert "as it was trained" not in heading(app, "#status")
+        await open_activations(pilot, session_model)
+        assert "as trained" not in status_text(app, "#status")
         await pilot.press("escape")
-        await look(pilot, app, Player("cached", "", Cache(DECODER, CacheSettings())))
-        assert "inside the LSTM as it was trained" in heading(app, "#status")
-        assert strips(app).value == pytest.approx(float(truth()[0].cell[-1, strips(app).unit]))
+        await open_activations(pilot, SessionModel("cached", "", NeuralCache(TWO_LAYER_LSTM, CacheSettings())))
+        assert "activations of the LSTM as trained" in status_text(app, "#status")
+        expected = expected_activations()[0].cell[-1, gate_strips(app).unit]
+        assert gate_strips(app).selected_value == pytest.approx(float(expected))
 
 
-async def test_one_layer_has_no_next_one(make_host: MakeHost) -> None:
+async def test_a_model_with_one_layer_has_no_layer_key(make_host: MakeHost) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, Player("one", "", SMALL))
+        await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM))
         await pilot.press("f2")
-        assert "layer 1 of 1" in painted(app, GateStrips)[0]
-        assert app.screen.check_action("layer", ()) is False
-        assert heading(app, "#along-heading").startswith("unit ")
+        assert "layer 1 of 1" in strip_heading(app)
+        assert app.screen.check_action("next_layer", ()) is False
+        assert unit_heading(app).startswith("unit ")
 
 
 async def test_a_long_text_is_cut(make_host: MakeHost) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        screen = await look(pilot, app, Player("one", "", SMALL), "the lamp " * (MOST_WORDS // 2 + 7))
-        assert f"word {MOST_WORDS:,} of {MOST_WORDS:,}" in painted(app, GateStrips)[0]
-        assert len(screen._layers[0].cell) == MOST_WORDS
-        assert any("1,000 words" in note.message for note in app._notifications)
+        text = "the lamp " * (MAX_TOKENS // 2 + 7)
+        screen = await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM), text)
+        assert f"word {MAX_TOKENS:,} of {MAX_TOKENS:,}" in strip_heading(app)
+        assert len(screen.layer_activations[0].cell) == MAX_TOKENS
+        assert "1,000 words" in notices(app)
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
-async def test_any_theme_and_any_size(make_host: MakeHost, player: Player, theme: str) -> None:
-    app = make_host(player=player, theme=theme)
+async def test_the_cursor_is_visible_in_every_theme(
+    make_host: MakeHost, session_model: SessionModel, theme: str
+) -> None:
+    app = make_host(session_model=session_model, theme=theme)
     async with app.run_test(size=(20, 5)) as pilot:
-        await look(pilot, app, player)
+        await open_activations(pilot, session_model)
         await pilot.press("right", "down", "z", "m", "comma", "f3", "f5", "f5", "f6", "f6")
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
-        row = strips(app).render_line(1 + PARTS.index(strips(app).part))
+        row = gate_strips(app).render_line(1 + ACTIVATION_NAMES.index(gate_strips(app).gate))
         assert any(segment.style and segment.style.reverse for segment in row)
 
 
-def test_every_key_has_a_name_and_is_explained() -> None:
-    for owner in (InsideScreen, PageText, GateStrips, UnitAlong, UnitFound):
+def test_every_binding_has_an_id_and_a_tooltip() -> None:
+    for owner in (ActivationsScreen, TokenTextView, GateStrips, UnitActivations, UnitTopActivations):
         for binding in owner.BINDINGS:
             assert not isinstance(binding, tuple)
             assert binding.id
@@ -316,9 +293,9 @@ def test_every_key_has_a_name_and_is_explained() -> None:
 
 
 def test_line_ends_are_read_as_eos() -> None:
-    assert split(TEXT.replace(" <eos> ", "\n"), VOCABULARY, line_ends=True).ids[9] == EOS_ID
+    lines = ACTIVATIONS_TEXT.replace(" <eos> ", "\n")
+    assert tokenize_with_offsets(lines, VOCABULARY, eos_per_line=True).ids[9] == EOS_ID
 
 
-def test_of_a_model_that_goes_on_learning_it_is_the_lstm_it_started_as() -> None:
-    ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 100).astype(np.int32)
-    assert lstm_of(Dynamic(SMALL, ids)) is SMALL
+def test_the_lstm_of_dynamic_evaluation_is_its_base_model() -> None:
+    assert find_lstm(DynamicEvaluation(ONE_LAYER_LSTM, random_ids(100, len(VOCABULARY)))) is ONE_LAYER_LSTM

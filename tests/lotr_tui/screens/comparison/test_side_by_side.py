@@ -1,8 +1,8 @@
-"""Models side by side: what each would say alone, how they come to be there, and what goes wrong."""
+"""Tests of the side-by-side screen: columns that differ by model, and how their models are loaded."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,56 +14,53 @@ from textual.widgets import Input, OptionList
 
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
-from engine.data.dataset import Dataset, prepare
+from engine.data.dataset import Dataset, load_dataset
 from engine.data.vocabulary import EOS, UNK, Vocabulary
 from engine.errors import CorpusError, RunError
-from engine.generation.generate import TokenEvent, encode_prompt, stream
+from engine.generation.generate import TokenEvent, encode_prompt, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import Decoder, weight_shapes
-from engine.runs.combine import Combination, Combiner
-from engine.runs.store import load
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.runs.combine import CombinationOptions, ModelCombiner
+from engine.runs.loading import load_model
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.comparison import side_by_side
-from lotr_tui.screens.comparison.columns import MARK, Columns
-from lotr_tui.screens.comparison.side_by_side import Choice, ChooseColumn, SideBySideScreen, load_choice
-from lotr_tui.session.player import Player
-from tests.conftest import sentences, write_csv, write_run
-from tests.lotr_tui.conftest import Host, make_decoder
-from tests.lotr_tui.screens.comparison.test_ladder import SIZES, ended, lines, note, shown, words_in
-from tests.lotr_tui.screens.session.test_session_screen import set_field, text_of, until
+from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, GenerationColumns
+from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
+from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
+from lotr_tui.session.baselines import ModelChoice, load_model_choice
+from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import MakeHost
+from tests.support.app import make_decoder
+from tests.support.columns import SIZES, column_lines, columns_text, generated_words, note_text, until_columns_ended
+from tests.support.files import sentences, write_csv, write_run
+from tests.support.models import random_lstm
+from tests.support.pilot import set_field, text_of, until
 
-MakeApp = Callable[..., Host]
 PROMPT = "the tower"
 
 
 class Loader:
-    """Stands in for `load_choice`: models of these tests, each held back until `released`."""
+    """Replacement for `load_model_choice` that waits for `released` and returns small models."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
-        self.asked: list[Choice] = []
+        self.choices: list[ModelChoice] = []
         self.failure: Exception | None = None
 
-    def __call__(self, choice: Choice, runs_dir: Path | None) -> Player:
-        self.asked.append(choice)
+    def __call__(self, choice: ModelChoice, runs_dir: Path | None) -> SessionModel:
+        self.choices.append(choice)
         self.released.wait(10)
         if self.failure:
             raise self.failure
-        return Player(choice.name, f"valid {60 + len(self.asked)}.0", make_decoder(len(self.asked)))
-
-
-@pytest.fixture
-def make_app(make_host: MakeApp) -> MakeApp:
-    """These models need no session behind them."""
-    return make_host
+        return SessionModel(choice.name, f"valid {60 + len(self.choices)}.0", make_decoder(len(self.choices)))
 
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
     loader = Loader()
-    monkeypatch.setattr(side_by_side, "load_choice", loader)
+    monkeypatch.setattr(side_by_side, "load_model_choice", loader)
     yield loader
     loader.released.set()
 
@@ -71,107 +68,114 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
 async def open_screen(
     pilot: Pilot[None], prompt: str = PROMPT, run: Path | None = Path("runs/mine")
 ) -> SideBySideScreen:
-    player = Player("mine", "valid 74.9", make_decoder(), run=run)
+    session_model = SessionModel("mine", "valid 74.9", make_decoder(), run=run)
     app = pilot.app
     assert isinstance(app, LotrApp)
-    screen = SideBySideScreen(player, app.runs_dir, prompt, SamplerSettings(top_k=20), 3, 0)
+    screen = SideBySideScreen(session_model, app.runs_dir, prompt, SamplerSettings(top_k=20), 3, 0)
     await app.push_screen(screen)
     await pilot.pause()
     return screen
 
 
-def alone(model: LanguageModel, prompt: str = PROMPT, seed: int = 3, temperature: float = 0.8) -> list[str]:
+def expected_words(model: LanguageModel, prompt: str = PROMPT, seed: int = 3, temperature: float = 0.8) -> list[str]:
     ids = encode_prompt(prompt, model.vocabulary).ids
-    events = stream(model, ids, SamplerSettings(temperature=temperature, top_k=20), seed)
+    events = generate(model, ids, SamplerSettings(temperature=temperature, top_k=20), seed)
     return [event.text for event in events if isinstance(event, TokenEvent)]
 
 
 @SIZES
-async def test_kneser_ney_comes_beside_the_model_once_it_is_counted(
-    make_app: MakeApp, loader: Loader, size: tuple[int, int]
+async def test_a_kneser_ney_column_is_added_once_it_is_counted(
+    make_host: MakeHost, loader: Loader, size: tuple[int, int]
 ) -> None:
-    async with make_app().run_test(size=size) as pilot:
+    async with make_host().run_test(size=size) as pilot:
         screen = await open_screen(pilot)
-        await until(pilot, lambda: screen.slots[0].text.done)
+        await until(pilot, lambda: screen.slots[0].output.done_event)
         await pilot.pause()
-        assert "counting the n-grams" in " ".join(shown(screen).split())
-        assert screen.slots[1].text.blank
+        assert "counting the n-grams" in " ".join(columns_text(screen).split())
+        assert screen.slots[1].output.is_empty
         loader.released.set()
-        await ended(pilot, screen)
-        assert loader.asked == [Choice("kneser-ney", "runs/mine")]
-        assert [words_in(slot.text) for slot in screen.slots] == [alone(make_decoder(0)), alone(make_decoder(1))]
-        assert lines(screen)[0].split() == ["mine", "Kneser-Ney"]
-        assert lines(screen)[1].split() == ["valid", "74.9", "valid", "61.0"]
-        assert MARK in shown(screen)
-        assert "first column" in note(screen)
+        await until_columns_ended(pilot, screen)
+        assert loader.choices == [ModelChoice("kneser-ney", "runs/mine")]
+        assert [generated_words(slot.output) for slot in screen.slots] == [
+            expected_words(make_decoder(0)),
+            expected_words(make_decoder(1)),
+        ]
+        assert column_lines(screen)[0].split() == ["mine", "Kneser-Ney"]
+        assert column_lines(screen)[1].split() == ["valid", "74.9", "valid", "61.0"]
+        assert DIFFERENCE_MARK in columns_text(screen)
+        assert "first column" in note_text(screen)
         assert "temperature 0.80 → top-k" in text_of(screen.query_one("#status"))
 
 
 @SIZES
-async def test_every_key_of_the_table(make_app: MakeApp, loader: Loader, size: tuple[int, int]) -> None:
+async def test_every_key_acts_as_described(make_host: MakeHost, loader: Loader, size: tuple[int, int]) -> None:
     loader.released.set()
-    async with make_app().run_test(size=size) as pilot:
+    async with make_host().run_test(size=size) as pilot:
         screen = await open_screen(pilot, prompt="")
-        assert screen.asked is None
+        assert screen.prompt_and_seed is None
         await pilot.press(*"lamp", "enter")
-        await ended(pilot, screen)
+        await until_columns_ended(pilot, screen)
         await pilot.press("f6")
-        assert screen.chosen == 1
+        assert screen.selected_index == 1
         await pilot.press("f5")
-        assert screen.chosen == 0
+        assert screen.selected_index == 0
 
         await pilot.press("f8")
-        await ended(pilot, screen)
+        await until_columns_ended(pilot, screen)
         assert {slot.temperature for slot in screen.slots} == {0.85}
-        assert words_in(screen.slots[0].text) == alone(make_decoder(), "lamp", temperature=0.85)
+        assert generated_words(screen.slots[0].output) == expected_words(make_decoder(), "lamp", temperature=0.85)
         await pilot.press("f7")
         assert {slot.temperature for slot in screen.slots} == {0.8}
 
         await pilot.press("f3")
-        assert isinstance(pilot.app.screen, ChooseColumn)
+        assert isinstance(pilot.app.screen, ModelChoiceDialog)
         await pilot.press("escape")
         assert len(screen.slots) == 2
         await pilot.press("f3", "down", "enter")
-        assert loader.asked[-1] == Choice("mixture", "runs/mine")
-        await ended(pilot, screen)
-        assert words_in(screen.slots[2].text) == alone(make_decoder(2), "lamp")
-        assert "mine + Kneser-Ney" in shown(screen)
-        assert screen.chosen == 2
+        assert loader.choices[-1] == ModelChoice("mixture", "runs/mine")
+        await until_columns_ended(pilot, screen)
+        assert generated_words(screen.slots[2].output) == expected_words(make_decoder(2), "lamp")
+        assert "mine + Kneser-Ney" in columns_text(screen)
+        assert screen.selected_index == 2
         await pilot.press("f3")
         assert pilot.app.screen is screen
-        assert "as many as can be read" in note(screen)
+        assert "the maximum; f4 removes one" in note_text(screen)
 
         await pilot.press("ctrl+r")
-        assert screen.asked is not None
-        assert screen.asked[1] != 3
-        await ended(pilot, screen)
-        assert words_in(screen.slots[2].text) == alone(make_decoder(2), "lamp", screen.asked[1])
+        assert screen.prompt_and_seed is not None
+        assert screen.prompt_and_seed[1] != 3
+        await until_columns_ended(pilot, screen)
+        assert generated_words(screen.slots[2].output) == expected_words(
+            make_decoder(2), "lamp", screen.prompt_and_seed[1]
+        )
 
         await pilot.press("f4", "f4")
-        assert [slot.text.title for slot in screen.slots] == ["mine"]
+        assert [slot.output.title for slot in screen.slots] == ["mine"]
         await pilot.press("f4")
-        assert "one column stays" in note(screen)
+        assert "one column must stay" in note_text(screen)
 
         set_field(pilot.app, "max_tokens", "400")  # type: ignore[arg-type]
         set_field(pilot.app, "temperature", "1.5")  # type: ignore[arg-type]
         await pilot.press("enter")
-        await ended(pilot, screen)
-        screen.query_one(Columns).focus()
-        end = lines(screen)
+        await until_columns_ended(pilot, screen)
+        screen.query_one(GenerationColumns).focus()
+        end = column_lines(screen)
         await pilot.press("pageup")
-        up = lines(screen)
+        scrolled = column_lines(screen)
         await pilot.press("pagedown")
-        assert lines(screen) == end
-        assert up != end or len(words_in(screen.slots[0].text)) < 40
+        assert column_lines(screen) == end
+        assert scrolled != end or len(generated_words(screen.slots[0].output)) < 40
         await pilot.press("escape")
         assert screen not in pilot.app.screen_stack
 
 
-async def test_the_list_has_the_runs_and_what_can_be_made(make_app: MakeApp, loader: Loader, tmp_path: Path) -> None:
+async def test_the_dialog_lists_the_baseline_the_mixture_and_the_runs(
+    make_host: MakeHost, loader: Loader, tmp_path: Path
+) -> None:
     run = write_run(tmp_path / "runs" / "other")
     (run / "metrics.jsonl").write_text(json.dumps({"event": "evaluated", "epoch": 1, "valid_perplexity": 70.5}) + "\n")
     loader.released.set()
-    async with make_app().run_test(size=(80, 24)) as pilot:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot)
         await pilot.press("f3")
         options = pilot.app.screen.query_one(OptionList)
@@ -179,47 +183,47 @@ async def test_the_list_has_the_runs_and_what_can_be_made(make_app: MakeApp, loa
         assert [text.split()[0] for text in texts] == ["Kneser-Ney,", "mine", "bundled", "other"]
         assert "valid   70.5" in texts[-1]
         await pilot.press("end", "enter")
-        await until(pilot, lambda: loader.asked[-1] == Choice("run", str(run)))
-        await ended(pilot, screen)
-        assert screen.slots[2].text.title == "other"
+        await until(pilot, lambda: loader.choices[-1] == ModelChoice("run", str(run)))
+        await until_columns_ended(pilot, screen)
+        assert screen.slots[2].output.title == "other"
 
 
-async def test_a_player_without_a_run_stands_alone_at_first(make_app: MakeApp, loader: Loader) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_model_without_a_run_has_no_baseline_column(make_host: MakeHost, loader: Loader) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot, run=None)
-        await ended(pilot, screen)
-        assert loader.asked == []
-        assert words_in(screen.slots[0].text) == alone(make_decoder())
+        await until_columns_ended(pilot, screen)
+        assert loader.choices == []
+        assert generated_words(screen.slots[0].output) == expected_words(make_decoder())
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "message"),
     [
         (RunError("run 'x' is neither here\nnor there"), "Kneser-Ney: run 'x' is neither here nor there"),
         (MemoryError("no [room]"), "Kneser-Ney: MemoryError: no [room]"),
     ],
 )
-async def test_what_cannot_be_loaded_is_said_in_one_line(
-    make_app: MakeApp, loader: Loader, failure: Exception, said: str
+async def test_a_model_that_cannot_be_loaded_is_reported_on_one_line(
+    make_host: MakeHost, loader: Loader, failure: Exception, message: str
 ) -> None:
     loader.failure = failure
     loader.released.set()
-    async with make_app().run_test(size=(80, 24)) as pilot:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot)
         await until(pilot, lambda: len(screen.slots) == 1)
-        await ended(pilot, screen)
-        assert note(screen) == said
-        assert words_in(screen.slots[0].text) == alone(make_decoder())
+        await until_columns_ended(pilot, screen)
+        assert note_text(screen) == message
+        assert generated_words(screen.slots[0].output) == expected_words(make_decoder())
 
 
-async def test_a_column_taken_away_or_left_while_it_loads(make_app: MakeApp, loader: Loader) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_column_can_be_removed_while_its_model_loads(make_host: MakeHost, loader: Loader) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot)
-        await until(pilot, lambda: screen.slots[0].text.done)
+        await until(pilot, lambda: screen.slots[0].output.done_event)
         await pilot.press("f6", "f4")
         assert len(screen.slots) == 1
         loader.released.set()
-        await until(pilot, lambda: not screen.poll())
+        await until(pilot, lambda: not screen.is_loading)
         assert len(screen.slots) == 1
         loader.released.clear()
         await pilot.press("f3", "enter")
@@ -228,38 +232,40 @@ async def test_a_column_taken_away_or_left_while_it_loads(make_app: MakeApp, loa
         assert screen not in pilot.app.screen_stack
 
 
-async def test_models_of_other_words_read_the_prompt_in_their_own_way(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+async def test_each_model_reads_the_prompt_with_its_own_vocabulary(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), Vocabulary((UNK, EOS, "the", "road", "goes")))
-    monkeypatch.setattr(side_by_side, "load_choice", lambda choice, runs_dir: Player("few words", "", others))
-    async with make_app().run_test(size=(80, 24)) as pilot:
+    other_model = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), Vocabulary((UNK, EOS, "the", "road", "goes")))
+    monkeypatch.setattr(
+        side_by_side, "load_model_choice", lambda choice, runs_dir: SessionModel("few words", "", other_model)
+    )
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot, prompt="the tower")
-        await until(pilot, lambda: "few words" in note(screen))
-        await ended(pilot, screen)
-        assert note(screen) == "not in every vocabulary, read as <unk>: tower (few words)"
-        assert words_in(screen.slots[1].text) == alone(others)
+        await until(pilot, lambda: "few words" in note_text(screen))
+        await until_columns_ended(pilot, screen)
+        assert note_text(screen) == "not in every vocabulary, read as <unk>: tower (few words)"
+        assert generated_words(screen.slots[1].output) == expected_words(other_model)
         screen.query_one("#prompt", Input).value = "tower"
         await pilot.press("enter")
-        await ended(pilot, screen)
-        assert "knows none of the prompt's words: tower" in screen.slots[1].text.failure
-        assert "the model knows none" in shown(screen)
-        assert "same" not in shown(screen)
-        assert words_in(screen.slots[0].text) == alone(make_decoder(), "tower")
+        await until_columns_ended(pilot, screen)
+        assert "knows none of the prompt's words: tower" in screen.slots[1].output.failure
+        assert "the model knows none" in columns_text(screen)
+        assert "same" not in columns_text(screen)
+        assert generated_words(screen.slots[0].output) == expected_words(make_decoder(), "tower")
 
 
-async def test_a_model_that_cannot_read_the_prompt_is_there_all_the_same(make_app: MakeApp, loader: Loader) -> None:
-    async with make_app().run_test(size=(80, 24)) as pilot:
+async def test_a_model_that_cannot_read_the_prompt_keeps_its_column(make_host: MakeHost, loader: Loader) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot, prompt="xylophone")
-        assert "counting" in shown(screen)
+        assert "counting" in columns_text(screen)
         loader.released.set()
         await until(pilot, lambda: screen.slots[1].model)
-        await until(pilot, lambda: "counting" not in shown(screen))
-        assert "valid 61.0" in shown(screen)
-        assert "knows none of the prompt's words: xylophone" in note(screen)
+        await until(pilot, lambda: "counting" not in columns_text(screen))
+        assert "valid 61.0" in columns_text(screen)
+        assert "knows none of the prompt's words: xylophone" in note_text(screen)
 
 
-async def test_a_model_that_breaks_is_told_and_the_screen_goes_on(make_app: MakeApp, loader: Loader) -> None:
+async def test_a_failing_model_is_reported_in_its_column(make_host: MakeHost, loader: Loader) -> None:
     class Broken:
         vocabulary = make_decoder().vocabulary
 
@@ -269,29 +275,27 @@ async def test_a_model_that_breaks_is_told_and_the_screen_goes_on(make_app: Make
         def advance(self, state: None, token: int) -> tuple[np.ndarray, None]:
             raise RuntimeError("out of [order]")
 
-    async with make_app().run_test(size=(80, 24)) as pilot:
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot, prompt="", run=None)
         screen.slots[0].model = Broken()
         screen.query_one("#prompt", Input).value = PROMPT
         await pilot.press("enter")
-        await ended(pilot, screen)
-        assert "broken off: RuntimeError: out of [order]" in shown(screen)
+        await until_columns_ended(pilot, screen)
+        assert "failed: RuntimeError: out of [order]" in columns_text(screen)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     corpus = write_csv(tmp_path_factory.mktemp("corpus") / "small.csv", sentences(120))
-    return prepare(Config("tiny").with_values(corpus=str(corpus)).data)
+    return load_dataset(Config("tiny").with_values(corpus=str(corpus)).data)
 
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of that corpus on the disk, which knows how frequent its words are."""
+    """A run on the disk with random weights and the word frequencies of the corpus as output bias."""
     folder = tmp_path_factory.mktemp("runs") / "small-run"
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
-    chance = np.random.default_rng(0)
-    shapes = weight_shapes(config.model, len(dataset.vocabulary))
-    weights = {name: chance.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = dict(random_lstm(config.model, dataset.vocabulary, scale=0.4).weights)
     weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(dataset.vocabulary)) + 1).astype("f4")
     folder.mkdir()
     (folder / "config.json").write_text(config.to_json())
@@ -300,30 +304,30 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_choice_loads_what_it_says_with_its_perplexity(run: Path, dataset: Dataset) -> None:
-    player = load_choice(Choice("run", str(run)), None)
-    assert isinstance(player.model, Decoder)
-    assert player.name == "small-run"
-    counted = load_choice(Choice("kneser-ney", str(run)), None)
-    assert isinstance(counted.model, KneserNey)
-    by_hand = KneserNey(dataset.train, dataset.vocabulary)
-    assert counted.description == f"5-gram counts · valid {evaluate(by_hand, dataset.valid).perplexity:.1f}"
-    mixed = load_choice(Choice("mixture", str(run)), None)
-    combined = Combiner([load(run)]).combine(Combination(mixture=True))
+def test_each_kind_of_choice_loads_its_model_with_its_perplexity(run: Path, dataset: Dataset) -> None:
+    network = load_model_choice(ModelChoice("run", str(run)), None)
+    assert isinstance(network.model, NumpyLSTM)
+    assert network.name == "small-run"
+    baseline = load_model_choice(ModelChoice("kneser-ney", str(run)), None)
+    assert isinstance(baseline.model, KneserNey)
+    expected = KneserNey(dataset.train, dataset.vocabulary)
+    assert baseline.description == f"5-gram counts · valid {evaluate(expected, dataset.valid).perplexity:.1f}"
+    mixture = load_model_choice(ModelChoice("mixture", str(run)), None)
+    combined = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True))
     perplexity = evaluate(combined.model, dataset.valid).perplexity
-    assert mixed.description == f"{combined.describe()} · valid {perplexity:.1f}"
-    assert perplexity < evaluate(player.model, dataset.valid).perplexity
-    assert mixed.run == counted.run == player.run == run
+    assert mixture.description == f"{combined.describe()} · valid {perplexity:.1f}"
+    assert perplexity < evaluate(network.model, dataset.valid).perplexity
+    assert mixture.run == baseline.run == network.run == run
 
 
-def test_a_corpus_that_is_gone_is_an_error_to_act_on(run: Path, tmp_path: Path) -> None:
+def test_a_missing_corpus_is_an_error_that_names_the_file(run: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
     config = Config.from_json((run / "config.json").read_text(), "config")
-    away = replace(config, data=replace(config.data, corpus=str(tmp_path / "away.csv")))
-    (moved / "config.json").write_text(away.to_json())
+    changed = replace(config, data=replace(config.data, corpus=str(tmp_path / "away.csv")))
+    (moved / "config.json").write_text(changed.to_json())
     for name in ("vocabulary.json", "model.safetensors"):
         (moved / name).write_bytes((run / name).read_bytes())
-    assert load_choice(Choice("run", str(moved)), None).name == "moved"
+    assert load_model_choice(ModelChoice("run", str(moved)), None).name == "moved"
     with pytest.raises(CorpusError, match=r"away\.csv"):
-        load_choice(Choice("kneser-ney", str(moved)), None)
+        load_model_choice(ModelChoice("kneser-ney", str(moved)), None)

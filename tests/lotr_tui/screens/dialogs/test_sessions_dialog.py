@@ -1,8 +1,7 @@
-"""The list of saved sessions, driven as a person would."""
+"""Screen with the saved sessions."""
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,150 +9,146 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
-from engine.errors import UnusableInput
-from lotr_tui.app import LotrApp
+from engine.errors import InvalidInputError
 from lotr_tui.screens.dialogs import sessions as module
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.session.session_file import SessionWriter
-from tests.lotr_tui.screens.session.test_session_screen import until
-from tests.lotr_tui.session.test_saved_session import node
-
-MakeApp = Callable[..., LotrApp]
+from tests.support.pilot import MakeApp, text_of, until
+from tests.support.sessions import saved_reply
 
 
-def save(folder: Path, prompt: str, changed: float, model: str = "shire") -> Path:
-    writer = SessionWriter(model, folder)
-    writer.session = replace(writer.session, started=changed)
-    writer.keep(node(prompt=prompt))
+def save_session(sessions_dir: Path, prompt: str, modified: float) -> Path:
+    writer = SessionWriter("shire", sessions_dir)
+    writer.session = replace(writer.session, started=modified)
+    writer.save(saved_reply(prompt=prompt))
     writer.close()
-    path: Path = folder / f"{writer.session.name}.jsonl"
-    os.utime(path, (changed, changed))
+    path: Path = sessions_dir / f"{writer.session.name}.jsonl"
+    os.utime(path, (modified, modified))
     return path
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three sessions, the second damaged; from the latest on: newer, damaged, older."""
-    folder = tmp_path / "sessions"
-    save(folder, "an older [red]prompt[/]", 1_000_000_000)
-    save(folder, "a newer prompt", 1_600_000_000)
-    (folder / "broken.jsonl").write_text("{}\n")
-    os.utime(folder / "broken.jsonl", (1_300_000_000,) * 2)
-    return folder
+def sessions_dir(tmp_path: Path) -> Path:
+    """Directory with three sessions, latest first: newer, broken (damaged) and older."""
+    sessions_dir = tmp_path / "sessions"
+    save_session(sessions_dir, "an older [red]prompt[/]", 1_000_000_000)
+    save_session(sessions_dir, "a newer prompt", 1_600_000_000)
+    (sessions_dir / "broken.jsonl").write_text("{}\n")
+    os.utime(sessions_dir / "broken.jsonl", (1_300_000_000,) * 2)
+    return sessions_dir
 
 
-async def show(pilot: Pilot[None], folder: Path, current: str = "") -> list[Path | None]:
-    """Open the screen; the list gets what it is dismissed with."""
-    answers: list[Path | None] = []
-    pilot.app.push_screen(SessionsScreen(current, folder, folder.parent), answers.append)
+async def show(pilot: Pilot[None], sessions_dir: Path, current_name: str = "") -> list[Path | None]:
+    """Open the screen, and return a list that gets the result of the screen."""
+    results: list[Path | None] = []
+    pilot.app.push_screen(SessionsScreen(current_name, sessions_dir, sessions_dir.parent), results.append)
     await until(pilot, lambda: isinstance(pilot.app.screen, SessionsScreen))
     await pilot.pause()
-    return answers
+    return results
 
 
 def rows(pilot: Pilot[None]) -> list[str]:
-    options = pilot.app.screen.query_one(OptionList)
-    return [str(options.get_option_at_index(i).prompt) for i in range(options.option_count)]
+    return [str(option.prompt) for option in pilot.app.screen.query_one(OptionList).options]
 
 
-def said(pilot: Pilot[None]) -> str:
-    return str(pilot.app.screen.query_one("#said", Static).render())
+def message(pilot: Pilot[None]) -> str:
+    return text_of(pilot.app.screen.query_one("#message", Static))
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-async def test_the_latest_comes_first_and_damage_is_told(make_app: MakeApp, folder: Path, width: int) -> None:
+async def test_latest_session_is_first_and_damage_is_shown(make_app: MakeApp, sessions_dir: Path, width: int) -> None:
     async with make_app().run_test(size=(width, 20)) as pilot:
-        await show(pilot, folder)
+        await show(pilot, sessions_dir)
         newer, broken, older = rows(pilot)
         assert newer.endswith("shire  a newer prompt")
         assert "✗ broken: " in broken
-        assert older.endswith("an older [red]prompt[/]")  # text is text
+        assert older.endswith("an older [red]prompt[/]")  # not interpreted as markup
         assert ("2020-09-13" in newer) == (width >= 80)
 
 
-async def test_opening_one(make_app: MakeApp, folder: Path) -> None:
+async def test_enter_opens_an_intact_session(make_app: MakeApp, sessions_dir: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        answers = await show(pilot, folder)
+        results = await show(pilot, sessions_dir)
         await pilot.press("down", "enter")
-        assert "cannot be opened" in said(pilot)
+        assert "cannot open broken" in message(pilot)
         await pilot.press("down", "enter")
-        await until(pilot, lambda: answers)
-        assert answers[0] is not None
-        assert "older" in answers[0].read_text()
+        await until(pilot, lambda: results)
+        assert results[0] is not None
+        assert "older" in results[0].read_text()
 
 
-async def test_opening_one_by_mouse_and_none(make_app: MakeApp, folder: Path) -> None:
+async def test_click_opens_a_session_and_escape_opens_none(make_app: MakeApp, sessions_dir: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        answers = await show(pilot, folder)
+        results = await show(pilot, sessions_dir)
         await pilot.click(OptionList, offset=(8, 0))
-        await until(pilot, lambda: answers)
-        assert answers[0] is not None
-        assert "newer" in answers[0].read_text()
-        answers = await show(pilot, folder)
+        await until(pilot, lambda: results)
+        assert results[0] is not None
+        assert "newer" in results[0].read_text()
+        results = await show(pilot, sessions_dir)
         await pilot.press("escape")
-        assert answers == [None]
+        assert results == [None]
 
 
-async def test_the_session_that_goes_on(make_app: MakeApp, folder: Path) -> None:
+async def test_current_session_is_marked_and_cannot_be_opened(make_app: MakeApp, sessions_dir: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        current = max(folder.glob("2*.jsonl"), key=lambda path: path.stat().st_mtime)
-        answers = await show(pilot, folder, current.stem)
-        assert "now · a newer prompt" in rows(pilot)[0]
+        current = max(sessions_dir.glob("2*.jsonl"), key=lambda path: path.stat().st_mtime)
+        results = await show(pilot, sessions_dir, current.stem)
+        assert "current · a newer prompt" in rows(pilot)[0]
         await pilot.press("enter")
-        assert "goes on" in said(pilot)
-        assert not answers
+        assert "is the current session" in message(pilot)
+        assert not results
 
 
 @pytest.mark.parametrize(("key", "kind"), [("m", "md"), ("j", "json"), ("s", "svg")])
-async def test_exporting(make_app: MakeApp, folder: Path, key: str, kind: str) -> None:
+async def test_export_writes_a_new_file_each_time(make_app: MakeApp, sessions_dir: Path, key: str, kind: str) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        await show(pilot, folder)
+        await show(pilot, sessions_dir)
         await pilot.press(key)
-        await until(pilot, lambda: said(pilot).startswith("written to "))
-        (path,) = folder.parent.glob(f"*.{kind}")
-        assert str(path) in said(pilot).replace("\n", "")
+        await until(pilot, lambda: message(pilot).startswith("written to "))
+        (path,) = sessions_dir.parent.glob(f"*.{kind}")
+        assert str(path) in message(pilot).replace("\n", "")
         assert "newer" in path.read_text()
         if kind == "json":
-            assert json.loads(path.read_text())["nodes"][0]["prompt"] == "a newer prompt"
-        await pilot.press(key)  # again: nothing is overwritten
-        await until(pilot, lambda: len(list(folder.parent.glob(f"*.{kind}"))) == 2)
+            assert json.loads(path.read_text())["replies"][0]["prompt"] == "a newer prompt"
+        await pilot.press(key)
+        await until(pilot, lambda: len(list(sessions_dir.parent.glob(f"*.{kind}"))) == 2)
 
 
-async def test_exporting_what_is_damaged_sets_it_aside_and_says_so(make_app: MakeApp, folder: Path) -> None:
+async def test_exporting_a_damaged_session_renames_its_file(make_app: MakeApp, sessions_dir: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        await show(pilot, folder)
+        await show(pilot, sessions_dir)
         await pilot.press("down", "m")
-        await until(pilot, lambda: "set aside" in said(pilot))
         await until(pilot, lambda: len(rows(pilot)) == 2)
-        assert (folder / "broken.jsonl.damaged-1").exists()
+        assert "broken.jsonl.damaged-1" in message(pilot).replace("\n", "")
+        assert (sessions_dir / "broken.jsonl.damaged-1").exists()
 
 
-async def test_a_full_disk_is_told(make_app: MakeApp, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> Path:
-        raise UnusableInput("cannot write x.md: No space left on device; choose another folder")
+async def test_export_error_is_shown(make_app: MakeApp, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Path:
+        raise InvalidInputError("cannot write x.md: No space left on device; choose another folder")
 
-    monkeypatch.setattr(module, "export", full)
+    monkeypatch.setattr(module, "export_session", fail)
     async with make_app().run_test(size=(80, 24)) as pilot:
-        await show(pilot, folder)
+        await show(pilot, sessions_dir)
         await pilot.press("m")
-        await until(pilot, lambda: "No space left" in said(pilot))
+        await until(pilot, lambda: "No space left" in message(pilot))
 
 
-async def test_no_sessions_and_then_one(make_app: MakeApp, tmp_path: Path) -> None:
+async def test_refresh_lists_the_first_session(make_app: MakeApp, tmp_path: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
-        answers = await show(pilot, tmp_path / "none")
+        results = await show(pilot, tmp_path / "none")
         await pilot.press("enter", "m", "j", "s")
-        assert "none yet" in said(pilot)
-        assert not answers
-        save(tmp_path / "none", "the first", 1_600_000_000)
+        assert "No saved sessions yet" in message(pilot)
+        assert not results
+        save_session(tmp_path / "none", "the first", 1_600_000_000)
         await pilot.press("f5")
         await pilot.pause()
         assert len(rows(pilot)) == 1
 
 
-async def test_a_tiny_terminal(make_app: MakeApp, folder: Path) -> None:
+async def test_tiny_terminal(make_app: MakeApp, sessions_dir: Path) -> None:
     async with make_app().run_test(size=(20, 5)) as pilot:
-        await show(pilot, folder)
+        await show(pilot, sessions_dir)
         await pilot.press("down", "up", "m")
         await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: said(pilot).startswith("written"))
+        await until(pilot, lambda: message(pilot).startswith("written"))

@@ -1,4 +1,4 @@
-"""The lens's text and the word under its cursor."""
+"""Tests of the shaded text of the lens and of the details of the token under its cursor."""
 
 from pathlib import Path
 
@@ -7,213 +7,197 @@ import pytest
 
 from engine.config import ModelConfig
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import Decoder
-from lotr_tui.commands import bindings_of
-from lotr_tui.screens.lens import screen as lens
+from engine.models.numpy_lstm import NumpyLSTM
+from lotr_tui.commands import collect_bindings
+from lotr_tui.formatting import format_percent
 from lotr_tui.screens.lens.sentences import LensSentences
-from lotr_tui.screens.lens.text import VIEWS, LensText
-from lotr_tui.screens.lens.word import LensWord, percent
-from lotr_tui.session.player import Player
-from lotr_tui.widgets.status_bar import StatusBar
-from tests.lotr_tui.conftest import VOCABULARY, make_decoder
-from tests.lotr_tui.screens.lens.test_lens_screen import SIZES, TEXT, MakeHost, look, painted, shown
-from tests.lotr_tui.screens.session.test_session_screen import text_of
+from lotr_tui.screens.lens.text_view import LENS_VIEWS, LensTextView
+from lotr_tui.screens.lens.token_inspector import LensTokenInspector
+from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import LENS_TEXT, MakeHost, lens_text, open_lens, painted, status_text
+from tests.support.app import VOCABULARY, make_decoder
 
 
 @pytest.fixture
-def kneser_ney(monkeypatch: pytest.MonkeyPatch) -> KneserNey:
-    """What the run was trained on is there again."""
-    ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 500).astype(np.int32)
-    model = KneserNey(ids, VOCABULARY, 3)
-    monkeypatch.setattr(lens, "_kneser_ney", lambda run: model)
-    return model
-
-
-@pytest.fixture
-def sure(tmp_path: Path) -> Player:
-    """A model that is seldom in doubt, so that all shades are found."""
+def confident_model(tmp_path: Path) -> SessionModel:
+    """Model with large weights: its surprisals cover all shades."""
     config = ModelConfig(embedding_size=12, hidden_size=12)
     weights = {name: 3 * value for name, value in make_decoder().weights.items()}
-    return Player("sure", "", Decoder(config, VOCABULARY, weights), run=tmp_path)
+    return SessionModel("confident", "", NumpyLSTM(config, VOCABULARY, weights), run=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("prob", "text"), [(1.0, "100 %"), (0.123, "12 %"), (0.0312, "3.1 %"), (0.0012, "0.12 %"), (1e-6, "<0.01 %")]
-)
-def test_percents_have_two_digits(prob: float, text: str) -> None:
-    assert percent(prob) == text
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_the_text_stands_as_it_was_written_and_unknown_words_in_marks(
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (200, 50)])
+async def test_the_text_is_shown_as_written_with_marks_around_unknown_words(
     make_host: MakeHost, size: tuple[int, int]
 ) -> None:
     app = make_host()
     async with app.run_test(size=size) as pilot:
-        await look(pilot, app)
-        expected = TEXT.replace("wizard", "‹wizard›")
-        assert " ".join(shown(app).split()) == " ".join(expected.split())
+        await open_lens(pilot)
+        expected = LENS_TEXT.replace("wizard", "‹wizard›")
+        assert " ".join(lens_text(app).split()) == " ".join(expected.split())
 
 
-async def test_words_are_shaded_by_their_bits_with_a_cue_that_is_no_colour(make_host: MakeHost, sure: Player) -> None:
+async def test_each_shade_differs_in_text_style_and_not_only_in_colour(
+    make_host: MakeHost, confident_model: SessionModel
+) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, " ".join(["wizard", *VOCABULARY.words[2:]]), sure)
-        text = app.screen.query_one(LensText)
-        reading = text._network
-        assert reading is not None
-        text.move_to(99)
-        cues: dict[object, set[tuple[bool, ...]]] = {}
-        for index in range(len(reading.words) - 1):
-            line = text.line_of(index)
-            column = text._column(int(text.page.starts[index]), line)
-            style = next(iter(text.render_line(line).crop(column, column + 1))).style
+        screen = await open_lens(pilot, " ".join(["wizard", *VOCABULARY.tokens[2:]]), confident_model)
+        text, scores = app.screen.query_one(LensTextView), screen.scorer.network_scores
+        assert scores is not None
+        text.move_cursor(99)
+        text_styles: dict[object, set[tuple[bool, ...]]] = {}
+        for index in range(len(scores.tokens) - 1):
+            column = text.column_of(index)
+            style = next(iter(text.render_line(text.line_of(index)).crop(column, column + 1))).style
             assert style is not None
-            cue = (style.underline, style.bold, style.italic, style.dim)
-            bits = reading.bits[index]
-            step = "unknown" if reading.words.unknown[index] else int(np.digitize(bits, [3, 6, 10]))
-            cues.setdefault(step, set()).add(tuple(map(bool, cue)))
-        assert len(cues) == 5
-        assert all(len(found) == 1 for found in cues.values())  # a step, a cue
-        assert len(set().union(*cues.values())) == len(cues)  # and no other step has it
+            is_unknown = scores.tokens.unknown_mask[index]
+            shade = "unknown" if is_unknown else int(np.digitize(scores.bits[index], [3, 6, 10]))
+            text_style = (style.underline, style.bold, style.italic, style.dim)
+            text_styles.setdefault(shade, set()).add(tuple(map(bool, text_style)))
+        assert len(text_styles) == 5
+        assert all(len(styles) == 1 for styles in text_styles.values())
+        assert len(set().union(*text_styles.values())) == len(text_styles)
 
 
-async def test_the_word_under_the_cursor_is_told_of(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+async def test_the_inspector_shows_the_scores_of_the_token_under_the_cursor(
+    make_host: MakeHost, kneser_ney: KneserNey
+) -> None:
     app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
-        screen = await look(pilot, app)
-        await pilot.press("shift+tab", "shift+tab")
-        app.screen.query_one(LensText).focus()
+        screen = await open_lens(pilot)
+        app.screen.query_one(LensTextView).focus()
         await pilot.press("home", "right", "right", "right")
-        word = painted(app.screen.query_one(LensWord))
-        assert screen._network is not None
-        assert screen._kneser_ney is not None
-        ours, other = screen._network.guess(3), screen._kneser_ney.guess(3)
-        assert ours is not None
-        assert other is not None
-        assert "WORD  a  sentence 1 of 4" in word
-        assert f"{ours.bits:.1f}" in word
-        assert f"{other.bits:.1f}" in word
-        assert f"{percent(ours.likeliest[0][1])}" in word
-        assert f"better by {abs(ours.bits - other.bits):.1f}" in word
+        shown = painted(app.screen.query_one(LensTokenInspector))
+        assert screen.scorer.network_scores is not None
+        assert screen.scorer.baseline_scores is not None
+        network, baseline = screen.scorer.network_scores.token_score(3), screen.scorer.baseline_scores.token_score(3)
+        assert network is not None
+        assert baseline is not None
+        assert "WORD  a  sentence 1 of 4" in shown
+        assert f"{network.bits:.1f}" in shown
+        assert f"{baseline.bits:.1f}" in shown
+        assert format_percent(network.top_tokens[0][1]) in shown
+        assert f"better by {abs(network.bits - baseline.bits):.1f}" in shown
 
 
-# From the word "walked" (10) on: the key, and the word it leads to. Lines: 0-8 | 9-15 | (none) | 16.
 MOVES = {
-    "lens-text.left": ("left", 9),
-    "lens-text.right": ("right", 11),
-    "lens-text.up": ("up", 0),
-    "lens-text.down": ("down", 16),
-    "lens-text.first": ("home", 0),
-    "lens-text.last": ("end", 16),
-    "lens-text.page-up": ("pageup", 0),
-    "lens-text.page-down": ("pagedown", 16),
+    "lens-text-view.left": ("left", 9),
+    "lens-text-view.right": ("right", 11),
+    "lens-text-view.up": ("up", 0),
+    "lens-text-view.down": ("down", 16),
+    "lens-text-view.first": ("home", 0),
+    "lens-text-view.last": ("end", 16),
+    "lens-text-view.page-up": ("pageup", 0),
+    "lens-text-view.page-down": ("pagedown", 16),
 }
+"""Key of each binding, and the token it leads to from token 10. Tokens of the lines: 0 to 8, 9 to 15, none, 16."""
 
 
-def test_every_binding_is_driven_below_and_says_what_it_does() -> None:
-    bindings = bindings_of(LensText)
-    assert {binding.id for binding in bindings} == {*MOVES, "lens-text.next", "lens-text.previous"}
+def test_every_binding_is_tested_and_has_a_tooltip() -> None:
+    bindings = collect_bindings(LensTextView)
+    assert {binding.id for binding in bindings} == {*MOVES, "lens-text-view.next", "lens-text-view.previous"}
     assert all(binding.tooltip for binding in bindings)
 
 
-async def test_keys_move_the_cursor_over_the_words(make_host: MakeHost) -> None:
+async def test_keys_move_the_token_cursor(make_host: MakeHost) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app)
-        text = app.screen.query_one(LensText)
+        await open_lens(pilot)
+        text = app.screen.query_one(LensTextView)
         text.focus()
         for name, (key, expected) in MOVES.items():
-            text.move_to(10)
+            text.move_cursor(10)
             await pilot.press(key)
-            if name == "lens-text.up":
+            if name == "lens-text-view.up":
                 assert text.line_of(text.cursor) == 0
             else:
                 assert text.cursor == expected, name
 
 
-async def test_n_and_p_go_from_surprise_to_surprise(make_host: MakeHost, kneser_ney: KneserNey, sure: Player) -> None:
+async def test_n_and_p_move_to_the_next_and_previous_surprise(
+    make_host: MakeHost, kneser_ney: KneserNey, confident_model: SessionModel
+) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        screen = await look(pilot, app, " ".join(VOCABULARY.words[2:]), sure)
-        assert screen._network is not None
-        assert screen._kneser_ney is not None
-        surprises = np.flatnonzero(screen._network.bits >= 10).tolist()
-        gaps = np.flatnonzero(np.abs(screen._network.bits - screen._kneser_ney.bits) >= 3).tolist()
-        text = app.screen.query_one(LensText)
+        screen = await open_lens(pilot, " ".join(VOCABULARY.tokens[2:]), confident_model)
+        network, baseline = screen.scorer.network_scores, screen.scorer.baseline_scores
+        assert network is not None
+        assert baseline is not None
+        surprises = [index for index in np.flatnonzero(network.bits >= 10).tolist() if index > 0]
+        differences = np.flatnonzero(np.abs(network.bits - baseline.bits) >= 3).tolist()
+        text = app.screen.query_one(LensTextView)
         text.focus()
         await pilot.press("home", "n", "n")
-        later = [index for index in surprises if index > 0]
-        assert len(later) > 2
-        assert text.cursor == later[1]
+        assert len(surprises) > 2
+        assert text.cursor == surprises[1]
         await pilot.press("p")
-        assert text.cursor == later[0]
+        assert text.cursor == surprises[0]
         await pilot.press("end", "n")
-        assert text.cursor == len(screen._network.words) - 1  # there is no further one
+        assert text.cursor == len(network.tokens) - 1
         await pilot.press("f2", "f2", "home", "n")
-        assert text.cursor == next(index for index in gaps if index > 0)
+        assert text.cursor == next(index for index in differences if index > 0)
 
 
-async def test_f2_goes_through_the_views(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+async def test_f2_cycles_through_the_views(make_host: MakeHost, kneser_ney: KneserNey) -> None:
     app = make_host()
     async with app.run_test(size=(160, 45)) as pilot:
-        screen = await look(pilot, app)
-        text = app.screen.query_one(LensText)
-        for view in (*VIEWS[1:], VIEWS[0]):
+        screen = await open_lens(pilot)
+        text = app.screen.query_one(LensTextView)
+        assert screen.scorer.network_scores is not None
+        assert screen.scorer.baseline_scores is not None
+        network_bits, baseline_bits = screen.scorer.network_scores.bits, screen.scorer.baseline_scores.bits
+        for view in (*LENS_VIEWS[1:], LENS_VIEWS[0]):
             await pilot.press("f2")
             assert text.view == view
-            bits = [reading.bits for reading in (screen._network, screen._kneser_ney) if reading is not None]
-            found = {
-                "network": np.digitize(bits[0], [3, 6, 10]),
-                "Kneser-Ney": np.digitize(bits[1], [3, 6, 10]),
-                "difference": np.digitize(bits[1] - bits[0], [-3, -1, 1, 3]),
+            shades = {
+                "network": np.digitize(network_bits, [3, 6, 10]),
+                "Kneser-Ney": np.digitize(baseline_bits, [3, 6, 10]),
+                "difference": np.digitize(baseline_bits - network_bits, [-3, -1, 1, 3]),
             }[view]
             names = ["expected", "usual", "surprising", "astonishing"]
             if view == "difference":
                 names = ["much-worse", "worse", "even", "better", "much-better"]
-                assert "Kneser-Ney by 3" in text_of(app.screen.query_one("#legend", StatusBar))
-            known = np.flatnonzero(~text.page.words.unknown)
-            assert [text._shade(index) for index in known] == [f"lens--{names[found[index]]}" for index in known]
+                assert "Kneser-Ney by 3" in status_text(app, "#legend")
+            for index in np.flatnonzero(~text.page.tokens.unknown_mask):
+                assert text.token_component_classes(index) == [f"lens--{names[shades[index]]}"]
 
 
-async def test_a_click_chooses_word_and_sentence(make_host: MakeHost) -> None:
+async def test_a_click_selects_a_token_or_a_sentence(make_host: MakeHost) -> None:
     app = make_host()
     async with app.run_test(size=(120, 40)) as pilot:
-        screen = await look(pilot, app)
-        text = app.screen.query_one(LensText)
-        x = text._column(int(text.page.starts[10]), 1)
-        await pilot.click(LensText, offset=(1 + x, 1))
+        await open_lens(pilot)
+        text = app.screen.query_one(LensTextView)
+        await pilot.click(LensTextView, offset=(1 + text.column_of(10), 1))
         assert text.cursor == 10
-        await pilot.click(LensText, offset=(60, 0))  # behind the line's end: its last word
+        await pilot.click(LensTextView, offset=(60, 0))  # after the end of the line: its last token
         assert text.cursor == 8
-        await pilot.click(LensText, offset=(5, 2))  # a line without a word
-        await pilot.click(LensText, offset=(5, 12))  # below the text
+        await pilot.click(LensTextView, offset=(5, 2))  # a line without a token
+        await pilot.click(LensTextView, offset=(5, 12))  # below the text
         assert text.cursor == 8
         await pilot.click(LensSentences, offset=(5, 2))
         await pilot.pause()
-        assert screen._words is not None
-        assert text.cursor == screen._words.sentences[2]
+        assert text.cursor == text.page.tokens.sentence_starts[2]
 
 
-async def test_resized_from_wide_to_hardly_anything(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+async def test_the_lens_survives_any_terminal_size(make_host: MakeHost, kneser_ney: KneserNey) -> None:
     app = make_host()
     async with app.run_test(size=(200, 50)) as pilot:
-        await look(pilot, app)
-        text = app.screen.query_one(LensText)
-        text.focus()
+        await open_lens(pilot)
+        app.screen.query_one(LensTextView).focus()
         for size in ((20, 5), (60, 20), (5, 2), (120, 30)):
             await pilot.resize_terminal(*size)
             await pilot.pause()
             await pilot.press("end", "up", "pagedown", "home", "f3", "f2", "f3")
-        assert shown(app).startswith("Bilbo Baggins is a friend.")
+        assert lens_text(app).startswith("Bilbo Baggins is a friend.")
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-light", "ansi-dark"])
-async def test_other_themes(make_host: MakeHost, kneser_ney: KneserNey, theme: str) -> None:
+async def test_a_theme_change_keeps_the_text(make_host: MakeHost, kneser_ney: KneserNey, theme: str) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app)
-        before = shown(app)
+        await open_lens(pilot)
+        before = lens_text(app)
         app.theme = theme
         await pilot.pause()
-        assert shown(app) == before
+        assert lens_text(app) == before

@@ -1,207 +1,196 @@
-"""Memorised or new, driven as a person would, on the bundled model and its own training text."""
+"""Tests of the memorization screen with the bundled model and its own training text."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textual.pilot import Pilot
-from textual.widgets import Input, Static
+from textual.app import App
+from textual.widgets import Input
 
-from engine.analysis.memorization import LEAST, Passage
-from engine.analysis.token_scores import split
+from engine.analysis.memorization import MIN_PASSAGE_LENGTH, Passage
+from engine.analysis.token_scores import tokenize_with_offsets
 from engine.data.vocabulary import EOS_ID, UNK_ID, tokenize
-from engine.runs.store import LoadedModel, load, resolve
-from lotr_tui.app import LotrApp
-from lotr_tui.screens.memorization.occurrences import PassagePlaces
-from lotr_tui.screens.memorization.screen import MemorisedScreen
-from lotr_tui.screens.memorization.text import PassageText, mark
-from lotr_tui.screens.text.layout import Page, clean
-from lotr_tui.screens.text.text_input import MOST_CHARACTERS, TextLine, one_line, with_line_ends
-from lotr_tui.session.player import Player
-from lotr_tui.session.training_text import training_data, training_index
-from lotr_tui.widgets.status_bar import StatusBar
-from tests.lotr_tui.conftest import VOCABULARY, Host
-from tests.lotr_tui.screens.session.test_session_screen import text_of, until
-
-MakeHost = Callable[..., Host]
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Player:
-    return Player.of(load(resolve(None)))
+from engine.runs.directory import resolve_run
+from engine.runs.loading import LoadedModel, load_model
+from lotr_tui.formatting import format_percent
+from lotr_tui.screens.memorization.occurrences import PassageOccurrences
+from lotr_tui.screens.memorization.passage_text import PassageTextView, mark_passages
+from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.screens.text.layout import Page, sanitize_text
+from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, TextInputBar, eos_to_newlines, newlines_to_eos
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import load_training_data, load_training_index
+from tests.support.analysis import MakeHost, is_idle, open_memorization, painted, static_text, status_text
+from tests.support.app import VOCABULARY
+from tests.support.pilot import until
 
 
 @pytest.fixture(scope="module")
-def known_lines(bundled: Player) -> list[str]:
-    """Three lines of the training text, 8 to 12 words each, all of them known."""
+def bundled() -> SessionModel:
+    return SessionModel.from_loaded(load_model(resolve_run(None)))
+
+
+@pytest.fixture(scope="module")
+def training_lines(bundled: SessionModel) -> list[str]:
+    """Three lines of the training text with 8 to 12 words and no unknown word."""
     assert bundled.run is not None
-    data = training_data(bundled.run)
+    data = load_training_data(bundled.run)
     lines = [data.vocabulary.decode(ids) for ids in data.train_lines if 8 <= len(ids) <= 12 and UNK_ID not in ids]
     return lines[:3]
 
 
 @pytest.fixture
-def text(known_lines: list[str]) -> str:
-    """Three passages, a word of none between them, and an unknown one."""
-    first, second, third = known_lines
+def text(training_lines: list[str]) -> str:
+    """Three copied passages, with new and unknown words between them."""
+    first, second, third = training_lines
     return f"{first} zyzzyva {second} zyzzyva pony pony pony {third}"
 
 
-def known_by_search(text: str, player: Player) -> list[bool]:
-    """For each word that is no `<eos>`: whether some four words in a row around it stand in a training line."""
-    assert player.run is not None
-    data = training_data(player.run)
-    fours = {tuple(ids[i : i + LEAST]) for ids in map(list, data.train_lines) for i in range(len(ids) - LEAST + 1)}
-    known = []
+def copied_words(text: str, session_model: SessionModel) -> list[bool]:
+    """Find out for each word whether it is in four consecutive words of a training line, by brute force."""
+    assert session_model.run is not None
+    data = load_training_data(session_model.run)
+    ngrams = {
+        tuple(ids[i : i + MIN_PASSAGE_LENGTH])
+        for ids in map(list, data.train_lines)
+        for i in range(len(ids) - MIN_PASSAGE_LENGTH + 1)
+    }
+    copied = []
     for line in text.split("\n"):
         ids = [int(token) for token in data.vocabulary.encode(tokenize(line))]
-        marks = [False] * len(ids)
-        for i in range(len(ids) - LEAST + 1):
-            four = tuple(ids[i : i + LEAST])
-            if UNK_ID not in four and four in fours:
-                marks[i : i + LEAST] = [True] * LEAST
-        known += marks
-    return known
+        mask = [False] * len(ids)
+        for i in range(len(ids) - MIN_PASSAGE_LENGTH + 1):
+            ngram = tuple(ids[i : i + MIN_PASSAGE_LENGTH])
+            if UNK_ID not in ngram and ngram in ngrams:
+                mask[i : i + MIN_PASSAGE_LENGTH] = [True] * MIN_PASSAGE_LENGTH
+        copied += mask
+    return copied
 
 
-def painted(app: LotrApp) -> str:
-    widget = app.screen.query_one(PassageText)
-    return "\n".join(widget.render_line(y).text.rstrip() for y in range(widget.size.height)).rstrip()
+def found_passages(screen: MemorizationScreen) -> tuple[Passage, ...]:
+    assert screen.result is not None
+    return tuple(screen.result.passages)
 
 
-def figures(app: LotrApp) -> str:
-    return text_of(app.screen.query_one("#figures", StatusBar))
+def painted_text(app: App[Any]) -> str:
+    return painted(app.screen.query_one(PassageTextView))
 
 
-def places(app: LotrApp) -> str:
-    panel = app.screen.query_one(PassagePlaces)
-    return "\n".join(text_of(panel.query_one(name, Static)) for name in ("#heading", "#lines"))
+def metrics(app: App[Any]) -> str:
+    return status_text(app, "#metrics")
 
 
-def at_rest(app: LotrApp) -> bool:
-    screen = app.screen
-    assert isinstance(screen, MemorisedScreen)
-    return screen._worker is None and bool(figures(app).strip()) and not screen._drain_timer._active.is_set()
-
-
-async def look(pilot: Pilot[None], app: LotrApp, player: Player, text: str) -> MemorisedScreen:
-    screen = MemorisedScreen(player, text)
-    await app.push_screen(screen)
-    await until(pilot, lambda: at_rest(app), seconds=30)
-    return screen
+def occurrences(app: App[Any]) -> str:
+    return "\n".join(static_text(app, f"#occurrences {selector}") for selector in ("#heading", "#lines"))
 
 
 # Without an app
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(4, 12)), max_size=6), st.integers(0, 40))
-def test_brackets_stand_around_passages_and_nothing_else_changes(spans: list[tuple[int, int]], count: int) -> None:
-    words = split(" ".join(["bilbo", "wizard", "pony"] * 20)[: count * 6], VOCABULARY)
-    page = Page.of(words)
-    # As they come: none within another.
-    chosen: list[Passage] = []
-    for start, length in sorted(spans):
-        if start + length <= len(words) and (
-            not chosen or (start > chosen[-1].start and start + length > chosen[-1].start + chosen[-1].length)
+def test_marking_passages_adds_only_brackets(spans: list[tuple[int, int]], count: int) -> None:
+    tokens = tokenize_with_offsets(" ".join(["bilbo", "wizard", "pony"] * 20)[: count * 6], VOCABULARY)
+    page = Page.from_tokens(tokens)
+    passages: list[Passage] = []
+    for start, length in sorted(spans):  # no passage may contain another
+        if start + length <= len(tokens) and (
+            not passages or (start > passages[-1].start and start + length > passages[-1].start + passages[-1].length)
         ):
-            chosen.append(Passage(start, length, 1, ()))
-    marked = mark(page, chosen)
-    for index in range(len(words)):
-        there = marked.text[marked.starts[index] : marked.ends[index]]
-        assert there == page.text[page.starts[index] : page.ends[index]]
-    for number, item in enumerate(chosen, 1):
-        assert marked.text[: marked.starts[item.start]].endswith(f"{number}[")
-        assert marked.text[marked.ends[item.start + item.length - 1] :].startswith("]")
-    bare = marked.text.replace("]", "")
-    for number in range(len(chosen), 0, -1):
-        bare = bare.replace(f"{number}[", "", 1)
-    assert bare == page.text
+            passages.append(Passage(start, length, 1, ()))
+    marked = mark_passages(page, passages)
+    for index in range(len(tokens)):
+        token = marked.text[marked.starts[index] : marked.ends[index]]
+        assert token == page.text[page.starts[index] : page.ends[index]]
+    for number, passage in enumerate(passages, 1):
+        assert marked.text[: marked.starts[passage.start]].endswith(f"{number}[")
+        assert marked.text[marked.ends[passage.start + passage.length - 1] :].startswith("]")
+    unmarked = marked.text.replace("]", "")
+    for number in range(len(passages), 0, -1):
+        unmarked = unmarked.replace(f"{number}[", "", 1)
+    assert unmarked == page.text
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from(list("ab \n"))), max_size=60))
-def test_a_text_on_one_line_is_the_same_text(text: str) -> None:
-    line = one_line(text)
+def test_a_text_survives_the_one_line_input(text: str) -> None:
+    line = newlines_to_eos(text)
     assert "\n" not in line
     assert line.isprintable()
-    lines = [tokenize(part) for part in clean(text).replace("<eos>", "\n").split("\n")]
-    again = [tokenize(part) for part in with_line_ends(line).split("\n")]
-    assert [words for words in again if words] == [words for words in lines if words]
+    expected = [tokenize(part) for part in sanitize_text(text).replace("<eos>", "\n").split("\n")]
+    actual = [tokenize(part) for part in eos_to_newlines(line).split("\n")]
+    assert [tokens for tokens in actual if tokens] == [tokens for tokens in expected if tokens]
 
 
-# The screen
+# Result
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (200, 50)])
-async def test_figures_and_marks_are_those_of_a_search_word_by_word(
-    make_host: MakeHost, bundled: Player, text: str, size: tuple[int, int]
+async def test_metrics_and_marks_agree_with_a_brute_force_search(
+    make_host: MakeHost, bundled: SessionModel, text: str, size: tuple[int, int]
 ) -> None:
-    app = make_host(player=bundled)
+    app = make_host(session_model=bundled)
     async with app.run_test(size=size) as pilot:
-        screen = await look(pilot, app, bundled, text)
-        known = known_by_search(text, bundled)
-        new = known.count(False)
-        assert 0 < new < len(known)
-        assert figures(app).startswith(f"{new} of {len(known)} words new ({new / len(known):.0%})")
-        shown = app.screen.query_one(PassageText)
-        in_passage = [shown._in_passage(index) for index in range(len(known))]
-        assert in_passage == known
-        assert screen.found is not None
-        longest = max(item.length for item in screen.found.passages)
-        assert f"longest {longest} words" in figures(app) or size[0] == 60
-        assert figures(app).rstrip().endswith("2 unknown") or size[0] == 60
-        assert "1[" in painted(app)
+        screen = await open_memorization(pilot, bundled, text)
+        copied = copied_words(text, bundled)
+        num_new = copied.count(False)
+        assert 0 < num_new < len(copied)
+        assert metrics(app).startswith(f"{format_percent(num_new / len(copied))} not in a copied passage")
+        view = app.screen.query_one(PassageTextView)
+        assert [view.is_in_passage(index) for index in range(len(copied))] == copied
+        if size[0] == 200:
+            longest = max(passage.length for passage in found_passages(screen))
+            assert f"{len(copied)} words   {len(found_passages(screen))} passages" in metrics(app)
+            assert metrics(app).endswith(f"longest {longest} words   2 unknown")
+        assert "1[" in painted_text(app)
 
 
-async def test_passages_are_underlined_and_the_chosen_one_reversed(
-    make_host: MakeHost, bundled: Player, text: str
+async def test_passages_are_underlined_and_the_highlighted_one_is_reversed(
+    make_host: MakeHost, bundled: SessionModel, text: str
 ) -> None:
-    app = make_host(player=bundled)
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
-        screen = await look(pilot, app, bundled, text)
-        widget = app.screen.query_one(PassageText)
-        assert screen.found is not None
-        ends = {item.start: item for item in screen.found.passages}
-        cues = {}
-        for segment in widget.render_line(0):
-            if segment.style is not None:
-                cues[segment.text] = (bool(segment.style.underline), bool(segment.style.reverse))
+        passages = found_passages(await open_memorization(pilot, bundled, text))
+        assert len(passages) >= 3
+        styles = {
+            segment.text: (bool(segment.style.underline), bool(segment.style.reverse))
+            for segment in app.screen.query_one(PassageTextView).render_line(0)
+            if segment.style is not None
+        }
         words = tokenize(text)
-        second = screen.found.passages[1]
-        assert cues[words[0]] == (False, True)
-        assert cues[words[second.start]] == (True, False)
-        assert cues["‹zyzzyva›"] == (False, False)
-        assert len(ends) >= 3
+        assert styles[words[0]] == (False, True)
+        assert styles[words[passages[1].start]] == (True, False)
+        assert styles["‹zyzzyva›"] == (False, False)
 
 
-async def test_a_passage_is_shown_in_its_line_with_its_speaker(
-    make_host: MakeHost, bundled: Player, known_lines: list[str]
+async def test_an_occurrence_is_shown_with_its_line_and_speaker(
+    make_host: MakeHost, bundled: SessionModel, training_lines: list[str]
 ) -> None:
     assert bundled.run is not None
-    data = training_data(bundled.run)
-    app = make_host(player=bundled)
-    part = " ".join(known_lines[0].split()[2:8])
+    data = load_training_data(bundled.run)
+    app = make_host(session_model=bundled)
+    passage = " ".join(training_lines[0].split()[2:8])
     async with app.run_test(size=(200, 50)) as pilot:
-        await look(pilot, app, bundled, f"zyzzyva {part} zyzzyva")
-        holding = [line for line in data.split.train if f" {part} " in f" {' '.join(tokenize(line.text))} "]
-        assert holding
-        assert f"6 words · in {'one place' if len(holding) == 1 else f'{len(holding)} places'}" in places(app)
-        first = holding[0]
-        told = next(line for line in places(app).splitlines() if line.startswith(f"{first.speaker}  "))
-        assert told.replace("[", "").replace("]", "") == f"{first.speaker}  {' '.join(first.text.split(chr(10)))}"
-        assert tokenize(told[told.index("[") : told.index("]")]) == part.split()
+        await open_memorization(pilot, bundled, f"zyzzyva {passage} zyzzyva")
+        lines = [line for line in data.splits.train if f" {passage} " in f" {' '.join(tokenize(line.text))} "]
+        assert lines
+        assert f"6 words · in {'1 place' if len(lines) == 1 else f'{len(lines)} places'}" in occurrences(app)
+        first = lines[0]
+        shown = next(line for line in occurrences(app).splitlines() if line.startswith(f"{first.speaker}  "))
+        assert shown.replace("[", "").replace("]", "") == f"{first.speaker}  {' '.join(first.text.split(chr(10)))}"
+        assert tokenize(shown[shown.index("[") : shown.index("]")]) == passage.split()
 
 
-async def test_the_cursor_goes_from_passage_to_passage(make_host: MakeHost, bundled: Player, text: str) -> None:
-    app = make_host(player=bundled)
+async def test_keys_move_the_highlight_from_passage_to_passage(
+    make_host: MakeHost, bundled: SessionModel, text: str
+) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
-        screen = await look(pilot, app, bundled, text)
-        assert screen.found is not None
-        count = len(screen.found.passages)
-        widget = app.screen.query_one(PassageText)
-        assert widget.has_focus
+        screen = await open_memorization(pilot, bundled, text)
+        count = len(found_passages(screen))
+        view = app.screen.query_one(PassageTextView)
+        assert view.has_focus
         for key, expected in [
             ("right", 1),
             ("left", 0),
@@ -215,143 +204,142 @@ async def test_the_cursor_goes_from_passage_to_passage(make_host: MakeHost, bund
             ("shift+tab", 0),
         ]:
             await pilot.press(key)
-            assert widget.chosen == expected, key
-            assert f"passage {expected + 1} of {count} ·" in places(app), key
+            assert view.highlighted == expected, key
+            assert f"passage {expected + 1} of {count} ·" in occurrences(app), key
         await pilot.press("end", "tab")
-        assert app.screen.query_one(PassagePlaces).has_focus
+        assert app.screen.query_one(PassageOccurrences).has_focus
         await pilot.press("down", "up", "pagedown", "pageup", "end", "home", "tab")
         assert app.screen.query_one(Input).has_focus
         await pilot.press("shift+tab", "shift+tab", "home", "shift+tab")
-        assert not widget.has_focus
+        assert not view.has_focus
 
 
-async def test_a_click_chooses_a_passage(make_host: MakeHost, bundled: Player, text: str) -> None:
-    app = make_host(player=bundled)
+async def test_a_click_highlights_a_passage(make_host: MakeHost, bundled: SessionModel, text: str) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
-        screen = await look(pilot, app, bundled, text)
-        assert screen.found is not None
-        widget = app.screen.query_one(PassageText)
-        last = screen.found.passages[-1]
-        line = widget.line_of(last.start + last.length - 1)
-        x = int(widget.page.starts[last.start + last.length - 1] - widget._starts[line])
-        await pilot.click(PassageText, offset=(x + 1, line))  # one cell of padding
-        assert widget.chosen == len(screen.found.passages) - 1
-        await pilot.click(PassageText, offset=(5, 12))  # below the text
-        assert widget.chosen == len(screen.found.passages) - 1
+        screen = await open_memorization(pilot, bundled, text)
+        view = app.screen.query_one(PassageTextView)
+        passages = found_passages(screen)
+        token = passages[-1].start + passages[-1].length - 1
+        await pilot.click(PassageTextView, offset=(view.column_of(token) + 1, view.line_of(token)))  # 1 is the padding
+        assert view.highlighted == len(passages) - 1
+        await pilot.click(PassageTextView, offset=(5, 12))  # below the text
+        assert view.highlighted == len(passages) - 1
 
 
-async def test_a_long_text_scrolls(make_host: MakeHost, bundled: Player, known_lines: list[str]) -> None:
-    app = make_host(player=bundled)
+async def test_a_long_text_scrolls(make_host: MakeHost, bundled: SessionModel, training_lines: list[str]) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(60, 20)) as pilot:
-        await look(pilot, app, bundled, " zyzzyva ".join(known_lines * 12))
-        widget = app.screen.query_one(PassageText)
+        await open_memorization(pilot, bundled, " zyzzyva ".join(training_lines * 12))
+        view = app.screen.query_one(PassageTextView)
         await pilot.press("pagedown")
-        assert widget.scroll_offset.y > 0
+        assert view.scroll_offset.y > 0
         await pilot.press("pageup")
-        assert widget.scroll_offset.y == 0
+        assert view.scroll_offset.y == 0
         await pilot.press("end")
-        assert 0 <= widget.line_of(widget.cursor) - widget.scroll_offset.y < widget.size.height
+        assert 0 <= view.line_of(view.cursor) - view.scroll_offset.y < view.size.height
 
 
-async def test_the_text_can_be_changed(make_host: MakeHost, bundled: Player, known_lines: list[str]) -> None:
-    app = make_host(player=bundled)
+async def test_the_text_can_be_edited(make_host: MakeHost, bundled: SessionModel, training_lines: list[str]) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, bundled, "")
-        assert "no word to look up" in figures(app)
+        await open_memorization(pilot, bundled, "")
+        assert "the text has no words" in metrics(app)
         await pilot.press("f2")
         field = app.screen.query_one(Input)
         assert field.has_focus
-        misses = training_index.cache_info().misses
-        field.value = f"{known_lines[0]} <eos> {known_lines[1]}"
+        misses = load_training_index.cache_info().misses
+        field.value = f"{training_lines[0]} <eos> {training_lines[1]}"
         await pilot.press("enter")
-        await until(pilot, lambda: at_rest(app))
-        assert app.screen.query_one(PassageText).has_focus
-        assert figures(app).startswith("0 of ")
-        assert painted(app).count("¶") == 1
-        assert training_index.cache_info().misses - misses <= 1
+        await until(pilot, lambda: is_idle(app))
+        assert app.screen.query_one(PassageTextView).has_focus
+        assert metrics(app).startswith("0 % not in a copied passage")
+        assert painted_text(app).count("¶") == 1
+        assert load_training_index.cache_info().misses - misses <= 1
         await pilot.press("f2", "f2")
-        assert app.screen.query_one(PassageText).has_focus
+        assert app.screen.query_one(PassageTextView).has_focus
         await pilot.press("escape")
-        assert not isinstance(app.screen, MemorisedScreen)
+        assert not isinstance(app.screen, MemorizationScreen)
 
 
-async def test_the_second_time_the_training_text_is_not_read_again(
-    make_host: MakeHost, bundled: Player, text: str, monkeypatch: pytest.MonkeyPatch
+async def test_the_training_text_is_loaded_once_per_session(
+    make_host: MakeHost, bundled: SessionModel, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_host(player=bundled)
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, bundled, text)
-        monkeypatch.setattr("engine.runs.store.load", lambda path: pytest.fail("read again"))
+        await open_memorization(pilot, bundled, text)
+        monkeypatch.setattr(
+            "lotr_tui.session.training_text.load_model", lambda path: pytest.fail("loaded a second time")
+        )
         await pilot.press("escape")
-        screen = await look(pilot, app, bundled, text)
-        assert screen.found is not None
-        assert screen.found.passages
+        screen = await open_memorization(pilot, bundled, text)
+        assert found_passages(screen)
 
 
-async def test_what_cannot_be_looked_up_is_said_in_a_line(
-    make_host: MakeHost, bundled: Player, loaded: LoadedModel, tmp_path: Path
+async def test_a_missing_training_text_is_reported_on_one_line(
+    make_host: MakeHost, bundled: SessionModel, loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    app = make_host(player=bundled)
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
-        for player, text, told in [
-            (Player("x", "", bundled.model), "the lamp", "this model is of no finished run"),
-            (Player("x", "", bundled.model, run=tmp_path / "gone"), "the lamp", "there is no training text to look in"),
-            (Player("x", "", loaded.decoder, run=bundled.run), "the lamp", "are others than this model's"),
-            (bundled, "", "no word to look up"),
-            (bundled, "?! \x1b[ ¿…", "no word to look up"),
-            (bundled, "zyzzyva zyzzyva zyzzyva zyzzyva zyzzyva", "5 of 5 words new (100%)   0 passages   5 unknown"),
+        for session_model, text, message in [
+            (SessionModel("x", "", bundled.model), "the lamp", "no training text: this model has no run"),
+            (SessionModel("x", "", bundled.model, run=tmp_path / "gone"), "the lamp", "no training text: "),
+            (SessionModel("x", "", loaded.decoder, run=bundled.run), "the lamp", "another vocabulary than this model"),
+            (bundled, "", "the text has no words"),
+            (bundled, "?! \x1b[ ¿…", "the text has no words"),
+            (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more)   5 words   0 passages   5 unk"),
         ]:
-            screen = await look(pilot, app, player, text)
-            assert told in figures(app)
-            assert screen.found is None or not screen.found.passages
+            screen = await open_memorization(pilot, session_model, text)
+            assert message in metrics(app)
+            assert screen.result is None or not found_passages(screen)
             await pilot.press("right", "left", "home", "end", "tab", "pagedown", "escape")
 
 
-async def test_all_new_is_said(make_host: MakeHost, bundled: Player) -> None:
-    app = make_host(player=bundled)
+async def test_a_text_without_copied_passages_is_reported(make_host: MakeHost, bundled: SessionModel) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
-        await look(pilot, app, bundled, "zyzzyva zyzzyva")
-        assert "all is new" in places(app)
+        await open_memorization(pilot, bundled, "zyzzyva zyzzyva")
+        assert "nothing is copied" in occurrences(app)
 
 
-async def test_a_megabyte_and_odd_characters(make_host: MakeHost, bundled: Player) -> None:
-    app = make_host(player=bundled)
+async def test_a_megabyte_of_odd_characters_is_cut_and_sanitized(make_host: MakeHost, bundled: SessionModel) -> None:
+    app = make_host(session_model=bundled)
     async with app.run_test(size=(80, 24)) as pilot:
-        screen = await look(pilot, app, bundled, "[red]文字 é́ \x1b[2J שלום " * 60_000)
-        assert len(screen._text) <= MOST_CHARACTERS
-        assert "\x1b" not in painted(app)
-        assert "[red]" in painted(app)
+        screen = await open_memorization(pilot, bundled, "[red]文字 é́ \x1b[2J שלום " * 60_000)
+        assert len(screen.text) <= MAX_TEXT_CHARACTERS
+        assert "\x1b" not in painted_text(app)
+        assert "[red]" in painted_text(app)
         await pilot.resize_terminal(20, 5)
         await pilot.press("right", "f2", "f2")
         await pilot.resize_terminal(200, 50)
-        assert "\x1b" not in app.screen.query_one(TextLine).text
+        assert "\x1b" not in app.screen.query_one(TextInputBar).text
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
-async def test_in_every_theme_passages_stand_out_without_colour(
-    make_host: MakeHost, bundled: Player, text: str, theme: str
+async def test_passages_stand_out_without_colour_in_every_theme(
+    make_host: MakeHost, bundled: SessionModel, text: str, theme: str
 ) -> None:
-    app = make_host(player=bundled, theme=theme)
+    app = make_host(session_model=bundled, theme=theme)
     async with app.run_test(size=(20, 5)) as pilot:
         await pilot.resize_terminal(80, 24)
-        await look(pilot, app, bundled, text)
-        assert "1[" in painted(app)
-        styles = [segment.style for segment in app.screen.query_one(PassageText).render_line(0) if segment.style]
+        await open_memorization(pilot, bundled, text)
+        assert "1[" in painted_text(app)
+        styles = [segment.style for segment in app.screen.query_one(PassageTextView).render_line(0) if segment.style]
         assert any(style.reverse for style in styles)
 
 
-def test_every_key_has_a_name_and_is_explained() -> None:
-    for owner in (MemorisedScreen, PassageText, PassagePlaces):
+def test_every_binding_has_an_id_and_a_tooltip() -> None:
+    for owner in (MemorizationScreen, PassageTextView, PassageOccurrences):
         for binding in owner.BINDINGS:
             assert not isinstance(binding, tuple)
             assert binding.id
             assert binding.tooltip
 
 
-def test_the_ids_between_brackets_hold_no_end_of_line(bundled: Player, known_lines: list[str]) -> None:
+def test_passages_never_contain_eos_or_unknown_words(bundled: SessionModel, training_lines: list[str]) -> None:
     assert bundled.run is not None
-    words = split("\n".join(known_lines), bundled.model.vocabulary, line_ends=True)
-    found = training_index(bundled.run).find(words.ids)
-    assert found.passages
-    for item in found.passages:
-        assert not np.isin(words.ids[item.start : item.start + item.length], [EOS_ID, UNK_ID]).any()
+    tokens = tokenize_with_offsets("\n".join(training_lines), bundled.model.vocabulary, eos_per_line=True)
+    report = load_training_index(bundled.run).find_passages(tokens.ids)
+    assert report.passages
+    for passage in report.passages:
+        assert not np.isin(tokens.ids[passage.start : passage.start + passage.length], [EOS_ID, UNK_ID]).any()

@@ -1,47 +1,45 @@
-"""A text set out for the lens: its marks, and where its lines break."""
+"""Tests of the layout of a text: sanitizing, marks and line breaks."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.analysis.token_scores import split
+from engine.analysis.token_scores import tokenize_with_offsets
 from engine.data.vocabulary import EOS_ID, Vocabulary, tokenize
-from lotr_tui.screens.text.layout import Page, break_lines, clean
-from tests.lotr_tui.conftest import VOCABULARY
+from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
+from tests.support.app import VOCABULARY
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?\n\r\t\x1b\u2028İ文́\u200d"))), max_size=80)
 
 
-@given(TEXTS, st.sampled_from(["words", "spaces"]))
-def test_a_clean_text_is_printable_and_has_the_same_words(text: str, tokenizer: str) -> None:
-    cleaned = clean(text)
-    assert cleaned.replace("\n", "").isprintable()
-    assert [tokenize(line, tokenizer) for line in cleaned.splitlines()] == [  # type: ignore[arg-type]
+@given(TEXTS, st.sampled_from(["words", "whitespace"]))
+def test_a_sanitized_text_is_printable_and_has_the_same_tokens(text: str, tokenizer: str) -> None:
+    sanitized = sanitize_text(text)
+    assert sanitized.replace("\n", "").isprintable()
+    assert [tokenize(line, tokenizer) for line in sanitized.splitlines()] == [  # type: ignore[arg-type]
         tokenize(line, tokenizer)
         for line in text.splitlines()  # type: ignore[arg-type]
     ]
 
 
-@given(TEXTS, st.sampled_from(["words", "spaces"]), st.booleans())
-def test_on_a_page_words_stand_with_their_marks_and_all_else_as_it_was(
-    text: str, tokenizer: str, line_ends: bool
-) -> None:
-    text = clean(text)
-    words = split(text, Vocabulary(VOCABULARY.words, tokenizer), line_ends=line_ends)  # type: ignore[arg-type]
-    page = Page.of(words)
-    for index in range(len(words)):
-        there = page.text[page.starts[index] : page.ends[index]]
-        if words.ids[index] == EOS_ID:
-            assert there == "¶"
+@given(TEXTS, st.sampled_from(["words", "whitespace"]), st.booleans())
+def test_a_page_adds_only_marks_around_tokens(text: str, tokenizer: str, eos_per_line: bool) -> None:
+    text = sanitize_text(text)
+    tokens = tokenize_with_offsets(text, Vocabulary(VOCABULARY.tokens, tokenizer), eos_per_line=eos_per_line)  # type: ignore[arg-type]
+    page = Page.from_tokens(tokens)
+    for index in range(len(tokens)):
+        shown = page.text[page.starts[index] : page.ends[index]]
+        if tokens.ids[index] == EOS_ID:
+            assert shown == "¶"
         else:
-            assert there == (f"‹{words[index]}›" if words.unknown[index] else words[index])
+            assert shown == (f"‹{tokens[index]}›" if tokens.unknown_mask[index] else tokens[index])
     if "‹" not in text and "›" not in text and "¶" not in text:
         assert page.text.translate({ord(mark): "" for mark in "‹›¶"}) == text
 
 
 @given(TEXTS, st.integers(1, 30))
-def test_lines_fit_and_nothing_but_white_space_is_lost(text: str, width: int) -> None:
-    page = Page.of(split(clean(text), VOCABULARY, line_ends=True))
+def test_broken_lines_fit_the_width_and_lose_only_white_space(text: str, width: int) -> None:
+    page = Page.from_tokens(tokenize_with_offsets(sanitize_text(text), VOCABULARY, eos_per_line=True))
     starts, ends = break_lines(page, width)
     lines = [page.text[start:end] for start, end in zip(starts, ends, strict=True)]
     assert "".join("".join(lines).split()) == "".join(page.text.split())
@@ -52,12 +50,12 @@ def test_lines_fit_and_nothing_but_white_space_is_lost(text: str, width: int) ->
 
 
 def test_lines_break_at_spaces_and_keep_their_indentation() -> None:
-    page = Page.without_words("the lamp was lit\n\n   in winter   \nabcdefghijkl")
+    page = Page.placeholder("the lamp was lit\n\n   in winter   \nabcdefghijkl")
     lines = [page.text[start:end] for start, end in zip(*break_lines(page, 9), strict=True)]
     assert lines == ["the lamp", "was lit", "", "   in", "winter   ", "abcdefghi", "jkl"]
 
 
-def test_wide_and_combining_characters_are_counted_in_cells() -> None:
-    page = Page.without_words("文文文文 é́é́")
+def test_wide_and_combining_characters_are_measured_in_cells() -> None:
+    page = Page.placeholder("文文文文 é́é́")
     lines = [page.text[start:end] for start, end in zip(*break_lines(page, 4), strict=True)]
     assert lines == ["文文", "文文", "é́é́"]

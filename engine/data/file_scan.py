@@ -1,0 +1,75 @@
+"""Detection of the encoding of text files, and reading them in blocks."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.data.lines import BLOCK_BYTES
+from engine.errors import CorpusError
+from engine.storage.text_files import check_is_file
+
+MAX_LINE_CHARACTERS = 1_000_000
+BOM = b"\xef\xbb\xbf"
+CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
+"""Python codec of each encoding that `scan_file` detects."""
+
+_CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
+_UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file in blocks of about `BLOCK_BYTES` that end with a line feed, unless a line is too long."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block + file.readline(MAX_LINE_CHARACTERS + 2)
+
+
+def scan_file(path: Path) -> tuple[str, str]:
+    """Return the encoding of a text file (a key of `CODECS`) and the SHA-256 of its bytes, or raise a CorpusError."""
+    try:
+        check_is_file(path, "CSV or text file")
+        return _scan_bytes(path)
+    except OSError as error:  # for example missing permissions, or a name that is too long
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _scan_bytes(path: Path) -> tuple[str, str]:
+    size = num_controls = longest = 0
+    first_invalid_utf8: int | None = None
+    has_text = has_bom = False
+    c1_bytes: set[int] = set()  # 0x80 to 0x9F: control characters in Latin-1, printable in Windows-1252
+    sha256 = hashlib.sha256()
+    for block in read_blocks(path):
+        sha256.update(block)
+        if size == 0:
+            if block.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
+            has_bom = block.startswith(BOM)
+        has_text = has_text or bool((block if size else block.removeprefix(BOM)).strip())
+        if b"\0" in block:
+            raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
+        num_controls += len(block) - len(block.translate(None, _CONTROL_BYTES))
+        longest = max(longest, *map(len, block.split(b"\n")))
+        if not block.isascii():
+            c1_bytes |= {byte for byte in range(0x80, 0xA0) if byte in block}
+            if first_invalid_utf8 is None:
+                try:
+                    block.decode()
+                except UnicodeDecodeError as error:
+                    first_invalid_utf8 = size + error.start
+        size += len(block)
+    if not has_text:
+        raise CorpusError(f"{path} is empty; use a file with text")
+    if num_controls * 100 > size:
+        raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
+    if longest > MAX_LINE_CHARACTERS:
+        raise CorpusError(f"{path} has a line of over {MAX_LINE_CHARACTERS:,} bytes; put one utterance on a line")
+    if first_invalid_utf8 is None:
+        encoding = "UTF-8 with BOM" if has_bom else "UTF-8"
+    elif not c1_bytes:
+        encoding = "Latin-1"
+    elif not c1_bytes & _UNDEFINED_IN_CP1252:
+        encoding = "Windows-1252"
+    else:
+        raise CorpusError(f"{path} is not UTF-8 (byte {first_invalid_utf8}), Latin-1 or Windows-1252; save it as UTF-8")
+    return encoding, sha256.hexdigest()

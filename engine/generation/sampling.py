@@ -1,0 +1,84 @@
+"""Sampling of tokens: the whole sampler chain, and Gumbel-max sampling from its probabilities."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.generation import processors
+from engine.generation.processors import Logits
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LogProbs
+
+Probs = npt.NDArray[np.float64]
+
+
+def process_log_probs(
+    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, suppress_eos: bool
+) -> Logits:
+    """Apply the sampler chain to a distribution `[vocabulary]`; return log-probabilities, -inf for removed tokens.
+
+    `history` contains the ids of the text so far. `suppress_eos` removes `<eos>`, which cannot be the first token.
+    """
+    return processors.log_softmax(_process_logits(log_probs, settings, history, suppress_eos=suppress_eos))
+
+
+def sampling_probs(
+    log_probs: LogProbs, settings: Sequence[SamplerSettings], histories: Sequence[Sequence[int]], *, suppress_eos: bool
+) -> Probs:
+    """Return the probabilities `[texts, vocabulary]` after the sampler chain of each text; see `process_log_probs`."""
+    probs = np.empty(log_probs.shape)
+    for row, (text_settings, history) in enumerate(zip(settings, histories, strict=True)):
+        probs[row] = _process_logits(log_probs[row], text_settings, history, suppress_eos=suppress_eos)
+    probs -= probs.max(axis=1, keepdims=True)
+    np.exp(probs, out=probs)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return probs
+
+
+def sample_tokens(probs: Probs, noise: Probs) -> npt.NDArray[np.intp]:
+    """Sample one token id for each text from probabilities `[texts, vocabulary]`.
+
+    `noise` `[texts, vocabulary]` are samples of the standard exponential distribution; the array is overwritten.
+    """
+    # Gumbel-max without logarithms: argmax of p/E, with E exponential, is a token with probability p. Double precision
+    # is needed because float32 noise is exactly 0 now and then, which would select a removed token.
+    tokens: npt.NDArray[np.intp] = np.divide(probs, noise, out=noise).argmax(axis=1)
+    return tokens
+
+
+def top_tokens(log_probs: LogProbs, k: int) -> tuple[npt.NDArray[np.intp], LogProbs]:
+    """Return ids and log-probabilities `[texts, k]` of the likeliest tokens, all if `k` exceeds the vocabulary size."""
+    k = min(k, log_probs.shape[1])
+    ids = np.argpartition(log_probs, -k, axis=1)[:, -k:]
+    rows = np.arange(len(ids))[:, None]
+    values = log_probs[rows, ids]
+    order = (-values).argsort(axis=1, kind="stable")
+    return ids[rows, order], values[rows, order]
+
+
+def entropy_bits(log_probs: LogProbs) -> npt.NDArray[np.float32]:
+    """Return the entropy, in bits, of distributions `[..., vocabulary]`."""
+    entropy: npt.NDArray[np.float32] = np.vecdot(np.exp(log_probs), log_probs) * np.float32(-1 / math.log(2))
+    return entropy
+
+
+def _process_logits(
+    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, suppress_eos: bool
+) -> Logits:
+    logits = log_probs.astype(np.float64)
+    logits[UNK_ID] = -np.inf
+    if suppress_eos:
+        logits[EOS_ID] = -np.inf
+    if settings.repetition_penalty != 1:
+        logits = processors.apply_repetition_penalty(logits, history, settings.repetition_penalty)
+    logits = processors.apply_temperature(logits, settings.temperature)
+    if settings.top_k:
+        logits = processors.apply_top_k(logits, settings.top_k)
+    if settings.top_p < 1:
+        logits = processors.apply_top_p(logits, settings.top_p)
+    if settings.min_p:
+        logits = processors.apply_min_p(logits, settings.min_p)
+    return logits

@@ -1,0 +1,65 @@
+"""Named configurations: `default`, `tiny`, `notebook`, `paper` and `ptb`."""
+
+from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.errors import ConfigError, suggest_nearest
+
+
+def get_preset(name: str) -> Config:
+    """Return the preset called `name`; an unknown name raises a ConfigError."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}{suggest_nearest(name, PRESETS)} The presets: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config("default"),
+    # Seven epochs are enough to beat Kneser-Ney, and too few to need strong dropout or averaging.
+    "tiny": Config(
+        "tiny",
+        model=ModelConfig(
+            embedding_size=200, hidden_size=200, punctuation=True,
+            embedding_dropout=0.0, input_dropout=0.4, output_dropout=0.4, weight_drop=0.2,
+        ),
+        training=TrainingConfig(epochs=7, bptt=35, lr=0.012, weight_decay=0.01, label_smoothing=0.05, averaging="none"),
+    ),
+    # The notebook, with its evaluation bug; `--set validation_metric=perplexity` trains the same model without it.
+    "notebook": Config(
+        "notebook",
+        data=DataConfig(mode="stream"),
+        model=ModelConfig(
+            embedding_size=512, hidden_size=512, num_layers=2, tie_weights=False, initialization="notebook",
+            variational_dropout=False, embedding_dropout=0.0, input_dropout=0.65, hidden_dropout=0.65,
+            output_dropout=0.65, weight_drop=0.0, subword_embeddings=False, unigram_bias=False,
+        ),
+        training=TrainingConfig(
+            epochs=50, batch_size=64, bptt=50, shuffle_lines=False, seed=1234, precision="fp32",
+            optimizer="adam", lr=0.001, schedule="plateau", beta2=0.999, weight_decay=0.0, clip=0.25,
+            averaging="none", validation_metric="notebook",
+        ),
+    ),
+    # The paper's model for Penn Treebank (section 5): 10,000 tokens, 24,221,600 parameters.
+    "paper": Config(
+        "paper",
+        model=ModelConfig(
+            embedding_size=400, hidden_size=1150, num_layers=3, subword_embeddings=False, unigram_bias=False,
+            embedding_dropout=0.1, input_dropout=0.4, hidden_dropout=0.3, output_dropout=0.4,
+        ),
+        training=TrainingConfig(
+            epochs=750, fine_tune_epochs=750, batch_size=40, bptt=70, variable_bptt=True, shuffle_lines=False,
+            optimizer="sgd", lr=30.0, schedule="constant", weight_decay=1.2e-6, clip=0.25, ar=2.0, tar=1.0,
+            averaging="nt_asgd", keep_epoch_checkpoints=False,  # each has 97 MB
+        ),
+    ),
+    # Penn Treebank within an hour on two CPU cores: a small model and a sampled softmax.
+    "ptb": Config(
+        "ptb",
+        model=ModelConfig(
+            embedding_size=400, hidden_size=400, subword_embeddings=False,
+            embedding_dropout=0.1, input_dropout=0.4, output_dropout=0.4, weight_drop=0.4,
+        ),
+        training=TrainingConfig(
+            epochs=24, batch_size=40, bptt=35, shuffle_lines=False, softmax_samples=2000,
+            lr=0.005, warmup_fraction=0.2, weight_decay=0.02, clip=0.5, ema_decay=0.998, eval_every_epochs=2,
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,162 @@
+"""Layout of a run directory: file names, run names, configuration and lock."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from engine.config import BUNDLED, Config
+from engine.data.vocabulary import Vocabulary
+from engine.errors import ConfigError, InvalidInputError, RunError, printable, suggest_nearest
+from engine.storage import lock
+from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
+from engine.storage.tensor_file import describe_file
+
+CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE = "config.json", "vocabulary.json", "model.safetensors"
+METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
+RESUME_FILE = "resume.safetensors"
+"""Checkpoint from which training resumes exactly."""
+PREVIOUS_RESUME_FILE = "resume.previous.safetensors"
+"""Checkpoint before the latest one, used if the latest one is damaged."""
+COMMANDS_FILE = "commands.jsonl"
+"""Commands that other processes send to the process that trains the run."""
+EPOCHS_DIR = "epochs"
+"""Folder of the weights that are kept after selected epochs."""
+LATEST_RUN = "latest"
+"""Run name that stands for the run that was started last."""
+MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
+"""Size limits in bytes; a vocabulary of a million words needs about 15 million."""
+RUN_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Valid run names: no path separator, and no "@", which separates a run from an epoch."""
+
+
+def check_run_name(name: str) -> None:
+    """Raise a RunError if a new run cannot have this name, because it is reserved or not a folder name."""
+    if not RUN_NAME_PATTERN.fullmatch(name):
+        raise RunError(f"run name {name!r} is not a folder name; use letters, digits, '.', '_' and '-'")
+    if name in (LATEST_RUN, BUNDLED):
+        raise RunError(f"run name {name!r} is reserved; choose another --run name")
+
+
+def epoch_model_name(name: str, epoch: int) -> str:
+    """Return the name of the model that a run kept after an epoch: RUN@EPOCH."""
+    return f"{name}@{epoch}"
+
+
+def epoch_weights_path(run_dir: Path, epoch: int) -> Path:
+    """Return the path of the weights that a run keeps after an epoch."""
+    return run_dir / EPOCHS_DIR / f"{epoch}.safetensors"
+
+
+def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
+    """Return the directory of a run, or raise a RunError.
+
+    `run` is a name in the runs folder, a path of a run directory, "latest", or None for the bundled model.
+    """
+    if run is None or run == BUNDLED:
+        return assets_dir() / "model"
+    runs_dir = runs_dir or default_runs_dir()
+    if run == LATEST_RUN:
+        return _latest_run(runs_dir)
+    if RUN_NAME_PATTERN.fullmatch(run) and (runs_dir / run / CONFIG_FILE).is_file():
+        return runs_dir / run
+    path = Path(run)
+    try:
+        path = path.expanduser()
+        is_file, is_run, is_folder = path.is_file(), (path / CONFIG_FILE).is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
+        is_file = is_run = is_folder = False
+    if is_file:
+        raise RunError(
+            f"--run {run} is {describe_file(path)}; a run is a folder with "
+            f"{CONFIG_FILE}, {VOCABULARY_FILE} and {MODEL_FILE}"
+        )
+    if is_run:
+        return path
+    if is_folder:
+        raise RunError(f"--run {run} is a folder without {CONFIG_FILE}, so it is not a run; see `lotr-tui runs`")
+    names = [path.name for path in find_run_dirs(runs_dir)]
+    raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{suggest_nearest(run, names)} See `lotr-tui runs`")
+
+
+def find_run_dirs(runs_dir: Path) -> list[Path]:
+    """Return the folders that contain a configuration; an empty list if `runs_dir` is missing or unreadable."""
+    try:
+        return [path for path in runs_dir.iterdir() if _created_at(path) is not None]
+    except OSError:
+        return []
+
+
+def _created_at(run_dir: Path) -> float | None:
+    """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
+    try:
+        status = (run_dir / CONFIG_FILE).stat()
+    except OSError:
+        return None
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
+
+
+def _latest_run(runs_dir: Path) -> Path:
+    """Return the run that was started last, reading no more configurations than needed."""
+    for path in sorted(find_run_dirs(runs_dir), key=lambda path: _created_at(path) or 0.0, reverse=True):
+        try:
+            read_config(path)
+        except InvalidInputError:
+            continue
+        return path
+    raise RunError(f"there is no run in {runs_dir} yet; train one with `lotr-tui train`")
+
+
+def read_config(run_dir: Path) -> Config:
+    """Read the configuration of a run.
+
+    Raises:
+        RunError: If the file is missing or cannot be read.
+        ConfigError: If the file is damaged, or was written by another version.
+    """
+    file = run_dir / CONFIG_FILE
+    try:
+        return Config.from_json(_read_text(file, MAX_CONFIG_BYTES), str(file))
+    except ConfigError as error:
+        reason = str(error).removesuffix(".")
+        raise ConfigError(
+            f"run {run_dir.name!r} is damaged, or was written by another version of lotr-tui ({reason}); "
+            "train a new run"
+        ) from error
+
+
+def read_config_and_vocabulary(run_dir: Path) -> tuple[Config, Vocabulary]:
+    """Read the configuration and the vocabulary of a run.
+
+    Raises:
+        RunError: If a file is missing or cannot be read, or the vocabulary is damaged.
+        ConfigError: If the configuration is damaged.
+    """
+    config, file = read_config(run_dir), run_dir / VOCABULARY_FILE
+    return config, Vocabulary.from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
+
+
+def _read_text(path: Path, max_bytes: int) -> str:
+    """Read a UTF-8 file of a run, or raise a RunError that explains why that is impossible."""
+    try:
+        return read_limited(path, max_bytes).decode()
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing; the run is not complete") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} cannot be read: not UTF-8; the run is damaged") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Return True if a process is training the run."""
+    return lock.is_locked(run_dir / LOCK_FILE)
+
+
+def lock_owner(run_dir: Path) -> str:
+    """Return the description of the process that holds or held the lock of a run; "" if there is none."""
+    try:
+        with os.fdopen(open_regular_file(run_dir / LOCK_FILE), encoding="utf-8", errors="replace") as file:
+            return printable(file.read(100))
+    except OSError:
+        return ""

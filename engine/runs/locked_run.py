@@ -1,0 +1,160 @@
+"""Creating a run directory, or reopening one, and holding its lock while it is trained."""
+
+import contextlib
+import os
+import platform
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from engine.config import Config
+from engine.data.vocabulary import Vocabulary
+from engine.errors import RunError
+from engine.runs import directory
+from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, LOCK_FILE, VOCABULARY_FILE
+from engine.runs.summary import is_finished
+from engine.storage.files import default_runs_dir, write_atomically
+from engine.storage.lock import FileLock
+
+LOCK_ATTEMPTS = 20
+"""Attempts to take a lock, which other processes hold for a moment when they check it."""
+LOCK_RETRY_INTERVAL = 0.01
+
+
+@dataclass(frozen=True)
+class LockedRun:
+    """Run directory that this process writes."""
+
+    path: Path
+    config: Config
+    vocabulary: Vocabulary
+    lock: FileLock
+    """Held lock; `record_events` releases it at the end of the training."""
+    commands_offset: int
+    """Size in bytes of the commands file before the lock was taken: those commands are for an earlier training."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is the name of its folder."""
+        return self.path.name
+
+
+def create_run(
+    config: Config, vocabulary: Vocabulary, name: str | None = None, runs_dir: Path | None = None
+) -> LockedRun:
+    """Create and lock a run directory. The default name consists of the preset and the time.
+
+    Raises:
+        RunError: If the name is invalid or taken, or the runs folder cannot be written.
+    """
+    runs_dir = runs_dir or default_runs_dir()
+    if name is not None:
+        directory.check_run_name(name)
+    stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        path = runs_dir / stem
+        for number in range(2, 1000):
+            if (acquired := _create_and_lock(path)) is not None:
+                break
+            if name is not None:
+                raise RunError(f"run {name!r} exists in {runs_dir}; choose another --run name")
+            path = runs_dir / f"{stem}-{number}"
+        else:
+            raise RunError(f"there are too many runs {stem} in {runs_dir}; choose a --run name")
+        lock, commands_offset = acquired
+        if config.training.keep_epoch_checkpoints:
+            (path / EPOCHS_DIR).mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
+        ) from error
+    # The configuration is written last, because it makes the folder a run.
+    write_atomically(path / VOCABULARY_FILE, vocabulary.to_json().encode())
+    write_atomically(path / CONFIG_FILE, config.to_json().encode())
+    return LockedRun(path, config, vocabulary, lock, commands_offset)
+
+
+def reopen_run(run_dir: Path) -> LockedRun:
+    """Lock a run that was stopped or interrupted, to resume its training.
+
+    Raises:
+        RunError: If another process is training the run, it is finished, or a file is missing or damaged.
+        ConfigError: If the configuration is damaged.
+    """
+    config, vocabulary = directory.read_config_and_vocabulary(run_dir)
+    with contextlib.ExitStack() as on_error:
+        try:
+            acquired = _acquire_run_lock(run_dir)
+            if acquired is None:
+                owner = directory.lock_owner(run_dir) or "another process"
+                raise RunError(
+                    f"run {run_dir.name!r} is being trained by {owner}; `lotr-tui attach {run_dir.name}` shows it"
+                )
+            lock, commands_offset = acquired
+            on_error.callback(lock.release)
+            if is_finished(run_dir):  # checked with the lock held: its last owner may have finished the run
+                raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
+            if (run_dir / EPOCHS_DIR).is_symlink():
+                raise RunError(f"{run_dir / EPOCHS_DIR} is a link out of the run; replace it by a folder")
+            if config.training.keep_epoch_checkpoints:
+                (run_dir / EPOCHS_DIR).mkdir(exist_ok=True)
+            _remove_temporary_files(run_dir)
+        except OSError as error:
+            raise RunError(
+                f"run {run_dir} cannot be written: {error.strerror}; only its owner can resume it"
+            ) from error
+        on_error.pop_all()
+    return LockedRun(run_dir, config, vocabulary, lock, commands_offset)
+
+
+def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
+    """Create the folder of a run and lock it. Return lock and commands offset; None if the run exists."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+    if not _is_abandoned(path):
+        return None
+    acquired = _acquire_run_lock(path)
+    if acquired is None:
+        return None
+    if not _is_abandoned(path):  # another process may have created the run before the lock was taken
+        acquired[0].release()
+        return None
+    _remove_temporary_files(path)
+    return acquired
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
+    if not path.is_dir():
+        return False
+    return all(
+        item.name in (LOCK_FILE, VOCABULARY_FILE, EPOCHS_DIR) or item.name.startswith(".") for item in path.iterdir()
+    )
+
+
+def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
+    """Take the lock of a run and write this process into it. Return lock and commands offset; None if it is taken.
+
+    The size of the commands file is read just before each attempt: as soon as the lock is taken, commands are for us.
+    """
+    lock = FileLock(run_dir / LOCK_FILE)
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            commands_offset = (run_dir / directory.COMMANDS_FILE).stat().st_size
+        except OSError:
+            commands_offset = 0
+        if lock.acquire():
+            lock.write_owner(f"process {os.getpid()} on {platform.node()}\n")
+            return lock, commands_offset
+        time.sleep(LOCK_RETRY_INTERVAL)
+    return None
+
+
+def _remove_temporary_files(run_dir: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote them."""
+    names = (CONFIG_FILE, VOCABULARY_FILE, directory.MODEL_FILE, directory.RESUME_FILE)
+    for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
+        for temporary in run_dir.glob(pattern):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""Validation during training: perplexity, the best model, early stopping, and a text sample."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from engine.analysis.perplexity import evaluate
+from engine.config import TrainingConfig
+from engine.data.dataset import Dataset, batchify
+from engine.data.vocabulary import TokenIds
+from engine.events import Evaluated, Sampled, TrainingEvent
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
+from engine.models.lstm import LSTMModel
+from engine.training.averaging import WeightAverage, nonmonotone_trigger
+from engine.training.reporting import check_finite
+from engine.training.state import TrainerState
+
+MAX_SAMPLE_TOKENS = 25
+
+
+def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
+    """Score the validation split, check the perplexity, update the state, and yield `Evaluated` and `Sampled`.
+
+    Every process of a distributed training must call this function; only the main process scores and yields.
+    """
+    options, progress, distributed = state.config.training, state.progress, state.distributed
+    network = state.evaluated_network
+    perplexity, notebook = distributed.broadcast_object(lambda: _score(network, dataset.valid, state))
+    follows_notebook = options.validation_metric == "notebook"
+    if follows_notebook:
+        progress.notebook_perplexity = notebook
+    model = network.to_numpy_lstm(dataset.vocabulary)
+    # The notebook's formula returns a constant, so the notebook always saves the latest weights.
+    is_best = perplexity < progress.best_perplexity or follows_notebook
+    if is_best:
+        state.best_model, progress.best_perplexity, progress.evaluations_since_best = model, perplexity, 0
+    else:
+        progress.evaluations_since_best += 1
+    if progress.step:
+        _on_validation(state, notebook if follows_notebook else perplexity)
+    progress.evaluation_due = False
+    seconds = state.seconds
+    if distributed.process.is_main_process:
+        yield Evaluated(
+            step=progress.step,
+            epoch=progress.epoch,
+            valid_perplexity=perplexity,
+            is_best=is_best,
+            seconds=seconds,
+            model=model,
+            notebook_perplexity=progress.notebook_perplexity,
+        )
+        yield _sample(model, state)
+
+
+def _score(network: LSTMModel, ids: TokenIds, state: TrainerState) -> tuple[float, float]:
+    """Return the perplexity, and the notebook's value of it (NaN unless the training follows that value)."""
+    options = state.config.training
+    perplexity = evaluate(network, ids).perplexity
+    check_finite(perplexity, state)
+    if options.validation_metric != "notebook":
+        return perplexity, math.nan
+    return perplexity, notebook_perplexity(network, ids, options.batch_size, options.bptt)
+
+
+def _on_validation(state: TrainerState, perplexity: float) -> None:
+    """Lower the plateau factor, start the average of NT-ASGD, or stop early, as configured."""
+    options, progress = state.config.training, state.progress
+    if perplexity >= min(progress.valid_perplexities, default=math.inf):
+        progress.plateau_factor *= 0.5
+    triggered = nonmonotone_trigger(progress.valid_perplexities, perplexity, options.nonmonotone_interval)
+    progress.valid_perplexities.append(perplexity)
+    out_of_patience = 0 < options.patience <= progress.evaluations_since_best
+    if out_of_patience or (progress.fine_tuning and triggered):
+        progress.early_stopped = True
+    if triggered and state.weight_average is None and options.averaging == "nt_asgd":
+        state.weight_average = WeightAverage(state.network)
+
+
+def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
+    """Continue the sample prompt, always with the same seed, so that samples of one training can be compared."""
+    options: TrainingConfig = state.config.training
+    words = [word for word in model.vocabulary.tokenize(state.progress.sample_prompt) if word in model.vocabulary]
+    settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=MAX_SAMPLE_TOKENS)
+    events = generate(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
+    return Sampled(
+        step=state.progress.step,
+        epoch=state.progress.epoch,
+        prompt=" ".join(words),
+        text=" ".join(event.text for event in events if isinstance(event, TokenEvent)),
+        seed=options.sample_seed,
+        temperature=options.sample_temperature,
+    )
+
+
+@torch.no_grad()
+def notebook_perplexity(network: LSTMModel, ids: TokenIds, batch_size: int, bptt: int) -> float:
+    """Return the perplexity of `ids` by the notebook's formula, which has a bug.
+
+    The notebook cuts `ids` into `batch_size` columns, trims the columns to whole windows of `bptt` time steps, and
+    divides by the trimmed width. Columns shorter than a window are trimmed to a single token: nothing is predicted,
+    the sum is 0, and exp(0) is a perplexity of 1.000.
+    """
+    columns = torch.from_numpy(batchify(ids, batch_size)).to(network.output.bias.device)
+    width = len(columns) - (len(columns) - 1) % bptt if len(columns) else 1
+    lstm_state, total = network.init_hidden(batch_size), 0.0
+    for begin in range(0, width - 1, bptt):
+        logits, lstm_state, _, _ = network(columns[begin : begin + bptt].long(), lstm_state)
+        targets = columns[begin + 1 : begin + 1 + bptt].long()
+        total += float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())) * bptt
+    return math.exp(total / width)

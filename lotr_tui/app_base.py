@@ -1,0 +1,162 @@
+"""Base class of the app: settings and themes, and the interface to training and navigation that screens use."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
+
+from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
+from textual.theme import Theme
+
+from engine.control import ControlCommand
+from engine.errors import ConfigError, suggest_nearest
+from lotr_tui.session.settings import SettingsStore
+from lotr_tui.textual_fixes.app import TextualFixesApp
+from lotr_tui.theme import SHIRE, SHIRE_LIGHT, ColorlessFilter
+
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from engine.config import Config
+    from engine.runs.loading import LoadedModel
+    from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.session.session_model import SessionModel
+
+
+class AppOptions(TypedDict, total=False):
+    """Keyword arguments of `LotrAppBase`; a missing one is None."""
+
+    runs_dir: Path | None
+    """Runs directory; None is the default one."""
+    pace: float | None
+    """Words per second in this session, 0 for no limit; None takes the saved pace."""
+    theme: str | None
+    """Name of the theme in this session; None takes the saved theme."""
+    settings_store: SettingsStore | None
+    """Store of the settings; None reads the user's settings file."""
+
+
+class LotrAppBase(TextualFixesApp):
+    """App with settings, themes and keys, whose subclass implements training and navigation.
+
+    Screens import this class instead of `LotrApp`, which imports the screens.
+    """
+
+    TITLE = "lotr-tui"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys", priority=True),
+        Binding(
+            "ctrl+p", "command_palette", "palette", id="app.palette", tooltip="All actions and themes", priority=True
+        ),
+        Binding("ctrl+q", "quit", "quit", id="app.quit", tooltip="Quit lotr-tui", priority=True),
+    ]
+
+    def __init__(self, **options: Unpack[AppOptions]) -> None:
+        """Apply the options and the saved settings.
+
+        Raises:
+            ConfigError: If no theme has the name in the options.
+        """
+        super().__init__()
+        self.runs_dir = options.get("runs_dir")
+        self.settings_store = options.get("settings_store") or SettingsStore()
+        pace, theme = options.get("pace"), options.get("theme")
+        self.pace = self.settings_store.current.pace if pace is None else pace
+        self.is_training = False
+        """True while a thread of this process trains."""
+        self.exit_message = ""
+        """Line for standard error after the screen is closed, or empty."""
+        self._settings_dirty = False
+        self._monochrome_filters = [ColorlessFilter()]
+        self.register_theme(SHIRE)
+        self.register_theme(SHIRE_LIGHT)
+        if theme is not None and theme not in self.available_themes:
+            raise ConfigError(f"unknown theme {theme!r}{suggest_nearest(theme, self.available_themes)}")
+        self._startup_notices = [self.settings_store.notice]
+        chosen = theme or self.settings_store.current.theme
+        if chosen not in self.available_themes:
+            notice = f"unknown theme {chosen!r} in {self.settings_store.path}; using {SHIRE.name} instead"
+            self._startup_notices.append(notice)
+            chosen = SHIRE.name
+        self.theme = self._last_theme = chosen
+
+    # Training, implemented by the subclass
+
+    @property
+    def training_view(self) -> "TrainingView | None":
+        """State of the latest training of this process, or None before the first one."""
+        raise NotImplementedError
+
+    def start_training(self, config: "Config") -> None:
+        """Train in a thread of this process and report to the screens with `TrainingChanged`."""
+        raise NotImplementedError
+
+    def send_command(self, command: ControlCommand) -> None:
+        """Send a control command to the training.
+
+        Raises:
+            LotrError: If nothing is training, or the training is still being prepared.
+        """
+        raise NotImplementedError
+
+    # Navigation, implemented by the subclass
+
+    def open_session(self, session_model: "SessionModel") -> None:
+        """Show a session with `session_model` above the current screen."""
+        raise NotImplementedError
+
+    def open_training_session(self, view: "TrainingView") -> None:
+        """Show a session with the model of a training above the current screen; later models replace it."""
+        raise NotImplementedError
+
+    def open_dashboard(self, view: "TrainingView", on_close: "Callable[[LoadedModel | None], None]") -> None:
+        """Show the dashboard of a training; `on_close` gets the run that was chosen on it, or None."""
+        raise NotImplementedError
+
+    # Settings
+
+    def update_settings(self, **changes: Any) -> None:
+        """Change settings such as `sampler` or `pace`. Changes apply at once and are written when the app exits.
+
+        Raises:
+            InvalidInputError: If a value is out of range.
+        """
+        changed = replace(self.settings_store.current, **changes)
+        self._settings_dirty = self._settings_dirty or changed != self.settings_store.current
+        self.settings_store.current = changed
+
+    def on_mount(self) -> None:
+        """Apply the saved keys and report problems with the settings file."""
+        self.theme_changed_signal.subscribe(self, self._save_theme)
+        for notice in filter(None, self._startup_notices):
+            self.notify(notice, severity="warning", markup=False)
+        if self.settings_store.current.keymap:
+            self.set_keymap(dict(self.settings_store.current.keymap))
+
+    def on_unmount(self) -> None:
+        """Write changed settings."""
+        if self._settings_dirty:
+            self.exit_message = self.settings_store.update()
+
+    def _save_theme(self, theme: Theme) -> None:
+        if theme.name == self._last_theme:
+            return
+        self._last_theme = theme.name
+        notice = self.settings_store.update(theme=theme.name)
+        self._settings_dirty = False
+        if notice:
+            self.notify(notice, severity="warning", markup=False)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return the line filters of Textual, or `ColorlessFilter` for NO_COLOR with an ANSI theme."""
+        if self.no_color and self.native_ansi_color:
+            return self._monochrome_filters
+        return super().get_line_filters()
+
+    def format_binding_keys(self, binding: Binding) -> str:
+        """Return the keys of a binding for display, with the user's keymap applied."""
+        keys = self.settings_store.current.keymap.get(binding.id or "")
+        if keys is None:
+            if binding.key_display:
+                return binding.key_display
+            keys = binding.key
+        return " ".join(self.get_key_display(binding.with_key(key.strip(), None)) for key in keys.split(","))

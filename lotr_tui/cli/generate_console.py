@@ -1,0 +1,96 @@
+"""`generate` on stdout: text as it is sampled, or JSON, with a summary on stderr."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from engine.data.vocabulary import EOS_ID
+from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
+from engine.generation.generate import Done, EncodedPrompt, TokenEvent, generate, prefill
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
+from lotr_tui import STARTED
+from lotr_tui.formatting import describe_finish_reason
+from lotr_tui.session.session_model import SessionModel
+
+MAX_BATCH_SIZE = 16
+"""Texts generated together; larger batches are hardly faster."""
+
+
+def generate_on_console(
+    session_model: SessionModel,
+    prompt: EncodedPrompt,
+    settings: SamplerSettings,
+    seeds: Sequence[int],
+    *,
+    reply: bool,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
+    """Print one continuation of `prompt`, or with `reply` one answer to it as a whole line, for each seed.
+
+    `as_json` prints one JSON object per text, `jsonl` one per word. Unknown words are reported on stderr.
+    """
+    if prompt.unknown_tokens:
+        print(f"not in the vocabulary, read as <unk>: {', '.join(prompt.unknown_tokens)}", file=sys.stderr)
+    ids = (*prompt.ids, EOS_ID) if reply else prompt.ids
+    for start in range(0, len(seeds), MAX_BATCH_SIZE):
+        for events in _generate_texts(session_model.model, ids, settings, seeds[start : start + MAX_BATCH_SIZE]):
+            if jsonl:
+                for event in events:
+                    kind = "token" if isinstance(event, TokenEvent) else "done"
+                    print(json.dumps({"event": kind, **asdict(event)}), flush=True)
+            elif as_json:
+                _print_json(events, prompt, settings, session_model)
+            else:
+                _print_text(events, settings)
+
+
+def _generate_texts(
+    model: LanguageModel, ids: tuple[int, ...], settings: SamplerSettings, seeds: Sequence[int]
+) -> list[Iterator[TokenEvent | Done]]:
+    """Return the events of the text of each seed."""
+    if len(seeds) == 1:
+        return [generate(model, ids, settings, seeds[0])]
+    state = prefill(model, ids)
+    requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds]
+    return demultiplex(generate_batch(model, requests), len(seeds))
+
+
+def _print_json(
+    events: Iterator[TokenEvent | Done], prompt: EncodedPrompt, settings: SamplerSettings, session_model: SessionModel
+) -> None:
+    tokens: list[TokenEvent] = []
+    first_token_seconds: float | None = None
+    for event in events:
+        if isinstance(event, TokenEvent):
+            if first_token_seconds is None:
+                first_token_seconds = time.perf_counter() - STARTED
+            tokens.append(event)
+            continue
+        result = {
+            "prompt": prompt.text,
+            "text": " ".join(token.text for token in tokens),
+            "tokens": [asdict(token) for token in tokens],
+            "unknown": prompt.unknown_tokens,
+            "seed": event.seed,
+            **asdict(settings),
+            "run": session_model.name,
+            "reason": event.reason,
+            "tokens_per_second": event.tokens_per_second,
+            "first_token_seconds": first_token_seconds,
+        }
+        print(json.dumps(result), flush=True)
+
+
+def _print_text(events: Iterator[TokenEvent | Done], settings: SamplerSettings) -> None:
+    for event in events:
+        if isinstance(event, TokenEvent):
+            print(("" if event.index == 0 else " ") + event.text, end="", flush=True)
+            continue
+        print(flush=True)
+        speed = f"{event.tokens_per_second:,.0f} words/s"
+        summary = f"seed {event.seed} · {settings.describe()} · {speed} · {describe_finish_reason(event)}"
+        print(summary, file=sys.stderr)

@@ -1,0 +1,169 @@
+"""`train --no-tui`: a training that prints lines or JSON events instead of drawing a dashboard."""
+
+import json
+import math
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine import events
+from engine.control import ControlCommand
+from engine.errors import TrainingError, printable
+from engine.runtime.process import get_process_info, limit_openmp_spinning
+from engine.runtime.worker import Cancellation
+from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.monitor.background import (
+    detach_from_terminal,
+    install_signal_handlers,
+    resume_in_background,
+    rotate_console_log,
+)
+
+if TYPE_CHECKING:
+    from engine.training.job import TrainingJob
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+PROGRESS_INTERVAL = 5.0
+"""Minimum seconds between two progress lines."""
+
+
+def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
+    """Train and print one line per event on stdout. Return the exit code.
+
+    SIGINT and SIGTERM save and stop at the next step with exit code 130; SIGUSR1 saves. If the terminal closes, the
+    training continues without it. If the reader of stdout is gone, the training saves and stops.
+
+    Raises:
+        BrokenPipeError: If the reader of stdout is gone.
+    """
+    cancellation = Cancellation()
+
+    def continue_without_terminal() -> None:
+        detach_from_terminal()
+        if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
+            job.command_queue.send(ControlCommand("detach"))
+
+    install_signal_handlers(
+        {
+            signal.SIGINT: cancellation.set,
+            signal.SIGTERM: cancellation.set,
+            signal.SIGHUP: continue_without_terminal,
+            signal.SIGUSR1: lambda: job.command_queue.send(ControlCommand("checkpoint")),
+        }
+    )
+    lines = ProgressFormatter(job)
+    broken_pipe: BrokenPipeError | None = None
+    is_detached = False
+    for event in job.events(cancellation):
+        is_detached = isinstance(event, events.Finished) and event.reason == "detached"
+        line = json.dumps(_event_record(event, job)) if as_json else lines.format(event)
+        if line is None or broken_pipe:
+            continue
+        try:
+            print(line, flush=True)
+            rotate_console_log(job.run.path)
+        except BrokenPipeError as error:
+            broken_pipe = error
+            cancellation.set()
+        except OSError:  # the terminal is gone, and its signal has not arrived yet
+            detach_from_terminal()
+    if broken_pipe:
+        raise broken_pipe
+    if is_detached:
+        print(resume_in_background(job.run.path), file=sys.stderr)
+        return 0
+    return 130 if cancellation() else 0
+
+
+def train_worker_rank() -> int:
+    """Train as a process other than the main one, which prints, saves and decides when to stop."""
+    limit_openmp_spinning()
+    from engine.runtime.distributed import PeerLostError, distributed_context
+    from engine.training.run import train_as_worker_rank
+
+    try:
+        with distributed_context() as context:
+            install_signal_handlers(dict.fromkeys(STOP_SIGNALS, lambda: None))  # the main process handles signals
+            train_as_worker_rank(context)
+    except PeerLostError:  # the process that ended first has printed the reason
+        return 1
+    return 0
+
+
+def _event_record(event: events.TrainingEvent, job: "TrainingJob") -> dict[str, Any]:
+    record = events.event_to_dict(event)
+    if isinstance(event, (events.Started, events.Finished)):
+        record["run"] = str(job.run.path)
+    return record
+
+
+class ProgressFormatter:
+    """Converter from training events to lines: every evaluation and sample, and a step every few seconds."""
+
+    def __init__(self, job: "TrainingJob") -> None:
+        """Format the events of `job`."""
+        self._job = job
+        self._last_line_time = time.perf_counter()
+        self._last_step: events.Step | None = None
+
+    def format(self, event: events.TrainingEvent) -> str | None:
+        """Return the line to print for `event`, or None.
+
+        Raises:
+            TrainingError: If the event reports a failed training.
+        """
+        options = self._job.config.training
+        epochs = options.epochs + options.fine_tune_epochs
+        match event:
+            case events.Preparing():
+                return f"{event.message} ..."
+            case events.Started():
+                return (
+                    f"{printable(f'run {event.run} in {self._job.run.path}')}\n"
+                    f"{event.parameters:,} parameters, {event.vocabulary_size:,} words, "
+                    f"{event.train_tokens:,} training tokens, on {event.device}\n"
+                    f"baselines (validation perplexity): unigram {event.unigram_perplexity:.1f}, "
+                    f"Kneser-Ney {format_perplexity(event.kneser_ney_perplexity)}"
+                )
+            case events.Step():
+                self._last_step = event
+                if time.perf_counter() - self._last_line_time < PROGRESS_INTERVAL:
+                    return None
+                return self._format_progress(event, f"epoch {event.epoch:5.1f}/{epochs}")
+            case events.Evaluated():
+                mark = "  best" if event.is_best else ""
+                valid = f"valid {event.valid_perplexity:7.1f}{_format_notebook_perplexity(event)}"
+                return self._format_progress(self._last_step, f"epoch {event.epoch:5.1f}/{epochs}  {valid}{mark:6}")
+            case events.Sampled():
+                return f'    "{printable(event.prompt)}" {event.text}'
+            case events.Finished():
+                test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
+                return (
+                    f"{event.reason} after {format_duration(event.seconds)}: "
+                    f"valid perplexity {event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}{test}"
+                )
+            case events.CommandApplied():
+                return f"{event.kind.replace('_', ' ')} {event.value}".rstrip() + f" at step {event.step:,}"
+            case events.Resume():
+                return f"resuming at step {event.step:,}" if event.step else "restarting from the beginning"
+            case events.Warned():
+                return f"warning: {printable(event.message)}"
+            case events.Failed():
+                raise TrainingError(event.message)
+        return None
+
+    def _format_progress(self, step: events.Step | None, prefix: str) -> str:
+        self._last_line_time = time.perf_counter()
+        if step is None:
+            return prefix
+        return (
+            f"{prefix}  train {step.train_perplexity:7.1f}  lr {step.lr:.5f}  "
+            f"{step.tokens_per_second:7,.0f} tokens/s  {format_duration(step.eta_seconds)} left"
+        )
+
+
+def _format_notebook_perplexity(event: events.Evaluated | events.Finished) -> str:
+    """Return what the notebook's formula prints for the same model, if the training follows that formula."""
+    perplexity = event.notebook_perplexity
+    return "" if math.isnan(perplexity) else f" (the notebook prints {perplexity:.3f})"

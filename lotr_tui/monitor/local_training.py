@@ -1,0 +1,107 @@
+"""Training in a thread of this process."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError, describe_error
+from engine.events import Evaluated, Failed, Preparing, Step, TrainingEvent
+from engine.runtime.allocator import disable_heap_trimming, trim_heap
+from engine.runtime.worker import Cancellation, GeneratorThread
+from lotr_tui.monitor.training_view import TrainingView
+
+if TYPE_CHECKING:
+    from engine.training.job import TrainingJob
+
+TrainingUpdate = TrainingEvent | TrainingView
+"""New event, or the view of an earlier training that is resumed."""
+POLL_INTERVAL = 0.5
+MEMORY_TRIM_INTERVAL = 60.0
+"""Seconds between two calls of `trim_heap`, which take about 0.05 s each.
+
+Models of earlier evaluations are freed at different times, and the allocator would keep tens of megabytes for them.
+"""
+
+
+class LocalTraining:
+    """Training thread, the view of its progress, and the sending of commands to it."""
+
+    def __init__(self, prepare_job: "Callable[[], TrainingJob]", resume_path: Path | None = None) -> None:
+        """Start the thread, which calls `prepare_job`; `resume_path` is the directory of a run that is resumed."""
+        self.view = TrainingView()
+        self._prepare_job = prepare_job
+        self._resume_path = resume_path
+        self._job: TrainingJob | None = None
+        disable_heap_trimming()
+        self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread(
+            "training", self._generate_updates, is_droppable=lambda update: isinstance(update, Step)
+        ).start()
+
+    def poll(self) -> tuple[list[TrainingEvent], bool]:
+        """Apply new events to the view. Return the events, and True if they are the last ones."""
+        has_ended = not self._worker.is_running  # checked before draining, so that no last event is missed
+        events: list[TrainingEvent] = []
+        for update in self._worker.drain():
+            if isinstance(update, TrainingView):
+                self.view = update
+            else:
+                events.append(update)
+                self.view.apply(update)
+        if has_ended and self._worker.exception is not None:
+            events.append(Failed(describe_error(self._worker.exception)))
+            self.view.apply(events[-1])
+        return events, has_ended
+
+    def send_command(self, command: ControlCommand) -> None:
+        """Send a command to the training.
+
+        Raises:
+            InvalidInputError: If the training has not started yet, and the command is not "stop".
+        """
+        if self._job is not None:
+            self._job.command_queue.send(command)
+        elif command.kind == "stop":
+            self.stop()
+        else:
+            raise InvalidInputError("the training is being prepared; try again when it has started")
+
+    def stop(self) -> None:
+        """Request the training to save and stop after the current step."""
+        self._worker.cancel()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread for at most `timeout` seconds. Return True if it has ended."""
+        return self._worker.join(timeout)
+
+    def wait_until_finished(self) -> None:
+        """Wait for the end of the thread and discard its events, which are in the run directory."""
+        while not self._worker.join(POLL_INTERVAL):
+            self._worker.drain()
+
+    @property
+    def has_unsaved_progress(self) -> bool:
+        """True if the training is running and past its preparation, so that a stop must be waited for."""
+        self.poll()
+        return self._worker.is_running and self.view.started is not None
+
+    @property
+    def path(self) -> Path | None:
+        """Run directory; None while the training is being prepared."""
+        return None if self._job is None else self._job.run.path
+
+    def _generate_updates(self, cancellation: Cancellation) -> Iterator[TrainingUpdate]:
+        if self._resume_path is not None:
+            yield TrainingView.from_resumed_run(self._resume_path)
+        yield Preparing("reading the corpus")
+        self._job = self._prepare_job()
+        trimmed_at = time.monotonic()
+        try:
+            for event in self._job.events(cancellation):
+                yield event
+                if isinstance(event, Evaluated) and time.monotonic() - trimmed_at >= MEMORY_TRIM_INTERVAL:
+                    trim_heap()
+                    trimmed_at = time.monotonic()
+        finally:
+            trim_heap()

@@ -1,0 +1,20 @@
+"""Base class of the screens that use the app: its settings, training and navigation."""
+
+from typing import TYPE_CHECKING, TypeVar
+
+from textual.screen import Screen
+
+from lotr_tui.app_base import LotrAppBase
+from lotr_tui.textual_fixes.screen import TextualFixesScreen
+
+ResultT = TypeVar("ResultT")
+
+
+class AppScreen(TextualFixesScreen, Screen[ResultT]):
+    """Screen of `LotrApp`, dismissed with a result of type `ResultT`."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def app(self) -> LotrAppBase:  # type: ignore[override]
+            """Return the app."""

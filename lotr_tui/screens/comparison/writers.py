@@ -1,0 +1,77 @@
+"""Generation of the texts of several columns in threads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from textual.message_pump import MessagePump
+
+from engine.errors import describe_error
+from engine.generation.batch import IndexedEvent
+from engine.generation.columns import GenerationColumn, generate_columns
+from engine.generation.settings import SamplerSettings
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.session.column_output import ColumnSlot
+
+
+class ColumnWriters:
+    """Tasks that generate text: one for all columns that start together, another for each one that starts later."""
+
+    def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
+        """Prepare to generate; timers of `owner` call `on_tokens` for new tokens, and `on_end` after a task."""
+        self._owner = owner
+        self._on_tokens = on_tokens
+        self._on_end = on_end
+        self._tasks: dict[BackgroundTask[IndexedEvent], list[ColumnSlot]] = {}
+
+    @property
+    def is_writing(self) -> bool:
+        """True while tokens may still come."""
+        return any(task.is_running for task in self._tasks)
+
+    def start(
+        self, slots: Sequence[ColumnSlot], prompt: str, settings: SamplerSettings, seed: int, pace: float
+    ) -> None:
+        """Continue `prompt` in the slots that are empty, idle and have a model; each has its own temperature."""
+        self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
+        busy = {slot for written in self._tasks.values() for slot in written}
+        starting = [slot for slot in slots if slot.model is not None and slot.output.is_empty and slot not in busy]
+        if not starting:
+            return
+        columns = [
+            GenerationColumn(slot.output.title, slot.model, replace(settings, temperature=slot.temperature))
+            for slot in starting
+            if slot.model is not None
+        ]
+        task: BackgroundTask[IndexedEvent] = BackgroundTask(
+            self._owner, "columns", partial(self._take_events, starting), partial(self._fail, starting), self._on_end
+        )
+        self._tasks[task] = starting
+        task.start(lambda cancellation: generate_columns(columns, prompt, seed, cancellation, pace))
+
+    def stop(self) -> None:
+        """Ask all tasks to stop; their last tokens are still shown."""
+        for task in self._tasks:
+            task.stop()
+
+    def discard(self) -> None:
+        """Stop all tasks and drop their remaining tokens."""
+        for task in self._tasks:
+            task.cancel()
+
+    def stop_except(self, slots: Sequence[ColumnSlot]) -> None:
+        """Stop the tasks that generate for none of `slots`."""
+        for task, written in self._tasks.items():
+            if not any(slot in slots for slot in written):
+                task.stop()
+
+    def _take_events(self, slots: Sequence[ColumnSlot], events: list[IndexedEvent]) -> None:
+        for index, event in events:
+            slots[index].output.events.append(event)
+        self._on_tokens()
+
+    def _fail(self, slots: Sequence[ColumnSlot], error: BaseException) -> None:
+        for slot in slots:
+            if slot.output.done_event is None:
+                slot.output.failure = f"failed: {describe_error(error)}"
+        self._on_end()

@@ -1,0 +1,190 @@
+"""Scroll view of transcript entries, painted line by line."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise, takewhile
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region, Size
+from textual.strip import Strip
+
+from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span, wrap
+from lotr_tui.widgets.line_list import LineScrollView
+
+Entry = Note | Exchange
+
+
+class EntryScrollView(LineScrollView, can_focus=False):
+    """Entries of a conversation, the latest last; the view follows the end unless the reader has scrolled away.
+
+    A text that grows twenty times per second must not lay out the whole screen each time, so the entries are painted
+    instead of composed of widgets. The height of every entry is known, but its lines are built only while visible:
+    thousands of entries cost no more than those on the screen.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"transcript--{name}" for name in ("text", "prompt", "accent", "muted", "warning", "branch")
+    }
+    DEFAULT_CSS = """
+    EntryScrollView {
+        padding: 1 0 0 2;
+        .transcript--prompt { text-style: bold; }
+        .transcript--accent { color: $accent; text-style: bold; }
+        .transcript--muted { color: $foreground 60%; }
+        .transcript--warning { color: $warning; }
+        .transcript--branch { color: $accent; text-style: underline; }
+    }
+    """
+
+    def __init__(self, entries: Sequence[Entry], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.entries: list[Entry] = list(entries)
+        self._heights: list[int] = []
+        self._end_lines: list[int] = []  # line after each entry
+        self._strips: dict[int, list[Strip]] = {}
+        self._style_cache: dict[str, Style] = {}
+        self._layout_size = Size(0, 0)  # size that the lines are wrapped for
+
+    # Content
+
+    def append(self, entry: Entry) -> None:
+        """Append an entry and scroll to it."""
+        self.entries.append(entry)
+        self._measure_new_entries()
+        self._update_content_layout(follow=True)
+
+    def refresh_entry(self, index: int) -> None:
+        """Repaint an entry after a change."""
+        follow = self.is_vertical_scroll_end and index == len(self.entries) - 1
+        start = self._first_line(index)
+        before = self._strips.pop(index, [])
+        self._measure_entry(index)
+        after = self._entry_strips(index)
+        unchanged = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+        self._update_content_layout(follow=follow, changed_from=start + unchanged)
+
+    def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
+        """Replace all entries from index `start` on."""
+        self.entries[start:] = entries
+        del self._heights[start:]
+        self._strips = {index: strips for index, strips in self._strips.items() if index < start}
+        self._measure_new_entries()
+        self._update_content_layout(follow=False)
+
+    # Layout
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wrap the lines for the new width, and keep the end in view if it was."""
+        before, self._layout_size = self._layout_size, self.scrollable_content_region.size
+        follow = not self._end_lines or self.scroll_offset.y >= self._end_lines[-1] - before.height
+        if self._layout_size.width != before.width:
+            self._strips.clear()
+            self._heights.clear()
+            self._measure_new_entries()
+        self._update_content_layout(follow=follow)
+        self.after_resize()
+
+    def after_resize(self) -> None:
+        """React to a new size, after the lines are wrapped for it; does nothing by default."""
+
+    def notify_style_update(self) -> None:
+        """Rebuild the lines when the theme has changed."""
+        super().notify_style_update()
+        self._strips.clear()
+        self._style_cache.clear()
+
+    def _wrap_block(self, block: Block) -> list[tuple[int, int]]:
+        """Return the start and end character of each line of a block."""
+        return wrap(block.text, max(1, self._layout_size.width - 1 - block.indent))
+
+    def _measure_entry(self, index: int) -> None:
+        """Set the height of an entry: its lines and an empty one."""
+        height = 1 + sum(len(self._wrap_block(block)) for block in self.entries[index].blocks())
+        self._heights[index : index + 1] = [height]
+
+    def _measure_new_entries(self) -> None:
+        for index in range(len(self._heights), len(self.entries)):  # all entries while the view has no size
+            self._measure_entry(index)
+
+    def _first_line(self, index: int) -> int:
+        return self._end_lines[index] - self._heights[index]
+
+    def _update_content_layout(self, *, follow: bool, changed_from: int = 0) -> None:
+        """Update the scrollable size, scroll to the end if `follow`, and repaint from the line `changed_from` on."""
+        self._end_lines = list(accumulate(self._heights))
+        top = self.scroll_offset.y
+        self.virtual_size = Size(self.size.width, self._end_lines[-1] if self._end_lines else 0)
+        if follow:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+        if self.scroll_offset.y == top and changed_from:
+            self.refresh(Region(0, changed_from - top, self.size.width, self.size.height))
+        else:
+            self.refresh()
+
+    def _scroll_to_character(self, index: int, block_index: int, character: int) -> None:
+        """Scroll the shortest distance that brings a character of a block into view."""
+        blocks = self.entries[index].blocks()
+        above = sum(len(self._wrap_block(block)) for block in blocks[:block_index])
+        starts = [start for start, _ in self._wrap_block(blocks[block_index])]
+        line = self._first_line(index) + above + bisect_right(starts, character) - 1
+        top, height = self.scroll_offset.y, self.scrollable_content_region.height
+        if line < top:
+            self.scroll_to(y=line, animate=False, immediate=True)
+        elif line >= top + height:
+            self.scroll_to(y=line - height + 1, animate=False, immediate=True)
+
+    # Painting
+
+    def render_line(self, y: int) -> Strip:
+        """Return the line at row `y` of the view."""
+        width = self.size.width
+        line = y + self.scroll_offset.y
+        index = bisect_right(self._end_lines, line)
+        if index == len(self._end_lines):
+            return Strip.blank(width, self.rich_style)
+        strips, line_in_entry = self._entry_strips(index), line - self._first_line(index)
+        if line_in_entry >= len(strips):  # the entry has become shorter and is not refreshed yet
+            return Strip.blank(width, self.rich_style)
+        return strips[line_in_entry].adjust_cell_length(width, self.rich_style)
+
+    def highlight_spans(self, index: int, block_index: int, block: Block) -> list[Span]:
+        """Return additional spans of a block; a subclass highlights its cursor or its search."""
+        return []
+
+    def _entry_strips(self, index: int) -> list[Strip]:
+        """Return the lines of an entry, cached until the entry changes."""
+        strips = self._strips.get(index)
+        if strips is None:
+            strips = []
+            for block_index, block in enumerate(self.entries[index].blocks()):
+                spans = [*block.spans, *self.highlight_spans(index, block_index, block)]
+                strips += [self._line_strip(block, spans, start, end) for start, end in self._wrap_block(block)]
+            strips.append(Strip.blank(self.size.width, self.rich_style))
+            self._strips[index] = strips
+        return strips
+
+    def _line_strip(self, block: Block, spans: Sequence[Span], start: int, end: int) -> Strip:
+        line_spans = [span for span in spans if span[0] < end and span[1] > start]
+        cuts = sorted({start, end, *(min(max(at, start), end) for span in line_spans for at in span[:2])})
+        segments = [Segment(" " * block.indent, self.rich_style)]
+        for left, right in pairwise(cuts):
+            style = self._text_style(block.style)
+            for span_start, span_end, name in line_spans:
+                if span_start <= left < span_end:
+                    style += self._text_style(name)
+            segments.append(Segment(block.text[left:right], style))
+        return Strip(segments)
+
+    def _text_style(self, name: str) -> Style:
+        if name not in self._style_cache:
+            self._style_cache[name] = self.get_component_rich_style(f"transcript--{name}")
+        return self._style_cache[name]
+
+    def _repaint_entry(self, index: int) -> None:
+        """Repaint an entry whose highlights have changed; its height stays the same."""
+        self._strips.pop(index, None)
+        top = self._first_line(index) - self.scroll_offset.y
+        self.refresh(Region(0, top, self.size.width, self._heights[index]))

@@ -1,0 +1,244 @@
+"""Pane with the transcript of a conversation that is being written, a cursor on its words, and a search."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.timer import Timer
+
+from engine.errors import LotrError
+from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection
+from lotr_tui.screens.session.conversation.search_bar import SearchBar
+from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.entries import Exchange, Note
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.conversation.restore import resume_conversation, selected_replies
+from lotr_tui.session.session_model import SessionModel
+
+POLL_INTERVAL = 0.05
+"""Seconds between two looks at the words that are being written."""
+
+
+class ConversationPane(Vertical):
+    """Transcript of one conversation. A full conversation is closed, and another one begins in its place."""
+
+    DEFAULT_CSS = """
+    ConversationPane { width: 1fr; }
+    ConversationPane Transcript { height: 1fr; }
+    """
+
+    class Changed(Message):
+        """Posted when words were written or another reply is shown."""
+
+        def __init__(self, *, ended: bool) -> None:
+            super().__init__()
+            self.ended = ended
+            """True if no more words are to come."""
+
+    class InspectionChanged(Message):
+        """Posted when the cursor is on another token or another alternative is highlighted."""
+
+        def __init__(self, inspected: InspectedToken | None) -> None:
+            super().__init__()
+            self.inspected = inspected
+            """Token under the cursor, or None outside cursor mode."""
+
+    def __init__(self, welcome: str, pace: float, *, id: str | None = None) -> None:
+        """Start an empty conversation at a pace in words per second, with a `welcome` at the top of the transcript."""
+        super().__init__(id=id)
+        self.conversation = Conversation(pace)
+        self._welcome = welcome
+        self._inspected: InspectedToken | None = None
+        self._inspection = TokenInspection()
+        self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
+
+    def compose(self) -> ComposeResult:
+        """Compose the transcript and the hidden search bar."""
+        yield Transcript(self._welcome, id="transcript")
+        yield SearchBar(id="search")
+
+    def on_mount(self) -> None:
+        """Prepare the timer that polls for words; it runs only while some are being written."""
+        self._poll_timer: Timer = self.set_interval(POLL_INTERVAL, self._poll, pause=True)
+
+    def on_unmount(self) -> None:
+        """Close the conversation."""
+        self.conversation.close()
+
+    @property
+    def transcript(self) -> Transcript:
+        """The transcript."""
+        return self.query_one("#transcript", Transcript)
+
+    @property
+    def target_reply(self) -> Reply | None:
+        """Reply under the cursor, or without a cursor the latest one; None if there is none."""
+        cursor = self.transcript.cursor
+        entry = None if cursor is None else self.transcript.entries[cursor[0]]
+        if isinstance(entry, Exchange):
+            return self.conversation.replies_by_exchange.get(entry)
+        return self.conversation.current_reply
+
+    @property
+    def highlighted(self) -> int:
+        """Number, counted from 1, of the highlighted alternative of the token under the cursor."""
+        return 1 if self._inspected is None else self._inspected.highlighted
+
+    def add_note(self, text: str) -> None:
+        """Append a note to the transcript."""
+        self.transcript.append(Note(text))
+
+    # Polling
+
+    def _poll(self) -> None:
+        """Show the words written since the last poll."""
+        reply = self.conversation.poll()
+        if reply is not None:
+            if reply.exchange in self.transcript.entries:  # another branch may be shown instead
+                self._refresh_reply(reply)
+            self.post_message(self.Changed(ended=self.conversation.active_reply is None))
+        if self.conversation.active_reply is None:
+            self._poll_timer.pause()
+            self._show_notice()
+            if self.conversation.is_full and self.transcript.cursor is None:
+                self._start_next_conversation()
+
+    def _start_next_conversation(self) -> None:
+        """Replace a full conversation by an empty one; its last reply stays visible."""
+        full, last = self.conversation, self.conversation.current_reply
+        full.close()
+        self.close_search()
+        self.conversation = Conversation(full.pace)
+        outcome = f"is saved as {full.name}; ctrl+s opens it" if full.name else "could not be saved"
+        note = Note(f"This session is full, so a new one begins here. The previous one {outcome}.")
+        self.transcript.replace_entries(0, [*([last.exchange] if last else []), note])
+        self.transcript.scroll_end(animate=False)
+
+    def _show_notice(self) -> None:
+        if self.conversation.notice:
+            self.notify(self.conversation.notice, severity="warning", markup=False)
+            self.conversation.notice = ""
+
+    def _refresh_reply(self, reply: Reply) -> None:
+        """Show new words of a reply, and the cursor if it waits for one of them."""
+        index = self._entry_index(reply)
+        self.transcript.refresh_entry(index)
+        if self._pending_cursor is not None and len(reply.tokens) > self._pending_cursor:
+            self.transcript.enter_cursor_mode(index, self._pending_cursor)
+            self._pending_cursor = None
+        cursor = self.transcript.cursor
+        if self.conversation.active_reply is None and cursor is not None and cursor[0] == index:
+            self._inspect_token(reply.exchange, cursor[1])  # the inspector shows the number of words
+
+    def show_new_reply(self, reply: Reply, replaced: Reply | None) -> None:
+        """Show a reply that is being written, at the end or instead of the one that was shown until now."""
+        if replaced is None:
+            self.transcript.append(reply.exchange)
+        else:
+            self.replace_reply(replaced, reply)
+        self._poll_timer.resume()
+
+    def replace_reply(self, old: Reply, new: Reply) -> None:
+        """Show another reply of the same turn, and the turns that follow it."""
+        index = self._entry_index(old)
+        hidden = {reply.exchange for reply in old.selected_path()}
+        rest = [entry for entry in self.transcript.entries[index + 1 :] if entry not in hidden]
+        self.conversation.select_reply(new)
+        self.transcript.replace_entries(index, [*(reply.exchange for reply in new.selected_path()), *rest])
+
+    def _entry_index(self, reply: Reply) -> int:
+        return self.transcript.entries.index(reply.exchange)
+
+    # Cursor
+
+    def action_enter_cursor_mode(self) -> None:
+        """Put the cursor on the last word of the latest reply."""
+        if not self.transcript.enter_cursor_mode():
+            self.notify("There is no reply yet; type a prompt first.")
+
+    def exit_cursor_mode(self) -> bool:
+        """Remove the cursor, and return True if there was one."""
+        was_inspecting = self._inspected is not None
+        self._inspected = self._pending_cursor = None
+        self._inspection.clear()
+        self.transcript.exit_cursor_mode()
+        if was_inspecting:
+            self.post_message(self.InspectionChanged(None))
+        return was_inspecting
+
+    @on(Transcript.CursorMoved)
+    def _cursor_moved(self, event: Transcript.CursorMoved) -> None:
+        event.stop()
+        self._inspect_token(event.exchange, event.token_index)
+
+    def _inspect_token(self, exchange: Exchange, token_index: int) -> None:
+        reply = self.conversation.replies_by_exchange.get(exchange)
+        if reply is None or token_index >= len(reply.tokens):
+            return
+        before, inspected = self._inspected, self._inspection.inspect(reply, token_index)
+        if before is not None and before.token is inspected.token:
+            inspected = inspected.with_highlight(before.highlighted)
+        self._set_inspected(inspected)
+
+    def _set_inspected(self, inspected: InspectedToken) -> None:
+        self._inspected = inspected
+        self.post_message(self.InspectionChanged(inspected))
+
+    def action_step_highlight(self, offset: int) -> None:
+        """Highlight the next or previous alternative of the token under the cursor."""
+        if self._inspected is not None:
+            self._set_inspected(self._inspected.with_highlight(self._inspected.highlighted + offset))
+
+    # Saved sessions
+
+    def choose_session(self, session_model: SessionModel, on_opened: Callable[[], None]) -> None:
+        """List the saved sessions, open the chosen one in place of the current conversation, and call `on_opened`."""
+
+        def chosen(path: Path | None) -> None:
+            if path is not None and self.open_session(path, session_model):
+                on_opened()
+
+        from lotr_tui.screens.dialogs.sessions import SessionsScreen  # with the exporters, only if opened
+
+        self.app.push_screen(SessionsScreen(self.conversation.name), chosen)
+
+    def open_session(self, path: Path, session_model: SessionModel) -> bool:
+        """Open a saved session in place of the current conversation, and return True if it could be read."""
+        try:
+            conversation = resume_conversation(path, session_model, self.conversation.pace)
+        except LotrError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return False
+        self.exit_cursor_mode()
+        self.close_search()
+        self.conversation.close()
+        self.conversation = conversation
+        exchanges = [reply.exchange for reply in selected_replies(conversation)]
+        self.transcript.replace_entries(0, [Note(self._welcome), *exchanges])
+        self.transcript.scroll_end(animate=False)
+        self._show_notice()
+        self.post_message(self.Changed(ended=True))
+        return True
+
+    # Search
+
+    def action_open_search(self) -> None:
+        """Open the search bar, or focus it."""
+        self.query_one(SearchBar).open()
+
+    def close_search(self) -> bool:
+        """Close the search bar, and return True if it was open."""
+        search_bar = self.query_one(SearchBar)
+        was_open = search_bar.is_open
+        if was_open:
+            search_bar.close()
+        return was_open
+
+    @on(SearchBar.SearchRequested)
+    def _search(self, event: SearchBar.SearchRequested) -> None:
+        event.stop()
+        self.query_one(SearchBar).show_match_count(*self.transcript.find(event.query, event.offset))

@@ -1,0 +1,144 @@
+"""Pane about the token under the cursor: how likely it was, and its alternatives."""
+
+from math import exp, log
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual import events
+from textual.message import Message
+from textual.strip import Strip
+
+from engine.generation.generate import NUM_TOP_TOKENS
+from lotr_tui.formatting import format_percent
+from lotr_tui.screens.session.conversation.inspection import InspectedToken
+from lotr_tui.widgets.bars import bar
+from lotr_tui.widgets.drawing import StripWidget
+
+MIN_COLUMN_WIDTH = 18
+"""Width in cells of the narrowest column of alternatives."""
+
+
+class TokenInspector(StripWidget):
+    """Figures of one token, and below them its alternatives with the digits that branch to them.
+
+    Each alternative has a bar where there is room; a low pane shows the alternatives in several columns.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"token-inspector--{name}" for name in ("title", "muted", "bar", "highlighted")
+    }
+    DEFAULT_CSS = """
+    TokenInspector {
+        height: 3fr;
+        padding: 0 1;
+        .token-inspector--title { text-style: bold; }
+        .token-inspector--muted { color: $foreground 60%; }
+        .token-inspector--bar { color: $accent; }
+        .token-inspector--highlighted { text-style: reverse; }
+    }
+    """
+
+    class AlternativeSelected(Message):
+        """Posted when an alternative is clicked."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+            """Number of the alternative, counted from 1."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._inspected: InspectedToken | None = None
+        self._click_targets: dict[tuple[int, int], int] = {}  # number of the alternative by line and column
+        self._column_count = 1
+
+    def show(self, inspected: InspectedToken) -> None:
+        """Show a token."""
+        self._inspected = inspected
+        self.redraw()
+
+    def on_click(self, event: events.Click) -> None:
+        """Post the alternative under the mouse."""
+        offset = event.get_content_offset(self)
+        if offset is not None:
+            column = offset.x * self._column_count // max(1, self.size.width)
+            if (number := self._click_targets.get((offset.y, column))) is not None:
+                self.post_message(self.AlternativeSelected(number))
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        """Return the lines: title, figures, alternatives, hint."""
+        inspected = self._inspected
+        self._click_targets = {}
+        if inspected is None:
+            return []
+        title_style = self.get_component_rich_style("token-inspector--title")
+        muted = self.get_component_rich_style("token-inspector--muted")
+        title = f'WORD {inspected.position} of {inspected.token_count}  "{inspected.token.text}"'
+        lines = [[Segment(title[:width], title_style)]]
+        lines += [[Segment(line, muted)] for line in _wrap_figures(_figures(inspected), width)]
+        if height >= len(lines) + NUM_TOP_TOKENS + 3:
+            lines.append([])
+        room = max(1, height - len(lines))
+        alternatives = inspected.alternatives
+        self._column_count = min(-(-len(alternatives) // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
+        rows = min(room, -(-len(alternatives) // self._column_count))
+        cells = width // self._column_count
+        for row in range(rows):
+            line: list[Segment] = []
+            for column in range(self._column_count):
+                number = column * rows + row + 1
+                if number <= len(alternatives):
+                    self._click_targets[len(lines), column] = number
+                    line += self._alternative_segments(inspected, number, cells)
+            lines.append(line)
+        if room > rows + 1:
+            lines += [[], [Segment("1-8 or click: branch to a word"[:width], muted)]]
+        return [Strip(line) for line in lines]
+
+    def _alternative_segments(self, inspected: InspectedToken, number: int, cells: int) -> list[Segment]:
+        """Return `1 word  ████  14.1%   9.3%`; the bar and the raw probability only where there is room."""
+        candidate = inspected.alternatives[number - 1]
+        mark = "●" if candidate.text == inspected.token.text else " "
+        name_width = max(4, min(14, cells - 12))
+        text = candidate.text if len(candidate.text) <= name_width else candidate.text[: name_width - 1] + "…"
+        name = f"{number}{mark}{text:{name_width}}"
+        highlighted = self.get_component_rich_style("token-inspector--highlighted")
+        name_style = highlighted if number == inspected.highlighted else self.rich_style
+        sampled, raw = f"{candidate.sampling_prob:7.1%}", f"{candidate.model_prob:7.1%}"
+        segments = [Segment(name, name_style)]
+        room = cells - len(name) - 1 - len(sampled) - 1
+        if room >= len(raw) + 6:
+            room -= len(raw)
+            highest = max(each.sampling_prob for each in inspected.alternatives) or 1.0
+            bar_style = self.get_component_rich_style("token-inspector--bar")
+            segments += [
+                Segment(f" {bar(candidate.sampling_prob / highest, room):{room}}", bar_style),
+                Segment(sampled, self.rich_style),
+                Segment(f"{raw} ", self.get_component_rich_style("token-inspector--muted")),
+            ]
+        else:
+            segments.append(Segment(f" {sampled}{' ' * max(0, room + 1)}", self.rich_style))
+        return segments
+
+
+def _figures(inspected: InspectedToken) -> list[str]:
+    token = inspected.token
+    return [
+        f"raw {format_percent(exp(token.logprob))}",
+        f"after sampling {format_percent(token.sampling_prob)}",
+        f"rank {token.rank:,}",
+        f"surprise {-token.logprob / log(2):.1f} bits",
+        f"entropy {token.entropy:.1f} bits",
+    ]
+
+
+def _wrap_figures(figures: list[str], width: int) -> list[str]:
+    """Join the figures with two spaces into as few lines of `width` cells as possible."""
+    lines = [""]
+    for figure in figures:
+        longer = f"{lines[-1]}  {figure}" if lines[-1] else figure
+        if len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(figure)
+    return [line[:width] for line in lines]

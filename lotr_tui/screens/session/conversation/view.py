@@ -1,0 +1,168 @@
+"""Conversation pane with the actions on its replies: regenerate, continue, branch, compare, rename and copy."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.message import Message
+
+from engine.data.vocabulary import EOS
+from engine.errors import LotrError
+from engine.generation.settings import SamplerSettings
+from lotr_tui.clipboard import copy_to_clipboard
+from lotr_tui.screens.dialogs.line_dialog import NameDialog
+from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
+from lotr_tui.screens.session.conversation.pane import ConversationPane
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import ReplyMode
+
+SettingsProvider = Callable[[], tuple[SamplerSettings, int]]
+"""Function that returns the sampler settings and a seed, and raises InvalidInputError if a control is out of range."""
+
+
+class ConversationView(ConversationPane):
+    """Conversation pane whose actions apply to the reply under the cursor, or without a cursor to the latest one."""
+
+    BINDING_GROUP_TITLE = "Conversation"
+    BINDINGS: ClassVar[list[BindingType]] = CONVERSATION_BINDINGS
+
+    class EditRequested(Message):
+        """Posted when the prompt of a reply is to be edited."""
+
+        def __init__(self, reply: Reply) -> None:
+            super().__init__()
+            self.reply = reply
+
+    def __init__(self, welcome: str, pace: float, get_settings: SettingsProvider, *, id: str | None = None) -> None:
+        """Start an empty conversation, whose replies use the settings that `get_settings` returns."""
+        super().__init__(welcome, pace, id=id)
+        self._get_settings = get_settings
+
+    def send(self, session_model: SessionModel, text: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> None:
+        """Let a model continue or answer a prompt, after `previous_reply` or at the start of a text.
+
+        Raises:
+            LotrError: If the prompt has no known word, a control is out of range, or a reply is being written.
+        """
+        next_turn = None if previous_reply is None else previous_reply.next_turn
+        shown = None if next_turn is None else next_turn.selected_reply
+        settings, seed = self._get_settings()
+        reply = self.conversation.submit_prompt(session_model, text, reply_mode, settings, seed, previous_reply)
+        self.show_new_reply(reply, shown)
+
+    def action_regenerate(self) -> None:
+        """Regenerate the reply with another seed."""
+        if self.target_reply is not None:
+            self._branch(self.target_reply, 0, None)
+
+    def action_continue_reply(self) -> None:
+        """Keep going after the last word of the reply."""
+        if self.target_reply is not None:
+            self._branch(self.target_reply, len(self.target_reply.tokens), None)
+
+    def action_edit_prompt(self) -> None:
+        """Edit the prompt of the reply."""
+        if self.target_reply is not None:
+            self.post_message(self.EditRequested(self.target_reply))
+
+    def action_copy_reply(self) -> None:
+        """Copy the prompt and its reply to the terminal's clipboard."""
+        text = "" if self.target_reply is None else self.target_reply.text()
+        self.notify(copy_to_clipboard(self.app, text), markup=False)
+
+    # Branches
+
+    def action_branch_highlighted(self) -> None:
+        """Branch to the highlighted alternative."""
+        self.action_branch(self.highlighted)
+
+    def action_branch(self, number: int) -> None:
+        """Branch to an alternative of the word under the cursor, counted from 1."""
+        inspected, cursor, reply = self._inspected, self.transcript.cursor, self.target_reply
+        if inspected is None or cursor is None or reply is None or number > len(inspected.alternatives):
+            return
+        text = inspected.alternatives[number - 1].text
+        if reply.read_only_reason:
+            self.notify(reply.read_only_reason, severity="warning", markup=False)
+        elif text == EOS:
+            self.notify("<eos> is the end of the line; choose a word to branch to.", markup=False)
+        elif text == inspected.token.text:
+            self.notify(f"{text!r} is already the word here; choose another one.", markup=False)
+        else:
+            self._branch(reply, cursor[1], reply.session_model.model.vocabulary.token_to_id[text])
+
+    def action_step_branch(self, offset: int) -> None:
+        """Show the next or previous branch."""
+        reply = self.target_reply
+        if reply is not None:
+            replies = reply.turn.replies
+            self._switch_branch(reply, replies[(replies.index(reply) + offset) % len(replies)])
+
+    def action_parent_branch(self) -> None:
+        """Show the branch that this one starts from."""
+        reply = self.target_reply
+        parent = None if reply is None or reply.starts_turn else reply.parent
+        if reply is not None and parent is not None and parent in reply.turn.replies:
+            self._switch_branch(reply, parent)
+
+    def action_toggle_comparison(self) -> None:
+        """Show or hide all other branches below this one."""
+        reply = self.target_reply
+        if reply is None:
+            return
+        if reply.exchange.other_branches:
+            reply.exchange.other_branches = ()
+        elif len(reply.turn.replies) == 1:
+            self.notify("There is no other branch to compare with.")
+        else:
+            self._show_comparison(reply)
+        self.transcript.refresh_entry(self._entry_index(reply))
+
+    def action_rename_branch(self) -> None:
+        """Ask for the name of the branch."""
+        reply = self.target_reply
+        if reply is None:
+            return
+
+        def rename(name: str | None) -> None:
+            if name is not None:
+                self.conversation.rename_branch(reply, name)
+                self.transcript.refresh_entry(self._entry_index(reply))
+
+        self.app.push_screen(NameDialog(reply.name), rename)
+
+    def _branch(self, reply: Reply, token_index: int, token_id: int | None) -> None:
+        """Generate the reply again from a token on, with `token_id` in its place or a sampled token."""
+        try:
+            settings, seed = self._get_settings()
+            branch = self.conversation.branch(reply, token_index, token_id, settings, seed)
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        has_cursor = self.transcript.cursor is not None
+        self.show_new_reply(branch, reply)
+        if has_cursor:
+            self._pending_cursor = token_index
+
+    def _switch_branch(self, old: Reply, new: Reply) -> None:
+        if new is old:
+            self.notify("There is no other branch yet; a digit branches to an alternative.")
+            return
+        cursor, self._pending_cursor = self.transcript.cursor, None
+        is_comparing = bool(old.exchange.other_branches)
+        old.exchange.other_branches = ()
+        self.replace_reply(old, new)
+        if is_comparing:
+            self._show_comparison(new)
+        if cursor is not None:
+            if new.tokens:
+                self.transcript.enter_cursor_mode(self._entry_index(new), min(cursor[1], len(new.tokens) - 1))
+            else:
+                self._pending_cursor = 0
+        self.post_message(self.Changed(ended=True))
+
+    def _show_comparison(self, reply: Reply) -> None:
+        others = [other.exchange for other in reply.turn.replies if other is not reply]
+        reply.exchange.other_branches = [(other.branch_label, other.tokens) for other in others]
+        self.transcript.refresh_entry(self._entry_index(reply))

@@ -1,0 +1,135 @@
+"""Session screen that can change its model: to a chosen run, or to the models of a training."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotr_tui.messages import TrainingChanged
+from lotr_tui.screens.runs.open_run import choose_run
+from lotr_tui.screens.session.frame import BaseSessionScreen
+from lotr_tui.screens.session.status import SessionStatus
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
+
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from engine.config import Config
+    from engine.runs.loading import LoadedModel
+    from lotr_tui.session.session_model import SessionModel
+
+
+class ModelSessionScreen(BaseSessionScreen):
+    """Session screen with the status of its model, the chart of the model's run, and the training in the background."""
+
+    def __init__(
+        self,
+        session_model: "SessionModel | None",
+        load_session_model: "Callable[[], SessionModel] | None",
+        runs_dir: Path | None,
+        *,
+        follow_training: bool,
+    ) -> None:
+        """Show a model, and with `follow_training` each later model of the running training."""
+        super().__init__(session_model, load_session_model)
+        self._runs_dir = runs_dir
+        self._follow_training = follow_training
+        self._run_path: Path | None = None
+        self._corpus = ""
+        """Corpus of the model, offered for the next training; empty before a model is there."""
+
+    @abstractmethod
+    def _show_preview(self) -> None:
+        """Update the next-token bars."""
+
+    def _after_open(self) -> None:
+        """Show the status, and the chart after the next paint because it takes longer."""
+        self._run_path = None if self._follow_training else self.session_model.run
+        self._corpus = self._corpus or self.session_model.corpus
+        self._show_status()
+        self.set_timer(0.05, self._show_model_chart)
+
+    # Runs
+
+    def action_choose_model(self) -> None:
+        """List the runs, and use the chosen one."""
+        choose_run(self, self.use_model)
+
+    def use_model(self, loaded: "LoadedModel") -> None:
+        """Use the model of a run."""
+        from lotr_tui.session.session_model import SessionModel
+
+        self._follow_training = False
+        self._run_path = loaded.path
+        self._corpus = loaded.config.data.corpus
+        self.set_session_model(SessionModel.from_loaded(loaded), f"now using {loaded.name}")
+        if self.is_ready and not self.app.is_training:
+            self._panes.run_chart.load_run(loaded.path)
+
+    def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
+        """Replace the model, and show a message about it."""
+        if message:
+            self._show_message(message)
+        if not self.is_ready:
+            self.run_worker(self._show_session_model(session_model), group="open")
+            return
+        self.session_model = session_model
+        self.query_one("#prompt", PromptInput).vocabulary = session_model.model.vocabulary
+        self._show_status()
+        self._show_preview()
+
+    # Training
+
+    def action_train(self) -> None:
+        """Show the dashboard of the running training, or ask for a new one."""
+        view = self.app.training_view
+        if self.app.is_training and view is not None:
+            self.app.open_dashboard(view, lambda loaded: None if loaded is None else self.use_model(loaded))
+            return
+        from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
+
+        self.app.push_screen(
+            NewTrainingDialog(self._corpus), lambda config: None if config is None else self.start_training(config)
+        )
+
+    def start_training(self, config: "Config") -> None:
+        """Start a training, and use each of its models."""
+        self._follow_training = True
+        self._corpus = config.data.corpus
+        self.app.start_training(config)
+        self._show_message(f"training {config.preset}; after each evaluation the session uses the new model")
+
+    def on_training_changed(self, message: TrainingChanged) -> None:
+        """Show the state of the training, and use its latest model."""
+        from engine.events import Finished
+        from lotr_tui.session.session_model import SessionModel
+
+        if message.view.evaluations and self.is_ready:
+            self._panes.run_chart.show(message.view)
+        self._show_status()
+        if message.view.failure:
+            self._show_message(f"training failed: {message.view.failure}")
+        if not self._follow_training:
+            return
+        session_model = SessionModel.from_training(message.view, message.events, self._runs_dir)
+        if session_model is not None:
+            has_finished = any(isinstance(event, Finished) for event in message.events)
+            text = f"training finished; now using its best model: {session_model.description}" if has_finished else ""
+            self.set_session_model(session_model, text)
+
+    # Status and chart
+
+    def _show_message(self, text: str) -> None:
+        if self.is_ready:
+            self._panes.conversation.add_note(text)
+        else:
+            self.notify(text, markup=False)
+
+    def _show_status(self) -> None:
+        session_model = self.session_model if self.is_ready else None
+        self.query_one("#status", SessionStatus).update_status(session_model, self.app.training_view)
+
+    def _show_model_chart(self) -> None:
+        """Draw the latest training of this process, or else read the run of the model."""
+        if self.app.training_view is not None:
+            self._panes.run_chart.show(self.app.training_view)
+        elif self._run_path is not None:
+            self._panes.run_chart.load_run(self._run_path)

@@ -1,0 +1,82 @@
+"""Columns of generated text in which several models or settings are compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.errors import PromptError
+from engine.generation.generate import Done, EncodedPrompt, TokenEvent, encode_prompt
+from engine.models.base import LanguageModel
+
+
+class ColumnOutput:
+    """Heading of a column and the text that has been generated for it so far."""
+
+    def __init__(self, title: str, description: str = "", placeholder: str = "") -> None:
+        self.title = title
+        self.description = description
+        """Description of the model, shown on up to three lines."""
+        self.placeholder = placeholder
+        """Text shown while there is no token."""
+        self.events: list[TokenEvent | Done] = []
+        self.failure = ""
+        """Reason why the generation failed; empty if it did not."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the column has neither a token nor a failure."""
+        return not self.events and not self.failure
+
+    @property
+    def done_event(self) -> Done | None:
+        """End of the text; None while more tokens may follow."""
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, Done) else None
+
+    def clear(self) -> None:
+        """Remove the text and the failure."""
+        self.events, self.failure = [], ""
+
+
+@dataclass(eq=False)
+class ColumnSlot:
+    """Column of a comparison: its model, temperature and text."""
+
+    output: ColumnOutput
+    model: LanguageModel | None
+    """None while the model is being loaded."""
+    temperature: float
+
+
+def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
+    """Encode `prompt` for the model of each slot; the value is the error if the model cannot read the prompt."""
+    by_vocabulary: dict[int, EncodedPrompt | PromptError] = {}
+    by_slot: dict[ColumnSlot, EncodedPrompt | PromptError] = {}
+    for slot in slots:
+        if slot.model is None:
+            continue
+        key = id(slot.model.vocabulary)
+        if key not in by_vocabulary:
+            try:
+                by_vocabulary[key] = encode_prompt(prompt, slot.model.vocabulary)
+            except PromptError as error:
+                by_vocabulary[key] = error
+        by_slot[slot] = by_vocabulary[key]
+    return by_slot
+
+
+def describe_unknown_words(encoded_prompts: dict[ColumnSlot, EncodedPrompt | PromptError]) -> str:
+    """Return a line that names the words of a prompt outside the vocabularies; "" if there are none.
+
+    The line names the columns too if their vocabularies differ in these words.
+    """
+    unknown_words = {
+        slot: ", ".join(encoded.unknown_tokens[:8])
+        for slot, encoded in encoded_prompts.items()
+        if isinstance(encoded, EncodedPrompt)
+    }
+    if not any(unknown_words.values()):
+        return ""
+    if len(set(unknown_words.values())) == 1:
+        return f"not in the vocabulary, read as <unk>: {next(iter(unknown_words.values()))}"
+    by_column = "; ".join(f"{words} ({slot.output.title})" for slot, words in unknown_words.items() if words)
+    return f"not in every vocabulary, read as <unk>: {by_column}"

@@ -1,0 +1,48 @@
+"""Saving of a conversation while it continues."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.session_file import SessionError, SessionWriter
+
+
+class Autosave:
+    """Session file of a conversation; a new file is created with the first finished reply."""
+
+    def __init__(self, writer: SessionWriter | None) -> None:
+        self._writer = writer
+
+    @property
+    def session_name(self) -> str:
+        """Name of the session, which is the stem of its file; empty before there is a file."""
+        return "" if self._writer is None else self._writer.session.name
+
+    def save(self, reply: Reply, finished: Iterable[Reply], current: Reply | None) -> str:
+        """Save a changed reply and the selection `current` (None: leave the saved one). Return the error, "" if none.
+
+        A new file gets all `finished` replies.
+        """
+        replies: Iterable[Reply] = (reply,)
+        if self._writer is None:
+            self._writer = SessionWriter(reply.session_model.name)
+            replies = finished
+        try:
+            for unsaved in replies:
+                self._writer.save(unsaved.to_saved())
+            if current is not None:
+                self._writer.set_current(current.id)
+        except SessionError as error:
+            return str(error)
+        return ""
+
+    def save_selection(self, current: Reply) -> None:
+        """Save which reply is selected; a failure is reported when the next reply is saved."""
+        if self._writer is not None:
+            with suppress(SessionError):
+                self._writer.set_current(current.id)
+
+    def close(self) -> None:
+        """Release the file to other windows."""
+        if self._writer is not None:
+            self._writer.close()

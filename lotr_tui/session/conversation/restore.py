@@ -1,0 +1,169 @@
+"""Restoring a conversation from a saved session.
+
+Decoder states are not saved; the text is read again where a state is needed.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.data.vocabulary import EOS_ID
+from engine.errors import printable
+from engine.generation.generate import Done, TokenEvent
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.reply_tree import Reply, Turn
+from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
+from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
+from lotr_tui.session.session_model import SessionModel
+
+
+def resume_conversation(path: Path, session_model: SessionModel, pace: float) -> Conversation:
+    """Restore a saved session, continued with `session_model` and in the same file.
+
+    If the file cannot be written, for instance because another window has it open, new replies are saved as a new
+    session, and `notice` says so.
+
+    Raises:
+        SessionError: If the file is missing, or damaged; a damaged file has then been set aside.
+    """
+    try:
+        writer = SessionWriter.resume(path)
+    except SessionError as error:
+        try:
+            session = load_session(path)
+        except SessionError:
+            raise error from None
+        conversation = rebuild_conversation(session, session_model, pace)
+        conversation.notice = f"{error}; new replies are saved as a new session"
+        return conversation
+    return rebuild_conversation(writer.session, session_model, pace, writer)
+
+
+def rebuild_conversation(
+    session: SavedSession, session_model: SessionModel, pace: float, writer: SessionWriter | None = None
+) -> Conversation:
+    """Return the conversation with the same replies selected, saved by `writer` (None: in a new file)."""
+    conversation = Conversation(pace, writer)
+    replies: dict[int, Reply] = {}
+    for saved in sorted(session.replies, key=lambda reply: reply.id):  # parents come before their replies
+        parent = None if saved.parent_id is None else replies[saved.parent_id]
+        if parent is None or saved.prompt is not None:
+            reply = _build_prompted_reply(saved, session_model, parent)
+        else:
+            reply = _build_branch(saved, session_model, parent)
+        reply.turn.add(reply)
+        _restore_tokens(reply, saved)
+        replies[saved.id] = conversation.replies_by_exchange[reply.exchange] = reply
+        conversation.current_reply = reply
+    for reply in replies.values():
+        reply.turn.label_branches()
+    current = conversation.current_reply if session.current_id is None else replies[session.current_id]
+    if current is not None:
+        conversation.current_reply = _select_path(current)
+    return conversation
+
+
+def selected_replies(conversation: Conversation) -> list[Reply]:
+    """Return the selected replies in the order in which their turns began."""
+    turns = list(dict.fromkeys(reply.turn for reply in conversation.replies_by_exchange.values()))
+    replies = [reply for turn in turns if turn.previous_reply is None for reply in turn.selected_reply.selected_path()]
+    turn_index = {turn: index for index, turn in enumerate(turns)}
+    return sorted(replies, key=lambda reply: turn_index[reply.turn])
+
+
+def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previous: Reply | None) -> Reply:
+    """Return a reply to a prompt, without tokens. Replies to an edited prompt share a turn."""
+    vocabulary = session_model.model.vocabulary
+    prompt = printable(saved.prompt or "")
+    prompt_tokens = vocabulary.tokenize(prompt)
+    context_ids = vocabulary.encode(prompt_tokens).tolist()
+    if saved.reply_mode == "reply":
+        context_ids.append(EOS_ID)
+    if previous is not None:
+        context_ids = [*previous.token_ids(), EOS_ID, *context_ids]
+    reply = Reply(
+        turn=Turn.after(previous),
+        prompt=prompt,
+        unknown_tokens=saved.unknown_tokens,
+        context_ids=context_ids,
+        parent=previous,
+        parent_offset=saved.parent_offset,
+        read_only_reason="" if previous is None else previous.read_only_reason,
+        **_saved_fields(saved, session_model),
+    )
+    _check_vocabulary(reply, [token for token in prompt_tokens if token not in saved.unknown_tokens])
+    return reply
+
+
+def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply) -> Reply:
+    """Return a reply that branches off from `parent` or continues it, with the shared tokens only."""
+    reply = Reply.branch_from(parent, saved.parent_offset, **_saved_fields(saved, session_model))
+    reply.decoder_states = [None] * reply.num_shared_tokens
+    reply.read_only_reason = parent.read_only_reason
+    is_continuation = reply.num_shared_tokens == len(parent.tokens) and parent in parent.turn.replies
+    if not is_continuation:
+        reply.exchange.num_shared_tokens = reply.num_shared_tokens
+    elif parent.next_turn is None:  # the continuation replaced its parent
+        parent.turn.replies.remove(parent)
+    return reply
+
+
+def _saved_fields(saved: SavedReply, session_model: SessionModel) -> dict[str, Any]:
+    """Return the fields of a reply that its parent does not determine."""
+    names = ("id", "reply_mode", "settings", "seed")
+    return {"session_model": session_model, **{name: getattr(saved, name) for name in names}}
+
+
+def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
+    """Restore the own tokens of a reply, its name and its end."""
+    _check_vocabulary(reply, [token.text for token in saved.tokens])
+    for token in saved.tokens:
+        event = _token_event(token, len(reply.tokens), reply.session_model)
+        reply.tokens.append(event)
+        reply.exchange.add_events([event])
+    reply.saved = saved
+    reply.name = printable(saved.name)
+    if saved.reason == "error":
+        reply.exchange.mark_failed("stopped by an error or the end of the session")
+        return
+    num_tokens = saved.settings.max_tokens if saved.reason == "length" else len(saved.tokens)
+    reply.done = Done(saved.reason, saved.seed, num_tokens, saved.tokens_per_second)
+    reply.exchange.add_events([reply.done])
+
+
+def _check_vocabulary(reply: Reply, tokens: Sequence[str]) -> None:
+    """Make a reply read-only if its model does not know one of `tokens`."""
+    vocabulary = reply.session_model.model.vocabulary
+    unknown = next((token for token in tokens if token not in vocabulary), None)
+    if unknown is not None and not reply.read_only_reason:
+        reply.read_only_reason = f"{reply.session_model.name} does not know {unknown!r} and cannot continue from here"
+
+
+def _token_event(token: SavedToken, index: int, session_model: SessionModel) -> TokenEvent:
+    """Return a saved token as the event that generated it, with its id in the session model's vocabulary."""
+    figures = (token.logprob, token.prob, token.entropy)
+    logprob, prob, entropy = (math.nan if figure is None else figure for figure in figures)
+    return TokenEvent(
+        index=index,
+        id=int(session_model.model.vocabulary.encode([token.text])[0]),
+        text=token.text,
+        logprob=min(logprob, 0.0),  # an edited file may hold any number
+        sampling_prob=prob,
+        rank=token.rank,
+        entropy=entropy,
+        num_kept=0,
+        top_tokens=(),
+        seconds=0.0,
+    )
+
+
+def _select_path(reply: Reply) -> Reply:
+    """Select a reply and its predecessors in the turns before. Return the last reply of the visible path."""
+    ancestor: Reply | None = reply
+    while ancestor is not None:
+        turn = ancestor.turn
+        if ancestor in turn.replies:  # a reply that was continued is not in its turn any more
+            turn.selected_index = turn.replies.index(ancestor)
+        ancestor = turn.previous_reply
+    return reply.turn.selected_reply.selected_path()[-1]

@@ -1,0 +1,61 @@
+"""Limits on the memory that a conversation takes: decoder states to branch from, and models that generated replies."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.generation.generate import DecoderState
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.session_model import SessionModel
+
+MAX_CACHE_BYTES = 32_000_000
+"""Memory for decoder states, enough for some thousand tokens; the text is read again where a state was evicted."""
+MAX_MODELS_PER_RUN = 3
+"""Models kept of one training, which produces a new one with every evaluation."""
+
+
+class DecoderStateCache:
+    """First-in, first-out cache of the decoder states of replies, bounded in bytes."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[Reply, int, int]] = deque()
+        """Reply, index of the state in its `decoder_states`, and bytes."""
+        self._total_bytes = 0
+
+    def add(self, reply: Reply, state: DecoderState | None) -> None:
+        """Append a state to the states of `reply`, and evict the oldest states over the limit."""
+        num_bytes = count_array_bytes(state)
+        self._entries.append((reply, len(reply.decoder_states), num_bytes))
+        self._total_bytes += num_bytes
+        reply.decoder_states.append(state)
+        while self._total_bytes > MAX_CACHE_BYTES and len(self._entries) > 1:
+            oldest, index, num_bytes = self._entries.popleft()
+            self._total_bytes -= num_bytes
+            if index < len(oldest.decoder_states):
+                oldest.decoder_states[index] = None
+
+
+def evict_models(replies: Iterable[Reply]) -> None:
+    """Keep the latest models of each training; replies of earlier models are continued by the latest."""
+    latest_models: dict[str, list[SessionModel]] = {}
+    for reply in reversed(list(replies)):
+        kept = latest_models.setdefault(reply.session_model.name, [])
+        if any(reply.session_model.model is session_model.model for session_model in kept):
+            continue
+        if len(kept) < MAX_MODELS_PER_RUN:
+            kept.append(reply.session_model)
+        elif reply.session_model.model.vocabulary == kept[0].model.vocabulary:
+            reply.session_model = kept[0]
+            reply.decoder_states.clear()
+
+
+def count_array_bytes(value: Any) -> int:
+    """Return the bytes of all arrays in a decoder state."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (tuple, list)):
+        return sum(map(count_array_bytes, value))
+    return sum(map(count_array_bytes, vars(value).values())) if is_dataclass(value) else 0

@@ -1,0 +1,135 @@
+"""Model of a session with its name and description, and a cache of the prefixes that the model has read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.config import BUNDLED
+from engine.events import Evaluated, Finished, TrainingEvent
+from engine.generation.generate import DecoderState, prefill
+from engine.models.base import LanguageModel, LogProbs
+from engine.runs.directory import CONFIG_FILE
+from engine.runs.loading import LoadedModel, load_model_by_name
+from engine.storage.files import default_runs_dir
+from lotr_tui.formatting import format_perplexity, plural
+
+if TYPE_CHECKING:
+    from engine.runs.combine import CombinationOptions
+    from lotr_tui.monitor.training_view import TrainingView
+
+EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
+"""Prompts that the welcome text may suggest, if the model knows all their words."""
+
+
+@dataclass(frozen=True)
+class SessionModel:
+    """Language model with the name and description that the interface shows."""
+
+    name: str
+    description: str
+    model: LanguageModel
+    corpus: str = BUNDLED
+    """Path of the training corpus, or "bundled"."""
+    run: Path | None = None
+    """Run directory; of several combined runs the first."""
+    predicts_eos: bool = True
+    """True if the training text has `<eos>` after every line, so that the model can answer and stop."""
+
+    @classmethod
+    def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
+        """Wrap the model of a run."""
+        config = loaded.config.model
+        layers = f"{plural(config.num_layers, 'layer')} of {config.hidden_size}"
+        parts = [layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
+        if loaded.valid_perplexity is not None:
+            parts.append(f"valid {loaded.valid_perplexity:.1f}")
+        if loaded.kneser_ney_perplexity is not None:
+            parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
+        if loaded.decoder.int8:
+            parts.append("in int8")
+        data = loaded.config.data
+        return cls(
+            loaded.name, " · ".join(parts), loaded.decoder, data.corpus, loaded.path, predicts_eos=data.mode == "line"
+        )
+
+    @classmethod
+    def from_training(
+        cls, view: "TrainingView", events: Sequence[TrainingEvent], runs_dir: Path | None
+    ) -> "SessionModel | None":
+        """Wrap the latest model among the events of a training, whose run is in `runs_dir`; return None without one."""
+        models = [event for event in events if isinstance(event, (Evaluated, Finished)) and event.model is not None]
+        if not models or view.started is None:
+            return None
+        event = models[-1]
+        assert event.model is not None
+        if isinstance(event, Finished):
+            kneser_ney = format_perplexity(view.started.kneser_ney_perplexity)
+            description = f"valid {event.valid_perplexity:.1f} (Kneser-Ney {kneser_ney})"
+        else:
+            description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
+        run = (runs_dir or default_runs_dir()) / view.started.run
+        return cls(view.started.run, description, event.model, run=run if (run / CONFIG_FILE).is_file() else None)
+
+    def welcome_text(self) -> str:
+        """Return the introduction of an empty transcript: the model, and what to try first."""
+        vocabulary = self.model.vocabulary
+        examples = [text for text in EXAMPLE_PROMPTS if all(token in vocabulary for token in vocabulary.tokenize(text))]
+        first = f'"{examples[0]}"' if examples else "a few words"
+        model = "the bundled model" if self.name == BUNDLED else self.name
+        return (
+            f"You are talking to {model} ({plural(len(vocabulary), 'word')}). Type {first} and press enter: the model "
+            "continues your text. Then press F7 and F8 to lower and raise the temperature, and see how the bars of "
+            "the next word change; ctrl+g walks through the words and shows the alternatives to each. ctrl+t trains "
+            "a model while you play."
+        )
+
+
+def load_session_model(
+    names: Sequence[str | None],
+    runs_dir: Path | None,
+    combination: "CombinationOptions | None" = None,
+    precision: str = "fp32",
+) -> SessionModel:
+    """Load the model of a run or of one of its epochs (None: the bundled model), or a combination of several runs.
+
+    Raises:
+        InvalidInputError: If a run is missing or damaged, or if the runs cannot be combined.
+    """
+    runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    if combination is None and len(runs) == 1:
+        return SessionModel.from_loaded(runs[0])
+    from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
+
+    combined = ModelCombiner(runs).combine(combination or CombinationOptions())
+    data = runs[0].config.data
+    return SessionModel(
+        "+".join(run.name for run in runs),
+        combined.describe(),
+        combined.model,
+        data.corpus,
+        runs[0].path,
+        predicts_eos=data.mode == "line",
+    )
+
+
+class PrefixCache:
+    """Decoder states after each token of the last text, so that a common prefix is not read again."""
+
+    def __init__(self, model: LanguageModel, initial_state: DecoderState | None = None) -> None:
+        """Start from `initial_state` (None: from the beginning of a text)."""
+        self.model = model
+        self.initial_state = initial_state
+        self._ids: list[int] = []
+        self._states = [initial_state or prefill(model, ())]
+
+    def log_probs_after(self, ids: Sequence[int]) -> LogProbs:
+        """Return the log-probabilities `[vocabulary]` of the token after `ids`."""
+        num_shared = 0
+        while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
+            num_shared += 1
+        del self._states[num_shared + 1 :]
+        for id in ids[num_shared:]:
+            self._states.append(prefill(self.model, [id], self._states[-1]))
+        self._ids = list(ids)
+        return self._states[-1].log_probs

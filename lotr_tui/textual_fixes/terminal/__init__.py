@@ -1,0 +1,1 @@
+"""Workarounds for the terminal driver: output, input and clipboard."""

@@ -1,0 +1,276 @@
+"""Text area in which the user types a prompt."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import events
+from textual.binding import BindingType
+from textual.content import Content
+from textual.document._document import EditResult, Location
+from textual.document._edit import Edit
+from textual.geometry import Size
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import TextArea
+
+from engine.errors import LotrError
+from lotr_tui.session.history import HistoryNavigator, PromptHistory
+from lotr_tui.widgets.prompt.bindings import PROMPT_BINDINGS
+from lotr_tui.widgets.prompt.text import sanitize_prompt
+
+if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from engine.data.vocabulary import Vocabulary
+
+MAX_PROMPT_CHARACTERS = 4000
+"""Maximum length of a prompt, about 800 words."""
+MAX_VISIBLE_LINES = 5
+"""Maximum height of the widget in lines; a low terminal shows fewer."""
+TYPING_PAUSE_SECONDS = 0.8
+"""Time without a key after which the word at the cursor counts as complete."""
+
+
+class _PromptMessage(Message):
+    """Message of a `PromptInput`."""
+
+    def __init__(self, prompt_input: "PromptInput") -> None:
+        super().__init__()
+        self.prompt_input = prompt_input
+
+    @property
+    def control(self) -> "PromptInput":
+        """Widget that posted the message."""
+        return self.prompt_input
+
+
+class PromptInput(TextArea, inherit_bindings=False):
+    """Text area for a prompt: enter sends it, up and down recall earlier prompts, unknown words are underlined.
+
+    The bindings of `TextArea` are not inherited, because the session uses ctrl+c, ctrl+e, f6 and other keys.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"prompt-input--unknown"}
+    DEFAULT_CSS = """
+    PromptInput {
+        width: 1fr;
+        height: auto;
+        padding: 0;
+        background: $background;
+        overflow-x: hidden;
+        scrollbar-size-vertical: 0;  /* it would flash at each new line */
+        .prompt-input--unknown { color: $text-warning; text-style: underline; }
+        &:ansi .prompt-input--unknown { color: ansi_yellow; }
+        &:dark .text-area--cursor, &:light .text-area--cursor, &:ansi .text-area--cursor {
+            color: $foreground;
+            background: $background;
+            text-style: reverse;
+        }
+    }
+    """
+    BINDING_GROUP_TITLE = "Prompt"
+    BINDINGS: ClassVar[list[BindingType]] = PROMPT_BINDINGS
+
+    class Submitted(_PromptMessage):
+        """Request to send the prompt. The text stays in the widget until `clear` is called."""
+
+        def __init__(self, prompt_input: "PromptInput", value: str) -> None:
+            super().__init__(prompt_input)
+            self.value = value
+
+    class Notice(_PromptMessage):
+        """Line for the user: pasted text was changed, or the history cannot be saved."""
+
+        def __init__(self, prompt_input: "PromptInput", text: str) -> None:
+            super().__init__(prompt_input)
+            self.text = text
+
+    def __init__(
+        self, vocabulary: "Vocabulary | None" = None, history: PromptHistory | None = None, *, id: str | None = None
+    ) -> None:
+        """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
+        super().__init__(
+            id=id, compact=True, highlight_cursor_line=False, placeholder=Content("type a prompt"), soft_wrap=True
+        )
+        self.set_reactive(TextArea.cursor_blink, False)
+        self.set_reactive(TextArea.match_cursor_bracket, False)
+        self._vocabulary = vocabulary
+        self._history = history
+        self._recall: HistoryNavigator | None = None
+        self._last_recalled: tuple[str, Location] = ("", (0, 0))
+        """Text recalled last, and the cursor location after the recall."""
+        self._typing_location: Location | None = None
+        """Cursor location after the last edit, until the user pauses."""
+        self._is_full = False
+        self._typing_pause_timer: Timer | None = None
+
+    def on_mount(self) -> None:
+        """Create the timer for typing pauses, which runs only after an edit with unknown words."""
+        self._typing_pause_timer = self.set_interval(TYPING_PAUSE_SECONDS, self._end_typing, pause=True)
+
+    # Text
+
+    @property
+    def value(self) -> str:
+        """Text of the prompt. A new value is sanitized, and the cursor is placed at its end."""
+        return self.text
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.load_text(sanitize_prompt(text)[0][:MAX_PROMPT_CHARACTERS])
+        self._typing_location = None
+        self.move_cursor(self.document.end)
+
+    @property
+    def vocabulary(self) -> "Vocabulary | None":
+        """Known words; None means that no word is unknown."""
+        return self._vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, vocabulary: "Vocabulary | None") -> None:
+        self._vocabulary = vocabulary
+        self._refresh_unknown_marks()
+
+    @property
+    def unknown_words(self) -> tuple[str, ...]:
+        """Words outside the vocabulary, without duplicates."""
+        if self._vocabulary is None:
+            return ()
+        words = (word for _, _, word in self._vocabulary.token_spans(self.value))
+        return tuple(dict.fromkeys(word for word in words if word not in self._vocabulary))
+
+    def replace(
+        self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
+    ) -> EditResult:
+        """Replace a range with sanitized text, cut to the maximum length. All typed and pasted text passes here."""
+        room = MAX_PROMPT_CHARACTERS - len(self.text) + len(self.get_text_range(start, end))
+        text, removed = sanitize_prompt(insert[: 8 * MAX_PROMPT_CHARACTERS])
+        is_cut = len(text) > room or len(insert) > 8 * MAX_PROMPT_CHARACTERS
+        text = text[: max(0, room)]
+        notices = []
+        if is_cut and len(insert) > 1:
+            notices.append(
+                f"pasted {len(text):,} of {len(insert):,} characters: a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
+            )
+        elif is_cut and not self._is_full:
+            notices.append(f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters")
+        if removed:
+            notices.append(f"control characters removed: {removed:,}")
+        if notices:
+            self.post_message(self.Notice(self, "; ".join(notices)))
+        self._is_full = is_cut
+        return super().replace(text, start, end, maintain_selection_offset=maintain_selection_offset)
+
+    def edit(self, edit: Edit) -> EditResult:
+        """Apply an edit, and do not mark the word at the cursor until it is complete."""
+        result = super().edit(edit)
+        self._typing_location = self.cursor_location
+        if self._typing_pause_timer is not None and self.unknown_words:
+            self._typing_pause_timer.reset()
+        if self.virtual_size.height > self.size.height:  # TextArea scrolls before the height of a new line is known
+            if self.size.height == self._max_visible_lines:
+                self.scroll_cursor_visible()
+            else:
+                self.call_after_refresh(self.scroll_cursor_visible)
+        return result
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Run the prompt's own bindings at once.
+
+        Textual would run a binding after the key has travelled up to the app. Over a slow line, letters that arrive
+        together with the key would then be inserted first.
+        """
+        if event.is_printable:
+            return  # TextArea inserts the character
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and active.node is self:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(active.binding.action)
+        elif event.key == "enter":
+            event.prevent_default()  # TextArea would insert a newline
+
+    def action_send(self) -> None:
+        """Add the prompt to the history and post `Submitted`."""
+        value = self.value
+        if self._history is not None:
+            try:
+                self._history.add(value)
+            except LotrError as error:
+                self.post_message(self.Notice(self, str(error)))
+        self._recall = None
+        self.post_message(self.Submitted(self, value))
+
+    def action_new_line(self) -> None:
+        """Insert a newline at the cursor."""
+        self.replace("\n", *self.selection, maintain_selection_offset=False)
+
+    # Recall
+
+    def action_older(self) -> None:
+        """Move the cursor a line up; on the first line, or right after a recall, show the next older prompt."""
+        if not self._is_at_recalled and not self.navigator.is_first_wrapped_line(self.cursor_location):
+            self.action_cursor_up()
+            return
+        if not self._is_recalling and self._history is not None:
+            self._recall = HistoryNavigator(self._history.entries, self.value)
+        self._show_recalled(self._recall.older() if self._recall else None)
+
+    def action_newer(self) -> None:
+        """Move the cursor a line down; on the last line, or right after a recall, show the next newer prompt."""
+        if not self._is_at_recalled and not self.navigator.is_last_wrapped_line(self.cursor_location):
+            self.action_cursor_down()
+        elif self._recall is not None and self._is_recalling:
+            self._show_recalled(self._recall.newer())
+
+    @property
+    def _is_recalling(self) -> bool:
+        """True if the text is a recalled prompt that has not been edited."""
+        return self._recall is not None and self.value == self._last_recalled[0]
+
+    @property
+    def _is_at_recalled(self) -> bool:
+        """True if the cursor has not moved since the recall, either."""
+        return self._is_recalling and self.cursor_location == self._last_recalled[1]
+
+    def _show_recalled(self, text: str | None) -> None:
+        if text is not None:
+            self.value = text
+            self._last_recalled = (self.value, self.cursor_location)
+
+    # Display
+
+    def get_line(self, line_index: int) -> Text:
+        """Return a line in which words outside the vocabulary are underlined."""
+        line = super().get_line(line_index)
+        if self._vocabulary is None:
+            return line
+        style = self.get_component_rich_style("prompt-input--unknown", partial=True)
+        row, column = self.cursor_location
+        is_typing = row == line_index and self._typing_location == (row, column)
+        for start, end, word in self._vocabulary.token_spans(line.plain):
+            if word not in self._vocabulary and not (is_typing and start <= column <= end):
+                line.stylize(style, start, end)
+        return line
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the number of lines, at most 5 and at most a quarter of the terminal's height."""
+        height = super().get_content_height(container, viewport, width)
+        return max(1, min(height, self._max_visible_lines))
+
+    @property
+    def _max_visible_lines(self) -> int:
+        return max(1, min(MAX_VISIBLE_LINES, self.app.size.height // 4))
+
+    def watch_has_focus(self, has_focus: bool) -> None:
+        """Repaint the lines: the line cache of `TextArea` does not depend on the focus, but the cursor does."""
+        super().watch_has_focus(has_focus)
+        self._refresh_unknown_marks()
+
+    def _end_typing(self) -> None:
+        if self._typing_pause_timer is not None:
+            self._typing_pause_timer.pause()
+        self._typing_location = None
+        self._refresh_unknown_marks()
+
+    def _refresh_unknown_marks(self) -> None:
+        self.notify_style_update()  # clears the line cache of TextArea
+        self.refresh()

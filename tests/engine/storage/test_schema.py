@@ -1,0 +1,93 @@
+"""Data from files is checked value by value, and an error names the field."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InvalidInputError
+from engine.storage.schema import decode, decode_json, parse_json
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Part of the test schema."""
+
+    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    mode: Literal["line", "stream"] = "line"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Test schema with a nested dataclass, an optional one and a tuple of them."""
+
+    name: str
+    temperature: float = 0.8
+    sampler: Sampler = field(default_factory=Sampler)
+    second: Sampler | None = None
+    more: tuple[Sampler, ...] = ()
+
+
+def test_a_valid_file_becomes_nested_dataclasses() -> None:
+    content = '{"name": "x", "temperature": 1, "sampler": {"top_k": 3}, "second": null, "more": [{"mode": "stream"}]}'
+    assert decode_json(Settings, content) == Settings("x", 1.0, Sampler(3), None, (Sampler(mode="stream"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"name": "x", "tempreature": 1}', "unknown field 'tempreature'; did you mean temperature?"),
+        ('{"name": "x", "sampler": {"topk": 1}}', "unknown field 'sampler.topk'; did you mean top_k?"),
+        ('{"name": "x", "second": {"topk": 1}}', "unknown field 'second.topk'; did you mean top_k?"),
+        ('{"name": "x", "more": [{}, {"topk": 1}]}', "unknown field 'more[1].topk'; did you mean top_k?"),
+        ("{}", "object missing required field name"),
+        ('{"name": 1}', "name: expected str, got int"),
+        ('{"name": "x", "temperature": true}', "temperature: expected float, got bool"),
+        ('{"name": "x", "sampler": {"top_k": 1.5}}', "sampler.top_k: expected int, got float"),
+        ('{"name": "x", "sampler": {"top_k": -1}}', "sampler.top_k: expected int >= 0"),
+        ('{"name": "x", "sampler": {"mode": "both"}}', "sampler.mode: invalid enum value 'both'"),
+        ('["x"]', "expected object, got array"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field(content: str, message: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        decode_json(Settings, content)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "{'a': 1}",
+        '{"name": NaN}',
+        "1e999",
+        b"\xff",
+        "[" * 100_000,
+        '{"name": "\ud800"}'.encode("utf-8", "surrogatepass"),
+    ],
+)
+def test_what_is_not_json_is_refused(content: str | bytes) -> None:
+    with pytest.raises(InvalidInputError, match="not valid JSON"):
+        parse_json(content)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_any_data_is_built_or_refused_in_one_line(data: object) -> None:
+    try:
+        built = decode(Settings, data)
+    except InvalidInputError as error:
+        message = str(error)
+    else:
+        message = ""
+        assert isinstance(built, Settings)
+    assert len(message.splitlines()) <= 1

@@ -1,0 +1,59 @@
+"""Files and programs for the measurements of the interface."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.runs.loading import load_model
+from lotr_tui.bench.interface import attach
+from lotr_tui.bench.interface.attach import NUM_EVALUATIONS, AttachResult, attach_once, measure_attach, write_long_run
+from lotr_tui.bench.interface.slider import write_random_run
+from lotr_tui.bench.interface.transcript import write_session
+from lotr_tui.bench.measurement import Measurement
+from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.session.session_file import load_session
+
+
+def test_written_session_can_be_loaded(tmp_path: Path) -> None:
+    write_session(tmp_path, 7)
+    (path,) = tmp_path.iterdir()
+    session = load_session(path)
+    assert len(session.replies) == 7
+    assert len({reply.text for reply in session.replies}) == 7
+    assert all(reply.prompt and len(reply.tokens) == 60 for reply in session.replies)
+
+
+def test_random_run_has_the_default_size_and_can_be_loaded(tmp_path: Path) -> None:
+    model = load_model(write_random_run(tmp_path / "random", 700)).decoder
+    assert (model.config.hidden_size, len(model.vocabulary)) == (300, 700)
+    assert all(word in model.vocabulary for word in ("aaa", "aab", "aac"))
+    log_probs, _ = model.advance(model.start(), 2)
+    assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_long_run_is_a_complete_record(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    write_long_run(path, 3 * NUM_EVALUATIONS)
+    view = TrainingView.from_run(path)
+    assert len(view.steps) == 3 * NUM_EVALUATIONS
+    assert len(view.evaluations) == len(view.samples) == NUM_EVALUATIONS == view.epochs
+    assert view.finished is not None
+
+
+def test_attach_is_measured_until_the_whole_curve_is_shown(tmp_path: Path) -> None:
+    """Attach to a short run in a terminal."""
+    path = tmp_path / "runs" / "long"
+    write_long_run(path, 20_000)
+    result = attach_once(path)
+    assert 0 < result.first_paint <= result.whole_curve
+    assert 0 < result.max_event_loop_delay < result.whole_curve
+    assert result.peak_megabytes is None or 10 < result.peak_megabytes < 300
+
+
+def test_longest_event_loop_delay_is_the_maximum_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [AttachResult(1, 2, 0.03, 100), AttachResult(3, 4, 0.09, 120), AttachResult(5, 6, 0.04, 110)]
+    monkeypatch.setattr(attach, "attach_once", lambda _: results.pop())
+    measurements = [measurement for measurement in measure_attach(3, 1000) if isinstance(measurement, Measurement)]
+    assert [measurement.value for measurement in measurements] == pytest.approx([3, 4, 90, 110])
+    assert [measurement.upper_limit for measurement in measurements] == [0.8, 5, 100, 300]

@@ -1,0 +1,247 @@
+"""Conversation without a screen: generation, branches, context, saving and memory limits."""
+
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.data.vocabulary import EOS_ID
+from engine.errors import InvalidInputError, PromptError
+from engine.generation.generate import TokenEvent, generate_from, prefill
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LogProbs
+from engine.models.numpy_lstm import LSTMState, NumpyLSTM
+from lotr_tui.session.conversation import state_cache
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.state_cache import count_array_bytes
+from lotr_tui.session.session_file import load_session
+from lotr_tui.session.session_model import SessionModel
+from tests.support.app import make_decoder
+from tests.support.conversations import SETTINGS, Ask, branch_off, finish_reply, ids_of
+from tests.support.sessions import path_to
+
+
+class CountingModel:
+    """Model that counts the tokens it reads, and that can be kept from predicting `<eos>`."""
+
+    def __init__(self, decoder: NumpyLSTM, *, predicts_eos: bool = True) -> None:
+        self.decoder = decoder
+        self.vocabulary = decoder.vocabulary
+        self.num_read = 0
+        self.predicts_eos = predicts_eos
+
+    def start(self) -> LSTMState:
+        return self.decoder.start()
+
+    def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
+        self.num_read += 1
+        log_probs, state = self.decoder.advance(state, token)
+        if not self.predicts_eos:
+            log_probs[EOS_ID] = -1e9
+        return log_probs, state
+
+
+@pytest.fixture
+def model() -> CountingModel:
+    return CountingModel(make_decoder(), predicts_eos=False)
+
+
+@pytest.fixture
+def session_model(model: CountingModel) -> SessionModel:
+    return SessionModel("test", "", model)
+
+
+def sampled_ids(
+    model: CountingModel, ids: list[int], settings: SamplerSettings, seed: int, *, is_first_token: bool = True
+) -> list[int]:
+    """Ids of the tokens that follow `ids`, if the whole text is read from the beginning."""
+    history = [id for id in ids if id != EOS_ID]
+    events = generate_from(model, prefill(model, ids), history, settings, seed, is_first_token=is_first_token)
+    return [event[0].id for event in events if isinstance(event, tuple)]
+
+
+def test_branch_after_500_tokens_reads_only_the_chosen_token(
+    conversation: Conversation, model: CountingModel, ask: Ask
+) -> None:
+    reply = ask("bilbo is", settings=SamplerSettings(max_tokens=500))
+    assert len(reply.tokens) == 500
+    chosen = next(id for id in ids_of("tower pony frodo") if id != reply.tokens[480].id)
+    model.num_read = 0
+    settings = SamplerSettings(max_tokens=3)
+    branch = branch_off(conversation, reply, 480, chosen, settings, 7)
+    assert model.num_read == 1 + 3
+    ids = [*ids_of("bilbo is"), *(token.id for token in reply.tokens[:480]), chosen]
+    assert branch.token_ids() == [*ids, *sampled_ids(model, ids, settings, 7, is_first_token=False)]
+
+
+def test_figures_of_a_chosen_token_are_those_of_its_position(
+    conversation: Conversation, model: CountingModel, ask: Ask
+) -> None:
+    reply = ask("bilbo is")
+    chosen = next(id for id in ids_of("tower pony") if id != reply.tokens[4].id)
+    conversation.branch(reply, 4, chosen, SETTINGS, 2)
+    token: TokenEvent = finish_reply(conversation).tokens[4]
+    log_probs = prefill(model, reply.token_ids(4)).log_probs.astype(np.float64)
+    assert token.logprob == pytest.approx(log_probs[chosen], abs=1e-6)
+    assert token.rank == 1 + int((log_probs > log_probs[chosen]).sum())
+    probs = np.exp(log_probs / SETTINGS.temperature)
+    probs[[0, EOS_ID]] = 0
+    assert token.sampling_prob == pytest.approx(probs[chosen] / probs.sum(), rel=1e-5)
+
+
+def test_context_of_an_answer_is_the_whole_conversation(model: CountingModel, ask: Ask) -> None:
+    first = ask("bilbo is", "reply")
+    model.num_read = 0
+    second = ask("where frodo", "reply", seed=2, previous=first)
+    assert model.num_read == 1 + 2 + 1 + 12  # <eos>, the prompt, <eos>, the generated tokens
+    context = [
+        *ids_of("bilbo is"), EOS_ID, *(token.id for token in first.tokens), EOS_ID, *ids_of("where frodo"), EOS_ID
+    ]  # fmt: skip
+    assert list(second.context_ids) == context
+    assert [token.id for token in second.tokens] == sampled_ids(model, context, SETTINGS, 2)
+
+
+def test_another_model_reads_the_conversation_from_the_beginning(conversation: Conversation, ask: Ask) -> None:
+    first = ask("bilbo is", "reply")
+    other = CountingModel(make_decoder(5), predicts_eos=False)
+    conversation.submit_prompt(SessionModel("other", "", other), "frodo", "reply", SETTINGS, 2, first)
+    second = finish_reply(conversation)
+    assert [token.id for token in second.tokens] == sampled_ids(other, list(second.context_ids), SETTINGS, 2)
+
+
+def test_continuation_replaces_the_reply_and_reads_no_token_again(
+    conversation: Conversation, model: CountingModel, ask: Ask
+) -> None:
+    reply = ask("bilbo is")
+    model.num_read = 0
+    continuation = branch_off(conversation, reply, 12, None, SETTINGS, 2)
+    assert model.num_read == 12
+    assert continuation.tokens[:12] == reply.tokens
+    assert len(continuation.tokens) == 24
+    assert continuation.turn.replies == [continuation]
+    assert (continuation.parent, continuation.parent_offset) == (reply, 12)
+
+
+def test_branch_within_shared_tokens_leaves_the_parent(conversation: Conversation, ask: Ask) -> None:
+    root = ask("bilbo is")
+    branch = branch_off(conversation, root, 6, ids_of("tower")[0], SETTINGS, 2)
+    assert branch.resolve_token(3) == (root, 3)
+    assert branch.resolve_token(6) == (root, 6)  # another choice at the same place
+    assert branch.resolve_token(8) == (branch, 2)
+    assert [reply.exchange.branch_label for reply in branch.turn.replies] == ["branch 1 of 2", "branch 2 of 2"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_saved_session_contains_the_tokens_of_every_reply(
+    conversation: Conversation, session_model: SessionModel, model: CountingModel, tmp_path: Path, seed: int
+) -> None:
+    model.predicts_eos = True
+    rng = random.Random(seed)
+    for number in range(25):
+        replies = list(conversation.replies_by_exchange.values())
+        reply = rng.choice(replies) if replies else None
+        action = rng.choice(["continue", "reply", "branch", "branch", "again", "more"]) if reply else "continue"
+        settings = SamplerSettings(max_tokens=rng.randint(1, 8))
+        if action in ("continue", "reply"):
+            current = conversation.current_reply
+            previous = current if action == "reply" and current and current.reply_mode == "reply" else None
+            conversation.submit_prompt(session_model, "the lamp", action, settings, number, previous)  # type: ignore[arg-type]
+        elif action == "branch" and reply is not None and reply.tokens:
+            conversation.branch(reply, rng.randrange(len(reply.tokens)), rng.randrange(2, 20), settings, number)
+        elif reply is not None:
+            conversation.branch(reply, 0 if action == "again" else len(reply.tokens), None, settings, number)
+        finish_reply(conversation)
+    conversation.close()
+    assert not conversation.notice
+    session = load_session(next((tmp_path / "sessions").iterdir()))
+    assert len(session.replies) == 25
+    for reply in conversation.replies_by_exchange.values():
+        ids: list[int] = []
+        for saved in path_to(session, reply.id):
+            shared: list[int] = []
+            if saved.prompt is None:  # `parent_offset` counts the parent's own tokens; those before them stay
+                assert saved.parent_id is not None
+                num_parent_tokens = len(session.replies_by_id[saved.parent_id].tokens)
+                shared = ids[: len(ids) - num_parent_tokens + saved.parent_offset]
+            ids = shared + [token.id for token in saved.tokens]
+        assert ids == [token.id for token in reply.tokens]
+
+
+def test_branch_is_the_same_where_decoder_states_were_evicted(
+    conversation: Conversation, model: CountingModel, monkeypatch: pytest.MonkeyPatch, ask: Ask
+) -> None:
+    states_of_one_reply = 13 * count_array_bytes(prefill(model, ()))
+    monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", states_of_one_reply)
+    reply = ask("bilbo is")
+    ask("the lamp")
+    assert reply.decoder_state(5) is None
+    branch = branch_off(conversation, reply, 5, None, SETTINGS, 9)
+    expected = sampled_ids(model, reply.token_ids(5), SETTINGS, 9, is_first_token=False)
+    assert [token.id for token in branch.tokens[5:]] == expected
+    model.num_read = 0
+    conversation.branch(branch, 8, None, SETTINGS, 9)
+    assert finish_reply(conversation).num_shared_tokens == 8
+    assert model.num_read == 12
+
+
+def test_second_reply_is_refused_while_one_is_generated(
+    conversation: Conversation, session_model: SessionModel
+) -> None:
+    conversation.pace = 5
+    reply = conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
+    with pytest.raises(InvalidInputError, match="still generating"):
+        conversation.branch(reply, 0, None, SETTINGS, 2)
+    assert len(conversation.replies_by_exchange) == len(reply.turn.replies) == 1
+    conversation.stop()
+    assert finish_reply(conversation).done is not None
+
+
+def test_unreadable_prompt_changes_nothing(conversation: Conversation, session_model: SessionModel) -> None:
+    with pytest.raises(PromptError):
+        conversation.submit_prompt(session_model, "xylophone", "reply", SETTINGS, 1, None)
+    assert conversation.current_reply is None
+    assert not conversation.replies_by_exchange
+
+
+def test_failure_to_save_is_reported_once(conversation: Conversation, tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "sessions").write_text("not a folder")
+    notices = []
+    for seed in range(3):
+        ask("bilbo is", seed=seed)
+        notices.append(conversation.notice)
+        conversation.notice = ""
+    assert "not saved" in notices[0]
+    assert notices[1:] == ["", ""]
+
+
+def test_long_reply_keeps_a_limited_number_of_decoder_states(
+    conversation: Conversation, session_model: SessionModel, model: CountingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", 20 * count_array_bytes(prefill(model, ())))
+    settings = SamplerSettings(max_tokens=200)
+    reply = conversation.submit_prompt(session_model, "bilbo is", "continue", settings, 1, None)
+    max_states = 0
+    while conversation.active_reply is not None:
+        conversation.poll()
+        max_states = max(max_states, sum(state is not None for state in reply.decoder_states))
+        time.sleep(0.001)
+    assert len(reply.tokens) == 200
+    assert max_states == 20
+    assert reply.decoder_state(200) is not None
+    assert all(token.top_tokens == () for token in reply.tokens)
+
+
+def test_latest_models_of_a_training_replace_earlier_ones(conversation: Conversation) -> None:
+    session_models = [SessionModel("learning", "", make_decoder(seed)) for seed in range(6)]
+    for session_model in session_models:
+        conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
+        finish_reply(conversation)
+    kept = [reply.session_model for reply in conversation.replies_by_exchange.values()]
+    assert kept == [*session_models[3:], *session_models[3:]]  # each got the model that was the latest at that time
+    first = next(iter(conversation.replies_by_exchange.values()))
+    assert first.decoder_state(5) is None  # the state was another model's
+    conversation.branch(first, 5, None, SETTINGS, 9)
+    expected = sampled_ids(kept[0].model, first.token_ids(5), SETTINGS, 9, is_first_token=False)
+    assert [token.id for token in finish_reply(conversation).tokens[5:]] == expected

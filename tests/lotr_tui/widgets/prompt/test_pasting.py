@@ -1,0 +1,88 @@
+"""Pasted text: at most what fits, and nothing that controls the terminal."""
+
+import base64
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lotr_tui.widgets.prompt.prompt_input import MAX_PROMPT_CHARACTERS
+from lotr_tui.widgets.prompt.text import sanitize_prompt
+from tests.support.prompt import WHITESPACE_VOCABULARY, PromptPilot, paste, type_text, visible_lines
+
+
+async def test_long_paste_is_cut_with_a_notice() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        await type_text(pilot, "is ")
+        await paste(pilot, "bilbo " * 200_000)
+        assert prompt.value == ("is " + "bilbo " * 200_000)[:MAX_PROMPT_CHARACTERS]
+        assert app.notices == ["pasted 3,997 of 1,200,000 characters: a prompt has at most 4,000"]
+        await pilot.press("x", "y")
+        assert len(prompt.value) == MAX_PROMPT_CHARACTERS
+        assert len(app.notices) == 1
+        await pilot.press("backspace", "x", "y", "z")
+        assert len(prompt.value) == MAX_PROMPT_CHARACTERS
+        assert app.notices[1:] == ["the prompt is full: 4,000 characters"]
+
+
+async def test_paste_over_a_selection_has_the_room_of_the_selection() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        prompt.value = "x" * MAX_PROMPT_CHARACTERS
+        prompt.select_all()
+        await paste(pilot, "y" * MAX_PROMPT_CHARACTERS)
+        assert prompt.value == "y" * MAX_PROMPT_CHARACTERS
+        assert app.notices == []
+
+
+PASTES = [
+    ("\x1b[31mred\x1b[0m", "red", 2),
+    ("\x1b]0;title\x07a\x1b]52;c;" + base64.b64encode(b"x").decode() + "\x1b\\b", "ab", 2),
+    ("a\x1b]unended", "aunended", 1),
+    ("\x9b2Ja\x1b", "a", 2),
+    ("a\x00\x07\x08b\x7f", "ab", 4),
+    ("a\r\nb\rc\u2028d\x0be\n\n", "a\nb\nc\nd\ne", 0),
+    ("a\tb", "a b", 0),
+    ("\u202egnp.exe\u202c", "gnp.exe", 2),
+    ("\ud800a\uffff", "a", 2),
+    ("[red]b[/red] <unk>", "[red]b[/red] <unk>", 0),
+]
+
+
+async def test_control_characters_are_removed_with_a_notice() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        for pasted, value, removed in PASTES:
+            prompt.value = ""
+            app.notices.clear()
+            await paste(pilot, pasted)
+            assert prompt.value == value
+            assert app.notices == ([f"control characters removed: {removed}"] if removed else [])
+            prompt.value = pasted
+            assert prompt.value == value
+
+
+@given(st.text(st.characters() | st.sampled_from("\x1b[];?m\\\x07\x9b")))
+def test_sanitized_text_has_no_control_characters(text: str) -> None:
+    kept, removed = sanitize_prompt(text)
+    assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in kept)
+    assert removed >= 0
+    assert sanitize_prompt(kept.rstrip("\n"))[1] == 0
+
+
+SCRIPTS = ["日本語 の 文", "e\u0301a\u0308\u0323", "שלום עולם", "سلام می\u200cروم", "👩\u200d👧 ok", "\u0301x"]
+
+
+async def test_all_scripts_are_kept() -> None:
+    async with PromptPilot(vocabulary=WHITESPACE_VOCABULARY) as (pilot, app, prompt):
+        for text in SCRIPTS:
+            await paste(pilot, text)
+            assert prompt.value == text
+            await pilot.press("left", "right", "home", "end", "enter")
+            assert app.sent.pop() == text
+            assert app.notices == []
+
+
+async def test_markup_is_displayed_as_text() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        prompt.value = "[red]is[/red] <unk> :smile:"
+        await pilot.pause()
+        assert visible_lines(prompt) == ["[red]is[/red] <unk> :smile:"]

@@ -1,0 +1,260 @@
+"""Prompt without the rest of the session: editing, unknown words and sending."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual import events
+from textual.binding import Binding
+from textual.widgets import TextArea
+
+from engine.data.vocabulary import token_spans
+from lotr_tui.widgets.prompt import prompt_input as module
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from tests.support.pilot import until
+from tests.support.prompt import (
+    SESSION_KEYS,
+    WHITESPACE_VOCABULARY,
+    WORD_VOCABULARY,
+    PromptPilot,
+    count_cursor_cells,
+    paste,
+    type_text,
+    underlined,
+    visible_lines,
+)
+
+
+async def test_enter_sends_the_prompt_and_undo_restores_it() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        await type_text(pilot, "Bilbo is")
+        assert prompt.value == "Bilbo is"
+        await pilot.press("enter")
+        assert app.sent == ["Bilbo is"]
+        assert prompt.value == ""
+        await pilot.press("ctrl+z")
+        assert prompt.value == "Bilbo is"
+
+
+async def test_ctrl_j_inserts_a_newline_at_the_cursor() -> None:
+    async with PromptPilot() as (pilot, app, _):
+        await type_text(pilot, "one\ntwo")
+        await pilot.press("left", "left", "ctrl+j", "enter")
+        assert app.sent == ["one\nt\nwo"]
+
+
+async def test_keys_that_arrive_together_act_in_order() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        for key in ("a", "b", "backspace", "c", "ctrl+j", "d", "left", "e", "enter", "f"):
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await pilot.pause()
+        assert app.sent == ["ac\ned"]
+        assert prompt.value in ("f", "")  # depends on when the app clears the prompt
+
+
+async def test_height_follows_the_lines_up_to_five() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        heights = [prompt.size.height]
+        for _ in range(6):
+            await pilot.press("x", "ctrl+j")
+            await pilot.pause()
+            heights.append(prompt.size.height)
+            assert prompt.size.width == 60
+            assert count_cursor_cells(prompt) == 1
+        assert heights == [1, 2, 3, 4, 5, 5, 5]
+        assert visible_lines(prompt) == ["x", "x", "x", "x", ""]
+        await pilot.press(*["backspace"] * 6)
+        assert visible_lines(prompt) == ["x", "x", "x", ""]
+        await paste(pilot, "\n".join("abcdefgh"))
+        assert visible_lines(prompt) == list("defgh")
+        await pilot.press("enter")
+        await pilot.pause()
+        assert prompt.size.height == 1
+        prompt.value = "x" * 150  # wraps
+        await pilot.pause()
+        assert prompt.size.height == 3
+
+
+async def test_height_is_limited_on_a_small_terminal() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        for size, height in [((80, 24), 5), ((60, 20), 5), ((40, 12), 3), ((20, 5), 1)]:
+            prompt.value = ""
+            await pilot.resize_terminal(*size)
+            prompt.value = "\n".join("abcdefgh")
+            await pilot.pause()
+            assert prompt.size.height == height
+            assert visible_lines(prompt)[-1] == "h"
+
+
+async def test_keys_of_the_session_reach_the_app() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        await type_text(pilot, "bilbo")
+        keys = [key for key in (*SESSION_KEYS, "escape", "pageup", "pagedown") if key != "ctrl+p"]
+        await pilot.press(*keys)  # without ctrl+p, which opens Textual's command palette
+        assert app.num_session_keys == len(keys)
+        assert prompt.value == "bilbo"
+        prompt_keys = {key for key, active in app.screen.active_bindings.items() if active.node is prompt}
+        assert not {"ctrl+c", "ctrl+p", "ctrl+x"} & prompt_keys
+
+
+async def test_every_binding_has_an_id_and_a_tooltip_and_can_be_remapped() -> None:
+    bindings = [binding for binding in PromptInput.BINDINGS if isinstance(binding, Binding)]
+    assert all(binding.id and binding.id.startswith("prompt.") and binding.tooltip for binding in bindings)
+    assert len({binding.id for binding in bindings}) == len(bindings)
+    async with PromptPilot() as (pilot, app, _):
+        app.set_keymap({"prompt.send": "ctrl+s", "prompt.new-line": "enter"})
+        await pilot.press("a", "enter", "b", "ctrl+s")
+        assert app.sent == ["a\nb"]
+
+
+async def test_editing_keys() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        await type_text(pilot, "one two three")
+        for keys, value in [
+            (["ctrl+w"], "one two "),
+            (["ctrl+left", "ctrl+k"], "one "),
+            (["ctrl+z"], "one two "),
+            (["home", "delete"], "ne two "),
+            (["end", "ctrl+u"], ""),
+            (["ctrl+z", "home", "shift+right", "shift+right", "x"], "x two "),
+            (["end", "shift+home", "backspace"], ""),
+        ]:
+            await pilot.press(*keys)
+            assert prompt.value == value, keys
+
+
+async def test_cursor_is_visible_and_does_not_blink() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        assert count_cursor_cells(prompt) == 1  # on the placeholder
+        assert visible_lines(prompt) == ["type a prompt"]
+        await type_text(pilot, "is")
+        assert count_cursor_cells(prompt) == 1
+        assert not prompt.cursor_blink
+        app.set_focus(None)
+        await pilot.pause()
+        assert count_cursor_cells(prompt) == 0
+        prompt.focus()
+        await pilot.pause()
+        assert count_cursor_cells(prompt) == 1
+
+
+async def test_idle_prompt_writes_nothing_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TYPING_PAUSE_SECONDS", 0.05)
+    async with PromptPilot() as (pilot, app, prompt):
+        await type_text(pilot, "bilbo xyz")
+        await asyncio.sleep(0.3)
+        assert underlined(prompt) == ["xyz"]
+        written: list[object] = []
+        monkeypatch.setattr(app._driver, "write", written.append)
+        monkeypatch.setattr(app, "_display", lambda *arguments: written.append(arguments))
+        await asyncio.sleep(0.7)
+        assert written == []
+
+
+# Words outside the vocabulary
+
+
+async def test_only_unknown_words_are_marked() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        await type_text(pilot, "Bilbo smiled, don't smile a bilbos")
+        await pilot.press("space")
+        assert underlined(prompt) == ["smiled", "smile", "bilbos"]
+        assert prompt.unknown_words == ("smiled", "smile", "bilbos")
+
+
+async def test_word_is_not_marked_while_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TYPING_PAUSE_SECONDS", 3600)
+    async with PromptPilot() as (pilot, _, prompt):
+        await type_text(pilot, "bilb")
+        assert underlined(prompt) == []
+        await pilot.press("x")
+        assert underlined(prompt) == []
+        await pilot.press("space")
+        assert underlined(prompt) == ["bilbx"]
+        await pilot.press("backspace")
+        assert underlined(prompt) == []
+
+
+@pytest.mark.parametrize("keys", [[*"bilbx"], [*"bilbx", "space", "backspace"]])
+async def test_word_is_marked_after_a_pause(monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
+    monkeypatch.setattr(module, "TYPING_PAUSE_SECONDS", 0.02)
+    async with PromptPilot() as (pilot, _, prompt):
+        await pilot.press(*keys)
+        await until(pilot, lambda: underlined(prompt) == ["bilbx"])
+
+
+async def test_word_is_marked_when_the_cursor_moves() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        await type_text(pilot, "bilbx")
+        await pilot.press("left")
+        assert underlined(prompt) == ["bilbx"]
+
+
+async def test_new_vocabulary_updates_the_marks() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        prompt.value = "Bilbo is the lamp"
+        await pilot.pause()
+        assert underlined(prompt) == []
+        prompt.vocabulary = WHITESPACE_VOCABULARY
+        assert underlined(prompt) == ["lamp"]
+        prompt.vocabulary = None
+        assert underlined(prompt) == []
+        assert prompt.unknown_words == ()
+
+
+async def test_marks_are_correct_on_wrapped_lines_and_after_wide_and_combining_characters() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        prompt.value = "中文 e\u0301 bilbo zzz שלום " + "a " * 20 + "yyy is"
+        await pilot.pause()
+        assert underlined(prompt) == ["e", "zzz", "yyy"]
+
+
+async def test_marks_do_not_depend_on_colour() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        for theme in ("textual-light", "textual-dark", "ansi-light", "ansi-dark"):
+            app.theme = theme
+            prompt.value = "bilbo zzz"
+            await pilot.pause()
+            assert underlined(prompt) == ["zzz"], theme
+            assert prompt.get_component_rich_style("prompt-input--unknown", partial=True).underline
+
+
+@given(st.text(st.characters() | st.sampled_from("abcABC'İKßΣ9 -\n\t\x00"), max_size=60))
+def test_token_spans_are_the_words_of_the_tokenizer(text: str) -> None:
+    for vocabulary in (WORD_VOCABULARY, WHITESPACE_VOCABULARY):
+        spans = list(token_spans(text, vocabulary.tokenizer))
+        assert [word for _, _, word in spans] == vocabulary.tokenize(text)
+        previous_end = 0
+        for start, end, word in spans:
+            # "İ" may end one word without starting another.
+            assert previous_end <= start < end <= len(text) or start == previous_end - 1
+            previous_end = end
+            assert vocabulary.tokenize(text[start:end])[0].startswith(word[:1])
+        if text.isascii():
+            assert [text[start:end].lower() for start, end, _ in spans] == [word.lower() for _, _, word in spans]
+
+
+# Interface of TextArea
+
+
+async def test_setting_the_value_moves_the_cursor_to_the_end_and_posts_one_change() -> None:
+    async with PromptPilot() as (pilot, app, prompt):
+        num_changes = app.num_changes
+        prompt.value = "bilbo\nis"
+        await pilot.pause()
+        assert app.num_changes == num_changes + 1
+        assert prompt.cursor_location == (1, 2)
+        await pilot.press("x")
+        assert prompt.value == "bilbo\nisx"
+        assert prompt.text == prompt.value
+        assert isinstance(prompt, TextArea)
+
+
+async def test_click_moves_the_cursor() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        prompt.value = "bilbo is"
+        await pilot.pause()
+        await pilot.click(prompt, offset=(2, 0))
+        await pilot.press("x")
+        assert prompt.value == "bixlbo is"

@@ -1,0 +1,131 @@
+"""A small model with random weights, a host app for screens, and a fake training job."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from textual.screen import Screen
+
+from engine.config import ModelConfig
+from engine.control import CommandQueue, ControlCommand
+from engine.data.vocabulary import EOS, UNK, Vocabulary, tokenize
+from engine.events import (
+    Checkpointed,
+    CommandApplied,
+    Evaluated,
+    Finished,
+    Preparing,
+    Sampled,
+    Started,
+    Step,
+    TrainingEvent,
+)
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from lotr_tui.app import LotrApp
+
+WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
+the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
+asked for bread that ranger kept his promise""")
+
+
+VOCABULARY = Vocabulary((UNK, EOS, *dict.fromkeys(WORDS)))
+
+
+def make_decoder(seed: int = 0) -> NumpyLSTM:
+    """Return a small model with random weights."""
+    config = ModelConfig(embedding_size=12, hidden_size=12)
+    rng = np.random.default_rng(seed)
+    shapes = weight_shapes(config, len(VOCABULARY))
+    weights = {name: rng.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["output.bias"][1] = -4.0  # a rare <eos> makes texts longer
+    return NumpyLSTM(config, VOCABULARY, weights)
+
+
+class Host(LotrApp):
+    """App with an empty default screen, which starts in a third of the time."""
+
+    def get_default_screen(self) -> Screen[None]:
+        return Screen()
+
+
+def training_events(epochs: int = 12, models: bool = True) -> list[TrainingEvent]:
+    """Return the events of a complete training with fixed figures."""
+    events: list[TrainingEvent] = [
+        Preparing("computing the unigram and 5-gram baselines"),
+        Started("tiny-test", "tiny", 752_239, 879, 19_022, 2_227, epochs, "cpu", "", 150.9, 90.8),
+        Evaluated(0, 0.0, 152.5, True, 0.1, make_decoder(1) if models else None),
+        Sampled(0, 0.0, "bilbo baggins is", "the of a the", 0, 0.7),
+    ]
+    for epoch in range(1, epochs + 1):
+        valid = 70 + 80 * 0.75**epoch
+        for part in range(4):
+            done = epoch - 1 + (part + 1) / 4
+            train = 80 + 90 * 0.75**done
+            events.append(
+                Step(epoch * 10 + part, done, train, 0.006 * (1 - done / 13), 0.2, 9_800.0, done * 2, 24 - done * 2)
+            )
+        events.append(Evaluated(epoch * 10 + 3, float(epoch), valid, True, epoch * 2.0, make_decoder(epoch)))
+        events.append(Sampled(epoch * 10 + 3, float(epoch), "bilbo baggins is", f"a friend of mine {epoch}", 0, 0.7))
+    return events
+
+
+def finished(model: NumpyLSTM) -> Finished:
+    """Return the last event of a training."""
+    return Finished("done", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)
+
+
+class FakeJob:
+    """Substitute for a `TrainingJob` that yields given events, and waits before each event until it is released.
+
+    Control commands are applied at once and recorded in `commands`.
+    """
+
+    class run:  # noqa: N801
+        name = "tiny-test"
+        path = Path("runs/tiny-test")
+
+    def __init__(self, events: list[TrainingEvent], failure: Exception | None = None) -> None:
+        self._events = events
+        self._failure = failure
+        self.released = threading.Semaphore(0)
+        self.stopped = threading.Event()
+        self.command_queue = CommandQueue()
+        self.is_resume = False
+        self.ends = False
+        """True to end after the last event; otherwise the job waits to be stopped."""
+        self.commands: list[ControlCommand] = []
+
+    def release(self, number: int | None = None) -> "FakeJob":
+        self.released.release(number or len(self._events) + 1)
+        return self
+
+    def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+        for event in self._events:
+            while not self.released.acquire(timeout=0.01):
+                yield from self._apply_commands()
+                if self._ended(cancelled):
+                    return
+            yield event
+        if self._failure:
+            raise self._failure
+        while not self.ends and not self._ended(cancelled):
+            yield from self._apply_commands()
+            self.stopped.wait(0.01)
+
+    def _apply_commands(self) -> Iterator[TrainingEvent]:
+        for command in self.command_queue.drain():
+            self.commands.append(command)
+            yield CommandApplied(7, 1.0, command.kind, command.value)
+            if command.kind == "checkpoint":
+                yield Checkpointed(7, "resume.safetensors")
+            elif command.kind in ("stop", "detach"):
+                yield Finished("stopped" if command.kind == "stop" else "detached", "tiny-test", 1.0, 9.0, 9.0, 1.0)
+
+    def _ended(self, cancelled: Callable[[], bool]) -> bool:
+        if cancelled() or any(command.kind in ("stop", "detach") for command in self.commands):
+            self.stopped.set()
+        return self.stopped.is_set()
+
+
+UseJob = Callable[[FakeJob], FakeJob]

@@ -1,0 +1,43 @@
+"""Helpers for conversations without a screen."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.generation.settings import SamplerSettings
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.reply_tree import Reply
+from tests.support.app import VOCABULARY
+
+SETTINGS = SamplerSettings(max_tokens=12)
+Ask = Callable[..., Reply]
+"""Function that sends a prompt with a reply mode, and returns the complete reply."""
+
+
+def finish_reply(conversation: Conversation) -> Reply:
+    """Poll until the active reply has ended, and return the current reply."""
+    deadline = time.monotonic() + 10
+    while conversation.active_reply is not None:
+        assert time.monotonic() < deadline
+        conversation.poll()
+        time.sleep(0.001)
+    assert conversation.current_reply is not None
+    return conversation.current_reply
+
+
+def branch_off(
+    conversation: Conversation, reply: Reply, index: int, token_id: int | None, settings: SamplerSettings, seed: int
+) -> Reply:
+    """Branch off from a reply, and return the complete branch."""
+    conversation.branch(reply, index, token_id, settings, seed)
+    return finish_reply(conversation)
+
+
+def ids_of(text: str) -> list[int]:
+    return VOCABULARY.encode(text.split()).tolist()
+
+
+def only_session(home: Path) -> Path:
+    """Return the file of the only session."""
+    (path,) = (home / "sessions").glob("*.jsonl")
+    return path

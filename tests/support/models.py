@@ -1,0 +1,66 @@
+"""Small language models with random weights, and the distributions that models predict."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, hidden_vector_function
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+
+
+def make_vocabulary(size: int) -> Vocabulary:
+    return Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(size - 2))))
+
+
+def random_ids(length: int, vocabulary_size: int, seed: int = 0) -> TokenIds:
+    return np.random.default_rng(seed).integers(0, vocabulary_size, length).astype(np.int32)
+
+
+def random_lstm(config: ModelConfig, vocabulary: Vocabulary, seed: int = 0, scale: float = 1.0) -> NumpyLSTM:
+    """Create an LSTM whose weights are normally distributed with standard deviation `scale`."""
+    rng = np.random.default_rng(seed)
+    shapes = weight_shapes(config, len(vocabulary))
+    weights = {name: rng.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
+    return NumpyLSTM(config, vocabulary, weights)
+
+
+def distributions(model: LanguageModel, ids: Sequence[int] | TokenIds) -> np.ndarray:
+    """Return the probabilities `[time + 1, vocabulary]` after `<eos>` and after each token, in float64."""
+    state, rows = model.start(), []
+    for token in (EOS_ID, *ids):
+        log_probs, state = model.advance(state, int(token))
+        rows.append(np.exp(log_probs.astype(np.float64)))
+    return np.stack(rows)
+
+
+def hidden_vector(model: LanguageModel, state: ModelState) -> HiddenVector:
+    """Return the vector that the token after `state` is predicted from; empty if the model has none."""
+    return hidden_vector_function(model)(state)
+
+
+class TokenByTokenModel:
+    """The same model without its fast methods for whole texts and batches."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.vocabulary = model.vocabulary
+        self.model = model
+
+    def start(self) -> ModelState:
+        return self.model.start()
+
+    def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+        return self.model.advance(state, token)
+
+
+def assert_branches_are_independent(model: LanguageModel, state: ModelState, token: int, other_token: int) -> None:
+    """Assert that a kept state and its results do not change when the model reads on from it, twice."""
+    first, state_after = model.advance(state, token)
+    second, _ = model.advance(state_after, other_token)
+    kept = first.copy()
+    model.advance(state, other_token)
+    again, state_after_again = model.advance(state, token)
+    assert np.array_equal(first, kept)
+    assert np.array_equal(first, again)
+    assert np.array_equal(second, model.advance(state_after_again, other_token)[0])

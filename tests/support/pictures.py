@@ -1,0 +1,77 @@
+"""Regenerate the pictures in the README: `python -m tests.support.pictures`.
+
+The pictures are screenshots of the real app with the bundled model and real trainings on the bundled dialogues.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from engine.presets import get_preset
+from engine.training.job import prepare_job
+from lotr_tui.app import LotrApp
+from lotr_tui.session.session_model import load_session_model
+from tests.support.files import CHECKOUT
+
+SESSION_SIZE = (130, 36)
+DASHBOARD_SIZE = (130, 36)
+TIMEOUT = 120.0
+
+
+async def wait_for(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    """Let the app run until `condition` holds, and then until it is painted."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await pilot.pause(0.1)
+    await pilot.pause(0.5)
+
+
+def save(app: LotrApp, name: str) -> None:
+    """Write a screenshot of the app to the assets folder."""
+    path = CHECKOUT / "assets" / name
+    path.write_text(app.export_screenshot(title="lotr-tui"), encoding="utf-8")
+    print(path)
+
+
+async def picture_session(runs_dir: Path) -> None:
+    """Take a picture of the session: two prompts, next-word probabilities, and a training that goes on."""
+    app = LotrApp(session_model=load_session_model([], None), runs_dir=runs_dir, pace=0)
+    async with app.run_test(size=SESSION_SIZE) as pilot:
+        app.start_training(get_preset("tiny").with_values(epochs=20))
+        for prompt, seed in (("Bilbo Baggins is", "3"), ("Where is the lamp", "11")):
+            app.screen.query_one("#seed Input", Input).value = seed
+            await pilot.press(*prompt, "enter")
+            await pilot.pause(2)
+        await pilot.press(*"the old road ")
+        await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 5.5)
+        save(app, "session.svg")
+        app.stop_training()
+        await wait_for(pilot, lambda: not app.is_training)
+
+
+async def picture_dashboard(runs_dir: Path) -> None:
+    """Take a picture of the dashboard of a training that is nearly finished."""
+    job = prepare_job(get_preset("tiny").with_values(epochs=8), "tiny", runs_dir)
+    app = LotrApp(job=job, runs_dir=runs_dir)
+    async with app.run_test(size=DASHBOARD_SIZE) as pilot:
+        await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 6.5)
+        save(app, "dashboard.svg")
+        app.stop_training()
+        await wait_for(pilot, lambda: not app.is_training)
+
+
+def main() -> None:
+    """Take both pictures, without the settings and runs of the user."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["LOTR_TUI_HOME"] = home
+        asyncio.run(picture_session(Path(home) / "runs"))
+        asyncio.run(picture_dashboard(Path(home) / "runs"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""App with a prompt, and helpers that type into it and read its lines."""
+
+from types import TracebackType
+
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from engine.data.vocabulary import EOS, UNK, Vocabulary
+from lotr_tui.session.history import PromptHistory
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
+
+WORD_VOCABULARY = Vocabulary((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
+WHITESPACE_VOCABULARY = Vocabulary((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")
+SESSION_KEYS = [*(f"ctrl+{letter}" for letter in "ctolprefnsgyb"), *(f"f{n}" for n in range(1, 13))]
+
+
+class PromptApp(App[None]):
+    """App that records what the prompt posts, with bindings for the keys of the session."""
+
+    CSS = "#rest { height: 1fr; } PromptInput { height: auto; }"
+    BINDINGS: list[BindingType] = [  # noqa: RUF012
+        Binding(",".join([*SESSION_KEYS, "escape", "pageup", "pagedown"]), "count", id="count")
+    ]
+
+    def __init__(self, history: PromptHistory | None = None, vocabulary: Vocabulary | None = WORD_VOCABULARY) -> None:
+        super().__init__()
+        self.history = history
+        self.vocabulary = vocabulary
+        self.sent: list[str] = []
+        self.notices: list[str] = []
+        self.num_session_keys = 0
+        self.num_changes = 0
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(id="rest")
+            yield PromptInput(self.vocabulary, self.history, id="prompt")
+
+    def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
+        self.sent.append(message.value)
+        message.prompt_input.clear()
+
+    def on_prompt_input_notice(self, message: PromptInput.Notice) -> None:
+        self.notices.append(message.text)
+
+    def on_text_area_changed(self) -> None:
+        self.num_changes += 1
+
+    def action_count(self) -> None:
+        self.num_session_keys += 1
+
+
+class PromptPilot:
+    """Context manager that runs a `PromptApp` and returns the pilot, the app and the prompt."""
+
+    def __init__(self, history: PromptHistory | None = None, vocabulary: Vocabulary | None = WORD_VOCABULARY) -> None:
+        self._app = PromptApp(history, vocabulary)
+
+    async def __aenter__(self) -> tuple[Pilot[None], PromptApp, PromptInput]:
+        self._context = self._app.run_test(size=(60, 20))
+        pilot = await self._context.__aenter__()
+        await pilot.pause()
+        return pilot, self._app, self._app.query_one("#prompt", PromptInput)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)
+
+
+async def type_text(pilot: Pilot[None], text: str) -> None:
+    """Press the keys of a text, with ctrl+j for a newline."""
+    await pilot.press(*({" ": "space", "\n": "ctrl+j"}.get(character, character) for character in text))
+
+
+async def paste(pilot: Pilot[None], text: str) -> None:
+    """Send a text as the terminal does for a paste."""
+    pilot.app.post_message(events.Paste(text))
+    await pilot.pause()
+
+
+def visible_lines(prompt: PromptInput) -> list[str]:
+    """Return the lines of the prompt that are on the screen."""
+    return ["".join(s.text for s in prompt.render_line(y)).rstrip() for y in range(prompt.size.height)]
+
+
+def underlined(prompt: PromptInput) -> list[str]:
+    """Return the runs of underlined characters, in order."""
+    runs: list[str] = []
+    for y in range(prompt.size.height):
+        was_underlined = False
+        for segment in prompt.render_line(y):
+            is_underlined = bool(segment.style and segment.style.underline)
+            if is_underlined and was_underlined:
+                runs[-1] += segment.text
+            elif is_underlined:
+                runs.append(segment.text)
+            was_underlined = is_underlined
+    return runs
+
+
+def count_cursor_cells(prompt: PromptInput) -> int:
+    """Return the number of cells drawn as the cursor."""
+    return sum(
+        segment.cell_length
+        for y in range(prompt.size.height)
+        for segment in prompt.render_line(y)
+        if segment.style and segment.style.reverse
+    )

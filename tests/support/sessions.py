@@ -1,0 +1,111 @@
+"""Saved replies and sessions for tests, and a Hypothesis strategy for trees of replies."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from engine.generation.settings import SamplerSettings
+from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, encode_session, reply_record
+
+printable_texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+figures = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18)
+tokens = st.builds(
+    SavedToken,
+    st.integers(0, 10**6),
+    printable_texts,
+    st.none() | figures,
+    st.none() | st.floats(0, 1),
+    st.integers(1, 10**6),
+    st.none() | st.floats(0, 64),
+)
+sampler_settings = st.builds(
+    SamplerSettings,
+    repetition_penalty=st.floats(0.1, 10),
+    temperature=st.floats(0, 2),
+    top_k=st.integers(0, 1_000_000),
+    top_p=st.floats(0, 1, exclude_min=True),
+    min_p=st.floats(0, 1),
+    max_tokens=st.integers(1, 1_000_000),
+)
+
+
+@st.composite
+def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
+    """Replies whose parents come before them."""
+    replies: list[SavedReply] = []
+    for id in range(draw(st.integers(0, 6))):
+        parent = draw(st.none() | st.sampled_from(replies)) if replies else None
+        replies.append(
+            SavedReply(
+                id=id,
+                parent_id=parent.id if parent else None,
+                parent_offset=draw(st.integers(0, len(parent.tokens))) if parent else 0,
+                prompt=draw(st.none() | st.text(max_size=20)),
+                reply_mode=draw(st.sampled_from(["continue", "reply"])),
+                tokens=tuple(draw(st.lists(tokens, max_size=4))),
+                seed=draw(st.integers(0, 2**63 - 1)),
+                settings=draw(sampler_settings),
+                reason=draw(st.sampled_from(["eos", "length", "stop", "cancelled", "error"])),
+                tokens_per_second=draw(st.floats(0, 1e6)),
+                model=draw(printable_texts),
+                unknown_tokens=tuple(draw(st.lists(printable_texts, max_size=2))),
+                name=draw(st.text(max_size=5)),
+            )
+        )
+    return replies
+
+
+def saved_token(text: str, id: int = 5) -> SavedToken:
+    return SavedToken(id, text, -1.5, 0.25, 3, 4.5)
+
+
+def saved_reply(
+    id: int = 0,
+    parent_id: int | None = None,
+    parent_offset: int = 0,
+    prompt: str | None = "bilbo is",
+    text: str = "a friend",
+    **changes: Any,
+) -> SavedReply:
+    """A reply with usual figures, whose tokens are the words of `text`."""
+    return SavedReply(
+        id=id,
+        parent_id=parent_id,
+        parent_offset=parent_offset,
+        prompt=prompt,
+        **{
+            "reply_mode": "continue",
+            "tokens": tuple(saved_token(word) for word in text.split()),
+            "seed": 7,
+            "settings": SamplerSettings(),
+            "reason": "length",
+            "tokens_per_second": 9000.0,
+            "model": "bundled",
+            **changes,
+        },
+    )
+
+
+def path_to(session: SavedSession, id: int) -> list[SavedReply]:
+    """Return the ancestors of a reply, from the beginning of its text on, and the reply itself."""
+    reply = session.replies_by_id[id]
+    return [*([] if reply.parent_id is None else path_to(session, reply.parent_id)), reply]
+
+
+def session_bytes(*replies: SavedReply) -> bytes:
+    """The content of a session file."""
+    return encode_session(SavedSession("x", "m", 1.0, replies, replies[-1].id if replies else None))
+
+
+def header_line(**changes: object) -> bytes:
+    """The line of the session itself, with some fields changed."""
+    record = {"version": 2, "model": "m", "started": 1.0, "current_id": None, **changes}
+    return json.dumps({"session": record}).encode() + b"\n"
+
+
+def changed_reply_lines(**changes: object) -> bytes:
+    """Lines of a session with one reply, some of whose fields are changed; a field set to ... is left out."""
+    record = json.loads(json.dumps(reply_record(saved_reply())))["reply"] | changes
+    record = {name: value for name, value in record.items() if value is not ...}
+    return header_line() + json.dumps({"reply": record}).encode() + b"\n"
