@@ -6,8 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from textual.dom import NoScreen
 from textual.message_pump import MessagePump
 from textual.timer import Timer
+from textual.widget import Widget
 
 from engine.runtime.worker import EventSource, GeneratorThread
 
@@ -45,6 +47,14 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
 
     threading.Thread(target=run, name="run-in-thread", daemon=True).start()
     return await outcome
+
+
+def is_closed(node: MessagePump) -> bool:
+    """Return True if the screen of a widget is closed. Its parts may be gone while its timers and tasks still run."""
+    try:
+        return isinstance(node, Widget) and node.screen not in node.app.screen_stack
+    except NoScreen:
+        return True
 
 
 class BackgroundTask(Generic[T]):
@@ -107,6 +117,9 @@ class BackgroundTask(Generic[T]):
         """Deliver the items produced so far, and the end of the generator. Called by the timer."""
         thread = self._thread
         if thread is None:
+            return
+        if is_closed(self._owner):
+            self.cancel()
             return
         is_running = thread.is_running  # read before the items: what comes later is delivered by the next poll
         if items := thread.drain():

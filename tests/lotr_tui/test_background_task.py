@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from textual.app import App
+from textual.screen import Screen
 
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, run_in_thread
@@ -109,3 +110,18 @@ async def test_a_function_in_a_thread_returns_or_raises_to_its_caller() -> None:
     assert await run_in_thread(lambda number: number + 1, 41) == 42
     with pytest.raises(ZeroDivisionError):
         await run_in_thread(lambda: 1 / 0)
+
+
+async def test_nothing_is_delivered_to_a_screen_that_was_closed() -> None:
+    delivered: list[int] = []
+    app = App[None]()
+    async with app.run_test():
+        screen = Screen[None]()
+        await app.push_screen(screen)
+        task: BackgroundTask[int] = BackgroundTask(screen, "test", delivered.extend, lambda _: None, interval=10)
+        task.start(lambda _: iter([1]))
+        await app.pop_screen()
+        await asyncio.sleep(0.05)
+        task.poll()
+        assert delivered == []
+        assert not task.is_running

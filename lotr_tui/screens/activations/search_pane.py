@@ -13,7 +13,7 @@ from engine.analysis.activations import ActivationExample, TopActivations
 from engine.data.vocabulary import TokenIds
 from engine.errors import describe_error
 from engine.models.numpy_lstm import NumpyLSTM
-from lotr_tui.background_task import BackgroundTask
+from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.session.unit_search import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
@@ -80,6 +80,8 @@ class UnitSearchPane(Vertical):
         self._search_task.stop()
 
     def _show_progress(self) -> None:
+        if is_closed(self):
+            return
         assert self._search is not None, "the timer runs during a search"
         progress = self._search.progress
         status = "reading the text" if progress is None else f"{100 * progress:.0f} %"

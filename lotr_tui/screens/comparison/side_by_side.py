@@ -13,7 +13,7 @@ from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import resolve_run
 from engine.runs.loading import list_epoch_checkpoints
-from lotr_tui.background_task import run_in_thread
+from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
@@ -140,8 +140,8 @@ class SideBySideScreen(GenerationColumnsScreen):
             self._set_model(slot, await run_in_thread(load_model_choice, choice, self._runs_dir))
         except Exception as error:
             failure = f"{slot.output.title}: {describe_error(error)}"
-        if slot not in self.slots:
-            return  # removed while loading
+        if slot not in self.slots or is_closed(self):
+            return  # the column was removed, or the screen closed, while the model was loading
         if failure:
             self.slots.remove(slot)
         self.show_slots()
