@@ -12,7 +12,6 @@ HEAVY_PACKAGES = ("torch", "pandas")
 NOT_IN_FIRST_PAINT = (
     *HEAVY_PACKAGES,
     "numpy",
-    "orjson",
     "safetensors",
     "psutil",
     "engine.config",
