@@ -79,7 +79,7 @@ class BackgroundTask(Generic[T]):
 
         A timer of `owner` calls `on_items` every `interval` seconds with the new items, oldest first, if there are any.
         After the last items, it calls `on_error` with the exception that ended the generator, or else `on_finished`.
-        The other options are those of `GeneratorThread`, such as `max_pending`.
+        Other options, such as `max_pending`, are passed on to `GeneratorThread`.
         """
         self._owner = owner
         self._name = name
