@@ -16,6 +16,9 @@ MISSING = "-"
 NAME_WIDTH = 24
 """Width in cells of the name in a model row; the row then fits a dialog of 60 columns."""
 
+SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word"}
+"""Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
+
 
 def format_duration(seconds: float) -> str:
     """Return seconds as `0:42`, `3:05` or `1:02:03`, and "-" if they are not finite."""
@@ -71,6 +74,11 @@ def format_count(value: float) -> str:
 def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
     """Return a count with its noun, as `1 word` or `1,200 words`; the default plural appends an "s"."""
     return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
+
+
+def format_token(text: str) -> str:
+    """Return a token as readers see it: the special tokens as "end of line" and "rare word", others unchanged."""
+    return SPECIAL_TOKEN_NAMES.get(text, text)
 
 
 def describe_finish_reason(done: "Done") -> str:

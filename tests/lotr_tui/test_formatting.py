@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from engine.data.vocabulary import EOS, UNK
 from engine.generation.generate import Done
 from lotr_tui.formatting import (
     describe_finish_reason,
@@ -14,6 +15,7 @@ from lotr_tui.formatting import (
     format_model_row,
     format_percent,
     format_perplexity,
+    format_token,
     plural,
 )
 
@@ -119,3 +121,12 @@ def test_model_rows_are_aligned_and_long_names_are_cut():
         format_model_row("a\x1b[31m", "stopped", None).rstrip()
         == "a\N{REPLACEMENT CHARACTER}[31m                   stopped"
     )
+
+
+def test_special_tokens_have_names_and_others_stay():
+    assert [format_token(text) for text in (EOS, UNK, "ring", "<ring>")] == [
+        "end of line",
+        "rare word",
+        "ring",
+        "<ring>",
+    ]
