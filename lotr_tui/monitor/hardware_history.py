@@ -112,9 +112,10 @@ def training_tiles(view: TrainingView) -> list[MetricTile]:
         value = format_value(getattr(last_step, field)) if last_step else "-"
         return MetricTile("", name, value, width, times, steps.column(field)[first:])
 
-    return [
+    tiles = [
         tile("lr", "lr", lambda value: f"{value:.3g}", 8),
         tile("gradient", "gradient_norm", lambda value: f"{value:.3g}", 6),
         tile("tokens/s", "tokens_per_second", lambda value: f"{value:,.0f}", 7),
-        tile("time left", "eta_seconds", lambda value: format_duration(value) if view.is_active else "-", 7),
     ]
+    # A training that has ended has no time left.
+    return [*tiles, tile("time left", "eta_seconds", format_duration, 7)] if view.is_active else tiles

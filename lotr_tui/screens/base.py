@@ -18,3 +18,7 @@ class AppScreen(TextualFixesScreen, Screen[ResultT]):
         @property
         def app(self) -> LotrAppBase:  # type: ignore[override]
             """Return the app."""
+
+    def on_resize(self) -> None:
+        """Update the footer: some keys work on narrow terminals only, and Textual sets the width classes last."""
+        self.call_later(self.refresh_bindings)

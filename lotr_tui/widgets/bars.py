@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 BLOCK_HEIGHTS = "▁▂▃▄▅▆▇█"
 """Block characters from the lowest to the full height of a cell."""
+CONSTANT = "─"
+"""Character of a sparkline for values that do not change."""
 _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
 
 
@@ -18,11 +20,15 @@ def bar(fraction: float, width: int) -> str:
 def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
     """Return one block character per value, scaled from 0 to `max_value`, with a space for values that are not finite.
 
-    Without `max_value`, the largest finite value has the full height.
+    Without `max_value`, the largest finite value has the full height, and values that all have the same height are a
+    line, because their height means nothing.
     """
-    if max_value is None:
-        max_value = max((value for value in values if math.isfinite(value)), default=0.0)
-    return "".join(_block(value, max_value) for value in values)
+    scale = max_value
+    if scale is None:
+        scale = max((value for value in values if math.isfinite(value)), default=0.0)
+    blocks = "".join(_block(value, scale) for value in values)
+    heights = set(blocks) - {" "}
+    return blocks.replace(heights.pop(), CONSTANT) if max_value is None and len(heights) == 1 else blocks
 
 
 def _block(value: float, max_value: float) -> str:

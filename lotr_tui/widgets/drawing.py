@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -16,6 +16,7 @@ class StripWidget(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._lines: list[Strip] = []
+        self._drawn_size = Size(0, 0)
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the lines from the top, at most `height`; missing lines are blank."""
@@ -47,18 +48,14 @@ class StripWidget(Widget):
         super().notify_style_update()
         self._lines = []
 
-    def on_resize(self) -> None:
-        """Drop the cached lines when the size has changed."""
-        self._lines = []
-
     def render_line(self, y: int) -> Strip:
-        """Return line `y`, and draw all lines first if none are cached."""
-        if not self._lines:
+        """Return line `y`, and draw all lines first if none of this size are cached."""
+        if not self._lines or self._drawn_size != self.size:
             self._draw_lines()
         return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
 
     def _draw_lines(self) -> None:
-        width, height = self.size
+        width, height = self._drawn_size = self.size
         style = self.rich_style  # Textual computes the style at each access
         drawn = [line.adjust_cell_length(width, style) for line in self.draw(width, height)]
         self._lines = drawn + [Strip.blank(width, style)] * (height - len(drawn))

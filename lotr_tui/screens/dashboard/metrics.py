@@ -12,8 +12,6 @@ from lotr_tui.monitor.log_lines import describe_training_end
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
-MAX_PROGRESS_BAR_WIDTH = 60
-
 
 class TrainingMetrics(StripWidget):
     """Progress bar, and below it as many figures as fit; the metric tiles show the other measurements."""
@@ -61,7 +59,9 @@ class TrainingMetrics(StripWidget):
         else:
             left = format_duration(view.steps.last.eta_seconds) if view.steps.last else "-"
             text = f" epoch {view.epoch:.1f}/{view.epochs} · " + ("paused" if view.paused else f"{left} left")
-        bar_width = max(5, min(MAX_PROGRESS_BAR_WIDTH, width - len(text)))
+            longest = f" epoch {view.epochs}.0/{view.epochs} · 0:00:00 left"
+            text = f"{text:<{len(longest)}}"  # the bar then keeps its length
+        bar_width = max(5, width - len(text))
         progress = view.epoch / view.epochs if view.epochs else 0.0
         done_width = round(min(max(progress, 0.0), 1.0) * bar_width)
         if bar_width + len(text) > width:

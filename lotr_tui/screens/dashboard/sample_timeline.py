@@ -13,7 +13,6 @@ from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.theme import MUTED
 
 EXPLANATION = "After every evaluation, the model continues the same prompt with the same seed."
-MAX_SCRUBBER_WIDTH = 60
 get_step = attrgetter("step")
 
 
@@ -99,6 +98,6 @@ class SampleTimeline(Widget):
 
 def _scrubber(index: int, count: int, width: int) -> Content:
     """Return a line with a dot at the position of a sample."""
-    width = max(3, min(MAX_SCRUBBER_WIDTH, width))
+    width = max(3, width)
     dot = round(index / (count - 1) * (width - 1)) if count > 1 else width - 1
     return Content.assemble(("─" * dot, MUTED), ("●", "$accent"), ("─" * (width - 1 - dot), MUTED))

@@ -1,7 +1,8 @@
 """Metric tiles: current values with sparklines of the last minute."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -16,10 +17,8 @@ from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.bars import sparkline
 from lotr_tui.widgets.drawing import StripWidget
 
-SPARKLINE_WIDTH = 8
-"""Width of a sparkline if tiles are side by side, and the minimum otherwise."""
+MIN_SPARKLINE_WIDTH = 8
 MAX_SPARKLINE_WIDTH = 60
-"""Maximum width of a sparkline if each tile has its own line."""
 VALUE_WIDTH = 18
 """Width of a value if each tile has its own line."""
 TILE_GAP = 3
@@ -103,11 +102,10 @@ class MetricTiles(StripWidget):
         """Return the lines of tiles, with blank lines between stacked tiles if there is room."""
         rows = self._tile_rows(width)
         if not self._is_stacked:
-            group_width = max((len(row[0].group) + 1 for row in rows if row[0].group), default=0)
-            return [Strip(self._side_by_side(row, group_width)) for row in rows[:height]]
+            return [Strip(self._side_by_side(row, _sparkline_width(rows, width))) for row in rows[:height]]
         tiles = [tile for row in rows for tile in row]
         name_width = max((len(_full_name(tile)) for tile in tiles), default=0)
-        sparkline_width = max(SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, width - name_width - VALUE_WIDTH - 5))
+        sparkline_width = max(MIN_SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, width - name_width - VALUE_WIDTH - 5))
         lines = [
             Strip(self._segments(tile, f"{_full_name(tile):<{name_width}}", VALUE_WIDTH, sparkline_width))
             for tile in tiles[:height]
@@ -116,13 +114,13 @@ class MetricTiles(StripWidget):
             return [line for drawn in lines for line in (drawn, Strip([]))]
         return lines
 
-    def _side_by_side(self, row: Sequence[MetricTile], group_width: int) -> list[Segment]:
+    def _side_by_side(self, row: Sequence[MetricTile], sparkline_width: int) -> list[Segment]:
         segments: list[Segment] = []
         if row[0].group:
             name_style = self.get_component_rich_style("metric-tiles--name")
-            segments.append(Segment(f"{row[0].group:<{group_width}}", name_style))
+            segments.append(Segment(f"{row[0].group} ", name_style))
         for tile in row:
-            segments += self._segments(tile, tile.name, tile.value_width, SPARKLINE_WIDTH)
+            segments += self._segments(tile, tile.name, tile.value_width, sparkline_width)
             segments.append(Segment(" " * TILE_GAP, self.rich_style))
         return segments[:-1]
 
@@ -139,17 +137,32 @@ class MetricTiles(StripWidget):
         tiles = [*training_tiles(self._view), *(self.machine_history.tiles() if self.machine_history else [])]
         if self._is_stacked:
             return [[tile] for tile in tiles]
-        rows: list[list[MetricTile]] = []
-        for group, members in groupby(tiles, key=lambda tile: tile.group):
-            used = width + 1
-            for tile in members:
-                tile_width = len(tile.name) + tile.value_width + SPARKLINE_WIDTH + 2
-                if used + tile_width > width:
-                    rows.append([])
-                    used = len(group) + 1 if group else 0
-                rows[-1].append(tile)
-                used += tile_width + TILE_GAP
+        rows = [row for _, members in groupby(tiles, key=lambda tile: tile.group) for row in _balance(members, width)]
         return rows[:MAX_LINES]  # a machine with many GPUs shows only the first ones
+
+
+def _balance(tiles: Iterable[MetricTile], width: int) -> list[list[MetricTile]]:
+    """Divide the tiles of a group into as few lines as possible, with about the same number of tiles each."""
+    tiles = list(tiles)
+    for num_rows in range(1, len(tiles) + 1):
+        size = math.ceil(len(tiles) / num_rows)
+        rows = [tiles[start : start + size] for start in range(0, len(tiles), size)]
+        if all(_row_width(row, MIN_SPARKLINE_WIDTH) <= width for row in rows):
+            return rows
+    return [[tile] for tile in tiles]
+
+
+def _row_width(row: Sequence[MetricTile], sparkline_width: int) -> int:
+    """Return the width of tiles side by side."""
+    group_width = len(row[0].group) + 1 if row[0].group else 0
+    widths = (len(tile.name) + tile.value_width + sparkline_width + 2 for tile in row)
+    return group_width + sum(widths) + TILE_GAP * (len(row) - 1)
+
+
+def _sparkline_width(rows: Iterable[Sequence[MetricTile]], width: int) -> int:
+    """Return the width of sparklines with which the fullest line ends at the right edge."""
+    room = min(((width - _row_width(row, 0)) // len(row) for row in rows), default=0)
+    return max(MIN_SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, room))
 
 
 def _full_name(tile: MetricTile) -> str:

@@ -77,7 +77,7 @@ class OverlayChart(StripWidget):
 
     def _legend(self, width: int) -> Strip:
         """Return mark, name and lowest perplexity of each curve."""
-        groups = []
+        groups = [[Segment("validation perplexity", self.get_component_rich_style("overlay-chart--axis"))]]
         for index, curve in enumerate(self._curves):
             bounds = perplexity_bounds(_finite_log_curve(curve))
             best = f" {format_perplexity(bounds[0])}" if bounds else ""

@@ -11,7 +11,15 @@ from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
 from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.plotting import BrailleCells, braille_curve, column_at, dot_row, linear_ticks, log_ticks
+from lotr_tui.widgets.charts.plotting import (
+    MIN_TICKS,
+    BrailleCells,
+    braille_curve,
+    column_at,
+    dot_row,
+    linear_ticks,
+    log_ticks,
+)
 
 Y_LABEL_WIDTH = 6
 """Columns to the left of the canvas: labels of the y axis and its line."""
@@ -47,7 +55,7 @@ class YAxis:
 
     def labels(self) -> dict[int, str]:
         """Return the tick labels by row."""
-        ticks = (log_ticks if self.log_scale else linear_ticks)(self.low, self.high, max(2, self.rows // 3))
+        ticks = (log_ticks if self.log_scale else linear_ticks)(self.low, self.high, max(MIN_TICKS, self.rows // 3))
         return {self.row_at(tick): _format_y_tick(tick) for tick in ticks}
 
 
@@ -76,7 +84,7 @@ def format_x_axis(
     out if there is no room within `name_margin` columns from the right edge.
     """
     line = [" "] * (columns + 1)
-    for tick in linear_ticks(*x_range, max(2, columns // tick_width)):
+    for tick in linear_ticks(*x_range, max(MIN_TICKS, columns // tick_width)):
         label = (format_tick or _format_x_tick)(tick)
         start = column_at(tick, x_range, columns) + 1 - len(label) // 2
         start = min(max(0, start), len(line) - len(label))

@@ -169,7 +169,7 @@ class PerplexityChart(StripWidget):
     def _legend_entries(self) -> list[tuple[str, str, str]]:
         """Return style, name and value of the latest figures, the most important first."""
         view = self._view
-        entries: list[tuple[str, str, str]] = []
+        entries = [("chart--axis", "perplexity", "")]
         if view.evaluations and (best := view.best) is not None:
             entries.append(("chart--valid", "━ valid", format_perplexity(view.evaluations[-1].valid_perplexity)))
             entries.append(("chart--valid", "● best", format_perplexity(best.valid_perplexity)))

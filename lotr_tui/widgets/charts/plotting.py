@@ -1,6 +1,7 @@
 """Pure functions for charts: braille curves, positions of values, decimation and round values for axes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ from engine.data.arrays import Float64Array
 BrailleCells = npt.NDArray[np.uint8]
 """Bits of the braille dots that are set, `[rows, columns]`; 0 is an empty cell."""
 
+MIN_TICKS = 3
+"""Number of ticks that an axis needs to show its scale."""
 MAX_DOT_DISTANCE = 1e6
 """Largest distance from the picture in rows of dots; larger distances are clipped, which draws the same lines."""
 # Bit of each dot in a cell, `[4 rows, 2 columns]` (Unicode block "Braille Patterns").
@@ -88,28 +91,52 @@ def decimate(
 
 
 def linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """Return at most `max_ticks` evenly spaced round values from `low` to `high`."""
+    """Return evenly spaced round values from `low` to `high`.
+
+    There are at most `max_ticks` values, but three to five where fewer would be left.
+    """
     if not high > low or max_ticks < 1:
         return []
-    power = 10.0 ** math.floor(math.log10((high - low) / max_ticks))
-    steps = (power * multiple for multiple in (1, 2, 5, 10, 20))
-    step = next(step for step in steps if (high - low) / step <= max_ticks - 0.5)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
+    power = 10.0 ** math.floor(math.log10(high - low))
+    steps = [power * multiple for multiple in (10, 5, 2.5, 2, 1, 0.5, 0.25, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)]
+    return _choose_ticks([_multiples(step, low, high) for step in steps], max_ticks)
 
 
 def log_ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """Return at most `max_ticks` round values from `low` to `high` for a logarithmic axis.
+    """Return round values from `low` to `high` for a logarithmic axis, as many as `linear_ticks` does.
 
-    The values are 1, 2 and 5 times powers of ten; only powers of ten over a wide range; and evenly spaced values over
-    a narrow range.
+    The values are 1, 2 and 5 times powers of ten; fewer multiples over a wide range; and evenly spaced values over a
+    narrow range.
     """
-    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    ticks = [power * step for power in powers for step in (1, 2, 5) if low <= power * step <= high]
-    if len(ticks) > max_ticks:
-        return [power for power in powers if low <= power <= high][:max_ticks]
-    return ticks if len(ticks) >= 4 or high / low > 10 else linear_ticks(low, high, max_ticks)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [
+        [
+            10.0**exponent * multiple
+            for exponent in exponents
+            for multiple in multiples
+            if exponent % every == 0 and low <= 10.0**exponent * multiple <= high
+        ]
+        for every, multiples in ((4, (1,)), (2, (1,)), (1, (1,)), (1, (1, 3)), (1, (1, 2, 5)))
+    ]
+    if len(choices[-1]) < 4 and high / low <= 10:
+        return linear_ticks(low, high, max_ticks)
+    return _choose_ticks(choices, max_ticks)
+
+
+def _choose_ticks(choices: Sequence[list[float]], max_ticks: int) -> list[float]:
+    """Return the longest of the choices, sorted from few to many ticks, that has at most `max_ticks` ticks.
+
+    If it has fewer than three ticks, return the first choice with three.
+    """
+    fitting = [ticks for ticks in choices if len(ticks) <= max_ticks]
+    if fitting and len(fitting[-1]) >= MIN_TICKS:
+        return fitting[-1]
+    return next((ticks for ticks in choices if len(ticks) >= MIN_TICKS), choices[-1])
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    """Return the multiples of `step` from `low` to `high`."""
+    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def nice_ceiling(value: float) -> float:

@@ -139,3 +139,16 @@ async def test_each_control_key_sends_its_command(make_app: MakeApp) -> None:
         ControlCommand("checkpoint"),
         ControlCommand("detach"),
     ]
+
+
+async def test_footer_shows_the_pane_key_after_the_terminal_became_narrow(make_app: MakeApp) -> None:
+    app = make_app(job=FakeJob(training_events()).release())
+    async with app.run_test(size=(120, 35)) as pilot:
+        await until(pilot, lambda: "epoch 12.0/12" in dashboard_text(app))
+        painted: list[str] = []
+        footer = app.screen.query_one(KeyFooter)
+        render = footer.render
+        footer.render = lambda: painted.append(render().plain) or render()  # type: ignore[method-assign,func-returns-value]
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: bool(painted))
+        assert " pane" in painted[-1]

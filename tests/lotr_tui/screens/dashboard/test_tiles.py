@@ -35,3 +35,39 @@ async def test_each_gpu_has_its_own_line_up_to_the_maximum() -> None:
         tiles.show(TrainingView())
         await pilot.pause()
         assert tiles.size.height == MAX_LINES == 8
+
+
+def shown_lines(tiles: MetricTiles) -> list[str]:
+    return [tiles.render_line(row).text.rstrip() for row in range(tiles.size.height)]
+
+
+async def test_sparklines_end_at_the_right_edge_and_lines_have_the_same_number_of_tiles() -> None:
+    app = TilesApp()
+    async with app.run_test(size=(200, 50)) as pilot:
+        tiles = app.screen.query_one(MetricTiles)
+        tiles.machine_history = MachineHistory()
+        for second in range(60):
+            tiles.machine_history.add(float(second), stats(num_gpus=0))
+        tiles.show(TrainingView())
+        await pilot.pause()
+        [line] = shown_lines(tiles)
+        assert 190 <= len(line) <= 198  # 6 tiles share what is left
+        await pilot.resize_terminal(120, 35)
+        await pilot.pause()
+        first, second_line = shown_lines(tiles)
+        assert "tokens/s" in first
+        assert "CPU" in second_line
+        assert 110 <= len(second_line) <= 118
+
+
+async def test_history_that_does_not_change_is_a_line() -> None:
+    app = TilesApp()
+    async with app.run_test(size=(200, 50)) as pilot:
+        tiles = app.screen.query_one(MetricTiles)
+        tiles.machine_history = MachineHistory()
+        for second in range(60):
+            tiles.machine_history.add(float(second), stats(num_gpus=0))
+        tiles.show(TrainingView())
+        await pilot.pause()
+        memory = shown_lines(tiles)[0].split("MiB")[1].split("CPU")[0].strip()
+        assert set(memory) == {"─"}
