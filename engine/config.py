@@ -12,6 +12,8 @@ from engine.storage.schema import decode
 
 BUNDLED = "bundled"
 """Value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui."""
+MAX_SHOWN_VALUE = 200
+"""Maximum characters of an invalid value in an error."""
 
 
 def setting(default: Any, description: str, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -35,13 +37,14 @@ def _convert(name: str, value: Any, field_type: Any, *, strict: bool = True) -> 
     try:
         return msgspec.convert(value, field_type, strict=strict)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for an argument that is not UTF-8
+        shown = text if len(text := str(value)) <= MAX_SHOWN_VALUE else f"{text[:MAX_SHOWN_VALUE]}..."
         if get_origin(plain_type) is Literal:
             choices = get_args(plain_type)
-            nearest = suggest_nearest(str(value), choices)
-            raise ConfigError(f"{name}={value} is not one of {', '.join(choices)}{nearest}") from error
+            nearest = suggest_nearest(shown, choices)
+            raise ConfigError(f"{name}={shown} is not one of {', '.join(choices)}{nearest}") from error
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[plain_type]
         allowed = "" if meta.ge is None else f" from {meta.ge} to {meta.le}"
-        raise ConfigError(f"{name}={value} is not {expected}{allowed}") from error
+        raise ConfigError(f"{name}={shown} is not {expected}{allowed}") from error
 
 
 class _ValidatedConfig:
@@ -221,6 +224,10 @@ class Config:
             missing = [item.name for item in fields(cls) if isinstance(data, dict) and item.name not in data]
             if missing:
                 raise ConfigError(f"{', '.join(missing)} missing")
+            for section, config_class in _SECTIONS.items() if isinstance(data, dict) else ():
+                values, field_types = data[section], _field_types(config_class)
+                for name in values.keys() & field_types if isinstance(values, dict) else ():
+                    _convert(name, values[name], field_types[name])  # its message names the setting and the value
             return decode(cls, data)
         except InvalidInputError as error:
             raise ConfigError(f"{source} is not a valid configuration: {error}") from error

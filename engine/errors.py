@@ -1,6 +1,7 @@
 """Errors that a user can act on: one printable line that names the problem, the value and the remedy."""
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -15,6 +16,11 @@ def printable(text: str) -> str:
     """Return `text` as one line without control characters, which any terminal can display."""
     line = " ".join(text.split())
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNPRINTABLE else c for c in line)
+
+
+def shell_word(name: str) -> str:
+    """Return `name` as one printable word of a shell command, quoted where it needs quotes."""
+    return shlex.quote(printable(name))
 
 
 def suggest_nearest(name: str, names: Iterable[str]) -> str:
@@ -64,3 +70,7 @@ class RunError(InvalidInputError):
 
 class TrainingError(LotrError):
     """Error for a training that failed."""
+
+
+class OutputError(LotrError):
+    """Error for a standard output that cannot be written; a closed pipe is a `BrokenPipeError` instead."""

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.analysis.perplexity import Evaluation, perplexity, summarize_log_probs
 from engine.data.arrays import Float32Array, Float64Array, Int32Array
-from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary
+from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary, skipped_spans
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import LanguageModel
 
@@ -39,6 +39,8 @@ class TokenizedText:
     """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each line end after a line with a word."""
     sentence_starts: Int32Array
     """First token `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends."""
+    skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,6 +54,10 @@ class TokenizedText:
         """`[tokens]`: True for tokens that the model reads as `<unk>`."""
         unknown: npt.NDArray[np.bool_] = self.ids == UNK_ID
         return unknown
+
+    def skipped_texts(self) -> list[str]:
+        """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
+        return list(dict.fromkeys(self.text[start:end] for start, end in self.skipped_spans.tolist()))
 
     def sentence_index(self, index: int) -> int:
         """Return the index of the sentence that contains a token."""
@@ -85,9 +91,11 @@ def tokenize_with_offsets(text: str, vocabulary: Vocabulary, *, eos_per_line: bo
     # A token belongs to the sentence of its last character; an <eos> belongs to the line it ends.
     sentence_of_token = np.searchsorted(sentence_ends, ends - 1, side="right")
     sentence_starts = np.flatnonzero(np.diff(sentence_of_token, prepend=-1))
-    return TokenizedText(
-        text, *(np.ascontiguousarray(array, np.int32) for array in (starts, ends, ids, sentence_starts))
+    skipped = np.array([span[:2] for span in skipped_spans(text, vocabulary.tokenizer)], np.int32).reshape(-1, 2)
+    start_offsets, end_offsets, token_ids, first_tokens = (
+        np.ascontiguousarray(array, np.int32) for array in (starts, ends, ids, sentence_starts)
     )
+    return TokenizedText(text, start_offsets, end_offsets, token_ids, first_tokens, skipped)
 
 
 @dataclass(frozen=True)

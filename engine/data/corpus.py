@@ -1,9 +1,7 @@
 """Corpora: reading CSV and plain-text files into clean lines, and splitting them."""
 
 import array
-import csv
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,17 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from engine.data.arrays import Int32Array
+from engine.data.csv_dialect import SEPARATORS, detect_dialect, read_columns
 from engine.data.file_scan import BOM, CODECS, MAX_LINE_CHARACTERS, read_blocks, scan_file
 from engine.data.lines import Lines, LineStore
 from engine.errors import CorpusError
-
-MAX_HEADER_CHARACTERS = 100_000
-MAX_COLUMNS = 1_000
-"""Maximum number of CSV columns; with more, pandas needs seconds and gigabytes."""
-CSV_CHUNK_ROWS = 50_000
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}
-
-_LINE_END = re.compile(r"[\r\n]")
 
 
 @dataclass(frozen=True)
@@ -53,59 +44,30 @@ class CorpusSplits:
 def read_csv(
     path: Path, text_column: str, speaker_column: str, min_characters: int, store: LineStore | None = None
 ) -> Corpus:
-    """Read a CSV file with one utterance per row. The header decides on the separator.
+    """Read a CSV file with one utterance per row, in the dialect that `detect_dialect` finds.
 
     The file may be larger than memory. Without a `speaker_column`, the speakers are empty. Lines of `min_characters` or
     fewer are left out; the others are appended to `store`, or kept in memory if it is None.
 
     Raises:
-        CorpusError: If the file cannot be read, has no text column, or no line is long enough.
+        CorpusError: If the file cannot be read, has no text column or rows of different lengths, or no line is long
+            enough.
         OSError: If the store cannot be written.
     """
     line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
-    encoding, file_hash = scan_file(path)
-    beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[encoding], "ignore")
-    header = _LINE_END.split(beginning.lstrip("\r\n"), maxsplit=1)[0][:MAX_HEADER_CHARACTERS]
-    separator, columns = _parse_header(header, text_column)
-    if not text_column or text_column not in columns:
-        names = ", ".join([name[:40] for name in columns if name][:20]) or "none"
-        raise CorpusError(f"{path} has no column {text_column!r}; its columns: {names}. Name one with --text-column")
-    if len(header) == MAX_HEADER_CHARACTERS or len(columns) > MAX_COLUMNS:
-        raise CorpusError(
-            f"{path} has a header of over {MAX_HEADER_CHARACTERS:,} characters or {MAX_COLUMNS:,} columns; use --text"
-        )
-    required = {text_column, speaker_column} & set(columns) - {""}
-    has_speakers = len(required) == 2
-
-    import pandas as pd  # imported here for fast start-up: plain text and finished runs do not need pandas
-
-    codec = "utf-8-sig" if encoding == "UTF-8 with BOM" else CODECS[encoding]
-    try:
-        with path.open(encoding=codec, newline="") as file:
-            # All columns are read: with `usecols`, pandas silently cuts rows that have too many columns.
-            for table in pd.read_csv(
-                file, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=True, chunksize=CSV_CHUNK_ROWS
-            ):
-                if not required <= set(table.columns):
-                    raise CorpusError(
-                        f"{path} is not a regular CSV: a quote in its header ends on another line; "
-                        "fix the header, or use --text"
-                    )
-                # pandas turns an extra first column into the index: row numbers, or utterances cut at their commas.
-                if not all(str(row).isdigit() for row in table.index):
-                    raise CorpusError(
-                        f"{path} is not a regular CSV: its rows have more columns than its header; "
-                        "put quotes around the utterances, or use --text"
-                    )
-                texts = [str(value) for value in table[text_column].tolist()]
-                speakers = [str(value) for value in table[speaker_column].tolist()] if has_speakers else None
-                line_filter.add(texts, speakers)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-        raise CorpusError(f"{path} is not a regular CSV: {reason}; fix that line, or use --text") from error
+    scan = scan_file(path)
+    beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[scan.encoding], "ignore")
+    dialect = detect_dialect(beginning, text_column, scan.after_escaped_quotes, str(path))
+    has_speakers = speaker_column in dialect.columns and speaker_column not in ("", text_column)
+    names = [text_column, speaker_column] if has_speakers else [text_column]
+    codec = "utf-8-sig" if scan.encoding == "UTF-8 with BOM" else CODECS[scan.encoding]
+    with path.open(encoding=codec, newline="") as file:
+        for columns in read_columns(file, dialect, names, str(path)):
+            line_filter.add(*columns)
     if not line_filter.num_rows:
         raise CorpusError(f"{path} has a header but no rows; use a file with text")
-    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, encoding, SEPARATORS[separator], file_hash)
+    separator = SEPARATORS[dialect.separator]
+    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, scan.encoding, separator, scan.sha256)
 
 
 def read_text(path: Path, min_characters: int, store: LineStore | None = None) -> Corpus:
@@ -116,10 +78,10 @@ def read_text(path: Path, min_characters: int, store: LineStore | None = None) -
         OSError: If the store cannot be written.
     """
     line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
-    encoding, file_hash = scan_file(path)
+    scan = scan_file(path)
     for number, block in enumerate(read_blocks(path)):
-        line_filter.add((block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines())
-    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, encoding, "none", file_hash)
+        line_filter.add((block if number else block.removeprefix(BOM)).decode(CODECS[scan.encoding]).splitlines())
+    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, scan.encoding, "none", scan.sha256)
 
 
 def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
@@ -177,9 +139,3 @@ class _LineFilter:
                 "lower the limit with --set min_characters=N"
             )
         return self._store.lines()
-
-
-def _parse_header(header: str, text_column: str) -> tuple[str, list[str]]:
-    """Return the likeliest separator and its column names: it yields the text column, and the most columns."""
-    candidates = [(separator, next(csv.reader([header], delimiter=separator), [])) for separator in SEPARATORS]
-    return max(candidates, key=lambda candidate: (text_column in candidate[1], len(candidate[1])))

@@ -12,7 +12,16 @@ from engine.data.arrays import AppendableArray, Int32Array, Int64Array
 from engine.data.lines import Lines
 from engine.data.punctuation import LINE_END, PunctuationIds
 from engine.data.token_indexer import TokenIndexer
-from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, TokenIds, TokenizerName, Vocabulary
+from engine.data.vocabulary import (
+    EOS,
+    EOS_ID,
+    MAX_TOKEN_CHARACTERS,
+    UNK,
+    UNK_ID,
+    TokenIds,
+    TokenizerName,
+    Vocabulary,
+)
 
 DataMode = Literal["line", "stream"]
 """line: `<eos>` ends every line; stream: one `<eos>` ends each split."""
@@ -88,7 +97,11 @@ class TokenizedCorpus:
         appeared = np.concatenate(first_appearances)
         special = {UNK: UNK_ID, EOS: EOS_ID}
         frequent = appeared[counts[appeared] >= min_count].tolist()
-        kept = [token for token in frequent if self._tokens[token] not in special]
+        kept = [
+            token
+            for token in frequent
+            if self._tokens[token] not in special and len(self._tokens[token]) <= MAX_TOKEN_CHARACTERS
+        ]
         vocabulary_ids = np.full(len(self._tokens), UNK_ID, np.int32)
         vocabulary_ids[np.array(kept, np.int64)] = np.arange(len(special), len(special) + len(kept))
         if self._tokenizer == "whitespace" and EOS in self._tokens:

@@ -1,8 +1,10 @@
 """Detection of the encoding of text files, and reading them in blocks."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.data.lines import BLOCK_BYTES
 from engine.errors import CorpusError
@@ -14,18 +16,40 @@ CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8", "Latin-1": "latin-1", "Wi
 """Python codec of each encoding that `scan_file` detects."""
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
+_ESCAPED_QUOTE = re.compile(rb'\\"(.)', re.DOTALL)
 _UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 
 
+class FileScan(NamedTuple):
+    """Properties of a text file, found by reading all of it."""
+
+    encoding: str
+    """A key of `CODECS`."""
+    sha256: str
+    """SHA-256 of the bytes."""
+    after_escaped_quotes: frozenset[str]
+    r"""All characters that follow `\"`, which shows whether the backslash is an escape."""
+
+
 def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks of about `BLOCK_BYTES` that end with a line feed, unless a line is too long."""
+    """Yield a file in blocks of about `BLOCK_BYTES` that end with a line end, unless a line is too long."""
+    rest = b""
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block + file.readline(MAX_LINE_CHARACTERS + 2)
+        while chunk := file.read(BLOCK_BYTES):
+            block = rest + chunk
+            # A carriage return at the very end may be the first half of a line end.
+            end = 1 + max(block.rfind(b"\n"), block.rfind(b"\r", 0, -1))
+            if not end and len(block) > MAX_LINE_CHARACTERS:
+                end = len(block)
+            if end:
+                yield block[:end]
+            rest = block[end:]
+    if rest:
+        yield rest
 
 
-def scan_file(path: Path) -> tuple[str, str]:
-    """Return the encoding of a text file (a key of `CODECS`) and the SHA-256 of its bytes, or raise a CorpusError."""
+def scan_file(path: Path) -> FileScan:
+    """Return the properties of a text file, or raise a CorpusError if it is not one."""
     try:
         check_is_file(path, "CSV or text file")
         return _scan_bytes(path)
@@ -33,11 +57,12 @@ def scan_file(path: Path) -> tuple[str, str]:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _scan_bytes(path: Path) -> tuple[str, str]:
+def _scan_bytes(path: Path) -> FileScan:
     size = num_controls = longest = 0
     first_invalid_utf8: int | None = None
     has_text = has_bom = False
     c1_bytes: set[int] = set()  # 0x80 to 0x9F: control characters in Latin-1, printable in Windows-1252
+    after_escaped_quotes: set[bytes] = set()
     sha256 = hashlib.sha256()
     for block in read_blocks(path):
         sha256.update(block)
@@ -49,7 +74,8 @@ def _scan_bytes(path: Path) -> tuple[str, str]:
         if b"\0" in block:
             raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
         num_controls += len(block) - len(block.translate(None, _CONTROL_BYTES))
-        longest = max(longest, *map(len, block.split(b"\n")))
+        longest = max(longest, *map(len, block.splitlines()))
+        after_escaped_quotes.update(_ESCAPED_QUOTE.findall(block))
         if not block.isascii():
             c1_bytes |= {byte for byte in range(0x80, 0xA0) if byte in block}
             if first_invalid_utf8 is None:
@@ -72,4 +98,5 @@ def _scan_bytes(path: Path) -> tuple[str, str]:
         encoding = "Windows-1252"
     else:
         raise CorpusError(f"{path} is not UTF-8 (byte {first_invalid_utf8}), Latin-1 or Windows-1252; save it as UTF-8")
-    return encoding, sha256.hexdigest()
+    # Decoded as Latin-1, since only the ASCII characters among them matter.
+    return FileScan(encoding, sha256.hexdigest(), frozenset(byte.decode("latin-1") for byte in after_escaped_quotes))

@@ -18,9 +18,9 @@ from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array, memory_map
 from engine.data.corpus import Corpus, merge_corpora, read_csv, read_text, split_indices
 from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
-from engine.data.lines import LineStore, load_lines
+from engine.data.lines import Lines, LineStore, load_lines
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.vocabulary import MAX_VOCABULARY_SIZE, Vocabulary
+from engine.data.vocabulary import MAX_VOCABULARY_SIZE, TokenizerName, Vocabulary, skipped_spans
 from engine.errors import ConfigError, CorpusError, InvalidInputError
 from engine.storage.files import assets_dir, cache_dir, fsync_path, read_limited
 from engine.storage.schema import decode_json
@@ -30,8 +30,10 @@ CACHE_THRESHOLD_BYTES = 16_000_000
 MAX_CACHE_ENTRIES = 4
 """Maximum number of cached corpora; the least recently used are deleted."""
 MAX_JSON_BYTES = 128_000_000
+ALPHABET_SAMPLE_LINES = 200
+"""Number of lines in which unreadable letters are counted."""
 DAY_SECONDS = 86_400
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Version of the cache format; entries of another version are not read."""
 CACHE_READ_ERRORS = (OSError, InvalidInputError, ValueError, LookupError, TypeError, ArithmeticError)
 """Exceptions that reading a missing or damaged cache entry can raise."""
@@ -95,7 +97,12 @@ def prepare_corpus(config: DataConfig) -> PreparedCorpus:
         return _build(config, None)  # raises an error that explains the problem
     if sum(stat.st_size for stat in stats) < CACHE_THRESHOLD_BYTES:
         return _build(config, None)
-    versions = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)]
+    # A program can keep size and modification time of a file that it changes, but not the change time. The price is
+    # that a corpus is prepared again after its permissions or name have changed, too.
+    versions = [
+        (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        for file, stat in zip(files, stats, strict=True)
+    ]
     key = hashlib.sha256(json.dumps([CACHE_VERSION, asdict(config), versions]).encode()).hexdigest()[:32]
     folder = cache_dir() / key
     try:
@@ -130,6 +137,7 @@ def _build(config: DataConfig, folder: Path | None) -> PreparedCorpus:
     else:
         corpus = read_corpus(config, store=store)
         train, valid, test = split_indices(len(corpus.lines), config.split_seed)
+    _check_alphabet(corpus.lines, config.tokenizer, corpus.source)
     tokenized = TokenizedCorpus(corpus.lines, config.tokenizer, folder)
     vocabulary, vocabulary_ids = tokenized.build_vocabulary(train, config.min_count)
     _check_vocabulary_size(len(vocabulary), corpus.source, config.min_count)
@@ -140,6 +148,19 @@ def _build(config: DataConfig, folder: Path | None) -> PreparedCorpus:
         )
     encoded = tokenized.encode_splits(not_empty, vocabulary_ids, config.mode)
     return PreparedCorpus(corpus, (train, valid, test), vocabulary, encoded, tokenized.stats())
+
+
+def _check_alphabet(lines: Lines, tokenizer: TokenizerName, source: str) -> None:
+    """Raise a CorpusError if the tokenizer skips most letters of a text, as in a text in another script."""
+    step = -(-len(lines) // ALPHABET_SAMPLE_LINES)
+    sample = "\n".join(line.text[:1000] for line in lines[::step])
+    skipped = [word for _, _, word in skipped_spans(sample, tokenizer) if word.isalpha()]
+    num_letters = sum(map(str.isalpha, sample))
+    if sum(map(len, skipped)) > num_letters / 2:
+        raise CorpusError(
+            f"{source}: most of its letters are not a to z (such as {skipped[0][:20]!r}), and the words tokenizer "
+            "reads no others; use --set tokenizer=whitespace"
+        )
 
 
 def _check_vocabulary_size(size: int, source: str, min_count: int) -> None:

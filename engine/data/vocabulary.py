@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ UNK, EOS = "<unk>", "<eos>"
 UNK_ID, EOS_ID = 0, 1
 MAX_VOCABULARY_SIZE = 1_000_000
 MAX_TOKEN_CHARACTERS = 1000
+"""Maximum length of a token in a vocabulary; a longer one is always `<unk>`."""
 
 TokenIds = Int32Array
 """Token ids `[time]`."""
@@ -50,6 +52,33 @@ def token_spans(text: str, tokenizer: TokenizerName) -> Iterator[tuple[int, int,
         yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
 
 
+def skipped_spans(text: str, tokenizer: TokenizerName) -> Iterator[tuple[int, int, str]]:
+    """Yield the start, the end and the text of each run of characters that carry meaning but are in no token.
+
+    The `words` tokenizer skips letters, digits and symbols beyond ASCII. White space, unprintable characters and
+    punctuation are left out on purpose and do not count. The `whitespace` tokenizer skips nothing.
+    """
+    if tokenizer == "whitespace" or text.isascii():
+        return
+    is_in_token = bytearray(len(text))
+    for start, end, _ in token_spans(text, tokenizer):
+        is_in_token[start:end] = b"\1" * (end - start)
+    run_start = None
+    for index, character in enumerate(f"{text} "):
+        category = unicodedata.category(character)[0]
+        is_run_character = (
+            not character.isascii()
+            and not is_in_token[index]
+            and category not in "CPZ"  # control characters, punctuation, separators
+            and not (category == "M" and run_start is None)  # an accent belongs to the token or mark before it
+        )
+        if is_run_character and run_start is None:
+            run_start = index
+        elif not is_run_character and run_start is not None:
+            yield run_start, index, text[run_start:index]
+            run_start = None
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The known tokens: `<unk>`, `<eos>`, then all others. The id of a token is its index."""
@@ -61,9 +90,10 @@ class Vocabulary:
     def from_tokens(cls, tokens: Iterable[str], min_count: int, tokenizer: TokenizerName = "words") -> "Vocabulary":
         """Build a vocabulary of the tokens with at least `min_count` occurrences, in order of first appearance.
 
-        `<unk>` and `<eos>` in the text, as in Penn Treebank, are the special tokens of the vocabulary.
+        Tokens of over `MAX_TOKEN_CHARACTERS` are left out. `<unk>` and `<eos>` in the text, as in Penn Treebank, are
+        the special tokens of the vocabulary.
         """
-        counts = Counter(tokens)
+        counts = Counter(token for token in tokens if len(token) <= MAX_TOKEN_CHARACTERS)
         kept = (token for token, count in counts.items() if count >= min_count and token not in (UNK, EOS))
         return cls((UNK, EOS, *kept), tokenizer)
 
@@ -85,6 +115,15 @@ class Vocabulary:
     def token_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Yield the start, the end and the text of each token of `text`, known or unknown."""
         return token_spans(text, self.tokenizer)
+
+    def unknown_spans(self, text: str) -> list[tuple[int, int, str]]:
+        """Return the start, the end and the text of each part of `text` that the model does not know, in text order.
+
+        These are tokens outside the vocabulary, and the runs of characters that the tokenizer skips; the two never
+        overlap.
+        """
+        unknown = [span for span in self.token_spans(text) if span[2] not in self]
+        return sorted([*unknown, *skipped_spans(text, self.tokenizer)])
 
     def encode(self, tokens: Sequence[str]) -> TokenIds:
         """Return the ids `[time]` of the tokens; unknown tokens become `<unk>`."""
@@ -116,16 +155,21 @@ class Vocabulary:
             raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
         # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
         if not all(isinstance(token, str) and _is_valid_token(token, tokenizer) for token in tokens[2:]):
-            raise RunError(f"{source} contains entries that are not words; the run is damaged")
+            raise RunError(
+                f"{source} contains entries that are not words of at most {MAX_TOKEN_CHARACTERS:,} characters; "
+                "the run is damaged"
+            )
         if len(set(tokens)) != len(tokens):
             raise RunError(f"{source} contains the same word twice; the run is damaged")
         return cls(tuple(tokens), tokenizer)
 
 
 def _is_valid_token(text: str, tokenizer: TokenizerName) -> bool:
+    if len(text) > MAX_TOKEN_CHARACTERS:
+        return False
     if tokenizer == "words":
         return WORD_PATTERN.fullmatch(text) is not None
-    return len(text) <= MAX_TOKEN_CHARACTERS and tokenize(text, tokenizer) == [text]
+    return tokenize(text, tokenizer) == [text]
 
 
 def _replace_unprintable(text: str) -> str:

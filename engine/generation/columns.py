@@ -1,4 +1,4 @@
-"""Comparison columns: texts from one prompt and one seed that are generated side by side, and how they differ."""
+"""Comparison columns: texts from one seed that are generated side by side, and how they differ."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,8 @@ from itertools import chain
 from operator import itemgetter
 
 from engine.data.vocabulary import EOS
-from engine.errors import PromptError
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
-from engine.generation.generate import Done, TokenEvent, encode_prompt, prefill
+from engine.generation.generate import Done, TokenEvent, prefill
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle
@@ -17,33 +16,31 @@ from engine.runtime.worker import Cancellation, throttle
 
 @dataclass(frozen=True)
 class GenerationColumn:
-    """A model and its sampler settings; one text is generated with them."""
+    """A model, a text for it to continue, and how to sample the next tokens."""
 
-    name: str
     model: LanguageModel
+    ids: tuple[int, ...]
+    """Token ids of the text, in the vocabulary of the model."""
     settings: SamplerSettings
 
 
 def generate_columns(
-    columns: Sequence[GenerationColumn], prompt: str, seed: int, cancellation: Cancellation, pace: float = 0
+    columns: Sequence[GenerationColumn], seed: int, cancellation: Cancellation, pace: float = 0
 ) -> Iterator[IndexedEvent]:
-    """Continue `prompt` in every column, one token of each in turn, until every column has its `Done`.
+    """Continue the text of every column, one token of each in turn, until every column has its `Done`.
 
-    Every model encodes the prompt with its own vocabulary. All columns use the noise of one seed (see `generate_from`),
-    so columns of one model differ by their settings alone. Models with different vocabularies share the seed, but not
-    the noise of a token. The columns of one model are generated as one batch. `pace` is the maximum number of tokens
-    per second in each column; 0 for no limit.
+    All columns use the noise of one seed (see `generate_from`), so columns of one model differ by their settings alone.
+    Models with different vocabularies share the seed, but not the noise of a token. The columns of one model and text
+    are generated as one batch. `pace` is the maximum number of tokens per second in each column; 0 for no limit.
 
     Raises:
-        PromptError: If the prompt has no word, or a model knows none of its words. The message names the column.
         InvalidInputError: If the seed is out of range.
     """
     check_seed(seed)
-    ids = [_encode_for_column(column, prompt) for column in columns]
-    columns_of_model: dict[int, dict[int, GenerationColumn]] = {}
+    groups: dict[tuple[int, tuple[int, ...]], dict[int, GenerationColumn]] = {}
     for index, column in enumerate(columns):
-        columns_of_model.setdefault(id(column.model), {})[index] = column
-    streams = [_generate_for_model(group, ids[min(group)], seed, cancellation) for group in columns_of_model.values()]
+        groups.setdefault((id(column.model), column.ids), {})[index] = column
+    streams = [_generate_group(group, seed, cancellation) for group in groups.values()]
     for step in throttle(_merge_steps(streams), pace, cancellation):
         yield from step
 
@@ -79,15 +76,15 @@ def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
     return -math.fsum(log_probs) / len(log_probs) / math.log(2) if log_probs else None
 
 
-def _generate_for_model(
-    columns: dict[int, GenerationColumn], ids: tuple[int, ...], seed: int, cancellation: Cancellation
+def _generate_group(
+    columns: dict[int, GenerationColumn], seed: int, cancellation: Cancellation
 ) -> Iterator[list[IndexedEvent]]:
-    """Yield the steps of the columns of one model, by their indices. The model reads the prompt once."""
+    """Yield the steps of the columns of one model and text, by their indices. The model reads the text once."""
     indices = list(columns)
-    model = columns[indices[0]].model
-    state = prefill(model, ids)
-    requests = [GenerationRequest(state, ids, column.settings, seed) for column in columns.values()]
-    for step in generate_batch(model, requests, cancellation):
+    first = columns[indices[0]]
+    state = prefill(first.model, first.ids)
+    requests = [GenerationRequest(state, first.ids, column.settings, seed) for column in columns.values()]
+    for step in generate_batch(first.model, requests, cancellation):
         yield [(indices[position], event) for position, event in step]
 
 
@@ -95,10 +92,3 @@ def _merge_steps(streams: Sequence[Iterator[list[IndexedEvent]]]) -> Iterator[li
     """Merge the steps of all models: yield one event of every unfinished column, in the order of the columns."""
     while step := sorted(chain.from_iterable(next(stream, []) for stream in streams), key=itemgetter(0)):
         yield step
-
-
-def _encode_for_column(column: GenerationColumn, prompt: str) -> tuple[int, ...]:
-    try:
-        return encode_prompt(prompt, column.model.vocabulary).ids
-    except PromptError as error:
-        raise PromptError(f"{column.name}: {error}") from error

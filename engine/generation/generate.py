@@ -29,7 +29,7 @@ class EncodedPrompt:
     text: str
     ids: tuple[int, ...]
     unknown_tokens: tuple[str, ...]
-    """Distinct tokens outside the vocabulary, which are encoded as `<unk>`."""
+    """Distinct parts of the text that the model does not know, in text order: see `Vocabulary.unknown_spans`."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,14 @@ def encode_prompt(text: str, vocabulary: Vocabulary) -> EncodedPrompt:
     if not text.strip():
         raise PromptError("the prompt is empty and has no word; type something first")
     tokens = vocabulary.tokenize(text)
+    unknown = tuple(dict.fromkeys(part for _, _, part in vocabulary.unknown_spans(text)))
+    if not tokens and unknown:
+        raise PromptError(
+            f"the model cannot read {', '.join(unknown[:5])}; type words of the letters a to z, digits and apostrophes"
+        )
     if not tokens:
         raise PromptError(f"prompt {text!r} has no word; type at least one")
-    unknown = tuple(dict.fromkeys(token for token in tokens if token not in vocabulary))
-    if all(token in unknown for token in tokens):
+    if not any(token in vocabulary for token in tokens):
         raise PromptError(f"the model knows none of the prompt's words: {', '.join(unknown[:5])}; use other words")
     return EncodedPrompt(text, tuple(vocabulary.encode(tokens).tolist()), unknown)
 

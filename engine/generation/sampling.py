@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.errors import RunError
 from engine.generation import processors
 from engine.generation.processors import Logits
 from engine.generation.settings import SamplerSettings
@@ -20,7 +21,8 @@ def process_log_probs(
 ) -> Logits:
     """Apply the sampler chain to a distribution `[vocabulary]`; return log-probabilities, -inf for removed tokens.
 
-    `history` contains the ids of the text so far. `suppress_eos` removes `<eos>`, which cannot be the first token.
+    `history` contains the ids of the text so far, of which the repetition penalty ignores `<eos>`. `suppress_eos`
+    removes `<eos>`, which cannot be the first token.
     """
     return processors.log_softmax(_process_logits(log_probs, settings, history, suppress_eos=suppress_eos))
 
@@ -68,12 +70,15 @@ def entropy_bits(log_probs: LogProbs) -> npt.NDArray[np.float32]:
 def _process_logits(
     log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, suppress_eos: bool
 ) -> Logits:
+    if math.isnan(log_probs[UNK_ID]):  # one NaN or infinite logit makes all log-probabilities NaN
+        raise RunError("the model's probabilities are not numbers; its weights are damaged, so use another run")
     logits = log_probs.astype(np.float64)
     logits[UNK_ID] = -np.inf
     if suppress_eos:
         logits[EOS_ID] = -np.inf
     if settings.repetition_penalty != 1:
-        logits = processors.apply_repetition_penalty(logits, history, settings.repetition_penalty)
+        words = [token for token in history if token != EOS_ID]  # the end of a prompt must not prevent that of a reply
+        logits = processors.apply_repetition_penalty(logits, words, settings.repetition_penalty)
     logits = processors.apply_temperature(logits, settings.temperature)
     if settings.top_k:
         logits = processors.apply_top_k(logits, settings.top_k)

@@ -13,7 +13,7 @@ class SamplerSettings:
     """Settings of the sampler chain, which are checked. Its stages apply in the order of the fields."""
 
     repetition_penalty: float = 1.0
-    """Penalty on tokens that are already in the text (Keskar et al. 2019, section 4.1); 1: off."""
+    """Penalty on words that are already in the text (Keskar et al. 2019, section 4.1), never on `<eos>`; 1: off."""
     temperature: float = 0.8
     """Divisor of the log-probabilities; 0: always the likeliest token, 1: the model's own distribution."""
     top_k: int = 0
@@ -37,13 +37,21 @@ class SamplerSettings:
         stages = [f"temperature {self.temperature:.2f}" if self.temperature else "greedy (temperature 0)"]
         if self.repetition_penalty != 1:
             stages.insert(0, f"repetition penalty {self.repetition_penalty:g}")
+        return " → ".join([*stages, *self._describe_filters()])
+
+    def describe_filters(self) -> str:
+        """Return the active stages that remove tokens, for people to read; "" if there are none."""
+        return " → ".join([*([] if self.temperature else ["greedy"]), *self._describe_filters()])
+
+    def _describe_filters(self) -> list[str]:
+        filters = []
         if self.top_k:
-            stages.append(f"top-k {self.top_k}")
+            filters.append(f"top-k {self.top_k}")
         if self.top_p < 1:
-            stages.append(f"top-p {self.top_p:g}")
+            filters.append(f"top-p {self.top_p:g}")
         if self.min_p:
-            stages.append(f"min-p {self.min_p:g}")
-        return " → ".join(stages)
+            filters.append(f"min-p {self.min_p:g}")
+        return filters
 
 
 def random_seed() -> int:
@@ -61,7 +69,5 @@ def _check_range(
     name: str, value: float, minimum: float, maximum: float, hint: str, *, exclude_minimum: bool = False
 ) -> None:
     if not minimum <= value <= maximum or (exclude_minimum and value == minimum):  # NaN fails the comparison
-        bracket = "(" if exclude_minimum else "["
-        raise InvalidInputError(
-            f"{name} {value} is out of range; use a number in {bracket}{minimum:g}, {maximum:g}]; {hint}"
-        )
+        allowed = f"above {minimum:,}, at most {maximum:,}" if exclude_minimum else f"from {minimum:,} to {maximum:,}"
+        raise InvalidInputError(f"{name} {value} is out of range; use a number {allowed}; {hint}")

@@ -1,5 +1,6 @@
 """Dynamic evaluation: a model that keeps training on the text it reads (Krause et al. 2017, arXiv 1709.07432)."""
 
+import math
 from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.data.dataset import batchify
 from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, RunError
 from engine.models.base import HiddenVector, LogProbs, SequenceOutput
 from engine.models.lstm import LSTMModel, TensorLSTMState
 from engine.models.numpy_lstm import NumpyLSTM
@@ -122,8 +123,16 @@ class DynamicEvaluation:
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
-    """Return the learning rate of `lr_grid` that maximizes the likelihood of the text `ids` `[time]`."""
-    return max(lr_grid, key=lambda lr: model.with_lr(lr).forward_sequence(ids).log_probs.sum())
+    """Return the learning rate of `lr_grid` that maximizes the likelihood of the text `ids` `[time]`.
+
+    Raises:
+        RunError: If the model diverges at every learning rate, because its weights are damaged.
+    """
+    likelihoods = {lr: float(model.with_lr(lr).forward_sequence(ids).log_probs.sum()) for lr in lr_grid}
+    finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
+    if not finite:
+        raise RunError("dynamic evaluation diverges at every learning rate; leave out --dynamic, or use another run")
+    return max(finite, key=finite.__getitem__)
 
 
 def compute_gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:

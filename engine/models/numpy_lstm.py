@@ -23,6 +23,8 @@ MAX_TABLE_SIZE = 2**25
 """Maximum elements of the input gate table; for 50,000 words the table would be four times as large as the model."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
+MAX_WEIGHT = 1e15
+"""Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -83,7 +85,7 @@ class NumpyLSTM:
         weights.
 
         Raises:
-            RunError: If a tensor is missing, unknown, of the wrong shape, or not finite.
+            RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
             InvalidInputError: If `int8` is set and numkong is not installed.
         """
         self.vocabulary = vocabulary
@@ -256,5 +258,10 @@ def _punctuation_weights(weights: Mapping[str, Float32Array], output: Float32Arr
 def _check_weights(weights: Mapping[str, Float32Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
     check_tensors({name: (str(array.dtype), array.shape) for name, array in weights.items()}, shapes)
     for name in shapes:
-        if not np.isfinite(weights[name]).all():
-            raise RunError(f"{name} holds values that are not finite; the run is damaged")
+        lowest, highest = float(weights[name].min()), float(weights[name].max())
+        if not -MAX_WEIGHT <= lowest <= highest <= MAX_WEIGHT:  # NaN fails the comparison
+            value = lowest if abs(lowest) > abs(highest) else highest
+            raise RunError(
+                f"{name} holds values that are not finite or beyond {MAX_WEIGHT:g}, such as {value:g}; "
+                "the run is damaged"
+            )

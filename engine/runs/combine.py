@@ -7,11 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from engine.data.dataset import Dataset, load_dataset
-from engine.errors import CorpusError, InvalidInputError
+from engine.errors import ConfigError, CorpusError, InvalidInputError
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
 from engine.models.cache import CacheSettings, NeuralCache, tune_cache
 from engine.models.mixture import Mixture, tune_mixture_weights, validate_mixture_weights
 from engine.models.ngram import KneserNey
+from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
 
 
@@ -147,7 +148,12 @@ class ModelCombiner:
 
 def load_run_dataset(run: LoadedModel) -> Dataset:
     """Load the dataset that a run was trained on; a missing or changed corpus raises a CorpusError."""
-    dataset = load_dataset(run.config.data)
+    try:
+        dataset = load_dataset(run.config.data)
+    except (ConfigError, CorpusError) as error:
+        raise CorpusError(
+            f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}"
+        ) from error
     is_changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
     if is_changed or dataset.vocabulary != run.decoder.vocabulary:
         raise CorpusError(

@@ -3,11 +3,12 @@
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from engine.config import BUNDLED, Config
 from engine.data.vocabulary import Vocabulary
-from engine.errors import ConfigError, InvalidInputError, RunError, printable, suggest_nearest
+from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
@@ -26,16 +27,27 @@ LATEST_RUN = "latest"
 """Run name that stands for the run that was started last."""
 MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
 """Size limits in bytes; a vocabulary of a million words needs about 15 million."""
-RUN_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Valid run names: no path separator, and no "@", which separates a run from an epoch."""
+MAX_RUN_NAME_LENGTH = 100
+RUN_NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_LENGTH - 1}}}")
+"""Names for new runs: plain in every shell, and without "@", which separates a run from an epoch."""
 
 
 def check_run_name(name: str) -> None:
-    """Raise a RunError if a new run cannot have this name, because it is reserved or not a folder name."""
+    """Raise a RunError if a new run cannot have this name, because it is reserved or not plain enough."""
     if not RUN_NAME_PATTERN.fullmatch(name):
-        raise RunError(f"run name {name!r} is not a folder name; use letters, digits, '.', '_' and '-'")
+        raise RunError(
+            f"run name {name!r} is not allowed; start with a letter or digit, and use letters (a to z), digits, "
+            f"'.', '_' and '-', {MAX_RUN_NAME_LENGTH} characters at most"
+        )
     if name in (LATEST_RUN, BUNDLED):
         raise RunError(f"run name {name!r} is reserved; choose another --run name")
+
+
+def run_word(run_dir: Path) -> str:
+    """Return the word that names a run in a command: its name in the default runs folder, and its path elsewhere."""
+    run_dir = run_dir.absolute()
+    is_name = run_dir.parent == default_runs_dir().absolute() and run_dir.name not in (LATEST_RUN, BUNDLED)
+    return shell_word(run_dir.name if is_name and not run_dir.name.startswith("-") else str(run_dir))
 
 
 def epoch_model_name(name: str, epoch: int) -> str:
@@ -55,11 +67,13 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """
     if run is None or run == BUNDLED:
         return assets_dir() / "model"
+    if not run.strip():
+        raise RunError("the name of the run is empty; see `lotr-tui runs`")
     runs_dir = runs_dir or default_runs_dir()
     if run == LATEST_RUN:
         return _latest_run(runs_dir)
-    if RUN_NAME_PATTERN.fullmatch(run) and (runs_dir / run / CONFIG_FILE).is_file():
-        return runs_dir / run
+    if (run_dir := find_run(run, runs_dir)) is not None:
+        return run_dir
     path = Path(run)
     try:
         path = path.expanduser()
@@ -79,6 +93,26 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{suggest_nearest(run, names)} See `lotr-tui runs`")
 
 
+def find_run(name: str, runs_dir: Path) -> Path | None:
+    """Return the folder of the run with this name in `runs_dir`, or None.
+
+    A folder may have any name. One with unusual characters is also found by the name that a list of runs prints for it,
+    and in any Unicode normalization.
+
+    Raises:
+        RunError: If several runs look alike in a list.
+    """
+    if name == Path(name).name != ".." and name and _created_at(runs_dir / name) is not None:
+        return runs_dir / name
+    composed = unicodedata.normalize("NFC", name)
+    matches = [
+        path for path in find_run_dirs(runs_dir) if unicodedata.normalize("NFC", printable(path.name)) == composed
+    ]
+    if len(matches) > 1:
+        raise RunError(f"{len(matches)} runs in {runs_dir} are called {name!r}; rename their folders")
+    return matches[0] if matches else None
+
+
 def find_run_dirs(runs_dir: Path) -> list[Path]:
     """Return the folders that contain a configuration; an empty list if `runs_dir` is missing or unreadable."""
     try:
@@ -91,7 +125,7 @@ def _created_at(run_dir: Path) -> float | None:
     """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
     try:
         status = (run_dir / CONFIG_FILE).stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte
         return None
     return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 

@@ -9,10 +9,10 @@ from engine.config import BUNDLED, Config
 from engine.errors import InvalidInputError, RunError
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs import directory
-from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, resolve_run
-from engine.runs.metrics import Row, number_or_none, read_current_rows
-from engine.runs.summary import best_perplexity
-from engine.storage.files import assets_dir
+from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
+from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
+from engine.runs.summary import saved_perplexity
+from engine.storage.files import assets_dir, default_runs_dir
 from engine.storage.tensor_file import read_weights
 
 INFERENCE_PRECISIONS = ("fp32", "int8")
@@ -57,7 +57,8 @@ def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision
     if precision not in INFERENCE_PRECISIONS:
         choices = " or ".join(INFERENCE_PRECISIONS)
         raise InvalidInputError(f"--precision {precision} is unknown; choose {choices} for inference")
-    match = _RUN_AT_EPOCH_PATTERN.fullmatch(name or "")
+    is_run = name is not None and find_run(name, runs_dir or default_runs_dir()) is not None  # its name may have an "@"
+    match = None if is_run else _RUN_AT_EPOCH_PATTERN.fullmatch(name or "")
     loaded = load_model(resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None)
     if precision == "fp32":
         return loaded
@@ -73,9 +74,10 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         ConfigError: If the configuration is damaged.
     """
     config, vocabulary = directory.read_config_and_vocabulary(run_dir)
-    rows = read_current_rows(run_dir / METRICS_FILE, subsample=True)
+    all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
+    rows = drop_superseded_rows(all_rows)
     name = BUNDLED if run_dir == assets_dir() / "model" else run_dir.name
-    file, perplexity = run_dir / directory.MODEL_FILE, best_perplexity(rows)
+    file, perplexity = run_dir / directory.MODEL_FILE, saved_perplexity(all_rows)
     if epoch is not None:
         file, perplexity = _find_epoch_weights(run_dir, epoch, name), _perplexity_at_epoch(rows, epoch)
         name = epoch_model_name(name, epoch)

@@ -89,9 +89,8 @@ def reopen_run(run_dir: Path) -> LockedRun:
             acquired = _acquire_run_lock(run_dir)
             if acquired is None:
                 owner = directory.lock_owner(run_dir) or "another process"
-                raise RunError(
-                    f"run {run_dir.name!r} is being trained by {owner}; `lotr-tui attach {run_dir.name}` shows it"
-                )
+                attach = f"lotr-tui attach {directory.run_word(run_dir)}"
+                raise RunError(f"run {run_dir.name!r} is being trained by {owner}; `{attach}` shows it")
             lock, commands_offset = acquired
             on_error.callback(lock.release)
             if is_finished(run_dir):  # checked with the lock held: its last owner may have finished the run

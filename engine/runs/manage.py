@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.runs.directory import CONFIG_FILE, LOCK_FILE, check_run_name, is_locked, resolve_run
+from engine.runs.directory import CONFIG_FILE, LOCK_FILE, check_run_name, is_locked, resolve_run, run_word
 from engine.storage.files import assets_dir, default_runs_dir
 from engine.storage.lock import FileLock
 
@@ -61,7 +61,7 @@ def _hold_run_lock(run_dir: Path) -> Iterator[None]:
     except OSError:  # the lock file cannot be written, so it can only be checked
         acquired = not is_locked(run_dir)
     if not acquired:
-        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: lotr-tui stop {run_dir.name}")
+        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: lotr-tui stop {run_word(run_dir)}")
     try:
         yield
     finally:

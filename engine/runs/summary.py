@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import InvalidInputError
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, find_run_dirs, is_locked, read_config
-from engine.runs.metrics import Row, number_or_none, read_current_rows
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, find_run_dirs, is_locked, read_config
+from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.storage.files import default_runs_dir
 
 RunState = Literal["running", "finished", "stopped", "failed", "crashed"]
@@ -28,7 +28,7 @@ class RunSummary:
     epochs: float
     """Completed epochs, with fraction."""
     valid_perplexity: float | None
-    """Lowest validation perplexity so far; None before the first evaluation."""
+    """Validation perplexity of the saved model; None if no model is saved yet."""
     test_perplexity: float | None
     started_at: float
     """Start time in seconds since 1970."""
@@ -52,7 +52,8 @@ def summarize_run(run_dir: Path) -> RunSummary:
         ConfigError: If the configuration is damaged.
     """
     config = read_config(run_dir)
-    rows = read_current_rows(run_dir / METRICS_FILE, subsample=True)
+    all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
+    rows = drop_superseded_rows(all_rows)
     final_row = _final_row(rows)
     epochs = (number_or_none(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in reversed(rows))
     return RunSummary(
@@ -63,7 +64,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
         corpus=config.data.corpus,
         mode=config.data.mode,
         epochs=next((value for value in epochs if value is not None), 0.0),
-        valid_perplexity=best_perplexity(rows),
+        valid_perplexity=saved_perplexity(all_rows),
         test_perplexity=number_or_none(final_row.get("test_perplexity")),
         started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
         size_bytes=_directory_size(run_dir),
@@ -75,10 +76,22 @@ def is_finished(run_dir: Path) -> bool:
     return _end_state(_final_row(read_current_rows(run_dir / METRICS_FILE, subsample=True))) == "finished"
 
 
-def best_perplexity(rows: Sequence[Row]) -> float | None:
-    """Return the lowest validation perplexity in the rows of a run; None if there is none."""
-    values = (number_or_none(row.get("valid_perplexity")) for row in rows if row["event"] in ("evaluated", "finished"))
-    return min((value for value in values if value is not None), default=None)
+def saved_perplexity(rows: Iterable[Row]) -> float | None:
+    """Return the validation perplexity of the model file that `rows` describe; None if no model was saved.
+
+    `rows` are all rows of a run, also those that a resumed training has superseded: it does not take the file back.
+    """
+    perplexities: dict[int, float | None] = {}
+    saved = None
+    for row in rows:
+        event, step, perplexity = row["event"], row.get("step"), number_or_none(row.get("valid_perplexity"))
+        if event == "evaluated" and isinstance(step, int):
+            perplexities[step] = perplexity
+        elif event == "checkpointed" and isinstance(step, int) and row.get("file") == MODEL_FILE:
+            saved = perplexities.get(step)  # a file can be written late, after other evaluations
+        elif event == "finished" and perplexity is not None:  # recorded only if all files are written
+            saved = perplexity
+    return saved
 
 
 def _final_row(rows: Sequence[Row]) -> Row:

@@ -66,7 +66,12 @@ def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
     """
     if flags != os.O_RDONLY:
         flags |= os.O_NOFOLLOW
-    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink() and flags & os.O_NOFOLLOW:
+            raise OSError(errno.ELOOP, "symbolic links are not followed for writing", str(path)) from error
+        raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")

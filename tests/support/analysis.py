@@ -96,7 +96,7 @@ async def open_memorization(pilot: Pilot[None], session_model: SessionModel, tex
 
 # Activations
 
-ACTIVATIONS_TEXT = "Bilbo Baggins is a friend, the wizard was lit <eos> we walked all night"
+ACTIVATIONS_TEXT = "Bilbo Baggins is a friend, the wizard was lit\nwe walked all night"
 
 
 def make_random_lstm(hidden_size: int = 70, num_layers: int = 2) -> NumpyLSTM:

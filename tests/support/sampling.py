@@ -124,7 +124,7 @@ def naive_chain(
     if suppress_eos:
         logits[EOS_ID] = -math.inf
     penalty = settings.repetition_penalty
-    for i in set(history):
+    for i in set(history) - {EOS_ID}:
         logits[i] = logits[i] / penalty if logits[i] > 0 else logits[i] * penalty
     best = max(range(len(logits)), key=lambda i: logits[i])
     if settings.temperature == 0:

@@ -79,6 +79,14 @@ def test_eos_per_line_matches_the_encoding_of_line_mode(text: str, tokenizer: To
     assert words.ids.tolist() == list(expected)
 
 
+def test_characters_that_the_tokenizer_cannot_read_are_reported() -> None:
+    words = tokenize_with_offsets("the lamp ☺ was мир, ☺ lit", VOCABULARY)
+    assert [words[index] for index in range(len(words))] == ["the", "lamp", "was", "lit"]
+    assert words.skipped_texts() == ["☺", "мир"]
+    assert [words.text[start:end] for start, end in words.skipped_spans] == ["☺", "мир", "☺"]
+    assert tokenize_with_offsets("☺ мир", Vocabulary(VOCABULARY.tokens, "whitespace")).skipped_texts() == []
+
+
 def test_tokens_are_returned_as_written() -> None:
     text = "The LAMP, was lit!\n\n  Gandalf came..."
     words = tokenize_with_offsets(text, VOCABULARY)

@@ -151,11 +151,6 @@ def test_texts_that_look_like_missing_values_are_kept(file):
     assert read(file, min_characters=0).lines == (Line("nan", "NA"), Line("N/A", "null"), Line("None", ""))
 
 
-def test_missing_cells_are_empty(file):
-    write(file, f"char,dialog,movie\nSAM\nROSA,{LONG}\n")
-    assert read(file, min_characters=0).lines == (Line(LONG, "ROSA"),)
-
-
 def test_plain_text_has_one_utterance_per_line(file):
     corpus = read_text(write(file, f"{LONG}\r\nshort\r\n\r\n  {LONG}, twice\n"), 20)
     assert corpus.lines == (Line(LONG), Line(f"{LONG}, twice"))
@@ -223,6 +218,32 @@ class TestRefusals:
 
     def test_one_column_cut_at_its_commas(self, file):
         refusal(write(file, "dialog\nWell, I never thought of that said he\n"))
+
+    @pytest.mark.parametrize(
+        ("rows", "problem"),
+        [
+            (f"0,SAM,Come on, {LONG}\n1,SAM,{LONG}\n", "line 2 has 4 fields, but the header has 3"),
+            (f"0,SAM,{LONG}\n1,SAM,Come on, {LONG}\n", "line 3 has 4 fields, but the header has 3"),
+            (f"0,SAM,Come on, {LONG}\n1,SAM,Come on, {LONG}\n", "line 2 has 4 fields, but the header has 3"),
+            (f'0,SAM,"{LONG},\r\n\r\n{LONG}"\n\n1,SAM\n', "line 6 has 2 fields, but the header has 3"),
+            (f"0,SAM,{LONG},\n1,SAM,{LONG}\n", "line 3 has 3 fields, but the first row has 4"),
+            (f"0,SAM,{LONG},\n1,SAM,Come on, {LONG}\n", "line 3 has 4 fields, but the header has 3"),
+            (f"0,SAM,{LONG}\n" * 1500 + f"0,SAM,Come on, {LONG}\n", "line 1502 has 4 fields, but the header has 3"),
+        ],
+    )
+    def test_the_first_row_of_another_length_is_named(self, file, rows, problem):
+        message = refusal(write(file, "id,char,dialog\n" + rows))
+        assert problem in message
+        assert "put quotes around a text that contains a comma or a line end, or use --text" in message
+
+    @pytest.mark.parametrize("ending", ["", "\n", f"\nSAM,{LONG}\n" * 2000])
+    def test_the_line_of_a_quote_that_is_never_closed_is_named(self, file, ending):
+        message = refusal(write(file, f'char,dialog\nSAM,"{LONG}\n{LONG}"\nSAM,"{LONG}{ending}'))
+        assert "a quote on line 4 is never closed" in message
+
+    @pytest.mark.parametrize("end", ['"', '"\n', 'SAM,"', f'SAM,{LONG}\nSAM,"\n'])
+    def test_a_quote_that_opens_at_the_very_end_is_refused(self, file, end):
+        assert "is never closed" in refusal(write(file, f"char,dialog\nSAM,{LONG}\n{end}"))
 
     def test_nul_bytes_are_refused(self, file):
         assert "NUL" in refusal(write(file, f"dialog\n{LONG}\0\n"))

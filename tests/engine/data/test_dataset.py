@@ -202,12 +202,6 @@ def test_a_corpus_of_rare_words_is_an_error(tmp_path):
     assert len(load(path, corpus_format="text", min_count=1).vocabulary) == 2 + 16 * 4
 
 
-def test_a_corpus_in_another_alphabet_is_an_error(tmp_path):
-    path = text_file(tmp_path / "a.txt", ["один два три четыре пять шесть"] * 20)
-    with pytest.raises(CorpusError, match="no word occurs"):
-        load(path, corpus_format="text")
-
-
 LINES = st.lists(
     st.lists(st.integers(2, 50), min_size=1, max_size=6).map(lambda ids: np.array(ids, np.int32)),
     min_size=1,

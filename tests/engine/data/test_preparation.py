@@ -69,6 +69,18 @@ def test_a_corpus_of_three_files_is_cached(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_limits")
+def test_a_change_that_keeps_size_and_modification_time_is_noticed(small_csv: Path, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_bytes(small_csv.read_bytes())
+    before, times = load_dataset(DataConfig(corpus=str(path))), path.stat()
+    first_word = before.corpus.lines[0].text.split()[0]
+    path.write_bytes(path.read_bytes().replace(first_word.encode(), first_word[::-1].encode(), 1))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert load_dataset(DataConfig(corpus=str(path))).corpus.lines[0].text.split()[0] == first_word[::-1]
+
+
+@pytest.mark.usefixtures("small_limits")
 def test_a_changed_file_or_setting_has_its_own_cache_entry(small_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_bytes(small_csv.read_bytes())
@@ -193,3 +205,30 @@ def test_training_reads_a_cached_corpus_in_the_order_of_lists_of_lines(small_csv
     for source, permuted in ((dataset.train, ids), (dataset.train_punctuation, punctuation)):
         parts = [source[offsets[i] : offsets[i + 1]] for i in order]
         assert np.array_equal(np.roll(np.concatenate(parts), shift), permuted)
+
+
+@pytest.mark.parametrize(
+    "text", ["вы видели моего пони сегодня утром", "他说我们必须在日落之前离开这个地方", "Ωμέγα abc"]
+)
+def test_a_text_of_letters_that_the_tokenizer_skips_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(f"{text} 1 2 3\n" * 300)
+    config = DataConfig(corpus=str(path), corpus_format="text", min_characters=0)
+    with pytest.raises(CorpusError, match=r"are not a to z .*, and the words tokenizer reads no others"):
+        load_dataset(config)
+    assert len(load_dataset(replace(config, tokenizer="whitespace")).vocabulary) > 3
+
+
+def test_a_text_with_some_accents_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("Éomer, où est passé le déjeuner préféré\n" * 300)
+    assert "est" in load_dataset(DataConfig(corpus=str(path), corpus_format="text")).vocabulary
+
+
+def test_endless_words_are_never_part_of_the_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(f"the longest {'a' * 1000} and {'b' * 1001} words\n" * 50)
+    for tokenizer in ("words", "whitespace"):
+        config = DataConfig(corpus=str(path), corpus_format="text", tokenizer=tokenizer)  # type: ignore[arg-type]
+        tokens = load_dataset(config).vocabulary.tokens
+        assert tokens == ("<unk>", "<eos>", "the", "longest", "a" * 1000, "and", "words")

@@ -181,3 +181,41 @@ def test_token_spans_match_the_tokenizer(text, tokenizer):
     assert [word for _, _, word in spans] == vocabulary.tokenize(text)
     assert all(0 <= start < end <= len(text) for start, end, _ in spans)
     assert [start for start, _, _ in spans] == sorted(start for start, _, _ in spans)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hi ☺ мир, frodo!", ["☺", "мир", "frodo"]),
+        ("hi – “hi” … hi’hi 。$ + ~ \u200d \x1b", []),
+        ("中文。字", ["中文", "字"]),
+        ("hi☺️½hi €", ["☺️½", "€"]),
+        ("e\u0301 hi", ["e"]),
+        ("İhi", ["i"]),
+    ],
+)
+def test_unknown_spans_cover_unknown_words_and_skipped_characters_but_no_punctuation(text, expected):
+    spans = Vocabulary((UNK, EOS, "hi")).unknown_spans(text)
+    assert [part for _, _, part in spans] == expected
+    assert all(text[start:end].lower().startswith(part) for start, end, part in spans)
+
+
+@given(ANY_TEXT, st.sampled_from(["words", "whitespace"]))
+def test_unknown_spans_are_printable_and_contain_the_unknown_tokens_in_text_order(text, tokenizer):
+    vocabulary = Vocabulary((UNK, EOS, "a"), tokenizer)
+    spans = vocabulary.unknown_spans(text)
+    assert spans == sorted(spans)
+    assert all(part.isprintable() and 0 <= start < end <= len(text) for start, end, part in spans)
+    words = [span for span in vocabulary.token_spans(text) if span[2] not in vocabulary]
+    assert [span for span in spans if span in words] == words
+    assert tokenizer == "words" or spans == words
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "whitespace"])
+def test_endless_words_are_not_part_of_a_vocabulary(tokenizer):
+    longest = "a" * 1000
+    vocabulary = Vocabulary.from_tokens([longest, longest + "b"], 1, tokenizer)
+    assert vocabulary.tokens == (UNK, EOS, longest)
+    assert Vocabulary.from_json(vocabulary.to_json(), "here", tokenizer) == vocabulary
+    with pytest.raises(RunError, match="not words of at most 1,000 characters"):
+        Vocabulary.from_json(json.dumps([UNK, EOS, longest + "b"]), "here", tokenizer)

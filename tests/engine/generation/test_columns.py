@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.vocabulary import EOS, UNK, Vocabulary
-from engine.errors import InvalidInputError, PromptError
+from engine.errors import InvalidInputError
 from engine.generation import columns as comparison
 from engine.generation.batch import IndexedEvent
 from engine.generation.columns import GenerationColumn, generate_columns, generated_tokens
@@ -20,22 +20,22 @@ from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times, zipf_probs
 
-NOTEBOOK_TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
+TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
 CHAOTIC_MODEL = FixedModel(history_dependent_probs)
 """A model whose texts stay different once they differ, since its distribution depends on the whole history."""
-PROMPT = "w2 w3"
+PROMPT_IDS = (2, 3)
 
 
 def temperature_columns(model: FixedModel, temperatures: Sequence[float], words: int = 20) -> list[GenerationColumn]:
-    return [GenerationColumn(f"{t}", model, SamplerSettings(temperature=t, max_tokens=words)) for t in temperatures]
+    return [GenerationColumn(model, PROMPT_IDS, SamplerSettings(temperature=t, max_tokens=words)) for t in temperatures]
 
 
 def texts(events: Sequence[IndexedEvent], columns: int) -> list[list[TokenEvent | Done]]:
     return [[event for number, event in events if number == column] for column in range(columns)]
 
 
-def run(columns: Sequence[GenerationColumn], seed: int = 0, prompt: str = PROMPT) -> list[list[TokenEvent | Done]]:
-    return texts(list(generate_columns(columns, prompt, seed, Cancellation())), len(columns))
+def run(columns: Sequence[GenerationColumn], seed: int = 0) -> list[list[TokenEvent | Done]]:
+    return texts(list(generate_columns(columns, seed, Cancellation())), len(columns))
 
 
 @settings(max_examples=25, deadline=None)
@@ -43,12 +43,12 @@ def run(columns: Sequence[GenerationColumn], seed: int = 0, prompt: str = PROMPT
 def test_each_column_equals_the_text_generated_alone(temperatures: list[float], seed: int) -> None:
     columns = temperature_columns(CHAOTIC_MODEL, temperatures, words=8)
     for column, events in zip(columns, run(columns, seed), strict=True):
-        assert without_times(events) == without_times(list(generate(CHAOTIC_MODEL, (2, 3), column.settings, seed)))
+        assert without_times(events) == without_times(list(generate(CHAOTIC_MODEL, PROMPT_IDS, column.settings, seed)))
 
 
 def test_columns_take_turns_until_each_has_ended() -> None:
-    columns = [GenerationColumn(f"{n}", CHAOTIC_MODEL, SamplerSettings(max_tokens=n)) for n in (2, 5, 3)]
-    events = list(generate_columns(columns, PROMPT, 5, Cancellation()))
+    columns = [GenerationColumn(CHAOTIC_MODEL, PROMPT_IDS, SamplerSettings(max_tokens=n)) for n in (2, 5, 3)]
+    events = list(generate_columns(columns, 5, Cancellation()))
     assert [number for number, _ in events] == [0, 1, 2] * 3 + [1, 2] + [1] * 2
     for events_of_one in texts(events, 3):
         assert isinstance(events_of_one[-1], Done)
@@ -57,9 +57,7 @@ def test_columns_take_turns_until_each_has_ended() -> None:
 
 def test_cancelling_ends_every_column() -> None:
     cancellation = Cancellation()
-    events = generate_columns(
-        temperature_columns(CHAOTIC_MODEL, NOTEBOOK_TEMPERATURES, words=1000), PROMPT, 0, cancellation
-    )
+    events = generate_columns(temperature_columns(CHAOTIC_MODEL, TEMPERATURES, words=1000), 0, cancellation)
     seen = [next(events) for _ in range(10)]
     cancellation.set()
     rest = list(events)
@@ -104,31 +102,22 @@ def test_texts_differ_less_when_their_temperatures_are_closer(model: FixedModel)
     assert (fractions[-1] == 0).all()
 
 
-def test_each_model_encodes_the_prompt_with_its_own_vocabulary() -> None:
+def test_each_column_continues_its_own_text_with_its_own_model() -> None:
     small = Vocabulary((UNK, EOS, "the", "road", "goes"))
     large = Vocabulary((UNK, EOS, "river", "the", "ever", "on", "road"))
     texts_read = [(2, 3, 4, 1, 2, 3, 1), (3, 6, 4, 5, 1, 3, 2, 1)]
     models = [KneserNey(np.array(ids), words) for ids, words in zip(texts_read, (small, large), strict=True)]
-    columns = [GenerationColumn("kn", model, SamplerSettings(temperature=1)) for model in models]
-    for model, ids, events in zip(models, ((2, 3, 0), (3, 6, 2)), run(columns, 4, "the road river"), strict=True):
-        assert without_times(events) == without_times(list(generate(model, ids, SamplerSettings(temperature=1), 4)))
-
-
-def test_error_names_the_column_that_cannot_read_the_prompt() -> None:
-    other_model = KneserNey(np.array([2, 1]), Vocabulary((UNK, EOS, "elsewhere")))
     columns = [
-        *temperature_columns(CHAOTIC_MODEL, (0.5,)),
-        GenerationColumn("other run", other_model, SamplerSettings()),
+        GenerationColumn(model, ids, SamplerSettings(temperature=1))
+        for model, ids in ((models[0], (2, 3, 0)), (models[1], (3, 6, 2)), (models[0], (3, 4, 1)))
     ]
-    with pytest.raises(PromptError, match=r"^other run: the model knows none"):
-        next(generate_columns(columns, PROMPT, 0, Cancellation()))
-    with pytest.raises(PromptError, match="no word"):
-        next(generate_columns(columns, "  ", 0, Cancellation()))
+    for column, events in zip(columns, run(columns, 4), strict=True):
+        assert without_times(events) == without_times(list(generate(column.model, column.ids, column.settings, 4)))
 
 
 def test_a_seed_out_of_range_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="seed -1"):
-        next(generate_columns(temperature_columns(CHAOTIC_MODEL, (0.5,)), PROMPT, -1, Cancellation()))
+        next(generate_columns(temperature_columns(CHAOTIC_MODEL, (0.5,)), -1, Cancellation()))
 
 
 def test_generated_tokens_end_with_eos_only_if_the_model_ended_the_text() -> None:

@@ -54,7 +54,8 @@ def can_be_sampled(
     scores = {}
     for other, score in enumerate(log_probs):
         if other != UNK_ID and not (first and other == EOS_ID):
-            scores[other] = score * sampler.repetition_penalty if other in history else score
+            is_penalized = other in history and other != EOS_ID
+            scores[other] = score * sampler.repetition_penalty if is_penalized else score
     higher = [other for other, score in scores.items() if score > scores[word] + 1e-9]
     if sampler.temperature < 1e-3:
         return not higher

@@ -53,6 +53,18 @@ def test_prompt_is_tokenized_and_its_unknown_words_are_listed() -> None:
     assert encode_prompt("is", vocabulary).unknown_tokens == ()
 
 
+def test_characters_that_the_tokenizer_skips_are_listed_like_unknown_words() -> None:
+    vocabulary = Vocabulary(("<unk>", "<eos>", "bilbo", "is"))
+    prompt = encode_prompt("Bilbo ☺ xyzzy, “is” … мир! ☺", vocabulary)
+    assert prompt.ids == (2, UNK_ID, 3)
+    assert prompt.unknown_tokens == ("☺", "xyzzy", "мир")
+
+
+def test_a_prompt_in_another_script_is_refused_and_the_readable_characters_are_named() -> None:
+    with pytest.raises(PromptError, match="cannot read ☺, мир; type words of the letters a to z"):
+        encode_prompt("☺ мир!", id_vocabulary(5))
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "?!…", "—"])
 def test_a_prompt_without_words_is_refused(text: str) -> None:
     with pytest.raises(PromptError, match="no word"):

@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.data.vocabulary import EOS, EOS_ID, UNK_ID
+from engine.errors import RunError
 from engine.generation.generate import Done, TokenEvent, generate, prefill
+from engine.generation.preview import next_token_probs
+from engine.generation.sampling import process_log_probs, sampling_probs
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from tests.support import sampling
-from tests.support.sampling import FixedModel, generate_tokens, history_dependent_probs, zipf_probs
+from tests.support.sampling import FixedModel, generate_tokens, history_dependent_probs, id_vocabulary, zipf_probs
 
 
 def test_model_reads_the_whole_prompt_and_then_each_sampled_token() -> None:
@@ -142,3 +145,24 @@ def test_repetition_penalty_applies_to_the_prompt_and_to_generated_tokens() -> N
     words, _ = generate_tokens(FixedModel(probs), settings, 0, ids=(2,))
     # Token 2 is in the prompt, and 0.4**3 < 0.35. Then 0.35**3 < 0.25, and then 0.4**3 is the maximum again.
     assert [word.id for word in words] == [3, 4, 2]
+
+
+def test_repetition_penalty_ignores_the_line_ends_of_the_prompt() -> None:
+    log_probs = np.log(np.array([0.1, 0.3, 0.4, 0.2], np.float32))
+    with_line_ends = [EOS_ID, 2, EOS_ID]
+    settings = SamplerSettings(repetition_penalty=3)
+    expected = process_log_probs(log_probs, settings, [2], suppress_eos=False)
+    assert process_log_probs(log_probs, settings, with_line_ends, suppress_eos=False).tolist() == expected.tolist()
+    sampled = sampling_probs(log_probs[None], [settings], [with_line_ends], suppress_eos=False)
+    assert sampled[0] == pytest.approx(np.exp(expected))
+    preview = next_token_probs(log_probs, settings, with_line_ends, id_vocabulary(4), top_n=4)
+    assert preview.candidates[0].text == EOS
+
+
+@pytest.mark.parametrize("settings", [SamplerSettings(), SamplerSettings(temperature=0), SamplerSettings(top_k=1)])
+def test_probabilities_that_are_not_numbers_are_an_error(settings: SamplerSettings) -> None:
+    model = FixedModel([math.nan] * 5)
+    with pytest.raises(RunError, match="the model's probabilities are not numbers"):
+        generate_tokens(model, settings, 0)
+    with pytest.raises(RunError, match="the model's probabilities are not numbers"):
+        next_token_probs(prefill(model, [2]).log_probs, settings, [2], id_vocabulary(5), top_n=4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.vocabulary import EOS_ID, TokenIds
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, RunError
 from engine.models import dynamic_evaluation
 from engine.models.base import LanguageModel
 from engine.models.dynamic_evaluation import DynamicEvaluation, DynamicState, tune_dynamic_lr
@@ -266,3 +266,12 @@ def test_the_embedding_of_a_token_without_training_gradient_does_not_jump() -> N
 def test_too_short_training_texts_are_rejected() -> None:
     with pytest.raises(InvalidInputError, match="the training text has 39 tokens"):
         DynamicEvaluation(make_lstm("tied"), make_ids(39))  # less than two rows of 20 columns
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_diverges_at_every_learning_rate_is_refused() -> None:
+    lstm = make_lstm("tied")
+    model = DynamicEvaluation(lstm, TRAINING_IDS)
+    with pytest.raises(RunError, match="diverges at every learning rate"):
+        tune_dynamic_lr(model, make_ids(40), lr_grid=(1e38, 2e38))
+    assert tune_dynamic_lr(model, make_ids(40), lr_grid=(1e38, 1e-4)) == 1e-4

@@ -10,7 +10,7 @@ from engine.config import ModelConfig
 from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
 from engine.errors import RunError
 from engine.models.lstm import LSTMModel
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import MAX_WEIGHT, NumpyLSTM, weight_shapes
 from tests.support.models import make_vocabulary, random_ids
 
 VOCABULARY_SIZE = 37
@@ -121,6 +121,18 @@ def test_extreme_logits_give_finite_log_probs() -> None:
     assert np.isfinite(lstm.forward_sequence(make_ids(5)).log_probs).all()
 
 
+@pytest.mark.parametrize("config", [*CONFIGS.values(), ModelConfig(punctuation=True)])
+def test_the_largest_weights_that_are_accepted_give_finite_log_probs(config: ModelConfig) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        name: np.copysign(np.float32(MAX_WEIGHT), rng.standard_normal(shape, np.float32))
+        for name, shape in weight_shapes(config, VOCABULARY_SIZE).items()
+    }
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        lstm = NumpyLSTM(config, VOCABULARY, weights)
+        assert np.isfinite(lstm.forward_sequence(make_ids(20)).log_probs).all()
+
+
 def test_later_training_does_not_change_the_numpy_lstm() -> None:
     torch_lstm = make_torch_lstm("one layer, tied")
     lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
@@ -138,7 +150,7 @@ def test_weight_shapes_match_pytorch(torch_lstm: LSTMModel) -> None:
 
 @pytest.mark.parametrize("name", list(weight_shapes(CONFIGS["two layers, untied"], VOCABULARY_SIZE)))
 @pytest.mark.parametrize(
-    "damage", ["missing", "misshapen", "transposed", "nan", "inf", "float16", "float64", "integers"]
+    "damage", ["missing", "misshapen", "transposed", "nan", "inf", "-3e38", "float16", "float64", "integers"]
 )
 def test_damaged_tensors_are_rejected_by_name(name: str, damage: str) -> None:
     weights: dict[str, Any] = make_torch_lstm("two layers, untied").export_weights()
@@ -149,7 +161,7 @@ def test_damaged_tensors_are_rejected_by_name(name: str, damage: str) -> None:
         weights[name] = tensor[:-1]
     elif damage == "transposed":
         weights[name] = tensor[None] if tensor.ndim == 1 else tensor.T
-    elif damage in ("nan", "inf"):
+    elif damage in ("nan", "inf", "-3e38"):
         tensor.flat[tensor.size // 2] = float(damage)
     else:
         weights[name] = tensor.astype({"float16": "f2", "float64": "f8", "integers": "i4"}[damage])

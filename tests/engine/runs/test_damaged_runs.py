@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from engine.errors import ConfigError, RunError
+from engine.errors import ConfigError, CorpusError, RunError
+from engine.runs.combine import load_run_dataset
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, VOCABULARY_FILE, resolve_run
 from engine.runs.loading import load_model, load_model_by_name
 from engine.runs.locked_run import create_run, reopen_run
@@ -61,13 +63,20 @@ def test_weights_of_another_dtype_are_refused(tmp_path: Path, dtype: str) -> Non
         load_model(path)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 3e38])
+@pytest.mark.parametrize("name", ["output.bias", "embedding.weight"])
+def test_weights_that_are_not_finite_or_huge_are_refused(tmp_path: Path, name: str, value: float) -> None:
     path = record_run(tmp_path, "r", make_events())
     tensors = load_file(path / MODEL_FILE)
-    tensors["output.bias"][2] = math.nan
+    tensors[name].flat[2] = value
     save_file(tensors, path / MODEL_FILE)
-    with pytest.raises(RunError, match=r"output\.bias"):
+    with pytest.raises(RunError) as caught:
         load_model(path)
+    assert str(caught.value) == (
+        f"{path / MODEL_FILE}: {name} holds values that are not finite or beyond 1e+15, such as {value:g}; "
+        "the run is damaged"
+    )
 
 
 def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -96,6 +105,30 @@ def test_damaged_json_is_named(tmp_path: Path, name: str, content: str) -> None:
         load_model(path)
 
 
+@pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], {}, "\x00junk", ""])
+def test_a_damaged_setting_is_named_with_its_file_and_value(tmp_path: Path, value: Any) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    config = json.loads((path / CONFIG_FILE).read_text())
+    settings = [(section, name) for section in ("model", "training") for name in config[section]]
+    for section, name in settings:
+        if isinstance(config[section][name], float):
+            damaged = config | {section: config[section] | {name: value}}
+            (path / CONFIG_FILE).write_text(json.dumps(damaged))
+            with pytest.raises(ConfigError) as caught:
+                load_model(path)
+            assert f"{path / CONFIG_FILE} is not a valid configuration" in str(caught.value)
+            assert name in str(caught.value)
+            assert not isinstance(value, (float, int)) or f"{name}={value}" in str(caught.value)
+
+
+def test_a_damaged_training_text_is_named_with_the_configuration(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    for change in ({"corpus": "/nowhere.csv"}, {"valid_corpus": "/nowhere.csv"}):
+        (path / CONFIG_FILE).write_text(CONFIG.with_values(**change).to_json())
+        with pytest.raises(CorpusError, match=re.escape(f"which {path / CONFIG_FILE} names, cannot be used: ")):
+            load_run_dataset(load_model(path))
+
+
 @pytest.mark.parametrize("words", [["<unk>", "<eos>"], ["a", "b", "c"], ["<unk>", "<eos>", "a", "a", "b"]])
 def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path: Path, words: list[str]) -> None:
     path = record_run(tmp_path, "r", make_events())
@@ -104,7 +137,9 @@ def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path: Path, words: list[
         load_model(path)
 
 
-@pytest.mark.parametrize("word", ["\x1b[31m", "two words", "<b>", "[red]", "", 3, None])
+@pytest.mark.parametrize(
+    "word", ["\x1b[31m", "two words", "<b>", "[red]", "", 3, None, pytest.param("a" * 5_000_000, id="endless")]
+)
 def test_entries_that_are_not_words_never_reach_a_terminal(tmp_path: Path, word: Any) -> None:
     path = record_run(tmp_path, "r", make_events())
     (path / VOCABULARY_FILE).write_text(json.dumps(["<unk>", "<eos>", "bilbo", "is", word]))

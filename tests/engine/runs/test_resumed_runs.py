@@ -147,7 +147,8 @@ def test_a_second_training_process_is_refused_with_the_name_of_the_first(tmp_pat
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=rf"'r' is being trained by process {other.pid} on .*; `lotr-tui attach r`"):
+        message = rf"'r' is being trained by process {other.pid} on .*; `lotr-tui attach {path}` shows it"
+        with pytest.raises(RunError, match=message):
             reopen_run(path)
         other.kill()
     reopen_run(path).lock.release()

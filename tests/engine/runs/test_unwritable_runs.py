@@ -14,7 +14,7 @@ import pytest
 
 from engine.control import ControlCommand
 from engine.errors import RunError
-from engine.events import Checkpointed, Evaluated, Finished, Snapshot, Step, TrainingEvent, Warned
+from engine.events import Checkpointed, Evaluated, Finished, Resume, Snapshot, Step, TrainingEvent, Warned
 from engine.runs import directory
 from engine.runs.control_files import CommandFileReader, send_command
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, MODEL_FILE, RESUME_FILE, SAMPLES_FILE
@@ -86,6 +86,43 @@ def test_space_at_the_end_is_used_before_the_end_is_reported(tmp_path: Path, dis
     assert [type(event).__name__ for event in seen] == ["Warned", "Evaluated", "Checkpointed", "Finished"]
     assert recorded_checkpoints(run.path) == [(3, MODEL_FILE)]
     assert summarize_run(run.path).state == "finished"
+
+
+def test_a_summary_has_the_perplexity_of_the_saved_model(tmp_path: Path, disk: Disk) -> None:
+    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
+
+    def events() -> Iterator[TrainingEvent]:
+        yield evaluated(1)
+        disk.full = True
+        yield evaluated(3)
+        yield make_step(4)
+        disk.full = False
+        yield Snapshot(5, b"five")
+        disk.full = True
+        yield evaluated(6)
+
+    seen = []
+
+    def observe() -> None:
+        for event in record_events(run, events()):
+            if isinstance(event, (Evaluated, Checkpointed)):
+                seen.append((event.step, summarize_run(run.path).valid_perplexity))
+
+    with pytest.raises(RunError, match="not saved"):
+        observe()
+    assert seen == [(1, 99.0), (1, 99.0), (3, 99.0), (3, 97.0), (5, 97.0), (6, 97.0)]
+    assert load_model(run.path).valid_perplexity == summarize_run(run.path).valid_perplexity == 97.0
+    assert (load_model(run.path).decoder.weights["output.bias"] == make_decoder(3).weights["output.bias"]).all()
+
+
+def test_a_resumed_training_does_not_take_back_the_saved_model(tmp_path: Path) -> None:
+    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
+    list(record_events(run, iter([evaluated(1), Snapshot(2, b"two"), evaluated(3)])))
+    reopened = reopen_run(run.path)
+    events = record_events(reopened, iter([Resume(3), make_step(4)]))
+    next(events)
+    assert summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 97.0
+    list(events)
 
 
 def finish_on_full_disk(disk: Disk, before_end: Callable[[], object] = lambda: None) -> Iterator[TrainingEvent]:
