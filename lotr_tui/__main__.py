@@ -2,27 +2,80 @@
 
 import io
 import os
-import re
 import sys
 import threading
 from contextlib import suppress
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from engine.errors import LotrError, printable, suggest_nearest
+from engine.errors import LotrError, OutputError, printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def main() -> NoReturn:
     """Run the command line. Every error becomes one line on stderr and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # file names need not be valid text
+    _open_closed_streams()
+    sys.stdout = _wrap_stream(sys.stdout, _StandardOutput, "replace")  # file names need not be valid text
+    sys.stderr = _wrap_stream(sys.stderr, _StandardError, "backslashreplace")
     try:
         _exit_process(_dispatch())
     except BrokenPipeError:
-        # The reader of our output is gone; Python must not flush into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(0)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _exit_process(130)
+
+
+class _StandardOutput(io.FileIO):
+    """Standard output on which a failure, apart from a broken pipe, is an `OutputError`."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+class _StandardError(io.FileIO):
+    """Standard error on which a failure loses the message, because there is nowhere to report the failure."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _open_closed_streams() -> None:
+    """Open each standard stream that is closed on the null device, in place of which another file would be opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            file = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - takes the lowest free number
+            os.set_inheritable(file.fileno(), True)
+            setattr(sys, name, file)
+            setattr(sys, f"__{name}__", file)
+
+
+def _wrap_stream(stream: TextIO, raw_type: type[io.FileIO], errors: str) -> TextIO:
+    """Return a replacement for a standard stream that writes through `raw_type`; a stream without a file stays."""
+    try:
+        raw = raw_type(stream.fileno(), "w", closefd=False)
+    except (OSError, ValueError):
+        return stream
+    by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=by_line)
+
+
+def _discard_output() -> None:
+    """Drop the text that is still buffered, which Python would write at exit."""
+    from lotr_tui.cli.console import discard_output
+
+    with suppress(OSError, ValueError):  # a standard output without a file
+        discard_output()
 
 
 def _dispatch() -> int:
@@ -31,8 +84,7 @@ def _dispatch() -> int:
             # Building the parsers of all commands takes a fifth of the time to the first paint.
             from lotr_tui.cli.launch import open_session
 
-            open_session()
-            return 0
+            return open_session()
         from lotr_tui.cli.main import run_command
 
         exit_code = run_command()
@@ -48,26 +100,22 @@ def _dispatch() -> int:
         raise
     except Exception as error:
         # Errors of the command-line parser, such as an unknown option, carry their own exit code.
-        if callable(describe := getattr(error, "format_message", None)):
-            return _report_error(_describe_usage_error(describe()), getattr(error, "exit_code", 2))
+        if hasattr(error, "format_message"):
+            from lotr_tui.cli.parser import describe_usage_error
+
+            return _report_error(describe_usage_error(error), getattr(error, "exit_code", 2))
         return _report_error(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows the traceback", 1)
-
-
-def _describe_usage_error(message: str) -> str:
-    """Return the parser's message in our form, with the nearest valid value where it lists the choices."""
-    message = message.rstrip(".").replace(": Value error, ", ": ") or "a command is missing"
-    if match := re.search(r"'([^']*)' is not one of (.+)$", message):
-        value, choices = match[1], re.findall(r"'([^']*)'", match[2])
-        message += suggest_nearest(value, choices).removesuffix(".")
-    return f"{message} See lotr-tui --help" if message.endswith("?") else f"{message}; see lotr-tui --help"
 
 
 def _exit_process(exit_code: int) -> NoReturn:
     """Exit without waiting for threads: everything important is saved, and a thread may read a large file for long."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, OutputError):  # the terminal is gone, or the failure was reported
+        _discard_output()
     if threading.active_count() > 1:
-        for file in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the terminal is gone
-                file.flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
         # A normal exit can abort the process if a thread is still importing PyTorch.
         os._exit(exit_code)
     sys.exit(exit_code)

@@ -16,6 +16,8 @@ MISSING = "-"
 NAME_WIDTH = 24
 """Width in cells of the name in a model row; the row then fits a dialog of 60 columns."""
 
+LINE_END_MARK = "¶"
+"""Mark of an `<eos>` at the place where it ends a line."""
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word"}
 """Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
 
@@ -81,6 +83,11 @@ def format_token(text: str) -> str:
     return SPECIAL_TOKEN_NAMES.get(text, text)
 
 
+def truncate(text: str, width: int) -> str:
+    """Return a text of at most `width` cells; a longer text ends with an ellipsis."""
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"[:width]
+
+
 def describe_finish_reason(done: "Done") -> str:
     """Return why a generated text ended."""
     return {
@@ -99,8 +106,6 @@ def format_run_row(run: "RunSummary") -> str:
 
 def format_model_row(name: str, description: str, valid_perplexity: float | None) -> str:
     """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
-    name = printable(name)
-    if cell_len(name) > NAME_WIDTH:
-        name = f"{set_cell_size(name, NAME_WIDTH - 1)}…"
+    name = truncate(printable(name), NAME_WIDTH)
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
     return f"{set_cell_size(name, NAME_WIDTH)} {description:9}{valid}"

@@ -1,6 +1,5 @@
 """`lotr-tui eval`: perplexities of models and baselines on one text."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -8,10 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
-from engine.analysis.perplexity import Evaluation, perplexity_confidence_interval, summarize_log_probs, token_log_probs
+from engine.analysis.perplexity import (
+    BOOTSTRAP_BLOCK_SIZE,
+    perplexity_confidence_interval,
+    summarize_log_probs,
+    token_log_probs,
+)
 from engine.data.arrays import Float64Array
 from engine.data.corpus import read_text
 from engine.data.dataset import concatenate_lines, count_characters, encode_lines
@@ -20,7 +23,13 @@ from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds
 from engine.errors import CorpusError, printable
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
 from engine.runs.combine import CombinationOptions, ModelCombiner
-from lotr_tui.cli.reports import make_table
+from lotr_tui.cli.console import make_console, make_table, print_json, to_json
+from lotr_tui.formatting import MISSING
+
+COMBINATION_KEYS = ("dynamic", "cache", "mixture")
+"""Keys of the combinations in the JSON report; each adds something to the one before it."""
+MIN_INTERVAL_TOKENS = 10 * BOOTSTRAP_BLOCK_SIZE
+"""Fewest tokens for a confidence interval: with fewer blocks, the resampled texts are almost all alike."""
 
 
 class _EvaluationText(NamedTuple):
@@ -55,28 +64,30 @@ def print_evaluation(
     """Print the perplexities of the runs, of their combinations and of the n-gram baselines."""
     scored = _load_text(combiner, split, text)
     rows = _score_models(combiner, options, scored.ids, baselines=baselines or (text is None and not as_json))
-    result = summarize_log_probs(rows[0].log_probs, scored.ids)
     mode = combiner.runs[0].config.data.mode
     if as_json:
-        print(json.dumps(_report_record(combiner, mode, scored, rows, result)))
+        print_json(_report_record(combiner, mode, scored, rows))
         return
     table = make_table(["model"], ["perplexity", "95 % CI", "bits/token", "bits/char"])
     for row in rows:
         evaluation = summarize_log_probs(row.log_probs, scored.ids)
-        low, high = perplexity_confidence_interval(row.log_probs)
+        interval = _confidence_interval(row.log_probs)
         table.add_row(
             Text(printable(row.name)),
             f"{evaluation.perplexity:.2f}",
-            f"{low:.1f}-{high:.1f}",
+            f"{interval[0]:.1f}-{interval[1]:.1f}" if interval else MISSING,
             f"{evaluation.bits_per_token:.3f}",
             f"{evaluation.bits_per_token * len(scored.ids) / scored.num_characters:.3f}",
         )
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     console.print(table)
     for row in rows:
         if row.note:
             console.print(printable(f"{row.name}: {row.note}"))
-    console.print(printable(f"{scored.name}, {mode} mode: {result.tokens:,} tokens, {result.unk_rate:.1%} <unk>"))
+    num_tokens, unk_percent = len(scored.ids), 100 * np.mean(scored.ids == UNK_ID)
+    console.print(printable(f"{scored.name}, {mode} mode: {num_tokens:,} tokens, {unk_percent:.1f} % rare words"))
+    if num_tokens < MIN_INTERVAL_TOKENS:
+        console.print(f"a confidence interval (95 % CI) needs at least {MIN_INTERVAL_TOKENS} tokens")
 
 
 def print_token_scores(combiner: ModelCombiner, options: CombinationOptions, split: str, text: str | None) -> None:
@@ -84,7 +95,7 @@ def print_token_scores(combiner: ModelCombiner, options: CombinationOptions, spl
     ids = _load_text(combiner, split, text).ids
     model = combiner.combine(options).model
     for token, score in zip(ids, token_log_probs(model, ids), strict=True):
-        print(json.dumps({"id": int(token), "text": model.vocabulary.tokens[token], "logprob": float(score)}))
+        print(to_json({"id": int(token), "text": model.vocabulary.tokens[token], "logprob": float(score)}))
 
 
 def _score_models(
@@ -115,8 +126,11 @@ def _score_models(
 
 
 def _report_record(
-    combiner: ModelCombiner, mode: str, text: _EvaluationText, model_scores: Sequence[_ModelScores], result: Evaluation
+    combiner: ModelCombiner, mode: str, text: _EvaluationText, model_scores: Sequence[_ModelScores]
 ) -> dict[str, object]:
+    """Return the JSON report; its figures are those of the complete combination, the last one in `model_scores`."""
+    evaluated = [row for row in model_scores if row.json_key in ("perplexity", *COMBINATION_KEYS)][-1]
+    result = summarize_log_probs(evaluated.log_probs, text.ids)
     perplexities = {row.json_key: summarize_log_probs(row.log_probs, text.ids).perplexity for row in model_scores}
     record: dict[str, object] = {
         "run": "+".join(run.name for run in combiner.runs),
@@ -124,16 +138,23 @@ def _report_record(
         "mode": mode,
         **asdict(result),
         "bits_per_character": result.bits_per_token * len(text.ids) / text.num_characters,
-        "confidence_interval": perplexity_confidence_interval(model_scores[0].log_probs),
+        "confidence_interval": _confidence_interval(evaluated.log_probs),
     }
     baselines = {name: perplexities[name] for name in ("unigram", "kneser_ney_5") if name in perplexities}
     if baselines:
         record["baselines"] = baselines
+    if evaluated.json_key in COMBINATION_KEYS:
+        record["plain"] = perplexities["perplexity"]
     for row in model_scores:
-        if row.json_key in ("dynamic", "cache", "mixture"):
+        if row.json_key in COMBINATION_KEYS:
             record[row.json_key] = perplexities[row.json_key]
             record[f"{row.json_key}_description"] = row.note
     return record
+
+
+def _confidence_interval(log_probs: Float64Array) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of a perplexity; None if the text is too short for one."""
+    return perplexity_confidence_interval(log_probs) if len(log_probs) >= MIN_INTERVAL_TOKENS else None
 
 
 def _load_text(combiner: ModelCombiner, split: str, text: str | None) -> _EvaluationText:

@@ -1,19 +1,21 @@
 """`generate` on stdout: text as it is sampled, or JSON, with a summary on stderr."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from engine.data.vocabulary import EOS_ID
+from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, EncodedPrompt, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
+from lotr_tui.cli.console import print_json
 from lotr_tui.formatting import describe_finish_reason
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import REPLY_MODE_NOTE
 
 MAX_BATCH_SIZE = 16
 """Texts generated together; larger batches are hardly faster."""
@@ -34,14 +36,26 @@ def generate_on_console(
     `as_json` prints one JSON object per text, `jsonl` one per word. Unknown words are reported on stderr.
     """
     if prompt.unknown_tokens:
-        print(f"not in the vocabulary, read as <unk>: {', '.join(prompt.unknown_tokens)}", file=sys.stderr)
+        tokenize = session_model.model.vocabulary.tokenize
+        skipped = [text for text in prompt.unknown_tokens if not tokenize(text)]
+        rare = [text for text in prompt.unknown_tokens if text not in skipped]
+        if rare:
+            print(printable(f"not in the vocabulary, read as rare words: {', '.join(rare)}"), file=sys.stderr)
+        if skipped:
+            reason = "the model reads only words of a to z, digits and apostrophes"
+            print(printable(f"skipped, because {reason}: {', '.join(skipped)}"), file=sys.stderr)
+    if reply and not (as_json or jsonl):
+        if not session_model.predicts_eos:
+            print("note: this model was trained without line ends, so it rarely answers, or stops", file=sys.stderr)
+        elif not session_model.answers_depend_on_prompt:
+            print(f"note: {REPLY_MODE_NOTE}", file=sys.stderr)
     ids = (*prompt.ids, EOS_ID) if reply else prompt.ids
     for start in range(0, len(seeds), MAX_BATCH_SIZE):
         for events in _generate_texts(session_model.model, ids, settings, seeds[start : start + MAX_BATCH_SIZE]):
             if jsonl:
                 for event in events:
                     kind = "token" if isinstance(event, TokenEvent) else "done"
-                    print(json.dumps({"event": kind, **asdict(event)}), flush=True)
+                    print_json({"event": kind, **asdict(event)})
             elif as_json:
                 _print_json(events, prompt, settings, session_model)
             else:
@@ -82,7 +96,7 @@ def _print_json(
             "tokens_per_second": event.tokens_per_second,
             "first_token_seconds": first_token_seconds,
         }
-        print(json.dumps(result), flush=True)
+        print_json(result)
 
 
 def _print_text(events: Iterator[TokenEvent | Done], settings: SamplerSettings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, printable
 from lotr_tui.app import LotrApp
 from lotr_tui.textual_fixes.terminal import closed_terminal_output
 from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
@@ -24,13 +24,17 @@ def open_session(
     theme: str | None = None,
     *,
     mouse: bool = True,
-) -> None:
+) -> int:
     """Open the interactive session with the models of `runs`, or with the bundled model, until the user quits.
+
+    Returns:
+        The exit code.
 
     Raises:
         InvalidInputError: If there is no terminal, a run or theme does not exist, or a run is damaged.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # The screen is drawn on standard error.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
 
     def load_session_model() -> "SessionModel":
@@ -44,11 +48,14 @@ def open_session(
     app = LotrApp(
         session_model=session_model, load_session_model=load_session_model, runs_dir=runs_dir, pace=pace, theme=theme
     )
-    run_app(app, mouse=mouse)
+    return run_app(app, mouse=mouse)
 
 
-def run_app(app: LotrApp, *, mouse: bool) -> None:
+def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
+
+    Returns:
+        The exit code: 0, or 128 plus the number of the signal that ended the app.
 
     Raises:
         TrainingError: If a detached training could not be continued by another process.
@@ -65,5 +72,24 @@ def run_app(app: LotrApp, *, mouse: bool) -> None:
     app.finish_training()
     if app.detached_run is not None:
         print(resume_in_background(app.detached_run))
+    elif app.job is not None or app.is_training:  # a training that ended in the session was shown there
+        _print_run(app)
     if app.exit_message:
         print(f"lotr-tui: {app.exit_message}", file=sys.stderr)
+    return app.exit_code
+
+
+def _print_run(app: LotrApp) -> None:
+    """Print where the run of the app's training is, and how to play with it and to resume it."""
+    from engine.runs.directory import run_word
+
+    path, view = app.run_path, app.training_view
+    if path is None:
+        print("the training was stopped before it had started; there is nothing to resume")
+        return
+    word = run_word(path)
+    print(printable(f"run {path.name} is in {path}"))
+    if view is not None and view.evaluations:  # otherwise there is no model yet
+        print(printable(f"open a session with it: lotr-tui --run {word}"))
+    if view is None or view.is_active or view.is_resumable:
+        print(printable(f"resume it: lotr-tui train --resume {word}"))

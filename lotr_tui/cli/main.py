@@ -6,26 +6,28 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from engine.config import Config
-from engine.storage.files import absolute_path
+from engine.errors import InvalidInputError
 from lotr_tui.cli import options
+from lotr_tui.cli.data import data_cli
+from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
 
-cli = typer.Typer(
+SAMPLING = "Sampling"
+"""Section of the help text of `generate`."""
+
+cli = make_group(
+    "Train, play with and understand small language models in a terminal. Without a command, this opens the "
+    "interactive session.",
+    "lotr-tui",
+    "lotr-tui --run latest",
+    'lotr-tui generate "Where is Frodo"',
+    "lotr-tui train --csv dialogues.csv",
     name="lotr-tui",
-    help="Train, play with and understand small language models in a terminal.",
-    no_args_is_help=False,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_cli = typer.Typer(help="Show a corpus, or download the film dialogues.", no_args_is_help=True)
-cli.add_typer(data_cli, name="data")
-cli.add_typer(runs_cli, name="runs")
 
 
 def run_command() -> int:
@@ -35,7 +37,7 @@ def run_command() -> int:
         LotrError: If the command fails.
     """
     try:
-        result = cli(standalone_mode=False)
+        result = cli(prog_name="lotr-tui", standalone_mode=False)
     except typer.Exit as error:
         return error.exit_code
     except typer.Abort:
@@ -43,7 +45,7 @@ def run_command() -> int:
     return result if isinstance(result, int) else 0
 
 
-@cli.callback(invoke_without_command=True)
+@cli.callback()
 @options.with_combination
 def session(
     context: typer.Context,
@@ -51,54 +53,107 @@ def session(
     combination: "CombinationOptions | None" = None,
     runs_dir: options.RunsDirOption = None,
     pace: Annotated[
-        float | None, typer.Option(help="Words per second on the screen; 0: no delay. Default: the last one used.")
+        float | None,
+        float_option(
+            "--pace",
+            help="Words per second on the screen; 0: no delay. Default: the last one used.",
+            rich_help_panel=options.SCREEN,
+        ),
     ] = None,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
+) -> int:
     """Open the interactive session, unless a command is given."""
     if context.invoked_subcommand:
-        return
+        return 0
     if version:
         from importlib.metadata import version as installed_version
 
         print(installed_version("lotr-tui"))
-        return
+        return 0
+    if pace is not None:
+        from lotr_tui.session.settings import check_pace
+
+        check_pace(pace)
+    options.check_theme(theme)
     from lotr_tui.cli.launch import open_session
 
-    open_session(run or [], runs_dir, combination, pace, theme, mouse=not no_mouse)
+    return open_session(run or [], runs_dir, combination, pace, theme, mouse=not no_mouse)
 
 
-for command in (train, attach, status, stop):
-    cli.command()(command)
+add_command(
+    cli,
+    "train",
+    "lotr-tui train",
+    "lotr-tui train --text novel.txt --epochs 20 --run novel",
+    "lotr-tui train --resume novel",
+    "lotr-tui train --preset tiny --set hidden_size=100",
+)(train)
+add_command(cli, "attach")(attach)
+add_command(cli, "status")(status)
+add_command(cli, "stop")(stop)
 
 
-@cli.command()
+@add_command(
+    cli,
+    "generate",
+    'lotr-tui generate "Where is Frodo"',
+    'lotr-tui generate "The lamp" --count 3 --temperature 1.2',
+    "cat prompt.txt | lotr-tui generate --json",
+)
 @options.with_combination
 def generate(
-    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Text to continue; - or nothing: read it from standard input."),
+    ] = None,
     run: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
     combination: "CombinationOptions | None" = None,
     precision: options.PrecisionOption = "fp32",
-    temperature: Annotated[float, typer.Option(help="From 0 (greedy) to 2.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k most likely words; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the most likely words up to this total probability.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Minimum probability relative to the most likely word.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: words already used become less likely.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Random seed; drawn and printed if not given.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Maximum words.")] = 30,
-    count: Annotated[int, typer.Option(min=1, help="Number of texts, with consecutive seeds.")] = 1,
-    reply: Annotated[bool, typer.Option("--reply", help="Answer the prompt as a whole line.")] = False,
-    as_json: options.JsonOption = False,
+    temperature: Annotated[
+        float, float_option("--temperature", help="From 0 (always the likeliest word) to 2.", rich_help_panel=SAMPLING)
+    ] = 0.8,
+    top_k: Annotated[
+        int, int_option("--top-k", help="Sample from the N likeliest words; 0: from all.", rich_help_panel=SAMPLING)
+    ] = 0,
+    top_p: Annotated[
+        float,
+        float_option(
+            "--top-p", help="Sample from the likeliest words up to this total probability.", rich_help_panel=SAMPLING
+        ),
+    ] = 1.0,
+    min_p: Annotated[
+        float,
+        float_option(
+            "--min-p",
+            help="Sample from words at least this probable, relative to the likeliest.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        float_option(
+            "--repetition-penalty", help="Above 1: words already used become less likely.", rich_help_panel=SAMPLING
+        ),
+    ] = 1.0,
+    seed: Annotated[
+        int | None,
+        int_option("--seed", help="Random seed. Default: a new one, which is printed.", rich_help_panel=SAMPLING),
+    ] = None,
+    max_tokens: Annotated[
+        int, int_option("--max-tokens", help="Maximum words per text.", rich_help_panel=SAMPLING)
+    ] = 30,
+    count: Annotated[
+        int, int_option("--count", minimum=1, maximum=1_000_000, help="Number of texts, with consecutive seeds.")
+    ] = 1,
+    reply: Annotated[bool, typer.Option("--reply", help="Answer the prompt instead of continuing it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per word.")] = False,
 ) -> None:
-    """Continue a prompt. The text goes to stdout, everything else to stderr."""
-    from engine.generation.generate import encode_prompt
+    """Continue a prompt. The text goes to standard output, everything else to standard error."""
     from engine.generation.settings import SamplerSettings, check_seed, random_seed
-    from lotr_tui.cli.generate_console import generate_on_console
-    from lotr_tui.session.session_model import load_session_model
 
     settings = SamplerSettings(
         repetition_penalty=repetition_penalty,
@@ -108,15 +163,18 @@ def generate(
         min_p=min_p,
         max_tokens=max_tokens,
     )
-    session_model = load_session_model(run or [], runs_dir, combination, precision)
-    text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
-    encoded = encode_prompt(text, session_model.model.vocabulary)
     first_seed = random_seed() if seed is None else seed
     check_seed(first_seed)
     check_seed(first_seed + count - 1)
+    text = _read_prompt(prompt)
+    from engine.generation.generate import encode_prompt
+    from lotr_tui.cli.generate_console import generate_on_console
+    from lotr_tui.session.session_model import load_session_model
+
+    session_model = load_session_model(run or [], runs_dir, combination, precision)
     generate_on_console(
         session_model,
-        encoded,
+        encode_prompt(text, session_model.model.vocabulary),
         settings,
         seeds=range(first_seed, first_seed + count),
         reply=reply,
@@ -125,18 +183,39 @@ def generate(
     )
 
 
-@cli.command("eval")
+def _read_prompt(prompt: str | None) -> str:
+    """Return the prompt, or standard input where it is "-" or missing."""
+    if prompt is None and sys.stdin.isatty():
+        raise InvalidInputError('PROMPT is missing; give a text, such as `lotr-tui generate "Where is Frodo"`')
+    return sys.stdin.buffer.read().decode(errors="replace") if prompt is None or prompt == "-" else prompt
+
+
+@add_command(
+    cli,
+    "eval",
+    "lotr-tui eval latest",
+    "lotr-tui eval --text my.txt",
+    "lotr-tui eval first second --mixture --cache --split test",
+)
 @options.with_combination
 def evaluate(
     run: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Names, paths or RUN@EPOCH; several are an ensemble."),
+        typer.Argument(
+            metavar="RUN",
+            help="Name or path of a run, latest, or RUN@EPOCH; several are an ensemble. Default: the bundled model.",
+            show_default=False,
+        ),
     ] = None,
     more_runs: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
     precision: options.PrecisionOption = "fp32",
-    split: Annotated[Literal["valid", "test", "train"], typer.Option(help="Split to score.")] = "valid",
-    text: Annotated[str | None, typer.Option(metavar="FILE|-", help="Score this text instead of a split.")] = None,
+    split: Annotated[
+        Literal["valid", "test", "train"], typer.Option("--split", metavar="valid|test|train", help="Split to score.")
+    ] = "valid",
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="FILE", help="Score this text instead; -: standard input.")
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Add a unigram and a Kneser-Ney model of the same data.")
     ] = False,
@@ -144,7 +223,7 @@ def evaluate(
     as_json: options.JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token: id, text, logprob.")] = False,
 ) -> None:
-    """Print the perplexity of a run: every token once, state carried, <unk> counted."""
+    """Print the perplexity of a model on a split of its data or on any text, with baselines."""
     from engine.runs.combine import CombinationOptions, ModelCombiner
     from engine.runs.loading import load_model_by_name
     from lotr_tui.cli.evaluate import print_evaluation, print_token_scores
@@ -158,55 +237,32 @@ def evaluate(
         print_evaluation(combiner, combination, split, text, baselines=baselines, as_json=as_json)
 
 
-@data_cli.command("info")
-def data_info(
-    path: Annotated[Path, typer.Argument(help="A CSV, or plain text (.txt).")],
-    plain: Annotated[bool, typer.Option("--plain", help="Read as plain text, whatever the file name.")] = False,
-    text_column: options.TextColumnOption = None,
-    speaker_column: options.SpeakerColumnOption = None,
-    mode: options.ModeOption = None,
-    split_seed: options.SplitSeedOption = None,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Describe a corpus and the splits that a training would make of it."""
-    from lotr_tui.cli.reports import print_data_summary
-
-    choices = {"text_column": text_column, "speaker_column": speaker_column, "mode": mode, "split_seed": split_seed}
-    config = Config().with_values(
-        corpus=str(absolute_path(path)),  # absolute, so that no file name means the bundled corpus
-        corpus_format="text" if plain or path.suffix == ".txt" else "csv",
-        **{name: value for name, value in choices.items() if value is not None},
-    )
-    print_data_summary(config.data, as_json=as_json)
+cli.add_typer(runs_cli, name="runs")
+cli.add_typer(data_cli, name="data")
+add_command(
+    cli, "ablate", "lotr-tui ablate --preset tiny --seeds 2", "lotr-tui ablate --only weight_drop --set epochs=20"
+)(ablate)
 
 
-@data_cli.command("fetch")
-def data_fetch() -> None:
-    """Download the film dialogues from Kaggle, and print their path."""
-    from lotr_tui.cli.kaggle import fetch_dataset
-
-    print(fetch_dataset())
-
-
-cli.command()(ablate)
-
-
-@cli.command()
+@add_command(cli, "bench", "lotr-tui bench --only generate --repeat 3")
 def bench(
-    repeat: Annotated[int, typer.Option(min=1, help="Runs of each measurement.")] = 5,
+    repeat: Annotated[int, int_option("--repeat", minimum=1, maximum=1_000, help="Runs of each measurement.")] = 5,
     only: Annotated[
         list[str] | None,
         typer.Option(
+            "--only",
             metavar="GROUP",
-            help="train, quality, start, memory, generate, stream, bytes, keys, slider, idle, transcript, branch, "
-            "dashboard, attach, scale-out, memorization or growth; repeatable.",
+            help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
+            "idle, transcript, branch, dashboard, attach, scale-out, memorization or growth.",
         ),
     ] = None,
     ptb: Annotated[
         Path | None, typer.Option("--ptb", metavar="FILE", help="Penn Treebank training text, for memorization.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Dialogues to train on, for train and quality.")] = None,
-    as_json: options.JsonOption = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Dialogues to train on, for train and quality.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per measurement.")] = False,
 ) -> None:
     """Measure the speed on this machine, and compare it with limits and baselines."""
     from lotr_tui.cli.reports import print_bench
@@ -214,7 +270,7 @@ def bench(
     print_bench(repeat, only or [], ptb, csv, as_json=as_json)
 
 
-@cli.command()
+@add_command(cli, "locate")
 def locate() -> None:
     """Print the paths of runs, settings, history, sessions and bundled files."""
     from engine.storage.files import app_home, assets_dir, cache_dir, default_runs_dir

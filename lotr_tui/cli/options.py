@@ -11,51 +11,123 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from engine.errors import InvalidInputError
+from lotr_tui.cli.parser import int_option
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
 
-RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Directory of the runs.")]
+DATA, MODEL, SCREEN = "Data", "Model", "Screen"
+"""Sections of the help texts."""
+
+RunsDirOption = Annotated[
+    Path | None, typer.Option("--runs-dir", metavar="DIR", help="Folder of the runs; see `lotr-tui locate`.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ThemeOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Theme for this session: shire-light, ansi-dark, any Textual theme.")
+    str | None,
+    typer.Option(
+        "--theme",
+        metavar="NAME",
+        help="Theme for this session: shire, shire-light, ansi-dark or any Textual theme.",
+        rich_help_panel=SCREEN,
+    ),
 ]
-NoMouseOption = Annotated[bool, typer.Option("--no-mouse", help="Do not capture the mouse.")]
+NoMouseOption = Annotated[
+    bool,
+    typer.Option("--no-mouse", help="Leave the mouse to the terminal, to select text with it.", rich_help_panel=SCREEN),
+]
 
-SplitSeedOption = Annotated[int | None, typer.Option("--split-seed", help="Seed of the shuffle before the split.")]
+SplitSeedOption = Annotated[
+    int | None, int_option("--split-seed", help="Seed of the shuffle before the split.", rich_help_panel=DATA)
+]
 ModeOption = Annotated[
     Literal["line", "stream"] | None,
-    typer.Option("--mode", help="line: every line ends in <eos>; stream: every split does."),
+    typer.Option(
+        "--mode",
+        metavar="line|stream",
+        help="line: every line ends with an end-of-line token; stream: each split is one long text.",
+        rich_help_panel=DATA,
+    ),
 ]
-TextColumnOption = Annotated[str | None, typer.Option("--text-column", help="CSV column of the utterances.")]
-SpeakerColumnOption = Annotated[str | None, typer.Option("--speaker-column", help="CSV column of the speakers.")]
+TextColumnOption = Annotated[
+    str | None,
+    typer.Option("--text-column", metavar="NAME", help="CSV column of the utterances.", rich_help_panel=DATA),
+]
+SpeakerColumnOption = Annotated[
+    str | None,
+    typer.Option("--speaker-column", metavar="NAME", help="CSV column of the speakers.", rich_help_panel=DATA),
+]
 
 RunsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--run", metavar="RUN", help="Name or path of a run, 'latest', or RUN@EPOCH. Repeat it for an ensemble."
+        "--run",
+        metavar="RUN",
+        help="Model to use: name or path of a run, latest, or RUN@EPOCH; repeat it for an ensemble. "
+        "Default: the bundled model.",
+        show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 MixtureOption = Annotated[
-    bool, typer.Option("--mixture", help="Mix with Kneser-Ney; the weights are chosen on validation.")
+    bool,
+    typer.Option(
+        "--mixture",
+        help="Mix with a Kneser-Ney model, with weights chosen on validation.",
+        rich_help_panel=MODEL,
+    ),
 ]
-CacheOption = Annotated[bool, typer.Option("--cache", help="Raise the probability of recent words (continuous cache).")]
+CacheOption = Annotated[
+    bool,
+    typer.Option("--cache", help="Make recently used words more likely (continuous cache).", rich_help_panel=MODEL),
+]
 DynamicOption = Annotated[
-    bool, typer.Option("--dynamic", help="Keep training the model while it reads (dynamic evaluation).")
+    bool,
+    typer.Option("--dynamic", help="Keep training while reading (dynamic evaluation).", rich_help_panel=MODEL),
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option(metavar="W,W,…", help="Mixture weights: one for each run, Kneser-Ney last.")
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="W,W,...",
+        help="Weights of the models, such as 0.8,0.2; Kneser-Ney comes last.",
+        rich_help_panel=MODEL,
+    ),
 ]
-CacheWindowOption = Annotated[int | None, typer.Option(metavar="N", help="Words in the cache; default 500.")]
+CacheWindowOption = Annotated[
+    int | None,
+    int_option(
+        "--cache-window",
+        minimum=1,
+        maximum=10_000_000,
+        help="Words in the cache. Default: 500.",
+        rich_help_panel=MODEL,
+    ),
+]
 PrecisionOption = Annotated[
-    Literal["fp32", "int8"], typer.Option("--precision", help="int8 is faster for large models, and less exact.")
+    Literal["fp32", "int8"],
+    typer.Option(
+        "--precision",
+        metavar="fp32|int8",
+        help="int8 is faster for large models, and less exact.",
+        rich_help_panel=MODEL,
+    ),
 ]
 
 
 def has_terminal() -> bool:
-    """Return True if a screen can be drawn: stdin and stdout are a terminal that is not dumb, and CI is not set."""
+    """Return True if a screen can be drawn: all standard streams are a terminal that is not dumb, and CI is not set."""
     is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
-    return sys.stdin.isatty() and sys.stdout.isatty() and not is_plain
+    # The screen is drawn on standard error.
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)) and not is_plain
+
+
+def check_theme(name: str | None) -> None:
+    """Raise a ConfigError if no theme has this name; None is the saved theme."""
+    if name is not None:
+        from lotr_tui.theme import check_theme_name  # imports Textual, which most commands do not need
+
+        check_theme_name(name)
 
 
 def parse_combination(
@@ -85,14 +157,14 @@ def parse_combination(
     return CombinationOptions(mixture=mixture, cache=cache, dynamic=dynamic, weights=numbers, **window)
 
 
-def with_combination(command: Callable[..., None]) -> Callable[..., None]:
+def with_combination(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Decorate a command that has a parameter `combination`: it gets the options of `parse_combination` instead."""
     combination_options = signature(parse_combination).parameters
 
     @wraps(command)
-    def run_command(**arguments: Any) -> None:
+    def run_command(**arguments: Any) -> int | None:
         combination = parse_combination(**{name: arguments.pop(name) for name in combination_options})
-        command(**arguments, combination=combination)
+        return command(**arguments, combination=combination)
 
     parameters: list[Parameter] = []
     for parameter in signature(command).parameters.values():

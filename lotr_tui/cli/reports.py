@@ -8,22 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from engine.config import Config, DataConfig
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.errors import printable
-from engine.runs.directory import METRICS_FILE, read_config, resolve_run
+from engine.runs.directory import METRICS_FILE, find_run_dirs, read_config, resolve_run, run_word
 from engine.runs.loading import list_epoch_checkpoints
 from engine.runs.metrics import read_current_rows
 from engine.runs.summary import list_runs, summarize_run
+from engine.storage.files import default_runs_dir
 from engine.training.ablation import Trial, Variant, run_ablation, summarize_trials
+from lotr_tui.cli.console import make_console, make_table, print_json
 from lotr_tui.formatting import format_age, format_perplexity
 
 if TYPE_CHECKING:
     from lotr_tui.bench.measurement import Measurement
+
+MAX_SPEAKERS = 10
+"""Number of speakers that a summary names."""
 
 
 def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -33,10 +37,11 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
     corpus = dataset.corpus
     if as_json:
         source = {"path": corpus.source, "encoding": corpus.encoding, "separator": corpus.separator}
-        print(json.dumps({**source, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)}))
+        print_json({**source, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)})
         return
-    speakers = ", ".join(f"{name} {n}" for name, n in summary.speaker_line_counts[:10])
-    kept_words = f"<unk>, <eos>, and words seen at least {config.min_count} times in train"
+    num_speakers = len(summary.speaker_line_counts)
+    speakers = ", ".join(f"{name} {n}" for name, n in summary.speaker_line_counts[:MAX_SPEAKERS])
+    kept_words = f"words seen at least {config.min_count} times in train, end of line and rare word"
     rows = [
         ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
         ("rows", f"{summary.num_rows:,}"),
@@ -44,18 +49,18 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         ("words", f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
         ("vocabulary", f"{summary.vocabulary_size:,}: {kept_words}"),
         ("mode", f"{dataset.mode}, split seed {config.split_seed}"),
-        ("speakers", f"{len(summary.speaker_line_counts)}: {speakers}"),
+        ("speakers", f"{num_speakers}: {speakers}{', ...' if num_speakers > MAX_SPEAKERS else ''}"),
         ("longest line", f"{summary.longest_line_tokens} words: {_truncate(summary.longest_line.text, 160)}"),
         ("most frequent", ", ".join(f"{word} {n}" for word, n in summary.most_frequent)),
     ]
-    console = Console(highlight=False)
+    console = make_console()
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         grid.add_row(name, Text(printable(value)))
     console.print(grid)
-    splits = make_table(["split"], ["lines", "words", "<unk>"])
+    splits = make_table(["split"], ["lines", "words", "rare words"])
     for name, part in summary.splits.items():
-        splits.add_row(name, f"{part.num_lines:,}", f"{part.num_tokens:,}", f"{part.unk_rate:.1%}")
+        splits.add_row(name, f"{part.num_lines:,}", f"{part.num_tokens:,}", f"{100 * part.unk_rate:.1f} %")
     console.print(splits)
 
 
@@ -63,8 +68,10 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
     """Print the runs of a directory, latest first."""
     summaries = list_runs(runs_dir)
     if as_json:
-        print(json.dumps([{**asdict(run), "path": str(run.path)} for run in summaries]))
+        print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
+    for path in sorted(set(find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
+        print(printable(f"run {path.name} cannot be read; see `lotr-tui runs show {run_word(path)}`"), file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return
@@ -81,7 +88,7 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
             format_age(time.time() - run.started_at),
             f"{run.size_bytes / 1e6:.1f}",
         )
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def print_run(run: str, runs_dir: Path | None) -> None:
@@ -96,7 +103,7 @@ def print_run(run: str, runs_dir: Path | None) -> None:
         "saved_epochs": [asdict(checkpoint) for checkpoint in list_epoch_checkpoints(path)],
         "evaluations": [[row.get(key) for key in ("step", "epoch", "valid_perplexity")] for row in evaluations],
     }
-    print(json.dumps(record, indent=2))
+    print_json(record, indent=2)
 
 
 def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs: int, *, as_json: bool) -> None:
@@ -105,7 +112,7 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
     for trial in run_ablation(config, variants, range(seeds), jobs):
         trials.append(trial)
         if as_json:
-            print(json.dumps(asdict(trial)), flush=True)
+            print_json(asdict(trial))
         else:
             progress = f"{len(trials)}/{len(variants) * seeds}  {trial.variant}, seed {trial.seed}"
             result = f"valid {trial.valid_perplexity:.2f}  test {trial.test_perplexity:.2f}  {trial.seconds:.0f} s"
@@ -116,7 +123,7 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
     for summary in summarize_trials(trials):
         figures = (summary.valid_mean, summary.valid_range, summary.test_mean, summary.test_range)
         table.add_row(Text(printable(summary.variant)), *(f"{figure:.2f}" for figure in figures))
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def print_bench(
@@ -128,7 +135,7 @@ def print_bench(
 
     for result in run_groups(repeat, only, ptb, csv):
         if as_json:
-            print(json.dumps(asdict(result)), flush=True)
+            print_json(asdict(result))
         elif isinstance(result, Measurement):
             spread = f"({min(result.runs):,.4g} to {max(result.runs):,.4g})"
             value = f"{result.value:10,.4g} {result.unit:8} {spread:22}"
@@ -141,14 +148,6 @@ def _format_limits(measurement: "Measurement") -> str:
     limits = [("at most", measurement.upper_limit), ("at least", measurement.lower_limit)]
     texts = [f"{name} {limit:,g}" for name, limit in limits if limit is not None]
     return f"{'✓' if measurement.is_within_limits else '✗'} {', '.join(texts)}" if texts else ""
-
-
-def make_table(text_headings: Sequence[str], number_headings: Sequence[str]) -> Table:
-    """Return a table without borders; the columns of numbers are aligned on the right."""
-    table = Table(*text_headings, box=None, pad_edge=False)
-    for heading in number_headings:
-        table.add_column(heading, justify="right")
-    return table
 
 
 def _truncate(text: str, max_length: int) -> str:

@@ -1,17 +1,24 @@
 """The commands for existing runs: `attach`, `status`, `stop` and `runs …`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.errors import InvalidInputError, LotrError, printable
-from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, has_terminal
+from engine.errors import InvalidInputError, LotrError, printable, shell_word
+from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
+from lotr_tui.cli.parser import add_command, make_group
 
-runs_cli = typer.Typer(help="List, show, rename, delete and export runs.", invoke_without_command=True)
+runs_cli = make_group(
+    "List runs, or show, rename, delete and export one. Without a command, this lists the runs, latest first.",
+    "lotr-tui runs",
+    "lotr-tui runs show latest",
+    "lotr-tui runs export my-run --csv tables",
+)
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
-LatestRunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Name or path of a run.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run, or latest.")]
+LatestRunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run, or latest.")]
 
 
 def attach(
@@ -19,17 +26,18 @@ def attach(
     runs_dir: RunsDirOption = None,
     theme: ThemeOption = None,
     no_mouse: NoMouseOption = False,
-) -> None:
+) -> int:
     """Show the dashboard of a running or finished run. Closing it does not stop the training."""
     from engine.runs.directory import resolve_run
 
+    check_theme(theme)
     path = resolve_run(run, runs_dir).absolute()
     if not has_terminal():
-        raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {run}` instead")
+        raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
     from lotr_tui.cli.attach import AttachApp
     from lotr_tui.cli.launch import run_app
 
-    run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
+    return run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
 
 
 def status(run: LatestRunArgument = "latest", runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
@@ -42,7 +50,7 @@ def status(run: LatestRunArgument = "latest", runs_dir: RunsDirOption = None, as
 
 def stop(
     run: LatestRunArgument = "latest",
-    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Save and continue instead.")] = False,
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Save and continue, instead of stopping.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return without waiting for the training.")] = False,
     runs_dir: RunsDirOption = None,
 ) -> None:
@@ -63,7 +71,7 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
         print_runs(runs_dir, as_json=as_json)
 
 
-@runs_cli.command("show")
+@add_command(runs_cli, "show")
 def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     from lotr_tui.cli.reports import print_run
@@ -71,29 +79,31 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     print_run(run, runs_dir)
 
 
-@runs_cli.command("rm")
+@add_command(runs_cli, "rm")
 def runs_rm(
     run: RunArgument,
     runs_dir: RunsDirOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a run."""
+    """Delete a run with its model, and print its name and path."""
     from engine.runs.directory import resolve_run
     from engine.runs.manage import delete_run
 
     path = resolve_run(run, runs_dir).absolute()
     try:
-        is_confirmed = yes or typer.confirm(f"Delete {path}?", err=True)
+        is_confirmed = yes or typer.confirm(printable(f"Delete run {path.name} in {path}?"), err=True)
     except typer.Abort:
+        print(file=sys.stderr)  # the line of the question has no end
         raise InvalidInputError(f"runs rm {run} needs a confirmation; give --yes") from None
     if not is_confirmed:
-        raise LotrError(f"run {run} was not deleted")
+        raise LotrError(f"run {path.name} was not deleted")
     delete_run(path, runs_dir)
+    print(printable(f"deleted run {path.name}: {path}"))
 
 
-@runs_cli.command("rename")
+@add_command(runs_cli, "rename")
 def runs_rename(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of a run.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of a run, or latest.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="New name of the run.")],
     runs_dir: RunsDirOption = None,
 ) -> None:
@@ -103,11 +113,15 @@ def runs_rename(
     print(printable(rename_run(old, new, runs_dir)))
 
 
-@runs_cli.command("export")
+@add_command(runs_cli, "export")
 def runs_export(
     run: RunArgument,
-    csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write one CSV per event type.")] = None,
-    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a TensorBoard log directory.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="DIR", help="Write one CSV table per kind of event.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write logs for TensorBoard.")
+    ] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Export the metrics of a run for other programs."""

@@ -1,19 +1,18 @@
 """`lotr-tui status`: the progress of a run on one screen of text, or as JSON."""
 
-import json
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from engine.errors import printable
-from engine.runs.directory import MODEL_FILE, RESUME_FILE, lock_owner
+from engine.runs.directory import MODEL_FILE, RESUME_FILE, lock_owner, run_word
 from engine.runs.summary import RunState, summarize_run
+from lotr_tui.cli.console import make_console, print_json
 from lotr_tui.formatting import format_age, format_count, format_duration, format_perplexity
 from lotr_tui.monitor.training_view import TrainingView
 
@@ -60,9 +59,9 @@ def print_status(path: Path, *, as_json: bool) -> None:
     """Print the status of the run in `path`."""
     status = read_status(path)
     if as_json:
-        print(json.dumps(status_to_dict(status)))
+        print_json(status_to_dict(status))
         return
-    console = Console(highlight=False)
+    console = make_console()
     writer = f", by {status.writer}" if status.writer else ""
     console.print(Text(f"{status.name}  {status.state}{writer}", "bold"))
     table = Table.grid(padding=(0, 2))
@@ -107,7 +106,8 @@ def status_to_dict(status: RunStatus) -> dict[str, Any]:
 
 def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
     view, step, best = status.view, status.view.steps.last, status.view.best
-    rows = [("epoch", f"{view.epoch:.1f} of {view.epochs}" + (f", step {step.step:,}" if step else ""))]
+    progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
+    rows = [("epoch", progress + (f", step {step.step:,}" if step else ""))]
     if view.failure:
         rows.append(("failed", view.failure))
     if step:
@@ -122,7 +122,7 @@ def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
         kneser_ney = format_perplexity(view.started.kneser_ney_perplexity)
         rows.append(("baselines", f"unigram {unigram}, Kneser-Ney {kneser_ney}"))
     if step:
-        rows.append(("lr", f"{step.lr:.5f}, {format_count(step.tokens_per_second)} tokens/s"))
+        rows.append(("learning rate", f"{step.lr:.5f}, {format_count(step.tokens_per_second)} tokens/s"))
         remaining = f", {format_duration(step.eta_seconds)} left" if status.state == "running" else ""
         rows.append(("time", format_duration(view.finished.seconds if view.finished else step.seconds) + remaining))
     if view.samples:
@@ -134,7 +134,7 @@ def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def _suggested_commands(status: RunStatus) -> list[tuple[str, str]]:
-    name = status.name
+    name = run_word(status.path)
     if status.state == "running":
         return [("watch", f"lotr-tui attach {name}"), ("stop", f"lotr-tui stop {name}")]
     commands = [("view", f"lotr-tui attach {name}")]

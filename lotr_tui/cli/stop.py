@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.control import ControlCommand
 from engine.errors import LotrError, printable
 from engine.runs.control_files import send_command
-from engine.runs.directory import RESUME_FILE, is_locked
+from engine.runs.directory import RESUME_FILE, is_locked, run_word
 
 TIMEOUT = 20.0
 """Seconds to wait for the training to obey."""
@@ -25,7 +25,7 @@ def request_stop(path: Path, *, wait: bool = True) -> str:
     if not wait:
         return printable(f"run {path.name} was asked to save and stop")
     _wait_until(lambda: not is_locked(path), path, "stopped")
-    hint = f"; resume it: lotr-tui train --resume {path.name}" if (path / RESUME_FILE).exists() else ""
+    hint = f"; resume it: lotr-tui train --resume {run_word(path)}" if (path / RESUME_FILE).exists() else ""
     return printable(f"run {path.name} has stopped{hint}")
 
 
@@ -45,7 +45,7 @@ def _wait_until(condition: Callable[[], bool], path: Path, outcome: str) -> None
         if time.monotonic() > deadline:
             raise LotrError(
                 f"run {path.name} has not {outcome} within {TIMEOUT:.0f} s; it does so between two steps. "
-                f"Check again with `lotr-tui status {path.name}`"
+                f"Check again with `lotr-tui status {run_word(path)}`"
             )
         time.sleep(POLL_INTERVAL)
 

@@ -7,24 +7,67 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from engine.config import Config, describe_settings
-from engine.errors import InvalidInputError, printable
+from engine.errors import InvalidInputError
 from engine.presets import PRESETS, get_preset
 from engine.storage.files import absolute_path
 from lotr_tui.cli import options
+from lotr_tui.cli.parser import int_option
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
 
+DEFAULT_PRESET = "default"
+TRAINING, RUN, OUTPUT = "Training", "Run", "Output"
+"""Sections of the help text of `train`."""
+
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(PRESETS)}.", show_default="default"),
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help=f"Settings to start from: {', '.join(PRESETS)}.",
+        show_default=DEFAULT_PRESET,
+        rich_help_panel=TRAINING,
+    ),
 ]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="Corpus: a CSV, one utterance per row.")]
-TextOption = Annotated[Path | None, typer.Option("--text", help="Corpus: plain text, one utterance per line.")]
-ValidOption = Annotated[Path | None, typer.Option("--valid", help="Validation text of a corpus that is already split.")]
-TestOption = Annotated[Path | None, typer.Option("--test", help="Test text of a corpus that is already split.")]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Corpus: a CSV, one utterance per row. Default: the bundled dialogues.",
+        rich_help_panel=options.DATA,
+    ),
+]
+TextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--text", metavar="FILE", help="Corpus: plain text, one utterance per line.", rich_help_panel=options.DATA
+    ),
+]
+ValidOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--valid",
+        metavar="FILE",
+        help="Validation text of a corpus that is already split.",
+        rich_help_panel=options.DATA,
+    ),
+]
+TestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--test", metavar="FILE", help="Test text of a corpus that is already split.", rich_help_panel=options.DATA
+    ),
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change any setting; repeatable. See `lotr-tui train --list-settings`.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 
 
@@ -38,29 +81,61 @@ def train(
     speaker_column: options.SpeakerColumnOption = None,
     mode: options.ModeOption = None,
     split_seed: options.SplitSeedOption = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed of the training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Device to train on.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: all cores.")] = None,
+    seed: Annotated[
+        int | None, int_option("--seed", help="Random seed of the training.", rich_help_panel=TRAINING)
+    ] = None,
+    epochs: Annotated[
+        int | None, int_option("--epochs", help="Passes over the training split.", rich_help_panel=TRAINING)
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None,
+        typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Device to train on.", rich_help_panel=TRAINING),
+    ] = None,
+    threads: Annotated[
+        int | None, int_option("--threads", help="CPU threads; 0: all cores.", rich_help_panel=TRAINING)
+    ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Floating-point format of the training.")
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(
+            "--precision",
+            metavar="auto|fp32|bf16",
+            help="Floating-point format of the training.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     assignments: SetOption = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the new run.")] = None,
+    list_settings: Annotated[
+        bool,
+        typer.Option("--list-settings", help="List all settings for --set, and exit.", rich_help_panel=TRAINING),
+    ] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="NAME", help="Name of the new run. Default: preset and time.", rich_help_panel=RUN
+        ),
+    ] = None,
     runs_dir: options.RunsDirOption = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Resume a run that was stopped or killed, bit-exactly.")
+        str | None,
+        typer.Option(
+            "--resume", metavar="RUN", help="Resume a run that was stopped or killed, bit-exactly.", rich_help_panel=RUN
+        ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Train in the background; see `attach`.")] = False,
-    no_tui: Annotated[bool, typer.Option("--no-tui", help="Print lines instead of the dashboard.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON event per line; implies --no-tui.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Train in the background; see `lotr-tui attach`.", rich_help_panel=OUTPUT),
+    ] = False,
+    no_tui: Annotated[
+        bool, typer.Option("--no-tui", help="Print lines instead of drawing the dashboard.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object per event; implies --no-tui.", rich_help_panel=OUTPUT),
+    ] = False,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
-    list_settings: Annotated[
-        bool, typer.Option("--list-settings", help="List all settings for --set, and exit.")
-    ] = False,
 ) -> int:
-    """Train a model in a live dashboard."""
+    """Train a model and watch it in a live dashboard, or print lines where there is no terminal."""
     from engine.runtime.process import get_process_info
     from engine.training.job import prepare_job, resume_job
 
@@ -84,20 +159,21 @@ def train(
         )
         return config.with_overrides(assignments or [])
 
+    options.check_theme(theme)
     process = get_process_info()
     if not process.is_main_process:
         from lotr_tui.cli.train_console import train_worker_rank
 
         return 0 if detach else train_worker_rank()
     if list_settings:
-        _print_settings(apply_options(get_preset("default" if preset is None else preset)))
+        _print_settings(apply_options(get_preset(DEFAULT_PRESET if preset is None else preset)))
         return 0
     if resume is not None:
         if preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
         job = resume_job(resume, runs_dir, apply_options)
     else:
-        job = prepare_job(apply_options(get_preset("default" if preset is None else preset)), run, runs_dir)
+        job = prepare_job(apply_options(get_preset(DEFAULT_PRESET if preset is None else preset)), run, runs_dir)
     if detach:
         from lotr_tui.monitor.background import resume_in_background
 
@@ -108,8 +184,7 @@ def train(
         from lotr_tui.cli.train_console import train_on_console
 
         return train_on_console(job, as_json=as_json)
-    _train_in_dashboard(job, runs_dir, theme, mouse=not no_mouse)
-    return 0
+    return _train_in_dashboard(job, runs_dir, theme, mouse=not no_mouse)
 
 
 def ablate(
@@ -121,37 +196,38 @@ def ablate(
     mode: options.ModeOption = None,
     split_seed: options.SplitSeedOption = None,
     assignments: SetOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per variant, with seeds from 0.")] = 3,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Parallel trainings; default: the number of cores.")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="Train only this one; repeatable.")] = None,
+    seeds: Annotated[
+        int, int_option("--seeds", minimum=1, maximum=1_000, help="Trainings per variant, with seeds from 0.")
+    ] = 3,
+    jobs: Annotated[
+        int | None,
+        int_option("--jobs", minimum=1, maximum=1_000, help="Parallel trainings. Default: the number of cores."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="VARIANT", help="Train only this variant; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per training.")] = False,
 ) -> None:
-    """Measure the effect of each technique: one removed or added at a time, with several seeds."""
+    """Measure the effect of each technique: train with one removed or added at a time, with several seeds."""
     from engine.training.ablation import select_variants
     from lotr_tui.cli.reports import print_ablation
 
-    config = get_preset("default" if preset is None else preset)
+    config = get_preset(DEFAULT_PRESET if preset is None else preset)
     config = _apply_options(config, csv=csv, text=text, valid=valid, test=test, mode=mode, split_seed=split_seed)
     config = config.with_overrides(assignments or [])
     variants = select_variants(config, only or [])
     print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
 
 
-def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | None, *, mouse: bool) -> None:
+def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | None, *, mouse: bool) -> int:
     from lotr_tui.app import LotrApp
     from lotr_tui.cli.launch import run_app
     from lotr_tui.monitor.background import attach_hint, dies_with_terminal
 
-    name = job.run.name
     if dies_with_terminal():
-        print(f"if this terminal closes, the training continues\n{attach_hint(name)}")
-    app = LotrApp(job=job, runs_dir=runs_dir, theme=theme)
-    run_app(app, mouse=mouse)
-    if app.detached_run is None:
-        print(printable(f"run {name} is in {job.run.path}"))
-        print(printable(f"open a session with it: lotr-tui --run {name}"))
-        if app.training_view is None or app.training_view.is_active or app.training_view.is_resumable:
-            print(printable(f"resume it: lotr-tui train --resume {name}"))
+        print(f"if this terminal closes, the training continues\n{attach_hint(job.run.path)}")
+    return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=mouse)
 
 
 def _apply_options(
@@ -165,6 +241,8 @@ def _apply_options(
     """
     if csv and text:
         raise InvalidInputError("--csv and --text exclude each other; give one corpus")
+    if text and (overrides.get("text_column") or overrides.get("speaker_column")):
+        raise InvalidInputError(f"--text {text} reads lines without columns; for a file with columns, use --csv")
     config = config.with_values(**{name: value for name, value in overrides.items() if value is not None})
     path = csv or text
     if path:

@@ -1,17 +1,20 @@
 """`train --no-tui`: a training that prints lines or JSON events instead of drawing a dashboard."""
 
-import json
+import errno
 import math
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine import events
 from engine.control import ControlCommand
-from engine.errors import TrainingError, printable
+from engine.errors import OutputError, TrainingError, printable
+from engine.runs.directory import run_word
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.runtime.worker import Cancellation
+from lotr_tui.cli.console import discard_output, to_json
 from lotr_tui.formatting import format_duration, format_perplexity
 from lotr_tui.monitor.background import (
     detach_from_terminal,
@@ -31,13 +34,20 @@ PROGRESS_INTERVAL = 5.0
 def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     """Train and print one line per event on stdout. Return the exit code.
 
-    SIGINT and SIGTERM save and stop at the next step with exit code 130; SIGUSR1 saves. If the terminal closes, the
-    training continues without it. If the reader of stdout is gone, the training saves and stops.
+    SIGINT and SIGTERM save and stop at the next step with exit code 130 and 143; SIGUSR1 saves. If the terminal closes,
+    the training continues without it. If the reader of stdout is gone, the training saves and stops. If stdout cannot
+    be written for another reason, such as a full disk, the training continues without it, and the exit code is 1.
 
     Raises:
         BrokenPipeError: If the reader of stdout is gone.
     """
     cancellation = Cancellation()
+    exit_code = 0
+
+    def stop(signal_number: signal.Signals) -> None:
+        nonlocal exit_code
+        exit_code = exit_code or 128 + signal_number
+        cancellation.set()
 
     def continue_without_terminal() -> None:
         detach_from_terminal()
@@ -46,18 +56,19 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
 
     install_signal_handlers(
         {
-            signal.SIGINT: cancellation.set,
-            signal.SIGTERM: cancellation.set,
+            signal.SIGINT: partial(stop, signal.SIGINT),
+            signal.SIGTERM: partial(stop, signal.SIGTERM),
             signal.SIGHUP: continue_without_terminal,
             signal.SIGUSR1: lambda: job.command_queue.send(ControlCommand("checkpoint")),
         }
     )
     lines = ProgressFormatter(job)
     broken_pipe: BrokenPipeError | None = None
+    has_failed_output = False
     is_detached = False
     for event in job.events(cancellation):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
-        line = json.dumps(_event_record(event, job)) if as_json else lines.format(event)
+        line = to_json(_event_record(event, job)) if as_json else lines.format(event)
         if line is None or broken_pipe:
             continue
         try:
@@ -66,14 +77,20 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
         except BrokenPipeError as error:
             broken_pipe = error
             cancellation.set()
-        except OSError:  # the terminal is gone, and its signal has not arrived yet
-            detach_from_terminal()
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+                detach_from_terminal()  # the terminal is gone, and its signal has not arrived yet
+            else:
+                has_failed_output = True
+                discard_output()
+                hint = f"lotr-tui attach {run_word(job.run.path)}"
+                print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
     if broken_pipe:
         raise broken_pipe
     if is_detached:
         print(resume_in_background(job.run.path), file=sys.stderr)
         return 0
-    return 130 if cancellation() else 0
+    return exit_code or int(has_failed_output)
 
 
 def train_worker_rank() -> int:
@@ -139,10 +156,8 @@ class ProgressFormatter:
                 return f'    "{printable(event.prompt)}" {event.text}'
             case events.Finished():
                 test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
-                return (
-                    f"{event.reason} after {format_duration(event.seconds)}: "
-                    f"valid perplexity {event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}{test}"
-                )
+                result = f"valid perplexity {event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}{test}"
+                return f"{event.reason} after {format_duration(event.seconds)}: {result}{self._format_hint(event)}"
             case events.CommandApplied():
                 return f"{event.kind.replace('_', ' ')} {event.value}".rstrip() + f" at step {event.step:,}"
             case events.Resume():
@@ -152,6 +167,13 @@ class ProgressFormatter:
             case events.Failed():
                 raise TrainingError(event.message)
         return None
+
+    def _format_hint(self, event: events.Finished) -> str:
+        """Return a line with the command that goes on from here; a detached training prints its own."""
+        run = run_word(self._job.run.path)
+        if event.reason == "stopped":
+            return f"\nresume it: lotr-tui train --resume {run}"
+        return "" if event.reason == "detached" else f"\nopen a session with it: lotr-tui --run {run}"
 
     def _format_progress(self, step: events.Step | None, prefix: str) -> str:
         self._last_line_time = time.perf_counter()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
-from engine.runs.directory import is_locked
+from engine.runs.directory import is_locked, run_word
 from engine.runtime.process import get_process_info, launch_command
 from engine.storage.files import open_regular_file
 from engine.storage.log_file import MAX_LOG_BYTES, rotated_path
@@ -43,12 +43,12 @@ def resume_in_background(path: Path) -> str:
     while process.poll() is None and time.monotonic() < deadline:
         if is_locked(path):
             name = printable(path.name)
-            return f"run {name} continues in the background as process {process.pid}\n{attach_hint(name)}"
+            return f"run {name} continues in the background as process {process.pid}\n{attach_hint(path)}"
         time.sleep(POLL_INTERVAL)
     process.kill()
     raise TrainingError(
         f"run {path.name} did not start in the background; see {console_log}, "
-        f"then resume it with: lotr-tui train --resume {path.name}"
+        f"then resume it with: lotr-tui train --resume {run_word(path)}"
     )
 
 
@@ -69,9 +69,10 @@ def _open_console_log(path: Path) -> int:
     return open_regular_file(path / CONSOLE_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def attach_hint(run_name: str) -> str:
+def attach_hint(path: Path) -> str:
     """Return lines that say how to watch and stop a training from another terminal."""
-    return f"watch it from any terminal: lotr-tui attach {run_name}\nsave and stop it: lotr-tui stop {run_name}"
+    name = run_word(path)
+    return f"watch it from any terminal: lotr-tui attach {name}\nsave and stop it: lotr-tui stop {name}"
 
 
 def dies_with_terminal() -> bool:

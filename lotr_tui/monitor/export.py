@@ -1,21 +1,24 @@
 """Export of the metrics of a run to CSV files or TensorBoard."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidInputError, RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_rows
-from engine.storage.files import atomic_replace
+from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STEP_CHUNK_SIZE = 10_000
 """Steps that are converted to Python objects at once."""
@@ -24,26 +27,28 @@ TENSORBOARD_SCALARS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_se
 
 
 def export_csv(run: Path, folder: Path) -> list[Path]:
-    """Write one CSV file per record type, named after it, as `step.csv`. Return the paths of the files.
+    """Write one CSV file per record type, named after it, as `step.csv`. Return the paths of the files, sorted.
 
     Rows that a resumed training has superseded are left out, and unknown numbers are empty cells.
 
     Raises:
         RunError: If the folder is not empty or cannot be written.
     """
+    import pandas as pd  # takes 0.35 s, which other commands do not need
+
     events_by_type: dict[str, list[TrainingEvent]] = {}
     for event in _read_events(run):
         events_by_type.setdefault(event_name(type(event)), []).append(event)
     view = TrainingView.from_run(run)
-    paths = []
-    with _new_folder(folder):
+    with _fill_folder(folder) as partial:
         for record_type, events in events_by_type.items():
             names = [item.name for item in fields(events[0]) if item.name != "model"]
-            rows = (_csv_row(event, names) for event in events)
-            paths.append(_write_csv(folder / f"{record_type}.csv", names, rows))
+            rows = [_printable_values(event_to_dict(event)) for event in events]
+            _write_csv(partial / f"{record_type}.csv", pd.DataFrame(rows, columns=names, dtype=object))
         if len(view.steps):
-            paths.append(_write_csv(folder / "step.csv", STEP_FIELDS, _iter_step_rows(view)))
-    return paths
+            steps = {name: view.steps.column(name) for name in STEP_FIELDS}
+            _write_csv(partial / "step.csv", pd.DataFrame(steps | {"step": [int(step) for step in steps["step"]]}))
+    return sorted(folder.iterdir())
 
 
 def export_tensorboard(run: Path, folder: Path) -> None:
@@ -59,7 +64,7 @@ def export_tensorboard(run: Path, folder: Path) -> None:
         raise InvalidInputError("TensorBoard is not installed; pip install 'lotr-tui[tensorboard]'") from error
     view = TrainingView.from_run(run)
     started_at = (run / CONFIG_FILE).stat().st_mtime
-    with _new_folder(folder), SummaryWriter(str(folder)) as writer:
+    with _fill_folder(folder) as partial, SummaryWriter(str(partial)) as writer:
         for values in _iter_step_rows(view):
             row = dict(zip(STEP_FIELDS, values, strict=True))
             for name in TENSORBOARD_SCALARS:
@@ -97,33 +102,38 @@ def _clamp_step(step: int) -> int:
     return min(max(step, -(2**63)), 2**63 - 1)
 
 
-def _csv_row(event: TrainingEvent, names: list[str]) -> list[Any]:
-    row = event_to_dict(event)
-    values = ("" if row[name] is None else row[name] for name in names)
-    return [printable(value) if isinstance(value, str) else value for value in values]
+def _printable_values(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Create a folder to write to, or check that it is empty.
+def _fill_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder, or take an empty one, and yield a folder in it whose files are moved up at the end of the block.
+
+    A failure removes the written files, so that the folder holds a complete export or none.
 
     Raises:
         RunError: If the folder is not empty, or if it or a file in it cannot be written.
     """
+    is_new = not folder.exists()
+    partial = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise RunError(f"{folder} is not empty, and nothing is overwritten; choose a new folder")
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        yield partial
+        for path in sorted(partial.iterdir()):
+            fsync_path(path)
+            path.replace(folder / path.name)
+        partial.rmdir()
+    except BaseException as error:
+        if partial is not None:
+            shutil.rmtree(folder if is_new else partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+        raise
 
 
-def _write_csv(path: Path, names: Iterable[str], rows: Iterable[list[Any]]) -> Path:
-    with atomic_replace(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-        writer = csv.writer(text)
-        writer.writerow(names)
-        writer.writerows(rows)
-        text.detach()  # flushes the wrapper without closing the file
-    return path
+def _write_csv(path: Path, table: "pd.DataFrame") -> None:
+    table.to_csv(path, index=False, encoding="utf-8", errors="replace")

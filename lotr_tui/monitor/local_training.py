@@ -1,12 +1,13 @@
 """Training in a thread of this process."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.control import ControlCommand
-from engine.errors import InvalidInputError, describe_error
+from engine.errors import describe_error
 from engine.events import Evaluated, Failed, Preparing, Step, TrainingEvent
 from engine.runtime.allocator import disable_heap_trimming, trim_heap
 from engine.runtime.worker import Cancellation, GeneratorThread
@@ -34,6 +35,9 @@ class LocalTraining:
         self._prepare_job = prepare_job
         self._resume_path = resume_path
         self._job: TrainingJob | None = None
+        self._early_commands: list[ControlCommand] = []
+        self._job_lock = threading.Lock()
+        """Lock for the job and the commands that wait for it."""
         disable_heap_trimming()
         self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread(
             "training", self._generate_updates, is_droppable=lambda update: isinstance(update, Step)
@@ -55,17 +59,14 @@ class LocalTraining:
         return events, has_ended
 
     def send_command(self, command: ControlCommand) -> None:
-        """Send a command to the training.
-
-        Raises:
-            InvalidInputError: If the training has not started yet, and the command is not "stop".
-        """
-        if self._job is not None:
-            self._job.command_queue.send(command)
-        elif command.kind == "stop":
-            self.stop()
-        else:
-            raise InvalidInputError("the training is being prepared; try again when it has started")
+        """Send a command to the training; a training that is being prepared applies it before its first step."""
+        with self._job_lock:
+            if self._job is not None:
+                self._job.command_queue.send(command)
+            elif command.kind == "stop":
+                self.stop()
+            else:
+                self._early_commands.append(command)
 
     def stop(self) -> None:
         """Request the training to save and stop after the current step."""
@@ -95,10 +96,14 @@ class LocalTraining:
         if self._resume_path is not None:
             yield TrainingView.from_resumed_run(self._resume_path)
         yield Preparing("reading the corpus")
-        self._job = self._prepare_job()
+        job = self._prepare_job()
+        with self._job_lock:
+            self._job = job
+            for command in self._early_commands:
+                job.command_queue.send(command)
         trimmed_at = time.monotonic()
         try:
-            for event in self._job.events(cancellation):
+            for event in job.events(cancellation):
                 yield event
                 if isinstance(event, Evaluated) and time.monotonic() - trimmed_at >= MEMORY_TRIM_INTERVAL:
                     trim_heap()

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.control import ControlCommand
-from engine.errors import printable
 from engine.runs.control_files import send_command
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_word
 from engine.runs.metrics import RecordFollower
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
@@ -104,7 +103,7 @@ class RunFollower:
         if not chunk.at_end:
             return f"{READING}: {chunk.fraction_read:.0%}"
         if self.view.is_active and not chunk.is_locked:
-            return f"no process is training it; resume with: lotr-tui train --resume {printable(self.path.name)}"
+            return f"no process is training it; resume with: lotr-tui train --resume {run_word(self.path)}"
         return ""
 
     def _read_chunks(self, cancellation: Cancellation) -> Iterator[RecordChunk]:

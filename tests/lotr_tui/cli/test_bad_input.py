@@ -29,6 +29,10 @@ CORPORA = {
         b"dialog\n" + b"".join(b"w%dx w%dy w%dz w%da w%db\n" % ((i,) * 5) for i in range(10, 30)),
         "no word occurs 3 times",
     ),
+    "another script": (
+        ("char,dialog\n" + "SAM,Вы видели моего пони сегодня утром\n" * 30).encode(),
+        "not a to z (such as 'Вы')",
+    ),
     "no words to validate on": (
         b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4,
         "has no word",
@@ -132,13 +136,13 @@ class TestTrainingOptions:
             (["--split-seed", "-1"], "split_seed=-1 is not a whole number from 0"),
             (
                 ["--mode", "lines"],
-                "Invalid value for '--mode': 'lines' is not one of 'line', 'stream'; did you mean line?",
+                "--mode lines is not one of line, stream; did you mean line?",
             ),
-            (["--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
-            (["--precision", "fp16"], "Invalid value for '--precision': 'fp16' is not one of 'auto', 'fp32', 'bf16'"),
+            (["--device", "tpu"], "--device tpu is not one of auto, cpu, cuda, mps"),
+            (["--precision", "fp16"], "--precision fp16 is not one of auto, fp32, bf16"),
             (["--threads", "-1"], "threads=-1 is not a whole number from 0"),
-            (["--run", "../up"], "run name '../up' is not a folder name"),
-            (["--run", ""], "run name '' is not a folder name"),
+            (["--run", "../up"], "run name '../up' is not allowed"),
+            (["--run", ""], "run name '' is not allowed"),
             (["--colour", "red"], "--colour"),
             (["extra"], "extra"),
         ],
@@ -340,7 +344,7 @@ class TestEvaluation:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ("--split dev", "Invalid value for '--split': 'dev' is not one of 'valid', 'test', 'train'"),
+            ("--split dev", "--split dev is not one of valid, test, train"),
             ("--text none.txt", "none.txt does not exist"),
             ("--text -", "--text - has no word"),
             ("--text dots.txt", "dots.txt has no word"),

@@ -19,7 +19,7 @@ from tests.support.files import KNOWN_WORDS, sentences, write_csv
 
 TRAIN_TINY = [sys.executable, "-m", "lotr_tui", "train", "--preset", "tiny", "--threads", "1"]
 TRAIN_TINY += ["--set", "embedding_size=8", "--set", "epochs=1"]
-ALL_TERMINALS = {"stdin": True, "stdout": True}
+ALL_TERMINALS = {"stdin": True, "stdout": True, "stderr": True}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,9 @@ class TestTrain:
         assert errors == ""
         assert "\x1b" not in shown
         assert re.search(r"baselines \(validation perplexity\): unigram \d+\.\d, Kneser-Ney \d+\.\d", shown)
-        assert re.match(r"stopped after .*: valid perplexity \d+\.\d\b", shown.splitlines()[-1])
+        result, hint = shown.splitlines()[-2:]
+        assert re.match(r"stopped after .*: valid perplexity \d+\.\d\b", result)
+        assert hint == "resume it: lotr-tui train --resume long"
         assert "nan" not in shown
         config = json.loads((home / "runs" / "long" / "config.json").read_text())
         assert (config["data"]["mode"], config["data"]["corpus_format"]) == ("stream", "text")
@@ -288,7 +290,7 @@ class TestEval:
         assert done.returncode == 0
         assert all(
             text in done.stdout
-            for text in ("mine", "unigram", "Kneser-Ney 5", "bits/char", "valid, line mode", "<unk>")
+            for text in ("mine", "unigram", "Kneser-Ney 5", "bits/char", "valid, line mode", "rare words")
         )
 
     def test_changed_corpus_is_refused(self, trained, command, home):
@@ -344,7 +346,7 @@ class TestRuns:
         assert (trained["home"] / "runs" / "mine" / "epochs" / "1.safetensors").is_file()
         done = mine("train", "--csv", trained["corpus"], "--run", "mine@2")
         assert done.returncode == 2
-        assert "'mine@2' is not a folder name" in done.stderr
+        assert "'mine@2' is not allowed" in done.stderr
 
     def test_list_without_runs_is_empty(self, command):
         done = command("runs")
@@ -363,7 +365,9 @@ class TestRuns:
         (home / "runs").mkdir(parents=True)
         shutil.move(untrained_run, home / "runs" / "old")
         assert command("runs", "rm", "old", stdin=b"n\n").returncode != 0
-        assert command("runs", "rm", "old").returncode != 0
+        unanswered = command("runs", "rm", "old")
+        assert unanswered.returncode == 2
+        assert unanswered.stderr.splitlines()[-1] == "lotr-tui: runs rm old needs a confirmation; give --yes"
         assert (home / "runs" / "old" / "model.safetensors").is_file()
         assert command("runs", "rm", "old", stdin=b"y\n").returncode == 0
         assert not (home / "runs" / "old").exists()
@@ -396,7 +400,7 @@ class TestData:
         shown = command("data", "info", lotr_csv).stdout
         for text in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1138", "142 words"):
             assert text in shown
-        assert re.search(r"valid +164 +2,226 +18\.2%", shown)
+        assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 
     def test_info_shows_encoding_and_separator(self, command, tmp_path):
         texts = [f"{text}, she said – “oh”" for text in sentences(60)]
@@ -413,6 +417,19 @@ class TestData:
         row = json_output(command("data", "info", "a.txt", "--json"))
         assert (row["separator"], row["num_lines"]) == ("none", 60)
         assert json_output(command("data", "info", "a.dat", "--plain", "--json"))["num_tokens"] == row["num_tokens"]
+
+    def test_naming_a_column_means_csv_whatever_the_file_name(self, command, tmp_path):
+        write_csv(tmp_path / "a.txt", sentences(60), columns=("who", "what"))
+        for columns in (("--text-column", "what", "--speaker-column", "who"), ("--text-column", "what")):
+            row = json_output(command("data", "info", "a.txt", *columns, "--json"))
+            assert (row["separator"], row["num_lines"]) == ("comma", 60)
+            assert bool(row["speaker_line_counts"]) == ("who" in columns)
+
+    @pytest.mark.parametrize("arguments", [("data", "info", "a.txt", "--plain"), ("train", "--text", "a.txt")])
+    def test_plain_text_has_no_columns_to_name(self, command, arguments):
+        result = command(*arguments, "--text-column", "what")
+        assert result.returncode == 2
+        assert "reads lines without columns" in result.stderr
 
     def test_info_prints_no_control_characters_of_the_corpus(self, command, tmp_path):
         texts = sentences(60)
@@ -459,8 +476,7 @@ class TestData:
         (ALL_TERMINALS, {"TERM": "xterm-256color", "CI": "0"}, True),
         (ALL_TERMINALS, {"TERM": "dumb"}, False),
         (ALL_TERMINALS, {}, False),
-        ({"stdin": True, "stdout": False}, {"TERM": "xterm-256color"}, False),
-        ({"stdin": False, "stdout": True}, {"TERM": "xterm-256color"}, False),
+        *(({**ALL_TERMINALS, name: False}, {"TERM": "xterm-256color"}, False) for name in ALL_TERMINALS),
     ],
 )
 def test_screen_is_drawn_only_in_an_interactive_terminal(terminals, variables, expected, monkeypatch):

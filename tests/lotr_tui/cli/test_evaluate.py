@@ -36,16 +36,35 @@ def lotr(folder, command):
 def test_json_has_the_perplexity_of_each_requested_combination(lotr):
     row = json_output(lotr("eval", "one", "--cache", "--mixture", "--dynamic", "--baselines", "--json"))
     assert row["run"] == "one"
-    for key in ("perplexity", "cache", "mixture", "dynamic"):
+    for key in ("perplexity", "cache", "mixture", "dynamic", "plain"):
         assert 1 < row[key] < 100
-    assert row["mixture"] < 1.001 * min(row["perplexity"], row["baselines"]["kneser_ney_5"])
+    assert row["mixture"] < 1.001 * min(row["plain"], row["baselines"]["kneser_ney_5"])
     assert "Kneser-Ney" in row["mixture_description"]
     assert "cache" in row["mixture_description"]
-    low, high = row["confidence_interval"]
-    assert low < row["perplexity"] < high
     plain = json_output(lotr("eval", "one", "--json"))
-    assert plain["perplexity"] == row["perplexity"]
-    assert not {"cache", "mixture", "dynamic", "baselines"} & plain.keys()
+    assert plain["perplexity"] == row["plain"]
+    assert not {"cache", "mixture", "dynamic", "baselines", "plain"} & plain.keys()
+
+
+def test_json_figures_at_the_top_are_those_of_the_complete_combination(lotr):
+    plain, row = (
+        json_output(lotr("eval", "one", "--split", "train", "--json", *more)) for more in ((), ("--mixture",))
+    )
+    assert row["perplexity"] == row["mixture"]
+    assert row["plain"] == plain["perplexity"] != row["perplexity"]
+    assert row["bits_per_token"] == pytest.approx(math.log2(row["mixture"]))
+    low, high = row["confidence_interval"]
+    assert low < row["mixture"] < high
+    assert row["confidence_interval"] != plain["confidence_interval"]
+
+
+def test_short_text_has_no_confidence_interval(lotr, tmp_path):
+    (tmp_path / "line.txt").write_text("the miller carries a bag of apples\n")
+    arguments = ("eval", "one", "--text", "line.txt")
+    assert json_output(lotr(*arguments, "--json"))["confidence_interval"] is None
+    shown = lotr(*arguments).stdout
+    assert "a confidence interval (95 % CI) needs at least 200 tokens" in shown
+    assert shown.splitlines()[1].split()[2] == "-"
 
 
 def test_several_runs_are_an_ensemble(lotr):
@@ -113,8 +132,8 @@ class TestRefusals:
             (["--mixture", "--weights", "0.5,0.2,0.3"], "3 weights for 2 models"),
             (["--mixture", "--weights", "half,half"], "--weights half,half must be numbers separated by commas"),
             (["--weights", "1"], "--weights needs several models; add --mixture or another --run"),
-            (["--cache", "--cache-window", "0"], "cache window 0 is out of range"),
-            (["--cache", "--cache-window", "-3"], "cache window -3 is out of range"),
+            (["--cache", "--cache-window", "0"], "--cache-window 0 is not a whole number from 1"),
+            (["--cache", "--cache-window", "-3"], "--cache-window -3 is not a whole number from 1"),
             (["--cache-window", "5"], "--cache-window 5 has no effect without --cache"),
             (["--run", "other"], "run other has another vocabulary than run one"),
         ],

@@ -240,15 +240,17 @@ class TestExport:
         assert "File exists" in command("runs", "export", "r", "--csv", "mine.txt").stderr
         assert (tmp_path / "mine.txt").read_text() == "x"
 
-    def test_full_disk_leaves_no_incomplete_table(self, make_run, tmp_path):
+    def test_full_disk_leaves_no_part_of_an_export(self, make_run, tmp_path):
         from lotr_tui.monitor.export import export_csv
 
         run = make_run("r", EVENTS)
         with no_file_longer_than(100), pytest.raises(InvalidInputError, match=r"cannot write to .*out: File too large"):
             export_csv(run, tmp_path / "out")
-        for path in (tmp_path / "out").iterdir():  # tables that were written before are complete
-            assert path.read_text().endswith("\n")
-            assert path.stat().st_size <= 100
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "empty").mkdir()
+        with no_file_longer_than(100), pytest.raises(InvalidInputError, match="File too large"):
+            export_csv(run, tmp_path / "empty")
+        assert list((tmp_path / "empty").iterdir()) == []
 
     def test_export_needs_exactly_one_format(self, command, make_run):
         make_run("r")

@@ -21,6 +21,7 @@ from engine.runs.control_files import send_command
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
 from engine.runs.metrics import read_current_rows
 from engine.runs.summary import summarize_run
+from engine.storage.files import default_runs_dir
 from lotr_tui.app import LotrApp
 from lotr_tui.monitor.background import attach_hint, dies_with_terminal
 from lotr_tui.monitor.training_view import TrainingView
@@ -74,7 +75,7 @@ def test_signals_save_and_stop_and_the_run_is_resumed(
     wait_for((run / RESUME_FILE).exists)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)  # SIGINT does the same, and is tested with the commands
-    assert process.wait(30) == 130
+    assert process.wait(30) == 143
     assert summarize_run(run).state == "stopped"
     before = [row for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
     result = command("train", "--resume", "r", "--json", "--set", "lr=0.7")
@@ -319,5 +320,6 @@ def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch: pytest.MonkeyPatch)
     assert dies_with_terminal()
     monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
     assert not dies_with_terminal()
-    assert "lotr-tui attach mine" in attach_hint("mine")
+    assert "lotr-tui attach mine" in attach_hint(default_runs_dir() / "mine")
+    assert "lotr-tui attach /elsewhere/mine" in attach_hint(Path("/elsewhere/mine"))
     assert os.environ["TMUX"]

@@ -184,7 +184,7 @@ def test_the_notice_describes_the_followed_run(tmp_path: Path) -> None:
     follow_until(followed, lambda: followed.view.is_active)
     run.lock.release()
     follow_until(followed, lambda: "no process is training it" in followed.view.notice)
-    assert "train --resume r" in followed.view.notice
+    assert f"train --resume {followed.path}" in followed.view.notice
     run.path.rename(tmp_path / "elsewhere")
     follow_until(followed, lambda: "was deleted" in followed.view.notice)
     followed.stop()
