@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from textual import events
 from textual.binding import Binding
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -17,6 +18,7 @@ from engine.errors import InvalidInputError, LotrError, describe_error
 from lotr_tui.app_base import AppOptions, LotrAppBase
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import TrainingChanged
+from lotr_tui.screens.prompt_screen import PromptScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.training.job import TrainingJob
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.screens.dialogs.quit import QuitChoice
     from lotr_tui.session.session_model import SessionModel
 
 SCREENS_DIR = Path(__file__).parent / "screens"
@@ -82,7 +85,10 @@ class LotrApp(LotrAppBase):
         """True once the terminal is gone; the training continues without it."""
         self.detached_run: Path | None = None
         """Run directory of a training that another process resumes once the app has ended."""
+        self.exit_code = 0
+        """Exit code of the process: 0, or 128 plus the number of the signal that ended the app."""
         self._exit_requested = False
+        self._quits_when_training_ends = False
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._reported_keymap_problems: set[str] = set()
 
@@ -109,12 +115,41 @@ class LotrApp(LotrAppBase):
         if self._exit_requested:
             self.exit()
 
+    async def on_event(self, event: events.Event) -> None:
+        """Let a screen with a prompt send typed text there before the focused widget gets it."""
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded and self.screen_stack:
+            screen = self.screen
+            if isinstance(screen, PromptScreen) and screen.redirect_to_prompt(event):
+                return
+        await super().on_event(event)
+
     def on_unmount(self) -> None:
         """Stop the training, unless it outlives its terminal."""
         if self._local_training is not None and not self.terminal_closed:
             self._local_training.stop()
             if self._local_training.has_unsaved_progress:
                 self._local_training.join(QUIT_TIMEOUT)
+
+    # Quitting
+
+    async def action_quit(self) -> None:
+        """Exit. If this process trains, ask first whether to stop the training or to continue it in the background."""
+        from lotr_tui.screens.dialogs.quit import QuitDialog
+
+        if not self.is_training:
+            self.exit()
+        elif not isinstance(self.screen, QuitDialog):
+            self.push_screen(QuitDialog(), self._quit_with_training)
+
+    def _quit_with_training(self, choice: "QuitChoice | None") -> None:
+        if choice is None:
+            return
+        if choice == "stop" or not self.is_training:
+            self.exit()
+            return
+        self._quits_when_training_ends = True
+        self.send_command(ControlCommand("detach"))
+        self.notify("The training saves and moves to the background; then lotr-tui quits.", timeout=60)
 
     # Navigation
 
@@ -147,11 +182,18 @@ class LotrApp(LotrAppBase):
         """Show or hide all keys."""
         from lotr_tui.commands import iter_binding_commands
         from lotr_tui.screens.dialogs.help import HelpScreen
+        from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
+        from lotr_tui.screens.session.slash_commands.table import SLASH_COMMANDS
 
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         elif not isinstance(self.screen, SystemModalScreen):  # not above the palette
-            self.push_screen(HelpScreen(list(iter_binding_commands(self, self.screen))))
+            typed = SLASH_COMMANDS.values() if isinstance(self.screen, CommandSessionScreen) else ()
+            self.push_screen(
+                HelpScreen(
+                    list(iter_binding_commands(self, self.screen)), [(command.usage, command.help) for command in typed]
+                )
+            )
 
     # Training
 
@@ -160,14 +202,29 @@ class LotrApp(LotrAppBase):
         """State of the latest training of this process, or None before the first one."""
         return None if self._local_training is None else self._local_training.view
 
-    def start_training(self, config: "Config") -> None:
-        """Train in a thread of this process and report to the screens with `TrainingChanged`."""
+    @property
+    def run_path(self) -> Path | None:
+        """Run directory of the latest training of this process, or None before it is prepared."""
+        if self._local_training is not None:
+            return self._local_training.path
+        return None if self.job is None else self.job.run.path
+
+    @property
+    def _is_launch_due(self) -> bool:
+        """True if the training that the app was started with is not launched yet."""
+        return self.job is not None and self._local_training is None
+
+    def start_training(self, config: "Config", run_name: str | None = None) -> None:
+        """Train in a thread of this process and report to the screens with `TrainingChanged`.
+
+        Without a name, the run is named after the preset and the time.
+        """
         runs_dir = self.runs_dir
 
         def prepare() -> "TrainingJob":
             from engine.training.job import prepare_job
 
-            return prepare_job(config, runs_dir=runs_dir)
+            return prepare_job(config, run_name=run_name, runs_dir=runs_dir)
 
         self._launch_training(prepare)
 
@@ -175,7 +232,7 @@ class LotrApp(LotrAppBase):
         """Send a control command to the training.
 
         Raises:
-            LotrError: If nothing is training, or the training is still being prepared.
+            InvalidInputError: If nothing is training.
         """
         if self._local_training is None or not self.is_training:
             raise InvalidInputError("no training is running; press ctrl+t in the session to start one")
@@ -200,11 +257,16 @@ class LotrApp(LotrAppBase):
         self._local_training.poll()
 
     def handle_signal(self, signum: signal.Signals) -> None:
-        """Save on SIGUSR1; exit on SIGHUP (the training continues) and on SIGINT and SIGTERM (it stops)."""
+        """Save on SIGUSR1; exit on SIGHUP (the training continues) and on SIGINT and SIGTERM (it stops).
+
+        The signal sets the exit code, unless a training continues.
+        """
         if signum == signal.SIGUSR1:
             with suppress(LotrError):
                 self.send_command(ControlCommand("checkpoint"))
             return
+        continues = signum == signal.SIGHUP and (self.is_training or self._is_launch_due)
+        self.exit_code = 0 if continues else 128 + signum
         if signum == signal.SIGHUP:
             self.terminal_closed = True
         else:
@@ -234,10 +296,12 @@ class LotrApp(LotrAppBase):
         finished, path = self._local_training.view.finished, self._local_training.path
         if ended and finished is not None and finished.reason == "detached" and path is not None:
             self._hand_over(path)
+        elif ended and self._quits_when_training_ends:
+            self.exit()
 
     def _hand_over(self, path: Path) -> None:
         """Let another process resume the training of a run, which has saved and ended here."""
-        if self.job is not None:
+        if self.job is not None or self._quits_when_training_ends:
             self.detached_run = path  # resumed once the screen is closed
             self.exit()
         else:

@@ -1,25 +1,28 @@
 """Base class of the app: settings and themes, and the interface to training and navigation that screens use."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
-from textual.theme import Theme
+from textual.timer import Timer
 
 from engine.control import ControlCommand
-from engine.errors import ConfigError, suggest_nearest
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.textual_fixes.app import TextualFixesApp
-from lotr_tui.theme import SHIRE, SHIRE_LIGHT, ColorlessFilter
+from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, check_theme_name, muted_variables
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
     from engine.runs.loading import LoadedModel
     from lotr_tui.monitor.training_view import TrainingView
     from lotr_tui.session.session_model import SessionModel
+
+
+SAVE_DELAY = 0.5
+"""Seconds between the first change of a setting and the writing of all changes until then."""
 
 
 class AppOptions(TypedDict, total=False):
@@ -65,19 +68,19 @@ class LotrAppBase(TextualFixesApp):
         """True while a thread of this process trains."""
         self.exit_message = ""
         """Line for standard error after the screen is closed, or empty."""
-        self._settings_dirty = False
+        self._save_timer: Timer | None = None
         self._monochrome_filters = [ColorlessFilter()]
-        self.register_theme(SHIRE)
-        self.register_theme(SHIRE_LIGHT)
-        if theme is not None and theme not in self.available_themes:
-            raise ConfigError(f"unknown theme {theme!r}{suggest_nearest(theme, self.available_themes)}")
+        for own_theme in OWN_THEMES:
+            self.register_theme(own_theme)
+        if theme is not None:
+            check_theme_name(theme)
         self._startup_notices = [self.settings_store.notice]
         chosen = theme or self.settings_store.current.theme
         if chosen not in self.available_themes:
             notice = f"unknown theme {chosen!r} in {self.settings_store.path}; using {SHIRE.name} instead"
             self._startup_notices.append(notice)
             chosen = SHIRE.name
-        self.theme = self._last_theme = chosen
+        self.theme = chosen
 
     # Training, implemented by the subclass
 
@@ -86,15 +89,18 @@ class LotrAppBase(TextualFixesApp):
         """State of the latest training of this process, or None before the first one."""
         raise NotImplementedError
 
-    def start_training(self, config: "Config") -> None:
-        """Train in a thread of this process and report to the screens with `TrainingChanged`."""
+    def start_training(self, config: "Config", run_name: str | None = None) -> None:
+        """Train in a thread of this process and report to the screens with `TrainingChanged`.
+
+        Without a name, the run is named after the preset and the time.
+        """
         raise NotImplementedError
 
     def send_command(self, command: ControlCommand) -> None:
         """Send a control command to the training.
 
         Raises:
-            LotrError: If nothing is training, or the training is still being prepared.
+            LotrError: If nothing is training.
         """
         raise NotImplementedError
 
@@ -115,36 +121,46 @@ class LotrAppBase(TextualFixesApp):
     # Settings
 
     def update_settings(self, **changes: Any) -> None:
-        """Change settings such as `sampler` or `pace`. Changes apply at once and are written when the app exits.
+        """Change settings such as `sampler` or `pace`. Changes apply at once and are written after `SAVE_DELAY`.
 
         Raises:
             InvalidInputError: If a value is out of range.
         """
-        changed = replace(self.settings_store.current, **changes)
-        self._settings_dirty = self._settings_dirty or changed != self.settings_store.current
-        self.settings_store.current = changed
+        self.settings_store.change(**changes)
+        if self.is_running and self.settings_store.has_unsaved_changes and self._save_timer is None:
+            self._save_timer = self.set_timer(SAVE_DELAY, self._start_save)
+
+    def _start_save(self) -> None:
+        self._save_timer = None
+        self.run_worker(self._save_settings(), group="settings")
+
+    async def _save_settings(self) -> None:
+        """Write the changed settings in a thread, because a slow disk must not stop the screen."""
+        if notice := await asyncio.to_thread(self.settings_store.save):
+            self.notify(notice, severity="warning", markup=False)
 
     def on_mount(self) -> None:
         """Apply the saved keys and report problems with the settings file."""
-        self.theme_changed_signal.subscribe(self, self._save_theme)
         for notice in filter(None, self._startup_notices):
             self.notify(notice, severity="warning", markup=False)
         if self.settings_store.current.keymap:
             self.set_keymap(dict(self.settings_store.current.keymap))
 
     def on_unmount(self) -> None:
-        """Write changed settings."""
-        if self._settings_dirty:
-            self.exit_message = self.settings_store.update()
+        """Write the settings that were changed since the last time."""
+        if self.settings_store.has_unsaved_changes:
+            self.exit_message = self.settings_store.save()
 
-    def _save_theme(self, theme: Theme) -> None:
-        if theme.name == self._last_theme:
-            return
-        self._last_theme = theme.name
-        notice = self.settings_store.update(theme=theme.name)
-        self._settings_dirty = False
-        if notice:
-            self.notify(notice, severity="warning", markup=False)
+    def choose_theme(self, name: str) -> None:
+        """Use a theme, in this session and in later ones."""
+        self.theme = name
+        self.update_settings(theme=name)
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Return the variables of the theme, with those of secondary text, which other themes do not define."""
+        variables = super().get_css_variables()
+        self.theme_variables = {**muted_variables(variables["foreground"]), **variables}
+        return self.theme_variables
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return the line filters of Textual, or `ColorlessFilter` for NO_COLOR with an ANSI theme."""

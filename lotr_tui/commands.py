@@ -8,18 +8,24 @@ from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
+from textual import on
 from textual.actions import parse
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import Command, CommandList, DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 from textual.dom import DOMNode
 from textual.screen import Screen
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from engine.errors import suggest_nearest
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.textual_fixes.command_palette import RobustCommandPalette
+from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 
+MAX_WIDTH = 100
+"""Maximum width of the palette, so that the eye finds the key of a command."""
 BINDING_PACKAGES = ("lotr_tui.screens", "lotr_tui.widgets")
 """Packages whose screens and widgets define bindings."""
 
@@ -37,15 +43,99 @@ class PaletteCommand:
     group: str = ""
     """Heading in the help."""
 
+    @property
+    def explanation(self) -> str:
+        """Name without the label of the key in the footer, which comes before the first colon."""
+        return self.name.partition(": ")[2] or self.name
+
+
+@dataclass(frozen=True)
+class ChooseTheme:
+    """Function that uses a theme from now on."""
+
+    app: LotrAppBase
+    theme: str
+
+    def __call__(self) -> None:
+        """Use the theme."""
+        self.app.choose_theme(self.theme)
+
 
 class AppCommandPalette(RobustCommandPalette):
-    """Command palette whose input has the maximum length and the steady cursor of a `LineInput`."""
+    """Command palette with one line per command, which shows a theme while the cursor is on it."""
+
+    DEFAULT_CSS = f"""
+    AppCommandPalette {{
+        #--container {{ max-width: {MAX_WIDTH}; }}
+        #--input {{ border: none; padding: 0 1; background: $panel; }}
+        SearchIcon {{ display: none; }}
+        CommandList {{
+            border: none; padding: 0; max-height: 70vh; text-wrap: nowrap; text-overflow: ellipsis;
+            background: $panel; scrollbar-size-vertical: 1;
+        }}
+        CommandList > .option-list--option {{ text-style: none; }}
+    }}
+    """
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="Search for a command, a key or a theme")
+        self._theme = self.app.theme
+        self._is_cursor_moved = False
+        self._row_width = 0
 
     def on_mount(self) -> None:
         """Configure the input; there is none if the palette was closed at once."""
         for search_input in self.query(Input):
             search_input.cursor_blink = False
             search_input.max_length = MAX_LINE_CHARACTERS
+
+    def on_resize(self) -> None:
+        """Format the rows for the new width."""
+        for search_input in self.query(Input):
+            if self._row_width not in (0, self._available_width):
+                self._gather_commands(search_input.value.strip())
+
+    @property
+    def _available_width(self) -> int:
+        """Width of a row without its padding and the scroll bar of the list."""
+        return max(1, min(MAX_WIDTH, self.app.size.width) - 5)
+
+    def _refresh_command_list(self, command_list: CommandList, commands: list[Command], clear_current: bool) -> None:
+        self._row_width = self._available_width
+        rows = [Command(_format_row(each.hit, self._row_width), each.hit, each.id) for each in commands]
+        super()._refresh_command_list(command_list, rows, clear_current)
+
+    # Preview of themes
+
+    @on(Input.Changed)
+    def _on_typed(self) -> None:
+        self._is_cursor_moved = False  # the best match of what is typed may be a theme
+        self.app.theme = self._theme
+
+    def _action_command_list(self, action: str) -> None:
+        self._is_cursor_moved = True
+        super()._action_command_list(action)
+
+    @on(OptionList.OptionHighlighted)
+    def _preview_theme(self, event: OptionList.OptionHighlighted) -> None:
+        command = event.option.hit.command if isinstance(event.option, Command) else None
+        is_theme = self._is_cursor_moved and isinstance(command, ChooseTheme)
+        self.app.theme = command.theme if is_theme and isinstance(command, ChooseTheme) else self._theme
+
+    def dismiss(self, result: Any = None) -> AwaitComplete:
+        """Close the palette, and restore the theme unless another one was chosen."""
+        chosen = self._selected_command.command if self._selected_command is not None else None
+        if not isinstance(chosen, ChooseTheme):
+            self.app.theme = self._theme
+        return super().dismiss(result)
+
+
+def _format_row(hit: DiscoveryHit | Hit, width: int) -> Content:
+    """Return a line with the name of a command at the left and its key at the right edge."""
+    name = hit.prompt if isinstance(hit.prompt, Content) else Content(str(hit.prompt))
+    key = Content.styled(hit.help or "", "dim")
+    left_width = max(1, width - key.cell_length - 2)
+    return Content.assemble(name.truncate(left_width, ellipsis=True, pad=True), "  ", key)
 
 
 class PaletteCommandProvider(Provider):
@@ -97,10 +187,11 @@ def iter_binding_commands(app: LotrAppBase, screen: Screen[Any]) -> Iterator[Pal
 
 
 def iter_theme_commands(app: LotrAppBase) -> Iterator[PaletteCommand]:
-    """Yield a command for each theme; the app saves the chosen one."""
-    for name in sorted(app.available_themes):
+    """Yield a command for each theme, the app's own first; the app saves the chosen one."""
+    own = [theme.name for theme in (SHIRE, SHIRE_LIGHT)]
+    for name in [*own, *sorted(set(app.available_themes) - set(own))]:
         remark = "in use" if name == app.theme else ""
-        yield PaletteCommand(f"theme: {name}", remark, partial(setattr, app, "theme", name))
+        yield PaletteCommand(f"theme: {name}", remark, ChooseTheme(app, name))
 
 
 def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:

@@ -1,5 +1,6 @@
-"""The dark and the light theme, and a filter for terminals without colour."""
+"""The app's own themes, calm versions of the ANSI themes, and a filter for terminals without colour."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,10 +10,12 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
-MUTED = "$foreground 60%"
-"""Colour of secondary text."""
+from engine.errors import ConfigError, suggest_nearest
+
+MUTED = "$muted $muted-style"
+"""Style of secondary text. CSS uses `color: $muted; text-style: $muted-style`."""
 
 _COLORS = {
     "primary": ("#d9a648", "#85580c"),
@@ -44,17 +47,60 @@ _VARIABLES = {
     "scrollbar-corner-color": ("#14150f", "#faf7ee"),
 }
 """Variables of the dark and of the light theme; None keeps the one of Textual."""
+_ANSI_ACCENTS = {"ansi-dark": "ansi_yellow", "ansi-light": "ansi_blue"}
+_ANSI_RULES = {"ansi-dark": "ansi_bright_black", "ansi-light": "ansi_white"}
+"""Colours of rules, which must not be brighter than text."""
 
 
 def _make_theme(name: str, *, dark: bool) -> Theme:
     column = 0 if dark else 1
     colors: dict[str, Any] = {color: pair[column] for color, pair in _COLORS.items()}
     variables = {variable: text for variable, pair in _VARIABLES.items() if (text := pair[column]) is not None}
+    variables |= muted_variables(_COLORS["foreground"][column])
     return Theme(name, dark=dark, variables=variables, **colors)
+
+
+def _make_ansi_theme(name: str) -> Theme:
+    """Return Textual's theme in the terminal's own colours, with one accent, and with dim rules and scroll bars."""
+    accent, rule = _ANSI_ACCENTS[name], _ANSI_RULES[name]
+    variables = {
+        "muted": "ansi_default",
+        "muted-style": "dim",  # a percentage of the terminal's default colour is that colour
+        "border": rule,
+        "border-blurred": rule,
+        "footer-key-foreground": accent,
+        "block-cursor-background": accent,
+        "scrollbar": "ansi_bright_black",
+        "scrollbar-hover": "ansi_bright_black",
+        "scrollbar-active": accent,
+        "scrollbar-background": "ansi_default",
+        "scrollbar-background-hover": "ansi_default",
+        "scrollbar-background-active": "ansi_default",
+        "scrollbar-corner-color": "ansi_default",
+    }
+    theme = BUILTIN_THEMES[name]
+    return replace(theme, primary=accent, accent=accent, variables={**theme.variables, **variables})
+
+
+def muted_variables(foreground: str) -> dict[str, str]:
+    """Return the variables of secondary text for a theme that does not define them."""
+    # `Content` ignores a percentage in the value of a variable, so the colour has the opacity in it.
+    return {"muted": Color.parse(foreground).with_alpha(0.6).hex, "muted-style": "not dim"}
 
 
 SHIRE = _make_theme("shire", dark=True)
 SHIRE_LIGHT = _make_theme("shire-light", dark=False)
+OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_ACCENTS))
+"""Themes to register; the last ones replace themes of Textual."""
+
+
+def check_theme_name(name: str) -> None:
+    """Raise a ConfigError that lists all themes if none has this name."""
+    names = [SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES]
+    if name not in names:
+        nearest = suggest_nearest(name, names)
+        raise ConfigError(f"unknown theme {name!r}{nearest} The themes: {', '.join(names)}")
+
 
 _DEFAULT_COLORS = Style.from_color(RichColor.default(), RichColor.default())
 

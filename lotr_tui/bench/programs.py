@@ -10,7 +10,7 @@ from lotr_tui.bench.processes import module_command
 from lotr_tui.bench.terminal import Terminal
 
 PROMPT = "Bilbo Baggins is"
-INPUT_READY_TEXT = "type a prompt"
+INPUT_READY_TEXT = "Type here"
 """Text on the screen as soon as the session accepts keys: the placeholder of the input, in the first paint."""
 MODEL_READY_TEXT = "You are talking to"
 """Text on the screen as soon as the model is loaded: the start of the welcome text."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
 from engine.errors import LotrError
 
@@ -77,6 +78,14 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         """Change the size of the terminal; the program is notified."""
         ioctl(self._open_fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def modes(self) -> list[Any]:
+        """Return the modes of the terminal, as `termios.tcgetattr` does."""
+        return termios.tcgetattr(self._open_fd)
+
+    def set_modes(self, modes: list[Any]) -> None:
+        """Change the modes of the terminal, as a shell does while the program is stopped."""
+        termios.tcsetattr(self._open_fd, termios.TCSANOW, modes)
 
     def hang_up(self) -> None:
         """Close the terminal, as a lost connection does."""

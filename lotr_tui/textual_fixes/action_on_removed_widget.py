@@ -1,8 +1,8 @@
-"""A key of a removed widget crashes the app.
+"""A key of a removed widget, or of a screen that is not mounted yet, crashes the app.
 
 Seen in Textual 8.2.8. A key binding is resolved when the key arrives, but its action may run when the widget has
-already been removed; the action then fails, as `Widget.screen` raises `NoScreen`. Upstream, `App.run_action` would have
-to check that its target is still attached.
+already been removed, or before its screen has mounted its widgets; the action then fails to find its screen or its
+widgets. Upstream, `App.run_action` would have to check that its target is mounted and still attached.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 
 class RemovedWidgetActionFix(App[None]):
-    """App that ignores actions of removed widgets."""
+    """App that ignores actions of widgets that are removed or not mounted yet."""
 
     async def run_action(
         self,
@@ -22,7 +22,9 @@ class RemovedWidgetActionFix(App[None]):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Run an action, and return True if it was handled; the action of a removed widget is not."""
-        if isinstance(default_namespace, Widget) and not default_namespace.is_attached:
-            return False
+        """Run an action, and return True if it was handled; the action of an absent widget is not."""
+        if isinstance(default_namespace, Widget):
+            is_present = default_namespace.is_attached and default_namespace.is_mounted
+            if not is_present or default_namespace._pruning:
+                return False
         return await super().run_action(action, default_namespace, namespaces)

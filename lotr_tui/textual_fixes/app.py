@@ -2,8 +2,12 @@
 
 from lotr_tui.textual_fixes.action_on_removed_widget import RemovedWidgetActionFix
 from lotr_tui.textual_fixes.error_after_exit import ErrorAfterExitFix
+from lotr_tui.textual_fixes.error_while_removed import ErrorWhileRemovedFix
 from lotr_tui.textual_fixes.late_input_after_exit import LateInputFix
+from lotr_tui.textual_fixes.terminal.stop_and_continue import StopAndContinueFix
 
 
-class TextualFixesApp(LateInputFix, ErrorAfterExitFix, RemovedWidgetActionFix):
-    """Textual app that exits promptly and ignores keys of removed widgets."""
+class TextualFixesApp(
+    LateInputFix, ErrorAfterExitFix, ErrorWhileRemovedFix, RemovedWidgetActionFix, StopAndContinueFix
+):
+    """Textual app that exits promptly, ignores keys of removed widgets, and can be stopped and continued."""

@@ -1,4 +1,4 @@
-"""The command palette fails when it is closed while it searches, or on a terminal that becomes smaller.
+"""The command palette fails when it is closed while it searches, on a smaller terminal, or when the theme changes.
 
 Seen in Textual 8.2.8.
 
@@ -6,10 +6,12 @@ Seen in Textual 8.2.8.
 - The countdown to "No matches found" and the busy indicator keep running after the palette was closed.
 - Page keys reach a palette whose list is already removed.
 - A click outside a terminal that has become smaller raises `NoWidget`.
+- A theme that changes while the palette is open does not restyle the palette: `App.refresh_css` updates the screen
+  below a system modal screen, as `App.children` does, and all other screens but the active one.
 - `CommandPalette.compose` creates its `CommandList` by name, so a subclass cannot replace the list.
 
 Upstream, `CommandPalette.dismiss` would have to stop its workers and timers, `_on_click` would have to handle
-`NoWidget`, and the class of the list would have to be an attribute.
+`NoWidget`, `App.refresh_css` would have to update `App.screen`, and the class of the list should be an attribute.
 """
 
 from typing import Any
@@ -20,6 +22,7 @@ from textual.command import CommandList, CommandPalette
 from textual.css.query import NoMatches
 from textual.errors import NoWidget
 from textual.events import Click
+from textual.theme import Theme
 
 from lotr_tui.textual_fixes.option_list import RobustCommandList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
@@ -28,7 +31,15 @@ command.CommandList = RobustCommandList  # type: ignore[misc]
 
 
 class RobustCommandPalette(TextualFixesScreen, CommandPalette):
-    """Command palette that can be closed at any time."""
+    """Command palette that can be closed at any time, and follows the theme."""
+
+    def on_mount(self) -> None:
+        """Follow the theme."""
+        self.app.theme_changed_signal.subscribe(self, self._restyle)
+
+    def _restyle(self, _: Theme) -> None:
+        self.app.stylesheet.update(self)
+        self.refresh(layout=True)
 
     def _on_click(self, event: Click) -> None:  # type: ignore[override]
         try:

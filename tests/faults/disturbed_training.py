@@ -140,7 +140,7 @@ class DisturbedTraining:
         Raises:
             AssertionError: If the process ended in another way.
         """
-        expected = (0, 2, 130, *(-number for number in EXPECTED_SIGNALS))
+        expected = (0, 2, 130, 143, *(-number for number in EXPECTED_SIGNALS))
         output = self._output_file.read_text(errors="replace")[-2000:]
         assert process.returncode in expected, f"{self.name} ended with {process.returncode}: {output}"
         assert process.returncode != 2 or any(message in output for message in REFUSALS), output

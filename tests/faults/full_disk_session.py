@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.errors import LotrError
 from lotr_tui.session.export import EXPORTERS, export_session
+from lotr_tui.session.export_path import suggest_export_path
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.saved_session import SavedSession
 from lotr_tui.session.session_file import SessionWriter, load_session
@@ -64,7 +65,7 @@ class FullDiskSession:
         actions: list[Callable[[], object]] = [
             lambda: self.writer.save(reply),
             lambda: self.history.add(f"prompt {self.num_replies} {'and so on ' * 500}"),
-            lambda: export_session(self._latest_replies(), self.rng.choice(list(EXPORTERS)), self.exports),
+            self._export,
         ]
         for action in actions:
             try:
@@ -72,6 +73,10 @@ class FullDiskSession:
             except LotrError as error:
                 errors.append(str(error))
         return [*errors, *filter(None, [self.settings.update(pace=float(self.num_replies % 100))])]
+
+    def _export(self) -> None:
+        name = f"session.{self.rng.choice(list(EXPORTERS))}"
+        export_session(self._latest_replies(), suggest_export_path(self.exports, name))
 
     def _latest_replies(self) -> SavedSession:
         """Return the session with its latest replies only, which is quick to export."""

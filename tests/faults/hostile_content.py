@@ -194,6 +194,11 @@ _LINE = "a line long enough to be kept here"
 CORPORA: tuple[HostileFile, ...] = (
     file_with("a header of many columns", b"dialog" + b",a" * 400_000 + b"\n" + b"x" + b",1" * 400_000 + b"\n"),
     file_with("a quotation mark without an end", b'char,dialog\nSAM,"' + b"well now, what is this about\n" * 1_000_000),
+    file_with("rows of a million fields", b"char,dialog\n" + (b"," * 999_000 + b"\n") * 40),
+    file_with("a megabyte of escapes", b'"char" "dialog"\n"1" "SAM" "\\"no ' + b'\\"' * 450_000 + b'"\n'),
+    file_with(
+        "commas of a spreadsheet and an open quote", b"char;dialog,,,,\n" + b'SAM;well,"now, what is this,,\n' * 400_000
+    ),
     file_with("two million short lines", b"a\n" * 2_000_000),
     file_with("speakers of escape sequences", f"char,dialog\n{f'{ESCAPES[:12]},{_LINE}{chr(10)}' * 30}".encode()),
     file_with(

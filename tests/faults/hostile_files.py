@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 
 # Imported here so that no fork has to import them.
-import pandas  # noqa: F401
 import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
 import torch  # noqa: F401

@@ -87,7 +87,7 @@ class Monkey:
                 self._wait(terminal, terminal.has_exited, lambda: self._read(terminal, 0.05, 0.2))
                 output = strip_control_sequences(self._output)[-4000:]
                 # A ctrl+c after the key that ended the program arrives as a signal.
-                assert terminal.exit_status in (0, 130, -signal.SIGINT), (
+                assert terminal.exit_status in (0, 130, 143, -signal.SIGINT), (
                     f"{terminal.exit_status} after {self._keys[-40:]}: {output}"
                 )
 

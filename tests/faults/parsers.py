@@ -3,6 +3,8 @@
 A parser must return or raise a `LotrError`; a failed assertion about its result is a finding too.
 """
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from engine.control import ControlCommand
 from engine.data.corpus import Corpus, read_csv, read_text
 from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
 from engine.data.encoding import DataMode, TokenizedCorpus
+from engine.data.file_scan import BOM, CODECS
 from engine.data.vocabulary import EOS, UNK, TokenizerName, Vocabulary, tokenize
 from engine.presets import PRESETS
 from engine.runs.control_files import CommandFileReader
@@ -55,13 +58,24 @@ def _parse_csv(content: bytes, folder: Path) -> None:
         write_file(folder / "corpus.csv", content), text_column="dialog", speaker_column="char", min_characters=0
     )
     assert all(line.speaker == line.speaker.strip() for line in corpus.lines)
+    if corpus.separator == "comma" and b"\\" not in content:
+        text = content.removeprefix(BOM).decode(CODECS[corpus.encoding])
+        table = csv.reader(io.StringIO(text, newline=""))
+        header = next(row for row in table if "".join(row).strip())
+        rows = [row for row in table if len(row) > 1 or (row and len(header) == 1) or "".join(row).strip()]
+        assert len(set(map(len, rows))) == 1
+        assert corpus.num_rows == len(rows)
+        if len(header) == len(rows[0]):
+            column = header.index("dialog")
+            texts = [" ".join(row[column].split()) for row in rows]
+            assert [line.text for line in corpus.lines] == [text for text in texts if text]
     _check_corpus(corpus, "words")
 
 
 def _parse_text(content: bytes, folder: Path) -> None:
     corpus = read_text(write_file(folder / "corpus.txt", content), min_characters=0)
-    codec = {"Latin-1": "latin-1", "Windows-1252": "cp1252"}.get(corpus.encoding, "utf-8")
-    lines = [" ".join(line.split()) for line in content.removeprefix(b"\xef\xbb\xbf").decode(codec).splitlines()]
+    text = content.removeprefix(BOM).decode(CODECS[corpus.encoding])
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     assert [line.text for line in corpus.lines] == [line for line in lines if line]
     _check_corpus(corpus, "whitespace")
 
@@ -189,6 +203,10 @@ ENGINE_PARSERS = {
             "char\tdialog\nSAM\tThéoden… said K\n".encode(),
             'dialog\n"il était là, déjà"\n'.encode("latin-1"),
             b'dialog\nit\x92s a road\n\n"a"\n',
+            b'"char" "dialog"\n"1" "SAM" "He said \\"no\\""\n"2" "ROSA" "a road; \\\\"\n',
+            b"char;dialog,,,,\r\nSAM;well, now,,,\r\nROSA;a road,,,,\r\n",
+            b"id,char,dialog\n1,SAM,a road,\n2,ROSA,the road,\n",
+            b"id\tchar\tdialog\t\rx\tSAM\ta road\t\r",
         ),
     ),
     "text": Parser(

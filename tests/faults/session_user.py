@@ -17,7 +17,11 @@ SIZES = [(200, 50), (80, 24), (60, 20), (20, 5), (120, 30), (1, 1), (160, 45)]
 RESIZES_IN_A_ROW = 40
 KEY_INTERVAL = 0.15
 """Seconds between keys. A key that follows an escape at once would be read as one escape sequence."""
-EXIT_METHODS = ("ctrl+q", "SIGTERM", "SIGHUP", "closed terminal")
+ANSWER_INTERVAL = 0.5
+"""Seconds between two answers to the question what becomes of a training."""
+EXIT_STATUSES = {"ctrl+q": {0}, "SIGTERM": {143}, "SIGHUP": {0, 129}, "closed terminal": {0, 129}}
+"""Exit statuses by exit method; without its terminal, a session with a training ends after it, with status 0."""
+EXIT_METHODS = tuple(EXIT_STATUSES)
 MAX_OUTPUT_BYTES = 400_000
 """Latest bytes of output that are kept, to search them for a traceback."""
 
@@ -66,6 +70,7 @@ class SessionUser:
         match method:
             case "ctrl+q":
                 self._terminal.write(b"\x11")
+                self._next_key_time = time.monotonic() + ANSWER_INTERVAL
             case "SIGTERM":
                 os.kill(self._terminal.pid, signal.SIGTERM)
             case "SIGHUP":
@@ -81,10 +86,14 @@ class SessionUser:
         """
         if self.exit_method != "closed terminal":
             self._read()
-        has_exited = self._terminal.has_exited()
+        if not self._terminal.has_exited():
+            if self.exit_method == "ctrl+q" and time.monotonic() >= self._next_key_time:
+                self._terminal.write(b"s")  # the answer to the question about a training
+                self._next_key_time = time.monotonic() + ANSWER_INTERVAL
+            return False
         status = self._terminal.exit_status
-        assert status in (None, 0), f"{self.name} ended with {status}: {self.describe()}"
-        return has_exited
+        assert status in EXIT_STATUSES[self.exit_method], f"{self.name} ended with {status}: {self.describe()}"
+        return True
 
     def describe(self) -> str:
         """Return the name, the exit method and the end of the output."""

@@ -37,7 +37,7 @@ from lotr_tui.cli.status import print_status, read_status, status_to_dict
 from lotr_tui.clipboard import osc52_sequence
 from lotr_tui.monitor.run_list import read_validation_curve
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
-from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, eos_to_newlines, newlines_to_eos
+from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
 from lotr_tui.session.conversation.entries import Exchange, wrap
 from lotr_tui.session.export import to_json, to_markdown, to_svg
 from lotr_tui.session.history import PromptHistory
@@ -161,11 +161,12 @@ def _wrap_page(content: bytes, folder: Path) -> None:
     text = sanitize_text(typed)
     assert all(line.isprintable() for line in text.split("\n"))
     assert VOCABULARY.tokenize(text) == VOCABULARY.tokenize(typed)
-    line = newlines_to_eos(typed)
+    line = newlines_to_marks(typed)
     assert line.isprintable()
     assert len(line) <= MAX_TEXT_CHARACTERS
-    tokens = VOCABULARY.tokenize(eos_to_newlines(line))
-    assert tokens == VOCABULARY.tokenize(eos_to_newlines(typed))[: len(tokens)]
+    tokens = VOCABULARY.tokenize(marks_to_newlines(line))
+    typed_tokens = VOCABULARY.tokenize(marks_to_newlines(typed))
+    assert tokens == typed_tokens[len(typed_tokens) - len(tokens) :]  # a long text loses its beginning
     page = Page.from_tokens(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True))
     for width in WIDTHS:
         starts, ends = break_lines(page, width)

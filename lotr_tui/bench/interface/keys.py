@@ -8,7 +8,8 @@ from lotr_tui.bench import programs
 from lotr_tui.bench.measurement import Measurement, latency_percentile
 from lotr_tui.bench.terminal import Terminal
 
-TYPED_TEXT = "bilbo baggins is a very old friend"
+TYPED_TEXT = "i zq a xj i qz a jx o zq i xj a qz"
+"""Words without a completion, which would be shown where the blank after the typed text is expected."""
 MIN_KEYS = 200
 """Minimum keys over all runs; with fewer, a 95th percentile is imprecise."""
 

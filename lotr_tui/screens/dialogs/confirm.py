@@ -9,6 +9,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 
 
@@ -28,7 +29,7 @@ class ConfirmDialog(TextualFixesScreen, ModalScreen[bool]):
         """Create the question and the line of keys."""
         with Vertical(classes="dialog"):
             yield Static(self._question, markup=False)
-            yield Static("y yes   n no", classes="dialog-keys", markup=False)
+            yield KeysLine(("y", "yes", "answer(True)"), ("n", "no", "answer(False)"))
 
     def action_answer(self, confirmed: bool) -> None:
         """Close the dialog with an answer."""

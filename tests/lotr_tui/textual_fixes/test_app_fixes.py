@@ -78,6 +78,41 @@ async def test_exit_while_a_screen_is_mounted(app_type: type[App[None]]) -> None
     assert app.return_code == 0
 
 
+class TextScreen(Screen[None]):
+    """Screen whose action needs its widget."""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="text")
+
+    def action_use_text(self) -> None:
+        self.query_one("#text")
+
+
+async def test_key_of_a_screen_that_is_not_mounted_yet_does_nothing(app_type: type[App[Any]]) -> None:
+    app = app_type()
+    async with app.run_test():
+        screen = TextScreen()
+        app.push_screen(screen)
+        assert not await app.run_action("use_text", screen)
+
+
+class PoppedScreen(TextScreen):
+    """Screen whose widgets are removed while it is being mounted, as another key has closed it."""
+
+    async def on_mount(self) -> None:
+        self.app.pop_screen()
+        await self.query("*").remove()
+        self.action_use_text()
+
+
+async def test_screen_that_is_popped_while_it_is_mounted(app_type: type[App[Any]]) -> None:
+    app = app_type()
+    async with app.run_test():
+        app.push_screen(PoppedScreen())
+        await asyncio.sleep(0.1)
+        assert app.is_running
+
+
 class Counter(Static, can_focus=True):
     """Widget whose action needs its screen."""
 
@@ -102,6 +137,8 @@ async def test_key_of_a_removed_widget_does_nothing(app_type: type[App[Any]]) ->
         (test_queued_keys_and_sizes_do_not_delay_the_exit, AssertionError),
         (test_mouse_event_after_the_screens_are_closed, ScreenStackError),
         (test_exit_while_a_screen_is_mounted, NoMatches),
+        (test_key_of_a_screen_that_is_not_mounted_yet_does_nothing, NoMatches),
+        (test_screen_that_is_popped_while_it_is_mounted, NoMatches),
         (test_key_of_a_removed_widget_does_nothing, NoScreen),
     ],
 )

@@ -108,6 +108,18 @@ def click_at(palette: CommandPalette, x: int, y: int) -> Click:
     )
 
 
+async def test_palette_follows_the_theme(palette_type: type[CommandPalette]) -> None:
+    app = PaletteApp()
+    async with app.run_test() as pilot:
+        palette = await opened(pilot, palette_type())
+        await until(pilot, lambda: palette.has_class("-ready"))  # a new class restyles the palette
+        background, below = palette.styles.background, app.screen_stack[0].styles.background
+        app.theme = "textual-light"
+        await until(pilot, lambda: app.screen_stack[0].styles.background != below)
+        await pilot.pause()
+        assert palette.styles.background != background
+
+
 @pytest.mark.parametrize(
     ("check", "error"),
     [
@@ -115,6 +127,7 @@ def click_at(palette: CommandPalette, x: int, y: int) -> Click:
         (test_page_key_in_a_palette_that_is_closing, NoMatches),
         (test_closed_palette_stops_its_timers, AssertionError),
         (test_click_outside_a_smaller_terminal, NoWidget),
+        (test_palette_follows_the_theme, AssertionError),
     ],
 )
 async def test_workaround_is_still_needed(
