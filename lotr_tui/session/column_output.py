@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.data.vocabulary import Vocabulary
 from engine.errors import PromptError
 from engine.generation.generate import Done, EncodedPrompt, TokenEvent, encode_prompt
 from engine.models.base import LanguageModel
+from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.settings import ReplyMode
 
 
 class ColumnOutput:
@@ -14,7 +18,7 @@ class ColumnOutput:
     def __init__(self, title: str, description: str = "", placeholder: str = "") -> None:
         self.title = title
         self.description = description
-        """Description of the model, shown on up to three lines."""
+        """Description of the model in parts separated by " · ", shown on one line or with a part per line."""
         self.placeholder = placeholder
         """Text shown while there is no token."""
         self.events: list[TokenEvent | Done] = []
@@ -47,6 +51,27 @@ class ColumnSlot:
     temperature: float
 
 
+@dataclass(frozen=True)
+class PromptContext:
+    """How every column reads the prompt: as the session would read its next one."""
+
+    reply_mode: ReplyMode = "continue"
+    previous_reply: Reply | None = None
+    """Reply that the prompt answers in reply mode; None at the start of a text."""
+
+    @property
+    def num_earlier_turns(self) -> int:
+        """Number of turns of the conversation before the prompt."""
+        number, reply = 0, self.previous_reply
+        while reply is not None:
+            number, reply = number + 1, reply.turn.previous_reply
+        return number
+
+    def token_ids(self, prompt: str, vocabulary: Vocabulary) -> tuple[int, ...]:
+        """Return the token ids that a model reads before its first word: the earlier turns and the prompt."""
+        return tuple(context_ids(vocabulary, to_prompt_line(prompt), self.reply_mode, self.previous_reply))
+
+
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
     """Encode `prompt` for the model of each slot; the value is the error if the model cannot read the prompt."""
     by_vocabulary: dict[int, EncodedPrompt | PromptError] = {}
@@ -77,6 +102,6 @@ def describe_unknown_words(encoded_prompts: dict[ColumnSlot, EncodedPrompt | Pro
     if not any(unknown_words.values()):
         return ""
     if len(set(unknown_words.values())) == 1:
-        return f"not in the vocabulary, read as <unk>: {next(iter(unknown_words.values()))}"
+        return f"the model does not know: {next(iter(unknown_words.values()))}"
     by_column = "; ".join(f"{words} ({slot.output.title})" for slot, words in unknown_words.items() if words)
-    return f"not in every vocabulary, read as <unk>: {by_column}"
+    return f"not every model knows: {by_column}"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from html import escape
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done
 from engine.storage.files import atomic_replace
 from lotr_tui.formatting import describe_finish_reason, plural
+from lotr_tui.session.export_path import ExportTarget, check_export_target
 from lotr_tui.session.json_store import os_error_reason
 from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession
 
@@ -51,27 +52,39 @@ class _FormattedReply:
     """Seed, sampler settings, speed and end of the reply."""
 
 
-def export_session(session: SavedSession, extension: str, folder: Path) -> Path:
-    """Write a session to a new file in `folder`, and return its path. No existing file is overwritten.
+def check_session_target(text: str) -> ExportTarget:
+    """Return the file that a typed path names, whose ending chooses one of `EXPORTERS`.
 
     Raises:
-        InvalidInputError: If `extension` is not one of `EXPORTERS`, or if the folder cannot be written.
+        InvalidInputError: If the ending is another one, or nothing can be written there.
     """
+    target = check_export_target(text, is_folder=False)
+    _exporter_for(target.path)
+    return target
+
+
+def export_session(session: SavedSession, path: Path, *, replace: bool = False) -> None:
+    """Write a session to a file in the format of the path's ending. Readers never see a part of it.
+
+    Raises:
+        InvalidInputError: If the ending is not one of `EXPORTERS`, the file exists and `replace` is False, or the file
+            cannot be written.
+    """
+    content = _exporter_for(path)(session).encode()
+    try:
+        with atomic_replace(path, exclusive=not replace) as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise InvalidInputError(f"{path} exists already; choose another name") from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {os_error_reason(error)}; choose another folder") from error
+
+
+def _exporter_for(path: Path) -> Callable[[SavedSession], str]:
+    extension = path.suffix.lower().removeprefix(".")
     if extension not in EXPORTERS:
-        raise InvalidInputError(f"a session cannot be exported as {extension!r}; use {', '.join(EXPORTERS)}")
-    content = EXPORTERS[extension](session).encode()
-    stem = session.name or "session"
-    for number in count(1):
-        path = folder / (f"{stem}-{number}.{extension}" if number > 1 else f"{stem}.{extension}")
-        try:
-            with atomic_replace(path, exclusive=True) as file:
-                file.write(content)
-            return path
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InvalidInputError(f"cannot write {path}: {os_error_reason(error)}; choose another folder") from error
-    raise AssertionError("unreachable: count() does not end")
+        raise InvalidInputError(f"{path.name} has no known ending; end it in .{' or .'.join(EXPORTERS)}")
+    return EXPORTERS[extension]
 
 
 def to_json(session: SavedSession) -> str:

@@ -74,7 +74,7 @@ class PromptHistory:
 
     def _flush(self) -> str:
         """Append the unsaved prompts, shorten a file that is too long, and return why this failed, or ""."""
-        appender = JsonLinesAppender(Path(os.path.realpath(self.path)))  # the file may be a link to another place
+        appender = JsonLinesAppender(self.path)
         while self._unsaved and not appender.problem:
             appender.append(self._unsaved[0])
             if not appender.problem:

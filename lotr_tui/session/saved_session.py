@@ -7,7 +7,8 @@ list `[id, text, logprob, prob, rank, entropy]`, in which a figure that is not f
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from engine.data.vocabulary import EOS
 from engine.errors import InvalidInputError
 from engine.generation.generate import FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
@@ -31,6 +33,11 @@ MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
 
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
+
+
+def join_tokens(tokens: Iterable[str]) -> str:
+    """Return the text of tokens, separated by spaces, with a line break for each `<eos>`."""
+    return re.sub(" ?\n ?", "\n", " ".join("\n" if token == EOS else token for token in tokens))
 
 
 class SavedToken(NamedTuple):
@@ -79,8 +86,8 @@ class SavedReply:
 
     @property
     def text(self) -> str:
-        """The tokens, separated by spaces."""
-        return " ".join(token.text for token in self.tokens)
+        """The tokens, separated by spaces, with a line break for each `<eos>`."""
+        return join_tokens(token.text for token in self.tokens)
 
 
 @dataclass(frozen=True)

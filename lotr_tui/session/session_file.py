@@ -1,12 +1,14 @@
-"""Files of sessions: writing with a lock, resuming, listing, and quarantine of damaged files.
+"""Files of sessions: writing with a lock, resuming, listing, renaming, deleting, and quarantine of damaged files.
 
 The content of the lines is defined in `saved_session`. An incomplete last line, left by a writer that was killed, is
 ignored.
 """
 
 import os
+import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
@@ -32,6 +34,11 @@ MAX_PREVIEW_LINE_BYTES = 1_000_000
 """Bytes of a line that are read for the list of sessions."""
 MAX_SESSION_BYTES = 256_000_000
 """Size limit of a file that is read; a token takes about 80 bytes."""
+MAX_COUNTED_BYTES = 16_000_000
+"""Bytes of a file that are searched for replies for the list; a full conversation has about 2 million."""
+MAX_NAME_LENGTH = 50
+"""Characters of a session's name, which take up to four bytes each in a file name of up to 255 bytes."""
+_REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)', re.MULTILINE)
 
 
 class SessionError(LotrError):
@@ -48,6 +55,8 @@ class SessionSummary:
     size_bytes: int
     model: str = ""
     first_prompt: str = ""
+    num_replies: int = 0
+    """Replies in the first `MAX_COUNTED_BYTES` of the file."""
     error: str = ""
     """Reason why the session cannot be resumed; `model` and `first_prompt` are then empty."""
 
@@ -65,6 +74,7 @@ class SessionWriter:
         self.session = SavedSession("", model, time.time())
         self._folder = folder or sessions_folder()
         self._open_file: tuple[FileLock, JsonLinesAppender] | None = None
+        self._is_deleted = False
         self._failures = FailureReporter()
 
     @classmethod
@@ -74,20 +84,16 @@ class SessionWriter:
         Raises:
             SessionError: If the file is missing, damaged (it has then been set aside), or open in another window.
         """
-        lock = FileLock(path)
-        try:
-            path.stat()  # the lock would create a missing file
-            _acquire(lock)
-            session = _read_session_file(path)
-            writer = cls(session.model, path.parent)
-            writer.session = session
-            writer._open_file = lock, _open_appender(path)
-        except OSError as error:
-            lock.release()
-            raise SessionError(f"session {path.stem!r} cannot be resumed: {os_error_reason(error)}") from error
-        except SessionError:
-            lock.release()
-            raise
+        with _describe_failure(path, "resumed"):
+            lock = _lock_existing(path)
+            try:
+                session = _read_session_file(path)
+                writer = cls(session.model, path.parent)
+                writer.session = session
+                writer._open_file = lock, _open_appender(path)
+            except BaseException:
+                lock.release()
+                raise
         return writer
 
     def save(self, reply: SavedReply) -> None:
@@ -111,6 +117,34 @@ class SessionWriter:
             self.session = replace(self.session, current_id=reply_id)
             self._append(header_record(self.session))
 
+    def rename(self, name: str) -> None:
+        """Rename the session and its file.
+
+        Raises:
+            SessionError: If the name is invalid or taken, or the file cannot be renamed.
+        """
+        if self._open_file is None:
+            rename_session(self._path, name)
+        else:
+            check_session_name(name)
+            path = self._path.with_name(f"{name}.jsonl")
+            with _describe_failure(self._path, "renamed"):
+                _rename_file(self._path, path)
+            for file in self._open_file:
+                file.path = path
+        self.session = replace(self.session, name=name)
+
+    def delete(self) -> None:
+        """Delete the file; replies are not saved any more.
+
+        Raises:
+            SessionError: If the file cannot be deleted.
+        """
+        with _describe_failure(self._path, "deleted"):
+            self._path.unlink()
+        self._is_deleted = True
+        self.close()
+
     def close(self) -> None:
         """Close the file and release its lock."""
         if self._open_file is not None:
@@ -124,7 +158,9 @@ class SessionWriter:
         return self._folder / f"{self.session.name}.jsonl"
 
     def _append(self, record: dict[str, object]) -> None:
-        """Write a line; if there is no file yet, or the user deleted it, write the whole session to a new file."""
+        """Write a line; if there is no file, or another program deleted it, write the whole session to a new file."""
+        if self._is_deleted:
+            return
         try:
             if self._open_file is not None and self._open_file[1].is_deleted:
                 self.close()
@@ -164,6 +200,11 @@ def sessions_folder() -> Path:
     return app_home() / "sessions"
 
 
+def session_path(name: str) -> Path:
+    """Return the file of a saved session."""
+    return sessions_folder() / f"{name}.jsonl"
+
+
 def load_session(path: Path) -> SavedSession:
     """Read a session, also while another process writes it.
 
@@ -177,16 +218,18 @@ def load_session(path: Path) -> SavedSession:
 
 
 def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
-    """List the saved sessions, the latest first. Only the first two lines of each file are read."""
+    """List the saved sessions, the latest first. Only the first two lines of each file are parsed."""
     summaries = []
     for path in (folder or sessions_folder()).glob("*.jsonl"):
         try:
             status = path.stat()
             with os.fdopen(open_regular_file(path), "rb") as file:
                 lines = [file.readline(MAX_PREVIEW_LINE_BYTES), file.readline(MAX_PREVIEW_LINE_BYTES)]
+                file.seek(0)
+                reply_ids = set(_REPLY_ID.findall(file.read(MAX_COUNTED_BYTES)))
         except OSError:
             continue  # deleted meanwhile, or not a regular file
-        summary = SessionSummary(path, status.st_mtime, status.st_size)
+        summary = SessionSummary(path, status.st_mtime, status.st_size, num_replies=len(reply_ids))
         try:
             summary.model = decode_header(parse_line(lines[0])[1]).model
         except InvalidInputError as error:
@@ -195,6 +238,58 @@ def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
             summary.first_prompt = printable(str(parse_line(lines[1])[1].get("prompt") or ""))
         summaries.append(summary)
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
+
+
+def check_session_name(name: str) -> None:
+    """Raise a SessionError that names the rule if a session cannot have this name."""
+    forbidden = next((char for char in name if char == "/" or not char.isprintable()), "")
+    if not name:
+        rule = "type at least one character"
+    elif len(name) > MAX_NAME_LENGTH:
+        rule = f"use at most {MAX_NAME_LENGTH} characters instead of {len(name):,}"
+    elif forbidden:
+        rule = f"{forbidden!a} is not allowed in it; use '-' instead"
+    elif name.startswith("."):
+        rule = "it cannot begin with a full stop"
+    else:
+        return
+    raise SessionError(f"not a session name: {rule}")
+
+
+def rename_session(path: Path, name: str) -> Path:
+    """Rename a saved session that no window has open, and return its new path.
+
+    Raises:
+        SessionError: If the name is invalid or taken, the session is open in another window, or the file is missing or
+            cannot be renamed.
+    """
+    check_session_name(name)
+    new_path = path.with_name(f"{name}.jsonl")
+    with _describe_failure(path, "renamed"), _hold_lock(path):
+        _rename_file(path, new_path)
+    return new_path
+
+
+def delete_session(path: Path) -> None:
+    """Delete a saved session that no window has open.
+
+    Raises:
+        SessionError: If the session is open in another window, or the file is missing or cannot be deleted.
+    """
+    with _describe_failure(path, "deleted"), _hold_lock(path):
+        path.unlink()
+
+
+def _rename_file(path: Path, new_path: Path) -> None:
+    """Rename a session's file; a taken name raises a SessionError, also if two windows choose it at once."""
+    try:
+        new_path.hardlink_to(path)
+    except OSError as error:  # FAT and some network file systems have no hard links
+        if new_path.exists():
+            raise SessionError(f"a session {new_path.stem!r} exists already; choose another name") from error
+        path.rename(new_path)
+    else:
+        path.unlink()
 
 
 def _read_session_file(path: Path) -> SavedSession:
@@ -210,6 +305,38 @@ def _read_session_file(path: Path) -> SavedSession:
         return parse_session(path.stem, content)
     except InvalidInputError as error:
         raise SessionError(quarantine_file(path, error)) from error
+
+
+@contextmanager
+def _describe_failure(path: Path, action: str) -> Iterator[None]:
+    """Raise an OSError of the block as a SessionError that says what cannot be done to the session."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SessionError(f"session {path.stem!r} is gone; another window has renamed or deleted it") from error
+    except OSError as error:
+        raise SessionError(f"session {path.stem!r} cannot be {action}: {os_error_reason(error)}") from error
+
+
+def _lock_existing(path: Path) -> FileLock:
+    """Lock the file of a session; a missing file raises FileNotFoundError and is not created."""
+    before = path.stat()
+    lock = FileLock(path)
+    _acquire(lock)
+    if not os.path.samestat(before, path.stat()):  # renamed by another window meanwhile, and created again by the lock
+        path.unlink()
+        lock.release()
+        raise FileNotFoundError(path)
+    return lock
+
+
+@contextmanager
+def _hold_lock(path: Path) -> Iterator[None]:
+    lock = _lock_existing(path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _acquire(lock: FileLock) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
+from engine.data.vocabulary import EOS_ID
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation.generate import DecoderState, prefill
 from engine.models.base import LanguageModel, LogProbs
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from lotr_tui.monitor.training_view import TrainingView
 
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
-"""Prompts that the welcome text may suggest, if the model knows all their words."""
+"""Prompts that the interface suggests, if the model knows all their words."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class SessionModel:
     """Run directory; of several combined runs the first."""
     predicts_eos: bool = True
     """True if the training text has `<eos>` after every line, so that the model can answer and stop."""
+    answers_depend_on_prompt: bool = False
+    """True if each training line followed the line it answers; False if the lines were shuffled."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
         """Wrap the model of a run."""
         config = loaded.config.model
-        layers = f"{plural(config.num_layers, 'layer')} of {config.hidden_size}"
+        layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         parts = [layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
         if loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
@@ -72,17 +76,22 @@ class SessionModel:
         return cls(view.started.run, description, event.model, run=run if (run / CONFIG_FILE).is_file() else None)
 
     def welcome_text(self) -> str:
-        """Return the introduction of an empty transcript: the model, and what to try first."""
+        """Return the only line of an empty transcript: what to type."""
+        return f'Type "{self.example_prompt()}" and press enter.'
+
+    def example_prompt(self) -> str:
+        """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
         vocabulary = self.model.vocabulary
-        examples = [text for text in EXAMPLE_PROMPTS if all(token in vocabulary for token in vocabulary.tokenize(text))]
-        first = f'"{examples[0]}"' if examples else "a few words"
+        for text in EXAMPLE_PROMPTS:
+            if all(token in vocabulary for token in vocabulary.tokenize(text)):
+                return text
+        words = [token for token in islice(vocabulary.tokens, EOS_ID + 1, 200) if token.isalpha()]
+        return " ".join(words[:2] or vocabulary.tokens[EOS_ID + 1 :][:2])
+
+    def introduction(self) -> str:
+        """Return what the user talks to, for the help line before the first prompt."""
         model = "the bundled model" if self.name == BUNDLED else self.name
-        return (
-            f"You are talking to {model} ({plural(len(vocabulary), 'word')}). Type {first} and press enter: the model "
-            "continues your text. Then press F7 and F8 to lower and raise the temperature, and see how the bars of "
-            "the next word change; ctrl+g walks through the words and shows the alternatives to each. ctrl+t trains "
-            "a model while you play."
-        )
+        return f"You are talking to {model} ({plural(len(self.model.vocabulary), 'word')})"
 
 
 def load_session_model(
@@ -122,6 +131,10 @@ class PrefixCache:
         self.initial_state = initial_state
         self._ids: list[int] = []
         self._states = [initial_state or prefill(model, ())]
+
+    def cached_log_probs(self, ids: Sequence[int]) -> LogProbs | None:
+        """Return the log-probabilities `[vocabulary]` of the token after `ids`, or None where the model has to run."""
+        return self._states[len(ids)].log_probs if self._ids[: len(ids)] == list(ids) else None
 
     def log_probs_after(self, ids: Sequence[int]) -> LogProbs:
         """Return the log-probabilities `[vocabulary]` of the token after `ids`."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,10 @@ MAX_SETTINGS_BYTES = 1_000_000
 """Size limit of the settings file."""
 ReplyMode = Literal["continue", "reply"]
 """continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the next."""
+REPLY_MODE_NOTE = (
+    "this model learned each line on its own, in random order, so a reply hardly depends on what you say to it"
+)
+"""Note about replies of a model whose training lines were shuffled, for the session and for `generate --reply`."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,15 @@ class Settings:
     reply_mode: ReplyMode = "continue"
     keymap: Mapping[str, str] = field(default_factory=dict)
     """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
+    export_folder: str = ""
+    """Absolute path of the folder of the last export; empty before the first one."""
 
     def __post_init__(self) -> None:
         if not self.theme or not self.theme.isprintable():
             raise InvalidInputError(f"theme {self.theme!r} is not a name; choose a theme from the command palette")
-        if not 0 <= self.pace <= MAX_PACE:  # NaN fails the comparison
-            raise InvalidInputError(
-                f"pace {self.pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second"
-            )
+        check_pace(self.pace)
+        if self.export_folder and not (self.export_folder.isprintable() and Path(self.export_folder).is_absolute()):
+            raise InvalidInputError(f"export_folder {self.export_folder!r} is not an absolute path; leave it empty")
         if self.reply_mode not in get_args(ReplyMode):
             raise InvalidInputError(
                 f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
@@ -77,38 +83,68 @@ def settings_file() -> Path:
 
 
 class SettingsStore:
-    """Current settings and the file that keeps them. If two sessions run, the last change of any setting wins."""
+    """Current settings and the file that keeps them.
+
+    If two sessions run, the last change of each setting wins: a session writes only the settings that it has changed.
+    All sampling controls are one setting. `save` may run in another thread.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         """Read the settings at `path`, or use the defaults; `notice` then says why, and is "" otherwise."""
         self.path = path or settings_file()
         self._failures = FailureReporter()
+        self._unsaved: dict[str, Any] = {}
+        self._save_lock = threading.Lock()
         stored, self.notice = self._read()
         self.current = stored or Settings()
 
-    def update(self, **changes: Any) -> str:
-        """Change some settings and write the file. Return a line for the user, "" if there is nothing to report.
+    @property
+    def has_unsaved_changes(self) -> bool:
+        """True if a setting was changed since the last successful `save`."""
+        return bool(self._unsaved)
 
-        If the file cannot be written, the first failure is reported and the changes still apply to this session.
-        A write waits for the disk, so do not call this method for each step of a slider.
+    def change(self, **changes: Any) -> None:
+        """Change some settings of this session; `save` writes them.
 
         Raises:
             InvalidInputError: If a value is out of range; nothing has changed.
         """
-        self.current = replace(self.current, **changes)
-        _, notice = self._read()  # another session may have damaged the file, or written a newer format
-        if notice and os.path.lexists(self.path):
-            return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, self.current.to_json().encode())
-        except (OSError, RunError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            return self._failures.report(
-                f"settings are not saved: {self.path}: {os_error_reason(cause)}; they apply until you quit"
-            )
-        self._failures.reset()
-        return notice
+        changed = replace(self.current, **changes)
+        different = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
+        self.current = changed
+        self._unsaved = {**self._unsaved, **different}
+
+    def save(self) -> str:
+        """Write the changed settings. Return a line for the user, "" if there is nothing to report.
+
+        If the file cannot be written, the first failure is reported and the changes still apply to this session.
+        A write waits for the disk.
+        """
+        with self._save_lock:
+            unsaved, current = self._unsaved, self.current
+            stored, notice = self._read()  # another session may have changed the file, or written a newer format
+            if notice and os.path.lexists(self.path):
+                return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, replace(stored or current, **unsaved).to_json().encode())
+            except (OSError, RunError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                return self._failures.report(
+                    f"settings are not saved: {self.path}: {os_error_reason(cause)}; they apply until you quit"
+                )
+            self._unsaved = {name: value for name, value in self._unsaved.items() if unsaved.get(name) is not value}
+            self._failures.reset()
+            return notice
+
+    def update(self, **changes: Any) -> str:
+        """Change some settings and write the file. Return a line for the user, "" if there is nothing to report.
+
+        Raises:
+            InvalidInputError: If a value is out of range; nothing has changed.
+        """
+        self.change(**changes)
+        return self.save()
 
     def _read(self) -> tuple[Settings | None, str]:
         """Return the settings in the file, None if there are none, and a line for the user."""
@@ -120,6 +156,12 @@ class SettingsStore:
             return None, f"{self.path} cannot be read: {os_error_reason(error)}; the defaults are used"
         except (ValueError, InvalidInputError) as error:
             return None, f"{quarantine_file(self.path, error)}; the defaults are used"
+
+
+def check_pace(pace: float) -> None:
+    """Raise an InvalidInputError if a pace, in words per second, is out of range."""
+    if not 0 <= pace <= MAX_PACE:  # NaN fails the comparison
+        raise InvalidInputError(f"pace {pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second")
 
 
 def _is_key_name(name: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
+from engine.data.lines import Line
 from engine.data.vocabulary import TokenIds
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
@@ -18,8 +19,7 @@ class UnitSearch:
 
     def __init__(self, run: Path, decoder: NumpyLSTM, unit: UnitId) -> None:
         self.unit = unit
-        self.lines: Sequence[TokenIds] = ()
-        """Token ids of the searched lines, once they are loaded."""
+        self._source_lines: Sequence[Line] = ()
         self._run, self._decoder = run, decoder
         self._total_steps = self._completed_steps = 0
 
@@ -27,6 +27,10 @@ class UnitSearch:
     def progress(self) -> float | None:
         """Fraction of the text searched, from 0 to 1; None while the text is being loaded."""
         return min(1.0, self._completed_steps / self._total_steps) if self._total_steps else None
+
+    def line_text(self, line_index: int) -> str:
+        """Return a searched line as written in the corpus; it may have line breaks that the model did not read."""
+        return self._source_lines[line_index].text
 
     def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
         """Load the training text, search it, and yield the one result.
@@ -38,7 +42,7 @@ class UnitSearch:
             CorpusError: If the corpus is missing or has changed.
         """
         data = load_matching_training_data(self._run, self._decoder.vocabulary)
-        self.lines, self._total_steps = data.train_lines, count_search_steps(data.train_lines)
+        self._source_lines, self._total_steps = data.train_source_lines, count_search_steps(data.train_lines)
 
         def count_step() -> bool:
             self._completed_steps += 1

@@ -1,19 +1,34 @@
 """Footer of a screen: the keys that can be used now."""
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
 from textual import events
-from textual.binding import Binding
+from textual.binding import ActiveBinding, Binding
 from textual.content import Content
 from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
 
-ALWAYS_SHOWN_ACTION = "toggle_help"
-"""Action whose key is shown even on a narrow terminal: the help lists all other keys."""
+ALWAYS_SHOWN_ACTIONS = ("command_palette", "quit", "toggle_help")
+"""Actions whose keys are at the right edge of every footer; where they do not all fit, the first ones are left out."""
 KEY_GAP = 2
-"""Columns between two keys."""
+"""Minimum number of columns between two keys."""
+
+
+class FooterKey(NamedTuple):
+    """Key that a screen wants in its footer, by the id of its binding."""
+
+    binding_id: str
+    description: str = ""
+    """Text for the state of the screen; "" takes the description of the binding."""
+    key_display: str = ""
+    """Keys as readers see them, such as `1-8` for a group; "" takes the key of the binding."""
+
+
+FooterKeysProvider = Callable[[], Sequence[FooterKey]]
+"""Function that returns the keys for the state of a screen, the most important first."""
 
 
 class KeyHint(NamedTuple):
@@ -24,15 +39,18 @@ class KeyHint(NamedTuple):
     tooltip: str
     key_display: str
     """Key as readers see it, such as `^a` or `esc`."""
+    description: str
 
     @property
     def width(self) -> int:
         """Width in columns, with the gap to the next key."""
-        return cell_len(f"{self.key_display} {self.binding.description}") + KEY_GAP
+        return cell_len(f"{self.key_display} {self.description}") + KEY_GAP
 
 
 class KeyFooter(Widget, can_focus=False):
-    """One line with as many keys as fit, in the order of the bindings; no key is cut off.
+    """One line with as many keys as fit; no key is cut off, and help, quit and palette are at the right edge.
+
+    Without a function for the keys of its state, a screen has all keys in the order of its bindings.
 
     Textual's own footer creates one widget per key at each change of focus. This footer is one widget that draws a
     line.
@@ -53,14 +71,15 @@ class KeyFooter(Widget, can_focus=False):
         background: $background;
         text-wrap: nowrap;
         & > .key-footer--key { color: $footer-key-foreground; text-style: bold; }
-        & > .key-footer--description { color: $footer-description-foreground; }
+        & > .key-footer--description { color: $footer-description-foreground; text-style: $muted-style; }
         & > .key-footer--disabled { text-style: dim; }
         & > .key-footer--hover { color: $footer-key-foreground; background: $block-hover-background; }
     }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, get_keys: FooterKeysProvider | None = None) -> None:
         super().__init__()
+        self._get_keys = get_keys
         self._hovered: KeyHint | None = None
 
     def on_mount(self) -> None:
@@ -70,40 +89,64 @@ class KeyFooter(Widget, can_focus=False):
     def render(self) -> Content:
         """Return the keys that fit."""
         parts: list[str | tuple[str, Style]] = []
-        for hint in self.visible_keys():
+        end = 0
+        for start, hint in self._positions():
             key_style, description_style = self._key_styles(hint)
             parts += [
+                " " * (start - end),
                 (hint.key_display, key_style),
-                (f" {hint.binding.description} ", description_style),
-                " " * (KEY_GAP - 1),
+                (f" {hint.description} ", description_style),
             ]
+            end = start + hint.width - KEY_GAP + 1
         return Content.assemble(*parts)
 
     def visible_keys(self) -> list[KeyHint]:
-        """Return the keys that fit, with the help key last."""
-        hints: dict[str, KeyHint] = {}
-        for _, binding, enabled, tooltip in self.screen.active_bindings.values():
-            if binding.show and binding.action not in hints:
-                display = self.app.get_key_display(binding)
-                hints[binding.action] = KeyHint(binding, enabled, tooltip or binding.tooltip, display)
-        always_shown = [hints.pop(ALWAYS_SHOWN_ACTION)] if ALWAYS_SHOWN_ACTION in hints else []
-        room = self.content_size.width + KEY_GAP - sum(hint.width for hint in always_shown)
-        fitting = []
-        for hint in hints.values():
-            room -= hint.width
-            if room < 0:
-                break
-            fitting.append(hint)
-        return fitting + always_shown
+        """Return the keys that fit, the ones at the right edge last."""
+        return [hint for _, hint in self._positions()]
 
     def key_at(self, x: int) -> KeyHint | None:
         """Return the key at column `x` of the line."""
-        start = 0
-        for hint in self.visible_keys():
+        for start, hint in self._positions():
             if start <= x < start + hint.width - KEY_GAP + 1:
                 return hint
-            start += hint.width
         return None
+
+    def _positions(self) -> list[tuple[int, KeyHint]]:
+        """Return the keys that fit with their first columns."""
+        width = self.content_size.width
+        hints, at_right = self._hints()
+        while len(at_right) > 1 and sum(hint.width for hint in at_right) - KEY_GAP > width:
+            del at_right[0]
+        right_start = max(0, width + KEY_GAP - sum(hint.width for hint in at_right))
+        positions, start = [], 0
+        for hint in hints:
+            if start + hint.width > right_start:
+                break
+            positions.append((start, hint))
+            start += hint.width
+        for hint in at_right:
+            positions.append((right_start, hint))
+            right_start += hint.width
+        return positions
+
+    def _hints(self) -> tuple[list[KeyHint], list[KeyHint]]:
+        """Return the keys for the state of the screen, or else all shown ones, and the keys at the right edge."""
+        by_id: dict[str, ActiveBinding] = {}
+        by_action: dict[str, ActiveBinding] = {}
+        for active in self.screen.active_bindings.values():
+            by_id.setdefault(active.binding.id or "", active)
+            if active.binding.show:
+                by_action.setdefault(active.binding.action, active)
+        at_right = [self._hint(by_action.pop(action)) for action in ALWAYS_SHOWN_ACTIONS if action in by_action]
+        if self._get_keys is None:
+            return [self._hint(active) for active in by_action.values()], at_right
+        keys = [key for key in self._get_keys() if key.binding_id in by_id]
+        return [self._hint(by_id[key.binding_id], key.description, key.key_display) for key in keys], at_right
+
+    def _hint(self, active: ActiveBinding, description: str = "", key_display: str = "") -> KeyHint:
+        _, binding, enabled, tooltip = active
+        key_display = key_display or self.app.get_key_display(binding)
+        return KeyHint(binding, enabled, tooltip or binding.tooltip, key_display, description or binding.description)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Highlight the key under the pointer and show its tooltip."""

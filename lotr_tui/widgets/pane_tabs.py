@@ -14,6 +14,7 @@ from lotr_tui.theme import MUTED
 class PaneTabs(Widget):
     """Line with the names of the panes, the visible one in brackets; a click selects a pane."""
 
+    HELP_LINE = "A click or F2 shows another pane"
     DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
 
     pane: reactive[str] = reactive("")
@@ -30,7 +31,7 @@ class PaneTabs(Widget):
         for pane, label in self._panes.items():
             parts.append((f"[{label}]", "bold $accent") if pane == self.pane else (f" {label} ", MUTED))
             parts.append(("  ", ""))
-        return Content.assemble(*parts)
+        return Content.assemble(*parts[:-1]).truncate(self.content_size.width, ellipsis=True)
 
     def on_click(self, event: events.Click) -> None:
         """Select the pane under the pointer."""

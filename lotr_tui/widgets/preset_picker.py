@@ -25,16 +25,17 @@ CUSTOM_PRESET = "custom"
 
 
 class PresetPicker(Widget, can_focus=True):
-    """Name of the preset in use; arrow keys, enter, a click or the mouse wheel ask for another preset."""
+    """Name of the preset in use; arrow keys, space, a click or the mouse wheel ask for another preset."""
 
     DEFAULT_CSS = """
-    PresetPicker { width: 17; height: 1; }
+    PresetPicker { width: 18; height: 1; }
     PresetPicker:focus { background: $panel; text-style: bold; }
     """
+    HELP_LINE = "A preset sets the temperature and the filters together; ← → choose another one"
     BINDING_GROUP_TITLE = "Sampling preset"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,up", "step(-1)", "previous", id="preset.previous", show=False, tooltip="The previous preset"),
-        Binding("right,down,enter,space", "step(1)", "next", id="preset.next", show=False, tooltip="The next preset"),
+        Binding("right,down,space", "step(1)", "next", id="preset.next", show=False, tooltip="The next preset"),
     ]
 
     preset_name: reactive[str] = reactive(CUSTOM_PRESET)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -20,6 +20,8 @@ from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 
+NumberT = TypeVar("NumberT", int, float)
+
 NARROW_WIDTH = 70
 """Width in columns from which the preset and the summary are always visible."""
 WIDE_WIDTH = 98
@@ -27,20 +29,28 @@ WIDE_WIDTH = 98
 
 
 class _NumericControl(NamedTuple):
-    """Label, width in columns and number type of the field for a setting."""
+    """Label, width in columns, help and number type of the field for a setting."""
 
     label: str
     width: int
+    help_line: str
     is_decimal: bool = False
 
 
 _NUMERIC_CONTROLS = {
-    "top_k": _NumericControl("top-k", 5),
-    "top_p": _NumericControl("top-p", 5, is_decimal=True),
-    "min_p": _NumericControl("min-p", 5, is_decimal=True),
-    "repetition_penalty": _NumericControl("penalty", 4, is_decimal=True),
-    "max_tokens": _NumericControl("words", 4),
+    "top_k": _NumericControl("top-k", 5, "Only this many of the most likely words can be picked; empty: all words"),
+    "top_p": _NumericControl(
+        "top-p", 5, "Only the most likely words that together have this probability can be picked", is_decimal=True
+    ),
+    "min_p": _NumericControl(
+        "min-p", 5, "Only words at least this fraction as likely as the likeliest can be picked", is_decimal=True
+    ),
+    "repetition_penalty": _NumericControl(
+        "penalty", 4, "Above 1, words that are already in the text become less likely", is_decimal=True
+    ),
+    "max_tokens": _NumericControl("words", 4, "Maximum number of words of a reply"),
 }
+_SEED_HELP = "The same seed, prompt and settings give the same reply; empty: a new random seed each time"
 _DEFAULTS = {field.name: field.default for field in fields(SamplerSettings)}
 _PLACEHOLDERS = {"top_k": "all", "max_tokens": "30"}
 
@@ -49,8 +59,8 @@ class SamplerPanel(Vertical):
     """Controls for all sampler settings and the seed, the preset picker, and a summary of the sampler chain.
 
     The first line (temperature, seed, maximum length) is always visible. A wider panel also shows the preset and the
-    summary, and then the other controls; `action_toggle_all` shows everything at any width. Invalid input stays in its
-    field, marked as an error.
+    summary, and the other controls while one of them is set; `action_toggle_all` shows everything at any width. Invalid
+    input stays in its field, marked as an error.
     """
 
     DEFAULT_CSS = """
@@ -65,7 +75,8 @@ class SamplerPanel(Vertical):
     SamplerPanel.-narrow #summary { display: none; }
     SamplerPanel.-all #filters, SamplerPanel.-all #summary { display: block; }
     SamplerPanel.-wide #second { layout: horizontal; height: 1; }
-    SamplerPanel.-wide #filters { display: block; width: auto; }
+    SamplerPanel.-wide #filters { width: auto; }
+    SamplerPanel.-wide.-filtered #filters { display: block; }
     """
 
     class Changed(Message):
@@ -82,10 +93,13 @@ class SamplerPanel(Vertical):
                 width=control.width,
                 placeholder=_PLACEHOLDERS.get(name, f"{_DEFAULTS[name]:g}"),
                 decimal=control.is_decimal,
+                help_line=control.help_line,
             )
             for name, control in _NUMERIC_CONTROLS.items()
         }
-        self._seed_field = NumberField("seed", "", id="seed", width=13, placeholder="random", max_digits=19)
+        self._seed_field = NumberField(
+            "seed", "", id="seed", width=13, placeholder="random", max_digits=19, help_line=_SEED_HELP
+        )
         self._last_random_seed: int | None = None
         self._last_values = self._values()
 
@@ -96,13 +110,14 @@ class SamplerPanel(Vertical):
             yield self._seed_field
             yield self._number_fields["max_tokens"]
         with Vertical(id="second"):
-            with Horizontal(id="filters"):
-                for name, field in self._number_fields.items():
-                    if name != "max_tokens":
-                        yield field
             with Horizontal(id="summary"):
                 yield PresetPicker(id="preset")
                 yield Static(id="chain", markup=False)
+            with Horizontal(id="filters"):
+                yield from self._filter_fields()
+
+    def _filter_fields(self) -> list[NumberField]:
+        return [field for name, field in self._number_fields.items() if name != "max_tokens"]
 
     def on_mount(self) -> None:
         """Show the summary."""
@@ -134,6 +149,26 @@ class SamplerPanel(Vertical):
         if seed is not None:
             check_seed(seed)
         return seed
+
+    def set_value(self, name: str, text: str) -> None:
+        """Set a setting to a typed number.
+
+        Raises:
+            InvalidInputError: If the text is no number, or the number is out of range.
+        """
+        is_decimal = name == "temperature" or _NUMERIC_CONTROLS[name].is_decimal
+        value: Any = _parse_number(text, float if is_decimal else int)
+        self.apply(replace(self.settings(), **{name: value}))
+
+    def set_seed(self, text: str) -> None:
+        """Fix a typed seed.
+
+        Raises:
+            InvalidInputError: If the text is no seed.
+        """
+        seed = _parse_number(text, int)
+        check_seed(seed)
+        self._seed_field.text = str(seed)
 
     def show_random_seed(self, seed: int) -> None:
         """Show the random seed in use as the placeholder of the seed field."""
@@ -194,11 +229,6 @@ class SamplerPanel(Vertical):
         event.stop()
         self.action_step_preset(event.offset)
 
-    @on(Input.Submitted, "#seed Input")
-    def _seed_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.action_toggle_fixed_seed()
-
     @on(TemperatureChanged)
     @on(Input.Changed)
     def _control_changed(self, event: Message) -> None:
@@ -222,6 +252,7 @@ class SamplerPanel(Vertical):
 
     def _update_summary(self) -> None:
         """Show the preset and the sampler chain, or the first error; mark the fields with errors."""
+        self.set_class(any(field.text for field in self._filter_fields()), "-filtered")
         errors = []
         for name, field in self._number_fields.items():
             value = self._value(name)
@@ -236,6 +267,14 @@ class SamplerPanel(Vertical):
             summary = Content.styled(self.settings().describe(), MUTED)
         self.query_one("#chain", Static).update(summary, layout=False)
         self.query_one(PresetPicker).preset_name = self.preset
+
+
+def _parse_number(text: str, number_type: Callable[[str], NumberT]) -> NumberT:
+    try:
+        return number_type(text)
+    except ValueError as error:
+        kind = "a whole number" if number_type is int else "a number"
+        raise InvalidInputError(f"{text!r} is not {kind}") from error
 
 
 def _validation_error(check: Callable[[], object]) -> str:

@@ -3,9 +3,14 @@
 from textual.content import Content
 from textual.widget import Widget
 
+from lotr_tui.theme import MUTED
+
 
 class StatusBar(Widget):
-    """One line with a left and a right part; the left part is cut if both do not fit."""
+    """One line with a left and a right part.
+
+    If both do not fit, the left part loses its last items, which begin with ` · ` or ` (`, and then its last letters.
+    """
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
 
@@ -25,7 +30,18 @@ class StatusBar(Widget):
     def render(self) -> Content:
         """Return the line, with the right part at the right edge."""
         width = self.content_size.width
-        room = width - self._right.cell_length - (2 if self._right else 0)
-        left = self._left.truncate(max(0, room), ellipsis=True)
-        gap = " " * max(0, width - left.cell_length - self._right.cell_length)
-        return Content.assemble(left, gap, self._right)
+        right = self._right.truncate(width, ellipsis=True)
+        left = _shorten(self._left, max(0, width - right.cell_length - (2 if right else 0)))
+        gap = " " * max(0, width - left.cell_length - right.cell_length)
+        return Content.assemble(left, gap, right)
+
+
+def _shorten(text: Content, width: int) -> Content:
+    """Return the first items of a text that fit, or as much of its first item as fits, with an ellipsis."""
+    if text.cell_length <= width:
+        return text
+    while text.cell_length > width - 2 and (end := max(text.plain.rfind(" · "), text.plain.rfind(" ("))) > 0:
+        text = text[:end]
+    return (
+        text.truncate(width, ellipsis=True) if text.cell_length > width - 2 else Content.assemble(text, (" …", MUTED))
+    )

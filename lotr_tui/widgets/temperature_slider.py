@@ -22,6 +22,7 @@ class TemperatureSlider(Widget, can_focus=True):
     TemperatureSlider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
     TemperatureSlider:focus { background: $panel; }
     """
+    HELP_LINE = "Low temperatures pick safe words, high ones surprising words; ← → or digits set it"
     BINDING_GROUP_TITLE = "Temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,down", "step(-1)", "lower", id="temperature.down", show=False, tooltip="Lower by 0.05"),
@@ -69,9 +70,13 @@ class TemperatureSlider(Widget, can_focus=True):
         self._typed_digits = ""
         self.value = value
 
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Return True for a digit or a point."""
+        return character is not None and character in "0123456789."
+
     def on_key(self, event: events.Key) -> None:
         """Append a typed digit or point to the temperature."""
-        if event.character is None or event.character not in "0123456789.":
+        if event.character is None or not self.check_consume_key(event.key, event.character):
             return
         event.stop()
         digits = self._typed_digits + event.character

@@ -63,7 +63,9 @@ def test_exit_does_not_wait_for_a_busy_thread(name: str, tmp_path: Path) -> None
             terminal.read_until_quiet(0.2, 1)
         while not started.exists():
             terminal.read_until_quiet(0.05, 0.05)
-        terminal.write(CTRL_Q)
+        if name == "prepare a training":
+            terminal.press(CTRL_Q, "stop the training")
+        terminal.write(b"s" if name == "prepare a training" else CTRL_Q)
         quit_at = time.monotonic()
         while not terminal.has_exited():
             assert time.monotonic() < quit_at + MAX_EXIT_SECONDS, f"the app waits for {function}"

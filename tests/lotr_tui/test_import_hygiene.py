@@ -111,12 +111,15 @@ def imported_packages(tmp_path, environment):
         ["runs"],
         ["runs", "show", "untrained"],
         ["status", "untrained"],
-        ["runs", "export", "untrained", "--csv", "out"],
         ["locate"],
     ],
 )
 def test_command_imports_neither_torch_nor_pandas(imported_packages, untrained_run, arguments):
     assert imported_packages(COMMAND, *arguments) == []
+
+
+def test_export_to_csv_imports_pandas_only(imported_packages, untrained_run):
+    assert imported_packages(COMMAND, "runs", "export", "untrained", "--csv", "out") == ["pandas"]
 
 
 def test_generate_with_the_bundled_model_imports_neither(imported_packages):
@@ -163,5 +166,5 @@ def test_repetition_penalty_does_not_import_numpy_ma(imported_packages, untraine
     assert imported_packages(COMMAND, *arguments, packages=("numpy.ma",)) == []
 
 
-def test_reading_a_csv_imports_pandas_only(imported_packages, small_csv):
-    assert imported_packages(COMMAND, "data", "info", small_csv) == ["pandas"]
+def test_reading_a_csv_imports_neither_torch_nor_pandas(imported_packages, small_csv):
+    assert imported_packages(COMMAND, "data", "info", small_csv) == []

@@ -1,10 +1,13 @@
 """Tests of the command palette, the keymap, the themes, the settings and the help."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.actions import parse
@@ -12,9 +15,11 @@ from textual.binding import Binding
 from textual.color import Color
 from textual.command import CommandList
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Input
 
 from lotr_tui.app import LotrApp
+from lotr_tui.app_base import SAVE_DELAY
 from lotr_tui.commands import AppCommandPalette, check_keymap, collect_bindings, iter_binding_commands
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.dialogs.help import HelpScreen, KeyBindingsPanel
@@ -24,7 +29,7 @@ from lotr_tui.session.settings import SettingsStore
 from lotr_tui.theme import ColorlessFilter
 from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from tests.support.pilot import MakeApp, notices, until
+from tests.support.pilot import MakeApp, latest_reply, notices, reply_to, until
 
 
 def settings_file(folder: Path, **values: object) -> Path:
@@ -63,6 +68,20 @@ async def run_command(pilot: Pilot[None], text: str) -> None:
     await pilot.press("enter")
     await until(pilot, lambda: not isinstance(pilot.app.screen, AppCommandPalette))
     await pilot.pause()
+
+
+async def open_palette(pilot: Pilot[None]) -> AppCommandPalette:
+    """Open the palette, and wait for its list."""
+    await pilot.press("ctrl+p")
+    await until(pilot, lambda: pilot.app.screen.query(CommandList) and palette_lines(pilot.app.screen))
+    assert isinstance(pilot.app.screen, AppCommandPalette)
+    return pilot.app.screen
+
+
+def palette_lines(palette: Screen[Any]) -> list[str]:
+    """Return the painted rows of the palette, without the space around them."""
+    commands = palette.query_one(CommandList)
+    return [commands.render_line(y).text.strip() for y in range(commands.size.height)]
 
 
 class TestPalette:
@@ -116,6 +135,21 @@ class TestPalette:
             assert search_input.value == "theme"
             search_input.insert_text_at_cursor("x" * (MAX_LINE_CHARACTERS - len("theme")))
             assert len(search_input.value) == MAX_LINE_CHARACTERS
+
+    @pytest.mark.parametrize("width", [60, 80, 120, 200])
+    async def test_a_command_is_one_line_with_its_key_at_the_right(self, make_app: MakeApp, width: int) -> None:
+        async with make_app().run_test(size=(width, 24)) as pilot:
+            palette = await open_palette(pilot)
+            lines = palette_lines(palette)
+            assert any(line.startswith("ladder: ") and line.endswith("^l") for line in lines)
+            assert len({cell_len(line) for line in lines if line}) == 1  # all keys end in the same column
+            assert palette.query_one(CommandList).option_count > len(lines)
+
+    async def test_rows_fit_the_terminal_after_a_resize(self, make_app: MakeApp) -> None:
+        async with make_app().run_test(size=(120, 24)) as pilot:
+            palette = await open_palette(pilot)
+            await pilot.resize_terminal(60, 24)
+            await until(pilot, lambda: any(line.endswith("^l") for line in palette_lines(palette)))
 
     async def test_palette_omits_unavailable_actions(self, make_app: MakeApp) -> None:
         async with make_app().run_test(size=(160, 45)) as pilot:
@@ -194,6 +228,34 @@ class TestThemes:
         async with make_app().run_test(size=(80, 24)) as pilot:
             assert pilot.app.theme == "nord"
 
+    async def test_a_theme_is_shown_while_the_cursor_is_on_it(self, make_app: MakeApp) -> None:
+        async with make_app().run_test(size=(80, 24)) as pilot:
+            app = pilot.app
+            palette = await open_palette(pilot)
+            await pilot.press(*"theme")
+            await until(pilot, lambda: palette_lines(palette)[0].startswith("theme: "))
+            assert app.theme == "shire"  # typing alone changes nothing
+            await pilot.press("down", "down")
+            options = palette.query_one(CommandList)
+            assert options.highlighted is not None
+            shown = str(options.get_option_at_index(options.highlighted).prompt).split()[1]
+            await until(pilot, lambda: app.theme == shown != "shire")
+            await pilot.press("escape")
+            await until(pilot, lambda: app.theme == "shire" and app.screen is not palette)
+        assert SettingsStore().current.theme == "shire"
+        assert not SettingsStore().path.exists()
+
+    async def test_a_theme_that_was_looked_at_is_left_for_another_command(self, make_app: MakeApp) -> None:
+        async with make_app().run_test(size=(80, 24)) as pilot:
+            app = pilot.app
+            palette = await open_palette(pilot)
+            await pilot.press(*"theme")
+            await until(pilot, lambda: palette_lines(palette)[0].startswith("theme: "))
+            await pilot.press("down", "down")
+            await until(pilot, lambda: app.theme != "shire")
+            palette.query_one(Input).value = "ladder"
+            await until(pilot, lambda: app.theme == "shire")
+
     async def test_theme_option_is_not_saved(self, make_app: MakeApp, tmp_path: Path) -> None:
         path = settings_file(tmp_path, theme="nord")
         before = path.read_bytes()
@@ -224,6 +286,40 @@ class TestThemes:
             await pilot.pause()
             assert "set aside" in notices(app)
 
+    async def test_changed_settings_are_saved_soon_and_no_timer_is_left(
+        self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writes: list[float] = []
+        save = SettingsStore.save
+
+        def count_and_save(store: SettingsStore) -> str:
+            writes.append(store.current.pace)
+            return save(store)
+
+        monkeypatch.setattr(SettingsStore, "save", count_and_save)
+        app = make_app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            for pace in range(1, 21):  # as a slider does
+                app.update_settings(pace=float(pace))
+            assert not writes
+            await until(pilot, lambda: SettingsStore().current.pace == 20, seconds=2)
+            assert writes == [20]
+            assert app._save_timer is None
+        assert writes == [20]  # nothing was left to write at the exit
+
+    async def test_a_slow_disk_does_not_stop_the_screen(
+        self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        is_ready = threading.Event()
+        monkeypatch.setattr(SettingsStore, "save", lambda store: str(is_ready.wait(10)))
+        app = make_app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.update_settings(pace=3.0)
+            await pilot.pause(SAVE_DELAY + 0.1)
+            await pilot.press("f1")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            is_ready.set()
+
     async def test_unwritable_settings_are_reported_once(self, make_app: MakeApp, tmp_path: Path) -> None:
         (tmp_path / "settings.json").mkdir()
         app = make_app()
@@ -232,7 +328,7 @@ class TestThemes:
             app._notifications.clear()
             await run_command(pilot, "theme: gruvbox")
             assert app.theme == "gruvbox"
-            assert "cannot be" in notices(app)
+            await until(pilot, lambda: "cannot be" in notices(app))
             app.update_settings(pace=3.0)
         assert app.exit_message == ""  # already reported
 
@@ -277,8 +373,7 @@ class TestThemes:
         monkeypatch.setenv("NO_COLOR", "1")
         async with make_app(theme=theme).run_test(size=(80, 24)) as pilot:
             await pilot.press("ctrl+p")
-            await until(pilot, lambda: pilot.app.screen.query(CommandList))
-            await pilot.pause(0.2)
+            await until(pilot, lambda: pilot.app.screen.query_one(CommandList).vertical_scrollbar.region)
             bar = pilot.app.screen.query_one(CommandList).vertical_scrollbar.region
             strips = pilot.app.screen._compositor.render_strips()
             column = [strips[y].crop(bar.x, bar.x + 1) for y in range(bar.y, bar.bottom)]
@@ -287,6 +382,25 @@ class TestThemes:
             ]
             assert is_thumb[0]
             assert not is_thumb[-1]
+
+    @pytest.mark.parametrize("theme", ["ansi-light", "ansi-dark"])
+    async def test_rules_and_secondary_text_of_ansi_themes_are_dimmer_than_replies(
+        self, make_app: MakeApp, theme: str
+    ) -> None:
+        app = make_app(theme=theme)
+        async with app.run_test(size=(120, 35)) as pilot:
+            await reply_to(pilot)
+            await pilot.pause()
+            styles = dict(styled_texts(app))
+            first_words = latest_reply(app).text().split()[:2]
+            reply = next(style for text, style in styles.items() if text.split()[:2] == first_words)
+            assert not reply.dim
+            assert styles["perplexity "].dim
+            # The rules, one accent, and the baselines of the chart; the rest has the terminal's default colour.
+            rule, accent, baseline = (8, 3, 6) if theme == "ansi-dark" else (7, 4, 6)
+            numbers = {text: style.color.number for text, style in styles.items() if style.color}
+            assert {numbers[text] for text in numbers if set(text) <= {"─"}} - {None, accent} == {rule}
+            assert set(numbers.values()) <= {None, rule, accent, baseline}
 
     async def test_theme_colours_have_enough_contrast(self, make_app: MakeApp) -> None:
         app = make_app()

@@ -42,7 +42,9 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (scenes.palette, SMALL),
     (scenes.name_dialog, SMALL),
     (scenes.path_dialog, SMALL),
+    (scenes.export_dialog, SMALL),
     (scenes.confirm_dialog, SMALL),
+    (scenes.quit_dialog, SMALL),
     (scenes.new_training_dialog, SMALL),
     (scenes.model_dialog, SMALL),
 ]

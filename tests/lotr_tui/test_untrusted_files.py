@@ -17,7 +17,7 @@ from lotr_tui.cli.train_console import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.screens.runs.screen import RunsScreen
-from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, eos_to_newlines, newlines_to_eos
+from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
 from lotr_tui.session import saved_session
 from lotr_tui.session.history import HistoryError, PromptHistory
 from lotr_tui.session.saved_session import parse_session
@@ -85,10 +85,17 @@ def test_prompt_is_kept_in_memory_if_the_history_is_not_a_regular_file(
     assert history.entries == ["the road"]
 
 
-def test_history_may_be_a_link_to_another_folder(folder: Path) -> None:
-    (folder / "history.jsonl").symlink_to(folder / "elsewhere")
-    PromptHistory().add("the road")
-    assert (folder / "elsewhere").read_text() == '"the road"\n'
+@pytest.mark.parametrize("content", [None, '"the road"\n'])
+def test_history_is_not_written_through_a_link(folder: Path, content: str | None) -> None:
+    target = folder / "elsewhere"
+    if content is not None:
+        target.write_text(content)
+    (folder / "history.jsonl").symlink_to(target)
+    history = PromptHistory()
+    with pytest.raises(HistoryError, match=r"history\.jsonl: symbolic links are not followed for writing"):
+        history.add("the ring")
+    assert history.entries[-1] == "the ring"
+    assert (target.read_text() if target.exists() else None) == content
 
 
 def test_only_the_last_lines_of_a_long_history_are_parsed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,10 +144,10 @@ def test_long_text_is_cut_between_words() -> None:
     """A line end is shown as five characters; a cut inside them would leave a part that is read as a word."""
     for num_lines in (2_000, 2_222, 2_500, 9_000):
         for first_line in ("", "a", "ab", "abc", "abcd"):
-            text = newlines_to_eos(f"{first_line}\n" + "a\n" * num_lines)
+            text = newlines_to_marks(f"{first_line}\n" + "a\n" * num_lines)
             assert len(text) <= MAX_TEXT_CHARACTERS
-            assert set(eos_to_newlines(text)[len(first_line) :]) <= {"\n", "a"}
-    assert newlines_to_eos("x" * 30_000) == "x" * MAX_TEXT_CHARACTERS
+            assert set(marks_to_newlines(text)[len(first_line) :]) <= {"\n", "a"}
+    assert newlines_to_marks("x" * 30_000) == "x" * MAX_TEXT_CHARACTERS
 
 
 # Files of an older release, with other field names
@@ -208,7 +215,7 @@ def test_exported_metrics_contain_no_control_characters(tmp_path: Path) -> None:
     (run / METRICS_FILE).write_text(json.dumps(event_to_dict(started)) + "\n")
     (run / SAMPLES_FILE).write_text(json.dumps(event_to_dict(Sampled(1, 1.0, ESCAPES, f"a\n{ESCAPES}", 0, 0.7))) + "\n")
     for path in export_csv(run, tmp_path / "out"):
-        assert all(line.isprintable() for line in path.read_bytes().decode().split("\r\n")), path
+        assert all(line.isprintable() for line in path.read_bytes().decode().split("\n")), path
 
 
 def test_console_file_of_a_background_training_is_not_written_through_a_link(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from textual.app import App
 from textual.screen import Screen
 
 from engine.config import ModelConfig
@@ -23,6 +24,7 @@ from engine.events import (
 )
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from lotr_tui.app import LotrApp
+from lotr_tui.theme import SHIRE
 
 WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
 the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
@@ -40,6 +42,15 @@ def make_decoder(seed: int = 0) -> NumpyLSTM:
     weights = {name: rng.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes.items()}
     weights["output.bias"][1] = -4.0  # a rare <eos> makes texts longer
     return NumpyLSTM(config, VOCABULARY, weights)
+
+
+class ThemedApp(App[None]):
+    """App for single widgets, whose styles use the variables of this theme."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_theme(SHIRE)
+        self.theme = SHIRE.name
 
 
 class Host(LotrApp):

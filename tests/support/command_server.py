@@ -13,7 +13,6 @@ import signal
 import sys
 
 import numpy  # noqa: F401
-import pandas  # noqa: F401
 import rich.table  # noqa: F401
 
 import lotr_tui.cli.generate_console

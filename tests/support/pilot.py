@@ -62,15 +62,19 @@ def latest_reply(app: App[Any]) -> Reply:
 
 
 def entries(app: App[Any], entry_type: type) -> list[str]:
-    """Return the texts of the exchanges or notes of the transcript."""
+    """Return the texts of the exchanges or notes of the transcript, without figures."""
     transcript = app.screen.query_one(Transcript)
     found = [entry for entry in transcript.entries if isinstance(entry, entry_type)]
     return ["\n".join(block.text for block in entry.blocks()) for entry in found]
 
 
 def exchange_text(app: App[Any]) -> str:
-    """Return the text of the last exchange."""
-    return entries(app, Exchange)[-1]
+    """Return the text of the last exchange, with its figures below the reply once that has ended."""
+    exchange = [entry for entry in app.screen.query_one(Transcript).entries if isinstance(entry, Exchange)][-1]
+    lines = [block.text for block in exchange.blocks()]
+    if not exchange.is_generating:
+        lines.insert(len(lines) - len(exchange.other_branches), exchange.figures)
+    return "\n".join(lines)
 
 
 def transcript_text(app: App[Any]) -> str:

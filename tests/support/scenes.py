@@ -1,6 +1,5 @@
 """Scenes for snapshots and key tests: every screen in a state that is the same in each run."""
 
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -12,13 +11,14 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.screen import Screen
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from engine.analysis.memorization import TrainingIndex
 from engine.data.lines import Line
+from engine.events import Checkpointed, Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import METRICS_FILE
+from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import EpochCheckpoint
 from lotr_tui.app import LotrApp
 from lotr_tui.monitor.training_view import TrainingView
@@ -29,12 +29,14 @@ from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dashboard.screen import DashboardScreen
+from lotr_tui.screens.dialogs import sessions as sessions_dialog
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
+from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
+from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.lens import scoring
-from lotr_tui.screens.lens.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.memorization.screen import MemorizationScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
@@ -48,7 +50,8 @@ from tests.support.analysis import is_idle, make_kneser_ney, make_random_lstm
 from tests.support.app import VOCABULARY, finished, make_decoder, training_events
 from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
-from tests.support.pilot import until
+from tests.support.metrics import append_events
+from tests.support.pilot import text_of, until
 from tests.support.sessions import saved_reply
 
 Scene = Callable[[Pilot[None]], Awaitable[None]]
@@ -92,8 +95,9 @@ def make_deterministic(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
     lines = [Line(text, speaker) for speaker, text in TRAINING_TEXT * times]
     train = tuple(VOCABULARY.encode(VOCABULARY.tokenize(line.text)) for line in lines)
     index = TrainingIndex(train, lines)
-    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train)
+    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train, train_source_lines=lines)
     counts = make_kneser_ney()
+    monkeypatch.setattr(sessions_dialog, "format_age", lambda seconds: "3 h")
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
     monkeypatch.setattr(scoring, "load_kneser_ney", lambda run: counts)
@@ -295,6 +299,7 @@ async def sessions(pilot: Pilot[None]) -> None:
     (folder / "broken.jsonl").write_text("{}\n")
     os.utime(folder / "broken.jsonl", (1_300_000_000,) * 2)
     await _open(pilot, SessionsScreen())
+    await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count == 3)
 
 
 async def help_screen(pilot: Pilot[None]) -> None:
@@ -326,13 +331,29 @@ async def path_dialog(pilot: Pilot[None]) -> None:
     await _open(pilot, OpenTextDialog())
     pilot.app.screen.query_one(Input).value = "no/such.txt"
     await pilot.press("enter")
-    await pilot.pause()
+    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#problem")))
+
+
+async def export_dialog(pilot: Pilot[None]) -> None:
+    """The dialog for the path of an export, with a path that cannot be written."""
+    await sessions(pilot)
+    await pilot.press("m")
+    await until(pilot, lambda: pilot.app.screen.query("ExportDialog Input"))
+    pilot.app.screen.query_one(Input).value = "/dev/full"
+    await pilot.press("enter")
+    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#problem")))
 
 
 async def confirm_dialog(pilot: Pilot[None]) -> None:
     """A confirmation above the dashboard."""
     await dashboard(pilot)
-    await _open(pilot, ConfirmDialog("Stop the training and quit? The best model so far is kept."))
+    await _open(pilot, ConfirmDialog("Stop the training? The best model so far is kept."))
+
+
+async def quit_dialog(pilot: Pilot[None]) -> None:
+    """The question what becomes of the training, above the dashboard."""
+    await dashboard(pilot)
+    await _open(pilot, QuitDialog())
 
 
 async def new_training_dialog(pilot: Pilot[None]) -> None:
@@ -340,6 +361,7 @@ async def new_training_dialog(pilot: Pilot[None]) -> None:
     await session(pilot)
     await _open(pilot, NewTrainingDialog("no/such.csv"))
     await pilot.press("enter")
+    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#corpus-problem")))
     await pilot.pause()
 
 
@@ -348,7 +370,7 @@ def write_runs(app: LotrApp) -> None:
     for number, name in enumerate(("first", "a-run-whose-name-is-longer-than-its-column-is")):
         assert app.runs_dir is not None
         run = write_run(app.runs_dir / name)
-        (run / METRICS_FILE).write_text(json.dumps({"event": "evaluated", "epoch": 1, "valid_perplexity": 70.5}) + "\n")
+        append_events(run, [Evaluated(1, 1.0, 70.5, True, 1.0), Checkpointed(1, MODEL_FILE)])
         os.utime(run / "config.json", (1_600_000_000 - number,) * 2)
 
 

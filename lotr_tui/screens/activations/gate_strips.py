@@ -21,6 +21,15 @@ from lotr_tui.widgets.drawing import StripWidget
 
 SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
 """Activations between 0 and 1; the others have a sign."""
+HELP_LINES: dict[ActivationName, str] = {
+    "input": "input gate: how much of the new content each unit stores, 0 to 1",
+    "forget": "forget gate: how much of its memory each unit keeps, 1 keeps all",
+    "output": "output gate: how much of its memory each unit shows, 0 to 1",
+    "candidate": "candidate: the new content for the memory, -1 to 1",
+    "cell": "cell: the memory of each unit after this word",
+    "hidden": "hidden: what the layer passes on after this word, -1 to 1",
+}
+"""Explanation of each activation in one line."""
 POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
 LABEL_WIDTH, VALUE_WIDTH = 18, 8
 """Width in cells of the label before a strip and of the value after it."""
@@ -35,27 +44,37 @@ def value_scale(layer: LayerActivations, gate: ActivationName) -> float:
     return max(float(np.abs(layer.get(gate)).max(initial=0.0)), 1e-6)
 
 
-def bin_units(values: Float32Array, units_per_cell: int, gate: ActivationName) -> tuple[Float32Array, UnitIndices]:
-    """Group the values of a layer into cells.
+def bin_units(values: Float32Array, num_cells: int, gate: ActivationName) -> tuple[Float32Array, UnitIndices]:
+    """Distribute the values of a layer evenly over cells: several units per cell, or several cells per unit.
 
-    Signed values would cancel out in a mean, so a cell of these shows the value with the largest absolute value.
+    Signed values would cancel out in a mean, so a cell of several units shows the value with the largest absolute
+    value.
 
     Args:
         values: The activation of each unit: `[units]`.
-        units_per_cell: Number of units in a cell.
+        num_cells: Number of cells.
         gate: The activation that `values` are.
 
     Returns:
         The value that each cell shows and the unit that a click on the cell selects, both `[cells]`. For a gate,
         these are the mean and the first unit.
     """
-    first = np.arange(0, len(values), units_per_cell)
+    first = first_units(len(values), num_cells)
+    if len(values) <= num_cells:
+        return values[first], first
+    sizes = np.diff(first, append=len(values))
     if gate in SIGMOID_GATES:
-        means: Float32Array = (np.add.reduceat(values, first) / np.diff(first, append=len(values))).astype(np.float32)
+        means: Float32Array = (np.add.reduceat(values, first) / sizes).astype(np.float32)
         return means, first
-    padded = np.pad(np.abs(values), (0, len(first) * units_per_cell - len(values)), constant_values=-1.0)
-    units = first + padded.reshape(len(first), units_per_cell).argmax(axis=1)
+    largest_first = np.lexsort((-np.abs(values), np.repeat(np.arange(num_cells), sizes)))  # within each cell
+    units = largest_first[first]
     return values[units], units
+
+
+def first_units(num_units: int, num_cells: int) -> UnitIndices:
+    """Return the first unit `[cells]` of each cell when units are distributed evenly over cells."""
+    units: UnitIndices = np.arange(num_cells) * num_units // num_cells
+    return units
 
 
 def value_char(value: float, gate: ActivationName, scale: float) -> str:
@@ -66,28 +85,41 @@ def value_char(value: float, gate: ActivationName, scale: float) -> str:
     return ZERO_CHAR if not level else (POSITIVE_CHARS if value > 0 else NEGATIVE_CHARS)[level - 1]
 
 
-def strips_legend(units_per_cell: int, width: int) -> tuple[str, str]:
-    """Return the meaning of the characters and of a cell, the latter shortened if both exceed `width` cells."""
+def strips_legend(num_units: int, num_cells: int, width: int) -> tuple[str, str]:
+    """Return the meaning of the characters and of a cell, the latter shortened if both exceed `width` cells.
+
+    `num_units` units are distributed over `num_cells` cells.
+    """
     blocks = f"0 {BLOCK_HEIGHTS[0]}{BLOCK_HEIGHTS[3]}{BLOCK_HEIGHTS[-1]} 1"
     characters = f"{blocks}   − {NEGATIVE_CHARS[::-1]} {ZERO_CHAR} {POSITIVE_CHARS} +"
-    if units_per_cell == 1:
-        cells, short = "one unit per cell", ""
-    else:
-        short = f"{units_per_cell} units per cell"
+    if num_units > num_cells:
+        short = f"{_number_range(num_units / num_cells)} units per cell"
         cells = f"{short}: mean of a gate, otherwise largest absolute value"
+    else:
+        short = (
+            "one unit per cell" if num_units == num_cells else f"{_number_range(num_cells / num_units)} cells per unit"
+        )
+        cells = short
     return characters, cells if len(characters) + len(cells) + 3 <= width else short
+
+
+def _number_range(mean: float) -> str:
+    """Return the whole numbers around a mean, such as `2` or `2 to 3`."""
+    low, high = math.floor(mean), math.ceil(mean)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 class GateStrips(StripWidget, can_focus=True):
     """One line per activation, its units from left to right, with a cursor on one unit of one activation.
 
-    If there are more units than cells, each cell stands for several units until the user zooms in.
+    The strips fill the width. If there are more units than cells, each cell stands for several units until the user
+    zooms in.
     """
 
     DEFAULT_CSS = """
     GateStrips { height: 8; padding: 0 1; }
     GateStrips > .gate-strips--plain { color: $foreground; }
-    GateStrips > .gate-strips--muted { color: $foreground 60%; }
+    GateStrips > .gate-strips--muted { color: $muted; text-style: $muted-style; }
     GateStrips > .gate-strips--selected { color: $foreground; text-style: bold; }
     GateStrips:focus > .gate-strips--selected { color: $accent; text-style: bold; }
     GateStrips > .gate-strips--gate { color: $foreground 80%; }
@@ -145,6 +177,10 @@ class GateStrips(StripWidget, can_focus=True):
         self.unit = min(self.unit, self._num_units - 1)
         self.redraw()
 
+    def get_help_line(self) -> str:
+        """Return the explanation of the activation under the cursor."""
+        return f"{HELP_LINES[self.gate]}; ← → unit, ↑ ↓ line, m largest"
+
     def show_message(self, message: str) -> None:
         """Show a line in place of the strips."""
         self._layer, self._values, self.message = None, {}, message
@@ -157,28 +193,41 @@ class GateStrips(StripWidget, can_focus=True):
 
     @property
     def units_per_cell(self) -> int:
-        """Number of units in a cell."""
-        return 1 if self._zoomed else max(1, math.ceil(self._num_units / self._strip_width))
+        """Largest number of units in a cell."""
+        return max(1, math.ceil(self.num_shown_units / self.num_cells))
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells of a strip, which fill the width."""
+        return max(1, self.size.width - LABEL_WIDTH - VALUE_WIDTH)
+
+    @property
+    def num_shown_units(self) -> int:
+        """Number of units that the cells show: all, or those of the page that contains the cursor."""
+        return min(self._num_units, self.num_cells) if self._zoomed else self._num_units
 
     @property
     def _num_units(self) -> int:
         return len(self._values[self.gate]) if self._values else 0
 
     @property
-    def _strip_width(self) -> int:
-        return max(1, self.size.width - LABEL_WIDTH - VALUE_WIDTH)
+    def _first_shown_unit(self) -> int:
+        """First unit of the page that contains the cursor; zoomed strips scroll by pages."""
+        first = self.unit // self.num_shown_units * self.num_shown_units
+        return max(0, min(first, self._num_units - self.num_shown_units))
 
     def visible_cells(self, gate: ActivationName) -> tuple[Float32Array, UnitIndices]:
-        """Return the value and the unit of each visible cell of a strip, as `bin_units` does."""
-        values, units = bin_units(self._values[gate], self.units_per_cell, gate)
-        visible = slice(self._first_visible_cell, self._first_visible_cell + self._strip_width)
-        return values[visible], units[visible]
+        """Return the value and the unit of each cell of a strip, as `bin_units` does."""
+        first = self._first_shown_unit
+        values, units = bin_units(self._values[gate][first : first + self.num_shown_units], self.num_cells, gate)
+        return values, units + first
 
-    @property
-    def _first_visible_cell(self) -> int:
-        """First cell of the page that contains the cursor; the strips scroll by pages."""
-        first = self.unit // self.units_per_cell // self._strip_width * self._strip_width
-        return max(0, min(first, math.ceil(self._num_units / self.units_per_cell) - self._strip_width))
+    def cursor_cells(self) -> range:
+        """Return the columns of the cells that show the unit under the cursor."""
+        first_unit_of_cell = self._first_shown_unit + first_units(self.num_shown_units, self.num_cells)
+        end = int(np.searchsorted(first_unit_of_cell, self.unit, side="right"))
+        start = int(np.searchsorted(first_unit_of_cell, self.unit, side="left"))
+        return range(min(start, end - 1), end)
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Draw the heading, the strips and the position of the cursor below them."""
@@ -186,7 +235,8 @@ class GateStrips(StripWidget, can_focus=True):
             return [Strip([Segment(self.message, self._style("muted"))])]
         lines = [Strip([Segment(self._heading, self._style("muted"))])]
         lines += [self._draw_strip(gate) for gate in ACTIVATION_NAMES]
-        column = LABEL_WIDTH + self._cursor_column(self.visible_cells(self.gate)[1])
+        cells = self.cursor_cells()
+        column = LABEL_WIDTH + cells[len(cells) // 2]
         label = f"unit {self.unit}"
         fits_right = column + len(label) + 2 <= width - VALUE_WIDTH
         text = f"{' ' * column}▲ {label}" if fits_right else f"{label} ▲".rjust(column + 1)
@@ -195,30 +245,25 @@ class GateStrips(StripWidget, can_focus=True):
 
     def _draw_strip(self, gate: ActivationName) -> Strip:
         scale, is_selected = self._scales[gate], gate == self.gate
-        values, units = self.visible_cells(gate)
+        values, _ = self.visible_cells(gate)
         label = f"{'▸' if is_selected else ' '}{gate:<9} {'0–1' if gate in SIGMOID_GATES else f'±{scale:.2f}'}"
         label_style = self._style("selected" if is_selected else "plain")
         segments = [Segment(f"{label:<{LABEL_WIDTH}}", label_style)]
-        cursor = self._cursor_column(units)
+        cursor = self.cursor_cells()
         for column, value in enumerate(values.tolist()):
             char = value_char(value, gate, scale)
             # Only the selected strip is coloured: each change of colour costs 40 bytes over SSH.
             kind = "gate" if gate in SIGMOID_GATES or not is_selected else "negative" if value < 0 else "positive"
             names = ["muted" if is_selected and char == ZERO_CHAR else kind]
-            if is_selected and column == cursor:
+            if is_selected and column in cursor:
                 names.append("cursor")
             segments.append(Segment(char, self._style(*names)))
         sign = "" if gate in SIGMOID_GATES else "+"
         number = f"{float(self._values[gate][self.unit]):{sign}{VALUE_WIDTH}.3f}"
-        gap = " " * (self._strip_width - len(units))
-        return Strip([*segments, Segment(gap, self.rich_style), Segment(number, label_style)]).simplify()
+        return Strip([*segments, Segment(number, label_style)]).simplify()
 
     def _style(self, *names: str) -> Style:
         return self.get_component_rich_style(*(f"gate-strips--{name}" for name in names))
-
-    def _cursor_column(self, units: UnitIndices) -> int:
-        """Return the index of the visible cell that contains the unit under the cursor."""
-        return self.unit // self.units_per_cell - int(units[0]) // self.units_per_cell
 
     # Cursor
 
@@ -226,10 +271,10 @@ class GateStrips(StripWidget, can_focus=True):
         """Move the cursor to the unit nearest to `unit` of an activation."""
         if not self._values:
             return
-        first_cell = self._first_visible_cell
+        first_shown = self._first_shown_unit
         changed_rows = {1 + ACTIVATION_NAMES.index(name) for name in (self.gate, gate)} | {len(ACTIVATION_NAMES) + 1}
         self.unit, self.gate = max(0, min(unit, self._num_units - 1)), gate
-        if self._first_visible_cell == first_cell:
+        if self._first_shown_unit == first_shown:
             # The other strips show the same cells: repaint two strips, the numbers and the cursor line.
             self._lines = []
             width = self.size.width

@@ -16,7 +16,7 @@ from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, 
 from lotr_tui.screens.activations.search_pane import UnitSearchPane
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.activations.unit_activations import UnitActivations
-from lotr_tui.screens.text.layout import Page
+from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextInputScreen
 from lotr_tui.screens.text.text_input import TextInputBar
 from lotr_tui.screens.text.view import TokenTextView
@@ -24,6 +24,7 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.unit_search import UnitId
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -37,8 +38,8 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
 
     CSS_PATH = "activations.tcss"
     AUTO_FOCUS = "#strips"
-    HEADING = "activations"
-    BUSY_MESSAGE = "…"
+    HEADING = "activations: inside the LSTM"
+    BUSY_MESSAGE = "reading the text …"
     FAILURE_MESSAGE = "cannot compute the activations"
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -100,12 +101,13 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
                 yield UnitActivations(id="unit-activations")
             yield UnitSearchPane(self.unit_label, id="right")
         yield TextInputBar(self.text, id="line")
+        yield HelpLine()
         yield KeyFooter()
 
     def show_title(self, title: str) -> None:
         """Show the title, and whether the LSTM is only a part of the model."""
         is_part_of_model = self._lstm not in (None, self._session_model.model)
-        super().show_title(f"{title} of the LSTM as trained" if is_part_of_model else title)
+        super().show_title(f"{title} as trained" if is_part_of_model else title)
 
     # Analysis
 
@@ -165,7 +167,8 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
             f"layer {self.layer_index + 1} of {len(self.layer_activations)}"
             f' · on reading "{self._token_texts[position]}" · word {position + 1:,} of {len(self._token_texts):,}',
         )
-        characters, cells = strips_legend(strips.units_per_cell, self.size.width - 2)
+        self.query_one(HelpLine).update_text()
+        characters, cells = strips_legend(strips.num_shown_units, strips.num_cells, self.size.width - 2)
         legend.show(Content.styled(characters, MUTED), Content.styled(cells, MUTED))
         unit_id = layer, unit, activation = self._current_unit()
         self.query_one(UnitActivations).show(
@@ -232,7 +235,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     @on(UnitSearchPane.LineSelected)
     def _load_line(self, message: UnitSearchPane.LineSelected) -> None:
         """Analyse a line of the training text, and show the unit that was searched for."""
-        self.text = self._session_model.model.vocabulary.decode(message.ids.tolist())
+        self.text = sanitize_text(message.text).replace("\n", " ")
         self.query_one(TextInputBar).set_text(self.text)
         strips = self.query_one(GateStrips)
         self.layer_index, strips.unit, strips.gate = message.unit

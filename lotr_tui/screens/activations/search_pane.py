@@ -10,7 +10,6 @@ from textual.content import Content
 from textual.message import Message
 
 from engine.analysis.activations import ActivationExample, TopActivations
-from engine.data.vocabulary import TokenIds
 from engine.errors import describe_error
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.background_task import BackgroundTask, is_closed
@@ -30,8 +29,7 @@ class UnitSearchPane(Vertical):
     class LineSelected(Message):
         """Posted when a line of the training text is to be analysed."""
 
-        ids: TokenIds
-        """Token ids of the line: `[time]`."""
+        text: str
         position: int
         """Position in the line of the token that activates the unit."""
         unit: UnitId
@@ -98,7 +96,7 @@ class UnitSearchPane(Vertical):
         [top_activations] = results
         count = f"{top_activations.num_tokens:,} words"
         scope = f"of {count}, stopped early" if self._stopped_early else f"of all {count}"
-        self._show_heading((self._unit_label(self._search.unit), "bold"), (f" · highest and lowest {scope}", MUTED))
+        self._show_heading((self._unit_label(self._search.unit), "bold"), (f" · highest ▲ and lowest ▼ {scope}", MUTED))
         self.query_one(UnitTopActivations).show(top_activations)
 
     def _show_heading(self, *parts: tuple[str, str]) -> None:
@@ -106,5 +104,5 @@ class UnitSearchPane(Vertical):
 
     def _post_line(self, example: ActivationExample) -> None:
         assert self._search is not None, "examples belong to a search"
-        ids = self._search.lines[example.line_index]
-        self.post_message(self.LineSelected(ids, example.position, self._search.unit))
+        text = self._search.line_text(example.line_index)
+        self.post_message(self.LineSelected(text, example.position, self._search.unit))

@@ -1,6 +1,6 @@
 """List of the training tokens on which one unit is highest and lowest, in context."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -8,6 +8,8 @@ from rich.segment import Segment
 from textual.binding import Binding, BindingType
 
 from engine.analysis.activations import ActivationExample, TopActivations
+from engine.data.vocabulary import UNK
+from lotr_tui.formatting import format_token
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
 VALUE_WIDTH = 9
@@ -17,7 +19,7 @@ class UnitTopActivations(LineList):
     """Concordance of the highest and then the lowest activations: one line each, the tokens aligned."""
 
     DEFAULT_CSS = """
-    UnitTopActivations > .unit-top-activations--muted { color: $foreground 60%; }
+    UnitTopActivations > .unit-top-activations--muted { color: $muted; text-style: $muted-style; }
     UnitTopActivations > .unit-top-activations--token { color: $foreground; text-style: bold; }
     UnitTopActivations > .unit-top-activations--plain { color: $foreground; }
     UnitTopActivations:focus > .unit-top-activations--cursor { text-style: bold reverse; }
@@ -26,6 +28,7 @@ class UnitTopActivations(LineList):
         f"unit-top-activations--{name}" for name in ("muted", "token", "plain", "cursor")
     }
     BINDING_GROUP_TITLE = "Top activations of a unit"
+    HELP_LINE = "Training words on which the unit is highest ▲ and lowest ▼; enter shows a line in place of the text"
     BINDINGS: ClassVar[list[BindingType]] = [
         *line_bindings("unit-top-activations"),
         Binding("enter", "select", "use", id="unit-top-activations.select", tooltip="Analyse this training line"),
@@ -74,9 +77,9 @@ class UnitTopActivations(LineList):
         context_width = max(0, (self.size.width - VALUE_WIDTH - 4) * 2 // 5)
         return [
             Segment(f"{mark}{example.value:+8.3f}", cursor if line == self.cursor else plain),
-            Segment(f"  {_right_align(' '.join(example.context_before), context_width)} ", muted),
-            Segment(f"[{example.token}]", token),
-            Segment(f" {' '.join(example.context_after)}", muted),
+            Segment(f"  {_right_align(_join_tokens(example.context_before), context_width)} ", muted),
+            Segment(f"[{format_token(example.token)}]", token),
+            Segment(f" {_join_tokens(example.context_after)}", muted),
         ]
 
     @property
@@ -107,6 +110,10 @@ class UnitTopActivations(LineList):
         self.update_virtual_size()
         self.scroll_to(y=0, animate=False, immediate=True, force=True)
         self.refresh()
+
+
+def _join_tokens(tokens: Sequence[str]) -> str:
+    return " ".join("‹rare word›" if token == UNK else token for token in tokens)
 
 
 def _right_align(text: str, width: int) -> str:

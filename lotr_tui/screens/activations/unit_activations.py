@@ -30,12 +30,13 @@ class UnitActivations(LineList):
     UnitActivations > .unit-activations--gate { color: $foreground 80%; }
     UnitActivations > .unit-activations--positive { color: $success; }
     UnitActivations > .unit-activations--negative { color: $error; }
-    UnitActivations > .unit-activations--axis { color: $foreground 60%; }
+    UnitActivations > .unit-activations--axis { color: $muted; text-style: $muted-style; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"unit-activations--{name}" for name in ("plain", "cursor", "gate", "positive", "negative", "axis")
     }
     BINDING_GROUP_TITLE = "Activations of a unit"
+    HELP_LINE = "Value of one unit on each word; ↑ ↓ choose a word, F3 keeps the unit while you look at others"
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("unit-activations", up="up,left", down="down,right")
 
     @dataclass

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -13,7 +13,7 @@ from textual.strip import Strip
 
 from engine.generation.columns import first_difference, fraction_differing, generated_tokens, mean_surprisal
 from engine.generation.generate import TokenEvent
-from lotr_tui.formatting import describe_finish_reason, format_percent, plural
+from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
 from lotr_tui.session.column_output import ColumnOutput
 from lotr_tui.widgets.drawing import StripWidget
 
@@ -40,7 +40,7 @@ class GenerationColumns(StripWidget, can_focus=True):
     GenerationColumns > .generation-columns--title { text-style: bold; }
     GenerationColumns > .generation-columns--selected { color: $accent; text-style: bold; }
     GenerationColumns > .generation-columns--rule { color: $border; }
-    GenerationColumns > .generation-columns--muted { color: $foreground 60%; }
+    GenerationColumns > .generation-columns--muted { color: $muted; text-style: $muted-style; }
     GenerationColumns > .generation-columns--mark { color: $accent; text-style: bold underline; }
     GenerationColumns > .generation-columns--failure { color: $warning; }
     """
@@ -147,19 +147,20 @@ class GenerationColumns(StripWidget, can_focus=True):
         """
         base_style, muted = self.rich_style, self._style("muted")
         outputs = [self.outputs[index] for index in visible]
-        lines = [[[Segment(_truncate(output.title, width), self._style("title"))] for output in outputs]]
-        descriptions = [
-            _wrap_words([(word, muted) for word in output.description.split()], width, base_style) for output in outputs
-        ]
-        for y in range(min(MAX_DESCRIPTION_LINES, max(len(description) for description in descriptions))):
-            lines.append(_line_of_each(descriptions, y))
+        lines = [[[Segment(truncate(output.title, width), self._style("title"))] for output in outputs]]
+        descriptions = [[output.description] for output in outputs]
+        if any(cell_len(output.description) > width for output in outputs):
+            descriptions = [output.description.split(" · ") for output in outputs]
+        texts = [[[Segment(truncate(part, width), muted)] for part in parts] for parts in descriptions]
+        if any(output.description for output in outputs):
+            lines += [_line_of_each(texts, y) for y in range(min(MAX_DESCRIPTION_LINES, max(map(len, texts))))]
         stats = [_output_stats(output) for output in outputs]
         if width >= MIN_WIDTH_FOR_ONE_LINE_STATS:
             stats = [[" · ".join(part for part in parts if part)] for parts in stats]
         for y in range(len(stats[0])):
-            lines.append([[Segment(_truncate(parts[y], width), base_style)] for parts in stats])
+            lines.append([[Segment(truncate(parts[y], width), base_style)] for parts in stats])
         labels = [self._difference_label(index, width) for index in visible]
-        lines.append([[Segment(_truncate(label, width), base_style)] for label in labels])
+        lines.append([[Segment(truncate(label, width), base_style)] for label in labels])
         return [*lines, self._rules(visible, width)]
 
     def _rules(self, visible: range, width: int) -> list[list[Segment]]:
@@ -232,10 +233,6 @@ def _output_stats(output: ColumnOutput) -> list[str]:
 def _line_of_each(texts: Sequence[list[list[Segment]]], y: int) -> list[list[Segment]]:
     """Return line `y` of each text, empty after its end."""
     return [text[y] if y < len(text) else [] for text in texts]
-
-
-def _truncate(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
 
 
 def _wrap_words(words: Sequence[StyledWord], width: int, space_style: Style) -> list[list[Segment]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
+from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
@@ -11,10 +12,13 @@ from lotr_tui.screens.comparison import temperatures
 from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 
+WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)
+"""Temperatures that the ladder starts with, from cautious to wild."""
 NOTEBOOK_TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
-"""Temperatures of the classroom notebook."""
+"""Temperatures of the classroom notebook; their texts are often the same."""
 MAX_COLUMNS = 12
 
 
@@ -22,17 +26,25 @@ class LadderScreen(GenerationColumnsScreen):
     """Texts that share the sampling noise of one seed and differ only by temperature."""
 
     HEADING: ClassVar[str] = "ladder"
+    HELP_LINE = "All columns share a seed: only the temperature differs. Low is cautious, high is wild"
     MIN_COLUMN_WIDTH: ClassVar[int] = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "left"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "ladder",
+        """
+        preset | f2 | next_preset | preset | The temperatures of the notebook, or again 0.3 to 1.5
+        """,
+        show=True,
+    )
 
     def make_first_slots(self) -> list[ColumnSlot]:
-        """Return a column for each temperature of the notebook."""
-        return [self._make_slot(temperature) for temperature in NOTEBOOK_TEMPERATURES]
+        """Return a column for each of the first temperatures."""
+        return [self._make_slot(temperature) for temperature in WIDE_TEMPERATURES]
 
     def compose_controls(self) -> Iterable[Widget]:
         """Yield the input for the temperatures."""
-        yield Label("T")
-        text = temperatures.format_temperatures(NOTEBOOK_TEMPERATURES)
+        yield Label("temps")
+        text = temperatures.format_temperatures(WIDE_TEMPERATURES)
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
 
     def title_parts(self) -> tuple[str, str]:
@@ -47,6 +59,13 @@ class LadderScreen(GenerationColumnsScreen):
             InvalidInputError: If a temperature is invalid or there are too many.
         """
         self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
+
+    def action_next_preset(self) -> None:
+        """Show the temperatures of the notebook, or in their place those that the ladder starts with."""
+        shown = tuple(slot.temperature for slot in self.slots)
+        self._set_temperatures(WIDE_TEMPERATURES if shown == NOTEBOOK_TEMPERATURES else NOTEBOOK_TEMPERATURES, 0)
+        self.show_note()
+        self.generate_empty_columns()
 
     def action_add_column(self) -> None:
         """Add a column between the selected and the next one, or one with a higher temperature at the end."""
@@ -109,5 +128,5 @@ class LadderScreen(GenerationColumnsScreen):
         self.show_slots(selected_index)
 
     def _make_slot(self, temperature: float) -> ColumnSlot:
-        output = ColumnOutput(temperatures.format_temperature(temperature))
+        output = ColumnOutput(f"temp {temperatures.format_temperature(temperature)}")
         return ColumnSlot(output, self.session_model.model, temperature)

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Label, OptionList, Static
+from textual.widgets import Label, OptionList
 from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
@@ -17,6 +17,7 @@ from engine.errors import printable
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.summary import list_runs
 from lotr_tui.formatting import format_model_row, format_run_row
+from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.session.baselines import ModelChoice
 from lotr_tui.textual_fixes.option_list import RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
@@ -55,7 +56,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ModelChoice | None]):
         with Vertical(classes="dialog"):
             yield Label("Add a model", classes="dialog-title")
             yield RobustOptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
-            yield Static("enter chooses   esc cancels", classes="dialog-keys", markup=False)
+            yield KeysLine(("enter", "add", ""), ("esc", "cancel", "dismiss(None)"))
 
     @on(OptionList.OptionSelected)
     def _submit(self, event: OptionList.OptionSelected) -> None:

@@ -15,13 +15,15 @@ from textual.widgets import Input, Label, Rule, Static
 
 from engine.errors import InvalidInputError, LotrError, PromptError, printable
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
+from lotr_tui.formatting import plural
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, CompareWith, GenerationColumns
 from lotr_tui.screens.comparison.writers import ColumnWriters
-from lotr_tui.session.column_output import ColumnSlot, describe_unknown_words, encode_prompts
+from lotr_tui.session.column_output import ColumnSlot, PromptContext, describe_unknown_words, encode_prompts
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.line_input import LineInput
 from lotr_tui.widgets.number_field import NumberField
@@ -34,7 +36,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
 
     CSS_PATH = "comparison.tcss"
     AUTO_FOCUS = "#prompt"
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-high")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-low"), (30, "-high")]  # noqa: RUF012
     HEADING: ClassVar[str]
     """Title in the status line."""
     MIN_COLUMN_WIDTH: ClassVar[int]
@@ -71,11 +73,18 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
     ]
 
     def __init__(
-        self, session_model: SessionModel, prompt: str, settings: SamplerSettings, seed: int | None, pace: float
+        self,
+        session_model: SessionModel,
+        prompt: str,
+        settings: SamplerSettings,
+        seed: int | None,
+        pace: float,
+        context: PromptContext | None = None,
     ) -> None:
-        """Continue `prompt` in every column, at most `pace` words per second; 0 is no limit.
+        """Continue or answer `prompt` in every column, at most `pace` words per second; 0 is no limit.
 
-        All columns share the seed, which is drawn if it is None, and the settings except for the temperature.
+        All columns share the seed, which is drawn if it is None, and the settings except for the temperature. `context`
+        is how they read the prompt; None continues it.
         """
         super().__init__()
         self.session_model = session_model
@@ -83,6 +92,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
         self.settings = settings
         """Sampler settings of all columns, except for the temperature."""
         self._prompt = prompt
+        self._prompt_context = context or PromptContext()
         self._seed = random_seed() if seed is None else seed
         self._pace = pace
         self.prompt_and_seed: tuple[str, int] | None = None
@@ -132,15 +142,17 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             yield NumberField("seed", str(self._seed), id="seed", width=seed_width, placeholder="random")
             yield NumberField("words", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
-            yield Label("❯", id="prompt-mark")
+            is_answer = self._prompt_context.reply_mode == "reply"
+            yield Label("reply ❯" if is_answer else "❯", id="prompt-mark")
             yield LineInput(
                 self._prompt,
-                placeholder="type a prompt",
+                placeholder="type a line to answer" if is_answer else "type a text to continue",
                 id="prompt",
                 compact=True,
                 max_length=MAX_PROMPT_CHARACTERS,
                 select_on_focus=False,
             )
+        yield HelpLine()
         yield KeyFooter()
 
     def on_mount(self) -> None:
@@ -158,8 +170,8 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
 
     def show_note(self, text: str = "", *, is_problem: bool = False) -> None:
         """Show a line below the columns; without `text`, explain the mark in the columns."""
-        other = "column to its left" if self.COMPARE_WITH == "left" else "first column"
-        text = text or f"{DIFFERENCE_MARK} first word that differs from the {other}"
+        other = "left column" if self.COMPARE_WITH == "left" else "first column"
+        text = text or f"{DIFFERENCE_MARK} first word that differs from the {other} · bits/word: mean surprise"
         self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if is_problem else MUTED))
 
     def try_or_show_error(self, change: Callable[[], None]) -> bool:
@@ -174,15 +186,18 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
 
     def _show_status(self) -> None:
         name, about = self.title_parts()
+        is_answer = self._prompt_context.reply_mode == "reply"
         left = Content.assemble(
             ("lotr-tui", "bold $accent"),
-            f"  {self.HEADING}  ",
+            f"  {self.HEADING}: {'answers' if is_answer else 'continuations'}  ",
             (name, "bold"),
             (" · " if name and about else "", MUTED),
             (about, MUTED),
         )
-        right = "" if self.prompt_and_seed is None else f"seed {self.prompt_and_seed[1]}"
-        self.query_one("#status", StatusBar).show(left, Content.styled(right, MUTED))
+        right = [] if self.prompt_and_seed is None else [f"seed {self.prompt_and_seed[1]}"]
+        if is_answer and (number := self._prompt_context.num_earlier_turns):
+            right.insert(0, f"after {plural(number, 'earlier reply', 'earlier replies')}")
+        self.query_one("#status", StatusBar).show(left, Content.styled(" · ".join(right), MUTED))
 
     # Generation
 
@@ -211,14 +226,14 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             slot.output.failure = error
         if unknown_words := describe_unknown_words(encoded_prompts):
             self.show_note(unknown_words, is_problem=True)
-        self.writers.start(self.slots, prompt, self.settings, seed, self._pace)
+        self.writers.start(self.slots, prompt, self._prompt_context, self.settings, seed, self._pace)
         self.refresh_bindings()
         self._refresh_columns()
 
     def _read_controls(self) -> None:
         prompt = self.query_one("#prompt", Input).value
         if not prompt.strip():
-            raise InvalidInputError("type a prompt first; the columns continue it")
+            raise InvalidInputError("type a prompt first")
         typed_max_tokens = self.query_one("#max_tokens", NumberField).parse_int()
         limits = SamplerSettings() if typed_max_tokens is None else SamplerSettings(max_tokens=typed_max_tokens)
         typed_seed = self.query_one("#seed", NumberField).parse_int()

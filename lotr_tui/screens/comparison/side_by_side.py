@@ -19,7 +19,7 @@ from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from lotr_tui.session.baselines import ModelChoice, load_model_choice
-from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.column_output import ColumnOutput, ColumnSlot, PromptContext
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.number_field import NumberField
 
@@ -30,6 +30,9 @@ class SideBySideScreen(GenerationColumnsScreen):
     """Texts of up to three models. Models with the same vocabulary share the sampling noise of every word."""
 
     HEADING: ClassVar[str] = "side by side"
+    HELP_LINE = (
+        "One prompt, temperature and seed for all models. Kneser-Ney only counts word sequences; F3 adds a model"
+    )
     MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "first"
 
@@ -41,12 +44,13 @@ class SideBySideScreen(GenerationColumnsScreen):
         settings: SamplerSettings,
         seed: int | None,
         pace: float,
+        context: PromptContext | None = None,
     ) -> None:
         """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
         More models can be added from `runs_dir`; None is the default directory.
         """
-        super().__init__(session_model, prompt, settings, seed, pace)
+        super().__init__(session_model, prompt, settings, seed, pace, context)
         self._runs_dir = runs_dir
 
     @property

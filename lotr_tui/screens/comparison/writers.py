@@ -11,7 +11,7 @@ from engine.generation.batch import IndexedEvent
 from engine.generation.columns import GenerationColumn, generate_columns
 from engine.generation.settings import SamplerSettings
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.session.column_output import ColumnSlot
+from lotr_tui.session.column_output import ColumnSlot, PromptContext
 
 
 class ColumnWriters:
@@ -30,16 +30,26 @@ class ColumnWriters:
         return any(task.is_running for task in self._tasks)
 
     def start(
-        self, slots: Sequence[ColumnSlot], prompt: str, settings: SamplerSettings, seed: int, pace: float
+        self,
+        slots: Sequence[ColumnSlot],
+        prompt: str,
+        context: PromptContext,
+        settings: SamplerSettings,
+        seed: int,
+        pace: float,
     ) -> None:
-        """Continue `prompt` in the slots that are empty, idle and have a model; each has its own temperature."""
+        """Continue or answer `prompt` in the slots that are empty, idle and have a model, each with its temperature."""
         self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
         busy = {slot for written in self._tasks.values() for slot in written}
         starting = [slot for slot in slots if slot.model is not None and slot.output.is_empty and slot not in busy]
         if not starting:
             return
         columns = [
-            GenerationColumn(slot.output.title, slot.model, replace(settings, temperature=slot.temperature))
+            GenerationColumn(
+                slot.model,
+                context.token_ids(prompt, slot.model.vocabulary),
+                replace(settings, temperature=slot.temperature),
+            )
             for slot in starting
             if slot.model is not None
         ]
@@ -47,7 +57,7 @@ class ColumnWriters:
             self._owner, "columns", partial(self._take_events, starting), partial(self._fail, starting), self._on_end
         )
         self._tasks[task] = starting
-        task.start(lambda cancellation: generate_columns(columns, prompt, seed, cancellation, pace))
+        task.start(lambda cancellation: generate_columns(columns, seed, cancellation, pace))
 
     def stop(self) -> None:
         """Ask all tasks to stop; their last tokens are still shown."""

@@ -29,8 +29,6 @@ MIN_VISIBLE_STEPS = 8
 class TrainingChart(PerplexityChart):
     """Perplexity chart that also shows the training perplexity without smoothing, and has a cursor at an update."""
 
-    x_label_margin = 40  # the axis changes with a key, so its name matters
-
     class CursorMoved(Message):
         """Posted when a click moves the cursor to an update, or to the latest one (None)."""
 

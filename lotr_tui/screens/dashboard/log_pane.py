@@ -28,7 +28,7 @@ class LogPane(LineList, can_focus=False):
 
     DEFAULT_CSS = """
     LogPane { height: 1fr; }
-    LogPane > .log--time { color: $foreground 60%; }
+    LogPane > .log--time { color: $muted; text-style: $muted-style; }
     LogPane > .log--plain { color: $foreground 75%; }
     LogPane > .log--evaluation { color: $foreground; }
     LogPane > .log--command { color: $accent; }

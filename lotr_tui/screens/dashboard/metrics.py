@@ -19,7 +19,7 @@ class TrainingMetrics(StripWidget):
     DEFAULT_CSS = """
     TrainingMetrics { height: 2; padding: 0 1; }
     TrainingMetrics > .training-metrics--done { color: $accent; }
-    TrainingMetrics > .training-metrics--name { color: $foreground 60%; }
+    TrainingMetrics > .training-metrics--name { color: $muted; text-style: $muted-style; }
     TrainingMetrics > .training-metrics--state { text-style: bold; }
     TrainingMetrics > .training-metrics--failed { color: $text-error; text-style: bold; }
     """

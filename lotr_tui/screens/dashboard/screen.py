@@ -278,11 +278,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.dismiss(loaded)
 
     async def action_close(self) -> None:
-        """Close the dashboard. If that exits the app and stops a training, ask first."""
-        if not self._exit_on_close:
-            self.dismiss()
-        elif self._attached or not self.app.is_training:
+        """Close the dashboard; one that was opened by a command quits, after a question if the app trains."""
+        if self._exit_on_close:
             await self.app.action_quit()
         else:
-            question = "Stop the training and quit? The best model so far is kept."
-            confirm(self.app, question, lambda: self.call_later(self.app.action_quit))
+            self.dismiss()

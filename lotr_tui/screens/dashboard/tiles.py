@@ -34,7 +34,7 @@ class MetricTiles(StripWidget):
 
     DEFAULT_CSS = """
     MetricTiles { height: auto; padding: 0 1; }
-    MetricTiles > .metric-tiles--name { color: $foreground 60%; }
+    MetricTiles > .metric-tiles--name { color: $muted; text-style: $muted-style; }
     MetricTiles > .metric-tiles--history { color: $secondary; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"metric-tiles--name", "metric-tiles--history"}

@@ -1,5 +1,6 @@
 """Dialogs that ask for one line of text."""
 
+from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from textual import on
@@ -10,6 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from engine.errors import LotrError
+from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.widgets.line_input import LineInput
 
@@ -22,8 +24,8 @@ class LineDialog(TextualFixesScreen, ModalScreen[ResultT | None]):
     A subclass implements `parse` and binds a key to `dismiss(None)`.
     """
 
-    KEYS: ClassVar[str] = "enter save   esc cancel"
-    """Line that names the keys."""
+    KEYS: ClassVar[tuple[tuple[str, str, str], ...]] = (("enter", "save", "submit"), ("esc", "cancel", "dismiss(None)"))
+    """Keys with their descriptions and actions, for the last line."""
 
     def __init__(self, title: str, value: str, *, placeholder: str, max_length: int) -> None:
         super().__init__()
@@ -36,9 +38,13 @@ class LineDialog(TextualFixesScreen, ModalScreen[ResultT | None]):
         """Create the title, the input, a line for an error and the line of keys."""
         with Vertical(classes="dialog"):
             yield Label(self._title, classes="dialog-title", markup=False)
-            yield LineInput(self._value, placeholder=self._placeholder, compact=True, max_length=self._max_length)
+            yield from self.create_fields(self._value, placeholder=self._placeholder, max_length=self._max_length)
             yield Static("", id="problem", markup=False)
-            yield Static(self.KEYS, classes="dialog-keys", markup=False)
+            yield KeysLine(*self.KEYS)
+
+    def create_fields(self, value: str, *, placeholder: str, max_length: int) -> ComposeResult:
+        """Create the input, and what belongs to it."""
+        yield LineInput(value, placeholder=placeholder, compact=True, max_length=max_length)
 
     def parse(self, line: str) -> ResultT:
         """Return the result for a line.
@@ -48,13 +54,25 @@ class LineDialog(TextualFixesScreen, ModalScreen[ResultT | None]):
         """
         raise NotImplementedError
 
+    def action_submit(self) -> None:
+        """Use the line."""
+        self.submit(self.query_one(Input).value)
+
+    def submit(self, line: str) -> None:
+        """Close the dialog with the result for a line, or show why the line is invalid."""
+        try:
+            self.dismiss(self.parse(line))
+        except LotrError as error:
+            self.show_problem(str(error))
+
+    def show_problem(self, text: str) -> None:
+        """Show a line below the input; "" removes it."""
+        self.query_one("#problem", Static).update(text)
+
     @on(Input.Submitted)
     def _submit(self, event: Input.Submitted) -> None:
         event.stop()
-        try:
-            self.dismiss(self.parse(event.value))
-        except LotrError as error:
-            self.query_one("#problem", Static).update(str(error))
+        self.action_submit()
 
 
 class NameDialog(LineDialog[str]):
@@ -70,3 +88,21 @@ class NameDialog(LineDialog[str]):
     def parse(self, line: str) -> str:
         """Return the name without surrounding spaces."""
         return line.strip()
+
+
+class RenameDialog(NameDialog):
+    """Dialog that asks for another name of something until it can be renamed."""
+
+    KEYS = (("enter", "rename", "submit"), ("esc", "cancel", "dismiss(None)"))
+
+    def __init__(self, current_name: str, title: str, max_length: int, rename: Callable[[str], object]) -> None:
+        """Ask for a name and call `rename` with it, which raises a LotrError if the name is invalid or taken."""
+        super().__init__(current_name, title, max_length)
+        self._rename = rename
+
+    def parse(self, line: str) -> str:
+        """Rename, and return the new name."""
+        name = super().parse(line)
+        if name != self._value:
+            self._rename(name)
+        return name

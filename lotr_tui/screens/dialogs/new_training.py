@@ -1,19 +1,34 @@
 """Dialog that configures a new training."""
 
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.events import Click, DescendantFocus
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.config import BUNDLED, Config
-from engine.errors import ConfigError
+from engine.config import BUNDLED, Config, describe_settings
+from engine.errors import ConfigError, InvalidInputError
 from engine.presets import PRESETS, get_preset
+from engine.storage.files import default_runs_dir
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.screens.dialogs.completing_input import (
+    CompletingInput,
+    PathInput,
+    SettingsInput,
+    format_completions,
+    setting_choices,
+)
+from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.textual_fixes.option_list import RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.widgets.line_input import LineInput
@@ -25,60 +40,228 @@ PRESET_DESCRIPTIONS = {
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
 }
+DEFAULT_PRESET = "tiny"
+"""Preset that is highlighted first, because it trains fastest."""
+FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
+"""Labels of the fields by id."""
+HINTS = {
+    "preset": "A preset is a complete configuration; the fields below change it.",
+    "corpus": "A .csv or .txt file; empty: the bundled dialogues.",
+    "run": "A name for the run folder; empty: named after the preset and the time.",
+    "epochs": "Passes over the training text; empty: those of the preset.",
+    "settings": "Further settings, such as lr=0.005 seed=3.",
+}
+"""Help for each field, shown while it has the focus."""
 MAX_PATH_IN_ERROR = 200
 """Characters of a path that an error message shows."""
 
 
-class NewTrainingDialog(TextualFixesScreen, ModalScreen[Config | None]):
-    """Dialog that asks for a preset and a corpus, dismissed with the configuration, or with None if cancelled."""
+@dataclass(frozen=True)
+class NewTraining:
+    """Training that the user has asked for."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel")]
+    config: Config
+    run_name: str | None
+    """Name of the run; None for one made of the preset and the time."""
+    fields: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Texts of the fields by id, to ask again if the training cannot be prepared."""
 
-    def __init__(self, corpus: str) -> None:
-        """Suggest a corpus: a path, or "bundled" or "" for the bundled dialogues."""
+
+class _FieldError(Exception):
+    """Error in a field of the dialog."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class PresetList(RobustOptionList):
+    """List of the presets, in which a click highlights a preset without starting the training."""
+
+    async def _on_click(self, event: Click) -> None:
+        await super()._on_click(event)
+        event.prevent_default()
+        index = event.style.meta.get("option")
+        if index is not None and index < self.option_count:
+            self.highlighted = index
+
+
+class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
+    """Dialog that asks for a preset and changes to it, dismissed with the training, or with None if cancelled."""
+
+    CSS = """
+    NewTrainingDialog {
+        .field { height: 1; }
+        .field Label { width: 10; }
+        .field Input { width: 1fr; }
+        .problem { color: $text-error; height: auto; padding-left: 10; display: none; }
+        #hint { color: $muted; text-style: $muted-style; height: 2; margin-top: 1; text-overflow: ellipsis; }
+        &.-short .dialog { padding: 0 2; }
+        &.-short .dialog-title, &.-short .dialog-keys, &.-short #hint { margin: 0; }
+    }
+    """
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel", tooltip="Close without training")
+    ]
+
+    def __init__(self, corpus: str, runs_dir: Path | None = None, previous: NewTraining | None = None) -> None:
+        """Suggest a corpus (a path, or "bundled" or "" for the bundled dialogues), or all fields of another training.
+
+        The run will be created in `runs_dir`; None is the default directory.
+        """
         super().__init__()
-        self._corpus = "" if corpus == BUNDLED else corpus
+        suggested = {"corpus": "" if corpus == BUNDLED else corpus}
+        self._suggested: Mapping[str, str] = suggested if previous is None else previous.fields
+        self._suggested_preset = DEFAULT_PRESET if previous is None else previous.config.preset
+        self._runs_dir = runs_dir or default_runs_dir()
 
     def compose(self) -> ComposeResult:
-        """Create the list of presets, the input for the corpus, a line for an error and the line of keys."""
-        with Vertical(classes="dialog"):
+        """Create the list of presets, the fields with lines for their errors, a line of help and the line of keys."""
+        with VerticalScroll(classes="dialog", can_focus=False):
             yield Label("Train a model in the background", classes="dialog-title")
-            yield RobustOptionList(
-                *(Option(f"{name:9} {PRESET_DESCRIPTIONS.get(name, '')}", id=name) for name in PRESETS),
+            yield PresetList(
+                *(Option(_format_preset(name, is_chosen=False), id=name) for name in PRESETS),
                 id="preset",
                 markup=False,
             )
-            yield Label("Corpus: path of a .csv or .txt file")
-            yield LineInput(self._corpus, placeholder="the bundled dialogues", id="corpus", compact=True)
-            yield Static("", id="problem", markup=False)
-            yield Static("enter train   tab next field   esc cancel", classes="dialog-keys", markup=False)
+            inputs = (
+                PathInput(placeholder="the bundled dialogues", id="corpus", compact=True),
+                LineInput(id="run", compact=True, max_length=100),
+                LineInput(id="epochs", compact=True, max_length=20),
+                SettingsInput(placeholder="name=value …", id="settings", compact=True),
+            )
+            for line_input in inputs:
+                name = str(line_input.id)
+                line_input.value = self._suggested.get(name, "")
+                with Horizontal(classes="field"):
+                    yield Label(FIELDS[name])
+                    yield line_input
+                yield Static("", id=f"{name}-problem", classes="problem", markup=False)
+            yield Static("", id="hint", markup=False)
+            yield KeysLine(("enter", "train", "submit"), ("tab", "next", ""), ("esc", "cancel", "dismiss(None)"))
 
     def on_mount(self) -> None:
-        """Highlight the tiny preset, which trains fastest."""
-        options = self.query_one("#preset", OptionList)
-        options.highlighted = options.get_option_index("tiny")
-        options.focus()
+        """Highlight the suggested preset."""
+        presets = self.query_one("#preset", OptionList)
+        presets.highlighted = presets.get_option_index(self._suggested_preset)
+        presets.focus()
+
+    # Help
+
+    @property
+    def _preset(self) -> Config:
+        presets = self.query_one("#preset", OptionList)
+        return get_preset(presets.get_option_at_index(presets.highlighted or 0).id or DEFAULT_PRESET)
+
+    @on(OptionList.OptionHighlighted)
+    def _show_preset(self) -> None:
+        """Mark the preset, which is not highlighted without the focus, and show the values of the empty fields."""
+        for name in PRESETS:
+            prompt = _format_preset(name, is_chosen=name == self._preset.preset)
+            self.query_one("#preset", OptionList).replace_option_prompt(name, prompt)
+        self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
+        self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
+
+    @on(DescendantFocus)
+    @on(CompletingInput.CompletionsChanged)
+    def _show_hint(self) -> None:
+        """Explain the field with the focus: its completions, the setting that is typed, or the field itself."""
+        focused = self.focused
+        hint = Content(HINTS.get(focused.id or "", "") if focused is not None else "")
+        if isinstance(focused, SettingsInput) and (name := focused.setting):
+            _, description = describe_settings()[name]
+            section, _ = describe_settings()[name]
+            value = getattr(getattr(self._preset, section), name)
+            choices = " or ".join(setting_choices(name))
+            hint = Content.assemble((name, "bold"), f" ({choices or value}): {description}")
+        elif isinstance(focused, CompletingInput) and len(focused.completions) > 1:
+            hint = format_completions(focused)
+        self.query_one("#hint", Static).update(hint)
+
+    # Submission
 
     @on(OptionList.OptionSelected)
     @on(Input.Submitted)
-    def _submit(self) -> None:
-        options = self.query_one("#preset", OptionList)
-        preset = options.get_option_at_index(options.highlighted or 0).id
-        corpus = self.query_one("#corpus", Input).value.strip()
+    def action_submit(self) -> None:
+        """Close the dialog with the training, or show an error at its field."""
+        self._submit()
+
+    @work(exclusive=True, group="submit")
+    async def _submit(self) -> None:
+        texts = {name: self.query_one(f"#{name}", Input).value.strip() for name in FIELDS}
+        for name in FIELDS:
+            self._show_problem(name, "")
         try:
-            config = get_preset(preset or "tiny")
-            if corpus:
-                config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
-            if corpus and not _is_file(corpus):
-                raise ConfigError(f"file not found: {corpus[:MAX_PATH_IN_ERROR]}; fix the path or clear it")
-        except ConfigError as error:
-            self.query_one("#problem", Static).update(str(error))
-            return
-        self.dismiss(config)
+            training = await run_in_thread(_read_fields, self._preset, texts, self._runs_dir)
+        except _FieldError as error:
+            self._show_problem(error.name, str(error))
+            self.query_one(f"#{error.name}", Input).focus()
+        else:
+            self.dismiss(training)
+
+    @on(Input.Changed)
+    def _clear_problem(self, event: Input.Changed) -> None:
+        self._show_problem(event.input.id or "", "")
+
+    def _show_problem(self, name: str, text: str) -> None:
+        problem = self.query_one(f"#{name}-problem", Static)
+        problem.update(text)
+        problem.display = bool(text)
 
 
-def _is_file(path: str) -> bool:
+def _format_preset(name: str, *, is_chosen: bool) -> str:
+    return f"{'●' if is_chosen else ' '} {name:9} {PRESET_DESCRIPTIONS.get(name, '')}"
+
+
+def _read_fields(config: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
+    """Return the training that the texts of the fields describe, or raise a _FieldError."""
+    from engine.runs.directory import check_run_name  # imports numpy
+
+    name = "corpus"
     try:
-        return Path(path).expanduser().is_file()
+        if corpus := texts["corpus"]:
+            config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
+            _check_corpus(corpus)
+        name = "run"
+        if run_name := texts["run"]:
+            check_run_name(run_name)
+            if (runs_dir / run_name).exists():
+                raise ConfigError(f"run {run_name!r} exists already; choose another name")
+        name = "epochs"
+        if epochs := texts["epochs"]:
+            config = config.with_overrides([f"epochs={epochs}"])
+        name = "settings"
+        config = config.with_overrides(_split_settings(texts["settings"], is_epochs_set=bool(epochs)))
+    except InvalidInputError as error:
+        raise _FieldError(name, str(error)) from error
+    return NewTraining(config, run_name or None, texts)
+
+
+def _check_corpus(path: str) -> None:
+    shown = path[:MAX_PATH_IN_ERROR]
+    try:
+        expanded = Path(path).expanduser()
+        if expanded.is_dir():
+            raise ConfigError(f"{shown} is a folder; add the name of a file in it")
+        if expanded.exists() and not expanded.is_file():
+            raise ConfigError(f"{shown} is not a regular file; fix the path or clear it")
+        if expanded.is_file():
+            return
     except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
-        return False
+        pass
+    raise ConfigError(f"file not found: {shown}; fix the path or clear it")
+
+
+def _split_settings(text: str, *, is_epochs_set: bool) -> list[str]:
+    """Return the settings of a line, of which a value with spaces is quoted."""
+    try:
+        settings = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError("a quotation mark is not closed; add the second one") from error
+    for setting in settings:
+        if "=" not in setting:
+            raise ConfigError(f"{setting!r} has no value; write name=value, such as seed=3")
+        if is_epochs_set and setting.startswith("epochs="):
+            raise ConfigError("epochs are set twice; clear one of them")
+    return settings

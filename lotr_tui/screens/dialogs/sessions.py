@@ -1,30 +1,46 @@
-"""Screen with the saved sessions, to continue or export one."""
+"""Screen with the saved sessions, to open, rename, delete or export one, or to begin a new one."""
 
-import asyncio
-from datetime import datetime
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 from rich.cells import cell_len, set_cell_size
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
-from lotr_tui.formatting import format_bytes
-from lotr_tui.session.export import export_session
-from lotr_tui.session.session_file import SessionSummary, list_sessions, load_session
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.formatting import format_age, plural, truncate
+from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.dialogs.confirm import confirm
+from lotr_tui.screens.dialogs.line_dialog import RenameDialog
+from lotr_tui.screens.dialogs.path_dialog import ask_to_export
+from lotr_tui.session.export import check_session_target, export_session
+from lotr_tui.session.export_path import ExportTarget
+from lotr_tui.session.session_file import (
+    MAX_NAME_LENGTH,
+    SessionSummary,
+    delete_session,
+    list_sessions,
+    load_session,
+    rename_session,
+)
 from lotr_tui.textual_fixes.option_list import RobustOptionList
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.status_bar import StatusBar
 
-NARROW_WIDTH = 80
-"""Width in columns below which year and size are left out."""
+SessionChoice = Path | Literal["new"]
+"""File of the session to open, or "new" for a session without replies."""
+NAME_WIDTHS = ((100, 30), (80, 22), (0, 16))
+"""Minimum width of the terminal, and the maximum width of the column of names from there on."""
+MIN_WIDTH_WITH_MODEL = 100
+"""Minimum width of the terminal for the column of model names."""
 MAX_MODEL_WIDTH = 24
 """Maximum width of the column of model names."""
 MAX_SESSIONS = 500
@@ -32,13 +48,27 @@ MAX_SESSIONS = 500
 EMPTY_MESSAGE = "No saved sessions yet. A session is saved from its first reply on."
 
 
-class SessionsScreen(TextualFixesScreen, Screen[Path | None]):
-    """List of saved sessions, the latest first, dismissed with the file of the session to open, or with None."""
+class OpenSession(Protocol):
+    """Session that is open in this window, such as a `Conversation`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the session; empty before it has a file."""
+
+    def rename(self, name: str) -> None:
+        """Rename the session; an invalid or taken name raises a LotrError."""
+
+    def delete(self) -> None:
+        """Delete the session and end it; a failure raises a LotrError."""
+
+
+class SessionsScreen(AppScreen[SessionChoice | None]):
+    """List of saved sessions, the latest first, dismissed with the session to open, or with None."""
 
     DEFAULT_CSS = """
     SessionsScreen {
         Rule.-horizontal { margin: 0; color: $border; height: 1; }
-        #title { height: 1; padding: 0 1; }
+        #columns { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
         #sessions {
             height: 1fr; border: none; padding: 0; overflow-x: hidden;
             background: $background; background-tint: transparent;
@@ -50,6 +80,9 @@ class SessionsScreen(TextualFixesScreen, Screen[Path | None]):
     AUTO_FOCUS = "#sessions"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="sessions.open", tooltip="Continue the selected session", priority=True),
+        Binding("n,ctrl+n", "new", "new", key_display="n", id="sessions.new", tooltip="Begin a new session"),
+        Binding("r,f2", "rename", "rename", key_display="r", id="sessions.rename", tooltip="Rename the session"),
+        Binding("delete,x,d", "delete", "delete", key_display="x", id="sessions.delete", tooltip="Delete the session"),
         Binding("m", "export('md')", "Markdown", id="sessions.markdown", tooltip="Export the session as Markdown"),
         Binding("j", "export('json')", "JSON", id="sessions.json", tooltip="Export the session with all figures"),
         Binding("s", "export('svg')", "SVG", id="sessions.svg", tooltip="Export the session as a picture"),
@@ -57,112 +90,190 @@ class SessionsScreen(TextualFixesScreen, Screen[Path | None]):
         Binding("escape", "dismiss(None)", "back", id="sessions.back", tooltip="Close without opening a session"),
     ]
 
-    def __init__(
-        self, current_name: str = "", sessions_dir: Path | None = None, export_dir: Path | None = None
-    ) -> None:
-        """List the sessions of a directory (None: the default one), and export to `export_dir` (None: the current one).
-
-        `current_name` is the name of the session that is open.
-        """
+    def __init__(self, open_session: OpenSession | None = None, sessions_dir: Path | None = None) -> None:
+        """List the sessions of a directory (None: the default one), with the one that is open in this window."""
         super().__init__()
-        self._current_name = current_name
+        self._open_session = open_session
         self._sessions_dir = sessions_dir
-        self._export_dir = export_dir
         self._sessions: list[SessionSummary] = []
 
     def compose(self) -> ComposeResult:
-        """Create the title, the list, a line for messages and the footer."""
-        yield Static(id="title", markup=False)
+        """Create the title bar, the list, a line for messages and the footer."""
+        yield StatusBar(id="status")
         yield Rule(line_style="solid")
+        yield Static(id="columns", markup=False)
         yield RobustOptionList(id="sessions", markup=False)
         yield Static(id="message", markup=False)
         yield KeyFooter()
 
-    def on_mount(self) -> None:
-        """Read the sessions."""
+    def on_screen_resume(self) -> None:
+        """Read the sessions, also after a dialog that may have changed them."""
         self.action_refresh()
 
     def on_resize(self) -> None:
         """Format the rows for the new width."""
         self._update_rows()
 
-    def action_refresh(self) -> None:
+    # List
+
+    @work(exclusive=True, group="list")
+    async def action_refresh(self) -> None:
         """Read the sessions again."""
-        self._sessions = list_sessions(self._sessions_dir)
+        self._sessions = await run_in_thread(list_sessions, self._sessions_dir)
+        if not self.query("#sessions"):  # the screen was closed
+            return
         count = len(self._sessions)
         limit = f", the latest {MAX_SESSIONS} shown" if count > MAX_SESSIONS else ""
-        title = Content.assemble(("Sessions", "bold"), (f"  {count:,} saved{limit}", MUTED))
-        self.query_one("#title", Static).update(title)
+        self.query_one("#status", StatusBar).show(
+            Content.assemble(
+                ("lotr-tui", "bold $accent"), "  ", ("sessions", "bold"), (f" · {count:,} saved{limit}", MUTED)
+            )
+        )
         self._update_rows()
+        if not self._sessions:
+            self._show_message(EMPTY_MESSAGE)
+
+    def _update_rows(self) -> None:
+        """Fill the list, and keep the highlighted session, or else the row; first highlight the current session."""
+        options = self.query_one("#sessions", OptionList)
+        sessions = self._sessions[:MAX_SESSIONS]
+        open_name = self._open_session.name if self._open_session is not None else ""
+        index = options.highlighted or 0
+        selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
+        width = self.size.width
+        model_width = max((cell_len(printable(session.model)) for session in sessions), default=0)
+        name_width = max((cell_len(printable(session.name)) for session in sessions), default=0)
+        max_name_width = next(column for minimum, column in NAME_WIDTHS if width >= minimum)
+        layout = (
+            min(max_name_width, name_width),
+            min(MAX_MODEL_WIDTH, model_width) if width >= MIN_WIDTH_WITH_MODEL else 0,
+        )
+        self.query_one("#columns", Static).update(Content.styled(_format_header(*layout) if sessions else "", MUTED))
+        rows = [Option(_format_row(each, *layout, each.name == open_name), id=each.name) for each in sessions]
+        options.set_options(rows)
+        if sessions:
+            indices = [index for index, session in enumerate(sessions) if session.name == selected_id]
+            options.highlighted = indices[0] if indices else min(index, len(sessions) - 1)
+
+    def _selected_session(self) -> SessionSummary | None:
+        """Return the highlighted session, or None with a message if there is none."""
+        index = self.query_one("#sessions", OptionList).highlighted
+        if index is None or index >= len(self._sessions):
+            self._show_message(EMPTY_MESSAGE)
+            return None
+        return self._sessions[index]
+
+    def _is_open_here(self, session: SessionSummary) -> bool:
+        return self._open_session is not None and session.name == self._open_session.name
+
+    def _show_message(self, text: str) -> None:
+        self.query_one("#message", Static).update(Content(text))
+
+    # Actions
 
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
         """Close the screen with the selected session."""
         session = self._selected_session()
         if session is None:
-            self._show_message(EMPTY_MESSAGE)
-        elif session.error:
-            self._show_message(f"✗ cannot open {session.name}: {session.error}")
-        elif session.name == self._current_name:
-            self._show_message(f"{session.name} is the current session")
+            return
+        if session.error:
+            self._show_message(f"✗ cannot open {printable(session.name)}: {session.error}")
+        elif self._is_open_here(session):
+            self._show_message(f"{printable(session.name)} is the current session")
         else:
             self.dismiss(session.path)
 
-    def action_export(self, kind: str) -> None:
-        """Write the selected session to a file of a kind: "md", "json" or "svg"."""
+    def action_new(self) -> None:
+        """Close the screen with a new session."""
+        self.dismiss("new")
+
+    def action_rename(self) -> None:
+        """Ask for another name of the selected session."""
         session = self._selected_session()
         if session is None:
-            self._show_message(EMPTY_MESSAGE)
-        else:
-            self._export_session(session.path, kind)
-
-    @work(exclusive=True)
-    async def _export_session(self, path: Path, kind: str) -> None:
-        """Export a session in a thread, because a long session takes a while, and show where it was written."""
-        self._show_message(f"writing {path.stem} …")
-        message = await asyncio.to_thread(_export_to_file, path, kind, self._export_dir or Path.cwd())
-        if not self.query("#sessions"):  # the screen was closed
             return
-        self._show_message(message)
-        if not path.exists():  # the file was damaged and has been renamed
-            self.action_refresh()
+        open_session = self._open_session
 
-    def _selected_session(self) -> SessionSummary | None:
-        index = self.query_one("#sessions", OptionList).highlighted
-        return self._sessions[index] if index is not None and index < len(self._sessions) else None
+        def rename(name: str) -> None:
+            if open_session is not None and session.name == open_session.name:
+                open_session.rename(name)
+            else:
+                rename_session(session.path, name)
 
-    def _update_rows(self) -> None:
-        """Fill the list, and keep the highlighted row."""
-        options = self.query_one("#sessions", OptionList)
-        highlighted = options.highlighted or 0
-        sessions = self._sessions[:MAX_SESSIONS]
-        model_width = max((cell_len(printable(session.model)) for session in sessions), default=0)
-        layout = (min(MAX_MODEL_WIDTH, model_width), self.size.width < NARROW_WIDTH)
-        options.set_options(Option(_format_row(each, *layout, each.name == self._current_name)) for each in sessions)
-        if sessions:
-            options.highlighted = min(highlighted, len(sessions) - 1)
-        else:
-            self._show_message(EMPTY_MESSAGE)
+        def renamed(name: str | None) -> None:
+            if name is not None and name != session.name:
+                self._show_message(f"{printable(session.name)} is now {name}")
 
-    def _show_message(self, text: str) -> None:
-        self.query_one("#message", Static).update(Content(text))
+        title = f"New name of {printable(session.name)}"
+        self.app.push_screen(RenameDialog(session.name, title, MAX_NAME_LENGTH, rename), renamed)
+
+    def action_delete(self) -> None:
+        """Delete the selected session after a confirmation. Deleting the current session begins a new one."""
+        session = self._selected_session()
+        if session is None:
+            return
+        open_session = self._open_session if self._is_open_here(session) else None
+
+        def delete() -> None:
+            try:
+                if open_session is not None:
+                    open_session.delete()
+                else:
+                    delete_session(session.path)
+            except LotrError as error:
+                self._show_message(f"✗ {error}")
+                return
+            message = f"deleted {printable(session.name)}"
+            if open_session is not None:
+                self.dismiss("new")
+                self.notify(f"{message}; this is a new session", markup=False)
+            else:
+                self._show_message(message)
+
+        which = "the current session" if open_session is not None else "session"
+        replies = plural(session.num_replies, "reply", "replies")
+        confirm(self.app, f"Delete {which} {printable(session.name)} ({replies})? This cannot be undone.", delete)
+
+    def action_export(self, kind: str) -> None:
+        """Ask for a path, and export the selected session there as "md", "json" or "svg"."""
+        session = self._selected_session()
+        if session is None:
+            return
+        if session.error:
+            self._show_message(f"✗ cannot export {printable(session.name)}: {session.error}")
+            return
+        ask_to_export_session(self, session.path, kind, self._show_message)
 
 
-def _format_row(session: SessionSummary, model_width: int, is_narrow: bool, is_current: bool) -> Content:
-    """Return the row of a session: time of the last change, size, model and first prompt, or its error."""
-    changed = datetime.fromtimestamp(session.modified)
-    date = f" {changed:%m-%d %H:%M}  " if is_narrow else f" {changed:%Y-%m-%d %H:%M}  "
-    size = "" if is_narrow else f"{format_bytes(session.size_bytes):>8}  "
+def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_exported: Callable[[str], None]) -> None:
+    """Ask for a path, and export the session in the file `path` there; `kind` is the suggested ending."""
+
+    def write(target: ExportTarget) -> None:
+        export_session(load_session(path), target.path, replace=target.exists)
+
+    title = f"Export {printable(path.stem)} as .md, .json or .svg"
+    ask_to_export(screen, title, f"{path.stem}.{kind}", check_session_target, write, on_exported)
+
+
+def _format_header(name_width: int, model_width: int) -> str:
+    """Return the names of the columns."""
+    model = f"{'model':{model_width}}  " if model_width else ""
+    return f"{'name':{name_width}}  {'age':>6}  {'replies':>7}  {model}first prompt"
+
+
+def _format_row(session: SessionSummary, name_width: int, model_width: int, is_open: bool) -> Content:
+    """Return the row of a session, or its name and its error. A column without width is left out."""
+    name = _fit(session.name, name_width)
+    age = f"{format_age(time.time() - session.modified):>6}"
     if session.error:
-        return Content.assemble((f"{date}{size}", "dim"), (f"✗ {printable(session.name)}: {session.error}", ""))
-    model = set_cell_size(printable(session.model), model_width)
-    marker = "current · " if is_current else ""
-    return Content.assemble((f"{date}{size}{model}  ", "dim"), (marker, "bold"), session.first_prompt or "…")
+        return Content.assemble(" ", name, (f"  {age}  ", "dim"), f"✗ {session.error}")
+    model = f"{_fit(session.model, model_width)}  " if model_width else ""
+    marker = "current · " if is_open else ""
+    figures = f"  {age}  {session.num_replies:>7,}  {model}"
+    return Content.assemble(" ", name, (figures, "dim"), (marker, "bold"), session.first_prompt or "…")
 
 
-def _export_to_file(path: Path, kind: str, folder: Path) -> str:
-    """Export a session and return a message with the path of the file, or with the error."""
-    try:
-        return f"written to {printable(str(export_session(load_session(path), kind, folder)))}"
-    except LotrError as error:
-        return f"✗ {error}"
+def _fit(text: str, width: int) -> str:
+    """Return a printable text of exactly `width` cells, with an ellipsis if it is too long."""
+    return set_cell_size(truncate(printable(text), width), width)

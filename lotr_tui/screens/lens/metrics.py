@@ -1,24 +1,14 @@
 """Metrics of the whole text, on one line."""
 
-from textual.content import Content
-
 from engine.analysis.token_scores import TokenScores, compare_scores
 from engine.data.vocabulary import EOS_ID
 from lotr_tui.formatting import format_percent
+from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.status_bar import StatusBar
-
-StyledText = list[tuple[str, str]]
-"""Pairs of text and style, as `Content.assemble` takes them."""
 
 
-class LensMetrics(StatusBar):
-    """Status line with as many metrics as fit, the most important first, and a note on the right."""
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._parts: list[StyledText] = []
-        self._note = ""
+class LensMetrics(MetricsBar):
+    """Metrics of the text by the network, and by Kneser-Ney where it is known."""
 
     def show_scores(
         self, network_scores: TokenScores | None, baseline_scores: TokenScores | None, baseline_status: str, note: str
@@ -27,31 +17,17 @@ class LensMetrics(StatusBar):
 
         The baseline status replaces missing Kneser-Ney scores. The note is shown once all tokens are scored.
         """
-        self._parts, self._note = [], note
+        metrics: list[Metric] = []
         if network_scores is not None and network_scores.num_scored:
-            self._parts = _metric_parts(network_scores, baseline_scores, baseline_status)
+            metrics = _metric_parts(network_scores, baseline_scores, baseline_status)
             if not network_scores.is_complete:
-                self._note = f"{100 * network_scores.num_scored / len(network_scores.tokens):.0f} % scored"
-        self._fit_parts()
-
-    def on_resize(self) -> None:
-        """Show as many metrics as fit the new width."""
-        self._fit_parts()
-
-    def _fit_parts(self) -> None:
-        available = self.content_size.width - (len(self._note) + 2 if self._note else 0)
-        fitting = Content("")
-        for part in self._parts:
-            longer = Content.assemble(fitting, "   " if fitting else "", *part)
-            if longer.cell_length > available and fitting:
-                break
-            fitting = longer
-        self.show(fitting, Content.styled(self._note, MUTED))
+                note = f"{100 * network_scores.num_scored / len(network_scores.tokens):.0f} % scored"
+        self.show_metrics(metrics, note)
 
 
 def _metric_parts(
     network_scores: TokenScores, baseline_scores: TokenScores | None, baseline_status: str
-) -> list[StyledText]:
+) -> list[Metric]:
     summary = network_scores.summarize()
     assert summary is not None, "called only once a token is scored"
     evaluation = summary.evaluation
@@ -61,13 +37,14 @@ def _metric_parts(
     # A line end read as <eos> is a token, but not a word to the reader.
     num_words = evaluation.tokens - int((network_scores.tokens.ids[: network_scores.num_scored] == EOS_ID).sum())
     known = "-" if summary.known_perplexity is None else f"{summary.known_perplexity:,.1f}"
-    parts: list[StyledText] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
+    parts: list[Metric] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
     if baseline is not None:
         parts.append([("Kneser-Ney ", MUTED), (f"{baseline.evaluation.perplexity:,.1f}", "")])
     elif baseline_scores is None:
         parts.append([(baseline_status, MUTED)])
+    parts += unreadable_metric(network_scores.tokens.skipped_texts())
     parts += [
-        [(f"{evaluation.bits_per_token:.2f}", ""), (" bits per word", MUTED)],
+        [("surprise ", MUTED), (f"{evaluation.bits_per_token:.2f}", ""), (" bits per word", MUTED)],
         [(f"{num_words:,} words, {summary.num_unknown:,} unknown ({format_percent(evaluation.unk_rate)})", "")],
         [("without unknown ", MUTED), (known, "")],
     ]

@@ -11,24 +11,29 @@ from textual.timer import Timer
 from textual.widgets import Rule, Static
 
 from engine.errors import printable
+from lotr_tui.background_task import is_closed
+from lotr_tui.formatting import LINE_END_MARK
+from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.metrics import LensMetrics
-from lotr_tui.screens.lens.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.scoring import LensScorer
 from lotr_tui.screens.lens.sentences import LensSentences
 from lotr_tui.screens.lens.text_area import MAX_EDITABLE_CHARACTERS, LensTextArea
 from lotr_tui.screens.lens.text_view import LENS_VIEWS, LensTextView
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
-from lotr_tui.screens.text.layout import LINE_END_MARK, Page, sanitize_text
+from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextAnalysisScreen
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import is_line_mode
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
 TYPING_DEBOUNCE = 0.25
 """Seconds between the last key and the scoring of the typed text."""
+MIN_WIDTH_OF_FULL_LEGEND = 80
+"""Screen width in cells from which the legend has a title."""
 PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: how unexpected it was to the model."
 
 
@@ -44,17 +49,20 @@ class LensScreen(TextAnalysisScreen):
         open      | ctrl+o | open             | open      | Open a text file
         view      | f2     | next_view        | view      | Shade by the network, Kneser-Ney or difference
         sentences | f3     | toggle_sentences | sentences | Go to the sentences, or back
-        line-ends | f4     | toggle_line_ends | ¶         | Read line breaks as <eos>, or ignore them
+        line-ends | f4     | toggle_line_ends | line ends | Read line breaks as ends of lines, or ignore them
         """,
         show=True,
     )
 
-    def __init__(self, session_model: SessionModel, text: str = "") -> None:
-        """Score `text` with `session_model`, and with Kneser-Ney counts of the run's training data."""
+    def __init__(self, session_model: SessionModel, text: str = "", *, reads_line_ends: bool = False) -> None:
+        """Score `text` with `session_model`, and with Kneser-Ney counts of the run's training data.
+
+        With `reads_line_ends`, line breaks are read as `<eos>`; otherwise this depends on the training of the model.
+        """
         super().__init__(session_model)
         self._text = sanitize_text(text)
         self._source_name = ""  # name of a text that is not in the text area
-        self.eos_per_line = False
+        self.eos_per_line = reads_line_ends
         """True if line breaks are read as `<eos>`."""
         self._typing_timer: Timer | None = None
         self.scorer = LensScorer(
@@ -81,18 +89,21 @@ class LensScreen(TextAnalysisScreen):
         yield StatusBar(id="legend")
         yield Rule(line_style="solid")
         yield LensTextArea(self._text if is_editable else "", id="text-area")
+        yield HelpLine()
         yield KeyFooter()
 
     def on_mount(self) -> None:
         """Start scoring after the first paint."""
         self._show_heading()
         self._show_legend()
-        self.show_title("lens")
+        self.show_title("lens: surprise per word")
         self.call_after_refresh(self._start_scoring)
 
     def _start_scoring(self) -> None:
+        if is_closed(self):  # a key may close the screen before its first paint
+            return
         run = self._session_model.run
-        self.eos_per_line = run is not None and is_line_mode(run)
+        self.eos_per_line |= run is not None and is_line_mode(run)
         self.scorer.load_baseline(run)
         if len(self._text) > MAX_EDITABLE_CHARACTERS:
             self._load_text(self._text, "session text", is_editable=False)
@@ -180,8 +191,15 @@ class LensScreen(TextAnalysisScreen):
 
     def _show_legend(self) -> None:
         text = self.query_one(LensTextView)
+        is_wide = self.size.width >= MIN_WIDTH_OF_FULL_LEGEND
+        title = f"{'difference' if text.view == 'difference' else 'surprise'}: " if is_wide else ""
         model_name = "" if text.view == "difference" else text.view
-        self.query_one("#legend", StatusBar).show(text.legend(), Content.styled(model_name, MUTED))
+        shades = Content.assemble((title, MUTED), text.legend())
+        self.query_one("#legend", StatusBar).show(shades, Content.styled(model_name, MUTED))
+
+    def on_resize(self) -> None:
+        """Show as much of the legend as fits the new width."""
+        self._show_legend()
 
     @on(LensTextView.TokenHighlighted)
     def _show_token(self) -> None:
@@ -196,7 +214,7 @@ class LensScreen(TextAnalysisScreen):
         sentence = tokens.sentence_index(index)
         token = LINE_END_MARK if tokens[index] == "\n" else tokens[index]
         if tokens.unknown_mask[index]:
-            token += " (unknown, read as <unk>)"
+            token += " (not known: a rare word)"
         baseline_score = baseline_scores.token_score(index) if baseline_scores is not None else None
         inspector.show(
             token,
@@ -253,5 +271,5 @@ class LensScreen(TextAnalysisScreen):
     def action_toggle_line_ends(self) -> None:
         """Read line breaks as `<eos>`, or ignore them."""
         self.eos_per_line = not self.eos_per_line
-        self._notify("Line breaks are read as <eos>: ¶." if self.eos_per_line else "Line breaks are ignored.")
+        self._notify("Line breaks are read as ends of lines: ¶." if self.eos_per_line else "Line breaks are ignored.")
         self._score_text()

@@ -22,12 +22,13 @@ class LensSentences(LineList):
     """One line per sentence: perplexity of the network and of Kneser-Ney, and the start of the sentence."""
 
     DEFAULT_CSS = """
-    LensSentences > .lens-sentences--muted { color: $foreground 60%; }
+    LensSentences > .lens-sentences--muted { color: $muted; text-style: $muted-style; }
     LensSentences > .lens-sentences--cursor { text-style: bold; }
     LensSentences:focus > .lens-sentences--cursor { text-style: bold reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lens-sentences--muted", "lens-sentences--cursor"}
     BINDING_GROUP_TITLE = "Sentences"
+    HELP_LINE = "Perplexity of each sentence: lower is more expected. o puts the hardest first"
     BINDINGS: ClassVar[list[BindingType]] = [
         *line_bindings("lens-sentences"),
         Binding("o", "toggle_order", "order", id="lens-sentences.order", tooltip="Sort by perplexity, or as written"),

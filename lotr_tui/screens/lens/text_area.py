@@ -29,6 +29,8 @@ class LensTextArea(TextArea):
     LensTextArea .text-area--cursor-line { background: $background; }
     """
 
+    HELP_LINE = "Type or paste a text: each pause scores its words. shift+tab goes to the words"
+
     @dataclass
     class LongTextPasted(Message):
         """Posted with a pasted text that is too long to edit; the text area itself does not change."""
@@ -44,6 +46,10 @@ class LensTextArea(TextArea):
             placeholder="type or paste a text; ctrl+o opens a file",
         )
         self.cursor_blink = False  # over SSH, a blinking cursor sends bytes without end
+
+    def on_mount(self) -> None:
+        """Move the cursor to the end of the text, ready to type on."""
+        self.call_after_refresh(self.move_cursor, self.document.end)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Insert a pasted text, or post it if it is too long."""

@@ -30,7 +30,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
 
     DEFAULT_CSS = """
     LensTextView { overflow-y: scroll; }
-    LensTextView > .lens--unscored { color: $foreground 60%; }
+    LensTextView > .lens--unscored { color: $muted; text-style: $muted-style; }
     LensTextView > .lens--expected { color: $foreground; text-style: dim; }
     LensTextView > .lens--usual { color: $foreground; }
     LensTextView > .lens--surprising { color: $foreground; background: $accent 20%; text-style: underline; }
@@ -40,6 +40,15 @@ class LensTextView(TokenTextView, inherit_bindings=False):
     LensTextView > .lens--much-better { color: $foreground; background: $success 45%; text-style: bold underline; }
     LensTextView > .lens--worse { color: $foreground; background: $error 20%; }
     LensTextView > .lens--much-worse { color: $foreground; background: $error 45%; text-style: bold; }
+    /* A percentage of a colour of the terminal is that colour, on which other text is hard to read. */
+    LensTextView:ansi {
+        & > .lens--surprising { color: $accent; background: $background; }
+        & > .lens--astonishing { color: $block-cursor-foreground; background: $accent; }
+        & > .lens--better { color: $success; background: $background; }
+        & > .lens--much-better { color: $block-cursor-foreground; background: $success; }
+        & > .lens--worse { color: $error; background: $background; }
+        & > .lens--much-worse { color: $block-cursor-foreground; background: $error; }
+    }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lens--unscored",
@@ -47,6 +56,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         *_DIFFERENCE_COMPONENT_CLASSES,
     }
     BINDING_GROUP_TITLE = "Text"
+    HELP_LINE = "← → word by word; n, p: surprising words; F2 shades by Kneser-Ney or difference"
     BINDINGS: ClassVar[list[BindingType]] = [
         *cursor_bindings("lens-text-view"),
         Binding("n", "step_surprise(1)", "surprise", id="lens-text-view.next", tooltip="The next surprising word"),

@@ -24,11 +24,13 @@ class PassageTextView(TokenTextView):
     PassageTextView > .passage-text-view--passage {
         color: $foreground; background: $accent 20%; text-style: underline;
     }
+    PassageTextView:ansi > .passage-text-view--passage { color: $accent; background: $background; }
     PassageTextView > .passage-text-view--highlighted { color: $foreground; text-style: reverse; }
     PassageTextView:focus > .passage-text-view--highlighted { text-style: bold reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"passage-text-view--passage", "passage-text-view--highlighted"}
     BINDING_GROUP_TITLE = "Copied passages"
+    HELP_LINE = "1[…] is in the training text word for word; ← → choose a passage"
     BINDINGS: ClassVar[list[BindingType]] = [
         *binding_table(
             "passage-text-view",
@@ -156,11 +158,15 @@ def mark_passages(page: Page, passages: Sequence[Passage]) -> Page:
         after[passage.start + passage.length - 1] += "]"
     parts, copied, shift = [], 0, 0
     starts, ends = np.empty_like(page.starts), np.empty_like(page.ends)
+    gap_shifts = np.zeros(num_tokens + 1, np.int32)  # of the characters after each token; the first is before any
     for index in range(num_tokens):
         start, end = int(page.starts[index]), int(page.ends[index])
         parts += [page.text[copied:start], before[index], page.text[start:end], after[index]]
         shift += len(before[index])
         starts[index], ends[index] = start + shift, end + shift
         shift += len(after[index])
+        gap_shifts[index + 1] = shift
         copied = end
-    return Page(page.tokens, "".join([*parts, page.text[copied:]]), starts, ends)
+    num_tokens_before = np.searchsorted(page.ends, page.skipped_spans[:, :1], side="right")
+    skipped_spans = page.skipped_spans + gap_shifts[num_tokens_before]
+    return Page(page.tokens, "".join([*parts, page.text[copied:]]), starts, ends, skipped_spans)

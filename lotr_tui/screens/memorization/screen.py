@@ -14,12 +14,14 @@ from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView
 from lotr_tui.screens.text.layout import Page
+from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.screens.text.screen import TextInputScreen
 from lotr_tui.screens.text.text_input import TextInputBar
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import find_memorized_passages
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -52,13 +54,14 @@ class MemorizationScreen(TextInputScreen[MemorizationReport]):
     def compose(self) -> ComposeResult:
         """Yield status, metrics, text, occurrences, input and footer."""
         yield StatusBar(id="status")
-        yield StatusBar(id="metrics")
+        yield MetricsBar(id="metrics")
         yield Rule(line_style="solid")
         with Container(id="body"):
             yield PassageTextView(PLACEHOLDER, id="text")
             yield PassageOccurrences(id="occurrences")
         yield Rule(line_style="solid")
         yield TextInputBar(self.text, id="line")
+        yield HelpLine()
         yield KeyFooter()
 
     def find_problem(self) -> str:
@@ -81,14 +84,20 @@ class MemorizationScreen(TextInputScreen[MemorizationReport]):
         self.result, passages = result, result.passages
         self.query_one(PassageTextView).show_passages(self.page, passages)
         num_unknown = int(self.page.tokens.unknown_mask.sum())
-        self.show_line(
-            "#metrics",
-            (f"{format_percent(result.novel_fraction)} not in a copied passage", "bold"),
-            (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED),
-            f"   {plural(result.num_tokens, 'word')}   {plural(len(passages), 'passage')}",
-            f"   longest {max(passage.length for passage in passages):,} words" if passages else "",
-            (f"   {num_unknown:,} unknown" if num_unknown else "", MUTED),
-        )
+        metrics: list[Metric] = [
+            [
+                (f"{format_percent(result.novel_fraction)} not in a copied passage", "bold"),
+                (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED),
+            ],
+            *unreadable_metric(self.page.tokens.skipped_texts()),
+            [(plural(result.num_tokens, "word"), "")],
+            [(plural(len(passages), "passage"), "")],
+        ]
+        if passages:
+            metrics.append([(f"longest {max(passage.length for passage in passages):,} words", "")])
+        if num_unknown:
+            metrics.append([(f"{num_unknown:,} unknown", MUTED)])
+        self.query_one(MetricsBar).show_metrics(metrics)
         if passages:
             self._show_passage()
         else:
@@ -98,7 +107,7 @@ class MemorizationScreen(TextInputScreen[MemorizationReport]):
 
     def show_message(self, message: str) -> None:
         """Show a line in place of the metrics."""
-        self.show_line("#metrics", (message, MUTED))
+        self.query_one(MetricsBar).show_metrics([[(message, MUTED)]])
         self.query_one(PassageOccurrences).show_message("")
 
     @on(PassageTextView.PassageHighlighted)

@@ -31,7 +31,7 @@ class OverlayChart(StripWidget):
     OverlayChart > .overlay-chart--2 { color: $error; }
     OverlayChart > .overlay-chart--3 { color: $foreground; }
     OverlayChart > .overlay-chart--4 { color: $secondary; }
-    OverlayChart > .overlay-chart--axis { color: $foreground 60%; }
+    OverlayChart > .overlay-chart--axis { color: $muted; text-style: $muted-style; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(f"overlay-chart--{number}" for number in range(NUM_CURVE_STYLES)),

@@ -1,7 +1,7 @@
 """Screen with the runs: filter, sort, compare, play, rename, delete and export."""
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +9,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
@@ -22,16 +21,19 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_bytes
 from lotr_tui.monitor.export import export_csv, export_tensorboard
 from lotr_tui.monitor.run_list import AGE_COLUMN, RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
+from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.confirm import confirm
-from lotr_tui.screens.dialogs.line_dialog import NameDialog
+from lotr_tui.screens.dialogs.line_dialog import RenameDialog
+from lotr_tui.screens.dialogs.path_dialog import ask_to_export
 from lotr_tui.screens.runs.comparison import RunComparison
 from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS
-from lotr_tui.screens.runs.row_format import format_header, format_row
+from lotr_tui.screens.runs.row_format import format_header, format_row, name_width
+from lotr_tui.session.export_path import check_export_target
 from lotr_tui.textual_fixes.option_list import RobustOptionList
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.status_bar import StatusBar
 
 ROW_MARGIN = 4
 """Columns beside a row: the mark before it and the scroll bar after it."""
@@ -40,13 +42,12 @@ POLL_INTERVAL = 3.0
 """Seconds between two refreshes of the list while a run is training."""
 
 
-class RunsScreen(TextualFixesScreen, Screen[str | None]):
+class RunsScreen(AppScreen[str | None]):
     """List of the runs in a directory, dismissed with the path of the selected run, "bundled" or None."""
 
     DEFAULT_CSS = """
     RunsScreen {
         Rule.-horizontal { margin: 0; color: $border; height: 1; }
-        #title { height: 1; padding: 0 1; }
         #columns { height: 1; padding-left: 3; text-wrap: nowrap; }
         #filter { background: $background; padding: 0 1; display: none; }
         #filter.-active, #filter:focus { display: block; }
@@ -77,19 +78,18 @@ class RunsScreen(TextualFixesScreen, Screen[str | None]):
         Binding("escape", "back", "back", id="runs.back", tooltip="Clear the filter, or go back", priority=True),
     ]
 
-    def __init__(self, runs_dir: Path | None = None, export_dir: Path | None = None) -> None:
-        """List the runs of a directory (None: the default one), and export to `export_dir` (None: the current one)."""
+    def __init__(self, runs_dir: Path | None = None) -> None:
+        """List the runs of a directory, or of the default one."""
         super().__init__()
         self._runs_dir = runs_dir or default_runs_dir()
-        self._export_dir = export_dir
         self._runs: list[RunSummary] = []
         self._visible_runs: list[RunSummary] = []
         self._marked_paths: list[Path] = []
         self._sort_column, self._sort_reversed = AGE_COLUMN, False  # latest first
 
     def compose(self) -> ComposeResult:
-        """Create the title, the filter, the list, the comparison, a line for messages and the footer."""
-        yield Static(id="title", markup=False)
+        """Create the title bar, the filter, the list, the comparison, a line for messages and the footer."""
+        yield StatusBar(id="status")
         yield LineInput(placeholder="words in name, state, preset, corpus", id="filter", compact=True)
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
@@ -119,7 +119,7 @@ class RunsScreen(TextualFixesScreen, Screen[str | None]):
             return
         paths = {run.path for run in self._runs}
         self._marked_paths = [path for path in self._marked_paths if path in paths]
-        self._show_message("" if len(self._runs) > 1 else "No runs yet. Press ctrl+t in a session to train one.")
+        self._show_message("" if len(self._runs) > 1 else "No runs yet. Press esc, then ctrl+t to train one.")
         self._update_rows()
 
     def _refresh_if_training(self) -> None:
@@ -141,21 +141,24 @@ class RunsScreen(TextualFixesScreen, Screen[str | None]):
             self._runs, self.query_one("#filter", Input).value, self._sort_column, self._sort_reversed
         )
         width = max(20, self.size.width - ROW_MARGIN)
-        header = format_header(width, self._sort_column, self._sort_reversed)
+        min_name_width = name_width(self._visible_runs)
+        header = format_header(width, min_name_width, self._sort_column, self._sort_reversed)
         self.query_one("#columns", Static).update(Content.styled(header, MUTED))
-        options.set_options(Option(self._format_row(run, width)) for run in self._visible_runs)
+        options.set_options(Option(self._format_row(run, width, min_name_width)) for run in self._visible_runs)
         if self._visible_runs:
             indices = [index for index, run in enumerate(self._visible_runs) if run.path == path]
             options.highlighted = indices[0] if indices else min(highlighted, len(self._visible_runs) - 1)
-        is_filtered = len(self._visible_runs) < len(self._runs)
-        count = f"  {len(self._visible_runs):,} of {len(self._runs):,}" if is_filtered else ""
-        self.query_one("#title", Static).update(Content.assemble(("Runs", "bold"), (count, MUTED)))
+        count, visible_count = len(self._runs), len(self._visible_runs)
+        shown = f"{visible_count:,} of {count:,}" if visible_count < count else f"{count:,}"
+        title = Content.assemble(("lotr-tui", "bold $accent"), "  ", ("runs", "bold"), (f" · {shown}", MUTED))
+        self.query_one("#status", StatusBar).show(title)
         self._update_comparison()
 
-    def _format_row(self, run: RunSummary, width: int) -> Content:
+    def _format_row(self, run: RunSummary, width: int, min_name_width: int) -> Content:
         marked = run.path in self._marked_paths
         mark = CURVE_MARKS[self._marked_paths.index(run.path)] if marked else " "
-        return Content.assemble((f" {mark} ", "bold $accent"), format_row(run, width, self._sort_column))
+        row = format_row(run, width, min_name_width, self._sort_column)
+        return Content.assemble((f" {mark} ", "bold $accent"), row)
 
     @property
     def _is_closing(self) -> bool:
@@ -240,11 +243,15 @@ class RunsScreen(TextualFixesScreen, Screen[str | None]):
         if run is None:
             return
 
-        def rename(name: str | None) -> None:
-            if name and name != run.name:
-                self._run_and_report(lambda: rename_run(str(run.path), name, self._runs_dir), self._runs_dir / name)
+        def rename(name: str) -> None:
+            rename_run(str(run.path), name, self._runs_dir)
 
-        self.app.push_screen(NameDialog(run.name, f"New name of {printable(run.name)}", MAX_RUN_NAME_LENGTH), rename)
+        def renamed(name: str | None) -> None:
+            if name is not None and name != run.name:
+                self._reload(f"{run.name} is now {name}", self._runs_dir / name)
+
+        title = f"New name of {printable(run.name)}"
+        self.app.push_screen(RenameDialog(run.name, title, MAX_RUN_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
         """Delete the selected run after a confirmation."""
@@ -255,45 +262,40 @@ class RunsScreen(TextualFixesScreen, Screen[str | None]):
             self._show_message(f"✗ {run.name} is being trained; stop it first")
             return
 
-        def delete() -> str:
-            delete_run(run.path, self._runs_dir)
-            return f"deleted {run.name}"
-
         question = f"Delete {printable(run.name)} ({format_bytes(run.size_bytes)})? This cannot be undone."
-        confirm(self.app, question, lambda: self._run_and_report(delete))
+        confirm(self.app, question, lambda: self._delete(run))
 
     @work(exclusive=True, group="change")
-    async def _run_and_report(self, change: Callable[[], str], selected_path: Path | None = None) -> None:
-        """Change a run in a thread, read the runs again, and show the message that `change` returns, or its error."""
+    async def _delete(self, run: RunSummary) -> None:
         try:
-            message = await asyncio.to_thread(change)
+            await asyncio.to_thread(delete_run, run.path, self._runs_dir)
         except LotrError as error:
-            message, selected_path = f"✗ {error}", None
+            self._reload(f"✗ {error}")
+        else:
+            self._reload(f"deleted {run.name}")
+
+    @work(exclusive=True, group="list")
+    async def _reload(self, message: str, selected_path: Path | None = None) -> None:
+        """Read the changed runs, and show a message."""
         self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
-        if self._is_closing:
-            return
-        self._update_rows(selected_path)
-        self._show_message(message)
+        if not self._is_closing:
+            self._update_rows(selected_path)
+            self._show_message(message)
 
     def action_export(self, kind: str) -> None:
-        """Export the metrics of the selected run to a new folder, as "csv" or "tensorboard"."""
+        """Ask for a new folder, and export the metrics of the selected run there as "csv" or "tensorboard"."""
         run = self._selected_run()
         if run is None:
             return
-        folder = _unused_path(self._export_dir or Path.cwd(), f"{run.name}-{kind}")
-
-        def export() -> str:
-            (export_csv if kind == "csv" else export_tensorboard)(run.path, folder)
-            return f"written to {printable(str(folder))}"
-
-        self._show_message(f"writing {folder.name} …")
-        self._run_and_report(export)
+        export = export_csv if kind == "csv" else export_tensorboard
+        ask_to_export(
+            self,
+            f"Export {printable(run.name)} to a new folder",
+            f"{run.name}-{kind}",
+            partial(check_export_target, is_folder=True),
+            lambda target: export(run.path, target.path),
+            self._show_message,
+        )
 
     def _show_message(self, text: str) -> None:
         self.query_one("#message", Static).update(Content(printable(text)))
-
-
-def _unused_path(folder: Path, name: str) -> Path:
-    """Return a path in a folder that does not exist yet, with a number appended to the name if necessary."""
-    names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
-    return next((folder / unused for unused in names if not (folder / unused).exists()), folder / name)

@@ -19,7 +19,7 @@ compare           | ctrl+y   | inspect('side_by_side')   | compare  | The prompt
 memorization      | f9       | inspect('memorization')   | copied?  | Which parts are copied from training
 activations       | f10      | inspect('activations')    | inside   | Gates and cells of the LSTM, word by word
 runs              | ctrl+o   | choose_model              | runs     | All runs: use one, compare, delete
-sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, export
+sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, new, rename, delete, export
 regenerate        | ctrl+r   | conversation('regenerate') | again    | Regenerate the reply with another seed
 continue          | ctrl+n   | conversation('continue_reply') | more     | Keep going after the last word
 edit              | ctrl+x   | conversation('edit_prompt') | edit     | Change the prompt and send it again
@@ -32,7 +32,7 @@ preset            | f3       | sampler('step_preset(1)') | preset   | The next s
 hold-seed         | f12      | sampler('toggle_fixed_seed') | hold seed | Keep the last random seed
 page-up           | pageup   | scroll_page(-1)           | scroll up | Earlier replies
 page-down         | pagedown | scroll_page(1)            | scroll down | Later replies
-interrupt         | ctrl+c   | stop                      | stop     | Stop
+interrupt         | ctrl+c   | interrupt                 | stop     | Stop the reply; ctrl+q quits
 """
 _HIDDEN_KEYS = {"f8", "ctrl+s", "f11", "f3", "f12", "pageup", "pagedown", "ctrl+c"}
 """Keys that only the palette and the help show."""

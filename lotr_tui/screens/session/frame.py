@@ -1,8 +1,9 @@
 """Frame of the session: everything that is painted before the model is loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Label, Rule
@@ -11,9 +12,13 @@ from engine.errors import describe_error
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import PaneSelected
 from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.prompt_screen import PromptScreen
+from lotr_tui.screens.session.first_steps import FirstSteps
+from lotr_tui.screens.session.footer import FOOTER_KEYS, HELP_LINES, SessionState
 from lotr_tui.screens.session.status import SessionStatus
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.help_line import HelpLine, find_help_line
+from lotr_tui.widgets.key_footer import FooterKey, KeyFooter
 from lotr_tui.widgets.pane_tabs import PaneTabs
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
@@ -25,11 +30,11 @@ SESSION_PANES = {"transcript": "conversation", "next": "next word", "training": 
 """Panes of a narrow terminal by id, with their names."""
 TWO_LINE_CONTROLS_WIDTH = 72
 """Minimum width in cells at which the controls take two lines."""
-MODEL_FREE_ACTIONS = ("choose_model", "train")
+MODEL_FREE_ACTIONS = ("choose_model", "train", "stop")
 """Actions that work without a model."""
 
 
-class BaseSessionScreen(AppScreen[None]):
+class BaseSessionScreen(AppScreen[None], PromptScreen):
     """Status, prompt and keys, with room for the panes and controls that are created with the model."""
 
     AUTO_FOCUS = "#prompt"
@@ -47,6 +52,9 @@ class BaseSessionScreen(AppScreen[None]):
         """True once the model and its panes are shown."""
         self._open_started = False
         """True from the moment the panes are being created."""
+        self._history = PromptHistory()
+        self._first_steps = FirstSteps(len(self._history.entries))
+        self._state: SessionState = "start"
         self._initial_session_model = session_model
         self._load_session_model = load_session_model
 
@@ -54,14 +62,15 @@ class BaseSessionScreen(AppScreen[None]):
         """Compose the frame."""
         yield SessionStatus(id="status")
         yield PaneTabs(SESSION_PANES, id="panes")
-        yield Rule(line_style="solid")
+        yield Rule(line_style="solid", id="top-rule")
         yield Horizontal(id="body")
         yield Rule(line_style="solid")
         yield Horizontal(id="controls")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield PromptInput(history=PromptHistory(), id="prompt")
-        yield KeyFooter()
+            yield PromptInput(history=self._history, id="prompt")
+        yield HelpLine()
+        yield KeyFooter(self._footer_keys)
 
     async def on_mount(self) -> None:
         """Show the model, or load it after the first paint."""
@@ -107,9 +116,13 @@ class BaseSessionScreen(AppScreen[None]):
             await controls.mount(*self._panes.controls())
             controls.styles.height = None
         self.is_ready = True
-        self.query_one("#prompt", PromptInput).vocabulary = self.session_model.model.vocabulary
+        self._adapt_prompt()
         self.refresh_bindings()
         self._after_open()
+
+    def _adapt_prompt(self) -> None:
+        """Mark the words that the model does not know."""
+        self._prompt.vocabulary = self.session_model.model.vocabulary
 
     def _create_panes(self) -> "SessionPanes":
         """Create the panes and controls of the model."""
@@ -118,6 +131,54 @@ class BaseSessionScreen(AppScreen[None]):
     def _after_open(self) -> None:
         """React to the panes being there."""
         raise NotImplementedError
+
+    # Footer and help line
+
+    def _footer_keys(self) -> Sequence[FooterKey]:
+        self._state = self._compute_state()
+        return FOOTER_KEYS[self._state]
+
+    def _compute_state(self) -> SessionState:
+        """Return the state that decides which keys matter."""
+        if not self.is_ready:
+            return "start"
+        conversation = self._panes.conversation.conversation
+        if conversation.active_reply is not None:
+            return "writing"
+        if self.has_class("-inspecting"):
+            return "words"
+        focused = () if self.focused is None else self.focused.ancestors_with_self
+        if self._panes.sampler in focused:
+            return "controls"
+        if any(node.id == "search" for node in focused):
+            return "search"
+        return "start" if conversation.current_reply is None else "idle"
+
+    def get_help_line(self) -> str:
+        """Return the help for the state, or else the next thing to try, or before a reply what the user talks to."""
+        if help_line := HELP_LINES.get(self._compute_state()):
+            return help_line
+        is_empty = self.is_ready and self._panes.conversation.conversation.current_reply is None
+        pane = self.query_one("#panes", PaneTabs).pane
+        if self.is_ready and self.has_class("-narrow") and pane != "transcript":
+            return find_help_line(self.query_one(f"#{pane}"), below=self)
+        if is_empty:
+            return self.session_model.introduction()
+        return self._first_steps.hint(is_narrow=self.has_class("-narrow"))
+
+    def _update_keys(self) -> None:
+        """Show the keys and the help of a new state."""
+        if self._compute_state() != self._state:
+            self.query_one(KeyFooter).refresh()
+        self.query_one(HelpLine).update_text()
+
+    def on_enter(self, event: events.Enter) -> None:
+        """Show the help of the part under the pointer."""
+        self.query_one(HelpLine).point_at(event.node)
+
+    def on_leave(self, event: events.Leave) -> None:
+        """Show the help of the focused part again."""
+        self.query_one(HelpLine).leave(event.node)
 
     # Panes
 
@@ -141,3 +202,4 @@ class BaseSessionScreen(AppScreen[None]):
         self.query_one("#panes", PaneTabs).pane = pane
         for name in SESSION_PANES:
             self.set_class(name == pane, f"-pane-{name}")
+        self.query_one(HelpLine).update_text()

@@ -9,6 +9,7 @@ from textual.screen import Screen
 from engine.generation.settings import SamplerSettings
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from lotr_tui.session.column_output import PromptContext
     from lotr_tui.session.session_model import SessionModel
 
 Inspector = Literal["ladder", "side_by_side", "lens", "memorization", "activations"]
@@ -19,13 +20,19 @@ class InspectionContext:
     """State of the session that an inspector starts from."""
 
     session_model: "SessionModel"
+    """Model that answers the next prompt."""
     prompt: str
-    """Text in the prompt, or the latest prompt if it is empty."""
-    text: str
-    """Latest prompt with its reply, or the text in the prompt if there is no reply."""
+    """Text in the prompt, or the prompt of the inspected reply if it is empty."""
+    prompt_context: "PromptContext"
+    """How the session reads that prompt."""
     sampler_settings: SamplerSettings
     seed: int | None
-    """Fixed seed, or None for a random one."""
+    """Fixed seed, or that of the inspected reply if its prompt is repeated; None for a random one."""
+    text: str
+    """Everything that the model has read and written up to the end of the inspected reply, with a line break for each
+    `<eos>`; without a reply, the text in the prompt."""
+    text_model: "SessionModel"
+    """Model that has read `text`."""
     runs_dir: Path | None
     pace: float
     """Words per second; 0 is no limit."""
@@ -38,7 +45,12 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
             from lotr_tui.screens.comparison.ladder import LadderScreen
 
             return LadderScreen(
-                context.session_model, context.prompt, context.sampler_settings, context.seed, context.pace
+                context.session_model,
+                context.prompt,
+                context.sampler_settings,
+                context.seed,
+                context.pace,
+                context.prompt_context,
             )
         case "side_by_side":
             from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
@@ -50,16 +62,17 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
                 context.sampler_settings,
                 context.seed,
                 context.pace,
+                context.prompt_context,
             )
         case "lens":
             from lotr_tui.screens.lens.screen import LensScreen
 
-            return LensScreen(context.session_model, context.text)
+            return LensScreen(context.text_model, context.text, reads_line_ends="\n" in context.text)
         case "memorization":
             from lotr_tui.screens.memorization.screen import MemorizationScreen
 
-            return MemorizationScreen(context.session_model, context.text)
+            return MemorizationScreen(context.text_model, context.text)
         case "activations":
             from lotr_tui.screens.activations.screen import ActivationsScreen
 
-            return ActivationsScreen(context.session_model, context.text)
+            return ActivationsScreen(context.text_model, context.text)

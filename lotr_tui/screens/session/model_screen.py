@@ -9,11 +9,11 @@ from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session.frame import BaseSessionScreen
 from lotr_tui.screens.session.status import SessionStatus
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
     from engine.runs.loading import LoadedModel
+    from lotr_tui.screens.dialogs.new_training import NewTraining
     from lotr_tui.session.session_model import SessionModel
 
 
@@ -35,6 +35,8 @@ class ModelSessionScreen(BaseSessionScreen):
         self._run_path: Path | None = None
         self._corpus = ""
         """Corpus of the model, offered for the next training; empty before a model is there."""
+        self._requested_training: NewTraining | None = None
+        """Training that was started from the dialog last."""
 
     @abstractmethod
     def _show_preview(self) -> None:
@@ -72,30 +74,38 @@ class ModelSessionScreen(BaseSessionScreen):
             self.run_worker(self._show_session_model(session_model), group="open")
             return
         self.session_model = session_model
-        self.query_one("#prompt", PromptInput).vocabulary = session_model.model.vocabulary
+        self._adapt_prompt()
         self._show_status()
         self._show_preview()
+        self._update_keys()
 
     # Training
 
     def action_train(self) -> None:
         """Show the dashboard of the running training, or ask for a new one."""
+        self._first_steps.finish("train")
         view = self.app.training_view
         if self.app.is_training and view is not None:
             self.app.open_dashboard(view, lambda loaded: None if loaded is None else self.use_model(loaded))
             return
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 
-        self.app.push_screen(
-            NewTrainingDialog(self._corpus), lambda config: None if config is None else self.start_training(config)
-        )
+        def start(training: "NewTraining | None") -> None:
+            if training is not None:
+                self._requested_training = training
+                self.start_training(training.config, training.run_name)
 
-    def start_training(self, config: "Config") -> None:
+        could_not_start = view is not None and bool(view.failure) and view.started is None
+        previous = self._requested_training if could_not_start else None
+        self.app.push_screen(NewTrainingDialog(self._corpus, self._runs_dir, previous), start)
+
+    def start_training(self, config: "Config", run_name: str | None = None) -> None:
         """Start a training, and use each of its models."""
         self._follow_training = True
         self._corpus = config.data.corpus
-        self.app.start_training(config)
-        self._show_message(f"training {config.preset}; after each evaluation the session uses the new model")
+        self.app.start_training(config, run_name)
+        name = run_name or config.preset
+        self._show_message(f"training {name}; after each evaluation the session uses the new model")
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """Show the state of the training, and use its latest model."""

@@ -8,6 +8,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.generation.preview import Candidate, NextTokenProbs
+from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_token, truncate
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
@@ -17,8 +18,14 @@ RAW_MARK = "│"
 """Marks the raw probability in a longer bar."""
 PERCENT_WIDTH = 7
 """Width in cells of a probability."""
-LONG_HEADING_WIDTH = 54
-"""Minimum width in cells for the long heading of the first column."""
+MIN_SHOWN_PROB = 0.005
+"""Less likely tokens, before and after sampling, have no row."""
+MIN_ROWS = 5
+"""Rows for the most likely tokens, however unlikely these are."""
+MAX_NAME_WIDTH = 14
+"""Maximum width in cells of a token."""
+HEADING_HEIGHT = 7
+"""Minimum height in lines for the line with the headings of the columns."""
 
 
 class _Styles(NamedTuple):
@@ -28,6 +35,7 @@ class _Styles(NamedTuple):
     bar: Style
     title: Style
     muted: Style
+    special: Style
 
 
 class NextTokenBars(StripWidget):
@@ -37,56 +45,67 @@ class NextTokenBars(StripWidget):
     mark `│` in the bar. Both are written at the right.
     """
 
+    HELP_LINE = "The most likely next words: their probability after sampling and raw, as the model says"
     DEFAULT_CSS = """
     NextTokenBars { height: 1fr; min-height: 5; padding: 0 1; }
     NextTokenBars > .next-token--bar { color: $accent; }
     NextTokenBars > .next-token--title { text-style: bold; }
-    NextTokenBars > .next-token--muted { color: $foreground 60%; }
+    NextTokenBars > .next-token--muted { color: $muted; text-style: $muted-style; }
+    NextTokenBars > .next-token--special { color: $muted; text-style: italic $muted-style; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"next-token--bar", "next-token--title", "next-token--muted"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"next-token--{name}" for name in ("bar", "title", "muted", "special")}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._preview: NextTokenProbs | None = None
         self._previous_token = ""
-        self._chain = ""
+        self._filters = ""
 
-    def show(self, preview: NextTokenProbs, previous_token: str, chain: str) -> None:
-        """Show the probabilities after `previous_token`, empty at the start of a text, with a name of the chain."""
-        self._preview, self._previous_token, self._chain = preview, previous_token, chain
+    def show(self, preview: NextTokenProbs, previous_token: str, filters: str) -> None:
+        """Show the probabilities after `previous_token`, empty at the start of a text.
+
+        Args:
+            preview: The probabilities.
+            previous_token: The token before them.
+            filters: The filters of the sampler chain, such as `top-k 5`; empty if there are none.
+        """
+        self._preview, self._previous_token, self._filters = preview, previous_token, filters
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the lines: a title, the tokens that can be sampled, the cutoff line, the other tokens."""
+        """Return the lines: a title, headings, the tokens that can be sampled, the cutoff line, the other tokens."""
         preview = self._preview
         if preview is None:
             return []
         self._styles = _Styles(
             self.rich_style,
-            *(self.get_component_rich_style(f"next-token--{name}") for name in ("bar", "title", "muted")),
+            *(self.get_component_rich_style(f"next-token--{name}") for name in _Styles._fields[1:]),
         )
-        candidates = preview.candidates[: max(1, height - 2)]
-        name_width = max(5, min(14, max((cell_len(each.text) for each in candidates), default=5)))
+        headings = [self._headings_line(preview, width)] if height >= HEADING_HEIGHT else []
+        candidates = _shown_candidates(preview)[: max(1, height - 2 - len(headings))]
+        longest = max((cell_len(format_token(each.text)) for each in candidates), default=0)
+        name_width = max(5, min(MAX_NAME_WIDTH, longest))
         max_prob = max((max(each.sampling_prob, each.model_prob) for each in candidates), default=0.0) or 1.0
         bars = [self._bar_line(candidate, name_width, max_prob, width) for candidate in candidates]
         num_kept = sum(candidate.sampling_prob > 0 for candidate in candidates)
-        cutoff_line = self._cutoff_line(preview, num_kept, width)
-        lines = [self._title_line(preview, width), *bars[:num_kept], cutoff_line, *bars[num_kept:]]
+        cutoff_line = self._cutoff_line(preview, width)
+        lines = [self._title_line(width), *headings, *bars[:num_kept], cutoff_line, *bars[num_kept:]]
         return [Strip(line) for line in lines]
 
-    def _title_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
-        heading = "after sampling" if width >= LONG_HEADING_WIDTH else "sampled"
-        headings = f" {heading}{'raw':>{PERCENT_WIDTH}}"
-        context = f'after "{self._previous_token}"' if self._previous_token else "at the start"
-        entropy = f" · {preview.entropy:.1f} bits"
-        title = "NEXT WORD  "
-        if cell_len(title + context + entropy + headings) > width:
-            title, context = "NEXT  ", context.removeprefix("after ")
-        room = max(0, width - len(title) - len(headings))
-        if cell_len(context) > room - len(entropy):  # the entropy matters more: the word is also in the conversation
-            context = set_cell_size(context, max(0, room - len(entropy) - 1)) + "…"
-        text = set_cell_size(context + entropy, room) + headings
-        return [Segment(title, self._styles.title), Segment(text, self._styles.muted)]
+    def _title_line(self, width: int) -> list[Segment]:
+        token = self._previous_token
+        context = f"after {format_token(token)}" if token in SPECIAL_TOKEN_NAMES else f'after "{token}"'
+        title, context = "NEXT WORD  ", context if token else "at the start"
+        context = truncate(context, max(0, width - len(title)))
+        return [Segment(title, self._styles.title), Segment(context, self._styles.muted)]
+
+    def _headings_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
+        """Return the entropy of the model's distribution, and the headings of the two columns of probabilities."""
+        headings = f"after sampling{'raw':>{PERCENT_WIDTH}}"
+        entropy = f"entropy {preview.entropy:.1f} bits"
+        room = max(0, width - len(headings) - 1)
+        entropy = entropy if len(entropy) <= room else entropy.removeprefix("entropy ")
+        return [Segment(f"{truncate(entropy, room):{room}} {headings}", self._styles.muted)]
 
     def _bar_line(self, candidate: Candidate, name_width: int, max_prob: float, width: int) -> list[Segment]:
         is_kept = candidate.sampling_prob > 0
@@ -95,8 +114,11 @@ class NextTokenBars(StripWidget):
         room = max(4, width - name_width - len(sampled) - len(raw) - 1)
         sampled_length, raw_length = candidate.sampling_prob / max_prob * room, candidate.model_prob / max_prob * room
         name_style = self._styles.plain if is_kept else self._styles.muted
+        if candidate.text in SPECIAL_TOKEN_NAMES:
+            name_style = self._styles.special
+        name = truncate(format_token(candidate.text), name_width)
         return [
-            Segment(f"{set_cell_size(candidate.text, name_width)} ", name_style),
+            Segment(f"{set_cell_size(name, name_width)} ", name_style),
             *self._bar_segments(sampled_length, raw_length, room),
             Segment(sampled, self._styles.plain),
             Segment(raw, self._styles.muted),
@@ -118,14 +140,23 @@ class NextTokenBars(StripWidget):
         mark = Segment(RAW_MARK, styles.bar + Style(reverse=True))
         return [Segment(cells[:mark_at], styles.bar), mark, Segment(cells[mark_at + 1 :], styles.bar), *rest]
 
-    def _cutoff_line(self, preview: NextTokenProbs, num_shown: int, width: int) -> list[Segment]:
+    def _cutoff_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
         """Return the line below the tokens that can be sampled, with the longest text that fits."""
-        num_hidden = preview.num_kept - num_shown
-        more = f"{num_hidden:,} more · " if num_hidden > 0 else ""
         counts = f"{preview.num_kept:,} of {preview.vocabulary_size:,}"
-        texts = [f" {more}{counts} words can be sampled ", f" {more}{counts} "]
-        if self._chain:
-            chain = f" {self._chain} · {more}"
-            texts = [f"{chain}{counts} words can be sampled ", f"{chain}keeps {counts} ", *texts]
-        text = next((text for text in texts if len(text) < width - 2), texts[-1])
-        return [Segment(f"{text:─^{width}}"[:width], self._styles.muted)]
+        filters = f"{self._filters}: " if self._filters else ""
+        texts = [
+            f"{filters}{counts} words can be sampled",
+            f"{counts} words can be sampled",
+            f"{counts} can be sampled",
+        ]
+        text = next((text for text in texts if len(text) <= width - 6), counts)
+        return [Segment(f"{f' {text} ':─^{width}}"[:width], self._styles.muted)]
+
+
+def _shown_candidates(preview: NextTokenProbs) -> tuple[Candidate, ...]:
+    """Return the candidates that are likely enough to be shown, and at least `MIN_ROWS`."""
+    return tuple(
+        candidate
+        for row, candidate in enumerate(preview.candidates)
+        if row < MIN_ROWS or max(candidate.sampling_prob, candidate.model_prob) >= MIN_SHOWN_PROB
+    )

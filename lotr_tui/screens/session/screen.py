@@ -14,8 +14,9 @@ from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings, random_seed
 from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 from lotr_tui.screens.session.inspectors import InspectionContext, Inspector, create_inspector_screen
-from lotr_tui.screens.session.model_screen import ModelSessionScreen
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
+from lotr_tui.screens.session.slash_commands.parsing import is_command, unescape_prompt
+from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
 from lotr_tui.session.settings import ReplyMode
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
@@ -34,7 +35,7 @@ PACES = (5.0, 10.0, 25.0, 100.0, 0.0)
 """Paces to choose from, in words per second; 0 is no limit."""
 
 
-class SessionScreen(ModelSessionScreen):
+class SessionScreen(CommandSessionScreen):
     """Screen to prompt a model and to see why it picked each word."""
 
     BINDINGS: ClassVar[list[BindingType]] = SESSION_BINDINGS
@@ -61,9 +62,11 @@ class SessionScreen(ModelSessionScreen):
         self._pace = pace
         self.reply_mode: ReplyMode = "continue"
         self._edited_reply: Reply | None = None
+        self._told_how_to_quit = False
         self._pending_submit: PromptInput.Submitted | None = None
-        self._warned_no_line_ends = False
         self._preview_updated_at = 0.0
+        self._is_hint_due = False
+        """True from the moment a prompt is sent until its reply has ended."""
 
     @classmethod
     def from_training(cls, view: "TrainingView", runs_dir: Path | None, pace: float) -> "SessionScreen":
@@ -89,36 +92,38 @@ class SessionScreen(ModelSessionScreen):
     def _after_open(self) -> None:
         """Apply the saved reply mode, and send a prompt that waits for the model."""
         from lotr_tui.session.next_tokens import NextTokenPreview
+        from lotr_tui.session.word_completion import WordCompleter
 
         self._preview = NextTokenPreview(self.session_model)
+        self._word_completer = WordCompleter(self._preview)
         super()._after_open()
         if self.app.settings_store.current.reply_mode != self.reply_mode:
             self.action_toggle_reply_mode()
         self.call_after_refresh(self._show_preview)
+        self._update_keys()
         if self._pending_submit is not None:
-            self._submit_prompt(self._pending_submit)
+            self.submit_prompt(self._pending_submit)
 
     # Prompt
 
-    @property
-    def _prompt(self) -> PromptInput:
-        return self.query_one("#prompt", PromptInput)
-
-    @on(PromptInput.Submitted, "#prompt")
-    def _submit_prompt(self, event: PromptInput.Submitted) -> None:
+    def submit_prompt(self, event: PromptInput.Submitted) -> None:
+        """Send a prompt, or keep it until the model is loaded."""
         self._pending_submit = None if self.is_ready else event
         if not self.is_ready:
             return
+        text = unescape_prompt(event.value)
         try:
-            self._panes.conversation.send(self.session_model, event.value, self.reply_mode, self._previous_reply())
+            self._panes.conversation.send(self.session_model, text, self.reply_mode, self._previous_reply())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
+        self._is_hint_due = True
         self._set_edited_reply(None)
-        typed_since = event.prompt_input.value.removeprefix(event.value)
-        event.prompt_input.clear()
-        if typed_since:
-            event.prompt_input.value = typed_since
+        self._clear_submitted(event)
+
+    def complete_word(self, text: str) -> str:
+        """Return the rest of the last word: the most probable one, where the bars have shown its probability."""
+        return self._word_completer.complete(self.session_model.model, text)
 
     def _previous_reply(self) -> "Reply | None":
         """Return the reply that the next prompt answers, or None at the start of a text."""
@@ -159,7 +164,11 @@ class SessionScreen(ModelSessionScreen):
     # Conversation
 
     def on_conversation_pane_changed(self, event: "ConversationPane.Changed") -> None:
-        """Update the bars, less often than the words arrive."""
+        """Update the keys, and the bars less often than the words arrive."""
+        if event.ended and self._is_hint_due:
+            self._is_hint_due = False
+            self._first_steps.show_next()
+        self._update_keys()
         conversation = self._panes.conversation.conversation
         if self._edited_reply is not None and self._edited_reply.exchange not in conversation.replies_by_exchange:
             self._set_edited_reply(None)  # another session was opened
@@ -167,7 +176,12 @@ class SessionScreen(ModelSessionScreen):
             self._show_preview()
 
     def action_stop(self) -> None:
-        """Stop the reply; otherwise leave the search, the cursor or an edit, and focus the prompt."""
+        """Clear a command, stop the reply, or leave the search, the cursor or an edit, and focus the prompt."""
+        if is_command(self._prompt.value):
+            self._prompt.clear()
+            return
+        if not self.is_ready:
+            return
         view = self._panes.conversation
         if view.conversation.active_reply is not None:
             view.conversation.stop()
@@ -177,8 +191,18 @@ class SessionScreen(ModelSessionScreen):
             self._prompt.clear()
         self.set_focus(self._prompt)
 
+    def action_interrupt(self) -> None:
+        """Stop as escape does. The first time that no reply is written, say how to quit, which ctrl+c never does."""
+        is_writing = self.is_ready and self._panes.conversation.conversation.active_reply is not None
+        if not is_writing and not self._told_how_to_quit:
+            self._told_how_to_quit = True
+            self.notify("ctrl+q quits", timeout=3)
+        self.action_stop()
+
     async def action_conversation(self, action: str) -> None:
         """Run an action of the conversation, wherever the focus is."""
+        if action in ("regenerate", "continue_reply"):
+            self._first_steps.finish("again")
         await self._panes.conversation.run_action(action)
 
     def action_scroll_page(self, pages: int) -> None:
@@ -199,9 +223,8 @@ class SessionScreen(ModelSessionScreen):
         self.app.update_settings(reply_mode=self.reply_mode)
         self._update_prompt_mark()
         self._show_preview()
-        if self.reply_mode == "reply" and not self.session_model.predicts_eos and not self._warned_no_line_ends:
-            self._warned_no_line_ends = True
-            self.notify(f"{self.session_model.name} was trained without line ends: it rarely answers, or stops.")
+        if self.reply_mode == "reply":
+            self._panes.conversation.explain_reply_mode(self.session_model)
 
     def action_next_pace(self) -> None:
         """Set the next faster pace, and after full speed the slowest one."""
@@ -209,6 +232,7 @@ class SessionScreen(ModelSessionScreen):
         faster = [pace for pace in PACES if pace > conversation.pace > 0]
         self._pace = conversation.pace = faster[0] if faster else 0.0 if conversation.pace >= PACES[-2] else PACES[0]
         self.app.update_settings(pace=self._pace)
+        self.app.clear_notifications()  # the previous pace
         self.notify(f"pace: {f'{self._pace:g} words per second' if self._pace else 'full speed'}", timeout=2)
 
     # Token under the cursor
@@ -217,7 +241,9 @@ class SessionScreen(ModelSessionScreen):
         """Show the token under the cursor instead of the bars."""
         self.set_class(event.inspected is not None, "-inspecting")
         if event.inspected is not None:
+            self._first_steps.finish("words")
             self._panes.token_inspector.show(event.inspected)
+        self._update_keys()
 
     def on_token_inspector_alternative_selected(self, event: "TokenInspector.AlternativeSelected") -> None:
         """Branch to the clicked alternative."""
@@ -237,7 +263,11 @@ class SessionScreen(ModelSessionScreen):
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings and update the bars."""
         with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
-            self.app.update_settings(sampler=self._panes.sampler.settings())
+            settings = self._panes.sampler.settings()
+            if settings.temperature != self.app.settings_store.current.sampler.temperature:
+                self._first_steps.finish("temperature")
+                self._update_keys()
+            self.app.update_settings(sampler=settings)
         self._update_preview()
 
     @on(TextArea.Changed)
@@ -258,12 +288,12 @@ class SessionScreen(ModelSessionScreen):
         preview, previous_token = self._preview.compute(
             self.session_model,
             self._panes.conversation.conversation,
-            self._prompt.value,
+            self._draft,
             self.reply_mode,
             self._previous_reply(),
             settings,
         )
-        self._panes.next_token_bars.show(preview, previous_token, settings.describe())
+        self._panes.next_token_bars.show(preview, previous_token, settings.describe_filters())
 
     def _show_pane(self, pane: str) -> None:
         super()._show_pane(pane)
@@ -273,19 +303,28 @@ class SessionScreen(ModelSessionScreen):
 
     def action_inspect(self, inspector: Inspector) -> None:
         """Open an inspector on the typed prompt or the latest reply."""
+        from lotr_tui.session.column_output import PromptContext
+        from lotr_tui.session.conversation.generation import to_prompt_line
+
         reply = self._panes.conversation.target_reply
         try:
             settings, seed = self._panes.sampler.settings(), self._panes.sampler.seed()
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        typed = self._prompt.value
+        prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply())
+        if reply is not None and not prompt:
+            prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply)
+            if seed is None and reply.starts_turn:
+                seed = reply.seed
         context = InspectionContext(
             session_model=self.session_model,
-            prompt=typed or (reply.prompt if reply else ""),
-            text=reply.text() if reply else typed,
+            prompt=prompt,
+            prompt_context=prompt_context,
             sampler_settings=settings,
             seed=seed,
+            text=to_prompt_line(prompt) if reply is None else reply.full_text(),
+            text_model=self.session_model if reply is None else reply.session_model,
             runs_dir=self._runs_dir,
             pace=self._pace,
         )

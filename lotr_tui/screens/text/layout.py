@@ -1,4 +1,4 @@
-"""Layout of a tokenized text for display: marks for unknown words and line ends, and line breaks."""
+"""Layout of a tokenized text for display: marks for unknown parts and line ends, and line breaks."""
 
 from dataclasses import dataclass, field
 
@@ -8,8 +8,9 @@ from rich.cells import cell_len
 from engine.analysis.token_scores import LINE_END, TokenizedText
 from engine.data.arrays import Int32Array, Int64Array
 from engine.data.vocabulary import EOS_ID
+from lotr_tui.formatting import LINE_END_MARK
 
-UNKNOWN_MARKS, LINE_END_MARK = ("‹", "›"), "¶"
+UNKNOWN_MARKS = ("‹", "›")
 
 
 def sanitize_text(text: str) -> str:
@@ -23,7 +24,7 @@ def sanitize_text(text: str) -> str:
 
 @dataclass
 class Page:
-    """A sanitized text ready for display, with marks around unknown words and before line ends read as `<eos>`."""
+    """A sanitized text ready for display, with marks around unknown parts and before line ends read as `<eos>`."""
 
     tokens: TokenizedText
     text: str
@@ -32,6 +33,8 @@ class Page:
     """Position in `text` of each token's first character, its mark included: `[tokens]`."""
     ends: Int32Array
     """Position in `text` after each token's last character, its mark included: `[tokens]`."""
+    skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    """Start and end in `text`, marks included, of the characters that the tokenizer cannot read: `[runs, 2]`."""
     cell_offsets: Int64Array | None = field(init=False)
     """Terminal cells before each character: `[characters + 1]`. None if every character is one cell wide."""
 
@@ -41,24 +44,38 @@ class Page:
     @classmethod
     def from_tokens(cls, tokens: TokenizedText) -> "Page":
         """Lay out a text that `sanitize_text` has cleaned."""
-        text, parts, copied = tokens.text, [], 0
-        is_line_end = np.zeros(len(tokens), bool)
-        mark_widths = np.where(tokens.unknown_mask, 2, 0)
-        for index in np.flatnonzero(tokens.unknown_mask | (tokens.ids == EOS_ID)).tolist():
-            start, end = int(tokens.start_offsets[index]), int(tokens.end_offsets[index])
-            if tokens.unknown_mask[index]:
-                parts += [text[copied:start], UNKNOWN_MARKS[0], text[start:end], UNKNOWN_MARKS[1]]
-                copied = end
-            elif text[start] == "\n":
-                is_line_end[index] = True
-                mark_widths[index] = 1
+        text, num_tokens = tokens.text, len(tokens)
+        skipped_starts, skipped_ends = tokens.skipped_spans.T
+        starts = np.concatenate([tokens.start_offsets, skipped_starts])
+        ends = np.concatenate([tokens.end_offsets, skipped_ends])
+        is_unknown = np.concatenate([tokens.unknown_mask, np.ones(len(skipped_starts), bool)])
+        # In the `whitespace` tokenizer, an <eos> may be written out.
+        is_line_end = np.zeros(len(starts), bool)
+        for index in np.flatnonzero(tokens.ids == EOS_ID).tolist():
+            is_line_end[index] = text[int(starts[index])] == "\n"
+        order = np.argsort(starts, kind="stable")
+        mark_widths = np.where(is_unknown, 2, is_line_end.astype(int))
+        shifts = np.empty(len(starts), np.int64)
+        shifts[order] = np.cumsum(mark_widths[order]) - mark_widths[order]
+        parts, copied = [], 0
+        for index in order[mark_widths[order] > 0].tolist():
+            start, end = int(starts[index]), int(ends[index])
+            if is_line_end[index]:
                 parts += [text[copied:start], LINE_END_MARK]
                 copied = start
-        shifts = np.cumsum(mark_widths) - mark_widths
-        starts = (tokens.start_offsets + shifts).astype(np.int32)
+            else:
+                parts += [text[copied:start], UNKNOWN_MARKS[0], text[start:end], UNKNOWN_MARKS[1]]
+                copied = end
+        page_starts = (starts + shifts).astype(np.int32)
         # The token of a line end is its mark alone, without the line feed.
-        ends = (tokens.end_offsets + shifts + mark_widths - is_line_end).astype(np.int32)
-        return cls(tokens, "".join([*parts, text[copied:]]), starts, ends)
+        page_ends = (ends + shifts + mark_widths - is_line_end).astype(np.int32)
+        return cls(
+            tokens,
+            "".join([*parts, text[copied:]]),
+            page_starts[:num_tokens],
+            page_ends[:num_tokens],
+            np.stack([page_starts[num_tokens:], page_ends[num_tokens:]], axis=1),
+        )
 
     @classmethod
     def placeholder(cls, text: str) -> "Page":

@@ -10,9 +10,9 @@ from textual.widgets import Input
 from engine.analysis.token_scores import TokenizedText, tokenize_with_offsets
 from engine.data.vocabulary import TokenIds
 from engine.errors import describe_error
-from lotr_tui.background_task import BackgroundTask
-from lotr_tui.screens.text.layout import Page
-from lotr_tui.screens.text.text_input import TextInputBar, eos_to_newlines
+from lotr_tui.background_task import BackgroundTask, is_closed
+from lotr_tui.screens.text.layout import Page, sanitize_text
+from lotr_tui.screens.text.text_input import TextInputBar, cut_text
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.theme import MUTED
@@ -61,9 +61,9 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
     """Start of the message about a failed analysis."""
 
     def __init__(self, session_model: SessionModel, text: str) -> None:
-        """Analyse `text` once the screen is mounted."""
+        """Analyse `text`, with a line break for each `<eos>`, once the screen is mounted."""
         super().__init__(session_model)
-        self.text = eos_to_newlines(text)
+        self.text = cut_text(sanitize_text(text))
         """The analysed text."""
         self.page: Page | None = None
         """Layout of the analysed text; None before the first analysis."""
@@ -103,7 +103,7 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
     def on_mount(self) -> None:
         """Start the analysis after the first paint."""
         self.show_title(self.HEADING)
-        self.call_after_refresh(self.analyse)
+        self.call_after_refresh(self._analyse_first_text)
 
     def on_unmount(self) -> None:
         """Stop the thread."""
@@ -113,6 +113,10 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
         """Tokenize the text."""
         return tokenize_with_offsets(self.text, self._session_model.model.vocabulary, eos_per_line=True)
 
+    def _analyse_first_text(self) -> None:
+        if not is_closed(self):  # a key may close the screen before its first paint
+            self.analyse()
+
     def analyse(self, cursor: int | None = None) -> None:
         """Show the text with the cursor on a token, and analyse it in a thread."""
         self._analysis_task.cancel()
@@ -121,6 +125,8 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
         self.show_page(self.page, cursor)
         if problem := self.find_problem():
             self.show_message(problem)
+        elif skipped := [] if len(tokens) else tokens.skipped_texts():
+            self.show_message(f"the model cannot read {', '.join(skipped[:5])}; type words of the letters a to z")
         elif not len(tokens):
             self.show_message("the text has no words; type one below and press enter")
         else:

@@ -38,7 +38,7 @@ class TokenTextView(LineScrollView, can_focus=True):
 
     DEFAULT_CSS = """
     TokenTextView { overflow-y: auto; }
-    TokenTextView > .token-text-view--gap { color: $foreground 60%; }
+    TokenTextView > .token-text-view--gap { color: $muted; text-style: $muted-style; }
     TokenTextView > .token-text-view--token { color: $foreground; }
     TokenTextView > .token-text-view--unknown { color: $secondary; text-style: italic; }
     TokenTextView > .token-text-view--cursor { text-style: reverse; }
@@ -65,7 +65,8 @@ class TokenTextView(LineScrollView, can_focus=True):
 
     def show(self, page: Page, cursor: int = 0) -> None:
         """Show a page, with the cursor on the token nearest to `cursor`."""
-        self.page = page if len(page.starts) else Page.placeholder(self._placeholder)
+        is_blank = not len(page.starts) and not len(page.skipped_spans)
+        self.page = Page.placeholder(self._placeholder) if is_blank else page
         self.cursor = max(0, min(cursor, len(page.starts) - 1))
         self._rebreak_lines()
 
@@ -92,15 +93,29 @@ class TokenTextView(LineScrollView, can_focus=True):
         if line >= len(self._line_starts):
             return Strip.blank(width, self.rich_style)
         text, painted, line_end = self.page.text, int(self._line_starts[line]), int(self._line_ends[line])
-        segments = []
+        segments: list[Segment] = []
         first, last = self._tokens_on_line(line)
         for index in range(first, last):
             start, end = max(painted, int(self.page.starts[index])), min(line_end, int(self.page.ends[index]))
-            segments.append(Segment(text[painted:start], self.component_style(self.gap_component_classes(index))))
+            segments += self._gap_segments(painted, start, index)
             segments.append(Segment(text[start:end], self.token_style(index)))
             painted = end
-        segments.append(Segment(text[painted:line_end], self.component_style(self.gap_component_classes(last))))
+        segments += self._gap_segments(painted, line_end, last)
         return Strip(segments).adjust_cell_length(width, self.rich_style)
+
+    def _gap_segments(self, start: int, end: int, index: int) -> list[Segment]:
+        """Return the characters before token `index`, with those that the tokenizer cannot read in their own style."""
+        text, style = self.page.text, self.component_style(self.gap_component_classes(index))
+        unknown_style = self.component_style(["token-text-view--unknown"])
+        segments = []
+        first = int(np.searchsorted(self.page.skipped_spans[:, 1], start, side="right"))
+        for skipped_start, skipped_end in self.page.skipped_spans[first:].tolist():
+            if skipped_start >= end:
+                break
+            segments.append(Segment(text[start : max(start, skipped_start)], style))
+            segments.append(Segment(text[max(start, skipped_start) : min(end, skipped_end)], unknown_style))
+            start = min(end, skipped_end)
+        return [*segments, Segment(text[start:end], style)]
 
     def notify_style_update(self) -> None:
         """Drop cached styles after a change of theme."""

@@ -42,6 +42,16 @@ class Autosave:
             with suppress(SessionError):
                 self._writer.set_current(current.id)
 
+    def rename(self, name: str) -> None:
+        """Rename the session and its file; a failure raises a SessionError."""
+        if self._writer is not None:
+            self._writer.rename(name)
+
+    def delete(self) -> None:
+        """Delete the file and save nothing more; a failure raises a SessionError."""
+        if self._writer is not None:
+            self._writer.delete()
+
     def close(self) -> None:
         """Release the file to other windows."""
         if self._writer is not None:

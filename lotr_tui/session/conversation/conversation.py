@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.data.vocabulary import EOS_ID
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.generate import DecoderState, Done, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import GeneratorThread
 from lotr_tui.session.conversation.autosave import Autosave
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.conversation.generation import GenerationEvent, prepare_context, start_generation
+from lotr_tui.session.conversation.generation import (
+    GenerationEvent,
+    prepare_context,
+    start_generation,
+    to_prompt_line,
+)
 from lotr_tui.session.conversation.reply_tree import Reply, Turn
 from lotr_tui.session.conversation.state_cache import DecoderStateCache, evict_models
 from lotr_tui.session.session_file import SessionWriter
@@ -70,16 +76,16 @@ class Conversation:
             PromptError: If the prompt has no token that the model knows.
             InvalidInputError: If a reply is being generated.
         """
-        prompt = encode_prompt(text, session_model.model.vocabulary)
+        prompt = encode_prompt(to_prompt_line(text), session_model.model.vocabulary)
         if reply_mode == "continue":
             previous_reply = None
-        context = prepare_context(session_model, prompt.ids, reply_mode, previous_reply)
+        context = prepare_context(session_model, prompt.text, reply_mode, previous_reply)
         self._check_idle()
         reply = Reply(
             turn=Turn.after(previous_reply),
             id=self._next_id(),
             session_model=session_model,
-            prompt=printable(prompt.text),
+            prompt=prompt.text,
             unknown_tokens=prompt.unknown_tokens,
             reply_mode=reply_mode,
             settings=settings,
@@ -113,7 +119,7 @@ class Conversation:
             settings=settings,
             seed=seed,
         )
-        branch.exchange.num_shared_tokens = 0 if token_id is None else index
+        branch.exchange.num_shared_tokens = 0 if token_id is None or is_continuation else index
         if is_continuation and reply.next_turn is None and reply in reply.turn.replies:
             branch.name = reply.name
             reply.turn.replies.remove(reply)
@@ -122,6 +128,14 @@ class Conversation:
             self._state_cache.add(branch, shared)
         self._start(branch, state, () if state is not None else reply.token_ids(index), token_id)
         return branch
+
+    def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
+        """Start a reply that keeps going after the last token of `reply`, on a new line if that ended by `<eos>`.
+
+        Raises:
+            InvalidInputError: See `branch`.
+        """
+        return self.branch(reply, len(reply.tokens), EOS_ID if reply.has_ended_line else None, settings, seed)
 
     def stop(self) -> None:
         """Ask the active generation to stop; the tokens generated so far stay."""
@@ -164,6 +178,17 @@ class Conversation:
             self._worker = self.active_reply = None
             self._save(reply)
         self._autosave.close()
+
+    # The session file
+
+    def rename(self, name: str) -> None:
+        """Rename the session; an invalid or taken name raises a SessionError."""
+        self._autosave.rename(name)
+
+    def delete(self) -> None:
+        """Delete the session's file, and close the conversation without saving; a failure raises a SessionError."""
+        self._autosave.delete()
+        self.close()
 
     # The tree
 

@@ -7,8 +7,9 @@ from itertools import accumulate
 
 from rich.cells import cell_len
 
+from engine.data.vocabulary import EOS
 from engine.generation.generate import Done, TokenEvent
-from lotr_tui.formatting import describe_finish_reason
+from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, format_token
 
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
@@ -38,13 +39,12 @@ class Note:
 
 
 class Exchange:
-    """Prompt, reply, and a footer with the seed and the sampler settings."""
+    """Prompt and reply, with figures about the reply."""
 
     def __init__(self, prompt: str, unknown_words: Sequence[str], seed: int, chain: str) -> None:
         """Create an exchange without tokens; `chain` describes the sampler settings."""
         self.prompt = prompt
         self.tokens: list[str] = []
-        self.footer_parts = [f"seed {seed}", chain]
         self.is_generating = True
         self.num_shared_tokens = 0
         """Number of leading tokens that are shared with the reply this one branches off from."""
@@ -53,47 +53,79 @@ class Exchange:
         self.other_branches: Sequence[tuple[str, Sequence[str]]] = ()
         """Label and tokens of the branches that are shown for comparison."""
         self._unknown_words = ", ".join(unknown_words)
+        self._sampling = (f"seed {seed}", chain)
+        self._ending = "writing"
+        self._speed = ""
+        self._failure = ""
+
+    @property
+    def figures(self) -> str:
+        """Branch, reason why the reply ended, seed, sampler settings and speed, on one line."""
+        return " · ".join(filter(None, [self.branch_label, self._ending, *self._sampling, self._speed]))
+
+    @property
+    def shown_tokens(self) -> list[str]:
+        """The tokens as they are shown: `<eos>` as a mark of the end of a line."""
+        return [LINE_END_MARK if token == EOS else format_token(token) for token in self.tokens]
 
     def add_events(self, events: Sequence[TokenEvent | Done]) -> None:
-        """Append the tokens that were generated since the last call, and finish the footer at the end."""
+        """Append the tokens that were generated since the last call, and complete the figures at the end."""
         for event in events:
             if isinstance(event, TokenEvent):
                 self.tokens.append(event.text)
             else:
                 self.is_generating = False
-                self.footer_parts += [f"{event.tokens_per_second:,.0f} words/s", describe_finish_reason(event)]
+                self._ending = describe_finish_reason(event)
+                self._speed = _format_speed(event)
+
+    def mark_interrupted(self) -> None:
+        """End the reply that was being written when its session ended; the tokens generated so far stay."""
+        self.is_generating = False
+        self._ending = "stopped by an error or the end of the session"
 
     def mark_failed(self, message: str) -> None:
-        """End the reply with an error message in the footer; the tokens generated so far stay."""
+        """End the reply with an error message; the tokens generated so far stay."""
         self.is_generating = False
-        self.footer_parts.append(message)
+        self._ending, self._failure = "", message
 
     def blocks(self) -> list[Block]:
         """Return the paragraphs of the exchange."""
         blocks = [Block(f"❯ {self.prompt}", "prompt", spans=((0, 1, "accent"),))]
         if self._unknown_words:
-            blocks.append(Block(f"not in the vocabulary, read as <unk>: {self._unknown_words}", "warning", 2))
+            blocks.append(Block(f"the model does not know: {self._unknown_words}", "warning", 2))
         if self.tokens or self.is_generating:
-            text = " ".join(self.tokens)
-            spans: list[Span] = []
-            if 0 < self.num_shared_tokens < len(self.tokens):
-                spans.append((*token_span(self.tokens, self.num_shared_tokens), "branch"))
-            if self.is_generating:
-                spans.append((len(text), len(text) + 1, "accent"))
-                text += "▌"
-            blocks.append(Block(text, indent=2, spans=tuple(spans), is_reply=True))
-        if not self.is_generating:
-            parts = [self.branch_label, *self.footer_parts] if self.branch_label else self.footer_parts
-            blocks.append(Block(" · ".join(parts), "muted", 2))
+            blocks.append(self._reply_block())
+        if self._failure:
+            blocks.append(Block(self._failure, "warning", 2))
         blocks += [self._other_branch_block(label, tokens) for label, tokens in self.other_branches]
         return blocks
+
+    def _reply_block(self) -> Block:
+        """Return the tokens, with a line break after each end of line."""
+        shown = self.shown_tokens
+        line_ends = [index for index, token in enumerate(self.tokens) if token == EOS]
+        words = [token + " " for token in shown]
+        for index in line_ends:
+            words[index] = LINE_END_MARK + "\n"
+            if index:  # the mark stays on the line of the word before it
+                words[index - 1] = shown[index - 1] + "\N{NO-BREAK SPACE}"
+        text = "".join(words)
+        if not self.is_generating or text.endswith(" "):
+            text = text[:-1]
+        spans: list[Span] = [(*token_span(shown, index), "muted") for index in line_ends]
+        if 0 < self.num_shared_tokens < len(self.tokens):
+            spans.append((*token_span(shown, self.num_shared_tokens), "branch"))
+        if self.is_generating:
+            spans.append((len(text), len(text) + 1, "accent"))
+            text += "▌"
+        return Block(text, indent=2, spans=tuple(spans), is_reply=True)
 
     def _other_branch_block(self, label: str, tokens: Sequence[str]) -> Block:
         """Return another branch from shortly before its first different token on, which is highlighted."""
         num_same = 0
         while num_same < min(len(tokens), len(self.tokens)) and tokens[num_same] == self.tokens[num_same]:
             num_same += 1
-        shown = tokens[max(0, num_same - 3) :]
+        shown = [format_token(token) for token in tokens[max(0, num_same - 3) :]]
         lead = f"{label}: " + ("… " if num_same > 3 else "")
         spans: tuple[Span, ...] = ((0, len(label) + 1, "muted"),)
         if num_same < len(tokens):
@@ -102,8 +134,15 @@ class Exchange:
         return Block(lead + " ".join(shown), "text", 4, spans)
 
 
+def _format_speed(done: Done) -> str:
+    """Return the generation speed of a reply; empty if it has no word whose time was measured."""
+    if done.tokens == 0 or done.tokens_per_second < 0.05:
+        return ""
+    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} words/s"
+
+
 def token_span(tokens: Sequence[str], index: int) -> tuple[int, int]:
-    """Return the start and end of a token, in characters of the tokens joined by spaces."""
+    """Return the start and end of a token, in characters of the tokens joined by one character each."""
     start = sum(len(token) + 1 for token in tokens[:index])
     return start, start + len(tokens[index])
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.data.vocabulary import EOS_ID
 from engine.generation.generate import DecoderState, Done, TokenEvent
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.saved_session import SavedReply, SavedToken
+from lotr_tui.session.saved_session import SavedReply, SavedToken, join_tokens
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
@@ -117,13 +118,30 @@ class Reply:
         """Number of tokens that no ancestor has generated."""
         return len(self.tokens) - self.num_shared_tokens
 
+    @property
+    def has_ended_line(self) -> bool:
+        """True if the model ended the reply by `<eos>`, which is not among its tokens."""
+        return self.done is not None and self.done.reason == "eos"
+
+    def starts_line(self, index: int) -> bool:
+        """Return True if the token at `index` is the first of the reply or of a later line; it cannot be `<eos>`."""
+        return index == 0 or self.tokens[index - 1].id == EOS_ID
+
     def token_ids(self, end: int | None = None) -> list[int]:
         """Return the ids of the context and of the tokens before index `end` (None: of all tokens)."""
         return [*self.context_ids, *(token.id for token in self.tokens[:end])]
 
     def text(self) -> str:
-        """Return the prompt and the tokens, separated by spaces."""
-        return " ".join([self.prompt, *(token.text for token in self.tokens)])
+        """Return the prompt and the tokens, with a line break for each `<eos>`."""
+        return context_text(self.prompt, self.reply_mode, None) + join_tokens(token.text for token in self.tokens)
+
+    def full_text(self) -> str:
+        """Return the text that the model has read and written: earlier turns, the prompt and the tokens.
+
+        A tokenizer that reads each line break as `<eos>`, as `encode_lines` does, returns exactly `token_ids()`.
+        """
+        earlier_text = context_text(self.prompt, self.reply_mode, self.turn.previous_reply)
+        return earlier_text + join_tokens(token.text for token in self.tokens)
 
     def decoder_state(self, index: int) -> DecoderState | None:
         """Return the decoder state before a token, or None if it was evicted."""
@@ -166,3 +184,12 @@ class Reply:
             unknown_tokens=self.unknown_tokens if self.starts_turn else (),
             name=self.name,
         )
+
+
+def context_text(prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> str:
+    """Return the text before a reply to `prompt`: earlier turns and the prompt, with a line break for each `<eos>`."""
+    parts = [prompt + ("\n" if reply_mode == "reply" else " ")]
+    while previous_reply is not None:
+        parts.append(f"{previous_reply.text()}\n")
+        previous_reply = previous_reply.turn.previous_reply
+    return "".join(reversed(parts))

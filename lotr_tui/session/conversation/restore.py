@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data.vocabulary import EOS_ID
 from engine.errors import printable
 from engine.generation.generate import Done, TokenEvent
 from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.generation import context_ids
 from lotr_tui.session.conversation.reply_tree import Reply, Turn
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
@@ -76,23 +76,17 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
     """Return a reply to a prompt, without tokens. Replies to an edited prompt share a turn."""
     vocabulary = session_model.model.vocabulary
     prompt = printable(saved.prompt or "")
-    prompt_tokens = vocabulary.tokenize(prompt)
-    context_ids = vocabulary.encode(prompt_tokens).tolist()
-    if saved.reply_mode == "reply":
-        context_ids.append(EOS_ID)
-    if previous is not None:
-        context_ids = [*previous.token_ids(), EOS_ID, *context_ids]
     reply = Reply(
         turn=Turn.after(previous),
         prompt=prompt,
         unknown_tokens=saved.unknown_tokens,
-        context_ids=context_ids,
+        context_ids=context_ids(vocabulary, prompt, saved.reply_mode, previous),
         parent=previous,
         parent_offset=saved.parent_offset,
         read_only_reason="" if previous is None else previous.read_only_reason,
         **_saved_fields(saved, session_model),
     )
-    _check_vocabulary(reply, [token for token in prompt_tokens if token not in saved.unknown_tokens])
+    _check_vocabulary(reply, [token for token in vocabulary.tokenize(prompt) if token not in saved.unknown_tokens])
     return reply
 
 
@@ -125,7 +119,7 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
     reply.saved = saved
     reply.name = printable(saved.name)
     if saved.reason == "error":
-        reply.exchange.mark_failed("stopped by an error or the end of the session")
+        reply.exchange.mark_interrupted()
         return
     num_tokens = saved.settings.max_tokens if saved.reason == "length" else len(saved.tokens)
     reply.done = Done(saved.reason, saved.seed, num_tokens, saved.tokens_per_second)

@@ -76,12 +76,11 @@ def format_x_axis(
     *,
     format_tick: Callable[[float], str] | None = None,
     tick_width: int = 10,
-    name_margin: int = 6,
 ) -> str:
     """Return the line below the canvas: tick labels centred under their positions, and the name of the axis.
 
-    A tick takes at least `tick_width` columns, and `format_tick` returns its label (None: a number). The name is left
-    out if there is no room within `name_margin` columns from the right edge.
+    A tick takes at least `tick_width` columns, and `format_tick` returns its label (None: a number). The name is as far
+    to the right as there is room.
     """
     line = [" "] * (columns + 1)
     for tick in linear_ticks(*x_range, max(MIN_TICKS, columns // tick_width)):
@@ -90,7 +89,7 @@ def format_x_axis(
         start = min(max(0, start), len(line) - len(label))
         line[start : start + len(label)] = label
     room = len(name) + 2  # with a space on both sides
-    for start in range(len(line) - room - 5, len(line) - room - name_margin, -1):
+    for start in range(len(line) - room - 5, -1, -1):
         if not "".join(line[max(0, start - 1) : start + room]).strip():
             line[start + 1 : start + 1 + len(name)] = name
             break

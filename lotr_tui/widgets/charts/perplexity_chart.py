@@ -35,7 +35,7 @@ class PerplexityChart(StripWidget):
     PerplexityChart > .chart--train { color: $foreground 70%; }
     PerplexityChart > .chart--raw { color: $foreground 50%; text-style: dim; }
     PerplexityChart > .chart--baseline { color: $secondary; }
-    PerplexityChart > .chart--axis { color: $foreground 60%; }
+    PerplexityChart > .chart--axis { color: $muted; text-style: $muted-style; }
     PerplexityChart > .chart--cursor { color: $accent 60%; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -46,9 +46,6 @@ class PerplexityChart(StripWidget):
         "chart--axis",
         "chart--cursor",
     }
-
-    x_label_margin: ClassVar[int] = 6
-    """Distance from the right edge within which the name of the x axis is placed."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -196,5 +193,4 @@ class PerplexityChart(StripWidget):
             {"epoch": "epochs", "step": "steps", "time": "time"}[x_axis],
             format_tick=format_duration if x_axis == "time" else None,
             tick_width=10 if x_axis == "epoch" else 16,
-            name_margin=self.x_label_margin,
         )

@@ -93,12 +93,12 @@ def decimate(
 def linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Return evenly spaced round values from `low` to `high`.
 
-    There are at most `max_ticks` values, but three to five where fewer would be left.
+    There are at most `max_ticks` values, but three to seven where fewer would be left.
     """
     if not high > low or max_ticks < 1:
         return []
     power = 10.0 ** math.floor(math.log10(high - low))
-    steps = [power * multiple for multiple in (10, 5, 2.5, 2, 1, 0.5, 0.25, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)]
+    steps = [power * multiple for multiple in (10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)]
     return _choose_ticks([_multiples(step, low, high) for step in steps], max_ticks)
 
 

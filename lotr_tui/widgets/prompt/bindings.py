@@ -26,6 +26,7 @@ delete-to-end   | ctrl+k               | delete_to_end_of_line   | delete to end
 undo            | ctrl+z               | undo                    | undo            | Undo the last change
 redo            | alt+z,ctrl+shift+z   | redo                    | redo            | Redo the change
 paste           | ctrl+v               | paste                   | paste           | Paste the text copied in this app
+complete        | tab                  | complete                | complete        | Complete the word, or leave
 """
 PROMPT_BINDINGS: list[BindingType] = [
     Binding("enter", "send", "send", id="prompt.send", tooltip="Send the prompt"),

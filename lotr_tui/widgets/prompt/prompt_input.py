@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 from textual import events
 from textual.binding import BindingType
-from textual.content import Content
 from textual.document._document import EditResult, Location
 from textual.document._edit import Edit
 from textual.geometry import Size
 from textual.message import Message
+from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widgets import TextArea
 
 from engine.errors import LotrError
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
 from lotr_tui.widgets.prompt.bindings import PROMPT_BINDINGS
+from lotr_tui.widgets.prompt.completion import CompletingTextArea
 from lotr_tui.widgets.prompt.text import sanitize_prompt
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
@@ -27,6 +28,9 @@ MAX_VISIBLE_LINES = 5
 """Maximum height of the widget in lines; a low terminal shows fewer."""
 TYPING_PAUSE_SECONDS = 0.8
 """Time without a key after which the word at the cursor counts as complete."""
+TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
+UNKNOWN_HINT = "Underlined words are unknown to this model; tab completes"
+PLACEHOLDER = "Type here; / lists commands"
 
 
 class _PromptMessage(Message):
@@ -42,8 +46,10 @@ class _PromptMessage(Message):
         return self.prompt_input
 
 
-class PromptInput(TextArea, inherit_bindings=False):
+class PromptInput(CompletingTextArea, inherit_bindings=False):
     """Text area for a prompt: enter sends it, up and down recall earlier prompts, unknown words are underlined.
+
+    The rest of a word that `completer` knows is shown after the cursor; tab inserts it.
 
     The bindings of `TextArea` are not inherited, because the session uses ctrl+c, ctrl+e, f6 and other keys.
     """
@@ -57,6 +63,8 @@ class PromptInput(TextArea, inherit_bindings=False):
         background: $background;
         overflow-x: hidden;
         scrollbar-size-vertical: 0;  /* it would flash at each new line */
+        .text-area--suggestion { color: $foreground 50%; }
+        &:ansi .text-area--suggestion, &:ansi .text-area--placeholder { text-style: dim; }
         .prompt-input--unknown { color: $text-warning; text-style: underline; }
         &:ansi .prompt-input--unknown { color: ansi_yellow; }
         &:dark .text-area--cursor, &:light .text-area--cursor, &:ansi .text-area--cursor {
@@ -76,6 +84,9 @@ class PromptInput(TextArea, inherit_bindings=False):
             super().__init__(prompt_input)
             self.value = value
 
+    class HintChanged(_PromptMessage):
+        """Posted when `hint` has changed."""
+
     class Notice(_PromptMessage):
         """Line for the user: pasted text was changed, or the history cannot be saved."""
 
@@ -83,12 +94,19 @@ class PromptInput(TextArea, inherit_bindings=False):
             super().__init__(prompt_input)
             self.text = text
 
+    hint: reactive[str] = reactive("", repaint=False)
+    """Line for the user about the typed text: what completes it, or what its underlined words are; or empty."""
+
     def __init__(
         self, vocabulary: "Vocabulary | None" = None, history: PromptHistory | None = None, *, id: str | None = None
     ) -> None:
         """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
         super().__init__(
-            id=id, compact=True, highlight_cursor_line=False, placeholder=Content("type a prompt"), soft_wrap=True
+            id=id,
+            compact=True,
+            highlight_cursor_line=False,
+            placeholder=PLACEHOLDER,
+            soft_wrap=True,
         )
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
@@ -131,11 +149,10 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     @property
     def unknown_words(self) -> tuple[str, ...]:
-        """Words outside the vocabulary, without duplicates."""
+        """Words outside the vocabulary and characters outside the tokenizer, without duplicates."""
         if self._vocabulary is None:
             return ()
-        words = (word for _, _, word in self._vocabulary.token_spans(self.value))
-        return tuple(dict.fromkeys(word for word in words if word not in self._vocabulary))
+        return tuple(dict.fromkeys(text for _, _, text in self._vocabulary.unknown_spans(self.value)))
 
     def replace(
         self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
@@ -241,15 +258,40 @@ class PromptInput(TextArea, inherit_bindings=False):
     def get_line(self, line_index: int) -> Text:
         """Return a line in which words outside the vocabulary are underlined."""
         line = super().get_line(line_index)
-        if self._vocabulary is None:
-            return line
         style = self.get_component_rich_style("prompt-input--unknown", partial=True)
+        for start, end in self._marked_spans(line_index, line.plain):
+            line.stylize(style, start, end)
+        return line
+
+    def _marked_spans(self, line_index: int, line: str) -> list[tuple[int, int]]:
+        """Return the unknown parts of a line, without the one that is being typed."""
+        is_command = line_index == 0 and line.startswith("/") and not line.startswith("//")
+        if self._vocabulary is None or is_command:
+            return []
         row, column = self.cursor_location
         is_typing = row == line_index and self._typing_location == (row, column)
-        for start, end, word in self._vocabulary.token_spans(line.plain):
-            if word not in self._vocabulary and not (is_typing and start <= column <= end):
-                line.stylize(style, start, end)
-        return line
+        spans = self._vocabulary.unknown_spans(line)
+        return [(start, end) for start, end, _ in spans if not (is_typing and start <= column <= end)]
+
+    def get_help_line(self) -> str:
+        """Return the hint for the help line of the screen."""
+        return self.hint
+
+    def watch_hint(self) -> None:
+        """Post `HintChanged`."""
+        self.post_message(self.HintChanged(self))
+
+    def on_text_area_changed(self) -> None:
+        """Update the hint."""
+        self._update_hint()
+
+    def _update_hint(self) -> None:
+        if self.completion_hint:
+            self.hint = self.completion_hint
+        elif any(self._marked_spans(row, line) for row, line in enumerate(self.document.lines)):
+            self.hint = UNKNOWN_HINT
+        else:
+            self.hint = TYPING_HINT if self.text else ""
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the number of lines, at most 5 and at most a quarter of the terminal's height."""
@@ -272,5 +314,6 @@ class PromptInput(TextArea, inherit_bindings=False):
         self._refresh_unknown_marks()
 
     def _refresh_unknown_marks(self) -> None:
+        self._update_hint()
         self.notify_style_update()  # clears the line cache of TextArea
         self.refresh()

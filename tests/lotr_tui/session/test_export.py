@@ -11,7 +11,15 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
 from engine.errors import InvalidInputError, printable
-from lotr_tui.session.export import EXPORTERS, SVG_CHAR_WIDTH, export_session, to_json, to_markdown, to_svg
+from lotr_tui.session.export import (
+    EXPORTERS,
+    SVG_CHAR_WIDTH,
+    check_session_target,
+    export_session,
+    to_json,
+    to_markdown,
+    to_svg,
+)
 from lotr_tui.session.saved_session import SavedSession, SavedToken
 from tests.support.file_limits import no_file_longer_than
 from tests.support.sessions import reply_trees, saved_reply
@@ -194,25 +202,38 @@ def test_session_without_replies_can_be_exported():
 
 
 @pytest.mark.parametrize("extension", ["md", "json", "svg"])
-def test_each_export_is_a_new_file(tmp_path, extension):
-    paths = [export_session(session(saved_reply(prompt=str(n))), extension, tmp_path) for n in range(3)]
-    assert [path.name for path in paths] == [f"20260727-140305{n}.{extension}" for n in ("", "-2", "-3")]
-    assert [path.read_text() for path in paths] == [
-        EXPORTERS[extension](session(saved_reply(prompt=str(n)))) for n in range(3)
-    ]
+def test_ending_of_the_path_chooses_the_format(tmp_path, extension):
+    path = tmp_path / f"My session.{extension.upper()}"
+    export_session(session(saved_reply()), path)
+    assert path.read_text() == EXPORTERS[extension](session(saved_reply()))
+
+
+def test_existing_file_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "a.md"
+    path.write_text("mine")
+    with pytest.raises(InvalidInputError, match=r"a\.md exists already"):
+        export_session(session(), path)
+    assert path.read_text() == "mine"
+    export_session(session(), path, replace=True)
+    assert path.read_text() == to_markdown(session())
 
 
 def test_missing_folder_is_reported(tmp_path):
     with pytest.raises(InvalidInputError, match=r"cannot write .*gone.*No such file"):
-        export_session(session(), "md", tmp_path / "gone")
+        export_session(session(), tmp_path / "gone" / "a.md")
 
 
-def test_unknown_extension_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match="'pdf'; use md, json, svg"):
-        export_session(session(), "pdf", tmp_path)
+@pytest.mark.parametrize("name", ["a.pdf", "a", "md"])
+def test_unknown_ending_is_refused(tmp_path, name):
+    with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.json or \.svg"):
+        export_session(session(), tmp_path / name)
+    with pytest.raises(InvalidInputError, match="no known ending"):
+        check_session_target(str(tmp_path / name))
 
 
-def test_full_disk_leaves_no_partial_export(tmp_path):
-    with no_file_longer_than(10), pytest.raises(InvalidInputError, match=r"cannot write .*\.md: File too large"):
-        export_session(session(), "md", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path):
+    (tmp_path / "old.md").write_text("mine")
+    for path in (tmp_path / "new.md", tmp_path / "old.md"):
+        with no_file_longer_than(10), pytest.raises(InvalidInputError, match=r"cannot write .*\.md: File too large"):
+            export_session(session(), path, replace=path.exists())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.md", "mine")]

@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lotr_tui.session.session_file as module
-from lotr_tui.session.session_file import SessionError, SessionWriter, list_sessions, load_session, sessions_folder
+from lotr_tui.session.session_file import (
+    SessionError,
+    SessionWriter,
+    delete_session,
+    list_sessions,
+    load_session,
+    rename_session,
+    sessions_folder,
+)
 from tests.support.file_limits import no_file_longer_than
 from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
@@ -205,8 +213,136 @@ def test_any_damage_raises_session_error_or_none(data):
 
 def test_missing_file_is_reported_and_not_created(tmp_path):
     for open_session in (load_session, SessionWriter.resume):
-        with pytest.raises(SessionError, match="No such file"):
+        with pytest.raises(SessionError, match=r"No such file|is gone"):
             open_session(tmp_path / "gone.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Renaming and deleting
+
+
+def test_renamed_session_keeps_its_replies_and_can_be_resumed(tmp_path):
+    path = saved_file(tmp_path, saved_reply(0), saved_reply(1, 0, 1))
+    renamed = rename_session(path, "Bilbo's 🎂 party")
+    assert [each.name for each in list_sessions(tmp_path)] == ["Bilbo's 🎂 party"]
+    writer = SessionWriter.resume(renamed)
+    writer.save(saved_reply(2))
+    writer.close()
+    assert reply_ids(renamed) == [0, 1, 2]
+
+
+def test_session_that_is_open_here_is_renamed_and_continues_in_the_new_file(tmp_path):
+    writer = SessionWriter("bundled", tmp_path)
+    writer.save(saved_reply(0))
+    writer.rename("party")
+    with pytest.raises(SessionError, match="'party' is open in another window"):
+        SessionWriter.resume(tmp_path / "party.jsonl")
+    writer.save(saved_reply(1))
+    with no_file_longer_than(0), pytest.raises(SessionError, match=re.escape(str(tmp_path / "party.jsonl"))):
+        writer.save(saved_reply(2))
+    writer.close()
+    (path,) = tmp_path.iterdir()
+    assert (path.stem, reply_ids(path)) == ("party", [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("", "at least one character"),
+        ("x" * 10_000, "at most 50 characters instead of 10,000"),
+        ("a/b", "'/' is not allowed"),
+        ("../x", "'/' is not allowed"),
+        ("a\x1b[2J", r"'\\x1b' is not allowed"),
+        ("a\udcff", r"'\\udcff' is not allowed"),
+        ("a\nb", r"'\\n' is not allowed"),
+        (".hidden", "cannot begin with a full stop"),
+    ],
+)
+def test_invalid_session_name_is_refused_with_the_broken_rule(tmp_path, name, rule):
+    path = saved_file(tmp_path)
+    writer = SessionWriter("bundled", tmp_path)
+    writer.save(saved_reply())
+    for rename in (lambda: rename_session(path, name), lambda: writer.rename(name)):
+        with pytest.raises(SessionError, match=rule):
+            rename()
+    writer.close()
+    assert len(list_sessions(tmp_path)) == 2
+
+
+def test_longest_session_name_can_be_written_and_set_aside(tmp_path):
+    """The name of a file has at most 255 bytes, with the suffix of a damaged file."""
+    path = rename_session(saved_file(tmp_path), "🎂" * module.MAX_NAME_LENGTH)
+    path.write_text("damaged\n")
+    with pytest.raises(SessionError, match="set aside"):
+        load_session(path)
+
+
+def test_taken_name_is_refused_and_both_sessions_stay(tmp_path):
+    first, second = saved_file(tmp_path, saved_reply(prompt="1")), saved_file(tmp_path, saved_reply(prompt="2"))
+    with pytest.raises(SessionError, match="exists already"):
+        rename_session(first, second.stem)
+    assert [load_session(path).replies[0].prompt for path in (first, second)] == ["1", "2"]
+
+
+def test_file_system_without_hard_links_renames_and_refuses_taken_names(tmp_path, monkeypatch):
+    def fail(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    first, second = saved_file(tmp_path), saved_file(tmp_path)
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    with pytest.raises(SessionError, match="exists already"):
+        rename_session(first, second.stem)
+    assert reply_ids(rename_session(first, "party")) == [0]
+    assert not first.exists()
+
+
+@pytest.mark.parametrize("change", [delete_session, lambda path: rename_session(path, "party")])
+def test_session_open_in_another_window_can_be_neither_renamed_nor_deleted(tmp_path, change):
+    writer = SessionWriter("bundled", tmp_path)
+    writer.save(saved_reply())
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(SessionError, match="open in another window; close it there first"):
+        change(path)
+    writer.close()
+    assert reply_ids(path) == [0]
+
+
+@pytest.mark.parametrize("change", [delete_session, lambda path: rename_session(path, "again")])
+def test_session_renamed_by_another_window_is_reported_as_gone(tmp_path, change):
+    path = saved_file(tmp_path)
+    rename_session(path, "party")
+    with pytest.raises(SessionError, match="is gone; another window has renamed or deleted it"):
+        change(path)
+    assert [each.name for each in list_sessions(tmp_path)] == ["party"]
+
+
+def test_session_renamed_while_its_lock_is_taken_leaves_no_empty_file(tmp_path, monkeypatch):
+    path = saved_file(tmp_path)
+    acquire = module.FileLock.acquire
+
+    def rename_first(lock):
+        path.rename(tmp_path / "party.jsonl")
+        return acquire(lock)
+
+    monkeypatch.setattr(module.FileLock, "acquire", rename_first)
+    with pytest.raises(SessionError, match="is gone"):
+        delete_session(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["party.jsonl"]
+
+
+def test_deleted_session_is_not_written_again(tmp_path):
+    writer = SessionWriter("bundled", tmp_path)
+    writer.save(saved_reply(0))
+    writer.delete()
+    writer.save(saved_reply(1))
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_session_can_be_deleted(tmp_path):
+    path = tmp_path / "broken.jsonl"
+    path.write_text("nonsense\n")
+    delete_session(path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -301,6 +437,13 @@ def test_list_begins_with_the_latest_session_and_shows_the_first_prompts(tmp_pat
     ]
     assert all(summary.model == "bundled" and not summary.error for summary in summaries)
     assert all(summary.size_bytes == summary.path.stat().st_size for summary in summaries)
+    assert [summary.num_replies for summary in summaries] == [2, 2, 2]
+
+
+def test_list_counts_each_reply_once(tmp_path):
+    """A later version of a reply is one more line of the file."""
+    saved_file(tmp_path, saved_reply(0), saved_reply(1), saved_reply(0, name="renamed"))
+    assert [summary.num_replies for summary in list_sessions(tmp_path)] == [2]
 
 
 def test_list_reports_damaged_sessions_and_changes_no_file(tmp_path):

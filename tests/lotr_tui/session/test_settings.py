@@ -23,6 +23,7 @@ settings = st.builds(
     pace=st.floats(0, 1000),
     reply_mode=st.sampled_from(["continue", "reply"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
+    export_folder=names.map("/exports of {}".format) | st.just(""),
 )
 
 
@@ -39,6 +40,40 @@ def test_next_session_reads_the_saved_settings(home):
     assert store.current == Settings(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5))
     assert settings_file() == home / "settings.json"
     assert [path.name for path in home.iterdir()] == ["settings.json"]
+
+
+def test_last_change_of_each_setting_wins_between_two_sessions(home):
+    first, second = SettingsStore(), SettingsStore()
+    first.update(pace=5.0)
+    second.update(theme="nord")
+    first.update(reply_mode="reply")
+    expected = Settings(theme="nord", pace=5.0, reply_mode="reply")
+    assert SettingsStore().current == expected
+    assert second.current == Settings(theme="nord")  # a session keeps its own settings until it is closed
+    second.update(pace=10.0)
+    assert SettingsStore().current == replace(expected, pace=10.0)
+
+
+def test_changes_are_unsaved_until_a_write_succeeds(home, monkeypatch):
+    store = SettingsStore()
+    store.change(pace=Settings().pace)
+    assert not store.has_unsaved_changes
+    store.change(pace=5.0)
+    assert store.has_unsaved_changes
+    assert not settings_file().exists()
+
+    def change_meanwhile(path, content):
+        store.change(theme="nord")  # another thread
+        write(path, content)
+
+    write = module.write_atomically
+    monkeypatch.setattr(module, "write_atomically", change_meanwhile)
+    assert store.save() == ""
+    assert store.has_unsaved_changes
+    monkeypatch.setattr(module, "write_atomically", write)
+    assert store.save() == ""
+    assert not store.has_unsaved_changes
+    assert SettingsStore().current == Settings(pace=5.0, theme="nord")
 
 
 def test_missing_fields_take_their_defaults(home):
@@ -76,6 +111,8 @@ FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler":
         (record(way="reply"), "unknown field 'way'"),
         (record(pace=-1), "pace -1.0 is out of range"),
         (record(pace=True), "pace: expected float, got bool"),
+        (record(export_folder="exports"), "export_folder 'exports' is not an absolute path"),
+        (record(export_folder="/a\x1b[2J"), "is not an absolute path"),
         ('{"version": 2, "pace": 1e999}', "not valid JSON"),
         (record(pace=10**400), "pace: number out of range"),
         (record(theme=3), "theme: expected str, got int"),

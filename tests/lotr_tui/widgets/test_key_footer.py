@@ -1,5 +1,6 @@
 """Footer: which keys are shown, and clicks on them."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -7,36 +8,40 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from lotr_tui.theme import SHIRE
-from lotr_tui.widgets.key_footer import KEY_GAP, KeyFooter
+from lotr_tui.widgets.key_footer import KEY_GAP, FooterKey, KeyFooter
+from tests.support.app import ThemedApp
 from tests.support.pilot import text_of, until
 
-ALL_KEYS = "^a apples  ^b bread  c,d cheese  f1 help"
+KEYS = "^a apples  ^b bread  c,d cheese"
+KEYS_AT_RIGHT = "^p palette  ^q quit  f1 help"
+ALL_KEYS = f"{KEYS}  {KEYS_AT_RIGHT}"
 assert KEY_GAP == 2
 
 
-class PantryApp(App[None]):
+class PantryApp(ThemedApp):
     """App with bindings, one of them hidden, that records the items taken."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+a", "take('apples')", "apples", tooltip="Take an apple"),
+        Binding("ctrl+z", "take('apples')", "hidden", show=False),
+        Binding("ctrl+a", "take('apples')", "apples", id="pantry.apples", tooltip="Take an apple"),
         Binding("ctrl+b", "take('bread')", "bread"),
         Binding("c,d", "take('cheese')", "cheese", key_display="c,d"),
-        Binding("e", "take('eggs')", "eggs", show=False),
+        Binding("e", "take('eggs')", "eggs", id="pantry.eggs", show=False),
         Binding("f1", "toggle_help", "help"),
+        Binding("ctrl+q", "quit", "quit"),
+        Binding("ctrl+p", "command_palette", "palette"),
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[FooterKey] | None = None) -> None:
         super().__init__()
+        self._keys = keys
         self.taken: list[str] = []
         self.num_bells = 0
         self.sold_out = ""
-        self.register_theme(SHIRE)
-        self.theme = SHIRE.name
 
     def compose(self) -> ComposeResult:
         yield Static("a shelf")
-        yield KeyFooter()
+        yield KeyFooter(None if self._keys is None else lambda: self._keys or ())
 
     def action_take(self, item: str) -> None:
         self.taken.append(item)
@@ -53,42 +58,59 @@ def footer_text(app: App[Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("width", "expected"),
+    ("width", "keys", "keys_at_right"),
     [
-        (80, ALL_KEYS),
-        (len(ALL_KEYS) + 2, ALL_KEYS),
-        (len(ALL_KEYS) + 1, "^a apples  ^b bread  f1 help"),
-        (30, "^a apples  ^b bread  f1 help"),
-        (29, "^a apples  f1 help"),
-        (12, "f1 help"),
+        (100, KEYS, KEYS_AT_RIGHT),
+        (len(ALL_KEYS) + 2, KEYS, KEYS_AT_RIGHT),
+        (len(ALL_KEYS) + 1, "^a apples  ^b bread", KEYS_AT_RIGHT),
+        (41, "^a apples", KEYS_AT_RIGHT),
+        (40, "", KEYS_AT_RIGHT),
+        (29, "^a apples", "^q quit  f1 help"),
+        (28, "", "^q quit  f1 help"),
+        (12, "", "f1 help"),
     ],
 )
-async def test_no_key_is_cut_off_and_help_is_always_shown(width: int, expected: str) -> None:
+async def test_no_key_is_cut_off_and_help_quit_and_palette_are_at_the_right_edge(
+    width: int, keys: str, keys_at_right: str
+) -> None:
     app = PantryApp()
     async with app.run_test(size=(width, 10)) as pilot:
-        await until(pilot, lambda: footer_text(app) == expected)
-        await pilot.resize_terminal(80, 10)
+        gap = " " * (width - 2 - len(keys) - len(keys_at_right))
+        await until(pilot, lambda: footer_text(app) == keys + gap + keys_at_right)
+        await pilot.resize_terminal(len(ALL_KEYS) + 2, 10)
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)
+
+
+async def test_screen_chooses_the_keys_of_its_state() -> None:
+    keys = [FooterKey("pantry.eggs", "an egg", "e-f"), FooterKey("pantry.jam"), FooterKey("pantry.apples")]
+    app = PantryApp(keys)
+    async with app.run_test(size=(80, 10)) as pilot:
+        await until(pilot, lambda: footer_text(app).startswith("e-f an egg  ^a apples   "))
+        assert footer_text(app).endswith(KEYS_AT_RIGHT)
+        await pilot.click(KeyFooter, offset=(1, 0))
+        assert app.taken == ["eggs"]
 
 
 async def test_click_presses_the_key_under_the_pointer() -> None:
     app = PantryApp()
-    async with app.run_test(size=(80, 10)) as pilot:
+    async with app.run_test(size=(len(ALL_KEYS) + 2, 10)) as pilot:
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)
         positions = [ALL_KEYS.index("^a"), ALL_KEYS.index("bread") + 4, ALL_KEYS.index("c,d")]
-        for x in (*positions, ALL_KEYS.index("^b") - 1, 70):  # the last two are between and after the keys
+        for x in (*positions, ALL_KEYS.index("^b") - 1):  # the last one is between two keys
             await pilot.click(KeyFooter, offset=(1 + x, 0))
         assert app.taken == ["apples", "bread", "cheese"]
 
 
 async def test_disabled_key_is_dim_and_rings_the_bell() -> None:
     app = PantryApp()
-    async with app.run_test(size=(80, 10)) as pilot:
+    async with app.run_test(size=(len(ALL_KEYS) + 2, 10)) as pilot:
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)
         app.sold_out = "bread"
         app.screen.refresh_bindings()
         footer = app.screen.query_one(KeyFooter)
-        await until(pilot, lambda: [hint.enabled for hint in footer.visible_keys()] == [True, False, True, True])
+        await until(
+            pilot, lambda: [hint.enabled for hint in footer.visible_keys()] == [True, False, True, True, True, True]
+        )
         await pilot.click(KeyFooter, offset=(1 + ALL_KEYS.index("bread"), 0))
         assert (app.taken, app.num_bells) == ([], 1)
         dim = {span.style.dim for span in footer.render().spans}  # type: ignore[union-attr]
@@ -98,7 +120,7 @@ async def test_disabled_key_is_dim_and_rings_the_bell() -> None:
 
 async def test_key_under_the_pointer_is_highlighted_and_has_a_tooltip() -> None:
     app = PantryApp()
-    async with app.run_test(size=(80, 10)) as pilot:
+    async with app.run_test(size=(len(ALL_KEYS) + 2, 10)) as pilot:
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)
         footer = app.screen.query_one(KeyFooter)
         plain = footer.render()
@@ -124,9 +146,9 @@ async def test_keys_of_the_focused_widget_are_shown() -> None:
             yield KeyFooter()
 
     app = ShelfApp()
-    async with app.run_test(size=(80, 10)) as pilot:
+    async with app.run_test(size=(len(ALL_KEYS) + 2, 10)) as pilot:
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)
         await pilot.press("tab")
-        await until(pilot, lambda: "f2 dust" in footer_text(app))
+        await until(pilot, lambda: footer_text(app).startswith("f2 dust  ^a apples"))
         app.set_focus(None)
         await until(pilot, lambda: footer_text(app) == ALL_KEYS)

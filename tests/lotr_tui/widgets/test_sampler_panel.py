@@ -212,8 +212,7 @@ async def test_random_seed_is_shown_and_can_be_fixed() -> None:
         assert app.panel.seed() is None
         app.panel.show_random_seed(481_516)
         assert field(app, "seed").placeholder == "random 481516"
-        field(app, "seed").focus()
-        await pilot.press("enter")
+        await pilot.press("f9")
         assert app.panel.seed() == 481_516
         await pilot.press("f9")
         assert app.panel.seed() is None
@@ -230,7 +229,7 @@ CONTROLS = ["temperature", "seed", "max_tokens", "top_k", "top_p", "min_p", "rep
 
 
 @pytest.mark.parametrize(
-    ("width", "rows", "num_visible", "all_rows"), [(60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 9, 2), (200, 2, 9, 2)]
+    ("width", "rows", "num_visible", "all_rows"), [(60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 5, 2), (200, 2, 5, 2)]
 )
 async def test_all_controls_are_reachable_at_any_width(width: int, rows: int, num_visible: int, all_rows: int) -> None:
     app = PanelApp()

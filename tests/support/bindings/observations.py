@@ -1,7 +1,6 @@
 """Observed states of the app, which keys change."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from lotr_tui.app import LotrApp
@@ -32,11 +31,6 @@ def of_app(name: str) -> Observe:
 def scroll_y(widget_type: type[Any]) -> Observe:
     """Return a function that reads the scroll offset of the first widget of a type."""
     return lambda app: app.screen.query_one(widget_type).scroll_offset.y
-
-
-def files(extension: str) -> Observe:
-    """Return a function that counts files of the working directory."""
-    return lambda app: len(list(Path.cwd().glob(f"*.{extension}")))
 
 
 def screen_name(app: LotrApp) -> str:

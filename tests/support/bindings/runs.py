@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
-from engine.events import Evaluated, Step, event_to_dict
-from engine.runs.directory import METRICS_FILE
+from engine.events import Checkpointed, Evaluated, Step, event_to_dict
+from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.app import LotrApp
 from lotr_tui.monitor.run_list import RUN_COLUMNS
 from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS
@@ -45,18 +45,14 @@ def sorted_by(app: LotrApp) -> str:
     return " ".join(word for word in words if word[:-1] in [column.name for column in RUN_COLUMNS])
 
 
-def said(app: LotrApp) -> str:
-    return text_of(app.screen.query_one("#message", Static))
-
-
 def differences(app: LotrApp) -> str:
     """Return the differing settings if they are visible."""
     return text_of(app.screen.query_one("#settings")) if app.screen.query_one("#differences").region.area else ""
 
 
-def written(app: LotrApp) -> list[str]:
-    """Return the files of an exported run."""
-    return sorted(path.name for path in Path.cwd().glob("first-csv/*"))
+def suggested_folder(app: LotrApp) -> str:
+    """Return the name of the folder that the export dialog suggests, or "" without the dialog."""
+    return Path(app.screen.query_one(Input).value).name if screen_name(app) == "ExportDialog" else ""
 
 
 def model(app: Any) -> str:
@@ -72,11 +68,6 @@ def is_reversed(before: list[str], after: list[str]) -> bool:
     return bool(before != after and after == before[::-1])
 
 
-def exported(before: str, after: str) -> bool:
-    """Return True if the run was exported, or TensorBoard is reported as missing."""
-    return before != after and (after.endswith("first-tensorboard") or "TensorBoard is not installed" in after)
-
-
 # Stages
 
 
@@ -85,6 +76,7 @@ async def runs(pilot: Pilot[None]) -> None:
     app: Any = pilot.app
     scenes.write_runs(app)
     rows = [json.dumps(event_to_dict(event)) for event in training_events(1) if isinstance(event, (Step, Evaluated))]
+    rows.append(json.dumps(event_to_dict(Checkpointed(0, MODEL_FILE))))
     (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*rows, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
@@ -101,9 +93,9 @@ RUNS: dict[str, Stage] = {
             Row("runs.differences", lambda app: "hidden" in differences(app), becomes(True), ("up", "space")),
             Row("runs.reverse", rows, is_reversed, ("down",)),
             Row("runs.sort", sorted_by, becomes("size↓")),
-            Row("runs.csv", written, becomes(["evaluated.csv", "step.csv"])),
-            Row("runs.tensorboard", said, exported),
-            Row("runs.rename", screen_name, becomes("NameDialog")),
+            Row("runs.csv", suggested_folder, becomes("first-csv")),
+            Row("runs.tensorboard", suggested_folder, becomes("first-tensorboard")),
+            Row("runs.rename", screen_name, becomes("RenameDialog")),
             Row("runs.delete", screen_name, becomes("ConfirmDialog")),
             Row("runs.refresh", listed, moves(1), prepare=add_run),
             Row("runs.filter", focused, becomes("LineInput")),

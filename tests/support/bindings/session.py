@@ -46,6 +46,13 @@ async def type_prompt(pilot: Pilot[None]) -> None:
     pilot.app.copy_to_clipboard("pony")
 
 
+async def long_session(pilot: Pilot[None]) -> None:
+    """Open a session of more lines than fit on the screen."""
+    await scenes.session(pilot)
+    for number in range(10):
+        view(pilot.app).add_note(f"note {number}")  # type: ignore[arg-type]
+
+
 async def start_slow_reply(pilot: Pilot[None]) -> None:
     """Start a slow reply."""
     await type_prompt(pilot)
@@ -88,11 +95,12 @@ SESSION: dict[str, Stage] = {
             Row("prompt.send", lambda app: len(view(app).conversation.replies_by_exchange), moves(1)),
             Row("prompt.older", value, becomes("t\npony")),
             Row("prompt.newer", value, becomes("")),
+            Row("prompt.complete", value, becomes("winter"), ("w", "i", "n")),
             Row("app.quit", lambda app: app._exit, becomes(True)),
         ],
     ),
     "session": Stage(
-        scenes.session,
+        long_session,
         [
             Row("session.lower-temperature", of(TemperatureSlider, "value"), becomes(0.75)),
             Row("session.raise-temperature", of(TemperatureSlider, "value"), becomes(0.8)),

@@ -1,6 +1,7 @@
 """Rows for the keys of the ladder, the saved sessions, the lens and the memorization screen."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
@@ -10,6 +11,8 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.comparison.columns import GenerationColumns
 from lotr_tui.screens.comparison.ladder import LadderScreen
+from lotr_tui.screens.dialogs.completing_input import CompletingInput
+from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.sentences import LensSentences
 from lotr_tui.screens.lens.text_view import LensTextView
@@ -20,7 +23,7 @@ from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
-from tests.support.bindings.observations import files, focused, of, of_screen, screen_name, scroll_y
+from tests.support.bindings.observations import focused, of, of_screen, screen_name, scroll_y
 from tests.support.bindings.rows import LIST, LONG_TEXT, PAGES, Row, Stage, cursor_rows
 from tests.support.pilot import until
 
@@ -42,6 +45,28 @@ def painted(app: LotrApp) -> list[str]:
 
 def sessions_listed(app: LotrApp) -> int:
     return app.screen.query_one(OptionList).option_count
+
+
+def suggested_suffix(app: LotrApp) -> str:
+    """Return the suffix of the path that the export dialog suggests, or "" without the dialog."""
+    inputs = app.screen.query(CompletingInput)
+    return Path(inputs.first().value).suffix if inputs else ""
+
+
+def completion(app: LotrApp) -> str:
+    """Return the completion that is shown."""
+    completing_input = app.screen.query_one(CompletingInput)
+    return completing_input.completions[completing_input.completion_index]
+
+
+async def path_completion(pilot: Pilot[None]) -> None:
+    """Show a dialog for a path that has two completions."""
+    for name in ("lamp.txt", "pony.txt"):
+        Path("texts", name).parent.mkdir(exist_ok=True)
+        Path("texts", name).touch()
+    await pilot.app.push_screen(OpenTextDialog())
+    await pilot.press(*"texts/")
+    await until(pilot, lambda: len(pilot.app.screen.query_one(CompletingInput).completions) == 2)
 
 
 def ladder(pace: float) -> Callable[[Pilot[None]], Awaitable[None]]:
@@ -77,6 +102,7 @@ TEXTS: dict[str, Stage] = {
     "ladder": Stage(
         ladder(0),
         [
+            Row("ladder.preset", selected_temperature, becomes(0.5)),
             Row("columns.add", lambda app: len(app.screen.slots), moves(1)),  # type: ignore[attr-defined]
             Row("columns.remove", lambda app: len(app.screen.slots), moves(-1)),  # type: ignore[attr-defined]
             Row("columns.previous", of_screen("selected_index"), moves(-1)),
@@ -101,22 +127,31 @@ TEXTS: dict[str, Stage] = {
     "sessions": Stage(
         scenes.sessions,
         [
-            Row("sessions.markdown", files("md"), moves(1)),
-            Row("sessions.json", files("json"), moves(1)),
-            Row("sessions.svg", files("svg"), moves(1)),
-            Row(
-                "sessions.refresh",
-                lambda app: app.screen.query_one(OptionList).option_count,
-                moves(-1),
-                prepare=delete_session,
-            ),
+            Row("sessions.markdown", suggested_suffix, becomes(".md")),
+            Row("sessions.json", suggested_suffix, becomes(".json")),
+            Row("sessions.svg", suggested_suffix, becomes(".svg")),
+            Row("export.cancel", screen_name, becomes("SessionsScreen"), ("m",)),
+            Row("sessions.rename", screen_name, becomes("RenameDialog")),
+            Row("sessions.delete", screen_name, becomes("ConfirmDialog")),
+            Row("sessions.refresh", sessions_listed, moves(-1), prepare=delete_session),
             Row("sessions.open", screen_name, becomes("SessionScreen")),
+        ],
+    ),
+    "new session": Stage(scenes.sessions, [Row("sessions.new", screen_name, becomes("SessionScreen"))]),
+    "completion": Stage(
+        path_completion,
+        [
+            Row("completion.next", completion, becomes("texts/pony.txt")),
+            Row("completion.previous", completion, becomes("texts/lamp.txt")),
+            Row(
+                "completion.accept", lambda app: app.screen.query_one(CompletingInput).value, becomes("texts/lamp.txt")
+            ),
         ],
     ),
     "lens": Stage(
         lens,
         [
-            Row("lens-text-view.last", of(LensTextView, "cursor"), increases),
+            Row("lens-text-view.last", of(LensTextView, "cursor"), increases, ("home",)),
             Row("lens-text-view.page-up", of(LensTextView, "cursor"), decreases),
             Row("lens-text-view.first", of(LensTextView, "cursor"), becomes(0)),
             Row("lens-text-view.page-down", of(LensTextView, "cursor"), increases),

@@ -87,13 +87,22 @@ TRAINING: dict[str, Stage] = {
             Row("dashboard.prompt", screen_name, becomes("SamplePromptDialog")),
             Row("sample-prompt.cancel", screen_name, becomes("DashboardScreen"), ("e",)),
             Row("dashboard.interrupt", screen_name, becomes("ConfirmDialog")),
-            Row("dashboard.close", screen_name, becomes("ConfirmDialog")),
+            Row("dashboard.close", screen_name, becomes("QuitDialog")),
             Row("dashboard.stop", screen_name, becomes("ConfirmDialog")),
             Row("confirm.no", screen_name, becomes("DashboardScreen"), ("s",)),
             Row("confirm.yes", of_app("is_training"), becomes(False), ("s",)),
         ],
         trains=True,
     ),
+    "quitting with detach": Stage(
+        train,
+        [
+            Row("quit.cancel", screen_name, becomes("DashboardScreen"), ("q",)),
+            Row("quit.detach", commands, sends("detach"), ("q",)),
+        ],
+        trains=True,
+    ),
+    "quitting with stop": Stage(train, [Row("quit.stop", lambda app: app._exit, becomes(True), ("q",))], trains=True),
     "control commands": Stage(
         train,
         [

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise, takewhile
 from typing import ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -16,6 +17,10 @@ from lotr_tui.widgets.line_list import LineScrollView
 
 Entry = Note | Exchange
 
+MAX_LINE_WIDTH = 100
+"""Maximum cells of a line, since longer lines are hard to read."""
+FIGURES_INDENT = 2
+
 
 class EntryScrollView(LineScrollView, can_focus=False):
     """Entries of a conversation, the latest last; the view follows the end unless the reader has scrolled away.
@@ -23,6 +28,8 @@ class EntryScrollView(LineScrollView, can_focus=False):
     A text that grows twenty times per second must not lay out the whole screen each time, so the entries are painted
     instead of composed of widgets. The height of every entry is known, but its lines are built only while visible:
     thousands of entries cost no more than those on the screen.
+
+    An empty line follows each entry. It shows the figures of a reply, so nothing moves when they appear or disappear.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -33,7 +40,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
         padding: 1 0 0 2;
         .transcript--prompt { text-style: bold; }
         .transcript--accent { color: $accent; text-style: bold; }
-        .transcript--muted { color: $foreground 60%; }
+        .transcript--muted { color: $muted; text-style: $muted-style; }
         .transcript--warning { color: $warning; }
         .transcript--branch { color: $accent; text-style: underline; }
     }
@@ -44,6 +51,8 @@ class EntryScrollView(LineScrollView, can_focus=False):
         self.entries: list[Entry] = list(entries)
         self._heights: list[int] = []
         self._end_lines: list[int] = []  # line after each entry
+        self._min_height = 0
+        """Lines up to the bottom of the view, kept when a reply is replaced by a shorter one, so that nothing moves."""
         self._strips: dict[int, list[Strip]] = {}
         self._style_cache: dict[str, Style] = {}
         self._layout_size = Size(0, 0)  # size that the lines are wrapped for
@@ -51,14 +60,16 @@ class EntryScrollView(LineScrollView, can_focus=False):
     # Content
 
     def append(self, entry: Entry) -> None:
-        """Append an entry and scroll to it."""
+        """Append an entry, and scroll to a new exchange; a note does not move a reader who has scrolled away."""
+        follow = isinstance(entry, Exchange) or self.is_vertical_scroll_end
         self.entries.append(entry)
         self._measure_new_entries()
-        self._update_content_layout(follow=True)
+        self._min_height = 0
+        self._update_content_layout(follow=follow)
 
     def refresh_entry(self, index: int) -> None:
         """Repaint an entry after a change."""
-        follow = self.is_vertical_scroll_end and index == len(self.entries) - 1
+        follow = self.is_vertical_scroll_end and index == self._last_exchange_index()
         start = self._first_line(index)
         before = self._strips.pop(index, [])
         self._measure_entry(index)
@@ -68,6 +79,8 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
         """Replace all entries from index `start` on."""
+        shown = self.scroll_offset.y + self.scrollable_content_region.height
+        self._min_height = min(self.virtual_size.height, shown) if start else 0
         self.entries[start:] = entries
         del self._heights[start:]
         self._strips = {index: strips for index, strips in self._strips.items() if index < start}
@@ -84,6 +97,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
             self._strips.clear()
             self._heights.clear()
             self._measure_new_entries()
+        self._min_height = 0
         self._update_content_layout(follow=follow)
         self.after_resize()
 
@@ -98,7 +112,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     def _wrap_block(self, block: Block) -> list[tuple[int, int]]:
         """Return the start and end character of each line of a block."""
-        return wrap(block.text, max(1, self._layout_size.width - 1 - block.indent))
+        return wrap(block.text, max(1, min(MAX_LINE_WIDTH, self._layout_size.width - 1 - block.indent)))
 
     def _measure_entry(self, index: int) -> None:
         """Set the height of an entry: its lines and an empty one."""
@@ -116,7 +130,8 @@ class EntryScrollView(LineScrollView, can_focus=False):
         """Update the scrollable size, scroll to the end if `follow`, and repaint from the line `changed_from` on."""
         self._end_lines = list(accumulate(self._heights))
         top = self.scroll_offset.y
-        self.virtual_size = Size(self.size.width, self._end_lines[-1] if self._end_lines else 0)
+        height = max(self._min_height, self._end_lines[-1] if self._end_lines else 0)
+        self.virtual_size = Size(self.size.width, height)
         if follow:
             self.scroll_end(animate=False, immediate=True, x_axis=False)
         if self.scroll_offset.y == top and changed_from:
@@ -125,16 +140,18 @@ class EntryScrollView(LineScrollView, can_focus=False):
             self.refresh()
 
     def _scroll_to_character(self, index: int, block_index: int, character: int) -> None:
-        """Scroll the shortest distance that brings a character of a block into view."""
+        """Scroll the shortest distance that brings a character into view, and figures directly below it."""
         blocks = self.entries[index].blocks()
         above = sum(len(self._wrap_block(block)) for block in blocks[:block_index])
         starts = [start for start, _ in self._wrap_block(blocks[block_index])]
         line = self._first_line(index) + above + bisect_right(starts, character) - 1
+        figures_line = self._end_lines[index] - 1
+        bottom = figures_line if line == figures_line - 1 else line
         top, height = self.scroll_offset.y, self.scrollable_content_region.height
         if line < top:
             self.scroll_to(y=line, animate=False, immediate=True)
-        elif line >= top + height:
-            self.scroll_to(y=line - height + 1, animate=False, immediate=True)
+        elif bottom >= top + height:
+            self.scroll_to(y=bottom - height + 1, animate=False, immediate=True)
 
     # Painting
 
@@ -146,9 +163,13 @@ class EntryScrollView(LineScrollView, can_focus=False):
         if index == len(self._end_lines):
             return Strip.blank(width, self.rich_style)
         strips, line_in_entry = self._entry_strips(index), line - self._first_line(index)
-        if line_in_entry >= len(strips):  # the entry has become shorter and is not refreshed yet
-            return Strip.blank(width, self.rich_style)
-        return strips[line_in_entry].adjust_cell_length(width, self.rich_style)
+        if line_in_entry < len(strips):
+            strip = strips[line_in_entry]
+        elif self._shows_figures(index) and line_in_entry == self._heights[index] - 1:
+            strip = self._figures_strip(index)
+        else:
+            strip = Strip.blank(width, self.rich_style)
+        return strip.adjust_cell_length(width, self.rich_style)
 
     def highlight_spans(self, index: int, block_index: int, block: Block) -> list[Span]:
         """Return additional spans of a block; a subclass highlights its cursor or its search."""
@@ -162,7 +183,6 @@ class EntryScrollView(LineScrollView, can_focus=False):
             for block_index, block in enumerate(self.entries[index].blocks()):
                 spans = [*block.spans, *self.highlight_spans(index, block_index, block)]
                 strips += [self._line_strip(block, spans, start, end) for start, end in self._wrap_block(block)]
-            strips.append(Strip.blank(self.size.width, self.rich_style))
             self._strips[index] = strips
         return strips
 
@@ -177,6 +197,23 @@ class EntryScrollView(LineScrollView, can_focus=False):
                     style += self._text_style(name)
             segments.append(Segment(block.text[left:right], style))
         return Strip(segments)
+
+    def _last_exchange_index(self) -> int:
+        """Return the index of the newest exchange, or -1 if there is none."""
+        return next((i for i in reversed(range(len(self.entries))) if isinstance(self.entries[i], Exchange)), -1)
+
+    def _shows_figures(self, index: int) -> bool:
+        """Return True if the figures of an entry are shown; by default, of the newest exchange only."""
+        return index == self._last_exchange_index()
+
+    def _figures_strip(self, index: int) -> Strip:
+        """Return the figures of an exchange on one line, with an ellipsis where they do not fit."""
+        entry = self.entries[index]
+        text = entry.figures if isinstance(entry, Exchange) else ""
+        width = max(1, self._layout_size.width - 1 - FIGURES_INDENT)
+        if cell_len(text) > width:
+            text = f"{set_cell_size(text, width - 1).rpartition(' ')[0].rstrip(' ·→')} …"  # without half of a number
+        return Strip([Segment(" " * FIGURES_INDENT, self.rich_style), Segment(text, self._text_style("muted"))])
 
     def _text_style(self, name: str) -> Style:
         if name not in self._style_cache:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from engine.data.vocabulary import EOS_ID
 from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -52,9 +51,8 @@ class TokenInspection:
             if self._prefix_cache is None or self._prefix_cache.model is not model:
                 self._prefix_cache = PrefixCache(model)
             log_probs = self._prefix_cache.log_probs_after(ids)
-        history = [id for id in ids if id != EOS_ID]
         preview = next_token_probs(
-            log_probs, reply.settings, history, model.vocabulary, NUM_TOP_TOKENS, is_first_token=index == 0
+            log_probs, reply.settings, ids, model.vocabulary, NUM_TOP_TOKENS, is_first_token=reply.starts_line(index)
         )
         token = reply.tokens[index]
         candidates = preview.candidates[:NUM_TOP_TOKENS]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -18,6 +19,9 @@ from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.restore import resume_conversation, selected_replies
 from lotr_tui.session.session_model import SessionModel
+
+if TYPE_CHECKING:  # this module imports the exporters
+    from lotr_tui.screens.dialogs.sessions import SessionChoice
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks at the words that are being written."""
@@ -197,14 +201,20 @@ class ConversationPane(Vertical):
 
     def choose_session(self, session_model: SessionModel, on_opened: Callable[[], None]) -> None:
         """List the saved sessions, open the chosen one in place of the current conversation, and call `on_opened`."""
-
-        def chosen(path: Path | None) -> None:
-            if path is not None and self.open_session(path, session_model):
-                on_opened()
-
         from lotr_tui.screens.dialogs.sessions import SessionsScreen  # with the exporters, only if opened
 
-        self.app.push_screen(SessionsScreen(self.conversation.name), chosen)
+        def chosen(choice: "SessionChoice | None") -> None:
+            if choice == "new":
+                self.begin_session()
+                on_opened()
+            elif choice is not None and self.open_session(choice, session_model):
+                on_opened()
+
+        self.app.push_screen(SessionsScreen(self.conversation), chosen)
+
+    def begin_session(self) -> None:
+        """Show an empty conversation in place of the current one, which stays saved."""
+        self._show_conversation(Conversation(self.conversation.pace))
 
     def open_session(self, path: Path, session_model: SessionModel) -> bool:
         """Open a saved session in place of the current conversation, and return True if it could be read."""
@@ -213,6 +223,11 @@ class ConversationPane(Vertical):
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False
+        self._show_conversation(conversation)
+        return True
+
+    def _show_conversation(self, conversation: Conversation) -> None:
+        """Close the current conversation, and show another one in its place."""
         self.exit_cursor_mode()
         self.close_search()
         self.conversation.close()
@@ -222,7 +237,6 @@ class ConversationPane(Vertical):
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self.post_message(self.Changed(ended=True))
-        return True
 
     # Search
 

@@ -20,7 +20,7 @@ class SearchBar(Horizontal):
     DEFAULT_CSS = """
     SearchBar { height: 1; padding: 0 1 0 2; display: none; }
     SearchBar.-open { display: block; }
-    SearchBar Label { color: $foreground 60%; margin-right: 1; }
+    SearchBar Label { color: $muted; text-style: $muted-style; margin-right: 1; }
     SearchBar Input { width: 1fr; padding: 0; background: $panel; }
     SearchBar #matches { margin: 0 0 0 2; }
     """

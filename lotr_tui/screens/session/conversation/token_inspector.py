@@ -9,13 +9,16 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.generation.generate import NUM_TOP_TOKENS
-from lotr_tui.formatting import format_percent
+from lotr_tui.formatting import format_percent, format_token
 from lotr_tui.screens.session.conversation.inspection import InspectedToken
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
 MIN_COLUMN_WIDTH = 18
 """Width in cells of the narrowest column of alternatives."""
+FIGURE_WIDTH = 7
+"""Width in cells of a probability, as ` 14.1%`."""
+MIN_BAR_WIDTH = 6
 
 
 class TokenInspector(StripWidget):
@@ -25,18 +28,21 @@ class TokenInspector(StripWidget):
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"token-inspector--{name}" for name in ("title", "muted", "bar", "highlighted")
+        f"token-inspector--{name}" for name in ("title", "muted", "special", "bar", "highlighted")
     }
     DEFAULT_CSS = """
     TokenInspector {
         height: 3fr;
         padding: 0 1;
         .token-inspector--title { text-style: bold; }
-        .token-inspector--muted { color: $foreground 60%; }
+        .token-inspector--muted { color: $muted; text-style: $muted-style; }
+        .token-inspector--special { color: $muted; text-style: italic $muted-style; }
         .token-inspector--bar { color: $accent; }
         .token-inspector--highlighted { text-style: reverse; }
     }
     """
+
+    HELP_LINE = "raw: as the model says; after sampling: with temperature and filters; a click continues from that word"
 
     class AlternativeSelected(Message):
         """Posted when an alternative is clicked."""
@@ -73,11 +79,13 @@ class TokenInspector(StripWidget):
             return []
         title_style = self.get_component_rich_style("token-inspector--title")
         muted = self.get_component_rich_style("token-inspector--muted")
-        title = f'WORD {inspected.position} of {inspected.token_count}  "{inspected.token.text}"'
+        text = inspected.token.text
+        shown = f'"{text}"' if format_token(text) == text else format_token(text)
+        title = f"WORD {inspected.position} of {inspected.token_count}  {shown}"
         lines = [[Segment(title[:width], title_style)]]
         lines += [[Segment(line, muted)] for line in _wrap_figures(_figures(inspected), width)]
         if height >= len(lines) + NUM_TOP_TOKENS + 3:
-            lines.append([])
+            lines.append([Segment(_column_heads(width), muted)])
         room = max(1, height - len(lines))
         alternatives = inspected.alternatives
         self._column_count = min(-(-len(alternatives) // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
@@ -92,22 +100,26 @@ class TokenInspector(StripWidget):
                     line += self._alternative_segments(inspected, number, cells)
             lines.append(line)
         if room > rows + 1:
-            lines += [[], [Segment("1-8 or click: branch to a word"[:width], muted)]]
+            lines += [[], [Segment("1-8 or a click: branch to that word"[:width], muted)]]
         return [Strip(line) for line in lines]
 
     def _alternative_segments(self, inspected: InspectedToken, number: int, cells: int) -> list[Segment]:
         """Return `1 word  ████  14.1%   9.3%`; the bar and the raw probability only where there is room."""
         candidate = inspected.alternatives[number - 1]
         mark = "●" if candidate.text == inspected.token.text else " "
-        name_width = max(4, min(14, cells - 12))
-        text = candidate.text if len(candidate.text) <= name_width else candidate.text[: name_width - 1] + "…"
+        name_width = _name_width(cells)
+        text = format_token(candidate.text)
+        is_special = text != candidate.text
+        text = text if len(text) <= name_width else text[: name_width - 1] + "…"
         name = f"{number}{mark}{text:{name_width}}"
         highlighted = self.get_component_rich_style("token-inspector--highlighted")
-        name_style = highlighted if number == inspected.highlighted else self.rich_style
-        sampled, raw = f"{candidate.sampling_prob:7.1%}", f"{candidate.model_prob:7.1%}"
+        name_style = self.get_component_rich_style("token-inspector--special") if is_special else self.rich_style
+        if number == inspected.highlighted:
+            name_style = highlighted
+        sampled, raw = (f"{prob:{FIGURE_WIDTH}.1%}" for prob in (candidate.sampling_prob, candidate.model_prob))
         segments = [Segment(name, name_style)]
         room = cells - len(name) - 1 - len(sampled) - 1
-        if room >= len(raw) + 6:
+        if _shows_raw(cells):
             room -= len(raw)
             highest = max(each.sampling_prob for each in inspected.alternatives) or 1.0
             bar_style = self.get_component_rich_style("token-inspector--bar")
@@ -119,6 +131,21 @@ class TokenInspector(StripWidget):
         else:
             segments.append(Segment(f" {sampled}{' ' * max(0, room + 1)}", self.rich_style))
         return segments
+
+
+def _name_width(cells: int) -> int:
+    """Return the width of an alternative's word in a column of `cells`, without its number and mark."""
+    return max(4, min(14, cells - 12))
+
+
+def _shows_raw(cells: int) -> bool:
+    """Return True if a column of `cells` has room for a bar and the raw probability."""
+    return cells - _name_width(cells) >= FIGURE_WIDTH * 2 + MIN_BAR_WIDTH + 4
+
+
+def _column_heads(width: int) -> str:
+    """Return the names of both probabilities, above their columns; "" if there is only one."""
+    return f"{'after sampling':>{width - 1 - FIGURE_WIDTH}}{'raw':>{FIGURE_WIDTH}}" if _shows_raw(width) else ""
 
 
 def _figures(inspected: InspectedToken) -> list[str]:

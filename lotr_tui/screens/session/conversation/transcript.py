@@ -8,19 +8,25 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Offset
 from textual.message import Message
 
 from lotr_tui.screens.session.conversation.entry_scroll_view import Entry, EntryScrollView
 from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span, token_index_at, token_span
 
+MOUSE_HELP = "Click a word to see why it was picked; a double click puts the likeliest other word in its place"
+
 
 class Transcript(EntryScrollView):
     """Prompts and replies. The widget takes the focus only while the cursor is on a word: see `enter_cursor_mode`."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in ("cursor", "match", "current-match")}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"transcript--{name}" for name in ("cursor", "hover", "match", "current-match")
+    }
     DEFAULT_CSS = """
     Transcript {
         .transcript--cursor { text-style: reverse; }
+        .transcript--hover { text-style: underline; }
         .transcript--match { text-style: underline bold; }
         .transcript--current-match { color: $accent; text-style: reverse bold; }
     }
@@ -43,15 +49,25 @@ class Transcript(EntryScrollView):
             self.exchange = exchange
             self.token_index = token_index
 
+    class TokenActivated(Message):
+        """Posted after a double click on a word, which is then under the cursor."""
+
     def __init__(self, welcome: str, *, id: str | None = None) -> None:
         super().__init__([Note(welcome)], id=id)
         self.cursor: tuple[int, int] | None = None
         """Index of the entry and of its token under the cursor; None outside cursor mode."""
+        self._hovered: tuple[int, int] | None = None
+        """Index of the entry and of its token under the mouse."""
         self._query = ""
         self._current_match: tuple[int, int, int] | None = None  # entry, block, character
 
+    def get_help_line(self) -> str:
+        """Return what a click on a word does; "" without words, and in cursor mode, whose keys have their own help."""
+        return MOUSE_HELP if self.cursor is None and self._reply_indices() else ""
+
     def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
         """Replace all entries from index `start` on; a cursor on one of them is removed."""
+        self._hovered = None
         if self.cursor is not None and self.cursor[0] >= start:
             self.cursor = None
         super().replace_entries(start, entries)
@@ -62,15 +78,21 @@ class Transcript(EntryScrollView):
             self._scroll_to_cursor()
 
     def highlight_spans(self, index: int, block_index: int, block: Block) -> list[Span]:
-        """Return the spans of the matches and of the cursor in a block."""
+        """Return the spans of the matches, of the cursor and of the token under the mouse in a block."""
         spans: list[Span] = []
         for start in _find_matches(block.text, self._query):
             is_current = (index, block_index, start) == self._current_match
             spans.append((start, start + len(self._query), "current-match" if is_current else "match"))
         entry = self.entries[index]
-        if block.is_reply and self.cursor is not None and self.cursor[0] == index and isinstance(entry, Exchange):
-            spans.append((*token_span(entry.tokens, self.cursor[1]), "cursor"))
+        if block.is_reply and isinstance(entry, Exchange):
+            for position, style in ((self._hovered, "hover"), (self.cursor, "cursor")):
+                if position is not None and position[0] == index and position[1] < len(entry.tokens):
+                    spans.append((*token_span(entry.shown_tokens, position[1]), style))
         return spans
+
+    def _shows_figures(self, index: int) -> bool:
+        """Return True for the newest exchange and the one under the cursor."""
+        return super()._shows_figures(index) or (self.cursor is not None and self.cursor[0] == index)
 
     # Cursor
 
@@ -115,30 +137,55 @@ class Transcript(EntryScrollView):
         if self.cursor is not None:
             self._move_cursor(self.cursor[0], token_index)
 
+    # Mouse
+
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor on the clicked token."""
-        offset = event.get_content_offset(self)
+        """Put the cursor on the clicked token, or on the first one after a clicked prompt."""
+        if event.chain == 2 and self.cursor is not None:  # the first click may have moved the words under the mouse
+            self.post_message(self.TokenActivated())
+        elif (position := self._token_at(event.get_content_offset(self))) is not None:
+            self.enter_cursor_mode(*position)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Underline the token that a click would put the cursor on."""
+        self._hover(self._token_at(event.get_content_offset(self)))
+
+    def on_leave(self) -> None:
+        """Underline no token."""
+        self._hover(None)
+
+    def _hover(self, position: tuple[int, int] | None) -> None:
+        before, self._hovered = self._hovered, position
+        if position != before:
+            for index in {each[0] for each in (before, position) if each is not None}:
+                self._repaint_entry(index)
+
+    def _token_at(self, offset: Offset | None) -> tuple[int, int] | None:
+        """Return the indices of the entry and of its token at an offset; a prompt counts as the first token."""
         if offset is None:
-            return
+            return None
         line = offset.y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
         entry = self.entries[index] if index < len(self.entries) else None
-        if not isinstance(entry, Exchange):
-            return
+        if not isinstance(entry, Exchange) or not entry.tokens:
+            return None
         line -= self._first_line(index)
-        for block in entry.blocks():
+        for block_index, block in enumerate(entry.blocks()):
             lines = self._wrap_block(block)
-            if line < len(lines):
-                start, end = lines[line]
-                cells = offset.x - block.indent
-                while start < end and cells >= cell_len(block.text[start]):
-                    cells -= cell_len(block.text[start])
-                    start += 1
-                token_index = token_index_at(entry.tokens, start)
-                if block.is_reply and offset.x >= block.indent and start < end and token_index >= 0:
-                    self.enter_cursor_mode(index, token_index)
-                return
-            line -= len(lines)
+            if line >= len(lines):
+                line -= len(lines)
+                continue
+            start, end = lines[line]
+            cells = offset.x - block.indent
+            while start < end and cells >= cell_len(block.text[start]):
+                cells -= cell_len(block.text[start])
+                start += 1
+            if cells < 0 or start == end:
+                return None
+            is_prompt = block_index == 0
+            token_index = token_index_at(entry.shown_tokens, start) if block.is_reply else 0 if is_prompt else -1
+            return (index, token_index) if token_index >= 0 else None
+        return None
 
     def _reply_indices(self) -> list[int]:
         """Return the indices of the entries that have tokens."""
@@ -169,7 +216,7 @@ class Transcript(EntryScrollView):
         index, token_index = self.cursor
         exchange = self._exchange(index)
         block_index = next(i for i, block in enumerate(exchange.blocks()) if block.is_reply)
-        self._scroll_to_character(index, block_index, token_span(exchange.tokens, token_index)[0])
+        self._scroll_to_character(index, block_index, token_span(exchange.shown_tokens, token_index)[0])
 
     # Search
 

@@ -1,21 +1,26 @@
 """Conversation pane with the actions on its replies: regenerate, continue, branch, compare, rename and copy."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
+from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
-from engine.data.vocabulary import EOS
+from engine.data.vocabulary import EOS, UNK
 from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.clipboard import copy_to_clipboard
+from lotr_tui.formatting import format_token
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
 from lotr_tui.screens.session.conversation.pane import ConversationPane
+from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session.settings import REPLY_MODE_NOTE, ReplyMode
 
 SettingsProvider = Callable[[], tuple[SamplerSettings, int]]
 """Function that returns the sampler settings and a seed, and raises InvalidInputError if a control is out of range."""
@@ -38,6 +43,8 @@ class ConversationView(ConversationPane):
         """Start an empty conversation, whose replies use the settings that `get_settings` returns."""
         super().__init__(welcome, pace, id=id)
         self._get_settings = get_settings
+        self._explained_models: set[str] = set()
+        """Names of the models whose limits in reply mode are noted in this session."""
 
     def send(self, session_model: SessionModel, text: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> None:
         """Let a model continue or answer a prompt, after `previous_reply` or at the start of a text.
@@ -49,7 +56,24 @@ class ConversationView(ConversationPane):
         shown = None if next_turn is None else next_turn.selected_reply
         settings, seed = self._get_settings()
         reply = self.conversation.submit_prompt(session_model, text, reply_mode, settings, seed, previous_reply)
+        if reply_mode == "reply":
+            self.explain_reply_mode(session_model)
         self.show_new_reply(reply, shown)
+
+    def explain_reply_mode(self, session_model: SessionModel) -> None:
+        """Add a note about what to expect of a model in reply mode, once for each session and model."""
+        name = session_model.name
+        if name in self._explained_models or (session_model.predicts_eos and session_model.answers_depend_on_prompt):
+            return
+        self._explained_models.add(name)
+        if session_model.predicts_eos:
+            self.add_note(f"Reply mode: {REPLY_MODE_NOTE}.")
+        else:
+            self.add_note(f"Reply mode: {name} was trained without line ends, so it rarely answers, or stops.")
+
+    def _show_conversation(self, conversation: Conversation) -> None:
+        self._explained_models.clear()
+        super()._show_conversation(conversation)
 
     def action_regenerate(self) -> None:
         """Regenerate the reply with another seed."""
@@ -57,9 +81,12 @@ class ConversationView(ConversationPane):
             self._branch(self.target_reply, 0, None)
 
     def action_continue_reply(self) -> None:
-        """Keep going after the last word of the reply."""
-        if self.target_reply is not None:
-            self._branch(self.target_reply, len(self.target_reply.tokens), None)
+        """Keep going after the last word of the reply, on a new line if the model has ended the line."""
+        reply = self.target_reply
+        if reply is not None:
+            self._start(
+                reply, partial(self.conversation.continue_reply, reply), len(reply.tokens) + reply.has_ended_line
+            )
 
     def action_edit_prompt(self) -> None:
         """Edit the prompt of the reply."""
@@ -73,6 +100,7 @@ class ConversationView(ConversationPane):
 
     # Branches
 
+    @on(Transcript.TokenActivated)
     def action_branch_highlighted(self) -> None:
         """Branch to the highlighted alternative."""
         self.action_branch(self.highlighted)
@@ -85,10 +113,10 @@ class ConversationView(ConversationPane):
         text = inspected.alternatives[number - 1].text
         if reply.read_only_reason:
             self.notify(reply.read_only_reason, severity="warning", markup=False)
-        elif text == EOS:
-            self.notify("<eos> is the end of the line; choose a word to branch to.", markup=False)
         elif text == inspected.token.text:
-            self.notify(f"{text!r} is already the word here; choose another one.", markup=False)
+            self.notify(f"{format_token(text)!r} is already the word here; choose another one.", markup=False)
+        elif text in (EOS, UNK):
+            self.notify(f"{format_token(text)!r} is not a word; choose another one to branch to.", markup=False)
         else:
             self._branch(reply, cursor[1], reply.session_model.model.vocabulary.token_to_id[text])
 
@@ -134,14 +162,17 @@ class ConversationView(ConversationPane):
 
     def _branch(self, reply: Reply, token_index: int, token_id: int | None) -> None:
         """Generate the reply again from a token on, with `token_id` in its place or a sampled token."""
+        self._start(reply, partial(self.conversation.branch, reply, token_index, token_id), token_index)
+
+    def _start(self, reply: Reply, start: Callable[[SamplerSettings, int], Reply], token_index: int) -> None:
+        """Show a new reply in the place of `reply`; a cursor moves to its token `token_index` once that is written."""
         try:
-            settings, seed = self._get_settings()
-            branch = self.conversation.branch(reply, token_index, token_id, settings, seed)
+            new = start(*self._get_settings())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
         has_cursor = self.transcript.cursor is not None
-        self.show_new_reply(branch, reply)
+        self.show_new_reply(new, reply)
         if has_cursor:
             self._pending_cursor = token_index
 

@@ -37,11 +37,12 @@ from tests.support.pilot import notices, until
 
 TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
 """Tokens of `ACTIVATIONS_TEXT` as they are shown."""
+ACTIVATIONS_LINE = ACTIVATIONS_TEXT.replace("\n", " ¶ ")
+"""`ACTIVATIONS_TEXT` as the input shows it."""
 
 
 def expected_activations(text: str = ACTIVATIONS_TEXT) -> tuple[LayerActivations, ...]:
-    lines = text.replace(" <eos> ", "\n")
-    return record_activations(TWO_LAYER_LSTM, tokenize_with_offsets(lines, VOCABULARY, eos_per_line=True).ids)
+    return record_activations(TWO_LAYER_LSTM, tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
 
 
 def strip_heading(app: App[Any]) -> str:
@@ -132,7 +133,7 @@ async def test_the_text_can_be_edited(make_host: MakeHost, session_model: Sessio
         strips, field = gate_strips(app), app.screen.query_one(Input)
         await pilot.press("f6")
         assert field.has_focus
-        assert field.value == ACTIVATIONS_TEXT
+        assert field.value == ACTIVATIONS_LINE
         field.value = "the lamp"
         await pilot.press("enter")
         await until(pilot, lambda: is_idle(app) and '"lamp" · word 2 of 2' in strip_heading(app))
@@ -245,7 +246,7 @@ async def test_a_cached_model_shows_its_lstm_as_trained(make_host: MakeHost, ses
         assert "as trained" not in status_text(app, "#status")
         await pilot.press("escape")
         await open_activations(pilot, SessionModel("cached", "", NeuralCache(TWO_LAYER_LSTM, CacheSettings())))
-        assert "activations of the LSTM as trained" in status_text(app, "#status")
+        assert "inside the LSTM as trained" in status_text(app, "#status")
         expected = expected_activations()[0].cell[-1, gate_strips(app).unit]
         assert gate_strips(app).selected_value == pytest.approx(float(expected))
 
@@ -293,8 +294,7 @@ def test_every_binding_has_an_id_and_a_tooltip() -> None:
 
 
 def test_line_ends_are_read_as_eos() -> None:
-    lines = ACTIVATIONS_TEXT.replace(" <eos> ", "\n")
-    assert tokenize_with_offsets(lines, VOCABULARY, eos_per_line=True).ids[9] == EOS_ID
+    assert tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids[9] == EOS_ID
 
 
 def test_the_lstm_of_dynamic_evaluation_is_its_base_model() -> None:

@@ -14,6 +14,7 @@ from textual.app import App
 from textual.widgets import Input
 
 from engine.analysis.activations import BATCH_SIZE, TopActivations, find_top_activations
+from engine.data.lines import Line
 from engine.data.vocabulary import TokenIds
 from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
@@ -32,7 +33,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[TokenIds, ...]:
     """Training text that every run seems to have."""
     rng = np.random.default_rng(1)
     train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150))
-    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train)
+    texts = [Line(VOCABULARY.decode(ids).capitalize().replace(" ", "\n", 1)) for ids in train]
+    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train, train_source_lines=texts)
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     return train
 
@@ -125,14 +127,12 @@ async def test_a_second_click_on_a_result_loads_its_line(
         await analysis.open_activations(pilot, session_model)
         await pilot.press("f4")
         await until(pilot, lambda: analysis.is_idle(app))
-        example = app.screen.query_one(UnitTopActivations).examples[3]
+        example, before = app.screen.query_one(UnitTopActivations).examples[3], app.screen.query_one(Input).value
         await pilot.click(UnitTopActivations, offset=(20, 3))
-        assert app.screen.query_one(Input).value == analysis.ACTIVATIONS_TEXT
+        assert app.screen.query_one(Input).value == before
         await pilot.click(UnitTopActivations, offset=(20, 3))
-        await until(
-            pilot, lambda: analysis.is_idle(app) and app.screen.query_one(Input).value != analysis.ACTIVATIONS_TEXT
-        )
-        assert app.screen.query_one(Input).value == VOCABULARY.decode(lines[example.line_index])
+        await until(pilot, lambda: analysis.is_idle(app) and app.screen.query_one(Input).value != before)
+        assert app.screen.query_one(Input).value == VOCABULARY.decode(lines[example.line_index]).capitalize()
 
 
 @pytest.mark.parametrize("key", ["f4", "escape"])
@@ -152,7 +152,7 @@ async def test_a_search_shows_its_progress_and_can_be_stopped(
         await pilot.press(key)
         await until(pilot, lambda: analysis.is_idle(app))
         assert search.stopped.is_set()
-        assert "highest and lowest of 123 words, stopped early" in heading(app)
+        assert "highest ▲ and lowest ▼ of 123 words, stopped early" in heading(app)
         assert isinstance(app.screen, ActivationsScreen)
 
 
@@ -172,7 +172,7 @@ async def test_a_missing_training_text_is_reported(
     make_host: MakeHost, session_model: SessionModel, tmp_path: Path, run: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if run == "other words":
-        data = SimpleNamespace(vocabulary=None, train_lines=())
+        data = SimpleNamespace(vocabulary=None, train_lines=(), train_source_lines=())
         monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50), notifications=True) as pilot:

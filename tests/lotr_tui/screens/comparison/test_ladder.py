@@ -16,7 +16,12 @@ from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, GenerationColumns
-from lotr_tui.screens.comparison.ladder import MAX_COLUMNS, NOTEBOOK_TEMPERATURES, LadderScreen
+from lotr_tui.screens.comparison.ladder import (
+    MAX_COLUMNS,
+    NOTEBOOK_TEMPERATURES,
+    WIDE_TEMPERATURES,
+    LadderScreen,
+)
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.temperatures import format_temperature, parse_temperatures, step_temperature
 from lotr_tui.session.column_output import ColumnOutput
@@ -58,14 +63,14 @@ async def test_each_column_is_the_text_of_its_temperature(make_host: MakeHost, s
     async with make_host().run_test(size=size) as pilot:
         screen = await open_ladder(pilot)
         await until_columns_ended(pilot, screen)
-        expected = [expected_events(make_decoder(), temperature, 3) for temperature in NOTEBOOK_TEMPERATURES]
+        expected = [expected_events(make_decoder(), temperature, 3) for temperature in WIDE_TEMPERATURES]
         assert [generated_words(slot.output) for slot in screen.slots] == [
             [e.text for e in events] for events in expected
         ]
         painted = columns_text(screen)
         assert all(
             f"{temperature:.2f}" in painted
-            for temperature in (NOTEBOOK_TEMPERATURES if size[0] == 80 else NOTEBOOK_TEMPERATURES[:3])
+            for temperature in (WIDE_TEMPERATURES if size[0] == 80 else WIDE_TEMPERATURES[:3])
         )
         for events in expected[:3]:
             bits = -sum(event.logprob for event in events) / math.log(2) / len(events)
@@ -73,7 +78,7 @@ async def test_each_column_is_the_text_of_its_temperature(make_host: MakeHost, s
             assert f"{len(events)} words" in painted
         assert "stopped at 30" in painted or "end of line" in painted
         status = text_of(screen.query_one("#status"))
-        assert "ladder" in status
+        assert "ladder: continuations" in status
         assert "seed 3" in status
 
 
@@ -83,7 +88,7 @@ async def test_the_first_difference_is_marked_and_described(make_host: MakeHost)
         await until_columns_ended(pilot, screen)
         texts = [
             [event.text for event in expected_events(make_decoder(), temperature, 3)]
-            for temperature in NOTEBOOK_TEMPERATURES
+            for temperature in WIDE_TEMPERATURES
         ]
         columns = screen.query_one(GenerationColumns)
         marked = [
@@ -101,6 +106,19 @@ async def test_the_first_difference_is_marked_and_described(make_host: MakeHost)
         assert all(segment.style is not None and segment.style.underline for segment in marked)
         for place in places:
             assert ("= same words" if place is None else f"≠ at word {place + 1} · ") in columns_text(screen)
+
+
+async def test_f2_chooses_the_temperatures_of_the_notebook_and_back(make_host: MakeHost) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_ladder(pilot)
+        for expected in (WIDE_TEMPERATURES, NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES):
+            await until_columns_ended(pilot, screen)
+            assert temperatures(screen) == list(expected)
+            assert parse_temperatures(screen.query_one("#temperatures", Input).value, 5) == list(expected)
+            for slot in screen.slots:
+                words = [event.text for event in expected_events(make_decoder(), slot.temperature, 3)]
+                assert generated_words(slot.output) == words
+            await pilot.press("f2")
 
 
 async def test_equal_temperatures_give_identical_columns(make_host: MakeHost) -> None:
@@ -178,21 +196,21 @@ async def test_every_key_acts_as_described(make_host: MakeHost, size: tuple[int,
         await pilot.press("f5")
         assert screen.selected_index == 1
         await pilot.press("f8")
-        assert temperatures(screen) == [0.5, 0.75, 0.75, 0.8, 1.0]
+        assert temperatures(screen) == [0.3, 0.65, 0.9, 1.2, 1.5]
         await pilot.press("f7", "down")
-        assert temperatures(screen) == [0.5, 0.65, 0.75, 0.8, 1.0]
+        assert temperatures(screen) == [0.3, 0.55, 0.9, 1.2, 1.5]
         await pilot.press("up")
-        assert temperatures(screen) == list(NOTEBOOK_TEMPERATURES)
+        assert temperatures(screen) == list(WIDE_TEMPERATURES)
         await pilot.press("f3")
-        assert temperatures(screen) == [0.5, 0.7, 0.725, 0.75, 0.8, 1.0]
+        assert temperatures(screen) == [0.3, 0.6, 0.75, 0.9, 1.2, 1.5]
         assert screen.selected_index == 2
         await pilot.press("f4")
-        assert temperatures(screen) == list(NOTEBOOK_TEMPERATURES)
+        assert temperatures(screen) == list(WIDE_TEMPERATURES)
         await until_columns_ended(pilot, screen)
 
         screen.query_one(GenerationColumns).focus()  # the keys without modifiers apply where no text is typed
         await pilot.press("right", "right", "left", "plus", "minus", "delete")
-        assert temperatures(screen) == [0.5, 0.7, 0.75, 0.8]
+        assert temperatures(screen) == [0.3, 0.6, 0.9, 1.2]
         assert screen.selected_index == 3
         await until_columns_ended(pilot, screen)
 
@@ -229,7 +247,7 @@ async def test_stopping_keeps_the_generated_words(make_host: MakeHost, key: str)
         assert pilot.app.screen is screen
         assert "cancelled" in {slot.output.done_event.reason for slot in screen.slots if slot.output.done_event}
         assert "stopped by" in columns_text(screen)
-        for slot, temperature in zip(screen.slots, NOTEBOOK_TEMPERATURES, strict=True):
+        for slot, temperature in zip(screen.slots, WIDE_TEMPERATURES, strict=True):
             words = generated_words(slot.output)
             assert (
                 words
@@ -249,7 +267,7 @@ async def test_changing_a_temperature_regenerates_only_that_column(make_host: Ma
         after = [slot.output.events for slot in screen.slots]
         assert [a is b for a, b in zip(before, after, strict=True)] == [True, False, True, True, True]
         assert generated_words(screen.slots[1].output) == [
-            event.text for event in expected_events(make_decoder(), 0.85, 3)
+            event.text for event in expected_events(make_decoder(), 0.75, 3)
         ]
 
 
@@ -276,13 +294,13 @@ async def test_the_selected_column_is_visible_on_a_narrow_terminal(make_host: Ma
         screen = await open_ladder(pilot)
         await until_columns_ended(pilot, screen)
         assert "1–3 of 5" in columns_text(screen)
-        assert column_lines(screen)[0].split() == ["0.50", "0.70", "0.75"]
+        assert column_lines(screen)[0].replace("temp ", "").split() == ["0.30", "0.60", "0.90"]
         await pilot.press("f6", "f6", "f6", "f6", "f6")
         assert screen.selected_index == 4
-        assert column_lines(screen)[0].split() == ["0.75", "0.80", "1.00"]
+        assert column_lines(screen)[0].replace("temp ", "").split() == ["0.90", "1.20", "1.50"]
         assert "3–5 of 5" in columns_text(screen)
         await pilot.press("f5", "f5", "f5")
-        assert column_lines(screen)[0].split() == ["0.70", "0.75", "0.80"]
+        assert column_lines(screen)[0].replace("temp ", "").split() == ["0.60", "0.90", "1.20"]
 
 
 INVALID_FIELDS = [
@@ -333,11 +351,11 @@ async def test_the_number_of_columns_is_between_1_and_the_maximum(make_host: Mak
 async def test_unknown_words_of_the_prompt_are_named(make_host: MakeHost) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot, prompt="the [red]zebra[/] tower")
-        assert "read as <unk>: red, zebra" in note_text(screen)
+        assert "the model does not know: red, zebra" in note_text(screen)
         await until_columns_ended(pilot, screen)
         assert all(generated_words(slot.output) for slot in screen.slots)
         await pilot.press("f8", "f8", "f8", "f8")  # to a second column of 0.70; only this column is generated
-        assert note_text(screen) == "not in the vocabulary, read as <unk>: red, zebra"
+        assert note_text(screen) == "the model does not know: red, zebra"
 
 
 @pytest.mark.parametrize("prompt", ["the\x1b[31m tower", "the " * 5000, "the 高い塔 \u202etower é", "[bold]the[/nope"])

@@ -104,7 +104,9 @@ async def test_a_kneser_ney_column_is_added_once_it_is_counted(
         assert column_lines(screen)[1].split() == ["valid", "74.9", "valid", "61.0"]
         assert DIFFERENCE_MARK in columns_text(screen)
         assert "first column" in note_text(screen)
-        assert "temperature 0.80 → top-k" in text_of(screen.query_one("#status"))
+        status = text_of(screen.query_one("#status"))
+        assert "side by side: continuations" in status
+        assert size[0] == 60 or "temperature 0.80 → top-k" in status
 
 
 @SIZES
@@ -173,7 +175,11 @@ async def test_the_dialog_lists_the_baseline_the_mixture_and_the_runs(
     make_host: MakeHost, loader: Loader, tmp_path: Path
 ) -> None:
     run = write_run(tmp_path / "runs" / "other")
-    (run / "metrics.jsonl").write_text(json.dumps({"event": "evaluated", "epoch": 1, "valid_perplexity": 70.5}) + "\n")
+    rows = [
+        {"event": "evaluated", "step": 1, "epoch": 1, "valid_perplexity": 70.5},
+        {"event": "checkpointed", "step": 1, "file": "model.safetensors"},
+    ]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     loader.released.set()
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot)
@@ -243,7 +249,7 @@ async def test_each_model_reads_the_prompt_with_its_own_vocabulary(
         screen = await open_screen(pilot, prompt="the tower")
         await until(pilot, lambda: "few words" in note_text(screen))
         await until_columns_ended(pilot, screen)
-        assert note_text(screen) == "not in every vocabulary, read as <unk>: tower (few words)"
+        assert note_text(screen) == "not every model knows: tower (few words)"
         assert generated_words(screen.slots[1].output) == expected_words(other_model)
         screen.query_one("#prompt", Input).value = "tower"
         await pilot.press("enter")

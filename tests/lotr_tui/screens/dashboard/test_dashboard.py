@@ -89,19 +89,6 @@ async def test_session_needs_a_model(make_app: MakeApp) -> None:
         assert notices(app) == "No model yet. The first evaluation saves one."
 
 
-async def test_quitting_asks_while_a_training_is_active(make_app: MakeApp) -> None:
-    job = FakeJob(training_events()).release(5)
-    app = make_app(job=job)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("q")
-        await pilot.pause()
-        assert isinstance(app.screen, ConfirmDialog)
-        await pilot.press("y")
-        await until(pilot, lambda: app.return_code is not None)
-    assert app.return_code == 0
-    assert job.stopped.wait(1)
-
-
 async def test_failure_is_shown_as_text(make_app: MakeApp) -> None:
     app = make_app(job=FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release())
     async with app.run_test(size=(160, 45)) as pilot:

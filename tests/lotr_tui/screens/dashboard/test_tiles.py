@@ -1,16 +1,17 @@
 """Metric tiles on the screen."""
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 
 from engine.runtime.hardware import GpuStats, MachineStats
 from lotr_tui.monitor.hardware_history import MachineHistory
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.dashboard.tiles import MAX_LINES, MetricTiles
+from tests.support.app import ThemedApp
 
 GPU = GpuStats(0.97, 41 * 2**30, 80 * 2**30, 67.0, 312.0)
 
 
-class TilesApp(App[None]):
+class TilesApp(ThemedApp):
     def compose(self) -> ComposeResult:
         yield MetricTiles()
 

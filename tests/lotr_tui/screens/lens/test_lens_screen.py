@@ -20,7 +20,7 @@ from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from lotr_tui.commands import collect_bindings
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.lens.path_dialog import OpenTextDialog
+from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.sentences import LensSentences
 from lotr_tui.screens.lens.text_area import MAX_EDITABLE_CHARACTERS, LensTextArea
@@ -201,6 +201,46 @@ async def test_typed_text_is_scored_when_typing_pauses(make_host: MakeHost) -> N
         await pilot.press("ctrl+u")
         await until(pilot, lambda: "Type a text below" in lens_text(app))
         assert metrics(app) == ""
+
+
+@pytest.mark.parametrize("size", [(60, 20), (120, 35)])
+async def test_the_lens_opens_with_the_cursor_at_the_end_of_its_text(
+    make_host: MakeHost, size: tuple[int, int]
+) -> None:
+    app = make_host()
+    async with app.run_test(size=size) as pilot:
+        text = "\n".join(["the lamp was lit"] * 30)
+        await open_lens(pilot, text)
+        text_area = app.screen.query_one(LensTextArea)
+        assert text_area.cursor_location == text_area.document.end
+        assert text_area.scroll_offset.y == text_area.max_scroll_y > 0
+        assert app.screen.query_one(LensTextView).cursor == 30 * 4 - 1
+        await pilot.press(*" in")
+        assert text_area.text == f"{text} in"
+
+
+async def test_characters_that_the_tokenizer_cannot_read_are_marked_and_listed(make_host: MakeHost) -> None:
+    app = make_host()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await open_lens(pilot, "the lamp ☺ was мир lit")
+        assert lens_text(app) == "the lamp ‹☺› was ‹мир› lit"
+        assert "cannot read ☺, мир" in metrics(app)
+        assert "4 words, 0 unknown" in metrics(app)
+        text = app.screen.query_one(LensTextView)
+        styles = {segment.text: segment.style for segment in text.render_line(0)}
+        assert styles["‹☺›"] == text.get_component_rich_style("token-text-view--unknown") != styles[" "]
+
+
+async def test_special_tokens_have_readable_names(make_host: MakeHost, kneser_ney: KneserNey) -> None:
+    model = KneserNey(np.array([EOS_ID, UNK_ID, 2] * 9, np.int32), VOCABULARY, 2)
+    app = make_host()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await open_lens(pilot, "bilbo zyzzyva", SessionModel("special", "", model, run=Path("x")))
+        shown = painted(app.screen.query_one(LensTokenInspector))
+        assert "zyzzyva (not known: a rare word)" in shown
+        assert "end of line" in shown
+        assert "rare word " in shown
+        assert "<" not in shown
 
 
 async def test_pasted_control_characters_become_white_space(make_host: MakeHost) -> None:

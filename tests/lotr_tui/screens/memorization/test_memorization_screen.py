@@ -20,7 +20,7 @@ from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView, mark_passages
 from lotr_tui.screens.memorization.screen import MemorizationScreen
 from lotr_tui.screens.text.layout import Page, sanitize_text
-from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, TextInputBar, eos_to_newlines, newlines_to_eos
+from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, TextInputBar, marks_to_newlines, newlines_to_marks
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import load_training_data, load_training_index
 from tests.support.analysis import MakeHost, is_idle, open_memorization, painted, static_text, status_text
@@ -115,11 +115,11 @@ def test_marking_passages_adds_only_brackets(spans: list[tuple[int, int]], count
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from(list("ab \n"))), max_size=60))
 def test_a_text_survives_the_one_line_input(text: str) -> None:
-    line = newlines_to_eos(text)
+    line = newlines_to_marks(text)
     assert "\n" not in line
     assert line.isprintable()
-    expected = [tokenize(part) for part in sanitize_text(text).replace("<eos>", "\n").split("\n")]
-    actual = [tokenize(part) for part in eos_to_newlines(line).split("\n")]
+    expected = [tokenize(part) for part in sanitize_text(text).replace("<eos>", "\n").replace("¶", "\n").split("\n")]
+    actual = [tokenize(part) for part in marks_to_newlines(line).split("\n")]
     assert [tokens for tokens in actual if tokens] == [tokens for tokens in expected if tokens]
 
 
@@ -262,6 +262,26 @@ async def test_the_text_can_be_edited(make_host: MakeHost, bundled: SessionModel
         assert not isinstance(app.screen, MemorizationScreen)
 
 
+async def test_the_input_starts_with_its_cursor_at_the_end(
+    make_host: MakeHost, bundled: SessionModel, text: str
+) -> None:
+    app = make_host(session_model=bundled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_memorization(pilot, bundled, text)
+        await pilot.press("f2", *" pony")
+        assert app.screen.query_one(TextInputBar).text == f"{text} pony"
+
+
+async def test_a_long_text_keeps_its_end(make_host: MakeHost, bundled: SessionModel) -> None:
+    app = make_host(session_model=bundled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await open_memorization(pilot, bundled, "zyzzyva\n" * 5_000 + "the lamp")
+        assert len(screen.text) <= MAX_TEXT_CHARACTERS
+        assert screen.text.endswith("\nzyzzyva\nthe lamp")
+        assert screen.text.startswith("zyzzyva\n")
+        assert app.screen.query_one(TextInputBar).text.endswith("\nthe lamp")
+
+
 async def test_the_training_text_is_loaded_once_per_session(
     make_host: MakeHost, bundled: SessionModel, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +307,7 @@ async def test_a_missing_training_text_is_reported_on_one_line(
             (SessionModel("x", "", loaded.decoder, run=bundled.run), "the lamp", "another vocabulary than this model"),
             (bundled, "", "the text has no words"),
             (bundled, "?! \x1b[ ¿…", "the text has no words"),
+            (bundled, "☺ мир", "the model cannot read ☺, мир"),
             (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more)   5 words   0 passages   5 unk"),
         ]:
             screen = await open_memorization(pilot, session_model, text)
@@ -300,6 +321,17 @@ async def test_a_text_without_copied_passages_is_reported(make_host: MakeHost, b
     async with app.run_test(size=(80, 24)) as pilot:
         await open_memorization(pilot, bundled, "zyzzyva zyzzyva")
         assert "nothing is copied" in occurrences(app)
+
+
+async def test_characters_that_the_tokenizer_cannot_read_are_marked_and_listed(
+    make_host: MakeHost, bundled: SessionModel, training_lines: list[str]
+) -> None:
+    first, *rest = training_lines[0].split()
+    app = make_host(session_model=bundled)
+    async with app.run_test(size=(200, 50)) as pilot:
+        await open_memorization(pilot, bundled, f"☺ {first} мир {' '.join(rest)} ☺")
+        assert painted_text(app) == f"‹☺› 1[{first} ‹мир› {' '.join(rest)}] ‹☺›"
+        assert "cannot read ☺, мир" in metrics(app)
 
 
 async def test_a_megabyte_of_odd_characters_is_cut_and_sanitized(make_host: MakeHost, bundled: SessionModel) -> None:

@@ -12,12 +12,14 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 
 from engine.config import BUNDLED, Config
-from engine.events import Evaluated, Finished
+from engine.events import Checkpointed, Evaluated, Finished
+from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from lotr_tui.monitor import run_list
 from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
-from lotr_tui.screens.dialogs.line_dialog import NameDialog
+from lotr_tui.screens.dialogs.line_dialog import RenameDialog
+from lotr_tui.screens.dialogs.path_dialog import ExportDialog
 from lotr_tui.screens.runs import screen as module
 from lotr_tui.screens.runs.overlay_chart import OverlayChart
 from lotr_tui.screens.runs.screen import RunsScreen
@@ -42,9 +44,10 @@ def runs_dir(tmp_path: Path) -> Iterator[Path]:
                 active_run = run
             else:
                 run.lock.release()
-        append_events(
-            path, [Evaluated(n * 10, float(n), best + 90 * 0.5**n, True, float(n)) for n in range(epochs + 1)]
-        )
+        for epoch in range(epochs + 1):
+            step = 10 * epoch
+            evaluated = Evaluated(step, float(epoch), best + 90 * 0.5**epoch, True, float(epoch))
+            append_events(path, [evaluated, Checkpointed(step, MODEL_FILE)])
         if name != "active":
             append_events(path, [Finished("done", name, float(epochs), best, best + 2, 9.0)])
         os.utime(path / "config.json", (1_000_000_000 + number,) * 2)
@@ -55,7 +58,7 @@ def runs_dir(tmp_path: Path) -> Iterator[Path]:
 async def show(pilot: Pilot[None], runs_dir: Path) -> list[str | None]:
     """Open the screen, and return a list that gets the result of the screen."""
     results: list[str | None] = []
-    pilot.app.push_screen(RunsScreen(runs_dir, runs_dir.parent), results.append)
+    pilot.app.push_screen(RunsScreen(runs_dir), results.append)
     await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and len(rows(pilot)) >= 4)
     return results
 
@@ -233,15 +236,16 @@ async def test_rename(make_host: MakeApp, runs_dir: Path) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, runs_dir)
         await highlight(pilot, "ring")
-        await open_dialog(pilot, "r", NameDialog)
+        await open_dialog(pilot, "r", RenameDialog)
         await pilot.press(*"other", "enter")
         await until(pilot, lambda: "other" in message(pilot))
         assert (runs_dir / "other").is_dir()
-        await open_dialog(pilot, "r", NameDialog)
-        pilot.app.screen.query_one(Input).value = "../x"
-        await pilot.press("enter")
-        await until(pilot, lambda: "../x" in message(pilot))
-        assert message(pilot).startswith("✗")
+        await open_dialog(pilot, "r", RenameDialog)
+        for name in ("../x", "shire", ""):
+            pilot.app.screen.query_one(Input).value = name
+            await pilot.press("enter")
+            await until(pilot, lambda: repr(name) in static_text(pilot, "problem"))  # noqa: B023
+            assert pilot.app.screen.query_one(Input).value == name
         assert (runs_dir / "other").is_dir()
 
 
@@ -268,9 +272,10 @@ async def test_active_run_cannot_be_renamed_or_deleted(make_host: MakeApp, runs_
         await pilot.press(key)
         await pilot.pause()
         if key == "r":
-            await until(pilot, lambda: isinstance(pilot.app.screen, NameDialog))
+            await until(pilot, lambda: isinstance(pilot.app.screen, RenameDialog))
             await pilot.press(*"other", "enter")
-        await until(pilot, lambda: "being trained; stop it first" in message(pilot))
+        reason = "problem" if key == "r" else "message"
+        await until(pilot, lambda: "being trained; stop it first" in static_text(pilot, reason))
         assert (runs_dir / "active").is_dir()
 
 
@@ -286,15 +291,42 @@ async def test_bundled_model_can_be_played_and_not_deleted(make_host: MakeApp, r
         assert results == ["bundled"]
 
 
-async def test_second_export_overwrites_nothing(make_host: MakeApp, runs_dir: Path) -> None:
+async def test_export_asks_for_a_new_folder(
+    make_host: MakeApp, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs_dir.parent)
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, runs_dir)
         await highlight(pilot, "ring")
-        await pilot.press("c")
-        await until(pilot, lambda: "written to" in message(pilot) and message(pilot).endswith("ring-csv"))
-        await pilot.press("c")
-        await until(pilot, lambda: message(pilot).endswith("ring-csv-2"))
-        assert (runs_dir.parent / "ring-csv" / "evaluated.csv").is_file()
+        await open_dialog(pilot, "c", ExportDialog)
+        await pilot.press("enter")
+        folder = runs_dir.parent / "ring-csv"
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and "Exported to" in message(pilot))
+        assert message(pilot).replace("\n", "").endswith(str(folder))
+        assert (folder / "evaluated.csv").is_file()
+        await open_dialog(pilot, "c", ExportDialog)
+        path = pilot.app.screen.query_one(Input)
+        await until(pilot, lambda: path.value.endswith("ring-csv-2"))
+        path.value = str(folder)
+        await pilot.press("enter")
+        await until(pilot, lambda: "is not empty, and nothing in it is replaced" in static_text(pilot, "problem"))
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "checkpointed.csv",
+            "evaluated.csv",
+            "finished.csv",
+        ]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+async def test_long_name_ends_with_an_ellipsis(make_host: MakeApp, runs_dir: Path, width: int) -> None:
+    (runs_dir / "ring").rename(runs_dir / "a-run-whose-name-is-longer-than-its-column-is")
+    async with make_host().run_test(size=(width, 24)) as pilot:
+        await show(pilot, runs_dir)
+        (row,) = (row for row in rows(pilot) if "a-run" in row)
+        name = row.split()[0]
+        assert name.endswith("…")
+        assert "a-run-whose-name-is-longer".startswith(name[:-1])
+        assert row[3 + row.strip().index("…") + 1] == " "  # the columns stay aligned
 
 
 async def test_session_continues_with_the_selected_run(make_app: MakeApp, runs_dir: Path) -> None:
@@ -326,7 +358,7 @@ def test_runs_screen_snapshots(
     )
 
     async def show_comparison(pilot: Pilot[None]) -> None:
-        pilot.app.push_screen(RunsScreen(runs_dir, runs_dir.parent))
+        pilot.app.push_screen(RunsScreen(runs_dir))
         await until(pilot, lambda: len(rows(pilot)) == 3)
         await pilot.press("s", "s", "home", "space", "down", "down", "space", *(["d"] if size != (80, 24) else []))
         await until(pilot, lambda: "lr  0.1  0.2" in static_text(pilot, "settings"))

@@ -79,6 +79,17 @@ async def test_inspector_shows_why_a_word_was_picked(make_app: MakeApp, size: tu
         )
 
 
+async def test_probabilities_in_the_inspector_are_below_their_names(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await inspect_third_word(pilot)
+        lines = [line.rstrip() for line in inspector_text(app).splitlines()]
+        names = next(line for line in lines if line.endswith("raw"))
+        first = next(line for line in lines if line.startswith("1"))
+        assert len(names) == len(first)
+        assert names.index("after sampling") + len("after sampling") == first.index("%") + 1
+
+
 async def test_cursor_moves_by_word_and_by_reply(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
@@ -234,7 +245,7 @@ async def test_regenerate_uses_the_seed_of_the_controls(make_app: MakeApp) -> No
         await pilot.press("ctrl+r")
         await until_reply_ended(pilot)
         shown = exchange_text(app)
-        assert "branch 2 of 2 · seed 8" in shown
+        assert re.search("^branch 2 of 2 · .* · seed 8 · ", shown, re.MULTILINE)
     ids = VOCABULARY.encode(["bilbo", "is"]).tolist()
     words = [e.text for e in generate(make_decoder(), ids, SamplerSettings(), 8) if isinstance(e, TokenEvent)]
     assert " ".join(words) in shown
@@ -308,8 +319,8 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app: MakeApp) ->
     expected = next_token_probs(
         prefill(make_decoder(), ids).log_probs, SamplerSettings(), ids, VOCABULARY, 3, is_first_token=True
     )
-    assert 'after "<eos>"' in bars
-    assert bars.splitlines()[1].startswith(expected.candidates[0].text)
+    assert "after end of line" in bars
+    assert bars.splitlines()[2].startswith(expected.candidates[0].text)
 
 
 async def test_click_toggles_the_reply_mode(make_app: MakeApp) -> None:
@@ -328,7 +339,9 @@ async def test_model_without_line_ends_warns_once(make_app: MakeApp) -> None:
     async with app.run_test(size=(160, 45)) as pilot:
         await pilot.press("f6", "f6", "f6")
         await pilot.pause()
-        assert notices(app) == "notebook was trained without line ends: it rarely answers, or stops."
+        assert entries(app, Note)[1:] == [
+            "Reply mode: notebook was trained without line ends, so it rarely answers, or stops."
+        ]
         assert (await reply_to(pilot)).reply_mode == "reply"
 
 

@@ -1,6 +1,5 @@
 """Tests of the session before its model is loaded, and of a model that cannot be loaded."""
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ from textual.geometry import Region
 from textual.widgets import Label, OptionList
 
 from engine.errors import RunError
-from engine.events import Evaluated, event_to_dict
+from engine.events import Checkpointed, Evaluated
 from engine.presets import PRESETS
-from engine.runs.directory import METRICS_FILE
+from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import LoadedModel, load_model
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.dialogs.help import HelpScreen
@@ -26,6 +25,7 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support.app import FakeJob, UseJob, training_events
 from tests.support.files import write_run
+from tests.support.metrics import append_events
 from tests.support.pilot import MakeApp, bars_text, entries, exchange_text, text_of, until
 
 
@@ -67,7 +67,8 @@ def keys_of(text: str) -> list[str]:
 def regions(app: LotrApp) -> dict[str, Region]:
     """Return the regions of everything that the first paint shows."""
     frame = {
-        name: app.screen.query_one(name).region for name in ("#status", "#body", "#controls", "#prompt", "KeyFooter")
+        name: app.screen.query_one(name).region
+        for name in ("#status", "#body", "#controls", "#prompt", "HelpLine", "KeyFooter")
     }
     return frame | {f"rule {number}": rule.region for number, rule in enumerate(app.screen.query("Rule"))}
 
@@ -81,11 +82,11 @@ async def test_text_typed_before_the_model_is_loaded_stays(make_app: MakeApp, lo
         assert prompt.value == "bilbo qq"
         assert not app.screen.query(ConversationView)
         loader.release()
-        await until(pilot, lambda: is_ready(app) and '"<unk>"' in bars_text(app))
+        await until(pilot, lambda: is_ready(app) and "after rare word" in bars_text(app))
         assert app.focused is prompt
         assert (prompt.value, prompt.unknown_words) == ("bilbo qq", ("qq",))
         assert "74.9" in text_of(app.screen.query_one("#status"))
-        assert "talking to the bundled model" in entries(app, Note)[0]
+        assert entries(app, Note) == ['Type "Bilbo Baggins is" and press enter.']
 
 
 async def test_prompt_sent_before_the_model_is_loaded_waits(make_app: MakeApp, loader: HeldLoader) -> None:
@@ -154,7 +155,7 @@ async def test_failed_loading_shows_a_hint_and_a_run_can_be_chosen(
     make_app: MakeApp, loader: HeldLoader, tmp_path: Path, failure: Exception, message: str
 ) -> None:
     run = write_run(tmp_path / "runs" / "mine")
-    (run / METRICS_FILE).write_text(json.dumps(event_to_dict(Evaluated(1, 1.0, 50.0, True, 1.0))) + "\n")
+    append_events(run, [Evaluated(1, 1.0, 50.0, True, 1.0), Checkpointed(1, MODEL_FILE)])
     app = make_app(session_model=None, load_session_model=loader)
     async with app.run_test(size=(80, 24)) as pilot:
         loader.release(failure)
@@ -226,7 +227,7 @@ async def test_quitting_before_the_model_is_loaded_is_clean(make_app: MakeApp, l
 
 async def test_double_enter_closes_one_screen(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     configs: list[object] = []
-    monkeypatch.setattr(LotrApp, "start_training", lambda self, config: configs.append(config))
+    monkeypatch.setattr(LotrApp, "start_training", lambda self, config, run_name: configs.append(config))
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: is_ready(app))

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input, OptionList
+from textual.widgets import OptionList
 
 from engine.config import ModelConfig
 from engine.data.vocabulary import EOS, UNK, Vocabulary
@@ -34,7 +34,18 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.status_bar import StatusBar
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support.app import VOCABULARY, FakeJob, UseJob, finished, make_decoder, training_events
-from tests.support.pilot import MakeApp, bars_text, entries, exchange_text, send, set_field, text_of, until
+from tests.support.pilot import (
+    MakeApp,
+    bars_text,
+    conversation_of,
+    entries,
+    exchange_text,
+    notices,
+    send,
+    set_field,
+    text_of,
+    until,
+)
 
 
 async def send_and_wait(pilot: Pilot[None], prompt: str) -> None:
@@ -81,7 +92,7 @@ async def test_typed_keys_reach_the_prompt(make_app: MakeApp) -> None:
 @pytest.mark.parametrize(
     ("prompt", "text"),
     [
-        ("bilbo xylophone is", "read as <unk>: xylophone"),
+        ("bilbo xylophone is", "the model does not know: xylophone"),
         ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"),
         ("bilbo \x1b]0;owned\x07 is", "❯ bilbo is\n"),
     ],
@@ -181,7 +192,7 @@ async def test_top_k_reaches_the_sampler_and_the_cutoff_line(make_app: MakeApp) 
     async with app.run_test(size=(160, 45)) as pilot:
         set_field(app, "top_k", "5")
         await pilot.pause()
-        assert f"top-k 5 · keeps 5 of {len(VOCABULARY)}" in bars_text(app)
+        assert f"top-k 5: 5 of {len(VOCABULARY)} words can be sampled" in bars_text(app)
         await send_and_wait(pilot, "bilbo is")
         assert "top-k 5" in exchange_text(app)
 
@@ -366,19 +377,6 @@ async def test_run_chosen_on_the_dashboard_is_used_in_the_session(make_app: Make
         await until(pilot, lambda: any("now using bundled" in note for note in entries(app, Note)))
 
 
-async def test_missing_corpus_is_reported_in_the_dialog(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("ctrl+t")
-        for path in ("/nowhere/x.csv", "x" * 5000, "~nobody-of-this-name/x.csv", "[red]x"):
-            app.screen.query_one("#corpus", Input).value = path
-            await pilot.press("enter")
-            await pilot.pause()
-            assert isinstance(app.screen, NewTrainingDialog)
-            assert f"file not found: {path[:200]}" in text_of(app.screen.query_one("#problem"))
-            assert not app.is_training
-
-
 async def test_training_without_evaluations_keeps_the_previous_chart(make_app: MakeApp, use_job: UseJob) -> None:
     use_job(FakeJob(training_events()[:2], failure=RuntimeError("broke")).release())
     app = make_app()
@@ -410,7 +408,7 @@ async def test_quitting_leaves_no_thread_behind(make_app: MakeApp, use_job: UseJ
         app.screen.start_training(PRESETS["tiny"])  # type: ignore[attr-defined]
         await send(pilot, "bilbo is")
         await pilot.pause(0.3)
-        await pilot.press("ctrl+q")
+        await pilot.press("ctrl+q", "s")
     assert job.stopped.wait(1)
     end = time.monotonic() + 1
     while {"training", "generation"} & {thread.name for thread in threading.enumerate()}:
@@ -427,3 +425,18 @@ async def test_help_lists_the_keys_of_the_binding_table(make_app: MakeApp) -> No
         await pilot.press("f1")
         await pilot.pause()
         assert not app.screen.query(KeyBindingsPanel)
+
+
+async def test_ctrl_c_stops_a_reply_and_otherwise_says_once_how_to_quit(make_app: MakeApp) -> None:
+    app = make_app(pace=2)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: conversation_of(app).active_reply is not None)
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: conversation_of(app).active_reply is None)
+        assert not notices(app)
+        await pilot.press("ctrl+c")
+        assert notices(app) == "ctrl+q quits"
+        await pilot.press("ctrl+c")
+        assert notices(app) == "ctrl+q quits"
+        assert app.return_code is None

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from engine.analysis.token_scores import tokenize_with_offsets
-from engine.data.vocabulary import EOS_ID, Vocabulary, tokenize
+from engine.data.vocabulary import EOS_ID, Vocabulary, skipped_spans, tokenize
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
 from tests.support.app import VOCABULARY
 
@@ -33,6 +33,10 @@ def test_a_page_adds_only_marks_around_tokens(text: str, tokenizer: str, eos_per
             assert shown == "¶"
         else:
             assert shown == (f"‹{tokens[index]}›" if tokens.unknown_mask[index] else tokens[index])
+    assert [page.text[start:end] for start, end in page.skipped_spans] == [
+        f"‹{skipped}›"
+        for _, _, skipped in skipped_spans(text, tokenizer)  # type: ignore[arg-type]
+    ]
     if "‹" not in text and "›" not in text and "¶" not in text:
         assert page.text.translate({ord(mark): "" for mark in "‹›¶"}) == text
 

@@ -15,22 +15,24 @@ from engine.models.base import LogProbs
 from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 from lotr_tui.session.conversation import state_cache
 from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.state_cache import count_array_bytes
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
-from tests.support.conversations import SETTINGS, Ask, branch_off, finish_reply, ids_of
+from tests.support.conversations import SETTINGS, Ask, branch_off, finish_reply, ids_of, only_session
 from tests.support.sessions import path_to
 
 
 class CountingModel:
-    """Model that counts the tokens it reads, and that can be kept from predicting `<eos>`."""
+    """Model that counts the tokens it reads, and that can be kept from predicting `<eos>` or made to predict one."""
 
     def __init__(self, decoder: NumpyLSTM, *, predicts_eos: bool = True) -> None:
         self.decoder = decoder
         self.vocabulary = decoder.vocabulary
         self.num_read = 0
         self.predicts_eos = predicts_eos
+        self.likeliest_id: int | None = None
 
     def start(self) -> LSTMState:
         return self.decoder.start()
@@ -40,6 +42,8 @@ class CountingModel:
         log_probs, state = self.decoder.advance(state, token)
         if not self.predicts_eos:
             log_probs[EOS_ID] = -1e9
+        if self.likeliest_id is not None:
+            log_probs[self.likeliest_id] = log_probs.max() + 20
         return log_probs, state
 
 
@@ -124,6 +128,42 @@ def test_continuation_replaces_the_reply_and_reads_no_token_again(
     assert (continuation.parent, continuation.parent_offset) == (reply, 12)
 
 
+def end_line(model: CountingModel, ask: Ask) -> Reply:
+    """Return a reply that the model has ended by `<eos>`."""
+    model.predicts_eos = True
+    settings = SamplerSettings(max_tokens=200, temperature=2)
+    return next(reply for seed in range(50) if (reply := ask("bilbo is", seed=seed, settings=settings)).has_ended_line)
+
+
+def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(
+    conversation: Conversation, model: CountingModel, ask: Ask, tmp_path: Path
+) -> None:
+    reply = end_line(model, ask)
+    settings = SamplerSettings(max_tokens=5)
+    model.num_read = 0
+    conversation.continue_reply(reply, settings, 3)
+    more = finish_reply(conversation)
+    next_line = sampled_ids(model, [*reply.token_ids(), EOS_ID], settings, 3)
+    assert next_line
+    assert more.token_ids() == [*reply.token_ids(), EOS_ID, *next_line]
+    assert more.full_text() == f"{reply.full_text()}\n{model.vocabulary.decode(next_line)}"
+    assert more.turn.replies == [more]
+    saved = load_session(only_session(tmp_path)).replies[-1]
+    assert saved.text == f"\n{model.vocabulary.decode(next_line)}"
+
+
+def test_every_line_has_a_word_even_if_the_model_would_end_it_at_once(
+    conversation: Conversation, model: CountingModel, ask: Ask
+) -> None:
+    model.likeliest_id = EOS_ID
+    reply = ask("bilbo is")
+    for seed in range(3):
+        conversation.continue_reply(reply, SETTINGS, seed)
+        reply = finish_reply(conversation)
+    assert [token.id == EOS_ID for token in reply.tokens] == [False, True, False, True, False, True, False]
+    assert reply.has_ended_line
+
+
 def test_branch_within_shared_tokens_leaves_the_parent(conversation: Conversation, ask: Ask) -> None:
     root = ask("bilbo is")
     branch = branch_off(conversation, root, 6, ids_of("tower")[0], SETTINGS, 2)
@@ -184,6 +224,29 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(
     conversation.branch(branch, 8, None, SETTINGS, 9)
     assert finish_reply(conversation).num_shared_tokens == 8
     assert model.num_read == 12
+
+
+def test_conversation_that_is_renamed_while_a_reply_is_generated_is_saved_under_the_new_name(
+    conversation: Conversation, session_model: SessionModel, ask: Ask, tmp_path: Path
+) -> None:
+    ask("bilbo is")
+    conversation.submit_prompt(session_model, "the lamp", "continue", SETTINGS, 7, None)
+    conversation.rename("party")
+    finish_reply(conversation)
+    conversation.close()
+    assert conversation.name == "party"
+    assert only_session(tmp_path).name == "party.jsonl"
+    assert len(load_session(only_session(tmp_path)).replies) == 2
+
+
+def test_conversation_that_is_deleted_while_a_reply_is_generated_leaves_no_file(
+    conversation: Conversation, session_model: SessionModel, ask: Ask, tmp_path: Path
+) -> None:
+    ask("bilbo is")
+    conversation.submit_prompt(session_model, "the lamp", "continue", SETTINGS, 7, None)
+    conversation.delete()
+    assert conversation.active_reply is None
+    assert list((tmp_path / "sessions").iterdir()) == []
 
 
 def test_second_reply_is_refused_while_one_is_generated(

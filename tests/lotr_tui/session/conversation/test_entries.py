@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from engine.data.vocabulary import EOS
 from engine.generation.generate import Done
 from lotr_tui.session.conversation.entries import Exchange, token_index_at, token_span, wrap
 from tests.support.sampling import make_token_event
@@ -57,6 +58,14 @@ def finished_exchange(*words: str) -> Exchange:
     exchange.add_events([make_token_event(index=i, text=word) for i, word in enumerate(words)])
     exchange.add_events([Done("eos", 3, len(words), 100.0)])
     return exchange
+
+
+@given(st.integers(5, 12))
+def test_mark_of_a_line_end_is_on_the_line_of_the_word_before_it(width: int) -> None:
+    (block,) = [block for block in finished_exchange("a", "bc", EOS, "def", EOS, "g").blocks() if block.is_reply]
+    lines = [block.text[start:end] for start, end in wrap(block.text, width)]
+    assert [line.split()[-2:] for line in lines if "¶" in line] == [["bc", "¶"], ["def", "¶"]]
+    assert lines[-1] == "g"
 
 
 def test_compared_branches_are_shown_from_shortly_before_the_difference() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.vocabulary import EOS, EOS_ID, UNK, Vocabulary
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
@@ -56,7 +56,8 @@ def describe(reply: Reply) -> tuple[object, ...]:
         None if turn.previous_reply is None else turn.previous_reply.id,
         None if reply.next_turn is None else [other.id for other in reply.next_turn.replies],
         # A reply that was continued is not shown. Two measured speeds differ.
-        [re.sub(r"[\d,]+ words/s", "", block.text) for block in blocks] if reply in turn.replies else None,
+        [block.text for block in blocks] if reply in turn.replies else None,
+        re.sub(r" · [\d,]+ words/s", "", reply.exchange.figures) if reply in turn.replies else None,
         [block.spans for block in blocks],
     )
 
@@ -69,9 +70,9 @@ def act_randomly(conversation: Conversation, session_model: SessionModel, rng: r
     """Prompt, answer, edit a prompt, branch, regenerate or continue; perhaps name the branch; then select a reply."""
     visible = [reply for reply in conversation.replies_by_exchange.values() if reply in reply.turn.replies]
     reply = rng.choice(visible) if visible else None
-    actions = ["continue", "reply", "edit", "branch", "branch", "again", "more"]
+    actions = ["continue", "reply", "edit", "branch", "branch", "again", "more", "more"]
     action = rng.choice(actions) if reply else "reply"
-    settings = SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 1.0]))
+    settings = SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
     if reply is None or action in ("continue", "reply"):
         current = conversation.current_reply
         previous = current if action == "reply" and current and current.reply_mode == "reply" else None
@@ -82,8 +83,10 @@ def act_randomly(conversation: Conversation, session_model: SessionModel, rng: r
         conversation.submit_prompt(session_model, "frodo", reply.reply_mode, settings, seed, reply.turn.previous_reply)
     elif action == "branch" and reply.tokens:
         conversation.branch(reply, rng.randrange(len(reply.tokens)), rng.randrange(2, 20), settings, seed)
+    elif action == "more":
+        conversation.continue_reply(reply, settings, seed)
     else:
-        conversation.branch(reply, 0 if action == "again" else len(reply.tokens), None, settings, seed)
+        conversation.branch(reply, 0, None, settings, seed)
     new = finish_reply(conversation)
     if rng.random() < 0.3:
         conversation.rename_branch(new, f"name {seed}")
@@ -96,8 +99,10 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(
     conversation: Conversation, session_model: SessionModel, tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
+    session_model.model.weights["output.bias"][EOS_ID] = 4  # type: ignore[attr-defined]  # lines end soon
     for number in range(25):
         act_randomly(conversation, session_model, rng, number)
+    assert any(token.text == EOS for reply in conversation.replies_by_exchange.values() for token in reply.tokens)
     restored = resume_conversation(copy_session(conversation, tmp_path), session_model, 0)
     assert not restored.notice
     assert describe_all(restored) == describe_all(conversation)
@@ -204,7 +209,7 @@ def test_damaged_session_raises_the_reason(session_model: SessionModel, tmp_path
     path.write_text('{"session": 3}\n')
     with pytest.raises(SessionError, match="a line describes neither a session nor a reply; set aside"):
         resume_conversation(path, session_model, 0)
-    with pytest.raises(SessionError, match="cannot be resumed: No such file"):
+    with pytest.raises(SessionError, match="session 'damaged' is gone"):
         resume_conversation(path, session_model, 0)  # the file has been set aside
 
 

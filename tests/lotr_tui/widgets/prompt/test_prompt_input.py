@@ -127,7 +127,7 @@ async def test_editing_keys() -> None:
 async def test_cursor_is_visible_and_does_not_blink() -> None:
     async with PromptPilot() as (pilot, app, prompt):
         assert count_cursor_cells(prompt) == 1  # on the placeholder
-        assert visible_lines(prompt) == ["type a prompt"]
+        assert visible_lines(prompt) == ["Type here; / lists commands"]
         await type_text(pilot, "is")
         assert count_cursor_cells(prompt) == 1
         assert not prompt.cursor_blink
@@ -203,11 +203,29 @@ async def test_new_vocabulary_updates_the_marks() -> None:
         assert prompt.unknown_words == ()
 
 
+async def test_characters_outside_the_tokenizer_are_marked_like_unknown_words() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        await paste(pilot, "bilbo ☺ мир, is ")
+        assert underlined(prompt) == ["☺", "мир"]
+        assert prompt.unknown_words == ("☺", "мир")
+        prompt.vocabulary = WHITESPACE_VOCABULARY
+        prompt.value = "Bilbo ☺ is"
+        assert underlined(prompt) == ["☺"]
+
+
+async def test_slash_command_is_not_marked() -> None:
+    async with PromptPilot() as (pilot, _, prompt):
+        await type_text(pilot, "/ladder zzz ")
+        assert underlined(prompt) == []
+        prompt.value = "//zzz"
+        assert underlined(prompt) == ["zzz"]
+
+
 async def test_marks_are_correct_on_wrapped_lines_and_after_wide_and_combining_characters() -> None:
     async with PromptPilot() as (pilot, _, prompt):
         prompt.value = "中文 e\u0301 bilbo zzz שלום " + "a " * 20 + "yyy is"
         await pilot.pause()
-        assert underlined(prompt) == ["e", "zzz", "yyy"]
+        assert underlined(prompt) == ["中文", "e", "zzz", "שלום", "yyy"]
 
 
 async def test_marks_do_not_depend_on_colour() -> None:

@@ -1,0 +1,102 @@
+"""Checks of the path that the user types for an export."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InvalidInputError
+from lotr_tui.session.export_path import abbreviate_home, check_export_target, suggest_export_path
+
+
+def test_suggestion_names_no_existing_file(tmp_path):
+    assert suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party.md"
+    (tmp_path / "v0.3 party.md").touch()
+    (tmp_path / "v0.3 party-2.md").symlink_to("nowhere")
+    assert suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party-3.md"
+
+
+def test_suggestion_is_in_the_current_folder_if_the_last_one_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for gone in (tmp_path / "gone", Path("/proc/1/root/gone"), tmp_path / ("x" * 300)):
+        assert suggest_export_path(gone, "a.md") == tmp_path / "a.md"
+
+
+def test_suggestion_is_in_the_home_folder_if_the_current_one_was_deleted(tmp_path, monkeypatch):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    assert suggest_export_path(tmp_path / "gone", "a.md") == tmp_path / "a.md"
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_new_path_is_accepted(tmp_path, is_folder):
+    target = check_export_target(f"  {tmp_path}/новый file.md ", is_folder=is_folder)
+    assert (target.path, target.exists, target.missing_folder) == (tmp_path / "новый file.md", False, None)
+
+
+def test_existing_file_is_reported_and_a_link_is_followed(tmp_path):
+    (tmp_path / "real.md").touch()
+    (tmp_path / "link.md").symlink_to("real.md")
+    target = check_export_target(f"{tmp_path}/link.md", is_folder=False)
+    assert (target.path, target.exists) == (tmp_path / "real.md", True)
+
+
+def test_missing_folder_is_named_and_not_created(tmp_path):
+    target = check_export_target(f"{tmp_path}/a/b/c.md", is_folder=False)
+    assert target.missing_folder == tmp_path / "a" / "b"
+    assert check_export_target(f"{tmp_path}/a/b", is_folder=True).missing_folder == tmp_path / "a"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_folder_is_expanded_and_abbreviated(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_export_target("~/x.md", is_folder=False).path == tmp_path / "x.md"
+    assert abbreviate_home(tmp_path / "a" / "x.md") == "~/a/x.md"
+    assert abbreviate_home(Path("/elsewhere/x.md")) == "/elsewhere/x.md"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "type a path"),
+        ("  ", "type a path"),
+        (".", "is a folder; add the name of a file"),
+        ("new/", "is a folder; add the name of a file"),
+        ("/dev/full", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("file/x.md", "cannot be used: Not a directory|is a file, not a folder"),
+        ("x" * 10_000, "File name too long"),
+        ("~nobody-of-this-name/x", "is not a path"),
+        ("a\0b", "is not a path"),
+        ("a\ud800b", "is not a path"),
+        ("loop/x", "is not a path|symbolic links"),
+    ],
+)
+def test_unusable_file_is_refused_in_one_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    with pytest.raises(InvalidInputError, match=message) as raised:
+        check_export_target(text, is_folder=False)
+    assert str(raised.value).isprintable()
+
+
+def test_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    assert check_export_target(f"{tmp_path}/empty/", is_folder=True).path == tmp_path / "empty"
+    with pytest.raises(InvalidInputError, match="is not empty, and nothing in it is replaced"):
+        check_export_target(str(tmp_path), is_folder=True)
+    with pytest.raises(InvalidInputError, match="is a file; choose a new folder"):
+        check_export_target(f"{tmp_path}/file", is_folder=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(InvalidInputError, match="Permission denied"):
+        check_export_target(f"{tmp_path}/x.md", is_folder=False)
