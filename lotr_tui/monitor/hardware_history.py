@@ -15,6 +15,8 @@ from lotr_tui.monitor.training_view import TrainingView
 StatsField = Callable[[MachineStats], float | None]
 WINDOW_SECONDS = 60.0
 """Length of a history in seconds."""
+YOUNG_WINDOWS = (7.5, 15.0, 30.0)
+"""Lengths that are shown of a history that is younger, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,27 @@ class MetricTile:
     """Upper end of the scale; None for the maximum of the history."""
 
     def resample(self, num_bins: int) -> list[float]:
-        """Return the mean of the history in `num_bins` equal intervals; NaN for intervals without values.
+        """Return the mean of the history in `num_bins` equal intervals.
 
-        Intervals start at multiples of their length, so that the chart moves by whole intervals.
+        An interval without values has the value before it, and NaN before the first one. Intervals start at multiples
+        of their length, so that the chart moves by whole intervals.
         """
         means = [math.nan] * num_bins
         if len(self.times) and math.isfinite(self.times[-1]):
-            intervals = np.floor(self.times / (WINDOW_SECONDS / num_bins))
+            intervals = np.floor(self.times / (self._window_seconds() / num_bins))
             bins = intervals - intervals[-1] + num_bins - 1
             valid = (bins >= 0) & (bins < num_bins) & np.isfinite(self.history)
             for index in sorted(set(bins[valid].astype(int).tolist())):
                 means[index] = float(self.history[valid & (bins == index)].mean())
+        for index in range(1, num_bins):
+            if math.isnan(means[index]):
+                means[index] = means[index - 1]
         return means
+
+    def _window_seconds(self) -> float:
+        """Return the part of the last minute to show: more of it the longer the history is, in few steps."""
+        span = float(self.times[-1] - self.times[0])
+        return next((window for window in YOUNG_WINDOWS if span <= window), WINDOW_SECONDS)
 
 
 class MachineHistory:

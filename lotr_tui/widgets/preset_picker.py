@@ -31,7 +31,7 @@ class PresetPicker(Widget, can_focus=True):
     PresetPicker { width: 18; height: 1; }
     PresetPicker:focus { background: $panel; text-style: bold; }
     """
-    HELP_LINE = "A preset sets the temperature and the filters together; ← → choose another one"
+    HELP_LINE = "A preset sets temperature and filters together; ← → choose another one"
     BINDING_GROUP_TITLE = "Sampling preset"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,up", "step(-1)", "previous", id="preset.previous", show=False, tooltip="The previous preset"),

@@ -22,7 +22,7 @@ class TemperatureSlider(Widget, can_focus=True):
     TemperatureSlider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
     TemperatureSlider:focus { background: $panel; }
     """
-    HELP_LINE = "Low temperatures pick safe words, high ones surprising words; ← → or digits set it"
+    HELP_LINE = "Low temperatures pick safe words, high ones surprising words; ← → set it"
     BINDING_GROUP_TITLE = "Temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,down", "step(-1)", "lower", id="temperature.down", show=False, tooltip="Lower by 0.05"),

@@ -22,9 +22,9 @@ from lotr_tui.widgets.drawing import StripWidget
 SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
 """Activations between 0 and 1; the others have a sign."""
 HELP_LINES: dict[ActivationName, str] = {
-    "input": "input gate: how much of the new content each unit stores, 0 to 1",
-    "forget": "forget gate: how much of its memory each unit keeps, 1 keeps all",
-    "output": "output gate: how much of its memory each unit shows, 0 to 1",
+    "input": "input gate: share of the new content that is stored, 0 to 1",
+    "forget": "forget gate: share of the memory that is kept, 1 keeps all",
+    "output": "output gate: share of the memory that is shown, 0 to 1",
     "candidate": "candidate: the new content for the memory, -1 to 1",
     "cell": "cell: the memory of each unit after this word",
     "hidden": "hidden: what the layer passes on after this word, -1 to 1",
@@ -179,7 +179,7 @@ class GateStrips(StripWidget, can_focus=True):
 
     def get_help_line(self) -> str:
         """Return the explanation of the activation under the cursor."""
-        return f"{HELP_LINES[self.gate]}; ← → unit, ↑ ↓ line, m largest"
+        return f"{HELP_LINES[self.gate]}; ← → unit, ↑ ↓ line"
 
     def show_message(self, message: str) -> None:
         """Show a line in place of the strips."""

@@ -28,7 +28,7 @@ class UnitTopActivations(LineList):
         f"unit-top-activations--{name}" for name in ("muted", "token", "plain", "cursor")
     }
     BINDING_GROUP_TITLE = "Top activations of a unit"
-    HELP_LINE = "Training words on which the unit is highest ▲ and lowest ▼; enter shows a line in place of the text"
+    HELP_LINE = "Training words with the highest ▲ and lowest ▼ value; enter shows their line"
     BINDINGS: ClassVar[list[BindingType]] = [
         *line_bindings("unit-top-activations"),
         Binding("enter", "select", "use", id="unit-top-activations.select", tooltip="Analyse this training line"),

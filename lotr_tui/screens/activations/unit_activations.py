@@ -36,7 +36,7 @@ class UnitActivations(LineList):
         f"unit-activations--{name}" for name in ("plain", "cursor", "gate", "positive", "negative", "axis")
     }
     BINDING_GROUP_TITLE = "Activations of a unit"
-    HELP_LINE = "Value of one unit on each word; ↑ ↓ choose a word, F3 keeps the unit while you look at others"
+    HELP_LINE = "Value of one unit on each word; ↑ ↓ choose a word, F3 pins the unit"
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("unit-activations", up="up,left", down="down,right")
 
     @dataclass

@@ -31,7 +31,7 @@ class SideBySideScreen(GenerationColumnsScreen):
 
     HEADING: ClassVar[str] = "side by side"
     HELP_LINE = (
-        "One prompt, temperature and seed for all models. Kneser-Ney only counts word sequences; F3 adds a model"
+        "One prompt and seed for all models. Kneser-Ney counts words; F3 adds a model"
     )
     MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "first"

@@ -56,7 +56,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         *_DIFFERENCE_COMPONENT_CLASSES,
     }
     BINDING_GROUP_TITLE = "Text"
-    HELP_LINE = "← → word by word; n, p: surprising words; F2 shades by Kneser-Ney or difference"
+    HELP_LINE = "← → word by word; n, p: surprising words; F2: by Kneser-Ney or difference"
     BINDINGS: ClassVar[list[BindingType]] = [
         *cursor_bindings("lens-text-view"),
         Binding("n", "step_surprise(1)", "surprise", id="lens-text-view.next", tooltip="The next surprising word"),

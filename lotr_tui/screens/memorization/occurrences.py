@@ -30,7 +30,7 @@ class PassageOccurrences(VerticalScroll):
     PassageOccurrences:focus #heading { text-style: bold; }
     """
     BINDING_GROUP_TITLE = "Occurrences"
-    HELP_LINE = "Lines of the training text with the chosen passage in brackets, and who says them"
+    HELP_LINE = "Lines of the training text with the passage in brackets, and who says them"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "passage-occurrences",
         """

@@ -4,12 +4,12 @@ from typing import Literal
 
 Step = Literal["temperature", "words", "again", "bars", "chart", "train"]
 
-_HINTS: dict[Step, str] = {
+HINTS: dict[Step, str] = {
     "temperature": "Next: F7 and F8 change the temperature: watch the bars",
     "words": "Next: ctrl+g shows the alternatives to each word",
     "again": "Next: ctrl+r replies again, ctrl+n keeps going",
-    "bars": "The bars: the most likely next words, after sampling and as the model says (raw)",
-    "chart": "The chart: perplexity during the training. Kneser-Ney is a model that counts words",
+    "bars": "The bars: the most likely next words, after sampling and raw from the model",
+    "chart": "The chart: perplexity in training. Kneser-Ney is a model that counts words",
     "train": "Next: ctrl+t trains a model of your own; F1 lists all keys",
 }
 
@@ -21,14 +21,14 @@ class FirstSteps:
 
     def __init__(self, num_earlier_prompts: int) -> None:
         """Leave out the hints that followed the earlier prompts of this user."""
-        self._remaining = list(_HINTS)[num_earlier_prompts:]
+        self._remaining = list(HINTS)[num_earlier_prompts:]
         self._current: Step | None = None
 
     def hint(self, *, is_narrow: bool) -> str:
         """Return the hint to show, or ""; a narrow terminal shows one pane at a time."""
         if self._current is None:
             return ""
-        hint = _HINTS[self._current]
+        hint = HINTS[self._current]
         return _NARROW_HINTS.get(self._current, hint) if is_narrow else hint
 
     def show_next(self) -> None:

@@ -87,7 +87,7 @@ FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
 """Keys of each state, the most important first; the footer shows as many as fit."""
 
 HELP_LINES: Mapping[SessionState, str] = {
-    "words": "← → choose a word; 1-8 put another one in its place and continue from there; esc goes back",
-    "search": "↑ and enter go to the earlier match, ↓ to the later one, esc closes the search",
+    "words": "← → choose a word; 1-8 replace it and continue from there; esc goes back",
+    "search": "↑ and enter go to the earlier match, ↓ to the later one; esc closes the search",
 }
 """Help for the states that have one, if the focused widget has none."""

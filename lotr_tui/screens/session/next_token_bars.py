@@ -45,7 +45,7 @@ class NextTokenBars(StripWidget):
     mark `│` in the bar. Both are written at the right.
     """
 
-    HELP_LINE = "The most likely next words: their probability after sampling and raw, as the model says"
+    HELP_LINE = "Most likely next words: probability after sampling, and raw from the model"
     DEFAULT_CSS = """
     NextTokenBars { height: 1fr; min-height: 5; padding: 0 1; }
     NextTokenBars > .next-token--bar { color: $accent; }

@@ -9,7 +9,7 @@ from lotr_tui.session.settings import ReplyMode
 class ReplyModeLabel(Label):
     """Reply mode of the session, "continue" or "reply"; a click asks for the other one."""
 
-    HELP_LINE = "continue: the model continues your text; reply: it answers your line. F6 or a click switches"
+    HELP_LINE = "continue: the model continues your text; reply: it answers. F6 switches"
     DEFAULT_CSS = """
     ReplyModeLabel { width: auto; margin-left: 2; color: $muted; text-style: $muted-style; }
     """

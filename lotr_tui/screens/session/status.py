@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 class SessionStatus(StatusBar):
     """Model of the session on the left, and a running training on the right."""
 
-    HELP_LINE = "valid: perplexity on text the model has not seen, lower is better. Kneser-Ney: that of counted words"
+    HELP_LINE = "valid: perplexity on unseen text, lower is better. Kneser-Ney: counted words"
 
     def update_status(self, session_model: "SessionModel | None", view: "TrainingView | None") -> None:
         """Show a model and the state of a training, each of which may be missing."""

@@ -29,8 +29,16 @@ def test_history_is_resampled_to_equal_parts_of_the_last_minute() -> None:
     part = WINDOW_SECONDS / 4
     times = np.array([0.1, 0.5, 1.2, 3.1, 3.2, 4.5]) * part
     tile = make_tile(times, np.array([9.0, 9.0, 4.0, 1.0, 3.0, 7.0]))
-    assert tile.resample(4) == pytest.approx([4.0, math.nan, 2.0, 7.0], nan_ok=True)  # older values are left out
+    assert tile.resample(4) == [4.0, 4.0, 2.0, 7.0]  # older values are left out, and a part without values is flat
     assert tile.resample(1) == [7.0]
+
+
+@pytest.mark.parametrize("seconds", [5, 9, 16, 40, 90])
+def test_young_history_fills_at_least_half_of_the_sparkline(seconds: int) -> None:
+    times = np.arange(0.0, seconds, 1.0)
+    means = make_tile(times, times).resample(40)
+    assert sum(map(math.isnan, means)) <= 20
+    assert means[-1] == seconds - 1
 
 
 def test_history_does_not_move_before_a_part_is_complete() -> None:

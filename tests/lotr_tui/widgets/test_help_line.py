@@ -2,12 +2,16 @@
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import App, ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Button
 
+from lotr_tui.commands import iter_binding_tables
+from lotr_tui.screens.session import first_steps, footer
+from lotr_tui.screens.session.conversation.transcript import MOUSE_HELP
 from lotr_tui.widgets.help_line import HelpLine
 from tests.support.app import ThemedApp
 from tests.support.pilot import text_of, until
@@ -104,3 +108,10 @@ async def test_long_help_takes_one_line_and_ends_with_an_ellipsis() -> None:
         await until(pilot, lambda: "A cup holds" in line.render_line(0).text)
         assert line.size.height == 1
         assert line.render_line(0).text.rstrip().endswith("…")
+
+
+def test_help_of_every_part_fits_a_terminal_of_80_columns() -> None:
+    texts = [getattr(node_type, "HELP_LINE", "") for node_type, _ in iter_binding_tables()]
+    texts += [*footer.HELP_LINES.values(), *first_steps.HINTS.values(), MOUSE_HELP]
+    assert len(set(texts)) > 20
+    assert [text for text in texts if cell_len(text) > 78] == []

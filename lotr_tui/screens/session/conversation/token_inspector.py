@@ -42,7 +42,7 @@ class TokenInspector(StripWidget):
     }
     """
 
-    HELP_LINE = "raw: as the model says; after sampling: with temperature and filters; a click continues from that word"
+    HELP_LINE = "raw: as the model says; after sampling: with temperature; a click branches"
 
     class AlternativeSelected(Message):
         """Posted when an alternative is clicked."""

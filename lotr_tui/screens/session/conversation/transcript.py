@@ -14,7 +14,7 @@ from textual.message import Message
 from lotr_tui.screens.session.conversation.entry_scroll_view import Entry, EntryScrollView
 from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span, token_index_at, token_span
 
-MOUSE_HELP = "Click a word to see why it was picked; a double click puts the likeliest other word in its place"
+MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
 
 
 class Transcript(EntryScrollView):

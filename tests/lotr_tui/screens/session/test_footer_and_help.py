@@ -95,7 +95,7 @@ async def test_hints_follow_what_was_tried_and_none_is_shown_twice(make_app: Mak
         await pilot.press("f7")
         await until_help(pilot, "ctrl+g shows the alternatives")
         await pilot.press("ctrl+g")
-        await until_help(pilot, "1-8 put another one in its place")
+        await until_help(pilot, "1-8 replace it")
         await pilot.press("escape")
         await until_help(pilot, "ctrl+r replies again")
         for text in ("The bars: ", "The chart: ", "ctrl+t trains a model", ""):
@@ -148,7 +148,7 @@ async def test_pane_under_the_pointer_is_explained(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(120, 35)) as pilot:
         await pilot.pause()
-        for pane, text in ((NextTokenBars, "after sampling and raw"), ("#training", "lower is better")):
+        for pane, text in ((NextTokenBars, "after sampling, and raw"), ("#training", "lower is better")):
             await pilot.hover(pane)
             await until_help(pilot, text)
         await pilot.hover("#prompt")
@@ -158,7 +158,7 @@ async def test_pane_under_the_pointer_is_explained(make_app: MakeApp) -> None:
 async def test_visible_pane_of_a_narrow_terminal_is_explained(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        for text in ("after sampling and raw", "lower is better", "talking to the bundled model"):
+        for text in ("after sampling, and raw", "lower is better", "talking to the bundled model"):
             await pilot.press("f2")
             await until_help(pilot, text)
 
