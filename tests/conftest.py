@@ -4,7 +4,10 @@ import os
 
 # Tests run in parallel: with two threads each, trainings in tests were measured to be six times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests start hundreds of processes, and each would compile the program anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import gc
 import json
 import subprocess
 import sys
@@ -15,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 
+sys.dont_write_bytecode = False
+
 # The time of an example depends on the machine only. CI uses the same examples every time; other runs find new ones.
 settings.register_profile(
     "lotr-tui", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
@@ -22,6 +27,12 @@ settings.register_profile(
 settings.load_profile("lotr-tui")
 
 USER_SETTINGS = ("LOTR_TUI_DEBUG", "LOTR_TUI_HOME", "PYTHONIOENCODING", "FORCE_COLOR")
+
+
+def pytest_collection_finish():
+    """Take the modules out of the garbage collection, which they would slow down during every test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish():

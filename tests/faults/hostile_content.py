@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ class HostileFile:
     """Function that creates the entry at a path where nothing exists."""
 
 
-def file_with(name: str, content: bytes) -> HostileFile:
-    """Return the recipe for a regular file."""
-    return HostileFile(name, lambda path: _write(path, content))
+def file_with(name: str, content: bytes | Callable[[], bytes]) -> HostileFile:
+    """Return the recipe for a regular file. Its content may be given by a function, if it takes long to make."""
+    return HostileFile(name, lambda path: _write(path, content() if callable(content) else content))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -149,7 +149,7 @@ TENSORS: tuple[HostileFile, ...] = (
         _sparse_safetensors(8_000_000_200, {"embedding.weight": _tensor([20_000, 100_000], [0, 8_000_000_000])}),
     ),
     file_with("a deeply nested header", _safetensors(b'{"a":' * 100_000)),
-    file_with("100,000 tensors", _safetensors({f"t{n}": _tensor([0], [0, 0]) for n in range(100_000)})),
+    file_with("100,000 tensors", lambda: _safetensors({f"t{n}": _tensor([0], [0, 0]) for n in range(100_000)})),
     file_with("a repeated tensor name", _safetensors(b'{"a":%s,"a":%s}' % ((_ONE_FLOAT,) * 2), b"\0" * 4)),
     file_with("a tensor name of escape sequences", _safetensors({ESCAPES: _tensor([1], [0, 4])}, b"\0" * 4)),
     file_with("a long tensor name", _safetensors({"x" * 1_000_000: _tensor([1], [0, 4])}, b"\0" * 4)),
@@ -162,17 +162,19 @@ TENSORS: tuple[HostileFile, ...] = (
     ),
 )
 
-VOCABULARIES: tuple[HostileFile, ...] = tuple(
-    file_with(name, (json.dumps(["<unk>", "<eos>", *words])).encode())
-    for name, words in (
-        ("2 million words", [f"w{n}" for n in range(2_000_000)]),
-        ("a word of 20 MB", ["a" * 20_000_000]),
-        ("words of control characters", ["\x1b[2J", "\x9b"]),
-        ("words with reversed direction", ["\u202eabc"]),
-        ("a repeated word", ["a", "a"]),
-        ("5 million lists", [[]] * 5_000_000),
-        ("numbers in place of words", [1, 2, 3]),
-    )
+
+def _vocabulary(words: Iterable[object]) -> bytes:
+    return json.dumps(["<unk>", "<eos>", *words]).encode()
+
+
+VOCABULARIES: tuple[HostileFile, ...] = (
+    file_with("2 million words", lambda: _vocabulary(f"w{n}" for n in range(2_000_000))),
+    file_with("a word of 20 MB", lambda: _vocabulary(["a" * 20_000_000])),
+    file_with("words of control characters", _vocabulary(["\x1b[2J", "\x9b"])),
+    file_with("words with reversed direction", _vocabulary(["\u202eabc"])),
+    file_with("a repeated word", _vocabulary(["a", "a"])),
+    file_with("5 million lists", lambda: _vocabulary([[]] * 5_000_000)),
+    file_with("numbers in place of words", _vocabulary([1, 2, 3])),
 )
 
 METRICS: tuple[HostileFile, ...] = (
@@ -181,7 +183,7 @@ METRICS: tuple[HostileFile, ...] = (
     file_with("rows with nested lists", b'{"event":"evaluated","a":[%s]}\n' % (b"[]," * 300_000 + b"[]") * 40),
     file_with(
         "rows with thousands of fields",
-        b"".join(
+        lambda: b"".join(
             b'{"event":"evaluated",%s}\n' % b",".join(b'"%d-%d":1' % (row, n) for n in range(2000))
             for row in range(1000)
         ),
@@ -202,9 +204,10 @@ CORPORA: tuple[HostileFile, ...] = (
     file_with("two million short lines", b"a\n" * 2_000_000),
     file_with("speakers of escape sequences", f"char,dialog\n{f'{ESCAPES[:12]},{_LINE}{chr(10)}' * 30}".encode()),
     file_with(
-        "another speaker in every line", b"char,dialog\n" + "".join(f"{n},{_LINE}\n" for n in range(300_000)).encode()
+        "another speaker in every line",
+        lambda: b"char,dialog\n" + "".join(f"{n},{_LINE}\n" for n in range(300_000)).encode(),
     ),
     file_with("lines with reversed direction", f"char,dialog\n\u202eSAM,\u2066{_LINE}\u202e\n".encode() * 30),
     file_with("a line of a megabyte", b"char,dialog\nSAM," + b"word " * 190_000 + b"\n"),
-    file_with("no word twice", b"dialog\n" + b"".join(b"%x %x a%x\n" % (n, 7 * n, n) for n in _NUMBERS)),
+    file_with("no word twice", lambda: b"dialog\n" + b"".join(b"%x %x a%x\n" % (n, 7 * n, n) for n in _NUMBERS)),
 )

@@ -62,12 +62,9 @@ class InterruptedTrainings(ReferenceTraining):
     """Trainings that are interrupted, and compared with the reference."""
 
     def __init__(self, home: Path, seed: int = 0) -> None:
-        """Train the reference, and once more to measure the duration: the first training also fills the disk cache."""
+        """Train the reference. Its duration is corrected later, since it depends on the load of the machine."""
         super().__init__(home, home)
         self.rng = random.Random(seed)
-        self.duration = self.train_to_end("again")
-        """Expected seconds of an undisturbed training; they depend on the load of the machine."""
-        self.check_equals_reference("again")
 
     def kill(self, name: str) -> KillCounts:
         """Kill and resume a training at random moments until it reaches its end.

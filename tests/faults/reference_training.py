@@ -39,10 +39,11 @@ class ReferenceTraining:
         """
         self.folder, self.home = folder, home
         self.corpus = write_small_corpus(folder / "lines.csv")
-        self.train_to_end(REFERENCE)
+        self.duration = self._train_to_end(REFERENCE)
+        """Seconds of the undisturbed training."""
         self.weights, self.evaluations = self._read_result(REFERENCE)
 
-    def train_to_end(self, name: str) -> float:
+    def _train_to_end(self, name: str) -> float:
         """Train a run without disturbing it, and return the seconds that this took."""
         start_time = time.monotonic()
         assert self.start(name).wait(TIMEOUT) == 0, f"an undisturbed training failed: {self.output(name)}"

@@ -302,8 +302,9 @@ class TestThemes:
             for pace in range(1, 21):  # as a slider does
                 app.update_settings(pace=float(pace))
             assert not writes
-            await until(pilot, lambda: SettingsStore().current.pace == 20, seconds=2)
+            await until(pilot, lambda: not app.settings_store.has_unsaved_changes, seconds=5)
             assert writes == [20]
+            assert SettingsStore().current.pace == 20
             assert app._save_timer is None
         assert writes == [20]  # nothing was left to write at the exit
 

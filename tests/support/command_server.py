@@ -13,8 +13,10 @@ import signal
 import sys
 
 import numpy  # noqa: F401
+import pandas  # noqa: F401
 import rich.table  # noqa: F401
 
+import engine.training.job  # noqa: F401
 import lotr_tui.cli.generate_console
 import lotr_tui.cli.reports  # noqa: F401
 from lotr_tui.__main__ import main

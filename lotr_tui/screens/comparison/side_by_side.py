@@ -30,9 +30,7 @@ class SideBySideScreen(GenerationColumnsScreen):
     """Texts of up to three models. Models with the same vocabulary share the sampling noise of every word."""
 
     HEADING: ClassVar[str] = "side by side"
-    HELP_LINE = (
-        "One prompt and seed for all models. Kneser-Ney counts words; F3 adds a model"
-    )
+    HELP_LINE = "One prompt and seed for all models. Kneser-Ney counts words; F3 adds a model"
     MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "first"
 

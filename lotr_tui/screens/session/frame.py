@@ -9,7 +9,7 @@ from textual.containers import Horizontal
 from textual.widgets import Label, Rule
 
 from engine.errors import describe_error
-from lotr_tui.background_task import run_in_thread
+from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.messages import PaneSelected
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.prompt_screen import PromptScreen
@@ -94,12 +94,12 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         try:
             session_model = await run_in_thread(load)
         except Exception as error:  # the user can still choose a run or train a model
-            if not self._open_started:
+            if not self._open_started and not is_closed(self):
                 hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
                 text = f"No model: {describe_error(error)}\n\n{hint}"
                 await self.query_one("#body").mount(Label(text, id="no-model", markup=False))
         else:
-            if not self._open_started:  # a run may have been chosen meanwhile
+            if not self._open_started and not is_closed(self):  # a run may have been chosen meanwhile
                 await self._show_session_model(session_model)
 
     async def _show_session_model(self, session_model: "SessionModel") -> None:

@@ -61,7 +61,7 @@ def test_ratios_of_training_speeds_are_computed_within_each_run(monkeypatch: pyt
 
 def test_speeds_are_measured_in_new_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    path = write_csv(tmp_path / "lines.csv", sentences(1000))
+    path = write_csv(tmp_path / "lines.csv", sentences(500))
     baseline = speed.run_baseline(path, epochs=1)
     assert baseline.tokens_per_epoch > 0
     assert len(baseline.epoch_seconds) == 1

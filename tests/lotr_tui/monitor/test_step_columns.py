@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
@@ -11,6 +11,7 @@ from lotr_tui.monitor.training_view import TrainingView
 from tests.support.metrics import make_step
 
 
+@settings(max_examples=30)  # of many thousand steps each
 @given(st.lists(st.tuples(st.sampled_from(["add", "resume"]), st.integers(0, 40)), max_size=12))
 def test_columns_equal_a_list_of_steps(operations: list[tuple[str, int]]) -> None:
     columns, plain = StepColumns(), list[Step]()

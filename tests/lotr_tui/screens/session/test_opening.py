@@ -18,6 +18,7 @@ from lotr_tui.screens.dialogs.help import HelpScreen
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
@@ -223,6 +224,19 @@ async def test_quitting_before_the_model_is_loaded_is_clean(make_app: MakeApp, l
         await pilot.press(*"bilbo", "enter", "ctrl+q")
         loader.release()
     assert app.return_code == 0
+
+
+async def test_model_that_is_loaded_after_the_screen_was_closed_is_dropped(
+    make_app: MakeApp, loader: HeldLoader
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)):
+        screen = SessionScreen(None, None, 0, load_session_model=loader)
+        await app.push_screen(screen)
+        await app.pop_screen()
+        loader.release()
+        await screen._open_in_background()
+        assert not screen.is_ready
 
 
 async def test_double_enter_closes_one_screen(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
