@@ -8,7 +8,7 @@ from lotr_tui.widgets.bindings import binding_table
 
 _TABLE = """
 stop              | escape   | stop                      | stop     | Stop; keep what was written
-lower-temperature | f7       | sampler('step_temperature(-1)') | temp     | Lower the temperature by 0.05 | f7/8
+lower-temperature | f7       | sampler('step_temperature(-1)') | temp     | Lower the temperature by 0.05
 raise-temperature | f8       | sampler('step_temperature(1)') | hotter   | Raise the temperature by 0.05
 inspect-words     | ctrl+g   | conversation('enter_cursor_mode') | words    | Inspect the words: why each was picked
 pane              | f2       | next_pane                 | pane     | Show the next pane on a narrow terminal

@@ -17,7 +17,7 @@ _TABLES: Mapping[SessionState, str] = {
         session.train
         session.sessions
         session.reply-mode        | reply
-        session.lower-temperature | temp
+        session.lower-temperature | temp          | f7/8
         session.lens
         session.ladder
         session.compare
@@ -28,7 +28,7 @@ _TABLES: Mapping[SessionState, str] = {
         session.pane
         session.regenerate        | again
         session.continue          | more
-        session.lower-temperature | temp
+        session.lower-temperature | temp          | f7/8
         session.reply-mode        | reply
         session.sessions
         session.train
@@ -45,7 +45,7 @@ _TABLES: Mapping[SessionState, str] = {
         session.stop              | stop
         session.pace              | pace
         session.pane
-        session.lower-temperature | temp
+        session.lower-temperature | temp          | f7/8
         session.inspect-words     | words
     """,
     "words": """

@@ -80,20 +80,30 @@ def format_x_axis(
     """Return the line below the canvas: tick labels centred under their positions, and the name of the axis.
 
     A tick takes at least `tick_width` columns, and `format_tick` returns its label (None: a number). The name is as far
-    to the right as there is room.
+    to the right as there is room; if there is none, every other tick is left out.
     """
-    line = [" "] * (columns + 1)
-    for tick in linear_ticks(*x_range, max(MIN_TICKS, columns // tick_width)):
-        label = (format_tick or _format_x_tick)(tick)
-        start = column_at(tick, x_range, columns) + 1 - len(label) // 2
-        start = min(max(0, start), len(line) - len(label))
-        line[start : start + len(label)] = label
-    room = len(name) + 2  # with a space on both sides
-    for start in range(len(line) - room - 5, -1, -1):
-        if not "".join(line[max(0, start - 1) : start + room]).strip():
-            line[start + 1 : start + 1 + len(name)] = name
+    ticks = linear_ticks(*x_range, max(MIN_TICKS, columns // tick_width))
+    line: list[str] = []
+    for shown in (ticks, ticks[::2]):
+        line = [" "] * (columns + 1)
+        for tick in shown:
+            label = (format_tick or _format_x_tick)(tick)
+            start = column_at(tick, x_range, columns) + 1 - len(label) // 2
+            start = min(max(0, start), len(line) - len(label))
+            line[start : start + len(label)] = label
+        if _insert_name(line, name):
             break
     return " " * (Y_LABEL_WIDTH - 1) + "".join(line)
+
+
+def _insert_name(line: list[str], name: str) -> bool:
+    """Write a name with a space on both sides into an empty part of a line; return False if there is none."""
+    room = len(name) + 2
+    for start in range(len(line) - room - 5, -1, -1):
+        if not "".join(line[start : start + room]).strip():
+            line[start + 1 : start + 1 + len(name)] = name
+            return True
+    return False
 
 
 def perplexity_bounds(curve: LogCurve) -> list[float]:

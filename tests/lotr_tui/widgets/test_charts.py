@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lotr_tui.widgets.charts.axes import ChartAxes
+from lotr_tui.widgets.charts.frame import format_x_axis
 from lotr_tui.widgets.charts.plotting import (
     BrailleCells,
     braille_curve,
@@ -209,3 +210,9 @@ def test_panning_back_stops_following_and_panning_to_the_latest_follows_again() 
     assert panned.x_range(200, 60) == panned.x_range(200, 100) == (30, 50)
     assert panned.panned(0.5, 200, 60) == axes
     assert ChartAxes().panned(1, 200, 60) == ChartAxes()
+
+
+@pytest.mark.parametrize("columns", [34, 38, 60, 100])
+def test_x_axis_has_its_name_beside_any_ticks(columns: int) -> None:
+    for end in (7.0, 12.0, 67.0, 80.0, 100.0):
+        assert " epochs " in format_x_axis((0.0, end), columns, "epochs") + " "
