@@ -78,6 +78,13 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
 
 
+def format_generation_speed(done: "Done") -> str:
+    """Return the words per second of a generated text; empty if it has no word whose time was measured."""
+    if done.tokens == 0 or done.tokens_per_second < 0.05:
+        return ""
+    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} words/s"
+
+
 def format_token(text: str) -> str:
     """Return a token as readers see it: the special tokens as "end of line" and "rare word", others unchanged."""
     return SPECIAL_TOKEN_NAMES.get(text, text)

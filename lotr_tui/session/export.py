@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done
 from engine.storage.files import atomic_replace
-from lotr_tui.formatting import describe_finish_reason, plural
+from lotr_tui.formatting import describe_finish_reason, format_generation_speed, plural
 from lotr_tui.session.export_path import ExportTarget, check_export_target
 from lotr_tui.session.json_store import os_error_reason
-from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession
+from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession, join_tokens
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -208,7 +208,7 @@ def _format_replies(session: SavedSession) -> Iterator[_FormattedReply]:
                 title.append(f"continues {numbers[parent.id]}")
             else:
                 title.append(f"branches off {numbers[parent.id]} after {plural(reply.parent_offset, 'word')}")
-                shared_text = " ".join(token.text for token in parent.tokens[: reply.parent_offset])
+                shared_text = join_tokens(token.text for token in parent.tokens[: reply.parent_offset])
         if reply.name:
             title.append(reply.name)
         yield _FormattedReply(
@@ -227,11 +227,13 @@ def _footer_parts(session: SavedSession, reply: SavedReply) -> Iterator[str]:
     if reply.reply_mode == "reply":
         yield "reply"
     if reply.unknown_tokens:
-        yield f"read as <unk>: {', '.join(reply.unknown_tokens)}"
+        yield f"the model does not know: {', '.join(reply.unknown_tokens)}"
     yield f"seed {reply.seed}"
     yield reply.settings.describe()
-    yield f"{reply.tokens_per_second:,.0f} words/s"
-    yield describe_finish_reason(Done(reply.reason, reply.seed, len(reply.tokens), reply.tokens_per_second))
+    done = Done(reply.reason, reply.seed, len(reply.tokens), reply.tokens_per_second)
+    if speed := format_generation_speed(done):
+        yield speed
+    yield describe_finish_reason(done)
 
 
 _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from engine.data.vocabulary import EOS
 from engine.generation.generate import Done, TokenEvent
-from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, format_token
+from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, format_generation_speed, format_token
 
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
@@ -76,7 +76,7 @@ class Exchange:
             else:
                 self.is_generating = False
                 self._ending = describe_finish_reason(event)
-                self._speed = _format_speed(event)
+                self._speed = format_generation_speed(event)
 
     def mark_interrupted(self) -> None:
         """End the reply that was being written when its session ended; the tokens generated so far stay."""
@@ -132,13 +132,6 @@ class Exchange:
             start, end = token_span(shown, min(3, num_same))
             spans += ((len(lead) + start, len(lead) + end, "branch"),)
         return Block(lead + " ".join(shown), "text", 4, spans)
-
-
-def _format_speed(done: Done) -> str:
-    """Return the generation speed of a reply; empty if it has no word whose time was measured."""
-    if done.tokens == 0 or done.tokens_per_second < 0.05:
-        return ""
-    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} words/s"
 
 
 def token_span(tokens: Sequence[str], index: int) -> tuple[int, int]:

@@ -177,6 +177,16 @@ def test_svg_shows_the_transcript():
     ]
 
 
+def test_export_has_the_words_of_the_interface():
+    first = saved_reply(text="a <eos> friend", unknown_tokens=("мир",), tokens_per_second=0.0)
+    lines = svg_lines(to_svg(session(first, saved_reply(1, 0, 2, prompt=None, text="pony")), 120))
+    assert "  a friend" in lines  # the end of a line is a space here
+    assert "  a pony" in lines
+    assert not [line for line in lines if "<eos>" in line or "<unk>" in line]
+    (figures,) = [line for line in lines if "the model does not know: мир" in line]
+    assert "words/s" not in figures  # the speed of no measured word
+
+
 @given(hostile_texts | st.sampled_from(MARKUP), hostile_texts, st.integers(10, 100))
 def test_svg_is_well_formed_and_complete_for_any_text(prompt, name, columns):
     lines = svg_lines(to_svg(session(saved_reply(prompt=prompt, name=name)), columns))
