@@ -157,7 +157,7 @@ class LotrAppBase(TextualFixesApp):
         self.update_settings(theme=name)
 
     def get_css_variables(self) -> dict[str, str]:
-        """Return the variables of the theme, with those of secondary text, which other themes do not define."""
+        """Return the variables of the theme, and variables for secondary text if the theme defines none."""
         variables = super().get_css_variables()
         self.theme_variables = {**muted_variables(variables["foreground"]), **variables}
         return self.theme_variables

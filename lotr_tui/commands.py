@@ -109,7 +109,7 @@ class AppCommandPalette(RobustCommandPalette):
 
     @on(Input.Changed)
     def _on_typed(self) -> None:
-        self._is_cursor_moved = False  # the best match of what is typed may be a theme
+        self._is_cursor_moved = False  # the best match of a typed word may be a theme
         self.app.theme = self._theme
 
     def _action_command_list(self, action: str) -> None:
@@ -119,8 +119,7 @@ class AppCommandPalette(RobustCommandPalette):
     @on(OptionList.OptionHighlighted)
     def _preview_theme(self, event: OptionList.OptionHighlighted) -> None:
         command = event.option.hit.command if isinstance(event.option, Command) else None
-        is_theme = self._is_cursor_moved and isinstance(command, ChooseTheme)
-        self.app.theme = command.theme if is_theme and isinstance(command, ChooseTheme) else self._theme
+        self.app.theme = command.theme if isinstance(command, ChooseTheme) and self._is_cursor_moved else self._theme
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
         """Close the palette, and restore the theme unless another one was chosen."""

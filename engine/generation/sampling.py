@@ -77,7 +77,8 @@ def _process_logits(
     if suppress_eos:
         logits[EOS_ID] = -np.inf
     if settings.repetition_penalty != 1:
-        words = [token for token in history if token != EOS_ID]  # the end of a prompt must not prevent that of a reply
+        # An <eos> in the prompt must not keep the reply from ending.
+        words = [token for token in history if token != EOS_ID]
         logits = processors.apply_repetition_penalty(logits, words, settings.repetition_penalty)
     logits = processors.apply_temperature(logits, settings.temperature)
     if settings.top_k:

@@ -77,9 +77,9 @@ def is_finished(run_dir: Path) -> bool:
 
 
 def saved_perplexity(rows: Iterable[Row]) -> float | None:
-    """Return the validation perplexity of the model file that `rows` describe; None if no model was saved.
+    """Return the validation perplexity of the saved model file; None if no model was saved.
 
-    `rows` are all rows of a run, also those that a resumed training has superseded: it does not take the file back.
+    `rows` are all rows of the run, including superseded ones, because resuming a training leaves the file as it is.
     """
     perplexities: dict[int, float | None] = {}
     saved = None

@@ -128,7 +128,7 @@ def _score_models(
 def _report_record(
     combiner: ModelCombiner, mode: str, text: _EvaluationText, model_scores: Sequence[_ModelScores]
 ) -> dict[str, object]:
-    """Return the JSON report; its figures are those of the complete combination, the last one in `model_scores`."""
+    """Return the JSON report. Its top-level figures belong to the complete combination, the last in `model_scores`."""
     evaluated = [row for row in model_scores if row.json_key in ("perplexity", *COMBINATION_KEYS)][-1]
     result = summarize_log_probs(evaluated.log_probs, text.ids)
     perplexities = {row.json_key: summarize_log_probs(row.log_probs, text.ids).perplexity for row in model_scores}

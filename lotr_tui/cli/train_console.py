@@ -169,7 +169,7 @@ class ProgressFormatter:
         return None
 
     def _format_hint(self, event: events.Finished) -> str:
-        """Return a line with the command that goes on from here; a detached training prints its own."""
+        """Return a line with the next command to use; empty for a detached training, which prints its own hint."""
         run = run_word(self._job.run.path)
         if event.reason == "stopped":
             return f"\nresume it: lotr-tui train --resume {run}"

@@ -7,14 +7,14 @@ from textual.widgets import Input, TextArea
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 TYPING_KEYS = frozenset({"enter", "ctrl+j", "backspace", "ctrl+w", "ctrl+u", "ctrl+v"})
-"""Keys besides the printable ones with which a user goes on typing a prompt."""
+"""Keys besides the printable ones that edit or send a prompt."""
 
 
 class PromptScreen(Screen[None]):
     """Mixin of screens with a `PromptInput` named `prompt`.
 
-    The app calls `redirect_to_prompt` before it forwards a key. A handler of the screen would come too late: keys that
-    follow would reach the prompt before the key that is still on its way through the focused widget and its parents.
+    The app calls `redirect_to_prompt` before it forwards a key. A key handler of the screen would run too late: later
+    keys would reach the prompt first, while this key still bubbles up from the focused widget.
     """
 
     @property

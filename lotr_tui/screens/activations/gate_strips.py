@@ -203,7 +203,7 @@ class GateStrips(StripWidget, can_focus=True):
 
     @property
     def num_shown_units(self) -> int:
-        """Number of units that the cells show: all, or those of the page that contains the cursor."""
+        """Number of units that the cells show: all units, or a page around the cursor."""
         return min(self._num_units, self.num_cells) if self._zoomed else self._num_units
 
     @property

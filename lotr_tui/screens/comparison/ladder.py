@@ -61,7 +61,7 @@ class LadderScreen(GenerationColumnsScreen):
         self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
 
     def action_next_preset(self) -> None:
-        """Show the temperatures of the notebook, or in their place those that the ladder starts with."""
+        """Switch between the notebook's temperatures and the wide range that the ladder starts with."""
         shown = tuple(slot.temperature for slot in self.slots)
         self._set_temperatures(WIDE_TEMPERATURES if shown == NOTEBOOK_TEMPERATURES else NOTEBOOK_TEMPERATURES, 0)
         self.show_note()

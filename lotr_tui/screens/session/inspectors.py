@@ -24,10 +24,10 @@ class InspectionContext:
     prompt: str
     """Text in the prompt, or the prompt of the inspected reply if it is empty."""
     prompt_context: "PromptContext"
-    """How the session reads that prompt."""
+    """Reply mode and earlier turns with which the session reads that prompt."""
     sampler_settings: SamplerSettings
     seed: int | None
-    """Fixed seed, or that of the inspected reply if its prompt is repeated; None for a random one."""
+    """Fixed seed, or the seed of the inspected reply if its prompt is repeated; None for a random seed."""
     text: str
     """Everything that the model has read and written up to the end of the inspected reply, with a line break for each
     `<eos>`; without a reply, the text in the prompt."""

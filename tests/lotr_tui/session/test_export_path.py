@@ -19,7 +19,8 @@ def test_suggestion_names_no_existing_file(tmp_path):
 
 def test_suggestion_is_in_the_current_folder_if_the_last_one_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for gone in (tmp_path / "gone", Path("/proc/1/root/gone"), tmp_path / ("x" * 300)):
+    (tmp_path / "file").touch()
+    for gone in (tmp_path / "gone", tmp_path / "file" / "gone", tmp_path / ("x" * 300)):
         assert suggest_export_path(gone, "a.md") == tmp_path / "a.md"
 
 

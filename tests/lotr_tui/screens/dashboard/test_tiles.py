@@ -1,6 +1,7 @@
 """Metric tiles on the screen."""
 
 from textual.app import ComposeResult
+from textual.pilot import Pilot
 
 from engine.runtime.hardware import GpuStats, MachineStats
 from lotr_tui.monitor.hardware_history import MachineHistory
@@ -42,15 +43,20 @@ def shown_lines(tiles: MetricTiles) -> list[str]:
     return [tiles.render_line(row).text.rstrip() for row in range(tiles.size.height)]
 
 
+async def show_constant_minute(pilot: Pilot[None], tiles: MetricTiles) -> None:
+    """Show a minute of equal readings of this machine."""
+    tiles.machine_history = MachineHistory()
+    for second in range(60):
+        tiles.machine_history.add(float(second), stats(num_gpus=0))
+    tiles.show(TrainingView())
+    await pilot.pause()
+
+
 async def test_sparklines_end_at_the_right_edge_and_lines_have_the_same_number_of_tiles() -> None:
     app = TilesApp()
     async with app.run_test(size=(200, 50)) as pilot:
         tiles = app.screen.query_one(MetricTiles)
-        tiles.machine_history = MachineHistory()
-        for second in range(60):
-            tiles.machine_history.add(float(second), stats(num_gpus=0))
-        tiles.show(TrainingView())
-        await pilot.pause()
+        await show_constant_minute(pilot, tiles)
         [line] = shown_lines(tiles)
         assert 190 <= len(line) <= 198  # 6 tiles share what is left
         await pilot.resize_terminal(120, 35)
@@ -65,10 +71,6 @@ async def test_history_that_does_not_change_is_a_line() -> None:
     app = TilesApp()
     async with app.run_test(size=(200, 50)) as pilot:
         tiles = app.screen.query_one(MetricTiles)
-        tiles.machine_history = MachineHistory()
-        for second in range(60):
-            tiles.machine_history.add(float(second), stats(num_gpus=0))
-        tiles.show(TrainingView())
-        await pilot.pause()
+        await show_constant_minute(pilot, tiles)
         memory = shown_lines(tiles)[0].split("MiB")[1].split("CPU")[0].strip()
         assert set(memory) == {"─"}
