@@ -19,6 +19,7 @@ from textual.widgets.option_list import Option
 from engine.config import BUNDLED, Config, describe_settings
 from engine.errors import ConfigError, InvalidInputError
 from engine.presets import PRESETS, get_preset
+from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.screens.dialogs.completing_input import (
@@ -40,7 +41,7 @@ PRESET_DESCRIPTIONS = {
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
 }
-DEFAULT_PRESET = "tiny"
+SUGGESTED_PRESET = "tiny"
 """Preset that is highlighted first, because it trains fastest."""
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
 """Labels of the fields by id."""
@@ -113,7 +114,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         super().__init__()
         suggested = {"corpus": "" if corpus == BUNDLED else corpus}
         self._suggested: Mapping[str, str] = suggested if previous is None else previous.fields
-        self._suggested_preset = DEFAULT_PRESET if previous is None else previous.config.preset
+        self._suggested_preset = SUGGESTED_PRESET if previous is None else previous.config.preset
         self._runs_dir = runs_dir or default_runs_dir()
 
     def compose(self) -> ComposeResult:
@@ -127,7 +128,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
             )
             inputs = (
                 PathInput(placeholder="the bundled dialogues", id="corpus", compact=True),
-                LineInput(id="run", compact=True, max_length=100),
+                LineInput(id="run", compact=True, max_length=MAX_RUN_NAME_LENGTH),
                 LineInput(id="epochs", compact=True, max_length=20),
                 SettingsInput(placeholder="name=value …", id="settings", compact=True),
             )
@@ -152,7 +153,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
     @property
     def _preset(self) -> Config:
         presets = self.query_one("#preset", OptionList)
-        return get_preset(presets.get_option_at_index(presets.highlighted or 0).id or DEFAULT_PRESET)
+        return get_preset(presets.get_option_at_index(presets.highlighted or 0).id or SUGGESTED_PRESET)
 
     @on(OptionList.OptionHighlighted)
     def _show_preset(self) -> None:
@@ -216,8 +217,6 @@ def _format_preset(name: str, *, is_chosen: bool) -> str:
 
 def _read_fields(config: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
     """Return the training that the texts of the fields describe, or raise a _FieldError."""
-    from engine.runs.directory import check_run_name  # imports numpy
-
     name = "corpus"
     try:
         if corpus := texts["corpus"]:

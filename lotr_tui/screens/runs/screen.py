@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED
 from engine.errors import LotrError, printable
+from engine.runs.directory import MAX_RUN_NAME_LENGTH
 from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
@@ -37,7 +38,6 @@ from lotr_tui.widgets.status_bar import StatusBar
 
 ROW_MARGIN = 4
 """Columns beside a row: the mark before it and the scroll bar after it."""
-MAX_RUN_NAME_LENGTH = 100
 POLL_INTERVAL = 3.0
 """Seconds between two refreshes of the list while a run is training."""
 
