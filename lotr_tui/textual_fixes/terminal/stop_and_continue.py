@@ -4,9 +4,11 @@ Seen in Textual 8.2.8. `LinuxDriver._sigcont_application` starts application mod
 application mode is on (after `kill -STOP`, of which the process hears nothing) and while the app exits (systemd sends
 SIGCONT after SIGTERM). A second input thread then takes keys from the first one, for which the exit waits for ever, and
 the raw modes of the terminal are saved as those to restore at the exit. The handlers also interrupt the driver while it
-changes the modes itself. Upstream, SIGCONT would have to start application mode only after a suspension by the driver,
-and otherwise restore the modes that a shell has changed, and repaint. No issue reports this;
-https://github.com/Textualize/textual/issues/6298 is about the suspension itself.
+changes the modes itself. And they run late: the system lets any thread receive SIGCONT, which does not wake the event
+loop of the main thread, in which Python runs the handlers. Upstream, SIGCONT would have to start application mode only
+after a suspension by the driver, and otherwise restore the modes that a shell has changed, and repaint; signals would
+have to wake the event loop. No issue reports this; https://github.com/Textualize/textual/issues/6298 is about the
+suspension itself.
 """
 
 import os
@@ -43,12 +45,24 @@ class StopAndContinueFix(App[None]):
 class ContinuableLinuxDriver(LinuxDriver):
     """Linux driver that restores the modes of the terminal when its process is continued.
 
-    Signals are handled on the event loop, between two steps of the app.
+    Signals are handled on the event loop, between two steps of the app, whichever thread receives them.
     """
 
     _application_modes: list[Any] | None = None
     """Terminal modes of application mode; None outside of application mode."""
     _was_continued = False
+
+    def __init__(
+        self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None
+    ) -> None:
+        """Initialize the driver, and let every signal with a handler wake the event loop."""
+        super().__init__(app, debug=debug, mouse=mouse, size=size)
+        # Not asyncio's descriptor: it is closed before the process ends, and many signals fill it; both print errors.
+        read_end, write_end = os.pipe()  # open until the process ends
+        for end in (read_end, write_end):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        self._loop.add_reader(read_end, os.read, read_end, 4096)
 
     def start_application_mode(self) -> None:
         """Start application mode. In the background, wait until the process is continued in the foreground."""

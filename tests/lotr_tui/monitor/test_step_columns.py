@@ -1,30 +1,32 @@
 """Step columns behave like a list of steps while steps are appended and removed."""
 
 import math
+from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
+from lotr_tui.monitor import step_columns
 from lotr_tui.monitor.step_columns import STEP_FIELDS, StepColumns
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.metrics import make_step
 
 
-@settings(max_examples=30)  # of many thousand steps each
+@patch.object(step_columns, "INITIAL_CAPACITY", 8)  # a few dozen steps then grow the columns several times
 @given(st.lists(st.tuples(st.sampled_from(["add", "resume"]), st.integers(0, 40)), max_size=12))
 def test_columns_equal_a_list_of_steps(operations: list[tuple[str, int]]) -> None:
     columns, plain = StepColumns(), list[Step]()
     for kind, number in operations:
         if kind == "add":
             first = plain[-1].step + 1 if plain else 1
-            new = [make_step(step) for step in range(first, first + 100 * number)]
+            new = [make_step(step) for step in range(first, first + number)]
             plain += new
             for step in new:
                 columns.append(step)
         else:
-            columns.rewind(number * 50)
-            plain = [step for step in plain if step.step < number * 50]
+            columns.rewind(number)
+            plain = [step for step in plain if step.step < number]
     assert len(columns) == len(plain)
     for name in STEP_FIELDS:
         actual, expected = columns.column(name).tolist(), [float(getattr(step, name)) for step in plain]

@@ -100,6 +100,8 @@ async def test_click_outside_a_smaller_terminal(palette_type: type[CommandPalett
         palette.post_message(click_at(palette, 1, 23))
         await until(pilot, lambda: app.screen is base or not app.is_running)  # plain Textual ends the app
         assert app.screen is base
+        await until(pilot, lambda: not palette.is_running)
+        await pilot.pause()  # the app gets the click too, and fails if it has no screen any more
 
 
 def click_at(palette: CommandPalette, x: int, y: int) -> Click:

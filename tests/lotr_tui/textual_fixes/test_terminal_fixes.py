@@ -117,22 +117,30 @@ def test_workaround_for_invalid_utf8_is_still_needed(monkeypatch: pytest.MonkeyP
 # Stopped and continued processes
 
 APP_SOURCE = """
+import signal
 import sys
+import threading
 from importlib import import_module
 from textual.app import App
 from textual.widgets import Label
 
 class SmallApp(App):
-    BINDINGS = [("ctrl+q", "quit", "quit")]
+    BINDINGS = [("ctrl+q", "quit", "quit"), ("ctrl+t", "continue_in_thread", "continue")]
 
     def compose(self):
         yield Label("the whole screen")
+
+    def action_continue_in_thread(self):
+        def receive_signal():
+            signal.pthread_kill(threading.get_ident(), signal.SIGCONT)
+
+        threading.Timer(0.3, receive_signal).start()
 
 module, _, name = sys.argv[1].rpartition(".")
 SmallApp(driver_class=getattr(import_module(module), name)).run()
 """
 SCREEN_TEXT = "the whole screen"
-CTRL_Q = b"\x11"
+CTRL_Q, CTRL_T = b"\x11", b"\x14"
 PLAIN_DRIVER = "textual.drivers.linux_driver.LinuxDriver"
 FIXED_DRIVER = "lotr_tui.textual_fixes.terminal.stop_and_continue.ContinuableLinuxDriver"
 ALTERNATE_SCREEN_ON, ALTERNATE_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -222,6 +230,14 @@ def test_a_continued_app_turns_on_what_a_shell_may_have_turned_off(start_app: Ca
     assert output.count(b"\x1b[<u") == output.count(b"\x1b[>") == 1
 
 
+def test_a_continue_signal_that_another_thread_receives_wakes_the_app(start_app: Callable[[str], Terminal]) -> None:
+    terminal = start_app(FIXED_DRIVER)
+    terminal.read_until(SCREEN_TEXT)
+    terminal.read_until_quiet(0.2, 3)
+    terminal.write(CTRL_T)
+    read_to_text(terminal)
+
+
 def test_a_suspended_app_restores_the_terminal_meanwhile_and_resumes(start_app: Callable[[str], Terminal]) -> None:
     terminal = start_app(FIXED_DRIVER)
     shell_modes = terminal.modes()
@@ -250,6 +266,7 @@ def test_a_continue_signal_during_the_exit_changes_nothing(start_app: Callable[[
         os.kill(terminal.pid, signal.SIGCONT)
         with suppress(BenchError):
             output += terminal.read(0.005)
+    assert b"Traceback" not in output
     assert terminal.exit_status == 0
     assert terminal.modes() == shell_modes
 

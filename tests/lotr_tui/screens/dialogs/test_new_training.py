@@ -12,6 +12,8 @@ from lotr_tui.screens.dialogs.completing_input import CompletingInput
 from lotr_tui.screens.dialogs.new_training import FIELDS, NewTraining, NewTrainingDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.app import FakeJob, training_events
+from tests.support.initial_runs import write_initial_run
+from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import MakeApp, text_of, until
 
 MAX_PATH = 200
@@ -46,15 +48,37 @@ async def test_enter_starts_the_highlighted_preset(make_host: MakeApp, tmp_path:
         assert results == [NewTraining(PRESETS["tiny"], None)]
 
 
-async def test_all_fields_are_part_of_the_training(make_host: MakeApp, tmp_path: Path) -> None:
-    corpus = tmp_path / "own.txt"
+async def test_all_fields_are_part_of_the_training(
+    make_host: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = Path("own.txt")
     corpus.write_text("the lamp was lit\n")
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, tmp_path)
-        await pilot.press("down", "tab", *str(corpus), "tab", *"mine", "tab", *"3", "tab", *"lr=0.5 seed=7", "enter")
+        names = list(PRESETS)
+        downs = ["down"] * (names.index("notebook") - names.index("tiny"))
+        await pilot.press(*downs, "tab", *str(corpus), "tab", *"mine", "tab", *"3", "tab", *"lr=0.5 seed=7", "enter")
         await until(pilot, lambda: results)
         config = PRESETS["notebook"].with_values(corpus=str(corpus), corpus_format="text", epochs=3, lr=0.5, seed=7)
         assert results == [NewTraining(config, "mine")]
+
+
+async def test_fine_tuning_starts_from_the_run_that_the_settings_name(make_host: MakeApp, tmp_path: Path) -> None:
+    write_initial_run(tmp_path / "pieces", bpe_tokenizer(), embedding_size=12, hidden_size=20)
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        results = await show(pilot, tmp_path)
+        await pilot.press("down", "down")
+        fill(pilot, settings="init=nothing")
+        await pilot.press("enter")
+        await until(pilot, lambda: "run 'nothing' is neither in" in problem(pilot, "settings"))
+        fill(pilot, settings="init=pieces lr=0.5")
+        await pilot.press("enter")
+        await until(pilot, lambda: results)
+        assert results[0] is not None
+        config = results[0].config
+        assert (config.preset, config.training.init, config.training.lr) == ("finetune", "pieces", 0.5)
+        assert (config.data.tokenizer, config.model.embedding_size, config.model.hidden_size) == ("bpe", 12, 20)
 
 
 async def test_value_with_spaces_is_quoted(make_host: MakeApp, tmp_path: Path) -> None:
