@@ -1,0 +1,1 @@
+"""Pre-training corpus: old fantasy and adventure books from Project Gutenberg."""

@@ -1,0 +1,188 @@
+"""Cleaning of hand-made books, and properties of every cleaned paragraph."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.data.tales.cleaning import clean_body, clean_paragraph, lower_opening
+from tests.support.tales import PROSE
+
+CLEANED_PROSE = " ".join(PROSE.split())
+
+MARKED_TEXT = st.text(
+    st.one_of(st.sampled_from(list("ab AZ.,;!?()[]12--—“”‘’'\"*_ \n\u00a0…`\u0301|")), st.characters(codec="utf-8"))
+)
+
+
+def cleaned(*blocks, between="\n\n"):
+    """Return the paragraphs of a body whose first block is prose, without that block."""
+    first, *others = clean_body(between.join([PROSE.strip(), *blocks]))
+    assert first == CLEANED_PROSE
+    return others
+
+
+class TestParagraph:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("“It’s ‘late’,” he said.", "\"It's 'late',\" he said."),
+            ("He said—and _meant_ it – so.", "He said--and meant it--so."),
+            ("It was -- well -- late.", "It was--well--late."),
+            ("Stop----", "Stop--"),
+            ("Mr. ---- was late.", "Mr. ---- was late."),
+            ("one\u00a0two  three\u2003four", "one two three four"),
+            ("Wait . . . what? And … so", "Wait ... what? And ... so"),
+            ("A coracle [simple boat] came[12], and sank.[Footnote 3: Not at once.]", "A coracle came, and sank."),
+            ("They lived happily.(3)", "They lived happily."),
+            ("They lived “happily.”(3)", 'They lived "happily."'),
+            ("Do (1) this and (2) that.", "Do (1) this and (2) that."),
+            ("*THE* INTERIOR* of it", "THE INTERIOR of it"),
+            ("Pega\u0304na, cafe\u0301", "Peg\u0101na, caf\u00e9"),
+        ],
+    )
+    def test_typography_becomes_plain_and_notes_go(self, text, expected):
+        assert clean_paragraph(text) == expected
+
+    @given(MARKED_TEXT)
+    def test_cleaning_twice_is_cleaning_once(self, text):
+        once = clean_paragraph(text)
+        assert clean_paragraph(once) == once
+
+    @given(MARKED_TEXT)
+    def test_no_marker_and_no_line_break_is_left(self, text):
+        paragraph = clean_paragraph(text)
+        assert not re.search(r"[_*|\[\]“”‘’—–…\u00a0\u00ad]|\s\s|[^\S ]|^ | $", paragraph)
+
+    @given(st.lists(st.sampled_from(["old", "king", "I", "won't", '"Stop!"', "he", "said,", "Well--yes."]), min_size=1))
+    def test_plain_text_stays_as_it_is(self, words):
+        assert clean_paragraph(" ".join(words)) == " ".join(words)
+
+
+class TestLayout:
+    def test_wrapped_lines_become_one_paragraph(self):
+        assert cleaned("It was a well-\nknown thing--\nso he said\nto me.") == [
+            "It was a well-known thing--so he said to me."
+        ]
+
+    def test_a_hanging_hyphen_keeps_its_space(self):
+        assert cleaned("a two-\nor three-year-old horse came.") == ["a two- or three-year-old horse came."]
+
+    def test_dialogue_lines_stay_paragraphs(self):
+        assert cleaned("“Yes.”", "“No?” said he.", "“NO!”") == ['"Yes."', '"No?" said he.', '"NO!"']
+
+    def test_each_line_of_a_verse_is_a_paragraph(self):
+        verse = "    The moon is high,\n    And the water low;\n      And who will row?\n      --Old Song"
+        assert cleaned(verse) == ["The moon is high,", "And the water low;", "And who will row?"]
+
+    def test_an_indented_letter_is_unwrapped(self):
+        letter = "  My dear brother, I have sent\n  the boat. See that it is mended\n  before he comes."
+        assert cleaned(letter) == ["My dear brother, I have sent the boat. See that it is mended before he comes."]
+
+    def test_full_lines_that_start_with_capitals_are_no_verse(self):
+        prose = PROSE.strip().replace("nobody", "Nobody")
+        assert cleaned(prose) == [" ".join(prose.split())]
+
+    def test_a_paragraph_that_a_page_number_splits_is_joined(self):
+        first = "They went down to the water, and there they saw that the old boat of the\nferryman had"
+        page = "37\nbeen stolen, with the oars."
+        caption = "38               Full page line-art drawing."
+        expected = " ".join(first.split()) + " been stolen, with the oars."
+        assert cleaned(first, caption, page) == [expected]
+
+    @given(st.lists(st.text(alphabet="ab .,\"'-_\n", max_size=200), max_size=8))
+    def test_no_paragraph_is_empty_or_contains_a_line_break(self, blocks):
+        for paragraph in clean_body("\n\n".join([PROSE, *blocks])):
+            assert paragraph.strip() == paragraph != ""
+            assert "\n" not in paragraph
+
+    @pytest.mark.parametrize("filler", ["a\n\n", "[", "(1)", "A'", "- ", '"', "x--\n", ". "])
+    def test_hostile_text_is_cleaned_in_linear_time(self, filler):
+        started = time.process_time()
+        clean_body(f"{PROSE}\n{filler * (60_000 // len(filler))}")
+        assert time.process_time() - started < 5  # quadratic: minutes
+
+    def test_cleaned_text_is_a_fixed_point(self):
+        body = "\n\n".join([PROSE * 3, "“Who goes?”", "    A verse,\n    And more.", "He said so--_twice_."])
+        once = clean_body(body)
+        assert clean_body("\n\n".join(once)) == once
+
+
+class TestFurniture:
+    @pytest.mark.parametrize(
+        "block",
+        [
+            "* * * * *",
+            "------",
+            "[Illustration: The ferry by night]",
+            "[Footnote 2: In the old tongue,\na boat.]",
+            "[1] Vulture.",
+            "(3) Grimm.",
+            "* Newly rough-cast.",
+            "[Transcriber's note: the macron has been left out.]",
+            "Produced by A. Volunteer and the Online Distributed\nProofreading Team",
+            "This e-text was made from the 1907 edition.",
+            "CHAPTER IV",
+            "Chapter 4. The Ferry Comes Back",
+            "IV.",
+            "12",
+            "BOOK TWO",
+            "THE FERRY COMES BACK",
+            "THE END",
+            "ἐν ἀρχῇ ἦν ὁ λόγος",
+            "(From the Portuguese.)",
+        ],
+    )
+    def test_headings_notes_and_separators_go(self, block):
+        assert cleaned(block, "“Yes,” said he.") == ['"Yes," said he.']
+
+    def test_a_title_after_its_number_goes(self):
+        assert cleaned("CHAPTER 2", "What the King's Men Did?", "They came.") == ["They came."]
+
+    def test_a_title_after_blank_lines_goes(self):
+        assert cleaned("The Ferry by Night", "They came.", between="\n\n\n\n") == ["They came."]
+
+    def test_a_short_sentence_after_blank_lines_stays(self):
+        assert cleaned("They came.", "Nobody spoke.", between="\n\n\n\n") == ["They came.", "Nobody spoke."]
+
+    def test_title_page_and_contents_go(self):
+        contents = "CONTENTS\n\n  I. The Ferry      11\n  II. The Net . . . 17\n\n  Afterword"
+        body = f"THE FERRY\n\nby\n\nA. Nobody\n\nAuthor of “The Net,” etc.\n\n{contents}\n\n\nCHAPTER I\n\n{PROSE}"
+        assert clean_body(body) == [CLEANED_PROSE]
+
+    def test_the_source_of_a_tale_goes(self):
+        assert cleaned("They lived long.", "Grimm.", "THE NEXT TALE", "There was a king.") == [
+            "They lived long.",
+            "There was a king.",
+        ]
+
+    @pytest.mark.parametrize("end", ["So it is.", "It is.", "“Grimm.”", "Oh Grimm!"])
+    def test_the_last_sentence_of_a_chapter_stays(self, end):
+        assert len(cleaned("They lived long.", end, "CHAPTER II", "There was a king.")) == 3
+
+    def test_the_notes_at_the_end_go(self):
+        tale = [f"He rowed over for the {number}th time." for number in range(110)]
+        assert cleaned(*tale, "NOTES AND REFERENCES", "_Source_.--Campbell, p. 158.") == tale
+
+    def test_a_preface_before_the_contents_stays(self):
+        contents = "CONTENTS\n\n  The Ferry\n  The Net"
+        assert cleaned(contents, PROSE) == [CLEANED_PROSE]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ONCE upon a time", "Once upon a time"),
+        ("THE LITTLE man came", "The little man came"),
+        ("SQUIRE TRELAWNEY, Dr. Livesey, and the rest", "Squire Trelawney, Dr. Livesey, and the rest"),
+        ("I HAVE been asked", "I have been asked"),
+        ('"STOP! he cried', '"Stop! he cried'),
+        ("I saw A. B. Smith", "I saw A. B. Smith"),
+        ("A boat came", "A boat came"),
+        ("STOP!", "STOP!"),
+    ],
+)
+def test_capitals_at_the_start_of_a_chapter_become_a_sentence(text, expected):
+    assert lower_opening(text, {"once", "the", "little", "have", "stop", "a"}) == expected

@@ -1,0 +1,87 @@
+"""Web server in a thread that serves books, and misbehaves as tests ask."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+@dataclass
+class BookServer:
+    """Behaviour of the server, and the requests that it received.
+
+    Attributes:
+        files: Content by path.
+        resumable: Whether ranges are served and an ETag is sent.
+        etag: The ETag of every file.
+        break_after: Numbers of bytes after which the next responses end; the server then serves whole files again.
+        extra_length: Bytes by which the announced length of every file is too long.
+        statuses: Statuses of the next responses, with headers; the server then serves files again.
+        requests: Path and headers of each request.
+    """
+
+    files: dict[str, bytes]
+    resumable: bool = True
+    etag: str = '"1"'
+    break_after: list[int] = field(default_factory=list)
+    extra_length: int = 0
+    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    url: str = ""
+
+    def ranges(self) -> list[str | None]:
+        """Return the Range header of each request."""
+        return [headers.get("Range") for _, headers in self.requests]
+
+
+@contextmanager
+def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
+    """Serve `files` on a free port of this machine."""
+    state = BookServer(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.requests.append((self.path, dict(self.headers)))
+            if state.statuses:
+                status, headers = state.statuses.pop(0)
+                self.answer(status, headers, b"")
+                return
+            content = state.files.get(self.path)
+            if content is None:
+                self.answer(404, {}, b"<html>no such page</html>")
+                return
+            start = 0
+            wanted = self.headers.get("Range")
+            if state.resumable and wanted and self.headers.get("If-Range") == state.etag:
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                if start >= len(content):
+                    self.answer(416, {}, b"")
+                    return
+            headers = {"ETag": state.etag} if state.resumable else {}
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.answer(206 if start else 200, headers, content[start:], state.extra_length)
+
+        def answer(self, status: int, headers: dict[str, str], content: bytes, extra_length: int = 0) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content) + extra_length))
+            self.end_headers()
+            broken = bool(content and state.break_after)
+            self.wfile.write(content[: state.break_after.pop(0)] if broken else content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
