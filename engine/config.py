@@ -12,6 +12,8 @@ from engine.storage.schema import decode
 
 BUNDLED = "bundled"
 """Value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui."""
+BASE = "base"
+"""Name of the pre-trained model shipped with lotr-tui, in the place of a run's name."""
 MAX_SHOWN_VALUE = 200
 """Maximum characters of an invalid value in an error."""
 
@@ -65,13 +67,24 @@ class DataConfig(_ValidatedConfig):
     speaker_column: str = setting("char", "CSV column with the speakers; may be missing")
     valid_corpus: str = setting("", "path of a validation text; needs test_corpus, and corpus is then not split")
     test_corpus: str = setting("", "path of a test text; needs valid_corpus")
-    tokenizer: Literal["words", "whitespace"] = setting(
-        "words", "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space only"
+    tokenizer: Literal["words", "whitespace", "characters", "bpe"] = setting(
+        "words",
+        "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space only; "
+        "characters: one token per character; bpe: byte pairs learned from the training split, for text as written",
     )
+    vocabulary_size: int = setting(2048, "tokens of a bpe vocabulary; other tokenizers use min_count", 300, 100_000)
     mode: Literal["line", "stream"] = setting("line", "line: <eos> ends every line; stream: one <eos> ends each split")
-    split_seed: int = setting(1234, "seed of the shuffle before the 80/10/10 split", 0, 2**63 - 1)
-    min_characters: int = setting(20, "lines of this length or shorter are left out", 0, 10_000)
-    min_count: int = setting(3, "tokens with fewer occurrences in the training split become <unk>", 1, 1_000_000)
+    split: Literal["lines", "scenes"] = setting(
+        "lines", "lines: shuffle single lines, as the notebook does; scenes: hold out blocks of 20 lines, in file order"
+    )
+    split_seed: int = setting(1234, "seed of the shuffle before the split", 0, 2**63 - 1)
+    held_out: float = setting(0.1, "fraction of the text for validation, and for test", 0.0001, 0.4)
+    min_characters: int = setting(
+        20, "lines of this length or shorter are left out; -1 keeps empty lines for characters and bpe", -1, 10_000
+    )
+    min_count: int = setting(
+        3, "words with fewer occurrences in the training split become <unk>, and characters their bytes", 1, 1_000_000
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class ModelConfig(_ValidatedConfig):
 class TrainingConfig(_ValidatedConfig):
     """Settings of the optimization, the evaluations and the hardware."""
 
+    init: str = setting("", "run whose weights and tokenizer training starts from, such as base; empty: random weights")
     epochs: int = setting(80, "passes over the training split", 1, 100_000)
     fine_tune_epochs: int = setting(
         0, "epochs of averaged SGD from the best weights, at most; ends when validation worsens (section 5)", 0, 100_000
@@ -120,10 +134,21 @@ class TrainingConfig(_ValidatedConfig):
     shuffle_lines: bool = setting(True, "read the lines in a new random order every epoch")
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "optimizer of the main training")
     lr: float = setting(0.01, "peak learning rate", 1e-9, 1000)
-    schedule: Literal["one_cycle", "plateau", "constant"] = setting(
-        "one_cycle", "one_cycle: warm-up, then cosine decay to zero; plateau: halve without progress on validation"
+    schedule: Literal["one_cycle", "slanted_triangular", "plateau", "constant"] = setting(
+        "one_cycle",
+        "after a warm-up, one_cycle: cosine decay to zero; slanted_triangular: linear decay to 1/32 (ULMFiT); "
+        "plateau: halve without progress on validation",
     )
-    warmup_fraction: float = setting(0.25, "fraction of a one-cycle schedule that warms up", 0, 1)
+    warmup_fraction: float = setting(0.25, "fraction of one_cycle and slanted_triangular that warms up", 0, 1)
+    layer_lr_decay: float = setting(
+        1.0, "divides the learning rate once more for each lower layer; ULMFiT: 2.6; 1: the same rate for all", 1, 100
+    )
+    unfreeze_epochs: int = setting(
+        0,
+        "epochs after which the next lower layer is trained too, from the top down; 0: all from the start",
+        0,
+        100_000,
+    )
     beta2: float = setting(0.99, "decay rate of Adam's second moment", 0, 0.999999)
     weight_decay: float = setting(0.1, "weight decay; adamw and adam leave out the biases", 0, 100)
     clip: float = setting(1.0, "maximum gradient norm; 0: no clipping", 0, 1e6)

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from engine.data.arrays import Int32Array
+from engine.data.clean_up import repair_dialogue
 from engine.data.csv_dialect import SEPARATORS, detect_dialect, read_columns
 from engine.data.file_scan import BOM, CODECS, MAX_LINE_CHARACTERS, read_blocks, scan_file
 from engine.data.lines import Lines, LineStore
 from engine.errors import CorpusError
+
+SplitName = Literal["lines", "scenes"]
+SCENE_LINES = 20
+"""Lines of a block that the split by scenes keeps together."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,26 @@ class CorpusSplits:
 
 
 def read_csv(
-    path: Path, text_column: str, speaker_column: str, min_characters: int, store: LineStore | None = None
+    path: Path,
+    text_column: str,
+    speaker_column: str,
+    min_characters: int,
+    store: LineStore | None = None,
+    *,
+    repair: bool = False,
 ) -> Corpus:
     """Read a CSV file with one utterance per row, in the dialect that `detect_dialect` finds.
 
     The file may be larger than memory. Without a `speaker_column`, the speakers are empty. Lines of `min_characters` or
-    fewer are left out; the others are appended to `store`, or kept in memory if it is None.
+    fewer are left out; the others are appended to `store`, or kept in memory if it is None. `repair` applies
+    `repair_dialogue` to every line, for tokenizers that keep punctuation.
 
     Raises:
         CorpusError: If the file cannot be read, has no text column or rows of different lengths, or no line is long
             enough.
         OSError: If the store cannot be written.
     """
-    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
+    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store, repair=repair)
     scan = scan_file(path)
     beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[scan.encoding], "ignore")
     dialect = detect_dialect(beginning, text_column, scan.after_escaped_quotes, str(path))
@@ -97,25 +110,53 @@ def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
     )
 
 
-def split_indices(num_lines: int, seed: int) -> tuple[Int32Array, Int32Array, Int32Array]:
-    """Shuffle line indices with `random.Random(seed)` and split them 80/10/10; too few lines raise a CorpusError."""
-    shuffled = array.array("i", range(num_lines))  # a list would need nine times the memory
-    random.Random(seed).shuffle(shuffled)
-    indices = np.array(shuffled, np.int32)
-    train_end, valid_end = int(0.8 * num_lines), int(0.9 * num_lines)
-    splits = indices[:train_end], indices[train_end:valid_end], indices[valid_end:]
+def split_indices(
+    num_lines: int, seed: int, split: SplitName = "lines", held_out: float = 0.1
+) -> tuple[Int32Array, Int32Array, Int32Array]:
+    """Split line indices into training, validation and test; too few lines raise a CorpusError.
+
+    Args:
+        num_lines: Number of lines of the corpus.
+        seed: Seed of the shuffle with `random.Random`.
+        split: "lines" shuffles single lines. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps each split in
+            file order, so that nearly every held-out line has its neighbours in its own split.
+        held_out: Fraction of the lines for validation, and for test.
+    """
+    if split == "lines":
+        indices = _shuffled(num_lines, seed)
+        train_end, valid_end = int((1 - 2 * held_out) * num_lines), int((1 - held_out) * num_lines)
+        splits = indices[:train_end], indices[train_end:valid_end], indices[valid_end:]
+    else:
+        blocks = _shuffled(-(-num_lines // SCENE_LINES), seed)
+        size = max(1, int(held_out * len(blocks)))
+        block_of_line = np.arange(num_lines) // SCENE_LINES
+        valid, test, train = (
+            np.flatnonzero(np.isin(block_of_line, part)).astype(np.int32)
+            for part in (blocks[:size], blocks[size : 2 * size], blocks[2 * size :])
+        )
+        splits = train, valid, test
     if not all(map(len, splits)):
-        raise CorpusError(f"{num_lines} usable lines cannot be split 80/10/10; at least 6 are needed")
+        needed = 3 * SCENE_LINES if split == "scenes" else 6
+        raise CorpusError(
+            f"{num_lines} usable lines cannot be split into training, validation and test; at least {needed} are needed"
+        )
     return splits
+
+
+def _shuffled(size: int, seed: int) -> Int32Array:
+    """Return the numbers below `size` in the order of `random.Random(seed).shuffle`."""
+    numbers = array.array("i", range(size))  # a list would need nine times the memory
+    random.Random(seed).shuffle(numbers)
+    return np.array(numbers, np.int32)
 
 
 class _LineFilter:
     """Filter that cleans the lines of a file and stores the lines of sufficient length."""
 
-    def __init__(self, path: Path, min_characters: int, store: LineStore) -> None:
+    def __init__(self, path: Path, min_characters: int, store: LineStore, *, repair: bool = False) -> None:
         self.num_rows = 0
         """Number of lines before the filter."""
-        self._path, self._min_characters, self._store = path, min_characters, store
+        self._path, self._min_characters, self._store, self._repair = path, min_characters, store, repair
         self._initial_store_size = len(store)
 
     def add(self, texts: Sequence[str], speakers: Sequence[str] | None = None) -> None:
@@ -127,6 +168,8 @@ class _LineFilter:
             )
         self.num_rows += len(texts)
         cleaned = [" ".join(text.split()) for text in texts]
+        if self._repair:
+            cleaned = [repair_dialogue(text) for text in cleaned]
         kept = [index for index, text in enumerate(cleaned) if len(text) > self._min_characters]
         kept_speakers = [] if speakers is None else [speakers[index].strip() for index in kept]
         self._store.add([cleaned[index] for index in kept], kept_speakers)

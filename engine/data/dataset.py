@@ -14,7 +14,7 @@ from engine.data.encoding import CorpusStats, DataMode
 from engine.data.lines import Line, Lines
 from engine.data.preparation import prepare_corpus
 from engine.data.punctuation import PunctuationIds
-from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
@@ -47,7 +47,7 @@ class Dataset:
 
     corpus: Corpus
     splits: CorpusSplits
-    vocabulary: Vocabulary
+    tokenizer: Tokenizer
     mode: DataMode
     train_lines: TokenLines
     """Training lines that have a token, for reading them in another order."""
@@ -68,21 +68,24 @@ class Dataset:
         return splits[name]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Dataset:
     """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
+
+    An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
+    vocabulary is always that of the training split.
 
     Raises:
         CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
         ConfigError: If there is a validation text without a test text, or the reverse.
     """
-    prepared = prepare_corpus(config)
+    prepared = prepare_corpus(config, tokenizer)
     corpus, encoded = prepared.corpus, prepared.encoded
     train_end, valid_end = encoded.split_ends
     train = encoded.ids[:train_end]
     return Dataset(
         corpus=corpus,
         splits=CorpusSplits(*map(corpus.lines.take, prepared.split_indices)),
-        vocabulary=prepared.vocabulary,
+        tokenizer=prepared.tokenizer,
         mode=config.mode,
         train_lines=TokenLines(train, encoded.train_line_offsets, num_end_tokens=int(config.mode == "line")),
         train_source_lines=corpus.lines.take(encoded.train_line_indices),
@@ -94,9 +97,9 @@ def load_dataset(config: DataConfig) -> Dataset:
     )
 
 
-def encode_lines(lines: Sequence[Line], vocabulary: Vocabulary) -> tuple[TokenIds, ...]:
+def encode_lines(lines: Sequence[Line], tokenizer: Tokenizer) -> tuple[TokenIds, ...]:
     """Return the ids of each line that has a token."""
-    encoded = (vocabulary.encode(vocabulary.tokenize(line.text)) for line in lines)
+    encoded = tokenizer.encode_lines([line.text for line in lines])
     return tuple(ids for ids in encoded if ids.size)
 
 
@@ -114,11 +117,6 @@ def batchify(ids: npt.NDArray[ScalarT], batch_size: int) -> npt.NDArray[ScalarT]
     """
     num_rows = len(ids) // batch_size
     return ids[: num_rows * batch_size].reshape(batch_size, num_rows).T
-
-
-def count_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> int:
-    """Count the characters of all tokens, plus one separator after each; unknown tokens have their own length."""
-    return sum(len(token) + 1 for line in lines for token in vocabulary.tokenize(line.text))
 
 
 @dataclass(frozen=True)
@@ -159,18 +157,24 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_lines=len(lines),
         num_tokens=stats.num_tokens,
         num_distinct_tokens=stats.num_distinct_tokens,
-        vocabulary_size=len(dataset.vocabulary),
+        vocabulary_size=len(dataset.tokenizer),
         speaker_line_counts=tuple((name, count) for name, count in by_line_count if name),
         longest_line=lines[stats.longest_line_index],
         longest_line_tokens=stats.longest_line_tokens,
         most_frequent=stats.most_frequent,
-        splits={name: _summarize_split(lines, dataset.get_split(name)) for name, lines in split_lines.items()},
+        splits={
+            name: _summarize_split(lines, dataset.get_split(name), dataset.tokenizer)
+            for name, lines in split_lines.items()
+        },
     )
 
 
-def _summarize_split(lines: Sequence[Line], ids: TokenIds) -> SplitSummary:
-    num_unknown, num_ends = (
-        sum(int(np.sum(ids[chunk] == token)) for chunk in iter_slices(len(ids))) for token in (UNK_ID, EOS_ID)
-    )
+def _summarize_split(lines: Sequence[Line], ids: TokenIds, tokenizer: Tokenizer) -> SplitSummary:
+    num_ends = _count(ids, EOS_ID)
+    num_unknown = 0 if tokenizer.unk_id is None else _count(ids, tokenizer.unk_id)
     num_tokens = len(ids) - num_ends
     return SplitSummary(len(lines), num_tokens, unk_rate=num_unknown / num_tokens if num_tokens else 0.0)
+
+
+def _count(ids: TokenIds, token: int) -> int:
+    return sum(int(np.sum(ids[chunk] == token)) for chunk in iter_slices(len(ids)))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -11,17 +11,9 @@ from engine.data import arrays
 from engine.data.arrays import AppendableArray, Int32Array, Int64Array
 from engine.data.lines import Lines
 from engine.data.punctuation import LINE_END, PunctuationIds
-from engine.data.token_indexer import TokenIndexer
-from engine.data.vocabulary import (
-    EOS,
-    EOS_ID,
-    MAX_TOKEN_CHARACTERS,
-    UNK,
-    UNK_ID,
-    TokenIds,
-    TokenizerName,
-    Vocabulary,
-)
+from engine.data.token_indexer import TokenizedBlock
+from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 
 DataMode = Literal["line", "stream"]
 """line: `<eos>` ends every line; stream: one `<eos>` ends each split."""
@@ -54,17 +46,27 @@ class EncodedCorpus:
     """End of the training split and of the validation split in `ids`."""
 
 
-class TokenizedCorpus:
-    """All tokens of a corpus, in file order, as ids of its distinct tokens."""
+class BlockIndexer(Protocol):
+    """Tokenizer of blocks of lines, which numbers the distinct tokens."""
 
-    def __init__(self, lines: Lines, tokenizer: TokenizerName, folder: Path | None) -> None:
+    @property
+    def tokens(self) -> Sequence[str]:
+        """All distinct tokens so far, by id."""
+
+    def index_block(self, text: str) -> TokenizedBlock:
+        """Tokenize a block of clean lines, each ended by a line feed."""
+
+
+class TokenizedCorpus:
+    """All tokens of a corpus, in file order, as the ids of an indexer."""
+
+    def __init__(self, lines: Lines, indexer: BlockIndexer, folder: Path | None) -> None:
         """Tokenize all lines. The arrays are kept in `folder`, or in memory if it is None.
 
         Raises:
             OSError: If the folder cannot be written; `encode_splits` raises it too.
         """
-        self._folder, self._tokenizer = folder, tokenizer
-        indexer = TokenIndexer(tokenizer)
+        self._folder = folder
         ids = AppendableArray(np.int32, folder and folder / "tokens")
         punctuation = AppendableArray(np.uint8, folder and folder / "token_punctuation")
         line_lengths = AppendableArray(np.int32)
@@ -79,11 +81,13 @@ class TokenizedCorpus:
         self._ids, self._punctuation = ids.to_array(), punctuation.to_array()
         self._offsets = np.concatenate([[0], np.cumsum(self.line_lengths, dtype=np.int64)])
 
-    def build_vocabulary(self, line_indices: Int32Array, min_count: int) -> tuple[Vocabulary, TokenIds]:
-        """Build the vocabulary of the training lines `line_indices`, as `Vocabulary.from_tokens` does.
+    def build_word_tokenizer(
+        self, line_indices: Int32Array, min_count: int, name: WordTokenizerName
+    ) -> tuple[WordTokenizer, TokenIds]:
+        """Build the vocabulary of the training lines `line_indices`, as `WordTokenizer.from_words` does.
 
         Returns:
-            The vocabulary, and the vocabulary id of each distinct token of the corpus.
+            The tokenizer, and its id of each distinct token of the corpus.
         """
         counts = np.zeros(len(self._tokens), np.int64)
         seen = np.zeros(len(self._tokens), np.bool_)
@@ -104,16 +108,16 @@ class TokenizedCorpus:
         ]
         vocabulary_ids = np.full(len(self._tokens), UNK_ID, np.int32)
         vocabulary_ids[np.array(kept, np.int64)] = np.arange(len(special), len(special) + len(kept))
-        if self._tokenizer == "whitespace" and EOS in self._tokens:
+        if name == "whitespace" and EOS in self._tokens:
             vocabulary_ids[self._tokens.index(EOS)] = EOS_ID
-        return Vocabulary((UNK, EOS, *(self._tokens[token] for token in kept)), self._tokenizer), vocabulary_ids
+        return WordTokenizer((UNK, EOS, *(self._tokens[token] for token in kept)), name), vocabulary_ids
 
     def encode_splits(
         self, split_indices: Sequence[Int32Array], vocabulary_ids: TokenIds, mode: DataMode
     ) -> EncodedCorpus:
         """Encode the training, validation and test split, given by line indices, and insert `<eos>` as `mode` says.
 
-        Every line must have a token. `build_vocabulary` returned the `vocabulary_ids`.
+        `vocabulary_ids` is the id of each token of the indexer in the vocabulary of the model.
         """
         ids = AppendableArray(np.int32, self._folder and self._folder / "ids")
         punctuation = AppendableArray(np.uint8, self._folder and self._folder / "punctuation")
@@ -144,7 +148,7 @@ class TokenizedCorpus:
         longest = int(np.argmax(self.line_lengths))
         return CorpusStats(
             num_tokens=len(self._ids),
-            num_distinct_tokens=len(self._tokens),
+            num_distinct_tokens=int(np.count_nonzero(counts)),
             most_frequent=tuple((self._tokens[token], int(counts[token])) for token in most_frequent),
             longest_line_index=longest,
             longest_line_tokens=int(self.line_lengths[longest]),

@@ -48,6 +48,18 @@ def read_blocks(path: Path) -> Iterator[bytes]:
         yield rest
 
 
+def read_whole_text(path: Path) -> str:
+    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
+    encoding = scan_file(path).encoding
+    text = path.read_bytes().removeprefix(BOM).decode(CODECS[encoding])
+    return normalize_line_ends(text)
+
+
+def normalize_line_ends(text: str) -> str:
+    """Return `text` with a line feed in the place of each carriage return, alone or before a line feed."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def scan_file(path: Path) -> FileScan:
     """Return the properties of a text file, or raise a CorpusError if it is not one."""
     try:

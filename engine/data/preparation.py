@@ -19,8 +19,12 @@ from engine.data.arrays import Int32Array, memory_map
 from engine.data.corpus import Corpus, merge_corpora, read_csv, read_text, split_indices
 from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
 from engine.data.lines import Lines, LineStore, load_lines
+from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.vocabulary import MAX_VOCABULARY_SIZE, TokenizerName, Vocabulary, skipped_spans
+from engine.data.token_indexer import TokenIndexer
+from engine.data.tokenizers.base import MAX_VOCABULARY_SIZE, Tokenizer, is_open_vocabulary
+from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
+from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
 from engine.errors import ConfigError, CorpusError, InvalidInputError
 from engine.storage.files import assets_dir, cache_dir, fsync_path, read_limited
 from engine.storage.schema import decode_json
@@ -33,7 +37,7 @@ MAX_JSON_BYTES = 128_000_000
 ALPHABET_SAMPLE_LINES = 200
 """Number of lines in which unreadable letters are counted."""
 DAY_SECONDS = 86_400
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Version of the cache format; entries of another version are not read."""
 CACHE_READ_ERRORS = (OSError, InvalidInputError, ValueError, LookupError, TypeError, ArithmeticError)
 """Exceptions that reading a missing or damaged cache entry can raise."""
@@ -46,7 +50,7 @@ class PreparedCorpus:
     corpus: Corpus
     split_indices: tuple[Int32Array, Int32Array, Int32Array]
     """Line indices of the training, validation and test split."""
-    vocabulary: Vocabulary
+    tokenizer: Tokenizer
     encoded: EncodedCorpus
     stats: CorpusStats
 
@@ -77,40 +81,46 @@ def read_corpus(config: DataConfig, source: str | None = None, store: LineStore 
         CorpusError: If the file cannot be read or has no usable line.
     """
     source = config.corpus if source is None else source
-    if source == BUNDLED:
-        return read_csv(assets_dir() / "dialogues.csv", "dialog", "char", config.min_characters, store)
-    if config.corpus_format == "text":
+    if source != BUNDLED and config.corpus_format == "text":
         return read_text(Path(source), config.min_characters, store)
-    return read_csv(Path(source), config.text_column, config.speaker_column, config.min_characters, store)
+    path, columns = Path(source), (config.text_column, config.speaker_column)
+    if source == BUNDLED:
+        path, columns = assets_dir() / "dialogues.csv", ("dialog", "char")
+    return read_csv(path, *columns, config.min_characters, store, repair=is_open_vocabulary(config.tokenizer))
 
 
-def prepare_corpus(config: DataConfig) -> PreparedCorpus:
+def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> PreparedCorpus:
     """Read, split and encode the corpus of `config`, or load the result from the cache.
 
-    The errors are listed in `load_dataset`.
+    The arguments and errors are explained in `load_dataset`.
     """
+    if not is_open_vocabulary(config.tokenizer):
+        tokenizer = None
     names = (config.corpus, config.valid_corpus, config.test_corpus)
     files = [Path(name) for name in names if name not in ("", BUNDLED)]
     try:
         stats = [file.stat() for file in files]
     except (OSError, ValueError):  # ValueError: not a valid path
-        return _build(config, None)  # raises an error that explains the problem
+        return _build(config, tokenizer, None)  # raises an error that explains the problem
     if sum(stat.st_size for stat in stats) < CACHE_THRESHOLD_BYTES:
-        return _build(config, None)
+        return _build(config, tokenizer, None)
     # A program can keep size and modification time of a file that it changes, but not the change time. The price is
     # that a corpus is prepared again after its permissions or name have changed, too.
     versions = [
         (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         for file, stat in zip(files, stats, strict=True)
     ]
-    key = hashlib.sha256(json.dumps([CACHE_VERSION, asdict(config), versions]).encode()).hexdigest()[:32]
+    tokenizer_json = None if tokenizer is None else tokenizer.to_json()
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json]).encode()).hexdigest()[
+        :32
+    ]
     folder = cache_dir() / key
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # missing or damaged: built again below
         pass
     try:
-        _save(folder, config)
+        _save(folder, config, tokenizer)
     except OSError as error:
         raise CorpusError(
             f"the prepared {config.corpus} cannot be cached in {folder.parent}: {error.strerror or error}; "
@@ -119,10 +129,10 @@ def prepare_corpus(config: DataConfig) -> PreparedCorpus:
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # too many speakers to read back
-        return _build(config, None)
+        return _build(config, tokenizer, None)
 
 
-def _build(config: DataConfig, folder: Path | None) -> PreparedCorpus:
+def _build(config: DataConfig, tokenizer: Tokenizer | None, folder: Path | None) -> PreparedCorpus:
     """Prepare the corpus of `config`, with all large arrays in `folder`, or in memory if it is None."""
     if bool(config.valid_corpus) != bool(config.test_corpus):
         raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
@@ -136,21 +146,28 @@ def _build(config: DataConfig, folder: Path | None) -> PreparedCorpus:
         train, valid, test = (np.arange(begin, end, dtype=np.int32) for begin, end in pairwise(ends))
     else:
         corpus = read_corpus(config, store=store)
-        train, valid, test = split_indices(len(corpus.lines), config.split_seed)
-    _check_alphabet(corpus.lines, config.tokenizer, corpus.source)
-    tokenized = TokenizedCorpus(corpus.lines, config.tokenizer, folder)
-    vocabulary, vocabulary_ids = tokenized.build_vocabulary(train, config.min_count)
-    _check_vocabulary_size(len(vocabulary), corpus.source, config.min_count)
-    not_empty = [lines[tokenized.line_lengths[lines] > 0] for lines in (train, valid, test)]
+        train, valid, test = split_indices(len(corpus.lines), config.split_seed, config.split, config.held_out)
+    splits = (train, valid, test)
+    if is_open_vocabulary(config.tokenizer):
+        tokenizer = tokenizer or train_tokenizer(corpus.lines.take(train), config)
+        tokenized = TokenizedCorpus(corpus.lines, OpenIndexer(tokenizer, config.mode), folder)
+        encoded = tokenized.encode_splits(splits, np.arange(len(tokenizer), dtype=np.int32), config.mode)
+        return PreparedCorpus(corpus, splits, tokenizer, encoded, tokenized.stats())
+    name: WordTokenizerName = "words" if config.tokenizer == "words" else "whitespace"
+    _check_alphabet(corpus.lines, name, corpus.source)
+    tokenized = TokenizedCorpus(corpus.lines, TokenIndexer(name), folder)
+    tokenizer, vocabulary_ids = tokenized.build_word_tokenizer(train, config.min_count, name)
+    _check_vocabulary_size(len(tokenizer), corpus.source, config.min_count)
+    not_empty = [lines[tokenized.line_lengths[lines] > 0] for lines in splits]
     if not all(map(len, not_empty[1:])):
         raise CorpusError(
             f"{corpus.source}: the validation or test split has no word; use more text or another --split-seed"
         )
     encoded = tokenized.encode_splits(not_empty, vocabulary_ids, config.mode)
-    return PreparedCorpus(corpus, (train, valid, test), vocabulary, encoded, tokenized.stats())
+    return PreparedCorpus(corpus, splits, tokenizer, encoded, tokenized.stats())
 
 
-def _check_alphabet(lines: Lines, tokenizer: TokenizerName, source: str) -> None:
+def _check_alphabet(lines: Lines, tokenizer: WordTokenizerName, source: str) -> None:
     """Raise a CorpusError if the tokenizer skips most letters of a text, as in a text in another script."""
     step = -(-len(lines) // ALPHABET_SAMPLE_LINES)
     sample = "\n".join(line.text[:1000] for line in lines[::step])
@@ -175,21 +192,22 @@ def _check_vocabulary_size(size: int, source: str, min_count: int) -> None:
         )
 
 
-def _save(folder: Path, config: DataConfig) -> None:
+def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> None:
     """Prepare a corpus and write it to `folder`, so that the folder is complete or does not exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _evict_old_entries(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as temporary:
         entry = Path(temporary) / "entry"
         entry.mkdir()
-        prepared = _build(config, entry)
+        prepared = _build(config, tokenizer, entry)
         for name in ("tokens", "token_punctuation"):  # only needed for building
             (entry / name).unlink()
         corpus, encoded = prepared.corpus, prepared.encoded
         np.concatenate(prepared.split_indices).tofile(entry / "split_indices")
         encoded.train_line_offsets.tofile(entry / "train_line_offsets")
         encoded.train_line_indices.tofile(entry / "train_line_indices")
-        (entry / "vocabulary.json").write_text(prepared.vocabulary.to_json(), encoding="utf-8")
+        tokenizer_json = prepared.tokenizer.to_json()
+        (entry / tokenizer_file_name(config.tokenizer)).write_text(tokenizer_json, encoding="utf-8")
         train, valid, test = map(len, prepared.split_indices)
         metadata = _CacheMetadata(
             source=corpus.source,
@@ -219,8 +237,9 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
     metadata = decode_json(_CacheMetadata, content)
     if any((folder / name).stat().st_size != size for name, size in metadata.file_sizes.items()):
         raise ValueError("a file has another size than it had")
-    vocabulary_json = read_limited(folder / "vocabulary.json", MAX_JSON_BYTES).decode()
-    vocabulary = Vocabulary.from_json(vocabulary_json, str(folder), config.tokenizer)
+    file = folder / tokenizer_file_name(config.tokenizer)
+    tokenizer_json = read_limited(file, MAX_JSON_BYTES).decode()
+    tokenizer = tokenizer_from_json(tokenizer_json, str(file), config.tokenizer)
     encoded = EncodedCorpus(
         ids=memory_map(folder / "ids", np.int32),
         punctuation=memory_map(folder / "punctuation", np.uint8),
@@ -237,14 +256,14 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
         sha256=metadata.sha256,
     )
     line_indices = memory_map(folder / "split_indices", np.int32)
-    _check_references(encoded, len(vocabulary), line_indices, len(corpus.lines))
+    _check_references(encoded, len(tokenizer), line_indices, len(corpus.lines))
     if min(metadata.split_sizes) <= 0 or sum(metadata.split_sizes) != len(line_indices):
         raise ValueError("the split sizes do not match the number of lines")
     if not 0 <= metadata.stats.longest_line_index < len(corpus.lines):
         raise ValueError("the longest line does not exist")
     train, valid, test = np.split(line_indices, np.cumsum(metadata.split_sizes[:2]))
     os.utime(folder)  # marks the entry as recently used
-    return PreparedCorpus(corpus, (train, valid, test), vocabulary, encoded, metadata.stats)
+    return PreparedCorpus(corpus, (train, valid, test), tokenizer, encoded, metadata.stats)
 
 
 def _check_references(encoded: EncodedCorpus, vocabulary_size: int, line_indices: Int32Array, num_lines: int) -> None:

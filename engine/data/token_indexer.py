@@ -1,4 +1,4 @@
-"""Fast tokenization of large texts: numbers the distinct tokens of a block of lines at a time, like `tokenize`."""
+"""Fast tokenization of large texts: numbers the distinct tokens of a block of lines at a time, like `split_words`."""
 
 import re
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ import numpy as np
 
 from engine.data.arrays import Int64Array
 from engine.data.punctuation import COMMA, LINE_END, NONE, SENTENCE_END, PunctuationIds
-from engine.data.vocabulary import TokenIds, TokenizerName
+from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers.words import WordTokenizerName
 
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789'"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LOWERCASE_TABLE = bytes(range(256)).lower()
 
 
-def _byte_tables(tokenizer: TokenizerName) -> tuple[bytes, bytes]:
+def _byte_tables(tokenizer: WordTokenizerName) -> tuple[bytes, bytes]:
     """Return two tables `[256]` for the bytes of lower-case text: part of a token (1) or not (0); punctuation class."""
     if tokenizer == "whitespace":
         return bytes(byte not in b" \n\0" for byte in range(256)), bytes(LINE_END * (byte == 10) for byte in range(256))
@@ -26,7 +27,7 @@ def _byte_tables(tokenizer: TokenizerName) -> tuple[bytes, bytes]:
     return is_token_byte, bytes(punctuation)
 
 
-_BYTE_TABLES: dict[TokenizerName, tuple[bytes, bytes]] = {
+_BYTE_TABLES: dict[WordTokenizerName, tuple[bytes, bytes]] = {
     "words": _byte_tables("words"),
     "whitespace": _byte_tables("whitespace"),
 }
@@ -68,7 +69,7 @@ class TokenIndexer:
     in a dict, which happens to a few percent of real text.
     """
 
-    def __init__(self, tokenizer: TokenizerName = "words") -> None:
+    def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
         self._tokenizer = tokenizer
         self._token_to_id = _AutoIncrementIds()
         self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)

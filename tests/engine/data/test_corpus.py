@@ -332,3 +332,40 @@ def test_splits_contain_every_line_once_in_shuffled_order(lines, seed):
 
 def test_other_seeds_give_other_splits():
     assert split_indices(100, 1)[0].tolist() != split_indices(100, 2)[0].tolist()
+
+
+class TestSplitByScenes:
+    """The split into blocks of 20 lines, as design.md defines it."""
+
+    @given(st.integers(60, 3000), st.integers(0, 2**32), st.sampled_from([0.01, 0.1, 0.3]))
+    def test_blocks_are_held_out_whole_and_in_file_order(self, num_lines, seed, held_out):
+        train, valid, test = (part.tolist() for part in split_indices(num_lines, seed, "scenes", held_out))
+        assert sorted(train + valid + test) == list(range(num_lines))
+        assert all(part == sorted(part) for part in (train, valid, test))
+        blocks = [{line // 20 for line in part} for part in (train, valid, test)]
+        assert sum(map(len, blocks)) == -(-num_lines // 20)
+        assert len(blocks[1]) == len(blocks[2]) == max(1, int(held_out * -(-num_lines // 20)))
+
+    def test_validation_is_the_first_tenth_of_the_shuffled_blocks(self):
+        blocks = list(range(10))
+        random.Random(5).shuffle(blocks)
+        _, valid, test = split_indices(195, 5, "scenes")
+        assert {line // 20 for line in valid.tolist()} == {blocks[0]}
+        assert {line // 20 for line in test.tolist()} == {blocks[1]}
+
+    def test_too_few_lines_are_refused(self):
+        with pytest.raises(CorpusError, match="at least 60 are needed"):
+            split_indices(40, 0, "scenes")
+
+    def test_blocks_of_the_film_dialogues_are_those_of_the_scene_files(self, lotr_csv):
+        lines = read(lotr_csv, min_characters=-1).lines
+        parts = split_indices(len(lines), 1234, "scenes")
+        for name, part in zip(("train", "valid", "test"), parts, strict=True):
+            file = " ".join((lotr_csv.parent / "scenes" / f"{name}.txt").read_text(encoding="utf-8").split())
+            # Some rows were left out of the files; blocks of a wrong order would have a tenth of the lines in common.
+            assert sum(lines[int(index)].text in file for index in part) > 0.9 * len(part)
+
+
+def test_a_held_out_fraction_sets_the_size_of_validation_and_test():
+    assert [len(part) for part in split_indices(1000, 0, "lines", 0.01)] == [980, 10, 10]
+    assert [len(part) for part in split_indices(1315, 0)] == [1052, 131, 132]

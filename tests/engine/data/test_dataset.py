@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.dataset import concatenate_lines, count_characters, encode_lines, load_dataset, summarize_dataset
+from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
 from engine.data.lines import Line
 from engine.data.preparation import read_corpus
-from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary, tokenize
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import ConfigError, CorpusError
 
 
@@ -28,8 +29,8 @@ class TestRealDialogues:
         dataset = load(lotr_csv, mode=mode)
         words = [int(np.sum(ids != EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)]
         assert words == [19_021, 2_226, 2_368]
-        assert len(dataset.vocabulary) == 879
-        assert dataset.vocabulary.tokens[:2] == ("<unk>", "<eos>")
+        assert len(dataset.tokenizer) == 879
+        assert dataset.tokenizer.tokens[:2] == ("<unk>", "<eos>")
 
     def test_stream_mode_has_one_eos_at_each_end(self, lotr_csv):
         dataset = load(lotr_csv, mode="stream")
@@ -40,12 +41,12 @@ class TestRealDialogues:
         dataset = load(lotr_csv, mode="line")
         assert [int(np.sum(ids == EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)] == [1315, 164, 165]
         ends = np.flatnonzero(dataset.train == EOS_ID)
-        lengths = [len(tokenize(line.text)) for line in dataset.splits.train]
+        lengths = [len(split_words(line.text)) for line in dataset.splits.train]
         assert ends.tolist() == (np.cumsum(lengths) + np.arange(len(lengths))).tolist()
 
     def test_both_modes_hold_the_same_words(self, lotr_csv):
         line, stream = load(lotr_csv, mode="line"), load(lotr_csv, mode="stream")
-        assert line.vocabulary == stream.vocabulary
+        assert line.tokenizer == stream.tokenizer
         assert line.train[line.train != EOS_ID].tolist() == stream.train[:-1].tolist()
 
     def test_summary_counts_the_real_dialogues(self, lotr_csv):
@@ -70,17 +71,17 @@ class TestGivenSplit:
 
     def test_every_line_and_word_in_order(self, tmp_path):
         dataset = self.load_three_files(tmp_path)
-        words = dataset.vocabulary
-        assert words.decode(dataset.train) == "a b <eos> mr. <unk> sold b $ N <eos> c <eos>"
-        assert words.decode(dataset.valid) == "b a <unk> <eos>"
-        assert words.decode(dataset.test) == "a <eos> c b <eos>"
+        words = dataset.tokenizer
+        assert words.decode(dataset.train) == "a b\nmr. <unk> sold b $ N\nc\n"
+        assert words.decode(dataset.valid) == "b a <unk>\n"
+        assert words.decode(dataset.test) == "a\nc b\n"
         assert set(words.tokens) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
 
     def test_eos_in_the_text_is_the_special_token(self, tmp_path):
         train = text_file(tmp_path / "train.txt", ["a b <eos> c", "b <eos>"])
         files = {"valid_corpus": str(train), "test_corpus": str(train), "corpus_format": "text"}
         dataset = load(train, **files, tokenizer="whitespace", min_characters=0, min_count=1, mode="stream")
-        assert dataset.vocabulary.tokens == ("<unk>", "<eos>", "a", "b", "c")
+        assert dataset.tokenizer.tokens == ("<unk>", "<eos>", "a", "b", "c")
         assert dataset.train.tolist() == [2, 3, EOS_ID, 4, 3, EOS_ID, EOS_ID]
 
     def test_the_split_seed_changes_nothing(self, tmp_path):
@@ -121,30 +122,24 @@ class TestGivenSplit:
             min_characters=0,
             min_count=1,
         )
-        assert len(dataset.vocabulary) == 10_000
+        assert len(dataset.tokenizer) == 10_000
         assert [len(dataset.train), len(dataset.valid), len(dataset.test)] == [929_589, 73_760, 82_430]
         assert np.sum(dataset.train != EOS_ID) == 887_521
 
 
-def test_characters_are_counted_with_one_separator_per_token():
-    vocabulary = Vocabulary.from_tokens(["the", "mill"], 1)
-    lines = (Line("The mill, old."), Line("..."), Line("the"))
-    assert count_characters(lines, vocabulary) == len("the mill old\n") + len("the\n")
-
-
 def test_ids_decode_to_the_words_of_the_split(small_csv):
     dataset = load(small_csv)
-    words = [word for line in dataset.splits.valid for word in (*tokenize(line.text), "<eos>")]
-    assert dataset.vocabulary.decode(dataset.valid).replace("<unk>", "?").split() == [
-        word if word in dataset.vocabulary else "?" for word in words
+    words = [word for line in dataset.splits.valid for word in split_words(line.text)]
+    assert dataset.tokenizer.decode(dataset.valid).replace("<unk>", "?").split() == [
+        word if word in dataset.tokenizer else "?" for word in words
     ]
     assert dataset.train.dtype == np.int32
 
 
 def test_vocabulary_is_built_from_the_training_split_only(small_csv):
     dataset = load(small_csv, min_count=1)
-    training = [word for line in dataset.splits.train for word in tokenize(line.text)]
-    assert dataset.vocabulary == Vocabulary.from_tokens(training, 1)
+    training = [word for line in dataset.splits.train for word in split_words(line.text)]
+    assert dataset.tokenizer == WordTokenizer.from_words(training, 1)
     assert UNK_ID not in dataset.train
 
 
@@ -199,7 +194,7 @@ def test_a_corpus_of_rare_words_is_an_error(tmp_path):
     path = text_file(tmp_path / "a.txt", [f"word{i}a word{i}b word{i}c word{i}d" for i in range(20)])
     with pytest.raises(CorpusError, match=r"a\.txt: no word occurs 3 times"):
         load(path, corpus_format="text")
-    assert len(load(path, corpus_format="text", min_count=1).vocabulary) == 2 + 16 * 4
+    assert len(load(path, corpus_format="text", min_count=1).tokenizer) == 2 + 16 * 4
 
 
 LINES = st.lists(
@@ -225,5 +220,5 @@ def test_lines_without_words_are_not_encoded(small_csv):
     dataset = load(small_csv)
     lines = dataset.corpus.lines
     without_words = Line("......................")
-    vocabulary = dataset.vocabulary
-    assert len(encode_lines([lines[0], without_words, lines[1]], vocabulary)) == 2
+    tokenizer = dataset.tokenizer
+    assert len(encode_lines([lines[0], without_words, lines[1]], tokenizer)) == 2

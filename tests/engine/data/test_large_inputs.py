@@ -11,14 +11,15 @@ from engine.analysis.memorization import TrainingIndex
 from engine.analysis.perplexity import evaluate
 from engine.config import ModelConfig
 from engine.data.dataset import Dataset
-from engine.data.vocabulary import EOS_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError
 from engine.events import Evaluated, Preparing, Started
 from engine.models.lstm import LSTMModel
 from engine.models.ngram import Unigram
 from tests.support.training import events_of, run_training
 
-WORDS = Vocabulary(("<unk>", "<eos>", *(f"w{n}" for n in range(30))))
+WORDS = WordTokenizer(("<unk>", "<eos>", *(f"w{n}" for n in range(30))))
 
 
 def make_model(punctuation: bool) -> LSTMModel:
@@ -67,7 +68,7 @@ def test_max_eval_tokens_limits_the_scored_validation_text(dataset: Dataset) -> 
     events = run_training(dataset, epochs=1, max_eval_tokens=30)
     (started,) = events_of(Started, events)
     assert started.valid_tokens == 30
-    assert started.unigram_perplexity == evaluate(Unigram(dataset.train, dataset.vocabulary), part).perplexity
+    assert started.unigram_perplexity == evaluate(Unigram(dataset.train, dataset.tokenizer), part).perplexity
     for evaluated in events_of(Evaluated, events):
         assert evaluated.valid_perplexity == pytest.approx(evaluate(evaluated.model, part).perplexity, rel=1e-5)
     (unlimited,) = events_of(Started, run_training(dataset, epochs=1))
@@ -91,8 +92,8 @@ def test_training_reports_that_kneser_ney_is_skipped_for_a_long_text(
 
 def test_a_text_too_long_for_the_training_index_is_refused(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     num_tokens = sum(map(len, dataset.train_lines))
-    monkeypatch.setattr("engine.analysis.memorization.MAX_INDEXED_TOKENS", num_tokens)
+    monkeypatch.setattr("engine.analysis.memorization.MAX_INDEXED_WORDS", num_tokens)
     TrainingIndex.from_dataset(dataset)
-    monkeypatch.setattr("engine.analysis.memorization.MAX_INDEXED_TOKENS", num_tokens - 1)
-    with pytest.raises(CorpusError, match=f"has {num_tokens:,} tokens"):
+    monkeypatch.setattr("engine.analysis.memorization.MAX_INDEXED_WORDS", num_tokens - 1)
+    with pytest.raises(CorpusError, match=f"has {num_tokens:,} words"):
         TrainingIndex.from_dataset(dataset)

@@ -64,7 +64,7 @@ def test_a_corpus_of_three_files_is_cached(tmp_path: Path) -> None:
     config = DataConfig(**names, corpus_format="text", tokenizer="whitespace", min_characters=0, min_count=1)
     built, loaded = load_dataset(config), load_dataset(config)
     assert dataset_content(built) == dataset_content(loaded)
-    assert built.vocabulary.decode(built.train[:7]) == "mr. N said <unk> 0 , éh"
+    assert built.tokenizer.decode(built.train[:7]) == "mr. N said <unk> 0 , éh"
     assert (len(built.splits.train), len(built.splits.valid), len(built.splits.test)) == (9, 10, 11)
 
 
@@ -86,7 +86,7 @@ def test_a_changed_file_or_setting_has_its_own_cache_entry(small_csv: Path, tmp_
     path.write_bytes(small_csv.read_bytes())
     config = DataConfig(corpus=str(path))
     before = load_dataset(config)
-    assert len(load_dataset(replace(config, min_count=40)).vocabulary) < len(before.vocabulary)
+    assert len(load_dataset(replace(config, min_count=40)).tokenizer) < len(before.tokenizer)
     path.write_bytes(small_csv.read_bytes() + b'SAM,"And this is one line more than there was, my friend"\n')
     assert len(load_dataset(config).corpus.lines) == len(before.corpus.lines) + 1
     os.utime(path, ns=(1, 1))
@@ -216,13 +216,13 @@ def test_a_text_of_letters_that_the_tokenizer_skips_is_refused(tmp_path: Path, t
     config = DataConfig(corpus=str(path), corpus_format="text", min_characters=0)
     with pytest.raises(CorpusError, match=r"are not a to z .*, and the words tokenizer reads no others"):
         load_dataset(config)
-    assert len(load_dataset(replace(config, tokenizer="whitespace")).vocabulary) > 3
+    assert len(load_dataset(replace(config, tokenizer="whitespace")).tokenizer) > 3
 
 
 def test_a_text_with_some_accents_is_read(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("Éomer, où est passé le déjeuner préféré\n" * 300)
-    assert "est" in load_dataset(DataConfig(corpus=str(path), corpus_format="text")).vocabulary
+    assert "est" in load_dataset(DataConfig(corpus=str(path), corpus_format="text")).tokenizer
 
 
 def test_endless_words_are_never_part_of_the_vocabulary(tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_endless_words_are_never_part_of_the_vocabulary(tmp_path: Path) -> None:
     path.write_text(f"the longest {'a' * 1000} and {'b' * 1001} words\n" * 50)
     for tokenizer in ("words", "whitespace"):
         config = DataConfig(corpus=str(path), corpus_format="text", tokenizer=tokenizer)  # type: ignore[arg-type]
-        tokens = load_dataset(config).vocabulary.tokens
+        tokens = load_dataset(config).tokenizer.tokens
         assert tokens == ("<unk>", "<eos>", "the", "longest", "a" * 1000, "and", "words")

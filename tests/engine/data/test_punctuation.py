@@ -13,7 +13,8 @@ from engine.analysis.perplexity import evaluate
 from engine.config import ModelConfig
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.punctuation import COMMA, LINE_END, NONE, PUNCTUATION_CLASSES, SENTENCE_END
-from engine.data.vocabulary import EOS_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.models.punctuation_softmax import PunctuationSoftmax
@@ -23,7 +24,7 @@ from tests.support.training import events_of, make_config, run_training, weights
 from tests.support.training_spies import record_steps
 
 SIZE = 30
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
+VOCABULARY = WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,9 +47,9 @@ def test_each_word_has_the_punctuation_after_it(dataset: Dataset, mode: Any) -> 
     data = load_dataset(make_config(corpus=dataset.corpus.source, corpus_format="text", mode=mode).data)
     ids, punctuation = data.train, data.train_punctuation
     assert len(ids) == len(punctuation)
-    after = {dataset.vocabulary.tokens[token]: Counter() for token in set(ids.tolist())}
+    after = {dataset.tokenizer.tokens[token]: Counter() for token in set(ids.tolist())}
     for token, mark in zip(ids.tolist(), punctuation.tolist(), strict=True):
-        after[dataset.vocabulary.tokens[token]][mark] += 1
+        after[dataset.tokenizer.tokens[token]][mark] += 1
     assert set(after["hill"]) == {COMMA}
     assert set(after["night"]) == set(after["day"]) == {SENTENCE_END}
     assert set(after["here"]) == set(after["<eos>"]) == {LINE_END}
@@ -187,7 +188,7 @@ def test_training_learns_which_words_follow_which_marks(dataset: Dataset, softma
     values = {"punctuation": True, "epochs": 10, "softmax_samples": softmax_samples}
     evaluated = events_of(Evaluated, run_training(dataset, **values))
     weights = weights_of(evaluated[-1])
-    words = dataset.vocabulary.token_to_id
+    words = dataset.tokenizer.token_to_id
     assert (
         weights["punctuation_softmax.bias"][COMMA, words["at"]]
         > weights["punctuation_softmax.bias"][NONE, words["at"]] + 0.5

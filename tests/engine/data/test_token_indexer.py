@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.data import token_indexer
 from engine.data.punctuation import COMMA, LINE_END, NONE, SENTENCE_END
 from engine.data.token_indexer import TokenIndexer
-from engine.data.vocabulary import WORD_PATTERN, tokenize
+from engine.data.tokenizers.words import WORD_PATTERN, split_words
 
 SIGNS = st.sampled_from("aZ09'-.,!?… \t\u2028\u00a0\u200bKKİẞΣσßéÉ“”\x1c\x85ﬁǅ日")
 LINES = st.lists(
@@ -28,7 +28,7 @@ def join_lines(lines: list[str]) -> str:
 def naive_punctuation(line: str, tokenizer: Any) -> list[int]:
     """Return the punctuation class after each token, from the gaps between the tokens."""
     if tokenizer == "whitespace":
-        return [NONE] * (len(tokenize(line, tokenizer)) - 1) + [LINE_END] * bool(tokenize(line, tokenizer))
+        return [NONE] * (len(split_words(line, tokenizer)) - 1) + [LINE_END] * bool(split_words(line, tokenizer))
     gaps = WORD_PATTERN.split(line.lower())[1:]
     marks = [NONE if gap.isspace() else SENTENCE_END if re.search("[.!?…]", gap) else COMMA for gap in gaps]
     return marks[:-1] + [LINE_END] * bool(gaps)
@@ -36,7 +36,7 @@ def naive_punctuation(line: str, tokenizer: Any) -> list[int]:
 
 def check(lines: list[str], tokenizer: Any, indexer: TokenIndexer) -> None:
     block = indexer.index_block(join_lines(lines))
-    words = [tokenize(line, tokenizer) for line in lines]
+    words = [split_words(line, tokenizer) for line in lines]
     assert [indexer.tokens[id] for id in block.ids] == [word for line_words in words for word in line_words]
     assert block.line_lengths.tolist() == [len(line_words) for line_words in words]
     assert block.punctuation.tolist() == [mark for line in lines for mark in naive_punctuation(line, tokenizer)]
@@ -49,7 +49,7 @@ def test_any_text_is_tokenized_like_the_plain_tokenizer(blocks: list[list[str]],
     indexer = TokenIndexer(tokenizer)
     for lines in blocks:
         check(lines, tokenizer, indexer)
-    words = [word for lines in blocks for line in lines for word in tokenize(line, tokenizer)]
+    words = [word for lines in blocks for line in lines for word in split_words(line, tokenizer)]
     assert indexer.tokens == list(dict.fromkeys(words)), "ids are in order of first appearance"
 
 

@@ -12,7 +12,7 @@ from engine.config import DataConfig
 from engine.data import preparation
 from engine.data.corpus import read_csv
 from engine.data.dataset import load_dataset
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, RunError
 from engine.storage.files import cache_dir
 from tests.support.datasets import dataset_content
@@ -53,9 +53,9 @@ def test_a_corpus_with_an_invalid_path_is_refused(name: str) -> None:
 
 
 def test_a_vocabulary_of_millions_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.data.vocabulary.json.loads", lambda text: pytest.fail("parsed"))
+    monkeypatch.setattr("engine.data.tokenizers.words.json.loads", lambda text: pytest.fail("parsed"))
     with pytest.raises(RunError, match="more than 1,000,000"):
-        Vocabulary.from_json("[" + "[]," * 2_000_001 + "[]]", "a file")
+        WordTokenizer.from_json("[" + "[]," * 2_000_001 + "[]]", "a file")
 
 
 # Cache entries

@@ -1,0 +1,1 @@
+"""Tokenizers: conversion between texts and token ids, by words, white space, characters or byte pairs."""

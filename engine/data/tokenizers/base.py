@@ -1,0 +1,133 @@
+"""The tokenizer interface, and the special tokens that all tokenizers share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.arrays import Int32Array
+
+UNK, EOS = "<unk>", "<eos>"
+UNK_ID, EOS_ID = 0, 1
+"""Ids of the special tokens. Id 1 is `<eos>` in every tokenizer; id 0 is an ordinary token of an open vocabulary."""
+MAX_VOCABULARY_SIZE = 1_000_000
+MAX_TOKEN_CHARACTERS = 1000
+"""Maximum length of a token in a vocabulary."""
+
+TokenIds = Int32Array
+"""Token ids `[time]`."""
+
+TokenizerName = Literal["words", "whitespace", "characters", "bpe"]
+"""words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
+characters: one token per character; bpe: byte-level byte-pair encoding."""
+
+
+def is_open_vocabulary(name: TokenizerName) -> bool:
+    """Return True if the tokenizers of this name encode any text as written, and False if they know some words."""
+    return name in ("characters", "bpe")
+
+
+class TokenSpan(NamedTuple):
+    """A token of a text, and the characters it was read from."""
+
+    start: int
+    """Index of the first character of the token."""
+    end: int
+    """Index after the last character. It equals `start` if the token is a later byte of the character before."""
+    id: int
+
+
+class UnknownSpan(NamedTuple):
+    """A part of a text that a model does not know."""
+
+    start: int
+    end: int
+    text: str
+
+
+class PieceDecoder(Protocol):
+    """Decoder of a stream of token ids into text, one piece of text per token."""
+
+    def decode(self, id: int) -> str:
+        """Return the text that the token adds: never a part of a character, so it can be empty."""
+
+    def flush(self) -> str:
+        """Return a replacement character if the stream ended inside a character, or else an empty text."""
+
+
+class Tokenizer(ABC):
+    """Conversion between text and the token ids of a model's vocabulary."""
+
+    name: TokenizerName
+    tokens: tuple[str, ...]
+    """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and (self.name, self.tokens) == (other.name, other.tokens)
+
+    __hash__ = object.__hash__
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """True for an open vocabulary, which encodes any text as written. A closed one reads other words as `<unk>`."""
+
+    @property
+    def unk_id(self) -> int | None:
+        """Id of `<unk>`; None in an open vocabulary, which has no such token."""
+        return None if self.is_open else UNK_ID
+
+    @abstractmethod
+    def encode(self, text: str) -> TokenIds:
+        """Return the token ids `[time]` of a text, without `<eos>`."""
+
+    @abstractmethod
+    def spans(self, text: str) -> list[TokenSpan]:
+        """Return the tokens of `encode` with the characters that they were read from."""
+
+    @abstractmethod
+    def piece_decoder(self) -> PieceDecoder:
+        """Return a decoder at the start of a text. `<eos>` is decoded as a line feed."""
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return the text that each token adds to the text before it. The pieces joined are the decoded text."""
+        decoder = self.piece_decoder()
+        pieces = [decoder.decode(id) for id in ids]
+        if pieces:
+            pieces[-1] += decoder.flush()
+        return pieces
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, with a line feed for each `<eos>`."""
+        return "".join(self.pieces(ids))
+
+    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of each of several texts."""
+        return [self.encode(line) for line in lines]
+
+    def unknown_spans(self, text: str) -> list[UnknownSpan]:
+        """Return the parts of `text` that the model does not know, in text order; none in an open vocabulary."""
+        return []
+
+    @cached_property
+    def token_to_id(self) -> dict[str, int]:
+        """Id of each token, by its text."""
+        return {token: id for id, token in enumerate(self.tokens)}
+
+    def __contains__(self, token: str) -> bool:
+        return token in self.token_to_id
+
+    @cached_property
+    @abstractmethod
+    def word_starts(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Return the content of the tokenizer's file in a run directory."""

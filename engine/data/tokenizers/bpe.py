@@ -1,0 +1,131 @@
+"""Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019), computed by Hugging Face's tokenizers."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE, TokenIds
+from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
+from engine.errors import RunError
+
+CHUNK_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,64}| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]{1,64}|\s+(?!\S)|\s+"
+"""Parts of a text that tokens never cross, as in GPT-2; the limits keep a text without spaces fast."""
+MAX_LEARNED_TOKEN_LENGTH = 24
+"""Maximum characters of a token that training adds, so that rows of dashes do not take up the vocabulary."""
+NUM_BYTES = 256
+
+
+class BPETokenizer(ByteTokenizer):
+    """A tokenizer that merges frequent neighbours, from single bytes up to whole words with the space before them."""
+
+    name = "bpe"
+
+    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+        """Create a tokenizer whose tokens are the bytes, then the results of `merges`, in the order they were learned.
+
+        Merges are written as in Hugging Face's files, with one printable character for each byte.
+
+        Raises:
+            ValueError: If a merge joins a token that no byte and no earlier merge creates, or creates a token twice.
+        """
+        self.merges = tuple(merges)
+        tokens = dict.fromkeys(_BYTE_CHARACTERS)
+        for left, right in merges:
+            if left not in tokens or right not in tokens or left + right in tokens:
+                raise ValueError(f"impossible merge of {left!r} and {right!r}")
+            tokens[left + right] = None
+        names = list(tokens)
+        super().__init__([bytes(map(_CHARACTER_BYTES.__getitem__, name)) for name in names])
+        names.insert(EOS_ID, EOS)
+        vocabulary = {name: id for id, name in enumerate(names)}
+        self._backend = _new_backend(models.BPE(vocab=vocabulary, merges=list(self.merges)))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> "BPETokenizer":
+        """Learn the merges of `texts`. The vocabulary is smaller than `vocabulary_size` if the text has fewer pairs."""
+        backend = _new_backend(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size - 1,  # without <eos>
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            max_token_length=MAX_LEARNED_TOKEN_LENGTH,
+            min_frequency=2,
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls([(left, right) for left, right in json.loads(backend.to_str())["model"]["merges"]])
+
+    def _encode(self, text: str) -> TokenIds:
+        return np.array(self._backend.encode(text).ids, np.int32)
+
+    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of each of several texts, encoded in parallel."""
+        for line in lines:
+            check_unicode(line)
+        return [np.array(encoding.ids, np.int32) for encoding in self._backend.encode_batch_fast(list(lines))]
+
+    def to_json(self) -> str:
+        """Return the tokenizer in Hugging Face's format, as `tokenizer.json`."""
+        return self._backend.to_str()
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> "BPETokenizer":
+        """Parse the output of `to_json`, which was read from the file `source`.
+
+        Raises:
+            RunError: If the file has another version or form, or the merges are impossible.
+        """
+        try:
+            content = json.loads(text)
+            merges = [(left, right) for left, right in content["model"]["merges"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(f"{source} is not a tokenizer of byte pairs; the run is damaged") from error
+        expected = json.loads(_new_backend(models.BPE()).to_str())
+        for key in ("version", "normalizer", "pre_tokenizer"):
+            if content.get(key) != expected[key]:
+                raise RunError(
+                    f"{source} was written by another version or program: its {key} is {_shorten(content.get(key))}, "
+                    f"not {_shorten(expected[key])}; train a new run"
+                )
+        if len(merges) > MAX_VOCABULARY_SIZE or not all(
+            isinstance(part, str) and len(part) <= MAX_TOKEN_CHARACTERS for part in chain.from_iterable(merges)
+        ):
+            raise RunError(f"{source} has too many or too long merges; the run is damaged")
+        try:
+            tokenizer = cls(merges)
+        except ValueError as error:
+            raise RunError(f"{source} has an {error}; the run is damaged") from error
+        if json.loads(tokenizer.to_json())["model"]["vocab"] != content["model"].get("vocab"):
+            raise RunError(f"{source} has a vocabulary that does not follow from its merges; the run is damaged")
+        return tokenizer
+
+
+def _new_backend(model: models.BPE) -> HuggingFaceTokenizer:
+    backend = HuggingFaceTokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CHUNK_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return backend
+
+
+def _byte_characters() -> dict[int, str]:
+    """Return the printable character that stands for each byte in Hugging Face's files, as in GPT-2."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(NUM_BYTES) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(NUM_BYTES + i) for i, byte in enumerate(others)}
+
+
+_CHARACTER_BYTES = {character: byte for byte, character in _byte_characters().items()}
+_BYTE_CHARACTERS = sorted(_CHARACTER_BYTES)
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

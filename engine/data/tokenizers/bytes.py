@@ -1,0 +1,129 @@
+"""Common base of the open vocabularies, whose tokens are sequences of bytes, so that they encode any text."""
+
+import codecs
+from abc import abstractmethod
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.arrays import Int64Array
+from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, PieceDecoder, TokenIds, Tokenizer, TokenSpan
+from engine.errors import InvalidInputError
+
+EOS_BYTES = b"\n"
+"""Bytes that `<eos>` is decoded to."""
+
+
+class ByteTokenizer(Tokenizer):
+    """A tokenizer whose tokens are `<eos>` at id 1 and otherwise sequences of bytes, among them every single byte."""
+
+    is_open = True
+
+    def __init__(self, token_bytes: Sequence[bytes]) -> None:
+        """Create a tokenizer of the tokens `token_bytes`, without `<eos>`, which is inserted at its id."""
+        self.token_bytes = (*token_bytes[:EOS_ID], EOS_BYTES, *token_bytes[EOS_ID:])
+        """Bytes of each token, by id."""
+        names = [_token_name(token) for token in self.token_bytes]
+        names[EOS_ID] = EOS
+        self.tokens = tuple(names)
+
+    @abstractmethod
+    def _encode(self, text: str) -> TokenIds:
+        """Return the token ids `[time]` of a text that is valid Unicode."""
+
+    def encode(self, text: str) -> TokenIds:
+        """Return the token ids `[time]` of a text, exactly as it is written.
+
+        Raises:
+            InvalidInputError: If the text has a lone surrogate, which stands for bytes that are not UTF-8.
+        """
+        check_unicode(text)
+        return self._encode(text)
+
+    def spans(self, text: str) -> list[TokenSpan]:
+        """Return the tokens of `text` with their characters. A character belongs to the token of its first byte."""
+        ids = self.encode(text)
+        edges = [0, *self.end_offsets(text, ids).tolist()]
+        return [TokenSpan(*span) for span in zip(edges[:-1], edges[1:], ids.tolist(), strict=True)]
+
+    def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
+        """Return the index `[tokens]` after the last character of each token, given the encoding `ids` of `text`."""
+        is_first_byte = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80
+        num_characters = np.append(0, np.cumsum(is_first_byte))
+        edges: Int64Array = num_characters[np.cumsum(self._num_bytes[ids])]
+        return edges
+
+    @cached_property
+    def _num_bytes(self) -> Int64Array:
+        return np.array([len(token) for token in self.token_bytes], np.int64)
+
+    def piece_decoder(self) -> PieceDecoder:
+        """Return a decoder that keeps the bytes of an incomplete character until the character is complete."""
+        return _ByteDecoder(self.token_bytes)
+
+    @cached_property
+    def word_starts(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: False for tokens that start with a letter, a digit, an apostrophe or a later byte."""
+        starts = [not is_word_character(token.decode(errors="replace")[0]) for token in self.token_bytes]
+        return np.array(starts)
+
+    @cached_property
+    def word_ends(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: True for tokens that are complete whatever follows, such as punctuation and line ends."""
+        last_characters = [token.decode(errors="replace")[-1] for token in self.token_bytes]
+        return np.array([not is_word_character(character) and character != " " for character in last_characters])
+
+    def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
+        """Return the ids of the tokens that begin with `prefix` and are longer."""
+        first, stop = (
+            bisect_left(self._sorted_tokens, (prefix + end,)) for end in (b"\0", b"\xff" * MAX_TOKEN_CHARACTERS)
+        )
+        return np.array([id for _, id in self._sorted_tokens[first:stop]], np.intp)
+
+    @cached_property
+    def _sorted_tokens(self) -> list[tuple[bytes, int]]:
+        return sorted((token, id) for id, token in enumerate(self.token_bytes) if id != EOS_ID)
+
+
+class _ByteDecoder:
+    """Incremental decoder of UTF-8."""
+
+    def __init__(self, token_bytes: Sequence[bytes]) -> None:
+        self._token_bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def decode(self, id: int) -> str:
+        return self._decoder.decode(self._token_bytes[id])
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+def check_unicode(text: str) -> None:
+    """Raise an InvalidInputError if `text` has a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"the text is not valid Unicode: character {error.start + 1} is a lone surrogate "
+            f"(U+{ord(text[error.start]):X}); remove it, or save the text as UTF-8"
+        ) from error
+
+
+def _token_name(token: bytes) -> str:
+    r"""Return the text of a token; bytes that are no text, or would not be visible, as <0x..>."""
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text and (text.isprintable() or (text.isspace() and not text.strip(" "))):
+        return text
+    return "".join(f"<0x{byte:02X}>" for byte in token)
+
+
+def is_word_character(character: str) -> bool:
+    """Return True for a letter, a digit or an apostrophe, and for a part of a character that may be one."""
+    return character.isalnum() or character in ("'", "’", "\N{REPLACEMENT CHARACTER}")

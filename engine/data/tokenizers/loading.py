@@ -1,0 +1,24 @@
+"""Reading a tokenizer from the file of a run, by its name."""
+
+from engine.data.tokenizers.base import Tokenizer, TokenizerName
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.words import WordTokenizer
+
+VOCABULARY_FILE, TOKENIZER_FILE = "vocabulary.json", "tokenizer.json"
+
+
+def tokenizer_file_name(name: TokenizerName) -> str:
+    """Return the name of the file in which a run keeps its tokenizer: a list of words, or an open vocabulary."""
+    return VOCABULARY_FILE if name in ("words", "whitespace") else TOKENIZER_FILE
+
+
+def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenizer:
+    """Parse the output of `Tokenizer.to_json`, which was read from the file `source`; damage raises a RunError."""
+    if name == "bpe":
+        # Imported here: it loads Hugging Face's tokenizers, which models of words do not need.
+        from engine.data.tokenizers.bpe import BPETokenizer
+
+        return BPETokenizer.from_json(text, source)
+    if name == "characters":
+        return CharacterTokenizer.from_json(text, source)
+    return WordTokenizer.from_json(text, source, name)

@@ -1,0 +1,196 @@
+"""Tokenizers with a closed vocabulary of words; other words are read as `<unk>`."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.tokenizers.base import (
+    EOS,
+    EOS_ID,
+    MAX_TOKEN_CHARACTERS,
+    MAX_VOCABULARY_SIZE,
+    UNK,
+    UNK_ID,
+    PieceDecoder,
+    TokenIds,
+    Tokenizer,
+    TokenSpan,
+    UnknownSpan,
+)
+from engine.errors import RunError
+
+WordTokenizerName = Literal["words", "whitespace"]
+
+WORD_PATTERN = re.compile(r"[a-z0-9']+")
+"""A word of the `words` tokenizer, in lower-case text."""
+_NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
+_NON_SPACE_PATTERN = re.compile(r"[^ ]+")
+
+
+def split_words(text: str, name: WordTokenizerName = "words") -> list[str]:
+    """Split `text` into words. Unprintable characters, such as control characters, count as white space."""
+    if name == "words":
+        return _NON_WORD_PATTERN.sub(" ", text.lower()).split()
+    return _replace_unprintable(text).split()
+
+
+def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, str]]:
+    """Yield the start, the end and the text of each word that `split_words` returns."""
+    if name == "whitespace":
+        for match in _NON_SPACE_PATTERN.finditer(_replace_unprintable(text)):
+            yield match.start(), match.end(), match[0]
+        return
+    lower = text.lower()
+    # A character can become two in lower case (İ), so positions are mapped back to the original text.
+    origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
+    for match in WORD_PATTERN.finditer(lower):
+        yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
+
+
+def skipped_spans(text: str, name: WordTokenizerName) -> Iterator[UnknownSpan]:
+    """Yield each run of characters that carry meaning but are in no word.
+
+    The `words` tokenizer skips letters, digits and symbols beyond ASCII. White space, unprintable characters and
+    punctuation are left out on purpose and do not count. The `whitespace` tokenizer skips nothing.
+    """
+    if name == "whitespace" or text.isascii():
+        return
+    is_in_word = bytearray(len(text))
+    for start, end, _ in word_spans(text, name):
+        is_in_word[start:end] = b"\1" * (end - start)
+    run_start = None
+    for index, character in enumerate(f"{text} "):
+        category = unicodedata.category(character)[0]
+        is_run_character = (
+            not character.isascii()
+            and not is_in_word[index]
+            and category not in "CPZ"  # control characters, punctuation, separators
+            and not (category == "M" and run_start is None)  # an accent belongs to the word or mark before it
+        )
+        if is_run_character and run_start is None:
+            run_start = index
+        elif not is_run_character and run_start is not None:
+            yield UnknownSpan(run_start, index, text[run_start:index])
+            run_start = None
+
+
+class WordTokenizer(Tokenizer):
+    """A tokenizer whose tokens are `<unk>`, `<eos>`, then the known words."""
+
+    is_open = False
+    name: WordTokenizerName
+
+    def __init__(self, tokens: Sequence[str], name: WordTokenizerName = "words") -> None:
+        """Create a tokenizer of the vocabulary `tokens`, which starts with `<unk>`, `<eos>`."""
+        self.tokens = tuple(tokens)
+        self.name = name
+
+    @classmethod
+    def from_words(cls, words: Iterable[str], min_count: int, name: WordTokenizerName = "words") -> "WordTokenizer":
+        """Build a tokenizer of the words with at least `min_count` occurrences, in order of first appearance.
+
+        Words of over `MAX_TOKEN_CHARACTERS` are left out. `<unk>` and `<eos>` in the text, as in Penn Treebank, are
+        the special tokens of the vocabulary.
+        """
+        counts = Counter(word for word in words if len(word) <= MAX_TOKEN_CHARACTERS)
+        kept = (word for word, count in counts.items() if count >= min_count and word not in (UNK, EOS))
+        return cls((UNK, EOS, *kept), name)
+
+    def split(self, text: str) -> list[str]:
+        """Split `text` into words, known or unknown."""
+        return split_words(text, self.name)
+
+    def encode(self, text: str) -> TokenIds:
+        """Return the ids `[time]` of the words of `text`; unknown words become `<unk>`."""
+        return self.encode_words(self.split(text))
+
+    def encode_words(self, words: Sequence[str]) -> TokenIds:
+        """Return the ids `[time]` of words; unknown words become `<unk>`."""
+        return np.fromiter((self.token_to_id.get(word, UNK_ID) for word in words), np.int32, len(words))
+
+    def spans(self, text: str) -> list[TokenSpan]:
+        """Return the words of `text` with their characters."""
+        known = self.token_to_id
+        return [TokenSpan(start, end, known.get(word, UNK_ID)) for start, end, word in word_spans(text, self.name)]
+
+    def unknown_spans(self, text: str) -> list[UnknownSpan]:
+        """Return the words outside the vocabulary, and the runs of characters that are in no word, in text order."""
+        unknown = [UnknownSpan(*span) for span in word_spans(text, self.name) if span[2] not in self]
+        return sorted([*unknown, *skipped_spans(text, self.name)])
+
+    def piece_decoder(self) -> PieceDecoder:
+        """Return a decoder that puts a space before each word but the first of a line."""
+        return _WordDecoder(self.tokens)
+
+    @cached_property
+    def word_starts(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: True for all tokens."""
+        return np.ones(len(self), np.bool_)
+
+    def to_json(self) -> str:
+        """Return the tokens as a JSON list."""
+        return json.dumps(self.tokens, indent=0)
+
+    @classmethod
+    def from_json(cls, text: str, source: str, name: WordTokenizerName = "words") -> "WordTokenizer":
+        """Parse the output of `to_json`, which was read from the file `source`.
+
+        Raises:
+            RunError: If `text` is not a list of distinct tokens that starts with `<unk>, <eos>`.
+        """
+        # Checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
+        if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
+            raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")
+        try:
+            tokens = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{source} is not JSON; the run is damaged") from error
+        if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
+            raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
+        # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
+        if not all(isinstance(token, str) and _is_valid_word(token, name) for token in tokens[2:]):
+            raise RunError(
+                f"{source} contains entries that are not words of at most {MAX_TOKEN_CHARACTERS:,} characters; "
+                "the run is damaged"
+            )
+        if len(set(tokens)) != len(tokens):
+            raise RunError(f"{source} contains the same word twice; the run is damaged")
+        return cls(tokens, name)
+
+
+class _WordDecoder:
+    """Decoder that puts a space before each word but the first of a line."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._tokens = tokens
+        self._starts_line = True
+
+    def decode(self, id: int) -> str:
+        if id == EOS_ID:
+            self._starts_line = True
+            return "\n"
+        space = "" if self._starts_line else " "
+        self._starts_line = False
+        return space + self._tokens[id]
+
+    def flush(self) -> str:
+        return ""
+
+
+def _is_valid_word(text: str, name: WordTokenizerName) -> bool:
+    if len(text) > MAX_TOKEN_CHARACTERS:
+        return False
+    if name == "words":
+        return WORD_PATTERN.fullmatch(text) is not None
+    return split_words(text, name) == [text]
+
+
+def _replace_unprintable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
