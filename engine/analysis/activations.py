@@ -1,5 +1,6 @@
 """Activations of an LSTM: gates and states token by token, and the tokens that activate a unit most."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
 from engine.models.cache import NeuralCache
@@ -58,9 +59,11 @@ class ActivationExample:
     """Number of tokens in the line before the token."""
     value: float
     context_before: tuple[str, ...]
+    """Text that each token before adds to the line, as `Tokenizer.pieces` returns it."""
     token: str
+    """Text that the token adds to the line, or the name of a byte inside a character."""
     context_after: tuple[str, ...]
-    """Tokens of the same line after the token, which the unit has not read yet."""
+    """Text that each token after it adds to the line; the unit has not read these tokens yet."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ def find_top_activations(
 ) -> TopActivations:
     """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
-    Each line is read on its own after `<eos>`, so `record_activations` on the line gives the same values. A token is
-    listed once if several lines start with the same tokens up to it. `cancelled` is called after every step; once it
-    returns True, the result covers the tokens read so far. Long lines are read first.
+    Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, so
+    `record_activations` on the line gives the same values. A token is listed once if several lines start with the same
+    tokens up to it. `cancelled` is called after every step; once it returns True, the result covers the tokens read so
+    far. Long lines are read first.
 
     Raises:
         InvalidInputError: If there is no such layer, unit or activation.
@@ -151,14 +155,18 @@ def find_top_activations(
     read = np.flatnonzero(~np.isnan(values))
 
     def make_example(line_index: int, position: int) -> ActivationExample:
-        tokens = [lstm.vocabulary.tokens[i] for i in lines[line_index]]
+        ids, tokenizer = lines[line_index].tolist(), lstm.tokenizer
+        pieces = tokenizer.pieces(ids)
+        word_starts = np.append(np.flatnonzero(tokenizer.word_starts[ids]), len(ids)).tolist()
+        first = bisect_left(word_starts, position) - context_size
+        last = bisect_right(word_starts, position) + context_size
         return ActivationExample(
             line_index=line_index,
             position=position,
             value=float(values[line_starts[line_index] + position]),
-            context_before=tuple(tokens[max(0, position - context_size) : position]),
-            token=tokens[position],
-            context_after=tuple(tokens[position + 1 : position + 1 + context_size]),
+            context_before=tuple(pieces[word_starts[first] if first >= 0 else 0 : position]),
+            token=pieces[position] or tokenizer.tokens[ids[position]],
+            context_after=tuple(pieces[position + 1 : word_starts[min(last, len(word_starts) - 1)]]),
         )
 
     def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:

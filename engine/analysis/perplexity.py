@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.vocabulary import UNK_ID, TokenIds
+from engine.data.tokenizers.base import UNK_ID, TokenIds
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, SequenceModel, score_sequence
 
@@ -40,12 +40,15 @@ def evaluate(model: LanguageModel | SequenceModel, ids: TokenIds) -> Evaluation:
     return summarize_log_probs(token_log_probs(model, ids), ids)
 
 
-def summarize_log_probs(log_probs: Float64Array, ids: TokenIds) -> Evaluation:
-    """Return the evaluation of a model that predicts `ids` `[time]` with natural-log probabilities `log_probs`."""
+def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | None = UNK_ID) -> Evaluation:
+    """Return the evaluation of a model that predicts `ids` `[time]` with natural-log probabilities `log_probs`.
+
+    `unk_id` is that of the tokenizer; None for an open vocabulary.
+    """
     mean_nll = float(-log_probs.mean())
     return Evaluation(
         tokens=len(ids),
-        unk_rate=float(np.mean(ids == UNK_ID)),
+        unk_rate=0.0 if unk_id is None else float(np.mean(ids == unk_id)),
         perplexity=perplexity(mean_nll),
         bits_per_token=mean_nll / math.log(2),
     )

@@ -1,101 +1,22 @@
-"""Scores of a text token by token: the spans of the tokens in the text, and how well a model predicts them."""
+"""Scores of a text: how well a model predicts its tokens, its words and its sentences."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.analysis.bits_per_character import CharacterBits, count_character_bits
 from engine.analysis.perplexity import Evaluation, perplexity, summarize_log_probs
+from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Float64Array, Int32Array
-from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary, skipped_spans
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import LanguageModel
 
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 256
 """Tokens per chunk; chunks start small, so that the first scores appear at once."""
-
-LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-"""Line ends as in `str.splitlines`."""
-
-# The lookbehind and the possessive quantifiers avoid quadratic time on long runs of punctuation.
-_SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """The tokens of a text, with their spans in the text and the sentences they form."""
-
-    text: str
-    start_offsets: Int32Array
-    """Index `[tokens]` of the first character of each token."""
-    end_offsets: Int32Array
-    """Index `[tokens]` after the last character of each token."""
-    ids: TokenIds
-    """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each line end after a line with a word."""
-    sentence_starts: Int32Array
-    """First token `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends."""
-    skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> str:
-        """Return a token as written in the text."""
-        return self.text[self.start_offsets[index] : self.end_offsets[index]]
-
-    @cached_property
-    def unknown_mask(self) -> npt.NDArray[np.bool_]:
-        """`[tokens]`: True for tokens that the model reads as `<unk>`."""
-        unknown: npt.NDArray[np.bool_] = self.ids == UNK_ID
-        return unknown
-
-    def skipped_texts(self) -> list[str]:
-        """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
-        return list(dict.fromkeys(self.text[start:end] for start, end in self.skipped_spans.tolist()))
-
-    def sentence_index(self, index: int) -> int:
-        """Return the index of the sentence that contains a token."""
-        return int(np.searchsorted(self.sentence_starts, index, side="right")) - 1
-
-    def sentence_span(self, index: int) -> tuple[int, int]:
-        """Return the first token of a sentence and the token after its last."""
-        is_last = index + 1 == len(self.sentence_starts)
-        return int(self.sentence_starts[index]), len(self) if is_last else int(self.sentence_starts[index + 1])
-
-
-def tokenize_with_offsets(text: str, vocabulary: Vocabulary, *, eos_per_line: bool = False) -> TokenizedText:
-    """Split `text` into tokens and sentences.
-
-    With `eos_per_line`, each line that has a word ends in `<eos>`, as in the training of line mode; a last line without
-    a line end gets no `<eos>`.
-    """
-    token_to_id = vocabulary.token_to_id
-    spans = [(start, end, token_to_id.get(token, UNK_ID)) for start, end, token in vocabulary.token_spans(text)]
-    starts, ends, ids = np.array(spans, np.int32).reshape(-1, 3).T
-    if eos_per_line and len(ids):
-        line_ends = np.array([match.span() for match in LINE_END.finditer(text)], np.int32).reshape(-1, 2)
-        num_tokens_before = np.searchsorted(starts, line_ends[:, 0])
-        line_ends = line_ends[np.diff(num_tokens_before, prepend=0) > 0]
-        starts = np.concatenate([starts, line_ends[:, 0]])
-        ends = np.concatenate([ends, line_ends[:, 1]])
-        ids = np.concatenate([ids, np.full(len(line_ends), EOS_ID, np.int32)])
-        order = np.argsort(starts, kind="stable")
-        starts, ends, ids = starts[order], ends[order], ids[order]
-    sentence_ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int32)
-    # A token belongs to the sentence of its last character; an <eos> belongs to the line it ends.
-    sentence_of_token = np.searchsorted(sentence_ends, ends - 1, side="right")
-    sentence_starts = np.flatnonzero(np.diff(sentence_of_token, prepend=-1))
-    skipped = np.array([span[:2] for span in skipped_spans(text, vocabulary.tokenizer)], np.int32).reshape(-1, 2)
-    start_offsets, end_offsets, token_ids, first_tokens = (
-        np.ascontiguousarray(array, np.int32) for array in (starts, ends, ids, sentence_starts)
-    )
-    return TokenizedText(text, start_offsets, end_offsets, token_ids, first_tokens, skipped)
 
 
 @dataclass(frozen=True)
@@ -111,21 +32,23 @@ class ScoredChunk:
     """The most likely tokens `[tokens, alternatives]` at each position, in descending order of probability."""
     top_log_probs: Float32Array
     """Natural-log probabilities `[tokens, alternatives]` of `top_ids`."""
+    characters: CharacterBits
+    """Bits and characters of the tokens."""
 
     def __len__(self) -> int:
         return len(self.log_probs)
 
 
 def score_chunks(
-    model: LanguageModel, ids: TokenIds, cancelled: Callable[[], bool] = lambda: False
+    model: LanguageModel, tokens: TokenizedText, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[ScoredChunk]:
-    """Read `ids` `[time]` after `<eos>` in one pass and yield their scores chunk by chunk.
+    """Read the tokens of a text after `<eos>` in one pass and yield their scores chunk by chunk.
 
     The alternatives are collected in the same pass, which costs less than keeping the states to find them later.
     """
     log_probs, state = model.advance(model.start(), EOS_ID)
-    num_top = min(NUM_TOP_TOKENS, len(model.vocabulary))
-    start, size = 0, FIRST_CHUNK_SIZE
+    num_top = min(NUM_TOP_TOKENS, len(model.tokenizer))
+    ids, start, size = tokens.ids, 0, FIRST_CHUNK_SIZE
     while start < len(ids) and not cancelled():
         chunk = ids[start : start + size]
         rows = np.empty((len(chunk), len(log_probs)), np.float32)
@@ -139,12 +62,15 @@ def score_chunks(
         top_ids = np.argpartition(rows, -num_top, axis=1)[:, -num_top:]
         top_log_probs = np.take_along_axis(rows, top_ids, axis=1)
         order = np.argsort(-top_log_probs, axis=1, kind="stable")
+        log_probs_of_chunk: Float64Array = token_log_probs.astype(np.float64)
+        token_texts = [tokens[index] for index in range(start, start + len(chunk))]
         yield ScoredChunk(
             start=start,
-            log_probs=token_log_probs.astype(np.float64),
+            log_probs=log_probs_of_chunk,
             ranks=ranks.astype(np.int32),
             top_ids=np.take_along_axis(top_ids, order, axis=1).astype(np.int32),
             top_log_probs=np.take_along_axis(top_log_probs, order, axis=1),
+            characters=count_character_bits(model.tokenizer, token_texts, chunk, log_probs_of_chunk),
         )
         start, size = start + len(chunk), min(2 * size, MAX_CHUNK_SIZE)
 
@@ -162,19 +88,38 @@ class TokenScore:
     """The most likely tokens with their probabilities, in descending order."""
 
 
+@dataclass(frozen=True)
+class WordScore:
+    """Score of one word."""
+
+    bits: float
+    """Sum over the tokens of the word."""
+    model_prob: float
+    """Product over the tokens of the word."""
+    rank: int | None
+    """Rank of a word that is one token; None for a longer word, whose alternatives are not known."""
+    parts: tuple[tuple[str, float], ...]
+    """Text of each token as written and its bits. The tokens of one character are one part."""
+    top_tokens: tuple[tuple[str, float], ...]
+    """The most likely alternatives to the first token that is not a space, with their probabilities, in descending
+    order."""
+
+
 class TokenScores:
     """Scores of a text, collected from chunks while a model reads the text."""
 
-    def __init__(self, tokens: TokenizedText, vocabulary: Vocabulary, previous: Self | None = None) -> None:
+    def __init__(self, tokens: TokenizedText, tokenizer: Tokenizer, previous: Self | None = None) -> None:
         """Create the scores of `tokens`, none of them known yet.
 
         `previous` are scores of an earlier version of the text by the same model; the scores of the tokens that both
         texts start with are copied.
         """
-        num_top = min(NUM_TOP_TOKENS, len(vocabulary))
+        num_top = min(NUM_TOP_TOKENS, len(tokenizer))
         self.tokens = tokens
-        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
         self.num_scored = 0
+        self.characters = CharacterBits(0.0, 0)
+        """Bits and characters of the tokens in the chunks added so far."""
         self.log_probs = np.full(len(tokens), np.nan)
         """Natural-log probabilities `[tokens]`; NaN for tokens that are not scored yet."""
         self._ranks = np.zeros(len(tokens), np.int32)
@@ -196,9 +141,22 @@ class TokenScores:
         return self.num_scored == len(self.tokens)
 
     @property
+    def num_scored_words(self) -> int:
+        """Number of words whose tokens are all scored."""
+        return int(np.searchsorted(self.tokens.word_ends, self.num_scored, side="right"))
+
+    @property
     def bits(self) -> Float64Array:
         """Negative base-2 logarithm `[tokens]` of the probabilities; NaN for tokens that are not scored yet."""
         return -self.log_probs / math.log(2)
+
+    @property
+    def word_bits(self) -> Float64Array:
+        """Bits `[words]` of each word; NaN for words that are not scored to their end."""
+        if not len(self.tokens):
+            return np.empty(0)
+        sums: Float64Array = np.add.reduceat(self.bits, self.tokens.word_starts)
+        return sums
 
     def add_chunk(self, chunk: ScoredChunk) -> None:
         """Add the scores of the next tokens."""
@@ -208,12 +166,16 @@ class TokenScores:
         self._top_ids[span] = chunk.top_ids
         self._top_log_probs[span] = chunk.top_log_probs
         self.num_scored = max(self.num_scored, span.stop)
+        self.characters = CharacterBits(
+            self.characters.bits + chunk.characters.bits,
+            self.characters.num_characters + chunk.characters.num_characters,
+        )
 
     def token_score(self, index: int) -> TokenScore | None:
         """Return the score of one token; None if the token is not scored yet."""
         if not 0 <= index < self.num_scored:
             return None
-        log_prob, token_texts = float(self.log_probs[index]), self.vocabulary.tokens
+        log_prob, token_texts = float(self.log_probs[index]), self.tokenizer.tokens
         alternatives = zip(self._top_ids[index].tolist(), self._top_log_probs[index].tolist(), strict=True)
         return TokenScore(
             bits=-log_prob / math.log(2),
@@ -222,24 +184,55 @@ class TokenScores:
             top_tokens=tuple((token_texts[token], math.exp(top_log_prob)) for token, top_log_prob in alternatives),
         )
 
+    def bits_of_word(self, index: int) -> float:
+        """Return the sum of the bits over the tokens of a word; NaN if one of them is not scored yet."""
+        tokens = self.tokens
+        return -float(self.log_probs[tokens.word_starts[index] : tokens.word_ends[index]].sum()) / math.log(2)
+
+    def word_score(self, index: int) -> WordScore | None:
+        """Return the score of one word; None if the word is not scored to its end yet."""
+        if not 0 <= index < self.num_scored_words:
+            return None
+        tokens = range(int(self.tokens.word_starts[index]), int(self.tokens.word_ends[index]))
+        # The model of a character tokenizer predicts the space before a word separately.
+        first_visible = next((token for token in tokens if self.tokens[token].strip(" ")), tokens[0])
+        first_token = self.token_score(first_visible)
+        assert first_token is not None, "the word is scored"
+        parts: list[tuple[str, float]] = []
+        for token in tokens:
+            text, bits = self.tokens[token], -float(self.log_probs[token]) / math.log(2)
+            if text or not parts:
+                parts.append((text, bits))
+            else:  # a later byte of the character before
+                parts[-1] = (parts[-1][0], parts[-1][1] + bits)
+        return WordScore(
+            bits=self.bits_of_word(index),
+            model_prob=math.exp(self.log_probs[tokens.start : tokens.stop].sum()),
+            rank=first_token.rank if len(tokens) == 1 else None,
+            parts=tuple(parts),
+            top_tokens=first_token.top_tokens,
+        )
+
     def summarize(self) -> "TokenScoresSummary | None":
         """Return the summary of the tokens scored so far; None before the first."""
         if not self.num_scored:
             return None
         log_probs, unknown = self.log_probs[: self.num_scored], self.tokens.unknown_mask[: self.num_scored]
         known = log_probs[~unknown]
+        ids = self.tokens.ids[: self.num_scored]
         return TokenScoresSummary(
-            evaluation=summarize_log_probs(log_probs, self.tokens.ids[: self.num_scored]),
+            evaluation=summarize_log_probs(log_probs, ids, self.tokens.unk_id),
             num_unknown=int(np.count_nonzero(unknown)),
             known_perplexity=perplexity(float(-known.mean())) if len(known) else None,
+            bits_per_character=self.characters.bits_per_character,
         )
 
     def sentence_perplexities(self) -> Float64Array:
         """Return the perplexity `[sentences]` of each sentence; NaN for sentences that are not scored to their end."""
         if not len(self.tokens):
             return np.empty(0)
-        sizes = np.diff(self.tokens.sentence_starts, append=len(self.tokens))
-        mean_nlls = np.add.reduceat(-self.log_probs, self.tokens.sentence_starts) / sizes
+        starts = self.tokens.word_starts[self.tokens.sentence_starts]
+        mean_nlls = np.add.reduceat(-self.log_probs, starts) / np.diff(starts, append=len(self.tokens))
         with np.errstate(over="ignore"):
             perplexities: Float64Array = np.exp(mean_nlls)
         return perplexities
@@ -254,30 +247,32 @@ class TokenScoresSummary:
     num_unknown: int
     known_perplexity: float | None
     """Perplexity on the known tokens only, each predicted from all tokens before it; None if no token is known."""
+    bits_per_character: float
+    """Bits per character of the tokens in the chunks added so far; NaN if they have no character."""
 
 
 @dataclass(frozen=True)
 class ScoreComparison:
-    """Comparison of two models on the tokens that both have scored."""
+    """Comparison of two models on the words that both have scored."""
 
-    num_tokens: int
+    num_words: int
     num_better: int
-    """Number of tokens that are more likely under the first model."""
+    """Number of words that are more likely under the first model."""
     num_worse: int
-    """Number of tokens that are less likely under the first model."""
+    """Number of words that are less likely under the first model."""
     mean_bits_difference: float
-    """Mean bits per token, second model minus first model; positive if the first model is better."""
+    """Mean bits per word, second model minus first model; positive if the first model is better."""
 
 
 def compare_scores(first: TokenScores, second: TokenScores) -> ScoreComparison | None:
-    """Compare the scores of two models for the same text; return None until both have scored a token."""
-    num_tokens = min(first.num_scored, second.num_scored)
-    if not num_tokens:
+    """Compare the scores of two models for the same text; return None until both have scored a word."""
+    num_words = min(first.num_scored_words, second.num_scored_words)
+    if not num_words:
         return None
-    difference = first.log_probs[:num_tokens] - second.log_probs[:num_tokens]
+    saved_bits = second.word_bits[:num_words] - first.word_bits[:num_words]
     return ScoreComparison(
-        num_tokens=num_tokens,
-        num_better=int(np.count_nonzero(difference > 0)),
-        num_worse=int(np.count_nonzero(difference < 0)),
-        mean_bits_difference=float(difference.mean()) / math.log(2),
+        num_words=num_words,
+        num_better=int(np.count_nonzero(saved_bits > 0)),
+        num_worse=int(np.count_nonzero(saved_bits < 0)),
+        mean_bits_difference=float(saved_bits.mean()),
     )

@@ -41,7 +41,9 @@ def generate_batch(
         check_seed(request.seed)
     rngs = {request.seed: np.random.default_rng(request.seed) for request in requests}
     running = {
-        index: TextInProgress(request.state, list(request.ids), request.settings, request.seed, rngs[request.seed])
+        index: TextInProgress.start(
+            model, request.state, request.ids, request.settings, request.seed, rngs[request.seed]
+        )
         for index, request in enumerate(requests)
     }
     num_tokens = 0

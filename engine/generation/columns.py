@@ -1,17 +1,20 @@
 """Comparison columns: texts from one seed that are generated side by side, and how they differ."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 
-from engine.data.vocabulary import EOS
+from engine.data.tokenizers.base import EOS
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
-from engine.generation.generate import Done, TokenEvent, prefill
+from engine.generation.generate import Done, TokenEvent, prefill_prompt
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle
+
+_WORD = re.compile(r"\n|\S+")
 
 
 @dataclass(frozen=True)
@@ -45,35 +48,39 @@ def generate_columns(
         yield from step
 
 
-def generated_tokens(events: Sequence[TokenEvent | Done]) -> list[str]:
-    """Return the tokens of a text, with a final `<eos>` if the model ended the text itself."""
-    tokens = [event.text for event in events if isinstance(event, TokenEvent)]
+def generated_words(events: Sequence[TokenEvent | Done]) -> list[str]:
+    """Return the words of a text with punctuation, and `<eos>` if the model ended it; a line feed counts as a word."""
+    words = _WORD.findall("".join([event.piece for event in events if isinstance(event, TokenEvent)]))
     ended = any(isinstance(event, Done) and event.reason == "eos" for event in events)
-    return [*tokens, EOS] if ended else tokens
+    return [*words, EOS] if ended else words
 
 
-def first_difference(tokens: Sequence[str], other_tokens: Sequence[str]) -> int | None:
-    """Return the position of the first token that differs; None if one text is the beginning of the other."""
-    pairs = zip(tokens, other_tokens, strict=False)
-    return next((position for position, (token, other) in enumerate(pairs) if token != other), None)
+def first_difference(words: Sequence[str], other_words: Sequence[str]) -> int | None:
+    """Return the position of the first word that differs; None if one text is the beginning of the other."""
+    pairs = zip(words, other_words, strict=False)
+    return next((position for position, (word, other) in enumerate(pairs) if word != other), None)
 
 
-def fraction_differing(tokens: Sequence[str], other_tokens: Sequence[str]) -> float:
-    """Return the fraction of positions with different tokens, from 0 to 1.
+def fraction_differing(words: Sequence[str], other_words: Sequence[str]) -> float:
+    """Return the fraction of positions with different words, from 0 to 1.
 
     Only positions that both texts have reached count, unless the shorter text ended in `<eos>`: then every further
-    token of the longer text differs.
+    word of the longer text differs.
     """
-    shorter, longer = sorted((tokens, other_tokens), key=len)
+    shorter, longer = sorted((words, other_words), key=len)
     num_positions = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
-    num_equal = sum(token == other for token, other in zip(shorter, longer, strict=False))
+    num_equal = sum(word == other for word, other in zip(shorter, longer, strict=False))
     return (num_positions - num_equal) / num_positions if num_positions else 0.0
 
 
 def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
-    """Return the mean surprisal of the tokens in bits, by the model's own distribution; None without tokens."""
+    """Return the mean surprisal per word of a text in bits, by the model's own distribution; None without words.
+
+    The surprisal of a word is the sum over its tokens, so models with different tokenizers are comparable.
+    """
+    num_words = sum(word not in ("\n", EOS) for word in generated_words(events))
     log_probs = [event.logprob for event in events if isinstance(event, TokenEvent)]
-    return -math.fsum(log_probs) / len(log_probs) / math.log(2) if log_probs else None
+    return -math.fsum(log_probs) / num_words / math.log(2) if num_words else None
 
 
 def _generate_group(
@@ -82,7 +89,7 @@ def _generate_group(
     """Yield the steps of the columns of one model and text, by their indices. The model reads the text once."""
     indices = list(columns)
     first = columns[indices[0]]
-    state = prefill(first.model, first.ids)
+    state = prefill_prompt(first.model, first.ids)
     requests = [GenerationRequest(state, first.ids, column.settings, seed) for column in columns.values()]
     for step in generate_batch(first.model, requests, cancellation):
         yield [(indices[position], event) for position, event in step]

@@ -4,17 +4,24 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.vocabulary import EOS_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.errors import PromptError
 from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, top_tokens
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel, LogProbs, ModelState, advance_batch
 
+EXCLUDED_LOG_PROB = -1e4
+"""Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
+MAX_CHARACTER_TOKENS = 4
+"""Maximum number of tokens that share one character: the bytes of the longest character."""
+MAX_REREAD_TOKENS = 64
+"""Maximum number of tokens at the end of a prompt that the next token may repeat."""
 NUM_TOP_TOKENS = 8
 """Number of likeliest tokens in a `TokenEvent`."""
 
@@ -29,7 +36,7 @@ class EncodedPrompt:
     text: str
     ids: tuple[int, ...]
     unknown_tokens: tuple[str, ...]
-    """Distinct parts of the text that the model does not know, in text order: see `Vocabulary.unknown_spans`."""
+    """Distinct parts of the text that the model does not know, in text order: see `Tokenizer.unknown_spans`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class TokenEvent:
     """The likeliest tokens and their probabilities, likeliest first."""
     seconds: float
     """Time spent computing this token."""
+    piece: str = ""
+    """Text that the token adds to the text before it, with its space; "" inside a character of several bytes."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +76,21 @@ class Done:
     """Generation speed, without the time between the events."""
 
 
-def encode_prompt(text: str, vocabulary: Vocabulary) -> EncodedPrompt:
+def encode_prompt(text: str, tokenizer: Tokenizer) -> EncodedPrompt:
     """Encode a prompt with the model's tokenizer. A prompt without a word that the model knows raises a PromptError."""
     if not text.strip():
         raise PromptError("the prompt is empty and has no word; type something first")
-    tokens = vocabulary.tokenize(text)
-    unknown = tuple(dict.fromkeys(part for _, _, part in vocabulary.unknown_spans(text)))
-    if not tokens and unknown:
+    unknown = tuple(dict.fromkeys(part for _, _, part in tokenizer.unknown_spans(text)))
+    ids = tokenizer.encode(text)
+    if not len(ids) and unknown:
         raise PromptError(
             f"the model cannot read {', '.join(unknown[:5])}; type words of the letters a to z, digits and apostrophes"
         )
-    if not tokens:
+    if not len(ids):
         raise PromptError(f"prompt {text!r} has no word; type at least one")
-    if not any(token in vocabulary for token in tokens):
+    if tokenizer.unk_id is not None and (ids == tokenizer.unk_id).all():
         raise PromptError(f"the model knows none of the prompt's words: {', '.join(unknown[:5])}; use other words")
-    return EncodedPrompt(text, tuple(vocabulary.encode(tokens).tolist()), unknown)
+    return EncodedPrompt(text, tuple(ids.tolist()), unknown)
 
 
 class DecoderState(NamedTuple):
@@ -90,6 +99,9 @@ class DecoderState(NamedTuple):
     log_probs: LogProbs
     """The model's distribution `[vocabulary]` of the next token."""
     model_state: ModelState
+    num_reread_tokens: int = 0
+    """Tokens at the end of the prompt that are not part of the state: the next token begins with their characters."""
+    num_reread_characters: int = 0
 
 
 def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
@@ -98,6 +110,59 @@ def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderStat
     for token in ids:
         state = DecoderState(*model.advance(state.model_state, token))
     return state
+
+
+def prefill_prompt(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
+    """Read a prompt, which may end inside a word, and return the state to continue it from: see `reopen_last_word`."""
+    first = last_word_start(model.tokenizer, ids)
+    states = [prefill(model, ids[:first], initial_state)]
+    for token in ids[first:]:
+        states.append(prefill(model, [token], states[-1]))
+    return reopen_last_word(model.tokenizer, ids[first:], states)
+
+
+def last_word_start(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    """Return the index of the first token of the last word of a prompt, which the next token may repeat."""
+    if not isinstance(tokenizer, ByteTokenizer) or not ids or ids[-1] == EOS_ID:
+        return len(ids)  # a closed vocabulary has only whole words
+    first = len(ids) - 1
+    while first > max(0, len(ids) - MAX_REREAD_TOKENS) and not tokenizer.word_starts[ids[first]]:
+        first -= 1
+    return first
+
+
+def reopen_last_word(tokenizer: Tokenizer, ids: Sequence[int], states: Sequence[DecoderState]) -> DecoderState:
+    """Return the state from which to continue a prompt: after all tokens, or before the last ones of an open word.
+
+    A text that ends in "the wiz" is read as tokens that the model has hardly seen in this order, because it writes
+    "wizard" in another way. So the last word may be left to the next token, which then has to begin with the characters
+    that were left. Of the possible ends, the one is chosen that is most probable with all its continuations.
+
+    `states` `[len(ids) + 1]` are the states before each token of the prompt `ids` and after the last.
+    """
+    if not isinstance(tokenizer, ByteTokenizer):
+        return states[-1]
+    best, best_log_prob, log_prob = states[-1], -math.inf, 0.0
+    for index in range(last_word_start(tokenizer, ids), len(ids)):
+        rest = b"".join(tokenizer.token_bytes[id] for id in ids[index:])
+        longer = tokenizer.ids_with_prefix(rest)
+        total = float(np.logaddexp.reduce(states[index].log_probs[longer], dtype=np.float64, initial=-np.inf))
+        if log_prob + total > best_log_prob:
+            best_log_prob = log_prob + total
+            log_probs = np.full_like(states[index].log_probs, EXCLUDED_LOG_PROB)
+            log_probs[longer] = states[index].log_probs[longer] - total
+            num_characters = len(rest.decode(errors="replace"))
+            best = DecoderState(log_probs, states[index].model_state, len(ids) - index, num_characters)
+        log_prob += float(states[index].log_probs[ids[index]])
+    return best if best_log_prob > log_prob else states[-1]
+
+
+def continued_decoder(tokenizer: Tokenizer, ids: Sequence[int]) -> PieceDecoder:
+    """Return a decoder of the tokens after `ids`."""
+    decoder = tokenizer.piece_decoder()
+    for id in ids[-MAX_CHARACTER_TOKENS:]:
+        decoder.decode(id)
+    return decoder
 
 
 @dataclass(eq=False)
@@ -111,8 +176,25 @@ class TextInProgress:
     seed: int
     rng: np.random.Generator
     """Source of the noise. Texts that share a generator get the same noise."""
+    piece_decoder: PieceDecoder
+    """Decoder of the generated tokens into text."""
     num_tokens: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def start(
+        cls,
+        model: LanguageModel,
+        state: DecoderState,
+        ids: Sequence[int],
+        settings: SamplerSettings,
+        seed: int,
+        rng: np.random.Generator | None = None,
+    ) -> Self:
+        """Return a text that continues `ids` from `state`. `rng` is the source of the noise; None seeds a new one."""
+        history = list(ids[: len(ids) - state.num_reread_tokens])
+        decoder = continued_decoder(model.tokenizer, history)
+        return cls(state, history, settings, seed, rng or np.random.default_rng(seed), decoder)
 
     def finish(self, reason: FinishReason) -> Done:
         """Return the final event of this text."""
@@ -129,21 +211,23 @@ def sample_step(
     start_time = time.perf_counter()
     log_probs = stack_rows([text.state.log_probs for text in texts])
     settings, histories = [text.settings for text in texts], [text.history for text in texts]
-    probs = sampling_probs(log_probs, settings, histories, suppress_eos=suppress_eos)
+    tokenizer = model.tokenizer
+    probs = sampling_probs(log_probs, settings, histories, suppress_eos=suppress_eos, unk_id=tokenizer.unk_id)
     noise = {rng: rng.standard_exponential((log_probs.shape[1],)) for rng in {text.rng for text in texts}}
     tokens = sample_tokens(probs, stack_rows([noise[text.rng] for text in texts]))
     events: list[TokenEvent | None] = [None] * len(texts)
     running = [row for row, token in enumerate(tokens.tolist()) if token != EOS_ID]
     if not running:
         return events
-    fields = describe_tokens(tokens, log_probs, probs, model.vocabulary.tokens)
+    fields = describe_tokens(tokens, log_probs, probs, tokenizer.tokens)
     states = advance_batch(
         model, [texts[row].state.model_state for row in running], [fields[row]["id"] for row in running]
     )
     seconds = (time.perf_counter() - start_time) / len(texts)
     for row, state in zip(running, states, strict=True):
         text = texts[row]
-        events[row] = event = TokenEvent(index=text.num_tokens, seconds=seconds, **fields[row])
+        piece = text.piece_decoder.decode(fields[row]["id"])[text.state.num_reread_characters :]
+        events[row] = event = TokenEvent(index=text.num_tokens, seconds=seconds, piece=piece, **fields[row])
         text.state = DecoderState(*state)
         text.history.append(event.id)
         text.num_tokens += 1
@@ -160,7 +244,7 @@ def generate(
 ) -> Iterator[TokenEvent | Done]:
     """Continue the prompt `ids` token by token; the last event is a `Done`. See `generate_from`."""
     check_seed(seed)
-    for event in generate_from(model, prefill(model, ids), ids, settings, seed, cancelled):
+    for event in generate_from(model, prefill_prompt(model, ids), ids, settings, seed, cancelled):
         yield event if isinstance(event, Done) else event[0]
 
 
@@ -185,7 +269,7 @@ def generate_from(
         InvalidInputError: If the seed is out of range.
     """
     check_seed(seed)
-    text = TextInProgress(state, list(history), settings, seed, np.random.default_rng(seed))
+    text = TextInProgress.start(model, state, history, settings, seed)
     for index in range(settings.max_tokens):
         if cancelled():
             yield text.finish("cancelled")
@@ -209,20 +293,22 @@ def force_token(
 ) -> tuple[TokenEvent, DecoderState]:
     """Continue a text with the given token instead of a sampled one. See `generate_from` for the arguments."""
     start_time = time.perf_counter()
+    text, tokenizer = TextInProgress.start(model, state, history, settings, 0), model.tokenizer
     log_probs = state.log_probs[None]
-    probs = sampling_probs(log_probs, [settings], [history], suppress_eos=is_first_token)
-    (fields,) = describe_tokens(np.array([token]), log_probs, probs, model.vocabulary.tokens)
+    probs = sampling_probs(log_probs, [settings], [text.history], suppress_eos=is_first_token, unk_id=tokenizer.unk_id)
+    (fields,) = describe_tokens(np.array([token]), log_probs, probs, tokenizer.tokens)
+    piece = text.piece_decoder.decode(token)[state.num_reread_characters :]
     new_state = DecoderState(*model.advance(state.model_state, token))
-    return TokenEvent(index=0, seconds=time.perf_counter() - start_time, **fields), new_state
+    return TokenEvent(index=0, seconds=time.perf_counter() - start_time, piece=piece, **fields), new_state
 
 
 def describe_tokens(
-    tokens: npt.NDArray[np.intp], log_probs: LogProbs, probs: Probs, vocabulary: Sequence[str]
+    tokens: npt.NDArray[np.intp], log_probs: LogProbs, probs: Probs, token_texts: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the fields of the `TokenEvent` of each text, except `index` and `seconds`.
 
     `tokens` `[texts]` are the chosen ids, `log_probs` and `probs` `[texts, vocabulary]` the distributions before and
-    after the sampler chain, and `vocabulary` the text of each id.
+    after the sampler chain, and `token_texts` the text of each id.
     """
     rows = np.arange(len(tokens))
     token_log_probs = log_probs[rows, tokens]
@@ -230,13 +316,13 @@ def describe_tokens(
     return [
         {
             "id": token,
-            "text": vocabulary[token],
+            "text": token_texts[token],
             "logprob": logprob,
             "sampling_prob": sampling_prob,
             "rank": 1 + int(np.count_nonzero(is_likelier)),
             "entropy": entropy,
             "num_kept": int(np.count_nonzero(text_probs)),
-            "top_tokens": tuple([(vocabulary[i], math.exp(value)) for i, value in zip(ids, values, strict=True)]),
+            "top_tokens": tuple([(token_texts[i], math.exp(value)) for i, value in zip(ids, values, strict=True)]),
         }
         for token, logprob, sampling_prob, is_likelier, entropy, text_probs, ids, values in zip(
             tokens.tolist(),

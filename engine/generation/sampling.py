@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.errors import RunError
 from engine.generation import processors
 from engine.generation.processors import Logits
@@ -17,23 +17,35 @@ Probs = npt.NDArray[np.float64]
 
 
 def process_log_probs(
-    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, suppress_eos: bool
+    log_probs: LogProbs,
+    settings: SamplerSettings,
+    history: Sequence[int],
+    *,
+    suppress_eos: bool,
+    unk_id: int | None = UNK_ID,
 ) -> Logits:
     """Apply the sampler chain to a distribution `[vocabulary]`; return log-probabilities, -inf for removed tokens.
 
     `history` contains the ids of the text so far, of which the repetition penalty ignores `<eos>`. `suppress_eos`
-    removes `<eos>`, which cannot be the first token.
+    removes `<eos>`, which cannot be the first token. `<unk>`, whose id is `unk_id`, is never sampled; None for an open
+    vocabulary.
     """
-    return processors.log_softmax(_process_logits(log_probs, settings, history, suppress_eos=suppress_eos))
+    logits = _process_logits(log_probs, settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
+    return processors.log_softmax(logits)
 
 
 def sampling_probs(
-    log_probs: LogProbs, settings: Sequence[SamplerSettings], histories: Sequence[Sequence[int]], *, suppress_eos: bool
+    log_probs: LogProbs,
+    settings: Sequence[SamplerSettings],
+    histories: Sequence[Sequence[int]],
+    *,
+    suppress_eos: bool,
+    unk_id: int | None = UNK_ID,
 ) -> Probs:
     """Return the probabilities `[texts, vocabulary]` after the sampler chain of each text; see `process_log_probs`."""
     probs = np.empty(log_probs.shape)
     for row, (text_settings, history) in enumerate(zip(settings, histories, strict=True)):
-        probs[row] = _process_logits(log_probs[row], text_settings, history, suppress_eos=suppress_eos)
+        probs[row] = _process_logits(log_probs[row], text_settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
     probs -= probs.max(axis=1, keepdims=True)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=1, keepdims=True)
@@ -68,12 +80,18 @@ def entropy_bits(log_probs: LogProbs) -> npt.NDArray[np.float32]:
 
 
 def _process_logits(
-    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], *, suppress_eos: bool
+    log_probs: LogProbs,
+    settings: SamplerSettings,
+    history: Sequence[int],
+    *,
+    suppress_eos: bool,
+    unk_id: int | None,
 ) -> Logits:
-    if math.isnan(log_probs[UNK_ID]):  # one NaN or infinite logit makes all log-probabilities NaN
+    if math.isnan(log_probs[0]):  # one NaN or infinite logit makes all log-probabilities NaN
         raise RunError("the model's probabilities are not numbers; its weights are damaged, so use another run")
     logits = log_probs.astype(np.float64)
-    logits[UNK_ID] = -np.inf
+    if unk_id is not None:
+        logits[unk_id] = -np.inf
     if suppress_eos:
         logits[EOS_ID] = -np.inf
     if settings.repetition_penalty != 1:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]
 """Natural-log probabilities `[vocabulary]` of the next token; the probabilities sum to one."""
@@ -23,7 +23,7 @@ class LanguageModel(Protocol):
     """A model that predicts the next token from the tokens before it, with all state passed explicitly."""
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def tokenizer(self) -> Tokenizer:
         """The tokens that the model can predict."""
 
     def start(self) -> ModelState:

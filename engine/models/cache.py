@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.vocabulary import TokenIds, Vocabulary
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
@@ -63,9 +63,9 @@ class NeuralCache:
         self._model_hidden_vector = base.hidden_vector_function(model)
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def tokenizer(self) -> Tokenizer:
         """The vocabulary of the model."""
-        return self.model.vocabulary
+        return self.model.tokenizer
 
     def start(self) -> CacheState:
         """Return the start state of the model with an empty cache."""

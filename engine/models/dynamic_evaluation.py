@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.dataset import batchify
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import HiddenVector, LogProbs, SequenceOutput
 from engine.models.lstm import LSTMModel, TensorLSTMState
@@ -54,14 +54,14 @@ class DynamicEvaluation:
         """Measure the gradients of `base_model` on its training text `[time]`; a too short text is refused."""
         self.base_model = base_model
         """The LSTM with its weights after training."""
-        self.vocabulary: Vocabulary = base_model.vocabulary
+        self.tokenizer: Tokenizer = base_model.tokenizer
         if len(training_ids) < 2 * BATCH_SIZE:
             raise InvalidInputError(
                 f"the training text has {len(training_ids)} tokens; dynamic evaluation needs at least {2 * BATCH_SIZE}"
             )
         self.lr = lr
         self.segment_length = segment_length
-        self._model = LSTMModel(base_model.config, len(base_model.vocabulary), torch.Generator())
+        self._model = LSTMModel(base_model.config, len(base_model.tokenizer), torch.Generator())
         self._model.load_weights(base_model.weights)
         self._gradient_rms = compute_gradient_rms(self._model, training_ids)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.base import SequenceOutput
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.linear import linear
@@ -236,9 +236,9 @@ class LSTMModel(nn.Module):
             else:
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def to_numpy_lstm(self, vocabulary: Vocabulary) -> NumpyLSTM:
+    def to_numpy_lstm(self, tokenizer: Tokenizer) -> NumpyLSTM:
         """Return a copy of the model for inference in numpy; later training does not change the copy."""
-        return NumpyLSTM(self.config, vocabulary, self.export_weights())
+        return NumpyLSTM(self.config, tokenizer, self.export_weights())
 
 
 def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError
+from engine.storage.quantization import Int8Rows, quantize_rows
 
 STRIP_ROWS = 64
 """Rows per strip of a matrix: four AVX-512 registers."""
@@ -15,8 +16,6 @@ STRIP_BATCH_SIZE = 16
 """Vectors multiplied with a strip at once. Up to 976 inputs, OpenBLAS then uses its kernel for small matrices."""
 MAX_STRIP_VECTORS = 64
 """Maximum number of vectors for which strips are faster than one large product."""
-MIN_PEAK = np.float32(1e-20)
-"""Lower bound of a vector's largest absolute value in quantization, so that zero vectors have a scale."""
 
 
 class Matrix(Protocol):
@@ -65,36 +64,45 @@ class Float32Matrix:
 
 
 class Int8Matrix:
-    """A matrix quantized to 8 bits, with one scale per output.
+    """A matrix in 8 bits, whose vectors are rounded to 8 bits as well.
 
-    Each vector is quantized with a scale as well. A product reads a quarter of the bytes and is less accurate.
+    A product reads a quarter of the bytes and is less accurate. The sums themselves are exact, so products of several
+    vectors at once equal those of each vector alone.
     """
 
-    def __init__(self, matrix: Float32Array) -> None:
-        """Quantize `matrix` `[outputs, inputs]`. numkong, which multiplies 8-bit integers, must be installed."""
+    def __init__(self, rows: Int8Rows) -> None:
+        """Copy a matrix `[outputs, inputs]`.
+
+        Raises:
+            InvalidInputError: If numkong is not installed. numpy has no fast products of 8-bit integers.
+        """
         try:
             import numkong
         except ImportError as error:
-            raise InvalidInputError("int8 precision needs numkong; pip install 'lotr-tui[int8]'") from error
-        self._in_features = matrix.shape[1]
-        scales, quantized = _quantize(matrix)
-        self._scales = scales[:, 0]
-        self._packed = numkong.dots_pack(quantized)
+            raise InvalidInputError("weights in int8 need numkong, which is missing; pip install numkong") from error
+        self._in_features = rows.values.shape[1]
+        self._scales = rows.scales
+        self._packed = numkong.dots_pack(rows.values)
         self._packed_matmul = numkong.dots_packed
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
-        scales, quantized = _quantize(vectors.reshape(-1, self._in_features))
-        sums = np.asarray(self._packed_matmul(quantized, self._packed))
-        products: Float32Array = np.multiply(sums, self._scales, dtype=np.float32, casting="unsafe")
-        products *= scales
+        products = self.matmul_rows(quantize_rows(vectors.reshape(-1, self._in_features)))
         return products.reshape(*vectors.shape[:-1], -1)
 
+    def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
+        """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""
+        products: Float32Array = np.multiply(
+            self._sums(vectors.values), self._scales, dtype=np.float32, casting="unsafe"
+        )
+        products *= vectors.scales[:, None]
+        return products
 
-def _quantize(rows: Float32Array) -> tuple[Float32Array, npt.NDArray[np.int8]]:
-    """Return the scale `[rows, 1]` of each row, and the row divided by it and rounded to -127 ... 127."""
-    scales = np.abs(rows).max(axis=1, keepdims=True)
-    np.maximum(scales, MIN_PEAK, out=scales)
-    scales *= np.float32(1 / 127)
-    scaled = rows / scales
-    return scales, np.rint(scaled, out=scaled).astype(np.int8)
+    def to_rows(self) -> Int8Rows:
+        """Return the matrix `[outputs, inputs]`, computed as its products with all unit vectors."""
+        values = self._sums(np.eye(self._in_features, dtype=np.int8))
+        return Int8Rows(np.ascontiguousarray(values.T, np.int8), self._scales)
+
+    def _sums(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        """Return the integer products `[rows, outputs]` with integers `[rows, inputs]`."""
+        return np.asarray(self._packed_matmul(values, self._packed))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float64Array
-from engine.data.vocabulary import TokenIds, Vocabulary
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, SequenceOutput
@@ -26,7 +26,7 @@ class Mixture:
             InvalidInputError: If the weights are not valid, or the models have different vocabularies.
         """
         validate_mixture_weights(weights, len(models))
-        if any(model.vocabulary != models[0].vocabulary for model in models[1:]):
+        if any(model.tokenizer != models[0].tokenizer for model in models[1:]):
             raise InvalidInputError("models of different vocabularies cannot be mixed; train them on the same split")
         self.models = tuple(models)
         self.weights = tuple(weights)
@@ -35,9 +35,9 @@ class Mixture:
         self._first_hidden_vector = base.hidden_vector_function(models[0])
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def tokenizer(self) -> Tokenizer:
         """The vocabulary that all models share."""
-        return self.models[0].vocabulary
+        return self.models[0].tokenizer
 
     def start(self) -> tuple[Any, ...]:
         """Return the start state of every model."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array, Int64Array, chunked_bincount, iter_slices
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput
 
@@ -16,10 +16,10 @@ MAX_KNESER_NEY_TOKENS = 3_000_000
 class Unigram:
     """Relative frequencies in the training text, smoothed with one extra token spread evenly over the vocabulary."""
 
-    def __init__(self, ids: TokenIds, vocabulary: Vocabulary) -> None:
+    def __init__(self, ids: TokenIds, tokenizer: Tokenizer) -> None:
         """Count the training text `ids` `[time]`."""
-        self.vocabulary = vocabulary
-        counts = chunked_bincount(ids, len(vocabulary)) + 1.0 / len(vocabulary)
+        self.tokenizer = tokenizer
+        counts = chunked_bincount(ids, len(tokenizer)) + 1.0 / len(tokenizer)
         self._log_probs: LogProbs = np.log(counts / counts.sum()).astype(np.float32)
 
     def start(self) -> None:
@@ -58,16 +58,16 @@ class KneserNey:
     A state consists of the last `order - 1` token ids.
     """
 
-    def __init__(self, ids: TokenIds, vocabulary: Vocabulary, order: int = 5) -> None:
+    def __init__(self, ids: TokenIds, tokenizer: Tokenizer, order: int = 5) -> None:
         """Count the training text `ids` `[time]`; more than `MAX_KNESER_NEY_TOKENS` raise a CorpusError."""
         if len(ids) > MAX_KNESER_NEY_TOKENS:
             raise CorpusError(
                 f"the training text has {len(ids):,} tokens; Kneser-Ney counts at most {MAX_KNESER_NEY_TOKENS:,}, "
                 "so leave it out"
             )
-        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
         self.order = order
-        self._vocabulary_size = len(vocabulary)
+        self._vocabulary_size = len(tokenizer)
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
         self._levels = _count_ngrams(text, self._vocabulary_size, order)
 

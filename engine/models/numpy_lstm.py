@@ -1,30 +1,37 @@
 """The LSTM language model in numpy, for inference without torch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import RunError
 from engine.models.base import LogProbs, SequenceOutput
 from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix
-from engine.storage.tensor_file import check_tensors
+from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_tensors
+
+Number = TypeVar("Number", bound=np.generic)
 
 LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
 """Hidden and cell state of every layer, each `[hidden]`."""
 
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
-MAX_TABLE_SIZE = 2**25
-"""Maximum elements of the input gate table; for 50,000 words the table would be four times as large as the model."""
+MAX_TABLE_SIZE = 2**22
+"""Maximum elements of the input gate table; computing a larger one takes longer than the products of a long text."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
 MAX_WEIGHT = 1e15
 """Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
+MAX_SCALE = MAX_WEIGHT / 128
+"""Maximum scale of a row of 8-bit integers, which reach from -128 to 127."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -56,7 +63,7 @@ class _LSTMLayer:
     """
 
     weight_ih: Matrix | None
-    """`[4 hidden, input]`; None in the first layer, whose inputs are embeddings and can be looked up in a table."""
+    """`[4 hidden, input]`; None in a first layer whose products with all embeddings are looked up in a table."""
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     hidden_size: int
@@ -77,47 +84,74 @@ class NumpyLSTM:
     """A trained LSTM as a `LanguageModel`. The model itself never changes, so threads may share it."""
 
     def __init__(
-        self, config: ModelConfig, vocabulary: Vocabulary, weights: Mapping[str, Float32Array], *, int8: bool = False
+        self, config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
     ) -> None:
         """Prepare the weights, named as in `weight_shapes`, for inference.
 
-        With `int8`, all weight matrices are quantized to 8 bits, except the embedding and the first layer's input
-        weights.
+        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
+        quantized too, except the embedding and the first layer's input weights.
 
         Raises:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
-            InvalidInputError: If `int8` is set and numkong is not installed.
+            InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
-        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
         self.config = config
         self.int8 = int8
-        _check_weights(weights, weight_shapes(config, len(vocabulary)))
-        self.weights = weights
-        """Tensors as they are stored in `model.safetensors`."""
-        matrix: Callable[[Float32Array], Matrix] = Int8Matrix if int8 else Float32Matrix
-        embedding = weights["embedding.weight"]
-        output = embedding if config.tie_weights else weights["output.weight"]
-        self._output = matrix(output)
-        self._output_bias = weights["output.bias"]
-        self._punctuation = _punctuation_weights(weights, output) if config.punctuation else None
-        input_weights = [
-            _to_sigmoids_first_order(weights[f"layers.{i}.weight_ih_l0"]) for i in range(config.num_layers)
-        ]
-        self._layers = [
-            _LSTMLayer(
-                weight_ih=matrix(input_weights[i]) if i else None,
-                weight_hh=matrix(_to_sigmoids_first_order(weights[f"layers.{i}.weight_hh_l0"])),
-                bias=_to_sigmoids_first_order(weights[f"layers.{i}.bias_ih_l0"])
-                + _to_sigmoids_first_order(weights[f"layers.{i}.bias_hh_l0"]),
-                hidden_size=hidden_size,
-            )
-            for i, (_, hidden_size) in enumerate(config.layer_sizes())
-        ]
-        self._embedding, self._first_weight_ih = embedding, np.ascontiguousarray(input_weights[0].T)
+        """True if weights in single precision were quantized for inference."""
+        _check_weights(weights, weight_shapes(config, len(tokenizer)))
+        self._tensors: dict[str, StoredTensor | Int8Matrix] = dict(weights)
+        """Tensors as given, except that layers in 8 bits are kept only once, in the form of `self._layers`."""
+        self._embedding = weights["embedding.weight"]
+        output = self._embedding if config.tie_weights else weights["output.weight"]
+        self._output = _make_matrix(output, quantize=int8)
+        self._output_bias = _to_float32(weights["output.bias"])
+        self._punctuation = _punctuation_weights(weights, _to_float32(output)) if config.punctuation else None
+        self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
         self.input_gate_table: Float32Array | None = None
-        """Contribution `[vocabulary, 4 hidden]` of every token to the gates of the first layer, unless too large."""
-        if len(embedding) * len(input_weights[0]) <= MAX_TABLE_SIZE:
-            self.input_gate_table = embedding @ self._first_weight_ih + self._layers[0].bias
+        """Contribution `[vocabulary, 4 hidden]` of every token to the gates of the first layer.
+
+        None if the table would be too large, or if its factors are stored in 8 bits and their product is fast.
+        """
+        first = self._layers[0]
+        if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
+            self.input_gate_table = first.weight_ih.matmul(_to_float32(self._embedding)) + first.bias
+            self._layers[0] = replace(first, weight_ih=None)
+
+    def _make_layer(self, weights: Mapping[str, StoredTensor], index: int, hidden_size: int) -> _LSTMLayer:
+        """Convert the weights of a layer."""
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            f"layers.{index}.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        layer = _LSTMLayer(
+            weight_ih=_make_matrix(_to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0),
+            weight_hh=_make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8),
+            bias=_to_float32(_to_sigmoids_first_order(weights[bias_ih]))
+            + _to_float32(_to_sigmoids_first_order(weights[bias_hh])),
+            hidden_size=hidden_size,
+        )
+        for name, matrix in ((weight_ih, layer.weight_ih), (weight_hh, layer.weight_hh)):
+            if isinstance(weights[name], Int8Rows) and isinstance(matrix, Int8Matrix):
+                self._tensors[name] = matrix
+        return layer
+
+    @property
+    def has_int8_weights(self) -> bool:
+        """True if a matrix was stored in 8 bits."""
+        return any(isinstance(tensor, (Int8Rows, Int8Matrix)) for tensor in self._tensors.values())
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Tensors by name, as they were given; layers in 8 bits are computed at every access."""
+        return {
+            name: _from_sigmoids_first_order(tensor.to_rows()) if isinstance(tensor, Int8Matrix) else tensor
+            for name, tensor in self._tensors.items()
+        }
+
+    @property
+    def weights(self) -> dict[str, Float32Array]:
+        """The same tensors in single precision; those in 8 bits are computed at every access."""
+        return {name: _to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> LSTMState:
         """Return hidden and cell states of zeros."""
@@ -195,12 +229,11 @@ class NumpyLSTM:
             log_probs = self._log_probs(hidden)
             yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
 
-    def _first_layer_gates(self, token: int | TokenIds) -> Float32Array:
-        """Return the contribution `[..., 4 hidden]` of `token` to the gates of the first layer, bias included."""
-        if self.input_gate_table is not None:
-            return self.input_gate_table[token]
-        gates: Float32Array = self._embedding[token] @ self._first_weight_ih + self._layers[0].bias
-        return gates
+    def _embed(self, token: int | TokenIds) -> Float32Array:
+        """Return the embedding `[..., embedding]` of `token`."""
+        if isinstance(self._embedding, Int8Rows):
+            return self._embedding.values[token] * self._embedding.scales[token, None]
+        return self._embedding[token]
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token` without predicting the next one.
@@ -219,9 +252,10 @@ class NumpyLSTM:
             size = layer.hidden_size
             gates = layer.weight_hh.matmul(hidden)
             if layer.weight_ih is None:
-                gates += self._first_layer_gates(token)
+                assert self.input_gate_table is not None
+                gates += self.input_gate_table[token]
             else:
-                gates += layer.weight_ih.matmul(new_state[-1][0])
+                gates += layer.weight_ih.matmul(new_state[-1][0] if new_state else self._embed(token))
                 gates += layer.bias
             np.tanh(gates, out=gates)
             sigmoids = gates[..., : 3 * size]
@@ -236,32 +270,70 @@ class NumpyLSTM:
         return tuple(gates_by_layer), tuple(new_state)
 
 
-def _to_sigmoids_first_order(tensor: Float32Array) -> Float32Array:
+def _make_matrix(tensor: StoredTensor, *, quantize: bool) -> Matrix:
+    """Store a matrix for fast products: in 8 bits if it has 8 bits or `quantize` is set, else in single precision."""
+    if isinstance(tensor, Int8Rows):
+        return Int8Matrix(tensor)
+    return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor)
+
+
+def _to_float32(tensor: StoredTensor) -> Float32Array:
+    return tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
+
+
+def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
     """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
-    input_, forget, candidate, output = np.split(tensor, 4)
-    half = np.float32(0.5)
-    return np.concatenate([input_ * half, forget * half, output * half, candidate])
+    if isinstance(tensor, Int8Rows):
+        return Int8Rows(_swap_last_gates(tensor.values), _to_float32(_to_sigmoids_first_order(tensor.scales)))
+    gates: Float32Array = _swap_last_gates(tensor)
+    gates[: 3 * (len(gates) // 4)] *= np.float32(0.5)
+    return gates
 
 
-def _punctuation_weights(weights: Mapping[str, Float32Array], output: Float32Array) -> _PunctuationWeights:
+def _from_sigmoids_first_order(gates: Int8Rows) -> Int8Rows:
+    """Convert gates back to PyTorch's order."""
+    scales = gates.scales.copy()
+    scales[: 3 * (len(scales) // 4)] *= np.float32(2)
+    return Int8Rows(_swap_last_gates(gates.values), _swap_last_gates(scales))
+
+
+def _swap_last_gates(tensor: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return a copy of `[4 hidden, ...]` with the last two of the four gates exchanged."""
+    first, second, third, fourth = np.split(tensor, 4)
+    return np.concatenate([first, second, fourth, third])
+
+
+def _punctuation_weights(weights: Mapping[str, StoredTensor], output: Float32Array) -> _PunctuationWeights:
     gate_weight, gate_bias, scale, shift, bias = (
-        weights[f"punctuation_softmax.{name}"] for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
+        _to_float32(weights[f"punctuation_softmax.{name}"])
+        for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
     )
     return _PunctuationWeights(
         gate_weight=np.ascontiguousarray(gate_weight.T),
         gate_bias=gate_bias,
         scale=1 + scale,
-        bias=weights["output.bias"] + bias + shift @ output.T,
+        bias=_to_float32(weights["output.bias"]) + bias + shift @ output.T,
     )
 
 
-def _check_weights(weights: Mapping[str, Float32Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    check_tensors({name: (str(array.dtype), array.shape) for name, array in weights.items()}, shapes)
-    for name in shapes:
-        lowest, highest = float(weights[name].min()), float(weights[name].max())
-        if not -MAX_WEIGHT <= lowest <= highest <= MAX_WEIGHT:  # NaN fails the comparison
-            value = lowest if abs(lowest) > abs(highest) else highest
+def _check_weights(weights: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a RunError unless the tensors have the given shapes and finite numbers."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in weights.items():
+        if isinstance(tensor, Int8Rows):
+            arrays[name], arrays[name + SCALE_SUFFIX] = tensor
+        else:
+            arrays[name] = tensor
+    check_tensors({name: (str(array.dtype), array.shape) for name, array in arrays.items()}, shapes)
+    for name, array in arrays.items():
+        if array.dtype == np.int8:
+            continue
+        lowest, highest = float(array.min()), float(array.max())
+        min_value, max_value = (-MAX_WEIGHT, MAX_WEIGHT) if name in shapes else (0.0, MAX_SCALE)
+        if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
+            value = highest if highest > max_value else lowest
+            forbidden = "not finite" if name in shapes else "negative, not finite"
             raise RunError(
-                f"{name} holds values that are not finite or beyond {MAX_WEIGHT:g}, such as {value:g}; "
+                f"{name} holds values that are {forbidden} or beyond {max_value:g}, such as {value:g}; "
                 "the run is damaged"
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
 
 MIN_SUBWORD_LENGTH, MAX_SUBWORD_LENGTH = 2, 5
 
@@ -22,20 +22,20 @@ class SubwordMatrix:
     num_subwords: int
 
 
-def build_subword_matrix(vocabulary: Vocabulary) -> SubwordMatrix:
+def build_subword_matrix(tokenizer: Tokenizer) -> SubwordMatrix:
     """Collect the subwords of 2 to 5 characters that occur in two words or more (Bojanowski et al. 2017).
 
     `^` marks the start and `$` the end of a word. `<unk>` and `<eos>` have no subwords.
     """
     words_with: defaultdict[str, list[int]] = defaultdict(list)
-    for token_id, word in enumerate(vocabulary.tokens):
+    for token_id, word in enumerate(tokenizer.tokens):
         if token_id not in (UNK_ID, EOS_ID):
             for subword in sorted(_subwords(word)):
                 words_with[subword].append(token_id)
     shared = [token_ids for token_ids in words_with.values() if len(token_ids) > 1]
     rows = np.array([token_id for token_ids in shared for token_id in token_ids], np.int64)
     columns = np.repeat(np.arange(len(shared)), [len(token_ids) for token_ids in shared])
-    counts = np.bincount(rows, minlength=len(vocabulary))
+    counts = np.bincount(rows, minlength=len(tokenizer))
     return SubwordMatrix(
         token_ids=rows,
         subword_ids=columns,

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
+from engine.storage.quantization import Int8Rows
 
 MAX_HEADER_BYTES = 8_000_000
 """Maximum size of a header; a resume checkpoint stores the validation perplexities of 100,000 epochs in less."""
@@ -21,9 +22,13 @@ MEMORY_CHECK_THRESHOLD = 100_000_000
 """Size of the weights in bytes from which the free memory is checked before loading."""
 MEMORY_FACTOR = 3
 """Peak memory of loading a model divided by the size of its weights: the file's copy, the model's, and a temporary."""
+SCALE_SUFFIX = ".scale"
+"""End of the name of the tensor that contains the scale of each row of an 8-bit matrix."""
+StoredTensor = npt.NDArray[np.float32] | Int8Rows
+"""A tensor of a model as it is used: stored half precision is converted to single precision."""
 DTYPES = {
     "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
-    "I64": ("int64", 8), "I32": ("int32", 4), "U8": ("uint8", 1),
+    "I64": ("int64", 8), "I32": ("int32", 4), "I8": ("int8", 1), "U8": ("uint8", 1),
 }  # fmt: skip
 """Usual name and number of bytes of each dtype that is read."""
 
@@ -38,8 +43,11 @@ class SafetensorsHeader:
     tensor_bytes: int
 
 
-def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
-    """Load the float32 tensors of a file, after checking that they have the expected names and shapes.
+def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+    """Load the tensors of a model, after checking that they have the expected names and shapes.
+
+    Each tensor is stored in single or half precision. A matrix may also be stored in 8 bits, with a second tensor
+    `NAME.scale` `[rows]`.
 
     Raises:
         RunError: If the file is missing, damaged, of another model, or too large for the free memory.
@@ -49,20 +57,32 @@ def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     if (description := describe_file(path)) != "a file":
         raise RunError(f"{path} is {description}, not safetensors")
     try:
-        header = read_header(path)
-        check_tensors(header.tensors, expected_shapes)
+        check_tensors(read_header(path).tensors, expected_shapes, float_dtypes=("float32", "float16"))
     except FileNotFoundError as error:
         raise RunError(f"{path} was deleted while it was read") from error
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
-    check_memory(path, header.tensor_bytes)
+    check_memory(path, 4 * sum(map(math.prod, expected_shapes.values())))
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        weights: dict[str, StoredTensor] = {}
+        for name in expected_shapes:
+            tensor = tensors[name]
+            if tensor.dtype == np.int8:
+                weights[name] = Int8Rows(tensor, _widen(tensors[name + SCALE_SUFFIX]))
+            else:
+                weights[name] = _widen(tensor)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is not a valid safetensors file: {error}") from error
+    return weights
+
+
+def _widen(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Convert half precision to single precision."""
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def describe_file(path: Path) -> str:
@@ -103,22 +123,33 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 
 def check_tensors(
-    actual: Mapping[str, tuple[str, tuple[int, ...]]], expected_shapes: Mapping[str, tuple[int, ...]]
+    actual: Mapping[str, tuple[str, tuple[int, ...]]],
+    expected_shapes: Mapping[str, tuple[int, ...]],
+    float_dtypes: Sequence[str] = ("float32",),
 ) -> None:
-    """Raise a RunError unless dtypes ("float32") and shapes match what a model configuration expects."""
-    if missing := sorted(expected_shapes.keys() - actual.keys()):
+    """Raise a RunError unless dtypes ("float32") and shapes match what a model configuration expects.
+
+    A matrix may also be "int8", with a tensor of its scales.
+    """
+    expected = dict(expected_shapes)
+    for name, shape in expected_shapes.items():
+        if len(shape) == 2 and actual.get(name, ("",))[0] == "int8":
+            expected[name + SCALE_SUFFIX] = shape[:1]
+    if missing := sorted(expected.keys() - actual.keys()):
         raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")
-    if unknown := sorted(actual.keys() - expected_shapes.keys()):
+    if unknown := sorted(actual.keys() - expected.keys()):
         names = ", ".join(name[:40] for name in unknown[:3])
         raise RunError(f"the model has unknown tensors {names}; it does not match the configuration")
-    for name, shape in expected_shapes.items():
-        if actual[name] != ("float32", shape):
-            dtype, actual_shape = actual[name]
-            raise RunError(f"{name} is {dtype} {list(actual_shape)[:9]}, not float32 {list(shape)}; the run is damaged")
+    for name, shape in expected.items():
+        dtype, actual_shape = actual[name]
+        dtypes = [*float_dtypes, "int8"] if len(shape) == 2 else float_dtypes
+        if dtype not in dtypes or actual_shape != shape:
+            wanted = f"{' or '.join(dtypes)} {list(shape)}"
+            raise RunError(f"{name} is {dtype} {list(actual_shape)[:9]}, not {wanted}; the run is damaged")
 
 
 def check_memory(path: Path, tensor_bytes: int) -> None:
-    """Raise a RunError if the weights of a file exceed the free memory: a configuration can ask for any size."""
+    """Raise a RunError if weights of this size exceed the free memory: a configuration can ask for any size."""
     if tensor_bytes < MEMORY_CHECK_THRESHOLD:
         return
     import psutil

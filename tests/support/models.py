@@ -5,25 +5,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, hidden_vector_function
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 
 
-def make_vocabulary(size: int) -> Vocabulary:
-    return Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(size - 2))))
+def make_tokenizer(size: int) -> Tokenizer:
+    return WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(size - 2))))
 
 
 def random_ids(length: int, vocabulary_size: int, seed: int = 0) -> TokenIds:
     return np.random.default_rng(seed).integers(0, vocabulary_size, length).astype(np.int32)
 
 
-def random_lstm(config: ModelConfig, vocabulary: Vocabulary, seed: int = 0, scale: float = 1.0) -> NumpyLSTM:
+def random_lstm(config: ModelConfig, tokenizer: Tokenizer, seed: int = 0, scale: float = 1.0) -> NumpyLSTM:
     """Create an LSTM whose weights are normally distributed with standard deviation `scale`."""
     rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(vocabulary))
+    shapes = weight_shapes(config, len(tokenizer))
     weights = {name: rng.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
-    return NumpyLSTM(config, vocabulary, weights)
+    return NumpyLSTM(config, tokenizer, weights)
 
 
 def distributions(model: LanguageModel, ids: Sequence[int] | TokenIds) -> np.ndarray:
@@ -44,7 +45,7 @@ class TokenByTokenModel:
     """The same model without its fast methods for whole texts and batches."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self.vocabulary = model.vocabulary
+        self.tokenizer = model.tokenizer
         self.model = model
 
     def start(self) -> ModelState:
@@ -64,3 +65,16 @@ def assert_branches_are_independent(model: LanguageModel, state: ModelState, tok
     assert np.array_equal(first, kept)
     assert np.array_equal(first, again)
     assert np.array_equal(second, model.advance(state_after_again, other_token)[0])
+
+
+class UniformModel:
+    """A model for which all tokens are equally likely."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def start(self) -> None:
+        return None
+
+    def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
+        return np.full(len(self.tokenizer), -np.log(len(self.tokenizer)), np.float32), None

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.processors import log_softmax
 from engine.generation.settings import SamplerSettings
@@ -16,9 +17,9 @@ FloatArray = np.ndarray
 NO_FILTERS = SamplerSettings(temperature=1.0)
 
 
-def id_vocabulary(size: int) -> Vocabulary:
+def id_vocabulary(size: int) -> Tokenizer:
     """Return a vocabulary whose tokens are named after their ids: w2, w3 and so on."""
-    return Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(2, size))))
+    return WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(2, size))))
 
 
 class FixedModel:
@@ -30,7 +31,7 @@ class FixedModel:
         else:
             constant = np.log(np.array(probs) / np.sum(probs)).astype(np.float32)
             self._constant, self._function, size = constant, None, len(probs)
-        self.vocabulary = id_vocabulary(size)
+        self.tokenizer = id_vocabulary(size)
         self.calls: list[tuple[tuple[int, ...], int]] = []
 
     def start(self) -> tuple[int, ...]:

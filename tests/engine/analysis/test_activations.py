@@ -10,13 +10,13 @@ from engine.analysis import activations
 from engine.analysis.activations import find_top_activations, record_activations, unit_activations
 from engine.config import ModelConfig
 from engine.data.arrays import Float64Array
-from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.models import make_vocabulary, random_ids, random_lstm
+from tests.support.models import make_tokenizer, random_ids, random_lstm
 
 SIZE = 23
-VOCABULARY = make_vocabulary(SIZE)
+VOCABULARY = make_tokenizer(SIZE)
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=7, hidden_size=7),
     "two layers of 10 and 6": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2),
@@ -204,9 +204,9 @@ def test_examples_have_the_tokens_around_them() -> None:
         (example.line_index, example.position): (example.context_before, example.token, example.context_after)
         for example in result.highest
     }
-    assert contexts[0, 0] == ((), "w0", ("w1", "w2"))
-    assert contexts[0, 3] == (("w1", "w2"), "w3", ("w4", "w5"))
-    assert contexts[0, 5] == (("w3", "w4"), "w5", ())
+    assert contexts[0, 0] == ((), "w0", (" w1", " w2"))
+    assert contexts[0, 3] == ((" w1", " w2"), " w3", (" w4", " w5"))
+    assert contexts[0, 5] == ((" w3", " w4"), " w5", ())
     assert contexts[1, 0] == ((), "w6", ())
 
 

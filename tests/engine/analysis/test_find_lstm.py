@@ -10,9 +10,9 @@ from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.models import make_vocabulary, random_ids, random_lstm
+from tests.support.models import make_tokenizer, random_ids, random_lstm
 
-VOCABULARY = make_vocabulary(23)
+VOCABULARY = make_tokenizer(23)
 LSTM = random_lstm(ModelConfig(embedding_size=7, hidden_size=7), VOCABULARY)
 OTHER = random_lstm(ModelConfig(embedding_size=6, hidden_size=10, num_layers=2), VOCABULARY, seed=1)
 KNESER_NEY = KneserNey(random_ids(200, len(VOCABULARY)), VOCABULARY, order=3)
@@ -21,7 +21,7 @@ KNESER_NEY = KneserNey(random_ids(200, len(VOCABULARY)), VOCABULARY, order=3)
 class AdaptiveModel:
     """A stand-in for dynamic evaluation."""
 
-    vocabulary = VOCABULARY
+    tokenizer = VOCABULARY
     base_model = LSTM
 
     def start(self) -> None: ...

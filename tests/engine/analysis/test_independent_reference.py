@@ -10,7 +10,7 @@ from torch import nn
 from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig, ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.models.lstm import LSTMModel
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
@@ -51,7 +51,7 @@ def test_logits_match_torch_lstm(num_layers: int, tie_weights: bool) -> None:
 def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -> None:
     run = load_model(assets_dir() / "model")
     ids = load_dataset(DataConfig()).valid[:500]
-    model = LSTMModel(run.config.model, len(run.decoder.vocabulary), torch.Generator())
+    model = LSTMModel(run.config.model, len(run.decoder.tokenizer), torch.Generator())
     model.load_weights(run.decoder.weights)
     model.double()
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.analysis import memorization
-from engine.analysis.memorization import MAX_OCCURRENCES, Occurrence, Passage, TrainingIndex
+from engine.analysis.memorization import MAX_OCCURRENCES, Occurrence, Passage, TrainingIndex, occurrence_span
 from engine.config import DataConfig
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.lines import Line
-from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds
+from tests.support.datasets import load_rows
 
 ANONYMOUS_LINE = Line("")
 Matches = dict[tuple[int, int], list[tuple[int, int]]]
@@ -94,7 +95,7 @@ def test_passages_match_an_exhaustive_search(num_words: int) -> None:
         is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
         assert report.memorized_mask.tolist() == is_memorized
         num_tokens = sum(token != EOS_ID for token in ids)
-        assert report.num_tokens == num_tokens
+        assert report.num_words == num_tokens
         expected_fraction = (num_tokens - sum(is_memorized)) / num_tokens if num_tokens else 0
         assert report.novel_fraction == pytest.approx(expected_fraction)
 
@@ -112,21 +113,8 @@ def test_suffixes_are_sorted_to_the_requested_depth(ids: list[int], depth: int) 
 # --- hand-written examples ------------------------------------------------------------------------------------
 
 
-def make_dataset(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object) -> Dataset:
-    """Return a dataset whose training split consists of these speakers and lines, in order."""
-    for name, rows in (("train", lines), ("valid", [("X", "one more line")]), ("test", [("X", "one more line")])):
-        records = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
-        (tmp_path / f"{name}.csv").write_text("char,dialog\n" + records)
-    paths = {
-        "corpus": str(tmp_path / "train.csv"),
-        "valid_corpus": str(tmp_path / "valid.csv"),
-        "test_corpus": str(tmp_path / "test.csv"),
-    }
-    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]
-
-
 def encode(data: Dataset, text: str) -> TokenIds:
-    return data.vocabulary.encode(data.vocabulary.tokenize(text))
+    return data.tokenizer.encode(text)
 
 
 ROWS = [
@@ -140,19 +128,19 @@ ROWS = [
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
 def test_passages_match_a_hand_calculation(tmp_path: Path, mode: str) -> None:
-    data = make_dataset(tmp_path, ROWS, mode=mode)
+    data = load_rows(tmp_path, ROWS, mode=mode)
     ids = encode(data, "my friend the gate is shut and the river is high again tonight")
     report = TrainingIndex.from_dataset(data).find_passages(ids)
     ferryman = Occurrence(1, 1, "Tonight the gate is shut and the river is high!", "FERRYMAN")
     miller = Occurrence(3, 1, "So the river is high again", "MILLER")
-    assert report.passages == (Passage(2, 9, 1, (ferryman,)), Passage(7, 5, 1, (miller,)))
+    assert report.passages == (Passage(2, 9, 9, 1, (ferryman,)), Passage(7, 5, 5, 1, (miller,)))
     assert report.memorized_mask.tolist() == [False] * 2 + [True] * 10 + [False]
-    assert report.num_tokens == 13
+    assert report.num_words == 13
     assert report.novel_fraction == pytest.approx(3 / 13)
 
 
 def test_occurrences_are_in_the_order_of_the_training_text(tmp_path: Path) -> None:
-    data = make_dataset(tmp_path, ROWS)
+    data = load_rows(tmp_path, ROWS)
     report = TrainingIndex.from_dataset(data).find_passages(encode(data, "the river is high"))
     (passage,) = report.passages
     assert (passage.start, passage.length, passage.num_occurrences) == (0, 4, 3)
@@ -166,7 +154,7 @@ def test_occurrences_are_in_the_order_of_the_training_text(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
 def test_passages_do_not_cross_line_ends(tmp_path: Path, mode: str) -> None:
-    data = make_dataset(tmp_path, [("", "one two three"), ("", "four five six")], mode=mode)
+    data = load_rows(tmp_path, [("", "one two three"), ("", "four five six")], mode=mode)
     index = TrainingIndex.from_dataset(data)
     ids = encode(data, "one two three four five six")
     assert index.find_passages(ids).passages == ()
@@ -176,7 +164,7 @@ def test_passages_do_not_cross_line_ends(tmp_path: Path, mode: str) -> None:
 
 def test_unk_is_never_part_of_a_passage(tmp_path: Path) -> None:
     lines = [("", "the door of the hidden house is open")] * 2 + [("", "the door of the green house is open")]
-    data = make_dataset(tmp_path, lines, min_count=2)
+    data = load_rows(tmp_path, lines, min_count=2)
     ids = data.train_lines[2]
     assert ids.tolist().count(UNK_ID) == 1
     report = TrainingIndex.from_dataset(data).find_passages(ids)
@@ -218,7 +206,7 @@ def test_a_missing_source_line_is_an_error() -> None:
 def test_lines_of_the_bundled_dialogues_are_found() -> None:
     data = load_dataset(DataConfig())
     index = TrainingIndex.from_dataset(data)
-    sources = [line for line in data.splits.train if data.vocabulary.tokenize(line.text)]
+    sources = [line for line in data.splits.train if len(data.tokenizer.encode(line.text))]
     for line_index in range(0, len(data.train_lines), 40):
         ids = data.train_lines[line_index]
         if UNK_ID in ids or len(ids) < memorization.MIN_PASSAGE_LENGTH:
@@ -232,8 +220,8 @@ def test_lines_of_the_bundled_dialogues_are_found() -> None:
         for occurrence in passage.occurrences:
             source = sources[occurrence.line_index]
             assert (occurrence.text, occurrence.speaker) == (source.text, source.speaker)
-            words = data.vocabulary.tokenize(occurrence.text)[occurrence.offset : occurrence.offset + len(ids)]
-            assert data.vocabulary.encode(words).tolist() == ids.tolist()
+            start, end = occurrence_span(occurrence, passage, data.tokenizer)
+            assert data.tokenizer.encode(occurrence.text[start:end]).tolist() == ids.tolist()
 
 
 def test_a_line_is_found_among_a_million_tokens() -> None:

@@ -11,21 +11,22 @@ import torch
 from engine.analysis import perplexity as scoring
 from engine.analysis.perplexity import evaluate, perplexity, perplexity_confidence_interval, token_log_probs
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, UNK_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput
 from engine.models.lstm import LSTMModel
 from engine.models.ngram import KneserNey, Unigram
 from tests.support.models import TokenByTokenModel
 
-VOCABULARY = Vocabulary(("<unk>", "<eos>", "a", "b"))
+VOCABULARY = WordTokenizer(("<unk>", "<eos>", "a", "b"))
 
 
 class FunctionModel:
     """A model that computes its distribution with a function of all tokens read, and records its inputs."""
 
     def __init__(self, probs: Callable[[tuple[int, ...]], list[float]]) -> None:
-        self.vocabulary = VOCABULARY
+        self.tokenizer = VOCABULARY
         self.probs = probs
         self.inputs: list[tuple[tuple[int, ...], int]] = []
 

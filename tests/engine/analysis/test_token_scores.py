@@ -1,19 +1,21 @@
-"""Token scores: spans of tokens in a text, and scores that match the evaluation of a text."""
+"""Token scores match the evaluation of a text, and those of a word are the sums over its tokens."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.analysis import token_scores
+from engine.analysis.bits_per_character import CharacterBits, count_character_bits, text_bits_per_character
 from engine.analysis.perplexity import evaluate, token_log_probs
-from engine.analysis.token_scores import TokenScores, score_chunks, tokenize_with_offsets
+from engine.analysis.token_scores import TokenScores, score_chunks
+from engine.analysis.tokenized_text import LINE_END, TokenizedText, tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.dataset import concatenate_lines, encode_lines
-from engine.data.lines import Line
-from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID, TokenizerName, Vocabulary, tokenize
+from engine.data.encoding import DataMode
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, LogProbs, ModelState
@@ -22,9 +24,10 @@ from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from tests.support.models import TokenByTokenModel, random_lstm
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 
-WORDS = tokenize("the lamp was lit in high tower before winter came down from north we walked all night")
-VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
+WORDS = split_words("the lamp was lit in high tower before winter came down from north we walked all night")
+VOCABULARY = WordTokenizer((UNK, EOS, *WORDS))
 TRAINING_IDS = np.random.default_rng(3).integers(0, len(VOCABULARY), 800).astype(np.int32)
 
 # Any characters, but most often the ones with a special meaning for tokenizers and sentence ends.
@@ -35,111 +38,11 @@ def make_lstm(seed: int = 0) -> NumpyLSTM:
     return random_lstm(ModelConfig(embedding_size=10, hidden_size=10), VOCABULARY, seed, scale=0.8)
 
 
-def score_all(model: LanguageModel, tokens: token_scores.TokenizedText) -> TokenScores:
-    scores = TokenScores(tokens, model.vocabulary)
-    for chunk in score_chunks(model, tokens.ids):
+def score_all(model: LanguageModel, tokens: TokenizedText) -> TokenScores:
+    scores = TokenScores(tokens, model.tokenizer)
+    for chunk in score_chunks(model, tokens):
         scores.add_chunk(chunk)
     return scores
-
-
-# --- spans ----------------------------------------------------------------------------------------------------
-
-
-@given(TEXTS, st.sampled_from(["words", "whitespace"]))
-def test_spans_match_the_tokenizer(text: str, tokenizer: TokenizerName) -> None:
-    spans = list(Vocabulary(VOCABULARY.tokens, tokenizer).token_spans(text))
-    assert [word for _, _, word in spans] == tokenize(text, tokenizer)
-    previous_end = 0
-    for start, end, word in spans:
-        assert previous_end <= start < end <= len(text)
-        previous_end = end
-        assert tokenize(text[start:end], tokenizer)[0] == word
-
-
-@given(TEXTS, st.sampled_from(["words", "whitespace"]), st.booleans())
-def test_every_token_is_in_exactly_one_sentence(text: str, tokenizer: TokenizerName, eos_per_line: bool) -> None:
-    vocabulary = Vocabulary(VOCABULARY.tokens, tokenizer)
-    words = tokenize_with_offsets(text, vocabulary, eos_per_line=eos_per_line)
-    spans = [words.sentence_span(index) for index in range(len(words.sentence_starts))]
-    assert [index for first, last in spans for index in range(first, last)] == list(range(len(words)))
-    assert all(
-        words.sentence_index(index) == sentence
-        for sentence, (first, last) in enumerate(spans)
-        for index in range(first, last)
-    )
-    assert (words.start_offsets[1:] >= words.end_offsets[:-1]).all()
-
-
-@given(TEXTS, st.sampled_from(["words", "whitespace"]))
-def test_eos_per_line_matches_the_encoding_of_line_mode(text: str, tokenizer: TokenizerName) -> None:
-    vocabulary = Vocabulary(VOCABULARY.tokens, tokenizer)
-    words = tokenize_with_offsets(text + "\n", vocabulary, eos_per_line=True)
-    lines = encode_lines([Line(line) for line in (text + "\n").splitlines()], vocabulary)
-    expected = concatenate_lines(lines, "line") if lines else []
-    assert words.ids.tolist() == list(expected)
-
-
-def test_characters_that_the_tokenizer_cannot_read_are_reported() -> None:
-    words = tokenize_with_offsets("the lamp ☺ was мир, ☺ lit", VOCABULARY)
-    assert [words[index] for index in range(len(words))] == ["the", "lamp", "was", "lit"]
-    assert words.skipped_texts() == ["☺", "мир"]
-    assert [words.text[start:end] for start, end in words.skipped_spans] == ["☺", "мир", "☺"]
-    assert tokenize_with_offsets("☺ мир", Vocabulary(VOCABULARY.tokens, "whitespace")).skipped_texts() == []
-
-
-def test_tokens_are_returned_as_written() -> None:
-    text = "The LAMP, was lit!\n\n  Gandalf came..."
-    words = tokenize_with_offsets(text, VOCABULARY)
-    assert [words[index] for index in range(len(words))] == ["The", "LAMP", "was", "lit", "Gandalf", "came"]
-    assert [VOCABULARY.tokens[i] for i in words.ids] == ["the", "lamp", "was", "lit", UNK, "came"]
-    assert words.unknown_mask.tolist() == [False, False, False, False, True, False]
-    assert [words.sentence_span(index) for index in range(2)] == [(0, 4), (4, 6)]
-
-
-def test_an_eos_belongs_to_the_sentence_it_ends() -> None:
-    words = tokenize_with_offsets("the lamp. was lit. \r\n\r\nwinter came\nnight", VOCABULARY, eos_per_line=True)
-    spans = [words.sentence_span(index) for index in range(4)]
-    assert [words.ids[first:last].tolist() for first, last in spans] == [
-        VOCABULARY.encode(["the", "lamp"]).tolist(),
-        [*VOCABULARY.encode(["was", "lit"]).tolist(), EOS_ID],
-        [*VOCABULARY.encode(["winter", "came"]).tolist(), EOS_ID],
-        VOCABULARY.encode(["night"]).tolist(),
-    ]
-    assert words[4] == "\r\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "num_sentences"),
-    [
-        ("the lamp. was lit", 2),
-        ("3.5 night", 1),
-        ("the.lamp", 1),
-        ('"the lamp!" was lit', 2),
-        ("the lamp … was", 2),
-        ("the lamp?!... was", 2),
-        ("... the lamp", 1),
-        ("the lamp\nwas", 2),
-        ("", 0),
-        (" .!? \n", 0),
-    ],
-)
-def test_sentences_end_at_punctuation_and_line_ends(text: str, num_sentences: int) -> None:
-    assert len(tokenize_with_offsets(text, VOCABULARY).sentence_starts) == num_sentences
-
-
-def test_the_whitespace_tokenizer_keeps_punctuation_in_words() -> None:
-    words = tokenize_with_offsets("The end. of <unk> Inc . now", Vocabulary((UNK, EOS, "of"), "whitespace"))
-    assert [words[index] for index in range(len(words))] == ["The", "end.", "of", "<unk>", "Inc", ".", "now"]
-    assert words.sentence_starts.tolist() == [0, 2, 6]
-    assert words.ids.tolist() == [0, 0, 2, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("text", ["." * 1_000_000 + "x", "!'" * 500_000 + "x", "\n" * 1_000_000, ". " * 500_000])
-def test_a_megabyte_of_punctuation_takes_linear_time(text: str) -> None:
-    assert len(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).sentence_starts) <= 2
-
-
-# --- scores ---------------------------------------------------------------------------------------------------
 
 
 def make_models() -> list[LanguageModel]:
@@ -198,15 +101,15 @@ def test_sentence_perplexities_and_perplexity_of_known_words() -> None:
 
 def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored() -> None:
     model = make_lstm()
-    words = tokenize_with_offsets("The lamp was lit. We walked all night.", VOCABULARY)
+    words = tokenize_with_offsets("The lamp was lit. " + "we walked all night " * 4, VOCABULARY)
     scores = TokenScores(words, VOCABULARY)
     assert scores.summarize() is None
     assert np.isnan(scores.sentence_perplexities()).all()
-    scores.add_chunk(next(iter(score_chunks(model, words.ids[:6]))))
+    scores.add_chunk(next(score_chunks(model, words)))
     assert np.isfinite(scores.sentence_perplexities()).tolist() == [True, False]
-    assert (scores.num_scored, scores.is_complete) == (6, False)
-    assert scores.token_score(5) is not None
-    assert scores.token_score(6) is None
+    assert (scores.num_scored, scores.is_complete) == (16, False)
+    assert scores.token_score(15) is not None
+    assert scores.token_score(16) is None
     assert scores.token_score(-1) is None
 
 
@@ -219,7 +122,7 @@ def test_known_perplexity_is_none_if_all_words_are_unknown() -> None:
 
 def test_token_scores_match_the_events_of_generation() -> None:
     model = make_lstm()
-    prompt = VOCABULARY.encode(["the", "lamp"]).tolist()
+    prompt = VOCABULARY.encode_words(["the", "lamp"]).tolist()
     events = generate(model, prompt, SamplerSettings(temperature=1.0), 5)
     token_events = [event for event in events if isinstance(event, TokenEvent)]
     words = tokenize_with_offsets(" ".join(["the lamp", *(event.text for event in token_events)]), VOCABULARY)
@@ -235,13 +138,13 @@ def test_token_scores_match_the_events_of_generation() -> None:
 
 
 def test_chunks_grow_and_cover_the_text_once() -> None:
-    ids = np.resize(TRAINING_IDS, 2000)
-    chunks = list(score_chunks(KneserNey(TRAINING_IDS, VOCABULARY, 2), ids))
+    words = tokenize_with_offsets(" ".join(WORDS * 120), VOCABULARY)
+    chunks = list(score_chunks(KneserNey(TRAINING_IDS, VOCABULARY, 2), words))
     assert len(chunks[0].log_probs) == token_scores.FIRST_CHUNK_SIZE
     assert max(len(chunk.log_probs) for chunk in chunks) == token_scores.MAX_CHUNK_SIZE
     ends = np.cumsum([len(chunk.log_probs) for chunk in chunks])
     assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
-    assert ends[-1] == len(ids)
+    assert ends[-1] == len(words) > 2000
 
 
 def test_scoring_stops_within_a_chunk_when_cancelled() -> None:
@@ -253,9 +156,10 @@ def test_scoring_stops_within_a_chunk_when_cancelled() -> None:
             return super().advance(state, token)
 
     model = CountingModel(make_lstm())
-    assert len(list(score_chunks(model, TRAINING_IDS, lambda: model.num_read > 100))) == 2  # 16 and 32 tokens
+    words = tokenize_with_offsets(" ".join(WORDS * 20), VOCABULARY)
+    assert len(list(score_chunks(model, words, lambda: model.num_read > 100))) == 2  # 16 and 32 tokens
     assert model.num_read == 101
-    assert list(score_chunks(model, TRAINING_IDS[:0])) == []
+    assert list(score_chunks(model, tokenize_with_offsets("", VOCABULARY))) == []
 
 
 def test_scores_of_a_common_prefix_are_reused() -> None:
@@ -266,7 +170,7 @@ def test_scores_of_a_common_prefix_are_reused() -> None:
     assert scores.num_scored == 4
     assert scores.token_score(3) == score_all(model, words).token_score(3)
     assert np.isnan(scores.log_probs[4:]).all()
-    for chunk in score_chunks(model, words.ids):
+    for chunk in score_chunks(model, words):
         scores.add_chunk(chunk)
     np.testing.assert_array_equal(scores.log_probs, score_all(model, words).log_probs)
 
@@ -275,7 +179,7 @@ def test_a_text_without_words_has_no_sentence_perplexities() -> None:
     assert TokenScores(tokenize_with_offsets("… ! —", VOCABULARY), VOCABULARY).sentence_perplexities().tolist() == []
 
 
-def test_two_models_are_compared_on_the_tokens_that_both_have_scored() -> None:
+def test_two_models_are_compared_on_the_words_that_both_have_scored() -> None:
     words = tokenize_with_offsets("The lamp was lit.", VOCABULARY)
     first, second = TokenScores(words, VOCABULARY), TokenScores(words, VOCABULARY)
     assert token_scores.compare_scores(first, second) is None
@@ -288,11 +192,127 @@ def test_two_models_are_compared_on_the_tokens_that_both_have_scored() -> None:
             ranks=np.ones(len(probs), np.int32),
             top_ids=np.zeros(shape, np.int32),
             top_log_probs=np.zeros(shape, np.float32),
+            characters=CharacterBits(0.0, 0),
         )
 
     first.add_chunk(make_chunk([0.5, 0.25, 0.5, 0.1]))
     second.add_chunk(make_chunk([0.25, 0.5, 0.125]))
     comparison = token_scores.compare_scores(first, second)
     assert comparison is not None
-    assert (comparison.num_tokens, comparison.num_better, comparison.num_worse) == (3, 2, 1)
+    assert (comparison.num_words, comparison.num_better, comparison.num_worse) == (3, 2, 1)
     assert comparison.mean_bits_difference == pytest.approx((1 - 1 + 2) / 3)
+
+
+# --- words of several tokens ----------------------------------------------------------------------------------
+
+OPEN_TEXT = "The wizard’s staff — “Éowyn” 😀 smiled?!\nWhere is Frodo…\n\n  the tower "
+OPEN_TEXTS = st.text(
+    st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(list("ab '.\n…é"))), max_size=30
+)
+
+
+def score_by_hand(log_probs: list[float], tokens: TokenizedText, tokenizer: Tokenizer) -> TokenScores:
+    """Return scores with these natural-log probabilities of the first tokens."""
+    ids = tokens.ids[: len(log_probs)]
+    scores, shape = TokenScores(tokens, tokenizer), (len(ids), NUM_TOP_TOKENS)
+    texts = [tokens[index] for index in range(len(ids))]
+    scores.add_chunk(
+        token_scores.ScoredChunk(
+            start=0,
+            log_probs=np.array(log_probs),
+            ranks=np.arange(1, len(ids) + 1, dtype=np.int32),
+            top_ids=np.tile(np.arange(10, 10 + len(ids), dtype=np.int32)[:, None], NUM_TOP_TOKENS),
+            top_log_probs=np.zeros(shape, np.float32),
+            characters=count_character_bits(tokenizer, texts, ids, np.array(log_probs)),
+        )
+    )
+    return scores
+
+
+def test_the_bits_of_a_word_are_the_sum_over_its_tokens() -> None:
+    tokenizer = character_tokenizer()
+    tokens = tokenize_with_offsets("an e😀x.\n", tokenizer, eos_per_line=True)
+    assert [tokens[index] for index in range(len(tokens))] == ["a", "n", " ", "e", "😀", "", "", "", "x", ".", "\n"]
+    bits = [1.0, 2.0, 0.5, 4.0, 1.5, 0.25, 0.25, 1.0, 3.0, 2.0]  # of all tokens but the line end
+    scores = score_by_hand([-each * math.log(2) for each in bits], tokens, tokenizer)
+    np.testing.assert_allclose(scores.word_bits, [3.0, 4.5, 3.0, 3.0, 2.0, math.nan])
+    assert scores.num_scored_words == 5
+    word = scores.word_score(0)
+    assert word is not None
+    assert (word.bits, word.model_prob) == pytest.approx((3, 1 / 8))
+    assert word.rank is None
+    assert [(text, round(part, 6)) for text, part in word.parts] == [("a", 1.0), ("n", 2.0)]
+    space, emoji, letter = (scores.word_score(index) for index in (1, 2, 3))
+    assert space is not None
+    assert emoji is not None
+    assert letter is not None
+    assert [(text, round(part, 6)) for text, part in space.parts] == [(" ", 0.5), ("e", 4.0)]
+    assert [(text, round(part, 6)) for text, part in emoji.parts] == [("😀", 3.0)]
+    assert (emoji.rank, letter.rank) == (None, 9)
+    assert scores.word_score(5) is None
+    assert word.top_tokens[0][0] == tokenizer.tokens[10]
+    assert space.top_tokens[0][0] == tokenizer.tokens[13]  # alternatives to the letter, not to the space before it
+    summary = scores.summarize()
+    assert summary is not None
+    assert summary.bits_per_character == pytest.approx(15.5 / 7)
+    assert summary.evaluation.bits_per_token == pytest.approx(15.5 / 10)
+    assert summary.evaluation.unk_rate == 0  # id 0 is an ordinary token
+    assert np.isnan(scores.sentence_perplexities()).all()
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+def test_words_and_sentences_add_up_to_the_text(tokenizer: Tokenizer) -> None:
+    model = open_model(tokenizer)
+
+    @given(st.one_of(st.just(OPEN_TEXT), OPEN_TEXTS), st.booleans())
+    @settings(max_examples=25, deadline=None)
+    def check(text: str, eos_per_line: bool) -> None:
+        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line)
+        scores = score_all(model, tokens)
+        assert scores.is_complete
+        assert scores.num_scored_words == tokens.num_words
+        assert scores.word_bits.sum() == pytest.approx(scores.bits.sum())
+        for index, bits in enumerate(scores.word_bits):
+            word = scores.word_score(index)
+            assert word is not None
+            assert word.bits == pytest.approx(bits) == sum(part for _, part in word.parts)
+            assert word.bits == pytest.approx(scores.bits_of_word(index))
+            assert "".join(text for text, _ in word.parts).lstrip(" ") in (tokens.word(index), "")
+        sizes = np.diff(tokens.word_starts[tokens.sentence_starts], append=len(tokens))
+        assert (np.log2(scores.sentence_perplexities()) * sizes).sum() == pytest.approx(scores.bits.sum())
+        assert scores.characters.bits == pytest.approx(scores.bits.sum())
+        num_line_ends = sum(end - start for start, end in (m.span() for m in LINE_END.finditer(text)))
+        num_ends = len(LINE_END.findall(text)) if eos_per_line else num_line_ends
+        assert scores.characters.num_characters == len(text) - num_line_ends + num_ends
+
+    check()
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+def test_bits_per_character_are_those_of_the_whole_text(tokenizer: Tokenizer) -> None:
+    model, text = open_model(tokenizer), OPEN_TEXT + "\n"
+    modes: tuple[DataMode, ...] = ("line", "stream")
+    for mode in modes:
+        summary = score_all(model, tokenize_with_offsets(text, tokenizer, eos_per_line=mode == "line")).summarize()
+        assert summary is not None
+        expected = text_bits_per_character(model, text, mode)
+        # The evaluation of stream mode also predicts one <eos> at the end of the text.
+        assert summary.bits_per_character == pytest.approx(expected, abs=1e-4 if mode == "line" else 0.3)
+
+
+def test_bits_per_character_of_a_closed_vocabulary_include_the_spelling_of_unknown_words() -> None:
+    model, text = make_lstm(), "The lamp was lit by Gandalf.\nXyz!\n"
+    summary = score_all(model, tokenize_with_offsets(text, VOCABULARY, eos_per_line=True)).summarize()
+    assert summary is not None
+    assert summary.bits_per_character == pytest.approx(text_bits_per_character(model, text, "line"), rel=1e-4)
+
+
+def test_models_of_an_open_vocabulary_are_compared_by_word() -> None:
+    tokenizer = character_tokenizer()
+    tokens = tokenize_with_offsets("an a", tokenizer)
+    first = score_by_hand([-1.0, -3.0, -1.0, -1.0], tokens, tokenizer)
+    second = score_by_hand([-2.0, -1.0, -2.0, -2.0], tokens, tokenizer)
+    comparison = token_scores.compare_scores(first, second)
+    assert comparison is not None
+    assert (comparison.num_words, comparison.num_better, comparison.num_worse) == (2, 1, 1)
+    assert comparison.mean_bits_difference == pytest.approx((-1 + 2) / 2 / math.log(2))

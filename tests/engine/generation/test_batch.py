@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, TokenEvent, generate, prefill
@@ -27,7 +27,7 @@ from engine.runs.loading import load_model
 from tests.support.sampling import without_times
 
 SIZE = 83
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
+VOCABULARY = WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12, punctuation=False),
     "two layers, untied": ModelConfig(
@@ -202,8 +202,8 @@ DONE = Done("eos", 0, 2, 1.0)
 def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent() -> None:
     pytest.importorskip("numkong")
     loaded = load_model(resolve_run(None))
-    exact = loaded.decoder
-    rounded = NumpyLSTM(exact.config, exact.vocabulary, exact.weights, int8=True)
+    exact = NumpyLSTM(loaded.decoder.config, loaded.decoder.tokenizer, loaded.decoder.weights)
+    rounded = NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True)
     valid = load_dataset(loaded.config.data).valid
     perplexities = [math.exp(-model.forward_sequence(valid).log_probs.mean()) for model in (exact, rounded)]
     assert perplexities[1] != perplexities[0]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation import columns as comparison
 from engine.generation.batch import IndexedEvent
-from engine.generation.columns import GenerationColumn, generate_columns, generated_tokens
+from engine.generation.columns import GenerationColumn, generate_columns, generated_words
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
@@ -72,8 +73,8 @@ def test_columns_with_equal_settings_are_identical() -> None:
     for seed in range(50):
         first, second = run(temperature_columns(CHAOTIC_MODEL, (0.8, 0.8)), seed)
         assert without_times(first) == without_times(second)
-        assert comparison.first_difference(generated_tokens(first), generated_tokens(second)) is None
-        assert comparison.fraction_differing(generated_tokens(first), generated_tokens(second)) == 0
+        assert comparison.first_difference(generated_words(first), generated_words(second)) is None
+        assert comparison.fraction_differing(generated_words(first), generated_words(second)) == 0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_texts_differ_less_when_their_temperatures_are_closer(model: FixedModel)
     fractions = np.empty((len(differences), len(seeds)))
     for seed in seeds:
         texts_of_seed = [
-            generated_tokens(events)
+            generated_words(events)
             for events in run(temperature_columns(model, (0.7, *(0.7 + d for d in differences))), seed)
         ]
         fractions[:, seed] = [comparison.fraction_differing(texts_of_seed[0], other) for other in texts_of_seed[1:]]
@@ -103,8 +104,8 @@ def test_texts_differ_less_when_their_temperatures_are_closer(model: FixedModel)
 
 
 def test_each_column_continues_its_own_text_with_its_own_model() -> None:
-    small = Vocabulary((UNK, EOS, "the", "road", "goes"))
-    large = Vocabulary((UNK, EOS, "river", "the", "ever", "on", "road"))
+    small = WordTokenizer((UNK, EOS, "the", "road", "goes"))
+    large = WordTokenizer((UNK, EOS, "river", "the", "ever", "on", "road"))
     texts_read = [(2, 3, 4, 1, 2, 3, 1), (3, 6, 4, 5, 1, 3, 2, 1)]
     models = [KneserNey(np.array(ids), words) for ids, words in zip(texts_read, (small, large), strict=True)]
     columns = [
@@ -120,12 +121,18 @@ def test_a_seed_out_of_range_is_refused() -> None:
         next(generate_columns(temperature_columns(CHAOTIC_MODEL, (0.5,)), -1, Cancellation()))
 
 
-def test_generated_tokens_end_with_eos_only_if_the_model_ended_the_text() -> None:
-    event = make_token_event(text="on")
-    assert generated_tokens([event, Done("eos", 0, 1, 1.0)]) == ["on", EOS]
+def test_generated_words_end_with_eos_only_if_the_model_ended_the_text() -> None:
+    event = make_token_event(text="on", piece=" on")
+    assert generated_words([event, Done("eos", 0, 1, 1.0)]) == ["on", EOS]
     for reason in ("length", "cancelled", "error"):
-        assert generated_tokens([event, Done(reason, 0, 1, 1.0)]) == ["on"]  # type: ignore[arg-type]
-    assert generated_tokens([]) == []
+        assert generated_words([event, Done(reason, 0, 1, 1.0)]) == ["on"]  # type: ignore[arg-type]
+    assert generated_words([]) == []
+
+
+def test_generated_words_are_the_words_of_the_text_and_its_line_feeds() -> None:
+    pieces = ("ard", ",", " s", "aid", "", " ", "“no", "\n\n", "The", " end.")
+    events = [make_token_event(index=i, piece=piece) for i, piece in enumerate(pieces)]
+    assert generated_words(events) == ["ard,", "said", "“no", "\n", "\n", "The", "end."]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,11 @@ def test_texts_are_equal_up_to_the_first_difference(words: list[str], others: li
         assert 0 < comparison.fraction_differing(words, others) <= 1
 
 
-def test_mean_surprisal_is_in_bits_of_the_models_own_probabilities() -> None:
-    events = [make_token_event(index=i, logprob=math.log(p)) for i, p in enumerate((1 / 2, 1 / 8, 1 / 16))]
-    assert comparison.mean_surprisal([*events, Done("eos", 0, 3, 1.0)]) == pytest.approx((1 + 3 + 4) / 3)
+def test_mean_surprisal_of_words_is_in_bits_of_the_models_own_probabilities() -> None:
+    pieces, probs = (" a", " wiz", "ard", "\n"), (1 / 2, 1 / 8, 1 / 16, 1 / 2)
+    events = [
+        make_token_event(index=i, logprob=math.log(prob), piece=piece)
+        for i, (piece, prob) in enumerate(zip(pieces, probs, strict=True))
+    ]
+    assert comparison.mean_surprisal([*events, Done("eos", 0, 3, 1.0)]) == pytest.approx((1 + 3 + 4 + 1) / 2)
     assert comparison.mean_surprisal([Done("cancelled", 0, 0, 0.0)]) is None

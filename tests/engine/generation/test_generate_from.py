@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation import generate as generation
 from engine.generation.generate import Done, TokenEvent, force_token, generate, generate_from, prefill
@@ -61,7 +61,7 @@ def test_a_forced_token_has_the_figures_of_its_position() -> None:
     kept = prefill(MODEL, [5, 6])
     event, after = force_token(MODEL, kept, [5, 6], SETTINGS, 9)
     chain = process_log_probs(kept.log_probs, SETTINGS, [5, 6], suppress_eos=False)
-    assert (event.id, event.text) == (9, MODEL.vocabulary.tokens[9])
+    assert (event.id, event.text) == (9, MODEL.tokenizer.tokens[9])
     assert event.sampling_prob == pytest.approx(math.exp(chain[9]))
     assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[9]) + 1
     assert np.array_equal(after.log_probs, prefill(MODEL, [5, 6, 9]).log_probs)

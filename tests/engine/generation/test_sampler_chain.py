@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.generation.generate import describe_tokens
 from engine.generation.preview import next_token_probs
 from engine.generation.processors import log_softmax
@@ -126,15 +126,15 @@ def test_looser_filters_keep_more_and_the_order_of_probabilities_is_kept(
 @pytest.mark.parametrize("sampler", CHAINS, ids=chain_id)
 def test_preview_equals_the_chain(sampler: SamplerSettings) -> None:
     log_probs = random_logits(5, 30).astype(np.float32)
-    vocabulary, history = id_vocabulary(30), [4, 9]
-    actual = next_token_probs(log_probs, sampler, history, vocabulary, 12)
+    tokenizer, history = id_vocabulary(30), [4, 9]
+    actual = next_token_probs(log_probs, sampler, history, tokenizer, 12)
     after = naive_chain(log_probs, sampler, history, suppress_eos=False)
     own = np.exp(log_probs.astype(np.float64))
     assert actual.vocabulary_size == 30
     assert actual.num_kept == sum(p > 0 for p in after)
     assert actual.entropy == pytest.approx(-sum(p * math.log2(p) for p in own), rel=1e-4)
     order = sorted(range(30), key=lambda i: (-after[i], -own[i]))[:12]
-    assert [candidate.text for candidate in actual.candidates] == [vocabulary.tokens[i] for i in order]
+    assert [candidate.text for candidate in actual.candidates] == [tokenizer.tokens[i] for i in order]
     assert [candidate.sampling_prob for candidate in actual.candidates] == pytest.approx(
         [after[i] for i in order], abs=1e-9
     )

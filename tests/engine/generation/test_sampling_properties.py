@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.vocabulary import EOS, EOS_ID, UNK, UNK_ID
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, force_token, generate, prefill
 from engine.generation.processors import log_softmax
@@ -33,7 +33,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 def models_and_texts(draw: st.DrawFn) -> tuple[FixedModel, list[int]]:
     """Generate a model and the ids of a text."""
     model = FixedModel(draw(PROBABILITIES))
-    size = len(model.vocabulary)
+    size = len(model.tokenizer)
     return model, draw(st.lists(st.integers(0, size - 1), max_size=5))
 
 
@@ -130,15 +130,15 @@ def test_a_forced_token_has_its_probabilities(
 ) -> None:
     """This includes tokens that could not have been sampled."""
     model, ids = place
-    token = data.draw(st.integers(2, len(model.vocabulary) - 1))
+    token = data.draw(st.integers(2, len(model.tokenizer) - 1))
     reading = prefill(model, ids)
     event, after = force_token(model, reading, ids, sampler, token)
-    assert (event.id, event.text) == (token, model.vocabulary.tokens[token])
+    assert (event.id, event.text) == (token, model.tokenizer.tokens[token])
     assert event.sampling_prob == pytest.approx(
         np.exp(process_log_probs(reading.log_probs, sampler, ids, suppress_eos=False))[token]
     )
     assert event.logprob == pytest.approx(float(log_softmax(reading.log_probs.astype(np.float64))[token]), abs=1e-5)
-    assert 1 <= event.rank <= len(model.vocabulary)
+    assert 1 <= event.rank <= len(model.tokenizer)
     assert after.log_probs is not None
 
 

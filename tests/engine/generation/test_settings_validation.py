@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from engine.data.vocabulary import UNK_ID, Vocabulary
+from engine.data.tokenizers.base import UNK_ID
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError, PromptError
 from engine.generation.generate import encode_prompt, generate
 from engine.generation.settings import MAX_SEED, SamplerSettings, random_seed
@@ -45,17 +46,17 @@ def test_description_lists_the_stages_in_the_order_they_apply() -> None:
 
 
 def test_prompt_is_tokenized_and_its_unknown_words_are_listed() -> None:
-    vocabulary = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "don't"))
-    prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", vocabulary)
+    tokenizer = WordTokenizer(("<unk>", "<eos>", "bilbo", "is", "don't"))
+    prompt = encode_prompt("Bilbo, XYZZY is: don't... xyzzy plugh!", tokenizer)
     assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
     assert prompt.unknown_tokens == ("xyzzy", "plugh")
     assert prompt.text == "Bilbo, XYZZY is: don't... xyzzy plugh!"
-    assert encode_prompt("is", vocabulary).unknown_tokens == ()
+    assert encode_prompt("is", tokenizer).unknown_tokens == ()
 
 
 def test_characters_that_the_tokenizer_skips_are_listed_like_unknown_words() -> None:
-    vocabulary = Vocabulary(("<unk>", "<eos>", "bilbo", "is"))
-    prompt = encode_prompt("Bilbo ☺ xyzzy, “is” … мир! ☺", vocabulary)
+    tokenizer = WordTokenizer(("<unk>", "<eos>", "bilbo", "is"))
+    prompt = encode_prompt("Bilbo ☺ xyzzy, “is” … мир! ☺", tokenizer)
     assert prompt.ids == (2, UNK_ID, 3)
     assert prompt.unknown_tokens == ("☺", "xyzzy", "мир")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.data.vocabulary import EOS, EOS_ID, UNK_ID
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID
 from engine.errors import RunError
 from engine.generation.generate import Done, TokenEvent, generate, prefill
 from engine.generation.preview import next_token_probs
@@ -28,7 +28,7 @@ def test_model_reads_the_whole_prompt_and_then_each_sampled_token() -> None:
 
 def test_prefill_returns_the_distribution_after_the_prompt() -> None:
     model = FixedModel(history_dependent_probs)
-    log_probs, state = prefill(model, (4, 9))
+    log_probs, state, *_ = prefill(model, (4, 9))
     assert state == (EOS_ID, 4, 9)
     assert np.array_equal(log_probs, FixedModel(history_dependent_probs).advance((EOS_ID, 4), 9)[0])
     assert np.array_equal(prefill(model, ())[0], FixedModel(history_dependent_probs).advance((), EOS_ID)[0])
@@ -120,14 +120,14 @@ def test_token_events_have_the_figures_of_the_naive_chain(settings: SamplerSetti
         own = np.exp(probs)
         chain = sampling.naive_chain(probs, settings, text[1:], suppress_eos=index == 0)
         assert word.index == index
-        assert word.text == model.vocabulary.tokens[word.id]
+        assert word.text == model.tokenizer.tokens[word.id]
         assert word.logprob == pytest.approx(probs[word.id], abs=1e-5)
         assert word.rank == 1 + sum(p > own[word.id] for p in own)
         assert word.entropy == pytest.approx(-sum(p * math.log2(p) for p in own), rel=1e-4)
         assert word.sampling_prob == pytest.approx(chain[word.id], abs=1e-6)
         assert word.num_kept == sum(p > 0 for p in chain)
         best = sorted(range(len(own)), key=lambda i: -own[i])[: len(word.top_tokens)]
-        assert [name for name, _ in word.top_tokens] == [model.vocabulary.tokens[i] for i in best]
+        assert [name for name, _ in word.top_tokens] == [model.tokenizer.tokens[i] for i in best]
         assert [p for _, p in word.top_tokens] == pytest.approx([own[i] for i in best], rel=1e-5)
         assert len(word.top_tokens) == 8
         assert word.seconds >= 0

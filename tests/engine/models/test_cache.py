@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models import cache as neural_cache
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
@@ -20,10 +20,10 @@ from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from tests.support import models
-from tests.support.models import distributions, hidden_vector, make_vocabulary, random_ids, random_lstm
+from tests.support.models import distributions, hidden_vector, make_tokenizer, random_ids, random_lstm
 
 SIZE = 8
-VOCABULARY = make_vocabulary(SIZE)
+VOCABULARY = make_tokenizer(SIZE)
 CONFIG = ModelConfig(embedding_size=5, hidden_size=5)
 
 TEXTS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=15)
@@ -140,7 +140,7 @@ def test_the_cache_does_not_change_the_distribution_of_the_model() -> None:
 class UniformModel:
     """A uniform distribution, with a large hidden vector that depends on the last token."""
 
-    vocabulary = VOCABULARY
+    tokenizer = VOCABULARY
     hidden_vectors = np.random.default_rng(0).normal(0, 5, (SIZE, 4)).astype(np.float32)
 
     def start(self) -> int:

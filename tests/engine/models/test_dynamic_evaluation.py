@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
 from engine.models import dynamic_evaluation
 from engine.models.base import LanguageModel
 from engine.models.dynamic_evaluation import DynamicEvaluation, DynamicState, tune_dynamic_lr
 from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.models import hidden_vector, make_vocabulary, random_lstm
+from tests.support.models import hidden_vector, make_tokenizer, random_lstm
 
 SIZE = 11
-VOCABULARY = make_vocabulary(SIZE)
+VOCABULARY = make_tokenizer(SIZE)
 CONFIGS = {
     "tied": ModelConfig(embedding_size=5, hidden_size=5),
     "two layers, untied": ModelConfig(embedding_size=4, hidden_size=6, num_layers=2, tie_weights=False),

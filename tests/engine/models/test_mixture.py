@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel, forward_sequence
 from engine.models.mixture import Mixture, tune_mixture_weights
 from engine.models.ngram import KneserNey, Unigram
 from tests.support import models as support
-from tests.support.models import distributions, hidden_vector, make_vocabulary, random_ids, random_lstm
+from tests.support.models import distributions, hidden_vector, make_tokenizer, random_ids, random_lstm
 
 SIZE = 9
-VOCABULARY = make_vocabulary(SIZE)
+VOCABULARY = make_tokenizer(SIZE)
 CONFIG = ModelConfig(embedding_size=5, hidden_size=5)
 
 TOKENS = st.integers(0, SIZE - 1)
@@ -33,8 +34,8 @@ def make_ids(length: int, seed: int = 0) -> TokenIds:
 class ConstantModel:
     """The same distribution after every token, and no hidden vectors."""
 
-    def __init__(self, log_probs: Sequence[float], vocabulary: Vocabulary = VOCABULARY) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, log_probs: Sequence[float], tokenizer: Tokenizer = VOCABULARY) -> None:
+        self.tokenizer = tokenizer
         self.log_probs = np.array(log_probs, np.float32)
 
     def start(self) -> None:
@@ -123,7 +124,7 @@ def test_hidden_vector_and_vocabulary_come_from_the_first_model() -> None:
     assert np.array_equal(lstm_first.forward_sequence(ids).hidden_states, LSTM.forward_sequence(ids).hidden_states)
     _, state = ngram_first.advance(ngram_first.start(), EOS_ID)
     assert hidden_vector(ngram_first, state).size == 0
-    assert lstm_first.vocabulary == VOCABULARY
+    assert lstm_first.tokenizer == VOCABULARY
 
 
 def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores() -> None:
@@ -171,7 +172,7 @@ def test_invalid_weights_are_named_in_one_line(weights: list[float], message: st
 
 @pytest.mark.parametrize("index", [1, 2])
 def test_models_of_different_vocabularies_are_rejected(index: int) -> None:
-    swapped = Vocabulary((*VOCABULARY.tokens[:-2], VOCABULARY.tokens[-1], VOCABULARY.tokens[-2]))
+    swapped = WordTokenizer((*VOCABULARY.tokens[:-2], VOCABULARY.tokens[-1], VOCABULARY.tokens[-2]))
     models: list[LanguageModel] = [LSTM, KNESER_NEY, OTHER_LSTM]
     models[index] = ConstantModel([-math.log(SIZE)] * SIZE, swapped)
     with pytest.raises(InvalidInputError, match="different vocabularies") as caught:

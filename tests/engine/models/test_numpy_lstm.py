@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, TokenIds, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.models.lstm import LSTMModel
 from engine.models.numpy_lstm import MAX_WEIGHT, NumpyLSTM, weight_shapes
-from tests.support.models import make_vocabulary, random_ids
+from tests.support.models import make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37
-VOCABULARY = make_vocabulary(VOCABULARY_SIZE)
+VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12),
     "one layer, untied": ModelConfig(embedding_size=12, hidden_size=20, tie_weights=False),
@@ -176,6 +177,6 @@ def test_unknown_tensors_are_rejected_by_name() -> None:
 
 
 def test_a_vocabulary_of_another_size_is_rejected() -> None:
-    shorter = Vocabulary(VOCABULARY.tokens[:-1])
+    shorter = WordTokenizer(VOCABULARY.tokens[:-1])
     with pytest.raises(RunError, match=r"embedding\.weight"):
         NumpyLSTM(make_numpy_lstm().config, shorter, make_numpy_lstm().weights)

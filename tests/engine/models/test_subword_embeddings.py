@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS_ID, UNK_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import WordTokenizer
 from engine.models.lstm import LSTMModel
 from engine.models.subword_embeddings import SubwordMatrix, build_subword_matrix
 from tests.support.training import NO_DROPOUT
 
 WORDS = ("<unk>", "<eos>", "abc", "abd", "xyz", "frodo's", "frodo", "aaa", "a", "baggins", "bagginses")
-VOCABULARY = Vocabulary(WORDS)
+VOCABULARY = WordTokenizer(WORDS)
 
 
 def to_dense(subwords: SubwordMatrix, vocabulary_size: int) -> np.ndarray:
@@ -36,7 +37,7 @@ def subwords_of(word: str) -> set[str]:
 
 def test_subwords_of_two_words_match_a_hand_calculation() -> None:
     """^abc$ and ^abd$ share ^a, ab and ^ab. The subwords of xyz and b occur in one word only."""
-    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "abc", "abd", "xyz", "b")))
+    subwords = build_subword_matrix(WordTokenizer(("<unk>", "<eos>", "abc", "abd", "xyz", "b")))
     assert subwords.num_subwords == 3
     assert sorted(subwords.token_ids.tolist()) == [2, 2, 2, 3, 3, 3]
     assert sorted(subwords.subword_ids.tolist()) == [0, 0, 1, 1, 2, 2]
@@ -46,14 +47,14 @@ def test_subwords_of_two_words_match_a_hand_calculation() -> None:
 
 def test_a_repeated_subword_counts_once() -> None:
     """^aaa$ and ^aa$ share ^a, aa, a$, ^aa and aa$."""
-    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "aaa", "aa")))
+    subwords = build_subword_matrix(WordTokenizer(("<unk>", "<eos>", "aaa", "aa")))
     assert subwords.num_subwords == 5
     assert to_dense(subwords, 4)[2:].tolist() == [[pytest.approx(1 / math.sqrt(5))] * 5] * 2
 
 
 def test_subwords_have_at_most_five_characters() -> None:
     """The words share bcdefg: 5 subwords of two characters, 4 of three, 3 of four, and 2 of five."""
-    subwords = build_subword_matrix(Vocabulary(("<unk>", "<eos>", "xbcdefgy", "zbcdefgw")))
+    subwords = build_subword_matrix(WordTokenizer(("<unk>", "<eos>", "xbcdefgy", "zbcdefgw")))
     assert subwords.num_subwords == 5 + 4 + 3 + 2
 
 
@@ -74,7 +75,7 @@ def test_the_matrix_matches_subwords_collected_character_by_character() -> None:
 
 def test_unk_and_eos_have_no_subwords() -> None:
     subwords = build_subword_matrix(
-        Vocabulary(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "whitespace")
+        WordTokenizer(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "whitespace")
     )
     assert subwords.num_subwords > 0
     assert not {UNK_ID, EOS_ID} & set(subwords.token_ids.tolist())

@@ -1,0 +1,179 @@
+"""Bits per character of a text: the measure that compares models of different vocabularies.
+
+The bits of all tokens of a text are divided by its number of characters, line ends included. A closed vocabulary also
+counts what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of the lines.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.arrays import Float64Array, Int64Array
+from engine.data.encoding import DataMode
+from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.errors import CorpusError
+from engine.models.base import LanguageModel, score_sequence
+from engine.models.spelling import spelling_model
+
+TextForm = Literal["original", "whitespace", "words"]
+"""original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
+separated by single spaces. Each form can be computed from the one before it."""
+TEXT_FORMS: tuple[TextForm, ...] = ("original", "whitespace", "words")
+MIN_BLOCK_CHARACTERS = 100
+"""Minimum size of a block of the bootstrap, about 20 words. Longer texts have more blocks, and longer ones."""
+
+
+def native_form(tokenizer: Tokenizer) -> TextForm:
+    """Return the most complete form of a text that a tokenizer can read without loss, unknown words aside."""
+    return tokenizer.name if isinstance(tokenizer, WordTokenizer) else "original"
+
+
+def convert_text(text: str, form: TextForm) -> str:
+    """Return `text` in a form, with a line feed after every line, also the last."""
+    if form == "original":
+        return text if not text or text.endswith("\n") else f"{text}\n"
+    lines = (" ".join(split_words(line, form)) for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+class EncodedText:
+    """A text as the tokens of a model, and the characters that each token stands for."""
+
+    def __init__(self, text: str, tokenizer: Tokenizer, mode: DataMode) -> None:
+        """Encode a text in the tokenizer's native form or a later one, as `convert_text` returns it.
+
+        In line mode, `<eos>` stands for each line end. In stream mode, one `<eos>` ends the text. An empty text is
+        refused with a CorpusError.
+        """
+        if not text:
+            raise CorpusError("the text has no words to score; use a longer text")
+        self.text, self.tokenizer = text, tokenizer
+        self._has_line_ends = mode != "stream" or tokenizer.is_open
+        ids, ends, unknown_words, start = [], [], [], 0
+        for line in text.split("\n")[:-1]:
+            spans = tokenizer.spans(f"{line}\n" if mode == "stream" and tokenizer.is_open else line)
+            ids += [span.id for span in spans]
+            ends += [start + span.end for span in spans]
+            unknown_words += [line[span.start : span.end] for span in spans if span.id == tokenizer.unk_id]
+            start += len(line) + 1
+            if mode != "stream":
+                ids.append(EOS_ID)
+                ends.append(start)
+        if mode == "stream":
+            ids.append(EOS_ID)
+            ends.append(start)
+        self.ids: TokenIds = np.array(ids, np.int32)
+        self.end_offsets: Int64Array = np.array(ends, np.int64)
+        """Index `[tokens]` after the last character of each token. The token stands for the characters since the one
+        before it; a later byte of a character stands for none."""
+        self.unknown_words = unknown_words
+        """Text of each `<unk>`, in text order."""
+
+    @property
+    def num_characters(self) -> int:
+        """Number of characters of the text, line ends included."""
+        return len(self.text)
+
+    @cached_property
+    def untokenized_bits(self) -> Float64Array:
+        """Bits `[tokens]` of what the tokens leave out: the spelling of unknown words, and line ends in stream mode."""
+        bits = np.zeros(len(self.ids))
+        if self.tokenizer.unk_id is not None:
+            bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
+        if not self._has_line_ends:  # the last line end is `<eos>`
+            bits[:-2] += _line_end_bits(np.array([self.text[end] == "\n" for end in self.end_offsets[:-2]], np.bool_))
+        return bits
+
+    def token_bits(self, log_probs: Float64Array) -> Float64Array:
+        """Return the bits `[tokens]` that a model with natural-log probabilities `log_probs` `[tokens]` needs."""
+        return self.untokenized_bits - log_probs / math.log(2)
+
+    def bits_per_character(self, log_probs: Float64Array) -> float:
+        """Return the bits per character of a model with natural-log probabilities `log_probs` `[tokens]`."""
+        return float(self.token_bits(log_probs).sum()) / self.num_characters
+
+    @cached_property
+    def _block_edges(self) -> Int64Array:
+        size = max(MIN_BLOCK_CHARACTERS, 2 * math.isqrt(self.num_characters))
+        return np.append(np.arange(0, self.num_characters, size), self.num_characters)
+
+    @property
+    def block_sizes(self) -> Float64Array:
+        """Characters `[blocks]` of each block of the text. Blocks depend on the text only, not on its tokens."""
+        return np.diff(self._block_edges).astype(np.float64)
+
+    def block_bits(self, log_probs: Float64Array) -> Float64Array:
+        """Return the bits `[blocks]` of each block. The bits of a token are spread evenly over its characters."""
+        cumulative = np.concatenate([[0.0], np.cumsum(self.token_bits(log_probs))])
+        ends = np.concatenate([[0], self.end_offsets])
+        is_last_at_offset = np.append(np.diff(ends) > 0, True)
+        return np.diff(np.interp(self._block_edges, ends[is_last_at_offset], cumulative[is_last_at_offset]))
+
+
+def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> float:
+    """Return the bits per character of `text` in the native form of the model's tokenizer."""
+    encoded = EncodedText(convert_text(text, native_form(model.tokenizer)), model.tokenizer, mode)
+    return encoded.bits_per_character(score_sequence(model, encoded.ids))
+
+
+@dataclass(frozen=True)
+class CharacterBits:
+    """Bits that a model needs for a part of a text, and the number of its characters."""
+
+    bits: float
+    num_characters: int
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits per character; NaN for no characters."""
+        return self.bits / self.num_characters if self.num_characters else math.nan
+
+
+def count_character_bits(
+    tokenizer: Tokenizer, token_texts: Sequence[str], ids: TokenIds, log_probs: Float64Array
+) -> CharacterBits:
+    """Return the bits and characters of scored tokens, given what each token stands for in the text `[tokens]`.
+
+    Words of a closed vocabulary are counted as the tokenizer normalizes them, each with one separator. A token of an
+    open vocabulary is counted as written, and a line end as one character.
+    """
+    bits = float(-log_probs.sum()) / math.log(2)
+    if not isinstance(tokenizer, WordTokenizer):
+        lengths = (1 if id == EOS_ID else len(text) for text, id in zip(token_texts, ids, strict=True))
+        return CharacterBits(bits, sum(lengths))
+    words = [text.strip() if text.strip() == UNK else "".join(tokenizer.split(text)) for text in token_texts]
+    bits += float(spelling_bits(tokenizer, compress(words, ids == tokenizer.unk_id)).sum())
+    return CharacterBits(bits, sum(len(word) + 1 for word in compress(words, ids != EOS_ID)))
+
+
+def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64Array:
+    """Return the bits `[words]` that spell words which a closed vocabulary does not know.
+
+    The word `<unk>` itself, which occurs in corpora such as Penn Treebank, is in the vocabulary and needs no spelling.
+    """
+    words = list(unknown_words)
+    is_spelled = np.array([word != UNK for word in words], np.bool_)
+    bits = np.zeros(len(words))
+    if is_spelled.any():
+        spelled = list(compress(words, is_spelled))
+        bits[is_spelled] = -spelling_model(tokenizer).unknown_log_probs(spelled) / math.log(2)
+    return bits
+
+
+def _line_end_bits(is_line_end: npt.NDArray[np.bool_]) -> Float64Array:
+    """Return the bits `[words]` that say after each word whether its line ends, for models that do not predict it.
+
+    The probability of a line end is estimated from the words so far (Krichevsky and Trofimov 1981).
+    """
+    num_words = np.arange(len(is_line_end))  # before each word
+    num_line_ends = np.cumsum(is_line_end, dtype=np.int64) - is_line_end
+    line_end_probs = (num_line_ends + 0.5) / (num_words + 1)
+    bits: Float64Array = -np.log2(np.where(is_line_end, line_end_probs, 1 - line_end_probs))
+    return bits

@@ -1,0 +1,212 @@
+"""Bits per character by hand, under different tokenizers, and of every character of a text."""
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.analysis.bits_per_character import (
+    TEXT_FORMS,
+    EncodedText,
+    TextForm,
+    convert_text,
+    count_character_bits,
+    native_form,
+    spelling_bits,
+    text_bits_per_character,
+)
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.config import DataConfig
+from engine.data.arrays import Float64Array
+from engine.data.dataset import load_dataset
+from engine.data.encoding import DataMode
+from engine.data.tokenizers.base import EOS_ID, Tokenizer, TokenizerName
+from engine.data.tokenizers.bpe import BPETokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import CorpusError
+from engine.models.spelling import SpellingModel
+from tests.support.files import sentences, write_csv
+from tests.support.models import UniformModel
+
+TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
+WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
+
+
+def open_tokenizers() -> list[ByteTokenizer]:
+    lines = [*TEXT.split("\n"), "the shire and the pass", "so be the shire"] * 3
+    return [
+        CharacterTokenizer([]),
+        CharacterTokenizer(["“", "”"]),
+        *(BPETokenizer.train(lines, size) for size in (258, 270, 320)),
+    ]
+
+
+def uniform_byte_log_probs(tokenizer: ByteTokenizer, encoded: EncodedText) -> Float64Array:
+    """Return the scores of a model for which each byte has the probability 1/256, however bytes form tokens."""
+    return np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
+
+
+def test_uniform_character_model_needs_the_bits_of_its_vocabulary_for_each_character() -> None:
+    model = UniformModel(CharacterTokenizer([]))
+    assert text_bits_per_character(model, "To be,\n\nor not.\n", "line") == pytest.approx(math.log2(257), rel=1e-6)
+    assert text_bits_per_character(model, "é\n", "line") == pytest.approx(3 / 2 * math.log2(257), rel=1e-6)
+
+
+def test_uniform_word_model_spells_its_unknown_words() -> None:
+    """The king, the <unk> <eos>: five tokens of two bits, and the letters of `fool`."""
+    spelled = -SpellingModel(["the", "king"]).unknown_log_probs(["fool"])[0] / math.log(2)
+    expected = (5 * 2 + spelled) / len("the king the fool\n")
+    assert text_bits_per_character(UniformModel(WORDS), "The king -- the FOOL!\n", "line") == pytest.approx(expected)
+    assert spelled > 4 * 4  # letters that the vocabulary has not are expensive
+
+
+def test_stream_mode_of_words_also_counts_the_line_ends() -> None:
+    """A line end after a word is estimated as .5 / 1, then .5 / 2, then 1.5 / 3; the last one is `<eos>`."""
+    text = "the king\nthe king\n"
+    tokens = 5 * 2  # four words and the end of the text
+    separators = -math.log2(1 / 2) - math.log2(1 / 4) - math.log2(1 - 1.5 / 3)
+    encoded = EncodedText(text, WORDS, "stream")
+    assert encoded.ids.tolist() == [2, 3, 2, 3, EOS_ID]
+    assert encoded.token_bits(np.full(5, -math.log(4))).sum() == pytest.approx(tokens + separators)
+    assert EncodedText(text, WORDS, "line").token_bits(np.full(6, -math.log(4))).sum() == pytest.approx(12)
+    assert EncodedText("the\n", WORDS, "stream").untokenized_bits.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("mode", get_args(DataMode))
+def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode: DataMode) -> None:
+    """In stream mode, the end of the text is one token more."""
+    expected = (len(TEXT.encode()) + (mode == "stream")) * 8 / len(TEXT)
+    num_tokens = set()
+    for tokenizer in open_tokenizers():
+        encoded = EncodedText(TEXT, tokenizer, mode)
+        log_probs = uniform_byte_log_probs(tokenizer, encoded)
+        assert encoded.bits_per_character(log_probs) == pytest.approx(expected)
+        assert encoded.block_bits(log_probs).sum() == pytest.approx(expected * len(TEXT))
+        num_tokens.add(len(encoded.ids))
+    assert len(num_tokens) == 5
+
+
+def test_blocks_are_the_same_characters_for_all_tokenizers() -> None:
+    """Uniform bytes of an ASCII text: all blocks have 8 bits per character, although tokens cross their borders."""
+    text = "the shire and the pass, so be it\n" * 30
+    for tokenizer in (*open_tokenizers(), WordTokenizer(("<unk>", "<eos>"), "whitespace")):
+        encoded = EncodedText(text, tokenizer, "line")
+        assert encoded.block_sizes.tolist() == [100] * 9 + [90]
+        lengths = np.diff(encoded.end_offsets, prepend=0)
+        log_probs = -8 * math.log(2) * lengths + encoded.untokenized_bits * math.log(2)
+        assert encoded.block_bits(log_probs) == pytest.approx(8 * encoded.block_sizes)
+
+
+@pytest.mark.parametrize("mode", get_args(DataMode))
+def test_every_character_of_the_text_is_scored(mode: DataMode) -> None:
+    """Also empty lines, repeated spaces and emoji; the tokens are those of the whole text."""
+    for tokenizer in open_tokenizers():
+        encoded = EncodedText(TEXT, tokenizer, mode)
+        assert encoded.num_characters == len(TEXT) == encoded.end_offsets[-1]
+        assert tokenizer.decode(encoded.ids) == (TEXT if mode == "line" else f"{TEXT}\n")
+        assert (encoded.ids == EOS_ID).sum() == (TEXT.count("\n") if mode == "line" else 1)
+
+
+@pytest.mark.parametrize("mode", get_args(DataMode))
+@pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
+def test_tokens_are_those_of_the_dataset(tmp_path: Path, name: TokenizerName, mode: DataMode) -> None:
+    corpus = write_csv(tmp_path / "corpus.csv", [*sentences(80), "The end -- of  it, at LAST! (they say so)"])
+    dataset = load_dataset(DataConfig(corpus=str(corpus), tokenizer=name, mode=mode, vocabulary_size=300))
+    for split, lines in (("train", dataset.splits.train), ("test", dataset.splits.test)):
+        text = "".join(f"{line.text}\n" for line in lines)
+        encoded = EncodedText(convert_text(text, native_form(dataset.tokenizer)), dataset.tokenizer, mode)
+        assert encoded.ids.tolist() == dataset.get_split(split).tolist()
+
+
+def test_forms_of_a_text() -> None:
+    text = "The  King,\n\n - \nsaid:\x0bFool’s “Ho”"
+    assert convert_text(text, "original") == f"{text}\n"
+    assert convert_text(text, "whitespace") == "The King,\n-\nsaid:\nFool’s “Ho”\n"
+    assert convert_text(text, "words") == "the king\nsaid\nfool s ho\n"
+    assert [convert_text("", form) for form in TEXT_FORMS] == [""] * 3
+    assert native_form(WORDS) == "words"
+    assert native_form(WordTokenizer(("<unk>", "<eos>"), "whitespace")) == "whitespace"
+    assert [native_form(tokenizer) for tokenizer in open_tokenizers()] == ["original"] * 5
+
+
+@settings(deadline=None)
+@given(st.text(), st.sampled_from(TEXT_FORMS))
+def test_each_form_is_computed_from_the_one_before(text: str, form: TextForm) -> None:
+    converted = convert_text(text, form)
+    assert convert_text(converted, form) == converted
+    for later in TEXT_FORMS[TEXT_FORMS.index(form) :]:
+        assert convert_text(converted, later) == convert_text(text, later)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), mode=st.sampled_from(get_args(DataMode)))
+def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text: str, mode: DataMode) -> None:
+    for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace"), CharacterTokenizer(["é"])):
+        converted = convert_text(text, native_form(tokenizer))
+        if not converted:
+            continue
+        encoded = EncodedText(converted, tokenizer, mode)
+        log_probs = np.full(len(encoded.ids), -1.5)
+        bits = encoded.token_bits(log_probs)
+        assert np.isfinite(bits).all()
+        assert encoded.end_offsets[-1] == encoded.num_characters == encoded.block_sizes.sum()
+        assert encoded.block_bits(log_probs).sum() == pytest.approx(bits.sum())
+
+
+def test_a_text_of_unknown_words_only_has_the_bits_of_its_letters() -> None:
+    model = UniformModel(WORDS)
+    short, long = (
+        text_bits_per_character(model, text, "line") for text in ("xyzzy plugh\n", "xyzzy plugh " * 9 + "\n")
+    )
+    assert long == pytest.approx(short, rel=0.1)
+    assert 4 < short < 10
+
+
+def test_an_empty_text_is_an_error() -> None:
+    for text in ("", "... !\n\n"):
+        for mode in get_args(DataMode):
+            with pytest.raises(CorpusError, match=r"^the text has no words to score; use a longer text$"):
+                text_bits_per_character(UniformModel(WORDS), text, mode)
+
+
+def test_unk_in_the_text_itself_needs_no_spelling() -> None:
+    """Penn Treebank writes its rare words as <unk>."""
+    tokenizer = WordTokenizer(("<unk>", "<eos>", "the"), "whitespace")
+    assert spelling_bits(tokenizer, ["<unk>", "king", "<unk>"]).tolist() == [
+        0,
+        spelling_bits(tokenizer, ["king"])[0],
+        0,
+    ]
+    assert spelling_bits(tokenizer, []).tolist() == []
+    assert EncodedText("<unk> the\n", tokenizer, "line").untokenized_bits.tolist() == [0, 0, 0]
+
+
+class TestScoredTokens:
+    @pytest.mark.parametrize("tokenizer", [WORDS, *open_tokenizers()])
+    def test_bits_and_characters_are_those_of_the_whole_text(self, tokenizer: Tokenizer) -> None:
+        text = "The king -- the FOOL!\nThe fool, the King.\n"
+        encoded = EncodedText(convert_text(text, native_form(tokenizer)), tokenizer, "line")
+        log_probs = -np.arange(1.0, len(encoded.ids) + 1)
+        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
+        assert tokens.ids.tolist() == encoded.ids.tolist()
+        texts = [tokens[index] for index in range(len(tokens))]
+        counted = count_character_bits(tokenizer, texts, tokens.ids, log_probs)
+        assert counted.num_characters == encoded.num_characters
+        assert counted.bits == pytest.approx(encoded.token_bits(log_probs).sum())
+        assert counted.bits_per_character == pytest.approx(encoded.bits_per_character(log_probs))
+
+    def test_pieces_of_generated_tokens_are_counted(self) -> None:
+        ids = np.array([2, 0, 3, EOS_ID], np.int32)
+        counted = count_character_bits(WORDS, WORDS.pieces(ids), ids, np.full(4, -math.log(4)))
+        assert counted.bits == pytest.approx(8)
+        assert counted.num_characters == len("the <unk> king\n")
+
+    def test_no_tokens_have_no_bits_per_character(self) -> None:
+        counted = count_character_bits(WORDS, [], np.empty(0, np.int32), np.empty(0))
+        assert math.isnan(counted.bits_per_character)

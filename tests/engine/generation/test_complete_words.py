@@ -1,0 +1,374 @@
+"""Complete words that can come next, against the enumeration of all token sequences."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from engine.data.tokenizers.base import EOS, EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation import complete_words
+from engine.generation.complete_words import CompleteWordSearch, end_word, open_word, word_around
+from engine.generation.generate import DecoderState, prefill, prefill_prompt
+from engine.generation.preview import NextTokenProbs, next_token_probs
+from engine.generation.sampling import sampling_probs
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LogProbs
+from tests.support.models import UniformModel
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+
+DEPTH = 4
+"""Tokens of the sequences that are enumerated."""
+WORD = re.compile(r" *([a-z]+|[,;.$])")
+"""First word of an enumerated text, in which `$` is `<eos>`."""
+PLAIN = SamplerSettings(temperature=1.0)
+
+
+class TinyTokenizer(ByteTokenizer):
+    """A tokenizer of a few given tokens, which cannot encode."""
+
+    name = "characters"
+
+    def _encode(self, text: str) -> TokenIds:
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        raise NotImplementedError
+
+
+SPACED = TinyTokenizer([b"a", b"b", b"ab", b" a", b" b", b" ba", b","])
+"""Tokenizer whose words have at most as many tokens as letters."""
+UNAMBIGUOUS = TinyTokenizer([b"a", b"b", b",", b";", b"."])
+"""Tokenizer in which each word has one token sequence."""
+MIN_PROB = 0.04
+LONE_SPACE = TinyTokenizer([b"a", b" ", b"b", b" ab", b","])
+"""Tokenizer with a space of its own, which another token always follows."""
+
+
+class TableModel:
+    """A model whose distribution depends on the last two tokens, with random logits."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int, scale: float = 1.0) -> None:
+        self.tokenizer = tokenizer
+        self.seed, self.scale = seed, scale
+        self.num_advances = 0
+        self._rows: dict[tuple[int, ...], LogProbs] = {}
+
+    def start(self) -> tuple[int, ...]:
+        return ()
+
+    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+        self.num_advances += 1
+        state = (*state, token)[-2:]
+        if state not in self._rows:
+            logits = np.random.default_rng([self.seed, *state]).normal(0, self.scale, len(self.tokenizer))
+            self._rows[state] = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        return self._rows[state], state
+
+
+def enumerate_words(
+    model: TableModel, sampler: SamplerSettings, history: Sequence[int], *, is_first_token: bool = False
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+    """Return both probabilities of each word, and of all unfinished words, from all texts of `DEPTH` tokens."""
+    words: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    unfinished = [0.0, 0.0]
+    spelled = [token.decode().replace("\n", "$") for token in model.tokenizer.token_bytes]
+
+    def extend(state: DecoderState, ids: list[int], text: str, model_prob: float, sampling_prob: float) -> None:
+        match = WORD.match(text)
+        if match and (match.end() < len(text) or match[1] in ",;.$"):
+            words[match[1].replace("$", EOS)][0] += model_prob
+            words[match[1].replace("$", EOS)][1] += sampling_prob
+        elif len(ids) == DEPTH:
+            unfinished[0] += model_prob
+            unfinished[1] += sampling_prob
+        else:
+            probs = sampling_probs(
+                state.log_probs[None],
+                [sampler],
+                [[*history, *ids]],
+                suppress_eos=is_first_token and not ids,
+                unk_id=None,
+            )[0]
+            for id, log_prob in enumerate(state.log_probs.tolist()):
+                after = prefill(model, [id], state)
+                extend(after, [*ids, id], text + spelled[id], model_prob * np.exp(log_prob), sampling_prob * probs[id])
+
+    extend(prefill(model, history), [], "", 1.0, 1.0)
+    return {text: (probs[0], probs[1]) for text, probs in words.items()}, (unfinished[0], unfinished[1])
+
+
+def new_search(model: TableModel, history: Sequence[int] = (), *, is_first_token: bool = False) -> CompleteWordSearch:
+    return CompleteWordSearch(model, prefill(model, history), history, is_first_token=is_first_token)
+
+
+def last(results: Iterator[NextTokenProbs]) -> NextTokenProbs:
+    *_, result = results
+    return result
+
+
+def probs_of(result: NextTokenProbs) -> dict[str, tuple[float, float]]:
+    return {each.text: (each.model_prob, each.sampling_prob) for each in result.candidates}
+
+
+def bound(probs: tuple[float, float]) -> float:
+    return max(probs)
+
+
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(complete_words, "MAX_STEPS", 10**6)
+
+
+SAMPLERS = [
+    PLAIN,
+    SamplerSettings(temperature=0.5),
+    SamplerSettings(temperature=2.0, top_k=4),
+    SamplerSettings(temperature=0.8, top_p=0.8),
+    SamplerSettings(temperature=1.0, min_p=0.3),
+    SamplerSettings(temperature=0.7, repetition_penalty=1.5),
+    SamplerSettings(temperature=0.0),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=SamplerSettings.describe)
+def test_probabilities_match_the_enumeration(no_limit: None, sampler: SamplerSettings) -> None:
+    """Words of at most three letters have at most three tokens, so the enumeration has all their sequences."""
+    model, history = TableModel(SPACED, 3), [4, 7]  # a word and a comma
+    for is_first_token in (False, True):
+        expected, unfinished = enumerate_words(model, sampler, history, is_first_token=is_first_token)
+        result = last(new_search(model, history, is_first_token=is_first_token).search(sampler, 10**6, 2e-5))
+        actual = probs_of(result)
+        short = {text: probs for text, probs in expected.items() if len(text) < DEPTH and bound(probs) > 1e-3}
+        assert len(short) > 10
+        for text, probs in short.items():
+            assert actual[text] == pytest.approx(probs, rel=0.02, abs=1e-5), text
+        totals = np.sum(list(actual.values()), axis=0)
+        assert (totals < 1 + 1e-6).all()
+        assert (totals > 0.99 - np.array(unfinished)).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS[:3], ids=SamplerSettings.describe)
+def test_spaces_before_a_word_are_part_of_it(no_limit: None, sampler: SamplerSettings) -> None:
+    model = TableModel(LONE_SPACE, 5)
+    expected, unfinished = enumerate_words(model, PLAIN, [5])
+    actual = probs_of(last(new_search(model, [5]).search(sampler, 10**6, 1e-5)))
+    assert not any(" " in text or not text for text in actual)
+    for text, (model_prob, _) in expected.items():
+        if model_prob > 1e-3:
+            assert model_prob * 0.99 < actual[text][0] < model_prob + unfinished[0], text
+
+
+def test_different_token_sequences_of_a_word_add_up(no_limit: None) -> None:
+    model = TableModel(SPACED, 1)
+    state = prefill(model, [])
+    starts = SPACED.word_starts
+
+    def prob(*ids: int) -> float:
+        product, current = 1.0, state
+        for id in ids:
+            product *= float(np.exp(current.log_probs[id]))
+            current = prefill(model, [id], current)
+        return product * float(np.exp(current.log_probs[starts]).sum())
+
+    a, b, ab, space_a = 0, 2, 3, 4
+    found = probs_of(last(new_search(model).search(PLAIN, 10**6, 1e-4)))
+    assert found["ab"][0] == pytest.approx(prob(a, b) + prob(ab) + prob(space_a, b), rel=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 2), temperature=st.floats(0.3, 2), count=st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_the_likeliest_words_are_found(seed: int, scale: float, temperature: float, count: int) -> None:
+    model, sampler = TableModel(UNAMBIGUOUS, seed, scale), SamplerSettings(temperature=temperature)
+    everything, unfinished = enumerate_words(model, sampler, [])
+    bounds = sorted((bound(probs) for probs in everything.values()), reverse=True)
+    assume(bound(unfinished) < MIN_PROB and not any(abs(each - MIN_PROB) < 1e-6 for each in bounds))
+    result = last(new_search(model).search(sampler, count, MIN_PROB))
+    found = sorted((bound(probs) for probs in probs_of(result).values()), reverse=True)
+    assert found == pytest.approx([each for each in bounds if each >= MIN_PROB][:count], rel=1e-4)
+    assert result.candidates == tuple(sorted(result.candidates, key=lambda each: -each.sampling_prob))
+
+
+def test_equally_likely_words_are_in_alphabetical_order() -> None:
+    model = UniformModel(SPACED)
+    first, second = (last(CompleteWordSearch(model, prefill(model, []), []).search(PLAIN, 9, 0.001)) for _ in range(2))
+    assert first == second
+    for left, right in zip(first.candidates, first.candidates[1:], strict=False):
+        assert left.sampling_prob >= right.sampling_prob
+        assert left.sampling_prob > right.sampling_prob or left.text < right.text
+
+
+def test_less_likely_words_are_found_where_none_is_likely(no_limit: None) -> None:
+    tokenizer = TinyTokenizer([*(f" {letter}x".encode() for letter in "abcdefghijklmnopqrstuvwxyz"), b","])
+    model = UniformModel(tokenizer)
+    search = CompleteWordSearch(model, prefill(model, []), [])
+    assert not last(search.search(PLAIN, 40, 0.2, min_words=0)).candidates
+    assert len(last(search.search(PLAIN, 40, 0.2, min_words=5)).candidates) >= 5
+
+
+def test_other_settings_need_no_new_distributions() -> None:
+    model = TableModel(SPACED, 8)
+    search = new_search(model)
+    last(search.search(SamplerSettings(temperature=2.0), 40, 0.002))
+    num_advances = model.num_advances
+    for sampler in SAMPLERS:
+        known = last(search.search(sampler, 40, 0.01, runs_model=False))
+        if known.is_final:
+            assert known == last(new_search(TableModel(SPACED, 8)).search(sampler, 40, 0.01))
+    assert last(search.search(SAMPLERS[1], 40, 0.01, runs_model=False)).is_final
+    assert model.num_advances == num_advances
+
+
+def test_without_the_model_only_known_words_are_found() -> None:
+    model = TableModel(SPACED, 8)
+    search = new_search(model)
+    num_advances = model.num_advances
+    known = last(search.search(PLAIN, 40, 0.001, runs_model=False))
+    assert not known.is_final
+    assert {each.text for each in known.candidates} == {",", EOS}
+    assert model.num_advances == num_advances
+
+
+def test_cancelled_search_has_no_final_result() -> None:
+    calls = iter([False, False, True])
+    results = list(new_search(TableModel(SPACED, 2)).search(PLAIN, 10**6, 1e-5, cancelled=lambda: next(calls)))
+    assert len(results) == 2
+    assert not any(result.is_final for result in results)
+
+
+def test_exhausted_search_has_lower_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = probs_of(last(new_search(TableModel(SPACED, 2)).search(PLAIN, 10**6, 1e-3)))
+    monkeypatch.setattr(complete_words, "MAX_STEPS", 20)
+    model = TableModel(SPACED, 2)
+    result = last(new_search(model).search(PLAIN, 10**6, 1e-3))
+    assert result.is_final
+    assert model.num_advances <= 21
+    assert 0 < len(result.candidates) < len(complete)
+    assert all(each.model_prob <= complete[each.text][0] * 1.0001 for each in result.candidates)
+
+
+def test_endless_words_end_the_search() -> None:
+    """A greedy model that repeats a letter never ends its word."""
+    tokenizer = TinyTokenizer([b"a", b" a"])
+    log_probs = np.log(np.array([0.98, 0.01, 0.01], np.float32))
+
+    class Repeating(UniformModel):
+        def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
+            return log_probs, None
+
+    model = Repeating(tokenizer)
+    result = last(CompleteWordSearch(model, prefill(model, []), []).search(SamplerSettings(temperature=0), 40, 0.005))
+    assert result.is_final
+    assert all(len(each.text) <= complete_words.MAX_WORD_TOKENS + 1 for each in result.candidates)
+
+
+class ScriptedModel(UniformModel):
+    """A model that predicts the tokens of a text, one after the other, with certainty."""
+
+    def __init__(self, tokenizer: Tokenizer, text: str) -> None:
+        super().__init__(tokenizer)
+        self.ids = [*tokenizer.encode(text).tolist(), EOS_ID]
+
+    def start(self) -> int:  # type: ignore[override]
+        return -1
+
+    def advance(self, state: int, token: int) -> tuple[LogProbs, int]:  # type: ignore[override]
+        log_probs = np.full(len(self.tokenizer), -100, np.float32)
+        log_probs[self.ids[min(state + 1, len(self.ids) - 1)]] = 0
+        return log_probs, state + 1
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Éowyn, and wizards", ["Éowyn", ",", "and", "wizards", EOS]),
+        ("don't - 1954.", ["don't", "-", "1954", ".", EOS]),
+        ("“No”  yes", ["“", "No", "”", "yes", EOS]),
+        ("a\nb 👩‍🚒", ["a", "<0x0A>", "b"]),
+    ],
+)
+def test_words_of_natural_text(tokenizer: Tokenizer, text: str, words: list[str]) -> None:
+    """The words come one after the other, and the tokens of a word lead to the next one."""
+    model, ids, found = ScriptedModel(tokenizer, text), list[int](), list[str]()
+    while len(found) < len(words):
+        (word,) = last(CompleteWordSearch(model, prefill(model, ids), ids).search(PLAIN, 40, 0.005)).candidates
+        assert (word.model_prob, word.sampling_prob) == pytest.approx((1, 1))
+        found.append(word.text)
+        end = len(ids) + len(word.ids)
+        assert {word_around(tokenizer, model.ids, index) for index in range(len(ids), end)} == {word.text}
+        ids += word.ids
+    assert found == words
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+def test_open_word_of_a_prompt_is_completed(tokenizer: Tokenizer) -> None:
+    model = open_model(tokenizer)
+    ids = tokenizer.encode("Where is the wiz").tolist()
+    state = prefill_prompt(model, ids)
+    words = last(CompleteWordSearch(model, state, ids, is_first_token=True).search(PLAIN, 40, 1e-3, 5)).candidates
+    assert len(words) >= 5
+    if state.num_reread_tokens:
+        assert all(word.text.startswith("wiz") for word in words)
+    else:
+        assert any(word.text.startswith("wiz") and len(word.text) > 3 for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the wiz", "wiz"),
+        ("the wizard’s", "wizard’s"),
+        ("the ", ""),
+        ("Ring?", ""),
+        ("a\n", ""),
+        ("“Éo", "Éo"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+def test_open_word_at_the_end_of_a_text(tokenizer: ByteTokenizer, text: str, expected: str) -> None:
+    assert open_word(tokenizer, tokenizer.encode(text).tolist()).decode() == expected
+
+
+def test_open_word_may_end_inside_a_character() -> None:
+    tokenizer = character_tokenizer()
+    ids = tokenizer.encode("the É").tolist()
+    assert open_word(tokenizer, ids[:-1]) == "É".encode()[:1]
+
+
+def test_word_around_a_token() -> None:
+    tokenizer = character_tokenizer()
+    ids = tokenizer.encode("Is he, no").tolist()
+    words = [word_around(tokenizer, ids, index) for index in range(len(ids))]
+    assert words == ["Is", "Is", "he", "he", "he", ",", "no", "no", "no"]
+    closed = WordTokenizer(("<unk>", "<eos>", "he", "is"))
+    assert word_around(closed, [2, 3], 1) == "is"
+
+
+def test_after_a_complete_word_another_one_starts() -> None:
+    tokenizer = bpe_tokenizer()
+    model = open_model(tokenizer)
+    word = tokenizer.encode(" wiz").tolist()
+    state = prefill(model, word)
+    probs = np.exp(end_word(tokenizer, word, state).log_probs.astype(np.float64))
+    assert probs.sum() == pytest.approx(1, abs=1e-5)
+    assert not probs[~tokenizer.word_starts].any()
+    raw = np.exp(state.log_probs.astype(np.float64))
+    starts = tokenizer.word_starts
+    assert probs[starts] == pytest.approx(raw[starts] / raw[starts].sum(), rel=1e-4)
+    comma = tokenizer.encode(",").tolist()
+    assert end_word(tokenizer, comma, state) is state
+    assert end_word(WordTokenizer(("<unk>", "<eos>", "he")), [2], state) is state
+
+
+def test_candidates_of_tokens_have_their_ids() -> None:
+    model = open_model(bpe_tokenizer())
+    candidates = next_token_probs(prefill(model, []).log_probs, PLAIN, [], model.tokenizer, 20).candidates
+    assert [model.tokenizer.tokens[id] for each in candidates for id in each.ids] == [each.text for each in candidates]
+    assert len({each.ids for each in candidates}) == 20

@@ -1,0 +1,140 @@
+"""Generation with an open vocabulary: prompts that end inside a word, and the text that each token adds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.bpe import BPETokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.errors import InvalidInputError
+from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
+from engine.generation.generate import (
+    TokenEvent,
+    encode_prompt,
+    force_token,
+    generate,
+    prefill,
+    prefill_prompt,
+)
+from engine.generation.settings import SamplerSettings
+from tests.support.models import random_lstm
+
+LINES = ["The wizard and the wizards wished for wine.", "A wise wizard was there, with the wind."]
+BPE = BPETokenizer.train(LINES * 5, 300)
+CHARACTERS = CharacterTokenizer.from_lines(LINES, 1)
+CONFIG = ModelConfig(embedding_size=8, hidden_size=8)
+MODEL = random_lstm(CONFIG, BPE, seed=1, scale=0.5)
+MODEL_OF_CHARACTERS = random_lstm(CONFIG, CHARACTERS, seed=3, scale=0.2)
+SETTINGS = SamplerSettings(max_tokens=12, temperature=1.0)
+PROMPTS = st.sampled_from(
+    ["The wiz", "The wizard", "The w", "The wizard ", "A", "with the wi", "☺", "The, ", "wizards'"]
+)
+
+
+def continuation_log_prob(ids: list[int], last_ids: np.ndarray) -> float:
+    """Return the log-probability of `ids`, or of its beginning followed by any one of `last_ids`."""
+    log_probs, state = MODEL.advance(MODEL.start(), EOS_ID)
+    total = 0.0
+    for id in ids:
+        total += float(log_probs[id])
+        log_probs, state = MODEL.advance(state, id)
+    return total + float(np.log(np.exp(log_probs[last_ids].astype(np.float64)).sum()))
+
+
+@given(PROMPTS, st.integers(0, 1000))
+def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt: str, seed: int) -> None:
+    ids = encode_prompt(prompt, BPE).ids
+    state = prefill_prompt(MODEL, ids)
+    read = ids[: len(ids) - state.num_reread_tokens]
+    events = [event for event in generate(MODEL, ids, SETTINGS, seed) if isinstance(event, TokenEvent)]
+    generated = [*read, *(event.id for event in events)]
+    text = prompt + "".join(event.piece for event in events)
+    assert BPE.decode(generated).startswith(text)
+    assert len(BPE.decode(generated)) - len(text) <= 1  # bytes of an incomplete character at the end
+
+
+@given(PROMPTS)
+def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prompt: str) -> None:
+    ids = list(encode_prompt(prompt, BPE).ids)
+    state = prefill_prompt(MODEL, ids)
+    probs = np.exp(state.log_probs.astype(np.float64))
+    assert probs.sum() == pytest.approx(1, abs=1e-4)
+    if state.num_reread_tokens:
+        rest = BPE.decode(ids[-state.num_reread_tokens :])
+        assert state.num_reread_characters == len(rest)
+        possible = [id for id, token in enumerate(BPE.tokens) if token.startswith(rest) and token != rest]
+        assert set(np.flatnonzero(probs > 0)) == set(possible)
+    else:
+        assert np.array_equal(state.log_probs, prefill(MODEL, ids).log_probs)
+
+
+def test_the_most_probable_end_of_the_prompt_is_chosen() -> None:
+    for prompt in ("The wiz", "The wi", "The w", "A wise wiza"):
+        ids = list(encode_prompt(prompt, BPE).ids)
+        start = max(index for index, id in enumerate(ids) if BPE.word_starts[id] or index == 0)
+        everything = np.arange(len(BPE))
+        candidates = {0: continuation_log_prob(ids, everything)}
+        for index in range(start, len(ids)):
+            rest = BPE.decode(ids[index:])
+            longer = [id for id, token in enumerate(BPE.tokens) if token.startswith(rest) and token != rest]
+            if longer:
+                candidates[len(ids) - index] = continuation_log_prob(ids[:index], np.array(longer))
+        best = max(candidates, key=lambda length: candidates[length])
+        assert prefill_prompt(MODEL, ids).num_reread_tokens == best
+
+
+def test_a_probable_longer_word_continues_the_prompt_inside_the_word() -> None:
+    (wizard,) = BPE.encode(" wizard").tolist()
+    weights = dict(MODEL.weights)
+    bias = np.zeros(len(BPE), np.float32)
+    bias[wizard] = 30
+    model = type(MODEL)(CONFIG, BPE, weights | {"output.bias": bias})
+    first = next(iter(generate(model, encode_prompt("The wiz", BPE).ids, SETTINGS, 0)))
+    assert isinstance(first, TokenEvent)
+    assert (first.text, first.piece) == (" wizard", "ard")
+
+
+def test_batched_texts_have_the_pieces_of_single_ones() -> None:
+    ids = encode_prompt("The wiz", BPE).ids
+    state = prefill_prompt(MODEL, ids)
+    requests = [GenerationRequest(state, ids, SETTINGS, seed) for seed in (1, 2)]
+    for seed, events in zip((1, 2), demultiplex(generate_batch(MODEL, requests), 2), strict=True):
+        single = [event.piece for event in generate(MODEL, ids, SETTINGS, seed) if isinstance(event, TokenEvent)]
+        assert [event.piece for event in events if isinstance(event, TokenEvent)] == single
+
+
+def test_a_forced_token_adds_the_text_after_the_prompt() -> None:
+    ids = encode_prompt("The wizard", BPE).ids
+    event, _ = force_token(MODEL, prefill(MODEL, ids), ids, SETTINGS, BPE.encode(" wine").tolist()[0])
+    assert event.piece == BPE.tokens[event.id]
+
+
+@given(st.integers(0, 100))
+def test_every_token_of_an_open_vocabulary_can_be_sampled(seed: int) -> None:
+    model = random_lstm(CONFIG, CHARACTERS, seed=2, scale=0.1)
+    first = CHARACTERS.tokens.index("<0x00>")
+    assert first == 0  # the id of <unk> in a closed vocabulary
+    bias = np.zeros(len(CHARACTERS), np.float32)
+    bias[first] = 50
+    likely = type(model)(CONFIG, CHARACTERS, {**model.weights, "output.bias": bias})
+    events = list(generate(likely, CHARACTERS.encode("a").tolist(), SETTINGS, seed))
+    assert len(events) == SETTINGS.max_tokens + 1
+    assert all(event.id == 0 for event in events if isinstance(event, TokenEvent))
+
+
+def test_a_prompt_with_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
+        encode_prompt("The \udcff", BPE)
+
+
+def test_pieces_show_whole_characters_only() -> None:
+    smile = CHARACTERS.encode("☺").tolist()
+    state, history, pieces = prefill(MODEL_OF_CHARACTERS, [5]), [5], []
+    for id in smile:
+        event, state = force_token(MODEL_OF_CHARACTERS, state, history, SETTINGS, id)
+        history.append(id)
+        pieces.append(event.piece)
+    assert pieces == ["", "", "☺"]
