@@ -1,6 +1,6 @@
-"""Named configurations: `default`, `tiny`, `notebook`, `paper` and `ptb`."""
+"""Named configurations: `default`, `tiny`, `base`, `finetune`, `notebook`, `paper` and `ptb`."""
 
-from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.config import BASE, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.errors import ConfigError, suggest_nearest
 
 
@@ -21,6 +21,30 @@ PRESETS: dict[str, Config] = {
             embedding_dropout=0.0, input_dropout=0.4, output_dropout=0.4, weight_drop=0.2,
         ),
         training=TrainingConfig(epochs=7, bptt=35, lr=0.012, weight_decay=0.01, label_smoothing=0.05, averaging="none"),
+    ),
+    # Pre-training on books: contiguous text, little dropout, and nearly all of the text for training.
+    "base": Config(
+        "base",
+        data=DataConfig(tokenizer="bpe", split="scenes", held_out=0.003, min_characters=1),
+        model=ModelConfig(
+            embedding_size=768, hidden_size=768, subword_embeddings=False,
+            embedding_dropout=0.0, input_dropout=0.1, output_dropout=0.1, weight_drop=0.0,
+        ),
+        training=TrainingConfig(
+            epochs=12, batch_size=64, bptt=64, shuffle_lines=False, lr=0.003, warmup_fraction=0.05, weight_decay=0.01,
+            ema_decay=0.998, eval_every_steps=400, checkpoint_seconds=120.0, keep_epoch_checkpoints=False,
+            sample_prompt="The old king",
+        ),
+    ),
+    # From the bundled pre-trained model, or from the run of `--init`; the sizes are those of the initial model.
+    "finetune": Config(
+        "finetune",
+        model=ModelConfig(
+            punctuation=True, embedding_dropout=0.1, input_dropout=0.5, output_dropout=0.5, weight_drop=0.0,
+        ),
+        training=TrainingConfig(
+            init=BASE, epochs=16, shuffle_lines=False, lr=0.001, weight_decay=0.05, patience=4,
+        ),
     ),
     # The notebook, with its evaluation bug; `--set validation_metric=perplexity` trains the same model without it.
     "notebook": Config(

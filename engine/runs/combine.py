@@ -67,7 +67,7 @@ class ModelCombiner:
     def __init__(self, runs: Sequence[LoadedModel]) -> None:
         """Prepare to combine `runs`; different vocabularies raise an InvalidInputError."""
         for run in runs[1:]:
-            if run.decoder.vocabulary != runs[0].decoder.vocabulary:
+            if run.decoder.tokenizer != runs[0].decoder.tokenizer:
                 raise InvalidInputError(
                     f"run {run.name} has another vocabulary than run {runs[0].name}, so they cannot be combined; "
                     "choose runs of the same corpus and split seed"
@@ -84,7 +84,7 @@ class ModelCombiner:
     @cached_property
     def kneser_ney(self) -> KneserNey:
         """Kneser-Ney model of the training split."""
-        return KneserNey(self.dataset.train, self.dataset.vocabulary)
+        return KneserNey(self.dataset.train, self.dataset.tokenizer)
 
     def combine(self, options: CombinationOptions) -> CombinedModel:
         """Combine the runs, tuning on the validation split all parameters that `options` leave open.
@@ -149,13 +149,13 @@ class ModelCombiner:
 def load_run_dataset(run: LoadedModel) -> Dataset:
     """Load the dataset that a run was trained on; a missing or changed corpus raises a CorpusError."""
     try:
-        dataset = load_dataset(run.config.data)
+        dataset = load_dataset(run.config.data, run.decoder.tokenizer)
     except (ConfigError, CorpusError) as error:
         raise CorpusError(
             f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}"
         ) from error
     is_changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
-    if is_changed or dataset.vocabulary != run.decoder.vocabulary:
+    if is_changed or dataset.tokenizer != run.decoder.tokenizer:
         raise CorpusError(
             f"{dataset.corpus.source} has changed since run {run.name} was trained, so its splits are not the same; "
             "restore the corpus, or use --text FILE"

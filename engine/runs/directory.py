@@ -6,25 +6,31 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from engine.config import BUNDLED, Config
-from engine.data.vocabulary import Vocabulary
+from engine.config import BASE, BUNDLED, Config
+from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
 
-CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE = "config.json", "vocabulary.json", "model.safetensors"
+CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
 RESUME_FILE = "resume.safetensors"
 """Checkpoint from which training resumes exactly."""
 PREVIOUS_RESUME_FILE = "resume.previous.safetensors"
 """Checkpoint before the latest one, used if the latest one is damaged."""
+INITIAL_FILE = "initial.safetensors"
+"""Weights that a fine-tuning run starts from, kept until the training is complete."""
 COMMANDS_FILE = "commands.jsonl"
 """Commands that other processes send to the process that trains the run."""
 EPOCHS_DIR = "epochs"
 """Folder of the weights that are kept after selected epochs."""
 LATEST_RUN = "latest"
 """Run name that stands for the run that was started last."""
+BUNDLED_FOLDERS = {BUNDLED: "model", BASE: "base"}
+"""Run names that stand for the models shipped with lotr-tui, with their folders in the assets."""
+RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS)
 MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
 """Size limits in bytes; a vocabulary of a million words needs about 15 million."""
 MAX_RUN_NAME_LENGTH = 100
@@ -39,15 +45,26 @@ def check_run_name(name: str) -> None:
             f"run name {name!r} is not allowed; start with a letter or digit, and use letters (a to z), digits, "
             f"'.', '_' and '-', {MAX_RUN_NAME_LENGTH} characters at most"
         )
-    if name in (LATEST_RUN, BUNDLED):
+    if name in RESERVED_RUN_NAMES:
         raise RunError(f"run name {name!r} is reserved; choose another --run name")
 
 
 def run_word(run_dir: Path) -> str:
     """Return the word that names a run in a command: its name in the default runs folder, and its path elsewhere."""
     run_dir = run_dir.absolute()
-    is_name = run_dir.parent == default_runs_dir().absolute() and run_dir.name not in (LATEST_RUN, BUNDLED)
+    is_name = run_dir.parent == default_runs_dir().absolute() and run_dir.name not in RESERVED_RUN_NAMES
     return shell_word(run_dir.name if is_name and not run_dir.name.startswith("-") else str(run_dir))
+
+
+def bundled_run_names() -> list[str]:
+    """Return the names of the models that are shipped with this version of lotr-tui."""
+    return [name for name, folder in BUNDLED_FOLDERS.items() if (assets_dir() / folder / CONFIG_FILE).is_file()]
+
+
+def bundled_run_name(run_dir: Path) -> str | None:
+    """Return the name of a model that is shipped with lotr-tui, such as "bundled"; None for other runs."""
+    names = {assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}
+    return names.get(run_dir)
 
 
 def epoch_model_name(name: str, epoch: int) -> str:
@@ -63,10 +80,14 @@ def epoch_weights_path(run_dir: Path, epoch: int) -> Path:
 def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """Return the directory of a run, or raise a RunError.
 
-    `run` is a name in the runs folder, a path of a run directory, "latest", or None for the bundled model.
+    `run` is a name in the runs folder, a path of a run directory, "latest", "base" for the bundled pre-trained model,
+    or None for the bundled model.
     """
-    if run is None or run == BUNDLED:
-        return assets_dir() / "model"
+    if run is None or run in BUNDLED_FOLDERS:
+        path = assets_dir() / BUNDLED_FOLDERS[run or BUNDLED]
+        if run == BASE and BASE not in bundled_run_names():
+            raise RunError(f"this installation has no model {BASE!r}: {path} is missing; use another run")
+        return path
     if not run.strip():
         raise RunError("the name of the run is empty; see `lotr-tui runs`")
     runs_dir = runs_dir or default_runs_dir()
@@ -82,8 +103,7 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
         is_file = is_run = is_folder = False
     if is_file:
         raise RunError(
-            f"--run {run} is {describe_file(path)}; a run is a folder with "
-            f"{CONFIG_FILE}, {VOCABULARY_FILE} and {MODEL_FILE}"
+            f"--run {run} is {describe_file(path)}; a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"
         )
     if is_run:
         return path
@@ -159,15 +179,16 @@ def read_config(run_dir: Path) -> Config:
         ) from error
 
 
-def read_config_and_vocabulary(run_dir: Path) -> tuple[Config, Vocabulary]:
-    """Read the configuration and the vocabulary of a run.
+def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
+    """Read the configuration and the tokenizer of a run.
 
     Raises:
-        RunError: If a file is missing or cannot be read, or the vocabulary is damaged.
+        RunError: If a file is missing or cannot be read, or the tokenizer is damaged.
         ConfigError: If the configuration is damaged.
     """
-    config, file = read_config(run_dir), run_dir / VOCABULARY_FILE
-    return config, Vocabulary.from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
+    config = read_config(run_dir)
+    file = run_dir / tokenizer_file_name(config.data.tokenizer)
+    return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
 
 
 def _read_text(path: Path, max_bytes: int) -> str:

@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.config import BUNDLED, Config
+from engine.config import Config
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs import directory
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.runs.summary import saved_perplexity
-from engine.storage.files import assets_dir, default_runs_dir
+from engine.storage.files import default_runs_dir
 from engine.storage.tensor_file import read_weights
 
-INFERENCE_PRECISIONS = ("fp32", "int8")
-"""Supported precisions of the weights of a loaded model."""
+INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
+"""Supported precisions of the weights of a loaded model; see `load_model_by_name`."""
 _RUN_AT_EPOCH_PATTERN = re.compile(r"(.+)@([0-9]{1,9})", re.DOTALL)
 
 
@@ -46,24 +48,32 @@ class LoadedModel:
     """Epoch of the weights; None for the best weights."""
 
 
-def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision: str = "fp32") -> LoadedModel:
+def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision: str = "auto") -> LoadedModel:
     """Load the best model of a run named as `resolve_run` accepts it, or the model RUN@EPOCH of an epoch.
 
-    `precision` is one of `INFERENCE_PRECISIONS`; "int8" quantizes the large weights to 8 bits.
+    `precision` is one of `INFERENCE_PRECISIONS`: "auto" multiplies in 8 bits the weights that are stored in 8 bits,
+    "fp32" none, and "int8" all large weights.
 
     Raises:
         InvalidInputError: If there is no such run, epoch or precision, the run is damaged, or numkong is missing.
     """
     if precision not in INFERENCE_PRECISIONS:
-        choices = " or ".join(INFERENCE_PRECISIONS)
-        raise InvalidInputError(f"--precision {precision} is unknown; choose {choices} for inference")
+        choices = ", ".join(INFERENCE_PRECISIONS)
+        raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
+    loaded = load_model(*find_model(name, runs_dir))
+    stored = loaded.decoder
+    if precision == "int8":
+        return replace(loaded, decoder=NumpyLSTM(stored.config, stored.tokenizer, stored.tensors, int8=True))
+    if precision == "fp32" and stored.has_int8_weights:
+        return replace(loaded, decoder=NumpyLSTM(stored.config, stored.tokenizer, stored.weights))
+    return loaded
+
+
+def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
+    """Return the run directory of a run or of RUN@EPOCH, and the epoch, or raise a RunError."""
     is_run = name is not None and find_run(name, runs_dir or default_runs_dir()) is not None  # its name may have an "@"
     match = None if is_run else _RUN_AT_EPOCH_PATTERN.fullmatch(name or "")
-    loaded = load_model(resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None)
-    if precision == "fp32":
-        return loaded
-    exact = loaded.decoder
-    return replace(loaded, decoder=NumpyLSTM(exact.config, exact.vocabulary, exact.weights, int8=True))
+    return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
 
 
 def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
@@ -73,19 +83,15 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         RunError: If a file is missing, damaged or not safetensors, or the weights of the epoch were not kept.
         ConfigError: If the configuration is damaged.
     """
-    config, vocabulary = directory.read_config_and_vocabulary(run_dir)
+    config, tokenizer = directory.read_config_and_tokenizer(run_dir)
     all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
     rows = drop_superseded_rows(all_rows)
-    name = BUNDLED if run_dir == assets_dir() / "model" else run_dir.name
+    name = directory.bundled_run_name(run_dir) or run_dir.name
     file, perplexity = run_dir / directory.MODEL_FILE, saved_perplexity(all_rows)
     if epoch is not None:
         file, perplexity = _find_epoch_weights(run_dir, epoch, name), _perplexity_at_epoch(rows, epoch)
         name = epoch_model_name(name, epoch)
-    weights = read_weights(file, weight_shapes(config.model, len(vocabulary)))
-    try:
-        decoder = NumpyLSTM(config.model, vocabulary, weights)
-    except RunError as error:
-        raise RunError(f"{file}: {error}") from error
+    decoder = _read_decoder(file, config, tokenizer)
     started = next((row for row in rows if row["event"] == "started"), {})
     return LoadedModel(
         name=name,
@@ -97,6 +103,26 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         corpus_sha256=str(started.get("corpus_sha256", "")),
         epoch=epoch,
     )
+
+
+def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
+    """Return the weights that the training of a run starts from; None for random weights.
+
+    Raises:
+        RunError: If the file is missing, damaged, or belongs to another model.
+    """
+    if not config.training.init:
+        return None
+    return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
+
+
+def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyLSTM:
+    """Read the weights of a model from a file. A damaged file, or one of another model, raises a RunError."""
+    weights = read_weights(file, weight_shapes(config.model, len(tokenizer)))
+    try:
+        return NumpyLSTM(config.model, tokenizer, weights)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from error
 
 
 def list_epoch_checkpoints(run_dir: Path) -> list[EpochCheckpoint]:

@@ -4,15 +4,18 @@ import contextlib
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from engine.config import Config
-from engine.data.vocabulary import Vocabulary
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE, tokenizer_file_name
 from engine.errors import RunError
 from engine.runs import directory
-from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, LOCK_FILE, VOCABULARY_FILE
+from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
 from engine.storage.files import default_runs_dir, write_atomically
 from engine.storage.lock import FileLock
@@ -28,7 +31,7 @@ class LockedRun:
 
     path: Path
     config: Config
-    vocabulary: Vocabulary
+    tokenizer: Tokenizer
     lock: FileLock
     """Held lock; `record_events` releases it at the end of the training."""
     commands_offset: int
@@ -41,9 +44,15 @@ class LockedRun:
 
 
 def create_run(
-    config: Config, vocabulary: Vocabulary, name: str | None = None, runs_dir: Path | None = None
+    config: Config,
+    tokenizer: Tokenizer,
+    name: str | None = None,
+    runs_dir: Path | None = None,
+    initial_weights: Mapping[str, Float32Array] | None = None,
 ) -> LockedRun:
     """Create and lock a run directory. The default name consists of the preset and the time.
+
+    `initial_weights` are the weights that the training starts from; None for random weights.
 
     Raises:
         RunError: If the name is invalid or taken, or the runs folder cannot be written.
@@ -71,9 +80,13 @@ def create_run(
             f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
         ) from error
     # The configuration is written last, because it makes the folder a run.
-    write_atomically(path / VOCABULARY_FILE, vocabulary.to_json().encode())
+    write_atomically(path / tokenizer_file_name(tokenizer.name), tokenizer.to_json().encode())
+    if initial_weights is not None:
+        from safetensors.numpy import save
+
+        write_atomically(path / INITIAL_FILE, save(dict(initial_weights), metadata={"format": "lotr-tui"}))
     write_atomically(path / CONFIG_FILE, config.to_json().encode())
-    return LockedRun(path, config, vocabulary, lock, commands_offset)
+    return LockedRun(path, config, tokenizer, lock, commands_offset)
 
 
 def reopen_run(run_dir: Path) -> LockedRun:
@@ -83,7 +96,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
         RunError: If another process is training the run, it is finished, or a file is missing or damaged.
         ConfigError: If the configuration is damaged.
     """
-    config, vocabulary = directory.read_config_and_vocabulary(run_dir)
+    config, tokenizer = directory.read_config_and_tokenizer(run_dir)
     with contextlib.ExitStack() as on_error:
         try:
             acquired = _acquire_run_lock(run_dir)
@@ -105,7 +118,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 f"run {run_dir} cannot be written: {error.strerror}; only its owner can resume it"
             ) from error
         on_error.pop_all()
-    return LockedRun(run_dir, config, vocabulary, lock, commands_offset)
+    return LockedRun(run_dir, config, tokenizer, lock, commands_offset)
 
 
 def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
@@ -128,9 +141,8 @@ def _is_abandoned(path: Path) -> bool:
     """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
     if not path.is_dir():
         return False
-    return all(
-        item.name in (LOCK_FILE, VOCABULARY_FILE, EPOCHS_DIR) or item.name.startswith(".") for item in path.iterdir()
-    )
+    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, INITIAL_FILE, EPOCHS_DIR)
+    return all(item.name in names or item.name.startswith(".") for item in path.iterdir())
 
 
 def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
@@ -153,7 +165,7 @@ def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
 
 def _remove_temporary_files(run_dir: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote them."""
-    names = (CONFIG_FILE, VOCABULARY_FILE, directory.MODEL_FILE, directory.RESUME_FILE)
+    names = (CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, INITIAL_FILE, directory.MODEL_FILE, directory.RESUME_FILE)
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
         for temporary in run_dir.glob(pattern):
             temporary.unlink(missing_ok=True)

@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.runs.directory import CONFIG_FILE, LOCK_FILE, check_run_name, is_locked, resolve_run, run_word
-from engine.storage.files import assets_dir, default_runs_dir
+from engine.runs.directory import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    bundled_run_name,
+    check_run_name,
+    is_locked,
+    resolve_run,
+    run_word,
+)
+from engine.storage.files import default_runs_dir
 from engine.storage.lock import FileLock
 
 LOCK_TIMEOUT = 0.2
@@ -17,8 +25,8 @@ LOCK_TIMEOUT = 0.2
 def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
     """Delete a run of the runs folder, unless the run is being trained; a failure raises a RunError."""
     runs_dir = runs_dir or default_runs_dir()
-    if run_dir == assets_dir() / "model":
-        raise RunError("the bundled model is part of lotr-tui and cannot be deleted")
+    if name := bundled_run_name(run_dir):
+        raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be deleted")
     if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
     if not (run_dir / CONFIG_FILE).is_file():

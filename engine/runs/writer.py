@@ -98,12 +98,12 @@ class _RunWriter:
         return [warning]
 
     def finish(self) -> None:
-        """Raise a RunError if a file is still not written; delete the resume checkpoints of a complete training."""
+        """Raise a RunError if a file is still not written; delete what only a resume needs from a complete training."""
         self._metrics.flush()
         if problem := self._metrics.problem or self._problem:
             raise RunError(f"{problem}; the end of the training is not saved")
         if self._is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-            for name in (PREVIOUS_RESUME_FILE, RESUME_FILE):
+            for name in (PREVIOUS_RESUME_FILE, RESUME_FILE, directory.INITIAL_FILE):
                 with contextlib.suppress(OSError):
                     (self._run.path / name).unlink(missing_ok=True)
 

@@ -3,15 +3,15 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from engine.config import Config
-from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.runtime.process import limit_openmp_spinning
+from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_dataset_and_weights
 
 REMOVALS: dict[str, tuple[str, ...]] = {
     "weight drop": ("weight_drop=0",),
@@ -32,6 +32,9 @@ REMOVALS: dict[str, tuple[str, ...]] = {
     "variable BPTT": ("variable_bptt=false",),
     "AR and TAR": ("ar=0", "tar=0"),
     "label smoothing": ("label_smoothing=0",),
+    "pre-training (random weights)": ("init=",),
+    "discriminative learning rates": ("layer_lr_decay=1",),
+    "gradual unfreezing": ("unfreeze_epochs=0",),
 }
 """Overrides that remove a technique. A removal that changes nothing in a preset is left out."""
 
@@ -44,6 +47,19 @@ ADDITIONS: dict[str, tuple[str, ...]] = {
     "a second layer": ("num_layers=2",),
 }
 """Overrides that add a technique. An addition that a preset already contains is left out."""
+
+ULMFIT = "all three techniques of ULMFiT"
+FINE_TUNING_ADDITIONS: dict[str, tuple[str, ...]] = {
+    "discriminative learning rates": ("layer_lr_decay=2.6",),
+    "gradual unfreezing": ("unfreeze_epochs=1",),
+    "a slanted triangular schedule": ("schedule=slanted_triangular", "warmup_fraction=0.1"),
+    ULMFIT: (
+        "layer_lr_decay=2.6", "unfreeze_epochs=1", "schedule=slanted_triangular", "warmup_fraction=0.1",
+    ),
+}  # fmt: skip
+"""Overrides that add a technique of ULMFiT (Howard and Ruder 2018) to a training that starts from another run."""
+SETTINGS_FIXED_BY_INIT = (*INHERITED_SETTINGS, "unigram_bias")
+"""Settings of techniques that a training cannot add or remove if it starts from another run."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +95,31 @@ class VariantSummary:
 
 def list_variants(config: Config) -> list[Variant]:
     """Return the unchanged configuration, and a variant for each technique that can be removed or added."""
+    training = config.training
     removals = {name: values for name, values in REMOVALS.items() if config.with_overrides(list(values)) != config}
     if config.model.num_layers == 1:
         removals.pop("dropout between layers", None)
+    is_slanted = training.schedule == "slanted_triangular"
     present = {
         *removals,
-        *(["NT-ASGD after SGD"] if config.training.averaging == "nt_asgd" else []),
-        *(["fine-tuning"] if config.training.fine_tune_epochs else []),
+        *(["NT-ASGD after SGD"] if training.averaging == "nt_asgd" else []),
+        *(["fine-tuning"] if training.fine_tune_epochs else []),
         *(["a second layer"] if config.model.num_layers > 1 else []),
+        *(["a slanted triangular schedule"] if is_slanted else []),
+        *([ULMFIT] if is_slanted or training.layer_lr_decay != 1 or training.unfreeze_epochs else []),
     }
-    return [
-        Variant(config.preset, ()),
+    additions = ADDITIONS | (FINE_TUNING_ADDITIONS if training.init else {})
+    variants = [
         *(Variant(f"without {name}", overrides) for name, overrides in removals.items()),
-        *(Variant(f"with {name}", overrides) for name, overrides in ADDITIONS.items() if name not in present),
+        *(Variant(f"with {name}", overrides) for name, overrides in additions.items() if name not in present),
     ]
+    if training.init:
+        variants = [variant for variant in variants if not _sets(variant, SETTINGS_FIXED_BY_INIT)]
+    return [Variant(config.preset, ()), *variants]
+
+
+def _sets(variant: Variant, settings: Collection[str]) -> bool:
+    return any(override.partition("=")[0] in settings for override in variant.overrides)
 
 
 def select_variants(config: Config, names: Sequence[str]) -> list[Variant]:
@@ -112,7 +139,7 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
     Raises:
         InvalidInputError: If the data cannot be read, or a setting is invalid.
     """
-    load_dataset(config.data)  # report a bad corpus before any process starts
+    load_dataset_and_weights(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)
     # Spawned, not forked: torch's threads do not survive a fork.
@@ -154,7 +181,8 @@ def _run_trial(config: Config, variant: Variant) -> Trial:
     from engine.training.run import train
 
     start_time = time.perf_counter()
-    events = train(config, load_dataset(config.data), variant.name, lambda: False)
+    dataset, initial_weights = load_dataset_and_weights(config)
+    events = train(config, dataset, variant.name, lambda: False, initial_weights=initial_weights)
     finished = next(event for event in events if isinstance(event, Finished))
     return Trial(
         variant=variant.name,

@@ -15,18 +15,25 @@ class WeightAverage:
     its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
     """
 
-    def __init__(self, network: LSTMModel, decay: float | None = None) -> None:
-        """Copy `network`; None as `decay` for a plain mean."""
+    def __init__(self, network: LSTMModel, decay: float | None = None, *, is_pretrained: bool = False) -> None:
+        """Copy `network`; None as `decay` for a plain mean.
+
+        A moving average of a pre-trained network starts at the network's weights. Otherwise, it starts as a running
+        mean of the updates, so that it soon forgets the random initial weights.
+        """
         self.network = deepcopy(network)
         self.updates = 0
         self._decay = decay
+        self._is_pretrained = is_pretrained
 
     @torch.no_grad()
     def update(self, network: LSTMModel) -> None:
         """Add the weights of `network` after one more optimizer step to the average."""
         n = self.updates
-        # A moving average starts as a running mean, so that it soon forgets the random initial weights.
-        weight = 1 / (n + 1) if self._decay is None else 1 - min(self._decay, n / (n + 10))
+        if self._decay is None:
+            weight = 1 / (n + 1)
+        else:
+            weight = 1 - (self._decay if self._is_pretrained else min(self._decay, n / (n + 10)))
         for mean, parameter in zip(self.network.parameters(), network.parameters(), strict=True):
             mean.lerp_(parameter, weight)
         self.updates += 1

@@ -14,7 +14,7 @@ from engine.config import TrainingConfig
 from engine.data.arrays import permute_lines
 from engine.data.dataset import Dataset, batchify
 from engine.data.punctuation import PunctuationIds
-from engine.data.vocabulary import TokenIds
+from engine.data.tokenizers.base import TokenIds
 from engine.runtime.distributed import DistributedContext
 from engine.storage.schema import decode
 

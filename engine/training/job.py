@@ -8,16 +8,17 @@ from pathlib import Path
 from engine.config import BUNDLED, Config
 from engine.control import CommandQueue
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent
 from engine.runs.control_files import CommandFileReader
-from engine.runs.directory import METRICS_FILE, read_config_and_vocabulary, resolve_run
+from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
+from engine.training.transfer.initial_run import canonical_name, load_dataset_and_weights
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,17 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
         InvalidInputError: If the input is unusable; nothing is written then.
     """
     config = _with_absolute_paths(config)
-    dataset = load_dataset(config.data)
+    if init := config.training.init:
+        config = config.with_values(init=canonical_name(init, runs_dir))
+    dataset, initial_weights = load_dataset_and_weights(config, runs_dir)
     _check_batch_size(config.training.batch_size, len(dataset.train))
     if config.training.device not in ("auto", "cpu"):
         # Loads PyTorch early, to report a missing device before the run is created.
         from engine.training.device import choose_device
 
         choose_device(config.training, get_process_info())
-    return _make_job(config, dataset, create_run(config, dataset.vocabulary, run_name, runs_dir))
+    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights)
+    return _make_job(config, dataset, run)
 
 
 def resume_job(
@@ -76,9 +80,9 @@ def resume_job(
             file is damaged.
     """
     run_dir = resolve_run(run, runs_dir)
-    config, vocabulary = read_config_and_vocabulary(run_dir)
+    config, tokenizer = read_config_and_tokenizer(run_dir)
     _check_config_unchanged(config, apply_options(config), run_dir)
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(config.data, tokenizer)
     rows = read_current_rows(run_dir / METRICS_FILE, subsample=True)
     started = next((row for row in rows if row["event"] == "started"), {})
     sha256 = started.get("corpus_sha256", dataset.corpus.sha256)
@@ -87,7 +91,7 @@ def resume_job(
             f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
             f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
         )
-    _check_vocabulary(vocabulary, dataset.vocabulary, config.data.corpus)
+    _check_vocabulary(tokenizer, dataset.tokenizer, config.data.corpus)
     if started:
         _check_world_size(started.get("world_size", 1), run_dir.name)
     return _make_job(config, dataset, reopen_run(run_dir), is_resume=True)
@@ -146,7 +150,7 @@ def _check_world_size(expected: int, run_name: str) -> None:
         )
 
 
-def _check_vocabulary(expected: Vocabulary, actual: Vocabulary, corpus: str) -> None:
+def _check_vocabulary(expected: Tokenizer, actual: Tokenizer, corpus: str) -> None:
     """Raise a RunError that names the first difference if the corpus has another vocabulary than the weights."""
     if expected.tokens == actual.tokens:
         return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
-from engine.data.vocabulary import TokenIds
+from engine.data.tokenizers.base import TokenIds
 from engine.models.lstm import LSTMModel, TensorLSTMState
 from engine.runtime.distributed import DistributedContext
 

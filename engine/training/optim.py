@@ -2,26 +2,26 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.config import TrainingConfig
 from engine.models.lstm import LSTMModel
+from engine.training.transfer.layer_groups import layer_groups
 
 ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq"}
 """Names of the values that Adam keeps for each parameter. SGD without momentum keeps none."""
+SLANTED_TRIANGULAR_RATIO = 32
+"""Highest divided by lowest learning rate of the slanted triangular schedule (Howard and Ruder 2018, section 3.2)."""
 
 
 def build_optimizer(network: LSTMModel, options: TrainingConfig) -> torch.optim.Optimizer:
     """Return the optimizer that `options` name. Adam and AdamW do not decay biases."""
     if options.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), options.lr, weight_decay=options.weight_decay)
-    named = list(network.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if "bias" not in name], "weight_decay": options.weight_decay},
-        {"params": [p for name, p in named if "bias" in name], "weight_decay": 0.0},
-    ]
+        return torch.optim.SGD(_parameter_groups(network, options), options.lr)
+    groups = _parameter_groups(network, options, decays_biases=False)
     optimizer_type = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     # Fused: one pass over weights, gradients and moments instead of a dozen.
     return optimizer_type(groups, lr=options.lr, betas=(0.9, options.beta2), fused=True)
@@ -29,13 +29,32 @@ def build_optimizer(network: LSTMModel, options: TrainingConfig) -> torch.optim.
 
 def build_fine_tuning_optimizer(network: LSTMModel, options: TrainingConfig) -> torch.optim.Optimizer:
     """Return the SGD optimizer of the fine-tuning phase (Merity et al. 2017, section 5)."""
-    return torch.optim.SGD(network.parameters(), options.fine_tune_lr, weight_decay=options.weight_decay)
+    return torch.optim.SGD(_parameter_groups(network, options), options.fine_tune_lr)
+
+
+def _parameter_groups(
+    network: LSTMModel, options: TrainingConfig, *, decays_biases: bool = True
+) -> list[dict[str, Any]]:
+    """Return the parameter groups of an optimizer, which differ in weight decay and in the learning rate.
+
+    The value `lr_factor` of a group is 1 for the top layer group and `layer_lr_decay` times less for each lower one.
+    """
+    layers = layer_groups(network) if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
+    groups: list[dict[str, Any]] = []
+    for depth, layer in enumerate(layers):
+        lr_factor = options.layer_lr_decay**-depth
+        weights = [parameter for name, parameter in layer.items() if decays_biases or "bias" not in name]
+        biases = [parameter for name, parameter in layer.items() if not decays_biases and "bias" in name]
+        for parameters, weight_decay in ((weights, options.weight_decay), (biases, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": weight_decay, "lr_factor": lr_factor})
+    return groups
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of the top layer group to `lr`, and the rates of the others in proportion."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -74,7 +93,11 @@ def scheduled_lr(options: TrainingConfig, progress: float, plateau_factor: float
         return options.lr * plateau_factor
     if options.schedule == "constant":
         return options.lr
-    if progress < options.warmup_fraction:
-        return options.lr * (0.04 + 0.96 * progress / options.warmup_fraction)
     decay_progress = (progress - options.warmup_fraction) / max(1e-9, 1 - options.warmup_fraction)
+    is_warmup = progress < options.warmup_fraction
+    if options.schedule == "slanted_triangular":
+        height = progress / options.warmup_fraction if is_warmup else 1 - min(1.0, decay_progress)
+        return options.lr * (1 + height * (SLANTED_TRIANGULAR_RATIO - 1)) / SLANTED_TRIANGULAR_RATIO
+    if is_warmup:
+        return options.lr * (0.04 + 0.96 * progress / options.warmup_fraction)
     return options.lr * max(1e-4, 0.5 * (1 + math.cos(math.pi * min(1.0, decay_progress))))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,18 @@ from pathlib import Path
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandQueue
+from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent, Warned
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
+from engine.runs.directory import read_config_and_tokenizer
+from engine.runs.loading import read_initial_weights
 from engine.runtime.allocator import disable_heap_trimming
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.training.checkpoint import ResumeCheckpoint, load_latest_checkpoint
 from engine.training.device import choose_device, set_num_threads
 from engine.training.trainer import Trainer
+from engine.training.validation import fine_tuning_remedy
 
 
 def train_run(
@@ -42,18 +46,22 @@ def train_run(
         yield Warned(warning)
     with distributed_context() as context:
         checkpoint_path = str(checkpoint.path) if checkpoint else ""
-        context.broadcast_object(lambda: (config.to_json(), checkpoint_path, is_resume))
+        context.broadcast_object(lambda: (str(run_dir), checkpoint_path, is_resume))
         start = partial(train, is_resume=is_resume, distributed=context)
-        yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint)
+        initial_weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
+        yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint, initial_weights)
 
 
 def train_as_worker_rank(context: DistributedContext) -> None:
-    """Train with the configuration and the checkpoint that the main process broadcasts."""
-    config_json, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
-    config = Config.from_json(config_json, "the configuration from the main process")
+    """Train the run that the main process broadcasts, from the same checkpoint or initial weights."""
+    run_name, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
+    run_dir = Path(run_name)
+    config, tokenizer = read_config_and_tokenizer(run_dir)
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
-    dataset = load_dataset(config.data)
-    for _ in train(config, dataset, "", lambda: False, None, checkpoint, is_resume=is_resume, distributed=context):
+    initial_weights = None if checkpoint else read_initial_weights(run_dir, config, tokenizer)
+    dataset = load_dataset(config.data, tokenizer)
+    start = partial(train, is_resume=is_resume, distributed=context)
+    for _ in start(config, dataset, "", lambda: False, None, checkpoint, initial_weights):
         pass
 
 
@@ -64,6 +72,7 @@ def train(
     cancelled: Callable[[], bool],
     command_queue: CommandQueue | None = None,
     checkpoint: ResumeCheckpoint | None = None,
+    initial_weights: Mapping[str, Float32Array] | None = None,
     *,
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
@@ -75,7 +84,8 @@ def train(
     validation and checkpoints.
 
     `cancelled` is called between steps; once it returns True, the training saves and stops. Without a `checkpoint`,
-    training starts with random weights, even if the run was started before (`is_resume`).
+    training starts with `initial_weights`, or with random weights if these are None, even if the run was started before
+    (`is_resume`).
 
     Raises:
         RunError: If the checkpoint is damaged, or belongs to another configuration.
@@ -95,13 +105,13 @@ def train(
     long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
     yield Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
     unigram, kneser_ney = distributed.broadcast_object(lambda: _baseline_perplexities(dataset, not is_long))
-    trainer = Trainer(config, dataset, device, start_time, distributed)
+    trainer = Trainer(config, dataset, device, start_time, distributed, initial_weights)
     state = trainer.state
     yield Started(
         run=run_name,
         preset=config.preset,
         parameters=sum(parameter.numel() for parameter in state.network.parameters()),
-        vocabulary_size=len(dataset.vocabulary),
+        vocabulary_size=len(dataset.tokenizer),
         train_tokens=len(dataset.train),
         valid_tokens=len(dataset.valid),
         epochs=options.epochs + options.fine_tune_epochs,
@@ -118,6 +128,12 @@ def train(
     reason = yield from trainer.fit(cancelled, command_queue or CommandQueue())
     assert state.best_model is not None
     best_model, ended_early = state.best_model, reason in ("stopped", "detached")
+    initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
+    if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
+        yield Warned(
+            f"fine-tuning has not improved validation perplexity, which was {initial:.1f} before it; the run keeps the "
+            f"weights it started from; {fine_tuning_remedy(options)}"
+        )
     yield Finished(
         reason=reason,
         run=run_name,
@@ -135,5 +151,5 @@ def train(
 def _baseline_perplexities(dataset: Dataset, with_kneser_ney: bool) -> tuple[float, float]:
     """Return the validation perplexities of a unigram and a 5-gram Kneser-Ney model; NaN for one not computed."""
     models = (Unigram, KneserNey) if with_kneser_ney else (Unigram,)
-    perplexities = [evaluate(model(dataset.train, dataset.vocabulary), dataset.valid).perplexity for model in models]
+    perplexities = [evaluate(model(dataset.train, dataset.tokenizer), dataset.valid).perplexity for model in models]
     return perplexities[0], perplexities[1] if with_kneser_ney else math.nan

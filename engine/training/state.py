@@ -11,6 +11,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from engine.config import Config, TrainingConfig
+from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
 from engine.models.lstm import LSTMModel, TensorLSTMState
 from engine.models.numpy_lstm import NumpyLSTM
@@ -47,6 +48,8 @@ class TrainingProgress:
     valid_perplexities: list[float] = field(default_factory=list)
     """Perplexities of the current phase; the one before its first step is left out."""
     best_perplexity: float = math.inf
+    initial_perplexity: float = math.nan
+    """Validation perplexity before the first step."""
     notebook_perplexity: float = math.nan
     """Latest value of the notebook's formula; NaN unless `validation_metric` is "notebook"."""
     plateau_factor: Factor = 1.0
@@ -85,19 +88,22 @@ class TrainerState:
         device: torch.device,
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
+        initial_weights: Mapping[str, Float32Array] | None = None,
     ) -> None:
-        """Initialize the weights and the generators from the configured seed.
+        """Initialize the generators from the configured seed, and the weights too unless there are `initial_weights`.
 
         `start_time` is the time of `time.perf_counter` at which the training began; None for now.
         """
         options = config.training
         self.config = config
-        self.vocabulary = dataset.vocabulary
+        self.tokenizer = dataset.tokenizer
         self.device = device
         self.distributed = distributed
-        self.network = _build_network(config, dataset).to(device)
+        self.network = _build_network(config, dataset, initial_weights).to(device)
         self.optimizer = optim.build_optimizer(self.network, options)
-        self.weight_average = WeightAverage(self.network, options.ema_decay) if options.averaging == "ema" else None
+        self.weight_average: WeightAverage | None = None
+        if options.averaging == "ema":
+            self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
         self.best_model: NumpyLSTM | None = None
         """Model with the best validation perplexity; None before the first validation."""
         self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
@@ -166,7 +172,7 @@ class TrainerState:
         self.start_time -= self.progress.seconds
         _load_parameters(self.network, _strip_prefix("network", state))
         weights = {name: tensor.numpy() for name, tensor in _strip_prefix("best_model", state).items()}
-        self.best_model = NumpyLSTM(self.config.model, self.vocabulary, weights)
+        self.best_model = NumpyLSTM(self.config.model, self.tokenizer, weights)
         if self.progress.fine_tuning:
             self.optimizer = optim.build_fine_tuning_optimizer(self.network, options)
         optim.load_optimizer_tensors(self.optimizer, _strip_prefix("optimizer", state))
@@ -209,11 +215,13 @@ class TrainerState:
         return 4 * (MAX_MODEL_COPIES * parameters + hidden) + MAX_RNG_STATE_BYTES
 
 
-def _build_network(config: Config, dataset: Dataset) -> LSTMModel:
-    subwords = build_subword_matrix(dataset.vocabulary) if config.model.subword_embeddings else None
+def _build_network(config: Config, dataset: Dataset, initial_weights: Mapping[str, Float32Array] | None) -> LSTMModel:
+    subwords = build_subword_matrix(dataset.tokenizer) if config.model.subword_embeddings else None
     generator = torch.Generator().manual_seed(config.training.seed)
-    network = LSTMModel(config.model, len(dataset.vocabulary), generator, subwords)
-    if config.model.unigram_bias:
+    network = LSTMModel(config.model, len(dataset.tokenizer), generator, subwords)
+    if initial_weights is not None:
+        network.load_weights(initial_weights)
+    elif config.model.unigram_bias:
         network.init_output_bias(dataset.train)
     return network
 

@@ -1,13 +1,14 @@
 """Training loop: optimizer steps, validation, and control commands between steps."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from engine.config import Config
 from engine.control import CommandQueue
+from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
 from engine.events import Snapshot, StopReason, TrainingEvent
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
@@ -20,6 +21,7 @@ from engine.training.loss import LossModule, Objective
 from engine.training.optim import scheduled_lr, set_lr
 from engine.training.reporting import StepReporter, StepResult
 from engine.training.state import TrainerState
+from engine.training.transfer.layer_groups import discard_frozen_gradients
 from engine.training.validation import validate
 
 
@@ -33,14 +35,18 @@ class Trainer:
         device: torch.device,
         start_time: float | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
+        initial_weights: Mapping[str, Float32Array] | None = None,
     ) -> None:
-        """Build the network, the optimizer and the loss. Training time counts from `start_time`; None for now."""
+        """Build the network, the optimizer and the loss. Training time counts from `start_time`; None for now.
+
+        The network starts with `initial_weights`, or with random weights if they are None.
+        """
         self.config = config
         self.options = config.training
         self.dataset = dataset
         self.distributed = distributed
-        self.state = TrainerState(config, dataset, device, distributed, start_time)
-        self.objective = Objective(config.training, dataset.train, len(dataset.vocabulary), device)
+        self.state = TrainerState(config, dataset, device, distributed, start_time, initial_weights)
+        self.objective = Objective(config.training, dataset.train, len(dataset.tokenizer), device)
         loss_module = LossModule(self.state.network, self.objective, choose_dtype(config, device), distributed)
         self.loss_module = distributed.wrap_ddp(loss_module)
 
@@ -87,6 +93,7 @@ class Trainer:
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()
+        discard_frozen_gradients(state.network, self.options, state.progress.epoch_index)
         loss = self.distributed.average_loss(loss.detach())
         gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), self.options.clip or math.inf)
         state.optimizer.step()

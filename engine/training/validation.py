@@ -9,21 +9,23 @@ from torch import nn
 from engine.analysis.perplexity import evaluate
 from engine.config import TrainingConfig
 from engine.data.dataset import Dataset, batchify
-from engine.data.vocabulary import TokenIds
-from engine.events import Evaluated, Sampled, TrainingEvent
+from engine.data.tokenizers.base import TokenIds
+from engine.events import Evaluated, Sampled, TrainingEvent, Warned
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.lstm import LSTMModel
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
 from engine.training.reporting import check_finite
-from engine.training.state import TrainerState
+from engine.training.state import TrainerState, TrainingProgress
 
 MAX_SAMPLE_TOKENS = 25
 
 
 def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     """Score the validation split, check the perplexity, update the state, and yield `Evaluated` and `Sampled`.
+
+    The first perplexity that is worse than before fine-tuning is followed by a warning.
 
     Every process of a distributed training must call this function; only the main process scores and yields.
     """
@@ -33,14 +35,17 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     follows_notebook = options.validation_metric == "notebook"
     if follows_notebook:
         progress.notebook_perplexity = notebook
-    model = network.to_numpy_lstm(dataset.vocabulary)
+    model = network.to_numpy_lstm(dataset.tokenizer)
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
     if is_best:
         state.best_model, progress.best_perplexity, progress.evaluations_since_best = model, perplexity, 0
     else:
         progress.evaluations_since_best += 1
-    if progress.step:
+    is_first_worse = _is_first_worse(progress, perplexity)
+    if not progress.step:
+        progress.initial_perplexity = perplexity
+    else:
         _on_validation(state, notebook if follows_notebook else perplexity)
     progress.evaluation_due = False
     seconds = state.seconds
@@ -55,6 +60,22 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
             notebook_perplexity=progress.notebook_perplexity,
         )
         yield _sample(model, state)
+        if options.init and is_first_worse:
+            yield Warned(
+                f"validation perplexity {perplexity:.1f} is worse than {progress.initial_perplexity:.1f} before "
+                f"fine-tuning; if it stays so, {fine_tuning_remedy(options)}"
+            )
+
+
+def fine_tuning_remedy(options: TrainingConfig) -> str:
+    """Return what to do if a training makes its initial model worse."""
+    return f"use a lower learning rate, such as --set lr={options.lr / 3:.2g}, or more dropout"
+
+
+def _is_first_worse(progress: TrainingProgress, perplexity: float) -> bool:
+    """Return True for the first validation whose perplexity is higher than the one before the first step."""
+    initial = progress.initial_perplexity  # NaN in the validation before the first step
+    return perplexity > initial and not any(earlier > initial for earlier in progress.valid_perplexities)
 
 
 def _score(network: LSTMModel, ids: TokenIds, state: TrainerState) -> tuple[float, float]:
@@ -84,14 +105,17 @@ def _on_validation(state: TrainerState, perplexity: float) -> None:
 def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
     """Continue the sample prompt, always with the same seed, so that samples of one training can be compared."""
     options: TrainingConfig = state.config.training
-    words = [word for word in model.vocabulary.tokenize(state.progress.sample_prompt) if word in model.vocabulary]
+    ids = model.tokenizer.encode(state.progress.sample_prompt)
+    if model.tokenizer.unk_id is not None:
+        ids = ids[ids != model.tokenizer.unk_id]
+    prompt = model.tokenizer.decode(ids.tolist())
     settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=MAX_SAMPLE_TOKENS)
-    events = generate(model, model.vocabulary.encode(words).tolist(), settings, options.sample_seed)
+    events = generate(model, ids.tolist(), settings, options.sample_seed)
     return Sampled(
         step=state.progress.step,
         epoch=state.progress.epoch,
-        prompt=" ".join(words),
-        text=" ".join(event.text for event in events if isinstance(event, TokenEvent)),
+        prompt=prompt,
+        text="".join(event.piece for event in events if isinstance(event, TokenEvent)).lstrip(" "),
         seed=options.sample_seed,
         temperature=options.sample_temperature,
     )

@@ -10,7 +10,8 @@ import pytest
 
 from engine.config import Config
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.vocabulary import EOS_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import LanguageModel, forward_sequence
 from engine.models.cache import THETA_GRID, WEIGHT_GRID, CacheSettings, NeuralCache, tune_cache
@@ -43,15 +44,15 @@ def dataset(corpus: Path) -> Dataset:
     return load_dataset(Config("tiny").with_values(corpus=str(corpus)).data)
 
 
-def make_run(dataset: Dataset, name: str, seed: int, vocabulary: Vocabulary | None = None) -> LoadedModel:
+def make_run(dataset: Dataset, name: str, seed: int, tokenizer: Tokenizer | None = None) -> LoadedModel:
     """Return an untrained run whose output bias is the word frequencies, so that it deserves some weight."""
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
-    vocabulary = vocabulary or dataset.vocabulary
+    tokenizer = tokenizer or dataset.tokenizer
     rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config.model, len(vocabulary))
+    shapes = weight_shapes(config.model, len(tokenizer))
     weights = {part: rng.normal(0, 0.4, shape).astype(np.float32) for part, shape in shapes.items()}
-    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(vocabulary)) + 1).astype(np.float32)
-    decoder = NumpyLSTM(config.model, vocabulary, weights)
+    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(tokenizer)) + 1).astype(np.float32)
+    decoder = NumpyLSTM(config.model, tokenizer, weights)
     return LoadedModel(name, Path(name), config, decoder, None, None, dataset.corpus.sha256)
 
 
@@ -126,7 +127,7 @@ def test_the_weight_of_kneser_ney_is_tuned_on_validation(
     alone: ModelCombiner, runs: list[LoadedModel], dataset: Dataset
 ) -> None:
     combined = alone.combine(CombinationOptions(mixture=True))
-    models = [runs[0].decoder, KneserNey(dataset.train, dataset.vocabulary)]
+    models = [runs[0].decoder, KneserNey(dataset.train, dataset.tokenizer)]
     lstm, counts = (np.exp(forward_sequence(model, dataset.valid).log_probs) for model in models)
     best = max((i / 1000 for i in range(1001)), key=lambda w: np.log(w * lstm + (1 - w) * counts).sum())
     assert dict(combined.weights) == pytest.approx({"first": best, "Kneser-Ney": 1 - best}, abs=2e-3)
@@ -153,7 +154,7 @@ def test_given_weights_are_used_with_kneser_ney_last(
 ) -> None:
     combined = combiner.combine(CombinationOptions(mixture=True, weights=(0.4, 0.3, 0.2, 0.1)))
     assert dict(combined.weights) == {"first": 0.4, "second": 0.3, "third": 0.2, "Kneser-Ney": 0.1}
-    counts = KneserNey(dataset.train, dataset.vocabulary)
+    counts = KneserNey(dataset.train, dataset.tokenizer)
     expected = Mixture([*(run.decoder for run in runs), counts], [0.4, 0.3, 0.2, 0.1])
     assert_same(combined.model, expected, dataset)
 
@@ -240,7 +241,7 @@ def test_invalid_weights_are_refused(combiner: ModelCombiner, options: Combinati
 
 def test_dynamic_evaluation_of_int8_weights_is_refused(runs: list[LoadedModel]) -> None:
     exact = runs[1].decoder
-    quantized = replace(runs[1], decoder=NumpyLSTM(exact.config, exact.vocabulary, exact.weights, int8=True))
+    quantized = replace(runs[1], decoder=NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True))
     with pytest.raises(InvalidInputError, match="leave out --dynamic or --precision"):
         ModelCombiner([runs[0], quantized]).combine(CombinationOptions(dynamic=True))
 
@@ -252,8 +253,8 @@ def test_a_cache_window_below_1_is_refused_at_once(window: int) -> None:
 
 
 def test_runs_with_different_vocabularies_are_refused_by_name(runs: list[LoadedModel], dataset: Dataset) -> None:
-    words = dataset.vocabulary.tokens
-    other = make_run(dataset, "other", 5, Vocabulary((*words[:-1], "mordor")))
+    words = dataset.tokenizer.tokens
+    other = make_run(dataset, "other", 5, WordTokenizer((*words[:-1], "mordor")))
     for order in ([runs[0], other], [runs[0], runs[1], other]):
         with pytest.raises(InvalidInputError, match="other") as error:
             ModelCombiner(order)

@@ -12,10 +12,12 @@ import pytest
 from safetensors.numpy import save
 
 from engine.errors import InvalidInputError, RunError
-from engine.runs.directory import CONFIG_FILE, MODEL_FILE, resolve_run
+from engine.runs import directory
+from engine.runs.directory import CONFIG_FILE, MODEL_FILE, bundled_run_names, resolve_run
 from engine.runs.loading import load_model, load_model_by_name
 from engine.storage import files
 from engine.storage.tensor_file import read_weights
+from tests.support.files import write_run
 from tests.support.runs import make_decoder, make_events, record_run, record_three_runs
 
 
@@ -28,6 +30,22 @@ def test_a_run_is_resolved_from_its_name_or_path(tmp_path: Path, monkeypatch: py
     assert resolve_run("./beta", tmp_path / "elsewhere").resolve() == paths[0].resolve()
     for bundled in (None, "bundled"):
         assert resolve_run(bundled, tmp_path) == files.assets_dir() / "model"
+
+
+def test_base_is_the_bundled_pre_trained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets, runs = tmp_path / "assets", tmp_path / "runs"
+    monkeypatch.setattr(directory, "assets_dir", lambda: assets)
+    write_run(runs / "base")  # the name is reserved, so this run is only found by its path
+    with pytest.raises(RunError) as error:
+        resolve_run("base", runs)
+    missing = f"this installation has no model 'base': {assets / 'base'} is missing; use another run"
+    assert str(error.value) == missing
+    assert bundled_run_names() == []
+    write_run(assets / "base")
+    write_run(assets / "model")
+    assert resolve_run("base", runs) == assets / "base"
+    assert bundled_run_names() == ["bundled", "base"]
+    assert [load_model(path).name for path in (assets / "base", assets / "model")] == ["base", "bundled"]
 
 
 def test_an_unknown_run_suggests_the_nearest_name(tmp_path: Path) -> None:
@@ -114,7 +132,7 @@ def test_int8_quantizes_the_weights_on_request(tmp_path: Path) -> None:
     exact, quantized = (load_model_by_name("r", tmp_path, precision) for precision in ("fp32", "int8"))
     assert (exact.decoder.int8, quantized.decoder.int8) == (False, True)
     assert quantized == replace(exact, decoder=quantized.decoder)
-    assert (quantized.decoder.config, quantized.decoder.vocabulary) == (exact.decoder.config, exact.decoder.vocabulary)
+    assert (quantized.decoder.config, quantized.decoder.tokenizer) == (exact.decoder.config, exact.decoder.tokenizer)
     assert all(
         np.array_equal(quantized.decoder.weights[name], exact.decoder.weights[name]) for name in make_decoder(1).weights
     )
@@ -123,4 +141,4 @@ def test_int8_quantizes_the_weights_on_request(tmp_path: Path) -> None:
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as error:
         load_model_by_name("r", tmp_path, "fp16")
-    assert str(error.value) == "--precision fp16 is unknown; choose fp32 or int8 for inference"
+    assert str(error.value) == "--precision fp16 is unknown for inference; choose one of auto, fp32, int8"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.runs import manage
+from engine.runs import directory, manage
 from engine.runs.directory import MODEL_FILE, is_locked
 from engine.runs.manage import delete_run
 from tests.support.runs import make_events, record_run, record_three_runs
@@ -54,9 +54,12 @@ def test_a_folder_that_is_not_a_run_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "file").read_text() == "mine"
 
 
-def test_the_bundled_model_cannot_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = record_run(tmp_path, "model", make_events())
-    monkeypatch.setattr(manage, "assets_dir", lambda: tmp_path)
-    with pytest.raises(RunError, match="bundled"):
+@pytest.mark.parametrize(("name", "folder"), [("bundled", "model"), ("base", "base")])
+def test_a_bundled_model_cannot_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
+) -> None:
+    path = record_run(tmp_path, "r", make_events()).rename(tmp_path / folder)
+    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path)
+    with pytest.raises(RunError, match=f"the bundled model '{name}' is part of lotr-tui"):
         delete_run(path, tmp_path)
     assert (path / MODEL_FILE).is_file()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Resume, Sampled, Snapshot, Step, TrainingEvent, Warned
 from engine.runs import directory
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, RESUME_FILE, VOCABULARY_FILE
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, RESUME_FILE
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.metrics import read_current_rows, read_rows
@@ -58,7 +59,7 @@ def test_the_two_latest_checkpoints_are_kept_until_the_training_is_done(tmp_path
 
 def test_temporary_files_of_a_killed_start_are_removed(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
-    for name in (CONFIG_FILE, VOCABULARY_FILE):
+    for name in (CONFIG_FILE, VOCABULARY_FILE, directory.INITIAL_FILE):
         (tmp_path / "r" / f".{name}.abc").write_bytes(b"hal")
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
     assert not list(run.path.glob(".*"))
@@ -106,7 +107,7 @@ def test_a_finished_run_cannot_be_resumed(tmp_path: Path, reason: Any) -> None:
 def test_an_abandoned_directory_is_reused(tmp_path: Path) -> None:
     for name in ("r/epochs", "s"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("r/lock", "r/vocabulary.json", "r/.config.json.x7", "s/notes.txt"):
+    for name in ("r/lock", "r/vocabulary.json", "r/initial.safetensors", "r/.config.json.x7", "s/notes.txt"):
         (tmp_path / name).touch()
     assert create_run(CONFIG, VOCABULARY, "r", tmp_path).path == tmp_path / "r"
     for name in ("r", "s"):  # "r" is a run now, and "s" contains a file of the user

@@ -28,7 +28,7 @@ def test_names_that_are_not_plain_are_refused(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["latest", "bundled"])
+@pytest.mark.parametrize("name", ["latest", "bundled", "base"])
 def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match=name):
         create_run(CONFIG, VOCABULARY, name, tmp_path)

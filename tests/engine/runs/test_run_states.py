@@ -60,8 +60,8 @@ def test_reading_the_state_does_not_take_the_lock(tmp_path: Path) -> None:
 def test_a_run_whose_process_was_killed_is_crashed(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\nfrom engine.runs.locked_run import create_run\nfrom engine.config import Config\n"
-        "from engine.data.vocabulary import Vocabulary\n"
-        "run = create_run(Config(), Vocabulary(('<unk>', '<eos>', 'a')), 'r', pathlib.Path(sys.argv[1]))\n"
+        "from engine.data.tokenizers.words import WordTokenizer\n"
+        "run = create_run(Config(), WordTokenizer(('<unk>', '<eos>', 'a')), 'r', pathlib.Path(sys.argv[1]))\n"
         "print('made', flush=True)\ntime.sleep(120)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:

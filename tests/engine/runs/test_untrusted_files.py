@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from engine.control import ControlCommand
+from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import InvalidInputError, RunError
 from engine.events import TrainingEvent
 from engine.runs import metrics
 from engine.runs.control_files import CommandFileReader
-from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, LOG_FILE, VOCABULARY_FILE, resolve_run
+from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, LOG_FILE, resolve_run
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.metrics import RecordFollower, read_current_rows, read_rows

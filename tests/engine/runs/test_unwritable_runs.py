@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.control import ControlCommand
+from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Resume, Snapshot, Step, TrainingEvent, Warned
 from engine.runs import directory
@@ -212,7 +213,7 @@ def test_a_missing_epochs_folder_is_created_and_a_file_in_its_place_refused(tmp_
 # Files that are not regular files
 
 PIPE_NAMES = [
-    directory.VOCABULARY_FILE,
+    VOCABULARY_FILE,
     METRICS_FILE,
     SAMPLES_FILE,
     directory.LOG_FILE,
@@ -244,7 +245,7 @@ for reader in READERS.values():
     assert (process.returncode, process.stderr) == (0, "")
     assert stat.S_ISFIFO((path / name).stat().st_mode)
     assert (name in process.stdout) == (
-        name in (directory.VOCABULARY_FILE, METRICS_FILE, SAMPLES_FILE, directory.LOG_FILE, MODEL_FILE)
+        name in (VOCABULARY_FILE, METRICS_FILE, SAMPLES_FILE, directory.LOG_FILE, MODEL_FILE)
     )
 
 

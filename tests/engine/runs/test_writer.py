@@ -1,18 +1,18 @@
 """Recording of a training: weights and rows are complete after every event, and are read back unchanged."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Sampled, Step, event_from_dict
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config_and_vocabulary
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config_and_tokenizer
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_rows
@@ -26,7 +26,7 @@ def test_a_recorded_run_is_loaded_unchanged(tmp_path: Path) -> None:
     path = record_run(tmp_path / "deep" / "runs", "first", make_events())
     loaded = load_model(path)
     assert (loaded.name, loaded.path, loaded.config) == ("first", path, CONFIG)
-    assert loaded.decoder.vocabulary == VOCABULARY
+    assert loaded.decoder.tokenizer == VOCABULARY
     assert (loaded.valid_perplexity, loaded.kneser_ney_perplexity) == (90.0, 94.0)
     assert loaded.corpus_sha256 == "ab" * 32
     best = make_decoder(1)
@@ -39,8 +39,8 @@ def test_a_loaded_run_uses_the_tokenizer_of_its_training(tmp_path: Path) -> None
     config = CONFIG.with_values(tokenizer="whitespace")
     run = create_run(config, VOCABULARY, "r", tmp_path)
     list(record_events(run, iter(make_events())))
-    assert read_config_and_vocabulary(run.path) == (config, replace(VOCABULARY, tokenizer="whitespace"))
-    assert load_model(run.path).decoder.vocabulary.tokenizer == "whitespace"
+    assert read_config_and_tokenizer(run.path) == (config, WordTokenizer(VOCABULARY.tokens, "whitespace"))
+    assert load_model(run.path).decoder.tokenizer.name == "whitespace"
 
 
 def test_events_pass_through_and_checkpoints_follow_the_best_evaluations(tmp_path: Path) -> None:

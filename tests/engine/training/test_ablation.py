@@ -17,6 +17,8 @@ from engine.training import ablation
 from engine.training.ablation import Trial, Variant, list_variants, run_ablation, select_variants
 from engine.training.run import train
 from tests.support.files import sentences
+from tests.support.initial_runs import random_weights, write_initial_run
+from tests.support.training import Weights
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -70,7 +72,8 @@ def test_techniques_in_use_are_removed_and_others_added(name: str) -> None:
         ("clip", "gradient clipping"),
         ("tie_weights", "weight tying"),
     ]:
-        assert (f"without {technique}" in variants) == bool(settings[setting])
+        is_fixed = setting == "tie_weights" and settings["init"]
+        assert (f"without {technique}" in variants) == bool(settings[setting] and not is_fixed)
     assert ("with variable BPTT" in variants) == (not settings["variable_bptt"])
     assert ("without dropout between layers" in variants) == (settings["num_layers"] > 1)
     assert ("without weight averaging" in variants) == (settings["averaging"] != "none")
@@ -84,12 +87,44 @@ def test_additions_are_new_to_the_preset(name: str) -> None:
     training, variants = config.training, {variant.name for variant in list_variants(config)}
     assert ("with NT-ASGD after SGD" in variants) == (training.averaging != "nt_asgd")
     assert ("with fine-tuning" in variants) == (training.fine_tune_epochs == 0)
-    assert ("with a second layer" in variants) == (config.model.num_layers == 1)
+    assert ("with a second layer" in variants) == (config.model.num_layers == 1 and not training.init)
     assert ("without a schedule (constant learning rate)" in variants) == (training.schedule != "constant")
 
 
+ULMFIT = {
+    "with discriminative learning rates": {"layer_lr_decay": 2.6},
+    "with gradual unfreezing": {"unfreeze_epochs": 1},
+    "with a slanted triangular schedule": {"schedule": "slanted_triangular", "warmup_fraction": 0.1},
+}
+
+
+def test_fine_tuning_has_a_row_for_each_technique_of_ulmfit_and_one_without_pre_training() -> None:
+    config = get_preset("finetune")
+    variants = {variant.name: changed(config, variant) for variant in list_variants(config)}
+    assert {name: variants.get(name) for name in ULMFIT} == ULMFIT
+    everything = {name: value for values in ULMFIT.values() for name, value in values.items()}
+    assert variants["with all three techniques of ULMFiT"] == everything
+    assert variants["without pre-training (random weights)"] == {"init": ""}
+    fixed = {"tie_weights", "punctuation", "num_layers", "unigram_bias"}
+    assert all(not fixed & values.keys() for values in variants.values()), "the initial run determines these settings"
+    assert not ULMFIT.keys() & {variant.name for variant in list_variants(get_preset("default"))}
+
+
+def test_techniques_of_ulmfit_in_use_are_removed() -> None:
+    config = get_preset("finetune").with_values(
+        layer_lr_decay=2.6, unfreeze_epochs=1, schedule="slanted_triangular", warmup_fraction=0.1
+    )
+    variants = {variant.name: changed(config, variant) for variant in list_variants(config)}
+    assert variants["without discriminative learning rates"] == {"layer_lr_decay": 1.0}
+    assert variants["without gradual unfreezing"] == {"unfreeze_epochs": 0}
+    assert variants["without a schedule (constant learning rate)"] == {"schedule": "constant"}
+    assert not any("ULMFiT" in name for name in variants)
+    assert not ULMFIT.keys() & variants.keys()
+
+
 def test_all_overrides_are_valid_settings() -> None:
-    for assignments in [*ablation.REMOVALS.values(), *ablation.ADDITIONS.values()]:
+    tables = (ablation.REMOVALS, ablation.ADDITIONS, ablation.FINE_TUNING_ADDITIONS)
+    for assignments in [assignments for table in tables for assignments in table.values()]:
         assert {assignment.partition("=")[0] for assignment in assignments} <= describe_settings().keys()
         Config().with_overrides(list(assignments))
 
@@ -171,8 +206,9 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return FakeProcessPool.configs
 
 
-def train_alone(config: Config) -> Finished:
-    *_, finished = train(config, load_dataset(config.data), "alone", lambda: False)
+def train_alone(config: Config, initial_weights: Weights | None = None) -> Finished:
+    dataset = load_dataset(config.data)
+    *_, finished = train(config, dataset, "alone", lambda: False, initial_weights=initial_weights)
     assert isinstance(finished, Finished)
     return finished
 
@@ -195,6 +231,24 @@ def test_every_variant_is_trained_with_every_seed_like_a_single_training(config:
         assert trial.test_perplexity == finished.test_perplexity
         assert trial.seconds > 0
     assert len({trial.valid_perplexity for trial in trials}) == 4
+
+
+@pytest.mark.usefixtures("one_thread", "in_threads")
+def test_fine_tuning_variants_start_from_the_initial_run(config: Config, home: Path) -> None:
+    (home / "runs").mkdir(parents=True)
+    tokenizer = load_dataset(config.data).tokenizer
+    weights = random_weights(config, tokenizer)
+    write_initial_run(home / "runs" / "old", tokenizer, weights, embedding_size=8, hidden_size=8, punctuation=True)
+    config = config.with_values(init="old")
+    names = ["tiny", "with gradual unfreezing", "without pre-training (random weights)"]
+    trials = list(run_ablation(config, select_variants(config, names), [0], jobs=1))
+    expected = [
+        train_alone(config, weights),
+        train_alone(config.with_values(unfreeze_epochs=1), weights),
+        train_alone(config.with_values(init="")),
+    ]
+    assert [trial.valid_perplexity for trial in trials] == [finished.valid_perplexity for finished in expected]
+    assert len({trial.valid_perplexity for trial in trials}) == 3
 
 
 @pytest.mark.usefixtures("one_thread")

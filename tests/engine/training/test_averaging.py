@@ -70,6 +70,16 @@ def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay:
         )
 
 
+def test_the_average_of_a_pretrained_network_starts_at_its_weights() -> None:
+    network = make_network(10.0)
+    average = WeightAverage(network, 0.9, is_pretrained=True)
+    assert values_of(average) == {10.0}
+    for weight, mean in [(0.0, 9.0), (0.0, 8.1), (108.1, 18.1)]:
+        fill(network, weight)
+        average.update(network)
+        assert values_of(average) == {mean}
+
+
 def parameters_of(average: WeightAverage) -> list[Tensor]:
     return list(average.network.parameters())
 

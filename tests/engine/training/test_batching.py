@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import TrainingConfig
 from engine.data.dataset import Dataset, batchify, load_dataset
-from engine.data.vocabulary import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.events import Evaluated
 from engine.training.batches import sample_bptt_length
 from engine.training.run import train

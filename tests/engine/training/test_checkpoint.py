@@ -40,6 +40,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "eval_every_steps": 5,
         "lr": 0.2,
     },
+    "discriminative rates, gradual unfreezing, slanted triangular": {
+        "num_layers": 2,
+        "tie_weights": False,
+        "layer_lr_decay": 2.6,
+        "unfreeze_epochs": 1,
+        "schedule": "slanted_triangular",
+        "ema_decay": 0.9,
+        "weight_decay": 0.1,
+    },
+    "gradual unfreezing of SGD": {
+        "optimizer": "sgd",
+        "lr": 0.5,
+        "layer_lr_decay": 1.5,
+        "unfreeze_epochs": 1,
+        "fine_tune_epochs": 1,
+        "fine_tune_lr": 0.5,
+    },
     "bfloat16 layers, punctuation": {"precision": "bf16", "num_layers": 2, "punctuation": True},
 }
 

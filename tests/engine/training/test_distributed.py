@@ -29,6 +29,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "subword_embeddings": False,
         "eval_every_steps": 7,
     },
+    "discriminative rates, gradual unfreezing, slanted triangular": {
+        "num_layers": 2,
+        "layer_lr_decay": 2.6,
+        "unfreeze_epochs": 1,
+        "schedule": "slanted_triangular",
+        "lr": 0.03,
+        "ema_decay": 0.9,
+    },
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
         "ar": 2.0,
         "tar": 1.0,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from engine.config import Config
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError, RunError, TrainingError
 from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step, event_name
 from engine.presets import get_preset
@@ -30,7 +30,7 @@ class TestNewRun:
         job = prepare_job(small_config(small_csv), "mine")
         assert job.run.path == home / "runs" / "mine"
         assert Config.from_json((job.run.path / "config.json").read_text(), "") == job.config
-        assert Vocabulary.from_json((job.run.path / "vocabulary.json").read_text(), "") == job.dataset.vocabulary
+        assert WordTokenizer.from_json((job.run.path / "vocabulary.json").read_text(), "") == job.dataset.tokenizer
 
     def test_the_run_is_locked_while_it_is_open(self, small_csv, home):
         job = prepare_job(small_config(small_csv), "mine")
@@ -116,7 +116,7 @@ class TestTraining:
         assert len(read_rows(job.run.path / "samples.jsonl")) == event_types.count(Sampled)
 
         model = load_model(job.run.path)
-        assert model.decoder.vocabulary == job.dataset.vocabulary
+        assert model.decoder.tokenizer == job.dataset.tokenizer
         assert model.corpus_sha256 == job.dataset.corpus.sha256
         assert summarize_run(job.run.path).state == "finished"
 
@@ -141,7 +141,7 @@ class TestTraining:
         )
         with pytest.raises(TrainingError, match=message):
             list(job.events(lambda: False))
-        assert len(load_model(job.run.path).decoder.vocabulary) == len(job.dataset.vocabulary)
+        assert len(load_model(job.run.path).decoder.tokenizer) == len(job.dataset.tokenizer)
         last = read_rows(job.run.path / "metrics.jsonl")[-1]
         assert last["event"] == "failed"
         assert "lr=" in last["message"]

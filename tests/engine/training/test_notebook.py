@@ -10,7 +10,7 @@ import torch
 
 from engine.config import ModelConfig
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Started, Step, TrainingEvent
 from engine.models.lstm import LSTMModel
 from engine.models.numpy_lstm import NumpyLSTM
@@ -21,7 +21,7 @@ from tests.support import training
 from tests.support.training import events_of, learning_rates_by_epoch, weights_equal, weights_of
 from tests.support.training_spies import script_validation
 
-VOCABULARY = Vocabulary(("<unk>", "<eos>", *"abcdefgh"))
+VOCABULARY = WordTokenizer(("<unk>", "<eos>", *"abcdefgh"))
 NOTEBOOK = get_preset("notebook")
 
 
@@ -100,7 +100,7 @@ def test_on_the_real_dialogues_the_formula_scores_no_token(lotr_csv: Path) -> No
     assert (NOTEBOOK.training.batch_size, NOTEBOOK.training.bptt) == (64, 50)
     dataset = load_dataset(NOTEBOOK.with_values(corpus=str(lotr_csv)).data)
     assert 50 * 20 < len(dataset.valid) < 64 * 50 + 64  # not empty, but shorter than a window plus a token per column
-    network = LSTMModel(NOTEBOOK.model, len(dataset.vocabulary), torch.Generator().manual_seed(0))
+    network = LSTMModel(NOTEBOOK.model, len(dataset.tokenizer), torch.Generator().manual_seed(0))
     assert notebook_perplexity(network, dataset.valid, 64, 50) == 1.0
     # One row more than a window is scored; an untrained network is almost uniform.
     assert notebook_perplexity(network, dataset.train[: 64 * 50], 64, 50) == 1.0

@@ -41,6 +41,25 @@ def test_one_cycle_can_be_only_warmup_or_only_decay(warmup: float) -> None:
     assert max(rates) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("steps", "cut_fraction"), [(1000, 0.1), (640, 0.25), (40, 0.5)])
+def test_slanted_triangular_follows_the_formula_of_the_paper(steps: int, cut_fraction: float) -> None:
+    """Howard and Ruder 2018, equation 3, with a ratio of 32; step t is at the fraction t / T of the training."""
+    options = TrainingConfig(schedule="slanted_triangular", lr=0.01, warmup_fraction=cut_fraction)
+    cut = math.floor(steps * cut_fraction)
+    for t in range(steps):
+        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_fraction - 1))
+        assert scheduled_lr(options, t / steps, 1.0) == pytest.approx(0.01 * (1 + p * (32 - 1)) / 32)
+
+
+def test_slanted_triangular_starts_and_ends_at_a_32nd_of_its_peak() -> None:
+    options = TrainingConfig(schedule="slanted_triangular", lr=3.2, warmup_fraction=0.1)
+    rates = [scheduled_lr(options, progress, 1.0) for progress in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([0.1, 1.65, 3.2, 1.65, 0.1])
+    for warmup, expected in [(0.0, [3.2, 0.1]), (1.0, [0.1, 3.2])]:
+        options = TrainingConfig(schedule="slanted_triangular", lr=3.2, warmup_fraction=warmup)
+        assert [scheduled_lr(options, progress, 1.0) for progress in (0.0, 1.0)] == pytest.approx(expected)
+
+
 def test_constant_and_plateau_schedules() -> None:
     for progress in (0.0, 0.3, 1.0):
         assert scheduled_lr(TrainingConfig(schedule="constant", lr=0.1), progress, 0.25) == 0.1
@@ -122,7 +141,7 @@ def test_one_sgd_step_follows_the_gradient_of_the_objective(
     events = run_training(dataset, **values)
     before, after = (weights_of(event) for event in events_of(Evaluated, events))
 
-    network = LSTMModel(training.make_config(**values).model, len(dataset.vocabulary), torch.Generator().manual_seed(0))
+    network = LSTMModel(training.make_config(**values).model, len(dataset.tokenizer), torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(before[name]))
@@ -132,7 +151,7 @@ def test_one_sgd_step_follows_the_gradient_of_the_objective(
     inputs, targets = columns[:-1], columns[1:]
     logits, _, raw, dropped = network(inputs, network.init_hidden(3), torch.Generator().manual_seed(4))
     probs = torch.softmax(logits.double(), -1)
-    frequencies = torch.bincount(text, minlength=len(dataset.vocabulary)).double() / len(text)
+    frequencies = torch.bincount(text, minlength=len(dataset.tokenizer)).double() / len(text)
     target_probs = (1 - smoothing) * torch.nn.functional.one_hot(targets, len(frequencies)) + smoothing * frequencies
     objective = -(target_probs * probs.log()).sum(-1).mean()
     objective = objective + ar * (dropped.double() ** 2).mean()
@@ -217,5 +236,5 @@ def test_every_optimizer_learns(dataset: Dataset, optimizer: str, lr: float, tie
         event.valid_perplexity
         for event in events_of(Evaluated, run_training(dataset, tie_weights=tied, epochs=2, **values))
     )
-    assert first == pytest.approx(len(dataset.vocabulary), rel=0.05)  # the untrained model is almost uniform
+    assert first == pytest.approx(len(dataset.tokenizer), rel=0.05)  # the untrained model is almost uniform
     assert last < 0.9 * first

@@ -30,13 +30,13 @@ def test_started_describes_the_training_and_the_baselines(
 ) -> None:
     (started,) = events_of(Started, default_events)
     assert (started.run, started.preset, started.epochs, started.device) == ("a-run", "test", 3, "cpu")
-    assert started.vocabulary_size == len(dataset.vocabulary)
+    assert started.vocabulary_size == len(dataset.tokenizer)
     assert (started.train_tokens, started.valid_tokens) == (len(dataset.train), len(dataset.valid))
     assert started.parameters == sum(
         value.size for value in weights_of(events_of(Finished, default_events)[0]).values()
     )
     assert started.corpus_sha256 == dataset.corpus.sha256
-    unigram, kneser_ney = (model(dataset.train, dataset.vocabulary) for model in (Unigram, KneserNey))
+    unigram, kneser_ney = (model(dataset.train, dataset.tokenizer) for model in (Unigram, KneserNey))
     assert started.unigram_perplexity == evaluate(unigram, dataset.valid).perplexity
     assert started.kneser_ney_perplexity == evaluate(kneser_ney, dataset.valid).perplexity
 
@@ -91,7 +91,7 @@ def test_samples_continue_the_configured_prompt_with_the_configured_seed(dataset
     for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
         assert (sampled.prompt, sampled.seed, sampled.temperature) == ("the old hobbit", 9, 0.5)
         assert (sampled.step, sampled.epoch) == (evaluated.step, evaluated.epoch)
-        ids = dataset.vocabulary.encode(["the", "old", "hobbit"]).tolist()
+        ids = dataset.tokenizer.encode("the old hobbit").tolist()
         settings = SamplerSettings(temperature=0.5, max_tokens=25)
         again = generate(evaluated.model, ids, settings, 9)
         assert sampled.text == " ".join(event.text for event in again if isinstance(event, TokenEvent))

@@ -1,0 +1,122 @@
+"""Compact copies of runs: weights in half precision or 8 bits, thinned metrics, and nothing to resume from."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.loading import tokenizer_file_name
+from engine.errors import RunError
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE
+from engine.runs.loading import load_model
+from engine.runs.metrics import read_rows
+from engine.storage.files import fsync_path
+from engine.storage.quantization import quantize_rows
+from engine.storage.tensor_file import SCALE_SUFFIX
+
+CompactPrecision = Literal["fp16", "int8"]
+
+MAX_ROWS = {"step": 200, "sampled": 50}
+"""Number of rows of an event that a compact copy keeps at most; a chart has about as many columns as steps are kept."""
+
+
+@dataclass(frozen=True)
+class CompactCopy:
+    """Sizes of a run and of its compact copy, in bytes."""
+
+    model_bytes_before: int
+    """Size of the weights of the run."""
+    model_bytes: int
+    """Size of the weights of the copy."""
+    total_bytes: int
+    """Size of all files of the copy."""
+
+
+def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision) -> CompactCopy:
+    """Write a copy of a run that is as small as possible and can be played and evaluated, but not resumed.
+
+    The matrices are stored in half precision, or in 8 bits with one scale per row; all other tensors are unchanged.
+
+    Args:
+        run_dir: The run.
+        folder: Run directory to create, in an existing folder. It appears once it is complete.
+        precision: Precision of the matrices.
+
+    Raises:
+        RunError: If the run is damaged, its weights do not fit into half precision, or `folder` exists or cannot be
+            written.
+        ConfigError: If the configuration is damaged.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
+    loaded = load_model(run_dir)
+    tokenizer = loaded.decoder.tokenizer
+    from safetensors.numpy import save
+
+    tensors = compact_tensors(loaded.decoder.weights, precision)
+    contents = {
+        CONFIG_FILE: loaded.config.to_json().encode(),
+        tokenizer_file_name(loaded.config.data.tokenizer): tokenizer.to_json().encode(),
+        METRICS_FILE: _thin_rows(run_dir / METRICS_FILE),
+        SAMPLES_FILE: _thin_rows(run_dir / SAMPLES_FILE),
+        MODEL_FILE: save(tensors, metadata={"format": "lotr-tui"}),
+    }
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        before = (run_dir / MODEL_FILE).stat().st_size
+        partial.mkdir()
+        for name, content in contents.items():
+            (partial / name).write_bytes(content)
+            fsync_path(partial / name)
+        shutil.copystat(run_dir / CONFIG_FILE, partial / CONFIG_FILE)  # its time is the start of the training
+        partial.rename(folder)
+        fsync_path(folder.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return CompactCopy(before, len(contents[MODEL_FILE]), sum(map(len, contents.values())))
+
+
+def compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrecision) -> dict[str, npt.NDArray[Any]]:
+    """Return the tensors to store for weights in single precision.
+
+    Raises:
+        RunError: If a weight does not fit into half precision.
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, weight in weights.items():
+        if weight.ndim != 2 or name.startswith("punctuation_softmax."):
+            tensors[name] = weight
+        elif precision == "int8":
+            tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(weight)
+        else:
+            largest = float(np.abs(weight).max())
+            if largest > float(np.finfo(np.float16).max):
+                raise RunError(f"{name} holds {largest:g}, too large for half precision; use --precision int8")
+            tensors[name] = weight.astype(np.float16)
+    return tensors
+
+
+def _thin_rows(path: Path) -> bytes:
+    """Return the lines of `metrics.jsonl` or `samples.jsonl` with fewer steps and samples, evenly spaced.
+
+    Rows about written files are dropped, except the last one about the best weights.
+    """
+    rows = list(read_rows(path))
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        numbers.setdefault(row["event"], []).append(number)
+    models = [number for number in numbers.pop("checkpointed", []) if rows[number].get("file") == MODEL_FILE]
+    kept = set(models[-1:])
+    for event, candidates in numbers.items():
+        count = min(len(candidates), MAX_ROWS.get(event, len(candidates)))
+        kept.update(candidates[round(index)] for index in np.linspace(0, len(candidates) - 1, count))
+    return b"".join(json.dumps(rows[number]).encode() + b"\n" for number in sorted(kept))

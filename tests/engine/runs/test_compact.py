@@ -1,0 +1,359 @@
+"""Compact copies of runs, and the reading of weights in half precision and in 8 bits from untrusted files."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from engine.data.dataset import Dataset
+from engine.data.tokenizers.base import Tokenizer
+from engine.errors import RunError
+from engine.events import TrainingEvent
+from engine.models.numpy_lstm import weight_shapes
+from engine.runs import compact
+from engine.runs.compact import CompactPrecision, write_compact_copy
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config
+from engine.runs.loading import load_model, load_model_by_name
+from engine.runs.locked_run import create_run
+from engine.runs.metrics import read_rows
+from engine.runs.summary import summarize_run
+from engine.runs.writer import record_events
+from engine.storage.quantization import quantize_rows
+from engine.storage.tensor_file import read_header
+from tests.support.files import write_run
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, write_open_run
+from tests.support.runs import make_events, record_run
+from tests.support.training import make_config
+
+pytest.importorskip("numkong")
+
+MATRICES = {"embedding.weight", "layers.0.weight_ih_l0", "layers.0.weight_hh_l0"}
+"""Matrices of `random_run`, without the small ones of its punctuation softmax."""
+PRECISIONS: tuple[CompactPrecision, ...] = ("fp16", "int8")
+
+
+@pytest.fixture
+def trained_run(tmp_path: Path, dataset: Dataset, default_events: list[TrainingEvent]) -> Path:
+    """Return a run of the small training."""
+    run = create_run(make_config(), dataset.tokenizer, "trained", tmp_path)
+    list(record_events(run, iter(default_events)))
+    return run.path
+
+
+@pytest.fixture
+def random_run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "random")
+
+
+# Weights
+
+
+def test_the_perplexity_of_a_trained_model_changes_by_less_than_half_a_percent(
+    trained_run: Path, dataset: Dataset
+) -> None:
+    for precision in PRECISIONS:
+        write_compact_copy(trained_run, trained_run.parent / precision, precision)
+    models = [load_model(path).decoder for path in (trained_run, *map(trained_run.with_name, PRECISIONS))]
+    exact, *rounded = (math.exp(-model.score_sequence(dataset.valid).mean()) for model in models)
+    assert exact < 0.2 * len(dataset.tokenizer)  # far better than a model of random weights
+    assert rounded == pytest.approx([exact, exact], rel=0.005)
+    assert exact not in rounded
+
+
+def test_matrices_are_stored_in_half_precision_and_vectors_in_single_precision(random_run: Path) -> None:
+    write_compact_copy(random_run, random_run.parent / "small", "fp16")
+    stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
+    loaded = load_model(random_run.parent / "small").decoder.weights
+    for name, weight in exact.items():
+        expected = weight.astype(np.float16) if name in MATRICES else weight
+        assert stored[name].dtype == expected.dtype
+        assert np.array_equal(stored[name], expected)
+        assert loaded[name].dtype == np.float32
+        assert np.array_equal(loaded[name], expected)
+
+
+def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run: Path) -> None:
+    write_compact_copy(random_run, random_run.parent / "small", "int8")
+    stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
+    assert stored.keys() == exact.keys() | {f"{name}.scale" for name in MATRICES}
+    for name, weight in exact.items():
+        if name not in MATRICES:
+            assert np.array_equal(stored[name], weight)
+        else:
+            restored = stored[name].astype(np.float64) * stored[f"{name}.scale"][:, None]
+            half_steps = np.abs(weight).max(axis=1, keepdims=True) / 254
+            assert (np.abs(restored - weight) <= 1.001 * half_steps).all()
+
+
+def test_a_copy_of_a_copy_has_the_same_integers(random_run: Path) -> None:
+    first, second = random_run.parent / "first", random_run.parent / "second"
+    write_compact_copy(random_run, first, "int8")
+    write_compact_copy(first, second, "int8")
+    tensors, again = load_file(first / MODEL_FILE), load_file(second / MODEL_FILE)
+    assert tensors.keys() == again.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(again[name], tensor, rtol=3e-7)
+
+
+def test_the_precision_of_products_can_be_chosen(random_run: Path) -> None:
+    small = random_run.parent / "small"
+    write_compact_copy(random_run, small, "int8")
+    auto, fp32, int8 = (load_model_by_name(str(small), precision=name).decoder for name in ("auto", "fp32", "int8"))
+    assert [model.has_int8_weights for model in (auto, fp32, int8)] == [True, False, True]
+    log_probs = [model.advance(model.start(), 3)[0] for model in (auto, fp32, int8)]
+    assert np.array_equal(log_probs[0], log_probs[2])
+    assert not np.array_equal(log_probs[0], log_probs[1])
+    assert log_probs[1] == pytest.approx(log_probs[0], abs=0.05)
+
+
+def test_a_weight_too_large_for_half_precision_is_refused(random_run: Path) -> None:
+    tensors = load_file(random_run / MODEL_FILE)
+    tensors["embedding.weight"][3, 2] = -70_000
+    save_file(tensors, random_run / MODEL_FILE)
+    with pytest.raises(RunError, match=r"embedding\.weight holds 70000, too large for half precision"):
+        write_compact_copy(random_run, random_run.parent / "small", "fp16")
+    assert not (random_run.parent / "small").exists()
+    write_compact_copy(random_run, random_run.parent / "small", "int8")
+    assert load_model(random_run.parent / "small").decoder.weights["embedding.weight"][3, 2] == -70_000
+
+
+# Other files
+
+
+def test_the_copy_is_described_like_the_run(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    os.utime(path / "config.json", (1_700_000_000, 1_700_000_000))
+    copy = write_compact_copy(path, tmp_path / "small", "int8")
+    assert read_config(tmp_path / "small") == read_config(path)
+    before, after = summarize_run(path), summarize_run(tmp_path / "small")
+    for name in ("state", "preset", "epochs", "valid_perplexity", "test_perplexity", "started_at"):
+        assert getattr(after, name) == getattr(before, name), name
+    loaded = load_model(tmp_path / "small")
+    assert (loaded.kneser_ney_perplexity, loaded.corpus_sha256) == (94.0, "ab" * 32)
+    assert copy.model_bytes_before == (path / MODEL_FILE).stat().st_size
+    assert copy.model_bytes == (tmp_path / "small" / MODEL_FILE).stat().st_size
+    assert copy.total_bytes == after.size_bytes
+
+
+def test_a_stopped_run_keeps_the_perplexity_of_its_model(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events(finish=None))
+    write_compact_copy(path, tmp_path / "small", "fp16")
+    assert load_model(tmp_path / "small").valid_perplexity == load_model(path).valid_perplexity == 90.0
+
+
+def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(
+    random_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "MAX_ROWS", {"step": 5, "sampled": 2})
+    rows: list[dict[str, Any]] = [{"event": "started", "run": "é"}]
+    for step in range(100):
+        rows.append({"event": "step", "step": step, "epoch": step / 10})
+        if step % 10 == 0:
+            rows.append({"event": "evaluated", "step": step, "valid_perplexity": 100.0 - step})
+            rows += [
+                {"event": "checkpointed", "step": step, "file": name} for name in (MODEL_FILE, "epochs/1.safetensors")
+            ]
+    samples = [{"event": "sampled", "step": step} for step in range(10)] + [{"event": "resume", "step": 9}]
+    for name, lines in ((METRICS_FILE, rows), (SAMPLES_FILE, samples)):
+        (random_run / name).write_text("".join(json.dumps(row) + "\n" for row in lines) + '{"torn')
+    write_compact_copy(random_run, random_run.parent / "small", "int8")
+    kept = list(read_rows(random_run.parent / "small" / METRICS_FILE))
+    assert [row["step"] for row in kept if row["event"] == "step"] == [0, 25, 50, 74, 99]
+    assert [row for row in kept if row["event"] == "evaluated"] == [row for row in rows if row["event"] == "evaluated"]
+    assert [row for row in kept if row["event"] == "checkpointed"] == [
+        {"event": "checkpointed", "step": 90, "file": MODEL_FILE}
+    ]
+    assert kept[0] == rows[0]
+    assert [rows.index(row) for row in kept] == sorted(rows.index(row) for row in kept)
+    kept_samples = list(read_rows(random_run.parent / "small" / SAMPLES_FILE))
+    assert kept_samples == [samples[0], samples[9], samples[10]]
+
+
+@pytest.mark.parametrize("make_tokenizer", [bpe_tokenizer, character_tokenizer])
+def test_an_open_vocabulary_is_copied(tmp_path: Path, make_tokenizer: Callable[[], Tokenizer]) -> None:
+    path = write_open_run(tmp_path / "r", make_tokenizer())
+    write_compact_copy(path, tmp_path / "small", "int8")
+    before, after = (load_model(run).decoder.tokenizer for run in (path, tmp_path / "small"))
+    text = "“Éowyn”, said the old hobbit…\n"
+    assert after.tokens == before.tokens
+    assert after.encode(text).tolist() == before.encode(text).tolist()
+
+
+def test_only_files_that_are_read_are_copied(tmp_path: Path) -> None:
+    path = record_run(tmp_path, "r", make_events())
+    (path / "resume.safetensors").write_bytes(b"x")
+    write_compact_copy(path, tmp_path / "small", "int8")
+    assert {file.name for file in (tmp_path / "small").iterdir()} == {
+        "config.json", "vocabulary.json", "metrics.jsonl", "samples.jsonl", "model.safetensors",
+    }  # fmt: skip
+
+
+# Writing
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
+def test_nothing_is_overwritten(random_run: Path, kind: str) -> None:
+    target = random_run.parent / "small"
+    if "folder" in kind:
+        target.mkdir()
+        if kind == "folder":
+            (target / "mine").write_text("precious")
+    elif kind == "file":
+        target.write_text("precious")
+    else:
+        target.symlink_to(random_run.parent / "nowhere")
+    with pytest.raises(RunError, match="small exists, and nothing is overwritten; choose a new folder"):
+        write_compact_copy(random_run, target, "int8")
+    assert {path.name for path in random_run.parent.iterdir()} == {"random", "small"}
+    assert kind != "folder" or (target / "mine").read_text() == "precious"
+
+
+def test_a_failed_write_leaves_nothing(random_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copystat", fail)
+    with pytest.raises(RunError, match=r"cannot write .*small: No space left on device; choose another folder"):
+        write_compact_copy(random_run, random_run.parent / "small", "int8")
+    assert [path.name for path in random_run.parent.iterdir()] == ["random"]
+
+
+def test_a_damaged_run_is_not_copied(random_run: Path) -> None:
+    (random_run / MODEL_FILE).write_bytes(b"nothing")
+    with pytest.raises(RunError, match=MODEL_FILE):
+        write_compact_copy(random_run, random_run.parent / "small", "int8")
+    assert not (random_run.parent / "small").exists()
+
+
+# Untrusted files
+
+NAME = "layers.0.weight_hh_l0"
+
+
+def make_tensors(run: Path) -> dict[str, Any]:
+    """Return tensors of a run with one matrix in 8 bits."""
+    tensors = load_file(run / MODEL_FILE)
+    tensors[NAME], tensors[f"{NAME}.scale"] = quantize_rows(tensors[NAME])
+    return tensors
+
+
+def test_a_scale_in_half_precision_is_read(random_run: Path) -> None:
+    tensors = make_tensors(random_run)
+    tensors[f"{NAME}.scale"] = tensors[f"{NAME}.scale"].astype(np.float16)
+    save_file(tensors, random_run / MODEL_FILE)
+    expected = tensors[NAME] * tensors[f"{NAME}.scale"].astype(np.float32)[:, None]
+    assert np.array_equal(load_model(random_run).decoder.weights[NAME], expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_damaged_scale_is_refused(random_run: Path, dtype: Any, value: float) -> None:
+    tensors = make_tensors(random_run)
+    tensors[f"{NAME}.scale"][5] = value
+    tensors[f"{NAME}.scale"] = tensors[f"{NAME}.scale"].astype(dtype)
+    save_file(tensors, random_run / MODEL_FILE)
+    with pytest.raises(RunError) as caught:
+        load_model(random_run)
+    assert str(caught.value) == (
+        f"{random_run / MODEL_FILE}: {NAME}.scale holds values that are negative, not finite or beyond 7.8125e+12, "
+        f"such as {value:g}; the run is damaged"
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_half_precision_that_is_not_finite_is_refused(random_run: Path, value: float) -> None:
+    tensors = load_file(random_run / MODEL_FILE)
+    tensors[NAME] = tensors[NAME].astype(np.float16)
+    tensors[NAME][1, 1] = value
+    save_file(tensors, random_run / MODEL_FILE)
+    with pytest.raises(RunError, match=rf"{NAME} holds values that are not finite"):
+        load_model(random_run)
+
+
+def damage(tensors: dict[str, Any], kind: str) -> None:
+    scale = tensors[f"{NAME}.scale"]
+    match kind:
+        case "no scale":
+            del tensors[f"{NAME}.scale"]
+        case "a shorter scale":
+            tensors[f"{NAME}.scale"] = scale[:-1]
+        case "a scale per column":
+            tensors[f"{NAME}.scale"] = scale[:8]
+        case "a scale of two dimensions":
+            tensors[f"{NAME}.scale"] = scale[:, None]
+        case "a scale in double precision":
+            tensors[f"{NAME}.scale"] = scale.astype(np.float64)
+        case "a scale of integers":
+            tensors[f"{NAME}.scale"] = scale.astype(np.int32)
+        case "a scale in 8 bits":
+            tensors[f"{NAME}.scale"] = np.ones(len(scale), np.int8)
+        case "a scale without its matrix":
+            tensors[NAME] = tensors[NAME].astype(np.float32)
+        case "a vector in 8 bits":
+            tensors["output.bias"] = tensors["output.bias"].astype(np.int8)
+        case "unsigned integers":
+            tensors[NAME] = tensors[NAME].astype(np.uint8)
+        case "another shape":
+            tensors[NAME] = np.ascontiguousarray(tensors[NAME].T)
+
+
+DAMAGES = {
+    "no scale": rf"the model lacks {NAME}\.scale",
+    "a shorter scale": rf"{NAME}\.scale is float32 \[31\], not float32 or float16 \[32\]",
+    "a scale per column": rf"{NAME}\.scale is float32 \[8\]",
+    "a scale of two dimensions": rf"{NAME}\.scale is float32 \[32, 1\]",
+    "a scale in double precision": rf"{NAME}\.scale is float64",
+    "a scale of integers": rf"{NAME}\.scale is int32",
+    "a scale in 8 bits": rf"{NAME}\.scale is int8",
+    "a scale without its matrix": rf"unknown tensors {NAME}\.scale",
+    "a vector in 8 bits": r"output\.bias is int8 \[14\], not float32 or float16 \[14\]",
+    "unsigned integers": rf"unknown tensors {NAME}\.scale|{NAME} is uint8",
+    "another shape": rf"{NAME} is int8 \[8, 32\], not float32 or float16 or int8 \[32, 8\]|lacks",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_file_with_wrong_tensors_is_refused_before_it_is_loaded(
+    random_run: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = make_tensors(random_run)
+    damage(tensors, kind)
+    save_file(tensors, random_run / MODEL_FILE)
+    monkeypatch.setattr("safetensors.numpy.load_file", lambda path: pytest.fail(f"{path} is loaded"))
+    with pytest.raises(RunError, match=DAMAGES[kind]) as caught:
+        load_model(random_run)
+    assert str(caught.value).startswith(f"{random_run / MODEL_FILE}: ")
+    assert str(caught.value).isprintable()
+
+
+def test_the_memory_of_a_model_in_8_bits_is_checked_before_it_is_loaded(tmp_path: Path) -> None:
+    """Every byte of the sparse file would become 4 bytes."""
+    run = write_run(tmp_path / "r")
+    config = read_config(run).with_values(embedding_size=16_384, hidden_size=16_384, num_layers=16)
+    (run / "config.json").write_text(config.to_json())
+    header, place = {}, 0
+    for name, shape in weight_shapes(config.model, 14).items():
+        parts = (
+            [(name, "I8", shape, 1), (f"{name}.scale", "F32", shape[:1], 4)]
+            if len(shape) == 2
+            else [(name, "F32", shape, 4)]
+        )
+        for part, dtype, part_shape, size in parts:
+            end = place + size * math.prod(part_shape)
+            header[part] = {"dtype": dtype, "shape": list(part_shape), "data_offsets": [place, end]}
+            place = end
+    text = json.dumps(header).encode()
+    (run / MODEL_FILE).write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(run / MODEL_FILE, 8 + len(text) + place)
+    assert read_header(run / MODEL_FILE).tensor_bytes == place
+    with pytest.raises(RunError, match=r"needs [0-9,]+\.\d GB of memory"):
+        load_model(run)

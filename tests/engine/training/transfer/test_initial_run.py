@@ -1,0 +1,279 @@
+"""Training that starts from another run: settings, tokenizer, weights, resume and refusals."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.analysis.perplexity import evaluate
+from engine.config import BASE, Config
+from engine.data.dataset import Dataset
+from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import ConfigError, RunError
+from engine.events import Evaluated, Finished, TrainingEvent, Warned
+from engine.runs.directory import INITIAL_FILE, epoch_weights_path, read_config_and_tokenizer
+from engine.runs.loading import load_model
+from engine.training.job import TrainingJob, prepare_job, resume_job
+from engine.training.run import train
+from engine.training.transfer.initial_run import DEFAULT_PATIENCE, configure
+from engine.training.transfer.word_mapping import map_to_vocabulary
+from tests.support.files import sentences, write_csv
+from tests.support.initial_runs import random_weights, write_initial_run
+from tests.support.open_models import bpe_tokenizer
+from tests.support.training import events_of, make_config, make_trainer, weights_equal, weights_of
+from tests.support.training_spies import script_validation
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = WordTokenizer(("<unk>", "<eos>", "the", "miller", "dragon", "seven", "lanterns"))
+CHARACTERS = CharacterTokenizer("é’")
+PRESET = make_config(epochs=1, batch_size=8, bptt=25, keep_epoch_checkpoints=False)
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    """Return a folder with the runs `words`, `letters` and `pieces`, which have other sizes than `PRESET`."""
+    runs_dir = tmp_path / "runs"
+    sizes: dict[str, Any] = {"embedding_size": 10, "hidden_size": 14, "num_layers": 2}
+    write_initial_run(runs_dir / "words", WORDS, **sizes, punctuation=True)
+    write_initial_run(runs_dir / "letters", CHARACTERS, **sizes)
+    write_initial_run(runs_dir / "pieces", bpe_tokenizer(), **sizes, tie_weights=False)
+    return runs_dir
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "corpus.csv", sentences(40))
+
+
+def options(corpus: Path | str, **values: Any) -> Callable[[Config], Config]:
+    """Return the change of a configuration that command-line options make."""
+    return lambda config: config.with_values(corpus=str(corpus), **values)
+
+
+def prepare(runs_dir: Path, corpus: Path, init: str, **values: Any) -> TrainingJob:
+    config = configure(PRESET, options(corpus, init=init, **values), runs_dir)
+    return prepare_job(config, "new", runs_dir)
+
+
+# --- settings -------------------------------------------------------------------------------------------------
+
+
+def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_preset(runs_dir: Path) -> None:
+    config = configure(PRESET, options("x", init="pieces", lr=0.5), runs_dir)
+    model = config.model
+    assert (model.embedding_size, model.hidden_size, model.num_layers, model.tie_weights) == (10, 14, 2, False)
+    assert (config.data.tokenizer, config.training.init, config.training.lr) == ("bpe", "pieces", 0.5)
+    inherited = {"embedding_size": 10, "hidden_size": 14, "num_layers": 2, "tie_weights": False, "tokenizer": "bpe"}
+    rest = {"init": "pieces", "lr": 0.5, "patience": DEFAULT_PATIENCE, "corpus": "x"}
+    assert config == PRESET.with_values(**inherited, **rest)
+
+
+@pytest.mark.parametrize(("preset", "option", "expected"), [(0, {}, 4), (2, {}, 2), (0, {"patience": 0}, 0)])
+def test_fine_tuning_stops_early_by_default(runs_dir: Path, preset: int, option: dict[str, int], expected: int) -> None:
+    config = configure(PRESET.with_values(patience=preset), options("x", init="words", **option), runs_dir)
+    assert config.training.patience == expected
+    assert configure(PRESET, options("x"), runs_dir).training.patience == 0
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_an_open_vocabulary_has_no_settings_about_words_unless_they_are_set(runs_dir: Path, tokenizer: str) -> None:
+    preset = PRESET.with_values(punctuation=True, subword_embeddings=True)
+    model = configure(preset, options("x", tokenizer=tokenizer)).model
+    assert (model.punctuation, model.subword_embeddings) == (False, False)
+    assert configure(preset, options("x", tokenizer=tokenizer, subword_embeddings=True)).model.subword_embeddings
+    assert configure(preset, options("x")) == preset.with_values(corpus="x")
+    assert not configure(preset, options("x", init="letters"), runs_dir).model.subword_embeddings
+
+
+@pytest.mark.parametrize(
+    ("init", "values", "message"),
+    [
+        ("pieces", {"hidden_size": 16}, r"hidden_size=16 cannot .* run 'pieces'; use --set hidden_size=14, or omit"),
+        (
+            "letters",
+            {"tokenizer": "words", "tie_weights": False},
+            "tokenizer=words, tie_weights=false cannot start from the weights of run 'letters'; "
+            "use --tokenizer characters --set tie_weights=true, or omit these settings",
+        ),
+        ("words", {"tokenizer": "whitespace"}, "tokenizer=whitespace cannot .* use --tokenizer words"),
+        ("words", {"num_layers": 1, "punctuation": False}, "use --set num_layers=2 --set punctuation=true"),
+        ("pieces", {"vocabulary_size": 4096}, "vocabulary_size=4096 .* use --set vocabulary_size=2048"),
+    ],
+)
+def test_other_settings_than_those_of_the_run_are_refused(
+    runs_dir: Path, corpus: Path, init: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(runs_dir, corpus, init, **values)
+    assert not (runs_dir / "new").exists()
+
+
+def test_an_unknown_run_is_refused(runs_dir: Path, corpus: Path) -> None:
+    with pytest.raises(RunError, match=r"run 'wrods' is neither in .*; did you mean words"):
+        prepare(runs_dir, corpus, "wrods")
+
+
+# --- weights and tokenizer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("init", "tokenizer"), [("letters", CHARACTERS), ("pieces", bpe_tokenizer())])
+def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(
+    runs_dir: Path, corpus: Path, init: str, tokenizer: Tokenizer
+) -> None:
+    job = prepare(runs_dir, corpus, init)
+    initial = load_model(runs_dir / init).decoder
+    assert job.dataset.tokenizer == tokenizer
+    assert read_config_and_tokenizer(job.run.path)[1] == tokenizer
+    first = events_of(Evaluated, list(job.events(lambda: False)))[0]
+    assert first.step == 0
+    assert weights_equal(weights_of(first), dict(initial.weights))
+    assert first.valid_perplexity == pytest.approx(evaluate(initial, job.dataset.valid).perplexity, rel=1e-4)
+
+
+def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir: Path, corpus: Path) -> None:
+    job = prepare(runs_dir, corpus, "words", subword_embeddings=True)
+    tokenizer = job.dataset.tokenizer
+    assert "barrels" in tokenizer
+    assert "dragon" not in tokenizer
+    first = events_of(Evaluated, list(job.events(lambda: False)))[0]
+    initial = load_model(runs_dir / "words").decoder
+    assert weights_equal(weights_of(first), map_to_vocabulary(initial.weights, WORDS, tokenizer))
+    row = tokenizer.token_to_id["miller"]
+    assert np.array_equal(weights_of(first)["embedding.weight"][row], initial.weights["embedding.weight"][3])
+
+
+def test_subword_embeddings_do_not_change_the_initial_model(dataset: Dataset) -> None:
+    """The exported embeddings include subword vectors, so the new ones start at zero, and are trained."""
+    config = make_config(subword_embeddings=True)
+    weights = random_weights(config, dataset.tokenizer)
+    trainer = make_trainer(dataset, initial_weights=weights, subword_embeddings=True)
+    assert weights_equal(trainer.state.network.export_weights(), weights)
+    trainer.train_step()
+    subword_embedding = trainer.state.network.subword_embedding
+    assert subword_embedding is not None
+    assert float(subword_embedding.detach().abs().max()) > 0
+
+
+def test_the_moving_average_starts_at_the_initial_weights(dataset: Dataset) -> None:
+    config = make_config(init=BASE, ema_decay=0.75)
+    weights = random_weights(config, dataset.tokenizer)
+    trainer = make_trainer(dataset, weights, init=BASE, ema_decay=0.75)
+    trainer.train_step()
+    after, average = trainer.state.network.export_weights(), trainer.state.evaluated_network.export_weights()
+    for name, before in weights.items():
+        assert average[name] == pytest.approx(0.75 * before + 0.25 * after[name], abs=1e-6)
+    assert not weights_equal(average, weights)
+
+
+def test_weights_of_an_epoch(runs_dir: Path, corpus: Path) -> None:
+    (runs_dir / "letters" / "epochs").mkdir(exist_ok=True)
+    shutil.move(runs_dir / "letters" / "model.safetensors", epoch_weights_path(runs_dir / "letters", 2))
+    job = prepare(runs_dir, corpus, "letters@2")
+    assert job.config.training.init == "letters@2"
+    assert (job.run.path / INITIAL_FILE).read_bytes() != b""
+    with pytest.raises(RunError, match="did not keep epoch 3"):
+        prepare(runs_dir, corpus, "letters@3")
+
+
+def test_the_configuration_names_the_initial_run_so_that_it_stays_valid(
+    runs_dir: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs_dir.parent)
+    for name in ("words", "pieces"):
+        shutil.rmtree(runs_dir / name)
+    job = prepare(runs_dir, corpus, "latest")
+    assert job.config.training.init == "letters"
+    other = prepare_job(configure(PRESET, options(corpus, init="runs/letters")), "other", runs_dir.parent / "elsewhere")
+    assert other.config.training.init == str(runs_dir / "letters")
+
+
+# --- resume ---------------------------------------------------------------------------------------------------
+
+
+def results(events: list[TrainingEvent]) -> list[tuple[int, float]]:
+    return [(event.step, event.valid_perplexity) for event in events_of(Evaluated, events)]
+
+
+@pytest.mark.parametrize("steps_before", [-1, 0, 5])
+@pytest.mark.parametrize("init", ["words", "pieces"])
+def test_resume_needs_no_initial_run(runs_dir: Path, corpus: Path, init: str, steps_before: int) -> None:
+    """Before the first step there is no checkpoint, as after a detach; the file of the initial weights remains."""
+    settings = {"epochs": 2, "layer_lr_decay": 2.0, "unfreeze_epochs": 1, "ema_decay": 0.9}
+    whole = list(prepare(runs_dir, corpus, init, **settings).events(lambda: False))
+    assert not (runs_dir / "new" / INITIAL_FILE).exists(), "a complete training needs no initial weights"
+    shutil.rmtree(runs_dir / "new")
+    job = prepare(runs_dir, corpus, init, **settings)
+    first: list[TrainingEvent] = []
+    if steps_before < 0:
+        job.run.lock.release()
+    else:
+        first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= steps_before)
+    shutil.rmtree(runs_dir / init)
+    resumed = list(resume_job("new", runs_dir).events(lambda: False))
+    assert results(first) + results(resumed) == results(whole)
+    assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+
+
+def test_missing_initial_weights_are_an_error(runs_dir: Path, corpus: Path) -> None:
+    job = prepare(runs_dir, corpus, "letters")
+    (job.run.path / INITIAL_FILE).unlink()
+    with pytest.raises(RunError, match=r"initial\.safetensors is missing"):
+        list(job.events(lambda: False))
+
+
+# --- warnings -------------------------------------------------------------------------------------------------
+
+
+def scripted_warnings(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, perplexities: list[float], **values: Any
+) -> list[tuple[int, str]]:
+    """Train with scripted validations; return the validations done and the text of each warning."""
+    script_validation(monkeypatch, perplexities)
+    values = {"epochs": len(perplexities) - 1, "averaging": "none", "init": BASE, **values}
+    config = make_config(**values)
+    weights = random_weights(config, dataset.tokenizer) if values["init"] else None
+    warnings, evaluations = [], 0
+    for event in train(config, dataset, "new", lambda: False, initial_weights=weights):
+        evaluations += isinstance(event, Evaluated)
+        if isinstance(event, Warned):
+            warnings.append((evaluations, event.message))
+        if isinstance(event, Finished):
+            assert event.valid_perplexity == min(perplexities[:evaluations])
+    return warnings
+
+
+def test_a_model_that_gets_worse_than_before_is_reported_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((evaluations, message),) = scripted_warnings(dataset, monkeypatch, [50, 48, 51, 55, 47, 60], lr=0.03)
+    assert evaluations == 3
+    assert message == (
+        "validation perplexity 51.0 is worse than 50.0 before fine-tuning; if it stays so, use a lower learning rate, "
+        "such as --set lr=0.01, or more dropout"
+    )
+
+
+def test_a_model_that_never_gets_better_is_reported_at_the_end_too(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = scripted_warnings(dataset, monkeypatch, [50, 51, 52, 53, 54, 55], patience=3)
+    assert first[0] == 2
+    assert last[0] == 4, "patience ends the training"
+    assert last[1].startswith("fine-tuning has not improved validation perplexity, which was 50.0 before it; the run ")
+
+
+@pytest.mark.parametrize("perplexities", [[50.0, 49, 49.9, 50, 48], [50.0, 50, 49]])
+def test_a_model_that_gets_better_is_not_reported(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, perplexities: list[float]
+) -> None:
+    assert scripted_warnings(dataset, monkeypatch, perplexities) == []
+
+
+def test_a_training_from_random_weights_is_not_reported(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert scripted_warnings(dataset, monkeypatch, [50.0, 51, 52], init="") == []

@@ -1,0 +1,32 @@
+"""Small runs that other trainings start from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from engine.config import Config
+from engine.data.tokenizers.base import Tokenizer
+from engine.models.numpy_lstm import weight_shapes
+from engine.runs.directory import MODEL_FILE
+from engine.runs.locked_run import create_run
+from tests.support.training import Weights, make_config
+
+
+def random_weights(config: Config, tokenizer: Tokenizer, seed: int = 0) -> Weights:
+    """Return random weights of the model that `config` describes."""
+    rng = np.random.default_rng(seed)
+    shapes = weight_shapes(config.model, len(tokenizer))
+    return {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_initial_run(path: Path, tokenizer: Tokenizer, weights: Weights | None = None, **values: Any) -> Config:
+    """Write a run of the small configuration, with random weights unless others are given; return its configuration."""
+    config = make_config(**values)
+    config = replace(config, data=replace(config.data, tokenizer=tokenizer.name))
+    run = create_run(config, tokenizer, path.name, path.parent)
+    run.lock.release()
+    save_file(random_weights(config, tokenizer) if weights is None else weights, path / MODEL_FILE)
+    return config
