@@ -8,6 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from engine.errors import printable
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint must not load
+    from engine.data.tokenizers.base import Tokenizer
     from engine.generation.generate import Done
     from engine.runs.summary import RunSummary
 
@@ -18,8 +19,10 @@ NAME_WIDTH = 24
 
 LINE_END_MARK = "¶"
 """Mark of an `<eos>` at the place where it ends a line."""
-SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word"}
+SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}
 """Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
+SPACE_MARK = "·"
+"""Mark of a space in a token that stands alone."""
 
 
 def format_duration(seconds: float) -> str:
@@ -78,11 +81,16 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
 
 
-def format_generation_speed(done: "Done") -> str:
-    """Return the words per second of a generated text; empty if it has no word whose time was measured."""
+def format_generation_speed(done: "Done", noun: str = "word") -> str:
+    """Return the speed of a generated text, such as `900 words/s`; empty if it has no token whose time was measured."""
     if done.tokens == 0 or done.tokens_per_second < 0.05:
         return ""
-    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} words/s"
+    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} {noun}s/s"
+
+
+def token_noun(tokenizer: "Tokenizer") -> str:
+    """Return the noun for a token of a model: "word" for a closed vocabulary, "token" for an open one."""
+    return "token" if tokenizer.is_open else "word"
 
 
 def format_token(text: str) -> str:
@@ -90,16 +98,31 @@ def format_token(text: str) -> str:
     return SPECIAL_TOKEN_NAMES.get(text, text)
 
 
+def format_lone_token(text: str) -> str:
+    """Return a token that stands alone as readers see it: as `format_token` does, with visible spaces."""
+    return SPECIAL_TOKEN_NAMES.get(text) or text.replace(" ", SPACE_MARK)
+
+
 def truncate(text: str, width: int) -> str:
     """Return a text of at most `width` cells; a longer text ends with an ellipsis."""
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"[:width]
 
 
-def describe_finish_reason(done: "Done") -> str:
+def displayable(text: str) -> str:
+    """Return generated text as a terminal can show it: line feeds stay, other control characters are replaced."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\u200c\u200d" else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+
+
+def describe_finish_reason(done: "Done", noun: str = "word") -> str:
     """Return why a generated text ended."""
     return {
         "eos": "end of line",
-        "length": f"stopped at {plural(done.tokens, 'word')}",
+        "length": f"stopped at {plural(done.tokens, noun)}",
         "stop": "stop word",
         "cancelled": "stopped by you",
         "error": "stopped by an error",

@@ -7,7 +7,7 @@ import sys
 
 from textual.widgets import Input
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 from engine.presets import get_preset

@@ -9,7 +9,7 @@ from engine.errors import InvalidInputError, suggest_nearest
 from lotr_tui.bench.interface import attach, keys, slider, start_up, stream, transcript, usage
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
 from lotr_tui.bench.playing import branch, generation, memorization
-from lotr_tui.bench.training import dashboard, distributed, growth, quality, speed
+from lotr_tui.bench.training import byte_pairs, dashboard, distributed, growth, quality, speed
 
 BenchmarkGroup = Callable[[int], Iterator[Measurement | SkippedMeasurement]]
 """Function from a number of repetitions to the measurements of a group."""
@@ -35,6 +35,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "scale-out": distributed.measure_scale_out,
         "memorization": partial(memorization.measure_memorization, ptb=ptb),
         "growth": growth.measure_growth,
+        "byte-pairs": byte_pairs.measure_byte_pairs,
     }
 
 

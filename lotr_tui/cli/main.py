@@ -8,7 +8,8 @@ import typer
 
 from engine.errors import InvalidInputError
 from lotr_tui.cli import options
-from lotr_tui.cli.data import data_cli
+from lotr_tui.cli.data.commands import data_cli
+from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.train import ablate, train
@@ -88,6 +89,7 @@ add_command(
     "lotr-tui train",
     "lotr-tui train --text novel.txt --epochs 20 --run novel",
     "lotr-tui train --resume novel",
+    "lotr-tui train --init base",
     "lotr-tui train --preset tiny --set hidden_size=100",
 )(train)
 add_command(cli, "attach")(attach)
@@ -111,7 +113,7 @@ def generate(
     run: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
     combination: "CombinationOptions | None" = None,
-    precision: options.PrecisionOption = "fp32",
+    precision: options.PrecisionOption = "auto",
     temperature: Annotated[
         float, float_option("--temperature", help="From 0 (always the likeliest word) to 2.", rich_help_panel=SAMPLING)
     ] = 0.8,
@@ -143,14 +145,14 @@ def generate(
         int_option("--seed", help="Random seed. Default: a new one, which is printed.", rich_help_panel=SAMPLING),
     ] = None,
     max_tokens: Annotated[
-        int, int_option("--max-tokens", help="Maximum words per text.", rich_help_panel=SAMPLING)
+        int, int_option("--max-tokens", help="Maximum words per text, or tokens.", rich_help_panel=SAMPLING)
     ] = 30,
     count: Annotated[
         int, int_option("--count", minimum=1, maximum=1_000_000, help="Number of texts, with consecutive seeds.")
     ] = 1,
     reply: Annotated[bool, typer.Option("--reply", help="Answer the prompt instead of continuing it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per word.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token.")] = False,
 ) -> None:
     """Continue a prompt. The text goes to standard output, everything else to standard error."""
     from engine.generation.settings import SamplerSettings, check_seed, random_seed
@@ -174,7 +176,7 @@ def generate(
     session_model = load_session_model(run or [], runs_dir, combination, precision)
     generate_on_console(
         session_model,
-        encode_prompt(text, session_model.model.vocabulary),
+        encode_prompt(text, session_model.model.tokenizer),
         settings,
         seeds=range(first_seed, first_seed + count),
         reply=reply,
@@ -195,7 +197,8 @@ def _read_prompt(prompt: str | None) -> str:
     "eval",
     "lotr-tui eval latest",
     "lotr-tui eval --text my.txt",
-    "lotr-tui eval first second --mixture --cache --split test",
+    "lotr-tui eval first second third --split test",
+    "lotr-tui eval --run first --run second --mixture --cache",
 )
 @options.with_combination
 def evaluate(
@@ -203,19 +206,23 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Name or path of a run, latest, or RUN@EPOCH; several are an ensemble. Default: the bundled model.",
+            help="Name or path of a run, latest, or RUN@EPOCH; several are compared. Default: the bundled model.",
             show_default=False,
         ),
     ] = None,
     more_runs: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
-    precision: options.PrecisionOption = "fp32",
+    precision: options.PrecisionOption = "auto",
     split: Annotated[
         Literal["valid", "test", "train"], typer.Option("--split", metavar="valid|test|train", help="Split to score.")
     ] = "valid",
     text: Annotated[
         str | None, typer.Option("--text", metavar="FILE", help="Score this text instead; -: standard input.")
     ] = None,
+    normalized: Annotated[
+        bool,
+        typer.Option("--normalized", help="Score the lower-case words of the text only, as every model reads them."),
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Add a unigram and a Kneser-Ney model of the same data.")
     ] = False,
@@ -223,22 +230,44 @@ def evaluate(
     as_json: options.JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token: id, text, logprob.")] = False,
 ) -> None:
-    """Print the perplexity of a model on a split of its data or on any text, with baselines."""
+    """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
     from engine.runs.combine import CombinationOptions, ModelCombiner
     from engine.runs.loading import load_model_by_name
-    from lotr_tui.cli.evaluate import print_evaluation, print_token_scores
+    from lotr_tui.cli.evaluation.comparison import print_comparison
+    from lotr_tui.cli.evaluation.single_model import print_evaluation, print_token_scores
+    from lotr_tui.cli.evaluation.texts import read_source
 
+    is_comparison = len(run or []) > 1
+    if is_comparison and (more_runs or baselines or jsonl):
+        other = "--run" if more_runs else "--baselines" if baselines else "--jsonl"
+        raise InvalidInputError(
+            f"{other} is for one model, but several RUNs are compared; name one RUN, or give each model of an ensemble "
+            "as --run RUN"
+        )
     names: list[str | None] = [*(run or []), *(more_runs or [])]
-    combiner = ModelCombiner([load_model_by_name(name, runs_dir, precision) for name in names or [None]])
+    models = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     combination = combination or CombinationOptions()
+    if is_comparison:
+        combiners = [ModelCombiner([model]) for model in models]
+        source = read_source(split, text)
+        print_comparison(combiners, combination, source, only_words=normalized, as_json=as_json)
+        return
+    combiner = ModelCombiner(models)
+    source = read_source(split, text)
     if jsonl:
-        print_token_scores(combiner, combination, split, text)
+        print_token_scores(combiner, combination, source, only_words=normalized)
     else:
-        print_evaluation(combiner, combination, split, text, baselines=baselines, as_json=as_json)
+        print_evaluation(combiner, combination, source, only_words=normalized, baselines=baselines, as_json=as_json)
 
 
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
+add_command(
+    cli,
+    "tokenize",
+    'lotr-tui tokenize "Where is Frodo"',
+    'lotr-tui tokenize "my precious" --tokenizer bpe',
+)(tokenize)
 add_command(
     cli, "ablate", "lotr-tui ablate --preset tiny --seeds 2", "lotr-tui ablate --only weight_drop --set epochs=20"
 )(ablate)
@@ -253,7 +282,7 @@ def bench(
             "--only",
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
-            "idle, transcript, branch, dashboard, attach, scale-out, memorization or growth.",
+            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth or byte-pairs.",
         ),
     ] = None,
     ptb: Annotated[

@@ -49,6 +49,27 @@ ModeOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+SplitOption = Annotated[
+    Literal["lines", "scenes"] | None,
+    typer.Option(
+        "--split",
+        metavar="lines|scenes",
+        help="lines: hold out single lines for validation and test; scenes: blocks of 20 lines, in file order.",
+        rich_help_panel=DATA,
+    ),
+]
+TokenizerOption = Annotated[
+    Literal["words", "whitespace", "characters", "bpe"] | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="NAME",
+        help="words, whitespace, characters or bpe; the last two read and write any text as it is written.",
+        rich_help_panel=DATA,
+    ),
+]
+VocabularySizeOption = Annotated[
+    int | None, int_option("--vocabulary-size", help="Tokens of a bpe vocabulary to learn.", rich_help_panel=DATA)
+]
 TextColumnOption = Annotated[
     str | None,
     typer.Option("--text-column", metavar="NAME", help="CSV column of the utterances.", rich_help_panel=DATA),
@@ -105,11 +126,11 @@ CacheWindowOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "int8"],
+    Literal["auto", "fp32", "int8"],
     typer.Option(
         "--precision",
-        metavar="fp32|int8",
-        help="int8 is faster for large models, and less exact.",
+        metavar="auto|fp32|int8",
+        help="int8 is faster for large models, and less exact; auto computes as the model is stored.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Tables and JSON of the plain commands: corpus summary, runs, ablation, benchmark."""
+"""Tables and JSON of the plain commands: runs, ablation, benchmark."""
 
 import json
 import sys
@@ -8,11 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from engine.config import Config, DataConfig
-from engine.data.dataset import load_dataset, summarize_dataset
+from engine.config import Config
 from engine.errors import printable
 from engine.runs.directory import METRICS_FILE, find_run_dirs, read_config, resolve_run, run_word
 from engine.runs.loading import list_epoch_checkpoints
@@ -25,43 +23,6 @@ from lotr_tui.formatting import format_age, format_perplexity
 
 if TYPE_CHECKING:
     from lotr_tui.bench.measurement import Measurement
-
-MAX_SPEAKERS = 10
-"""Number of speakers that a summary names."""
-
-
-def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
-    """Print a summary of a corpus and of its splits."""
-    dataset = load_dataset(config)
-    summary = summarize_dataset(dataset)
-    corpus = dataset.corpus
-    if as_json:
-        source = {"path": corpus.source, "encoding": corpus.encoding, "separator": corpus.separator}
-        print_json({**source, "mode": dataset.mode, "split_seed": config.split_seed, **asdict(summary)})
-        return
-    num_speakers = len(summary.speaker_line_counts)
-    speakers = ", ".join(f"{name} {n}" for name, n in summary.speaker_line_counts[:MAX_SPEAKERS])
-    kept_words = f"words seen at least {config.min_count} times in train, end of line and rare word"
-    rows = [
-        ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
-        ("rows", f"{summary.num_rows:,}"),
-        ("lines", f"{summary.num_lines:,} longer than {config.min_characters} characters"),
-        ("words", f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
-        ("vocabulary", f"{summary.vocabulary_size:,}: {kept_words}"),
-        ("mode", f"{dataset.mode}, split seed {config.split_seed}"),
-        ("speakers", f"{num_speakers}: {speakers}{', ...' if num_speakers > MAX_SPEAKERS else ''}"),
-        ("longest line", f"{summary.longest_line_tokens} words: {_truncate(summary.longest_line.text, 160)}"),
-        ("most frequent", ", ".join(f"{word} {n}" for word, n in summary.most_frequent)),
-    ]
-    console = make_console()
-    grid = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        grid.add_row(name, Text(printable(value)))
-    console.print(grid)
-    splits = make_table(["split"], ["lines", "words", "rare words"])
-    for name, part in summary.splits.items():
-        splits.add_row(name, f"{part.num_lines:,}", f"{part.num_tokens:,}", f"{100 * part.unk_rate:.1f} %")
-    console.print(splits)
 
 
 def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
@@ -148,7 +109,3 @@ def _format_limits(measurement: "Measurement") -> str:
     limits = [("at most", measurement.upper_limit), ("at least", measurement.lower_limit)]
     texts = [f"{name} {limit:,g}" for name, limit in limits if limit is not None]
     return f"{'✓' if measurement.is_within_limits else '✗'} {', '.join(texts)}" if texts else ""
-
-
-def _truncate(text: str, max_length: int) -> str:
-    return text if len(text) <= max_length else text[: max_length - 1] + "…"

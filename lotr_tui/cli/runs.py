@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,10 +11,11 @@ from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, Theme
 from lotr_tui.cli.parser import add_command, make_group
 
 runs_cli = make_group(
-    "List runs, or show, rename, delete and export one. Without a command, this lists the runs, latest first.",
+    "List runs, or show, rename, delete, export and copy one. Without a command, this lists the runs, latest first.",
     "lotr-tui runs",
     "lotr-tui runs show latest",
     "lotr-tui runs export my-run --csv tables",
+    "lotr-tui runs compact my-run small --precision int8",
 )
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run, or latest.")]
@@ -137,3 +138,27 @@ def runs_export(
     elif tensorboard is not None:
         export_tensorboard(path, tensorboard)
     print(printable(str(csv or tensorboard)))
+
+
+@add_command(runs_cli, "compact")
+def runs_compact(
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the copy, which must not exist.")],
+    precision: Annotated[
+        Literal["fp16", "int8"],
+        typer.Option(
+            "--precision",
+            metavar="fp16|int8",
+            help="Precision of the weight matrices: int8 is a quarter of the size and less exact, fp16 half the size.",
+        ),
+    ] = "int8",
+    runs_dir: RunsDirOption = None,
+) -> None:
+    """Write a small copy of a run, to play and evaluate, and print the sizes."""
+    from engine.runs.compact import write_compact_copy
+    from engine.runs.directory import MODEL_FILE, resolve_run
+    from lotr_tui.formatting import format_bytes
+
+    copy = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
+    before, after, total = map(format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))
+    print(printable(f"{folder}: {MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))

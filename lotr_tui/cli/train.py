@@ -16,7 +16,7 @@ from lotr_tui.cli.parser import int_option
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
 
-DEFAULT_PRESET = "default"
+DEFAULT_PRESET, FINE_TUNING_PRESET = "default", "finetune"
 TRAINING, RUN, OUTPUT = "Training", "Run", "Output"
 """Sections of the help text of `train`."""
 
@@ -26,7 +26,17 @@ PresetOption = Annotated[
         "--preset",
         metavar="NAME",
         help=f"Settings to start from: {', '.join(PRESETS)}.",
-        show_default=DEFAULT_PRESET,
+        show_default=f"{DEFAULT_PRESET}; {FINE_TUNING_PRESET} with --init",
+        rich_help_panel=TRAINING,
+    ),
+]
+InitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="RUN",
+        help="Fine-tune: start from the weights and the tokenizer of a run or RUN@EPOCH; base is the bundled "
+        "pre-trained model.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -73,13 +83,16 @@ SetOption = Annotated[
 
 def train(
     preset: PresetOption = None,
+    init: InitOption = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
     test: TestOption = None,
     text_column: options.TextColumnOption = None,
     speaker_column: options.SpeakerColumnOption = None,
+    tokenizer: options.TokenizerOption = None,
     mode: options.ModeOption = None,
+    split: options.SplitOption = None,
     split_seed: options.SplitSeedOption = None,
     seed: Annotated[
         int | None, int_option("--seed", help="Random seed of the training.", rich_help_panel=TRAINING)
@@ -138,6 +151,7 @@ def train(
     """Train a model and watch it in a live dashboard, or print lines where there is no terminal."""
     from engine.runtime.process import get_process_info
     from engine.training.job import prepare_job, resume_job
+    from engine.training.transfer.initial_run import configure
 
     def apply_options(config: Config) -> Config:
         """Return `config` with the changes that the options of this command make."""
@@ -149,7 +163,10 @@ def train(
             test=test,
             text_column=text_column,
             speaker_column=speaker_column,
+            init=init,
+            tokenizer=tokenizer,
             mode=mode,
+            split=split,
             split_seed=split_seed,
             seed=seed,
             epochs=epochs,
@@ -166,14 +183,14 @@ def train(
 
         return 0 if detach else train_worker_rank()
     if list_settings:
-        _print_settings(apply_options(get_preset(DEFAULT_PRESET if preset is None else preset)))
+        _print_settings(configure(_get_preset(preset, init), apply_options, runs_dir))
         return 0
     if resume is not None:
         if preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
         job = resume_job(resume, runs_dir, apply_options)
     else:
-        job = prepare_job(apply_options(get_preset(DEFAULT_PRESET if preset is None else preset)), run, runs_dir)
+        job = prepare_job(configure(_get_preset(preset, init), apply_options, runs_dir), run, runs_dir)
     if detach:
         from lotr_tui.monitor.background import resume_in_background
 
@@ -189,11 +206,14 @@ def train(
 
 def ablate(
     preset: PresetOption = None,
+    init: InitOption = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
     test: TestOption = None,
+    tokenizer: options.TokenizerOption = None,
     mode: options.ModeOption = None,
+    split: options.SplitOption = None,
     split_seed: options.SplitSeedOption = None,
     assignments: SetOption = None,
     seeds: Annotated[
@@ -211,11 +231,16 @@ def ablate(
 ) -> None:
     """Measure the effect of each technique: train with one removed or added at a time, with several seeds."""
     from engine.training.ablation import select_variants
+    from engine.training.transfer.initial_run import configure
     from lotr_tui.cli.reports import print_ablation
 
-    config = get_preset(DEFAULT_PRESET if preset is None else preset)
-    config = _apply_options(config, csv=csv, text=text, valid=valid, test=test, mode=mode, split_seed=split_seed)
-    config = config.with_overrides(assignments or [])
+    def apply_options(config: Config) -> Config:
+        """Return `config` with the changes that the options of this command make."""
+        data = {"tokenizer": tokenizer, "mode": mode, "split": split, "split_seed": split_seed}
+        config = _apply_options(config, csv=csv, text=text, valid=valid, test=test, init=init, **data)
+        return config.with_overrides(assignments or [])
+
+    config = configure(_get_preset(preset, init), apply_options)
     variants = select_variants(config, only or [])
     print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
 
@@ -228,6 +253,12 @@ def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | 
     if dies_with_terminal():
         print(f"if this terminal closes, the training continues\n{attach_hint(job.run.path)}")
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=mouse)
+
+
+def _get_preset(name: str | None, init: str | None) -> Config:
+    """Return the preset called `name`, or the default one, which depends on whether a training starts from a run."""
+    default = DEFAULT_PRESET if init is None else FINE_TUNING_PRESET
+    return get_preset(default if name is None else name)
 
 
 def _apply_options(
@@ -250,10 +281,13 @@ def _apply_options(
     if valid or test:
         if not (valid and test and path):
             raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
-        # A corpus that is already split is already tokenized: keep every line and every token.
-        config = config.with_values(
-            valid_corpus=str(valid), test_corpus=str(test), tokenizer="whitespace", min_characters=0, min_count=1
-        )
+        is_open = config.data.tokenizer in ("characters", "bpe")
+        if not is_open and overrides["tokenizer"] is None and not config.training.init:
+            config = config.with_values(tokenizer="whitespace")  # a corpus that is already split is already tokenized
+        # Keep every line, in an open vocabulary empty ones too, and every token.
+        config = config.with_values(valid_corpus=str(valid), test_corpus=str(test), min_characters=-1 if is_open else 0)
+        if config.data.tokenizer == "whitespace":
+            config = config.with_values(min_count=1)
     return config
 
 

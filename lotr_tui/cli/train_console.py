@@ -123,6 +123,7 @@ class ProgressFormatter:
         self._job = job
         self._last_line_time = time.perf_counter()
         self._last_step: events.Step | None = None
+        self._tokens = "tokens" if job.dataset.tokenizer.is_open else "words"
 
     def format(self, event: events.TrainingEvent) -> str | None:
         """Return the line to print for `event`, or None.
@@ -136,9 +137,10 @@ class ProgressFormatter:
             case events.Preparing():
                 return f"{event.message} ..."
             case events.Started():
+                origin = f", from run {options.init}" if options.init else ""
                 return (
-                    f"{printable(f'run {event.run} in {self._job.run.path}')}\n"
-                    f"{event.parameters:,} parameters, {event.vocabulary_size:,} words, "
+                    f"{printable(f'run {event.run} in {self._job.run.path}{origin}')}\n"
+                    f"{event.parameters:,} parameters, {event.vocabulary_size:,} {self._tokens}, "
                     f"{event.train_tokens:,} training tokens, on {event.device}\n"
                     f"baselines (validation perplexity): unigram {event.unigram_perplexity:.1f}, "
                     f"Kneser-Ney {format_perplexity(event.kneser_ney_perplexity)}"

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import BUNDLED
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Resume, event_from_dict
-from engine.runs.directory import METRICS_FILE, read_config
+from engine.runs.directory import METRICS_FILE, bundled_run_names, read_config, resolve_run
 from engine.runs.metrics import read_rows
 from engine.runs.summary import RunSummary, list_runs, summarize_run
-from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_age, format_bytes, format_perplexity
 
 
@@ -64,12 +62,12 @@ class ValidationCurve:
 
 
 def list_selectable_runs(runs_dir: Path | None) -> list[RunSummary]:
-    """Return the runs of a folder, latest first, followed by the bundled model."""
+    """Return the runs of a folder, latest first, followed by the bundled models."""
     runs = list_runs(runs_dir)
-    try:
-        return [*runs, replace(summarize_run(assets_dir() / "model"), name=BUNDLED)]
-    except (InvalidInputError, OSError):
-        return runs
+    for name in bundled_run_names():
+        with suppress(InvalidInputError, OSError):
+            runs.append(replace(summarize_run(resolve_run(name)), name=name))
+    return runs
 
 
 def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: int, reverse: bool) -> list[RunSummary]:

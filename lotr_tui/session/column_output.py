@@ -1,12 +1,16 @@
 """Columns of generated text in which several models or settings are compared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import PromptError
+from engine.generation.columns import GenerationColumn, generated_words
 from engine.generation.generate import Done, EncodedPrompt, TokenEvent, encode_prompt
+from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
+from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
+from lotr_tui.session.conversation.entries import word_to_continue
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.settings import ReplyMode
@@ -24,6 +28,10 @@ class ColumnOutput:
         self.events: list[TokenEvent | Done] = []
         self.failure = ""
         """Reason why the generation failed; empty if it did not."""
+        self.continued_prompt = ""
+        """Line that the text continues, perhaps in the middle of a word; empty if the text starts a line."""
+        self.noun = "word"
+        """Noun for a token of the model in the interface: "word" or "token"."""
 
     @property
     def is_empty(self) -> bool:
@@ -35,6 +43,35 @@ class ColumnOutput:
         """End of the text; None while more tokens may follow."""
         last = self.events[-1] if self.events else None
         return last if isinstance(last, Done) else None
+
+    @property
+    def shown_words(self) -> list[str]:
+        """The words to show; a first word that continues the last one of the prompt is shown with its beginning."""
+        words = [LINE_END_MARK if word == "\n" else displayable(word) for word in generated_words(self.token_events)]
+        pieces = [event.piece for event in self.token_events]
+        return [word_to_continue(self.continued_prompt, pieces) + word for word in words[:1]] + words[1:]
+
+    def words_to_compare(self, other: "ColumnOutput") -> list[str]:
+        """Return the words, with a final `<eos>` if the model ended the text itself.
+
+        A last word that is not complete is left out if it is the beginning of the word at its place in `other`.
+        """
+        words, other_words = generated_words(self.events), generated_words(other.events)
+        if self._is_last_word_complete or not words or len(words) > len(other_words):
+            return words
+        word, other_word = words[-1], other_words[len(words) - 1]
+        is_other_incomplete = len(words) == len(other_words) and not other._is_last_word_complete
+        is_beginning = other_word.startswith(word) or (is_other_incomplete and word.startswith(other_word))
+        return words[:-1] if is_beginning else words
+
+    @property
+    def _is_last_word_complete(self) -> bool:
+        return self.noun == "word" or (self.done_event is not None and self.done_event.reason == "eos")
+
+    @property
+    def token_events(self) -> list[TokenEvent]:
+        """The tokens that have been generated."""
+        return [event for event in self.events if isinstance(event, TokenEvent)]
 
     def clear(self) -> None:
         """Remove the text and the failure."""
@@ -49,6 +86,16 @@ class ColumnSlot:
     model: LanguageModel | None
     """None while the model is being loaded."""
     temperature: float
+
+    def column(self, prompt: str, context: "PromptContext", settings: SamplerSettings) -> GenerationColumn:
+        """Prepare the output for a text that continues or answers `prompt`, and return what to generate."""
+        assert self.model is not None
+        tokenizer = self.model.tokenizer
+        self.output.noun = token_noun(tokenizer)
+        is_continued = context.reply_mode == "continue"
+        self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
+        settings = replace(settings, temperature=self.temperature)
+        return GenerationColumn(self.model, context.token_ids(prompt, tokenizer), settings)
 
 
 @dataclass(frozen=True)
@@ -67,9 +114,10 @@ class PromptContext:
             number, reply = number + 1, reply.turn.previous_reply
         return number
 
-    def token_ids(self, prompt: str, vocabulary: Vocabulary) -> tuple[int, ...]:
+    def token_ids(self, prompt: str, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the token ids that a model reads before its first word: the earlier turns and the prompt."""
-        return tuple(context_ids(vocabulary, to_prompt_line(prompt), self.reply_mode, self.previous_reply))
+        line = to_prompt_line(prompt, tokenizer, self.reply_mode)
+        return tuple(context_ids(tokenizer, line, self.reply_mode, self.previous_reply))
 
 
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
@@ -79,10 +127,10 @@ def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot,
     for slot in slots:
         if slot.model is None:
             continue
-        key = id(slot.model.vocabulary)
+        key = id(slot.model.tokenizer)
         if key not in by_vocabulary:
             try:
-                by_vocabulary[key] = encode_prompt(prompt, slot.model.vocabulary)
+                by_vocabulary[key] = encode_prompt(prompt, slot.model.tokenizer)
             except PromptError as error:
                 by_vocabulary[key] = error
         by_slot[slot] = by_vocabulary[key]

@@ -4,11 +4,14 @@ The JSON has this shape (figures that are not finite are null):
 
     {"format": "lotr-tui session", "version": 2, "name": ..., "model": ..., "started": Unix time in seconds,
      "replies": [{"id": 0, "parent_id": id or null, "parent_offset": number of the parent's tokens before this reply,
-                  "prompt": text or null, "reply_mode": "continue" or "reply", "text": tokens joined by spaces,
-                  "tokens": [{"id", "text", "logprob", "prob", "rank", "entropy"}, ...],
+                  "prompt": text or null, "reply_mode": "continue" or "reply",
+                  "text": pieces of the tokens, without the space before the first word,
+                  "tokens": [{"id", "text", "logprob", "prob", "rank", "entropy", "piece": text it adds}, ...],
                   "seed": 0, "settings": {"temperature": 0.8, ...}, "chain": description of the settings,
                   "reason": "eos", "length", "stop", "cancelled" or "error", "tokens_per_second": 9000.0,
-                  "model": name of the run, "unknown_tokens": [texts], "name": name of the branch}, ...]}
+                  "model": name of the run, "unknown_tokens": [texts], "name": name of the branch,
+                  "tokenizer": name of the tokenizer, "num_reread_tokens": number of the prompt's last tokens whose
+                  characters the first token repeats}, ...]}
 """
 
 import io
@@ -28,11 +31,13 @@ from engine.storage.files import atomic_replace
 from lotr_tui.formatting import describe_finish_reason, format_generation_speed, plural
 from lotr_tui.session.export_path import ExportTarget, check_export_target
 from lotr_tui.session.json_store import os_error_reason
-from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession, join_tokens
+from lotr_tui.session.saved_session import VERSION, SavedReply, SavedSession, join_pieces
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+MAX_ANCESTORS = 100
+"""Replies that are searched for the beginning of a line."""
 SVG_COLUMNS = 80
 SVG_CHAR_WIDTH, SVG_LINE_HEIGHT = 8.4, 20
 """Pixels of a character cell for a font of 14 pixels."""
@@ -48,6 +53,7 @@ class _FormattedReply:
     shared_text: str
     """Text of the parent before a branch."""
     text: str
+    """Text of the reply, from the beginning of the word that it starts in."""
     footer: str
     """Seed, sampler settings, speed and end of the reply."""
 
@@ -201,23 +207,49 @@ def _format_replies(session: SavedSession) -> Iterator[_FormattedReply]:
     numbers = {reply.id: number for number, reply in enumerate(session.replies, 1)}
     for reply in session.replies:
         title = [str(numbers[reply.id])]
+        before, text = _text_before(session, reply), join_pieces(reply.tokens)
+        if text and not text[0].isspace():
+            word_start = len(before) - len(_last_word(before))
+            before, text = before[:word_start], before[word_start:] + text
         shared_text = ""
         if reply.parent_id is not None:
             parent = session.replies_by_id[reply.parent_id]
             if reply.parent_offset == len(parent.tokens):
                 title.append(f"continues {numbers[parent.id]}")
             else:
-                title.append(f"branches off {numbers[parent.id]} after {plural(reply.parent_offset, 'word')}")
-                shared_text = join_tokens(token.text for token in parent.tokens[: reply.parent_offset])
+                title.append(f"branches off {numbers[parent.id]} after {plural(reply.parent_offset, reply.token_noun)}")
+                shared_text = before
         if reply.name:
             title.append(reply.name)
         yield _FormattedReply(
             title=printable(" · ".join(title)),
             prompt=tuple(filter(None, (printable(line) for line in (reply.prompt or "").splitlines()))),
             shared_text=printable(shared_text),
-            text=printable(reply.text),
+            text=printable(text),
             footer=printable(" · ".join(_footer_parts(session, reply))),
         )
+
+
+def _text_before(session: SavedSession, reply: SavedReply) -> str:
+    """Return the tokens of the parent before a reply, or the last word of its prompt, from the start of a word on."""
+    before = ""
+    is_parent = True
+    for _ in range(MAX_ANCESTORS):
+        if reply.prompt is not None or reply.parent_id is None:
+            return (_last_word(reply.prompt or "") if reply.reply_mode == "continue" else "") + before
+        parent = session.replies_by_id[reply.parent_id]
+        text = join_pieces(parent.tokens[: reply.parent_offset])
+        added = text if is_parent else _last_word(text)
+        before = added + before
+        if before[:1].isspace() or added != text:
+            break
+        reply, is_parent = parent, False
+    return before
+
+
+def _last_word(text: str) -> str:
+    """Return the word that a text ends in; empty if it ends in white space."""
+    return "" if not text or text[-1].isspace() else text.rsplit(maxsplit=1)[-1]
 
 
 def _footer_parts(session: SavedSession, reply: SavedReply) -> Iterator[str]:
@@ -231,9 +263,9 @@ def _footer_parts(session: SavedSession, reply: SavedReply) -> Iterator[str]:
     yield f"seed {reply.seed}"
     yield reply.settings.describe()
     done = Done(reply.reason, reply.seed, len(reply.tokens), reply.tokens_per_second)
-    if speed := format_generation_speed(done):
+    if speed := format_generation_speed(done, reply.token_noun):
         yield speed
-    yield describe_finish_reason(done)
+    yield describe_finish_reason(done, reply.token_noun)
 
 
 _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")

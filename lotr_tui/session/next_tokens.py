@@ -1,8 +1,11 @@
 """Preview of the next token in a session: after the draft in the prompt, or else after the last reply."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from engine.generation.generate import DecoderState
+from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.generation.complete_words import CompleteWordSearch, open_word
+from engine.generation.generate import DecoderState, reopen_last_word
 from engine.generation.preview import NextTokenProbs, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, LogProbs
@@ -10,10 +13,60 @@ from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import PrefixCache, SessionModel
-from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 MAX_CANDIDATES = 40
 """Candidates that are computed; the screen shows as many as fit."""
+
+
+@dataclass(frozen=True, eq=False)
+class NextTokenContext:
+    """A text, and the state from which the model predicts its next token."""
+
+    model: LanguageModel
+    state: DecoderState
+    ids: Sequence[int]
+    """Token ids of the whole text."""
+    is_first_token: bool
+    """True if the next token is the first of a reply or of a line, which cannot be `<eos>`."""
+
+    def is_same_text(self, other: "NextTokenContext") -> bool:
+        """Return True if the same model predicts the same next token in another context."""
+        return (
+            self.model is other.model
+            and self.state.num_reread_tokens == other.state.num_reread_tokens
+            and self.is_first_token == other.is_first_token
+            and self.ids == other.ids
+        )
+
+    def token_probs(self, settings: SamplerSettings, top_n: int = MAX_CANDIDATES) -> NextTokenProbs:
+        """Return the `top_n` likeliest next tokens."""
+        history = self.ids[: len(self.ids) - self.state.num_reread_tokens]
+        return next_token_probs(
+            self.state.log_probs,
+            settings,
+            history,
+            self.model.tokenizer,
+            top_n,
+            is_first_token=self.is_first_token,
+        )
+
+    def search_words(self) -> CompleteWordSearch:
+        """Return a search of the complete words that can come next, for a model whose tokens are parts of words."""
+        return CompleteWordSearch(self.model, self.state, self.ids, is_first_token=self.is_first_token)
+
+    def last_text(self, unit: PreviewUnit) -> str:
+        """Return the last word or token of the text; empty at the start of a text."""
+        if not self.ids:
+            return ""
+        tokenizer = self.model.tokenizer
+        if unit == "token" or not isinstance(tokenizer, ByteTokenizer):
+            return tokenizer.tokens[self.ids[-1]]
+        end = len(self.ids)
+        while end > 1 and not tokenizer.tokens[self.ids[end - 1]].strip(" "):
+            end -= 1
+        word = open_word(tokenizer, self.ids[:end])
+        return word.decode(errors="replace") if word else tokenizer.tokens[self.ids[end - 1]].strip(" ")
 
 
 class NextTokenPreview:
@@ -24,16 +77,15 @@ class NextTokenPreview:
         self._ids_before_draft: Sequence[int] | None = None
         """Token ids that the model read before the latest draft; None if the draft was empty."""
 
-    def compute(
+    def read(
         self,
         session_model: SessionModel,
         conversation: Conversation,
         draft: str,
         reply_mode: ReplyMode,
         previous: Reply | None,
-        settings: SamplerSettings,
-    ) -> tuple[NextTokenProbs, str]:
-        """Return the probabilities of the next token, and the token before it, "" at the start of a text.
+    ) -> NextTokenContext:
+        """Read the text whose next token is shown.
 
         The text is the draft, in reply mode after the reply `previous`, or the current reply if the draft is empty.
         """
@@ -44,26 +96,23 @@ class NextTokenPreview:
         ids: Sequence[int] = ()
         is_first_token = True
         self._ids_before_draft = None
-        if model.vocabulary.tokenize(draft):
-            state, unread_ids, ids = prepare_context(session_model, to_prompt_line(draft), reply_mode, previous)
-            num_after_context = len(model.vocabulary.tokenize(draft)) + (reply_mode == "reply")
+        line = to_prompt_line(draft, model.tokenizer, reply_mode)
+        if len(draft_ids := model.tokenizer.encode(line)):
+            state, unread_ids, ids = prepare_context(session_model, line, reply_mode, previous)
+            num_after_context = len(draft_ids) + (reply_mode == "reply")
             self._ids_before_draft = unread_ids[: len(unread_ids) - num_after_context]
-        elif last is not None and last.session_model.model.vocabulary == model.vocabulary:
+        elif last is not None and last.session_model.model.tokenizer == model.tokenizer:
             unread_ids = ids = last.token_ids()
             is_first_token = last.starts_line(len(last.tokens))
             if last.session_model.model is model and (state := last.decoder_state(len(last.tokens))) is not None:
                 unread_ids = ()
         if state is not self._prefix_cache.initial_state or model is not self._prefix_cache.model:
             self._prefix_cache = PrefixCache(model, state)
-        probs = next_token_probs(
-            self._prefix_cache.log_probs_after(unread_ids),
-            settings,
-            ids,
-            model.vocabulary,
-            MAX_CANDIDATES,
-            is_first_token=is_first_token,
-        )
-        return probs, model.vocabulary.tokens[ids[-1]] if ids else ""
+        states = self._prefix_cache.read(unread_ids)
+        end = states[-1]
+        if len(draft_ids):
+            end = reopen_last_word(model.tokenizer, unread_ids, states)  # as the reply to the draft will do
+        return NextTokenContext(model, end, ids, is_first_token)
 
     def log_probs_in_draft(self, model: LanguageModel, draft_ids: Sequence[int]) -> LogProbs | None:
         """Return the log-probabilities after the first tokens of the latest draft, without running the model.

@@ -2,21 +2,21 @@
 
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
 earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
-list `[id, text, logprob, prob, rank, entropy]`, in which a figure that is not finite is null.
+list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. Files of earlier
+versions have no piece.
 """
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from engine.data.vocabulary import EOS
+from engine.data.tokenizers.base import EOS, TokenizerName, is_open_vocabulary
 from engine.errors import InvalidInputError
 from engine.generation.generate import FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
@@ -35,11 +35,6 @@ Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
 
 
-def join_tokens(tokens: Iterable[str]) -> str:
-    """Return the text of tokens, separated by spaces, with a line break for each `<eos>`."""
-    return re.sub(" ?\n ?", "\n", " ".join("\n" if token == EOS else token for token in tokens))
-
-
 class SavedToken(NamedTuple):
     """Token of a reply with the figures of its `TokenEvent`; a figure that is not finite is None."""
 
@@ -50,13 +45,15 @@ class SavedToken(NamedTuple):
     """Probability after the sampler chain."""
     rank: Index
     entropy: Figure | None
+    piece: str | None = None
+    """Text that the token adds to the text before it, with its space; None in files of earlier versions."""
 
     @classmethod
     def from_event(cls, event: TokenEvent) -> "SavedToken":
         """Return the part of an event that is saved."""
         figures = (event.logprob, event.sampling_prob, event.entropy)
         logprob, prob, entropy = (figure if math.isfinite(figure) else None for figure in figures)
-        return cls(event.id, event.text, logprob, prob, event.rank, entropy)
+        return cls(event.id, event.text, logprob, prob, event.rank, entropy, event.piece)
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,25 @@ class SavedReply:
     """Tokens of the prompt outside the vocabulary."""
     name: str = ""
     """Name that the user gave the branch."""
+    tokenizer: TokenizerName = "words"
+    """Tokenizer of the model that generated the reply."""
+    num_reread_tokens: Index = 0
+    """Number of last tokens of the prompt whose characters the first token repeats."""
 
     @property
     def text(self) -> str:
-        """The tokens, separated by spaces, with a line break for each `<eos>`."""
-        return join_tokens(token.text for token in self.tokens)
+        """The text of the tokens, without the space before the first word, with a line break for each `<eos>`."""
+        return join_pieces(self.tokens).removeprefix(" ")
+
+    @property
+    def token_noun(self) -> str:
+        """Noun for a token in the interface: "word" for a closed vocabulary, "token" for an open one."""
+        return "token" if is_open_vocabulary(self.tokenizer) else "word"
+
+
+def join_pieces(tokens: Iterable[SavedToken]) -> str:
+    """Return the text of tokens that were read from a file."""
+    return "".join([token.piece or "" for token in tokens])
 
 
 @dataclass(frozen=True)
@@ -172,9 +183,8 @@ def parse_session(name: str, content: bytes) -> SavedSession:
     if header is None:
         raise InvalidInputError("the first line does not describe a session")
     _check_tree(replies)
-    return SavedSession(
-        name, header.model, header.started, tuple(replies.values()), current_id if current_id in replies else None
-    )
+    complete = tuple(_with_pieces(replies))
+    return SavedSession(name, header.model, header.started, complete, current_id if current_id in replies else None)
 
 
 def parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -227,3 +237,33 @@ def _check_tree(replies: Mapping[int, SavedReply]) -> None:
                 f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range; "
                 f"its parent has {num_parent_tokens} tokens"
             )
+
+
+def _with_pieces(replies: Mapping[int, SavedReply]) -> Iterator[SavedReply]:
+    """Yield the replies with the pieces that files of earlier versions lack; their tokens are words."""
+    starts_line: dict[int, bool] = {}
+    for id, reply in sorted(replies.items()):  # parents come before their replies
+        if reply.prompt is not None or reply.parent_id is None:
+            starts_line[id] = reply.reply_mode == "reply"
+        elif reply.parent_offset:
+            starts_line[id] = replies[reply.parent_id].tokens[reply.parent_offset - 1].text == EOS
+        else:
+            starts_line[id] = starts_line[reply.parent_id]
+    for id, reply in replies.items():
+        if all(token.piece is not None for token in reply.tokens):
+            yield reply
+            continue
+        texts_before = (EOS if starts_line[id] else "", *(token.text for token in reply.tokens))
+        yield replace(
+            reply,
+            tokens=tuple(
+                token._replace(piece=_word_piece(token.text, before))
+                for token, before in zip(reply.tokens, texts_before, strict=False)
+            ),
+        )
+
+
+def _word_piece(text: str, text_before: str) -> str:
+    if text == EOS:
+        return "\n"
+    return text if text_before == EOS else f" {text}"

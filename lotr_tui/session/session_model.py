@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation.generate import DecoderState, prefill
 from engine.models.base import LanguageModel, LogProbs
@@ -81,24 +81,28 @@ class SessionModel:
 
     def example_prompt(self) -> str:
         """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
-        vocabulary = self.model.vocabulary
+        tokenizer = self.model.tokenizer
         for text in EXAMPLE_PROMPTS:
-            if all(token in vocabulary for token in vocabulary.tokenize(text)):
+            if not tokenizer.unknown_spans(text):
                 return text
-        words = [token for token in islice(vocabulary.tokens, EOS_ID + 1, 200) if token.isalpha()]
-        return " ".join(words[:2] or vocabulary.tokens[EOS_ID + 1 :][:2])
+        words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
+        return " ".join(words[:2] or tokenizer.tokens[EOS_ID + 1 :][:2])
 
     def introduction(self) -> str:
         """Return what the user talks to, for the help line before the first prompt."""
         model = "the bundled model" if self.name == BUNDLED else self.name
-        return f"You are talking to {model} ({plural(len(self.model.vocabulary), 'word')})"
+        tokenizer = self.model.tokenizer
+        if not tokenizer.is_open:
+            return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
+        noun = "character" if tokenizer.name == "characters" else "word piece"
+        return f"You are talking to {model} ({plural(len(tokenizer), noun)}, any text)"
 
 
 def load_session_model(
     names: Sequence[str | None],
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
-    precision: str = "fp32",
+    precision: str = "auto",
 ) -> SessionModel:
     """Load the model of a run or of one of its epochs (None: the bundled model), or a combination of several runs.
 
@@ -136,8 +140,8 @@ class PrefixCache:
         """Return the log-probabilities `[vocabulary]` of the token after `ids`, or None where the model has to run."""
         return self._states[len(ids)].log_probs if self._ids[: len(ids)] == list(ids) else None
 
-    def log_probs_after(self, ids: Sequence[int]) -> LogProbs:
-        """Return the log-probabilities `[vocabulary]` of the token after `ids`."""
+    def read(self, ids: Sequence[int]) -> list[DecoderState]:
+        """Return the decoder states `[len(ids) + 1]` before each token of `ids` and after the last."""
         num_shared = 0
         while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
             num_shared += 1
@@ -145,4 +149,4 @@ class PrefixCache:
         for id in ids[num_shared:]:
             self._states.append(prefill(self.model, [id], self._states[-1]))
         self._ids = list(ids)
-        return self._states[-1].log_probs
+        return self._states[:]

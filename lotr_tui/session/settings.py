@@ -21,6 +21,8 @@ MAX_SETTINGS_BYTES = 1_000_000
 """Size limit of the settings file."""
 ReplyMode = Literal["continue", "reply"]
 """continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the next."""
+PreviewUnit = Literal["word", "token"]
+"""Unit of the likeliest continuations that are shown: whole words, or the tokens that the model predicts."""
 REPLY_MODE_NOTE = (
     "this model learned each line on its own, in random order, so a reply hardly depends on what you say to it"
 )
@@ -37,6 +39,7 @@ class Settings:
     pace: float = 25.0
     """Tokens per second on the screen; 0 shows tokens as fast as they are generated."""
     reply_mode: ReplyMode = "continue"
+    preview_unit: PreviewUnit = "word"
     keymap: Mapping[str, str] = field(default_factory=dict)
     """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
     export_folder: str = ""
@@ -51,6 +54,10 @@ class Settings:
         if self.reply_mode not in get_args(ReplyMode):
             raise InvalidInputError(
                 f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
+            )
+        if self.preview_unit not in get_args(PreviewUnit):
+            raise InvalidInputError(
+                f"preview_unit {self.preview_unit!r} is unknown; use {' or '.join(get_args(PreviewUnit))}"
             )
         for binding, keys in self.keymap.items():
             if not binding or not all(_is_key_name(key.strip()) for key in keys.split(",")):

@@ -4,8 +4,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.analysis.memorization import MemorizationReport, TrainingIndex
+from engine.analysis.tokenized_text import TokenizedText
 from engine.data.dataset import Dataset
-from engine.data.vocabulary import TokenIds, Vocabulary
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import LotrError, RunError
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model
@@ -26,15 +27,15 @@ def load_training_data(run: Path) -> Dataset:
     return load_run_dataset(load_model(run))
 
 
-def load_matching_training_data(run: Path, vocabulary: Vocabulary) -> Dataset:
+def load_matching_training_data(run: Path, tokenizer: Tokenizer) -> Dataset:
     """Load the dataset of a run and check that it has the vocabulary of a model.
 
     Raises:
-        RunError: If the run is damaged, or its vocabulary differs from `vocabulary`.
+        RunError: If the run is damaged, or its vocabulary differs from that of `tokenizer`.
         CorpusError: If the corpus is missing or has changed.
     """
     data = load_training_data(run)
-    if data.vocabulary != vocabulary:
+    if data.tokenizer != tokenizer:
         raise RunError(f"run {run.name} has another vocabulary than this model; open the model of that run")
     return data
 
@@ -50,15 +51,15 @@ def load_training_index(run: Path) -> TrainingIndex:
     return TrainingIndex.from_dataset(load_training_data(run))
 
 
-def find_memorized_passages(run: Path, vocabulary: Vocabulary, ids: TokenIds) -> MemorizationReport:
-    """Find the passages of a text `[time]` that are copied from the training text of a run.
+def find_memorized_passages(run: Path, tokenizer: Tokenizer, tokens: TokenizedText) -> MemorizationReport:
+    """Find the passages of a text, tokenized by `tokenizer`, that are copied from the training text of a run.
 
     Raises:
-        RunError: If the run is damaged, or its vocabulary differs from `vocabulary`.
+        RunError: If the run is damaged, or its vocabulary differs from that of `tokenizer`.
         CorpusError: If the corpus is missing, has changed or is too large to index.
     """
-    load_matching_training_data(run, vocabulary)
-    return load_training_index(run).find_passages(ids)
+    load_matching_training_data(run, tokenizer)
+    return load_training_index(run).find_copied(tokens)
 
 
 def is_line_mode(run: Path) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
 from engine.data.lines import Line
-from engine.data.vocabulary import TokenIds
+from engine.data.tokenizers.base import TokenIds
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
+from lotr_tui.formatting import token_noun
 from lotr_tui.session.training_text import load_matching_training_data
 
 UnitId = tuple[int, int, ActivationName]
@@ -22,6 +23,11 @@ class UnitSearch:
         self._source_lines: Sequence[Line] = ()
         self._run, self._decoder = run, decoder
         self._total_steps = self._completed_steps = 0
+
+    @property
+    def token_noun(self) -> str:
+        """What the interface calls a token of the model."""
+        return token_noun(self._decoder.tokenizer)
 
     @property
     def progress(self) -> float | None:
@@ -41,7 +47,7 @@ class UnitSearch:
             RunError: If the run is damaged, or its vocabulary differs from the model's.
             CorpusError: If the corpus is missing or has changed.
         """
-        data = load_matching_training_data(self._run, self._decoder.vocabulary)
+        data = load_matching_training_data(self._run, self._decoder.tokenizer)
         self._source_lines, self._total_steps = data.train_source_lines, count_search_steps(data.train_lines)
 
         def count_step() -> bool:

@@ -1,43 +1,81 @@
-"""Completion of the last word of a prompt with a word of the model's vocabulary."""
+"""Completion of the last word of a prompt: with a word of a closed vocabulary, or token by token in an open one."""
 
 from bisect import bisect_left
 
 import numpy as np
 
-from engine.data.vocabulary import EOS_ID, Vocabulary
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
+from engine.generation.generate import continued_decoder, prefill, reopen_last_word
 from engine.models.base import LanguageModel
+from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.next_tokens import NextTokenPreview
+from lotr_tui.session.session_model import PrefixCache
 
 MIN_LETTERS = 2
 """Minimum length of a word that is completed: after one letter too many words are possible."""
 
 
+MAX_TOKENS = 24
+"""Maximum number of tokens that complete a word in an open vocabulary."""
+
+
 class WordCompleter:
-    """Completer that takes the most probable word, or where the preview has no probabilities the corpus's first one."""
+    """Completer of the last word of a prompt.
+
+    In a closed vocabulary it takes the most probable word, or the corpus's first one where the preview has no
+    probabilities. In an open vocabulary it appends the most probable token until a token starts another word.
+    """
 
     def __init__(self, preview: NextTokenPreview) -> None:
         self._preview = preview
-        self._vocabulary: Vocabulary | None = None
+        self._tokenizer: Tokenizer | None = None
         self._sorted_tokens: list[tuple[str, int]] = []
-        """The words of `_vocabulary` with their ids, in alphabetical order."""
+        """The words of `_tokenizer` with their ids, in alphabetical order."""
+        self._prefix_cache: PrefixCache | None = None
 
     def complete(self, model: LanguageModel, text: str) -> str:
         """Return the rest of the last word of `text`; "" if the word is complete, unknown or too short."""
-        vocabulary = model.vocabulary
-        *before, (_, end, word) = [(0, -1, ""), *vocabulary.token_spans(text)]
+        tokenizer = model.tokenizer
+        if isinstance(tokenizer, ByteTokenizer):
+            return self._complete_by_tokens(model, tokenizer, text)
+        *before, (_, end, word) = [
+            (0, -1, ""),
+            *((start, end, text[start:end].lower()) for start, end, _ in tokenizer.spans(text)),
+        ]
         if end != len(text) or len(word) < MIN_LETTERS:
             return ""
-        if vocabulary is not self._vocabulary:
-            self._vocabulary = vocabulary
-            self._sorted_tokens = sorted((token, id) for id, token in enumerate(vocabulary.tokens) if id > EOS_ID)
+        if tokenizer is not self._tokenizer:
+            self._tokenizer = tokenizer
+            self._sorted_tokens = sorted((token, id) for id, token in enumerate(tokenizer.tokens) if id > EOS_ID)
         start = bisect_left(self._sorted_tokens, (word,))
         stop = bisect_left(self._sorted_tokens, (word + chr(0x10FFFF),))
         ids = [id for _, id in self._sorted_tokens[start:stop]]
         if not ids:
             return ""
-        ids_before = vocabulary.encode([token for _, _, token in before[1:]]).tolist()
+        ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()
         log_probs = self._preview.log_probs_in_draft(model, ids_before)
         best = min(ids) if log_probs is None else ids[int(np.argmax(log_probs[ids]))]
-        completed = vocabulary.tokens[best]
+        completed = tokenizer.tokens[best]
         stem = completed.partition("'")[0]  # "bilbo" for "bilbo's": the rest is soon typed, but not soon deleted
-        return (stem if stem in vocabulary and len(stem) >= len(word) else completed)[len(word) :]
+        return (stem if stem in tokenizer and len(stem) >= len(word) else completed)[len(word) :]
+
+    def _complete_by_tokens(self, model: LanguageModel, tokenizer: ByteTokenizer, text: str) -> str:
+        if not all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
+            return ""
+        if self._prefix_cache is None or self._prefix_cache.model is not model:
+            self._prefix_cache = PrefixCache(model)
+        ids = tokenizer.encode(to_prompt_line(text)).tolist()
+        state = reopen_last_word(tokenizer, ids, self._prefix_cache.read(ids))
+        decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])
+        num_typed = state.num_reread_characters
+        rest = ""
+        for _ in range(MAX_TOKENS):
+            id = int(np.argmax(state.log_probs))
+            piece = decoder.decode(id)[num_typed:]
+            if num_typed == 0 and (tokenizer.word_starts[id] or piece[:1] in ("'", "’")):
+                return rest
+            rest += piece
+            num_typed = 0
+            state = prefill(model, [id], state)
+        return ""

@@ -56,7 +56,7 @@ class NumberField(Horizontal):
     ) -> None:
         """Create a field with an input of `width` columns for at most `max_digits` (None: `width`) characters."""
         super().__init__(id=id)
-        self._label = label
+        self._label = Label(label)
         self._help_line = help_line
         self._input = NumberInput(
             value,
@@ -70,7 +70,7 @@ class NumberField(Horizontal):
 
     def compose(self) -> ComposeResult:
         """Create the label and the input."""
-        yield Label(self._label)
+        yield self._label
         yield self._input
 
     def get_help_line(self) -> str:
@@ -85,6 +85,10 @@ class NumberField(Horizontal):
     @text.setter
     def text(self, text: str) -> None:
         self._input.value = text
+
+    def set_label(self, label: str) -> None:
+        """Show another label before the input."""
+        self._label.update(label)
 
     @property
     def placeholder(self) -> str:

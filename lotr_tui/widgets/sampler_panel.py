@@ -128,6 +128,10 @@ class SamplerPanel(Vertical):
         self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
         self.set_class(event.size.width >= WIDE_WIDTH, "-wide")
 
+    def set_token_noun(self, noun: str) -> None:
+        """Name the maximum length after what the interface calls a token of the model."""
+        self._number_fields["max_tokens"].set_label(f"{noun}s")
+
     # Values of the controls
 
     def settings(self) -> SamplerSettings:

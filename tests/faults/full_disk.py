@@ -28,7 +28,7 @@ from engine.runs.directory import (
     PREVIOUS_RESUME_FILE,
     RESUME_FILE,
     SAMPLES_FILE,
-    read_config_and_vocabulary,
+    read_config_and_tokenizer,
 )
 from engine.runs.loading import load_model
 from engine.runs.summary import is_finished
@@ -75,7 +75,7 @@ class RunWatcher(threading.Thread):
     def _read_run(self) -> None:
         if not (self.run_dir / CONFIG_FILE).exists():
             return
-        read_config_and_vocabulary(self.run_dir)
+        read_config_and_tokenizer(self.run_dir)
         if (self.run_dir / MODEL_FILE).exists():
             load_model(self.run_dir)
         for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):

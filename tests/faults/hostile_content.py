@@ -163,18 +163,18 @@ TENSORS: tuple[HostileFile, ...] = (
 )
 
 
-def _vocabulary(words: Iterable[object]) -> bytes:
+def _tokenizer(words: Iterable[object]) -> bytes:
     return json.dumps(["<unk>", "<eos>", *words]).encode()
 
 
 VOCABULARIES: tuple[HostileFile, ...] = (
-    file_with("2 million words", lambda: _vocabulary(f"w{n}" for n in range(2_000_000))),
-    file_with("a word of 20 MB", lambda: _vocabulary(["a" * 20_000_000])),
-    file_with("words of control characters", _vocabulary(["\x1b[2J", "\x9b"])),
-    file_with("words with reversed direction", _vocabulary(["\u202eabc"])),
-    file_with("a repeated word", _vocabulary(["a", "a"])),
-    file_with("5 million lists", lambda: _vocabulary([[]] * 5_000_000)),
-    file_with("numbers in place of words", _vocabulary([1, 2, 3])),
+    file_with("2 million words", lambda: _tokenizer(f"w{n}" for n in range(2_000_000))),
+    file_with("a word of 20 MB", lambda: _tokenizer(["a" * 20_000_000])),
+    file_with("words of control characters", _tokenizer(["\x1b[2J", "\x9b"])),
+    file_with("words with reversed direction", _tokenizer(["\u202eabc"])),
+    file_with("a repeated word", _tokenizer(["a", "a"])),
+    file_with("5 million lists", lambda: _tokenizer([[]] * 5_000_000)),
+    file_with("numbers in place of words", _tokenizer([1, 2, 3])),
 )
 
 METRICS: tuple[HostileFile, ...] = (

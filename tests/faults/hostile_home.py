@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from engine.config import Config
@@ -9,7 +10,7 @@ from engine.data import preparation
 from engine.data.dataset import load_dataset
 from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
-from engine.runs.directory import COMMANDS_FILE, EPOCHS_DIR, MODEL_FILE, RESUME_FILE
+from engine.runs.directory import COMMANDS_FILE, EPOCHS_DIR, INITIAL_FILE, MODEL_FILE, RESUME_FILE
 from engine.training.job import prepare_job
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.saved_session import SavedToken
@@ -45,6 +46,7 @@ def make_home(home: Path) -> None:
     run_dir = home / "runs" / RUN
     for name in (MODEL_FILE, RESUME_FILE, f"{EPOCHS_DIR}/1.safetensors"):
         assert (run_dir / name).exists(), f"{name} was not written"
+    shutil.copy(run_dir / MODEL_FILE, run_dir / INITIAL_FILE)
     commands = [{"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"}]
     (run_dir / COMMANDS_FILE).write_text("".join(json.dumps(command) + "\n" for command in commands))
     SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})

@@ -7,27 +7,28 @@ from itertools import count
 from pathlib import Path
 
 from engine.data.dataset import load_dataset, summarize_dataset
+from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import (
     COMMANDS_FILE,
     CONFIG_FILE,
     EPOCHS_DIR,
+    INITIAL_FILE,
     LOCK_FILE,
     METRICS_FILE,
     MODEL_FILE,
     RESUME_FILE,
     SAMPLES_FILE,
-    VOCABULARY_FILE,
     is_locked,
     lock_owner,
-    read_config_and_vocabulary,
+    read_config_and_tokenizer,
 )
-from engine.runs.loading import list_epoch_checkpoints, load_model
+from engine.runs.loading import list_epoch_checkpoints, load_model, read_initial_weights
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.text_files import read_text_file
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
-from lotr_tui.cli.reports import print_data_summary
+from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.monitor.run_list import config_differences, list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.session.history import PromptHistory
@@ -73,7 +74,7 @@ def _read_cache(home: Path) -> None:
     for lines in (dataset.splits.train, dataset.splits.valid, dataset.splits.test):
         assert all(line.text for line in lines)
     assert len([int(line.sum()) for line in dataset.train_lines]) > 90
-    assert int(dataset.train.max()) < len(dataset.vocabulary)
+    assert int(dataset.train.max()) < len(dataset.tokenizer)
 
 
 def _list_runs(home: Path) -> None:
@@ -91,12 +92,17 @@ def _read_config(home: Path) -> None:
 
 
 def _resume(home: Path) -> None:
-    config, _ = read_config_and_vocabulary(run_dir(home))
+    config, _ = read_config_and_tokenizer(run_dir(home))
     num_checks = count()
     checkpoint = ResumeCheckpoint(run_dir(home) / RESUME_FILE)
     dataset = load_dataset(config.data)
     for _ in train(config, dataset, RUN, lambda: next(num_checks) > 3, checkpoint=checkpoint):
         pass
+
+
+def _read_initial_weights(home: Path) -> None:
+    config, tokenizer = read_config_and_tokenizer(run_dir(home))
+    read_initial_weights(run_dir(home), config.with_values(init="base"), tokenizer)
 
 
 def _read_metrics(home: Path) -> None:
@@ -159,6 +165,7 @@ READERS = {
     "model of an epoch": Reader(
         f"{_RUN}/{EPOCHS_DIR}/1.safetensors", lambda home: load_model(run_dir(home), 1), TENSORS
     ),
+    "initial weights": Reader(f"{_RUN}/{INITIAL_FILE}", _read_initial_weights, TENSORS),
     "checkpoint": Reader(f"{_RUN}/{RESUME_FILE}", _resume, TENSORS),
     "metrics": Reader(f"{_RUN}/{METRICS_FILE}", _read_metrics, METRICS),
     "samples": Reader(f"{_RUN}/{SAMPLES_FILE}", _read_metrics, METRICS),

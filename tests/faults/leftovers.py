@@ -11,7 +11,7 @@ from engine.runs.directory import (
     MODEL_FILE,
     SAMPLES_FILE,
     is_locked,
-    read_config_and_vocabulary,
+    read_config_and_tokenizer,
 )
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
@@ -62,7 +62,7 @@ def check_run(run_dir: Path) -> int:
             occurs twice without a resume between.
     """
     assert not is_locked(run_dir), f"{run_dir.name} is still being trained"
-    read_config_and_vocabulary(run_dir)
+    read_config_and_tokenizer(run_dir)
     summarize_run(run_dir)
     if (run_dir / MODEL_FILE).exists():
         load_model(run_dir)

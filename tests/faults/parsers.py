@@ -14,23 +14,27 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from engine.analysis.token_scores import tokenize_with_offsets
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config, DataConfig
 from engine.control import ControlCommand
 from engine.data.corpus import Corpus, read_csv, read_text
 from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
 from engine.data.encoding import DataMode, TokenizedCorpus
 from engine.data.file_scan import BOM, CODECS
-from engine.data.vocabulary import EOS, UNK, TokenizerName, Vocabulary, tokenize
+from engine.data.token_indexer import TokenIndexer
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
 from engine.presets import PRESETS
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import COMMANDS_FILE, check_run_name
 from engine.runs.loading import load_model_by_name
-from engine.storage.tensor_file import read_header, read_weights
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import SCALE_SUFFIX, read_header, read_weights
 from engine.storage.text_files import read_text_file
 from tests.support.files import sentences
+from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
-TOKENIZERS: tuple[TokenizerName, ...] = ("words", "whitespace")
+TOKENIZERS: tuple[WordTokenizerName, ...] = ("words", "whitespace")
 MODES: tuple[DataMode, ...] = ("line", "stream")
 
 
@@ -80,28 +84,33 @@ def _parse_text(content: bytes, folder: Path) -> None:
     _check_corpus(corpus, "whitespace")
 
 
-def _check_corpus(corpus: Corpus, tokenizer: TokenizerName) -> None:
+def _check_corpus(corpus: Corpus, name: WordTokenizerName) -> None:
     assert 0 < len(corpus.lines) <= corpus.num_rows
     texts = [line.text for line in corpus.lines]
     assert all(text and text == " ".join(text.split()) for text in texts)
-    lines = [tokenize(text, tokenizer) for text in texts]
-    tokenized = TokenizedCorpus(corpus.lines, tokenizer, None)
+    lines = [split_words(text, name) for text in texts]
+    tokenized = TokenizedCorpus(corpus.lines, TokenIndexer(name), None)
     assert tokenized.line_lengths.tolist() == [len(line) for line in lines]
     if any(lines):
         tokens = [token for line in lines for token in line]
         assert tokenized.stats().num_distinct_tokens == len(set(tokens))
-        vocabulary, _ = tokenized.build_vocabulary(np.arange(len(texts), dtype=np.int32), min_count=1)
-        assert vocabulary == Vocabulary.from_tokens(tokens, 1, tokenizer)
+        tokenizer, _ = tokenized.build_word_tokenizer(np.arange(len(texts), dtype=np.int32), 1, name)
+        assert tokenizer == WordTokenizer.from_words(tokens, 1, name)
 
 
 def _parse_lens_text(content: bytes, folder: Path) -> None:
     text = read_text_file(write_file(folder / "text.txt", content))
-    for tokenizer in TOKENIZERS:
-        vocabulary = Vocabulary((UNK, EOS, "the", "road"), tokenizer)
-        tokens = tokenize_with_offsets(text, vocabulary)
-        assert tokens.ids.tolist() == vocabulary.encode(tokenize(text, tokenizer)).tolist()
+    for open_tokenizer in (bpe_tokenizer(), character_tokenizer()):
+        tokens = tokenize_with_offsets(text, open_tokenizer, eos_per_line=True)
+        assert "".join(tokens[index] for index in range(len(tokens))) == text
+        assert tokens.word_starts.tolist() == sorted(set(tokens.word_starts.tolist()))
+        assert tokens.sentence_starts.tolist() == sorted(set(tokens.sentence_starts.tolist()))
+    for name in TOKENIZERS:
+        tokenizer = WordTokenizer((UNK, EOS, "the", "road"), name)
+        tokens = tokenize_with_offsets(text, tokenizer)
+        assert tokens.ids.tolist() == tokenizer.encode(text).tolist()
         assert all(tokens[index].strip() for index in range(len(tokens)))
-        with_line_ends = tokenize_with_offsets(text, vocabulary, eos_per_line=True)
+        with_line_ends = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
         assert len(with_line_ends) >= len(tokens)
         sentence_indices = [with_line_ends.sentence_index(index) for index in range(len(with_line_ends))]
         assert sentence_indices == sorted(sentence_indices)
@@ -117,7 +126,7 @@ def _prepare_dataset(content: bytes, folder: Path) -> None:
         splits = (dataset.splits.train, dataset.splits.valid, dataset.splits.test)
         assert sum(map(len, splits)) == summarize_dataset(dataset).num_lines == len(dataset.corpus.lines)
         for lines, ids in zip(splits, (dataset.train, dataset.valid, dataset.test), strict=True):
-            assert ids.tolist() == concatenate_lines(encode_lines(lines, dataset.vocabulary), mode).tolist()
+            assert ids.tolist() == concatenate_lines(encode_lines(lines, dataset.tokenizer), mode).tolist()
 
 
 # Files of a run
@@ -125,12 +134,12 @@ def _prepare_dataset(content: bytes, folder: Path) -> None:
 
 def _parse_vocabulary(content: bytes, folder: Path) -> None:
     text = content.decode(errors="replace")
-    for tokenizer in TOKENIZERS:
-        vocabulary = Vocabulary.from_json(text, "vocabulary.json", tokenizer)
-        assert vocabulary.tokens == tuple(json.loads(text))
-        assert all(token.isprintable() for token in vocabulary.tokens)
-        assert Vocabulary.from_json(vocabulary.to_json(), "round trip", tokenizer) == vocabulary
-        assert vocabulary.encode(vocabulary.tokens).tolist() == [*range(len(vocabulary))]
+    for name in TOKENIZERS:
+        tokenizer = WordTokenizer.from_json(text, "vocabulary.json", name)
+        assert tokenizer.tokens == tuple(json.loads(text))
+        assert all(token.isprintable() for token in tokenizer.tokens)
+        assert WordTokenizer.from_json(tokenizer.to_json(), "round trip", name) == tokenizer
+        assert tokenizer.encode_words(tokenizer.tokens).tolist() == [*range(len(tokenizer))]
 
 
 def _parse_config(content: bytes, folder: Path) -> None:
@@ -147,8 +156,15 @@ def _parse_overrides(content: bytes, folder: Path) -> None:
 def _parse_weights(content: bytes, folder: Path) -> None:
     path = write_file(folder / "model.safetensors", content)
     header = read_header(path)
-    weights = read_weights(path, {name: shape for name, (_, shape) in header.tensors.items()})
-    assert {name: (str(array.dtype), array.shape) for name, array in weights.items()} == header.tensors
+    shapes = {name: shape for name, (_, shape) in header.tensors.items()}
+    for name, (dtype, shape) in header.tensors.items():
+        if dtype == "int8" and len(shape) == 2:
+            shapes.pop(name + SCALE_SUFFIX, None)
+    weights = read_weights(path, shapes)
+    for name, tensor in weights.items():
+        array = tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
+        assert (str(array.dtype), array.shape) == ("float32", shapes.pop(name))
+    assert not shapes
 
 
 def _parse_checkpoint(content: bytes, folder: Path) -> None:
@@ -231,7 +247,7 @@ ENGINE_PARSERS = {
     "vocabulary": Parser(
         _parse_vocabulary,
         (
-            Vocabulary((UNK, EOS, "the", "don't", "3")).to_json().encode(),
+            WordTokenizer((UNK, EOS, "the", "don't", "3")).to_json().encode(),
             json.dumps([UNK, EOS, "mr.", "N", "\u00e9"]).encode(),
         ),
     ),

@@ -9,9 +9,10 @@ from unicodedata import category
 
 from rich.cells import cell_len
 
-from engine.analysis.token_scores import tokenize_with_offsets
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import printable
 from engine.events import (
     Checkpointed,
@@ -48,7 +49,7 @@ from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults.parsers import Parser, write_file
 from tests.support.sessions import saved_reply
 
-VOCABULARY = Vocabulary((UNK, EOS, "the", "road", "is"))
+VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
 WIDTHS = (1, 7, 40)
 
 
@@ -145,7 +146,7 @@ def _wrap_prompt(content: bytes, folder: Path) -> None:
     assert sanitize_prompt(text)[0].rstrip("\n") == text.rstrip("\n")
     assert all(c.isprintable() or c in "\n\u200c\u200d" or category(c) == "Zs" for c in text)
     prompt = encode_prompt(text, VOCABULARY)
-    assert VOCABULARY.encode(VOCABULARY.tokenize(text)).tolist() == [*prompt.ids]
+    assert VOCABULARY.encode(text).tolist() == [*prompt.ids]
     exchange = Exchange(text, prompt.unknown_tokens, 0, SamplerSettings().describe())
     for block in exchange.blocks():
         for width in WIDTHS:
@@ -160,12 +161,12 @@ def _wrap_page(content: bytes, folder: Path) -> None:
     typed = content.decode(errors="surrogateescape")
     text = sanitize_text(typed)
     assert all(line.isprintable() for line in text.split("\n"))
-    assert VOCABULARY.tokenize(text) == VOCABULARY.tokenize(typed)
+    assert VOCABULARY.split(text) == VOCABULARY.split(typed)
     line = newlines_to_marks(typed)
     assert line.isprintable()
     assert len(line) <= MAX_TEXT_CHARACTERS
-    tokens = VOCABULARY.tokenize(marks_to_newlines(line))
-    typed_tokens = VOCABULARY.tokenize(marks_to_newlines(typed))
+    tokens = VOCABULARY.split(marks_to_newlines(line))
+    typed_tokens = VOCABULARY.split(marks_to_newlines(typed))
     assert tokens == typed_tokens[len(typed_tokens) - len(tokens) :]  # a long text loses its beginning
     page = Page.from_tokens(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True))
     for width in WIDTHS:

@@ -11,7 +11,7 @@ from engine.config import DataConfig
 from engine.data.corpus import split_indices
 from engine.data.dataset import load_dataset
 from engine.data.preparation import read_corpus
-from engine.data.vocabulary import tokenize
+from engine.data.tokenizers.words import split_words
 from engine.models.ngram import KneserNey
 from engine.storage.files import assets_dir
 
@@ -25,7 +25,7 @@ def lines():
 
 @pytest.fixture(scope="module")
 def words(lines):
-    return [tokenize(line.text) for line in lines]
+    return [split_words(line.text) for line in lines]
 
 
 def test_columns_match_the_documented_ones():
@@ -80,13 +80,13 @@ def test_every_line_has_words(words):
 @pytest.mark.parametrize("mode", ["line", "stream"])
 def test_perplexity_is_that_of_real_dialogue(mode):
     dataset = load_dataset(DataConfig(mode=mode))
-    assert 700 <= len(dataset.vocabulary) <= 1300
-    model = KneserNey(dataset.train, dataset.vocabulary, order=5)
+    assert 700 <= len(dataset.tokenizer) <= 1300
+    model = KneserNey(dataset.train, dataset.tokenizer, order=5)
     assert 60 <= evaluate(model, dataset.valid).perplexity <= 130
 
 
 def test_no_line_is_from_the_films(lotr_csv, words):
-    films = {" ".join(tokenize(line.text)) for line in read_corpus(DataConfig(corpus=str(lotr_csv))).lines}
+    films = {" ".join(split_words(line.text)) for line in read_corpus(DataConfig(corpus=str(lotr_csv))).lines}
     assert not films & {" ".join(one) for one in words}
 
 

@@ -1,23 +1,28 @@
 """Numbers, durations and model rows as short texts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from engine.data.vocabulary import EOS, UNK
+from engine.data.tokenizers.base import EOS, UNK
 from engine.generation.generate import Done
 from lotr_tui.formatting import (
     describe_finish_reason,
+    displayable,
     format_age,
     format_bytes,
     format_count,
     format_duration,
+    format_generation_speed,
     format_model_row,
     format_percent,
     format_perplexity,
     format_token,
     plural,
+    token_noun,
 )
+from tests.support.open_models import bpe_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,22 @@ def test_plural():
     ],
 )
 def test_finish_reason(reason, text):
-    assert describe_finish_reason(Done(reason, seed=1, tokens=1000, tokens_per_second=9.0)) == text
+    done = Done(reason, seed=1, tokens=1000, tokens_per_second=9.0)
+    assert describe_finish_reason(done) == text
+    assert describe_finish_reason(done, "token") == text.replace("1,000 words", "1,000 tokens")
+
+
+def test_speed_is_in_words_or_tokens():
+    done = Done("eos", seed=1, tokens=3, tokens_per_second=1234.5)
+    assert format_generation_speed(done) == "1,234 words/s"
+    assert format_generation_speed(done, token_noun(bpe_tokenizer())) == "1,234 tokens/s"
+    assert format_generation_speed(replace(done, tokens=0)) == ""
+
+
+def test_displayable_text_has_no_control_characters():
+    assert displayable("Éowyn said:\n“日本”") == "Éowyn said:\n“日本”"
+    assert displayable("a\tb\r\x1b[2J\u202e\x00\ud800") == "a b �[2J���"
+    assert displayable("می\u200cروم 👩\u200d👧") == "می\u200cروم 👩\u200d👧"
 
 
 def test_model_rows_are_aligned_and_long_names_are_cut():

@@ -13,6 +13,7 @@ NOT_IN_FIRST_PAINT = (
     *HEAVY_PACKAGES,
     "numpy",
     "safetensors",
+    "tokenizers",
     "psutil",
     "engine.config",
     "engine.runs.directory",
@@ -120,6 +121,11 @@ def test_command_imports_neither_torch_nor_pandas(imported_packages, untrained_r
 
 def test_export_to_csv_imports_pandas_only(imported_packages, untrained_run):
     assert imported_packages(COMMAND, "runs", "export", "untrained", "--csv", "out") == ["pandas"]
+
+
+def test_a_model_of_words_does_not_import_the_tokenizers_of_open_vocabularies(imported_packages, untrained_run):
+    packages = ("tokenizers", "huggingface_hub")
+    assert imported_packages(COMMAND, "generate", "the road", "--run", "untrained", packages=packages) == []
 
 
 def test_generate_with_the_bundled_model_imports_neither(imported_packages):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lotr_tui.app import LotrApp
-from tests.support import scenes
+from tests.support import open_scenes, scenes
 from tests.support.scenes import Scene
 
 Variant = tuple[str, tuple[int, int]]
@@ -47,6 +47,10 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (scenes.quit_dialog, SMALL),
     (scenes.new_training_dialog, SMALL),
     (scenes.model_dialog, SMALL),
+    (open_scenes.byte_pairs, ALL),
+    (open_scenes.characters, ALL),
+    (open_scenes.open_ladder, SMALL),
+    (open_scenes.open_side_by_side, SMALL),
 ]
 
 

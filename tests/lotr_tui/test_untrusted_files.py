@@ -208,6 +208,10 @@ class _Job:
         class training:  # noqa: N801
             epochs = fine_tune_epochs = 1
 
+    class dataset:  # noqa: N801
+        class tokenizer:  # noqa: N801
+            is_open = False
+
 
 def test_exported_metrics_contain_no_control_characters(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")

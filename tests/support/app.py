@@ -10,7 +10,8 @@ from textual.screen import Screen
 
 from engine.config import ModelConfig
 from engine.control import CommandQueue, ControlCommand
-from engine.data.vocabulary import EOS, UNK, Vocabulary, tokenize
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.events import (
     Checkpointed,
     CommandApplied,
@@ -26,12 +27,13 @@ from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from lotr_tui.app import LotrApp
 from lotr_tui.theme import SHIRE
 
-WORDS = tokenize("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit in
+WORDS = split_words("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit
+in
 the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
 asked for bread that ranger kept his promise""")
 
 
-VOCABULARY = Vocabulary((UNK, EOS, *dict.fromkeys(WORDS)))
+VOCABULARY = WordTokenizer((UNK, EOS, *dict.fromkeys(WORDS)))
 
 
 def make_decoder(seed: int = 0) -> NumpyLSTM:

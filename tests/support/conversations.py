@@ -29,12 +29,12 @@ def branch_off(
     conversation: Conversation, reply: Reply, index: int, token_id: int | None, settings: SamplerSettings, seed: int
 ) -> Reply:
     """Branch off from a reply, and return the complete branch."""
-    conversation.branch(reply, index, token_id, settings, seed)
+    conversation.branch(reply, index, [] if token_id is None else [token_id], settings, seed)
     return finish_reply(conversation)
 
 
 def ids_of(text: str) -> list[int]:
-    return VOCABULARY.encode(text.split()).tolist()
+    return VOCABULARY.encode(text).tolist()
 
 
 def only_session(home: Path) -> Path:

@@ -1,9 +1,12 @@
-"""Comparison of datasets in tests."""
+"""Small datasets in tests, and their comparison."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from engine.data.dataset import Dataset, summarize_dataset
+from engine.config import DataConfig
+from engine.data.dataset import Dataset, load_dataset, summarize_dataset
 
 
 def dataset_content(dataset: Dataset) -> list[Any]:
@@ -16,5 +19,18 @@ def dataset_content(dataset: Dataset) -> list[Any]:
         dataset.train_source_lines,
         dataset.corpus.lines,
     )
-    facts = [dataset.vocabulary, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]  # type: ignore[arg-type]
+    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]  # type: ignore[arg-type]
     return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
+
+
+def load_rows(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object) -> Dataset:
+    """Return a dataset whose training split consists of these speakers and lines, in order."""
+    for name, rows in (("train", lines), ("valid", [("X", "one more line")]), ("test", [("X", "one more line")])):
+        records = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
+        (tmp_path / f"{name}.csv").write_text("char,dialog\n" + records)
+    paths = {
+        "corpus": str(tmp_path / "train.csv"),
+        "valid_corpus": str(tmp_path / "valid.csv"),
+        "test_corpus": str(tmp_path / "test.csv"),
+    }
+    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]

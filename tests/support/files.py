@@ -10,7 +10,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from engine.config import Config
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.loading import tokenizer_file_name
+from engine.data.tokenizers.words import WordTokenizer
 from engine.models.numpy_lstm import weight_shapes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -46,13 +48,17 @@ def write_csv(
 def write_run(folder: Path, seed: int = 0) -> Path:
     """Write a run directory with random weights that can be loaded and played, and return its path."""
     config = Config("tiny").with_values(embedding_size=8, hidden_size=8)
-    vocabulary = Vocabulary(("<unk>", "<eos>", *KNOWN_WORDS))
+    return write_random_run(folder, config, WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)), seed)
+
+
+def write_random_run(folder: Path, config: Config, tokenizer: Tokenizer, seed: int = 0) -> Path:
+    """Write a run directory of a configuration and tokenizer with random weights, and return its path."""
     rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config.model, len(vocabulary))
+    shapes = weight_shapes(config.model, len(tokenizer))
     weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
-    (folder / "vocabulary.json").write_text(vocabulary.to_json())
+    (folder / tokenizer_file_name(config.data.tokenizer)).write_text(tokenizer.to_json())
     (folder / "model.safetensors").write_bytes(save(weights))
     return folder
 

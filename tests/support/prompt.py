@@ -9,12 +9,13 @@ from textual.containers import Vertical
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
-WORD_VOCABULARY = Vocabulary((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
-WHITESPACE_VOCABULARY = Vocabulary((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")
+WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
+WHITESPACE_VOCABULARY = WordTokenizer((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")
 SESSION_KEYS = [*(f"ctrl+{letter}" for letter in "ctolprefnsgyb"), *(f"f{n}" for n in range(1, 13))]
 
 
@@ -26,10 +27,10 @@ class PromptApp(App[None]):
         Binding(",".join([*SESSION_KEYS, "escape", "pageup", "pagedown"]), "count", id="count")
     ]
 
-    def __init__(self, history: PromptHistory | None = None, vocabulary: Vocabulary | None = WORD_VOCABULARY) -> None:
+    def __init__(self, history: PromptHistory | None = None, tokenizer: Tokenizer | None = WORD_VOCABULARY) -> None:
         super().__init__()
         self.history = history
-        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
         self.sent: list[str] = []
         self.notices: list[str] = []
         self.num_session_keys = 0
@@ -38,7 +39,7 @@ class PromptApp(App[None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(id="rest")
-            yield PromptInput(self.vocabulary, self.history, id="prompt")
+            yield PromptInput(self.tokenizer, self.history, id="prompt")
 
     def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
         self.sent.append(message.value)
@@ -57,8 +58,8 @@ class PromptApp(App[None]):
 class PromptPilot:
     """Context manager that runs a `PromptApp` and returns the pilot, the app and the prompt."""
 
-    def __init__(self, history: PromptHistory | None = None, vocabulary: Vocabulary | None = WORD_VOCABULARY) -> None:
-        self._app = PromptApp(history, vocabulary)
+    def __init__(self, history: PromptHistory | None = None, tokenizer: Tokenizer | None = WORD_VOCABULARY) -> None:
+        self._app = PromptApp(history, tokenizer)
 
     async def __aenter__(self) -> tuple[Pilot[None], PromptApp, PromptInput]:
         self._context = self._app.run_test(size=(60, 20))

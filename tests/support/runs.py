@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from engine.config import Config, ModelConfig, TrainingConfig
-from engine.data.vocabulary import Vocabulary
+from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.writer import record_events
 
-VOCABULARY = Vocabulary(("<unk>", "<eos>", "bilbo", "is", "here"))
+VOCABULARY = WordTokenizer(("<unk>", "<eos>", "bilbo", "is", "here"))
 CONFIG = Config(
     "tiny", model=ModelConfig(embedding_size=6, hidden_size=6), training=TrainingConfig(keep_epoch_checkpoints=False)
 )

@@ -93,9 +93,9 @@ def make_deterministic(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     lines = [Line(text, speaker) for speaker, text in TRAINING_TEXT * times]
-    train = tuple(VOCABULARY.encode(VOCABULARY.tokenize(line.text)) for line in lines)
+    train = tuple(VOCABULARY.encode(line.text) for line in lines)
     index = TrainingIndex(train, lines)
-    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train, train_source_lines=lines)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=lines)
     counts = make_kneser_ney()
     monkeypatch.setattr(sessions_dialog, "format_age", lambda seconds: "3 h")
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from engine.data.tokenizers.base import EOS
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, encode_session, reply_record
 
@@ -18,6 +19,7 @@ tokens = st.builds(
     st.none() | st.floats(0, 1),
     st.integers(1, 10**6),
     st.none() | st.floats(0, 64),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )
 sampler_settings = st.builds(
     SamplerSettings,
@@ -51,13 +53,17 @@ def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
                 model=draw(printable_texts),
                 unknown_tokens=tuple(draw(st.lists(printable_texts, max_size=2))),
                 name=draw(st.text(max_size=5)),
+                tokenizer=draw(st.sampled_from(["words", "whitespace", "characters", "bpe"])),
+                num_reread_tokens=draw(st.integers(0, 3)),
             )
         )
     return replies
 
 
-def saved_token(text: str, id: int = 5) -> SavedToken:
-    return SavedToken(id, text, -1.5, 0.25, 3, 4.5)
+def saved_token(text: str, id: int = 5, piece: str | None = None) -> SavedToken:
+    """A token with usual figures; without a piece, a word after another one, or the end of a line."""
+    word_piece = "\n" if text == EOS else f" {text}"
+    return SavedToken(id, text, -1.5, 0.25, 3, 4.5, word_piece if piece is None else piece)
 
 
 def saved_reply(

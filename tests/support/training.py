@@ -99,9 +99,9 @@ def run_training(dataset: Dataset, cancelled: Callable[[], bool] = lambda: False
     return list(train(make_config(**values), dataset, "a-run", cancelled))
 
 
-def make_trainer(dataset: Dataset, **values: Any) -> Trainer:
+def make_trainer(dataset: Dataset, initial_weights: Weights | None = None, **values: Any) -> Trainer:
     """Return a trainer that has not trained yet."""
-    return Trainer(make_config(**values), dataset, torch.device("cpu"))
+    return Trainer(make_config(**values), dataset, torch.device("cpu"), initial_weights=initial_weights)
 
 
 def events_of(event_type: type[Event], events: list[TrainingEvent]) -> list[Event]:

@@ -9,10 +9,12 @@ from string import ascii_lowercase
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.loading import VOCABULARY_FILE
+from engine.data.tokenizers.words import WordTokenizer
 from engine.models.numpy_lstm import weight_shapes
 from engine.presets import get_preset
-from engine.runs.directory import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE
+from engine.runs.directory import CONFIG_FILE, MODEL_FILE
 from lotr_tui.bench.measurement import Measurement, latency_percentile
 from lotr_tui.bench.programs import PROMPT, SESSION_COMMAND, run_in_terminal
 from lotr_tui.bench.terminal import Terminal
@@ -57,12 +59,12 @@ def write_random_run(path: Path, vocabulary_size: int) -> Path:
     """Write an untrained run of the default size, with a vocabulary of made-up words, and return its path."""
     config = get_preset("default")
     words = ["".join(letters) for letters in product(ascii_lowercase, repeat=3)][: vocabulary_size - 2]
-    vocabulary = Vocabulary((UNK, EOS, *words))
+    tokenizer = WordTokenizer((UNK, EOS, *words))
     rng = np.random.default_rng(0)
-    shapes = weight_shapes(config.model, len(vocabulary))
+    shapes = weight_shapes(config.model, len(tokenizer))
     weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
     path.mkdir()
     (path / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-    (path / VOCABULARY_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
+    (path / VOCABULARY_FILE).write_text(tokenizer.to_json(), encoding="utf-8")
     save_file(weights, path / MODEL_FILE)
     return path

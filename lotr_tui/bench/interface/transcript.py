@@ -64,20 +64,20 @@ def _scroll_and_key_latencies(terminal: Terminal) -> tuple[list[float], list[flo
 
 def write_session(folder: Path, num_replies: int) -> None:
     """Write a saved session whose replies are words of the bundled model."""
-    vocabulary = load_model(resolve_run(None)).decoder.vocabulary
-    word_ids = cycle(range(2, len(vocabulary)))
+    tokenizer = load_model(resolve_run(None)).decoder.tokenizer
+    word_ids = cycle(range(2, len(tokenizer)))
     writer = SessionWriter(BUNDLED, folder)
     settings = SamplerSettings(max_tokens=TOKENS_PER_REPLY)
     for number in range(num_replies):
         ids = list(islice(word_ids, TOKENS_PER_REPLY))
         tokens = tuple(
-            SavedToken(id=id, text=vocabulary.tokens[id], logprob=-5.0, prob=0.01, rank=9, entropy=6.0) for id in ids
+            SavedToken(id=id, text=tokenizer.tokens[id], logprob=-5.0, prob=0.01, rank=9, entropy=6.0) for id in ids
         )
         reply = SavedReply(
             id=number,
             parent_id=None,
             parent_offset=0,
-            prompt=" ".join(vocabulary.tokens[id] for id in ids[:3]),
+            prompt=" ".join(tokenizer.tokens[id] for id in ids[:3]),
             reply_mode="continue",
             tokens=tokens,
             seed=number,

@@ -7,8 +7,8 @@ from lotr_tui.bench.measurement import Measurement, alternate, compare, median_o
 from lotr_tui.bench.processes import cpu_seconds, unique_megabytes
 from lotr_tui.bench.programs import BARE_COMMAND, BARE_READY_TEXT, PROMPT, SESSION_COMMAND, run_in_terminal
 
-REPLY_DONE_TEXT = "words/s"
-"""Text in the line below a finished reply."""
+REPLY_DONE_TEXT = "s/s"
+"""Text in the line below a finished reply: the end of "words/s" or "tokens/s"."""
 WINDOW_SECONDS = 10.0
 """Seconds for which an idle session is observed."""
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.settings import SamplerSettings
 from lotr_tui.bench.endless_session import disable_eos
@@ -54,7 +54,7 @@ def time_branches(num_tokens: int) -> list[float]:
     for number in range(BRANCHES_PER_RUN):
         alternative = alternatives[number % len(alternatives)]
         started = time.perf_counter()
-        branch = conversation.branch(reply, num_tokens - 1, alternative, SamplerSettings(max_tokens=1), number)
+        branch = conversation.branch(reply, num_tokens - 1, [alternative], SamplerSettings(max_tokens=1), number)
         # The branch has the alternative and one sampled word after it.
         while len(branch.tokens) <= num_tokens and branch.done is None:
             time.sleep(0.0001)

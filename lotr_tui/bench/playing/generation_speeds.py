@@ -1,4 +1,4 @@
-"""Words per second of lotr-tui's models on one core.
+"""Words per second of lotr-tui's models on one core; a word of several tokens counts once.
 
 `python -m lotr_tui.bench.playing.generation_speeds` prints the result of `measure_speeds` as JSON.
 """
@@ -11,8 +11,8 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.vocabulary import EOS, EOS_ID, UNK, Vocabulary
-from engine.errors import InvalidInputError
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.batch import GenerationRequest, generate_batch
 from engine.generation.generate import TokenEvent, encode_prompt, generate, prefill
 from engine.generation.settings import SamplerSettings
@@ -25,7 +25,7 @@ from lotr_tui.bench.programs import PROMPT
 LARGE_CONFIG = ModelConfig(embedding_size=512, hidden_size=512, num_layers=2, tie_weights=False)
 """Network of the notebook."""
 LARGE_VOCABULARY_SIZE = 879
-"""Vocabulary size of the notebook on the film dialogues."""
+"""Tokenizer size of the notebook on the film dialogues."""
 BATCH_SIZE = 16
 MIN_SECONDS = 0.5
 """Minimum CPU time of each speed."""
@@ -36,11 +36,12 @@ def measure_speeds(min_seconds: float = MIN_SECONDS) -> dict[str, float]:
 
     `memory_bound` is the upper bound of the large model: its matrix-vector products alone, each weight read once per
     word. `…_sequential` and `…_batched` are `BATCH_SIZE` texts, one after the other or in a batch. `int8` is the large
-    model in 8 bits; 0 if numkong is not installed.
+    model in 8 bits.
     """
     bundled = without_eos(load_model(resolve_run(None)).decoder)
-    prompt_ids = encode_prompt(PROMPT, bundled.vocabulary).ids
+    prompt_ids = encode_prompt(PROMPT, bundled.tokenizer).ids
     large = without_eos(random_decoder(LARGE_CONFIG, LARGE_VOCABULARY_SIZE))
+    large_int8 = NumpyLSTM(large.config, large.tokenizer, large.tensors, int8=True)
     large_prompt_ids = (2, 3)
     matrices = list(_random_weights(large_matrix_shapes()).values())
     generators: dict[str, Callable[[], int]] = {
@@ -51,14 +52,9 @@ def measure_speeds(min_seconds: float = MIN_SECONDS) -> dict[str, float]:
         "large_batched": partial(generate_batched, large, large_prompt_ids, BATCH_SIZE, 30),
         "bundled_sequential": partial(generate_sequentially, bundled, prompt_ids, BATCH_SIZE, 30),
         "bundled_batched": partial(generate_batched, bundled, prompt_ids, BATCH_SIZE, 30),
+        "int8": partial(generate_sequentially, large_int8, large_prompt_ids, 1, 100),
     }
-    speeds = {name: measure_tokens_per_second(generator, min_seconds) for name, generator in generators.items()}
-    try:
-        large_int8 = without_eos(large, int8=True)
-    except InvalidInputError:  # numkong is not installed
-        return speeds | {"int8": 0.0}
-    generate_int8 = partial(generate_sequentially, large_int8, large_prompt_ids, 1, 100)
-    return speeds | {"int8": measure_tokens_per_second(generate_int8, min_seconds)}
+    return {name: measure_tokens_per_second(generator, min_seconds) for name, generator in generators.items()}
 
 
 def large_matrix_shapes() -> dict[str, tuple[int, ...]]:
@@ -78,15 +74,15 @@ def weight_bytes_per_token() -> int:
 
 def random_decoder(config: ModelConfig, vocabulary_size: int) -> NumpyLSTM:
     """Return an untrained model."""
-    vocabulary = Vocabulary((UNK, EOS, *(f"w{number}" for number in range(vocabulary_size - 2))))
-    return NumpyLSTM(config, vocabulary, _random_weights(weight_shapes(config, vocabulary_size)))
+    tokenizer = WordTokenizer((UNK, EOS, *(f"w{number}" for number in range(vocabulary_size - 2))))
+    return NumpyLSTM(config, tokenizer, _random_weights(weight_shapes(config, vocabulary_size)))
 
 
-def without_eos(decoder: NumpyLSTM, *, int8: bool = False) -> NumpyLSTM:
+def without_eos(decoder: NumpyLSTM) -> NumpyLSTM:
     """Return the same model with an improbable `<eos>`, so that texts do not end by themselves."""
     bias = decoder.weights["output.bias"].copy()
     bias[EOS_ID] = -100
-    return NumpyLSTM(decoder.config, decoder.vocabulary, {**decoder.weights, "output.bias": bias}, int8=int8)
+    return NumpyLSTM(decoder.config, decoder.tokenizer, {**decoder.tensors, "output.bias": bias})
 
 
 def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float32Array]:
@@ -95,18 +91,22 @@ def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float32A
 
 
 def generate_sequentially(model: NumpyLSTM, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
-    """Generate texts with different seeds one after the other, and return the number of tokens."""
+    """Generate texts with different seeds one after the other, and return the number of words."""
     settings = SamplerSettings(max_tokens=max_tokens)
-    return sum(
-        isinstance(event, TokenEvent) for seed in range(num_texts) for event in generate(model, ids, settings, seed)
-    )
+    events = (event for seed in range(num_texts) for event in generate(model, ids, settings, seed))
+    return _count_words(model, [event.id for event in events if isinstance(event, TokenEvent)])
 
 
 def generate_batched(model: NumpyLSTM, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
-    """Generate the same texts in a batch, and return the number of tokens."""
+    """Generate the same texts in a batch, and return the number of words."""
     state, settings = prefill(model, ids), SamplerSettings(max_tokens=max_tokens)
     steps = generate_batch(model, [GenerationRequest(state, ids, settings, seed) for seed in range(num_texts)])
-    return sum(isinstance(event, TokenEvent) for step in steps for _, event in step)
+    return _count_words(model, [event.id for step in steps for _, event in step if isinstance(event, TokenEvent)])
+
+
+def _count_words(model: NumpyLSTM, ids: Sequence[int]) -> int:
+    """Return the number of words in a text, of which each can have several tokens."""
+    return len(model.tokenizer.decode(np.array(ids, np.int32)).split())
 
 
 def multiply_all(matrices: Sequence[Float32Array], repetitions: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.analysis.memorization import TrainingIndex
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.vocabulary import TokenIds
+from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.presets import get_preset
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement, median_of_runs

@@ -38,7 +38,7 @@ def time_loop(corpus: dict[str, Any], precision: str) -> dict[str, float]:
     trainer = Trainer(config, dataset, torch.device("cpu"))
     seconds = [time_full_window(trainer) for _ in range(WARMUP_STEPS + TIMED_STEPS)][WARMUP_STEPS:]
     tokens_per_second = config.training.bptt * config.training.batch_size * TIMED_STEPS / sum(seconds)
-    flops_per_second = tokens_per_second * flops_per_token(config, len(dataset.vocabulary))
+    flops_per_second = tokens_per_second * flops_per_token(config, len(dataset.tokenizer))
     return {"tokens_per_second": tokens_per_second, "flops_per_second": flops_per_second}
 
 

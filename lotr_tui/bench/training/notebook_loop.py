@@ -22,7 +22,7 @@ HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, DROPOUT = 512, 2, 64, 50, 0.65
 def train_epochs(dataset: Dataset, epochs: int) -> Iterator[float]:
     """Train for some epochs, and yield the seconds of each."""
     ids = torch.from_numpy(batchify(dataset.train, BATCH_SIZE).T.copy()).long()  # [batch, time]
-    model = _build_model(len(dataset.vocabulary))
+    model = _build_model(len(dataset.tokenizer))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(epochs):
         started, state, total_loss = time.perf_counter(), None, 0.0

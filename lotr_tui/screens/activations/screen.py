@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widgets import Rule
 
 from engine.analysis.activations import LayerActivations, find_lstm, record_activations, unit_activations
-from engine.analysis.token_scores import TokenizedText
-from engine.data.vocabulary import TokenIds
+from engine.analysis.tokenized_text import TokenizedText
+from lotr_tui.formatting import token_noun
 from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
 from lotr_tui.screens.activations.search_pane import UnitSearchPane
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
@@ -19,6 +19,7 @@ from lotr_tui.screens.activations.unit_activations import UnitActivations
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextInputScreen
 from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.screens.text.token_names import part_names, visible_part
 from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.unit_search import UnitId
@@ -116,9 +117,19 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         tokens = super().tokenize()
         if len(tokens) <= MAX_TOKENS:
             return tokens
-        self.notify(f"Only the first {MAX_TOKENS:,} words are analysed.", markup=False)
-        self.text = self.text[: int(tokens.end_offsets[MAX_TOKENS - 1])]
+        self.notify(f"Only the first {MAX_TOKENS:,} {self._token_noun}s are analysed.", markup=False)
+        # The text ends before a word, if possible, so that the last tokens stay the same.
+        num_tokens = int(tokens.word_starts[tokens.word_index(MAX_TOKENS)]) or MAX_TOKENS
+        self.text = self.text[: int(tokens.end_offsets[num_tokens - 1])]
         return super().tokenize()
+
+    @property
+    def _token_noun(self) -> str:
+        return token_noun(self._session_model.model.tokenizer)
+
+    def lay_out(self, tokens: TokenizedText) -> Page:
+        """Return the page of the tokens of a text, which the LSTM reads one by one."""
+        return Page.from_tokens(tokens)
 
     def find_problem(self) -> str:
         """Return a message if the model contains no LSTM."""
@@ -128,13 +139,15 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         """Show a text with the cursor on a token, by default the last one."""
         self.layer_activations = ()
         self._token_texts = [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
+        if page.tokens.unk_id is None:
+            self._token_texts = part_names(page.tokens, self._session_model.model.tokenizer)
         self.query_one(TokenTextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
         self._update_view()
 
-    def compute(self, ids: TokenIds) -> tuple[LayerActivations, ...]:
+    def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
         """Record the activations of all layers on each token."""
         assert self._lstm is not None, "checked by find_problem"
-        return record_activations(self._lstm, ids)
+        return record_activations(self._lstm, tokens.ids)
 
     def show_result(self, result: tuple[LayerActivations, ...]) -> None:
         """Show the activations; the first time, the cursor moves to the unit with the largest absolute value."""
@@ -165,7 +178,8 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
             self.layer_activations[self.layer_index],
             position,
             f"layer {self.layer_index + 1} of {len(self.layer_activations)}"
-            f' · on reading "{self._token_texts[position]}" · word {position + 1:,} of {len(self._token_texts):,}',
+            f' · on reading "{self._token_texts[position]}"{self._word_around(position)}'
+            f" · {self._token_noun} {position + 1:,} of {len(self._token_texts):,}",
         )
         self.query_one(HelpLine).update_text()
         characters, cells = strips_legend(strips.num_shown_units, strips.num_cells, self.size.width - 2)
@@ -181,6 +195,14 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         pinned = (" · pinned" if self.pinned_unit else "", "$accent")
         title = (self.unit_label(unit_id), "bold")
         self.show_line("#unit-activations-heading", title, (" along the text", MUTED), pinned)
+
+    def _word_around(self, position: int) -> str:
+        """Return the word that contains a token, if the word has other tokens, too."""
+        assert self.page is not None, "the text is analysed"
+        tokens = self.page.tokens
+        word = tokens.word_index(position)
+        is_longer = tokens.word_ends[word] - tokens.word_starts[word] > 1
+        return f' of "{visible_part(tokens.word(word))}"' if is_longer else ""
 
     def unit_label(self, unit_id: UnitId) -> str:
         """Return the name of a unit for display, without the layer if there is only one."""

@@ -94,7 +94,7 @@ class UnitSearchPane(Vertical):
         assert self._search is not None, "results belong to a search"
         self._progress_timer.pause()
         [top_activations] = results
-        count = f"{top_activations.num_tokens:,} words"
+        count = f"{top_activations.num_tokens:,} {self._search.token_noun}s"
         scope = f"of {count}, stopped early" if self._stopped_early else f"of all {count}"
         self._show_heading((self._unit_label(self._search.unit), "bold"), (f" · highest ▲ and lowest ▼ {scope}", MUTED))
         self.query_one(UnitTopActivations).show(top_activations)

@@ -8,8 +8,10 @@ from rich.segment import Segment
 from textual.binding import Binding, BindingType
 
 from engine.analysis.activations import ActivationExample, TopActivations
-from engine.data.vocabulary import UNK
-from lotr_tui.formatting import format_token
+from engine.data.tokenizers.base import UNK
+from lotr_tui.formatting import LINE_END_MARK
+from lotr_tui.screens.text.layout import sanitize_text
+from lotr_tui.screens.text.token_names import visible_part
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
 VALUE_WIDTH = 9
@@ -75,11 +77,14 @@ class UnitTopActivations(LineList):
             return [Segment(self._message, muted)]
         mark, example = self._items[line]
         context_width = max(0, (self.size.width - VALUE_WIDTH - 4) * 2 // 5)
+        # The space before a word stays outside the brackets.
+        starts_word = example.token.startswith(" ") and not example.token.isspace()
+        before = _join_pieces(example.context_before) + " " * starts_word
         return [
             Segment(f"{mark}{example.value:+8.3f}", cursor if line == self.cursor else plain),
-            Segment(f"  {_right_align(_join_tokens(example.context_before), context_width)} ", muted),
-            Segment(f"[{format_token(example.token)}]", token),
-            Segment(f" {_join_tokens(example.context_after)}", muted),
+            Segment(f"  {_right_align(before, context_width + 1)}", muted),
+            Segment(f"[{visible_part(_join_pieces([example.token]))}]", token),
+            Segment(_join_pieces(example.context_after), muted),
         ]
 
     @property
@@ -112,8 +117,9 @@ class UnitTopActivations(LineList):
         self.refresh()
 
 
-def _join_tokens(tokens: Sequence[str]) -> str:
-    return " ".join("‹rare word›" if token == UNK else token for token in tokens)
+def _join_pieces(pieces: Sequence[str]) -> str:
+    text = "".join(piece.replace(UNK, "‹rare word›") if piece.strip(" ") == UNK else piece for piece in pieces)
+    return sanitize_text(text).replace("\n", LINE_END_MARK)
 
 
 def _right_align(text: str, width: int) -> str:

@@ -11,8 +11,7 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.generation.columns import first_difference, fraction_differing, generated_tokens, mean_surprisal
-from engine.generation.generate import TokenEvent
+from engine.generation.columns import first_difference, fraction_differing, mean_surprisal
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
 from lotr_tui.session.column_output import ColumnOutput
 from lotr_tui.widgets.drawing import StripWidget
@@ -186,13 +185,13 @@ class GenerationColumns(StripWidget, can_focus=True):
         output, reference = self.outputs[index], self._reference_output(index)
         if reference is None or not output.events or not reference.events:
             return ""
-        tokens, reference_tokens = generated_tokens(output.events), generated_tokens(reference.events)
-        first = first_difference(tokens, reference_tokens)
+        words, reference_words = output.words_to_compare(reference), reference.words_to_compare(output)
+        first = first_difference(words, reference_words)
         both_done = output.done_event and reference.done_event
         if first is None:
             return "= same words" if both_done else "= same so far"
         short = f"≠ at word {first + 1}"
-        long = f"{short} · {format_percent(fraction_differing(tokens, reference_tokens))} differ"
+        long = f"{short} · {format_percent(fraction_differing(words, reference_words))} differ"
         return long if both_done and cell_len(long) <= width else short
 
     # Texts
@@ -206,11 +205,11 @@ class GenerationColumns(StripWidget, can_focus=True):
         reference = self._reference_output(index)
         first = None
         if reference is not None:
-            first = first_difference(generated_tokens(output.events), generated_tokens(reference.events))
-        words: list[StyledWord] = [(event.text, base_style) for event in output.events if isinstance(event, TokenEvent)]
+            first = first_difference(output.words_to_compare(reference), reference.words_to_compare(output))
+        words: list[StyledWord] = [(word, base_style) for word in output.shown_words]
         end: list[StyledWord] = []
         if output.done_event:
-            end = [(word, muted) for word in describe_finish_reason(output.done_event).split()]
+            end = [(word, muted) for word in describe_finish_reason(output.done_event, output.noun).split()]
         elif not output.failure:
             words.append(("▌", self._style("selected")))
         if first is not None:
@@ -226,8 +225,8 @@ def _output_stats(output: ColumnOutput) -> list[str]:
     surprisal = mean_surprisal(output.events)
     if surprisal is None:
         return ["", ""]
-    num_words = sum(isinstance(event, TokenEvent) for event in output.events)
-    return [plural(num_words, "word"), f"{surprisal:.2f} bits/word"]
+    num_decimals = 0 if output.noun == "token" and surprisal >= 10 else 2  # a word of several tokens can have many bits
+    return [plural(len(output.shown_words), "word"), f"{surprisal:.{num_decimals}f} bits/word"]
 
 
 def _line_of_each(texts: Sequence[list[list[Segment]]], y: int) -> list[list[Segment]]:

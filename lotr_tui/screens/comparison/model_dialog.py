@@ -12,8 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Label, OptionList
 from textual.widgets.option_list import Option
 
-from engine.config import BUNDLED
 from engine.errors import printable
+from engine.runs.directory import bundled_run_names
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.summary import list_runs
 from lotr_tui.formatting import format_model_row, format_run_row
@@ -43,7 +43,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ModelChoice | None]):
                 (choice, format_model_row(choice.name, f"epoch {choice.epoch}", saved.valid_perplexity))
                 for choice, saved in epochs
             ),
-            (ModelChoice("run", BUNDLED), "bundled"),
+            *((ModelChoice("run", name), name) for name in bundled_run_names()),
             *(
                 (ModelChoice("run", str(run.path)), format_run_row(run))
                 for run in list_runs(runs_dir)
@@ -52,7 +52,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ModelChoice | None]):
         ]
 
     def compose(self) -> ComposeResult:
-        """Yield the baseline, the mixture, the saved epochs, the bundled model and the runs, latest first."""
+        """Yield the baseline, the mixture, the saved epochs, the bundled models and the runs, latest first."""
         with Vertical(classes="dialog"):
             yield Label("Add a model", classes="dialog-title")
             yield RobustOptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)

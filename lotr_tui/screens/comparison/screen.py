@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Rule, Static
 
 from engine.errors import InvalidInputError, LotrError, PromptError, printable
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
-from lotr_tui.formatting import plural
+from lotr_tui.formatting import plural, token_noun
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, CompareWith, GenerationColumns
 from lotr_tui.screens.comparison.writers import ColumnWriters
 from lotr_tui.session.column_output import ColumnSlot, PromptContext, describe_unknown_words, encode_prompts
@@ -140,7 +140,8 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             yield from self.compose_controls()
             seed_width = max(8, len(str(self._seed)))
             yield NumberField("seed", str(self._seed), id="seed", width=seed_width, placeholder="random")
-            yield NumberField("words", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
+            noun = token_noun(self.session_model.model.tokenizer)
+            yield NumberField(f"{noun}s", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
             is_answer = self._prompt_context.reply_mode == "reply"
             yield Label("reply ❯" if is_answer else "❯", id="prompt-mark")

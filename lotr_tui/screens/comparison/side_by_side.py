@@ -11,7 +11,7 @@ from textual.widgets import Input
 from engine.config import BUNDLED
 from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
-from engine.runs.directory import resolve_run
+from engine.runs.directory import bundled_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.comparison.columns import CompareWith
@@ -120,7 +120,7 @@ class SideBySideScreen(GenerationColumnsScreen):
     def _base_run(self) -> str:
         """Run that the baseline and the mixture belong to."""
         run = self.session_model.run
-        return BUNDLED if run is None or run == resolve_run(BUNDLED) else str(run)
+        return BUNDLED if run is None else bundled_run_name(run) or str(run)
 
     def _parse_temperature_input(self) -> float:
         typed = self.query_one("#temperature", NumberField).parse_float()

@@ -1,14 +1,13 @@
 """Generation of the texts of several columns in threads."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from textual.message_pump import MessagePump
 
 from engine.errors import describe_error
 from engine.generation.batch import IndexedEvent
-from engine.generation.columns import GenerationColumn, generate_columns
+from engine.generation.columns import generate_columns
 from engine.generation.settings import SamplerSettings
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.session.column_output import ColumnSlot, PromptContext
@@ -44,15 +43,7 @@ class ColumnWriters:
         starting = [slot for slot in slots if slot.model is not None and slot.output.is_empty and slot not in busy]
         if not starting:
             return
-        columns = [
-            GenerationColumn(
-                slot.model,
-                context.token_ids(prompt, slot.model.vocabulary),
-                replace(settings, temperature=slot.temperature),
-            )
-            for slot in starting
-            if slot.model is not None
-        ]
+        columns = [slot.column(prompt, context, settings) for slot in starting]
         task: BackgroundTask[IndexedEvent] = BackgroundTask(
             self._owner, "columns", partial(self._take_events, starting), partial(self._fail, starting), self._on_end
         )

@@ -30,7 +30,7 @@ class TrainingStatus(StatusBar):
         parts: list[tuple[str, str]] = [("lotr-tui", "bold $accent"), ("  ", "")]
         if (started := view.started) is not None:
             size = (
-                f" · {started.parameters:,} parameters · {started.vocabulary_size:,} words"
+                f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
                 f" · {started.train_tokens:,} tokens · {printable(started.device)}"
             )
             parts += [(printable(started.run), "bold"), (size, MUTED)]

@@ -37,6 +37,8 @@ from lotr_tui.widgets.line_input import LineInput
 PRESET_DESCRIPTIONS = {
     "tiny": "a small model in a few seconds",
     "default": "the best for a corpus of this size, in minutes",
+    "base": "pre-training on books, in hours",
+    "finetune": "from the bundled pre-trained model, in minutes",
     "notebook": "the classroom notebook's large model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
@@ -101,7 +103,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         &.-short .dialog-title, &.-short .dialog-keys, &.-short #hint { margin: 0; }
     }
     """
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (26, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel", tooltip="Close without training")
     ]
@@ -215,10 +217,16 @@ def _format_preset(name: str, *, is_chosen: bool) -> str:
     return f"{'●' if is_chosen else ' '} {name:9} {PRESET_DESCRIPTIONS.get(name, '')}"
 
 
-def _read_fields(config: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
+def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
     """Return the training that the texts of the fields describe, or raise a _FieldError."""
+    from engine.training.transfer.initial_run import configure  # imports numpy
+
     name = "corpus"
-    try:
+
+    def apply_fields(config: Config) -> Config:
+        """Return `config` with the values of the fields; `name` is the field that is being read."""
+        nonlocal name
+        name = "corpus"
         if corpus := texts["corpus"]:
             config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
             _check_corpus(corpus)
@@ -231,10 +239,13 @@ def _read_fields(config: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
         if epochs := texts["epochs"]:
             config = config.with_overrides([f"epochs={epochs}"])
         name = "settings"
-        config = config.with_overrides(_split_settings(texts["settings"], is_epochs_set=bool(epochs)))
+        return config.with_overrides(_split_settings(texts["settings"], is_epochs_set=bool(epochs)))
+
+    try:
+        config = configure(preset, apply_fields, runs_dir)
     except InvalidInputError as error:
         raise _FieldError(name, str(error)) from error
-    return NewTraining(config, run_name or None, texts)
+    return NewTraining(config, texts["run"] or None, texts)
 
 
 def _check_corpus(path: str) -> None:

@@ -1,10 +1,19 @@
 """Metrics of the whole text, on one line."""
 
+import numpy as np
+
+from engine.analysis.bits_per_character import TextForm, native_form
 from engine.analysis.token_scores import TokenScores, compare_scores
-from engine.data.vocabulary import EOS_ID
-from lotr_tui.formatting import format_percent
+from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
+
+TEXT_FORM_NAMES: dict[TextForm, str] = {
+    "original": "",
+    "whitespace": " (words only)",
+    "words": " (lower-case words)",
+}
+"""Note on the characters that are counted, by the form of the text that a tokenizer reads."""
 
 
 class LensMetrics(MetricsBar):
@@ -34,21 +43,33 @@ def _metric_parts(
     baseline, comparison = None, None
     if baseline_scores is not None:
         baseline, comparison = baseline_scores.summarize(), compare_scores(network_scores, baseline_scores)
-    # A line end read as <eos> is a token, but not a word to the reader.
-    num_words = evaluation.tokens - int((network_scores.tokens.ids[: network_scores.num_scored] == EOS_ID).sum())
-    known = "-" if summary.known_perplexity is None else f"{summary.known_perplexity:,.1f}"
+    tokens = network_scores.tokens
+    # Punctuation, and a line end read as a token, are not words to the reader.
+    num_words = int(np.count_nonzero(tokens.has_letters[: network_scores.num_scored_words]))
     parts: list[Metric] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
     if baseline is not None:
         parts.append([("Kneser-Ney ", MUTED), (f"{baseline.evaluation.perplexity:,.1f}", "")])
     elif baseline_scores is None:
         parts.append([(baseline_status, MUTED)])
-    parts += unreadable_metric(network_scores.tokens.skipped_texts())
-    parts += [
-        [("surprise ", MUTED), (f"{evaluation.bits_per_token:.2f}", ""), (" bits per word", MUTED)],
-        [(f"{num_words:,} words, {summary.num_unknown:,} unknown ({format_percent(evaluation.unk_rate)})", "")],
-        [("without unknown ", MUTED), (known, "")],
-    ]
+    if not np.isnan(summary.bits_per_character):
+        text_form = TEXT_FORM_NAMES[native_form(network_scores.tokenizer)]
+        parts.append([(f"{summary.bits_per_character:.2f}", ""), (f" bits/character{text_form}", MUTED)])
+    parts += unreadable_metric(tokens.skipped_texts())
+    bits_per_token = f"{evaluation.bits_per_token:.2f}"
+    if tokens.unk_id is None:
+        parts += [
+            [(f"{plural(num_words, 'word')}, {plural(evaluation.tokens, 'token')}", "")],
+            [("surprise ", MUTED), (bits_per_token, ""), (" bits per token", MUTED)],
+        ]
+    else:
+        unknown = f"{summary.num_unknown:,} unknown ({format_percent(evaluation.unk_rate)})"
+        known = "-" if summary.known_perplexity is None else f"{summary.known_perplexity:,.1f}"
+        parts += [
+            [("surprise ", MUTED), (bits_per_token, ""), (" bits per word", MUTED)],
+            [(f"{num_words:,} words, {unknown}", "")],
+            [("without unknown ", MUTED), (known, "")],
+        ]
     if comparison is not None:
-        fraction = format_percent(comparison.num_better / comparison.num_tokens)
+        fraction = format_percent(comparison.num_better / comparison.num_words)
         parts.append([("better than Kneser-Ney on ", MUTED), (fraction, ""), (" of words", MUTED)])
     return parts

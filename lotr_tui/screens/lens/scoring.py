@@ -5,7 +5,8 @@ from pathlib import Path
 
 from textual.message_pump import MessagePump
 
-from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks, tokenize_with_offsets
+from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.errors import describe_error
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
@@ -84,9 +85,9 @@ class LensScorer:
         model = self._model
 
         def source(cancellation: Cancellation) -> Iterator[Page | ScoredChunk]:
-            page = Page.from_tokens(tokenize_with_offsets(text, model.vocabulary, eos_per_line=eos_per_line))
+            page = Page.from_words(tokenize_with_offsets(text, model.tokenizer, eos_per_line=eos_per_line))
             yield page
-            yield from score_chunks(model, page.tokens.ids, cancellation)
+            yield from score_chunks(model, page.tokens, cancellation)
 
         self._network_task.start(source)
 
@@ -98,7 +99,7 @@ class LensScorer:
     def _take_network_items(self, items: list[Page | ScoredChunk]) -> None:
         for item in items:
             if isinstance(item, Page):
-                self.network_scores = TokenScores(item.tokens, self._model.vocabulary, self.network_scores)
+                self.network_scores = TokenScores(item.tokens, self._model.tokenizer, self.network_scores)
                 self._on_page(item)
                 self._score_with_baseline()
             else:
@@ -111,8 +112,8 @@ class LensScorer:
         if self.baseline is None or self.network_scores is None:
             return
         model, tokens = self.baseline, self.network_scores.tokens
-        self.baseline_scores = TokenScores(tokens, model.vocabulary, self.baseline_scores)
-        self._baseline_task.start(lambda cancellation: score_chunks(model, tokens.ids, cancellation))
+        self.baseline_scores = TokenScores(tokens, model.tokenizer, self.baseline_scores)
+        self._baseline_task.start(lambda cancellation: score_chunks(model, tokens, cancellation))
 
     def _take_baseline_chunks(self, chunks: list[ScoredChunk]) -> None:
         assert self.baseline_scores is not None, "created before the task starts"
@@ -122,7 +123,7 @@ class LensScorer:
 
     def _take_baseline(self, models: list[KneserNey]) -> None:
         [model] = models
-        if model.vocabulary == self._model.vocabulary:
+        if model.tokenizer == self._model.tokenizer:
             self.baseline = model
             self._score_with_baseline()
         else:

@@ -1,4 +1,4 @@
-"""Lens screen: a text shaded by surprisal, the token under the cursor, the sentences, and a text area."""
+"""Lens screen: a text shaded by surprisal, the word under the cursor, the sentences, and a text area."""
 
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ from textual.widgets import Rule, Static
 
 from engine.errors import printable
 from lotr_tui.background_task import is_closed
-from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.metrics import LensMetrics
 from lotr_tui.screens.lens.scoring import LensScorer
@@ -22,6 +21,7 @@ from lotr_tui.screens.lens.text_view import LENS_VIEWS, LensTextView
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextAnalysisScreen
+from lotr_tui.screens.text.token_names import visible_part
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import is_line_mode
 from lotr_tui.theme import MUTED
@@ -57,7 +57,8 @@ class LensScreen(TextAnalysisScreen):
     def __init__(self, session_model: SessionModel, text: str = "", *, reads_line_ends: bool = False) -> None:
         """Score `text` with `session_model`, and with Kneser-Ney counts of the run's training data.
 
-        With `reads_line_ends`, line breaks are read as `<eos>`; otherwise this depends on the training of the model.
+        With `reads_line_ends`, a closed vocabulary reads line breaks as `<eos>`; otherwise this depends on the training
+        of the model.
         """
         super().__init__(session_model)
         self._text = sanitize_text(text)
@@ -75,7 +76,7 @@ class LensScreen(TextAnalysisScreen):
         return self.scorer.is_idle and self._typing_timer is None and self.scorer.network_scores is not None
 
     def compose(self) -> ComposeResult:
-        """Yield status, metrics, text with token and sentences beside it, legend, text area and footer."""
+        """Yield status, metrics, text with word and sentences beside it, legend, text area and footer."""
         is_editable = len(self._text) <= MAX_EDITABLE_CHARACTERS
         yield StatusBar(id="status")
         yield LensMetrics(id="metrics")
@@ -103,7 +104,10 @@ class LensScreen(TextAnalysisScreen):
         if is_closed(self):  # a key may close the screen before its first paint
             return
         run = self._session_model.run
-        self.eos_per_line |= run is not None and is_line_mode(run)
+        if self._session_model.model.tokenizer.is_open:
+            self.eos_per_line = self._session_model.predicts_eos
+        else:
+            self.eos_per_line |= run is not None and is_line_mode(run)
         self.scorer.load_baseline(run)
         if len(self._text) > MAX_EDITABLE_CHARACTERS:
             self._load_text(self._text, "session text", is_editable=False)
@@ -175,7 +179,7 @@ class LensScreen(TextAnalysisScreen):
     def _show_page(self, page: Page) -> None:
         """Show a new text, with the scores it shares with the text before."""
         assert self.scorer.network_scores is not None, "created with the page"
-        cursor = self._token_at_text_cursor() if self.query_one(LensTextArea).has_focus else None
+        cursor = self._word_at_text_cursor() if self.query_one(LensTextArea).has_focus else None
         self.query_one(LensTextView).show_scores(page, self.scorer.network_scores, cursor=cursor)
 
     def _show_progress(self) -> None:
@@ -194,7 +198,8 @@ class LensScreen(TextAnalysisScreen):
         is_wide = self.size.width >= MIN_WIDTH_OF_FULL_LEGEND
         title = f"{'difference' if text.view == 'difference' else 'surprise'}: " if is_wide else ""
         model_name = "" if text.view == "difference" else text.view
-        shades = Content.assemble((title, MUTED), text.legend())
+        has_unknown = not self._session_model.model.tokenizer.is_open
+        shades = Content.assemble((title, MUTED), text.legend(has_unknown=has_unknown))
         self.query_one("#legend", StatusBar).show(shades, Content.styled(model_name, MUTED))
 
     def on_resize(self) -> None:
@@ -203,40 +208,41 @@ class LensScreen(TextAnalysisScreen):
 
     @on(LensTextView.TokenHighlighted)
     def _show_token(self) -> None:
-        """Show the details of the token under the cursor, and select its sentence."""
+        """Show the details of the word under the cursor, and select its sentence."""
         text, inspector = self.query_one(LensTextView), self.query_one(LensTokenInspector)
         network_scores, baseline_scores = self.scorer.network_scores, self.scorer.baseline_scores
         if network_scores is None or not len(network_scores.tokens):
             inspector.show("", "", (None, None))
             return
         tokens = network_scores.tokens
-        index = min(text.cursor, len(tokens) - 1)
+        index = min(text.cursor, tokens.num_words - 1)
         sentence = tokens.sentence_index(index)
-        token = LINE_END_MARK if tokens[index] == "\n" else tokens[index]
-        if tokens.unknown_mask[index]:
-            token += " (not known: a rare word)"
-        baseline_score = baseline_scores.token_score(index) if baseline_scores is not None else None
+        word = visible_part(tokens.word(index))
+        if tokens.unknown_words[index]:
+            word += " (not known: a rare word)"
+        baseline_score = baseline_scores.word_score(index) if baseline_scores is not None else None
         inspector.show(
-            token,
+            word,
             f"sentence {sentence + 1:,} of {len(tokens.sentence_starts):,}",
-            (network_scores.token_score(index), baseline_score),
+            (network_scores.word_score(index), baseline_score),
             model_index=1 if text.view == "Kneser-Ney" and baseline_score else 0,
         )
         self.query_one(LensSentences).select_sentence(sentence)
 
     # Cursor
 
-    def _token_at_text_cursor(self) -> int | None:
-        """Return the token before the cursor of the text area."""
+    def _word_at_text_cursor(self) -> int | None:
+        """Return the word before the cursor of the text area."""
         scores = self.scorer.network_scores
         if scores is None or self._source_name or not len(scores.tokens):
             return None
         character = self.query_one(LensTextArea).cursor_index()
-        return max(0, int(scores.tokens.start_offsets.searchsorted(character, side="left")) - 1)
+        word_starts, _ = scores.tokens.word_spans
+        return max(0, int(word_starts.searchsorted(character, side="left")) - 1)
 
     @on(LensTextArea.SelectionChanged)
     def _follow_text_cursor(self) -> None:
-        if self._text == self.query_one(LensTextArea).text and (index := self._token_at_text_cursor()) is not None:
+        if self._text == self.query_one(LensTextArea).text and (index := self._word_at_text_cursor()) is not None:
             self.query_one(LensTextView).move_cursor(index)
 
     @on(LensSentences.SentenceSelected)
@@ -269,7 +275,12 @@ class LensScreen(TextAnalysisScreen):
         self.query_one("#heading", Static).update(self.query_one(LensSentences).heading())
 
     def action_toggle_line_ends(self) -> None:
-        """Read line breaks as `<eos>`, or ignore them."""
+        """Read line breaks as `<eos>`, or ignore them; an open vocabulary reads them as characters instead."""
         self.eos_per_line = not self.eos_per_line
-        self._notify("Line breaks are read as ends of lines: ¶." if self.eos_per_line else "Line breaks are ignored.")
+        if self.eos_per_line:
+            self._notify("Line breaks are read as ends of lines: ¶.")
+        elif self._session_model.model.tokenizer.is_open:
+            self._notify("Line breaks are read as characters.")
+        else:
+            self._notify("Line breaks are ignored.")
         self._score_text()

@@ -105,8 +105,9 @@ class LensSentences(LineList):
         index = int(self._order[line])
         tokens = self._network_scores.tokens
         first, last = tokens.sentence_span(index)
-        start = int(tokens.start_offsets[first])
-        end = int(tokens.start_offsets[last]) if last < len(tokens) else len(tokens.text)
+        word_starts, _ = tokens.word_spans
+        start = int(word_starts[first])
+        end = int(word_starts[last]) if last < tokens.num_words else len(tokens.text)
         excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)])
         values = [_format_sentence_perplexity(float(perplexities[index])) for perplexities in self._perplexities]
         is_selected = index == self.cursor

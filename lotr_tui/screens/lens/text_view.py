@@ -1,4 +1,4 @@
-"""View of a text in which each token is shaded by its surprisal."""
+"""View of a text in which each word is shaded by its surprisal."""
 
 from typing import ClassVar, Literal
 
@@ -26,7 +26,7 @@ _DIFFERENCE_COMPONENT_CLASSES = ("lens--much-worse", "lens--worse", "lens--even"
 
 
 class LensTextView(TokenTextView, inherit_bindings=False):
-    """Tokens shaded in steps of bits; each step also differs in text style, for terminals without colour."""
+    """Words shaded in steps of bits; each step also differs in text style, for terminals without colour."""
 
     DEFAULT_CSS = """
     LensTextView { overflow-y: scroll; }
@@ -74,7 +74,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         self._network_scores: TokenScores | None = None
         self._baseline_scores: TokenScores | None = None
         self._view: LensView = "network"
-        self._num_painted = 0  # tokens that had scores when last painted
+        self._num_painted = 0  # words that had scores when last painted
 
     # Content
 
@@ -85,10 +85,10 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         self.refresh_scores(None)
 
     def refresh_scores(self, baseline_scores: TokenScores | None) -> None:
-        """Repaint if more of the visible tokens have scores now, of the network or of Kneser-Ney."""
+        """Repaint if more of the visible words have scores now, of the network or of Kneser-Ney."""
         self._baseline_scores = baseline_scores
         first, last = self.visible_token_range()
-        num_scored = min((scores.num_scored for scores in self._shown_scores()), default=0)
+        num_scored = min((scores.num_scored_words for scores in self._shown_scores()), default=0)
         if (self._num_painted < last and num_scored > first) or num_scored < self._num_painted:
             self.refresh()
         self._num_painted = num_scored
@@ -104,35 +104,37 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         self._num_painted = 0
         self.refresh()
 
-    def legend(self) -> Content:
-        """Return the meaning of the shades, each in its own style."""
+    def legend(self, *, has_unknown: bool) -> Content:
+        """Return the meaning of the shades, each in its own style; `has_unknown` adds the style of unknown words."""
         names: tuple[str, ...] = _SURPRISE_COMPONENT_CLASSES
         low, middle, high = SURPRISE_THRESHOLDS
         texts = [f"under {low:g} bits", f"{low:g} to {middle:g}", f"{middle:g} to {high:g}", f"over {high:g}"]
         if self._view == "difference":
             names, (weak, strong) = _DIFFERENCE_COMPONENT_CLASSES, DIFFERENCE_THRESHOLDS[-2:]
             texts = [f"Kneser-Ney by {strong:g}", f"by {weak:g}", "even", f"by {weak:g}", f"network by {strong:g} bits"]
-        parts = [*zip(texts, names, strict=True), ("unknown".join(UNKNOWN_MARKS), "token-text-view--unknown")]
+        parts = list(zip(texts, names, strict=True))
+        if has_unknown:
+            parts.append(("unknown".join(UNKNOWN_MARKS), "token-text-view--unknown"))
         return Content("  ").join(Content.styled(text, self.get_visual_style(name)) for text, name in parts)
 
     # Painting
 
     def token_component_classes(self, index: int) -> list[str]:
-        """Return the component class of a token's shade."""
+        """Return the component class of a word's shade."""
         scores = self._shown_scores()
-        if self.page.tokens.unknown_mask[index]:
+        if self.page.unknown_mask[index]:
             return ["token-text-view--unknown"]
-        if not scores or any(index >= model_scores.num_scored for model_scores in scores):
+        if not scores or any(index >= model_scores.num_scored_words for model_scores in scores):
             return ["lens--unscored"]
-        bits = [-float(model_scores.log_probs[index]) / np.log(2) for model_scores in scores]
+        bits = [model_scores.bits_of_word(index) for model_scores in scores]
         if len(bits) == 2:
             return [_DIFFERENCE_COMPONENT_CLASSES[int(np.digitize(bits[1] - bits[0], DIFFERENCE_THRESHOLDS))]]
         return [_SURPRISE_COMPONENT_CLASSES[int(np.digitize(bits[0], SURPRISE_THRESHOLDS))]]
 
     def token_style(self, index: int) -> Style:
-        """Return the style of a token; under the cursor its shade is reversed."""
+        """Return the style of a word; under the cursor its shade is reversed."""
         style = super().token_style(index)
-        return style + Style(reverse=True) if index == self.cursor else style
+        return style + Style(reverse=True) if self.is_under_cursor(index) else style
 
     def _shown_scores(self) -> list[TokenScores]:
         """Return the scores that determine the shades, or none if one of them is missing."""
@@ -144,17 +146,17 @@ class LensTextView(TokenTextView, inherit_bindings=False):
     # Cursor
 
     def action_step_surprise(self, direction: int) -> None:
-        """Move the cursor to the next or previous token with the strongest shade."""
+        """Move the cursor to the next or previous word with the strongest shade."""
         scores = self._shown_scores()
         if not scores:
             return
-        num_scored = min(model_scores.num_scored for model_scores in scores)
-        bits = [model_scores.bits[:num_scored] for model_scores in scores]
+        num_scored = min(model_scores.num_scored_words for model_scores in scores)
+        bits = [model_scores.word_bits[:num_scored] for model_scores in scores]
         if len(bits) == 2:
             is_strong = np.abs(bits[1] - bits[0]) >= DIFFERENCE_THRESHOLDS[-1]
         else:
             is_strong = bits[0] >= SURPRISE_THRESHOLDS[-1]
-        indices = np.flatnonzero(is_strong & ~scores[0].tokens.unknown_mask[:num_scored])
+        indices = np.flatnonzero(is_strong & ~self.page.unknown_mask[:num_scored])
         indices = indices[indices > self.cursor] if direction > 0 else indices[indices < self.cursor][::-1]
         if len(indices):
             self.move_cursor(int(indices[0]))

@@ -8,8 +8,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.analysis.memorization import Occurrence, Passage
-from engine.data.vocabulary import TokenizerName, token_spans
+from engine.analysis.memorization import Occurrence, Passage, occurrence_span
+from engine.data.tokenizers.base import Tokenizer
 from lotr_tui.formatting import plural
 from lotr_tui.screens.text.layout import sanitize_text
 from lotr_tui.theme import MUTED
@@ -48,17 +48,18 @@ class PassageOccurrences(VerticalScroll):
         yield Static("", id="heading", markup=False)
         yield Static("", id="lines", markup=False)
 
-    def show(self, number: int, total: int, passage: Passage, tokenizer: TokenizerName) -> None:
+    def show(self, number: int, total: int, passage: Passage, tokenizer: Tokenizer) -> None:
         """Show passage `number`, counted from 1, of `total`."""
         suffix = f"; the first {len(passage.occurrences)}:"
         if passage.num_occurrences == len(passage.occurrences):
             suffix = ":"
         occurrences = plural(passage.num_occurrences, "place")
         heading = Content.assemble(
-            (f"passage {number} of {total}", "bold"), (f" · {passage.length} words · in {occurrences}{suffix}", MUTED)
+            (f"passage {number} of {total}", "bold"),
+            (f" · {passage.num_words} words · in {occurrences}{suffix}", MUTED),
         )
         self.query_one("#heading", Static).update(heading)
-        lines = [_format_occurrence(occurrence, passage.length, tokenizer) for occurrence in passage.occurrences]
+        lines = [_format_occurrence(occurrence, passage, tokenizer) for occurrence in passage.occurrences]
         self.query_one("#lines", Static).update(Content("\n").join(lines))
         self.scroll_home(animate=False)
 
@@ -68,12 +69,13 @@ class PassageOccurrences(VerticalScroll):
         self.query_one("#lines", Static).update("")
 
 
-def _format_occurrence(occurrence: Occurrence, length: int, tokenizer: TokenizerName) -> Content:
+def _format_occurrence(occurrence: Occurrence, passage: Passage, tokenizer: Tokenizer) -> Content:
     """Return a line of the training text with its speaker or line number, and the passage in brackets."""
-    text, speaker = (sanitize_text(part).replace("\n", " ") for part in (occurrence.text, occurrence.speaker))
-    spans = list(token_spans(text, tokenizer))[occurrence.offset : occurrence.offset + length]
-    start, end = spans[0][0], spans[-1][1]
-    speaker = sanitize_text(occurrence.speaker).replace("\n", " ") or f"line {occurrence.line_index + 1:,}"
-    return Content.assemble(
-        (f"{speaker}  ", MUTED), text[:start], (f"[{text[start:end]}]", "bold underline"), text[end:]
-    )
+    text, (start, end) = occurrence.text, occurrence_span(occurrence, passage, tokenizer)
+    before, copied, after = map(_to_one_line, (text[:start], text[start:end], text[end:]))
+    speaker = _to_one_line(occurrence.speaker) or f"line {occurrence.line_index + 1:,}"
+    return Content.assemble((f"{speaker}  ", MUTED), before, (f"[{copied}]", "bold underline"), after)
+
+
+def _to_one_line(text: str) -> str:
+    return sanitize_text(text).replace("\n", " ")

@@ -1,6 +1,7 @@
 """View of a text in which the passages copied from the training text are marked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -73,15 +74,15 @@ class PassageTextView(TokenTextView):
         self.show(mark_passages(page, passages), passages[0].start if passages else 0)
 
     def token_component_classes(self, index: int) -> list[str]:
-        """Return the component class of a token in the highlighted passage, in another one, or in none."""
+        """Return the component class of a word in the highlighted passage, in another one, or in none."""
         if self._is_in_highlighted(index):
             return ["passage-text-view--highlighted"]
         if self.is_in_passage(index):
             return ["passage-text-view--passage"]
-        return ["token-text-view--unknown" if self.page.tokens.unknown_mask[index] else "token-text-view--token"]
+        return ["token-text-view--unknown" if self.page.unknown_mask[index] else "token-text-view--token"]
 
     def gap_component_classes(self, index: int) -> list[str]:
-        """Return the component class of the gap before a token; gaps inside a passage are marked as well."""
+        """Return the component class of the gap before a word; gaps inside a passage are marked as well."""
         if self._is_in_highlighted(index - 1) and self._is_in_highlighted(index):
             return ["passage-text-view--highlighted"]
         if any(passage.start < index < passage.start + passage.length for passage in self._passages):
@@ -127,23 +128,23 @@ class PassageTextView(TokenTextView):
 
     def on_click(self, event: events.Click) -> None:
         """Highlight the clicked passage; of overlapping ones, the longest."""
-        event.prevent_default()  # the base class would move the token cursor
+        event.prevent_default()  # the base class would move the cursor
         offset = event.get_content_offset(self)
-        if offset is None or (token := self.token_at(offset.x, offset.y)) is None:
+        if offset is None or (word := self.token_at(offset.x, offset.y)) is None:
             return
-        clicked = [index for index, passage in enumerate(self._passages) if _contains_token(passage, token)]
+        clicked = [index for index, passage in enumerate(self._passages) if _contains_word(passage, word)]
         if clicked:
             self.highlight_passage(max(clicked, key=lambda index: self._passages[index].length))
 
     def is_in_passage(self, index: int) -> bool:
-        """Return True if a token is part of a copied passage."""
-        return any(_contains_token(passage, index) for passage in self._passages)
+        """Return True if a word is part of a copied passage."""
+        return any(_contains_word(passage, index) for passage in self._passages)
 
     def _is_in_highlighted(self, index: int) -> bool:
-        return bool(self._passages) and _contains_token(self._passages[self.highlighted], index)
+        return bool(self._passages) and _contains_word(self._passages[self.highlighted], index)
 
 
-def _contains_token(passage: Passage, index: int) -> bool:
+def _contains_word(passage: Passage, index: int) -> bool:
     return passage.start <= index < passage.start + passage.length
 
 
@@ -151,15 +152,15 @@ def mark_passages(page: Page, passages: Sequence[Passage]) -> Page:
     """Return the page with brackets around the passages, numbered from 1."""
     if not passages:
         return page
-    num_tokens = len(page.starts)
-    before, after = [""] * num_tokens, [""] * num_tokens
+    num_words = len(page.starts)
+    before, after = [""] * num_words, [""] * num_words
     for number, passage in enumerate(passages, 1):
         before[passage.start] += f"{number}["
         after[passage.start + passage.length - 1] += "]"
     parts, copied, shift = [], 0, 0
     starts, ends = np.empty_like(page.starts), np.empty_like(page.ends)
-    gap_shifts = np.zeros(num_tokens + 1, np.int32)  # of the characters after each token; the first is before any
-    for index in range(num_tokens):
+    gap_shifts = np.zeros(num_words + 1, np.int32)  # of the characters after each word; the first is before any
+    for index in range(num_words):
         start, end = int(page.starts[index]), int(page.ends[index])
         parts += [page.text[copied:start], before[index], page.text[start:end], after[index]]
         shift += len(before[index])
@@ -167,6 +168,7 @@ def mark_passages(page: Page, passages: Sequence[Passage]) -> Page:
         shift += len(after[index])
         gap_shifts[index + 1] = shift
         copied = end
-    num_tokens_before = np.searchsorted(page.ends, page.skipped_spans[:, :1], side="right")
-    skipped_spans = page.skipped_spans + gap_shifts[num_tokens_before]
-    return Page(page.tokens, "".join([*parts, page.text[copied:]]), starts, ends, skipped_spans)
+    num_words_before = np.searchsorted(page.ends, page.skipped_spans[:, :1], side="right")
+    skipped_spans = page.skipped_spans + gap_shifts[num_words_before]
+    text = "".join([*parts, page.text[copied:]])
+    return replace(page, text=text, starts=starts, ends=ends, skipped_spans=skipped_spans)

@@ -9,7 +9,7 @@ from textual.containers import Container
 from textual.widgets import Rule
 
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH, MemorizationReport
-from engine.data.vocabulary import TokenIds
+from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView
@@ -73,28 +73,28 @@ class MemorizationScreen(TextInputScreen[MemorizationReport]):
         self.result = None
         self.query_one(PassageTextView).show_passages(page, ())
 
-    def compute(self, ids: TokenIds) -> MemorizationReport:
+    def compute(self, tokens: TokenizedText) -> MemorizationReport:
         """Search the training text; the first search of a run also reads and indexes that text."""
         assert self._session_model.run is not None, "checked by find_problem"
-        return find_memorized_passages(self._session_model.run, self._session_model.model.vocabulary, ids)
+        return find_memorized_passages(self._session_model.run, self._session_model.model.tokenizer, tokens)
 
     def show_result(self, result: MemorizationReport) -> None:
         """Mark the passages, and show their metrics and the occurrences of the first one."""
         assert self.page is not None, "the search was started with a page"
         self.result, passages = result, result.passages
         self.query_one(PassageTextView).show_passages(self.page, passages)
-        num_unknown = int(self.page.tokens.unknown_mask.sum())
+        num_unknown = int(self.page.unknown_mask.sum())
         metrics: list[Metric] = [
             [
                 (f"{format_percent(result.novel_fraction)} not in a copied passage", "bold"),
                 (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED),
             ],
             *unreadable_metric(self.page.tokens.skipped_texts()),
-            [(plural(result.num_tokens, "word"), "")],
+            [(plural(result.num_words, "word"), "")],
             [(plural(len(passages), "passage"), "")],
         ]
         if passages:
-            metrics.append([(f"longest {max(passage.length for passage in passages):,} words", "")])
+            metrics.append([(f"longest {max(passage.num_words for passage in passages):,} words", "")])
         if num_unknown:
             metrics.append([(f"{num_unknown:,} unknown", MUTED)])
         self.query_one(MetricsBar).show_metrics(metrics)
@@ -115,5 +115,5 @@ class MemorizationScreen(TextInputScreen[MemorizationReport]):
         if self.result is None or not self.result.passages:
             return
         passages, index = self.result.passages, self.query_one(PassageTextView).highlighted
-        tokenizer = self._session_model.model.vocabulary.tokenizer
+        tokenizer = self._session_model.model.tokenizer
         self.query_one(PassageOccurrences).show(index + 1, len(passages), passages[index], tokenizer)

@@ -29,12 +29,13 @@ reply-mode        | f6       | toggle_reply_mode         | mode     | Continue m
 pace              | f5       | next_pace                 | pace     | Words per second, from reading speed to full speed
 controls          | f4       | sampler('toggle_all')     | controls | All sampling controls, or only the main ones
 preset            | f3       | sampler('step_preset(1)') | preset   | The next sampling preset
+tokens            | ctrl+right_square_bracket | toggle_tokens | tokens | Next words whole, or as their tokens
 hold-seed         | f12      | sampler('toggle_fixed_seed') | hold seed | Keep the last random seed
 page-up           | pageup   | scroll_page(-1)           | scroll up | Earlier replies
 page-down         | pagedown | scroll_page(1)            | scroll down | Later replies
 interrupt         | ctrl+c   | interrupt                 | stop     | Stop the reply; ctrl+q quits
 """
-_HIDDEN_KEYS = {"f8", "ctrl+s", "f11", "f3", "f12", "pageup", "pagedown", "ctrl+c"}
+_HIDDEN_KEYS = {"f8", "ctrl+s", "f11", "f3", "f12", "ctrl+right_square_bracket", "pageup", "pagedown", "ctrl+c"}
 """Keys that only the palette and the help show."""
 _PRIORITY_KEYS = {"escape", "ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x", "ctrl+f", "f6", "f5", "ctrl+c"}
 """Keys that a focused input would otherwise take."""

@@ -10,6 +10,7 @@ from textual.widgets import Label, Rule
 
 from engine.errors import describe_error
 from lotr_tui.background_task import is_closed, run_in_thread
+from lotr_tui.formatting import token_noun
 from lotr_tui.messages import PaneSelected
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.prompt_screen import PromptScreen
@@ -121,8 +122,10 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         self._after_open()
 
     def _adapt_prompt(self) -> None:
-        """Mark the words that the model does not know."""
-        self._prompt.vocabulary = self.session_model.model.vocabulary
+        """Mark the words that the model does not know, and name its tokens."""
+        tokenizer = self.session_model.model.tokenizer
+        self._prompt.tokenizer = tokenizer
+        self._panes.sampler.set_token_noun(token_noun(tokenizer))
 
     def _create_panes(self) -> "SessionPanes":
         """Create the panes and controls of the model."""

@@ -8,7 +8,8 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.generation.preview import Candidate, NextTokenProbs
-from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_token, truncate
+from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
+from lotr_tui.screens.session.next_words import MIN_SHOWN_PROB
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
@@ -18,10 +19,8 @@ RAW_MARK = "│"
 """Marks the raw probability in a longer bar."""
 PERCENT_WIDTH = 7
 """Width in cells of a probability."""
-MIN_SHOWN_PROB = 0.005
-"""Less likely tokens, before and after sampling, have no row."""
 MIN_ROWS = 5
-"""Rows for the most likely tokens, however unlikely these are."""
+"""Rows for the most likely tokens or words, however unlikely these are."""
 MAX_NAME_WIDTH = 14
 """Maximum width in cells of a token."""
 HEADING_HEIGHT = 7
@@ -39,13 +38,14 @@ class _Styles(NamedTuple):
 
 
 class NextTokenBars(StripWidget):
-    """The most likely tokens after the sampler chain; tokens below the cutoff line cannot be sampled.
+    """The most likely tokens or words after the sampler chain; those below the cutoff line cannot be sampled.
 
     The length of a bar is the probability after sampling. The raw probability is where the shade `░` ends, or at the
     mark `│` in the bar. Both are written at the right.
     """
 
     HELP_LINE = "Most likely next words: probability after sampling, and raw from the model"
+    SUBWORD_HELP_LINE = "Most likely next words or tokens, after sampling and raw; ctrl+] switches"
     DEFAULT_CSS = """
     NextTokenBars { height: 1fr; min-height: 5; padding: 0 1; }
     NextTokenBars > .next-token--bar { color: $accent; }
@@ -58,18 +58,23 @@ class NextTokenBars(StripWidget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._preview: NextTokenProbs | None = None
-        self._previous_token = ""
+        self._previous_text = ""
         self._filters = ""
 
-    def show(self, preview: NextTokenProbs, previous_token: str, filters: str) -> None:
-        """Show the probabilities after `previous_token`, empty at the start of a text.
+    def get_help_line(self) -> str:
+        """Return the help, for a model whose tokens are parts of words with the key that shows these."""
+        has_subwords = self._preview is not None and self._preview.token_unit == "token"
+        return self.SUBWORD_HELP_LINE if has_subwords else self.HELP_LINE
+
+    def show(self, preview: NextTokenProbs, previous_text: str, filters: str) -> None:
+        """Show the probabilities after `previous_text`, empty at the start of a text.
 
         Args:
             preview: The probabilities.
-            previous_token: The token before them.
+            previous_text: The token or word before them.
             filters: The filters of the sampler chain, such as `top-k 5`; empty if there are none.
         """
-        self._preview, self._previous_token, self._filters = preview, previous_token, filters
+        self._preview, self._previous_text, self._filters = preview, previous_text, filters
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
@@ -83,28 +88,30 @@ class NextTokenBars(StripWidget):
         )
         headings = [self._headings_line(preview, width)] if height >= HEADING_HEIGHT else []
         candidates = _shown_candidates(preview)[: max(1, height - 2 - len(headings))]
-        longest = max((cell_len(format_token(each.text)) for each in candidates), default=0)
+        longest = max((cell_len(format_lone_token(each.text)) for each in candidates), default=0)
         name_width = max(5, min(MAX_NAME_WIDTH, longest))
         max_prob = max((max(each.sampling_prob, each.model_prob) for each in candidates), default=0.0) or 1.0
         bars = [self._bar_line(candidate, name_width, max_prob, width) for candidate in candidates]
         num_kept = sum(candidate.sampling_prob > 0 for candidate in candidates)
         cutoff_line = self._cutoff_line(preview, width)
-        lines = [self._title_line(width), *headings, *bars[:num_kept], cutoff_line, *bars[num_kept:]]
+        lines = [self._title_line(preview, width), *headings, *bars[:num_kept], cutoff_line, *bars[num_kept:]]
         return [Strip(line) for line in lines]
 
-    def _title_line(self, width: int) -> list[Segment]:
-        token = self._previous_token
-        context = f"after {format_token(token)}" if token in SPECIAL_TOKEN_NAMES else f'after "{token}"'
-        title, context = "NEXT WORD  ", context if token else "at the start"
+    def _title_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
+        text = self._previous_text
+        shown = format_lone_token(text) if preview.candidate_unit == "token" or text in SPECIAL_TOKEN_NAMES else text
+        context = f"after {shown}" if text in SPECIAL_TOKEN_NAMES else f'after "{shown}"'
+        title, context = f"NEXT {preview.candidate_unit.upper()}  ", context if text else "at the start"
         context = truncate(context, max(0, width - len(title)))
         return [Segment(title, self._styles.title), Segment(context, self._styles.muted)]
 
     def _headings_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
         """Return the entropy of the model's distribution, and the headings of the two columns of probabilities."""
         headings = f"after sampling{'raw':>{PERCENT_WIDTH}}"
-        entropy = f"entropy {preview.entropy:.1f} bits"
+        bits = f"{preview.entropy:.1f} bits"
+        label = "entropy" if preview.token_unit == preview.candidate_unit else f"{preview.token_unit} entropy"
         room = max(0, width - len(headings) - 1)
-        entropy = entropy if len(entropy) <= room else entropy.removeprefix("entropy ")
+        entropy = f"{label} {bits}" if len(label) + len(bits) < room else bits
         return [Segment(f"{truncate(entropy, room):{room}} {headings}", self._styles.muted)]
 
     def _bar_line(self, candidate: Candidate, name_width: int, max_prob: float, width: int) -> list[Segment]:
@@ -116,7 +123,7 @@ class NextTokenBars(StripWidget):
         name_style = self._styles.plain if is_kept else self._styles.muted
         if candidate.text in SPECIAL_TOKEN_NAMES:
             name_style = self._styles.special
-        name = truncate(format_token(candidate.text), name_width)
+        name = truncate(format_lone_token(candidate.text), name_width)
         return [
             Segment(f"{set_cell_size(name, name_width)} ", name_style),
             *self._bar_segments(sampled_length, raw_length, room),
@@ -145,8 +152,8 @@ class NextTokenBars(StripWidget):
         counts = f"{preview.num_kept:,} of {preview.vocabulary_size:,}"
         filters = f"{self._filters}: " if self._filters else ""
         texts = [
-            f"{filters}{counts} words can be sampled",
-            f"{counts} words can be sampled",
+            f"{filters}{counts} {preview.token_unit}s can be sampled",
+            f"{counts} {preview.token_unit}s can be sampled",
             f"{counts} can be sampled",
         ]
         text = next((text for text in texts if len(text) <= width - 6), counts)

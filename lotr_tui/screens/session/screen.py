@@ -14,10 +14,9 @@ from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings, random_seed
 from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 from lotr_tui.screens.session.inspectors import InspectionContext, Inspector, create_inspector_screen
+from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.screens.session.slash_commands.parsing import is_command, unescape_prompt
-from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
-from lotr_tui.session.settings import ReplyMode
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -35,7 +34,7 @@ PACES = (5.0, 10.0, 25.0, 100.0, 0.0)
 """Paces to choose from, in words per second; 0 is no limit."""
 
 
-class SessionScreen(CommandSessionScreen):
+class SessionScreen(PreviewSessionScreen):
     """Screen to prompt a model and to see why it picked each word."""
 
     BINDINGS: ClassVar[list[BindingType]] = SESSION_BINDINGS
@@ -60,11 +59,9 @@ class SessionScreen(CommandSessionScreen):
         """
         super().__init__(session_model, load_session_model, runs_dir, follow_training=follow_training)
         self._pace = pace
-        self.reply_mode: ReplyMode = "continue"
         self._edited_reply: Reply | None = None
         self._told_how_to_quit = False
         self._pending_submit: PromptInput.Submitted | None = None
-        self._preview_updated_at = 0.0
         self._is_hint_due = False
         """True from the moment a prompt is sent until its reply has ended."""
 
@@ -91,11 +88,6 @@ class SessionScreen(CommandSessionScreen):
 
     def _after_open(self) -> None:
         """Apply the saved reply mode, and send a prompt that waits for the model."""
-        from lotr_tui.session.next_tokens import NextTokenPreview
-        from lotr_tui.session.word_completion import WordCompleter
-
-        self._preview = NextTokenPreview(self.session_model)
-        self._word_completer = WordCompleter(self._preview)
         super()._after_open()
         if self.app.settings_store.current.reply_mode != self.reply_mode:
             self.action_toggle_reply_mode()
@@ -120,10 +112,6 @@ class SessionScreen(CommandSessionScreen):
         self._is_hint_due = True
         self._set_edited_reply(None)
         self._clear_submitted(event)
-
-    def complete_word(self, text: str) -> str:
-        """Return the rest of the last word: the most probable one, where the bars have shown its probability."""
-        return self._word_completer.complete(self.session_model.model, text)
 
     def _previous_reply(self) -> "Reply | None":
         """Return the reply that the next prompt answers, or None at the start of a text."""
@@ -275,29 +263,6 @@ class SessionScreen(CommandSessionScreen):
         # While a reply is being written the bars follow its words instead.
         if self.is_ready and self._panes.conversation.conversation.active_reply is None:
             self._show_preview()
-
-    def _show_preview(self) -> None:
-        """Show the probabilities after the typed prompt, or after the latest reply if nothing is typed."""
-        if not self.is_ready:
-            return
-        try:
-            settings = self._panes.sampler.settings()
-        except LotrError:
-            return  # an incomplete number is reported when the prompt is sent
-        self._preview_updated_at = time.monotonic()
-        preview, previous_token = self._preview.compute(
-            self.session_model,
-            self._panes.conversation.conversation,
-            self._draft,
-            self.reply_mode,
-            self._previous_reply(),
-            settings,
-        )
-        self._panes.next_token_bars.show(preview, previous_token, settings.describe_filters())
-
-    def _show_pane(self, pane: str) -> None:
-        super()._show_pane(pane)
-        self.call_after_refresh(self._show_preview)
 
     # Inspectors
 

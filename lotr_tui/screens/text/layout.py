@@ -1,13 +1,13 @@
-"""Layout of a tokenized text for display: marks for unknown parts and line ends, and line breaks."""
+"""Layout of a tokenized text for display: its words or tokens, marks for unknown parts and line ends, line breaks."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from rich.cells import cell_len
 
-from engine.analysis.token_scores import LINE_END, TokenizedText
+from engine.analysis.tokenized_text import LINE_END, TokenizedText
 from engine.data.arrays import Int32Array, Int64Array
-from engine.data.vocabulary import EOS_ID
 from lotr_tui.formatting import LINE_END_MARK
 
 UNKNOWN_MARKS = ("‹", "›")
@@ -16,7 +16,7 @@ UNKNOWN_MARKS = ("‹", "›")
 def sanitize_text(text: str) -> str:
     """Return `text` with every line end as a line feed and other unprintable characters as spaces.
 
-    A tokenizer finds the same tokens in both texts.
+    A tokenizer of words finds the same words in both texts.
     """
     text = LINE_END.sub("\n", text)
     return text.translate({ord(c): " " for c in set(text) if c != "\n" and not c.isprintable()})
@@ -24,15 +24,20 @@ def sanitize_text(text: str) -> str:
 
 @dataclass
 class Page:
-    """A sanitized text ready for display, with marks around unknown parts and before line ends read as `<eos>`."""
+    """A sanitized text ready for display, with marks around unknown parts and before line ends that are tokens.
+
+    The items of the text, which have styles of their own and which a cursor selects, are its words or its tokens.
+    """
 
     tokens: TokenizedText
     text: str
     """The text of `tokens` with the marks inserted."""
     starts: Int32Array
-    """Position in `text` of each token's first character, its mark included: `[tokens]`."""
+    """Position in `text` of each item's first character, its mark included: `[items]`."""
     ends: Int32Array
-    """Position in `text` after each token's last character, its mark included: `[tokens]`."""
+    """Position in `text` after each item's last character, its mark included: `[items]`."""
+    unknown_mask: npt.NDArray[np.bool_]
+    """`[items]`: True for items that the model reads as `<unk>`."""
     skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
     """Start and end in `text`, marks included, of the characters that the tokenizer cannot read: `[runs, 2]`."""
     cell_offsets: Int64Array | None = field(init=False)
@@ -42,17 +47,35 @@ class Page:
         self.cell_offsets = _cell_offsets(self.text)
 
     @classmethod
+    def from_words(cls, tokens: TokenizedText) -> "Page":
+        """Lay out the words of a text that `sanitize_text` has cleaned."""
+        return cls._lay_out(tokens, *tokens.word_spans, tokens.unknown_words)
+
+    @classmethod
     def from_tokens(cls, tokens: TokenizedText) -> "Page":
-        """Lay out a text that `sanitize_text` has cleaned."""
-        text, num_tokens = tokens.text, len(tokens)
+        """Lay out the tokens of a text that `sanitize_text` has cleaned.
+
+        The bytes of a character are at the same place, since a part of a character cannot be shown.
+        """
+        is_later_byte = tokens.start_offsets == tokens.end_offsets
+        first_bytes = np.maximum.accumulate(np.where(is_later_byte, 0, np.arange(len(tokens))))
+        starts, ends = tokens.start_offsets[first_bytes], tokens.end_offsets[first_bytes]
+        return cls._lay_out(tokens, starts, ends, tokens.unknown_mask)
+
+    @classmethod
+    def _lay_out(
+        cls, tokens: TokenizedText, starts: Int32Array, ends: Int32Array, unknown_mask: npt.NDArray[np.bool_]
+    ) -> "Page":
+        """Lay out the items of a text, given their spans in it, both `[items]`."""
+        text, num_items = tokens.text, len(starts)
+        # The tokens of a line end: <eos>, or in an open vocabulary the character, maybe after trailing spaces.
+        is_line_end = np.array([text[end - 1] == "\n" for end in ends.tolist()], np.bool_)
+        starts = np.where(is_line_end, ends - 1, starts)
         skipped_starts, skipped_ends = tokens.skipped_spans.T
-        starts = np.concatenate([tokens.start_offsets, skipped_starts])
-        ends = np.concatenate([tokens.end_offsets, skipped_ends])
-        is_unknown = np.concatenate([tokens.unknown_mask, np.ones(len(skipped_starts), bool)])
-        # In the `whitespace` tokenizer, an <eos> may be written out.
-        is_line_end = np.zeros(len(starts), bool)
-        for index in np.flatnonzero(tokens.ids == EOS_ID).tolist():
-            is_line_end[index] = text[int(starts[index])] == "\n"
+        starts = np.concatenate([starts, skipped_starts])
+        ends = np.concatenate([ends, skipped_ends])
+        is_line_end = np.append(is_line_end, np.zeros(len(skipped_starts), np.bool_))
+        is_unknown = np.concatenate([unknown_mask, np.ones(len(skipped_starts), np.bool_)])
         order = np.argsort(starts, kind="stable")
         mark_widths = np.where(is_unknown, 2, is_line_end.astype(int))
         shifts = np.empty(len(starts), np.int64)
@@ -67,21 +90,23 @@ class Page:
                 parts += [text[copied:start], UNKNOWN_MARKS[0], text[start:end], UNKNOWN_MARKS[1]]
                 copied = end
         page_starts = (starts + shifts).astype(np.int32)
-        # The token of a line end is its mark alone, without the line feed.
+        # The item of a line end is its mark alone, without the line feed.
         page_ends = (ends + shifts + mark_widths - is_line_end).astype(np.int32)
         return cls(
             tokens,
             "".join([*parts, text[copied:]]),
-            page_starts[:num_tokens],
-            page_ends[:num_tokens],
-            np.stack([page_starts[num_tokens:], page_ends[num_tokens:]], axis=1),
+            page_starts[:num_items],
+            page_ends[:num_items],
+            unknown_mask,
+            np.stack([page_starts[num_items:], page_ends[num_items:]], axis=1),
         )
 
     @classmethod
     def placeholder(cls, text: str) -> "Page":
-        """Return a page that shows a hint and has no tokens."""
+        """Return a page that shows a hint and has no items."""
         empty = np.empty(0, np.int32)
-        return cls(TokenizedText(text, empty, empty, empty, empty), text, empty, empty)
+        tokens = TokenizedText(text, empty, empty, empty, empty, empty)
+        return cls(tokens, text, empty, empty, np.empty(0, np.bool_))
 
 
 def _cell_offsets(text: str) -> Int64Array | None:

@@ -7,8 +7,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.analysis.token_scores import TokenizedText, tokenize_with_offsets
-from engine.data.vocabulary import TokenIds
+from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.errors import describe_error
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.screens.text.layout import Page, sanitize_text
@@ -74,15 +73,19 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
     # Parts that a subclass implements
 
     def show_page(self, page: Page, cursor: int | None) -> None:
-        """Show a text that is not analysed yet, with the cursor on a token; None is the default token."""
+        """Show a text that is not analysed yet, with the cursor on a word or token; None is the default."""
         raise NotImplementedError
 
     def find_problem(self) -> str:
         """Return why no text can be analysed, or "" if there is no reason."""
         raise NotImplementedError
 
-    def compute(self, ids: TokenIds) -> ResultT:
-        """Analyse the token ids `[time]` of the text; called in a thread."""
+    def lay_out(self, tokens: TokenizedText) -> Page:
+        """Return the page of a text; by default, of its words."""
+        return Page.from_words(tokens)
+
+    def compute(self, tokens: TokenizedText) -> ResultT:
+        """Analyse the text; called in a thread."""
         raise NotImplementedError
 
     def show_result(self, result: ResultT) -> None:
@@ -111,17 +114,19 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
 
     def tokenize(self) -> TokenizedText:
         """Tokenize the text."""
-        return tokenize_with_offsets(self.text, self._session_model.model.vocabulary, eos_per_line=True)
+        tokenizer = self._session_model.model.tokenizer
+        eos_per_line = not tokenizer.is_open or self._session_model.predicts_eos
+        return tokenize_with_offsets(self.text, tokenizer, eos_per_line=eos_per_line)
 
     def _analyse_first_text(self) -> None:
         if not is_closed(self):  # a key may close the screen before its first paint
             self.analyse()
 
     def analyse(self, cursor: int | None = None) -> None:
-        """Show the text with the cursor on a token, and analyse it in a thread."""
+        """Show the text with the cursor on a word or token, and analyse it in a thread."""
         self._analysis_task.cancel()
         tokens = self.tokenize()
-        self.page = Page.from_tokens(tokens)
+        self.page = self.lay_out(tokens)
         self.show_page(self.page, cursor)
         if problem := self.find_problem():
             self.show_message(problem)
@@ -131,7 +136,7 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
             self.show_message("the text has no words; type one below and press enter")
         else:
             self.show_message(self.BUSY_MESSAGE)
-            self._analysis_task.start(lambda _: iter([self.compute(tokens.ids)]))
+            self._analysis_task.start(lambda _: iter([self.compute(tokens)]))
 
     def _show_failure(self, error: BaseException) -> None:
         self.show_message(f"{self.FAILURE_MESSAGE}: {describe_error(error)}")

@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Label
 
-from engine.data.vocabulary import EOS
+from engine.data.tokenizers.base import EOS
 from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.text.layout import sanitize_text
 from lotr_tui.widgets.line_input import LineInput

@@ -1,4 +1,4 @@
-"""Scrollable view of a tokenized text with a token cursor."""
+"""Scrollable view of a text with a cursor on one of its words or tokens."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from lotr_tui.widgets.line_list import LineScrollView
 
 
 def cursor_bindings(id_prefix: str) -> list[BindingType]:
-    """Return the keys that move the token cursor, with binding ids that start with `id_prefix`."""
+    """Return the keys that move the cursor, with binding ids that start with `id_prefix`."""
     return binding_table(
         id_prefix,
         """
@@ -34,7 +34,7 @@ def cursor_bindings(id_prefix: str) -> list[BindingType]:
 
 
 class TokenTextView(LineScrollView, can_focus=True):
-    """Tokens of a text, each in a style that a subclass can choose, with one under the cursor."""
+    """The words or tokens of a page, each in a style that a subclass can choose, with one of them under the cursor."""
 
     DEFAULT_CSS = """
     TokenTextView { overflow-y: auto; }
@@ -51,7 +51,7 @@ class TokenTextView(LineScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = cursor_bindings("token-text-view")
 
     class TokenHighlighted(Message):
-        """Posted when the cursor has moved to another token."""
+        """Posted when the cursor has moved to another word or token."""
 
     def __init__(self, placeholder: str, *, id: str | None = None) -> None:
         """Show `placeholder` until there is a text."""
@@ -61,10 +61,10 @@ class TokenTextView(LineScrollView, can_focus=True):
         self._line_starts, self._line_ends = break_lines(self.page, 80)
         self._style_cache: dict[str, Style] = {}
         self.cursor = 0
-        """Index of the token under the cursor."""
+        """Index of the word or token under the cursor."""
 
     def show(self, page: Page, cursor: int = 0) -> None:
-        """Show a page, with the cursor on the token nearest to `cursor`."""
+        """Show a page, with the cursor on the item nearest to `cursor`."""
         is_blank = not len(page.starts) and not len(page.skipped_spans)
         self.page = Page.placeholder(self._placeholder) if is_blank else page
         self.cursor = max(0, min(cursor, len(page.starts) - 1))
@@ -73,16 +73,20 @@ class TokenTextView(LineScrollView, can_focus=True):
     # Styles, which a subclass can choose
 
     def token_component_classes(self, index: int) -> list[str]:
-        """Return the component classes of a token; later ones take precedence."""
-        names = ["token-text-view--unknown" if self.page.tokens.unknown_mask[index] else "token-text-view--token"]
-        return [*names, "token-text-view--cursor"] if index == self.cursor else names
+        """Return the component classes of a word or token; later ones take precedence."""
+        names = ["token-text-view--unknown" if self.page.unknown_mask[index] else "token-text-view--token"]
+        return [*names, "token-text-view--cursor"] if self.is_under_cursor(index) else names
+
+    def is_under_cursor(self, index: int) -> bool:
+        """Return True for the item under the cursor, and for the other bytes of the same character."""
+        return bool(self.page.starts[index] == self.page.starts[self.cursor])
 
     def token_style(self, index: int) -> Style:
-        """Return the style of a token."""
+        """Return the style of a word or token."""
         return self.component_style(self.token_component_classes(index))
 
     def gap_component_classes(self, index: int) -> list[str]:
-        """Return the component classes of the characters before token `index`, or after the last token."""
+        """Return the component classes of the characters before item `index`, or after the last item."""
         return ["token-text-view--gap"]
 
     # Painting
@@ -104,7 +108,7 @@ class TokenTextView(LineScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def _gap_segments(self, start: int, end: int, index: int) -> list[Segment]:
-        """Return the characters before token `index`, with those that the tokenizer cannot read in their own style."""
+        """Return the characters before item `index`, with those that the tokenizer cannot read in their own style."""
         text, style = self.page.text, self.component_style(self.gap_component_classes(index))
         unknown_style = self.component_style(["token-text-view--unknown"])
         segments = []
@@ -133,7 +137,7 @@ class TokenTextView(LineScrollView, can_focus=True):
             self._style_cache[key] = self.get_component_rich_style(*component_classes)
         return self._style_cache[key]
 
-    # Positions of tokens
+    # Positions of words and tokens
 
     def _rebreak_lines(self) -> None:
         self._line_starts, self._line_ends = break_lines(self.page, max(1, self.scrollable_content_region.width))
@@ -142,22 +146,22 @@ class TokenTextView(LineScrollView, can_focus=True):
         self.refresh()
 
     def _tokens_on_line(self, line: int) -> tuple[int, int]:
-        """Return the first token that is on a line at least in part, and the index after the last one."""
+        """Return the first item that is on a line at least in part, and the index after the last one."""
         first = int(np.searchsorted(self.page.ends, self._line_starts[line], side="right"))
         return first, max(first, int(np.searchsorted(self.page.starts, self._line_ends[line], side="left")))
 
     def visible_token_range(self) -> tuple[int, int]:
-        """Return the first visible token and the index after the last one."""
+        """Return the first visible item and the index after the last one."""
         top = min(self.scroll_offset.y, len(self._line_starts) - 1)
         bottom = min(top + max(1, self.size.height), len(self._line_starts)) - 1
         return self._tokens_on_line(top)[0], self._tokens_on_line(bottom)[1]
 
     def line_of(self, index: int) -> int:
-        """Return the line on which a token starts."""
+        """Return the line on which an item starts."""
         return int(np.searchsorted(self._line_starts, self.page.starts[index], side="right")) - 1
 
     def column_of(self, index: int) -> int:
-        """Return the cell in which a token starts, counted from the start of its line."""
+        """Return the cell in which an item starts, counted from the start of its line."""
         return self._cell_offset(int(self.page.starts[index]), self.line_of(index))
 
     def _cell_offset(self, character: int, line: int) -> int:
@@ -166,20 +170,20 @@ class TokenTextView(LineScrollView, can_focus=True):
         return character - line_start if cells is None else int(cells[character] - cells[line_start])
 
     def _nearest_token(self, line: int, column: int) -> int | None:
-        """Return the token of a line nearest to a column, or None if the line has no token."""
+        """Return the item of a line nearest to a column, or None if the line has no item."""
         first, last = self._tokens_on_line(line)
         end_columns = [self._cell_offset(int(self.page.ends[index]), line) for index in range(first, last)]
         return first + min(sum(end <= column for end in end_columns), last - first - 1) if end_columns else None
 
     def token_at(self, x: int, y: int) -> int | None:
-        """Return the token nearest to a cell of the viewport, or None if there is none on that line."""
+        """Return the item nearest to a cell of the viewport, or None if there is none on that line."""
         line = y + self.scroll_offset.y
         return self._nearest_token(line, x) if 0 <= line < len(self._line_starts) else None
 
     # Cursor
 
     def move_cursor(self, index: int) -> None:
-        """Move the cursor to the token nearest to `index` and scroll it into view."""
+        """Move the cursor to the item nearest to `index` and scroll it into view."""
         if not len(self.page.starts):
             return
         index = max(0, min(index, len(self.page.starts) - 1))
@@ -188,7 +192,7 @@ class TokenTextView(LineScrollView, can_focus=True):
         top = self.scroll_offset.y
         self._scroll_to_cursor()
         if self.scroll_offset.y == top:
-            # A token may continue on the line below.
+            # A word may continue on the line below.
             self.refresh(*(Region(0, line - top, self.size.width, 2) for line in lines))
         if moved:
             self.post_message(self.TokenHighlighted())
@@ -197,11 +201,11 @@ class TokenTextView(LineScrollView, can_focus=True):
         self.scroll_to_line(self.line_of(self.cursor) if len(self.page.starts) else 0)
 
     def action_step(self, offset: int) -> None:
-        """Move the cursor by a number of tokens."""
+        """Move the cursor by a number of items."""
         self.move_cursor(self.cursor + offset)
 
     def action_step_line(self, direction: int) -> None:
-        """Move the cursor to the next or previous line that has a token."""
+        """Move the cursor to the next or previous line that has an item."""
         if len(self.page.starts):
             first, last = self._tokens_on_line(self.line_of(self.cursor))
             self._move_to_line_of(first - 1 if direction < 0 else last)
@@ -214,17 +218,17 @@ class TokenTextView(LineScrollView, can_focus=True):
             self._move_to_line_of(int(np.searchsorted(self.page.starts, line_start, side="left")))
 
     def _move_to_line_of(self, index: int) -> None:
-        """Move the cursor to the line of a token, and there to the token nearest to the current column."""
+        """Move the cursor to the line of an item, and there to the item nearest to the current column."""
         index = max(0, min(index, len(self.page.starts) - 1))
         nearest = self._nearest_token(self.line_of(index), self.column_of(self.cursor))
         self.move_cursor(index if nearest is None else nearest)
 
     def action_step_to_end(self, direction: int) -> None:
-        """Move the cursor to the first token if `direction` is -1, or to the last one if it is 1."""
+        """Move the cursor to the first item if `direction` is -1, or to the last one if it is 1."""
         self.action_step(direction * len(self.page.starts))
 
     def on_click(self, event: events.Click) -> None:
-        """Move the cursor to the clicked token."""
+        """Move the cursor to the clicked item."""
         offset = event.get_content_offset(self)
         if offset is not None and (index := self.token_at(offset.x, offset.y)) is not None:
             self.move_cursor(index)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.generate import DecoderState, Done, encode_prompt
 from engine.generation.settings import SamplerSettings
@@ -76,7 +76,8 @@ class Conversation:
             PromptError: If the prompt has no token that the model knows.
             InvalidInputError: If a reply is being generated.
         """
-        prompt = encode_prompt(to_prompt_line(text), session_model.model.vocabulary)
+        tokenizer = session_model.model.tokenizer
+        prompt = encode_prompt(to_prompt_line(text, tokenizer, reply_mode), tokenizer)
         if reply_mode == "continue":
             previous_reply = None
         context = prepare_context(session_model, prompt.text, reply_mode, previous_reply)
@@ -97,9 +98,19 @@ class Conversation:
         self._start(reply, context.state, context.unread_ids)
         return reply
 
-    def branch(self, reply: Reply, index: int, token_id: int | None, settings: SamplerSettings, seed: int) -> Reply:
-        """Start another reply that differs from token `index` on, with `token_id` there (None: a sampled token).
+    def branch(
+        self,
+        reply: Reply,
+        index: int,
+        forced_ids: Sequence[int],
+        settings: SamplerSettings,
+        seed: int,
+        *,
+        ends_word: bool = False,
+    ) -> Reply:
+        """Start another reply that differs from token `index` on: the tokens `forced_ids`, then sampled ones.
 
+        With `ends_word`, the forced tokens are a complete word, so that the next token starts another one.
         With the index after the last token, the new reply continues `reply` and replaces it in its turn.
 
         Raises:
@@ -119,14 +130,14 @@ class Conversation:
             settings=settings,
             seed=seed,
         )
-        branch.exchange.num_shared_tokens = 0 if token_id is None or is_continuation else index
+        branch.exchange.num_shared_tokens = 0 if not forced_ids or is_continuation else index
         if is_continuation and reply.next_turn is None and reply in reply.turn.replies:
             branch.name = reply.name
             reply.turn.replies.remove(reply)
         state = reply.decoder_state(index)
         for shared in reply.decoder_states[:index] if state is not None else [None] * index:
             self._state_cache.add(branch, shared)
-        self._start(branch, state, () if state is not None else reply.token_ids(index), token_id)
+        self._start(branch, state, () if state is not None else reply.token_ids(index), forced_ids, ends_word)
         return branch
 
     def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
@@ -135,7 +146,7 @@ class Conversation:
         Raises:
             InvalidInputError: See `branch`.
         """
-        return self.branch(reply, len(reply.tokens), EOS_ID if reply.has_ended_line else None, settings, seed)
+        return self.branch(reply, len(reply.tokens), [EOS_ID] if reply.has_ended_line else (), settings, seed)
 
     def stop(self) -> None:
         """Ask the active generation to stop; the tokens generated so far stay."""
@@ -154,6 +165,8 @@ class Conversation:
                 reply.done = event
                 reply.exchange.add_events([event])
             elif isinstance(event, DecoderState):
+                if not reply.tokens:
+                    reply.split_context(event.num_reread_tokens)
                 self._state_cache.add(reply, event)
             else:
                 token, state = event
@@ -212,14 +225,19 @@ class Conversation:
         return max((reply.id for reply in self.replies_by_exchange.values()), default=-1) + 1
 
     def _start(
-        self, reply: Reply, state: DecoderState | None, unread_ids: Sequence[int], forced_id: int | None = None
+        self,
+        reply: Reply,
+        state: DecoderState | None,
+        unread_ids: Sequence[int],
+        forced_ids: Sequence[int] = (),
+        ends_word: bool = False,
     ) -> None:
         """Add a reply to its turn, select it, and start to generate it."""
         reply.turn.add(reply)
         reply.turn.label_branches()
         self.replies_by_exchange[reply.exchange] = reply
         self.active_reply = self.current_reply = reply
-        self._worker = start_generation(reply, state, unread_ids, forced_id, self.pace)
+        self._worker = start_generation(reply, state, unread_ids, forced_ids, self.pace, ends_word=ends_word)
 
     def _save(self, reply: Reply) -> None:
         """Save a finished reply; an active one is saved when it ends."""

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from rich.cells import cell_len
 
-from engine.data.vocabulary import EOS
 from engine.generation.generate import Done, TokenEvent
-from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, format_generation_speed, format_token
+from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
 
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
+MAX_LEAD_CHARACTERS = 30
+"""Characters of the prompt's last word that are repeated before a reply that continues this word."""
+NUM_COMPARED_WORDS = 3
+"""Words of another branch that are shown before its first different token."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,39 @@ class Note:
 class Exchange:
     """Prompt and reply, with figures about the reply."""
 
-    def __init__(self, prompt: str, unknown_words: Sequence[str], seed: int, chain: str) -> None:
-        """Create an exchange without tokens; `chain` describes the sampler settings."""
+    def __init__(
+        self,
+        prompt: str,
+        unknown_words: Sequence[str],
+        seed: int,
+        chain: str,
+        *,
+        continues_prompt: bool = False,
+        noun: str = "word",
+    ) -> None:
+        """Create an exchange without tokens.
+
+        Args:
+            prompt: The prompt, on one line.
+            unknown_words: Parts of the prompt that the model does not know.
+            seed: Seed of the reply.
+            chain: Description of the sampler settings.
+            continues_prompt: True if the reply continues the line of the prompt, perhaps in the middle of a word.
+            noun: What the figures call a token.
+        """
         self.prompt = prompt
-        self.tokens: list[str] = []
+        self.pieces: list[str] = []
+        """Text that each token adds, with its space; empty for a token that ends inside a character."""
         self.is_generating = True
         self.num_shared_tokens = 0
         """Number of leading tokens that are shared with the reply this one branches off from."""
         self.branch_label = ""
         """Number and name of the branch; empty if there is only one branch."""
         self.other_branches: Sequence[tuple[str, Sequence[str]]] = ()
-        """Label and tokens of the branches that are shown for comparison."""
+        """Label and pieces of the branches that are shown for comparison."""
         self._unknown_words = ", ".join(unknown_words)
+        self._continued_prompt = prompt if continues_prompt else ""
+        self._noun = noun
         self._sampling = (f"seed {seed}", chain)
         self._ending = "writing"
         self._speed = ""
@@ -64,19 +87,34 @@ class Exchange:
         return " · ".join(filter(None, [self.branch_label, self._ending, *self._sampling, self._speed]))
 
     @property
-    def shown_tokens(self) -> list[str]:
-        """The tokens as they are shown: `<eos>` as a mark of the end of a line."""
-        return [LINE_END_MARK if token == EOS else format_token(token) for token in self.tokens]
+    def shown_pieces(self) -> list[str]:
+        """The pieces as they are shown, see `show_pieces`; the lead is part of none of them."""
+        return show_pieces(self.pieces, starts_line=not self.lead)
+
+    @property
+    def lead(self) -> str:
+        """End of the prompt that the reply continues without a space; empty if it starts with another word."""
+        return word_to_continue(self._continued_prompt, self.pieces)
+
+    def token_span(self, index: int) -> tuple[int, int]:
+        """Return the start and end of a token in the text of the reply block."""
+        start, end = token_span(self.shown_pieces, index)
+        offset = len(self.lead)
+        return start + offset, end + offset
+
+    def token_index_at(self, character: int) -> int:
+        """Return the index of the token at a character of the reply block; -1 after the last token."""
+        return token_index_at(self.shown_pieces, max(0, character - len(self.lead)))
 
     def add_events(self, events: Sequence[TokenEvent | Done]) -> None:
         """Append the tokens that were generated since the last call, and complete the figures at the end."""
         for event in events:
             if isinstance(event, TokenEvent):
-                self.tokens.append(event.text)
+                self.pieces.append(displayable(event.piece))
             else:
                 self.is_generating = False
-                self._ending = describe_finish_reason(event)
-                self._speed = format_generation_speed(event)
+                self._ending = describe_finish_reason(event, self._noun)
+                self._speed = format_generation_speed(event, self._noun)
 
     def mark_interrupted(self) -> None:
         """End the reply that was being written when its session ended; the tokens generated so far stay."""
@@ -93,59 +131,109 @@ class Exchange:
         blocks = [Block(f"❯ {self.prompt}", "prompt", spans=((0, 1, "accent"),))]
         if self._unknown_words:
             blocks.append(Block(f"the model does not know: {self._unknown_words}", "warning", 2))
-        if self.tokens or self.is_generating:
+        if self.pieces or self.is_generating:
             blocks.append(self._reply_block())
         if self._failure:
             blocks.append(Block(self._failure, "warning", 2))
-        blocks += [self._other_branch_block(label, tokens) for label, tokens in self.other_branches]
+        blocks += [self._other_branch_block(label, pieces) for label, pieces in self.other_branches]
         return blocks
 
     def _reply_block(self) -> Block:
-        """Return the tokens, with a line break after each end of line."""
-        shown = self.shown_tokens
-        line_ends = [index for index, token in enumerate(self.tokens) if token == EOS]
-        words = [token + " " for token in shown]
-        for index in line_ends:
-            words[index] = LINE_END_MARK + "\n"
-            if index:  # the mark stays on the line of the word before it
-                words[index - 1] = shown[index - 1] + "\N{NO-BREAK SPACE}"
-        text = "".join(words)
-        if not self.is_generating or text.endswith(" "):
+        """Return the text of the tokens, with a line break after each end of line."""
+        lead, shown = self.lead, self.shown_pieces
+        text = lead + "".join(shown)
+        if not self.is_generating and text.endswith("\n"):
             text = text[:-1]
-        spans: list[Span] = [(*token_span(shown, index), "muted") for index in line_ends]
-        if 0 < self.num_shared_tokens < len(self.tokens):
-            spans.append((*token_span(shown, self.num_shared_tokens), "branch"))
+        spans: list[Span] = [(0, len(lead), "muted")] if lead else []
+        spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
+        if 0 < self.num_shared_tokens < len(self.pieces):
+            spans.append((*self.token_span(self.num_shared_tokens), "branch"))
         if self.is_generating:
             spans.append((len(text), len(text) + 1, "accent"))
             text += "▌"
         return Block(text, indent=2, spans=tuple(spans), is_reply=True)
 
-    def _other_branch_block(self, label: str, tokens: Sequence[str]) -> Block:
+    def _other_branch_block(self, label: str, pieces: Sequence[str]) -> Block:
         """Return another branch from shortly before its first different token on, which is highlighted."""
         num_same = 0
-        while num_same < min(len(tokens), len(self.tokens)) and tokens[num_same] == self.tokens[num_same]:
+        while num_same < min(len(pieces), len(self.pieces)) and pieces[num_same] == self.pieces[num_same]:
             num_same += 1
-        shown = [format_token(token) for token in tokens[max(0, num_same - 3) :]]
-        lead = f"{label}: " + ("… " if num_same > 3 else "")
+        first, num_words = num_same, 0
+        while first > 0 and num_words < NUM_COMPARED_WORDS:
+            first -= 1
+            num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
+        shown = [piece.replace("\n", f" {LINE_END_MARK} ") for piece in pieces[first:]]
+        shown[:1] = [piece.lstrip() for piece in shown[:1]]
+        lead = f"{label}: " + ("… " if first else word_to_continue(self._continued_prompt, pieces))
         spans: tuple[Span, ...] = ((0, len(label) + 1, "muted"),)
-        if num_same < len(tokens):
-            start, end = token_span(shown, min(3, num_same))
+        if num_same < len(pieces):
+            start, end = token_span(shown, num_same - first)
             spans += ((len(lead) + start, len(lead) + end, "branch"),)
-        return Block(lead + " ".join(shown), "text", 4, spans)
+        return Block(lead + "".join(shown), "text", 4, spans)
 
 
-def token_span(tokens: Sequence[str], index: int) -> tuple[int, int]:
-    """Return the start and end of a token, in characters of the tokens joined by one character each."""
-    start = sum(len(token) + 1 for token in tokens[:index])
-    return start, start + len(tokens[index])
+def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
+    """Return the last word of a prompt if the pieces continue it; empty if they start with another word."""
+    if not prompt or next(filter(None, pieces), " ")[0].isspace():
+        return ""
+    word = prompt.rpartition(" ")[2]
+    return word if len(word) <= MAX_LEAD_CHARACTERS else f"…{word[-MAX_LEAD_CHARACTERS:]}"
 
 
-def token_index_at(tokens: Sequence[str], offset: int) -> int:
-    """Return the index of the token at a character or before the space there; -1 after the last token."""
-    for index, end in enumerate(accumulate(len(token) + 1 for token in tokens)):
-        if offset < end:
-            return index
-    return -1
+_LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
+
+
+def show_pieces(pieces: Sequence[str], *, starts_line: bool = True) -> list[str]:
+    """Return the pieces of a text as they are shown: without the first space, and with a mark at each line end.
+
+    Args:
+        pieces: Text that each token adds.
+        starts_line: True if the text starts a line; False if other text of the line comes before it.
+    """
+    shown = list(pieces)
+    if starts_line:
+        shown[:1] = [piece.removeprefix(" ") for piece in shown[:1]]
+    is_line_empty = starts_line
+    for index, piece in enumerate(shown):
+        if "\n" in piece:
+            *ended_lines, last = piece.split("\n")
+            marks = []
+            for line in ended_lines:  # the mark stays on the line of the word before it
+                space = "" if is_line_empty and not line else "\N{NO-BREAK SPACE}"
+                marks.append(f"{line}{space}{LINE_END_MARK}\n")
+                is_line_empty = True
+            shown[index] = "".join(marks) + last
+            piece = last
+        is_line_empty = is_line_empty and not piece
+    return shown
+
+
+def token_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
+    """Return the start and end of a token, without the white space around it, in the joined pieces.
+
+    A token that ends inside a character has the span of the character, which a later token completes.
+    """
+    start = sum(map(len, shown_pieces[:index]))
+    piece = shown_pieces[index]
+    text = piece.strip() or piece
+    start += piece.index(text)
+    return start, start + max(1, len(text))
+
+
+def token_index_at(shown_pieces: Sequence[str], character: int) -> int:
+    """Return the index of the token at a character, or before the space there, in the joined pieces.
+
+    The result is -1 after the character that follows the last token, which is the cursor of a text in progress.
+    """
+    found, end = -1, 0
+    for index, piece in enumerate(shown_pieces):
+        text = piece.strip() or piece
+        start, end = end + piece.index(text), end + len(piece)
+        if start > character:
+            return found
+        if text:
+            found = index
+    return found if character <= end else -1
 
 
 _NOT_SPACE = re.compile(r"[^ ]+")

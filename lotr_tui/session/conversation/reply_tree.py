@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.data.vocabulary import EOS_ID
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.generate import DecoderState, Done, TokenEvent
 from engine.generation.settings import SamplerSettings
+from lotr_tui.formatting import token_noun
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.saved_session import SavedReply, SavedToken, join_tokens
+from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
@@ -64,7 +66,10 @@ class Reply:
     settings: SamplerSettings
     seed: int
     context_ids: Sequence[int]
-    """Ids of the tokens before the first one: earlier turns and the prompt."""
+    """Ids of the tokens before the first one: earlier turns and the prompt, without `reread_ids`."""
+    reread_ids: Sequence[int] = ()
+    """Ids of the last tokens of the prompt if it ends inside a word: the model has not read them, since the first token
+    of the reply repeats their characters."""
     parent: "Reply | None" = None
     """Reply that this one continues: the reply of the previous turn, or the reply that this branch leaves."""
     parent_offset: int = 0
@@ -86,8 +91,15 @@ class Reply:
     exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
-        self.exchange = Exchange(self.prompt, self.unknown_tokens, self.seed, self.settings.describe())
-        self.exchange.tokens = [token.text for token in self.tokens]
+        self.exchange = Exchange(
+            self.prompt,
+            self.unknown_tokens,
+            self.seed,
+            self.settings.describe(),
+            continues_prompt=self.reply_mode == "continue",
+            noun=token_noun(self.session_model.model.tokenizer),
+        )
+        self.exchange.add_events(self.tokens)
 
     @classmethod
     def branch_from(cls, parent: "Reply", parent_offset: int, **fields: Any) -> "Reply":
@@ -101,6 +113,7 @@ class Reply:
             prompt=parent.prompt,
             unknown_tokens=parent.unknown_tokens,
             context_ids=parent.context_ids,
+            reread_ids=parent.reread_ids,
             parent=parent,
             parent_offset=parent_offset,
             num_shared_tokens=num_shared_tokens,
@@ -127,21 +140,37 @@ class Reply:
         """Return True if the token at `index` is the first of the reply or of a later line; it cannot be `<eos>`."""
         return index == 0 or self.tokens[index - 1].id == EOS_ID
 
+    def split_context(self, num_reread_tokens: int) -> None:
+        """Set how many of the last tokens of the context the first token of the reply repeats."""
+        ids = [*self.context_ids, *self.reread_ids]
+        end = len(ids) - num_reread_tokens
+        self.context_ids, self.reread_ids = ids[:end], ids[end:]
+
     def token_ids(self, end: int | None = None) -> list[int]:
-        """Return the ids of the context and of the tokens before index `end` (None: of all tokens)."""
-        return [*self.context_ids, *(token.id for token in self.tokens[:end])]
+        """Return the ids of the context and of the tokens before index `end` (None: of all tokens).
+
+        These are the ids that the model has read. Before the first token, they include `reread_ids`, so that they
+        always spell the whole text.
+        """
+        if self.read_only_reason:  # the tokens belong to another vocabulary
+            return encode_lines(self.session_model.model.tokenizer, self.full_text(end))
+        token_ids = [token.id for token in self.tokens[:end]]
+        return [*self.context_ids, *(token_ids or self.reread_ids)]
 
     def text(self) -> str:
-        """Return the prompt and the tokens, with a line break for each `<eos>`."""
-        return context_text(self.prompt, self.reply_mode, None) + join_tokens(token.text for token in self.tokens)
+        """Return the prompt and the reply, with a line break for each `<eos>`."""
+        return context_text(self.prompt, self.reply_mode, None) + self._reply_text()
 
-    def full_text(self) -> str:
+    def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written: earlier turns, the prompt and the tokens.
 
-        A tokenizer that reads each line break as `<eos>`, as `encode_lines` does, returns exactly `token_ids()`.
+        `end` is the index after the last token; None is the end of the reply. The text is the decoded `token_ids(end)`,
+        except for words that the model does not know, punctuation and case.
         """
-        earlier_text = context_text(self.prompt, self.reply_mode, self.turn.previous_reply)
-        return earlier_text + join_tokens(token.text for token in self.tokens)
+        return context_text(self.prompt, self.reply_mode, self.turn.previous_reply) + self._reply_text(end)
+
+    def _reply_text(self, end: int | None = None) -> str:
+        return "".join([token.piece for token in self.tokens[:end]])
 
     def decoder_state(self, index: int) -> DecoderState | None:
         """Return the decoder state before a token, or None if it was evicted."""
@@ -183,13 +212,24 @@ class Reply:
             model=self.session_model.name,
             unknown_tokens=self.unknown_tokens if self.starts_turn else (),
             name=self.name,
+            tokenizer=self.session_model.model.tokenizer.name,
+            num_reread_tokens=len(self.reread_ids),
         )
 
 
 def context_text(prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> str:
     """Return the text before a reply to `prompt`: earlier turns and the prompt, with a line break for each `<eos>`."""
-    parts = [prompt + ("\n" if reply_mode == "reply" else " ")]
+    parts = [prompt + ("\n" if reply_mode == "reply" else "")]
     while previous_reply is not None:
         parts.append(f"{previous_reply.text()}\n")
         previous_reply = previous_reply.turn.previous_reply
     return "".join(reversed(parts))
+
+
+def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the token ids of a text in which each line break is read as `<eos>`.
+
+    In a closed vocabulary, a line without words has no `<eos>`.
+    """
+    ids: list[int] = tokenize_with_offsets(text, tokenizer, eos_per_line=True).ids.tolist()
+    return ids

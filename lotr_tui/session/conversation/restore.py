@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_vocabulary
 from engine.errors import printable
 from engine.generation.generate import Done, TokenEvent
 from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.generation import context_ids
+from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply, Turn
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
@@ -74,19 +75,20 @@ def selected_replies(conversation: Conversation) -> list[Reply]:
 
 def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previous: Reply | None) -> Reply:
     """Return a reply to a prompt, without tokens. Replies to an edited prompt share a turn."""
-    vocabulary = session_model.model.vocabulary
-    prompt = printable(saved.prompt or "")
+    tokenizer = session_model.model.tokenizer
+    prompt = to_prompt_line(saved.prompt or "", tokenizer, saved.reply_mode)
     reply = Reply(
         turn=Turn.after(previous),
         prompt=prompt,
         unknown_tokens=saved.unknown_tokens,
-        context_ids=context_ids(vocabulary, prompt, saved.reply_mode, previous),
+        context_ids=context_ids(tokenizer, prompt, saved.reply_mode, previous),
         parent=previous,
         parent_offset=saved.parent_offset,
         read_only_reason="" if previous is None else previous.read_only_reason,
         **_saved_fields(saved, session_model),
     )
-    _check_vocabulary(reply, [token for token in vocabulary.tokenize(prompt) if token not in saved.unknown_tokens])
+    unknown = [span.text for span in tokenizer.unknown_spans(prompt)]
+    _check_vocabulary(reply, [text for text in unknown if text not in saved.unknown_tokens])
     return reply
 
 
@@ -111,9 +113,20 @@ def _saved_fields(saved: SavedReply, session_model: SessionModel) -> dict[str, A
 
 def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
     """Restore the own tokens of a reply, its name and its end."""
-    _check_vocabulary(reply, [token.text for token in saved.tokens])
-    for token in saved.tokens:
-        event = _token_event(token, len(reply.tokens), reply.session_model)
+    tokenizer = reply.session_model.model.tokenizer
+    ids = [_token_id(token, tokenizer) for token in saved.tokens]
+    if tokenizer.is_open or is_open_vocabulary(saved.tokenizer):
+        if None in ids or tokenizer.is_open != is_open_vocabulary(saved.tokenizer):
+            reply.read_only_reason = reply.read_only_reason or (
+                f"{reply.session_model.name} splits text into other tokens and cannot continue from here"
+            )
+    else:
+        _check_vocabulary(reply, [token.text for token in saved.tokens])
+    if not reply.read_only_reason and not reply.num_shared_tokens:
+        reply.split_context(min(saved.num_reread_tokens, len(reply.context_ids)))
+    for token, id in zip(saved.tokens, ids, strict=True):
+        unknown_id = EOS_ID if token.text == EOS else UNK_ID
+        event = _token_event(token, len(reply.tokens), unknown_id if id is None else id)
         reply.tokens.append(event)
         reply.exchange.add_events([event])
     reply.saved = saved
@@ -128,19 +141,29 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
 
 def _check_vocabulary(reply: Reply, tokens: Sequence[str]) -> None:
     """Make a reply read-only if its model does not know one of `tokens`."""
-    vocabulary = reply.session_model.model.vocabulary
-    unknown = next((token for token in tokens if token not in vocabulary), None)
+    tokenizer = reply.session_model.model.tokenizer
+    unknown = next((token for token in tokens if token not in tokenizer), None)
     if unknown is not None and not reply.read_only_reason:
         reply.read_only_reason = f"{reply.session_model.name} does not know {unknown!r} and cannot continue from here"
 
 
-def _token_event(token: SavedToken, index: int, session_model: SessionModel) -> TokenEvent:
+def _token_id(token: SavedToken, tokenizer: Tokenizer) -> int | None:
+    """Return the id of a saved token in the session model's vocabulary; None if it is no token of it.
+
+    In an open vocabulary, that is the saved id or none: other tokens with the same text may add another text.
+    """
+    if token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text:
+        return token.id
+    return None if tokenizer.is_open else tokenizer.token_to_id.get(token.text)
+
+
+def _token_event(token: SavedToken, index: int, id: int) -> TokenEvent:
     """Return a saved token as the event that generated it, with its id in the session model's vocabulary."""
     figures = (token.logprob, token.prob, token.entropy)
     logprob, prob, entropy = (math.nan if figure is None else figure for figure in figures)
     return TokenEvent(
         index=index,
-        id=int(session_model.model.vocabulary.encode([token.text])[0]),
+        id=id,
         text=token.text,
         logprob=min(logprob, 0.0),  # an edited file may hold any number
         sampling_prob=prob,
@@ -149,6 +172,7 @@ def _token_event(token: SavedToken, index: int, session_model: SessionModel) -> 
         num_kept=0,
         top_tokens=(),
         seconds=0.0,
+        piece=token.piece or "",
     )
 
 

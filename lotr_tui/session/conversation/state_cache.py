@@ -47,7 +47,7 @@ def evict_models(replies: Iterable[Reply]) -> None:
             continue
         if len(kept) < MAX_MODELS_PER_RUN:
             kept.append(reply.session_model)
-        elif reply.session_model.model.vocabulary == kept[0].model.vocabulary:
+        elif reply.session_model.model.tokenizer == kept[0].model.tokenizer:
             reply.session_model = kept[0]
             reply.decoder_states.clear()
 

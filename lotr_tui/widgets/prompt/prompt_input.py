@@ -20,7 +20,7 @@ from lotr_tui.widgets.prompt.completion import CompletingTextArea
 from lotr_tui.widgets.prompt.text import sanitize_prompt
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
-    from engine.data.vocabulary import Vocabulary
+    from engine.data.tokenizers.base import Tokenizer
 
 MAX_PROMPT_CHARACTERS = 4000
 """Maximum length of a prompt, about 800 words."""
@@ -98,7 +98,7 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
     """Line for the user about the typed text: what completes it, or what its underlined words are; or empty."""
 
     def __init__(
-        self, vocabulary: "Vocabulary | None" = None, history: PromptHistory | None = None, *, id: str | None = None
+        self, tokenizer: "Tokenizer | None" = None, history: PromptHistory | None = None, *, id: str | None = None
     ) -> None:
         """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
         super().__init__(
@@ -110,7 +110,7 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
         )
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
-        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
         self._history = history
         self._recall: HistoryNavigator | None = None
         self._last_recalled: tuple[str, Location] = ("", (0, 0))
@@ -138,21 +138,21 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
         self.move_cursor(self.document.end)
 
     @property
-    def vocabulary(self) -> "Vocabulary | None":
+    def tokenizer(self) -> "Tokenizer | None":
         """Known words; None means that no word is unknown."""
-        return self._vocabulary
+        return self._tokenizer
 
-    @vocabulary.setter
-    def vocabulary(self, vocabulary: "Vocabulary | None") -> None:
-        self._vocabulary = vocabulary
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
+        self._tokenizer = tokenizer
         self._refresh_unknown_marks()
 
     @property
     def unknown_words(self) -> tuple[str, ...]:
         """Words outside the vocabulary and characters outside the tokenizer, without duplicates."""
-        if self._vocabulary is None:
+        if self._tokenizer is None:
             return ()
-        return tuple(dict.fromkeys(text for _, _, text in self._vocabulary.unknown_spans(self.value)))
+        return tuple(dict.fromkeys(text for _, _, text in self._tokenizer.unknown_spans(self.value)))
 
     def replace(
         self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
@@ -266,11 +266,11 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
     def _marked_spans(self, line_index: int, line: str) -> list[tuple[int, int]]:
         """Return the unknown parts of a line, without the one that is being typed."""
         is_command = line_index == 0 and line.startswith("/") and not line.startswith("//")
-        if self._vocabulary is None or is_command:
+        if self._tokenizer is None or is_command:
             return []
         row, column = self.cursor_location
         is_typing = row == line_index and self._typing_location == (row, column)
-        spans = self._vocabulary.unknown_spans(line)
+        spans = self._tokenizer.unknown_spans(line)
         return [(start, end) for start, end, _ in spans if not (is_typing and start <= column <= end)]
 
     def get_help_line(self) -> str:

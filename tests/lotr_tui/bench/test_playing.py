@@ -7,7 +7,7 @@ import pytest
 
 from engine.analysis.memorization import TrainingIndex
 from engine.config import ModelConfig
-from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
+from lotr_tui.bench.measurement import Measurement
 from lotr_tui.bench.playing import branch
 from lotr_tui.bench.playing.generation import summarize_speeds
 from lotr_tui.bench.playing.generation_speeds import (
@@ -80,12 +80,6 @@ def test_ratios_of_speeds_are_computed_within_each_run() -> None:
     assert [ratio.is_within_limits for ratio in ratios] == [True, False, True, True, True, False]
     assert [measurement.value for measurement in measurements if measurement.unit][:2] == [200, 14000]
     assert f"{4000 * LARGE_WEIGHT_BYTES / 1e9:.0f} GB/s" in " ".join(measurement.name for measurement in measurements)
-
-
-def test_int8_without_numkong_is_a_skipped_measurement() -> None:
-    run = {"baseline": 1.0, **dict.fromkeys(SPEED_NAMES, 1.0), "int8": 0.0}
-    (skipped,) = (item for item in summarize_speeds([run]) if isinstance(item, SkippedMeasurement))
-    assert "lotr-tui[int8]" in skipped.reason
 
 
 @pytest.mark.parametrize("punctuation", [False, True])

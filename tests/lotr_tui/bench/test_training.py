@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.data.dataset import load_dataset
-from engine.data.vocabulary import tokenize
+from engine.data.tokenizers.words import split_words
 from engine.presets import get_preset
 from engine.training.trainer import Trainer
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
@@ -115,7 +115,7 @@ def test_synthetic_text_has_the_requested_words_or_more_with_its_size(tmp_path: 
         path = tmp_path / "text.txt"
         write_synthetic_text(path, num_bytes, num_words)
         assert num_bytes <= path.stat().st_size < num_bytes + 1_200_000
-        words = [word for line in path.read_text().splitlines() for word in tokenize(line)]
+        words = [word for line in path.read_text().splitlines() for word in split_words(line)]
         num_distinct.append(len(set(words)))
         top_fraction = Counter(words).most_common(1)[0][1] / len(words)
         assert 0.05 < top_fraction < 0.25, "the most frequent word is as frequent as `the`"

@@ -280,8 +280,8 @@ MODELS = {
         "unknown tensors more",
     ),
     "another dtype": (
-        with_tensors(lambda tensors: {n: tensor.astype(np.float16) for n, tensor in tensors.items()}),
-        "not float32",
+        with_tensors(lambda tensors: {n: tensor.astype(np.float64) for n, tensor in tensors.items()}),
+        "is float64",
     ),
     "not a number": (with_tensors(not_finite), "output.bias holds values that are not finite"),
     "another size": (with_config(embedding_size=16), "not float32"),

@@ -398,7 +398,7 @@ class TestData:
 
     def test_info_table_shows_the_counts(self, command, lotr_csv):
         shown = command("data", "info", lotr_csv).stdout
-        for text in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1138", "142 words"):
+        for text in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1,138", "142 words"):
             assert text in shown
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 

@@ -5,7 +5,9 @@ import math
 
 import pytest
 
+from engine.analysis.bits_per_character import spelling_bits
 from engine.presets import get_preset
+from engine.runs.loading import load_model
 from engine.training.job import prepare_job
 from tests.support.commands import json_output
 from tests.support.files import sentences, write_csv, write_run
@@ -68,16 +70,16 @@ def test_short_text_has_no_confidence_interval(lotr, tmp_path):
 
 
 def test_several_runs_are_an_ensemble(lotr):
-    ensemble = json_output(lotr("eval", "one", "two", "--json"))
+    ensemble = json_output(lotr("eval", "one", "--run", "two", "--json"))
     assert ensemble["run"] == "one+two"
-    assert json_output(lotr("eval", "one", "--run", "two", "--json")) == ensemble
+    assert json_output(lotr("eval", "--run", "one", "--run", "two", "--json")) == ensemble
     alone = [json_output(lotr("eval", name, "--json"))["perplexity"] for name in ("one", "two")]
     assert ensemble["perplexity"] < sum(alone) / 2
-    assert json_output(lotr("eval", "one", "one", "--json"))["perplexity"] == pytest.approx(alone[0], rel=1e-5)
+    assert json_output(lotr("eval", "one", "--run", "one", "--json"))["perplexity"] == pytest.approx(alone[0], rel=1e-5)
 
 
 def test_jsonl_scores_the_complete_combination(lotr):
-    options = ("eval", "one", "two", "--mixture", "--cache")
+    options = ("eval", "one", "--run", "two", "--mixture", "--cache")
     rows = [json.loads(line) for line in lotr(*options, "--jsonl").stdout.splitlines()]
     row = json_output(lotr(*options, "--json"))
     assert len(rows) == row["tokens"]
@@ -85,21 +87,35 @@ def test_jsonl_scores_the_complete_combination(lotr):
 
 
 def test_weights_option_sets_the_mixture_weights(lotr):
-    row = json_output(lotr("eval", "one", "two", "--weights", "1,0", "--json"))
+    row = json_output(lotr("eval", "one", "--run", "two", "--weights", "1,0", "--json"))
     assert row["mixture"] == pytest.approx(json_output(lotr("eval", "one", "--json"))["perplexity"], rel=1e-5)
     with_kneser_ney = json_output(lotr("eval", "one", "--mixture", "--weights", "0,1", "--baselines", "--json"))
     assert with_kneser_ney["mixture"] == pytest.approx(with_kneser_ney["baselines"]["kneser_ney_5"], rel=1e-5)
 
 
-def test_bits_per_character_counts_characters_and_line_ends(lotr, folder, tmp_path):
-    (tmp_path / "own.txt").write_text("The miller sells; seven lanterns!\n")
-    row = json_output(lotr("eval", "one", "--text", "own.txt", "--json"))
-    characters = len("the miller sells seven lanterns\n")
-    assert row["bits_per_character"] == pytest.approx(row["bits_per_token"] * row["tokens"] / characters)
+def test_bits_per_character_counts_the_line_ends_and_the_letters_of_unknown_words(lotr, folder):
+    text = b"The miller sells; seven lanterns!\n\nZzz...\n"
+    row = json_output(lotr("eval", "one", "--text", "-", "--json", stdin=text))
+    tokenizer = load_model(folder / "runs" / "one").decoder.tokenizer
+    spelled = spelling_bits(tokenizer, ["zzz"]).sum()
+    assert row["text_form"] == "words"
+    assert row["characters"] == len("the miller sells seven lanterns\nzzz\n")
+    assert row["bits_per_character"] * row["characters"] == pytest.approx(
+        row["bits_per_token"] * row["tokens"] + spelled
+    )
+    assert row["unk_rate"] == 1 / 8
+    assert row["bits_per_character_interval"] is None
+
+
+def test_a_text_of_unknown_words_is_spelled(lotr):
+    row = json_output(lotr("eval", "one", "--text", "-", "--json", stdin=b"xyzzy plugh\n"))
+    assert row["unk_rate"] == 2 / 3
+    assert row["bits_per_character"] > 3
+    assert row["bits_per_character"] * row["characters"] > 2 * row["bits_per_token"] * row["tokens"]
 
 
 def test_table_has_all_combinations_and_descriptions(lotr):
-    shown = lotr("eval", "one", "two", "--mixture", "--cache", "--dynamic").stdout
+    shown = lotr("eval", "one", "--run", "two", "--mixture", "--cache", "--dynamic").stdout
     lines = shown.splitlines()
     assert [line.split("  ")[0] for line in lines[1:9]] == [
         *["ensemble", "with dynamic evaluation", "with a cache", "mixture", "one", "two", "unigram", "Kneser-Ney 5"]
@@ -142,10 +158,6 @@ class TestRefusals:
     def test_invalid_combination_is_refused(self, refused_in_folder, command_name, options, expected):
         first = ["eval", "one"] if command_name == "eval" else ["generate", "the miller", "--run", "one"]
         assert expected in refused_in_folder(*first, *options)
-
-    def test_text_of_unknown_words_is_refused(self, refused_in_folder):
-        line = refused_in_folder("eval", "one", "--text", "-", stdin=b"xyzzy plugh\n")
-        assert "only words that the model does not know" in line
 
     def test_tensors_of_another_configuration_are_refused(self, refused, home, tmp_path):
         mixed_up = write_run(home / "runs" / "mixed-up")

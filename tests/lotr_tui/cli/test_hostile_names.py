@@ -41,6 +41,7 @@ COMMANDS = {
     "rename": ["runs", "rename", "--", "NAME", "new"],
     "rename to": ["runs", "rename", "--", "r", "NAME"],
     "export": ["runs", "export", "--csv", "out", "--", "NAME"],
+    "compact": ["runs", "compact", "--", "NAME", "out"],
     "generate": ["generate", "--run=NAME", "the"],
     "resume": ["train", "--no-tui", "--resume=NAME"],
     "train": ["train", "--no-tui", "--run=NAME"],

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -190,7 +191,7 @@ class TestRename:
         assert [path.name for path in (home / "runs").iterdir()] == ["new"]
 
     @pytest.mark.parametrize(
-        "name", ["../x", "-rf", "a/b", "a\nb", "x" * 300, "", "latest", "bundled", ".hidden", "a@1"]
+        "name", ["../x", "-rf", "a/b", "a\nb", "x" * 300, "", "latest", "bundled", "base", ".hidden", "a@1"]
     )
     def test_invalid_new_name_is_refused(self, command, make_run, home, name):
         make_run("old")
@@ -214,6 +215,34 @@ class TestRename:
         assert "only runs of that folder can be renamed" in done.stderr
         assert untrained_run.is_dir()
         assert command("runs", "rename", "bundled", "mine").returncode == 2
+
+
+class TestCompact:
+    def test_copy_plays_like_the_run_and_the_sizes_are_printed(self, command, untrained_run, tmp_path):
+        done = command("runs", "compact", str(untrained_run), "small")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(
+            r"small: model\.safetensors \d+ (k?B) → \d+ k?B \(int8\), \d+ k?B with all files\n", done.stdout
+        )
+        texts = [command("generate", "bilbo", "--run", run, "--seed", "3").stdout for run in (untrained_run, "./small")]
+        assert texts[0] == texts[1] != ""
+        assert json_output(command("generate", "bilbo", "--run", "./small", "--json"))["run"] == "small"
+
+    @pytest.mark.parametrize("target", ["mine.txt", "folder", "no/such/folder"])
+    def test_nothing_is_overwritten_and_no_folder_is_created(self, command, untrained_run, tmp_path, target):
+        (tmp_path / "mine.txt").write_text("x")
+        (tmp_path / "folder").mkdir()
+        before = {path for path in tmp_path.rglob("*") if ".command" not in path.parts}
+        done = command("runs", "compact", str(untrained_run), target, "--precision", "fp16")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert target in done.stderr
+        assert {path for path in tmp_path.rglob("*") if ".command" not in path.parts} == before
+
+    def test_unknown_precision_and_run_are_refused(self, command, untrained_run, tmp_path):
+        done = command("runs", "compact", str(untrained_run), "small", "--precision", "int4")
+        assert (done.returncode, "--precision int4 is not one of fp16, int8" in done.stderr) == (2, True)
+        assert "'gone' is neither in" in command("runs", "compact", "gone", "small").stderr
+        assert not (tmp_path / "small").exists()
 
 
 class TestExport:

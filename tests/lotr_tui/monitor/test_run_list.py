@@ -10,14 +10,33 @@ from hypothesis import strategies as st
 
 from engine.config import Config
 from engine.events import Evaluated, Resume
+from engine.runs import directory
 from engine.runs.summary import RunSummary
-from lotr_tui.monitor.run_list import RUN_COLUMNS, config_differences, filter_and_sort_runs, read_validation_curve
+from lotr_tui.monitor.run_list import (
+    RUN_COLUMNS,
+    config_differences,
+    filter_and_sort_runs,
+    list_selectable_runs,
+    read_validation_curve,
+)
+from tests.support.files import write_run
 from tests.support.metrics import append_events
 
 
 def summary(name: str, **values: object) -> RunSummary:
     plain = RunSummary(name, Path(name), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10)
     return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path / "assets")
+    write_run(tmp_path / "runs" / "mine")
+    write_run(tmp_path / "assets" / "model")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled"]
+    write_run(tmp_path / "assets" / "base")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled", "base"]
+    (tmp_path / "assets" / "model" / "config.json").write_text("{")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "base"]
 
 
 @pytest.mark.parametrize(

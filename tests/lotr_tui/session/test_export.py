@@ -22,7 +22,7 @@ from lotr_tui.session.export import (
 )
 from lotr_tui.session.saved_session import SavedSession, SavedToken
 from tests.support.file_limits import no_file_longer_than
-from tests.support.sessions import reply_trees, saved_reply
+from tests.support.sessions import reply_trees, saved_reply, saved_token
 
 hostile_texts = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)
 MARKUP = [
@@ -86,7 +86,7 @@ def test_markdown_shows_exactly_the_text(prompt, name):
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_tokens_with_markup_are_text_in_markdown(text):
-    tokens = tuple(SavedToken(5, word, -1.0, 0.5, 1, 2.0) for word in text.split())
+    tokens = tuple(saved_token(word) for word in text.split())
     blocks = markdown_blocks(to_markdown(session(replace(saved_reply(), tokens=tokens))))
     assert ("paragraph", printable(text)) in blocks
 
@@ -135,7 +135,7 @@ def test_json_contains_every_field(replies):
 
 
 def test_unknown_figures_are_null_in_json():
-    tree = session(replace(saved_reply(), tokens=(SavedToken(5, "a", None, 1.0, 1, None),)))
+    tree = session(replace(saved_reply(), tokens=(SavedToken(5, "a", None, 1.0, 1, None, " a"),)))
 
     def refuse(name):
         raise AssertionError(name)
@@ -175,6 +175,34 @@ def test_svg_shows_the_transcript():
         "  a friend",
         "  bundled · seed 7 · temperature 0.80 · 9,000 words/s · stopped at 2 words",
     ]
+
+
+def open_reply(pieces, *arguments, **changes):
+    """A reply of an open vocabulary with these pieces."""
+    tokens = tuple(saved_token(piece.replace("\n", "<0x0A>"), piece=piece) for piece in pieces)
+    return replace(saved_reply(*arguments, **changes), tokens=tokens, tokenizer="bpe")
+
+
+def test_replies_of_an_open_vocabulary_are_exported_as_prose():
+    saved = session(
+        open_reply(["ard", ",", " said", "\n", "He", ":"], prompt="The old wiz"),
+        open_reply(["isp", "ered", "."], 1, 0, 3, prompt=None),
+        open_reply(["ened"], 2, 0, 0, prompt=None),
+        open_reply([" So", "."], 3, 0, 6, prompt=None),
+    )
+    lines = [line.strip() for line in svg_lines(to_svg(saved, 200))]
+    assert "wizard, said He:" in lines
+    assert "wizard, saidispered." in lines  # a branch in the middle of a word
+    assert "wizened" in lines
+    assert "So." in lines
+    assert "2 · branches off 1 after 3 tokens" in lines
+    assert "bundled · seed 7 · temperature 0.80 · 9,000 tokens/s · stopped at 6 tokens" in lines
+    markdown = to_markdown(saved)
+    for line in ("wizard, said He:", "*wizard,* saidispered.", "wizened", "So."):
+        assert f"\n\n{line}\n\n" in markdown
+    (first, *_) = json.loads(to_json(saved))["replies"]
+    assert first["text"] == "ard, said\nHe:"
+    assert [token["piece"] for token in first["tokens"]] == ["ard", ",", " said", "\n", "He", ":"]
 
 
 def test_export_has_the_words_of_the_interface():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from engine.errors import InvalidInputError
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session
+from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session, reply_record
 from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
 
@@ -31,7 +31,7 @@ def test_figures_of_generated_tokens_are_saved(decoder):
     (decoded,) = parse_session("x", session_bytes(reply)).replies
     for event, token in zip(events, decoded.tokens, strict=True):
         expected = (event.id, event.text, event.logprob, event.sampling_prob, event.rank, event.entropy)
-        assert tuple(token) == expected
+        assert tuple(token) == (*expected, event.piece)
 
 
 def test_figure_that_is_not_finite_is_null():
@@ -118,3 +118,19 @@ def test_session_of_the_first_format_is_refused_with_the_remedy():
     content = b"".join(json.dumps(line).encode() + b"\n" for line in ({"session": header}, {"node": node}))
     with pytest.raises(InvalidInputError, match=r"^written by an older lotr-tui \(format 1\); use that release"):
         parse_session("x", content)
+
+
+def test_pieces_that_earlier_versions_did_not_save_are_those_of_words():
+    prompted = saved_reply(text="a friend <eos> of", reply_mode="reply")
+    continued = saved_reply(1, text="a friend")
+    branch = saved_reply(2, 0, 3, prompt=None, text="mine <eos>", reply_mode="reply")
+    again = saved_reply(3, 2, 0, prompt=None, text="tower", reply_mode="reply")
+    records = [json.loads(json.dumps(reply_record(reply))) for reply in (prompted, continued, branch, again)]
+    for record in records:
+        record["reply"]["tokens"] = [token[:6] for token in record["reply"]["tokens"]]
+        del record["reply"]["tokenizer"], record["reply"]["num_reread_tokens"]
+    lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    replies = parse_session("x", header_line() + lines).replies
+    pieces = [[token.piece for token in reply.tokens] for reply in replies]
+    assert pieces == [["a", " friend", "\n", "of"], [" a", " friend"], ["mine", "\n"], ["tower"]]
+    assert [reply.text for reply in replies] == ["a friend\nof", "a friend", "mine\n", "tower"]

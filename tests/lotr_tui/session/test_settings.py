@@ -22,6 +22,7 @@ settings = st.builds(
     sampler=sampler_settings,
     pace=st.floats(0, 1000),
     reply_mode=st.sampled_from(["continue", "reply"]),
+    preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
 )

@@ -9,6 +9,7 @@ from lotr_tui.app import LotrApp
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.pane_tabs import PaneTabs
 from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
@@ -29,6 +30,7 @@ from tests.support.bindings.observations import (
     view,
 )
 from tests.support.bindings.rows import Row, Stage, cursor_rows
+from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import send, text_of, until
 
 value, selected = of(PromptInput, "value"), of(PromptInput, "selected_text")
@@ -58,6 +60,12 @@ async def start_slow_reply(pilot: Pilot[None]) -> None:
     await type_prompt(pilot)
     await send(pilot, "the lamp")
     await until(pilot, lambda: view(pilot.app).conversation.active_reply)  # type: ignore[arg-type]
+
+
+async def use_open_model(pilot: Pilot[None]) -> None:
+    """Use a model whose tokens are parts of words."""
+    await scenes.session(pilot)
+    pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))  # type: ignore[attr-defined]
 
 
 def focus_on(widget_type: type[Any]) -> Callable[[Pilot[None]], Awaitable[None]]:
@@ -138,6 +146,10 @@ SESSION: dict[str, Stage] = {
             Row("activations.close", screen_name, becomes("SessionScreen"), ("f10",)),
             Row("model-choice.cancel", screen_name, becomes("SideBySideScreen"), ("ctrl+y", "f3")),
         ],
+    ),
+    "open vocabulary": Stage(
+        use_open_model,
+        [Row("session.tokens", lambda app: app.settings_store.current.preview_unit, becomes("token"))],
     ),
     "slow reply": Stage(
         start_slow_reply,

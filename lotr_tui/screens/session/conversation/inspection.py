@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from engine.generation.complete_words import word_around
 from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent
-from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
+from engine.generation.preview import Candidate, NextTokenProbs, Unit
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.next_tokens import NextTokenContext
 from lotr_tui.session.session_model import PrefixCache
 
 
@@ -13,23 +15,41 @@ class InspectedToken:
     """Token of a reply and the distribution it was sampled from."""
 
     token: TokenEvent
+    word: str
+    """Word that the token belongs to."""
     position: int
     """Position in the reply, counted from 1."""
     token_count: int
     """Number of tokens of the reply so far."""
     preview: NextTokenProbs
-    """Probabilities of the most likely tokens at this position, before and after the sampler chain."""
+    """Probabilities of the most likely tokens or words at this position, before and after the sampler chain."""
     highlighted: int = 1
     """Number, counted from 1, of the alternative that the enter key branches to."""
 
     @property
     def alternatives(self) -> tuple[Candidate, ...]:
-        """The most likely tokens, to branch to; the token itself may be among them."""
+        """The most likely tokens or words, to branch to; the one in the reply may be among them."""
         return self.preview.candidates[:NUM_TOP_TOKENS]
+
+    @property
+    def written_text(self) -> str:
+        """Text of the alternative that is in the reply."""
+        return self.word if self.preview.candidate_unit == "word" else self.token.text
 
     def with_highlight(self, number: int) -> "InspectedToken":
         """Return a copy with another alternative highlighted; the numbers wrap around."""
         return replace(self, highlighted=(number - 1) % max(1, len(self.alternatives)) + 1)
+
+    def without_alternatives(self, unit: Unit) -> "InspectedToken":
+        """Return a copy whose alternatives, of another unit, are not known yet."""
+        return replace(self, preview=replace(self.preview, candidates=(), candidate_unit=unit, is_final=False))
+
+    def with_alternatives(self, preview: NextTokenProbs) -> "InspectedToken":
+        """Return a copy with other alternatives; the first one that is not in the reply is highlighted."""
+        changed = replace(self, preview=preview)
+        texts = [each.text for each in changed.alternatives]
+        first_other = next((number for number, text in enumerate(texts, 1) if text != changed.written_text), 1)
+        return replace(changed, highlighted=first_other)
 
 
 class TokenInspection:
@@ -41,23 +61,26 @@ class TokenInspection:
     def __init__(self) -> None:
         self._prefix_cache: PrefixCache | None = None
 
-    def inspect(self, reply: Reply, index: int) -> InspectedToken:
-        """Return the token at `index` with its alternatives; the first one that differs from it is highlighted."""
+    def context(self, reply: Reply, index: int) -> NextTokenContext:
+        """Return the text before the token at `index`."""
         model = reply.session_model.model
         state, ids = reply.decoder_state(index), reply.token_ids(index)
-        if state is not None:
-            log_probs = state.log_probs
-        else:
+        if state is None:
             if self._prefix_cache is None or self._prefix_cache.model is not model:
                 self._prefix_cache = PrefixCache(model)
-            log_probs = self._prefix_cache.log_probs_after(ids)
-        preview = next_token_probs(
-            log_probs, reply.settings, ids, model.vocabulary, NUM_TOP_TOKENS, is_first_token=reply.starts_line(index)
-        )
-        token = reply.tokens[index]
-        candidates = preview.candidates[:NUM_TOP_TOKENS]
-        first_other = next((number for number, each in enumerate(candidates, 1) if each.text != token.text), 1)
-        return InspectedToken(token, index + 1, len(reply.tokens), preview, highlighted=first_other)
+            state = self._prefix_cache.read(ids)[-1]
+        return NextTokenContext(model, state, ids, reply.starts_line(index))
+
+    def inspect(self, reply: Reply, index: int) -> InspectedToken:
+        """Return the token at `index` with the most likely tokens; the first that differs from it is highlighted."""
+        preview = self.context(reply, index).token_probs(reply.settings, NUM_TOP_TOKENS)
+        tokenizer, token = reply.session_model.model.tokenizer, reply.tokens[index]
+        word = token.text
+        if not reply.read_only_reason:  # the token ids belong to this model
+            ids = [*reply.context_ids, *(each.id for each in reply.tokens)]
+            word = word_around(tokenizer, ids, len(reply.context_ids) + index)
+        inspected = InspectedToken(token, word, index + 1, len(reply.tokens), preview)
+        return inspected.with_alternatives(preview)
 
     def clear(self) -> None:
         """Free the cached decoder states."""

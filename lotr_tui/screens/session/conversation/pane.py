@@ -11,14 +11,20 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.errors import LotrError
+from engine.generation.generate import NUM_TOP_TOKENS
+from engine.generation.preview import NextTokenProbs
+from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.screens.session.next_words import NextWords
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.restore import resume_conversation, selected_replies
+from lotr_tui.session.next_tokens import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import PreviewUnit
 
 if TYPE_CHECKING:  # this module imports the exporters
     from lotr_tui.screens.dialogs.sessions import SessionChoice
@@ -58,6 +64,8 @@ class ConversationPane(Vertical):
         self._welcome = welcome
         self._inspected: InspectedToken | None = None
         self._inspection = TokenInspection()
+        self._inspected_words = NextWords(self, NUM_TOP_TOKENS, NUM_TOP_TOKENS, self._show_inspected_words)
+        self._preview_unit: PreviewUnit = "word"
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
 
     def compose(self) -> ComposeResult:
@@ -71,6 +79,7 @@ class ConversationPane(Vertical):
 
     def on_unmount(self) -> None:
         """Close the conversation."""
+        self._inspected_words.cancel()
         self.conversation.close()
 
     @property
@@ -169,6 +178,7 @@ class ConversationPane(Vertical):
         was_inspecting = self._inspected is not None
         self._inspected = self._pending_cursor = None
         self._inspection.clear()
+        self._inspected_words.cancel()
         self.transcript.exit_cursor_mode()
         if was_inspecting:
             self.post_message(self.InspectionChanged(None))
@@ -184,9 +194,37 @@ class ConversationPane(Vertical):
         if reply is None or token_index >= len(reply.tokens):
             return
         before, inspected = self._inspected, self._inspection.inspect(reply, token_index)
-        if before is not None and before.token is inspected.token:
-            inspected = inspected.with_highlight(before.highlighted)
+        shows_words = self._preview_unit == "word" and inspected.preview.token_unit == "token"
+        if shows_words:
+            inspected = inspected.without_alternatives("word")
+        if (
+            before is not None
+            and before.token is inspected.token
+            and before.preview.candidate_unit == inspected.preview.candidate_unit
+        ):
+            inspected = inspected.with_alternatives(before.preview).with_highlight(before.highlighted)
         self._set_inspected(inspected)
+        if shows_words:
+            self._inspected_words.search(self._inspection.context(reply, token_index), reply.settings)
+        else:
+            self._inspected_words.cancel()
+
+    def _show_inspected_words(
+        self, context: NextTokenContext, settings: SamplerSettings, words: NextTokenProbs
+    ) -> None:
+        """Show words as the alternatives to the token under the cursor; a highlight that was moved stays."""
+        before = self._inspected
+        if before is None or before.preview.candidate_unit != "word":
+            return
+        inspected = before.with_alternatives(words)
+        self._set_inspected(inspected.with_highlight(before.highlighted) if before.alternatives else inspected)
+
+    def set_preview_unit(self, unit: PreviewUnit) -> None:
+        """Show words or tokens as the alternatives to the token under the cursor."""
+        self._preview_unit = unit
+        cursor = None if self._inspected is None else self.transcript.cursor
+        if cursor is not None and isinstance(exchange := self.transcript.entries[cursor[0]], Exchange):
+            self._inspect_token(exchange, cursor[1])
 
     def _set_inspected(self, inspected: InspectedToken) -> None:
         self._inspected = inspected

@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.generation.generate import NUM_TOP_TOKENS
-from lotr_tui.formatting import format_percent, format_token
+from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, format_percent
 from lotr_tui.screens.session.conversation.inspection import InspectedToken
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
@@ -79,17 +79,17 @@ class TokenInspector(StripWidget):
             return []
         title_style = self.get_component_rich_style("token-inspector--title")
         muted = self.get_component_rich_style("token-inspector--muted")
-        text = inspected.token.text
-        shown = f'"{text}"' if format_token(text) == text else format_token(text)
-        title = f"WORD {inspected.position} of {inspected.token_count}  {shown}"
+        title = f"{inspected.preview.token_unit.upper()} {inspected.position} of {inspected.token_count}  "
+        title += _describe_token(inspected)
         lines = [[Segment(title[:width], title_style)]]
         lines += [[Segment(line, muted)] for line in _wrap_figures(_figures(inspected), width)]
         if height >= len(lines) + NUM_TOP_TOKENS + 3:
             lines.append([Segment(_column_heads(width), muted)])
         room = max(1, height - len(lines))
         alternatives = inspected.alternatives
-        self._column_count = min(-(-len(alternatives) // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
-        rows = min(room, -(-len(alternatives) // self._column_count))
+        num_expected = len(alternatives) if inspected.preview.is_final else NUM_TOP_TOKENS
+        self._column_count = min(-(-num_expected // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
+        rows = min(room, -(-num_expected // self._column_count))
         cells = width // self._column_count
         for row in range(rows):
             line: list[Segment] = []
@@ -100,16 +100,17 @@ class TokenInspector(StripWidget):
                     line += self._alternative_segments(inspected, number, cells)
             lines.append(line)
         if room > rows + 1:
-            lines += [[], [Segment("1-8 or a click: branch to that word"[:width], muted)]]
+            hint = f"1-8 or a click: branch to that {inspected.preview.candidate_unit}"
+            lines += [[], [Segment(hint[:width], muted)]]
         return [Strip(line) for line in lines]
 
     def _alternative_segments(self, inspected: InspectedToken, number: int, cells: int) -> list[Segment]:
         """Return `1 word  ████  14.1%   9.3%`; the bar and the raw probability only where there is room."""
         candidate = inspected.alternatives[number - 1]
-        mark = "●" if candidate.text == inspected.token.text else " "
+        mark = "●" if candidate.text == inspected.written_text else " "
         name_width = _name_width(cells)
-        text = format_token(candidate.text)
-        is_special = text != candidate.text
+        text = format_lone_token(candidate.text)
+        is_special = candidate.text in SPECIAL_TOKEN_NAMES
         text = text if len(text) <= name_width else text[: name_width - 1] + "…"
         name = f"{number}{mark}{text:{name_width}}"
         highlighted = self.get_component_rich_style("token-inspector--highlighted")
@@ -146,6 +147,13 @@ def _shows_raw(cells: int) -> bool:
 def _column_heads(width: int) -> str:
     """Return the names of both probabilities, above their columns; "" if there is only one."""
     return f"{'after sampling':>{width - 1 - FIGURE_WIDTH}}{'raw':>{FIGURE_WIDTH}}" if _shows_raw(width) else ""
+
+
+def _describe_token(inspected: InspectedToken) -> str:
+    """Return `"king"`, or of a part of a word `"·wiz" in "wizard"`."""
+    text, word = inspected.token.text, inspected.word
+    shown = format_lone_token(text) if text in SPECIAL_TOKEN_NAMES else f'"{format_lone_token(text)}"'
+    return shown if word == text.strip(" ") else f'{shown} in "{word}"'
 
 
 def _figures(inspected: InspectedToken) -> list[str]:

@@ -12,7 +12,7 @@ from textual.geometry import Offset
 from textual.message import Message
 
 from lotr_tui.screens.session.conversation.entry_scroll_view import Entry, EntryScrollView
-from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span, token_index_at, token_span
+from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span
 
 MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
 
@@ -86,8 +86,8 @@ class Transcript(EntryScrollView):
         entry = self.entries[index]
         if block.is_reply and isinstance(entry, Exchange):
             for position, style in ((self._hovered, "hover"), (self.cursor, "cursor")):
-                if position is not None and position[0] == index and position[1] < len(entry.tokens):
-                    spans.append((*token_span(entry.shown_tokens, position[1]), style))
+                if position is not None and position[0] == index and position[1] < len(entry.pieces):
+                    spans.append((*entry.token_span(position[1]), style))
         return spans
 
     def _shows_figures(self, index: int) -> bool:
@@ -122,7 +122,7 @@ class Transcript(EntryScrollView):
         if self.cursor is None:
             return
         index, token_index = self.cursor
-        if 0 <= token_index + offset < len(self._exchange(index).tokens):
+        if 0 <= token_index + offset < len(self._exchange(index).pieces):
             self._move_cursor(index, token_index + offset)
         elif (other := self._adjacent_reply(index, offset)) is not None:
             self._move_cursor(other, 0 if offset > 0 else -1)
@@ -167,7 +167,7 @@ class Transcript(EntryScrollView):
         line = offset.y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
         entry = self.entries[index] if index < len(self.entries) else None
-        if not isinstance(entry, Exchange) or not entry.tokens:
+        if not isinstance(entry, Exchange) or not entry.pieces:
             return None
         line -= self._first_line(index)
         for block_index, block in enumerate(entry.blocks()):
@@ -183,13 +183,13 @@ class Transcript(EntryScrollView):
             if cells < 0 or start == end:
                 return None
             is_prompt = block_index == 0
-            token_index = token_index_at(entry.shown_tokens, start) if block.is_reply else 0 if is_prompt else -1
+            token_index = entry.token_index_at(start) if block.is_reply else 0 if is_prompt else -1
             return (index, token_index) if token_index >= 0 else None
         return None
 
     def _reply_indices(self) -> list[int]:
         """Return the indices of the entries that have tokens."""
-        return [i for i, entry in enumerate(self.entries) if isinstance(entry, Exchange) and entry.tokens]
+        return [i for i, entry in enumerate(self.entries) if isinstance(entry, Exchange) and entry.pieces]
 
     def _adjacent_reply(self, index: int, direction: int) -> int | None:
         """Return the index of the nearest entry with tokens below (direction 1) or above (-1)."""
@@ -204,7 +204,7 @@ class Transcript(EntryScrollView):
     def _move_cursor(self, index: int, token_index: int) -> None:
         """Put the cursor on a token of an entry; -1 is the last one."""
         exchange = self._exchange(index)
-        before, self.cursor = self.cursor, (index, token_index % len(exchange.tokens))
+        before, self.cursor = self.cursor, (index, token_index % len(exchange.pieces))
         if before is not None and before[0] != index:
             self._repaint_entry(before[0])
         self._repaint_entry(index)
@@ -216,7 +216,7 @@ class Transcript(EntryScrollView):
         index, token_index = self.cursor
         exchange = self._exchange(index)
         block_index = next(i for i, block in enumerate(exchange.blocks()) if block.is_reply)
-        self._scroll_to_character(index, block_index, token_span(exchange.shown_tokens, token_index)[0])
+        self._scroll_to_character(index, block_index, exchange.token_span(token_index)[0])
 
     # Search
 

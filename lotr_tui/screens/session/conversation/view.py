@@ -1,6 +1,6 @@
 """Conversation pane with the actions on its replies: regenerate, continue, branch, compare, rename and copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -8,11 +8,11 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
-from engine.data.vocabulary import EOS, UNK
+from engine.data.tokenizers.base import EOS, UNK
 from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.clipboard import copy_to_clipboard
-from lotr_tui.formatting import format_token
+from lotr_tui.formatting import format_lone_token
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
 from lotr_tui.screens.session.conversation.pane import ConversationPane
@@ -78,7 +78,7 @@ class ConversationView(ConversationPane):
     def action_regenerate(self) -> None:
         """Regenerate the reply with another seed."""
         if self.target_reply is not None:
-            self._branch(self.target_reply, 0, None)
+            self._branch(self.target_reply, 0)
 
     def action_continue_reply(self) -> None:
         """Keep going after the last word of the reply, on a new line if the model has ended the line."""
@@ -110,15 +110,16 @@ class ConversationView(ConversationPane):
         inspected, cursor, reply = self._inspected, self.transcript.cursor, self.target_reply
         if inspected is None or cursor is None or reply is None or number > len(inspected.alternatives):
             return
-        text = inspected.alternatives[number - 1].text
+        candidate, unit = inspected.alternatives[number - 1], inspected.preview.candidate_unit
+        name = repr(format_lone_token(candidate.text))
         if reply.read_only_reason:
             self.notify(reply.read_only_reason, severity="warning", markup=False)
-        elif text == inspected.token.text:
-            self.notify(f"{format_token(text)!r} is already the word here; choose another one.", markup=False)
-        elif text in (EOS, UNK):
-            self.notify(f"{format_token(text)!r} is not a word; choose another one to branch to.", markup=False)
+        elif candidate.text == inspected.written_text:
+            self.notify(f"{name} is already the {unit} here; choose another one.", markup=False)
+        elif candidate.text in (EOS, UNK):
+            self.notify(f"{name} is not a {unit}; choose another one to branch to.", markup=False)
         else:
-            self._branch(reply, cursor[1], reply.session_model.model.vocabulary.token_to_id[text])
+            self._branch(reply, cursor[1], candidate.ids, ends_word=unit == "word")
 
     def action_step_branch(self, offset: int) -> None:
         """Show the next or previous branch."""
@@ -160,9 +161,12 @@ class ConversationView(ConversationPane):
 
         self.app.push_screen(NameDialog(reply.name), rename)
 
-    def _branch(self, reply: Reply, token_index: int, token_id: int | None) -> None:
-        """Generate the reply again from a token on, with `token_id` in its place or a sampled token."""
-        self._start(reply, partial(self.conversation.branch, reply, token_index, token_id), token_index)
+    def _branch(
+        self, reply: Reply, token_index: int, forced_ids: Sequence[int] = (), *, ends_word: bool = False
+    ) -> None:
+        """Generate the reply again from a token on, with other tokens there: see `Conversation.branch`."""
+        start = partial(self.conversation.branch, reply, token_index, forced_ids, ends_word=ends_word)
+        self._start(reply, start, token_index)
 
     def _start(self, reply: Reply, start: Callable[[SamplerSettings, int], Reply], token_index: int) -> None:
         """Show a new reply in the place of `reply`; a cursor moves to its token `token_index` once that is written."""
@@ -195,5 +199,5 @@ class ConversationView(ConversationPane):
 
     def _show_comparison(self, reply: Reply) -> None:
         others = [other.exchange for other in reply.turn.replies if other is not reply]
-        reply.exchange.other_branches = [(other.branch_label, other.tokens) for other in others]
+        reply.exchange.other_branches = [(other.branch_label, other.pieces) for other in others]
         self.transcript.refresh_entry(self._entry_index(reply))

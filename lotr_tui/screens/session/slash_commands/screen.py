@@ -90,10 +90,11 @@ class CommandSessionScreen(ModelSessionScreen):
         if command.name == "theme":
             return sorted(self.app.available_themes)
         if command.name == "model":
-            from engine.runs.directory import find_run_dirs
+            from engine.runs.directory import bundled_run_names, find_run_dirs
             from engine.storage.files import default_runs_dir
 
-            return sorted(printable(path.name) for path in find_run_dirs(self._runs_dir or default_runs_dir()))
+            names = [printable(path.name) for path in find_run_dirs(self._runs_dir or default_runs_dir())]
+            return [*sorted(names), *bundled_run_names()]
         return ()
 
     # Execution
@@ -118,7 +119,7 @@ class CommandSessionScreen(ModelSessionScreen):
         node = self.app if command.is_app_action else self
         _, name, parameters = parse(command.action)
         if not node.check_action(name, parameters):
-            raise _model_missing(command)
+            raise _model_missing(command) if not self.is_ready else _tokens_are_words(command)
         self._clear_submitted(event)
         await self.app.run_action(command.action, node)
 
@@ -179,3 +180,7 @@ class CommandSessionScreen(ModelSessionScreen):
 
 def _model_missing(command: SlashCommand) -> InvalidInputError:
     return InvalidInputError(f"/{command.name} needs a model, and none is loaded yet")
+
+
+def _tokens_are_words(command: SlashCommand) -> InvalidInputError:
+    return InvalidInputError(f"/{command.name} has no effect: all tokens of this model are whole words")

@@ -29,6 +29,7 @@ edit        | session.edit              |         |
 copy        | session.copy              |         |
 find        | session.find              |         |
 words       | session.inspect-words     |         |
+tokens      | session.tokens            |         |
 mode        | session.reply-mode        |         |
 pace        | session.pace              |         |
 preset      | session.preset            |         |

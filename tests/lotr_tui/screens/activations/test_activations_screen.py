@@ -8,8 +8,9 @@ from textual.app import App
 from textual.widgets import Input
 
 from engine.analysis.activations import ACTIVATION_NAMES, LayerActivations, find_lstm, record_activations
-from engine.analysis.token_scores import tokenize_with_offsets
-from engine.data.vocabulary import EOS_ID, UNK_ID
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.models.base import LanguageModel
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from lotr_tui.screens.activations.gate_strips import GateStrips
@@ -218,11 +219,12 @@ async def test_a_model_or_text_without_activations_is_reported(
 ) -> None:
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        for model, text, message in [
+        cases: list[tuple[LanguageModel, str, str]] = [
             (make_kneser_ney(), ACTIVATIONS_TEXT, "no LSTM in this model"),
             (TWO_LAYER_LSTM, "", "the text has no words"),
             (TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
-        ]:
+        ]
+        for model, text, message in cases:
             await open_activations(pilot, SessionModel("x", "", model), text)
             assert message in strip_heading(app)
             await pilot.press("right", "down", "m", "z", "end", "pageup", "comma", "f2", "f3", "f4", "f5", "f5", "f6")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.analysis.activations import ACTIVATION_NAMES, ActivationName, LayerActivations, record_activations
-from engine.analysis.token_scores import tokenize_with_offsets
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from lotr_tui.screens.activations.gate_strips import (
     LABEL_WIDTH,
     NEGATIVE_CHARS,

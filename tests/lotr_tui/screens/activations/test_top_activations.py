@@ -15,7 +15,7 @@ from textual.widgets import Input
 
 from engine.analysis.activations import BATCH_SIZE, TopActivations, find_top_activations
 from engine.data.lines import Line
-from engine.data.vocabulary import TokenIds
+from engine.data.tokenizers.base import TokenIds
 from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.text.view import TokenTextView
@@ -34,7 +34,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[TokenIds, ...]:
     rng = np.random.default_rng(1)
     train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150))
     texts = [Line(VOCABULARY.decode(ids).capitalize().replace(" ", "\n", 1)) for ids in train]
-    data = SimpleNamespace(vocabulary=VOCABULARY, train_lines=train, train_source_lines=texts)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=texts)
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     return train
 
@@ -104,10 +104,11 @@ async def test_the_results_are_the_top_activations(
         rows = result_lines(app)
         assert rows[0].startswith("▲")
         assert f"{examples[0].value:+.3f}" in rows[0]
-        assert f"[{examples[0].token}]" in rows[0]
+        assert f"[{examples[0].token.strip()}]" in rows[0]
         if size[0] == 200:
             for row, example in zip(rows[: len(examples)], examples, strict=True):
-                context = f"{' '.join(example.context_before)} [{example.token}] {' '.join(example.context_after)}"
+                before, after = "".join(example.context_before), "".join(example.context_after)
+                context = f"{before} [{example.token.strip()}]{after}"
                 assert context.strip() in row
             assert rows[len(expected.highest)].startswith("▼")
         results.focus()
@@ -172,7 +173,7 @@ async def test_a_missing_training_text_is_reported(
     make_host: MakeHost, session_model: SessionModel, tmp_path: Path, run: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if run == "other words":
-        data = SimpleNamespace(vocabulary=None, train_lines=(), train_source_lines=())
+        data = SimpleNamespace(tokenizer=None, train_lines=(), train_source_lines=())
         monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50), notifications=True) as pilot:

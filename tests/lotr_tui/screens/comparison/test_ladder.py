@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.errors import InvalidInputError
-from engine.generation.columns import first_difference, fraction_differing, generated_tokens
+from engine.generation.columns import first_difference, fraction_differing
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
@@ -50,7 +50,7 @@ def expected_events(
 ) -> list[TokenEvent]:
     """Return the tokens that one column alone generates."""
     settings = SamplerSettings(temperature=temperature, top_k=settings.top_k, max_tokens=settings.max_tokens)
-    ids = VOCABULARY.encode(PROMPT.split()).tolist()
+    ids = VOCABULARY.encode(PROMPT).tolist()
     return [event for event in generate(model, ids, settings, seed) if isinstance(event, TokenEvent)]
 
 
@@ -148,7 +148,7 @@ async def test_columns_of_similar_temperatures_are_similar(make_host: MakeHost) 
             await until_columns_ended(pilot, screen)
             assert screen.prompt_and_seed is not None
             assert screen.prompt_and_seed[1] == seed
-            first, *rest = (generated_tokens(slot.output.events) for slot in screen.slots)
+            first, *rest = (generated_words(slot.output) for slot in screen.slots)
             for values, words in zip(fractions, rest, strict=True):
                 values.append(fraction_differing(first, words))
     means = [sum(values) / len(values) for values in fractions]
@@ -398,7 +398,7 @@ async def test_long_words_are_split_to_the_column_width(make_host: MakeHost) -> 
         screen = await open_ladder(pilot, prompt="")
         texts = [ColumnOutput("0.5"), ColumnOutput("木" * 40, description="a " * 90)]
         for text, word in zip(texts, ("x" * 40, "高い塔" * 9), strict=True):
-            text.events = [make_token_event(index=i, text=word) for i in range(3)]
+            text.events = [make_token_event(index=i, text=word, piece=f" {word}") for i in range(3)]
         columns = screen.query_one(GenerationColumns)
         columns.show(texts, 1)
         await pilot.pause()

@@ -15,7 +15,8 @@ from textual.widgets import Input, OptionList
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, RunError
 from engine.generation.generate import TokenEvent, encode_prompt, generate
 from engine.generation.settings import SamplerSettings
@@ -78,7 +79,7 @@ async def open_screen(
 
 
 def expected_words(model: LanguageModel, prompt: str = PROMPT, seed: int = 3, temperature: float = 0.8) -> list[str]:
-    ids = encode_prompt(prompt, model.vocabulary).ids
+    ids = encode_prompt(prompt, model.tokenizer).ids
     events = generate(model, ids, SamplerSettings(temperature=temperature, top_k=20), seed)
     return [event.text for event in events if isinstance(event, TokenEvent)]
 
@@ -241,7 +242,7 @@ async def test_a_column_can_be_removed_while_its_model_loads(make_host: MakeHost
 async def test_each_model_reads_the_prompt_with_its_own_vocabulary(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other_model = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), Vocabulary((UNK, EOS, "the", "road", "goes")))
+    other_model = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), WordTokenizer((UNK, EOS, "the", "road", "goes")))
     monkeypatch.setattr(
         side_by_side, "load_model_choice", lambda choice, runs_dir: SessionModel("few words", "", other_model)
     )
@@ -273,7 +274,7 @@ async def test_a_model_that_cannot_read_the_prompt_keeps_its_column(make_host: M
 
 async def test_a_failing_model_is_reported_in_its_column(make_host: MakeHost, loader: Loader) -> None:
     class Broken:
-        vocabulary = make_decoder().vocabulary
+        tokenizer = make_decoder().tokenizer
 
         def start(self) -> None:
             return None
@@ -301,11 +302,11 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the disk with random weights and the word frequencies of the corpus as output bias."""
     folder = tmp_path_factory.mktemp("runs") / "small-run"
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
-    weights = dict(random_lstm(config.model, dataset.vocabulary, scale=0.4).weights)
-    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(dataset.vocabulary)) + 1).astype("f4")
+    weights = dict(random_lstm(config.model, dataset.tokenizer, scale=0.4).weights)
+    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(dataset.tokenizer)) + 1).astype("f4")
     folder.mkdir()
     (folder / "config.json").write_text(config.to_json())
-    (folder / "vocabulary.json").write_text(dataset.vocabulary.to_json())
+    (folder / "vocabulary.json").write_text(dataset.tokenizer.to_json())
     (folder / "model.safetensors").write_bytes(save(weights))
     return folder
 
@@ -316,7 +317,7 @@ def test_each_kind_of_choice_loads_its_model_with_its_perplexity(run: Path, data
     assert network.name == "small-run"
     baseline = load_model_choice(ModelChoice("kneser-ney", str(run)), None)
     assert isinstance(baseline.model, KneserNey)
-    expected = KneserNey(dataset.train, dataset.vocabulary)
+    expected = KneserNey(dataset.train, dataset.tokenizer)
     assert baseline.description == f"5-gram counts · valid {evaluate(expected, dataset.valid).perplexity:.1f}"
     mixture = load_model_choice(ModelChoice("mixture", str(run)), None)
     combined = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True))

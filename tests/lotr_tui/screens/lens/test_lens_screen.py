@@ -12,11 +12,11 @@ from textual.dom import DOMNode
 from textual.widgets import Input
 
 from engine.analysis.perplexity import evaluate
-from engine.data.vocabulary import EOS_ID, UNK_ID, tokenize
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import split_words
 from engine.models.base import LogProbs, ModelState
 from engine.models.ngram import KneserNey
 from engine.runs.combine import ModelCombiner
-from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from lotr_tui.commands import collect_bindings
 from lotr_tui.formatting import format_percent
@@ -29,6 +29,7 @@ from lotr_tui.screens.lens.token_inspector import LensTokenInspector
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import LENS_TEXT, MakeHost, is_idle, lens_text, open_lens, painted, static_text, status_text
 from tests.support.app import VOCABULARY, make_decoder
+from tests.support.open_inspectors import words_session_model
 from tests.support.pilot import notices, until
 
 
@@ -44,7 +45,7 @@ async def test_metrics_equal_the_evaluation(make_host: MakeHost, kneser_ney: Kne
     app = make_host()
     async with app.run_test(size=(200, 50)) as pilot:
         await open_lens(pilot)
-        ids = VOCABULARY.encode(tokenize(LENS_TEXT))
+        ids = VOCABULARY.encode_words(split_words(LENS_TEXT))
         network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
         assert f"perplexity {network.perplexity:,.1f}   Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
         assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)
@@ -52,15 +53,17 @@ async def test_metrics_equal_the_evaluation(make_host: MakeHost, kneser_ney: Kne
         assert f"{len(ids)} words, {num_unknown} unknown ({format_percent(network.unk_rate)})" in metrics(app)
 
 
-async def test_the_bundled_model_is_compared_with_kneser_ney_of_its_own_data(make_host: MakeHost) -> None:
-    loaded = load_model(resolve_run(None))
-    app = make_host(session_model=SessionModel.from_loaded(loaded))
+async def test_a_model_is_compared_with_kneser_ney_of_its_own_data(make_host: MakeHost, tmp_path: Path) -> None:
+    session_model = words_session_model(tmp_path)
+    assert session_model.run is not None
+    loaded = load_model(session_model.run)
+    app = make_host(session_model=session_model)
     text = "Bilbo Baggins is a very old friend of mine.\nWhere is the wizard?\n"
     async with app.run_test(size=(160, 45)) as pilot:
         await open_lens(pilot, text)
         ids = []
         for line in text.splitlines():
-            ids += [*loaded.decoder.vocabulary.encode(tokenize(line)).tolist(), EOS_ID]
+            ids += [*loaded.decoder.tokenizer.encode(line).tolist(), EOS_ID]
         baseline = evaluate(ModelCombiner([loaded]).kneser_ney, np.array(ids, np.int32))
         assert f"Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
         assert lens_text(app).count("¶") == 2  # the model was trained in line mode
@@ -118,7 +121,7 @@ async def test_baseline_scores_of_the_previous_text_are_dropped(make_host: MakeH
         screen.scorer.score("bilbo is", eos_per_line=False)  # while both models are busy with the long text
         await until(pilot, lambda: is_idle(app))
         assert screen.scorer.baseline_scores is not None
-        expected = evaluate(kneser_ney, np.array(VOCABULARY.encode(["bilbo", "is"]), np.int32))
+        expected = evaluate(kneser_ney, np.array(VOCABULARY.encode_words(["bilbo", "is"]), np.int32))
         assert np.exp(-screen.scorer.baseline_scores.log_probs.mean()) == pytest.approx(expected.perplexity)
 
 
@@ -170,7 +173,7 @@ async def test_f4_toggles_whether_line_breaks_are_read_as_eos(make_host: MakeHos
         await until(pilot, lambda: screen.scorer.network_scores is not before and is_idle(app))
         assert screen.scorer.network_scores is not None
         tokens = screen.scorer.network_scores.tokens
-        assert [tokens[index] for index in np.flatnonzero(tokens.ids == EOS_ID)] == ["\n", "\n"]
+        assert [tokens[index] for index in np.flatnonzero(tokens.ids == EOS_ID).tolist()] == ["\n", "\n"]
         assert lens_text(app).splitlines()[0].endswith("lit!¶")
         assert "17 words" in metrics(app)
         await pilot.press("f4")
@@ -336,7 +339,7 @@ async def test_a_missing_baseline_is_reported_with_the_reason(make_host: MakeHos
 
 async def test_a_failing_model_is_reported(make_host: MakeHost) -> None:
     class Broken:
-        vocabulary = VOCABULARY
+        tokenizer = VOCABULARY
 
         def start(self) -> ModelState:
             return None

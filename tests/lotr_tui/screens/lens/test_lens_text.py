@@ -159,7 +159,7 @@ async def test_f2_cycles_through_the_views(make_host: MakeHost, kneser_ney: Knes
             if view == "difference":
                 names = ["much-worse", "worse", "even", "better", "much-better"]
                 assert "Kneser-Ney by 3" in status_text(app, "#legend")
-            for index in np.flatnonzero(~text.page.tokens.unknown_mask):
+            for index in np.flatnonzero(~text.page.unknown_mask).tolist():
                 assert text.token_component_classes(index) == [f"lens--{names[shades[index]]}"]
 
 

@@ -1,4 +1,4 @@
-"""Tests of the memorization screen with the bundled model and its own training text."""
+"""Tests of the memorization screen with a model of words and its own training text, the bundled dialogues."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from textual.app import App
 from textual.widgets import Input
 
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH, Passage
-from engine.analysis.token_scores import tokenize_with_offsets
-from engine.data.vocabulary import EOS_ID, UNK_ID, tokenize
-from engine.runs.directory import resolve_run
-from engine.runs.loading import LoadedModel, load_model
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import split_words
+from engine.runs.loading import LoadedModel
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView, mark_passages
@@ -25,12 +25,14 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import load_training_data, load_training_index
 from tests.support.analysis import MakeHost, is_idle, open_memorization, painted, static_text, status_text
 from tests.support.app import VOCABULARY
+from tests.support.open_inspectors import words_session_model
 from tests.support.pilot import until
 
 
 @pytest.fixture(scope="module")
-def bundled() -> SessionModel:
-    return SessionModel.from_loaded(load_model(resolve_run(None)))
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> SessionModel:
+    """Model of words that was trained on the bundled dialogues."""
+    return words_session_model(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def training_lines(bundled: SessionModel) -> list[str]:
     """Three lines of the training text with 8 to 12 words and no unknown word."""
     assert bundled.run is not None
     data = load_training_data(bundled.run)
-    lines = [data.vocabulary.decode(ids) for ids in data.train_lines if 8 <= len(ids) <= 12 and UNK_ID not in ids]
+    lines = [data.tokenizer.decode(ids) for ids in data.train_lines if 8 <= len(ids) <= 12 and UNK_ID not in ids]
     return lines[:3]
 
 
@@ -60,7 +62,7 @@ def copied_words(text: str, session_model: SessionModel) -> list[bool]:
     }
     copied = []
     for line in text.split("\n"):
-        ids = [int(token) for token in data.vocabulary.encode(tokenize(line))]
+        ids = [int(token) for token in data.tokenizer.encode(line)]
         mask = [False] * len(ids)
         for i in range(len(ids) - MIN_PASSAGE_LENGTH + 1):
             ngram = tuple(ids[i : i + MIN_PASSAGE_LENGTH])
@@ -99,7 +101,7 @@ def test_marking_passages_adds_only_brackets(spans: list[tuple[int, int]], count
         if start + length <= len(tokens) and (
             not passages or (start > passages[-1].start and start + length > passages[-1].start + passages[-1].length)
         ):
-            passages.append(Passage(start, length, 1, ()))
+            passages.append(Passage(start, length, length, 1, ()))
     marked = mark_passages(page, passages)
     for index in range(len(tokens)):
         token = marked.text[marked.starts[index] : marked.ends[index]]
@@ -118,8 +120,8 @@ def test_a_text_survives_the_one_line_input(text: str) -> None:
     line = newlines_to_marks(text)
     assert "\n" not in line
     assert line.isprintable()
-    expected = [tokenize(part) for part in sanitize_text(text).replace("<eos>", "\n").replace("¶", "\n").split("\n")]
-    actual = [tokenize(part) for part in marks_to_newlines(line).split("\n")]
+    expected = [split_words(part) for part in sanitize_text(text).replace("<eos>", "\n").replace("¶", "\n").split("\n")]
+    actual = [split_words(part) for part in marks_to_newlines(line).split("\n")]
     assert [tokens for tokens in actual if tokens] == [tokens for tokens in expected if tokens]
 
 
@@ -158,7 +160,7 @@ async def test_passages_are_underlined_and_the_highlighted_one_is_reversed(
             for segment in app.screen.query_one(PassageTextView).render_line(0)
             if segment.style is not None
         }
-        words = tokenize(text)
+        words = split_words(text)
         assert styles[words[0]] == (False, True)
         assert styles[words[passages[1].start]] == (True, False)
         assert styles["‹zyzzyva›"] == (False, False)
@@ -173,13 +175,13 @@ async def test_an_occurrence_is_shown_with_its_line_and_speaker(
     passage = " ".join(training_lines[0].split()[2:8])
     async with app.run_test(size=(200, 50)) as pilot:
         await open_memorization(pilot, bundled, f"zyzzyva {passage} zyzzyva")
-        lines = [line for line in data.splits.train if f" {passage} " in f" {' '.join(tokenize(line.text))} "]
+        lines = [line for line in data.splits.train if f" {passage} " in f" {' '.join(split_words(line.text))} "]
         assert lines
         assert f"6 words · in {'1 place' if len(lines) == 1 else f'{len(lines)} places'}" in occurrences(app)
         first = lines[0]
         shown = next(line for line in occurrences(app).splitlines() if line.startswith(f"{first.speaker}  "))
         assert shown.replace("[", "").replace("]", "") == f"{first.speaker}  {' '.join(first.text.split(chr(10)))}"
-        assert tokenize(shown[shown.index("[") : shown.index("]")]) == passage.split()
+        assert split_words(shown[shown.index("[") : shown.index("]")]) == passage.split()
 
 
 async def test_keys_move_the_highlight_from_passage_to_passage(
@@ -370,7 +372,7 @@ def test_every_binding_has_an_id_and_a_tooltip() -> None:
 
 def test_passages_never_contain_eos_or_unknown_words(bundled: SessionModel, training_lines: list[str]) -> None:
     assert bundled.run is not None
-    tokens = tokenize_with_offsets("\n".join(training_lines), bundled.model.vocabulary, eos_per_line=True)
+    tokens = tokenize_with_offsets("\n".join(training_lines), bundled.model.tokenizer, eos_per_line=True)
     report = load_training_index(bundled.run).find_passages(tokens.ids)
     assert report.passages
     for passage in report.passages:

@@ -7,7 +7,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, generate, prefill
 from engine.generation.preview import next_token_probs
 from engine.generation.settings import SamplerSettings
@@ -65,7 +65,7 @@ async def test_inspector_shows_why_a_word_was_picked(make_app: MakeApp, size: tu
         assert app.screen.query_one(TokenInspector).region.area
         assert app.screen.query_one(Transcript).region.area
         assert not app.screen.query_one(NextTokenBars).region.area
-    ids = VOCABULARY.encode(["bilbo", "is"]).tolist()
+    ids = VOCABULARY.encode_words(["bilbo", "is"]).tolist()
     words = [e for e in generate(make_decoder(), ids, SamplerSettings(), 7) if isinstance(e, TokenEvent)]
     word, before = words[number], [*ids, *(w.id for w in words[:number])]
     assert f'WORD {number + 1} of {len(words)}  "{word.text}"' in shown
@@ -246,7 +246,7 @@ async def test_regenerate_uses_the_seed_of_the_controls(make_app: MakeApp) -> No
         await until_reply_ended(pilot)
         shown = exchange_text(app)
         assert re.search("^branch 2 of 2 · .* · seed 8 · ", shown, re.MULTILINE)
-    ids = VOCABULARY.encode(["bilbo", "is"]).tolist()
+    ids = VOCABULARY.encode_words(["bilbo", "is"]).tolist()
     words = [e.text for e in generate(make_decoder(), ids, SamplerSettings(), 8) if isinstance(e, TokenEvent)]
     assert " ".join(words) in shown
     assert reply.tokens
@@ -313,9 +313,9 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app: MakeApp) ->
         app.screen.query_one("#prompt", PromptInput).value = "he knows"
         await pilot.pause()
         bars = bars_text(app)
-    context = [*first.token_ids(), EOS_ID, *VOCABULARY.encode(["the", "lamp"]).tolist(), EOS_ID]
+    context = [*first.token_ids(), EOS_ID, *VOCABULARY.encode_words(["the", "lamp"]).tolist(), EOS_ID]
     assert list(second.context_ids) == context
-    ids = [*third.token_ids(), EOS_ID, *VOCABULARY.encode(["he", "knows"]).tolist(), EOS_ID]
+    ids = [*third.token_ids(), EOS_ID, *VOCABULARY.encode_words(["he", "knows"]).tolist(), EOS_ID]
     expected = next_token_probs(
         prefill(make_decoder(), ids).log_probs, SamplerSettings(), ids, VOCABULARY, 3, is_first_token=True
     )

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.analysis.activations import record_activations
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.screens.activations.screen import ActivationsScreen

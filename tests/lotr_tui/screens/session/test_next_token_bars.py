@@ -8,7 +8,8 @@ from rich.cells import cell_len
 from rich.style import Style
 from textual.app import ComposeResult
 
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
@@ -16,7 +17,7 @@ from tests.support.app import ThemedApp
 
 WORDS = ("a", "not", "the", "going", "old", "friend")
 LOG_PROBS = np.log(np.array([0.1, 0.05, 0.4, 0.2, 0.1, 0.08, 0.04, 0.03], dtype=np.float32))
-VOCABULARY = Vocabulary((UNK, EOS, *WORDS))
+VOCABULARY = WordTokenizer((UNK, EOS, *WORDS))
 
 
 class HostApp(ThemedApp):
@@ -144,3 +145,24 @@ async def test_bars_follow_every_temperature() -> None:
             assert percentages(line)[0] == pytest.approx(probs.max() / probs.sum(), abs=0.0006)
             seen.add(line)
         assert len(seen) > 20
+
+
+async def test_spaces_in_tokens_are_visible() -> None:
+    candidates = (Candidate(" the", 0.5, 0.5), Candidate("<0xE2>", 0.2, 0.2), Candidate("<0x0A>", 0.2, 0.2))
+    tokens = NextTokenProbs(candidates, 200, 257, 2.5, candidate_unit="token", token_unit="token")
+    lines = await drawn(tokens, after=" king")
+    assert lines[0].strip() == 'NEXT TOKEN  after "·king"'
+    assert lines[1].startswith("entropy 2.5 bits")
+    assert first_words(lines[2:5]) == ["·the", "<0xE2>", "new"]
+    assert "200 of 257 tokens can be sampled" in lines[5]
+
+
+@pytest.mark.parametrize(("width", "label"), [(60, "token entropy 2.5 bits"), (36, "2.5 bits")])
+async def test_words_say_what_is_about_tokens(width: int, label: str) -> None:
+    words = NextTokenProbs((Candidate("king", 0.5, 0.5),), 61, 2048, 2.5, candidate_unit="word", token_unit="token")
+    lines = await drawn(words, after="the", filters="top-p 0.9", size=(width, 14))
+    assert lines[0].strip() == 'NEXT WORD  after "the"'
+    assert lines[1].startswith(label)
+    assert ("top-p 0.9: 61 of 2,048 tokens can be sampled" if width > 50 else " 61 of 2,048 can be sampled ") in lines[
+        3
+    ]

@@ -3,7 +3,7 @@
 import pytest
 from textual.pilot import Pilot
 
-from engine.data.vocabulary import EOS, EOS_ID
+from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.generation.generate import Done
 from engine.generation.settings import SamplerSettings
 from lotr_tui.app import LotrApp

@@ -75,7 +75,7 @@ async def test_resumed_session_is_shown_branched_and_saved_in_its_file(make_app:
     assert [reply.parent_id for reply in session.replies] == [None, 0, 1, 2]
     assert session.replies[2].name == "the better one"
     assert new.num_shared_tokens == len(branch.tokens) - 2
-    never_closed.branch(branch, new.num_shared_tokens, new.tokens[new.num_shared_tokens].id, branch.settings, 9)
+    never_closed.branch(branch, new.num_shared_tokens, [new.tokens[new.num_shared_tokens].id], branch.settings, 9)
     expected = finish_reply(never_closed)
     never_closed.close()
     assert len(expected.tokens) > new.num_shared_tokens + 1

@@ -79,7 +79,7 @@ async def offered_models(pilot: Pilot[None]) -> list[str]:
 def generate_alone(model: NumpyLSTM, screen: SideBySideScreen) -> list[str]:
     assert screen.prompt_and_seed is not None
     prompt, seed = screen.prompt_and_seed
-    events = generate(model, encode_prompt(prompt, model.vocabulary).ids, screen.settings, seed)
+    events = generate(model, encode_prompt(prompt, model.tokenizer).ids, screen.settings, seed)
     return [event.text for event in events if isinstance(event, TokenEvent)]
 
 

@@ -9,7 +9,8 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Started
 from engine.generation.generate import TokenEvent, generate, prefill
 from engine.generation.preview import next_token_probs
@@ -62,7 +63,7 @@ async def test_mixture_with_cache_generates_like_any_model(make_app: MakeApp) ->
         await send_and_wait(pilot, "the tower")
         shown = exchange_text(app)
         assert "one+two · 0.70 one + 0.30 two, cache 0.2" in text_of(app.screen.query_one(StatusBar))
-    ids = VOCABULARY.encode(["the", "tower"]).tolist()
+    ids = VOCABULARY.encode_words(["the", "tower"]).tolist()
     words = [e.text for e in generate(model, ids, SamplerSettings(), 3) if isinstance(e, TokenEvent)]
     assert " ".join(words) in " ".join(shown.split())
 
@@ -73,7 +74,7 @@ async def test_prompt_is_continued_with_its_seed(make_app: MakeApp, loaded: Load
         set_field(app, "seed", "7")
         await send_and_wait(pilot, "Bilbo Baggins is")
         shown = exchange_text(app)
-    ids = VOCABULARY.encode(["bilbo", "baggins", "is"]).tolist()
+    ids = VOCABULARY.encode_words(["bilbo", "baggins", "is"]).tolist()
     events = generate(loaded.decoder, ids, SamplerSettings(temperature=0.8), seed=7)
     words = " ".join(event.text for event in events if isinstance(event, TokenEvent))
     assert words in shown
@@ -119,7 +120,7 @@ async def test_unreadable_prompt_is_refused_and_kept(make_app: MakeApp) -> None:
 
 
 async def test_model_with_another_vocabulary_replaces_a_generating_one(make_app: MakeApp) -> None:
-    other_words = Vocabulary((UNK, EOS, "ring", "is"))
+    other_words = WordTokenizer((UNK, EOS, "ring", "is"))
     shapes = weight_shapes(ModelConfig(embedding_size=4, hidden_size=4), 4)
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     other = NumpyLSTM(ModelConfig(embedding_size=4, hidden_size=4), other_words, weights)
@@ -164,7 +165,7 @@ async def test_bars_follow_the_typed_words(make_app: MakeApp, loaded: LoadedMode
         await pilot.press("f8", "f8")
         await pilot.pause()
         bars = bars_text(app)
-    ids = VOCABULARY.encode(["the", "lamp"]).tolist()
+    ids = VOCABULARY.encode_words(["the", "lamp"]).tolist()
     expected = next_token_probs(
         prefill(loaded.decoder, ids)[0], SamplerSettings(temperature=0.9), ids, VOCABULARY, 40, is_first_token=True
     )
@@ -273,7 +274,7 @@ async def test_wide_terminal_shows_all_panes(make_app: MakeApp) -> None:
 class FailingModel:
     """Model that raises an error at the fourth word."""
 
-    vocabulary = VOCABULARY
+    tokenizer = VOCABULARY
 
     def __init__(self) -> None:
         self.calls = 0

@@ -47,7 +47,7 @@ async def test_only_visible_replies_of_5000_are_painted(make_app: MakeApp, monke
         transcript = app.screen.query_one(Transcript)
         many = [Exchange(f"prompt {number}", (), number, "greedy") for number in range(5000)]
         for exchange in many:
-            exchange.tokens, exchange.is_generating = ["word"] * 30, False
+            exchange.pieces, exchange.is_generating = [" word"] * 30, False
         transcript.replace_entries(1, many)
         painted: list[Exchange] = []
         blocks = Exchange.blocks
@@ -82,7 +82,7 @@ async def test_painting_an_entry_that_became_shorter(make_app: MakeApp) -> None:
         reply = await reply_to(pilot)
         transcript = app.screen.query_one(Transcript)
         index = transcript.entries.index(reply.exchange)
-        reply.exchange.tokens = []  # without a refresh
+        reply.exchange.pieces = []  # without a refresh
         await pilot.press("f5")
         transcript.notify_style_update()
         assert all(transcript.render_line(y).cell_length for y in range(transcript.size.height))
@@ -98,7 +98,7 @@ async def test_hidden_transcript_accepts_words(make_app: MakeApp) -> None:
         await app.screen.query_one("#body").mount(hidden)
         exchange = Exchange("prompt", (), 1, "greedy")
         hidden.append(exchange)
-        exchange.tokens.append("word")
+        exchange.pieces.append(" word")
         hidden.refresh_entry(len(hidden.entries) - 1)
         hidden.replace_entries(1, [exchange, Note("behind")])
         hidden.refresh_entry(len(hidden.entries) - 1)

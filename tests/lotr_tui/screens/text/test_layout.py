@@ -1,31 +1,33 @@
 """Tests of the layout of a text: sanitizing, marks and line breaks."""
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.analysis.token_scores import tokenize_with_offsets
-from engine.data.vocabulary import EOS_ID, Vocabulary, skipped_spans, tokenize
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, skipped_spans, split_words
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
 from tests.support.app import VOCABULARY
+from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?\n\r\t\x1b\u2028İ文́\u200d"))), max_size=80)
 
 
 @given(TEXTS, st.sampled_from(["words", "whitespace"]))
-def test_a_sanitized_text_is_printable_and_has_the_same_tokens(text: str, tokenizer: str) -> None:
+def test_a_sanitized_text_is_printable_and_has_the_same_words(text: str, name: WordTokenizerName) -> None:
     sanitized = sanitize_text(text)
     assert sanitized.replace("\n", "").isprintable()
-    assert [tokenize(line, tokenizer) for line in sanitized.splitlines()] == [  # type: ignore[arg-type]
-        tokenize(line, tokenizer)
-        for line in text.splitlines()  # type: ignore[arg-type]
-    ]
+    expected = [split_words(line, name) for line in text.splitlines()]
+    assert [split_words(line, name) for line in sanitized.splitlines()] == expected
 
 
 @given(TEXTS, st.sampled_from(["words", "whitespace"]), st.booleans())
-def test_a_page_adds_only_marks_around_tokens(text: str, tokenizer: str, eos_per_line: bool) -> None:
+def test_a_page_adds_only_marks_around_tokens(text: str, name: WordTokenizerName, eos_per_line: bool) -> None:
     text = sanitize_text(text)
-    tokens = tokenize_with_offsets(text, Vocabulary(VOCABULARY.tokens, tokenizer), eos_per_line=eos_per_line)  # type: ignore[arg-type]
+    tokens = tokenize_with_offsets(text, WordTokenizer(VOCABULARY.tokens, name), eos_per_line=eos_per_line)
     page = Page.from_tokens(tokens)
     for index in range(len(tokens)):
         shown = page.text[page.starts[index] : page.ends[index]]
@@ -34,11 +36,33 @@ def test_a_page_adds_only_marks_around_tokens(text: str, tokenizer: str, eos_per
         else:
             assert shown == (f"‹{tokens[index]}›" if tokens.unknown_mask[index] else tokens[index])
     assert [page.text[start:end] for start, end in page.skipped_spans] == [
-        f"‹{skipped}›"
-        for _, _, skipped in skipped_spans(text, tokenizer)  # type: ignore[arg-type]
+        f"‹{skipped}›" for _, _, skipped in skipped_spans(text, name)
     ]
     if "‹" not in text and "›" not in text and "¶" not in text:
         assert page.text.translate({ord(mark): "" for mark in "‹›¶"}) == text
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+@pytest.mark.parametrize("eos_per_line", [True, False])
+def test_pages_of_an_open_vocabulary_mark_only_line_ends(tokenizer: Tokenizer, *, eos_per_line: bool) -> None:
+    @given(TEXTS)
+    def check(text: str) -> None:
+        text = sanitize_text(text)
+        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line)
+        words, parts = Page.from_words(tokens), Page.from_tokens(tokens)
+        assert words.text == parts.text == text.replace("\n", "¶\n")
+        shown = [words.text[start:end] for start, end in zip(words.starts, words.ends, strict=True)]
+        assert shown == [tokens.word(index).replace("\n", "¶") for index in range(tokens.num_words)]
+        shown = [parts.text[start:end] for start, end in zip(parts.starts, parts.ends, strict=True)]
+        for index in range(len(tokens)):
+            if not tokens[index]:  # a later byte is at the place of its character
+                assert (parts.starts[index], parts.ends[index]) == (parts.starts[index - 1], parts.ends[index - 1])
+            else:
+                assert shown[index] == ("¶" if tokens[index].endswith("\n") else tokens[index])
+        assert (np.diff(parts.starts) >= 0).all()
+        assert (np.diff(parts.ends) >= 0).all()
+
+    check()
 
 
 @given(TEXTS, st.integers(1, 30))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data.vocabulary import EOS_ID
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, PromptError
 from engine.generation.generate import TokenEvent, generate_from, prefill
 from engine.generation.settings import SamplerSettings
@@ -29,7 +29,7 @@ class CountingModel:
 
     def __init__(self, decoder: NumpyLSTM, *, predicts_eos: bool = True) -> None:
         self.decoder = decoder
-        self.vocabulary = decoder.vocabulary
+        self.tokenizer = decoder.tokenizer
         self.num_read = 0
         self.predicts_eos = predicts_eos
         self.likeliest_id: int | None = None
@@ -85,7 +85,7 @@ def test_figures_of_a_chosen_token_are_those_of_its_position(
 ) -> None:
     reply = ask("bilbo is")
     chosen = next(id for id in ids_of("tower pony") if id != reply.tokens[4].id)
-    conversation.branch(reply, 4, chosen, SETTINGS, 2)
+    conversation.branch(reply, 4, [chosen], SETTINGS, 2)
     token: TokenEvent = finish_reply(conversation).tokens[4]
     log_probs = prefill(model, reply.token_ids(4)).log_probs.astype(np.float64)
     assert token.logprob == pytest.approx(log_probs[chosen], abs=1e-6)
@@ -146,10 +146,10 @@ def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(
     next_line = sampled_ids(model, [*reply.token_ids(), EOS_ID], settings, 3)
     assert next_line
     assert more.token_ids() == [*reply.token_ids(), EOS_ID, *next_line]
-    assert more.full_text() == f"{reply.full_text()}\n{model.vocabulary.decode(next_line)}"
+    assert more.full_text() == f"{reply.full_text()}\n{model.tokenizer.decode(next_line)}"
     assert more.turn.replies == [more]
     saved = load_session(only_session(tmp_path)).replies[-1]
-    assert saved.text == f"\n{model.vocabulary.decode(next_line)}"
+    assert saved.text == f"\n{model.tokenizer.decode(next_line)}"
 
 
 def test_every_line_has_a_word_even_if_the_model_would_end_it_at_once(
@@ -189,9 +189,9 @@ def test_saved_session_contains_the_tokens_of_every_reply(
             previous = current if action == "reply" and current and current.reply_mode == "reply" else None
             conversation.submit_prompt(session_model, "the lamp", action, settings, number, previous)  # type: ignore[arg-type]
         elif action == "branch" and reply is not None and reply.tokens:
-            conversation.branch(reply, rng.randrange(len(reply.tokens)), rng.randrange(2, 20), settings, number)
+            conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, number)
         elif reply is not None:
-            conversation.branch(reply, 0 if action == "again" else len(reply.tokens), None, settings, number)
+            conversation.branch(reply, 0 if action == "again" else len(reply.tokens), (), settings, number)
         finish_reply(conversation)
     conversation.close()
     assert not conversation.notice
@@ -221,7 +221,7 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(
     expected = sampled_ids(model, reply.token_ids(5), SETTINGS, 9, is_first_token=False)
     assert [token.id for token in branch.tokens[5:]] == expected
     model.num_read = 0
-    conversation.branch(branch, 8, None, SETTINGS, 9)
+    conversation.branch(branch, 8, (), SETTINGS, 9)
     assert finish_reply(conversation).num_shared_tokens == 8
     assert model.num_read == 12
 
@@ -255,7 +255,7 @@ def test_second_reply_is_refused_while_one_is_generated(
     conversation.pace = 5
     reply = conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
     with pytest.raises(InvalidInputError, match="still generating"):
-        conversation.branch(reply, 0, None, SETTINGS, 2)
+        conversation.branch(reply, 0, (), SETTINGS, 2)
     assert len(conversation.replies_by_exchange) == len(reply.turn.replies) == 1
     conversation.stop()
     assert finish_reply(conversation).done is not None
@@ -305,6 +305,6 @@ def test_latest_models_of_a_training_replace_earlier_ones(conversation: Conversa
     assert kept == [*session_models[3:], *session_models[3:]]  # each got the model that was the latest at that time
     first = next(iter(conversation.replies_by_exchange.values()))
     assert first.decoder_state(5) is None  # the state was another model's
-    conversation.branch(first, 5, None, SETTINGS, 9)
+    conversation.branch(first, 5, (), SETTINGS, 9)
     expected = sampled_ids(kept[0].model, first.token_ids(5), SETTINGS, 9, is_first_token=False)
     assert [token.id for token in finish_reply(conversation).tokens[5:]] == expected

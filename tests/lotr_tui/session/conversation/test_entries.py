@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.data.vocabulary import EOS
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done
-from lotr_tui.session.conversation.entries import Exchange, token_index_at, token_span, wrap
+from lotr_tui.session.conversation.entries import Exchange, show_pieces, token_index_at, token_span, wrap
 from tests.support.sampling import make_token_event
 
 WORDS = st.lists(st.text("abcdé漢字", min_size=1, max_size=12), min_size=1, max_size=30)
@@ -47,15 +48,21 @@ def test_newline_breaks_a_line_and_empty_text_has_one_line() -> None:
 @given(WORDS)
 def test_each_character_of_a_word_maps_to_the_word(words: list[str]) -> None:
     text = " ".join(words)
+    shown = show_pieces([f" {word}" for word in words])
+    assert "".join(shown) == text
     for index, word in enumerate(words):
-        start, end = token_span(words, index)
+        start, end = token_span(shown, index)
         assert text[start:end] == word
-        assert {token_index_at(words, character) for character in range(start, end)} == {index}
+        assert {token_index_at(shown, character) for character in range(start, end + 1)} == {index}  # with the space
+    assert token_index_at(shown, len(text) + 1) == -1
 
 
 def finished_exchange(*words: str) -> Exchange:
     exchange = Exchange("the lamp", (), 3, "greedy")
-    exchange.add_events([make_token_event(index=i, text=word) for i, word in enumerate(words)])
+    pieces = WordTokenizer((UNK, EOS, *words)).pieces(
+        [EOS_ID if word == EOS else words.index(word) + 2 for word in words]
+    )
+    exchange.add_events([make_token_event(index=i, piece=piece) for i, piece in enumerate(pieces)])
     exchange.add_events([Done("eos", 3, len(words), 100.0)])
     return exchange
 
@@ -70,9 +77,62 @@ def test_mark_of_a_line_end_is_on_the_line_of_the_word_before_it(width: int) -> 
 
 def test_compared_branches_are_shown_from_shortly_before_the_difference() -> None:
     exchange = finished_exchange("a", "b", "c", "d", "e", "f")
-    exchange.other_branches = [("branch 2 of 3", ["a", "b", "c", "d", "X", "f"]), ("branch 3 of 3", ["Y"])]
+    exchange.other_branches = [("branch 2 of 3", ["a", " b", " c", " d", " X", " f"]), ("branch 3 of 3", ["Y"])]
     first, second = exchange.blocks()[-2:]
     assert first.text == "branch 2 of 3: … b c d X f"
     assert second.text == "branch 3 of 3: Y"
     marked = [b.text[s:e] for b in (first, second) for s, e, style in b.spans if style == "branch"]
     assert marked == ["X", "Y"]
+
+
+PIECES = st.lists(
+    st.sampled_from([" king", "dom", ",", " ", "", "\n", "日", " 本", "\n\n", "é"]), min_size=1, max_size=20
+)
+
+
+@given(PIECES, st.booleans())
+def test_each_token_has_its_characters_or_those_of_the_character_that_it_is_part_of(
+    pieces: list[str], starts_line: bool
+) -> None:
+    shown = show_pieces(pieces, starts_line=starts_line)
+    text = "".join(shown)
+    assert text.replace("¶", "").replace("\xa0", "").lstrip(" ") == "".join(pieces).lstrip(" ")
+    for index, piece in enumerate(pieces):
+        start, end = token_span(shown, index)
+        if piece.strip():
+            assert text[start:end] == piece.strip()
+            assert token_index_at(shown, start) == index
+        elif "\n" in piece:
+            assert text[start:end].startswith("¶")
+        assert end > start
+
+
+def test_line_ends_of_prose_stay_on_the_line_of_the_word_before_them() -> None:
+    assert "".join(show_pieces([" a", ".", "\n", "\n", "B"])) == "a.\xa0¶\n¶\nB"
+    assert "".join(show_pieces(["\n", "B\nc"])) == "¶\nB\xa0¶\nc"
+
+
+def test_reply_that_continues_a_word_is_shown_with_its_beginning() -> None:
+    exchange = Exchange("The old wiz", (), 3, "greedy", continues_prompt=True, noun="token")
+    exchange.add_events([make_token_event(index=i, piece=piece) for i, piece in enumerate(["ard", ",", " said"])])
+    exchange.other_branches = [("branch 2 of 2", ["ened", " man"]), ("branch 3 of 3", [" of"])]
+    block = next(block for block in exchange.blocks() if block.is_reply)
+    assert block.text == "wizard, said▌"
+    assert (0, 3, "muted") in block.spans
+    assert [block.text[slice(*exchange.token_span(index))] for index in range(3)] == ["ard", ",", "said"]
+    assert [exchange.token_index_at(character) for character in (0, 3, 6, 7, 8)] == [0, 0, 1, 1, 2]
+    assert [block.text for block in exchange.blocks()[-2:]] == ["branch 2 of 2: wizened man", "branch 3 of 3: of"]
+    exchange.add_events([Done("length", 3, 3, 1200.0)])
+    assert "stopped at 3 tokens · seed 3 · greedy · 1,200 tokens/s" in exchange.figures
+    long_word = Exchange("x" * 500, (), 3, "greedy", continues_prompt=True)
+    long_word.add_events([make_token_event(piece="y")])
+    assert next(block for block in long_word.blocks() if block.is_reply).text == "…" + "x" * 30 + "y▌"
+
+
+def test_other_branches_of_parts_of_words_begin_at_a_word() -> None:
+    exchange = finished_exchange("a")
+    exchange.pieces = [" The", " k", "ing", "dom", " of", " G", "on", "dor"]
+    exchange.other_branches = [("branch 2", [*exchange.pieces[:6], "ol", "lum"])]
+    block = exchange.blocks()[-1]
+    assert block.text == "branch 2: … kingdom of Gollum"
+    assert [block.text[start:end] for start, end, style in block.spans if style == "branch"] == ["ol"]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data.vocabulary import EOS, EOS_ID, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import context_ids, encode_lines
@@ -31,7 +32,7 @@ def session_model() -> SessionModel:
 
 
 def read_again(reply: Reply) -> list[int]:
-    return encode_lines(reply.session_model.model.vocabulary, reply.full_text())
+    return encode_lines(reply.session_model.model.tokenizer, reply.full_text())
 
 
 def test_text_of_a_conversation_has_a_line_for_each_prompt_and_each_reply(ask: Ask) -> None:
@@ -56,10 +57,10 @@ def test_tokenizing_the_text_of_any_reply_returns_the_ids_that_the_model_read(
     rng = random.Random(seed)
     decoder = make_decoder()
     decoder.weights["output.bias"][EOS_ID] = 4  # lines end soon
-    decoder.vocabulary = Vocabulary(VOCABULARY.tokens, rng.choice(["words", "whitespace"]))
+    decoder.tokenizer = WordTokenizer(VOCABULARY.tokens, rng.choice(["words", "whitespace"]))
     session_model = SessionModel("test", "", decoder)
     other = make_decoder(1)
-    other.vocabulary = Vocabulary((UNK, EOS, *reversed(VOCABULARY.tokens[4:])), decoder.vocabulary.tokenizer)
+    other.tokenizer = WordTokenizer((UNK, EOS, *reversed(VOCABULARY.tokens[4:])), decoder.tokenizer.name)
     for number in range(25):
         replies = list(conversation.replies_by_exchange.values())
         reply = rng.choice(replies) if replies else None
@@ -73,7 +74,7 @@ def test_tokenizing_the_text_of_any_reply_returns_the_ids_that_the_model_read(
             if rng.random() < 0.3:
                 conversation.stop()  # perhaps before the first token
         elif action == "branch" and reply.tokens:
-            conversation.branch(reply, rng.randrange(len(reply.tokens)), rng.randrange(2, 20), settings, number)
+            conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, number)
         else:
             conversation.continue_reply(reply, settings, number)
         finish_reply(conversation)
@@ -99,7 +100,7 @@ def test_context_of_an_answer_has_no_second_line_end_after_a_reply_without_words
 
 def test_another_vocabulary_reads_the_words_that_were_unknown_before(ask: Ask) -> None:
     reply = ask("bilbo xylophone", "reply", settings=SamplerSettings(max_tokens=1))
-    other = Vocabulary((UNK, EOS, "xylophone", "frodo", reply.tokens[0].text))
+    other = WordTokenizer((UNK, EOS, "xylophone", "frodo", reply.tokens[0].text))
     assert context_ids(other, "frodo", "reply", reply) == [0, 2, 1, 4, 1, 3, 1]
     assert context_ids(other, "frodo", "continue", None) == [3]
 

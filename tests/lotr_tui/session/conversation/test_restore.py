@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig
-from engine.data.vocabulary import EOS, EOS_ID, UNK, Vocabulary
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
@@ -82,11 +83,11 @@ def act_randomly(conversation: Conversation, session_model: SessionModel, rng: r
     elif action == "edit":
         conversation.submit_prompt(session_model, "frodo", reply.reply_mode, settings, seed, reply.turn.previous_reply)
     elif action == "branch" and reply.tokens:
-        conversation.branch(reply, rng.randrange(len(reply.tokens)), rng.randrange(2, 20), settings, seed)
+        conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, seed)
     elif action == "more":
         conversation.continue_reply(reply, settings, seed)
     else:
-        conversation.branch(reply, 0, None, settings, seed)
+        conversation.branch(reply, 0, (), settings, seed)
     new = finish_reply(conversation)
     if rng.random() < 0.3:
         conversation.rename_branch(new, f"name {seed}")
@@ -127,7 +128,7 @@ def test_visible_replies_are_in_the_order_of_their_turns(
     ask("the lamp", seed=2)
     conversation.select_reply(first)
     ask("frodo", "reply", seed=3, previous=first)
-    conversation.branch(first, 0, None, SETTINGS, 4)
+    conversation.branch(first, 0, (), SETTINGS, 4)
     assert restore_selected_ids(conversation, session_model, tmp_path) == [0, 1, 2]
     finish_reply(conversation)  # the new branch of the first turn has no answer
     assert restore_selected_ids(conversation, session_model, tmp_path) == [3, 1]
@@ -171,12 +172,12 @@ def test_session_that_another_window_has_open_continues_in_a_new_file(
 def make_other_model() -> SessionModel:
     """Return a model with the vocabulary of the tests in another order and without "tower"."""
     words = [word for word in reversed(VOCABULARY.tokens[2:]) if word != "tower"]
-    vocabulary = Vocabulary((UNK, EOS, *words))
+    tokenizer = WordTokenizer((UNK, EOS, *words))
     config = ModelConfig(embedding_size=4, hidden_size=4)
     rng = np.random.default_rng(0)
-    shapes = weight_shapes(config, len(vocabulary))
+    shapes = weight_shapes(config, len(tokenizer))
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return SessionModel("other", "", NumpyLSTM(config, vocabulary, weights))
+    return SessionModel("other", "", NumpyLSTM(config, tokenizer, weights))
 
 
 def test_another_model_continues_only_replies_whose_tokens_it_knows(
@@ -193,7 +194,7 @@ def test_another_model_continues_only_replies_whose_tokens_it_knows(
         reply.exchange.blocks() for reply in conversation.replies_by_exchange.values()
     ]
     with pytest.raises(InvalidInputError, match=r"^other does not know 'tower' and cannot continue from here$"):
-        restored.branch(unreadable, 0, None, SETTINGS, 3)
+        restored.branch(unreadable, 0, (), SETTINGS, 3)
     restored.rename_branch(unreadable, "a name")
     continuation = branch_off(restored, readable, 3, None, SETTINGS, 3)
     assert [token.text for token in continuation.tokens[:3]] == [token.text for token in original.tokens]

@@ -72,7 +72,7 @@ SCRIPTS = ["日本語 の 文", "e\u0301a\u0308\u0323", "שלום עולם", "س
 
 
 async def test_all_scripts_are_kept() -> None:
-    async with PromptPilot(vocabulary=WHITESPACE_VOCABULARY) as (pilot, app, prompt):
+    async with PromptPilot(tokenizer=WHITESPACE_VOCABULARY) as (pilot, app, prompt):
         for text in SCRIPTS:
             await paste(pilot, text)
             assert prompt.value == text

@@ -9,7 +9,7 @@ from textual import events
 from textual.binding import Binding
 from textual.widgets import TextArea
 
-from engine.data.vocabulary import token_spans
+from engine.data.tokenizers.words import word_spans
 from lotr_tui.widgets.prompt import prompt_input as module
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.pilot import until
@@ -196,9 +196,9 @@ async def test_new_vocabulary_updates_the_marks() -> None:
         prompt.value = "Bilbo is the lamp"
         await pilot.pause()
         assert underlined(prompt) == []
-        prompt.vocabulary = WHITESPACE_VOCABULARY
+        prompt.tokenizer = WHITESPACE_VOCABULARY
         assert underlined(prompt) == ["lamp"]
-        prompt.vocabulary = None
+        prompt.tokenizer = None
         assert underlined(prompt) == []
         assert prompt.unknown_words == ()
 
@@ -208,7 +208,7 @@ async def test_characters_outside_the_tokenizer_are_marked_like_unknown_words() 
         await paste(pilot, "bilbo ☺ мир, is ")
         assert underlined(prompt) == ["☺", "мир"]
         assert prompt.unknown_words == ("☺", "мир")
-        prompt.vocabulary = WHITESPACE_VOCABULARY
+        prompt.tokenizer = WHITESPACE_VOCABULARY
         prompt.value = "Bilbo ☺ is"
         assert underlined(prompt) == ["☺"]
 
@@ -240,15 +240,15 @@ async def test_marks_do_not_depend_on_colour() -> None:
 
 @given(st.text(st.characters() | st.sampled_from("abcABC'İKßΣ9 -\n\t\x00"), max_size=60))
 def test_token_spans_are_the_words_of_the_tokenizer(text: str) -> None:
-    for vocabulary in (WORD_VOCABULARY, WHITESPACE_VOCABULARY):
-        spans = list(token_spans(text, vocabulary.tokenizer))
-        assert [word for _, _, word in spans] == vocabulary.tokenize(text)
+    for tokenizer in (WORD_VOCABULARY, WHITESPACE_VOCABULARY):
+        spans = list(word_spans(text, tokenizer.name))
+        assert [word for _, _, word in spans] == tokenizer.split(text)
         previous_end = 0
         for start, end, word in spans:
             # "İ" may end one word without starting another.
             assert previous_end <= start < end <= len(text) or start == previous_end - 1
             previous_end = end
-            assert vocabulary.tokenize(text[start:end])[0].startswith(word[:1])
+            assert tokenizer.split(text[start:end])[0].startswith(word[:1])
         if text.isascii():
             assert [text[start:end].lower() for start, end, _ in spans] == [word.lower() for _, _, word in spans]
 

@@ -1,0 +1,1 @@
+"""Commands about corpora and tokens: `data info`, `data fetch` and `tokenize`."""

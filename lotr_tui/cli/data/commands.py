@@ -1,0 +1,116 @@
+"""`lotr-tui data`: description of a corpus, and the download of the film dialogues and of the pre-training text."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engine.config import Config
+from engine.errors import InvalidInputError, printable
+from engine.storage.files import absolute_path
+from lotr_tui.cli import options
+from lotr_tui.cli.data.kaggle import fetch_dataset
+from lotr_tui.cli.data.tales import fetch_tales
+from lotr_tui.cli.parser import add_command, make_group
+
+data_cli = make_group("Describe a corpus, or download one.")
+
+
+@data_cli.callback()
+def data(context: typer.Context) -> None:
+    """Describe a corpus, or download one."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@add_command(
+    data_cli,
+    "info",
+    "lotr-tui data info dialogues.csv --text-column line",
+    "lotr-tui data info novel.txt --tokenizer bpe",
+)
+def data_info(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="CSV; or plain text, if the name ends in .txt and no column is named."),
+    ],
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Read as plain text, whatever the file name.", rich_help_panel=options.DATA)
+    ] = False,
+    text_column: options.TextColumnOption = None,
+    speaker_column: options.SpeakerColumnOption = None,
+    tokenizer: options.TokenizerOption = None,
+    vocabulary_size: options.VocabularySizeOption = None,
+    mode: options.ModeOption = None,
+    split: options.SplitOption = None,
+    split_seed: options.SplitSeedOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Describe a corpus and the splits that a training would make of it."""
+    from lotr_tui.cli.data.summary import print_data_summary
+
+    has_columns = text_column is not None or speaker_column is not None
+    if plain and has_columns:
+        raise InvalidInputError("--plain reads lines without columns; leave out --text-column and --speaker-column")
+    if vocabulary_size is not None and tokenizer != "bpe":
+        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
+    choices = {
+        "text_column": text_column,
+        "speaker_column": speaker_column,
+        "tokenizer": tokenizer,
+        "vocabulary_size": vocabulary_size,
+        "mode": mode,
+        "split": split,
+        "split_seed": split_seed,
+    }
+    config = Config().with_values(
+        corpus=str(absolute_path(path)),  # absolute, so that no file name means the bundled corpus
+        corpus_format="text" if plain or (path.suffix == ".txt" and not has_columns) else "csv",
+        **{name: value for name, value in choices.items() if value is not None},
+    )
+    print_data_summary(config.data, as_json=as_json)
+
+
+@add_command(
+    data_cli,
+    "fetch",
+    "lotr-tui train --csv $(lotr-tui data fetch)",
+    "lotr-tui data fetch tales --output tales.txt",
+    "lotr-tui data fetch tales --from books/",
+)
+def data_fetch(
+    name: Annotated[
+        Literal["tales"] | None,
+        typer.Argument(
+            metavar="tales", help="Old fantasy and adventure books to pre-train on. Default: the film dialogues."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="File of the tales. Default: tales/tales.txt in the data folder."
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option("--mirror", metavar="URL", help="Mirror of Project Gutenberg to download the books from."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Folder of the books, as 11.txt and so on; nothing is downloaded."),
+    ] = None,
+) -> None:
+    """Download the film dialogues from Kaggle, or tales from Project Gutenberg. Print the path of the file."""
+    if name is None:
+        given = {"--output": output, "--mirror": mirror, "--from": source}
+        for option, value in given.items():
+            if value is not None:
+                raise InvalidInputError(
+                    f"{option} {value} is for the tales; use `lotr-tui data fetch tales {option} …`"
+                )
+        print(printable(str(fetch_dataset())))
+        return
+    if mirror is not None and source is not None:
+        raise InvalidInputError("--mirror downloads books and --from reads them from a folder; use one of the two")
+    summary = fetch_tales(output, mirror, source)
+    print(printable(str(summary.path)))

@@ -1,0 +1,98 @@
+"""Evaluation of several models on the same text, in one table for each form of the text."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.text import Text
+
+from engine.analysis.bits_per_character import native_form
+from engine.analysis.model_comparison import Candidate, CandidateScores, FormComparison, compare_models
+from engine.errors import printable
+from engine.runs.combine import CombinationOptions, ModelCombiner
+from lotr_tui.cli.console import make_console, make_table, print_json
+from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
+from lotr_tui.formatting import MISSING
+
+
+def print_comparison(
+    combiners: Sequence[ModelCombiner],
+    options: CombinationOptions,
+    source: TextSource,
+    *,
+    only_words: bool,
+    as_json: bool,
+) -> None:
+    """Print the bits per character of several models, and whether the best is better than the second."""
+    candidates, notes = [], []
+    for combiner in combiners:
+        run = combiner.runs[0]
+        source.convert(combiner, "words" if only_words else native_form(run.decoder.tokenizer))  # refuses an empty text
+        combined = combiner.combine(options)
+        candidates.append(Candidate(run.name, combined.model, run.config.data.mode, source.original(combiner)))
+        notes += [f"{run.name}: {combined.describe()}"] if combined.describe() else []
+    comparisons = compare_models(candidates, only_words=only_words)
+    if as_json:
+        print_json({"split": source.name, "texts": [_comparison_record(item) for item in comparisons], "notes": notes})
+        return
+    console = make_console()
+    for index, comparison in enumerate(comparisons):
+        if index:
+            console.print()
+        description = f"{FORM_DESCRIPTIONS[comparison.form]}, {comparison.num_characters:,} characters"
+        console.print(printable(f"{source.name}: {description}"))
+        table = make_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"])
+        for scores in comparison.scores:
+            table.add_row(*_table_row(scores))
+        console.print(table)
+        console.print(printable(_describe_best_two(comparison)))
+    for note in notes:
+        console.print(printable(note))
+
+
+def _table_row(scores: CandidateScores) -> list[Text | str]:
+    tokenizer, interval = scores.candidate.model.tokenizer, scores.confidence_interval
+    return [
+        Text(printable(scores.candidate.name)),
+        tokenizer.name if scores.candidate.mode == "line" else f"{tokenizer.name}, {scores.candidate.mode}",
+        f"{scores.bits_per_character:.3f}",
+        f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING,
+        f"{scores.evaluation.perplexity:.2f}",
+        f"{scores.evaluation.tokens:,}",
+        MISSING if tokenizer.is_open else f"{100 * scores.evaluation.unk_rate:.1f} %",
+    ]
+
+
+def _describe_best_two(comparison: FormComparison) -> str:
+    """Return the result of the paired test between the two best models, as a sentence."""
+    if comparison.best_two is None:
+        return "the other models have a closed vocabulary, which cannot score this form of the text"
+    best, second = (scores.candidate.name for scores in comparison.scores[:2])
+    difference, interval = comparison.best_two.difference, comparison.best_two.confidence_interval
+    result = f"{best} needs {0 - difference:.3f} bits/char less than {second}"  # "0 -" avoids a negative zero
+    if interval is None or comparison.best_two.better_fraction is None:
+        return f"{result}; the text is too short for a confidence interval"
+    bounds = f"95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f}"
+    return f"{result} ({bounds}): better in {100 * comparison.best_two.better_fraction:.1f} % of resampled texts"
+
+
+def _comparison_record(comparison: FormComparison) -> dict[str, object]:
+    best_two = None
+    if comparison.best_two is not None:
+        runs = [scores.candidate.name for scores in comparison.scores[:2]]
+        best_two = {"runs": runs, **asdict(comparison.best_two)}
+    return {
+        "text_form": comparison.form,
+        "characters": comparison.num_characters,
+        "models": [
+            {
+                "run": scores.candidate.name,
+                "tokenizer": scores.candidate.model.tokenizer.name,
+                "mode": scores.candidate.mode,
+                "bits_per_character": scores.bits_per_character,
+                "bits_per_character_interval": scores.confidence_interval,
+                **asdict(scores.evaluation),
+            }
+            for scores in comparison.scores
+        ],
+        "best_two": best_two,
+    }

@@ -1,0 +1,83 @@
+"""Texts to evaluate: a split of a run's data, a file or standard input."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form
+from engine.data.file_scan import BOM, normalize_line_ends, read_whole_text
+from engine.errors import CorpusError
+from engine.runs.combine import ModelCombiner
+
+SplitName = Literal["valid", "test", "train"]
+FORM_DESCRIPTIONS: dict[TextForm, str] = {
+    "original": "the original text",
+    "whitespace": "the text with single spaces",
+    "words": "the lower-case words",
+}
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Choice of the text to score."""
+
+    split: SplitName
+    """Split of the runs' data to score, if there is no other text."""
+    path: str | None
+    """Path of the file that the user named, "-" for standard input; None for the split."""
+    content: str = ""
+    """Content of the file."""
+
+    @property
+    def name(self) -> str:
+        """Name of the split, or path of the file."""
+        return self.split if self.path is None else self.path
+
+    def original(self, combiner: ModelCombiner) -> str:
+        """Return the text as written; for a split, that of the first run of `combiner`.
+
+        Raises:
+            CorpusError: If the data of the run cannot be read or has changed.
+        """
+        if self.path is not None:
+            return self.content
+        splits = combiner.dataset.splits
+        lines = {"train": splits.train, "valid": splits.valid, "test": splits.test}[self.split]
+        return "".join(f"{line.text}\n" for line in lines)
+
+    def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
+        """Return the text in a form; a text without words raises a CorpusError."""
+        text = convert_text(self.original(combiner), form)
+        if not text.strip():
+            label = f"split {self.split}" if self.path is None else f"--text {self.path}"
+            raise CorpusError(f"{label} has no words to score; use a longer text")
+        return text
+
+    def encode(self, combiner: ModelCombiner, *, only_words: bool) -> tuple[EncodedText, TextForm]:
+        """Encode the text in the form that the runs read, or as lower-case words only.
+
+        Returns:
+            The encoded text, and its form, which is "original" if nothing had to be changed.
+        """
+        tokenizer = combiner.runs[0].decoder.tokenizer
+        form: TextForm = "words" if only_words else native_form(tokenizer)
+        text = self.convert(combiner, form)
+        if text == convert_text(self.original(combiner), "original"):
+            form = "original"
+        return EncodedText(text, tokenizer, combiner.runs[0].config.data.mode), form
+
+
+def read_source(split: SplitName, path: str | None) -> TextSource:
+    """Read the file `path`, or standard input for "-"; None chooses the split.
+
+    Raises:
+        CorpusError: If the file cannot be read.
+    """
+    if path is None:
+        return TextSource(split, None)
+    if path == "-":
+        content = normalize_line_ends(sys.stdin.buffer.read().removeprefix(BOM).decode(errors="replace"))
+    else:
+        content = read_whole_text(Path(path))
+    return TextSource(split, path, content)

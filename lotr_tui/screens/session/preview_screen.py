@@ -1,0 +1,100 @@
+"""Session screen that shows the words or tokens that can come next."""
+
+import time
+from typing import TYPE_CHECKING
+
+from engine.errors import LotrError
+from engine.generation.settings import SamplerSettings
+from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
+from lotr_tui.session.settings import PreviewUnit, ReplyMode
+
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from engine.generation.preview import NextTokenProbs
+    from lotr_tui.session.conversation.reply_tree import Reply
+    from lotr_tui.session.next_tokens import NextTokenContext
+
+
+class PreviewSessionScreen(CommandSessionScreen):
+    """Session screen whose bars show what can come next after the draft or the latest reply."""
+
+    reply_mode: ReplyMode = "continue"
+    _preview_updated_at = 0.0
+
+    def _previous_reply(self) -> "Reply | None":
+        """Return the reply that the next prompt answers, or None at the start of a text."""
+        raise NotImplementedError
+
+    def _after_open(self) -> None:
+        """Prepare the preview."""
+        from lotr_tui.screens.session.next_token_bars import MIN_ROWS
+        from lotr_tui.screens.session.next_words import NextWords
+        from lotr_tui.session.next_tokens import MAX_CANDIDATES, NextTokenPreview
+        from lotr_tui.session.word_completion import WordCompleter
+
+        self._preview = NextTokenPreview(self.session_model)
+        self._next_words = NextWords(self, MAX_CANDIDATES, MIN_ROWS, self._show_candidates)
+        self._panes.conversation.set_preview_unit(self.app.settings_store.current.preview_unit)
+        self._word_completer = WordCompleter(self._preview)
+        super()._after_open()
+
+    def on_unmount(self) -> None:
+        """Stop the search of the next words."""
+        if self.is_ready:
+            self._next_words.cancel()
+
+    def complete_word(self, text: str) -> str:
+        """Return the rest of the last word: the most probable one, where the bars have shown its probability."""
+        return self._word_completer.complete(self.session_model.model, text)
+
+    def _show_preview(self) -> None:
+        """Show the probabilities after the typed prompt, or after the latest reply if nothing is typed."""
+        if not self.is_ready:
+            return
+        try:
+            settings = self._panes.sampler.settings()
+        except LotrError:
+            return  # an incomplete number is reported when the prompt is sent
+        self._preview_updated_at = time.monotonic()
+        context = self._preview.read(
+            self.session_model,
+            self._panes.conversation.conversation,
+            self._draft,
+            self.reply_mode,
+            self._previous_reply(),
+        )
+        if self._has_subwords and self.app.settings_store.current.preview_unit == "word":
+            self._next_words.search(context, settings)
+        else:
+            self._next_words.cancel()
+            self._show_candidates(context, settings, context.token_probs(settings))
+
+    def _show_candidates(
+        self, context: "NextTokenContext", settings: SamplerSettings, candidates: "NextTokenProbs"
+    ) -> None:
+        """Show the words or tokens that can come next after a text."""
+        last_text = context.last_text(candidates.candidate_unit)
+        self._panes.next_token_bars.show(candidates, last_text, settings.describe_filters())
+
+    def _show_pane(self, pane: str) -> None:
+        super()._show_pane(pane)
+        self.call_after_refresh(self._show_preview)
+
+    # Words or tokens
+
+    @property
+    def _has_subwords(self) -> bool:
+        """True if the model's tokens are parts of words."""
+        return self.session_model.model.tokenizer.is_open
+
+    def action_toggle_tokens(self) -> None:
+        """Show the tokens that can come next, or whole words again."""
+        unit: PreviewUnit = "word" if self.app.settings_store.current.preview_unit == "token" else "token"
+        self.app.update_settings(preview_unit=unit)
+        self._panes.conversation.set_preview_unit(unit)
+        self._show_preview()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return False for the switch to tokens where these are words; see also the base class."""
+        if action == "toggle_tokens" and self.is_ready and not self._has_subwords:
+            return False
+        return super().check_action(action, parameters)

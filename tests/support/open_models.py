@@ -1,0 +1,83 @@
+"""Small models of open vocabularies, of byte pairs and of characters, with random weights."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from engine.config import Config, ModelConfig
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.bpe import BPETokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.models.base import LogProbs
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.runs.directory import MODEL_FILE
+from engine.runs.locked_run import create_run
+
+LINES = (
+    "Bilbo Baggins is a very old friend of mine, and I think he knows it.",
+    "Where is Frodo? The lamp was lit in the high tower before winter came down from the north.",
+    "“We walked all night with our pony,” said Rosa. “Tolly asked for bread…”",
+    "The wizard’s staff is old; the wizard is older. Éowyn smiled, and Théoden wept.",
+    "Where is the Ring? It is safe for tonight - do not ask me more than that!",
+)
+MODEL_CONFIG = ModelConfig(embedding_size=12, hidden_size=12)
+
+
+@cache
+def bpe_tokenizer() -> BPETokenizer:
+    """Return a tokenizer of 340 tokens, which has many of the words of `LINES` as one token."""
+    return BPETokenizer.train(LINES * 3, 340)
+
+
+@cache
+def character_tokenizer() -> CharacterTokenizer:
+    """Return a tokenizer of the bytes and of the characters of `LINES`, except “Éowyn”’s first."""
+    return CharacterTokenizer.from_lines(LINES, min_count=2)
+
+
+def open_model(tokenizer: Tokenizer, seed: int = 0) -> NumpyLSTM:
+    """Return a model with random weights that prefers the tokens of `LINES` and seldom ends a text."""
+    return NumpyLSTM(MODEL_CONFIG, tokenizer, _weights(tokenizer, seed))
+
+
+def _weights(tokenizer: Tokenizer, seed: int) -> dict[str, Float32Array]:
+    rng = np.random.default_rng(seed)
+    shapes = weight_shapes(MODEL_CONFIG, len(tokenizer))
+    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    bias = np.full(len(tokenizer), -8.0, np.float32)
+    for ids in tokenizer.encode_lines(LINES):
+        np.add.at(bias, ids, 1.0)
+    bias[EOS_ID] = -6.0
+    return {**weights, "output.bias": np.minimum(bias, -2.0)}
+
+
+def write_open_run(path: Path, tokenizer: Tokenizer, seed: int = 0) -> Path:
+    """Write a finished run in line mode with the weights of `open_model`, and return its directory."""
+    config = Config(model=MODEL_CONFIG)
+    config = replace(config, data=replace(config.data, tokenizer=tokenizer.name, mode="line"))
+    run = create_run(config, tokenizer, path.name, path.parent)
+    run.lock.release()
+    save_file(_weights(tokenizer, seed), path / MODEL_FILE)
+    return path
+
+
+class RecitingModel:
+    """A model that knows one line by heart: it continues each beginning of it, and then ends the line."""
+
+    def __init__(self, tokenizer: Tokenizer, line: str) -> None:
+        self.tokenizer = tokenizer
+        self._ids = (*tokenizer.encode(line).tolist(), EOS_ID)
+
+    def start(self) -> tuple[int, ...]:
+        return ()
+
+    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+        ids = () if token == EOS_ID else (*state, token)
+        probs = np.full(len(self.tokenizer), 1e-9)
+        if self._ids[: len(ids)] == ids:
+            probs[self._ids[len(ids)]] = 1
+        return np.log(probs / probs.sum()).astype(np.float32), ids
