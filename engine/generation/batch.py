@@ -7,7 +7,8 @@ from operator import itemgetter
 
 import numpy as np
 
-from engine.generation.generate import DecoderState, Done, TextInProgress, TokenEvent, sample_step
+from engine.generation.generate import Done, TextInProgress, TokenEvent, sample_step
+from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 

@@ -9,7 +9,8 @@ from operator import itemgetter
 
 from engine.data.tokenizers.base import EOS
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
-from engine.generation.generate import Done, TokenEvent, prefill_prompt
+from engine.generation.generate import Done, TokenEvent
+from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle

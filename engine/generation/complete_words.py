@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.generate import EXCLUDED_LOG_PROB, DecoderState, stack_rows
+from engine.generation.generate import stack_rows
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
+from engine.generation.prompt import EXCLUDED_LOG_PROB, DecoderState
 from engine.generation.sampling import Probs, sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, LogProbs, advance_batch

@@ -1,42 +1,25 @@
-"""Generation of one text: the prompt, the decoder state, and a stream of token events that ends with `Done`."""
+"""Generation of one text: a stream of token events that ends with `Done`."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer
-from engine.errors import PromptError
+from engine.data.tokenizers.base import EOS_ID, PieceDecoder
+from engine.generation.prompt import DecoderState, continued_decoder, prefill_prompt
 from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, top_tokens
 from engine.generation.settings import SamplerSettings, check_seed
-from engine.models.base import LanguageModel, LogProbs, ModelState, advance_batch
+from engine.models.base import LanguageModel, LogProbs, advance_batch
 
-EXCLUDED_LOG_PROB = -1e4
-"""Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
-MAX_CHARACTER_TOKENS = 4
-"""Maximum number of tokens that share one character: the bytes of the longest character."""
-MAX_REREAD_TOKENS = 64
-"""Maximum number of tokens at the end of a prompt that the next token may repeat."""
 NUM_TOP_TOKENS = 8
 """Number of likeliest tokens in a `TokenEvent`."""
 
 FinishReason = Literal["eos", "length", "stop", "cancelled", "error"]
 """Reason why a text ended: `<eos>` was sampled, the maximum length was reached, the user stopped it, and so on."""
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt and its token ids."""
-
-    text: str
-    ids: tuple[int, ...]
-    unknown_tokens: tuple[str, ...]
-    """Distinct parts of the text that the model does not know, in text order: see `Tokenizer.unknown_spans`."""
 
 
 @dataclass(frozen=True)
@@ -74,95 +57,6 @@ class Done:
     tokens: int
     tokens_per_second: float
     """Generation speed, without the time between the events."""
-
-
-def encode_prompt(text: str, tokenizer: Tokenizer) -> EncodedPrompt:
-    """Encode a prompt with the model's tokenizer. A prompt without a word that the model knows raises a PromptError."""
-    if not text.strip():
-        raise PromptError("the prompt is empty and has no word; type something first")
-    unknown = tuple(dict.fromkeys(part for _, _, part in tokenizer.unknown_spans(text)))
-    ids = tokenizer.encode(text)
-    if not len(ids) and unknown:
-        raise PromptError(
-            f"the model cannot read {', '.join(unknown[:5])}; type words of the letters a to z, digits and apostrophes"
-        )
-    if not len(ids):
-        raise PromptError(f"prompt {text!r} has no word; type at least one")
-    if tokenizer.unk_id is not None and (ids == tokenizer.unk_id).all():
-        raise PromptError(f"the model knows none of the prompt's words: {', '.join(unknown[:5])}; use other words")
-    return EncodedPrompt(text, tuple(ids.tolist()), unknown)
-
-
-class DecoderState(NamedTuple):
-    """State after a text. A kept state is a branch point, since states are immutable."""
-
-    log_probs: LogProbs
-    """The model's distribution `[vocabulary]` of the next token."""
-    model_state: ModelState
-    num_reread_tokens: int = 0
-    """Tokens at the end of the prompt that are not part of the state: the next token begins with their characters."""
-    num_reread_characters: int = 0
-
-
-def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
-    """Read `ids`, from `initial_state` or from the start of a text (after `<eos>`), and return the state after them."""
-    state = initial_state or DecoderState(*model.advance(model.start(), EOS_ID))
-    for token in ids:
-        state = DecoderState(*model.advance(state.model_state, token))
-    return state
-
-
-def prefill_prompt(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
-    """Read a prompt, which may end inside a word, and return the state to continue it from: see `reopen_last_word`."""
-    first = last_word_start(model.tokenizer, ids)
-    states = [prefill(model, ids[:first], initial_state)]
-    for token in ids[first:]:
-        states.append(prefill(model, [token], states[-1]))
-    return reopen_last_word(model.tokenizer, ids[first:], states)
-
-
-def last_word_start(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    """Return the index of the first token of the last word of a prompt, which the next token may repeat."""
-    if not isinstance(tokenizer, ByteTokenizer) or not ids or ids[-1] == EOS_ID:
-        return len(ids)  # a closed vocabulary has only whole words
-    first = len(ids) - 1
-    while first > max(0, len(ids) - MAX_REREAD_TOKENS) and not tokenizer.word_starts[ids[first]]:
-        first -= 1
-    return first
-
-
-def reopen_last_word(tokenizer: Tokenizer, ids: Sequence[int], states: Sequence[DecoderState]) -> DecoderState:
-    """Return the state from which to continue a prompt: after all tokens, or before the last ones of an open word.
-
-    A text that ends in "the wiz" is read as tokens that the model has hardly seen in this order, because it writes
-    "wizard" in another way. So the last word may be left to the next token, which then has to begin with the characters
-    that were left. Of the possible ends, the one is chosen that is most probable with all its continuations.
-
-    `states` `[len(ids) + 1]` are the states before each token of the prompt `ids` and after the last.
-    """
-    if not isinstance(tokenizer, ByteTokenizer):
-        return states[-1]
-    best, best_log_prob, log_prob = states[-1], -math.inf, 0.0
-    for index in range(last_word_start(tokenizer, ids), len(ids)):
-        rest = b"".join(tokenizer.token_bytes[id] for id in ids[index:])
-        longer = tokenizer.ids_with_prefix(rest)
-        total = float(np.logaddexp.reduce(states[index].log_probs[longer], dtype=np.float64, initial=-np.inf))
-        if log_prob + total > best_log_prob:
-            best_log_prob = log_prob + total
-            log_probs = np.full_like(states[index].log_probs, EXCLUDED_LOG_PROB)
-            log_probs[longer] = states[index].log_probs[longer] - total
-            num_characters = len(rest.decode(errors="replace"))
-            best = DecoderState(log_probs, states[index].model_state, len(ids) - index, num_characters)
-        log_prob += float(states[index].log_probs[ids[index]])
-    return best if best_log_prob > log_prob else states[-1]
-
-
-def continued_decoder(tokenizer: Tokenizer, ids: Sequence[int]) -> PieceDecoder:
-    """Return a decoder of the tokens after `ids`."""
-    decoder = tokenizer.piece_decoder()
-    for id in ids[-MAX_CHARACTER_TOKENS:]:
-        decoder.decode(id)
-    return decoder
 
 
 @dataclass(eq=False)

@@ -9,7 +9,8 @@ from itertools import chain
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
-from engine.generation.generate import Done, EncodedPrompt, TokenEvent, generate, prefill_prompt
+from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.prompt import EncodedPrompt, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED

@@ -169,7 +169,7 @@ def generate(
     check_seed(first_seed)
     check_seed(first_seed + count - 1)
     text = _read_prompt(prompt)
-    from engine.generation.generate import encode_prompt
+    from engine.generation.prompt import encode_prompt
     from lotr_tui.cli.generate_console import generate_on_console
     from lotr_tui.session.session_model import load_session_model
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import PromptError
 from engine.generation.columns import GenerationColumn, generated_words
-from engine.generation.generate import Done, EncodedPrompt, TokenEvent, encode_prompt
+from engine.generation.generate import Done, TokenEvent
+from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun

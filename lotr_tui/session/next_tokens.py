@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.generation.complete_words import CompleteWordSearch, open_word
-from engine.generation.generate import DecoderState, reopen_last_word
 from engine.generation.preview import NextTokenProbs, next_token_probs
+from engine.generation.prompt import DecoderState, reopen_last_word
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, LogProbs
 from lotr_tui.session.conversation.conversation import Conversation

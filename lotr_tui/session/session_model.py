@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engine.config import BUNDLED
 from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.generation.generate import DecoderState, prefill
+from engine.generation.prompt import DecoderState, prefill
 from engine.models.base import LanguageModel, LogProbs
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel, load_model_by_name

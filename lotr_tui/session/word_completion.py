@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.generate import continued_decoder, prefill, reopen_last_word
+from engine.generation.prompt import continued_decoder, prefill, reopen_last_word
 from engine.models.base import LanguageModel
 from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.next_tokens import NextTokenPreview

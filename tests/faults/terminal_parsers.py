@@ -29,7 +29,7 @@ from engine.events import (
     Warned,
     event_to_dict,
 )
-from engine.generation.generate import encode_prompt
+from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import RecordFollower, read_current_rows, read_rows

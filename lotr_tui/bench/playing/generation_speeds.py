@@ -14,7 +14,8 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.batch import GenerationRequest, generate_batch
-from engine.generation.generate import TokenEvent, encode_prompt, generate, prefill
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.prompt import encode_prompt, prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run

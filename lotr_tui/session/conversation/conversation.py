@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, describe_error, printable
-from engine.generation.generate import DecoderState, Done, encode_prompt
+from engine.generation.generate import Done
+from engine.generation.prompt import DecoderState, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import GeneratorThread
 from lotr_tui.session.conversation.autosave import Autosave

@@ -5,15 +5,8 @@ from typing import NamedTuple
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.complete_words import end_word
-from engine.generation.generate import (
-    DecoderState,
-    Done,
-    TokenEvent,
-    force_token,
-    generate_from,
-    prefill,
-    prefill_prompt,
-)
+from engine.generation.generate import Done, TokenEvent, force_token, generate_from
+from engine.generation.prompt import DecoderState, prefill, prefill_prompt
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.reply_tree import Reply, context_text, encode_lines
 from lotr_tui.session.session_model import SessionModel

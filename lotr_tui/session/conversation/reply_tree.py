@@ -6,7 +6,8 @@ from typing import Any
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.generation.generate import DecoderState, Done, TokenEvent
+from engine.generation.generate import Done, TokenEvent
+from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import token_noun
 from lotr_tui.session.conversation.entries import Exchange

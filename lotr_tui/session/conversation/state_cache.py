@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.generation.generate import DecoderState
+from engine.generation.prompt import DecoderState
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 

@@ -15,7 +15,8 @@ from engine.data.dataset import load_dataset
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
-from engine.generation.generate import Done, TokenEvent, generate, prefill
+from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_batch
 from engine.models.cache import CacheSettings, NeuralCache

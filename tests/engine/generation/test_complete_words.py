@@ -14,8 +14,8 @@ from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation import complete_words
 from engine.generation.complete_words import CompleteWordSearch, end_word, open_word, word_around
-from engine.generation.generate import DecoderState, prefill, prefill_prompt
 from engine.generation.preview import NextTokenProbs, next_token_probs
+from engine.generation.prompt import DecoderState, prefill, prefill_prompt
 from engine.generation.sampling import sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs

@@ -10,7 +10,8 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation import generate as generation
-from engine.generation.generate import Done, TokenEvent, force_token, generate, generate_from, prefill
+from engine.generation.generate import Done, TokenEvent, force_token, generate, generate_from
+from engine.generation.prompt import prefill
 from engine.generation.sampling import process_log_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM

@@ -11,14 +11,8 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
-from engine.generation.generate import (
-    TokenEvent,
-    encode_prompt,
-    force_token,
-    generate,
-    prefill,
-    prefill_prompt,
-)
+from engine.generation.generate import TokenEvent, force_token, generate
+from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, TokenEvent, force_token, generate, prefill
+from engine.generation.generate import Done, TokenEvent, force_token, generate
 from engine.generation.processors import log_softmax
+from engine.generation.prompt import prefill
 from engine.generation.sampling import process_log_probs, sample_tokens, sampling_probs
 from engine.generation.settings import SamplerSettings
 from tests.support.sampling import FixedModel

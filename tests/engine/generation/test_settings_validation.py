@@ -7,7 +7,8 @@ import pytest
 from engine.data.tokenizers.base import UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.generate import encode_prompt, generate
+from engine.generation.generate import generate
+from engine.generation.prompt import encode_prompt
 from engine.generation.settings import MAX_SEED, SamplerSettings, random_seed
 from tests.support.sampling import NO_FILTERS, FixedModel, id_vocabulary
 

@@ -8,8 +8,9 @@ import pytest
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID
 from engine.errors import RunError
-from engine.generation.generate import Done, TokenEvent, generate, prefill
+from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.preview import next_token_probs
+from engine.generation.prompt import prefill
 from engine.generation.sampling import process_log_probs, sampling_probs
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from tests.support import sampling

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.generation.generate import encode_prompt
+from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.cli.generate_console import generate_on_console

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.data.tokenizers.base import Tokenizer
-from engine.generation.generate import prefill, prefill_prompt
+from engine.generation.prompt import prefill, prefill_prompt
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.next_tokens import NextTokenContext, NextTokenPreview
 from lotr_tui.session.session_model import SessionModel

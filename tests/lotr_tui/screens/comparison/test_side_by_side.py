@@ -18,7 +18,8 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, RunError
-from engine.generation.generate import TokenEvent, encode_prompt, generate
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey

@@ -8,8 +8,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import TokenEvent, generate, prefill
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.preview import next_token_probs
+from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.line_dialog import NameDialog

@@ -10,8 +10,9 @@ from textual.pilot import Pilot
 
 from engine.data.tokenizers.base import Tokenizer
 from engine.generation.complete_words import CompleteWordSearch
-from engine.generation.generate import NUM_TOP_TOKENS, prefill_prompt
+from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import Candidate, next_token_probs
+from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs, ModelState
 from engine.models.numpy_lstm import NumpyLSTM

@@ -10,7 +10,8 @@ from textual.widgets import OptionList
 from engine.config import Config
 from engine.errors import RunError
 from engine.events import TrainingEvent
-from engine.generation.generate import TokenEvent, encode_prompt, generate
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.prompt import encode_prompt
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.presets import PRESETS
 from engine.runs.directory import epoch_weights_path

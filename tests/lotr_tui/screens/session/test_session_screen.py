@@ -12,8 +12,9 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Started
-from engine.generation.generate import TokenEvent, generate, prefill
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.preview import next_token_probs
+from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture

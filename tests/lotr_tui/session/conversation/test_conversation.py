@@ -9,7 +9,8 @@ import pytest
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.generate import TokenEvent, generate_from, prefill
+from engine.generation.generate import TokenEvent, generate_from
+from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import LSTMState, NumpyLSTM
