@@ -37,6 +37,17 @@ class Started:
     kneser_ney_perplexity: float
     """Validation perplexity of a 5-gram Kneser-Ney model; NaN if the training split is too long for one."""
     world_size: int = 1
+    valid_characters: int = 0
+    """Characters of the validation split, in the form that the tokenizer reads; 0 if they were not counted."""
+    valid_untokenized_bits: float = 0.0
+    """Bits for what the tokens of the validation split leave out, such as the spelling of unknown words."""
+
+    def bits_per_character(self, valid_perplexity: float) -> float:
+        """Return the bits per character that belong to a perplexity on the validation split; NaN if not known."""
+        if not self.valid_characters or not valid_perplexity >= 1:
+            return math.nan
+        bits = self.valid_tokens * math.log2(valid_perplexity) + self.valid_untokenized_bits
+        return bits / self.valid_characters
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float64Array, Int64Array
+from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -26,6 +27,8 @@ TextForm = Literal["original", "whitespace", "words"]
 """original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
 separated by single spaces. Each form can be computed from the one before it."""
 TEXT_FORMS: tuple[TextForm, ...] = ("original", "whitespace", "words")
+MAX_COUNTED_TOKENS = 500_000
+"""Maximum tokens of a validation split whose characters are counted, which takes a few seconds then."""
 MIN_BLOCK_CHARACTERS = 100
 """Minimum size of a block of the bootstrap, about 20 words. Longer texts have more blocks, and longer ones."""
 
@@ -121,6 +124,18 @@ def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> 
     """Return the bits per character of `text` in the native form of the model's tokenizer."""
     encoded = EncodedText(convert_text(text, native_form(model.tokenizer)), model.tokenizer, mode)
     return encoded.bits_per_character(score_sequence(model, encoded.ids))
+
+
+def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
+    """Return the characters of the validation split, and the bits of what its tokens leave out.
+
+    A split of more than `MAX_COUNTED_TOKENS` is not counted: the result is 0 characters.
+    """
+    if len(dataset.valid) > MAX_COUNTED_TOKENS:
+        return 0, 0.0
+    text = "".join(f"{line.text}\n" for line in dataset.splits.valid)
+    encoded = EncodedText(convert_text(text, native_form(dataset.tokenizer)), dataset.tokenizer, dataset.mode)
+    return encoded.num_characters, float(encoded.untokenized_bits.sum())
 
 
 @dataclass(frozen=True)

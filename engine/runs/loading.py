@@ -1,5 +1,6 @@
 """Loading of trained models from run directories. Pickles are never read."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from engine.config import Config
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
+from engine.events import Started, event_from_dict
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs import directory
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
@@ -46,6 +48,8 @@ class LoadedModel:
     """SHA-256 of the training corpus; "" if the metrics do not contain it."""
     epoch: int | None = None
     """Epoch of the weights; None for the best weights."""
+    bits_per_character: float | None = None
+    """Bits per character of the validation split; None if the metrics do not tell."""
 
 
 def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision: str = "auto") -> LoadedModel:
@@ -99,10 +103,19 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         config=config,
         decoder=decoder,
         valid_perplexity=perplexity,
+        bits_per_character=_bits_per_character(started, perplexity),
         kneser_ney_perplexity=number_or_none(started.get("kneser_ney_perplexity")),
         corpus_sha256=str(started.get("corpus_sha256", "")),
         epoch=epoch,
     )
+
+
+def _bits_per_character(started_row: Row, perplexity: float | None) -> float | None:
+    started = event_from_dict(started_row)
+    if perplexity is None or not isinstance(started, Started):
+        return None
+    bits = started.bits_per_character(perplexity)
+    return bits if math.isfinite(bits) else None
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:

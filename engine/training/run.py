@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from engine.analysis.bits_per_character import count_validation_characters
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandQueue
@@ -105,6 +106,8 @@ def train(
     long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
     yield Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
     unigram, kneser_ney = distributed.broadcast_object(lambda: _baseline_perplexities(dataset, not is_long))
+    # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
+    characters, untokenized_bits = (0, 0.0) if options.max_eval_tokens else count_validation_characters(dataset)
     trainer = Trainer(config, dataset, device, start_time, distributed, initial_weights)
     state = trainer.state
     yield Started(
@@ -120,6 +123,8 @@ def train(
         unigram_perplexity=unigram,
         kneser_ney_perplexity=kneser_ney,
         world_size=distributed.process.world_size,
+        valid_characters=characters,
+        valid_untokenized_bits=untokenized_bits,
     )
     if checkpoint is not None:
         checkpoint.restore(state)

@@ -123,6 +123,7 @@ class ProgressFormatter:
         self._job = job
         self._last_line_time = time.perf_counter()
         self._last_step: events.Step | None = None
+        self._started: events.Started | None = None
         self._tokens = "tokens" if job.dataset.tokenizer.is_open else "words"
 
     def format(self, event: events.TrainingEvent) -> str | None:
@@ -137,6 +138,7 @@ class ProgressFormatter:
             case events.Preparing():
                 return f"{event.message} ..."
             case events.Started():
+                self._started = event
                 origin = f", from run {options.init}" if options.init else ""
                 return (
                     f"{printable(f'run {event.run} in {self._job.run.path}{origin}')}\n"
@@ -158,7 +160,10 @@ class ProgressFormatter:
                 return f'    "{printable(event.prompt)}" {event.text}'
             case events.Finished():
                 test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
-                result = f"valid perplexity {event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}{test}"
+                bits = math.nan if self._started is None else self._started.bits_per_character(event.valid_perplexity)
+                valid = f"{event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}"
+                valid += "" if math.isnan(bits) else f" ({bits:.3f} bits/character)"
+                result = f"valid perplexity {valid}{test}"
                 return f"{event.reason} after {format_duration(event.seconds)}: {result}{self._format_hint(event)}"
             case events.CommandApplied():
                 return f"{event.kind.replace('_', ' ')} {event.value}".rstrip() + f" at step {event.step:,}"

@@ -46,10 +46,13 @@ class SessionModel:
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         parts = [layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
-        if loaded.valid_perplexity is not None:
+        if loaded.decoder.tokenizer.is_open and loaded.bits_per_character is not None:
+            # A perplexity per token says little to someone who does not know the tokens.
+            parts.append(f"{loaded.bits_per_character:.2f} bits/character")
+        elif loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
-        if loaded.kneser_ney_perplexity is not None:
-            parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
+            if loaded.kneser_ney_perplexity is not None:
+                parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
         if loaded.decoder.int8:
             parts.append("in int8")
         data = loaded.config.data

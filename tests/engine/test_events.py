@@ -141,3 +141,11 @@ def assert_none_or_valid(decoded: TrainingEvent | None) -> None:
             assert type(value) is item.type
         else:
             assert value in ("done", "stopped", "patience")
+
+
+def test_bits_per_character_are_the_bits_of_all_tokens_and_of_what_they_leave_out() -> None:
+    started = events.Started("r", "tiny", 12, 9, 100, 10, 3, "cpu", "", 151.5, 90.75)
+    counted = dataclasses.replace(started, valid_characters=40, valid_untokenized_bits=20.0)
+    assert counted.bits_per_character(8.0) == pytest.approx((10 * 3 + 20) / 40)
+    assert math.isnan(started.bits_per_character(8.0))
+    assert math.isnan(counted.bits_per_character(math.nan))

@@ -5,12 +5,14 @@ from itertools import pairwise
 
 import pytest
 
+from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import Dataset
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
+from engine.models.numpy_lstm import NumpyLSTM
 from tests.support.training import events_of, run_training, weights_equal, weights_of
 
 # --- events ---------------------------------------------------------------------------------------------------
@@ -39,6 +41,17 @@ def test_started_describes_the_training_and_the_baselines(
     unigram, kneser_ney = (model(dataset.train, dataset.tokenizer) for model in (Unigram, KneserNey))
     assert started.unigram_perplexity == evaluate(unigram, dataset.valid).perplexity
     assert started.kneser_ney_perplexity == evaluate(kneser_ney, dataset.valid).perplexity
+
+
+def test_started_tells_the_bits_per_character_of_every_validation(
+    default_events: list[TrainingEvent], dataset: Dataset
+) -> None:
+    (started,) = events_of(Started, default_events)
+    finished = events_of(Finished, default_events)[0]
+    assert isinstance(finished.model, NumpyLSTM)
+    text = "".join(f"{line.text}\n" for line in dataset.splits.valid)
+    expected = text_bits_per_character(finished.model, text, dataset.mode)
+    assert started.bits_per_character(finished.valid_perplexity) == pytest.approx(expected, rel=1e-4)
 
 
 def test_steps_and_seconds_increase(default_events: list[TrainingEvent]) -> None:
