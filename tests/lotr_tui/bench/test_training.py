@@ -14,7 +14,7 @@ from engine.presets import get_preset
 from engine.training.trainer import Trainer
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
 from lotr_tui.bench.terminal import BenchError
-from lotr_tui.bench.training import growth, loop_speed, notebook_loop, quality, speed
+from lotr_tui.bench.training import byte_pairs, growth, loop_speed, notebook_loop, quality, speed
 from lotr_tui.bench.training.distributed import TrainingResult, max_loss_difference, train
 from lotr_tui.bench.training.synthetic_text import write_synthetic_text
 from tests.support.files import sentences, write_csv
@@ -133,3 +133,9 @@ def test_growth_is_measured_for_small_texts_and_vocabularies(monkeypatch: pytest
     assert "training step, 300 words, softmax over 100 samples" in names
     assert "train on 0.1 MB, to the first step" in names
     assert all(measurement.value > 0 for measurement in measurements)
+
+
+def test_byte_pairs_are_learned_and_encoded_within_their_limits() -> None:
+    measurements = list(byte_pairs.measure_byte_pairs(1, megabytes=0.2))
+    assert [measurement.unit for measurement in measurements] == ["s", "s", "MB"]
+    assert all(measurement.value > 0 and measurement.is_within_limits for measurement in measurements)
