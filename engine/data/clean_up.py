@@ -2,9 +2,9 @@
 
 import re
 
-_COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,+\s*""")
+_COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
 """A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`."""
-_SPACE_BEFORE_COMMA = re.compile(r"\s+,+\s*")
+_SPACE_BEFORE_COMMA = re.compile(r"\s+,[\s,]*")
 _LEADING_COMMAS = re.compile(r"^[\s,]+")
 
 

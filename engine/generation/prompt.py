@@ -16,6 +16,8 @@ EXCLUDED_LOG_PROB = -1e4
 """Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
 MAX_CHARACTER_TOKENS = 4
 """Maximum number of tokens that share one character: the bytes of the longest character."""
+MAX_QUOTED_CHARACTERS = 40
+"""Maximum characters of a word of the prompt in a message."""
 MAX_REREAD_TOKENS = 64
 """Maximum number of tokens at the end of a prompt that the next token may repeat."""
 
@@ -49,13 +51,21 @@ def encode_prompt(text: str, tokenizer: Tokenizer) -> EncodedPrompt:
     ids = tokenizer.encode(text)
     if not len(ids) and unknown:
         raise PromptError(
-            f"the model cannot read {', '.join(unknown[:5])}; type words of the letters a to z, digits and apostrophes"
+            f"the model cannot read {list_shortened(unknown, 5)}; "
+            "type words of the letters a to z, digits and apostrophes"
         )
     if not len(ids):
-        raise PromptError(f"prompt {text!r} has no word; type at least one")
+        raise PromptError(f"prompt {list_shortened([text], 1)!r} has no word; type at least one")
     if tokenizer.unk_id is not None and (ids == tokenizer.unk_id).all():
-        raise PromptError(f"the model knows none of the prompt's words: {', '.join(unknown[:5])}; use other words")
+        raise PromptError(f"the model knows none of the prompt's words: {list_shortened(unknown, 5)}; use other words")
     return EncodedPrompt(text, tuple(ids.tolist()), unknown)
+
+
+def list_shortened(words: Sequence[str], max_words: int) -> str:
+    """Return the first words of a list, long ones shortened, and the number of the others."""
+    parts = [word if len(word) <= MAX_QUOTED_CHARACTERS else f"{word[:MAX_QUOTED_CHARACTERS]}…" for word in words]
+    others = [f"and {len(words) - max_words:,} more"] if len(words) > max_words else []
+    return ", ".join([*parts[:max_words], *others])
 
 
 def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:

@@ -105,10 +105,13 @@ def _on_validation(state: TrainerState, perplexity: float) -> None:
 def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
     """Continue the sample prompt, always with the same seed, so that samples of one training can be compared."""
     options: TrainingConfig = state.config.training
-    ids = model.tokenizer.encode(state.progress.sample_prompt)
+    text = state.progress.sample_prompt
+    if model.tokenizer.is_open and text.strip(" "):
+        text = f"{text.rstrip(' ')} "  # the sample starts with another word, as one of a closed vocabulary does
+    ids = model.tokenizer.encode(text)
     if model.tokenizer.unk_id is not None:
         ids = ids[ids != model.tokenizer.unk_id]
-    prompt = model.tokenizer.decode(ids.tolist())
+    prompt = model.tokenizer.decode(ids.tolist()).rstrip(" ")
     settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=MAX_SAMPLE_TOKENS)
     events = generate(model, ids.tolist(), settings, options.sample_seed)
     return Sampled(

@@ -8,13 +8,19 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 MIN_TERMINAL_WIDTH = 60
 """Narrowest layout in cells; a narrower terminal wraps the lines itself."""
 UNLIMITED_WIDTH = 1_000_000
 """Width in cells where there is no terminal: rows are neither wrapped nor cut off."""
+MIN_TEXT_WIDTH = 16
+"""Width in cells that a column of text keeps, or the width of its longest text, where a table leaves numbers out."""
+COLUMN_GAP = 2
+"""Cells between two columns of a table."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -48,6 +54,26 @@ def make_table(text_headings: Sequence[str], number_headings: Sequence[str]) -> 
         table.add_column(heading, overflow="fold")
     for heading in number_headings:
         table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def make_fitting_table(
+    width: int, text_headings: Sequence[str], number_headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Table:
+    """Return a table of `rows`, without the last columns of numbers where `width` is too narrow for all of them.
+
+    The first column of numbers is always there. A text that has more than `MIN_TEXT_WIDTH` cells may continue on the
+    next line to make room for numbers.
+    """
+    headings = [*text_headings, *number_headings]
+    widths = [max(map(cell_len, cells)) for cells in zip(headings, *rows, strict=True)]
+    widths = [min(size, MIN_TEXT_WIDTH) if index < len(text_headings) else size for index, size in enumerate(widths)]
+    count = len(headings)
+    while count > len(text_headings) + 1 and sum(widths[:count]) + COLUMN_GAP * (count - 1) > width:
+        count -= 1
+    table = make_table(text_headings, number_headings[: count - len(text_headings)])
+    for row in rows:
+        table.add_row(*map(Text, row[:count]))
     return table
 
 

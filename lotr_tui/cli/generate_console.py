@@ -10,7 +10,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import EncodedPrompt, prefill_prompt
+from engine.generation.prompt import EncodedPrompt, list_shortened, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
@@ -19,6 +19,8 @@ from lotr_tui.formatting import describe_finish_reason, displayable, token_noun
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE
 
+MAX_LISTED_WORDS = 20
+"""Maximum number of unknown words that a message lists; JSON has all of them."""
 MAX_BATCH_SIZE = 16
 """Texts generated together; larger batches are hardly faster."""
 
@@ -42,10 +44,13 @@ def generate_on_console(
         skipped = [text for text in prompt.unknown_tokens if not spans(text)]
         rare = [text for text in prompt.unknown_tokens if text not in skipped]
         if rare:
-            print(printable(f"not in the vocabulary, read as rare words: {', '.join(rare)}"), file=sys.stderr)
+            print(
+                printable(f"not in the vocabulary, read as rare words: {list_shortened(rare, MAX_LISTED_WORDS)}"),
+                file=sys.stderr,
+            )
         if skipped:
             reason = "the model reads only words of a to z, digits and apostrophes"
-            print(printable(f"skipped, because {reason}: {', '.join(skipped)}"), file=sys.stderr)
+            print(printable(f"skipped, because {reason}: {list_shortened(skipped, MAX_LISTED_WORDS)}"), file=sys.stderr)
     if reply and not (as_json or jsonl):
         if not session_model.predicts_eos:
             print("note: this model was trained without line ends, so it rarely answers, or stops", file=sys.stderr)

@@ -12,6 +12,7 @@ from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
+from lotr_tui.cli.standard_input import read_standard_input
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SAMPLING = "Sampling"
 """Section of the help text of `generate`."""
+MAX_PROMPT_BYTES = 100_000
+"""Maximum size of a prompt on standard input; a large model reads it in a minute or two."""
 
 cli = make_group(
     "Train, play with and understand small language models in a terminal. Without a command, this opens the "
@@ -174,6 +177,8 @@ def generate(
     from lotr_tui.session.session_model import load_session_model
 
     session_model = load_session_model(run or [], runs_dir, combination, precision)
+    if not session_model.model.tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
+        text = text.encode(errors="surrogateescape").decode(errors="replace")
     generate_on_console(
         session_model,
         encode_prompt(text, session_model.model.tokenizer),
@@ -189,7 +194,7 @@ def _read_prompt(prompt: str | None) -> str:
     """Return the prompt, or standard input where it is "-" or missing."""
     if prompt is None and sys.stdin.isatty():
         raise InvalidInputError('PROMPT is missing; give a text, such as `lotr-tui generate "Where is Frodo"`')
-    return sys.stdin.buffer.read().decode(errors="replace") if prompt is None or prompt == "-" else prompt
+    return read_standard_input(MAX_PROMPT_BYTES) if prompt is None or prompt == "-" else prompt
 
 
 @add_command(

@@ -256,7 +256,13 @@ def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | 
 
 
 def _get_preset(name: str | None, init: str | None) -> Config:
-    """Return the preset called `name`, or the default one, which depends on whether a training starts from a run."""
+    """Return the preset called `name`, or the default one, which depends on whether a training starts from a run.
+
+    Raises:
+        InvalidInputError: If there is no such preset, or the name of the initial run is empty.
+    """
+    if init is not None and not init.strip():  # an unset variable of a shell must not train from random weights
+        raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
     default = DEFAULT_PRESET if init is None else FINE_TUNING_PRESET
     return get_preset(default if name is None else name)
 

@@ -1,6 +1,7 @@
 """Footer of a screen: the keys that can be used now."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
@@ -77,9 +78,13 @@ class KeyFooter(Widget, can_focus=False):
     }
     """
 
-    def __init__(self, get_keys: FooterKeysProvider | None = None) -> None:
+    def __init__(
+        self, get_keys: FooterKeysProvider | None = None, *, descriptions: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Show the keys that `get_keys` returns; `descriptions` replaces those of bindings, by their ids."""
         super().__init__()
         self._get_keys = get_keys
+        self._descriptions = descriptions
         self._hovered: KeyHint | None = None
 
     def on_mount(self) -> None:
@@ -146,7 +151,8 @@ class KeyFooter(Widget, can_focus=False):
     def _hint(self, active: ActiveBinding, description: str = "", key_display: str = "") -> KeyHint:
         _, binding, enabled, tooltip = active
         key_display = key_display or self.app.get_key_display(binding)
-        return KeyHint(binding, enabled, tooltip or binding.tooltip, key_display, description or binding.description)
+        description = description or self._descriptions.get(binding.id or "", binding.description)
+        return KeyHint(binding, enabled, tooltip or binding.tooltip, key_display, description)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Highlight the key under the pointer and show its tooltip."""

@@ -201,6 +201,7 @@ def _checkpoint_seed() -> bytes:
     progress = {
         "step": 5, "epoch": 1.5, "epoch_index": 1, "end_epoch": 2, "evaluation_due": False, "evaluations_since_best": 0,
         "valid_perplexities": [9.5, 8.5], "best_perplexity": 8.5, "notebook_perplexity": math.nan,
+        "initial_perplexity": math.nan,
         "plateau_factor": 1.0, "lr_scale": 0.5, "sample_prompt": "the road",
         "fine_tuning": False, "early_stopped": False, "seconds": 1.5,
     }  # fmt: skip

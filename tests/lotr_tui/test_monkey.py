@@ -15,8 +15,13 @@ from textual import events
 from textual.pilot import Pilot
 
 import engine.training.job
+from engine.data.tokenizers.base import Tokenizer
+from engine.runs.loading import load_model
 from lotr_tui.app import LotrApp
+from lotr_tui.session.session_model import SessionModel
 from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.open_inspectors import use_training_text
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, write_open_run
 from tests.support.pilot import until
 
 STEPS = int(os.environ.get("LOTR_TUI_MONKEY", "40"))
@@ -58,11 +63,26 @@ async def random_step(pilot: Pilot[None], rng: random.Random) -> str:
     return f"resize {size}"
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+def _open_session_model(tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SessionModel:
+    """Return the model of a run, for which every screen has a training text."""
+    use_training_text(monkeypatch, tokenizer)
+    return SessionModel.from_loaded(load_model(write_open_run(folder / "open", tokenizer)))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "seed"),
+    [(None, 1), (None, 2), (bpe_tokenizer, 3), (character_tokenizer, 4)],
+    ids=["words-1", "words-2", "bpe-3", "characters-4"],
+)
 async def test_random_input_never_crashes_the_app(
-    make_app: Callable[..., LotrApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
+    make_app: Callable[..., LotrApp],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tokenizer: Callable[[], Tokenizer] | None,
+    seed: int,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # sessions are exported to the working directory
+    model = {} if tokenizer is None else {"session_model": _open_session_model(tokenizer(), tmp_path, monkeypatch)}
 
     def prepare_job(*_: Any, **__: Any) -> FakeJob:
         return FakeJob([*training_events(), finished(make_decoder())]).release()
@@ -72,7 +92,7 @@ async def test_random_input_never_crashes_the_app(
     monkeypatch.setattr(LotrApp, "action_suspend_process", lambda self: None)
     rng, done = random.Random(seed), []
     before = set(threading.enumerate())
-    app = make_app()
+    app = make_app(**model)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.screen.query("#training"))
         for _ in range(STEPS):

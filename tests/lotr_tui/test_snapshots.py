@@ -9,6 +9,7 @@ import pytest
 
 from lotr_tui.app import LotrApp
 from tests.support import open_scenes, scenes
+from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
 Variant = tuple[str, tuple[int, int]]
@@ -51,6 +52,11 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (open_scenes.characters, ALL),
     (open_scenes.open_ladder, SMALL),
     (open_scenes.open_side_by_side, SMALL),
+    (open_scenes.tokens_of_bars, [ALL[0], SMALL[0]]),
+    (open_scenes.open_lens, [ALL[0], ALL[2]]),
+    (open_scenes.open_memorization, SMALL[:1]),
+    (open_scenes.open_activations, [ALL[0], ALL[2]]),
+    (open_scenes.open_top_activations, [("shire-light", (120, 35))]),
 ]
 
 
@@ -71,6 +77,8 @@ def test_snapshot(
     size: tuple[int, int],
 ) -> None:
     scenes.make_deterministic(monkeypatch)
+    if scene in open_scenes.TRAINING_TOKENIZERS:
+        use_training_text(monkeypatch, open_scenes.TRAINING_TOKENIZERS[scene]())
     if theme == COLOURLESS:
         monkeypatch.setenv("NO_COLOR", "1")
         theme = "ansi-dark"

@@ -1,24 +1,32 @@
 """Scenes for snapshots of the session and of columns with models of open vocabularies."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 from engine.data.tokenizers.base import Tokenizer
 from engine.generation.settings import SamplerSettings
+from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
+from lotr_tui.screens.lens.screen import LensScreen
+from lotr_tui.screens.lens.text_view import LensTextView
+from lotr_tui.screens.memorization.screen import MemorizationScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
 from lotr_tui.session.saved_session import SavedReply
 from lotr_tui.session.session_file import SessionWriter
 from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import is_idle
 from tests.support.columns import until_columns_ended
-from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer, open_model
+from tests.support.open_models import LINES, RecitingModel, bpe_tokenizer, character_tokenizer, open_model
 from tests.support.pilot import until
+from tests.support.scenes import Scene
 from tests.support.sessions import saved_reply, saved_token
 
 TIME = 1_600_000_000
@@ -102,3 +110,65 @@ async def open_side_by_side(pilot: Pilot[None]) -> None:
     screen.show_slots()
     screen.generate_empty_columns()
     await until_columns_ended(pilot, screen)
+
+
+INSPECTED_TEXT = f"{LINES[0]}\n{OTHER_LINE}\n{LINES[4]} 日本"
+
+
+def _model_of_run(app: Any, tokenizer: Tokenizer) -> SessionModel:
+    return SessionModel("open", "LSTM, 1 layer of 12 · valid 74.9", open_model(tokenizer), run=app.runs_dir)
+
+
+async def _open_inspector(pilot: Pilot[None], screen: Screen[None]) -> None:
+    await pilot.app.push_screen(screen)
+    await until(pilot, lambda: is_idle(pilot.app))
+    await pilot.pause(0.1)
+
+
+async def open_lens(pilot: Pilot[None]) -> None:
+    """The cursor of the lens on a word of several tokens, for a bpe model."""
+    app: Any = pilot.app
+    await _open_inspector(pilot, LensScreen(_model_of_run(app, bpe_tokenizer()), INSPECTED_TEXT))
+    text = app.screen.query_one(LensTextView)
+    text.focus()
+    text.move_cursor(INSPECTED_TEXT.split().index("Éowyn") + 4)  # commas and line ends are words, too
+    await pilot.pause(0.1)
+
+
+async def open_memorization(pilot: Pilot[None]) -> None:
+    """Copied passages in the text of a model of characters."""
+    app: Any = pilot.app
+    await _open_inspector(pilot, MemorizationScreen(_model_of_run(app, character_tokenizer()), INSPECTED_TEXT))
+
+
+async def open_activations(pilot: Pilot[None]) -> None:
+    """The gates of a bpe model on a token that is a part of a word."""
+    app: Any = pilot.app
+    await _open_inspector(pilot, ActivationsScreen(_model_of_run(app, bpe_tokenizer()), INSPECTED_TEXT))
+    await pilot.press("f3", *["comma"] * 12)
+    await pilot.pause(0.1)
+
+
+async def open_top_activations(pilot: Pilot[None]) -> None:
+    """The tokens of the training text on which a unit of the bpe model is highest and lowest."""
+    await open_activations(pilot)
+    await pilot.press("f4")
+    await until(pilot, lambda: is_idle(pilot.app))
+    await pilot.pause(0.1)
+
+
+async def tokens_of_bars(pilot: Pilot[None]) -> None:
+    """The bars of a bpe model as tokens, after a prompt that ends inside a word."""
+    await _open_session(pilot, bpe_tokenizer(), *"Where is the wi", "ctrl+right_square_bracket")
+    if pilot.app.size.width < 120:
+        await pilot.press("f2")
+        await pilot.pause()
+
+
+TRAINING_TOKENIZERS: dict[Scene, Callable[[], Tokenizer]] = {
+    open_lens: bpe_tokenizer,
+    open_memorization: character_tokenizer,
+    open_activations: bpe_tokenizer,
+    open_top_activations: bpe_tokenizer,
+}
+"""Tokenizer of the training text that a scene needs."""

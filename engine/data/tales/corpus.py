@@ -95,7 +95,11 @@ def write_tales(folder: Path, output: Path, books: Sequence[Book], on_book: Call
             raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != book.sha256:
             other_editions.append(book)
-        texts.append("".join(f"{paragraph}\n" for paragraph in clean_body(read_book(content, book, str(path)))))
+        try:
+            body = read_book(content, book, str(path))
+        except CorpusError as error:
+            raise CorpusError(f"{error}; replace the file by the book as plain text") from error
+        texts.append("".join(f"{paragraph}\n" for paragraph in clean_body(body)))
         on_book(book)
     text = "\n".join(texts)
     encoded = text.encode()

@@ -74,7 +74,8 @@ class CharacterTokenizer(ByteTokenizer):
             characters = decode_json(_CharactersFile, text).characters
         except InvalidInputError as error:
             raise RunError(
-                f"{source} is not a tokenizer of characters that this version reads: {error}; train a new run"
+                f"{source} is not a tokenizer of characters that this version reads ({str(error).removesuffix('.')}); "
+                "train a new run"
             ) from error
         if len(set(characters)) != len(characters) or not all(c.isprintable() and not c.isascii() for c in characters):
             raise RunError(f"{source} lists a character twice, or one that cannot be shown; the run is damaged")

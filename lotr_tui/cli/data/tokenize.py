@@ -7,6 +7,10 @@ import typer
 
 from engine.errors import InvalidInputError
 from lotr_tui.cli import options
+from lotr_tui.cli.standard_input import read_standard_input
+
+MAX_TEXT_BYTES = 1_000_000
+"""Maximum size of a text on standard input."""
 
 
 def tokenize(
@@ -33,7 +37,7 @@ def tokenize(
         raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
     if text == "-" and sys.stdin.isatty():
         raise InvalidInputError('TEXT is missing; give one, such as `lotr-tui tokenize "Where is Frodo"`')
-    content = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
+    content = read_standard_input(MAX_TEXT_BYTES) if text == "-" else text
     content = content.removesuffix("\n")
     if not content:
         raise InvalidInputError("the text is empty; give at least one character")

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.text import Text
-
 from engine.analysis.bits_per_character import native_form
 from engine.analysis.model_comparison import Candidate, CandidateScores, FormComparison, compare_models
 from engine.errors import printable
 from engine.runs.combine import CombinationOptions, ModelCombiner
-from lotr_tui.cli.console import make_console, make_table, print_json
+from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
 from lotr_tui.formatting import MISSING
+
+TEXT_HEADINGS = ["run", "tokenizer"]
+NUMBER_HEADINGS = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
+"""The most important first: a narrow terminal has no room for the last ones."""
 
 
 def print_comparison(
@@ -40,19 +42,17 @@ def print_comparison(
             console.print()
         description = f"{FORM_DESCRIPTIONS[comparison.form]}, {comparison.num_characters:,} characters"
         console.print(printable(f"{source.name}: {description}"))
-        table = make_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"])
-        for scores in comparison.scores:
-            table.add_row(*_table_row(scores))
-        console.print(table)
+        rows = [_table_row(scores) for scores in comparison.scores]
+        console.print(make_fitting_table(console.width, TEXT_HEADINGS, NUMBER_HEADINGS, rows))
         console.print(printable(_describe_best_two(comparison)))
     for note in notes:
         console.print(printable(note))
 
 
-def _table_row(scores: CandidateScores) -> list[Text | str]:
+def _table_row(scores: CandidateScores) -> list[str]:
     tokenizer, interval = scores.candidate.model.tokenizer, scores.confidence_interval
     return [
-        Text(printable(scores.candidate.name)),
+        printable(scores.candidate.name),
         tokenizer.name if scores.candidate.mode == "line" else f"{tokenizer.name}, {scores.candidate.mode}",
         f"{scores.bits_per_character:.3f}",
         f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING,

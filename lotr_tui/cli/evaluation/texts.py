@@ -1,14 +1,14 @@
 """Texts to evaluate: a split of a run's data, a file or standard input."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form
-from engine.data.file_scan import BOM, normalize_line_ends, read_whole_text
+from engine.data.file_scan import MAX_LINE_CHARACTERS, normalize_line_ends, read_whole_text
 from engine.errors import CorpusError
 from engine.runs.combine import ModelCombiner
+from lotr_tui.cli.standard_input import read_standard_input
 
 SplitName = Literal["valid", "test", "train"]
 FORM_DESCRIPTIONS: dict[TextForm, str] = {
@@ -77,7 +77,11 @@ def read_source(split: SplitName, path: str | None) -> TextSource:
     if path is None:
         return TextSource(split, None)
     if path == "-":
-        content = normalize_line_ends(sys.stdin.buffer.read().removeprefix(BOM).decode(errors="replace"))
+        content = normalize_line_ends(read_standard_input().removeprefix("\ufeff"))
+        if max(map(len, content.split("\n"))) > MAX_LINE_CHARACTERS:
+            raise CorpusError(
+                f"standard input has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
+            )
     else:
         content = read_whole_text(Path(path))
     return TextSource(split, path, content)

@@ -1,10 +1,12 @@
 """Strips that show the gates, candidate, cell and hidden values of an LSTM layer for one token."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -26,11 +28,13 @@ HELP_LINES: dict[ActivationName, str] = {
     "forget": "forget gate: share of the memory that is kept, 1 keeps all",
     "output": "output gate: share of the memory that is shown, 0 to 1",
     "candidate": "candidate: the new content for the memory, -1 to 1",
-    "cell": "cell: the memory of each unit after this word",
-    "hidden": "hidden: what the layer passes on after this word, -1 to 1",
+    "cell": "cell: the memory of each unit after this {noun}",
+    "hidden": "hidden: what the layer passes on after this {noun}, -1 to 1",
 }
-"""Explanation of each activation in one line."""
+"""Explanation of each activation in one line; `{noun}` is the noun for a token of the model."""
 POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
+SEPARATOR = " · "
+"""Text between two parts of the heading."""
 LABEL_WIDTH, VALUE_WIDTH = 18, 8
 """Width in cells of the label before a strip and of the value after it."""
 
@@ -153,12 +157,14 @@ class GateStrips(StripWidget, can_focus=True):
     class CursorMoved(Message):
         """Posted when the cursor has moved or the number of units per cell may have changed."""
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, noun: str = "word", *, id: str | None = None) -> None:
+        """Start without activations; `noun` is the noun for a token of the model."""
         super().__init__(id=id)
+        self._noun = noun
         self._layer: LayerActivations | None = None
         self._values: dict[ActivationName, Float32Array] = {}  # of each unit on the shown token
         self._scales: dict[ActivationName, float] = {}
-        self._heading = ""
+        self._heading: Sequence[str] = ()
         self.message = ""
         """Text shown while there are no activations."""
         self._zoomed = False
@@ -167,8 +173,11 @@ class GateStrips(StripWidget, can_focus=True):
         self.gate: ActivationName = "cell"
         """Activation under the cursor."""
 
-    def show(self, layer: LayerActivations, position: int, heading: str) -> None:
-        """Show the activations of a layer on the token at a position of the text, which `heading` names."""
+    def show(self, layer: LayerActivations, position: int, heading: Sequence[str]) -> None:
+        """Show the activations of a layer on the token at a position of the text, which the parts of `heading` name.
+
+        The last parts are left out where they do not fit.
+        """
         if layer is self._layer and heading == self._heading:
             return
         self._layer, self._heading = layer, heading
@@ -179,7 +188,7 @@ class GateStrips(StripWidget, can_focus=True):
 
     def get_help_line(self) -> str:
         """Return the explanation of the activation under the cursor."""
-        return f"{HELP_LINES[self.gate]}; ← → unit, ↑ ↓ line"
+        return f"{HELP_LINES[self.gate].format(noun=self._noun)}; ← → unit, ↑ ↓ line"
 
     def show_message(self, message: str) -> None:
         """Show a line in place of the strips."""
@@ -233,7 +242,10 @@ class GateStrips(StripWidget, can_focus=True):
         """Draw the heading, the strips and the position of the cursor below them."""
         if not self._values:
             return [Strip([Segment(self.message, self._style("muted"))])]
-        lines = [Strip([Segment(self._heading, self._style("muted"))])]
+        heading = self._heading
+        while len(heading) > 1 and cell_len(SEPARATOR.join(heading)) > width:
+            heading = heading[:-1]
+        lines = [Strip([Segment(SEPARATOR.join(heading), self._style("muted"))])]
         lines += [self._draw_strip(gate) for gate in ACTIVATION_NAMES]
         cells = self.cursor_cells()
         column = LABEL_WIDTH + cells[len(cells) // 2]

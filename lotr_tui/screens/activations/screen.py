@@ -54,13 +54,13 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         *binding_table(
             "activations",
             """
-            previous | comma | step_token(-1) | previous word | The previous word
+            previous | comma | step_token(-1) | previous word | The previous word or token
             """,
         ),
         *binding_table(
             "activations",
             """
-            next  | full_stop | step_token(1) | word  | The next word                            | , .
+            next  | full_stop | step_token(1) | word  | The next word or token                   | , .
             layer | f2        | next_layer    | layer | The next layer
             pin   | f3        | toggle_pin    | pin   | Keep showing this unit along the text
             find  | f4        | toggle_search | find  | Search for what activates this unit most
@@ -94,16 +94,16 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         yield StatusBar(id="status")
         yield TokenTextView(PLACEHOLDER, id="text")
         yield Rule(line_style="solid")
-        yield GateStrips(id="strips")
+        yield GateStrips(self._token_noun, id="strips")
         yield StatusBar(id="legend")
         with Container(id="body"):
             with Vertical(id="left"):
                 yield StatusBar(id="unit-activations-heading")
-                yield UnitActivations(id="unit-activations")
-            yield UnitSearchPane(self.unit_label, id="right")
+                yield UnitActivations(self._token_noun, id="unit-activations")
+            yield UnitSearchPane(self.unit_label, self._token_noun, id="right")
         yield TextInputBar(self.text, id="line")
         yield HelpLine()
-        yield KeyFooter()
+        yield KeyFooter(descriptions={"activations.next": self._token_noun})
 
     def show_title(self, title: str) -> None:
         """Show the title, and whether the LSTM is only a part of the model."""
@@ -133,7 +133,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
 
     def find_problem(self) -> str:
         """Return a message if the model contains no LSTM."""
-        return "no LSTM in this model: it only counts words" if self._lstm is None else ""
+        return f"no LSTM in this model: it only counts {self._token_noun}s" if self._lstm is None else ""
 
     def show_page(self, page: Page, cursor: int | None) -> None:
         """Show a text with the cursor on a token, by default the last one."""
@@ -177,9 +177,11 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         strips.show(
             self.layer_activations[self.layer_index],
             position,
-            f"layer {self.layer_index + 1} of {len(self.layer_activations)}"
-            f' · on reading "{self._token_texts[position]}"{self._word_around(position)}'
-            f" · {self._token_noun} {position + 1:,} of {len(self._token_texts):,}",
+            [
+                f"layer {self.layer_index + 1} of {len(self.layer_activations)}",
+                f'on reading "{self._token_texts[position]}"{self._word_around(position)}',
+                f"{self._token_noun} {position + 1:,} of {len(self._token_texts):,}",
+            ],
         )
         self.query_one(HelpLine).update_text()
         characters, cells = strips_legend(strips.num_shown_units, strips.num_cells, self.size.width - 2)

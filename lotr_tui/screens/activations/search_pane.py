@@ -35,10 +35,11 @@ class UnitSearchPane(Vertical):
         unit: UnitId
         """Unit that was searched for."""
 
-    def __init__(self, unit_label: Callable[[UnitId], str], *, id: str | None = None) -> None:
+    def __init__(self, unit_label: Callable[[UnitId], str], noun: str = "word", *, id: str | None = None) -> None:
         """Show names of units as `unit_label` returns them."""
         super().__init__(id=id)
         self._unit_label = unit_label
+        self._noun = noun
         self._search: UnitSearch | None = None
         self._stopped_early = False
         self._search_task: BackgroundTask[TopActivations] = BackgroundTask(
@@ -53,12 +54,13 @@ class UnitSearchPane(Vertical):
     def compose(self) -> ComposeResult:
         """Yield the heading and the list."""
         yield StatusBar(id="search-heading")
-        yield UnitTopActivations(self._post_line, id="search-results")
+        yield UnitTopActivations(self._post_line, self._noun, id="search-results")
 
     def on_mount(self) -> None:
         """Show a hint, and create the timer of the progress."""
         self._progress_timer = self.set_interval(PROGRESS_INTERVAL, self._show_progress, pause=True)
-        self._show_heading(("f4 searches the training text for the words that activate this unit most", MUTED))
+        hint = f"f4 searches the training text for the {self._noun}s that activate this unit most"
+        self._show_heading((hint, MUTED))
 
     def on_unmount(self) -> None:
         """Stop the thread."""

@@ -30,20 +30,29 @@ class UnitTopActivations(LineList):
         f"unit-top-activations--{name}" for name in ("muted", "token", "plain", "cursor")
     }
     BINDING_GROUP_TITLE = "Top activations of a unit"
-    HELP_LINE = "Training words with the highest ▲ and lowest ▼ value; enter shows their line"
     BINDINGS: ClassVar[list[BindingType]] = [
         *line_bindings("unit-top-activations"),
         Binding("enter", "select", "use", id="unit-top-activations.select", tooltip="Analyse this training line"),
     ]
 
-    def __init__(self, on_select: Callable[[ActivationExample], None], *, id: str | None = None) -> None:
-        """Show no examples; `on_select` gets the example whose training line is to be analysed."""
+    def __init__(
+        self, on_select: Callable[[ActivationExample], None], noun: str = "word", *, id: str | None = None
+    ) -> None:
+        """Show no examples; `on_select` gets the example whose training line is to be analysed.
+
+        `noun` is the noun for a token of the model.
+        """
         super().__init__(id=id)
         self._on_select = on_select
+        self._noun = noun
         self._message = ""
         self._items: tuple[tuple[str, ActivationExample], ...] = ()
         self.cursor = 0
         """Line of the cursor."""
+
+    def get_help_line(self) -> str:
+        """Return the help, with the noun for a token."""
+        return f"Training {self._noun}s with the highest ▲ and lowest ▼ value; enter shows their line"
 
     @property
     def examples(self) -> tuple[ActivationExample, ...]:

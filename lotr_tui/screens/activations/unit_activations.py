@@ -36,7 +36,6 @@ class UnitActivations(LineList):
         f"unit-activations--{name}" for name in ("plain", "cursor", "gate", "positive", "negative", "axis")
     }
     BINDING_GROUP_TITLE = "Activations of a unit"
-    HELP_LINE = "Value of one unit on each word; ↑ ↓ choose a word, F3 pins the unit"
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("unit-activations", up="up,left", down="down,right")
 
     @dataclass
@@ -45,14 +44,20 @@ class UnitActivations(LineList):
 
         index: int
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, noun: str = "word", *, id: str | None = None) -> None:
+        """Start without activations; `noun` is the noun for a token of the model."""
         super().__init__(id=id)
+        self._noun = noun
         self._tokens: Sequence[str] = ()
         self._values: Float32Array = np.empty(0, np.float32)
         self._is_signed = True
         self._scale = 1.0
         self.cursor = 0
         """Index of the token under the cursor."""
+
+    def get_help_line(self) -> str:
+        """Return the help, with the noun for a token."""
+        return f"Value of one unit on each {self._noun}; ↑ ↓ choose a {self._noun}, F3 pins the unit"
 
     def show(self, tokens: Sequence[str], values: Float32Array, *, is_signed: bool, scale: float, cursor: int) -> None:
         """Show the value of a unit on each token of a text: `[time]`.

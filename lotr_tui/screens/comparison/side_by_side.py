@@ -14,6 +14,7 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.directory import bundled_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
+from lotr_tui.formatting import token_noun
 from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
@@ -30,7 +31,6 @@ class SideBySideScreen(GenerationColumnsScreen):
     """Texts of up to three models. Models with the same vocabulary share the sampling noise of every word."""
 
     HEADING: ClassVar[str] = "side by side"
-    HELP_LINE = "One prompt and seed for all models. Kneser-Ney counts words; F3 adds a model"
     MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "first"
 
@@ -50,6 +50,11 @@ class SideBySideScreen(GenerationColumnsScreen):
         """
         super().__init__(session_model, prompt, settings, seed, pace, context)
         self._runs_dir = runs_dir
+
+    def get_help_line(self) -> str:
+        """Return the help, with the noun for what the Kneser-Ney baseline counts."""
+        noun = token_noun(self.session_model.model.tokenizer)
+        return f"One prompt and seed for all models. Kneser-Ney counts {noun}s; F3 adds a model"
 
     @property
     def is_loading(self) -> bool:

@@ -26,7 +26,7 @@ edit              | ctrl+x   | conversation('edit_prompt') | edit     | Change t
 copy              | f11      | conversation('copy_reply') | copy     | Copy the prompt and its reply
 find              | ctrl+f   | conversation('open_search') | find     | Find words in the conversation
 reply-mode        | f6       | toggle_reply_mode         | mode     | Continue my text, or answer it
-pace              | f5       | next_pace                 | pace     | Words per second, from reading speed to full speed
+pace              | f5       | next_pace                 | pace     | Words or tokens per second, up to full speed
 controls          | f4       | sampler('toggle_all')     | controls | All sampling controls, or only the main ones
 preset            | f3       | sampler('step_preset(1)') | preset   | The next sampling preset
 tokens            | ctrl+right_square_bracket | toggle_tokens | tokens | Next words whole, or as their tokens

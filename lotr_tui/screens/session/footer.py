@@ -49,7 +49,7 @@ _TABLES: Mapping[SessionState, str] = {
         session.inspect-words     | words
     """,
     "words": """
-        transcript.left           | word
+        transcript.left           | {noun}
         session.stop              | back
         conversation.branch-1     | pick          | 1-8
         conversation.next-alternative | mark
@@ -87,7 +87,7 @@ FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
 """Keys of each state, the most important first; the footer shows as many as fit."""
 
 HELP_LINES: Mapping[SessionState, str] = {
-    "words": "← → choose a word; 1-8 replace it and continue from there; esc goes back",
+    "words": "← → choose a {noun}; 1-8 replace it and continue from there; esc goes back",
     "search": "↑ and enter go to the earlier match, ↓ to the later one; esc closes the search",
 }
-"""Help for the states that have one, if the focused widget has none."""
+"""Help for the states that have one, if the focused widget has none; `{noun}` is the noun for a token."""

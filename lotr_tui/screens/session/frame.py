@@ -139,7 +139,11 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     def _footer_keys(self) -> Sequence[FooterKey]:
         self._state = self._compute_state()
-        return FOOTER_KEYS[self._state]
+        noun = self._token_noun()
+        return [key._replace(description=key.description.format(noun=noun)) for key in FOOTER_KEYS[self._state]]
+
+    def _token_noun(self) -> str:
+        return token_noun(self.session_model.model.tokenizer) if self.is_ready else "word"
 
     def _compute_state(self) -> SessionState:
         """Return the state that decides which keys matter."""
@@ -160,7 +164,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
     def get_help_line(self) -> str:
         """Return the help for the state, or else the next thing to try, or before a reply what the user talks to."""
         if help_line := HELP_LINES.get(self._compute_state()):
-            return help_line
+            return help_line.format(noun=self._token_noun())
         is_empty = self.is_ready and self._panes.conversation.conversation.current_reply is None
         pane = self.query_one("#panes", PaneTabs).pane
         if self.is_ready and self.has_class("-narrow") and pane != "transcript":

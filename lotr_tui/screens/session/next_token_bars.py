@@ -161,9 +161,13 @@ class NextTokenBars(StripWidget):
 
 
 def _shown_candidates(preview: NextTokenProbs) -> tuple[Candidate, ...]:
-    """Return the candidates that are likely enough to be shown, and at least `MIN_ROWS`."""
+    """Return the candidates that are likely enough to be shown, and at least `MIN_ROWS`.
+
+    A token that cannot continue the last word of the prompt has the probability 0 and is never shown.
+    """
     return tuple(
         candidate
         for row, candidate in enumerate(preview.candidates)
-        if row < MIN_ROWS or max(candidate.sampling_prob, candidate.model_prob) >= MIN_SHOWN_PROB
+        if candidate.model_prob > 0
+        and (row < MIN_ROWS or max(candidate.sampling_prob, candidate.model_prob) >= MIN_SHOWN_PROB)
     )

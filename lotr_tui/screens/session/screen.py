@@ -221,7 +221,8 @@ class SessionScreen(PreviewSessionScreen):
         self._pace = conversation.pace = faster[0] if faster else 0.0 if conversation.pace >= PACES[-2] else PACES[0]
         self.app.update_settings(pace=self._pace)
         self.app.clear_notifications()  # the previous pace
-        self.notify(f"pace: {f'{self._pace:g} words per second' if self._pace else 'full speed'}", timeout=2)
+        pace = f"{self._pace:g} {self._token_noun()}s per second" if self._pace else "full speed"
+        self.notify(f"pace: {pace}", timeout=2)
 
     # Token under the cursor
 

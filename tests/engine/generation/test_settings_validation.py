@@ -76,7 +76,7 @@ def test_a_prompt_without_words_is_refused(text: str) -> None:
 def test_a_prompt_of_unknown_words_is_refused_and_they_are_named() -> None:
     with pytest.raises(PromptError) as caught:
         encode_prompt("one two three two four five six", id_vocabulary(5))
-    words = "one, two, three, four, five"
+    words = "one, two, three, four, five, and 1 more"
     assert str(caught.value) == f"the model knows none of the prompt's words: {words}; use other words"
 
 

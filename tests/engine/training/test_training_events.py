@@ -2,18 +2,19 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, load_dataset
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.training import events_of, run_training, weights_equal, weights_of
+from tests.support.training import events_of, make_config, run_training, weights_equal, weights_of
 
 # --- events ---------------------------------------------------------------------------------------------------
 
@@ -115,6 +116,22 @@ def test_a_sample_prompt_without_a_known_word_does_not_stop_a_training(dataset: 
     events = run_training(dataset, epochs=1, sample_prompt="xyzzy plugh")
     assert all(sampled.prompt == "" and sampled.text for sampled in events_of(Sampled, events))
     assert events_of(Finished, events)
+
+
+def test_a_sample_of_an_open_vocabulary_starts_with_another_word(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text(
+        "\n".join(["the older wizards walk home", "the oldest hobbit is awake", "the oldish mill has burnt"] * 30)
+    )
+    config = make_config(corpus=str(path), corpus_format="text", tokenizer="characters")
+    events = run_training(load_dataset(config.data), epochs=1, sample_prompt="the old", sample_temperature=0.0)
+    for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
+        model = evaluated.model
+        assert model is not None
+        assert sampled.prompt == "the old"
+        ids = model.tokenizer.encode("the old ").tolist()
+        greedy = generate(model, ids, SamplerSettings(temperature=0.0, max_tokens=25), 0)
+        assert sampled.text == "".join(event.piece for event in greedy if isinstance(event, TokenEvent)).lstrip(" ")
 
 
 def test_eval_every_epochs(dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.support.files import sentences, write_csv, write_run
+from tests.support.open_models import bpe_tokenizer, write_open_run
 
 LINE = "a sentence long enough to be kept"
 
@@ -110,6 +111,37 @@ class TestCorpus:
         write_csv(tmp_path / "a.csv", sentences(12))
         line = refused("train", "--preset", "notebook", "--csv", "a.csv")
         assert "batch_size=64 is too large" in line
+
+
+class TestStandardInput:
+    @pytest.mark.parametrize(
+        ("arguments", "stdin", "message"),
+        [
+            (["generate", "-"], b"The old \0 wizard", "standard input contains NUL bytes, so it is not text"),
+            (["tokenize", "-"], b"The old \0 wizard", "standard input contains NUL bytes, so it is not text"),
+            (["eval", "--text", "-"], b"The old \0 wizard", "standard input contains NUL bytes, so it is not text"),
+            (["generate", "-"], b"a" * 10_000_000, "standard input has over 100,000 bytes; use a part of it"),
+            (["tokenize", "-"], b"a" * 10_000_000, "standard input has over 1,000,000 bytes; use a part of it"),
+            (["eval", "--text", "-"], b"a" * 10_000_000, "a line of over 1,000,000 characters; put one utterance on a"),
+        ],
+    )
+    def test_what_is_no_text_or_too_long_is_refused(self, refused, arguments, stdin, message):
+        assert message in refused(*arguments, stdin=stdin)
+
+    @pytest.mark.parametrize("arguments", [["generate", "--run"], ["tokenize", "--run"], ["eval", "--text", "-"]])
+    def test_open_vocabularies_read_no_bytes_that_are_not_utf8(self, refused, tmp_path, arguments):
+        run = write_open_run(tmp_path / "run", bpe_tokenizer())
+        line = refused(*arguments, run, stdin=b"The \xff wizard")
+        assert "character 5 is a lone surrogate (U+DCFF), read from the byte 0xFF; remove it" in line
+
+    def test_words_report_the_bytes_that_they_skip(self, command):
+        for process in (command("generate", "-", stdin=b"the \xff lamp"), command("generate", "the \udcff lamp")):
+            assert process.returncode == 0
+            assert process.stderr.startswith("skipped, because the model reads only words of a to z")
+
+    def test_an_endless_word_is_quoted_in_part(self, refused):
+        line = refused("generate", "-", stdin=b"qz" * 40_000)
+        assert line.endswith(f"knows none of the prompt's words: {'qz' * 20}…; use other words")
 
 
 class TestTrainingOptions:

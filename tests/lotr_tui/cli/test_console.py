@@ -1,6 +1,7 @@
 """Tables without a terminal, in a narrow one and in one of no width, and JSON that every parser reads."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -11,8 +12,9 @@ import sys
 import termios
 
 import pytest
+from rich.console import Console
 
-from lotr_tui.cli.console import to_json
+from lotr_tui.cli.console import make_fitting_table, to_json
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS, write_run
 
@@ -79,6 +81,24 @@ class TestWidth:
         write_run(home / "runs" / "r")
         shown = run_in_terminal(["runs"], 0, environment(home, COLUMNS="0", TERM="dumb"))
         assert "crashed" in shown
+
+
+@pytest.mark.parametrize(("width", "num_numbers"), [(20, 1), (60, 2), (66, 3), (80, 4), (90, 5)])
+def test_narrow_table_leaves_out_the_last_numbers_instead_of_folding_words(width, num_numbers):
+    numbers = ["12.345", "12.34-12.56", "1,234,567.8", "1,000,000", "24.7 %"]
+    rows = [["fellowship", "characters", *numbers], ["f" * 30, "bpe, stream", *numbers]]
+    headings = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
+    console = Console(width=width, file=io.StringIO())
+    console.print(make_fitting_table(width, ["run", "tokenizer"], headings, rows))
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    if width > 20:
+        assert lines[0].split()[:2] == ["run", "tokenizer"]
+        assert lines[1].split() == " ".join(["fellowship", "characters", *numbers[:num_numbers]]).split()
+        assert "".join(line.split()[0] for line in lines[2:]) == "f" * 30
+    else:
+        assert numbers[0] in "".join(lines)
+        assert numbers[1] not in "".join(lines)
 
 
 class TestJson:

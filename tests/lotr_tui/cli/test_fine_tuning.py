@@ -75,6 +75,12 @@ class TestInit:
         assert len(process.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["train", "ablate"])
+@pytest.mark.parametrize("init", ["", " "])
+def test_an_empty_name_does_not_train_from_random_weights(refused, name, init):
+    assert "--init names no run" in refused(name, "--init", init)
+
+
 class TestTokenizer:
     def test_is_the_same_as_the_setting(self, settings_of):
         assert settings_of("--tokenizer", "bpe") == settings_of("--set", "tokenizer=bpe")

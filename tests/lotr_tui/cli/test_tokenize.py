@@ -73,12 +73,6 @@ def test_wrong_use_is_one_line(command, arguments, message):
     assert len(process.stderr.splitlines()) == 1
 
 
-def test_bytes_that_are_no_text_are_refused_with_their_place(command):
-    process = command("tokenize", "--tokenizer", "bpe", stdin=b"ab\xff")
-    assert process.returncode == 2
-    assert "character 3 is a lone surrogate" in process.stderr
-
-
 def test_data_info_describes_the_vocabulary_of_a_tokenizer(command, tmp_path):
     path = write_csv(tmp_path / "corpus.csv", sentences(100))
     info = json_output(command("data", "info", path, "--tokenizer", "bpe", "--vocabulary-size", "350", "--json"))

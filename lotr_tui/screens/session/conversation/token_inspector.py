@@ -153,7 +153,8 @@ def _describe_token(inspected: InspectedToken) -> str:
     """Return `"king"`, or of a part of a word `"·wiz" in "wizard"`."""
     text, word = inspected.token.text, inspected.word
     shown = format_lone_token(text) if text in SPECIAL_TOKEN_NAMES else f'"{format_lone_token(text)}"'
-    return shown if word == text.strip(" ") else f'{shown} in "{word}"'
+    part = text.strip(" ")
+    return shown if part in ("", word) else f'{shown} in "{word}"'  # a lone space is the gap between two words
 
 
 def _figures(inspected: InspectedToken) -> list[str]:

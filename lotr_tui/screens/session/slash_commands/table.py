@@ -36,11 +36,11 @@ preset      | session.preset            |         |
 controls    | session.controls          |         |
 temperature |                           | NUMBER  | Set the temperature, from 0 to 2
 seed        | session.hold-seed         | NUMBER  | Use a fixed seed; without a number, keep the last one or let it vary
-top-k       |                           | NUMBER  | Sample only from so many of the most likely words
+top-k       |                           | NUMBER  | Sample only from so many of the most likely words or tokens
 top-p       |                           | NUMBER  | Sample only from the most likely words with this total probability
 min-p       |                           | NUMBER  | Leave out words this much less likely than the best one
 penalty     |                           | NUMBER  | Make words that were used less likely
-length      |                           | NUMBER  | Set the maximum number of words
+length      |                           | NUMBER  | Set the maximum number of words or tokens
 theme       | app.palette               | NAME    | Use a theme; without a name, show all of them
 quit        | app.quit                  |         |
 """

@@ -73,6 +73,12 @@ def test_one_unusable_book_leaves_the_old_text(folder, tmp_path, content):
     assert (tmp_path / "tales.txt").read_text() == "old"
 
 
+def test_the_error_of_an_unusable_book_names_the_remedy(folder, tmp_path):
+    (folder / "3.txt").write_bytes(b"<html></html>")
+    with pytest.raises(CorpusError, match=r"; replace the file by the book as plain text$"):
+        build(folder, tmp_path / "tales.txt")
+
+
 def test_a_full_disk_leaves_the_old_text(folder, tmp_path):
     (tmp_path / "tales.txt").write_text("old")
     with no_file_longer_than(1000), pytest.raises(LotrError, match="cannot be written: File too large"):

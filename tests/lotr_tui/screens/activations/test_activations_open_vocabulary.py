@@ -14,6 +14,7 @@ from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.activations.unit_activations import UnitActivations
 from lotr_tui.screens.text.token_names import part_names
 from lotr_tui.screens.text.view import TokenTextView
+from lotr_tui.widgets.key_footer import KeyFooter
 from tests.support import analysis
 from tests.support.analysis import MakeHost, open_activations, painted, painted_lines, status_text
 from tests.support.open_inspectors import open_session_model, use_training_text
@@ -122,3 +123,27 @@ async def test_every_size_shows_words_and_rows(
         await open_activations(pilot, session_model, "The wizard 😀 smiled")
         await pilot.press("comma", "full_stop", "f3", "f5", "f6", "f6")
         assert "The wizard 😀 smiled" in painted(app.screen.query_one(TokenTextView))
+
+
+async def test_help_and_footer_are_about_tokens(make_host: MakeHost) -> None:
+    session_model = open_session_model(bpe_tokenizer())
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await open_activations(pilot, session_model, LINES[0])
+        assert analysis.gate_strips(app).get_help_line().startswith("cell: the memory of each unit after this token;")
+        assert "each token" in app.screen.query_one(UnitActivations).get_help_line()
+        assert app.screen.query_one(UnitTopActivations).get_help_line().startswith("Training tokens")
+        keys = {hint.key_display: hint.description for hint in app.screen.query_one(KeyFooter).visible_keys()}
+        assert keys[", ."] == "token"
+
+
+@pytest.mark.parametrize("width", [60, 120])
+async def test_heading_is_cut_only_between_its_parts(make_host: MakeHost, width: int) -> None:
+    session_model = open_session_model(bpe_tokenizer())
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(width, 30)) as pilot:
+        screen = await open_activations(pilot, session_model, "\n".join(LINES[:3]) + " wizardry")
+        heading = painted(analysis.gate_strips(app)).splitlines()[0].split(" · ")
+        num_tokens = len(tokenize_with_offsets(screen.text, bpe_tokenizer(), eos_per_line=True))
+        expected = ["layer 1 of 1", 'on reading "y" of "wizardry"', f"token {num_tokens} of {num_tokens}"]
+        assert [part.strip() for part in heading] == (expected if width > 60 else expected[:2])

@@ -266,3 +266,14 @@ async def test_help_line_names_the_key(make_app: MakeApp) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await type_draft(pilot, "Where is the")
         assert "ctrl+]" in app.screen.query_one(NextTokenBars).get_help_line()
+
+
+async def test_bars_show_no_token_that_cannot_continue_the_word(make_app: MakeApp) -> None:
+    app = make_open_app(make_app, bpe_tokenizer())
+    async with app.run_test(size=WIDE) as pilot:
+        await type_draft(pilot, "Where is the wiz")
+        await pilot.press("ctrl+right_square_bracket")
+        await until(pilot, lambda: "NEXT TOKEN" in bars_text(app))
+        shown = [row[0] for row in rows(bars_text(app))]
+        assert shown
+        assert all(text.startswith("·wiz") for text in shown)

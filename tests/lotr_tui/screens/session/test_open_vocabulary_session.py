@@ -10,6 +10,7 @@ from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import make_decoder
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer, open_model
@@ -17,6 +18,7 @@ from tests.support.pilot import (
     MakeApp,
     conversation_of,
     exchange_text,
+    inspector_text,
     latest_reply,
     lines_of,
     notices,
@@ -180,3 +182,25 @@ async def test_no_word_is_unknown_to_an_open_vocabulary(make_app: MakeApp, token
         await pilot.press("enter")
         await until_reply_ended(pilot)
         assert "does not know" not in exchange_text(app)
+
+
+async def test_help_footer_and_pace_are_about_tokens(make_app: MakeApp) -> None:
+    app = make_open_app(make_app, RecitingModel(bpe_tokenizer(), LINE))
+    async with app.run_test(size=(120, 35)) as pilot:
+        await reply_to(pilot, "The wiz")
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: "choose a token" in text_of(app.screen.query_one(HelpLine)))
+        assert "token" in [hint.description for hint in app.screen.query_one(KeyFooter).visible_keys()]
+        await pilot.press("escape", "f5")
+        await until(pilot, lambda: "pace: 5 tokens per second" in notices(app))
+
+
+async def test_inspector_names_no_word_for_the_space_between_two(make_app: MakeApp) -> None:
+    app = make_open_app(make_app, RecitingModel(character_tokenizer(), "The wizard is old"))
+    async with app.run_test(size=(120, 35)) as pilot:
+        await reply_to(pilot, "The wizard")
+        await pilot.press("ctrl+g", "home")
+        await until(pilot, lambda: 'TOKEN 1 of 7  "·"' in inspector_text(app))
+        assert inspector_text(app).splitlines()[0].rstrip() == 'TOKEN 1 of 7  "·"'
+        await pilot.press("right")
+        await until(pilot, lambda: 'TOKEN 2 of 7  "i" in "is"' in inspector_text(app))
