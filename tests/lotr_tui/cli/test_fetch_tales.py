@@ -1,6 +1,5 @@
 """`lotr-tui data fetch tales`: from a server or a folder to one file."""
 
-import contextlib
 import signal
 import subprocess
 import sys
@@ -111,19 +110,6 @@ def test_a_folder_of_other_files_is_refused(refused, tmp_path, home):
     assert not (home / "tales" / "tales.txt").exists()
 
 
-def interrupt(process):
-    """Press ctrl+c until the process ends, and return its standard error.
-
-    Python drops an interrupt that arrives while it deletes an object, as a person would notice and press again.
-    """
-    for _ in range(5):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=6)[1]
-    process.kill()
-    pytest.fail("the command does not end")
-
-
 def test_an_interrupt_leaves_no_text_and_a_download_to_continue(tmp_path, environment):
     output = tmp_path / "tales.txt"
     output.write_text("old")
@@ -138,7 +124,8 @@ def test_an_interrupt_leaves_no_text_and_a_download_to_continue(tmp_path, enviro
         deadline = time.monotonic() + 30
         while not mirror.requests and time.monotonic() < deadline:
             time.sleep(0.01)
-        errors = interrupt(process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert output.read_text() == "old"
