@@ -120,6 +120,8 @@ def test_an_interrupt_leaves_no_text_and_a_download_to_continue(tmp_path, enviro
             env={**environment(tmp_path / "home"), "PYTHONPATH": str(Path.cwd()), "no_proxy": "127.0.0.1"},
             stderr=subprocess.PIPE,
             text=True,
+            # A job in the background of a shell ignores interrupts, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 30
         while not mirror.requests and time.monotonic() < deadline:
