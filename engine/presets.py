@@ -36,7 +36,7 @@ PRESETS: dict[str, Config] = {
             sample_prompt="The old king",
         ),
     ),
-    # From the bundled pre-trained model, or from the run of `--init`; the sizes are those of the initial model.
+    # From the bundled pre-trained model, or from the run of `--init`; the initial model determines the sizes.
     "finetune": Config(
         "finetune",
         model=ModelConfig(

@@ -154,7 +154,7 @@ class CharacterBits:
 def count_character_bits(
     tokenizer: Tokenizer, token_texts: Sequence[str], ids: TokenIds, log_probs: Float64Array
 ) -> CharacterBits:
-    """Return the bits and characters of scored tokens, given what each token stands for in the text `[tokens]`.
+    """Return the bits and characters of scored tokens, whose texts as written are `token_texts` `[tokens]`.
 
     Words of a closed vocabulary are counted as the tokenizer normalizes them, each with one separator. A token of an
     open vocabulary is counted as written, and a line end as one character.

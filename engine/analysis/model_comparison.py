@@ -51,8 +51,8 @@ class FormComparison:
 def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False) -> list[FormComparison]:
     """Score each model on every form of the text that it can read and that another model needs.
 
-    The first comparison is of the form that all models can read. With `only_words`, it is that of lower-case words,
-    and the only one.
+    The first comparison is of the form that all models can read. With `only_words`, lower-case words are the
+    only form.
 
     Raises:
         CorpusError: If the texts of two models differ, or a text has nothing to score.

@@ -43,7 +43,7 @@ def evaluate(model: LanguageModel | SequenceModel, ids: TokenIds) -> Evaluation:
 def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | None = UNK_ID) -> Evaluation:
     """Return the evaluation of a model that predicts `ids` `[time]` with natural-log probabilities `log_probs`.
 
-    `unk_id` is that of the tokenizer; None for an open vocabulary.
+    `unk_id` is the id of `<unk>`; None for an open vocabulary.
     """
     mean_nll = float(-log_probs.mean())
     return Evaluation(

@@ -72,7 +72,7 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
 
     An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
-    vocabulary is always that of the training split.
+    vocabulary always consists of words of the training split.
 
     Raises:
         CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
@@ -95,12 +95,6 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
         train_punctuation=encoded.punctuation[:train_end],
         stats=prepared.stats,
     )
-
-
-def encode_lines(lines: Sequence[Line], tokenizer: Tokenizer) -> tuple[TokenIds, ...]:
-    """Return the ids of each line that has a token."""
-    encoded = tokenizer.encode_lines([line.text for line in lines])
-    return tuple(ids for ids in encoded if ids.size)
 
 
 def concatenate_lines(lines: Sequence[TokenIds], mode: DataMode) -> TokenIds:

@@ -22,7 +22,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
 
 
 class OpenIndexer:
-    """Tokenizer of blocks of lines for an open vocabulary, whose ids are those of the model."""
+    """Tokenizer of blocks of lines for an open vocabulary, with the ids of the model."""
 
     def __init__(self, tokenizer: Tokenizer, mode: DataMode) -> None:
         """Prepare to tokenize lines; in stream mode, each line includes its line feed."""

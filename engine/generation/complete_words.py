@@ -13,7 +13,7 @@ from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.generate import stack_rows
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
-from engine.generation.prompt import EXCLUDED_LOG_PROB, DecoderState
+from engine.generation.prompt import EXCLUDED_LOG_PROB, DecoderState, last_word_start
 from engine.generation.sampling import Probs, sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, LogProbs, advance_batch
@@ -26,8 +26,6 @@ MAX_CACHE_ELEMENTS = 8_000_000
 """Maximum number of log-probabilities that are kept, which limits the steps of a model with a large vocabulary."""
 MAX_WORD_TOKENS = 32
 """Maximum number of tokens of a word; a greedy model may repeat a letter forever."""
-MAX_OPEN_WORD_TOKENS = 64
-"""Maximum number of tokens at the end of a text among which the start of its last word is searched."""
 FLOOR_STEP, LOWEST_FLOOR = 0.1, 1e-6
 """Factor by which the search lowers the minimum probability where it finds too few words, and the lowest minimum."""
 
@@ -227,11 +225,7 @@ class CompleteWordSearch:
 
 def open_word(tokenizer: ByteTokenizer, ids: Sequence[int]) -> bytes:
     """Return the bytes of the word at the end of a text, which the next token may continue; empty if there is none."""
-    first = len(ids)
-    while first > max(0, len(ids) - MAX_OPEN_WORD_TOKENS):
-        first -= 1
-        if tokenizer.word_starts[ids[first]]:
-            break
+    first = last_word_start(tokenizer, ids)
     text = b"".join(tokenizer.token_bytes[id] for id in ids[first:]).decode(errors="surrogateescape")
     start = len(text)
     while start and (is_word_character(text[start - 1]) or "\udc80" <= text[start - 1] <= "\udcff"):

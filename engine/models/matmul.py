@@ -66,8 +66,8 @@ class Float32Matrix:
 class Int8Matrix:
     """A matrix in 8 bits, whose vectors are rounded to 8 bits as well.
 
-    A product reads a quarter of the bytes and is less accurate. The sums themselves are exact, so products of several
-    vectors at once equal those of each vector alone.
+    A product reads a quarter of the bytes and is less accurate. The sums themselves are exact, so a product with
+    several vectors equals the products with each vector alone.
     """
 
     def __init__(self, rows: Int8Rows) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
 
 MIN_SUBWORD_LENGTH, MAX_SUBWORD_LENGTH = 2, 5
 
@@ -29,7 +29,7 @@ def build_subword_matrix(tokenizer: Tokenizer) -> SubwordMatrix:
     """
     words_with: defaultdict[str, list[int]] = defaultdict(list)
     for token_id, word in enumerate(tokenizer.tokens):
-        if token_id not in (UNK_ID, EOS_ID):
+        if token_id not in (tokenizer.unk_id, EOS_ID):
             for subword in sorted(_subwords(word)):
                 words_with[subword].append(token_id)
     shared = [token_ids for token_ids in words_with.values() if len(token_ids) > 1]

@@ -136,6 +136,12 @@ PrecisionOption = Annotated[
 ]
 
 
+def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:
+    """Refuse a vocabulary size for a tokenizer that does not learn one of a given size."""
+    if vocabulary_size is not None and tokenizer != "bpe":
+        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
+
+
 def has_terminal() -> bool:
     """Return True if a screen can be drawn: all standard streams are a terminal that is not dumb, and CI is not set."""
     is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")

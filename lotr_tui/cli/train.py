@@ -287,7 +287,9 @@ def _apply_options(
     if valid or test:
         if not (valid and test and path):
             raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
-        is_open = config.data.tokenizer in ("characters", "bpe")
+        from engine.data.tokenizers.base import is_open_vocabulary
+
+        is_open = is_open_vocabulary(config.data.tokenizer)
         if not is_open and overrides["tokenizer"] is None and not config.training.init:
             config = config.with_values(tokenizer="whitespace")  # a corpus that is already split is already tokenized
         # Keep every line, in an open vocabulary empty ones too, and every token.

@@ -18,7 +18,7 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config, DataConfig
 from engine.control import ControlCommand
 from engine.data.corpus import Corpus, read_csv, read_text
-from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
+from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
 from engine.data.encoding import DataMode, TokenizedCorpus
 from engine.data.file_scan import BOM, CODECS
 from engine.data.token_indexer import TokenIndexer
@@ -31,6 +31,7 @@ from engine.runs.loading import load_model_by_name
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import SCALE_SUFFIX, read_header, read_weights
 from engine.storage.text_files import read_text_file
+from tests.support.datasets import encode_lines
 from tests.support.files import sentences
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 

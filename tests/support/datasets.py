@@ -7,6 +7,8 @@ from typing import Any
 
 from engine.config import DataConfig
 from engine.data.dataset import Dataset, load_dataset, summarize_dataset
+from engine.data.lines import Line
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 
 
 def dataset_content(dataset: Dataset) -> list[Any]:
@@ -34,3 +36,8 @@ def load_rows(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object
         "test_corpus": str(tmp_path / "test.csv"),
     }
     return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]
+
+
+def encode_lines(lines: Sequence[Line], tokenizer: Tokenizer) -> tuple[TokenIds, ...]:
+    """Return the ids of each line that has a token, each encoded alone."""
+    return tuple(ids for line in lines if (ids := tokenizer.encode(line.text)).size)

@@ -5,19 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Book:
-    """One book of Project Gutenberg.
-
-    Attributes:
-        id: Number of the book in the catalogue of Project Gutenberg.
-        size: Bytes of the edition that the bundled model was trained on.
-        sha256: Checksum of that edition, in hexadecimal digits.
-        title: Title without its subtitle.
-    """
+    """One book of Project Gutenberg."""
 
     id: int
+    """Number of the book in the catalogue of Project Gutenberg."""
     size: int
+    """Bytes of the listed edition."""
     sha256: str
+    """Checksum of that edition, in hexadecimal digits."""
     title: str
+    """Title without its subtitle."""
 
     @property
     def file_name(self) -> str:

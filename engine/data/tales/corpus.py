@@ -14,23 +14,18 @@ from engine.storage.files import app_home, atomic_replace, read_limited
 
 @dataclass(frozen=True)
 class TalesSummary:
-    """Description of a pre-training text.
-
-    Attributes:
-        path: Path of the text.
-        num_books: Number of books in it.
-        num_characters: Number of characters, line ends included.
-        num_words: Number of words between spaces.
-        sha256: Checksum of the file.
-        other_editions: Books whose file is not the listed edition.
-    """
+    """Description of a pre-training text."""
 
     path: Path
     num_books: int
     num_characters: int
+    """Number of characters, line ends included."""
     num_words: int
+    """Number of words between spaces."""
     sha256: str
+    """Checksum of the file."""
     other_editions: tuple[Book, ...]
+    """Books whose file is not the listed edition."""
 
 
 def tales_dir() -> Path:

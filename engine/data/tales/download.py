@@ -47,16 +47,13 @@ class DownloadError(LotrError):
 
 
 class _TemporaryError(Exception):
-    """Failure that another attempt may not have.
-
-    Attributes:
-        wait: Seconds to wait before the next attempt, if the server named them, or 0.
-    """
+    """Failure that another attempt may not have."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         """Store the reason and the waiting time."""
         super().__init__(reason)
         self.wait = wait
+        """Seconds to wait before the next attempt, if the server named them, or 0."""
 
 
 class _IncompleteError(_TemporaryError):
@@ -64,15 +61,12 @@ class _IncompleteError(_TemporaryError):
 
 
 class _Partial(NamedTuple):
-    """Files of an incomplete download.
-
-    Attributes:
-        content: Path of the bytes so far.
-        validator: Path of the ETag or the date of the file on the server, which must not change between two parts.
-    """
+    """Files of an incomplete download."""
 
     content: Path
+    """Path of the bytes so far."""
     validator: Path
+    """Path of the ETag or the date of the file on the server, which must not change between two parts."""
 
     def size(self) -> int:
         """Return the number of bytes that another request can continue."""
@@ -144,7 +138,7 @@ def download_books(books: Sequence[Book], mirror: str, folder: Path, on_bytes: O
 
 
 def is_downloaded(book: Book, folder: Path) -> bool:
-    """Return whether `folder` contains a usable file of a book."""
+    """Return True if `folder` contains a usable file of a book."""
     path = folder / book.file_name
     with suppress(OSError, CorpusError):
         return path.stat().st_size <= MAX_BOOK_BYTES and bool(read_book(path.read_bytes(), book, str(path)))

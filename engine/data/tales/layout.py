@@ -11,15 +11,12 @@ _PAGE_NUMBER = re.compile(r"\d{1,3}")
 
 @dataclass(frozen=True)
 class Block:
-    """Lines between two blank lines.
-
-    Attributes:
-        lines: The lines as they are in the book, without trailing spaces.
-        gap: Number of blank lines before the block.
-    """
+    """Lines between two blank lines."""
 
     lines: tuple[str, ...]
+    """The lines as they are in the book, without trailing spaces."""
     gap: int
+    """Number of blank lines before the block."""
 
     @cached_property
     def text(self) -> str:

@@ -71,7 +71,8 @@ class Tokenizer(ABC):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and (self.name, self.tokens) == (other.name, other.tokens)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return hash((self.name, len(self)))  # not of all tokens, which may be a million
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
 """Reading a tokenizer from the file of a run, by its name."""
 
-from engine.data.tokenizers.base import Tokenizer, TokenizerName
+from engine.data.tokenizers.base import Tokenizer, TokenizerName, is_open_vocabulary
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 
@@ -9,7 +9,7 @@ VOCABULARY_FILE, TOKENIZER_FILE = "vocabulary.json", "tokenizer.json"
 
 def tokenizer_file_name(name: TokenizerName) -> str:
     """Return the name of the file in which a run keeps its tokenizer: a list of words, or an open vocabulary."""
-    return VOCABULARY_FILE if name in ("words", "whitespace") else TOKENIZER_FILE
+    return TOKENIZER_FILE if is_open_vocabulary(name) else VOCABULARY_FILE
 
 
 def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenizer:

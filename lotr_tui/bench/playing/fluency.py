@@ -7,7 +7,6 @@ The replies answer held-out lines of the run's corpus. Lines of CORPUS, or of th
 
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -18,6 +17,7 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.words import split_words
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
@@ -36,12 +36,12 @@ def measure_fluency(
 ) -> dict[str, float]:
     """Score a reply to each of `prompts`, and as many real `lines`; return bits per character and distinct bigrams.
 
-    The fraction of distinct bigrams is that of the replies relative to as many words of real text.
+    The distinct bigrams of the replies are divided by those of as many words of real text.
     """
     replies = [_reply(model, prompt.text, seed) for seed, prompt in enumerate(prompts)]
-    real = [line.text for line in lines[: len(replies)]]
-    num_words = min(len(_words(replies)), len(_words([line.text for line in lines])))
     all_lines = [line.text for line in lines]
+    real = all_lines[: len(replies)]
+    num_words = min(len(_words(replies)), len(_words(all_lines)))
     figures = {"replies": bits_per_character(judge, replies), "real_lines": bits_per_character(judge, real)}
     return {
         "replies": len(replies),
@@ -84,7 +84,7 @@ def _reply(model: LanguageModel, prompt: str, seed: int) -> str:
 
 
 def _words(texts: Sequence[str]) -> list[str]:
-    return [word for text in texts for word in re.findall(r"[a-z0-9']+", text.lower())]
+    return [word for text in texts for word in split_words(text)]
 
 
 def _distinct_bigrams(texts: Sequence[str], num_words: int) -> int:

@@ -15,6 +15,7 @@ from engine.data.corpus import read_text
 from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
 from lotr_tui.bench.measurement import Measurement, median_of_runs
 from lotr_tui.bench.processes import module_command, run_with_usage
+from lotr_tui.bench.training.growth import write_text
 
 TEXT_MEGABYTES = 110.0
 VOCABULARY_SIZE = 8_000
@@ -25,9 +26,7 @@ def measure_byte_pairs(repeat: int, megabytes: float = TEXT_MEGABYTES) -> Iterat
     """Measure a generated text, in new processes with one thread."""
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "text.txt"
-        run_with_usage(
-            module_command("lotr_tui.bench.training.synthetic_text", text, int(megabytes * 1e6), 0), text.parent
-        )
+        write_text(text, int(megabytes * 1e6))
         command = module_command("lotr_tui.bench.training.byte_pairs", text)
         usages = [run_with_usage(command, text.parent) for _ in range(repeat)]
     runs = [json.loads(usage.output) for usage in usages]

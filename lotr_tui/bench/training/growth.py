@@ -34,7 +34,7 @@ def measure_growth(
         text = folder / "text.txt"
         seconds_per_megabyte = []
         for megabytes in text_megabytes:
-            _write_text(text, int(megabytes * 1e6))
+            write_text(text, int(megabytes * 1e6))
             measurements = list(_measure_preparation(text, megabytes, repeat, megabytes == text_megabytes[-1]))
             yield from measurements
             seconds_per_megabyte.append(measurements[0].value / megabytes)
@@ -44,7 +44,7 @@ def measure_growth(
         yield from _measure_first_step(text, text_megabytes[-1], softmax_samples, repeat)
         for vocabulary_size in vocabulary_sizes:
             text = folder / f"{vocabulary_size}.txt"
-            _write_text(text, VOCABULARY_TEXT_BYTES, vocabulary_size)
+            write_text(text, VOCABULARY_TEXT_BYTES, vocabulary_size)
             yield from _measure_steps(text, vocabulary_size, 0, repeat)
             if softmax_samples < vocabulary_size:
                 yield from _measure_steps(text, vocabulary_size, softmax_samples, repeat)
@@ -99,7 +99,7 @@ def _measure_steps(path: Path, vocabulary_size: int, softmax_samples: int, repea
         yield median_of_runs(f"exact scoring, {vocabulary_size:,} words", "words/s", rates)
 
 
-def _write_text(path: Path, num_bytes: int, num_distinct_words: int = 0) -> None:
+def write_text(path: Path, num_bytes: int, num_distinct_words: int = 0) -> None:
     """Write a generated text in a new process, because this process must stay small (see `run_with_usage`)."""
     command = module_command("lotr_tui.bench.training.synthetic_text", path, num_bytes, num_distinct_words)
     run_with_usage(command, path.parent)

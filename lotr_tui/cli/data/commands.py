@@ -52,8 +52,7 @@ def data_info(
     has_columns = text_column is not None or speaker_column is not None
     if plain and has_columns:
         raise InvalidInputError("--plain reads lines without columns; leave out --text-column and --speaker-column")
-    if vocabulary_size is not None and tokenizer != "bpe":
-        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
+    options.check_vocabulary_size(vocabulary_size, tokenizer)
     choices = {
         "text_column": text_column,
         "speaker_column": speaker_column,

@@ -56,8 +56,8 @@ def _describe_tales(summary: "TalesSummary") -> None:
     if summary.other_editions:
         ids = ", ".join(str(book.id) for book in summary.other_editions)
         print(
-            f"{len(summary.other_editions)} of {summary.num_books} books are other editions than those that the "
-            f"bundled model was trained on, so the text differs a little: {ids}",
+            f"{len(summary.other_editions)} of {summary.num_books} books are other editions than the listed ones, so "
+            f"the text differs a little: {ids}",
             file=sys.stderr,
         )
     print(

@@ -10,7 +10,7 @@ from engine.data.tokenizers.base import Tokenizer, TokenizerName
 from engine.errors import printable
 from engine.runs.directory import read_config_and_tokenizer, resolve_run
 from lotr_tui.cli.console import make_console, print_json
-from lotr_tui.formatting import plural
+from lotr_tui.formatting import displayable, plural
 
 TOKEN_STYLES = ("reverse", "underline")
 """Styles of neighbouring tokens, which show their borders without colour."""
@@ -70,10 +70,5 @@ def print_tokens(text: str, tokenizer: Tokenizer, source: str) -> None:
 
 
 def _visible(text: str) -> str:
-    """Return text on one line in which spaces, line feeds and control characters can be seen and copied safely."""
-    lines = [printable(f"|{line}|")[1:-1] if " " not in line else _keep_spaces(line) for line in text.split("\n")]
-    return LINE_FEED_MARK.join(lines)
-
-
-def _keep_spaces(line: str) -> str:
-    return " ".join(printable(f"|{part}|")[1:-1] for part in line.split(" "))
+    """Return text on one line in which line feeds can be seen, and without other control characters."""
+    return displayable(text).replace("\n", LINE_FEED_MARK)

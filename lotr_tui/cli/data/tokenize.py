@@ -33,8 +33,7 @@ def tokenize(
     """Show how a text is split: by the tokenizer of a run, or by one that is learned from the bundled dialogues."""
     if run is not None and tokenizer is not None:
         raise InvalidInputError("--run has its own tokenizer; leave out --run or --tokenizer")
-    if vocabulary_size is not None and tokenizer != "bpe":
-        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
+    options.check_vocabulary_size(vocabulary_size, tokenizer)
     if text == "-" and sys.stdin.isatty():
         raise InvalidInputError('TEXT is missing; give one, such as `lotr-tui tokenize "Where is Frodo"`')
     content = read_standard_input(MAX_TEXT_BYTES) if text == "-" else text

@@ -35,7 +35,7 @@ class TextSource:
         return self.split if self.path is None else self.path
 
     def original(self, combiner: ModelCombiner) -> str:
-        """Return the text as written; for a split, that of the first run of `combiner`.
+        """Return the text as written; a split comes from the data of the first run of `combiner`.
 
         Raises:
             CorpusError: If the data of the run cannot be read or has changed.

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.analysis.tokenized_text import LINE_END, TokenizedText, tokenize_with_offsets, written_words
-from engine.data.dataset import concatenate_lines, encode_lines
+from engine.data.dataset import concatenate_lines
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
+from tests.support.datasets import encode_lines
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 WORDS = split_words("the lamp was lit in high tower before winter came down from north we walked all night")

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.dataset import concatenate_lines, encode_lines, load_dataset, summarize_dataset
+from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
 from engine.data.lines import Line
 from engine.data.preparation import read_corpus
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import ConfigError, CorpusError
+from tests.support.datasets import encode_lines
 
 
 def load(path, **values):

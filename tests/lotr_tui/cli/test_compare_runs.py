@@ -35,14 +35,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def lotr(folder, command):
-    def run(*arguments, **options):
-        return command(*arguments, LOTR_TUI_HOME=str(folder), **options)
-
-    return run
-
-
 def test_all_models_are_scored_on_the_same_text(lotr, folder):
     report = json_output(lotr("eval", *RUNS, "--text", folder / "own.txt", "--json"))
     assert report["split"] == str(folder / "own.txt")

@@ -27,14 +27,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def lotr(folder, command):
-    def run(*arguments, **options):
-        return command(*arguments, LOTR_TUI_HOME=str(folder), **options)
-
-    return run
-
-
 def test_json_has_the_perplexity_of_each_requested_combination(lotr):
     row = json_output(lotr("eval", "one", "--cache", "--mixture", "--dynamic", "--baselines", "--json"))
     assert row["run"] == "one"
