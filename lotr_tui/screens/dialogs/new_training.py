@@ -100,7 +100,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         .problem { color: $text-error; height: auto; padding-left: 10; display: none; }
         #hint { color: $muted; text-style: $muted-style; height: 2; margin-top: 1; text-overflow: ellipsis; }
         &.-short .dialog { padding: 0 2; }
-        &.-short .dialog-title, &.-short .dialog-keys, &.-short #hint { margin: 0; }
+        &.-short .dialog-title, &.-short #preset, &.-short .dialog-keys, &.-short #hint { margin: 0; }
     }
     """
     VERTICAL_BREAKPOINTS = [(0, "-short"), (26, "-tall")]  # noqa: RUF012
