@@ -40,7 +40,7 @@ PRESETS: dict[str, Config] = {
     "finetune": Config(
         "finetune",
         model=ModelConfig(
-            punctuation=True, embedding_dropout=0.1, input_dropout=0.5, output_dropout=0.5, weight_drop=0.0,
+            punctuation=True, embedding_dropout=0.0, input_dropout=0.3, output_dropout=0.4, weight_drop=0.0,
         ),
         training=TrainingConfig(
             init=BASE, epochs=16, shuffle_lines=False, lr=0.001, weight_decay=0.05, patience=4,

@@ -12,9 +12,8 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
-from engine.config import BUNDLED
 from engine.errors import LotrError, printable
-from engine.runs.directory import MAX_RUN_NAME_LENGTH
+from engine.runs.directory import MAX_RUN_NAME_LENGTH, bundled_run_name
 from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
@@ -119,7 +118,8 @@ class RunsScreen(AppScreen[str | None]):
             return
         paths = {run.path for run in self._runs}
         self._marked_paths = [path for path in self._marked_paths if path in paths]
-        self._show_message("" if len(self._runs) > 1 else "No runs yet. Press esc, then ctrl+t to train one.")
+        has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
+        self._show_message("" if has_own_runs else "No runs yet. Press esc, then ctrl+t to train one.")
         self._update_rows()
 
     def _refresh_if_training(self) -> None:
@@ -189,10 +189,10 @@ class RunsScreen(AppScreen[str | None]):
         run = self._selected_run()
         if run is None:
             self._show_message("No run matches the filter.")
-        elif run.valid_perplexity is None and run.name != BUNDLED:
+        elif run.valid_perplexity is None and bundled_run_name(run.path) is None:
             self._show_message(f"{run.name} has no model yet; the first evaluation saves one.")
         else:
-            self.dismiss(BUNDLED if run.name == BUNDLED else str(run.path))
+            self.dismiss(bundled_run_name(run.path) or str(run.path))
 
     def action_back(self) -> None:
         """Clear and leave the filter; without a filter, close the screen."""

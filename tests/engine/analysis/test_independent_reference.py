@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from engine.analysis.perplexity import evaluate
-from engine.config import DataConfig, ModelConfig
+from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.lstm import LSTMModel
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from tests.support.models import random_ids
@@ -50,17 +51,25 @@ def test_logits_match_torch_lstm(num_layers: int, tie_weights: bool) -> None:
 @torch.no_grad()
 def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -> None:
     run = load_model(assets_dir() / "model")
-    ids = load_dataset(DataConfig()).valid[:500]
-    model = LSTMModel(run.config.model, len(run.decoder.tokenizer), torch.Generator())
-    model.load_weights(run.decoder.weights)
+    tokenizer, weights = run.decoder.tokenizer, run.decoder.weights
+    ids = load_dataset(run.config.data, tokenizer).valid[:500]
+    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator())
+    model.load_weights(weights)
     model.double()
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
     expected = torch.log_softmax(model(inputs, model.init_hidden(1))[0], -1)[:, 0].numpy()
-    state = run.decoder.start()
+    exact = NumpyLSTM(run.config.model, tokenizer, weights)
+    state, rounded_state, rounding_errors = exact.start(), run.decoder.start(), []
     for position, token in enumerate(inputs[:, 0].tolist()):
-        log_probs, state = run.decoder.advance(state, token)
+        log_probs, state = exact.advance(state, token)
         assert np.abs(log_probs - expected[position]).max() < 1e-5 * max(1, np.abs(expected[position]).max())
         assert np.abs(np.exp(log_probs) - np.exp(expected[position])).max() < 1e-5
+        rounded, rounded_state = run.decoder.advance(rounded_state, token)  # products of 8-bit integers
+        if position < len(ids):
+            rounding_errors.append(rounded[ids[position]] - expected[position, ids[position]])
+    assert run.decoder.has_int8_weights
+    assert np.abs(rounding_errors).max() < 0.5
+    assert abs(np.mean(rounding_errors)) < 0.01
 
 
 @pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 2100])

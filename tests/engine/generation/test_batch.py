@@ -16,7 +16,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import prefill
+from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_batch
 from engine.models.cache import CacheSettings, NeuralCache
@@ -151,7 +151,7 @@ def test_each_text_of_a_batch_equals_the_text_generated_alone(
 def test_bundled_model_generates_the_same_64_texts_in_batches_of_16() -> None:
     model = load_model(resolve_run(None)).decoder
     ids, text_settings = (5, 9, 7), SamplerSettings(temperature=1.0, max_tokens=20)
-    state = prefill(model, ids)
+    state = prefill_prompt(model, ids)
     for begin in range(0, 64, 16):
         tokens: list[list[int]] = [[] for _ in range(16)]
         for row in generate_batch(model, [GenerationRequest(state, ids, text_settings, begin + n) for n in range(16)]):

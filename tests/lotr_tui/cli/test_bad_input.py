@@ -134,13 +134,16 @@ class TestStandardInput:
         line = refused(*arguments, run, stdin=b"The \xff wizard")
         assert "character 5 is a lone surrogate (U+DCFF), read from the byte 0xFF; remove it" in line
 
-    def test_words_report_the_bytes_that_they_skip(self, command):
-        for process in (command("generate", "-", stdin=b"the \xff lamp"), command("generate", "the \udcff lamp")):
+    def test_words_report_the_bytes_that_they_skip(self, command, untrained_run):
+        for process in (
+            command("generate", "-", "--run", untrained_run, stdin=b"the \xff road"),
+            command("generate", "the \udcff road", "--run", untrained_run),
+        ):
             assert process.returncode == 0
             assert process.stderr.startswith("skipped, because the model reads only words of a to z")
 
-    def test_an_endless_word_is_quoted_in_part(self, refused):
-        line = refused("generate", "-", stdin=b"qz" * 40_000)
+    def test_an_endless_word_is_quoted_in_part(self, refused, untrained_run):
+        line = refused("generate", "-", "--run", untrained_run, stdin=b"qz" * 40_000)
         assert line.endswith(f"knows none of the prompt's words: {'qz' * 20}…; use other words")
 
 
@@ -379,11 +382,11 @@ class TestEvaluation:
             ("--split dev", "--split dev is not one of valid, test, train"),
             ("--text none.txt", "none.txt does not exist"),
             ("--text -", "--text - has no word"),
-            ("--text dots.txt", "dots.txt has no word"),
+            ("--text spaces.txt", "spaces.txt is empty; use a file with text"),
         ],
     )
     def test_invalid_option_is_refused(self, refused, tmp_path, arguments, message):
-        (tmp_path / "dots.txt").write_text("... ...\n")
+        (tmp_path / "spaces.txt").write_text("   \n")
         assert message in refused("eval", *arguments.split())
 
     def test_missing_corpus_is_refused(self, refused, untrained_run):

@@ -23,8 +23,15 @@ def test_the_vocabulary_has_the_requested_size(command):
     assert report["vocabulary_size"] == 400
 
 
-def test_the_bundled_tokenizer_is_the_default_and_names_what_it_does_not_know(command):
-    process = command("tokenize", "Where is Xyzzy?")
+def test_the_bundled_tokenizer_is_the_default_and_knows_every_word(command):
+    report = json_output(command("tokenize", "Where is Xyzzy?", "--json"))
+    assert "".join(token["text"] for token in report["tokens"]) == "Where is Xyzzy?"
+    assert report["unknown"] == []
+    assert report["vocabulary_size"] == 2048
+
+
+def test_a_closed_vocabulary_names_what_it_does_not_know(command):
+    process = command("tokenize", "Where is Xyzzy?", "--tokenizer", "words")
     assert process.returncode == 0
     marked, tokens, summary = process.stdout.splitlines()
     assert marked == "Where is Xyzzy?"

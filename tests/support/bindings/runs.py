@@ -72,7 +72,7 @@ def is_reversed(before: list[str], after: list[str]) -> bool:
 
 
 async def runs(pilot: Pilot[None]) -> None:
-    """Open the list of two runs and the bundled model, and select the run `first`."""
+    """Open the list of two runs and the bundled models, and select the run `first`."""
     app: Any = pilot.app
     scenes.write_runs(app)
     rows = [json.dumps(event_to_dict(event)) for event in training_events(1) if isinstance(event, (Step, Evaluated))]
@@ -80,8 +80,8 @@ async def runs(pilot: Pilot[None]) -> None:
     (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*rows, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
-    await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 3)
-    await pilot.press("down")
+    await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 4)
+    await pilot.press("down", "down")
     await until(pilot, lambda: app.screen._selected_run().name == "first")
 
 

@@ -188,7 +188,7 @@ async def test_the_dialog_lists_the_baseline_the_mixture_and_the_runs(
         await pilot.press("f3")
         options = pilot.app.screen.query_one(OptionList)
         texts = [str(options.get_option_at_index(i).prompt) for i in range(options.option_count)]
-        assert [text.split()[0] for text in texts] == ["Kneser-Ney,", "mine", "bundled", "other"]
+        assert [text.split()[0] for text in texts] == ["Kneser-Ney,", "mine", "bundled", "base", "other"]
         assert "valid   70.5" in texts[-1]
         await pilot.press("end", "enter")
         await until(pilot, lambda: loader.choices[-1] == ModelChoice("run", str(run)))

@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 
-from engine.config import BUNDLED, Config
+from engine.config import Config
 from engine.events import Checkpointed, Evaluated, Finished
-from engine.runs.directory import MODEL_FILE
+from engine.runs.directory import BUNDLED_FOLDERS, MODEL_FILE
 from engine.runs.locked_run import create_run
 from lotr_tui.monitor import run_list
 from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
@@ -59,7 +59,7 @@ async def show(pilot: Pilot[None], runs_dir: Path) -> list[str | None]:
     """Open the screen, and return a list that gets the result of the screen."""
     results: list[str | None] = []
     pilot.app.push_screen(RunsScreen(runs_dir), results.append)
-    await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and len(rows(pilot)) >= 4)
+    await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and len(rows(pilot)) >= 5)
     return results
 
 
@@ -101,7 +101,7 @@ async def test_list_shows_aligned_columns(make_host: MakeApp, runs_dir: Path, wi
     async with make_host().run_test(size=(width, 24)) as pilot:
         await show(pilot, runs_dir)
         row_by_name = {row.split()[0]: row for row in rows(pilot)}
-        assert set(row_by_name) == {"bundled", "ring", "shire", "active"}
+        assert set(row_by_name) == {"bundled", "base", "ring", "shire", "active"}
         assert row_by_name["active"].split()[1:3] == ["running", "101.2"]  # 90 + 90 / 8
         assert "finished" in row_by_name["ring"]
         assert "72.0" in row_by_name["ring"]
@@ -114,11 +114,11 @@ async def test_list_shows_aligned_columns(make_host: MakeApp, runs_dir: Path, wi
 async def test_sort_keys_change_column_and_direction(make_host: MakeApp, runs_dir: Path) -> None:
     async with make_host().run_test(size=(120, 24)) as pilot:
         await show(pilot, runs_dir)
-        assert [name for name in names(pilot) if name != "bundled"] == ["ring", "shire", "active"]  # by age
+        assert [name for name in names(pilot) if name not in BUNDLED_FOLDERS] == ["ring", "shire", "active"]  # by age
         await pilot.press("s", "s")  # size, then name
-        assert names(pilot) == ["active", "bundled", "ring", "shire"]
+        assert names(pilot) == ["active", "base", "bundled", "ring", "shire"]
         await pilot.press("S")
-        assert names(pilot) == ["shire", "ring", "bundled", "active"]
+        assert names(pilot) == ["shire", "ring", "bundled", "base", "active"]
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -167,7 +167,7 @@ async def test_escape_clears_the_filter_and_then_closes(make_host: MakeApp, runs
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, runs_dir)
         await pilot.press("slash", "x", "escape")
-        await until(pilot, lambda: len(names(pilot)) == 4)
+        await until(pilot, lambda: len(names(pilot)) == 5)
         assert pilot.app.screen.query_one("#filter", Input).value == ""
         assert not results
         await pilot.press("escape")
@@ -180,7 +180,7 @@ async def test_refresh_lists_a_new_run(make_host: MakeApp, tmp_path: Path) -> No
         pilot.app.push_screen(RunsScreen(tmp_path / "none"))
         await until(pilot, lambda: pilot.app.screen.query("#message"))
         await until(pilot, lambda: "No runs yet" in message(pilot))
-        assert names(pilot) == ["bundled"]
+        assert sorted(names(pilot)) == ["base", "bundled"]
         write_run(tmp_path / "none" / "first")
         await pilot.press("f5")
         await until(pilot, lambda: "first" in names(pilot))
@@ -191,7 +191,7 @@ async def test_tiny_terminal(make_host: MakeApp, runs_dir: Path) -> None:
         await show(pilot, runs_dir)
         await pilot.press("down", "space", "d", "slash", "r", "escape", "s")
         await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: len(names(pilot)) == 4)
+        await until(pilot, lambda: len(names(pilot)) == 5)
 
 
 # Comparison
@@ -279,16 +279,17 @@ async def test_active_run_cannot_be_renamed_or_deleted(make_host: MakeApp, runs_
         assert (runs_dir / "active").is_dir()
 
 
-async def test_bundled_model_can_be_played_and_not_deleted(make_host: MakeApp, runs_dir: Path) -> None:
+@pytest.mark.parametrize("name", ["bundled", "base"])
+async def test_bundled_model_can_be_played_and_not_deleted(make_host: MakeApp, runs_dir: Path, name: str) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, runs_dir)
-        await highlight(pilot, "bundled")
+        await highlight(pilot, name)
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: message(pilot).startswith("✗") and "bundled" in message(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: results)
-        assert results == ["bundled"]
+        assert results == [name]
 
 
 async def test_export_asks_for_a_new_folder(
@@ -332,7 +333,7 @@ async def test_long_name_ends_with_an_ellipsis(make_host: MakeApp, runs_dir: Pat
 async def test_session_continues_with_the_selected_run(make_app: MakeApp, runs_dir: Path) -> None:
     async with make_app().run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+o")
-        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and len(rows(pilot)) >= 4)
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and len(rows(pilot)) >= 5)
         await pilot.press("slash", *"ring", "enter", "enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, SessionScreen))
         await until(pilot, lambda: "ring" in text_of(pilot.app.screen.query_one("#status")))
@@ -353,7 +354,9 @@ def test_runs_screen_snapshots(
         module,
         "list_selectable_runs",
         lambda runs_dir: [
-            replace(run, size_bytes=4_200_000) for run in list_selectable_runs(runs_dir) if run.name != BUNDLED
+            replace(run, size_bytes=4_200_000)
+            for run in list_selectable_runs(runs_dir)
+            if run.name not in BUNDLED_FOLDERS
         ],
     )
 

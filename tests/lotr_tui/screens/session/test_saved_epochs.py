@@ -166,7 +166,14 @@ async def test_session_with_an_epoch_offers_the_other_epochs(make_app: MakeApp, 
         screen = await open_side_by_side(pilot)
         assert generated_words(screen.slots[0].output) == generate_alone(make_decoder(2), screen)
         rows = await offered_models(pilot)
-        assert [row.split()[0] for row in rows[2:]] == ["tiny-test@1", "tiny-test@2", "tiny-test@4", "bundled", RUN]
+        assert [row.split()[0] for row in rows[2:]] == [
+            "tiny-test@1",
+            "tiny-test@2",
+            "tiny-test@4",
+            "bundled",
+            "base",
+            RUN,
+        ]
         await pilot.press("end", "enter")
         await until_columns_ended(pilot, screen)
         assert generated_words(screen.slots[1].output) == generate_alone(make_decoder(5), screen)
