@@ -81,7 +81,7 @@ class KeyFooter(Widget, can_focus=False):
     def __init__(
         self, get_keys: FooterKeysProvider | None = None, *, descriptions: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """Show the keys that `get_keys` returns; `descriptions` replaces those of bindings, by their ids."""
+        """Show the keys that `get_keys` returns; `descriptions` maps ids of bindings to other descriptions."""
         super().__init__()
         self._get_keys = get_keys
         self._descriptions = descriptions

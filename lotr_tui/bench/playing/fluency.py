@@ -36,7 +36,7 @@ def measure_fluency(
 ) -> dict[str, float]:
     """Score a reply to each of `prompts`, and as many real `lines`; return bits per character and distinct bigrams.
 
-    The distinct bigrams of the replies are divided by those of as many words of real text.
+    The number of distinct bigrams in the replies is divided by the number in real text with as many words.
     """
     replies = [_reply(model, prompt.text, seed) for seed, prompt in enumerate(prompts)]
     all_lines = [line.text for line in lines]

@@ -163,7 +163,7 @@ class TestGenerate:
     def test_bundled_model_is_found_from_any_folder(self, command):
         done = command("generate", "Bilbo Baggins is", "--seed", "0")
         assert done.returncode == 0, done.stderr
-        assert re.fullmatch(r"[A-Za-z',.?!-]+( [A-Za-z',.?!-]+)+\n", done.stdout)
+        assert re.fullmatch(r"[ -~]*[a-z][ -~]*\n", done.stdout)
 
     def test_json_describes_the_text(self, command, untrained_run):
         row = json_output(command("generate", "the road", "--run", untrained_run, "--seed", "1", "--json"))
