@@ -15,8 +15,9 @@ from engine.data.token_indexer import TokenizedBlock
 from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 
-DataMode = Literal["line", "stream"]
-"""line: `<eos>` ends every line; stream: one `<eos>` ends each split."""
+DataMode = Literal["line", "stream", "dialogue"]
+"""line: `<eos>` ends every line; stream: one `<eos>` ends each split; dialogue: the token of its speaker starts and
+`<eos>` ends every line, and one more `<eos>` starts every scene."""
 NUM_MOST_FREQUENT = 20
 
 

@@ -41,11 +41,12 @@ SplitSeedOption = Annotated[
     int | None, int_option("--split-seed", help="Seed of the shuffle before the split.", rich_help_panel=DATA)
 ]
 ModeOption = Annotated[
-    Literal["line", "stream"] | None,
+    Literal["line", "stream", "dialogue"] | None,
     typer.Option(
         "--mode",
-        metavar="line|stream",
-        help="line: every line ends with an end-of-line token; stream: each split is one long text.",
+        metavar="line|stream|dialogue",
+        help="line: every line ends with an end-of-line token; stream: each split is one long text; dialogue: lines "
+        "in order, with their speakers.",
         rich_help_panel=DATA,
     ),
 ]

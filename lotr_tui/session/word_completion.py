@@ -47,7 +47,9 @@ class WordCompleter:
             return ""
         if tokenizer is not self._tokenizer:
             self._tokenizer = tokenizer
-            self._sorted_tokens = sorted((token, id) for id, token in enumerate(tokenizer.tokens) if id > EOS_ID)
+            self._sorted_tokens = sorted(
+                (token, id) for id, token in enumerate(tokenizer.tokens[: tokenizer.num_text_tokens]) if id > EOS_ID
+            )
         start = bisect_left(self._sorted_tokens, (word,))
         stop = bisect_left(self._sorted_tokens, (word + chr(0x10FFFF),))
         ids = [id for _, id in self._sorted_tokens[start:stop]]

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ TokenIds = Int32Array
 TokenizerName = Literal["words", "whitespace", "characters", "bpe"]
 """words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
 characters: one token per character; bpe: byte-level byte-pair encoding."""
+
+
+def speaker_text(name: str) -> str:
+    """Return the text of a speaker's token, as it stands before an utterance in a script."""
+    return f"{name}: "
 
 
 def is_open_vocabulary(name: TokenizerName) -> bool:
@@ -64,9 +70,32 @@ class Tokenizer(ABC):
     name: TokenizerName
     tokens: tuple[str, ...]
     """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
+    cast: tuple[str, ...] = ()
+    """Names of the speakers, whose tokens end the vocabulary and start an utterance; empty without speakers."""
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def with_cast(self, names: Sequence[str]) -> Self:
+        """Return a tokenizer of the same text with one more token for each speaker in `names`.
+
+        `encode` never returns the token of a speaker, which is decoded as the name, a colon and a space.
+        """
+        tokenizer = copy(self)
+        for name in [name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)]:
+            delattr(tokenizer, name)
+        tokenizer.cast = tuple(names)
+        tokenizer.tokens = (*self.tokens[: self.num_text_tokens], *map(speaker_text, names))
+        return tokenizer
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Number of tokens that are no speakers; also the id of the first speaker."""
+        return len(self.tokens) - len(self.cast)
+
+    def speaker_id(self, name: str) -> int:
+        """Return the token of the speaker `name`; a name outside the cast raises a ValueError."""
+        return self.num_text_tokens + self.cast.index(name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and (self.name, self.tokens) == (other.name, other.tokens)
