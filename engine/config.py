@@ -145,7 +145,9 @@ class TrainingConfig(_ValidatedConfig):
     batch_size: int = setting(20, "parallel columns that the text is cut into", 1, 65_536)
     bptt: int = setting(25, "time steps of truncated back-propagation", 1, 10_000)
     variable_bptt: bool = setting(False, "draw the length of each window at random and rescale the learning rate (4.1)")
-    shuffle_lines: bool = setting(True, "read the lines in a new random order every epoch")
+    shuffle_lines: bool = setting(
+        True, "read the lines in a new random order every epoch; in dialogue mode, the scenes"
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "optimizer of the main training")
     lr: float = setting(0.01, "peak learning rate", 1e-9, 1000)
     schedule: Literal["one_cycle", "slanted_triangular", "plateau", "constant"] = setting(

@@ -1,4 +1,4 @@
-"""Named configurations: `default`, `tiny`, `base`, `finetune`, `notebook`, `paper` and `ptb`."""
+"""Named configurations: `default`, `tiny`, `base`, `finetune`, `dialogue`, `notebook`, `paper` and `ptb`."""
 
 from engine.config import BASE, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.errors import ConfigError, suggest_nearest
@@ -44,6 +44,18 @@ PRESETS: dict[str, Config] = {
         ),
         training=TrainingConfig(
             init=BASE, epochs=16, shuffle_lines=False, lr=0.001, weight_decay=0.05, patience=4,
+        ),
+    ),
+    # As `finetune`, with speakers, and windows that reach back to the lines before.
+    "dialogue": Config(
+        "dialogue",
+        data=DataConfig(mode="dialogue", split="scenes", min_characters=-1),
+        model=ModelConfig(
+            punctuation=True, embedding_dropout=0.0, input_dropout=0.3, output_dropout=0.4, weight_drop=0.0,
+            speaker_input="embedding",
+        ),
+        training=TrainingConfig(
+            init=BASE, epochs=10, bptt=40, lr=0.001, weight_decay=0.05, ema_decay=0.99, patience=4,
         ),
     ),
     # The notebook, with its evaluation bug; `--set validation_metric=perplexity` trains the same model without it.

@@ -12,7 +12,7 @@ from textual.timer import Timer
 from engine.control import ControlCommand
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.textual_fixes.app import TextualFixesApp
-from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, check_theme_name, muted_variables
+from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, check_theme_name, muted_variables, speaker_variables
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -157,9 +157,10 @@ class LotrAppBase(TextualFixesApp):
         self.update_settings(theme=name)
 
     def get_css_variables(self) -> dict[str, str]:
-        """Return the variables of the theme, and variables for secondary text if the theme defines none."""
+        """Return the variables of the theme, with those for secondary text and speakers where it defines none."""
         variables = super().get_css_variables()
-        self.theme_variables = {**muted_variables(variables["foreground"]), **variables}
+        defaults = muted_variables(variables["foreground"]) | speaker_variables(dark=self.current_theme.dark)
+        self.theme_variables = {**defaults, **variables}
         return self.theme_variables
 
     def get_line_filters(self) -> Sequence[LineFilter]:

@@ -1,5 +1,6 @@
 """The app's own themes, calm versions of the ANSI themes, and a filter for terminals without colour."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -47,6 +48,26 @@ _VARIABLES = {
     "scrollbar-corner-color": ("#14150f", "#faf7ee"),
 }
 """Variables of the dark and of the light theme; None keeps the one of Textual."""
+_SPEAKER_COLORS = (
+    ("#8fb3d9", "#245389"),
+    ("#9cc47f", "#35631f"),
+    ("#e09a8f", "#943030"),
+    ("#b8a1d9", "#5f4091"),
+    ("#7fc4b8", "#17605a"),
+    ("#e0a276", "#7c410c"),
+    ("#d8a0c4", "#8a2864"),
+    ("#c4c27f", "#575512"),
+    ("#86c8e0", "#0b5c7a"),
+    ("#c8a58a", "#634a33"),
+    ("#a5a9f0", "#3d3fa8"),
+    ("#a8b8a8", "#44544a"),
+)
+"""Colours of the names of speakers in a dark and in a light theme."""
+_ANSI_SPEAKER_COLORS = {
+    "ansi-dark": ["bright_cyan", "bright_green", "bright_magenta", "bright_blue", "bright_red", "cyan"] * 2,
+    "ansi-light": ["cyan", "green", "magenta", "red"] * 3,
+}
+"""Colours of the terminal that are readable on a dark and on a light background; they are fewer, and used again."""
 _ANSI_ACCENTS = {"ansi-dark": "ansi_yellow", "ansi-light": "ansi_blue"}
 _ANSI_RULES = {"ansi-dark": "ansi_bright_black", "ansi-light": "ansi_white"}
 """Colours of rules, which must not be brighter than text."""
@@ -56,7 +77,7 @@ def _make_theme(name: str, *, dark: bool) -> Theme:
     column = 0 if dark else 1
     colors: dict[str, Any] = {color: pair[column] for color, pair in _COLORS.items()}
     variables = {variable: text for variable, pair in _VARIABLES.items() if (text := pair[column]) is not None}
-    variables |= muted_variables(_COLORS["foreground"][column])
+    variables |= muted_variables(_COLORS["foreground"][column]) | speaker_variables(dark=dark)
     return Theme(name, dark=dark, variables=variables, **colors)
 
 
@@ -77,6 +98,7 @@ def _make_ansi_theme(name: str) -> Theme:
         "scrollbar-background-hover": "ansi_default",
         "scrollbar-background-active": "ansi_default",
         "scrollbar-corner-color": "ansi_default",
+        **_speaker_variables(f"ansi_{color}" for color in _ANSI_SPEAKER_COLORS[name]),
     }
     theme = BUILTIN_THEMES[name]
     return replace(theme, primary=accent, accent=accent, variables={**theme.variables, **variables})
@@ -86,6 +108,15 @@ def muted_variables(foreground: str) -> dict[str, str]:
     """Return the variables of secondary text for a theme that does not define them."""
     # `Content` ignores a percentage in the value of a variable, so the colour has the opacity in it.
     return {"muted": Color.parse(foreground).with_alpha(0.6).hex, "muted-style": "not dim"}
+
+
+def speaker_variables(*, dark: bool) -> dict[str, str]:
+    """Return the variables of the colours of speakers for a dark or a light theme that does not define them."""
+    return _speaker_variables(pair[0 if dark else 1] for pair in _SPEAKER_COLORS)
+
+
+def _speaker_variables(colors: Iterable[str]) -> dict[str, str]:
+    return {f"speaker-{index}": color for index, color in enumerate(colors)}
 
 
 SHIRE = _make_theme("shire", dark=True)

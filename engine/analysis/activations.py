@@ -7,13 +7,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from engine.data.arrays import Float32Array, Int64Array
+from engine.data.arrays import Float32Array, Int32Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
 from engine.models.cache import NeuralCache
+from engine.models.dialogue import DialogueModel
 from engine.models.mixture import Mixture
-from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
@@ -83,7 +84,7 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
     """
     if isinstance(model, NumpyLSTM):
         return model
-    if isinstance(model, NeuralCache):
+    if isinstance(model, (NeuralCache, DialogueModel)):
         return find_lstm(model.model)
     if isinstance(model, Mixture):
         return next((lstm for part in model.models if (lstm := find_lstm(part))), None)
@@ -91,16 +92,23 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
     return base_model if isinstance(base_model, NumpyLSTM) else None
 
 
-def record_activations(lstm: NumpyLSTM, ids: TokenIds | Sequence[int]) -> tuple[LayerActivations, ...]:
-    """Read `<eos>` and then `ids`; return the activations for `ids`, first layer first."""
+def record_activations(
+    lstm: NumpyLSTM, ids: TokenIds | Sequence[int], line_speakers: TokenIds | Sequence[int] = ()
+) -> tuple[LayerActivations, ...]:
+    """Read `<eos>` and then `ids`; return the activations for `ids`, first layer first.
+
+    `line_speakers` `[time]` are the speakers that the LSTM reads before tokens, -1 for none; empty without speakers.
+    """
     sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
     gates = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
     hiddens = [np.empty((len(ids), size), np.float32) for size in sizes]
     cells = [np.empty((len(ids), size), np.float32) for size in sizes]
     _, state = lstm.advance_state(lstm.start(), EOS_ID)
     for row, token in enumerate(ids):
+        if len(line_speakers) and line_speakers[row] >= 0:
+            _, state = lstm.advance_state(state, int(line_speakers[row]))
         gates_by_layer, state = lstm.advance_state(state, int(token))
-        for layer, (hidden, cell) in enumerate(state):
+        for layer, (hidden, cell) in enumerate(state.layers):
             gates[layer][row], hiddens[layer][row], cells[layer][row] = gates_by_layer[layer], hidden, cell
     return tuple(map(_to_layer_activations, gates, cells, hiddens))
 
@@ -124,13 +132,15 @@ def find_top_activations(
     top_n: int = 10,
     context_size: int = 6,
     cancelled: Callable[[], bool] = lambda: False,
+    speakers: Sequence[int] = (),
 ) -> TopActivations:
     """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
     Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, so
-    `record_activations` on the line gives the same values. A token is listed once if several lines start with the same
-    tokens up to it. `cancelled` is called after every step; once it returns True, the result covers the tokens read so
-    far. Long lines are read first.
+    `record_activations` on the line gives the same values. `speakers` `[lines]` are the speakers that the LSTM reads
+    before the lines; empty without speakers. A token is listed once if several lines start with the same tokens up to
+    it, said by the same speaker. `cancelled` is called after every step; once it returns True, the result covers the
+    tokens read so far. Long lines are read first.
 
     Raises:
         InvalidInputError: If there is no such layer, unit or activation.
@@ -145,7 +155,8 @@ def find_top_activations(
     longest_first = np.argsort(-lengths, kind="stable")
     for begin in range(0, len(lines), BATCH_SIZE):
         batch = longest_first[begin : begin + BATCH_SIZE]
-        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation)
+        said_by = np.array([speakers[i] for i in batch], np.int32) if speakers else None
+        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation, said_by)
         for position, step_values in enumerate(steps):
             values[line_starts[batch[: len(step_values)]] + position] = step_values
             if cancelled():
@@ -171,26 +182,44 @@ def find_top_activations(
 
     def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:
         order = read[np.argsort(sort_keys[read], kind="stable")]
-        return tuple(make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n))
+        return tuple(
+            make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n, speakers)
+        )
 
     return TopActivations(highest=make_examples(-values), lowest=make_examples(values), num_tokens=len(read))
 
 
 def _batched_unit_activations(
-    lstm: NumpyLSTM, lines: Sequence[TokenIds], layer: int, unit: int, activation: ActivationName
+    lstm: NumpyLSTM,
+    lines: Sequence[TokenIds],
+    layer: int,
+    unit: int,
+    activation: ActivationName,
+    speakers: Int32Array | None,
 ) -> Iterator[Float32Array]:
-    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`."""
+    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`.
+
+    The LSTM reads `speakers` `[lines]` first, unless they are None.
+    """
     # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
-    _, state = lstm.advance_state(lstm.start()[: layer + 1], EOS_ID)
-    state = tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state)
+    start = lstm.start()
+    _, state = lstm.advance_state(start._replace(layers=start.layers[: layer + 1]), EOS_ID)
+    state = LSTMState(
+        tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state.layers),
+        None if state.speakers is None else np.tile(state.speakers, len(lines)),
+    )
+    if speakers is not None:
+        _, state = lstm.advance_state(state, speakers)
     lengths = np.array([len(line) for line in lines])
     for position in range(lengths[0]):
         num_unfinished = int(np.count_nonzero(lengths > position))
-        tokens = np.array([line[position] for line in lines[:num_unfinished]])
-        gates, state = lstm.advance_state(
-            tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state), tokens
+        tokens = np.array([line[position] for line in lines[:num_unfinished]], np.int32)
+        unfinished = LSTMState(
+            tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state.layers),
+            None if state.speakers is None else state.speakers[:num_unfinished],
         )
-        hidden, cell = state[layer]
+        gates, state = lstm.advance_state(unfinished, tokens)
+        hidden, cell = state.layers[layer]
         yield _to_layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]
 
 
@@ -201,20 +230,21 @@ def _to_layer_activations(gates: Float32Array, cell: Float32Array, hidden: Float
 
 
 def _first_distinct_prefixes(
-    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int
+    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int, speakers: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Return line index and position of the first `top_n` tokens in `order`, skipping repeated line prefixes.
 
     `order` contains positions in the concatenated lines; `line_starts` `[lines]` is the position where each line
-    starts.
+    starts. Lines of different `speakers` `[lines]`, if there are any, have different prefixes.
     """
-    chosen: dict[bytes, tuple[int, int]] = {}
+    chosen: dict[tuple[int, bytes], tuple[int, int]] = {}
     for index in order.tolist():
         if len(chosen) == top_n:
             break
         line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
         position = index - int(line_starts[line_index])
-        chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
+        speaker = speakers[line_index] if speakers else -1
+        chosen.setdefault((speaker, lines[line_index][: position + 1].tobytes()), (line_index, position))
     return list(chosen.values())
 
 

@@ -2,6 +2,9 @@
 
 The bits of all tokens of a text are divided by its number of characters, line ends included. A closed vocabulary also
 counts what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of the lines.
+
+The text of a dialogue is a script: "NAME: text" on each line, and an empty line between two scenes. The token of
+SOMEONE also counts the spelling of the name that it stands for.
 """
 
 import math
@@ -15,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float64Array, Int64Array
+from engine.data.cast import script_text
 from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
+from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, score_sequence
-from engine.models.spelling import spelling_model
+from engine.models.spelling import SpellingModel, spelling_model
 
 TextForm = Literal["original", "whitespace", "words"]
 """original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
@@ -38,12 +43,20 @@ def native_form(tokenizer: Tokenizer) -> TextForm:
     return tokenizer.name if isinstance(tokenizer, WordTokenizer) else "original"
 
 
-def convert_text(text: str, form: TextForm) -> str:
-    """Return `text` in a form, with a line feed after every line, also the last."""
+def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
+    """Return `text` in a form, with a line feed after every line, also the last. A script keeps its speakers."""
     if form == "original":
         return text if not text or text.endswith("\n") else f"{text}\n"
+    if mode == "dialogue":
+        return "".join(_convert_script_line(line, form) for line in text.removesuffix("\n").split("\n"))
     lines = (" ".join(split_words(line, form)) for line in text.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
+
+
+def _convert_script_line(line: str, form: WordTokenizerName) -> str:
+    name, separator, said = line.partition(": ") if ": " in line else ("", "", line)
+    words = " ".join(split_words(said, form))
+    return f"{name}{separator}{words}\n" if words or not line else ""
 
 
 class EncodedText:
@@ -52,15 +65,21 @@ class EncodedText:
     def __init__(self, text: str, tokenizer: Tokenizer, mode: DataMode) -> None:
         """Encode a text in the tokenizer's native form or a later one, as `convert_text` returns it.
 
-        In line mode, `<eos>` stands for each line end. In stream mode, one `<eos>` ends the text. An empty text is
-        refused with a CorpusError.
+        In line mode, `<eos>` stands for each line end. In stream mode, one `<eos>` ends the text. In dialogue mode, the
+        text is a script, and a line without a name is SOMEONE's. An empty text is refused with a CorpusError.
         """
         if not text:
             raise CorpusError("the text has no words to score; use a longer text")
         self.text, self.tokenizer = text, tokenizer
         self._has_line_ends = mode != "stream" or tokenizer.is_open
+        self._unnamed_speakers: list[str] = []
         ids, ends, unknown_words, start = [], [], [], 0
         for line in text.split("\n")[:-1]:
+            if mode == "dialogue" and line:
+                speaker, name_end = self._read_speaker(line)
+                ids.append(speaker)
+                ends.append(start + name_end)
+                line, start = line[name_end:], start + name_end
             spans = tokenizer.spans(f"{line}\n" if mode == "stream" and tokenizer.is_open else line)
             ids += [span.id for span in spans]
             ends += [start + span.end for span in spans]
@@ -79,6 +98,15 @@ class EncodedText:
         self.unknown_words = unknown_words
         """Text of each `<unk>`, in text order."""
 
+    def _read_speaker(self, line: str) -> tuple[int, int]:
+        """Return the token of the speaker of a script's line, and the number of characters before the text."""
+        name, separator, _ = line.partition(": ")
+        speaker = normalize_speaker(name).name if separator else ""
+        if speaker in self.tokenizer.cast and speaker != SOMEONE:
+            return self.tokenizer.speaker_id(speaker), len(name) + len(separator)
+        self._unnamed_speakers.append(speaker)
+        return self.tokenizer.speaker_id(SOMEONE), len(name) + len(separator) if speaker else 0
+
     @property
     def num_characters(self) -> int:
         """Number of characters of the text, line ends included."""
@@ -90,6 +118,10 @@ class EncodedText:
         bits = np.zeros(len(self.ids))
         if self.tokenizer.unk_id is not None:
             bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
+        if self._unnamed_speakers:
+            model = SpellingModel(self.tokenizer.cast)
+            someone = self.tokenizer.speaker_id(SOMEONE)
+            bits[self.ids == someone] = -model.unknown_log_probs(self._unnamed_speakers) / math.log(2)
         if not self._has_line_ends:  # the last line end is `<eos>`
             bits[:-2] += _line_end_bits(np.array([self.text[end] == "\n" for end in self.end_offsets[:-2]], np.bool_))
         return bits
@@ -117,13 +149,23 @@ class EncodedText:
         cumulative = np.concatenate([[0.0], np.cumsum(self.token_bits(log_probs))])
         ends = np.concatenate([[0], self.end_offsets])
         is_last_at_offset = np.append(np.diff(ends) > 0, True)
-        return np.diff(np.interp(self._block_edges, ends[is_last_at_offset], cumulative[is_last_at_offset]))
+        at_edges = np.interp(self._block_edges, ends[is_last_at_offset], cumulative[is_last_at_offset])
+        at_edges[0] = 0  # a speaker without a name has no characters, and may be the first token
+        return np.diff(at_edges)
 
 
 def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> float:
     """Return the bits per character of `text` in the native form of the model's tokenizer."""
-    encoded = EncodedText(convert_text(text, native_form(model.tokenizer)), model.tokenizer, mode)
+    encoded = EncodedText(convert_text(text, native_form(model.tokenizer), mode), model.tokenizer, mode)
     return encoded.bits_per_character(score_sequence(model, encoded.ids))
+
+
+def written_text(dataset: Dataset, split: str) -> str:
+    """Return the "train", "valid" or "test" split of a dataset as it is written, a dialogue as a script."""
+    lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}[split]
+    if dataset.mode == "dialogue":
+        return script_text(lines, dataset.tokenizer.cast)
+    return "".join(f"{line.text}\n" for line in lines)
 
 
 def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
@@ -133,8 +175,8 @@ def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
     """
     if len(dataset.valid) > MAX_COUNTED_TOKENS:
         return 0, 0.0
-    text = "".join(f"{line.text}\n" for line in dataset.splits.valid)
-    encoded = EncodedText(convert_text(text, native_form(dataset.tokenizer)), dataset.tokenizer, dataset.mode)
+    text = convert_text(written_text(dataset, "valid"), native_form(dataset.tokenizer), dataset.mode)
+    encoded = EncodedText(text, dataset.tokenizer, dataset.mode)
     return encoded.num_characters, float(encoded.untokenized_bits.sum())
 
 

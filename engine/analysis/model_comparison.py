@@ -62,7 +62,7 @@ def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False)
     form_of_text: dict[str, TextForm] = {}
     for form in sorted(forms, key=TEXT_FORMS.index):
         able = [item for item in candidates if _can_read(item, form)]
-        texts = [convert_text(item.text, form) for item in able]
+        texts = [convert_text(item.text, form, item.mode) for item in able]
         for item, text in zip(able, texts, strict=True):
             if text != texts[0]:
                 raise CorpusError(

@@ -44,7 +44,9 @@ def score_chunks(
 ) -> Iterator[ScoredChunk]:
     """Read the tokens of a text after `<eos>` in one pass and yield their scores chunk by chunk.
 
-    The alternatives are collected in the same pass, which costs less than keeping the states to find them later.
+    The model reads the token of a speaker before each line of a script, so each word is predicted given its speaker.
+    Speakers have no scores. The alternatives are collected in the same pass, which costs less than keeping the states
+    to find them later.
     """
     log_probs, state = model.advance(model.start(), EOS_ID)
     num_top = min(NUM_TOP_TOKENS, len(model.tokenizer))
@@ -52,7 +54,9 @@ def score_chunks(
     while start < len(ids) and not cancelled():
         chunk = ids[start : start + size]
         rows = np.empty((len(chunk), len(log_probs)), np.float32)
-        for row, token in zip(rows, chunk, strict=True):
+        for index, (row, token) in enumerate(zip(rows, chunk, strict=True), start):
+            if tokens.has_speakers and tokens.line_speakers[index] >= 0:
+                log_probs, state = model.advance(state, int(tokens.line_speakers[index]))
             row[:] = log_probs
             log_probs, state = model.advance(state, int(token))
             if cancelled():
@@ -126,9 +130,7 @@ class TokenScores:
         self._top_ids = np.zeros((len(tokens), num_top), np.int32)
         self._top_log_probs = np.zeros((len(tokens), num_top), np.float32)
         if previous is not None:
-            comparable = min(previous.num_scored, len(tokens))
-            different = np.flatnonzero(previous.tokens.ids[:comparable] != tokens.ids[:comparable])
-            num_shared = int(different[0]) if len(different) else comparable
+            num_shared = min(previous.num_scored, tokens.num_shared(previous.tokens))
             self.log_probs[:num_shared] = previous.log_probs[:num_shared]
             self._ranks[:num_shared] = previous._ranks[:num_shared]
             self._top_ids[:num_shared] = previous._top_ids[:num_shared]

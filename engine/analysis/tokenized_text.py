@@ -10,21 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.analysis.labelled_lines import LINE_END, LINE_END_PATTERN, encode_script
 from engine.data.arrays import Int32Array
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer, skipped_spans
-
-_LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
-LINE_END = re.compile(_LINE_END_PATTERN)
-"""Line ends as in `str.splitlines`."""
 
 # The lookbehind and the possessive quantifiers avoid quadratic time on long runs of punctuation.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
 
 # An apostrophe belongs to the letters after it, except after other punctuation. No token of bpe is in two words then.
 _WRITTEN_WORD = re.compile(
-    rf"(?P<line_end>{_LINE_END_PATTERN})|(?P<word>(?:(?<![^\w\s])['’])?[^\W_]++(?:['’][^\W_]++)*+)|(?:[^\w\s]|_)++"
+    rf"(?P<line_end>{LINE_END_PATTERN})|(?P<word>(?:(?<![^\w\s])['’])?[^\W_]++(?:['’][^\W_]++)*+)|(?:[^\w\s]|_)++"
 )
 
 
@@ -48,7 +45,8 @@ class TokenizedText:
     """The tokens of a text, with their spans in the text and the words and sentences that they form.
 
     In a closed vocabulary, each token is a word. In an open one, a word has one or more tokens, begins with the white
-    space before it, and may be a run of punctuation or a line end.
+    space before it, and may be a run of punctuation or a line end. The tokens of speakers are in no word: a model
+    reads them before the first token of a line.
     """
 
     text: str
@@ -68,6 +66,10 @@ class TokenizedText:
     """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
     unk_id: int | None = UNK_ID
     """Id of `<unk>`; None in an open vocabulary."""
+    line_speakers: Int32Array = field(default_factory=lambda: np.empty(0, np.int32))
+    """Token `[tokens]` of the speaker whose line starts with each token, -1 elsewhere; empty without a cast."""
+    label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    """Start and end `[labels, 2]` of the names of speakers, with the colon."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,6 +85,25 @@ class TokenizedText:
             return np.zeros(len(self.ids), np.bool_)
         unknown: npt.NDArray[np.bool_] = self.ids == self.unk_id
         return unknown
+
+    @property
+    def has_speakers(self) -> bool:
+        """True if a model reads the token of a speaker before each line."""
+        return bool(len(self.line_speakers))
+
+    def speaker_of(self, token: int) -> int | None:
+        """Return the token of the speaker who says a token; None without a cast."""
+        starts = np.flatnonzero(self.line_speakers[: token + 1] >= 0)
+        return int(self.line_speakers[starts[-1]]) if len(starts) else None
+
+    def num_shared(self, other: "TokenizedText") -> int:
+        """Return the number of tokens that both texts start with, said by the same speakers."""
+        size = min(len(self), len(other))
+        is_different = self.ids[:size] != other.ids[:size]
+        if self.has_speakers and other.has_speakers:
+            is_different |= self.line_speakers[:size] != other.line_speakers[:size]
+        different = np.flatnonzero(is_different)
+        return int(different[0]) if len(different) else size
 
     def skipped_texts(self) -> list[str]:
         """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
@@ -151,22 +172,44 @@ def tokenize_with_offsets(text: str, tokenizer: Tokenizer, *, eos_per_line: bool
     With `eos_per_line`, each line ends in `<eos>`, as in the training of line mode; a last line without a line end gets
     no `<eos>`, and neither does a line without a word in a closed vocabulary. Without, a closed vocabulary ignores line
     ends, and an open one reads them as characters, as in the training of stream mode.
+
+    A tokenizer with a cast reads a script, whatever `eos_per_line` is: see `encode_script`.
     """
-    if isinstance(tokenizer, ByteTokenizer):
+    line_speakers, label_spans = np.empty(0, np.int32), np.empty((0, 2), np.int32)
+    if tokenizer.cast:
+        starts, ends, ids, line_speakers, label_spans = encode_script(text, tokenizer)
+    elif isinstance(tokenizer, ByteTokenizer):
         starts, ends, ids = _read_bytes(text, tokenizer, eos_per_line=eos_per_line)
-        word_starts = _group_tokens(text, ends)
-        skipped = np.empty((0, 2), np.int32)
     else:
         assert isinstance(tokenizer, WordTokenizer), "all other tokenizers have a closed vocabulary of words"
         starts, ends, ids = _read_words(text, tokenizer, eos_per_line=eos_per_line)
+    if isinstance(tokenizer, WordTokenizer):
         word_starts = np.arange(len(ids), dtype=np.int32)
-        skipped = np.array([span[:2] for span in skipped_spans(text, tokenizer.name)], np.int32).reshape(-1, 2)
+        is_label = np.zeros(len(text) + 1, np.bool_)
+        for start, end in label_spans.tolist():
+            is_label[start:end] = True
+        spans = [span[:2] for span in skipped_spans(text, tokenizer.name) if not is_label[span[0]]]
+        skipped = np.array(spans, np.int32).reshape(-1, 2)
+    else:
+        word_starts = _group_tokens(text, ends)
+        skipped = np.empty((0, 2), np.int32)
     sentence_ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int64)
     # A word belongs to the sentence of its last character; an <eos> belongs to the line it ends.
     last_characters = ends[np.append(word_starts[1:], len(ids))[: len(word_starts)] - 1] - 1
     sentence_of_word = np.searchsorted(sentence_ends, last_characters, side="right")
     sentence_starts = np.flatnonzero(np.diff(sentence_of_word, prepend=-1)).astype(np.int32)
-    return TokenizedText(text, starts, ends, ids, word_starts, sentence_starts, skipped, tokenizer.unk_id)
+    return TokenizedText(
+        text,
+        starts,
+        ends,
+        ids,
+        word_starts,
+        sentence_starts,
+        skipped,
+        tokenizer.unk_id,
+        line_speakers,
+        label_spans,
+    )
 
 
 def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:

@@ -2,24 +2,28 @@
 
 import array
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from engine.data.arrays import Int32Array
-from engine.data.clean_up import repair_dialogue
-from engine.data.csv_dialect import SEPARATORS, detect_dialect, read_columns
-from engine.data.file_scan import BOM, CODECS, MAX_LINE_CHARACTERS, read_blocks, scan_file
+from engine.data.csv_dialect import SEPARATORS, CsvDialect, detect_dialect, read_columns
+from engine.data.file_scan import BOM, CODECS, FileScan, read_blocks, scan_file
+from engine.data.line_filter import LineFilter
 from engine.data.lines import Lines, LineStore
+from engine.data.scenes import SCENE_LINES, SceneRules
+from engine.data.scripts import read_utterances
 from engine.errors import CorpusError
 
 SplitName = Literal["lines", "scenes"]
-SCENE_LINES = 20
-"""Lines of a block that the split by scenes keeps together."""
+SCRIPT_BLOCK = 500
+"""Number of utterances of a script that are processed at once."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Corpus:
     """Name of the CSV separator; "none" for plain text."""
     sha256: str
     """Hash of the file, which shows later whether a model was trained on this text."""
+    marks: tuple[tuple[str, int], ...] = ()
+    """Marks that were separated from the names of speakers, with their numbers of lines, most lines first."""
 
 
 @dataclass(frozen=True)
 class CorpusSplits:
-    """The three splits of a corpus. Every line is in exactly one of them."""
+    """The three splits of a corpus. Every line is in exactly one of them, or in a dialogue in none if it is empty."""
 
     train: Lines
     valid: Lines
@@ -54,47 +60,125 @@ def read_csv(
     min_characters: int,
     store: LineStore | None = None,
     *,
+    scenes: SceneRules | None = None,
     repair: bool = False,
+    is_dialogue: bool = False,
 ) -> Corpus:
     """Read a CSV file with one utterance per row, in the dialect that `detect_dialect` finds.
 
     The file may be larger than memory. Without a `speaker_column`, the speakers are empty. Lines of `min_characters` or
-    fewer are left out; the others are appended to `store`, or kept in memory if it is None. `repair` applies
-    `repair_dialogue` to every line, for tokenizers that keep punctuation.
+    fewer are left out; the others are appended to `store`, or kept in memory if it is None. Scenes end as `scenes`
+    says. `repair` applies `repair_dialogue` to every line, for tokenizers that keep punctuation. A dialogue needs
+    speakers, and leaves out rows without a text.
 
     Raises:
-        CorpusError: If the file cannot be read, has no text column or rows of different lengths, or no line is long
-            enough.
+        CorpusError: If the file cannot be read, has no text column or rows of different lengths, no line is long
+            enough, or a dialogue has no column of speakers.
         OSError: If the store cannot be written.
     """
-    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store, repair=repair)
+    scenes = scenes or SceneRules()
+    store = LineStore() if store is None else store
+    line_filter = LineFilter(path, min_characters, store, scenes, repair=repair, drop_empty=is_dialogue)
     scan = scan_file(path)
     beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[scan.encoding], "ignore")
     dialect = detect_dialect(beginning, text_column, scan.after_escaped_quotes, str(path))
     has_speakers = speaker_column in dialect.columns and speaker_column not in ("", text_column)
+    if is_dialogue:
+        _check_speaker_column(path, dialect, text_column, speaker_column)
     names = [text_column, speaker_column] if has_speakers else [text_column]
+    has_scenes = scenes.column in dialect.columns and scenes.column != ""
     codec = "utf-8-sig" if scan.encoding == "UTF-8 with BOM" else CODECS[scan.encoding]
     with path.open(encoding=codec, newline="") as file:
-        for columns in read_columns(file, dialect, names, str(path)):
-            line_filter.add(*columns)
+        if has_scenes:
+            names.append(scenes.column)
+        for texts, *others in read_columns(file, dialect, names, str(path)):
+            speakers = others[0] if has_speakers else None
+            line_filter.add(texts, speakers, scene_names=others[-1] if has_scenes else None)
     if not line_filter.num_rows:
         raise CorpusError(f"{path} has a header but no rows; use a file with text")
     separator = SEPARATORS[dialect.separator]
-    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, scan.encoding, separator, scan.sha256)
+    return _make_corpus(path, line_filter, scan, separator)
 
 
-def read_text(path: Path, min_characters: int, store: LineStore | None = None) -> Corpus:
-    """Read a plain-text file with one utterance per line. See `read_csv` for the arguments.
+def read_text(
+    path: Path, min_characters: int, store: LineStore | None = None, scenes: SceneRules | None = None
+) -> Corpus:
+    """Read a plain-text file with one utterance per line. Empty lines end scenes.
+
+    See `read_csv` for the arguments.
 
     Raises:
         CorpusError: If the file cannot be read, or no line is long enough.
         OSError: If the store cannot be written.
     """
-    line_filter = _LineFilter(path, min_characters, LineStore() if store is None else store)
+    store = LineStore() if store is None else store
+    line_filter = LineFilter(path, min_characters, store, scenes or SceneRules(), empty_lines_end_scenes=True)
     scan = scan_file(path)
     for number, block in enumerate(read_blocks(path)):
         line_filter.add((block if number else block.removeprefix(BOM)).decode(CODECS[scan.encoding]).splitlines())
-    return Corpus(str(path), line_filter.lines(), line_filter.num_rows, scan.encoding, "none", scan.sha256)
+    return _make_corpus(path, line_filter, scan, "none")
+
+
+def read_script(
+    path: Path, min_characters: int, store: LineStore | None = None, scenes: SceneRules | None = None
+) -> Corpus:
+    """Read a plain-text file whose lines name their speakers, as `engine.data.scripts` describes.
+
+    See `read_csv` for the arguments. The rows of the corpus are the utterances of the script.
+
+    Raises:
+        CorpusError: If the file cannot be read, names no speakers, or no utterance is long enough.
+        OSError: If the store cannot be written.
+    """
+    store = LineStore() if store is None else store
+    line_filter = LineFilter(path, min_characters, store, scenes or SceneRules())
+    scan = scan_file(path)
+
+    utterances = read_utterances(_read_lines(path, scan.encoding), str(path))
+    while block := list(islice(utterances, SCRIPT_BLOCK)):
+        line_filter.add(
+            [utterance.text for utterance in block],
+            [utterance.speaker for utterance in block],
+            [str(utterance.section) for utterance in block],
+        )
+    return _make_corpus(path, line_filter, scan, "none")
+
+
+def _read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a text file, without line ends."""
+    for number, block in enumerate(read_blocks(path)):
+        yield from (block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines()
+
+
+def _make_corpus(path: Path, line_filter: LineFilter, scan: FileScan, separator: str) -> Corpus:
+    """Return the corpus of all lines that a filter kept, or raise a CorpusError if it kept none of this file."""
+    return Corpus(
+        source=str(path),
+        lines=line_filter.lines(),
+        num_rows=line_filter.num_rows,
+        encoding=scan.encoding,
+        separator=separator,
+        sha256=scan.sha256,
+        marks=tuple(line_filter.marks.most_common()),
+    )
+
+
+def _check_speaker_column(path: Path, dialect: CsvDialect, text_column: str, speaker_column: str) -> None:
+    """Raise a CorpusError unless a CSV file has one column of texts and another one of speakers."""
+    columns = ", ".join([name[:40] for name in dialect.columns if name][:20])
+    remedy = "name the column of the speakers with --speaker-column, or use --mode line"
+    if speaker_column not in dialect.columns or not speaker_column:
+        raise CorpusError(
+            f"{path} has no column {speaker_column!r} of speakers, which dialogue mode needs; its columns: {columns}; "
+            f"{remedy}"
+        )
+    if speaker_column == text_column:
+        raise CorpusError(f"{path}: the column {text_column!r} of the texts cannot be the column of speakers; {remedy}")
+    for name in (text_column, speaker_column):
+        if (count := dialect.columns.count(name)) > 1:
+            raise CorpusError(
+                f"{path} has {count} columns {name!r}, and dialogue mode needs one; rename the others in the file"
+            )
 
 
 def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
@@ -107,6 +191,7 @@ def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
         encoding=first.encoding,
         separator=first.separator,
         sha256=sha256("".join(corpus.sha256 for corpus in corpora).encode()).hexdigest(),
+        marks=tuple(sum((Counter(dict(corpus.marks)) for corpus in corpora), Counter[str]()).most_common()),
     )
 
 
@@ -148,37 +233,3 @@ def _shuffled(size: int, seed: int) -> Int32Array:
     numbers = array.array("i", range(size))  # a list would need nine times the memory
     random.Random(seed).shuffle(numbers)
     return np.array(numbers, np.int32)
-
-
-class _LineFilter:
-    """Filter that cleans the lines of a file and stores the lines of sufficient length."""
-
-    def __init__(self, path: Path, min_characters: int, store: LineStore, *, repair: bool = False) -> None:
-        self.num_rows = 0
-        """Number of lines before the filter."""
-        self._path, self._min_characters, self._store, self._repair = path, min_characters, store, repair
-        self._initial_store_size = len(store)
-
-    def add(self, texts: Sequence[str], speakers: Sequence[str] | None = None) -> None:
-        """Clean lines, and store every line of sufficient length. An overlong line raises a CorpusError."""
-        longest = max(map(len, texts), default=0)
-        if longest > MAX_LINE_CHARACTERS:
-            raise CorpusError(
-                f"{self._path} has an utterance of {longest:,} characters; the maximum is {MAX_LINE_CHARACTERS:,}"
-            )
-        self.num_rows += len(texts)
-        cleaned = [" ".join(text.split()) for text in texts]
-        if self._repair:
-            cleaned = [repair_dialogue(text) for text in cleaned]
-        kept = [index for index, text in enumerate(cleaned) if len(text) > self._min_characters]
-        kept_speakers = [] if speakers is None else [speakers[index].strip() for index in kept]
-        self._store.add([cleaned[index] for index in kept], kept_speakers)
-
-    def lines(self) -> Lines:
-        """Return all lines of the store, or raise a CorpusError if none of them came from this file."""
-        if len(self._store) == self._initial_store_size:
-            raise CorpusError(
-                f"{self._path}: none of the {self.num_rows} lines is longer than {self._min_characters} characters; "
-                "lower the limit with --set min_characters=N"
-            )
-        return self._store.lines()

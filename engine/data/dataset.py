@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import DataConfig
-from engine.data.arrays import Int64Array, chunked_bincount, iter_slices
+from engine.data.arrays import Int64Array, iter_slices
+from engine.data.cast_summary import SpeakerPair, SpeakerSummary, summarize_cast
 from engine.data.corpus import Corpus, CorpusSplits
-from engine.data.encoding import CorpusStats, DataMode
+from engine.data.encoding import CorpusStats, DataMode, EncodedCorpus
 from engine.data.lines import Line, Lines
 from engine.data.preparation import prepare_corpus
 from engine.data.punctuation import PunctuationIds
@@ -21,21 +22,25 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class TokenLines(Sequence[TokenIds]):
-    """The lines of a text as sequences of token ids, without `<eos>`."""
+    """The lines of a text as sequences of token ids, without speakers and `<eos>`."""
 
-    def __init__(self, ids: TokenIds, offsets: Int64Array, num_end_tokens: int) -> None:
+    def __init__(
+        self, ids: TokenIds, offsets: Int64Array, num_end_tokens: int, starts: Int64Array | None = None
+    ) -> None:
         """Create a view of a text `[time]` whose lines end in `num_end_tokens` `<eos>` tokens each.
 
-        `offsets` `[lines + 1]` has the start of each line and the end of the last one.
+        `offsets` `[lines + 1]` has the start of each line and the end of the last one; `starts` `[lines]` has the first
+        token of the text of each line, if other tokens come before it.
         """
         self.ids, self.offsets, self._num_end_tokens = ids, offsets, num_end_tokens
+        self._starts = offsets if starts is None else starts
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> TokenIds:  # type: ignore[override]
         line = range(len(self))[index]  # resolves negative indices and raises IndexError
-        return self.ids[int(self.offsets[line]) : int(self.offsets[line + 1]) - self._num_end_tokens]
+        return self.ids[int(self._starts[line]) : int(self.offsets[line + 1]) - self._num_end_tokens]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class Dataset:
     """Training lines that have a token, for reading them in another order."""
     train_source_lines: Lines
     """Corpus line of each of `train_lines`."""
+    train_scene_offsets: Int64Array
+    """Start of each scene of `train`, and the end of the last one `[scenes + 1]`; empty except in dialogue mode.
+
+    Every scene but the first starts with `<eos>`.
+    """
     train: TokenIds
     valid: TokenIds
     test: TokenIds
@@ -72,7 +82,9 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
 
     An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
-    vocabulary always consists of words of the training split.
+    vocabulary always consists of words of the training split. In dialogue mode, the cast of `tokenizer` is taken over
+    if it has one, and otherwise chosen from the training split; lines without a token are left out, and each split is
+    in file order.
 
     Raises:
         CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
@@ -87,8 +99,9 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
         splits=CorpusSplits(*map(corpus.lines.take, prepared.split_indices)),
         tokenizer=prepared.tokenizer,
         mode=config.mode,
-        train_lines=TokenLines(train, encoded.train_line_offsets, num_end_tokens=int(config.mode == "line")),
+        train_lines=_train_lines(encoded, train, config.mode),
         train_source_lines=corpus.lines.take(encoded.train_line_indices),
+        train_scene_offsets=encoded.train_scene_offsets,
         train=train,
         valid=encoded.ids[train_end:valid_end],
         test=encoded.ids[valid_end:],
@@ -97,7 +110,17 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     )
 
 
-def concatenate_lines(lines: Sequence[TokenIds], mode: DataMode) -> TokenIds:
+def _train_lines(encoded: EncodedCorpus, train: TokenIds, mode: DataMode) -> TokenLines:
+    """Return the training lines without speakers and `<eos>`."""
+    offsets = encoded.train_line_offsets
+    if mode != "dialogue":
+        return TokenLines(train, offsets, num_end_tokens=int(mode == "line"))
+    starts = offsets[:-1] + 1
+    starts[np.searchsorted(offsets, encoded.train_scene_offsets[1:-1])] += 1
+    return TokenLines(train, offsets, num_end_tokens=1, starts=starts)
+
+
+def concatenate_lines(lines: Sequence[TokenIds], mode: Literal["line", "stream"]) -> TokenIds:
     """Join lines into one text `[time]`, with `<eos>` after every line (line mode) or at the end (stream mode)."""
     end = np.array([EOS_ID], dtype=np.int32)
     parts = [part for ids in lines for part in (ids, end)] if mode == "line" else [*lines, end]
@@ -115,7 +138,7 @@ def batchify(ids: npt.NDArray[ScalarT], batch_size: int) -> npt.NDArray[ScalarT]
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split, without `<eos>`."""
+    """Counts of one split, without speakers and `<eos>`."""
 
     num_lines: int
     num_tokens: int
@@ -131,8 +154,17 @@ class DatasetSummary:
     num_tokens: int
     num_distinct_tokens: int
     vocabulary_size: int
+    cast: tuple[str, ...]
+    """Speakers with a token of their own; empty except in dialogue mode."""
     speaker_line_counts: tuple[tuple[str, int], ...]
     """Speakers and their numbers of lines, most lines first."""
+    num_scenes: int
+    speakers: tuple[SpeakerSummary, ...]
+    """All speakers, most lines first."""
+    speaker_pairs: tuple[SpeakerPair, ...]
+    """The most frequent pairs of speakers of whom one speaks after the other, most frequent first."""
+    marks: tuple[tuple[str, int], ...]
+    """Marks that were separated from the names of speakers, with their numbers of lines, most lines first."""
     longest_line: Line
     longest_line_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
@@ -143,8 +175,7 @@ class DatasetSummary:
 def summarize_dataset(dataset: Dataset) -> DatasetSummary:
     """Count the lines, tokens and speakers of a dataset."""
     lines, stats = dataset.corpus.lines, dataset.stats
-    line_counts = chunked_bincount(lines.speaker_ids, len(lines.speaker_names))
-    by_line_count = [(lines.speaker_names[i], int(line_counts[i])) for i in np.argsort(-line_counts, kind="stable")]
+    cast = summarize_cast(lines)
     split_lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}
     return DatasetSummary(
         num_rows=dataset.corpus.num_rows,
@@ -152,7 +183,12 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_tokens=stats.num_tokens,
         num_distinct_tokens=stats.num_distinct_tokens,
         vocabulary_size=len(dataset.tokenizer),
-        speaker_line_counts=tuple((name, count) for name, count in by_line_count if name),
+        cast=dataset.tokenizer.cast,
+        speaker_line_counts=tuple((speaker.name, speaker.num_lines) for speaker in cast.speakers),
+        num_scenes=cast.num_scenes,
+        speakers=cast.speakers,
+        speaker_pairs=cast.pairs,
+        marks=dataset.corpus.marks,
         longest_line=lines[stats.longest_line_index],
         longest_line_tokens=stats.longest_line_tokens,
         most_frequent=stats.most_frequent,
@@ -166,7 +202,8 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
 def _summarize_split(lines: Sequence[Line], ids: TokenIds, tokenizer: Tokenizer) -> SplitSummary:
     num_ends = _count(ids, EOS_ID)
     num_unknown = 0 if tokenizer.unk_id is None else _count(ids, tokenizer.unk_id)
-    num_tokens = len(ids) - num_ends
+    num_speakers = len(lines) if tokenizer.cast else 0
+    num_tokens = len(ids) - num_ends - num_speakers
     return SplitSummary(len(lines), num_tokens, unk_rate=num_unknown / num_tokens if num_tokens else 0.0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from engine.data import arrays
 from engine.data.arrays import AppendableArray, Int32Array, Int64Array
 from engine.data.lines import Lines
-from engine.data.punctuation import LINE_END, PunctuationIds
+from engine.data.punctuation import LINE_END, NONE, PunctuationIds
 from engine.data.token_indexer import TokenizedBlock
 from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
@@ -43,6 +43,8 @@ class EncodedCorpus:
     """Start of each training line in `ids`, and the end of the last one `[lines + 1]`."""
     train_line_indices: Int32Array
     """Index of each training line in the corpus `[lines]`."""
+    train_scene_offsets: Int64Array
+    """Start of each training scene in `ids`, and the end of the last one `[scenes + 1]`; empty except in dialogues."""
     split_ends: tuple[int, int]
     """End of the training split and of the validation split in `ids`."""
 
@@ -114,7 +116,7 @@ class TokenizedCorpus:
         return WordTokenizer((UNK, EOS, *(self._tokens[token] for token in kept)), name), vocabulary_ids
 
     def encode_splits(
-        self, split_indices: Sequence[Int32Array], vocabulary_ids: TokenIds, mode: DataMode
+        self, split_indices: Sequence[Int32Array], vocabulary_ids: TokenIds, mode: Literal["line", "stream"]
     ) -> EncodedCorpus:
         """Encode the training, validation and test split, given by line indices, and insert `<eos>` as `mode` says.
 
@@ -139,6 +141,58 @@ class TokenizedCorpus:
             punctuation=punctuation.to_array(),
             train_line_offsets=np.concatenate([[0], np.cumsum(train_lengths)]),
             train_line_indices=split_indices[0],
+            train_scene_offsets=np.empty(0, np.int64),
+            split_ends=(split_ends[0], split_ends[1]),
+        )
+
+    def encode_dialogue(
+        self,
+        split_indices: Sequence[Int32Array],
+        vocabulary_ids: TokenIds,
+        speaker_tokens: TokenIds,
+        scene_ids: Int32Array,
+    ) -> EncodedCorpus:
+        """Encode the training, validation and test split as dialogues.
+
+        Each line is the token of its speaker, its text and `<eos>`. One more `<eos>` comes before the first line of a
+        scene, except before the first scene of a split.
+
+        Args:
+            split_indices: Indices of the lines of each split.
+            vocabulary_ids: Id of each token of the indexer in the vocabulary of the model.
+            speaker_tokens: Token of the speaker of each line `[lines]`.
+            scene_ids: Number of the scene of each line `[lines]`.
+        """
+        ids = AppendableArray(np.int32, self._folder and self._folder / "ids")
+        punctuation = AppendableArray(np.uint8, self._folder and self._folder / "punctuation")
+        split_ends, line_offsets, scene_offsets = [], np.empty(0, np.int64), np.empty(0, np.int64)
+        for split, line_indices in enumerate(split_indices):
+            starts_scene = np.diff(scene_ids[line_indices], prepend=scene_ids[line_indices[:1]]) != 0
+            num_done = 0
+            for chunk in arrays.iter_line_chunks(self._offsets, line_indices):
+                positions = arrays.line_positions(self._offsets, chunk)
+                ends = np.cumsum(self.line_lengths[chunk])
+                starts = ends - self.line_lengths[chunk]
+                is_used = np.ones((len(chunk), 3), np.bool_)
+                is_used[:, 0] = starts_scene[num_done : num_done + len(chunk)]
+                num_done += len(chunk)
+                places = np.stack([starts, starts, ends], axis=1)[is_used]
+                ends_of_lines = np.full(len(chunk), EOS_ID, np.int32)
+                inserted_ids = np.stack([ends_of_lines, speaker_tokens[chunk], ends_of_lines], axis=1)[is_used]
+                classes = np.broadcast_to(np.array([LINE_END, NONE, LINE_END], np.uint8), is_used.shape)[is_used]
+                ids.extend(np.insert(vocabulary_ids[self._ids[positions]], places, inserted_ids))
+                punctuation.extend(np.insert(self._punctuation[positions], places, classes))
+            split_ends.append(ids.size)
+            if split == 0:
+                lengths = self.line_lengths[line_indices].astype(np.int64) + 2 + starts_scene
+                line_offsets = np.concatenate([[0], np.cumsum(lengths)])
+                scene_offsets = np.concatenate([[0], line_offsets[:-1][starts_scene], line_offsets[-1:]])
+        return EncodedCorpus(
+            ids=ids.to_array(),
+            punctuation=punctuation.to_array(),
+            train_line_offsets=line_offsets,
+            train_line_indices=split_indices[0],
+            train_scene_offsets=scene_offsets,
             split_ends=(split_ends[0], split_ends[1]),
         )
 

@@ -1,4 +1,4 @@
-"""Preparation of a corpus: reading, splitting and encoding, with an on-disk cache for large corpora."""
+"""Preparation of a corpus: the build of its splits, with an on-disk cache for large corpora."""
 
 import hashlib
 import json
@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array, memory_map
-from engine.data.corpus import Corpus, merge_corpora, read_csv, read_text, split_indices
-from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
-from engine.data.lines import Lines, LineStore, load_lines
-from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
+from engine.data.build import PreparedCorpus, build_corpus
+from engine.data.corpus import Corpus
+from engine.data.encoding import CorpusStats, EncodedCorpus
+from engine.data.lines import load_lines
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.token_indexer import TokenIndexer
+from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.data.tokenizers.base import MAX_VOCABULARY_SIZE, Tokenizer, is_open_vocabulary
 from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
-from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
-from engine.errors import ConfigError, CorpusError, InvalidInputError
-from engine.storage.files import assets_dir, cache_dir, fsync_path, read_limited
+from engine.errors import CorpusError, InvalidInputError
+from engine.storage.files import cache_dir, fsync_path, read_limited
 from engine.storage.schema import decode_json
 
 CACHE_THRESHOLD_BYTES = 16_000_000
@@ -34,25 +33,11 @@ CACHE_THRESHOLD_BYTES = 16_000_000
 MAX_CACHE_ENTRIES = 4
 """Maximum number of cached corpora; the least recently used are deleted."""
 MAX_JSON_BYTES = 128_000_000
-ALPHABET_SAMPLE_LINES = 200
-"""Number of lines in which unreadable letters are counted."""
 DAY_SECONDS = 86_400
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Version of the cache format; entries of another version are not read."""
 CACHE_READ_ERRORS = (OSError, InvalidInputError, ValueError, LookupError, TypeError, ArithmeticError)
 """Exceptions that reading a missing or damaged cache entry can raise."""
-
-
-@dataclass(frozen=True)
-class PreparedCorpus:
-    """A corpus that was read, split and encoded."""
-
-    corpus: Corpus
-    split_indices: tuple[Int32Array, Int32Array, Int32Array]
-    """Line indices of the training, validation and test split."""
-    tokenizer: Tokenizer
-    encoded: EncodedCorpus
-    stats: CorpusStats
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,9 @@ class _CacheMetadata:
     encoding: str
     separator: str
     sha256: str
+    marks: list[tuple[str, int]]
     speaker_names: list[str]
+    cast: list[str]
     split_sizes: tuple[int, int, int]
     split_ends: tuple[int, int]
     stats: CorpusStats
@@ -72,28 +59,12 @@ class _CacheMetadata:
     """Size in bytes of every other file of the entry."""
 
 
-def read_corpus(config: DataConfig, source: str | None = None, store: LineStore | None = None) -> Corpus:
-    """Read the file `source`, by default the corpus of `config`, in the format that `config` describes.
-
-    Lines are appended to `store`, or kept in memory if it is None.
-
-    Raises:
-        CorpusError: If the file cannot be read or has no usable line.
-    """
-    source = config.corpus if source is None else source
-    if source != BUNDLED and config.corpus_format == "text":
-        return read_text(Path(source), config.min_characters, store)
-    path, columns = Path(source), (config.text_column, config.speaker_column)
-    if source == BUNDLED:
-        path, columns = assets_dir() / "dialogues.csv", ("dialog", "char")
-    return read_csv(path, *columns, config.min_characters, store, repair=is_open_vocabulary(config.tokenizer))
-
-
 def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> PreparedCorpus:
     """Read, split and encode the corpus of `config`, or load the result from the cache.
 
     The arguments and errors are explained in `load_dataset`.
     """
+    cast = tokenizer.cast if tokenizer is not None and config.mode == "dialogue" else ()
     if not is_open_vocabulary(config.tokenizer):
         tokenizer = None
     names = (config.corpus, config.valid_corpus, config.test_corpus)
@@ -101,9 +72,9 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
     try:
         stats = [file.stat() for file in files]
     except (OSError, ValueError):  # ValueError: not a valid path
-        return _build(config, tokenizer, None)  # raises an error that explains the problem
+        return build_corpus(config, tokenizer, cast, None)  # raises an error that explains the problem
     if sum(stat.st_size for stat in stats) < CACHE_THRESHOLD_BYTES:
-        return _build(config, tokenizer, None)
+        return build_corpus(config, tokenizer, cast, None)
     # A program can keep size and modification time of a file that it changes, but not the change time. The price is
     # that a corpus is prepared again after its permissions or name have changed, too.
     versions = [
@@ -111,16 +82,14 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
         for file, stat in zip(files, stats, strict=True)
     ]
     tokenizer_json = None if tokenizer is None else tokenizer.to_json()
-    key = hashlib.sha256(json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json]).encode()).hexdigest()[
-        :32
-    ]
-    folder = cache_dir() / key
+    content = json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json, cast])
+    folder = cache_dir() / hashlib.sha256(content.encode()).hexdigest()[:32]
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # missing or damaged: built again below
         pass
     try:
-        _save(folder, config, tokenizer)
+        _save(folder, config, tokenizer, cast)
     except OSError as error:
         raise CorpusError(
             f"the prepared {config.corpus} cannot be cached in {folder.parent}: {error.strerror or error}; "
@@ -129,83 +98,24 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # too many speakers to read back
-        return _build(config, tokenizer, None)
+        return build_corpus(config, tokenizer, cast, None)
 
 
-def _build(config: DataConfig, tokenizer: Tokenizer | None, folder: Path | None) -> PreparedCorpus:
-    """Prepare the corpus of `config`, with all large arrays in `folder`, or in memory if it is None."""
-    if bool(config.valid_corpus) != bool(config.test_corpus):
-        raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
-    store = LineStore(folder)
-    if config.valid_corpus:
-        corpora, ends = [], [0]
-        for path in (config.corpus, config.valid_corpus, config.test_corpus):
-            corpora.append(read_corpus(config, path, store))
-            ends.append(len(store))
-        corpus = merge_corpora(corpora, store.lines())
-        train, valid, test = (np.arange(begin, end, dtype=np.int32) for begin, end in pairwise(ends))
-    else:
-        corpus = read_corpus(config, store=store)
-        train, valid, test = split_indices(len(corpus.lines), config.split_seed, config.split, config.held_out)
-    splits = (train, valid, test)
-    if is_open_vocabulary(config.tokenizer):
-        tokenizer = tokenizer or train_tokenizer(corpus.lines.take(train), config)
-        tokenized = TokenizedCorpus(corpus.lines, OpenIndexer(tokenizer, config.mode), folder)
-        encoded = tokenized.encode_splits(splits, np.arange(len(tokenizer), dtype=np.int32), config.mode)
-        return PreparedCorpus(corpus, splits, tokenizer, encoded, tokenized.stats())
-    name: WordTokenizerName = "words" if config.tokenizer == "words" else "whitespace"
-    _check_alphabet(corpus.lines, name, corpus.source)
-    tokenized = TokenizedCorpus(corpus.lines, TokenIndexer(name), folder)
-    tokenizer, vocabulary_ids = tokenized.build_word_tokenizer(train, config.min_count, name)
-    _check_vocabulary_size(len(tokenizer), corpus.source, config.min_count)
-    not_empty = [lines[tokenized.line_lengths[lines] > 0] for lines in splits]
-    if not all(map(len, not_empty[1:])):
-        raise CorpusError(
-            f"{corpus.source}: the validation or test split has no word; use more text or another --split-seed"
-        )
-    encoded = tokenized.encode_splits(not_empty, vocabulary_ids, config.mode)
-    return PreparedCorpus(corpus, splits, tokenizer, encoded, tokenized.stats())
-
-
-def _check_alphabet(lines: Lines, tokenizer: WordTokenizerName, source: str) -> None:
-    """Raise a CorpusError if the tokenizer skips most letters of a text, as in a text in another script."""
-    step = -(-len(lines) // ALPHABET_SAMPLE_LINES)
-    sample = "\n".join(line.text[:1000] for line in lines[::step])
-    skipped = [word for _, _, word in skipped_spans(sample, tokenizer) if word.isalpha()]
-    num_letters = sum(map(str.isalpha, sample))
-    if sum(map(len, skipped)) > num_letters / 2:
-        raise CorpusError(
-            f"{source}: most of its letters are not a to z (such as {skipped[0][:20]!r}), and the words tokenizer "
-            "reads no others; use --set tokenizer=whitespace"
-        )
-
-
-def _check_vocabulary_size(size: int, source: str, min_count: int) -> None:
-    if size == 2:
-        raise CorpusError(
-            f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
-        )
-    if size > MAX_VOCABULARY_SIZE:
-        raise CorpusError(
-            f"{source}: {size:,} words occur {min_count} times or more, but a model has {MAX_VOCABULARY_SIZE:,} at "
-            f"most; use --set min_count={min_count + 1} or more"
-        )
-
-
-def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> None:
+def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None, cast: Sequence[str]) -> None:
     """Prepare a corpus and write it to `folder`, so that the folder is complete or does not exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _evict_old_entries(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as temporary:
         entry = Path(temporary) / "entry"
         entry.mkdir()
-        prepared = _build(config, tokenizer, entry)
+        prepared = build_corpus(config, tokenizer, cast, entry)
         for name in ("tokens", "token_punctuation"):  # only needed for building
             (entry / name).unlink()
         corpus, encoded = prepared.corpus, prepared.encoded
         np.concatenate(prepared.split_indices).tofile(entry / "split_indices")
         encoded.train_line_offsets.tofile(entry / "train_line_offsets")
         encoded.train_line_indices.tofile(entry / "train_line_indices")
+        encoded.train_scene_offsets.tofile(entry / "train_scene_offsets")
         tokenizer_json = prepared.tokenizer.to_json()
         (entry / tokenizer_file_name(config.tokenizer)).write_text(tokenizer_json, encoding="utf-8")
         train, valid, test = map(len, prepared.split_indices)
@@ -215,7 +125,9 @@ def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> None
             encoding=corpus.encoding,
             separator=corpus.separator,
             sha256=corpus.sha256,
+            marks=list(corpus.marks),
             speaker_names=list(corpus.lines.speaker_names),
+            cast=list(prepared.tokenizer.cast),
             split_sizes=(train, valid, test),
             split_ends=encoded.split_ends,
             stats=prepared.stats,
@@ -240,11 +152,14 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
     file = folder / tokenizer_file_name(config.tokenizer)
     tokenizer_json = read_limited(file, MAX_JSON_BYTES).decode()
     tokenizer = tokenizer_from_json(tokenizer_json, str(file), config.tokenizer)
+    _check_cast(metadata.cast, config)
+    tokenizer = tokenizer.with_cast(metadata.cast)
     encoded = EncodedCorpus(
         ids=memory_map(folder / "ids", np.int32),
         punctuation=memory_map(folder / "punctuation", np.uint8),
         train_line_offsets=memory_map(folder / "train_line_offsets", np.int64),
         train_line_indices=memory_map(folder / "train_line_indices", np.int32),
+        train_scene_offsets=memory_map(folder / "train_scene_offsets", np.int64),
         split_ends=metadata.split_ends,
     )
     corpus = Corpus(
@@ -254,9 +169,11 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
         encoding=metadata.encoding,
         separator=metadata.separator,
         sha256=metadata.sha256,
+        marks=tuple(metadata.marks),
     )
     line_indices = memory_map(folder / "split_indices", np.int32)
     _check_references(encoded, len(tokenizer), line_indices, len(corpus.lines))
+    _check_scenes(encoded, config)
     if min(metadata.split_sizes) <= 0 or sum(metadata.split_sizes) != len(line_indices):
         raise ValueError("the split sizes do not match the number of lines")
     if not 0 <= metadata.stats.longest_line_index < len(corpus.lines):
@@ -282,6 +199,29 @@ def _check_references(encoded: EncodedCorpus, vocabulary_size: int, line_indices
         or not _all_in_range(line_indices, num_lines)
     ):
         raise ValueError("the files do not match each other")
+
+
+def _check_cast(cast: Sequence[str], config: DataConfig) -> None:
+    """Raise a ValueError if the mode has no cast and there is one, or the reverse, or a name is not canonical."""
+    is_cast = cast[-1:] == [SOMEONE] if config.mode == "dialogue" else not cast
+    if not is_cast or len(set(cast)) != len(cast) or any(normalize_speaker(name).name != name for name in cast):
+        raise ValueError("the cast is damaged")
+
+
+def _check_scenes(encoded: EncodedCorpus, config: DataConfig) -> None:
+    """Raise a ValueError if the training scenes of a dialogue do not consist of training lines."""
+    offsets, lines = encoded.train_scene_offsets, encoded.train_line_offsets
+    if config.mode != "dialogue":
+        is_valid = not len(offsets)
+    else:
+        is_valid = (
+            len(offsets) > 1
+            and (offsets[0], offsets[-1]) == (lines[0], lines[-1])
+            and bool(np.all(offsets[1:] > offsets[:-1]))
+            and bool(np.all(lines[np.searchsorted(lines, offsets)] == offsets))
+        )
+    if not is_valid:
+        raise ValueError("the scenes do not match the lines")
 
 
 def _all_in_range(indices: npt.NDArray[Any], size: int) -> bool:

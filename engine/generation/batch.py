@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from engine.generation.generate import Done, TextInProgress, TokenEvent, sample_step
+from engine.generation.generate import Done, TextInProgress, TokenEvent, noise_key, sample_step
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
@@ -40,12 +40,11 @@ def generate_batch(
     """
     for request in requests:
         check_seed(request.seed)
-    rngs = {request.seed: np.random.default_rng(request.seed) for request in requests}
+    keys = [noise_key(model.tokenizer, request.ids, request.seed) for request in requests]
+    rngs = {key: np.random.default_rng(key) for key in keys}
     running = {
-        index: TextInProgress.start(
-            model, request.state, request.ids, request.settings, request.seed, rngs[request.seed]
-        )
-        for index, request in enumerate(requests)
+        index: TextInProgress.start(model, request.state, request.ids, request.settings, request.seed, rngs[key])
+        for index, (request, key) in enumerate(zip(requests, keys, strict=True))
     }
     num_tokens = 0
     while running:

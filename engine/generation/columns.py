@@ -4,13 +4,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from operator import itemgetter
 
 from engine.data.tokenizers.base import EOS
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
 from engine.generation.generate import Done, TokenEvent
-from engine.generation.prompt import prefill_prompt
+from engine.generation.prompt import DecoderState, last_word_start, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle
@@ -34,16 +34,16 @@ def generate_columns(
     """Continue the text of every column, one token of each in turn, until every column has its `Done`.
 
     All columns use the noise of one seed (see `generate_from`), so columns of one model differ by their settings alone.
-    Models with different vocabularies share the seed, but not the noise of a token. The columns of one model and text
-    are generated as one batch. `pace` is the maximum number of tokens per second in each column; 0 for no limit.
+    Models with different vocabularies share the seed, but not the noise of a token. The columns of one model are
+    generated as one batch. `pace` is the maximum number of tokens per second in each column; 0 for no limit.
 
     Raises:
         InvalidInputError: If the seed is out of range.
     """
     check_seed(seed)
-    groups: dict[tuple[int, tuple[int, ...]], dict[int, GenerationColumn]] = {}
+    groups: dict[int, dict[int, GenerationColumn]] = {}
     for index, column in enumerate(columns):
-        groups.setdefault((id(column.model), column.ids), {})[index] = column
+        groups.setdefault(id(column.model), {})[index] = column
     streams = [_generate_group(group, seed, cancellation) for group in groups.values()]
     for step in throttle(_merge_steps(streams), pace, cancellation):
         yield from step
@@ -87,13 +87,22 @@ def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
 def _generate_group(
     columns: dict[int, GenerationColumn], seed: int, cancellation: Cancellation
 ) -> Iterator[list[IndexedEvent]]:
-    """Yield the steps of the columns of one model and text, by their indices. The model reads the text once."""
+    """Yield the steps of the columns of one model, by their indices. The model reads a common text once."""
     indices = list(columns)
-    first = columns[indices[0]]
-    state = prefill_prompt(first.model, first.ids)
-    requests = [GenerationRequest(state, first.ids, column.settings, seed) for column in columns.values()]
-    for step in generate_batch(first.model, requests, cancellation):
+    model = columns[indices[0]].model
+    states = _read_texts(model, {column.ids for column in columns.values()})
+    requests = [GenerationRequest(states[column.ids], column.ids, column.settings, seed) for column in columns.values()]
+    for step in generate_batch(model, requests, cancellation):
         yield [(indices[position], event) for position, event in step]
+
+
+def _read_texts(model: LanguageModel, texts: set[tuple[int, ...]]) -> dict[tuple[int, ...], DecoderState]:
+    """Return the state after each text, given the token ids of the texts; the model reads their common start once."""
+    # The last word of a text may be left to its continuation.
+    columns = zip(*(ids[: last_word_start(model.tokenizer, ids)] for ids in texts), strict=False)
+    start = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, columns)]
+    common = prefill(model, start)
+    return {ids: prefill_prompt(model, ids[len(start) :], common) for ids in texts}
 
 
 def _merge_steps(streams: Sequence[Iterator[list[IndexedEvent]]]) -> Iterator[list[IndexedEvent]]:

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.tokenizers.base import EOS_ID, PieceDecoder
+from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
 from engine.generation.prompt import DecoderState, continued_decoder, prefill_prompt
 from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, top_tokens
 from engine.generation.settings import SamplerSettings, check_seed
@@ -17,6 +18,8 @@ from engine.models.base import LanguageModel, LogProbs, advance_batch
 
 NUM_TOP_TOKENS = 8
 """Number of likeliest tokens in a `TokenEvent`."""
+NUM_KEY_TOKENS = 64
+"""Tokens before a line of a dialogue that its noise depends on."""
 
 FinishReason = Literal["eos", "length", "stop", "cancelled", "error"]
 """Reason why a text ended: `<eos>` was sampled, the maximum length was reached, the user stopped it, and so on."""
@@ -85,14 +88,31 @@ class TextInProgress:
         seed: int,
         rng: np.random.Generator | None = None,
     ) -> Self:
-        """Return a text that continues `ids` from `state`. `rng` is the source of the noise; None seeds a new one."""
+        """Return a text that continues `ids` from `state`.
+
+        `rng` is the source of the noise; None for a new one from `noise_key`.
+        """
         history = list(ids[: len(ids) - state.num_reread_tokens])
         decoder = continued_decoder(model.tokenizer, history)
-        return cls(state, history, settings, seed, rng or np.random.default_rng(seed), decoder)
+        rng = rng or np.random.default_rng(noise_key(model.tokenizer, ids, seed))
+        return cls(state, history, settings, seed, rng, decoder)
 
     def finish(self, reason: FinishReason) -> Done:
         """Return the final event of this text."""
         return Done(reason, self.seed, self.num_tokens, tokens_per_second(self.num_tokens, self.seconds))
+
+
+def noise_key(tokenizer: Tokenizer, ids: Sequence[int], seed: int) -> tuple[int, ...]:
+    """Return the seed of the noise of a text that continues `ids`.
+
+    The noise depends on `seed` alone, except at the start of a line of a dialogue, after the token of its speaker.
+    There it also depends on the last `NUM_KEY_TOKENS` tokens before: with the same noise, lines with different contexts
+    would begin with the same words.
+    """
+    if not tokenizer.cast or not ids or ids[-1] < tokenizer.num_text_tokens:
+        return (seed,)
+    said = np.array(ids[-1 - NUM_KEY_TOKENS : -1], np.int32)
+    return seed, crc32(said.tobytes())
 
 
 def sample_step(
@@ -155,9 +175,9 @@ def generate_from(
     """Continue a text from `state`: yield each token with the state after it, then a `Done`.
 
     `<unk>` is never sampled. `<eos>` ends the text, and cannot be the first token of a reply (`is_first_token`).
-    `history` contains the ids of the text so far, for the repetition penalty. The noise of a step depends on the seed
-    alone and covers the whole vocabulary (Gumbel-max), so texts with different settings stay comparable. `cancelled` is
-    called before each token; True ends the text.
+    `history` contains the ids of the text so far, for the repetition penalty. The noise of a step does not depend on
+    the settings (see `noise_key`) and covers the whole vocabulary (Gumbel-max), so texts with different settings stay
+    comparable. `cancelled` is called before each token; True ends the text.
 
     Raises:
         InvalidInputError: If the seed is out of range.

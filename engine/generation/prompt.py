@@ -10,10 +10,8 @@ import numpy as np
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.errors import PromptError
-from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, ModelState
 
-EXCLUDED_LOG_PROB = -1e4
-"""Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
 MAX_CHARACTER_TOKENS = 4
 """Maximum number of tokens that share one character: the bytes of the longest character."""
 MAX_QUOTED_CHARACTERS = 40

@@ -1,6 +1,6 @@
 """The language model protocol, and optional protocols for models with faster or richer abilities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,9 @@ LogProbs = npt.NDArray[np.float32]
 
 HiddenVector = npt.NDArray[np.float32]
 """The vector `[hidden]` that a model predicts the next token from; empty if the model has none."""
+
+EXCLUDED_LOG_PROB = -1e4
+"""Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
 
 ModelState = Any
 """Everything a model remembers of the tokens read so far. An immutable value: a kept state is a branch point."""
@@ -60,6 +63,14 @@ class SequenceScorer(Protocol):
 
 
 @runtime_checkable
+class DistributionModel(Protocol):
+    """A model that computes the distributions of the tokens of a whole text faster than token by token."""
+
+    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
+        """Yield the distribution that each token of `ids` is predicted with; the first is predicted after `<eos>`."""
+
+
+@runtime_checkable
 class BatchModel(Protocol):
     """A model that advances several texts together faster than one after the other."""
 
@@ -80,6 +91,18 @@ def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> npt.N
     if isinstance(model, SequenceScorer):
         return model.score_sequence(ids)
     return forward_sequence(model, ids).log_probs
+
+
+def iter_log_probs(model: LanguageModel, ids: TokenIds) -> Iterator[LogProbs]:
+    """Yield the distribution that each token of `ids` is predicted with, in the model's fastest way."""
+    if isinstance(model, DistributionModel):
+        yield from model.iter_log_probs(ids)
+        return
+    state, previous = model.start(), EOS_ID
+    for token in ids.tolist():
+        log_probs, state = model.advance(state, previous)
+        yield log_probs
+        previous = token
 
 
 def advance_batch(

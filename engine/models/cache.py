@@ -1,16 +1,19 @@
 """Neural cache: recently used tokens become more likely, most of all after similar contexts."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.arrays import Float64Array
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 
+CHUNK_ROWS = 64
+"""Hidden vectors that are stored together."""
 SCORING_CHUNK = 256
 """Tokens whose cache probabilities are computed at once when a text is scored."""
 THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
@@ -37,6 +40,62 @@ class CacheSettings:
             raise InvalidInputError(f"cache weight {self.weight:g} is out of range; use a number in [0, 1)")
 
 
+class _KeyChunk:
+    """Rows for hidden vectors, written one by one. All states of a text share it, since each uses only its first rows.
+
+    Threads may share a chunk.
+    """
+
+    def __init__(self, rows: Float32Array, num_written: int = 0) -> None:
+        self.rows = rows
+        self._num_written = num_written
+        self._lock = threading.Lock()
+
+    def write(self, row: int, vector: HiddenVector) -> "_KeyChunk":
+        """Return a chunk whose row number `row` is `vector`: this one, or a copy if another text has written there."""
+        with self._lock:
+            if row == self._num_written:
+                self.rows[row] = vector
+                self._num_written += 1
+                return self
+        rows = self.rows.copy()
+        rows[row] = vector
+        return _KeyChunk(rows, row + 1)
+
+
+@dataclass(frozen=True)
+class CachedKeys:
+    """The latest hidden vectors of a text, oldest first. A state costs one vector, however many it can look back to."""
+
+    chunks: tuple[_KeyChunk, ...] = ()
+    """Chunks of `CHUNK_ROWS` rows."""
+    start: int = 0
+    """First row of the first chunk that is still in the cache."""
+    end: int = 0
+    """Number of rows of all chunks that are used."""
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def append(self, vector: HiddenVector, window: int) -> "CachedKeys":
+        """Return the latest `window` vectors after one more."""
+        chunks, start, row = self.chunks, self.start, self.end % CHUNK_ROWS
+        if row == 0:
+            chunks = (*chunks, _KeyChunk(np.empty((CHUNK_ROWS, len(vector)), np.float32)))
+        chunks = (*chunks[:-1], chunks[-1].write(row, vector))
+        end = self.end + 1
+        start = max(start, end - window)
+        if start >= CHUNK_ROWS:
+            return CachedKeys(chunks[1:], start - CHUNK_ROWS, end - CHUNK_ROWS)
+        return CachedKeys(chunks, start, end)
+
+    def products(self, vector: HiddenVector) -> Float32Array:
+        """Return the product `[keys]` of each key with `vector`."""
+        num_rows = [CHUNK_ROWS] * (len(self.chunks) - 1) + [self.end - CHUNK_ROWS * (len(self.chunks) - 1)]
+        parts = [chunk.rows[:size] @ vector for chunk, size in zip(self.chunks, num_rows, strict=True)]
+        return np.concatenate(parts)[self.start :]
+
+
 @dataclass(frozen=True)
 class CacheState:
     """State of the model, and the tokens in the cache with the hidden vectors they were predicted from."""
@@ -44,8 +103,8 @@ class CacheState:
     model_state: ModelState
     hidden_vector: HiddenVector | None
     """Vector that the next token is predicted from; None before `<eos>` was read."""
-    keys: HiddenVector
-    """Hidden vectors `[cached, hidden]`, oldest first."""
+    keys: CachedKeys
+    """Hidden vector of each token in the cache."""
     token_ids: TokenIds
     """Tokens `[cached]`, oldest first."""
 
@@ -69,7 +128,7 @@ class NeuralCache:
 
     def start(self) -> CacheState:
         """Return the start state of the model with an empty cache."""
-        return CacheState(self.model.start(), None, keys=np.empty((0, 0), np.float32), token_ids=np.empty(0, np.int32))
+        return CacheState(self.model.start(), None, CachedKeys(), np.empty(0, np.int32))
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
         """Add `token` to the cache; return the distribution of the next token and the new state."""
@@ -85,14 +144,11 @@ class NeuralCache:
     ) -> tuple[LogProbs, CacheState]:
         log_probs, model_state = output
         hidden, keys, token_ids = self._model_hidden_vector(model_state), state.keys, state.token_ids
-        if state.hidden_vector is None:
-            keys = np.empty((0, len(hidden)), np.float32)
-        else:
-            oldest = 1 if len(token_ids) == self.settings.window else 0
-            keys = np.concatenate([keys[oldest:], state.hidden_vector[None]])
-            token_ids = np.append(token_ids[oldest:], np.int32(token))
+        if state.hidden_vector is not None:
+            keys = keys.append(state.hidden_vector, self.settings.window)
+            token_ids = np.append(token_ids[len(token_ids) + 1 - len(keys) :], np.int32(token))
         if len(token_ids):
-            similarity = self.settings.theta * (keys @ hidden)
+            similarity = self.settings.theta * keys.products(hidden)
             weights = np.exp(similarity - similarity.max())
             cached = np.bincount(token_ids, weights=weights / weights.sum(), minlength=len(log_probs))
             weight = self.settings.weight

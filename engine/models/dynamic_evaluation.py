@@ -51,7 +51,15 @@ class DynamicEvaluation:
     def __init__(
         self, base_model: NumpyLSTM, training_ids: TokenIds, lr: float = 6e-5, segment_length: int = SEGMENT_LENGTH
     ) -> None:
-        """Measure the gradients of `base_model` on its training text `[time]`; a too short text is refused."""
+        """Measure the gradients of `base_model` on its training text `[time]`.
+
+        Raises:
+            InvalidInputError: If the text is too short, or the model reads the speaker at every step.
+        """
+        if base_model.tokenizer.cast and base_model.config.speaker_input == "embedding":
+            raise InvalidInputError(
+                "dynamic evaluation cannot train a model with speaker_input=embedding; leave out --dynamic"
+            )
         self.base_model = base_model
         """The LSTM with its weights after training."""
         self.tokenizer: Tokenizer = base_model.tokenizer

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,15 @@ from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_tensors
 
 Number = TypeVar("Number", bound=np.generic)
 
-LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
-"""Hidden and cell state of every layer, each `[hidden]`."""
+
+class LSTMState(NamedTuple):
+    """Everything that the LSTM remembers of a text, or of several texts that it reads together."""
+
+    layers: tuple[tuple[Float32Array, Float32Array], ...]
+    """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts."""
+    speakers: TokenIds | None = None
+    """Token `[texts]` of the speaker of each text, -1 for none; None if the model does not read it at every step."""
+
 
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
@@ -114,6 +121,11 @@ class NumpyLSTM:
         None if the table would be too large, or if its factors are stored in 8 bits and their product is fast.
         """
         first = self._layers[0]
+        self._speaker_gates: Float32Array | None = None
+        """Contribution `[cast, 4 hidden]` of every speaker to the gates of the first layer, at each step of a line."""
+        if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
+            speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
+            self._speaker_gates = first.weight_ih.matmul(self._embed(speakers))
         if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
             self.input_gate_table = first.weight_ih.matmul(_to_float32(self._embedding)) + first.bias
             self._layers[0] = replace(first, weight_ih=None)
@@ -155,25 +167,37 @@ class NumpyLSTM:
 
     def start(self) -> LSTMState:
         """Return hidden and cell states of zeros."""
-        return tuple(
+        layers = tuple(
             (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
         )
+        return LSTMState(layers, None if self._speaker_gates is None else np.array([-1], np.int32))
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
         _, state = self.advance_state(state, token)
-        return self._log_probs(state[-1][0][None])[0], state
+        return self._log_probs(state.layers[-1][0][None])[0], state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
         """Read one token in each of several texts, with one product per weight matrix."""
-        batch = tuple(
+        layers = tuple(
             (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
-            for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
+            for hiddens, cells in (
+                zip(*layer, strict=True) for layer in zip(*[state.layers for state in states], strict=True)
+            )
         )
+        speakers = [state.speakers for state in states if state.speakers is not None]
+        batch = LSTMState(layers, np.concatenate(speakers) if speakers else None)
         _, batch = self.advance_state(batch, np.asarray(tokens))
-        log_probs = self._log_probs(batch[-1][0])
+        log_probs = self._log_probs(batch.layers[-1][0])
         return [
-            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in batch)) for row in range(len(tokens))
+            (
+                log_probs[row],
+                LSTMState(
+                    tuple((hidden[row], cell[row]) for hidden, cell in batch.layers),
+                    None if batch.speakers is None else batch.speakers[row : row + 1],
+                ),
+            )
+            for row in range(len(tokens))
         ]
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
@@ -205,7 +229,7 @@ class NumpyLSTM:
 
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         """Return the hidden state `[hidden]` of the last layer."""
-        return state[-1][0]
+        return state.layers[-1][0]
 
     def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
         """Read a whole text, carrying the state from the first to the last token."""
@@ -217,17 +241,29 @@ class NumpyLSTM:
         """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
         return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
 
+    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
+        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
+        for log_probs, _ in self._iter_chunks(ids):
+            yield from log_probs
+
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
-        """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`; one output product per chunk."""
+        """Yield the log-probabilities `[time]` of the tokens and the hidden vectors `[time, hidden]` in chunks."""
+        start = 0
+        for log_probs, hidden in self._iter_chunks(ids):
+            targets = ids[start : start + len(hidden)]
+            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
+            start += len(hidden)
+
+    def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
+        """Yield distributions `[time, vocabulary]` and hidden vectors `[time, hidden]` of consecutive chunks."""
         state, previous = self.start(), EOS_ID
         for start in range(0, len(ids), SCORING_CHUNK):
             targets = ids[start : start + SCORING_CHUNK]
             hidden = np.empty((len(targets), self._layers[-1].hidden_size), np.float32)
             for row, target in enumerate(targets):
                 _, state = self.advance_state(state, previous)
-                hidden[row], previous = state[-1][0], int(target)
-            log_probs = self._log_probs(hidden)
-            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
+                hidden[row], previous = state.layers[-1][0], int(target)
+            yield self._log_probs(hidden), hidden
 
     def _embed(self, token: int | TokenIds) -> Float32Array:
         """Return the embedding `[..., embedding]` of `token`."""
@@ -247,16 +283,25 @@ class NumpyLSTM:
             input, forget, output, candidate; and the new state.
         """
         gates_by_layer: list[Float32Array] = []
-        new_state: list[tuple[Float32Array, Float32Array]] = []
-        for layer, (hidden, cell) in zip(self._layers, state, strict=False):
+        new_layers: list[tuple[Float32Array, Float32Array]] = []
+        speakers, speaker_gates = state.speakers, None
+        if speakers is not None and self._speaker_gates is not None:
+            first_speaker = self.tokenizer.num_text_tokens
+            speakers = np.where(token >= first_speaker, token, np.where(np.equal(token, EOS_ID), -1, speakers))
+            speaker_gates = self._speaker_gates[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
+            if not isinstance(token, np.ndarray):
+                speaker_gates = speaker_gates[0]
+        for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
             size = layer.hidden_size
             gates = layer.weight_hh.matmul(hidden)
             if layer.weight_ih is None:
                 assert self.input_gate_table is not None
                 gates += self.input_gate_table[token]
             else:
-                gates += layer.weight_ih.matmul(new_state[-1][0] if new_state else self._embed(token))
+                gates += layer.weight_ih.matmul(new_layers[-1][0] if new_layers else self._embed(token))
                 gates += layer.bias
+            if speaker_gates is not None and not new_layers:
+                gates += speaker_gates
             np.tanh(gates, out=gates)
             sigmoids = gates[..., : 3 * size]
             sigmoids *= 0.5
@@ -266,8 +311,8 @@ class NumpyLSTM:
             hidden = np.tanh(cell)
             hidden *= gates[..., 2 * size : 3 * size]
             gates_by_layer.append(gates)
-            new_state.append((hidden, cell))
-        return tuple(gates_by_layer), tuple(new_state)
+            new_layers.append((hidden, cell))
+        return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
 
 
 def _make_matrix(tensor: StoredTensor, *, quantize: bool) -> Matrix:

@@ -1,7 +1,7 @@
 """Combination of runs into one model: ensembles, mixtures with Kneser-Ney, neural caches and dynamic evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -123,6 +123,18 @@ class ModelCombiner:
             model = NeuralCache(model, cache_settings)
         named_weights = tuple(zip(names, weights, strict=True)) if len(models) > 1 else ()
         return CombinedModel(model, named_weights, cache_settings, learning_rates)
+
+    def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
+        """Combine the runs as `combine` does; runs in dialogue mode also get what makes them a dialogue model.
+
+        A cache of `options` replaces the one that the first run has as a dialogue model.
+        """
+        combined, parts = self.combine(options), self.runs[0].dialogue_parts
+        if parts is None:
+            return combined
+        if options.cache:
+            parts = replace(parts, cache=replace(parts.cache, weight=0.0))
+        return replace(combined, model=parts.wrap(combined.model, self.runs[0].path))
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
         """Return the output of `model` on the validation split, from a cache that all combinations share."""

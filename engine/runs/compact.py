@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.errors import RunError
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE
+from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE, tokenizer_files
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
 from engine.storage.files import fsync_path
@@ -63,11 +63,13 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
     tensors = compact_tensors(loaded.decoder.weights, precision)
     contents = {
         CONFIG_FILE: loaded.config.to_json().encode(),
-        tokenizer_file_name(loaded.config.data.tokenizer): tokenizer.to_json().encode(),
+        **tokenizer_files(tokenizer),
         METRICS_FILE: _thin_rows(run_dir / METRICS_FILE),
         SAMPLES_FILE: _thin_rows(run_dir / SAMPLES_FILE),
         MODEL_FILE: save(tensors, metadata={"format": "lotr-tui"}),
     }
+    if loaded.dialogue_parts is not None:
+        contents |= {name: (run_dir / name).read_bytes() for name in (DIALOGUE_FILE, WHO_FILE)}
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         before = (run_dir / MODEL_FILE).stat().st_size

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from engine.config import BASE, BUNDLED, Config
 from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
+from engine.data.tokenizers.loading import (
+    CAST_FILE,
+    add_cast_from_json,
+    cast_to_json,
+    tokenizer_file_name,
+    tokenizer_from_json,
+)
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
@@ -188,7 +194,19 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     """
     config = read_config(run_dir)
     file = run_dir / tokenizer_file_name(config.data.tokenizer)
-    return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
+    tokenizer = tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
+    if config.data.mode == "dialogue":
+        file = run_dir / CAST_FILE
+        tokenizer = add_cast_from_json(tokenizer, _read_text(file, MAX_CONFIG_BYTES), str(file))
+    return config, tokenizer
+
+
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Return name and content of the files from which `read_config_and_tokenizer` reads `tokenizer`."""
+    files = {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
+    if tokenizer.cast:
+        files[CAST_FILE] = cast_to_json(tokenizer).encode()
+    return files
 
 
 def _read_text(path: Path, max_bytes: int) -> str:

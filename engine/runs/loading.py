@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from engine.config import Config
@@ -11,8 +12,10 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.events import Started, event_from_dict
+from engine.models.base import LanguageModel
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs import directory
+from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.runs.summary import saved_perplexity
@@ -42,6 +45,7 @@ class LoadedModel:
     path: Path
     config: Config
     decoder: NumpyLSTM
+    """Network of the run."""
     valid_perplexity: float | None
     kneser_ney_perplexity: float | None
     corpus_sha256: str
@@ -50,6 +54,13 @@ class LoadedModel:
     """Epoch of the weights; None for the best weights."""
     bits_per_character: float | None = None
     """Bits per character of the validation split; None if the metrics do not tell."""
+    dialogue_parts: DialogueParts | None = None
+    """Parts of a dialogue model besides its network; None in other modes."""
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model that people play with: a dialogue model in dialogue mode, and otherwise the network itself."""
+        return self.decoder if self.dialogue_parts is None else self.dialogue_parts.wrap(self.decoder, self.path)
 
 
 def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision: str = "auto") -> LoadedModel:
@@ -107,6 +118,7 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         kneser_ney_perplexity=number_or_none(started.get("kneser_ney_perplexity")),
         corpus_sha256=str(started.get("corpus_sha256", "")),
         epoch=epoch,
+        dialogue_parts=read_dialogue_parts(run_dir) if decoder.tokenizer.cast else None,
     )
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from engine.config import Config
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE, tokenizer_file_name
+from engine.data.tokenizers.loading import CAST_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from engine.errors import RunError
 from engine.runs import directory
+from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
 from engine.storage.files import default_runs_dir, write_atomically
@@ -49,10 +50,12 @@ def create_run(
     name: str | None = None,
     runs_dir: Path | None = None,
     initial_weights: Mapping[str, Float32Array] | None = None,
+    dialogue_files: Mapping[str, bytes] | None = None,
 ) -> LockedRun:
     """Create and lock a run directory. The default name consists of the preset and the time.
 
-    `initial_weights` are the weights that the training starts from; None for random weights.
+    `initial_weights` are the weights that the training starts from; None for random weights. `dialogue_files` are the
+    files that `fit_dialogue_parts` returns, for a run in dialogue mode.
 
     Raises:
         RunError: If the name is invalid or taken, or the runs folder cannot be written.
@@ -80,7 +83,10 @@ def create_run(
             f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
         ) from error
     # The configuration is written last, because it makes the folder a run.
-    write_atomically(path / tokenizer_file_name(tokenizer.name), tokenizer.to_json().encode())
+    for file_name, content in directory.tokenizer_files(tokenizer).items():
+        write_atomically(path / file_name, content)
+    for file_name, content in (dialogue_files or {}).items():
+        write_atomically(path / file_name, content)
     if initial_weights is not None:
         from safetensors.numpy import save
 
@@ -141,7 +147,7 @@ def _is_abandoned(path: Path) -> bool:
     """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
     if not path.is_dir():
         return False
-    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, INITIAL_FILE, EPOCHS_DIR)
+    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE, DIALOGUE_FILE, WHO_FILE, INITIAL_FILE, EPOCHS_DIR)
     return all(item.name in names or item.name.startswith(".") for item in path.iterdir())
 
 
@@ -165,7 +171,10 @@ def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
 
 def _remove_temporary_files(run_dir: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote them."""
-    names = (CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, INITIAL_FILE, directory.MODEL_FILE, directory.RESUME_FILE)
+    names = (
+        *(CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE, DIALOGUE_FILE, WHO_FILE, INITIAL_FILE),
+        *(directory.MODEL_FILE, directory.RESUME_FILE),
+    )
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
         for temporary in run_dir.glob(pattern):
             temporary.unlink(missing_ok=True)

@@ -106,8 +106,11 @@ class GeneratorThread(Generic[T]):
 
 
 def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellation) -> Iterator[T]:
-    """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting."""
-    due = time.perf_counter()
+    """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting.
+
+    The first event does not wait.
+    """
+    due = time.perf_counter() - (1 / max_per_second if max_per_second else 0)
     for event in events:
         if max_per_second:
             due = max(due + 1 / max_per_second, time.perf_counter() - 1 / max_per_second)

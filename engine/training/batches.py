@@ -2,6 +2,7 @@
 
 import array
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ class Window:
     """Token ids `[time, batch]`, each the successor of the input at the same position."""
     punctuation: Tensor | None
     """Punctuation class after each input `[time, batch]`; None if the model does not learn punctuation."""
+    speakers: Tensor | None
+    """Token `[time, batch]` of the speaker of each input, -1 for none; None if the model does not read it."""
     start: float
     """Fraction of the epoch read before this window; 0 for the first window of an epoch."""
     end: float
@@ -41,6 +44,7 @@ class Window:
             inputs=distributed.shard_batch(self.inputs),
             targets=distributed.shard_batch(self.targets),
             punctuation=None if self.punctuation is None else distributed.shard_batch(self.punctuation),
+            speakers=None if self.speakers is None else distributed.shard_batch(self.speakers),
         )
 
 
@@ -64,17 +68,25 @@ class WindowReader:
     """
 
     def __init__(
-        self, dataset: Dataset, options: TrainingConfig, device: torch.device, *, with_punctuation: bool
+        self,
+        dataset: Dataset,
+        options: TrainingConfig,
+        device: torch.device,
+        input_speakers: Callable[[TokenIds], TokenIds | None],
+        *,
+        with_punctuation: bool,
     ) -> None:
-        """Start before the first epoch."""
+        """Start before the first epoch. `input_speakers` is `LSTMModel.input_speakers`."""
         self._dataset = dataset
         self._options = options
         self._device = device
         self._with_punctuation = with_punctuation
+        self._input_speakers = input_speakers
         self._rng = random.Random(options.seed)
         self._epoch_rng_state: tuple[Any, ...] | None = None
         self._columns: Tensor | None = None
         self._punctuation: Tensor | None = None
+        self._speakers: Tensor | None = None
         self.position = 0
         """Time steps of the current epoch that have been read."""
 
@@ -88,23 +100,25 @@ class WindowReader:
         if self._columns is None:
             self._begin_epoch()
         assert self._columns is not None
-        columns, punctuation, begin = self._columns, self._punctuation, self.position
+        columns, begin = self._columns, self.position
         num_targets = len(columns) - 1
         end = min(begin + sample_bptt_length(self._options, self._rng), num_targets)
-        self.position = end
-        if end == num_targets:
-            self.discard_epoch()
-        return Window(
+        window = Window(
             inputs=columns[begin:end].long(),
             targets=columns[begin + 1 : end + 1].long(),
-            punctuation=None if punctuation is None else punctuation[begin:end].long(),
+            punctuation=None if self._punctuation is None else self._punctuation[begin:end].long(),
+            speakers=None if self._speakers is None else self._speakers[begin:end].long(),
             start=begin / num_targets,
             end=end / num_targets,
         )
+        self.position = end
+        if end == num_targets:
+            self.discard_epoch()
+        return window
 
     def discard_epoch(self) -> None:
         """Drop the rest of the current epoch; the next window starts a new one."""
-        self._columns = self._punctuation = self._epoch_rng_state = None
+        self._columns = self._punctuation = self._speakers = self._epoch_rng_state = None
 
     def draw_epoch(self) -> tuple[TokenIds, PunctuationIds | None]:
         """Return the training tokens `[time]` in the order of a new epoch, and their punctuation if it is learned."""
@@ -112,11 +126,12 @@ class WindowReader:
         punctuation = data.train_punctuation if self._with_punctuation else None
         if not self._options.shuffle_lines:
             return data.train, punctuation
-        shuffled = array.array("i", range(len(data.train_lines)))  # a list needs nine times the memory
+        offsets = data.train_scene_offsets if data.mode == "dialogue" else data.train_lines.offsets
+        shuffled = array.array("i", range(len(offsets) - 1))  # a list needs nine times the memory
         self._rng.shuffle(shuffled)
         # Rotating the text moves the column borders, so the same tokens do not lose their context in every epoch.
         first = self._rng.randrange(len(data.train))
-        order, offsets = np.array(shuffled), data.train_lines.offsets
+        order = np.array(shuffled)
         tokens = permute_lines(data.train, offsets, order, first)
         return tokens, None if punctuation is None else permute_lines(punctuation, offsets, order, first)
 
@@ -126,6 +141,8 @@ class WindowReader:
         tokens, punctuation = self.draw_epoch()
         self._columns = self._to_columns(tokens)
         self._punctuation = None if punctuation is None else self._to_columns(punctuation)
+        speakers = self._input_speakers(tokens)
+        self._speakers = None if speakers is None else self._to_columns(speakers)
         self._epoch_rng_state, self.position = rng_state, 0
 
     def _to_columns(self, ids: TokenIds | PunctuationIds) -> Tensor:

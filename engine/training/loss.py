@@ -81,21 +81,23 @@ class LossModule(nn.Module):
         inputs: Tensor,
         targets: Tensor,
         punctuation: Tensor | None,
+        speakers: Tensor | None,
         sampled_classes: Tensor | None,
         lstm_state: TensorLSTMState,
         dropout_generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, TensorLSTMState]:
         """Return the cross-entropy of a window, the objective to minimize, and the new LSTM state.
 
-        `inputs` and `targets` are token ids and `punctuation` are classes, all `[time, batch]` with the columns of this
-        process. `punctuation` is None if the model does not learn it. The objective sampled `sampled_classes`.
+        `inputs`, `targets` and `speakers` are token ids and `punctuation` are classes, all `[time, batch]` with the
+        columns of this process. `punctuation` is None if the model does not learn it, and `speakers` if it does not
+        read them at every step. The objective sampled `sampled_classes`.
         """
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
             autocast = torch.autocast(inputs.device.type, self._dtype)
         with autocast:
             logits, lstm_state, raw, dropped = self.network(
-                inputs, lstm_state, dropout_generator, sampled_classes, punctuation, self._distributed
+                inputs, lstm_state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
             )
         loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped)
         if self.network.punctuation_softmax is not None and punctuation is not None:

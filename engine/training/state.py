@@ -106,7 +106,9 @@ class TrainerState:
             self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
         self.best_model: NumpyLSTM | None = None
         """Model with the best validation perplexity; None before the first validation."""
-        self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
+        self.windows = WindowReader(
+            dataset, options, device, self.network.input_speakers, with_punctuation=config.model.punctuation
+        )
         self.lstm_state: TensorLSTMState = []
         """Hidden and cell state after the latest window, for the columns of this process."""
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)
@@ -218,7 +220,8 @@ class TrainerState:
 def _build_network(config: Config, dataset: Dataset, initial_weights: Mapping[str, Float32Array] | None) -> LSTMModel:
     subwords = build_subword_matrix(dataset.tokenizer) if config.model.subword_embeddings else None
     generator = torch.Generator().manual_seed(config.training.seed)
-    network = LSTMModel(config.model, len(dataset.tokenizer), generator, subwords)
+    num_speakers = len(dataset.tokenizer.cast)
+    network = LSTMModel(config.model, len(dataset.tokenizer), generator, subwords, num_speakers)
     if initial_weights is not None:
         network.load_weights(initial_weights)
     elif config.model.unigram_bias:

@@ -89,7 +89,13 @@ class Trainer:
         sampled_classes = self.objective.sample_softmax_classes(window.targets, state.dropout_generator)
         shard = window.shard(self.distributed)
         loss, objective, state.lstm_state = self.loss_module(
-            shard.inputs, shard.targets, shard.punctuation, sampled_classes, lstm_state, state.dropout_generator
+            shard.inputs,
+            shard.targets,
+            shard.punctuation,
+            shard.speakers,
+            sampled_classes,
+            lstm_state,
+            state.dropout_generator,
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()

@@ -2,19 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import EncodedPrompt, list_shortened, prefill_prompt
+from engine.generation.generate import Done, TokenEvent
+from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill_prompt
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import encode_turns
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
 from lotr_tui.cli.console import print_json
+from lotr_tui.cli.dialogue.script import parse_script
 from lotr_tui.formatting import describe_finish_reason, displayable, token_noun
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE
@@ -23,6 +25,75 @@ MAX_LISTED_WORDS = 20
 """Maximum number of unknown words that a message lists; JSON has all of them."""
 MAX_BATCH_SIZE = 16
 """Texts generated together; larger batches are hardly faster."""
+
+
+@dataclass(frozen=True)
+class TextPrinter:
+    """Printer of generated texts: as text with a summary on stderr, or as JSON."""
+
+    session_model: SessionModel
+    prompt: EncodedPrompt
+    settings: SamplerSettings
+    as_json: bool
+    """True to print one JSON object per text."""
+    jsonl: bool
+    """True to print one JSON object per token, and one at the end of each text."""
+
+    def print_text(
+        self, events: Iterator[TokenEvent | Done], details: Mapping[str, object] | None = None, label: str = ""
+    ) -> None:
+        """Print one text while its events come.
+
+        The JSON object of a whole text, or of its end, also contains `details`. The summary begins with `label`.
+        """
+        if self.jsonl:
+            for event in events:
+                is_token = isinstance(event, TokenEvent)
+                print_json(
+                    {"event": "token" if is_token else "done", **asdict(event), **({} if is_token else details or {})}
+                )
+        elif self.as_json:
+            self._print_record(events, details or {})
+        else:
+            self._print_plain(events, label)
+
+    def _print_record(self, events: Iterator[TokenEvent | Done], details: Mapping[str, object]) -> None:
+        is_open = self.session_model.model.tokenizer.is_open
+        tokens: list[TokenEvent] = []
+        first_token_seconds: float | None = None
+        for event in events:
+            if isinstance(event, TokenEvent):
+                if first_token_seconds is None:
+                    first_token_seconds = time.perf_counter() - STARTED
+                tokens.append(event)
+                continue
+            result = {
+                "prompt": self.prompt.text,
+                "text": "".join([token.piece for token in tokens]).removeprefix("" if is_open else " "),
+                **details,
+                "tokens": [asdict(token) for token in tokens],
+                "unknown": self.prompt.unknown_tokens,
+                "seed": event.seed,
+                **asdict(self.settings),
+                "run": self.session_model.name,
+                "reason": event.reason,
+                "tokens_per_second": event.tokens_per_second,
+                "first_token_seconds": first_token_seconds,
+            }
+            print_json(result)
+
+    def _print_plain(self, events: Iterator[TokenEvent | Done], label: str) -> None:
+        noun = token_noun(self.session_model.model.tokenizer)
+        for event in events:
+            if isinstance(event, TokenEvent):
+                text = event.piece.removeprefix(" ") if event.index == 0 else event.piece
+                print_piece(text)
+                continue
+            print(flush=True)
+            parts = [label] if label else []
+            parts += [f"seed {event.seed}", self.settings.describe()]
+            parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
+            print(" · ".join(parts), file=sys.stderr)
 
 
 def generate_on_console(
@@ -39,43 +110,45 @@ def generate_on_console(
 
     `as_json` prints one JSON object per text, `jsonl` one per word. Unknown words are reported on stderr.
     """
-    if prompt.unknown_tokens:
-        spans = session_model.model.tokenizer.spans
-        skipped = [text for text in prompt.unknown_tokens if not spans(text)]
-        rare = [text for text in prompt.unknown_tokens if text not in skipped]
-        if rare:
-            print(
-                printable(f"not in the vocabulary, read as rare words: {list_shortened(rare, MAX_LISTED_WORDS)}"),
-                file=sys.stderr,
-            )
-        if skipped:
-            reason = "the model reads only words of a to z, digits and apostrophes"
-            print(printable(f"skipped, because {reason}: {list_shortened(skipped, MAX_LISTED_WORDS)}"), file=sys.stderr)
+    report_unknown_text(prompt, session_model.model.tokenizer)
     if reply and not (as_json or jsonl):
         if not session_model.predicts_eos:
             print("note: this model was trained without line ends, so it rarely answers, or stops", file=sys.stderr)
         elif not session_model.answers_depend_on_prompt:
             print(f"note: {REPLY_MODE_NOTE}", file=sys.stderr)
     ids = (*_context_ids(session_model, prompt), *([EOS_ID] if reply else []))
-    for start in range(0, len(seeds), MAX_BATCH_SIZE):
-        for events in _generate_texts(session_model.model, ids, settings, seeds[start : start + MAX_BATCH_SIZE]):
-            if jsonl:
-                for event in events:
-                    kind = "token" if isinstance(event, TokenEvent) else "done"
-                    print_json({"event": kind, **asdict(event)})
-            elif as_json:
-                _print_json(events, prompt, settings, session_model)
-            else:
-                _print_text(events, settings, token_noun(session_model.model.tokenizer))
+    printer = TextPrinter(session_model, prompt, settings, as_json, jsonl)
+    for events in generate_texts(session_model.model, prefill_prompt(session_model.model, ids), ids, settings, seeds):
+        printer.print_text(events)
+
+
+def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:
+    """Print on stderr which parts of a prompt the model does not know, if there are any."""
+    skipped = [text for text in prompt.unknown_tokens if not tokenizer.spans(text)]
+    rare = [text for text in prompt.unknown_tokens if text not in skipped]
+    if rare:
+        words = list_shortened(rare, MAX_LISTED_WORDS)
+        print(printable(f"not in the vocabulary, read as rare words: {words}"), file=sys.stderr)
+    if skipped:
+        reason = "the model reads only words of a to z, digits and apostrophes"
+        print(printable(f"skipped, because {reason}: {list_shortened(skipped, MAX_LISTED_WORDS)}"), file=sys.stderr)
+
+
+def print_piece(text: str) -> None:
+    """Print a part of a generated text on stdout, at once; a terminal gets no control characters."""
+    print(displayable(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def _context_ids(session_model: SessionModel, prompt: EncodedPrompt) -> tuple[int, ...]:
     """Return the token ids that the model reads before the text.
 
     An open vocabulary has line feeds, and a model that was trained with `<eos>` after each line reads them as `<eos>`.
-    The line feed at the end of a file does not belong to the prompt.
+    The line feed at the end of a file does not belong to the prompt. A model of dialogues reads the lines of a script,
+    of which the last is continued.
     """
     tokenizer = session_model.model.tokenizer
+    if tokenizer.cast:
+        return encode_turns(tokenizer, parse_script(prompt.text, tokenizer.cast))[:-1]
     if not tokenizer.is_open:
         return prompt.ids
     text = prompt.text.rstrip("\r\n")
@@ -85,51 +158,10 @@ def _context_ids(session_model: SessionModel, prompt: EncodedPrompt) -> tuple[in
     return tuple(chain.from_iterable(lines))[1:]
 
 
-def _generate_texts(
-    model: LanguageModel, ids: tuple[int, ...], settings: SamplerSettings, seeds: Sequence[int]
-) -> list[Iterator[TokenEvent | Done]]:
-    """Return the events of the text of each seed."""
-    if len(seeds) == 1:
-        return [generate(model, ids, settings, seeds[0])]
-    state = prefill_prompt(model, ids)
-    requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds]
-    return demultiplex(generate_batch(model, requests), len(seeds))
-
-
-def _print_json(
-    events: Iterator[TokenEvent | Done], prompt: EncodedPrompt, settings: SamplerSettings, session_model: SessionModel
-) -> None:
-    is_open = session_model.model.tokenizer.is_open
-    tokens: list[TokenEvent] = []
-    first_token_seconds: float | None = None
-    for event in events:
-        if isinstance(event, TokenEvent):
-            if first_token_seconds is None:
-                first_token_seconds = time.perf_counter() - STARTED
-            tokens.append(event)
-            continue
-        result = {
-            "prompt": prompt.text,
-            "text": "".join([token.piece for token in tokens]).removeprefix("" if is_open else " "),
-            "tokens": [asdict(token) for token in tokens],
-            "unknown": prompt.unknown_tokens,
-            "seed": event.seed,
-            **asdict(settings),
-            "run": session_model.name,
-            "reason": event.reason,
-            "tokens_per_second": event.tokens_per_second,
-            "first_token_seconds": first_token_seconds,
-        }
-        print_json(result)
-
-
-def _print_text(events: Iterator[TokenEvent | Done], settings: SamplerSettings, noun: str) -> None:
-    for event in events:
-        if isinstance(event, TokenEvent):
-            text = event.piece.removeprefix(" ") if event.index == 0 else event.piece
-            print(displayable(text) if sys.stdout.isatty() else text, end="", flush=True)
-            continue
-        print(flush=True)
-        speed = f"{event.tokens_per_second:,.0f} {noun}s/s"
-        summary = f"seed {event.seed} · {settings.describe()} · {speed} · {describe_finish_reason(event, noun)}"
-        print(summary, file=sys.stderr)
+def generate_texts(
+    model: LanguageModel, state: DecoderState, ids: tuple[int, ...], settings: SamplerSettings, seeds: Sequence[int]
+) -> Iterator[Iterator[TokenEvent | Done]]:
+    """Yield the events of the text of each seed, which continues `ids` from `state`. Several texts share batches."""
+    for start in range(0, len(seeds), MAX_BATCH_SIZE):
+        requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds[start : start + MAX_BATCH_SIZE]]
+        yield from demultiplex(generate_batch(model, requests), len(requests))

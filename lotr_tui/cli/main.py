@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from engine.errors import InvalidInputError
 from lotr_tui.cli import options
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
+from lotr_tui.cli.dialogue.options import AnswerOptions, SceneOptions, parse_dialogue
+from lotr_tui.cli.dialogue.who import who
+from lotr_tui.cli.evaluation.command import evaluate
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.standard_input import read_standard_input
@@ -17,6 +20,7 @@ from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
+    from lotr_tui.cli.dialogue.options import DialogueOptions
 
 SAMPLING = "Sampling"
 """Section of the help text of `generate`."""
@@ -106,8 +110,11 @@ add_command(cli, "stop")(stop)
     'lotr-tui generate "Where is Frodo"',
     'lotr-tui generate "The lamp" --count 3 --temperature 1.2',
     "cat prompt.txt | lotr-tui generate --json",
+    'lotr-tui generate "Where is the Ring?" --as GANDALF --to FRODO --best-of 8',
+    "lotr-tui generate --scene --cast FRODO,SAM,GOLLUM --turns 8",
 )
 @options.with_combination
+@options.merge_options("dialogue", parse_dialogue)
 def generate(
     prompt: Annotated[
         str | None,
@@ -154,10 +161,11 @@ def generate(
         int, int_option("--count", minimum=1, maximum=1_000_000, help="Number of texts, with consecutive seeds.")
     ] = 1,
     reply: Annotated[bool, typer.Option("--reply", help="Answer the prompt instead of continuing it.")] = False,
+    dialogue: "DialogueOptions | None" = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token.")] = False,
 ) -> None:
-    """Continue a prompt. The text goes to standard output, everything else to standard error."""
+    """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     from engine.generation.settings import SamplerSettings, check_seed, random_seed
 
     settings = SamplerSettings(
@@ -171,23 +179,33 @@ def generate(
     first_seed = random_seed() if seed is None else seed
     check_seed(first_seed)
     check_seed(first_seed + count - 1)
-    text = _read_prompt(prompt)
-    from engine.generation.prompt import encode_prompt
-    from lotr_tui.cli.generate_console import generate_on_console
+    seeds = range(first_seed, first_seed + count)
+    if isinstance(dialogue, SceneOptions) and reply:
+        raise InvalidInputError("--reply belongs to an answer, not to a scene; leave out --reply or --scene")
+    # A speaker opens a conversation or a scene without a prompt.
+    text = None if prompt is None and dialogue is not None else _read_prompt(prompt)
     from lotr_tui.session.session_model import load_session_model
 
     session_model = load_session_model(run or [], runs_dir, combination, precision)
-    if not session_model.model.tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
+    tokenizer = session_model.model.tokenizer
+    if text is not None and not tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
         text = text.encode(errors="surrogateescape").decode(errors="replace")
-    generate_on_console(
-        session_model,
-        encode_prompt(text, session_model.model.tokenizer),
-        settings,
-        seeds=range(first_seed, first_seed + count),
-        reply=reply,
-        as_json=as_json,
-        jsonl=jsonl,
-    )
+    if reply and tokenizer.cast:
+        dialogue = dialogue or AnswerOptions()
+    if isinstance(dialogue, SceneOptions):
+        from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console
+
+        generate_scenes_on_console(session_model, text, dialogue, settings, seeds, as_json=as_json, jsonl=jsonl)
+    elif dialogue is not None:
+        from lotr_tui.cli.dialogue.answers import generate_answers_on_console
+
+        generate_answers_on_console(session_model, text, dialogue, settings, seeds, as_json=as_json, jsonl=jsonl)
+    else:
+        from engine.generation.prompt import encode_prompt
+        from lotr_tui.cli.generate_console import generate_on_console
+
+        encoded = encode_prompt(text or "", tokenizer)
+        generate_on_console(session_model, encoded, settings, seeds, reply=reply, as_json=as_json, jsonl=jsonl)
 
 
 def _read_prompt(prompt: str | None) -> str:
@@ -197,74 +215,21 @@ def _read_prompt(prompt: str | None) -> str:
     return read_standard_input(MAX_PROMPT_BYTES) if prompt is None or prompt == "-" else prompt
 
 
-@add_command(
+add_command(
     cli,
     "eval",
     "lotr-tui eval latest",
     "lotr-tui eval --text my.txt",
     "lotr-tui eval first second third --split test",
     "lotr-tui eval --run first --run second --mixture --cache",
-)
-@options.with_combination
-def evaluate(
-    run: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Name or path of a run, latest, or RUN@EPOCH; several are compared. Default: the bundled model.",
-            show_default=False,
-        ),
-    ] = None,
-    more_runs: options.RunsOption = None,
-    runs_dir: options.RunsDirOption = None,
-    precision: options.PrecisionOption = "auto",
-    split: Annotated[
-        Literal["valid", "test", "train"], typer.Option("--split", metavar="valid|test|train", help="Split to score.")
-    ] = "valid",
-    text: Annotated[
-        str | None, typer.Option("--text", metavar="FILE", help="Score this text instead; -: standard input.")
-    ] = None,
-    normalized: Annotated[
-        bool,
-        typer.Option("--normalized", help="Score the lower-case words of the text only, as every model reads them."),
-    ] = False,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Add a unigram and a Kneser-Ney model of the same data.")
-    ] = False,
-    combination: "CombinationOptions | None" = None,
-    as_json: options.JsonOption = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token: id, text, logprob.")] = False,
-) -> None:
-    """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
-    from engine.runs.combine import CombinationOptions, ModelCombiner
-    from engine.runs.loading import load_model_by_name
-    from lotr_tui.cli.evaluation.comparison import print_comparison
-    from lotr_tui.cli.evaluation.single_model import print_evaluation, print_token_scores
-    from lotr_tui.cli.evaluation.texts import read_source
-
-    is_comparison = len(run or []) > 1
-    if is_comparison and (more_runs or baselines or jsonl):
-        other = "--run" if more_runs else "--baselines" if baselines else "--jsonl"
-        raise InvalidInputError(
-            f"{other} is for one model, but several RUNs are compared; name one RUN, or give each model of an ensemble "
-            "as --run RUN"
-        )
-    names: list[str | None] = [*(run or []), *(more_runs or [])]
-    models = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
-    combination = combination or CombinationOptions()
-    if is_comparison:
-        combiners = [ModelCombiner([model]) for model in models]
-        source = read_source(split, text)
-        print_comparison(combiners, combination, source, only_words=normalized, as_json=as_json)
-        return
-    combiner = ModelCombiner(models)
-    source = read_source(split, text)
-    if jsonl:
-        print_token_scores(combiner, combination, source, only_words=normalized)
-    else:
-        print_evaluation(combiner, combination, source, only_words=normalized, baselines=baselines, as_json=as_json)
-
-
+    "lotr-tui eval dialogues --by-speaker",
+)(evaluate)
+add_command(
+    cli,
+    "who",
+    'lotr-tui who "we wants it"',
+    "lotr-tui who --run dialogues --context scene.txt < line.txt",
+)(who)
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
 add_command(

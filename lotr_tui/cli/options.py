@@ -185,19 +185,31 @@ def parse_combination(
     return CombinationOptions(mixture=mixture, cache=cache, dynamic=dynamic, weights=numbers, **window)
 
 
-def with_combination(command: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Decorate a command that has a parameter `combination`: it gets the options of `parse_combination` instead."""
-    combination_options = signature(parse_combination).parameters
+def merge_options(
+    name: str, parse: Callable[..., Any]
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Return a decorator of a command that has a parameter `name`.
 
-    @wraps(command)
-    def run_command(**arguments: Any) -> int | None:
-        combination = parse_combination(**{name: arguments.pop(name) for name in combination_options})
-        return command(**arguments, combination=combination)
+    The command gets the options that are the parameters of `parse` instead of this one, which becomes their result.
+    """
+    parsed_options = signature(parse).parameters
 
-    parameters: list[Parameter] = []
-    for parameter in signature(command).parameters.values():
-        parameters += combination_options.values() if parameter.name == "combination" else [parameter]
-    keywords = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
-    run_command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
-    run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run_command
+    def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
+        @wraps(command)
+        def run_command(**arguments: Any) -> int | None:
+            value = parse(**{option: arguments.pop(option) for option in parsed_options})
+            return command(**arguments, **{name: value})
+
+        parameters: list[Parameter] = []
+        for parameter in signature(command).parameters.values():
+            parameters += parsed_options.values() if parameter.name == name else [parameter]
+        keywords = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run_command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
+        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run_command
+
+    return decorate
+
+
+with_combination = merge_options("combination", parse_combination)
+"""Decorator of a command that has a parameter `combination`: it gets the options of `parse_combination` instead."""

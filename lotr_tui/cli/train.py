@@ -16,7 +16,7 @@ from lotr_tui.cli.parser import int_option
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
 
-DEFAULT_PRESET, FINE_TUNING_PRESET = "default", "finetune"
+DEFAULT_PRESET, FINE_TUNING_PRESET, DIALOGUE_PRESET = "default", "finetune", "dialogue"
 TRAINING, RUN, OUTPUT = "Training", "Run", "Output"
 """Sections of the help text of `train`."""
 
@@ -26,7 +26,7 @@ PresetOption = Annotated[
         "--preset",
         metavar="NAME",
         help=f"Settings to start from: {', '.join(PRESETS)}.",
-        show_default=f"{DEFAULT_PRESET}; {FINE_TUNING_PRESET} with --init",
+        show_default=f"{DEFAULT_PRESET}; {FINE_TUNING_PRESET} with --init; {DIALOGUE_PRESET} with --mode dialogue too",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -183,14 +183,14 @@ def train(
 
         return 0 if detach else train_worker_rank()
     if list_settings:
-        _print_settings(configure(_get_preset(preset, init), apply_options, runs_dir))
+        _print_settings(configure(_get_preset(preset, init, mode), apply_options, runs_dir))
         return 0
     if resume is not None:
         if preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
         job = resume_job(resume, runs_dir, apply_options)
     else:
-        job = prepare_job(configure(_get_preset(preset, init), apply_options, runs_dir), run, runs_dir)
+        job = prepare_job(configure(_get_preset(preset, init, mode), apply_options, runs_dir), run, runs_dir)
     if detach:
         from lotr_tui.monitor.background import resume_in_background
 
@@ -240,7 +240,7 @@ def ablate(
         config = _apply_options(config, csv=csv, text=text, valid=valid, test=test, init=init, **data)
         return config.with_overrides(assignments or [])
 
-    config = configure(_get_preset(preset, init), apply_options)
+    config = configure(_get_preset(preset, init, mode), apply_options)
     variants = select_variants(config, only or [])
     print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
 
@@ -255,15 +255,17 @@ def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | 
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=mouse)
 
 
-def _get_preset(name: str | None, init: str | None) -> Config:
-    """Return the preset called `name`, or the default one, which depends on whether a training starts from a run.
+def _get_preset(name: str | None, init: str | None, mode: str | None) -> Config:
+    """Return the preset called `name`, or the default one, which depends on the initial run and the mode.
 
     Raises:
         InvalidInputError: If there is no such preset, or the name of the initial run is empty.
     """
     if init is not None and not init.strip():  # an unset variable of a shell must not train from random weights
         raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
-    default = DEFAULT_PRESET if init is None else FINE_TUNING_PRESET
+    default = DEFAULT_PRESET
+    if init is not None:
+        default = DIALOGUE_PRESET if mode == "dialogue" else FINE_TUNING_PRESET
     return get_preset(default if name is None else name)
 
 

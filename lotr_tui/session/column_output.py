@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import PromptError
 from engine.generation.columns import GenerationColumn, generated_words
@@ -11,6 +12,7 @@ from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
+from lotr_tui.session.conversation.cast import Roles, speaker_in
 from lotr_tui.session.conversation.entries import word_to_continue
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -87,6 +89,8 @@ class ColumnSlot:
     model: LanguageModel | None
     """None while the model is being loaded."""
     temperature: float
+    speaker: str = ""
+    """Member of the cast who says the text; empty for the speaker of the context."""
 
     def column(self, prompt: str, context: "PromptContext", settings: SamplerSettings) -> GenerationColumn:
         """Prepare the output for a text that continues or answers `prompt`, and return what to generate."""
@@ -96,16 +100,34 @@ class ColumnSlot:
         is_continued = context.reply_mode == "continue"
         self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
         settings = replace(settings, temperature=self.temperature)
-        return GenerationColumn(self.model, context.token_ids(prompt, tokenizer), settings)
+        return GenerationColumn(self.model, context.token_ids(prompt, tokenizer, self.speaker), settings)
 
 
 @dataclass(frozen=True)
 class PromptContext:
-    """How every column reads the prompt: as the session would read its next one."""
+    """Context in which every column reads the prompt, as the session would read its next one."""
 
     reply_mode: ReplyMode = "continue"
     previous_reply: Reply | None = None
-    """Reply that the prompt answers in reply mode; None at the start of a text."""
+    """Reply that the prompt answers in a dialogue; None at the start of a text."""
+    roles: Roles = Roles()  # noqa: RUF009 - immutable
+    """Speakers of the prompt and of the text, for models with a cast."""
+
+    @property
+    def is_answer(self) -> bool:
+        """True if the text answers the prompt; False if it continues the prompt."""
+        return self.reply_mode != "continue"
+
+    @property
+    def is_next_turn(self) -> bool:
+        """True if an empty prompt stands for the next turn of a conversation."""
+        return self.reply_mode == "conversation" and self.previous_reply is not None
+
+    @property
+    def prompt_mark(self) -> str:
+        """The sign before a prompt, with the role in which it is said."""
+        role = {"continue": "", "reply": "reply ", "conversation": f"{display_name(self.roles.speaking_as) or 'say'} "}
+        return f"{role[self.reply_mode]}❯"
 
     @property
     def num_earlier_turns(self) -> int:
@@ -115,14 +137,25 @@ class PromptContext:
             number, reply = number + 1, reply.turn.previous_reply
         return number
 
-    def token_ids(self, prompt: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """Return the token ids that a model reads before its first word: the earlier turns and the prompt."""
+    def token_ids(self, prompt: str, tokenizer: Tokenizer, speaker: str = "") -> tuple[int, ...]:
+        """Return the token ids that a model reads before its first word: the earlier turns and the prompt.
+
+        A model with a cast speaks as `speaker`, or as the speaker of `roles` if that is empty, or else as someone.
+        """
         line = to_prompt_line(prompt, tokenizer, self.reply_mode)
-        return tuple(context_ids(tokenizer, line, self.reply_mode, self.previous_reply))
+        roles = self.roles
+        if tokenizer.cast:
+            roles = roles._replace(speaker=speaker_in(tokenizer.cast, speaker or roles.speaker))
+        return tuple(context_ids(tokenizer, line, self.reply_mode, self.previous_reply, roles))
 
 
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
-    """Encode `prompt` for the model of each slot; the value is the error if the model cannot read the prompt."""
+    """Encode `prompt` for the model of each slot; the value is the error if the model cannot read the prompt.
+
+    An empty prompt is not encoded: in a conversation, it stands for the next turn.
+    """
+    if not prompt.strip():
+        return {}
     by_vocabulary: dict[int, EncodedPrompt | PromptError] = {}
     by_slot: dict[ColumnSlot, EncodedPrompt | PromptError] = {}
     for slot in slots:

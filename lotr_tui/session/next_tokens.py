@@ -8,7 +8,9 @@ from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.preview import NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState, reopen_last_word
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import SpeakerProb, next_speaker_probs
 from engine.models.base import LanguageModel, LogProbs
+from lotr_tui.session.conversation.cast import Roles, answering_cast, speaker_in
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -84,13 +86,20 @@ class NextTokenPreview:
         draft: str,
         reply_mode: ReplyMode,
         previous: Reply | None,
+        roles: Roles | None = None,
     ) -> NextTokenContext:
         """Read the text whose next token is shown.
 
-        The text is the draft, in reply mode after the reply `previous`, or the current reply if the draft is empty.
+        The text is the draft, in a dialogue after the reply `previous`, or the current reply if the draft is empty. In
+        a conversation, the draft is a line in `roles`, and the next token is the answer's first; without a speaker in
+        `roles`, the likeliest one answers. Without a draft, the next turn of the conversation is read in the same way
+        if the last line has ended.
         """
         model = session_model.model
         last = conversation.current_reply
+        is_line_complete = bool(draft.strip()) or last is None or last.has_ended_line
+        if reply_mode == "conversation" and session_model.knows_speakers and is_line_complete:
+            return self._read_line(session_model, draft, previous, roles or Roles())
         state: DecoderState | None = None
         unread_ids: Sequence[int] = ()
         ids: Sequence[int] = ()
@@ -106,13 +115,56 @@ class NextTokenPreview:
             is_first_token = last.starts_line(len(last.tokens))
             if last.session_model.model is model and (state := last.decoder_state(len(last.tokens))) is not None:
                 unread_ids = ()
-        if state is not self._prefix_cache.initial_state or model is not self._prefix_cache.model:
-            self._prefix_cache = PrefixCache(model, state)
-        states = self._prefix_cache.read(unread_ids)
+        states = self._read_ids(model, state, unread_ids)
         end = states[-1]
         if len(draft_ids):
             end = reopen_last_word(model.tokenizer, unread_ids, states)  # as the reply to the draft will do
         return NextTokenContext(model, end, ids, is_first_token)
+
+    def read_speakers(
+        self, session_model: SessionModel, draft: str, speaking_as: str, previous: Reply | None
+    ) -> list[SpeakerProb]:
+        """Return who answers the draft, which follows the reply `previous`, likeliest first.
+
+        Without a draft, return who speaks after `previous`. The model must know speakers.
+
+        Args:
+            session_model: Model with a cast.
+            draft: Typed text.
+            speaking_as: Member of the cast that says the draft; empty for a stranger.
+            previous: Reply before the draft; None at the start of a scene.
+        """
+        model = session_model.model
+        line = to_prompt_line(draft)
+        state, unread_ids, _ = prepare_context(session_model, line, "conversation", previous, Roles(speaking_as))
+        end = self._read_ids(model, state, unread_ids)[-1]
+        return next_speaker_probs(model, end, answering_cast(session_model.cast, speaking_as))
+
+    def _read_line(
+        self, session_model: SessionModel, draft: str, previous: Reply | None, roles: Roles
+    ) -> NextTokenContext:
+        """Read a draft as a line of a conversation, and the speaker who answers it."""
+        model, tokenizer = session_model.model, session_model.model.tokenizer
+        line = to_prompt_line(draft)
+        state, unread_ids, ids = prepare_context(
+            session_model, line, "conversation", previous, roles._replace(speaker="")
+        )
+        num_after_context = len(tokenizer.encode(line)) + 1
+        self._ids_before_draft = unread_ids[: len(unread_ids) - num_after_context] if line else None
+        end = self._read_ids(model, state, unread_ids)[-1]
+        cast = answering_cast(session_model.cast, roles.speaking_as)
+        speaker = roles.speaker or next_speaker_probs(model, end, cast)[0].name
+        speaker_id = tokenizer.speaker_id(speaker_in(tokenizer.cast, speaker))
+        states = self._read_ids(model, state, [*unread_ids, speaker_id])
+        return NextTokenContext(model, states[-1], [*ids, speaker_id], is_first_token=True)
+
+    def _read_ids(
+        self, model: LanguageModel, state: DecoderState | None, unread_ids: Sequence[int]
+    ) -> list[DecoderState]:
+        """Return the states `[len(unread_ids) + 1]` after `state` and after each of the ids, reading only new ones."""
+        if state is not self._prefix_cache.initial_state or model is not self._prefix_cache.model:
+            self._prefix_cache = PrefixCache(model, state)
+        return self._prefix_cache.read(unread_ids)
 
     def log_probs_in_draft(self, model: LanguageModel, draft_ids: Sequence[int]) -> LogProbs | None:
         """Return the log-probabilities after the first tokens of the latest draft, without running the model.

@@ -2,8 +2,8 @@
 
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
 earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
-list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. Files of earlier
-versions have no piece.
+list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. Early files of
+version 2 have no piece. Files of version 2 have no speakers and scores.
 """
 
 import json
@@ -16,16 +16,21 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.data.tokenizers.base import EOS, TokenizerName, is_open_vocabulary
 from engine.errors import InvalidInputError
 from engine.generation.generate import FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.storage.schema import decode, parse_json
+from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.json_store import check_version
 from lotr_tui.session.settings import ReplyMode
 
-VERSION = 2
-"""Format of a session file; format 1 had other field names."""
+VERSION, OLDEST_VERSION = 3, 2
+"""Format of a session file that is written, and the oldest one that is read.
+
+Format 1 had other field names, and format 2 no speakers.
+"""
 MAX_LINE_BYTES = 16_000_000
 """Size limit of a line, which takes up to 27 times as much memory once parsed; 100,000 tokens take 8 MB."""
 MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
@@ -33,6 +38,7 @@ MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
 
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
+SpeakerName = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
 
 
 class SavedToken(NamedTuple):
@@ -84,6 +90,14 @@ class SavedReply:
     """Tokenizer of the model that generated the reply."""
     num_reread_tokens: Index = 0
     """Number of last tokens of the prompt whose characters the first token repeats."""
+    speaking_as: SpeakerName = ""
+    """Speaker of the prompt in a conversation; empty for a stranger."""
+    speaker: SpeakerName = ""
+    """Speaker of the reply; empty if the model knew no speakers."""
+    speaker_prob: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Probability of the speaker if the model has chosen it; None if the user has."""
+    score: AnswerScore | None = None
+    """Score among the answers that were drawn for the turn; None if only one was drawn."""
 
     @property
     def text(self) -> str:
@@ -146,7 +160,8 @@ def header_record(session: SavedSession) -> dict[str, object]:
 
 def reply_record(reply: SavedReply) -> dict[str, object]:
     """Return the line that describes a reply, as an object for JSON."""
-    return {"reply": vars(reply) | {"settings": asdict(reply.settings)}}
+    score = None if reply.score is None else asdict(reply.score)
+    return {"reply": vars(reply) | {"settings": asdict(reply.settings), "score": score}}
 
 
 def encode_session(session: SavedSession) -> bytes:
@@ -209,7 +224,7 @@ def decode_header(record: dict[str, Any]) -> SessionHeader:
     Raises:
         InvalidInputError: If the line is of another format, or if a field is missing or invalid.
     """
-    check_version(record.get("version"), VERSION)
+    check_version(record.get("version"), VERSION, OLDEST_VERSION)
     return decode(SessionHeader, record)
 
 
@@ -220,6 +235,9 @@ def _decode_reply(record: dict[str, Any]) -> SavedReply:
         raise InvalidInputError(f"tokens of reply {reply.id}: control characters are not allowed")
     if not all(token.isprintable() for token in reply.unknown_tokens):
         raise InvalidInputError(f"unknown_tokens of reply {reply.id}: control characters are not allowed")
+    for field, name in (("speaking_as", reply.speaking_as), ("speaker", reply.speaker)):
+        if not name.isprintable():
+            raise InvalidInputError(f"{field} of reply {reply.id}: control characters are not allowed")
     return reply
 
 
@@ -244,7 +262,7 @@ def _with_pieces(replies: Mapping[int, SavedReply]) -> Iterator[SavedReply]:
     starts_line: dict[int, bool] = {}
     for id, reply in sorted(replies.items()):  # parents come before their replies
         if reply.prompt is not None or reply.parent_id is None:
-            starts_line[id] = reply.reply_mode == "reply"
+            starts_line[id] = reply.reply_mode != "continue"
         elif reply.parent_offset:
             starts_line[id] = replies[reply.parent_id].tokens[reply.parent_offset - 1].text == EOS
         else:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, LotrError, printable
 from engine.storage.files import app_home, atomic_replace, open_regular_file, read_limited
 from engine.storage.json_lines import JsonLinesAppender
@@ -38,7 +40,8 @@ MAX_COUNTED_BYTES = 16_000_000
 """Bytes of a file that are searched for replies for the list; a full conversation has about 2 million."""
 MAX_NAME_LENGTH = 50
 """Characters of a session's name, which take up to four bytes each in a file name of up to 255 bytes."""
-_REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)', re.MULTILINE)
+_REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)(?!.*"score": \{"rank": (?!1,))', re.MULTILINE)
+"""Id of a reply, in the line of a reply that is no worse answer of a turn."""
 
 
 class SessionError(LotrError):
@@ -56,7 +59,7 @@ class SessionSummary:
     model: str = ""
     first_prompt: str = ""
     num_replies: int = 0
-    """Replies in the first `MAX_COUNTED_BYTES` of the file."""
+    """Replies in the first `MAX_COUNTED_BYTES` of the file, without answers that were not chosen."""
     error: str = ""
     """Reason why the session cannot be resumed; `model` and `first_prompt` are then empty."""
 
@@ -235,9 +238,15 @@ def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
         except InvalidInputError as error:
             summary.error = str(error)
         with suppress(InvalidInputError):  # no reply yet, or a line longer than the preview
-            summary.first_prompt = printable(str(parse_line(lines[1])[1].get("prompt") or ""))
+            summary.first_prompt = _first_prompt(parse_line(lines[1])[1])
         summaries.append(summary)
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
+
+
+def _first_prompt(reply: dict[str, Any]) -> str:
+    """Return the prompt of a saved reply, or for a scene without one the speaker who begins it, on one line."""
+    prompt, speaker = str(reply.get("prompt") or ""), str(reply.get("speaker") or "")
+    return printable(prompt or (f"(scene: {display_name(speaker)} begins)" if speaker else ""))
 
 
 def check_session_name(name: str) -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation.prompt import DecoderState, prefill
 from engine.models.base import LanguageModel, LogProbs
+from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel, load_model_by_name
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
+from lotr_tui.session.conversation.cast import answering_cast
+from lotr_tui.session.settings import ReplyMode
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
 """Prompts that the interface suggests, if the model knows all their words."""
+FIRST_SPEAKER = "GANDALF"
+"""Speaker that the user is invited to talk to, if the model knows him."""
+MAX_INTRODUCED_SPEAKERS = 6
+"""Speakers that the first line of a transcript names."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class SessionModel:
             parts.append("in int8")
         data = loaded.config.data
         return cls(
-            loaded.name, " · ".join(parts), loaded.decoder, data.corpus, loaded.path, predicts_eos=data.mode == "line"
+            loaded.name, " · ".join(parts), loaded.model, data.corpus, loaded.path, predicts_eos=data.mode != "stream"
         )
 
     @classmethod
@@ -76,11 +84,44 @@ class SessionModel:
         else:
             description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
         run = (runs_dir or default_runs_dir()) / view.started.run
-        return cls(view.started.run, description, event.model, run=run if (run / CONFIG_FILE).is_file() else None)
+        if not (run / CONFIG_FILE).is_file():
+            return cls(view.started.run, description, event.model)
+        model = event.model
+        if model.tokenizer.cast:
+            model = read_dialogue_parts(run).wrap(model, run)
+        return cls(view.started.run, description, model, run=run)
+
+    @property
+    def cast(self) -> tuple[str, ...]:
+        """Speakers that the model knows, of which the last stands for all others; empty if it knows none."""
+        return self.model.tokenizer.cast
+
+    @property
+    def knows_speakers(self) -> bool:
+        """True if the model knows speakers, so that a conversation with them is possible."""
+        return bool(self.cast)
+
+    @property
+    def reply_modes(self) -> tuple[ReplyMode, ...]:
+        """Reply modes that the model can be used in, the default one first."""
+        return ("conversation", "continue") if self.knows_speakers else ("continue", "reply")
+
+    def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
+        """Return the reply mode of a new session: the saved one if the model can be used in it, or else the default."""
+        return saved if saved in self.reply_modes else self.reply_modes[0]
 
     def welcome_text(self) -> str:
-        """Return the only line of an empty transcript: what to type."""
-        return f'Type "{self.example_prompt()}" and press enter.'
+        """Return the only line of an empty transcript: what to type, and who else is there."""
+        if not self.knows_speakers:
+            return f'Type "{self.example_prompt()}" and press enter.'
+        names = answering_cast(self.cast, "")
+        first = FIRST_SPEAKER if FIRST_SPEAKER in names else names[0]
+        others = [display_name(name) for name in names if name != first]
+        text = f"Say hello to {display_name(first)}."
+        if others:
+            named = ", ".join(others[:MAX_INTRODUCED_SPEAKERS])
+            text += f" {named}{' and others' if len(others) > MAX_INTRODUCED_SPEAKERS else ''} can answer too."
+        return text
 
     def example_prompt(self) -> str:
         """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
@@ -94,6 +135,8 @@ class SessionModel:
     def introduction(self) -> str:
         """Return what the user talks to, for the help line before the first prompt."""
         model = "the bundled model" if self.name == BUNDLED else self.name
+        if self.knows_speakers:
+            return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         tokenizer = self.model.tokenizer
         if not tokenizer.is_open:
             return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
@@ -117,7 +160,7 @@ def load_session_model(
         return SessionModel.from_loaded(runs[0])
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
 
-    combined = ModelCombiner(runs).combine(combination or CombinationOptions())
+    combined = ModelCombiner(runs).combine_to_play(combination or CombinationOptions())
     data = runs[0].config.data
     return SessionModel(
         "+".join(run.name for run in runs),
@@ -125,7 +168,7 @@ def load_session_model(
         combined.model,
         data.corpus,
         runs[0].path,
-        predicts_eos=data.mode == "line",
+        predicts_eos=data.mode != "stream",
     )
 
 

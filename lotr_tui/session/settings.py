@@ -8,19 +8,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.errors import InvalidInputError, RunError
 from engine.generation.settings import SamplerSettings
 from engine.storage.files import app_home, read_limited, write_atomically
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
-VERSION = 2
-"""Format of the settings file; format 1 had other field names."""
+VERSION, OLDEST_VERSION = 3, 2
+"""Format of the settings file that is written, and the oldest one that is read; format 1 had other field names."""
 MAX_PACE = 1000.0
+MAX_ANSWERS = 64
+"""Maximum number of answers that are drawn for a turn; the engine has the same one, in a module that imports numpy."""
 MAX_SETTINGS_BYTES = 1_000_000
 """Size limit of the settings file."""
-ReplyMode = Literal["continue", "reply"]
-"""continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the next."""
+ReplyMode = Literal["conversation", "continue", "reply"]
+"""conversation: the prompt is a line of one speaker, and the model says the next as another; continue: the model
+continues the text of the prompt; reply: the prompt is a line, and the model says the next, without speakers."""
 PreviewUnit = Literal["word", "token"]
 """Unit of the likeliest continuations that are shown: whole words, or the tokens that the model predicts."""
 REPLY_MODE_NOTE = (
@@ -38,7 +42,14 @@ class Settings:
     sampler: SamplerSettings = SamplerSettings()  # noqa: RUF009 - frozen
     pace: float = 25.0
     """Tokens per second on the screen; 0 shows tokens as fast as they are generated."""
-    reply_mode: ReplyMode = "continue"
+    reply_mode: ReplyMode = "conversation"
+    """Mode that the user chose last; a model that cannot be used in it is used in its own default mode."""
+    speaking_as: str = ""
+    """Speaker of the user's lines in a conversation; empty for a stranger."""
+    answering: str = ""
+    """Speaker who answers; empty lets the model choose."""
+    best_of: int = 0
+    """Number of answers that are drawn for a turn; 0 draws several where that is fast, and 1 turns the choice off."""
     preview_unit: PreviewUnit = "word"
     keymap: Mapping[str, str] = field(default_factory=dict)
     """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
@@ -55,6 +66,10 @@ class Settings:
             raise InvalidInputError(
                 f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
             )
+        for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
+            if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
+                raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
+        check_best_of(self.best_of)
         if self.preview_unit not in get_args(PreviewUnit):
             raise InvalidInputError(
                 f"preview_unit {self.preview_unit!r} is unknown; use {' or '.join(get_args(PreviewUnit))}"
@@ -80,7 +95,10 @@ class Settings:
         record = parse_json(text)
         if not isinstance(record, dict):
             raise InvalidInputError("expected an object with settings")
-        check_version(record.pop("version", None), VERSION)
+        version = record.pop("version", None)
+        check_version(version, VERSION, OLDEST_VERSION)
+        if version == OLDEST_VERSION and record.get("reply_mode") == "continue":
+            del record["reply_mode"]  # it was the default, and was saved with any other setting
         return decode(cls, record)
 
 
@@ -163,6 +181,14 @@ class SettingsStore:
             return None, f"{self.path} cannot be read: {os_error_reason(error)}; the defaults are used"
         except (ValueError, InvalidInputError) as error:
             return None, f"{quarantine_file(self.path, error)}; the defaults are used"
+
+
+def check_best_of(best_of: int) -> None:
+    """Raise an InvalidInputError if a number of answers to draw for a turn is out of range."""
+    if not 0 <= best_of <= MAX_ANSWERS:
+        raise InvalidInputError(
+            f"best_of {best_of} is out of range; use 1 for one answer, up to {MAX_ANSWERS}, or 0 for automatic"
+        )
 
 
 def check_pace(pace: float) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
 from engine.data.lines import Line
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers.base import TokenIds, speaker_text
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import token_noun
+from lotr_tui.session.conversation.cast import speaker_in
 from lotr_tui.session.training_text import load_matching_training_data
 
 UnitId = tuple[int, int, ActivationName]
@@ -35,8 +36,12 @@ class UnitSearch:
         return min(1.0, self._completed_steps / self._total_steps) if self._total_steps else None
 
     def line_text(self, line_index: int) -> str:
-        """Return a searched line as written in the corpus; it may have line breaks that the model did not read."""
-        return self._source_lines[line_index].text
+        """Return a searched line as written in the corpus; it may have line breaks that the model did not read.
+
+        For a model with a cast, the line begins with the name of its speaker.
+        """
+        line, cast = self._source_lines[line_index], self._decoder.tokenizer.cast
+        return (speaker_text(speaker_in(cast, line.speaker)) if cast else "") + line.text
 
     def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
         """Load the training text, search it, and yield the one result.
@@ -55,7 +60,12 @@ class UnitSearch:
             return cancellation()
 
         layer, unit, activation = self.unit
-        yield find_top_activations(self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step)
+        tokenizer, speakers = self._decoder.tokenizer, list[int]()
+        if cast := tokenizer.cast:
+            speakers = [tokenizer.speaker_id(speaker_in(cast, line.speaker)) for line in self._source_lines]
+        yield find_top_activations(
+            self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step, speakers=speakers
+        )
 
 
 def count_search_steps(lines: Sequence[TokenIds]) -> int:

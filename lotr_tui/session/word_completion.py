@@ -8,6 +8,7 @@ from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.prompt import continued_decoder, prefill, reopen_last_word
 from engine.models.base import LanguageModel
+from lotr_tui.session.conversation.cast import speaking_role
 from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.next_tokens import NextTokenPreview
 from lotr_tui.session.session_model import PrefixCache
@@ -67,7 +68,8 @@ class WordCompleter:
             return ""
         if self._prefix_cache is None or self._prefix_cache.model is not model:
             self._prefix_cache = PrefixCache(model)
-        ids = tokenizer.encode(to_prompt_line(text)).tolist()
+        lead = [tokenizer.speaker_id(speaking_role(tokenizer.cast, ""))] if tokenizer.cast else []
+        ids = lead + tokenizer.encode(to_prompt_line(text)).tolist()
         state = reopen_last_word(tokenizer, ids, self._prefix_cache.read(ids))
         decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])
         num_typed = state.num_reread_characters

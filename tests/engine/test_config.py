@@ -148,7 +148,7 @@ class TestSettings:
         assert refusal(f"tie_weights={text}") == f"tie_weights={text} is not true or false"
 
     def test_error_for_a_choice_names_all_and_the_nearest(self):
-        assert "mode=lines is not one of line, stream; did you mean line?" in refusal("mode=lines")
+        assert "mode=lines is not one of line, stream, dialogue; did you mean line?" in refusal("mode=lines")
 
     @pytest.mark.parametrize(("name", "kind", "low", "high"), [field[1:] for field in NUMBERS])
     def test_limits_of_a_range_are_accepted_and_nothing_beyond(self, name, kind, low, high):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors.numpy import save
@@ -17,10 +18,11 @@ from safetensors.numpy import save
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config, DataConfig
 from engine.control import ControlCommand
-from engine.data.corpus import Corpus, read_csv, read_text
+from engine.data.corpus import Corpus, read_csv, read_script, read_text
 from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
-from engine.data.encoding import DataMode, TokenizedCorpus
+from engine.data.encoding import TokenizedCorpus
 from engine.data.file_scan import BOM, CODECS
+from engine.data.speakers import normalize_speaker
 from engine.data.token_indexer import TokenIndexer
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
@@ -36,7 +38,7 @@ from tests.support.files import sentences
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 TOKENIZERS: tuple[WordTokenizerName, ...] = ("words", "whitespace")
-MODES: tuple[DataMode, ...] = ("line", "stream")
+MODES: tuple[Literal["line", "stream"], ...] = ("line", "stream")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _parse_csv(content: bytes, folder: Path) -> None:
     corpus = read_csv(
         write_file(folder / "corpus.csv", content), text_column="dialog", speaker_column="char", min_characters=0
     )
-    assert all(line.speaker == line.speaker.strip() for line in corpus.lines)
+    assert all(normalize_speaker(line.speaker) == (line.speaker, ()) for line in corpus.lines)
     if corpus.separator == "comma" and b"\\" not in content:
         text = content.removeprefix(BOM).decode(CODECS[corpus.encoding])
         table = csv.reader(io.StringIO(text, newline=""))
@@ -82,6 +84,18 @@ def _parse_text(content: bytes, folder: Path) -> None:
     text = content.removeprefix(BOM).decode(CODECS[corpus.encoding])
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert [line.text for line in corpus.lines] == [line for line in lines if line]
+    _check_corpus(corpus, "whitespace")
+
+
+def _parse_script(content: bytes, folder: Path) -> None:
+    corpus = read_script(write_file(folder / "corpus.txt", content), min_characters=0)
+    text = content.removeprefix(BOM).decode(CODECS[corpus.encoding])
+    rest = iter("".join(text.split()))
+    for line in corpus.lines:
+        assert normalize_speaker(line.speaker) == (line.speaker, ())
+        assert all(character in rest for character in line.text.replace(" ", ""))  # in the order of the file
+    steps = np.diff(corpus.lines.scene_ids)
+    assert set(steps.tolist()) <= {0, 1}
     _check_corpus(corpus, "whitespace")
 
 
@@ -234,6 +248,14 @@ ENGINE_PARSERS = {
             "\ufeffThéoden said…\r\nno\u2028yes\u0085\x0bİK\n".encode(),
             "il était là, déjà\n".encode("latin-1"),
             b"it\x92s a road",
+        ),
+    ),
+    "script": Parser(
+        _parse_script,
+        (
+            b"SAM: the road goes on\nFRODO (V.O.): no: never\nand more\n\n(GOLLUM: yes\nGAN DALF:\nwell\nGANDALF: n\n",
+            b"preface\n\nFirst Citizen:\nBefore we go:\nhear.\n\nAll:\nSpeak!\n\n\nFirst Citizen:\nNo.\n",
+            "sam: h\u00e9\nfrodo: http://a.b 12:30\nsam: \u2028no\n[\x1b[1m] Uruk-Hai V.O.: the\r\n".encode(),
         ),
     ),
     "lens": Parser(

@@ -39,7 +39,8 @@ from lotr_tui.clipboard import osc52_sequence
 from lotr_tui.monitor.run_list import read_validation_curve
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
 from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
-from lotr_tui.session.conversation.entries import Exchange, wrap
+from lotr_tui.session.conversation.entries import Exchange
+from lotr_tui.session.conversation.wrapping import wrap
 from lotr_tui.session.export import to_json, to_markdown, to_svg
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, encode_session, parse_session

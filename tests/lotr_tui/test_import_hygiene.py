@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import write_run
 
 HEAVY_PACKAGES = ("torch", "pandas")
@@ -130,6 +131,19 @@ def test_a_model_of_words_does_not_import_the_tokenizers_of_open_vocabularies(im
 
 def test_generate_with_the_bundled_model_imports_neither(imported_packages):
     assert imported_packages(COMMAND, "generate", "the road") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "the road", "--as", "FRODO", "--best-of", "2"],
+        ["generate", "--scene", "--turns", "2", "--json"],
+        ["who", "the road"],
+    ],
+)
+def test_commands_about_dialogues_import_neither(imported_packages, tmp_path, arguments):
+    run = write_dialogue_run(tmp_path / "scenes")
+    assert imported_packages(COMMAND, *arguments, "--run", run) == []
 
 
 def test_eval_of_a_text_imports_neither(imported_packages, untrained_run, tmp_path):

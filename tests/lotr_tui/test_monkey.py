@@ -20,6 +20,7 @@ from engine.runs.loading import load_model
 from lotr_tui.app import LotrApp
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.dialogues import dialogue_session_model
 from tests.support.open_inspectors import use_training_text
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, write_open_run
 from tests.support.pilot import until
@@ -63,26 +64,40 @@ async def random_step(pilot: Pilot[None], rng: random.Random) -> str:
     return f"resize {size}"
 
 
-def _open_session_model(tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SessionModel:
-    """Return the model of a run, for which every screen has a training text."""
-    use_training_text(monkeypatch, tokenizer)
-    return SessionModel.from_loaded(load_model(write_open_run(folder / "open", tokenizer)))
+MakeSessionModel = Callable[[Path, pytest.MonkeyPatch], SessionModel]
+
+
+def _open_session_model(make_tokenizer: Callable[[], Tokenizer]) -> MakeSessionModel:
+    """Return a function that makes the model of a run, for which every screen has a training text."""
+
+    def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SessionModel:
+        tokenizer = make_tokenizer()
+        use_training_text(monkeypatch, tokenizer)
+        return SessionModel.from_loaded(load_model(write_open_run(folder / "open", tokenizer)))
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "seed"),
-    [(None, 1), (None, 2), (bpe_tokenizer, 3), (character_tokenizer, 4)],
-    ids=["words-1", "words-2", "bpe-3", "characters-4"],
+    ("make_session_model", "seed"),
+    [
+        pytest.param(None, 1, id="words-1"),
+        pytest.param(None, 2, id="words-2"),
+        pytest.param(_open_session_model(bpe_tokenizer), 3, id="bpe-3"),
+        pytest.param(_open_session_model(character_tokenizer), 4, id="characters-4"),
+        pytest.param(lambda *_: dialogue_session_model(), 5, id="speakers-5"),
+        pytest.param(lambda *_: dialogue_session_model(is_open=True), 6, id="speakers-bpe-6"),
+    ],
 )
 async def test_random_input_never_crashes_the_app(
     make_app: Callable[..., LotrApp],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    tokenizer: Callable[[], Tokenizer] | None,
+    make_session_model: MakeSessionModel | None,
     seed: int,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # sessions are exported to the working directory
-    model = {} if tokenizer is None else {"session_model": _open_session_model(tokenizer(), tmp_path, monkeypatch)}
+    model = {} if make_session_model is None else {"session_model": make_session_model(tmp_path, monkeypatch)}
 
     def prepare_job(*_: Any, **__: Any) -> FakeJob:
         return FakeJob([*training_events(), finished(make_decoder())]).release()

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from lotr_tui.app import LotrApp
-from tests.support import open_scenes, scenes
+from tests.support import dialogue_inspector_scenes as inspector_scenes
+from tests.support import dialogue_scenes, open_scenes, scenes
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -31,10 +32,22 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (scenes.search, SMALL),
     (scenes.controls, ALL),
     (scenes.reply_mode, SMALL),
+    (dialogue_scenes.first_conversation, [("shire", (120, 35)), (COLOURLESS, (60, 20))]),
+    (dialogue_scenes.conversation, [*ALL, ("shire-light", (120, 35)), ("ansi-dark", (80, 24))]),
+    (dialogue_scenes.who_answers_pane, NARROW),
+    (dialogue_scenes.answers, [ALL[0], SMALL[1]]),
+    (dialogue_scenes.cast_dialog, [*SMALL, ("shire-light", (120, 35))]),
     (scenes.ladder, ALL),
     (scenes.side_by_side_models, ALL),
     (scenes.lens_text, ALL),
     (scenes.lens_sentences, NARROW),
+    (inspector_scenes.script_lens, [("shire", (120, 35)), *SMALL]),
+    (inspector_scenes.who_lens, ALL),
+    (inspector_scenes.pair_lens, [*ALL[1:], ("ansi-light", (100, 30))]),
+    (inspector_scenes.speaker_pair_dialog, SMALL),
+    (inspector_scenes.speakers_side_by_side, ALL[1:]),
+    (inspector_scenes.column_dialog, SMALL),
+    (inspector_scenes.speaker_ladder, ALL[1:]),
     (scenes.memorization, ALL),
     (scenes.activations, ALL),
     (scenes.top_activations, ALL),

@@ -13,7 +13,10 @@ from engine.data.tokenizers.base import TokenIds, Tokenizer
 
 def dataset_content(dataset: Dataset) -> list[Any]:
     """Return all parts of a dataset in a form that can be compared with `==`."""
-    arrays = (dataset.train, dataset.valid, dataset.test, dataset.train_punctuation, dataset.train_lines.offsets)
+    arrays = (
+        *(dataset.train, dataset.valid, dataset.test, dataset.train_punctuation),
+        *(dataset.train_lines.offsets, dataset.train_scene_offsets, dataset.corpus.lines.scene_ids),
+    )
     lines = (
         dataset.splits.train,
         dataset.splits.valid,

@@ -16,6 +16,7 @@ from engine.presets import get_preset
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
 from lotr_tui.session.session_model import load_session_model
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.files import CHECKOUT
 
 SESSION_SIZE = (130, 36)
@@ -39,15 +40,16 @@ def save(app: LotrApp, name: str) -> None:
 
 
 async def picture_session(runs_dir: Path) -> None:
-    """Take a picture of the session: two prompts, next-word probabilities, and a training that goes on."""
+    """Take a picture of the session: a conversation, who answers, next words, and a training that goes on."""
     app = LotrApp(session_model=load_session_model([], None), runs_dir=runs_dir, pace=0)
     async with app.run_test(size=SESSION_SIZE) as pilot:
-        app.start_training(get_preset("tiny").with_values(epochs=20))
-        for prompt, seed in (("Bilbo Baggins is", "3"), ("Where is the lamp", "11")):
+        app.start_training(get_preset("tiny").with_values(mode="dialogue", epochs=20))
+        for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "11"), ("/to Gollum", "5"), ("", "5")):
             app.screen.query_one("#seed Input", Input).value = seed
-            await pilot.press(*prompt, "enter")
+            app.screen.query_one("#prompt", PromptInput).value = line
+            await pilot.press("enter")
             await pilot.pause(2)
-        await pilot.press(*"the old road ")
+        app.screen.query_one("#prompt", PromptInput).value = "Who are you"
         await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 5.5)
         save(app, "session.svg")
         app.stop_training()

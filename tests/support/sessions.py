@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS
 from engine.generation.settings import SamplerSettings
+from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, encode_session, reply_record
 
 printable_texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
@@ -32,6 +33,9 @@ sampler_settings = st.builds(
 )
 
 
+answer_scores = st.builds(AnswerScore, st.integers(1, 64), st.integers(1, 64), figures, figures, st.integers(0, 1000))
+
+
 @st.composite
 def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
     """Replies whose parents come before them."""
@@ -44,7 +48,7 @@ def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
                 parent_id=parent.id if parent else None,
                 parent_offset=draw(st.integers(0, len(parent.tokens))) if parent else 0,
                 prompt=draw(st.none() | st.text(max_size=20)),
-                reply_mode=draw(st.sampled_from(["continue", "reply"])),
+                reply_mode=draw(st.sampled_from(["conversation", "continue", "reply"])),
                 tokens=tuple(draw(st.lists(tokens, max_size=4))),
                 seed=draw(st.integers(0, 2**63 - 1)),
                 settings=draw(sampler_settings),
@@ -55,6 +59,10 @@ def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
                 name=draw(st.text(max_size=5)),
                 tokenizer=draw(st.sampled_from(["words", "whitespace", "characters", "bpe"])),
                 num_reread_tokens=draw(st.integers(0, 3)),
+                speaking_as=draw(st.just("") | printable_texts),
+                speaker=draw(st.just("") | printable_texts),
+                speaker_prob=draw(st.none() | st.floats(0, 1)),
+                score=draw(st.none() | answer_scores),
             )
         )
     return replies
@@ -106,7 +114,7 @@ def session_bytes(*replies: SavedReply) -> bytes:
 
 def header_line(**changes: object) -> bytes:
     """The line of the session itself, with some fields changed."""
-    record = {"version": 2, "model": "m", "started": 1.0, "current_id": None, **changes}
+    record = {"version": 3, "model": "m", "started": 1.0, "current_id": None, **changes}
     return json.dumps({"session": record}).encode() + b"\n"
 
 

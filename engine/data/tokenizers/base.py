@@ -31,6 +31,18 @@ def speaker_text(name: str) -> str:
     return f"{name}: "
 
 
+def current_speakers(ids: TokenIds, num_text_tokens: int) -> TokenIds:
+    """Return, for each of `ids` `[time]`, the token of the speaker whose utterance it belongs to; -1 for none.
+
+    The tokens from `num_text_tokens` on are speakers. An utterance reaches from the token of its speaker to the token
+    before `<eos>`. Nobody speaks before the first speaker.
+    """
+    is_change = (ids >= num_text_tokens) | (ids == EOS_ID)
+    last_change = np.maximum.accumulate(np.where(is_change, np.arange(len(ids)), -1))
+    changed_to = np.where(last_change >= 0, ids[last_change], EOS_ID)
+    return np.where(changed_to == EOS_ID, -1, changed_to).astype(np.int32)
+
+
 def is_open_vocabulary(name: TokenizerName) -> bool:
     """Return True if the tokenizers of this name encode any text as written, and False if they know some words."""
     return name in ("characters", "bpe")

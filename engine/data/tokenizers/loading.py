@@ -1,10 +1,32 @@
-"""Reading a tokenizer from the file of a run, by its name."""
+"""Reading a tokenizer and its cast from the files of a run."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from engine.data.tokenizers.base import Tokenizer, TokenizerName, is_open_vocabulary
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import InvalidInputError, RunError
+from engine.storage.schema import decode_json
 
-VOCABULARY_FILE, TOKENIZER_FILE = "vocabulary.json", "tokenizer.json"
+VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE = "vocabulary.json", "tokenizer.json", "cast.json"
+MAX_CAST_SIZE = 10_000
+MAX_SPEAKER_CHARACTERS = 40
+"""Maximum length of a speaker's name."""
+
+
+@dataclass(frozen=True)
+class _CastFile:
+    """Content of the file of a cast."""
+
+    version: Literal[1]
+    cast: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=MAX_SPEAKER_CHARACTERS)]],
+        Meta(min_length=1, max_length=MAX_CAST_SIZE),
+    ]
 
 
 def tokenizer_file_name(name: TokenizerName) -> str:
@@ -22,3 +44,19 @@ def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenize
     if name == "characters":
         return CharacterTokenizer.from_json(text, source)
     return WordTokenizer.from_json(text, source, name)
+
+
+def cast_to_json(tokenizer: Tokenizer) -> str:
+    """Return the cast of a tokenizer as the content of its file in a run directory."""
+    return json.dumps(asdict(_CastFile(1, list(tokenizer.cast))), ensure_ascii=False)
+
+
+def add_cast_from_json(tokenizer: Tokenizer, text: str, source: str) -> Tokenizer:
+    """Return `tokenizer` with the cast that `cast_to_json` wrote to the file `source`; damage raises a RunError."""
+    try:
+        cast = decode_json(_CastFile, text).cast
+    except InvalidInputError as error:
+        raise RunError(f"{source} is not the cast of a run: {str(error).removesuffix('.')}; train a new run") from error
+    if len(set(cast)) != len(cast) or not all(name.isprintable() and name == " ".join(name.split()) for name in cast):
+        raise RunError(f"{source} lists a speaker twice, or one whose name cannot be shown; the run is damaged")
+    return tokenizer.with_cast(cast)

@@ -18,6 +18,8 @@ INHERITED_SETTINGS = (
     "tokenizer", "vocabulary_size", "embedding_size", "hidden_size", "num_layers", "tie_weights", "punctuation",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
+DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}
+"""Settings that keep the lines of a dialogue in order and together."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
 DEFAULT_PATIENCE = 4
@@ -27,8 +29,9 @@ DEFAULT_PATIENCE = 4
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
     """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run.
 
-    Models of an open vocabulary use no settings that are about words. The settings that an initial run determines come
-    from there, and a patience of 0 becomes `DEFAULT_PATIENCE`. `apply_options` can change all of these defaults.
+    Models of an open vocabulary use no settings that are about words, and dialogues are split by scenes. The settings
+    that an initial run determines come from there, and a patience of 0 becomes `DEFAULT_PATIENCE`. `apply_options` can
+    change all of these defaults.
 
     Raises:
         InvalidInputError: If an option is invalid, or there is no such run.
@@ -41,6 +44,8 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
     if is_open_vocabulary(defaults.get("tokenizer", config.data.tokenizer)):
         defaults = WITHOUT_WORDS | defaults
+    if config.data.mode == "dialogue":
+        defaults = DIALOGUE_DEFAULTS | defaults
     return apply_options(preset.with_values(**defaults))
 
 
@@ -49,8 +54,8 @@ def load_dataset_and_weights(
 ) -> tuple[Dataset, dict[str, Float32Array] | None]:
     """Load the dataset of `config`, and the weights that the training starts from; None for random weights.
 
-    An open vocabulary is taken over from the initial run. A closed one is built from the dataset, and the weights are
-    mapped to it word by word.
+    An open vocabulary is taken over from the initial run. A closed one is built from the dataset, and so is a cast. The
+    weights are mapped to the new vocabulary token by token.
 
     Raises:
         InvalidInputError: If the corpus cannot be read, there is no such run, or the run has other settings.
@@ -60,7 +65,7 @@ def load_dataset_and_weights(
     model = load_model(*find_model(init, runs_dir))
     _check_settings(config, model.config, init)
     tokenizer = model.decoder.tokenizer
-    dataset = load_dataset(config.data, tokenizer if tokenizer.is_open else None)
+    dataset = load_dataset(config.data, tokenizer.with_cast(()) if tokenizer.is_open else None)
     return dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer)
 
 

@@ -28,6 +28,7 @@ def data(context: typer.Context) -> None:
     "info",
     "lotr-tui data info dialogues.csv --text-column line",
     "lotr-tui data info novel.txt --tokenizer bpe",
+    "lotr-tui data info play.txt --mode dialogue",
 )
 def data_info(
     path: Annotated[
@@ -44,9 +45,19 @@ def data_info(
     mode: options.ModeOption = None,
     split: options.SplitOption = None,
     split_seed: options.SplitSeedOption = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change any setting of the data, such as scene_lines; repeatable.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Describe a corpus and the splits that a training would make of it."""
+    """Describe a corpus, its speakers, and the splits that a training would make of it."""
+    from engine.training.transfer.initial_run import configure
     from lotr_tui.cli.data.summary import print_data_summary
 
     has_columns = text_column is not None or speaker_column is not None
@@ -62,12 +73,15 @@ def data_info(
         "split": split,
         "split_seed": split_seed,
     }
-    config = Config().with_values(
-        corpus=str(absolute_path(path)),  # absolute, so that no file name means the bundled corpus
-        corpus_format="text" if plain or (path.suffix == ".txt" and not has_columns) else "csv",
-        **{name: value for name, value in choices.items() if value is not None},
-    )
-    print_data_summary(config.data, as_json=as_json)
+
+    def apply_options(config: Config) -> Config:
+        return config.with_values(
+            corpus=str(absolute_path(path)),  # absolute, so that no file name means the bundled corpus
+            corpus_format="text" if plain or (path.suffix == ".txt" and not has_columns) else "csv",
+            **{name: value for name, value in choices.items() if value is not None},
+        ).with_overrides(assignments or [])
+
+    print_data_summary(configure(Config(), apply_options).data, as_json=as_json)
 
 
 @add_command(

@@ -1,4 +1,4 @@
-"""Summary of a corpus and of its splits, as a table or JSON."""
+"""Summary of a corpus, of its speakers and of its splits, as tables or JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +10,8 @@ from engine.config import DataConfig
 from engine.data.dataset import Dataset, load_dataset, summarize_dataset
 from engine.errors import printable
 from lotr_tui.cli.console import make_console, make_table, print_json
-
-MAX_SPEAKERS = 10
-"""Number of speakers that a summary names."""
+from lotr_tui.cli.data.speaker_table import describe_pairs, describe_speakers, make_speaker_table
+from lotr_tui.formatting import plural
 
 
 def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -35,24 +34,28 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         return
     closed = not dataset.tokenizer.is_open
     unit = "words" if closed else "tokens"
-    num_speakers = len(summary.speaker_line_counts)
-    speakers = ", ".join(f"{name} {n}" for name, n in summary.speaker_line_counts[:MAX_SPEAKERS])
+    limit = config.min_characters
     rows = [
         ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
         ("rows", f"{summary.num_rows:,}"),
-        ("lines", f"{summary.num_lines:,} longer than {config.min_characters} characters"),
+        ("lines", f"{summary.num_lines:,}{f' longer than {limit} characters' if limit >= 0 else ''}"),
         (unit, f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
         ("vocabulary", f"{summary.vocabulary_size:,}: {_describe_vocabulary(dataset, config)}"),
         ("mode", f"{dataset.mode}, split by {config.split}, split seed {config.split_seed}"),
-        ("speakers", f"{num_speakers}: {speakers}{', ...' if num_speakers > MAX_SPEAKERS else ''}"),
+        ("scenes", f"{summary.num_scenes:,}, of {config.scene_lines} lines or fewer"),
+        ("speakers", describe_speakers(summary, config)),
+        *([("marks", _join_counts(summary.marks))] if summary.marks else []),
         ("longest line", f"{summary.longest_line_tokens} {unit}: {_truncate(summary.longest_line.text, 160)}"),
-        ("most frequent", _join_counts(summary.most_frequent)),
+        ("most frequent", _join_counts(summary.most_frequent, space="·")),
+        *([("who follows", describe_pairs(summary))] if summary.speaker_pairs else []),
     ]
     console = make_console()
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         grid.add_row(name, Text(printable(value)))
     console.print(grid)
+    if summary.speakers:
+        console.print(make_speaker_table(summary))
     splits = make_table(["split"], ["lines", unit, *(["rare words"] if closed else [])])
     for name, part in summary.splits.items():
         rare = [f"{100 * part.unk_rate:.1f} %"] if closed else []
@@ -62,6 +65,12 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
 
 def _describe_vocabulary(dataset: Dataset, config: DataConfig) -> str:
     """Return what the tokens of the vocabulary are."""
+    speakers = f", and {plural(len(dataset.tokenizer.cast), 'speaker')}" if dataset.tokenizer.cast else ""
+    return f"{_describe_text_tokens(config)}{speakers}"
+
+
+def _describe_text_tokens(config: DataConfig) -> str:
+    """Return what the tokens of the texts are."""
     if config.tokenizer == "bpe":
         return "end of line, 256 bytes, and pairs of tokens that are frequent in train"
     if config.tokenizer == "characters":
@@ -69,9 +78,9 @@ def _describe_vocabulary(dataset: Dataset, config: DataConfig) -> str:
     return f"words seen at least {config.min_count} times in train, end of line and rare word"
 
 
-def _join_counts(counts: Sequence[tuple[str, int]]) -> str:
-    """Return tokens and their counts; the space before a word is shown as "·"."""
-    return ", ".join(f"{token.replace(' ', '·')} {count:,}" for token, count in counts)
+def _join_counts(counts: Sequence[tuple[str, int]], space: str = " ") -> str:
+    """Return texts and their counts; each space in a text is shown as `space`."""
+    return ", ".join(f"{text.replace(' ', space)} {count:,}" for text, count in counts)
 
 
 def _truncate(text: str, max_length: int) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form
+from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
 from engine.data.file_scan import MAX_LINE_CHARACTERS, normalize_line_ends, read_whole_text
 from engine.errors import CorpusError
 from engine.runs.combine import ModelCombiner
@@ -42,13 +42,11 @@ class TextSource:
         """
         if self.path is not None:
             return self.content
-        splits = combiner.dataset.splits
-        lines = {"train": splits.train, "valid": splits.valid, "test": splits.test}[self.split]
-        return "".join(f"{line.text}\n" for line in lines)
+        return written_text(combiner.dataset, self.split)
 
     def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
         """Return the text in a form; a text without words raises a CorpusError."""
-        text = convert_text(self.original(combiner), form)
+        text = convert_text(self.original(combiner), form, combiner.runs[0].config.data.mode)
         if not text.strip():
             label = f"split {self.split}" if self.path is None else f"--text {self.path}"
             raise CorpusError(f"{label} has no words to score; use a longer text")

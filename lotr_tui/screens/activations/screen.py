@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -113,14 +114,20 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     # Analysis
 
     def tokenize(self) -> TokenizedText:
-        """Tokenize the text, and cut it after `MAX_TOKENS` tokens."""
+        """Tokenize the text, cut after `MAX_TOKENS` tokens; of a script, keep the last lines."""
         tokens = super().tokenize()
         if len(tokens) <= MAX_TOKENS:
             return tokens
-        self.notify(f"Only the first {MAX_TOKENS:,} {self._token_noun}s are analysed.", markup=False)
-        # The text ends before a word, if possible, so that the last tokens stay the same.
-        num_tokens = int(tokens.word_starts[tokens.word_index(MAX_TOKENS)]) or MAX_TOKENS
-        self.text = self.text[: int(tokens.end_offsets[num_tokens - 1])]
+        line_starts = np.flatnonzero(tokens.line_speakers >= 0)
+        last_lines = line_starts[line_starts >= len(tokens) - MAX_TOKENS]
+        part = "last" if len(last_lines) else "first"
+        self.notify(f"Only the {part} {MAX_TOKENS:,} {self._token_noun}s are analysed.", markup=False)
+        if len(last_lines):
+            self.text = self.text[self.text.rfind("\n", 0, int(tokens.start_offsets[last_lines[0]])) + 1 :]
+        else:
+            # The text ends before a word, if possible, so that the last tokens stay the same.
+            num_tokens = int(tokens.word_starts[tokens.word_index(MAX_TOKENS)]) or MAX_TOKENS
+            self.text = self.text[: int(tokens.end_offsets[num_tokens - 1])]
         return super().tokenize()
 
     @property
@@ -147,7 +154,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
         """Record the activations of all layers on each token."""
         assert self._lstm is not None, "checked by find_problem"
-        return record_activations(self._lstm, tokens.ids)
+        return record_activations(self._lstm, tokens.ids, tokens.line_speakers.tolist())
 
     def show_result(self, result: tuple[LayerActivations, ...]) -> None:
         """Show the activations; the first time, the cursor moves to the unit with the largest absolute value."""

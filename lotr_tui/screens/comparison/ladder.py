@@ -7,11 +7,16 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
+from engine.data.speakers import display_name
 from engine.errors import InvalidInputError
+from engine.models.base import LanguageModel
+from lotr_tui.background_task import is_closed
 from lotr_tui.screens.comparison import temperatures
 from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
+from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.conversation.cast import find_member
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 
@@ -39,6 +44,7 @@ class LadderScreen(GenerationColumnsScreen):
 
     def make_first_slots(self) -> list[ColumnSlot]:
         """Return a column for each of the first temperatures."""
+        self._speaker = self.prompt_context.roles.speaker
         return [self._make_slot(temperature) for temperature in WIDE_TEMPERATURES]
 
     def compose_controls(self) -> Iterable[Widget]:
@@ -46,6 +52,31 @@ class LadderScreen(GenerationColumnsScreen):
         yield Label("temps")
         text = temperatures.format_temperatures(WIDE_TEMPERATURES)
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
+        if self.session_model.knows_speakers:
+            yield Label("as", id="as")
+            yield LineInput(display_name(self._speaker), id="speaker", placeholder="a name", compact=True)
+
+    def load_initial_columns(self) -> None:
+        """Find out who is likely to say the text, unless that is chosen."""
+        if self.session_model.knows_speakers and not self._speaker:
+            self.run_worker(self._find_speaker(), group="loading")
+
+    async def _find_speaker(self) -> None:
+        """Let the likeliest speaker say the text of all columns."""
+        ranking = await rank_speakers_in_thread(self, self._prompt)
+        if is_closed(self) or self._speaker or not ranking:
+            return
+        self._set_speaker(ranking[0].name)
+        self.show_slots()
+        self.generate_empty_columns()
+
+    def _set_speaker(self, name: str) -> None:
+        """Let a member of the cast say the text of all columns."""
+        self._speaker = name
+        self._set_input_value("#speaker", display_name(name))
+        for slot in self.slots:
+            slot.speaker, slot.model = name, self.session_model.model
+            slot.output.placeholder = ""
 
     def title_parts(self) -> tuple[str, str]:
         """Return the name of the model, and its description with the sampler settings except for the temperature."""
@@ -53,11 +84,13 @@ class LadderScreen(GenerationColumnsScreen):
         return self.session_model.name, " · ".join(filter(None, [self.session_model.description, *stages]))
 
     def apply_controls(self) -> None:
-        """Show a column for each typed temperature.
+        """Show a column for each typed temperature, said by the typed speaker.
 
         Raises:
-            InvalidInputError: If a temperature is invalid or there are too many.
+            InvalidInputError: If a temperature is invalid, there are too many, or the speaker is not in the cast.
         """
+        if self.session_model.knows_speakers and (name := self.query_one("#speaker", Input).value.strip()):
+            self._set_speaker(find_member(self.session_model.cast, name))
         self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
 
     def action_next_preset(self) -> None:
@@ -129,4 +162,7 @@ class LadderScreen(GenerationColumnsScreen):
 
     def _make_slot(self, temperature: float) -> ColumnSlot:
         output = ColumnOutput(f"temp {temperatures.format_temperature(temperature)}")
-        return ColumnSlot(output, self.session_model.model, temperature)
+        model: LanguageModel | None = self.session_model.model
+        if self.session_model.knows_speakers and not self._speaker:
+            model, output.placeholder = None, FINDING_SPEAKER
+        return ColumnSlot(output, model, temperature, self._speaker)

@@ -1,4 +1,4 @@
-"""Dialog that chooses a model to compare with."""
+"""Dialog that chooses a column to compare with: another model, or a speaker of the session's model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,37 +6,62 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Label, OptionList
+from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
 
+from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
 from engine.errors import printable
+from engine.generation.turns import SpeakerProb
 from engine.runs.directory import bundled_run_names
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.summary import list_runs
-from lotr_tui.formatting import format_model_row, format_run_row
+from lotr_tui.formatting import format_model_row, format_percent, format_run_row
 from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.session.baselines import ModelChoice
 from lotr_tui.textual_fixes.option_list import RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.line_input import LineInput
+
+ColumnChoice = ModelChoice | SpeakerProb
+"""Another model, or a speaker of the session's model."""
+SPEAKER_WIDTH = 24
+"""Width in cells of the names of speakers."""
 
 
-class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ModelChoice | None]):
-    """List of models to add as a column; it returns the chosen one, or None if cancelled."""
+class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
+    """List of models and speakers to add as a column; it returns the chosen one, or None if cancelled.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="model-choice.cancel", tooltip="Close without adding a model")
-    ]
+    If there are speakers, a part of a name can be typed.
+    """
 
-    def __init__(self, base_run: str, saved_epochs: Sequence[EpochCheckpoint], runs_dir: Path | None) -> None:
-        """List the baseline, the mixture and the saved epochs of the session's run, and the runs in a directory."""
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "model-choice",
+        """
+        cancel | escape | dismiss(None) | cancel | Close without adding a model
+        up     | up     | step(-1)      | up     | The row above
+        down   | down   | step(1)       | down   | The row below
+        """,
+    )
+
+    def __init__(
+        self,
+        base_run: str,
+        saved_epochs: Sequence[EpochCheckpoint],
+        runs_dir: Path | None,
+        speakers: Sequence[SpeakerProb] = (),
+    ) -> None:
+        """List `speakers`, then the baseline, the mixture and the saved epochs of the session's run, and other runs."""
         super().__init__()
         baseline = f"Kneser-Ney, counted on the training text of {printable(Path(base_run).name)}"
         mixture = ModelChoice("mixture", base_run)
         epochs = [(ModelChoice("run", base_run, checkpoint.epoch), checkpoint) for checkpoint in saved_epochs]
-        self._rows = [
+        self._has_speakers = bool(speakers)
+        self._rows: list[tuple[ColumnChoice, str]] = [
+            *((speaker, _format_speaker_row(speaker)) for speaker in speakers),
             (ModelChoice("kneser-ney", base_run), baseline),
             (mixture, f"{mixture.name}, weights chosen on validation"),
             *(
@@ -50,14 +75,45 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ModelChoice | None]):
                 if run.valid_perplexity is not None
             ),
         ]
+        self._matches = list(self._rows)
 
     def compose(self) -> ComposeResult:
-        """Yield the baseline, the mixture, the saved epochs, the bundled models and the runs, latest first."""
+        """Yield the speakers, the baseline, the mixture, the saved epochs, the bundled models and the runs."""
         with Vertical(classes="dialog"):
-            yield Label("Add a model", classes="dialog-title")
+            yield Label("A speaker or a model" if self._has_speakers else "Add a model", classes="dialog-title")
+            if self._has_speakers:
+                yield LineInput(placeholder="type a part of a name", compact=True, max_length=MAX_NAME_CHARACTERS)
             yield RobustOptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
             yield KeysLine(("enter", "add", ""), ("esc", "cancel", "dismiss(None)"))
 
+    def action_step(self, offset: int) -> None:
+        """Move to another row while the input has the focus."""
+        rows = self.query_one(OptionList)
+        rows.action_cursor_down() if offset > 0 else rows.action_cursor_up()
+
+    @on(Input.Changed)
+    def _filter(self, event: Input.Changed) -> None:
+        """List the rows that contain the typed text, those that begin with it first."""
+        typed = event.value.strip().casefold()
+        matches = [row for row in self._rows if typed in row[1].casefold()]
+        self._matches = sorted(matches, key=lambda row: not row[1].casefold().startswith(typed))
+        rows = self.query_one(OptionList)
+        rows.clear_options()
+        rows.add_options([Option(text) for _, text in self._matches])
+        rows.highlighted = 0 if self._matches else None
+
+    @on(Input.Submitted)
+    def _submit_highlighted(self) -> None:
+        highlighted = self.query_one(OptionList).highlighted
+        if highlighted is not None:
+            self.dismiss(self._matches[highlighted][0])
+
     @on(OptionList.OptionSelected)
     def _submit(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._rows[event.option_index][0])
+        self.dismiss(self._matches[event.option_index][0])
+
+
+def _format_speaker_row(speaker: SpeakerProb) -> str:
+    """Return the name of a speaker with the probability to answer, unless it is not known."""
+    prob = f"{format_percent(speaker.prob):>8} likely to answer" if speaker.prob else ""
+    return f"{display_name(speaker.name):{SPEAKER_WIDTH}}{prob}".rstrip()

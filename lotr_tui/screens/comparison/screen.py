@@ -92,7 +92,8 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
         self.settings = settings
         """Sampler settings of all columns, except for the temperature."""
         self._prompt = prompt
-        self._prompt_context = context or PromptContext()
+        self.prompt_context = context or PromptContext()
+        """Earlier turns, and the roles of the prompt and the text."""
         self._seed = random_seed() if seed is None else seed
         self._pace = pace
         self.prompt_and_seed: tuple[str, int] | None = None
@@ -143,8 +144,8 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             noun = token_noun(self.session_model.model.tokenizer)
             yield NumberField(f"{noun}s", str(self.settings.max_tokens), id="max_tokens", width=4, placeholder="30")
         with Horizontal(id="prompt-line"):
-            is_answer = self._prompt_context.reply_mode == "reply"
-            yield Label("reply ❯" if is_answer else "❯", id="prompt-mark")
+            is_answer = self.prompt_context.is_answer
+            yield Label(self.prompt_context.prompt_mark, id="prompt-mark", markup=False)
             yield LineInput(
                 self._prompt,
                 placeholder="type a line to answer" if is_answer else "type a text to continue",
@@ -162,7 +163,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
         self.show_note()
         self.show_slots(0)
         self.load_initial_columns()
-        if self._prompt.strip():
+        if self._prompt.strip() or self.prompt_context.is_next_turn:
             self.action_generate()
 
     def on_unmount(self) -> None:
@@ -187,7 +188,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
 
     def _show_status(self) -> None:
         name, about = self.title_parts()
-        is_answer = self._prompt_context.reply_mode == "reply"
+        is_answer = self.prompt_context.is_answer
         left = Content.assemble(
             ("lotr-tui", "bold $accent"),
             f"  {self.HEADING}: {'answers' if is_answer else 'continuations'}  ",
@@ -196,7 +197,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             (about, MUTED),
         )
         right = [] if self.prompt_and_seed is None else [f"seed {self.prompt_and_seed[1]}"]
-        if is_answer and (number := self._prompt_context.num_earlier_turns):
+        if is_answer and (number := self.prompt_context.num_earlier_turns):
             right.insert(0, f"after {plural(number, 'earlier reply', 'earlier replies')}")
         self.query_one("#status", StatusBar).show(left, Content.styled(" · ".join(right), MUTED))
 
@@ -227,13 +228,13 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
             slot.output.failure = error
         if unknown_words := describe_unknown_words(encoded_prompts):
             self.show_note(unknown_words, is_problem=True)
-        self.writers.start(self.slots, prompt, self._prompt_context, self.settings, seed, self._pace)
+        self.writers.start(self.slots, prompt, self.prompt_context, self.settings, seed, self._pace)
         self.refresh_bindings()
         self._refresh_columns()
 
     def _read_controls(self) -> None:
         prompt = self.query_one("#prompt", Input).value
-        if not prompt.strip():
+        if not prompt.strip() and not self.prompt_context.is_next_turn:
             raise InvalidInputError("type a prompt first")
         typed_max_tokens = self.query_one("#max_tokens", NumberField).parse_int()
         limits = SamplerSettings() if typed_max_tokens is None else SamplerSettings(max_tokens=typed_max_tokens)
@@ -274,7 +275,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
     def action_new_seed(self) -> None:
         """Generate again with another seed."""
         self._set_input_value("#seed Input", str(random_seed()))
-        if self.query_one("#prompt", Input).value.strip():
+        if self.query_one("#prompt", Input).value.strip() or self.prompt_context.is_next_turn:
             self.action_generate()
 
     # Columns

@@ -1,38 +1,57 @@
-"""Side-by-side screen: one prompt and one seed, a column for each model."""
+"""Side-by-side screen: one prompt and one seed, a column for each model, or for each of several speakers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
 from engine.config import BUNDLED
+from engine.data.speakers import display_name
 from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import SpeakerProb
+from engine.models.dialogue import DialogueModel
 from engine.runs.directory import bundled_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import token_noun
+from lotr_tui.formatting import format_percent, token_noun
 from lotr_tui.screens.comparison.columns import CompareWith
-from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
+from lotr_tui.screens.comparison.model_dialog import ColumnChoice, ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
+from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot, PromptContext
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.number_field import NumberField
 
 MAX_COLUMNS = 3
+MAX_SPEAKER_COLUMNS = 8
+"""Maximum number of columns if the session's model knows speakers."""
+NUM_FIRST_SPEAKERS = 3
 
 
 class SideBySideScreen(GenerationColumnsScreen):
-    """Texts of up to three models. Models with the same vocabulary share the sampling noise of every word."""
+    """Texts of up to three models, or of several speakers of a model that knows them.
+
+    Models with the same vocabulary share the sampling noise of every word.
+    """
 
     HEADING: ClassVar[str] = "side by side"
     MIN_COLUMN_WIDTH: ClassVar[int] = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "first"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "side-by-side",
+        """
+        change | f2 | change_column | change | Choose another model or speaker for the selected column
+        """,
+        show=True,
+    )
 
     def __init__(
         self,
@@ -46,13 +65,17 @@ class SideBySideScreen(GenerationColumnsScreen):
     ) -> None:
         """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
-        More models can be added from `runs_dir`; None is the default directory.
+        A model that knows speakers starts with the likeliest ones instead. More models can be added from `runs_dir`;
+        None is the default directory.
         """
+        self._ranking: Sequence[SpeakerProb] = ()
         super().__init__(session_model, prompt, settings, seed, pace, context)
         self._runs_dir = runs_dir
 
     def get_help_line(self) -> str:
         """Return the help, with the noun for what the Kneser-Ney baseline counts."""
+        if self.session_model.knows_speakers:
+            return "One line and seed for all; F3 adds a speaker or a model by name, F2 changes a column"
         noun = token_noun(self.session_model.model.tokenizer)
         return f"One prompt and seed for all models. Kneser-Ney counts {noun}s; F3 adds a model"
 
@@ -62,7 +85,12 @@ class SideBySideScreen(GenerationColumnsScreen):
         return any(worker.node is self and worker.group == "loading" for worker in self.workers)
 
     def make_first_slots(self) -> list[ColumnSlot]:
-        """Return the column of the session's model."""
+        """Return the column of the session's model, or of the speaker that is chosen."""
+        if self.session_model.knows_speakers:
+            speaker = self.prompt_context.roles.speaker
+            return [
+                self._speaker_slot(speaker) if speaker else ColumnSlot(ColumnOutput("", "", FINDING_SPEAKER), None, 0)
+            ]
         slot = ColumnSlot(ColumnOutput(""), None, 0.0)
         self._set_model(slot, self.session_model)
         return [slot]
@@ -77,9 +105,11 @@ class SideBySideScreen(GenerationColumnsScreen):
         return "", self.settings.describe()
 
     def load_initial_columns(self) -> None:
-        """Add the Kneser-Ney baseline, if the model has a run."""
-        if self.session_model.run is not None:
-            self._add_model_column(ModelChoice("kneser-ney", self._base_run))
+        """Add the likeliest speakers, or the Kneser-Ney baseline if the model has a run."""
+        if self.session_model.knows_speakers:
+            self.run_worker(self._add_likely_speakers(), group="loading")
+        elif self.session_model.run is not None:
+            self._add_column(ModelChoice("kneser-ney", self._base_run))
             self.show_slots(0)
 
     def apply_controls(self) -> None:
@@ -104,14 +134,31 @@ class SideBySideScreen(GenerationColumnsScreen):
             self.action_generate()
 
     def action_add_column(self) -> None:
-        """Ask for a model and add it as a column."""
-        if len(self.slots) == MAX_COLUMNS:
-            self.show_note(f"there are {MAX_COLUMNS} models, the maximum; f4 removes one", is_problem=True)
+        """Ask for a model or a speaker, and add a column."""
+        maximum = MAX_SPEAKER_COLUMNS if self.session_model.knows_speakers else MAX_COLUMNS
+        if len(self.slots) >= maximum:
+            noun = "columns" if self.session_model.knows_speakers else "models"
+            self.show_note(f"there are {maximum} {noun}, the maximum; f4 removes one", is_problem=True)
         else:
-            run = self.session_model.run
-            saved_epochs = list_epoch_checkpoints(run) if run is not None else []
-            dialog = ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir)
-            self.app.push_screen(dialog, self._add_model_column)
+            self._choose_column(self._add_column)
+
+    def action_change_column(self) -> None:
+        """Ask for a model or a speaker, and show it in the selected column."""
+        slot = self.slots[self.selected_index]
+        self._choose_column(lambda choice: self._add_column(choice, replaced=slot))
+
+    def _choose_column(self, use: Callable[[ColumnChoice | None], None]) -> None:
+        run = self.session_model.run
+        saved_epochs = list_epoch_checkpoints(run) if run is not None else []
+        speakers = self._ranking_of_cast() if self.session_model.knows_speakers else ()
+        self.app.push_screen(ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir, speakers), use)
+
+    def _ranking_of_cast(self) -> list[SpeakerProb]:
+        """Return the whole cast: who may answer, likeliest first, and then the others."""
+        tokenizer = self.session_model.model.tokenizer
+        ranked = {speaker.name for speaker in self._ranking}
+        others = [SpeakerProb(name, tokenizer.speaker_id(name), 0.0) for name in tokenizer.cast if name not in ranked]
+        return [*self._ranking, *others]
 
     def action_remove_column(self) -> None:
         """Remove the selected column, unless it is the last one."""
@@ -131,14 +178,48 @@ class SideBySideScreen(GenerationColumnsScreen):
         typed = self.query_one("#temperature", NumberField).parse_float()
         return SamplerSettings().temperature if typed is None else SamplerSettings(temperature=typed).temperature
 
-    def _add_model_column(self, choice: ModelChoice | None) -> None:
-        """Add a column whose model is loaded in a thread."""
+    def _add_column(self, choice: ColumnChoice | None, replaced: ColumnSlot | None = None) -> None:
+        """Add a column, or put it in the place of another one. The model of a run is loaded in a thread."""
         if choice is None:
             return
-        output = ColumnOutput(choice.name, placeholder=choice.loading_message)
-        self.slots.append(ColumnSlot(output, None, self.settings.temperature))
-        self.run_worker(self._load_model(self.slots[-1], choice), group="loading")
-        self.show_slots(len(self.slots) - 1)
+        if isinstance(choice, SpeakerProb):
+            slot = self._speaker_slot(choice.name)
+        else:
+            output = ColumnOutput(choice.name, placeholder=choice.loading_message)
+            slot = ColumnSlot(output, None, self.settings.temperature, self._first_speaker)
+            self.run_worker(self._load_model(slot, choice), group="loading")
+        index = self.slots.index(replaced) if replaced in self.slots else len(self.slots)
+        self.slots[index : index + (replaced in self.slots)] = [slot]
+        self.show_slots(index)
+        self.generate_empty_columns()
+
+    @property
+    def _first_speaker(self) -> str:
+        """Speaker of the first column that has one, who also speaks in the columns of other models."""
+        return next((slot.speaker for slot in self.slots if slot.speaker), self.prompt_context.roles.speaker)
+
+    def _speaker_slot(self, name: str) -> ColumnSlot:
+        """Return the column of a member of the cast."""
+        prob = next((speaker.prob for speaker in self._ranking if speaker.name == name), None)
+        likely = "" if prob is None else f"{format_percent(prob)} likely to answer"
+        return ColumnSlot(
+            ColumnOutput(display_name(name), likely), self.session_model.model, self.settings.temperature, name
+        )
+
+    async def _add_likely_speakers(self) -> None:
+        """Show the likeliest speakers, after the one that is chosen."""
+        ranking = await rank_speakers_in_thread(self, self._prompt)
+        if is_closed(self) or not ranking:
+            return
+        self._ranking = ranking
+        chosen = self.prompt_context.roles.speaker
+        names = [*filter(None, [chosen]), *(speaker.name for speaker in ranking if speaker.name != chosen)]
+        known = [slot for slot in self.slots if slot.model is not None]
+        if known:
+            known[0].output.description = self._speaker_slot(names[0]).output.description
+        self.slots = [*known, *map(self._speaker_slot, names[len(known) : NUM_FIRST_SPEAKERS])]
+        self.show_slots(0)
+        self.generate_empty_columns()
 
     async def _load_model(self, slot: ColumnSlot, choice: ModelChoice) -> None:
         """Load the model of a column, or remove the column if that fails."""
@@ -158,7 +239,11 @@ class SideBySideScreen(GenerationColumnsScreen):
             self.generate_empty_columns()
 
     def _set_model(self, slot: ColumnSlot, session_model: SessionModel) -> None:
-        slot.model, slot.temperature = session_model.model, self.settings.temperature
+        model = session_model.model
+        if model.tokenizer.cast and not isinstance(model, DialogueModel):
+            model = DialogueModel(model)
+        slot.model, slot.temperature = model, self.settings.temperature
         slot.output.title = printable(session_model.name)
-        slot.output.description = printable(session_model.description)
+        speaker = f"as {display_name(slot.speaker)} · " if model.tokenizer.cast and slot.speaker else ""
+        slot.output.description = speaker + printable(session_model.description)
         slot.output.placeholder = ""

@@ -18,7 +18,7 @@ from lotr_tui.screens.lens.scoring import LensScorer
 from lotr_tui.screens.lens.sentences import LensSentences
 from lotr_tui.screens.lens.text_area import MAX_EDITABLE_CHARACTERS, LensTextArea
 from lotr_tui.screens.lens.text_view import LENS_VIEWS, LensTextView
-from lotr_tui.screens.lens.token_inspector import LensTokenInspector
+from lotr_tui.screens.lens.token_inspector import LensTokenInspector, describe_location
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextAnalysisScreen
 from lotr_tui.screens.text.token_names import visible_part
@@ -80,7 +80,7 @@ class LensScreen(TextAnalysisScreen):
         is_editable = len(self._text) <= MAX_EDITABLE_CHARACTERS
         yield StatusBar(id="status")
         yield LensMetrics(id="metrics")
-        yield Rule(line_style="solid")
+        yield Rule(line_style="solid", id="metrics-rule")
         with Horizontal(id="body"):
             yield LensTextView(PLACEHOLDER, id="text")
             with Vertical(id="side"):
@@ -88,10 +88,19 @@ class LensScreen(TextAnalysisScreen):
                 yield Static("", id="heading", markup=False)
                 yield LensSentences(id="sentences")
         yield StatusBar(id="legend")
+        yield from self.compose_other_view()
         yield Rule(line_style="solid")
         yield LensTextArea(self._text if is_editable else "", id="text-area")
         yield HelpLine()
-        yield KeyFooter()
+        yield self.create_footer()
+
+    def compose_other_view(self) -> ComposeResult:
+        """Yield the widgets of a subclass between the legend and the text area."""
+        yield from ()
+
+    def create_footer(self) -> KeyFooter:
+        """Return the footer, by default with all keys of the screen."""
+        return KeyFooter()
 
     def on_mount(self) -> None:
         """Start scoring after the first paint."""
@@ -223,7 +232,7 @@ class LensScreen(TextAnalysisScreen):
         baseline_score = baseline_scores.word_score(index) if baseline_scores is not None else None
         inspector.show(
             word,
-            f"sentence {sentence + 1:,} of {len(tokens.sentence_starts):,}",
+            describe_location(network_scores, index),
             (network_scores.word_score(index), baseline_score),
             model_index=1 if text.view == "Kneser-Ney" and baseline_score else 0,
         )
@@ -244,6 +253,11 @@ class LensScreen(TextAnalysisScreen):
     def _follow_text_cursor(self) -> None:
         if self._text == self.query_one(LensTextArea).text and (index := self._word_at_text_cursor()) is not None:
             self.query_one(LensTextView).move_cursor(index)
+
+    @property
+    def shown_text(self) -> str:
+        """The text as it is now: in the text area, or too long for it."""
+        return self._text if self._source_name else sanitize_text(self.query_one(LensTextArea).text)
 
     @on(LensSentences.SentenceSelected)
     def _move_to_sentence(self, message: LensSentences.SentenceSelected) -> None:

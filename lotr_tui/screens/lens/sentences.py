@@ -108,6 +108,9 @@ class LensSentences(LineList):
         word_starts, _ = tokens.word_spans
         start = int(word_starts[first])
         end = int(word_starts[last]) if last < tokens.num_words else len(tokens.text)
+        labels = tokens.label_spans[:, 0]
+        if (next_label := int(np.searchsorted(labels, start))) < len(labels):
+            end = min(end, int(labels[next_label]))
         excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)])
         values = [_format_sentence_perplexity(float(perplexities[index])) for perplexities in self._perplexities]
         is_selected = index == self.cursor

@@ -8,8 +8,14 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 
 from engine.analysis.token_scores import TokenScores
+from lotr_tui.screens.lens.shaded_text_view import (
+    DIFFERENCE_COMPONENT_CLASSES,
+    DIFFERENCE_THRESHOLDS,
+    ShadedTextView,
+    difference_class,
+)
 from lotr_tui.screens.text.layout import UNKNOWN_MARKS, Page
-from lotr_tui.screens.text.view import TokenTextView, cursor_bindings
+from lotr_tui.screens.text.view import cursor_bindings
 from lotr_tui.widgets.bindings import binding_table
 
 LensView = Literal["network", "Kneser-Ney", "difference"]
@@ -18,14 +24,10 @@ LENS_VIEWS: tuple[LensView, ...] = ("network", "Kneser-Ney", "difference")
 
 SURPRISE_THRESHOLDS = (3.0, 6.0, 10.0)
 """Bits that separate the four shades of surprisal: probabilities of 1/8, 1/64 and 1/1024."""
-DIFFERENCE_THRESHOLDS = (-3.0, -1.0, 1.0, 3.0)
-"""Bits that separate the five shades of a difference; positive if the network is better."""
-
 _SURPRISE_COMPONENT_CLASSES = ("lens--expected", "lens--usual", "lens--surprising", "lens--astonishing")
-_DIFFERENCE_COMPONENT_CLASSES = ("lens--much-worse", "lens--worse", "lens--even", "lens--better", "lens--much-better")
 
 
-class LensTextView(TokenTextView, inherit_bindings=False):
+class LensTextView(ShadedTextView, inherit_bindings=False):
     """Words shaded in steps of bits; each step also differs in text style, for terminals without colour."""
 
     DEFAULT_CSS = """
@@ -35,26 +37,13 @@ class LensTextView(TokenTextView, inherit_bindings=False):
     LensTextView > .lens--usual { color: $foreground; }
     LensTextView > .lens--surprising { color: $foreground; background: $accent 20%; text-style: underline; }
     LensTextView > .lens--astonishing { color: $foreground; background: $accent 50%; text-style: bold underline; }
-    LensTextView > .lens--even { color: $foreground; text-style: dim; }
-    LensTextView > .lens--better { color: $foreground; background: $success 20%; text-style: underline; }
-    LensTextView > .lens--much-better { color: $foreground; background: $success 45%; text-style: bold underline; }
-    LensTextView > .lens--worse { color: $foreground; background: $error 20%; }
-    LensTextView > .lens--much-worse { color: $foreground; background: $error 45%; text-style: bold; }
     /* A percentage of a colour of the terminal is that colour, on which other text is hard to read. */
     LensTextView:ansi {
         & > .lens--surprising { color: $accent; background: $background; }
         & > .lens--astonishing { color: $block-cursor-foreground; background: $accent; }
-        & > .lens--better { color: $success; background: $background; }
-        & > .lens--much-better { color: $block-cursor-foreground; background: $success; }
-        & > .lens--worse { color: $error; background: $background; }
-        & > .lens--much-worse { color: $block-cursor-foreground; background: $error; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "lens--unscored",
-        *_SURPRISE_COMPONENT_CLASSES,
-        *_DIFFERENCE_COMPONENT_CLASSES,
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lens--unscored", *_SURPRISE_COMPONENT_CLASSES}
     BINDING_GROUP_TITLE = "Text"
     HELP_LINE = "← → word by word; n, p: surprising words; F2: by Kneser-Ney or difference"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -110,7 +99,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
         low, middle, high = SURPRISE_THRESHOLDS
         texts = [f"under {low:g} bits", f"{low:g} to {middle:g}", f"{middle:g} to {high:g}", f"over {high:g}"]
         if self._view == "difference":
-            names, (weak, strong) = _DIFFERENCE_COMPONENT_CLASSES, DIFFERENCE_THRESHOLDS[-2:]
+            names, (weak, strong) = DIFFERENCE_COMPONENT_CLASSES, DIFFERENCE_THRESHOLDS[-2:]
             texts = [f"Kneser-Ney by {strong:g}", f"by {weak:g}", "even", f"by {weak:g}", f"network by {strong:g} bits"]
         parts = list(zip(texts, names, strict=True))
         if has_unknown:
@@ -128,7 +117,7 @@ class LensTextView(TokenTextView, inherit_bindings=False):
             return ["lens--unscored"]
         bits = [model_scores.bits_of_word(index) for model_scores in scores]
         if len(bits) == 2:
-            return [_DIFFERENCE_COMPONENT_CLASSES[int(np.digitize(bits[1] - bits[0], DIFFERENCE_THRESHOLDS))]]
+            return [difference_class(bits[1] - bits[0])]
         return [_SURPRISE_COMPONENT_CLASSES[int(np.digitize(bits[0], SURPRISE_THRESHOLDS))]]
 
     def token_style(self, index: int) -> Style:

@@ -7,7 +7,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from engine.analysis.token_scores import WordScore
+from engine.analysis.token_scores import TokenScores, WordScore
+from engine.data.speakers import display_name
 from engine.errors import printable
 from lotr_tui.formatting import format_lone_token, format_percent, truncate
 from lotr_tui.screens.text.token_names import PART_SEPARATOR, visible_part
@@ -186,3 +187,13 @@ def _join_fitting(parts: list[str], separator: str, width: int) -> str:
             break
         text = longer
     return text
+
+
+def describe_location(scores: TokenScores, word: int) -> str:
+    """Return the sentence of a word, for a model with a cast after the name of its speaker."""
+    tokens, tokenizer = scores.tokens, scores.tokenizer
+    sentence = f"sentence {tokens.sentence_index(word) + 1:,} of {len(tokens.sentence_starts):,}"
+    speaker = tokens.speaker_of(int(tokens.word_starts[word]))
+    if speaker is None:
+        return sentence
+    return f"{display_name(tokenizer.cast[speaker - tokenizer.num_text_tokens])} · {sentence}"

@@ -1,10 +1,8 @@
 """View of a text in which the passages copied from the training text are marked."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 from textual import events
 from textual.binding import BindingType
 from textual.message import Message
@@ -157,18 +155,4 @@ def mark_passages(page: Page, passages: Sequence[Passage]) -> Page:
     for number, passage in enumerate(passages, 1):
         before[passage.start] += f"{number}["
         after[passage.start + passage.length - 1] += "]"
-    parts, copied, shift = [], 0, 0
-    starts, ends = np.empty_like(page.starts), np.empty_like(page.ends)
-    gap_shifts = np.zeros(num_words + 1, np.int32)  # of the characters after each word; the first is before any
-    for index in range(num_words):
-        start, end = int(page.starts[index]), int(page.ends[index])
-        parts += [page.text[copied:start], before[index], page.text[start:end], after[index]]
-        shift += len(before[index])
-        starts[index], ends[index] = start + shift, end + shift
-        shift += len(after[index])
-        gap_shifts[index + 1] = shift
-        copied = end
-    num_words_before = np.searchsorted(page.ends, page.skipped_spans[:, :1], side="right")
-    skipped_spans = page.skipped_spans + gap_shifts[num_words_before]
-    text = "".join([*parts, page.text[copied:]])
-    return replace(page, text=text, starts=starts, ends=ends, skipped_spans=skipped_spans)
+    return page.with_marks(before, after)

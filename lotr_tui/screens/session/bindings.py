@@ -20,12 +20,13 @@ memorization      | f9       | inspect('memorization')   | copied?  | Which part
 activations       | f10      | inspect('activations')    | inside   | Gates and cells of the LSTM, word by word
 runs              | ctrl+o   | choose_model              | runs     | All runs: use one, compare, delete
 sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, new, rename, delete, export
-regenerate        | ctrl+r   | conversation('regenerate') | again    | Regenerate the reply with another seed
-continue          | ctrl+n   | conversation('continue_reply') | more     | Keep going after the last word
+regenerate        | ctrl+r   | regenerate                | again    | Regenerate the reply with another seed
+continue          | ctrl+n   | continue                  | more     | Keep going: the next turn, or after the last word
+cast              | ctrl+d   | choose_cast               | cast     | Choose who answers and who you are
 edit              | ctrl+x   | conversation('edit_prompt') | edit     | Change the prompt and send it again
 copy              | f11      | conversation('copy_reply') | copy     | Copy the prompt and its reply
 find              | ctrl+f   | conversation('open_search') | find     | Find words in the conversation
-reply-mode        | f6       | toggle_reply_mode         | mode     | Continue my text, or answer it
+reply-mode        | f6       | toggle_reply_mode         | mode     | Conversation, continue my text, or answer it
 pace              | f5       | next_pace                 | pace     | Words or tokens per second, up to full speed
 controls          | f4       | sampler('toggle_all')     | controls | All sampling controls, or only the main ones
 preset            | f3       | sampler('step_preset(1)') | preset   | The next sampling preset
@@ -37,7 +38,7 @@ interrupt         | ctrl+c   | interrupt                 | stop     | Stop the r
 """
 _HIDDEN_KEYS = {"f8", "ctrl+s", "f11", "f3", "f12", "ctrl+right_square_bracket", "pageup", "pagedown", "ctrl+c"}
 """Keys that only the palette and the help show."""
-_PRIORITY_KEYS = {"escape", "ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x", "ctrl+f", "f6", "f5", "ctrl+c"}
+_PRIORITY_KEYS = {"escape", "ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x", "ctrl+f", "ctrl+d", "f6", "f5", "ctrl+c"}
 """Keys that a focused input would otherwise take."""
 SESSION_BINDINGS: list[BindingType] = [
     replace(binding, show=binding.key not in _HIDDEN_KEYS, priority=binding.key in _PRIORITY_KEYS)

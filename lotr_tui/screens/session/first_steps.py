@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Step = Literal["temperature", "words", "again", "bars", "chart", "train"]
+Step = Literal["cast", "temperature", "words", "again", "bars", "chart", "train"]
 
 HINTS: dict[Step, str] = {
     "temperature": "Next: F7 and F8 change the temperature: watch the bars",
@@ -12,6 +12,17 @@ HINTS: dict[Step, str] = {
     "chart": "The chart: perplexity in training. Kneser-Ney is a model that counts words",
     "train": "Next: ctrl+t trains a model of your own; F1 lists all keys",
 }
+"""Hints in their order, for a model without speakers."""
+CONVERSATION_HINTS: dict[Step, str] = {
+    "cast": "Next: ctrl+d chooses who answers, and who you are",
+    "again": "Next: ctrl+n goes on with the scene, ctrl+r answers again",
+    "words": HINTS["words"],
+    "temperature": HINTS["temperature"],
+    "bars": "The bars: who is likely to answer, and the most likely next words",
+    "chart": HINTS["chart"],
+    "train": HINTS["train"],
+}
+"""Hints in their order, for a model with speakers."""
 
 _NARROW_HINTS: dict[Step, str] = {"temperature": "Next: F7 and F8 change the temperature; F2 shows the bars"}
 
@@ -21,23 +32,34 @@ class FirstSteps:
 
     def __init__(self, num_earlier_prompts: int) -> None:
         """Leave out the hints that followed the earlier prompts of this user."""
-        self._remaining = list(HINTS)[num_earlier_prompts:]
+        self._num_earlier_prompts = num_earlier_prompts
+        self._finished: set[Step] = set()
+        """Steps that were done, or whose hint was shown."""
+        self._hints = HINTS
         self._current: Step | None = None
+
+    def set_conversation(self, is_conversation: bool) -> None:
+        """Give the hints for a model with speakers, or for one without."""
+        self._hints = CONVERSATION_HINTS if is_conversation else HINTS
+        if self._current not in self._hints:
+            self._current = None
 
     def hint(self, *, is_narrow: bool) -> str:
         """Return the hint to show, or ""; a narrow terminal shows one pane at a time."""
         if self._current is None:
             return ""
-        hint = HINTS[self._current]
+        hint = self._hints[self._current]
         return _NARROW_HINTS.get(self._current, hint) if is_narrow else hint
 
     def show_next(self) -> None:
         """Show the next hint after a reply, or none after the last one."""
-        self._current = self._remaining.pop(0) if self._remaining else None
+        steps = list(self._hints)[self._num_earlier_prompts :]
+        self._current = next((step for step in steps if step not in self._finished), None)
+        if self._current is not None:
+            self._finished.add(self._current)
 
     def finish(self, step: Step) -> None:
         """Skip the hint of a step that the user has done, and show the next one if it was visible."""
-        if step in self._remaining:
-            self._remaining.remove(step)
+        self._finished.add(step)
         if step == self._current:
             self.show_next()

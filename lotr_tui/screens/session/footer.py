@@ -13,10 +13,11 @@ _TABLES: Mapping[SessionState, str] = {
     "start": """
         prompt.send
         session.pane
+        session.cast
         session.runs
         session.train
         session.sessions
-        session.reply-mode        | reply
+        session.reply-mode        | {mode}
         session.lower-temperature | temp          | f7/8
         session.lens
         session.ladder
@@ -27,9 +28,10 @@ _TABLES: Mapping[SessionState, str] = {
         session.inspect-words     | words
         session.pane
         session.regenerate        | again
-        session.continue          | more
+        session.continue          | {more}
+        session.cast
         session.lower-temperature | temp          | f7/8
-        session.reply-mode        | reply
+        session.reply-mode        | {mode}
         session.sessions
         session.train
         session.runs
@@ -57,7 +59,7 @@ _TABLES: Mapping[SessionState, str] = {
         transcript.up             | reply
         conversation.previous-branch | other branch
         session.regenerate        | again
-        session.continue          | more
+        session.continue          | {more}
         conversation.compare
         conversation.name
         conversation.parent-branch
@@ -84,7 +86,8 @@ def _parse_keys(table: str) -> tuple[FooterKey, ...]:
 FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
     state: _parse_keys(table) for state, table in _TABLES.items()
 }
-"""Keys of each state, the most important first; the footer shows as many as fit."""
+"""Keys of each state, the most important first; the footer shows as many as fit. `{noun}` is the noun for a token,
+`{more}` what keeps going, and `{mode}` the other reply mode."""
 
 HELP_LINES: Mapping[SessionState, str] = {
     "words": "← → choose a {noun}; 1-8 replace it and continue from there; esc goes back",

@@ -16,6 +16,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.prompt_screen import PromptScreen
 from lotr_tui.screens.session.first_steps import FirstSteps
 from lotr_tui.screens.session.footer import FOOTER_KEYS, HELP_LINES, SessionState
+from lotr_tui.screens.session.role_labels import RoleLabels
 from lotr_tui.screens.session.status import SessionStatus
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.widgets.help_line import HelpLine, find_help_line
@@ -67,6 +68,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         yield Horizontal(id="body")
         yield Rule(line_style="solid")
         yield Horizontal(id="controls")
+        yield RoleLabels(id="roles")
         with Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
             yield PromptInput(history=self._history, id="prompt")
@@ -139,8 +141,12 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     def _footer_keys(self) -> Sequence[FooterKey]:
         self._state = self._compute_state()
-        noun = self._token_noun()
-        return [key._replace(description=key.description.format(noun=noun)) for key in FOOTER_KEYS[self._state]]
+        words = self._footer_words()
+        return [key._replace(description=key.description.format_map(words)) for key in FOOTER_KEYS[self._state]]
+
+    def _footer_words(self) -> dict[str, str]:
+        """Return the words for the fields in the descriptions of the keys: see `FOOTER_KEYS`."""
+        return {"noun": self._token_noun(), "more": "more", "mode": "reply"}
 
     def _token_noun(self) -> str:
         return token_noun(self.session_model.model.tokenizer) if self.is_ready else "word"

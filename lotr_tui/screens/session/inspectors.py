@@ -65,6 +65,10 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
                 context.prompt_context,
             )
         case "lens":
+            if context.text_model.knows_speakers:
+                from lotr_tui.screens.lens.who_screen import WhoLensScreen
+
+                return WhoLensScreen(context.text_model, context.text)
             from lotr_tui.screens.lens.screen import LensScreen
 
             return LensScreen(context.text_model, context.text, reads_line_ends="\n" in context.text)

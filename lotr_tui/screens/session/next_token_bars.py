@@ -60,21 +60,23 @@ class NextTokenBars(StripWidget):
         self._preview: NextTokenProbs | None = None
         self._previous_text = ""
         self._filters = ""
+        self._speaker = ""
 
     def get_help_line(self) -> str:
         """Return the help, for a model whose tokens are parts of words with the key that shows these."""
         has_subwords = self._preview is not None and self._preview.token_unit == "token"
         return self.SUBWORD_HELP_LINE if has_subwords else self.HELP_LINE
 
-    def show(self, preview: NextTokenProbs, previous_text: str, filters: str) -> None:
+    def show(self, preview: NextTokenProbs, previous_text: str, filters: str, speaker: str = "") -> None:
         """Show the probabilities after `previous_text`, empty at the start of a text.
 
         Args:
             preview: The probabilities.
             previous_text: The token or word before them.
             filters: The filters of the sampler chain, such as `top-k 5`; empty if there are none.
+            speaker: Name of the speaker whose line begins there; empty inside of a line.
         """
-        self._preview, self._previous_text, self._filters = preview, previous_text, filters
+        self._preview, self._previous_text, self._filters, self._speaker = preview, previous_text, filters, speaker
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
@@ -102,6 +104,8 @@ class NextTokenBars(StripWidget):
         shown = format_lone_token(text) if preview.candidate_unit == "token" or text in SPECIAL_TOKEN_NAMES else text
         context = f"after {shown}" if text in SPECIAL_TOKEN_NAMES else f'after "{shown}"'
         title, context = f"NEXT {preview.candidate_unit.upper()}  ", context if text else "at the start"
+        if self._speaker:
+            context = f"if {self._speaker} answers"
         context = truncate(context, max(0, width - len(title)))
         return [Segment(title, self._styles.title), Segment(context, self._styles.muted)]
 

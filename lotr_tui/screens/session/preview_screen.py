@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from engine.data.speakers import display_name
 from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
@@ -55,25 +56,32 @@ class PreviewSessionScreen(CommandSessionScreen):
         except LotrError:
             return  # an incomplete number is reported when the prompt is sent
         self._preview_updated_at = time.monotonic()
-        context = self._preview.read(
-            self.session_model,
-            self._panes.conversation.conversation,
-            self._draft,
-            self.reply_mode,
-            self._previous_reply(),
-        )
+        context = self._read_context()
         if self._has_subwords and self.app.settings_store.current.preview_unit == "word":
             self._next_words.search(context, settings)
         else:
             self._next_words.cancel()
             self._show_candidates(context, settings, context.token_probs(settings))
 
+    def _read_context(self) -> "NextTokenContext":
+        """Read the text whose next word is shown."""
+        return self._preview.read(
+            self.session_model,
+            self._panes.conversation.conversation,
+            self._draft,
+            self.reply_mode,
+            self._previous_reply(),
+        )
+
     def _show_candidates(
         self, context: "NextTokenContext", settings: SamplerSettings, candidates: "NextTokenProbs"
     ) -> None:
         """Show the words or tokens that can come next after a text."""
         last_text = context.last_text(candidates.candidate_unit)
-        self._panes.next_token_bars.show(candidates, last_text, settings.describe_filters())
+        tokenizer = context.model.tokenizer
+        index = context.ids[-1] - tokenizer.num_text_tokens if context.ids else -1
+        speaker = display_name(tokenizer.cast[index]) if index >= 0 else ""
+        self._panes.next_token_bars.show(candidates, last_text, settings.describe_filters(), speaker)
 
     def _show_pane(self, pane: str) -> None:
         super()._show_pane(pane)

@@ -5,20 +5,35 @@ from textual.widgets import Label
 
 from lotr_tui.session.settings import ReplyMode
 
+HELP_LINES: dict[ReplyMode, str] = {
+    "conversation": "conversation: your text is a line, and a speaker answers. F6 switches",
+    "continue": "continue: the model continues your text. F6 switches",
+    "reply": "reply: it answers, without speakers (/model bundled has some). F6 switches",
+}
+
 
 class ReplyModeLabel(Label):
-    """Reply mode of the session, "continue" or "reply"; a click asks for the other one."""
+    """Reply mode of the session; a click asks for the next one. The label is empty before a model is loaded."""
 
-    HELP_LINE = "continue: the model continues your text; reply: it answers. F6 switches"
     DEFAULT_CSS = """
-    ReplyModeLabel { width: auto; margin-left: 2; color: $muted; text-style: $muted-style; }
+    ReplyModeLabel { width: auto; color: $muted; text-style: $muted-style; }
     """
 
     class Toggled(Message):
         """Posted when the label is clicked."""
 
-    def __init__(self, reply_mode: ReplyMode, *, id: str | None = None) -> None:
-        super().__init__(reply_mode, id=id, markup=False)
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("", id=id, markup=False)
+        self._reply_mode: ReplyMode | None = None
+
+    def show(self, reply_mode: ReplyMode) -> None:
+        """Show a reply mode."""
+        self._reply_mode = reply_mode
+        self.update(reply_mode)
+
+    def get_help_line(self) -> str:
+        """Return what the reply mode means; "" before there is one."""
+        return "" if self._reply_mode is None else HELP_LINES[self._reply_mode]
 
     def on_click(self) -> None:
         """Post `Toggled`."""

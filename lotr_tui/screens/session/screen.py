@@ -14,8 +14,7 @@ from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings, random_seed
 from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 from lotr_tui.screens.session.inspectors import InspectionContext, Inspector, create_inspector_screen
-from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
-from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
+from lotr_tui.screens.session.roles_screen import RolesSessionScreen
 from lotr_tui.screens.session.slash_commands.parsing import is_command, unescape_prompt
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
@@ -34,7 +33,7 @@ PACES = (5.0, 10.0, 25.0, 100.0, 0.0)
 """Paces to choose from, in words per second; 0 is no limit."""
 
 
-class SessionScreen(PreviewSessionScreen):
+class SessionScreen(RolesSessionScreen):
     """Screen to prompt a model and to see why it picked each word."""
 
     BINDINGS: ClassVar[list[BindingType]] = SESSION_BINDINGS
@@ -83,14 +82,11 @@ class SessionScreen(PreviewSessionScreen):
             pace=self._pace,
             get_settings=self._get_settings_and_seed,
             sampler_settings=self.app.settings_store.current.sampler,
-            reply_mode=self.reply_mode,
         )
 
     def _after_open(self) -> None:
-        """Apply the saved reply mode, and send a prompt that waits for the model."""
+        """Send a prompt that waits for the model."""
         super()._after_open()
-        if self.app.settings_store.current.reply_mode != self.reply_mode:
-            self.action_toggle_reply_mode()
         self.call_after_refresh(self._show_preview)
         self._update_keys()
         if self._pending_submit is not None:
@@ -104,12 +100,20 @@ class SessionScreen(PreviewSessionScreen):
         if not self.is_ready:
             return
         text = unescape_prompt(event.value)
+        view = self._panes.conversation
         try:
-            self._panes.conversation.send(self.session_model, text, self.reply_mode, self._previous_reply())
+            if self.reply_mode != "conversation":
+                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles.answering)
+            elif text.strip() or self._edited_reply is not None:
+                roles = self.roles
+                view.say(self.session_model, text, roles.speaking_as, roles.answering, self._previous_reply())
+            else:
+                view.go_on(self.session_model, None, 1, self._previous_reply())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
         self._is_hint_due = True
+        self._preview_updated_at = time.monotonic()  # the first word is painted before the bars are computed
         self._set_edited_reply(None)
         self._clear_submitted(event)
 
@@ -120,7 +124,7 @@ class SessionScreen(PreviewSessionScreen):
         previous = conversation.current_reply if edited is None else edited.turn.previous_reply
         if previous is None or previous.exchange not in conversation.replies_by_exchange:
             return None  # the reply may belong to a session that was full
-        return previous if self.reply_mode == "reply" and previous.reply_mode == "reply" else None
+        return previous if self.reply_mode != "continue" and previous.reply_mode == self.reply_mode else None
 
     def _get_settings_and_seed(self) -> tuple[SamplerSettings, int]:
         """Return the settings for the next reply; raise InvalidInputError if a control is out of range."""
@@ -189,8 +193,6 @@ class SessionScreen(PreviewSessionScreen):
 
     async def action_conversation(self, action: str) -> None:
         """Run an action of the conversation, wherever the focus is."""
-        if action in ("regenerate", "continue_reply"):
-            self._first_steps.finish("again")
         await self._panes.conversation.run_action(action)
 
     def action_scroll_page(self, pages: int) -> None:
@@ -202,17 +204,6 @@ class SessionScreen(PreviewSessionScreen):
         """List the saved sessions, and open the chosen one in place of this one."""
         self.set_focus(self._prompt)
         self._panes.conversation.choose_session(self.session_model, lambda: self._set_edited_reply(None))
-
-    @on(ReplyModeLabel.Toggled)
-    def action_toggle_reply_mode(self) -> None:
-        """Switch between continuing the prompt and answering it."""
-        self.reply_mode = "reply" if self.reply_mode == "continue" else "continue"
-        self._panes.reply_mode_label.update(self.reply_mode)
-        self.app.update_settings(reply_mode=self.reply_mode)
-        self._update_prompt_mark()
-        self._show_preview()
-        if self.reply_mode == "reply":
-            self._panes.conversation.explain_reply_mode(self.session_model)
 
     def action_next_pace(self) -> None:
         """Set the next faster pace, and after full speed the slowest one."""
@@ -270,6 +261,7 @@ class SessionScreen(PreviewSessionScreen):
     def action_inspect(self, inspector: Inspector) -> None:
         """Open an inspector on the typed prompt or the latest reply."""
         from lotr_tui.session.column_output import PromptContext
+        from lotr_tui.session.conversation.cast import Roles
         from lotr_tui.session.conversation.generation import to_prompt_line
 
         reply = self._panes.conversation.target_reply
@@ -278,9 +270,10 @@ class SessionScreen(PreviewSessionScreen):
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply())
+        prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply(), self.next_roles())
         if reply is not None and not prompt:
-            prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply)
+            roles = Roles(reply.speaking_as, reply.speaker)
+            prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
             if seed is None and reply.starts_turn:
                 seed = reply.seed
         context = InspectionContext(

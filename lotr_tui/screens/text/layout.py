@@ -1,16 +1,20 @@
 """Layout of a tokenized text for display: its words or tokens, marks for unknown parts and line ends, line breaks."""
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
-from engine.analysis.tokenized_text import LINE_END, TokenizedText
+from engine.analysis.labelled_lines import LINE_END
+from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Int32Array, Int64Array
 from lotr_tui.formatting import LINE_END_MARK
 
 UNKNOWN_MARKS = ("‹", "›")
+_WORD = re.compile(r"\S+")
 
 
 def sanitize_text(text: str) -> str:
@@ -40,6 +44,8 @@ class Page:
     """`[items]`: True for items that the model reads as `<unk>`."""
     skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
     """Start and end in `text`, marks included, of the characters that the tokenizer cannot read: `[runs, 2]`."""
+    label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    """Start and end in `text` of the names of speakers, with the colon: `[labels, 2]`."""
     cell_offsets: Int64Array | None = field(init=False)
     """Terminal cells before each character: `[characters + 1]`. None if every character is one cell wide."""
 
@@ -71,11 +77,11 @@ class Page:
         # The tokens of a line end: <eos>, or in an open vocabulary the character, maybe after trailing spaces.
         is_line_end = np.array([text[end - 1] == "\n" for end in ends.tolist()], np.bool_)
         starts = np.where(is_line_end, ends - 1, starts)
-        skipped_starts, skipped_ends = tokens.skipped_spans.T
-        starts = np.concatenate([starts, skipped_starts])
-        ends = np.concatenate([ends, skipped_ends])
-        is_line_end = np.append(is_line_end, np.zeros(len(skipped_starts), np.bool_))
-        is_unknown = np.concatenate([unknown_mask, np.ones(len(skipped_starts), np.bool_)])
+        num_skipped, num_labels = len(tokens.skipped_spans), len(tokens.label_spans)
+        starts = np.concatenate([starts, tokens.skipped_spans[:, 0], tokens.label_spans[:, 0]])
+        ends = np.concatenate([ends, tokens.skipped_spans[:, 1], tokens.label_spans[:, 1]])
+        is_line_end = np.append(is_line_end, np.zeros(num_skipped + num_labels, np.bool_))
+        is_unknown = np.concatenate([unknown_mask, np.ones(num_skipped, np.bool_), np.zeros(num_labels, np.bool_)])
         order = np.argsort(starts, kind="stable")
         mark_widths = np.where(is_unknown, 2, is_line_end.astype(int))
         shifts = np.empty(len(starts), np.int64)
@@ -92,14 +98,51 @@ class Page:
         page_starts = (starts + shifts).astype(np.int32)
         # The item of a line end is its mark alone, without the line feed.
         page_ends = (ends + shifts + mark_widths - is_line_end).astype(np.int32)
+        other_spans = np.stack([page_starts[num_items:], page_ends[num_items:]], axis=1)
         return cls(
             tokens,
             "".join([*parts, text[copied:]]),
             page_starts[:num_items],
             page_ends[:num_items],
             unknown_mask,
-            np.stack([page_starts[num_items:], page_ends[num_items:]], axis=1),
+            other_spans[:num_skipped],
+            other_spans[num_skipped:],
         )
+
+    def with_marks(self, before: Sequence[str], after: Sequence[str]) -> "Page":
+        """Return the page with texts `[items]` inserted before and after its items."""
+        num_items = len(self.starts)
+        parts, copied, shift = [], 0, 0
+        starts, ends = np.empty_like(self.starts), np.empty_like(self.ends)
+        gap_shifts = np.zeros(num_items + 1, np.int32)  # of the characters after each item; the first is before any
+        for index in range(num_items):
+            start, end = int(self.starts[index]), int(self.ends[index])
+            parts += [self.text[copied:start], before[index], self.text[start:end], after[index]]
+            shift += len(before[index])
+            starts[index], ends[index] = start + shift, end + shift
+            shift += len(after[index])
+            gap_shifts[index + 1] = shift
+            copied = end
+        return replace(
+            self,
+            text="".join([*parts, self.text[copied:]]),
+            starts=starts,
+            ends=ends,
+            skipped_spans=self._shift_gaps(self.skipped_spans, gap_shifts),
+            label_spans=self._shift_gaps(self.label_spans, gap_shifts),
+        )
+
+    def _shift_gaps(self, spans: Int32Array, gap_shifts: Int32Array) -> Int32Array:
+        """Return spans `[spans, 2]` between the items, shifted by the shift after the items before `[items + 1]`."""
+        shifted: Int32Array = spans + gap_shifts[np.searchsorted(self.ends, spans[:, :1], side="right")]
+        return shifted
+
+    @classmethod
+    def from_written_words(cls, text: str) -> "Page":
+        """Return a page whose items are the words of a text between white space."""
+        page = cls.placeholder(text)
+        spans = np.array([match.span() for match in _WORD.finditer(text)], np.int32).reshape(-1, 2)
+        return replace(page, starts=spans[:, 0], ends=spans[:, 1], unknown_mask=np.zeros(len(spans), np.bool_))
 
     @classmethod
     def placeholder(cls, text: str) -> "Page":

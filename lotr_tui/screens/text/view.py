@@ -11,6 +11,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 
+from engine.data.arrays import Int32Array
 from lotr_tui.screens.text.layout import Page, break_lines
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_list import LineScrollView
@@ -40,12 +41,13 @@ class TokenTextView(LineScrollView, can_focus=True):
     TokenTextView { overflow-y: auto; }
     TokenTextView > .token-text-view--gap { color: $muted; text-style: $muted-style; }
     TokenTextView > .token-text-view--token { color: $foreground; }
+    TokenTextView > .token-text-view--label { color: $foreground; text-style: bold; }
     TokenTextView > .token-text-view--unknown { color: $secondary; text-style: italic; }
     TokenTextView > .token-text-view--cursor { text-style: reverse; }
     TokenTextView:focus > .token-text-view--cursor { text-style: bold reverse; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"token-text-view--{name}" for name in ("gap", "token", "unknown", "cursor")
+        f"token-text-view--{name}" for name in ("gap", "token", "label", "unknown", "cursor")
     }
     BINDING_GROUP_TITLE = "Text"
     BINDINGS: ClassVar[list[BindingType]] = cursor_bindings("token-text-view")
@@ -108,17 +110,19 @@ class TokenTextView(LineScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def _gap_segments(self, start: int, end: int, index: int) -> list[Segment]:
-        """Return the characters before item `index`, with those that the tokenizer cannot read in their own style."""
+        """Return the characters before item `index`; labels and unreadable characters have styles of their own."""
         text, style = self.page.text, self.component_style(self.gap_component_classes(index))
-        unknown_style = self.component_style(["token-text-view--unknown"])
+        special = [
+            (*span, name)
+            for spans, name in ((self.page.skipped_spans, "unknown"), (self.page.label_spans, "label"))
+            for span in _spans_between(spans, start, end)
+        ]
         segments = []
-        first = int(np.searchsorted(self.page.skipped_spans[:, 1], start, side="right"))
-        for skipped_start, skipped_end in self.page.skipped_spans[first:].tolist():
-            if skipped_start >= end:
-                break
-            segments.append(Segment(text[start : max(start, skipped_start)], style))
-            segments.append(Segment(text[max(start, skipped_start) : min(end, skipped_end)], unknown_style))
-            start = min(end, skipped_end)
+        for special_start, special_end, name in sorted(special):
+            segments.append(Segment(text[start : max(start, special_start)], style))
+            special_style = self.component_style([f"token-text-view--{name}"])
+            segments.append(Segment(text[max(start, special_start) : min(end, special_end)], special_style))
+            start = min(end, special_end)
         return [*segments, Segment(text[start:end], style)]
 
     def notify_style_update(self) -> None:
@@ -232,3 +236,10 @@ class TokenTextView(LineScrollView, can_focus=True):
         offset = event.get_content_offset(self)
         if offset is not None and (index := self.token_at(offset.x, offset.y)) is not None:
             self.move_cursor(index)
+
+
+def _spans_between(spans: Int32Array, start: int, end: int) -> list[tuple[int, int]]:
+    """Return the spans that overlap the characters from `start` to `end`, given sorted spans `[spans, 2]`."""
+    first = int(np.searchsorted(spans[:, 1], start, side="right"))
+    last = int(np.searchsorted(spans[:, 0], end, side="left"))
+    return [(int(span[0]), int(span[1])) for span in spans[first:last]]

@@ -1,6 +1,6 @@
 """Saving of a conversation while it continues."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -18,20 +18,22 @@ class Autosave:
         """Name of the session, which is the stem of its file; empty before there is a file."""
         return "" if self._writer is None else self._writer.session.name
 
-    def save(self, reply: Reply, finished: Iterable[Reply], current: Reply | None) -> str:
-        """Save a changed reply and the selection `current` (None: leave the saved one). Return the error, "" if none.
+    def save(self, changed: Sequence[Reply], finished: Iterable[Reply], current: Reply | None) -> str:
+        """Save changed replies and the selection. Return the error, or an empty text.
 
-        A new file gets all `finished` replies.
+        Args:
+            changed: A reply, and the branches that were drawn with it.
+            finished: Replies that a new file gets.
+            current: The selected reply; None for the first of `changed`.
         """
-        replies: Iterable[Reply] = (reply,)
+        replies: Iterable[Reply] = changed
         if self._writer is None:
-            self._writer = SessionWriter(reply.session_model.name)
+            self._writer = SessionWriter(changed[0].session_model.name)
             replies = finished
         try:
             for unsaved in replies:
                 self._writer.save(unsaved.to_saved())
-            if current is not None:
-                self._writer.set_current(current.id)
+            self._writer.set_current((current or changed[0]).id)
         except SessionError as error:
             return str(error)
         return ""

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich.cells import cell_len
+from dataclasses import dataclass, replace
 
 from engine.generation.generate import Done, TokenEvent
 from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
+from lotr_tui.session.conversation.speaker_labels import ExchangeSpeakers, SpeakerLabel
 
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
@@ -27,6 +26,10 @@ class Block:
     spans: tuple[Span, ...] = ()
     is_reply: bool = False
     """True if the text consists of the tokens of a reply."""
+    is_beside_names: bool = False
+    """True if the text is beside the column with the names of speakers."""
+    label: SpeakerLabel | None = None
+    """Name in that column on the first line; None if the text belongs to the block above."""
 
 
 class Note:
@@ -52,6 +55,7 @@ class Exchange:
         *,
         continues_prompt: bool = False,
         noun: str = "word",
+        speakers: ExchangeSpeakers | None = None,
     ) -> None:
         """Create an exchange without tokens.
 
@@ -62,8 +66,15 @@ class Exchange:
             chain: Description of the sampler settings.
             continues_prompt: True if the reply continues the line of the prompt, perhaps in the middle of a word.
             noun: What the figures call a token.
+            speakers: Names before the prompt and the reply; None outside conversation mode.
         """
         self.prompt = prompt
+        self.seed = seed
+        self.speakers = speakers
+        self.choice = ""
+        """Reason why the speaker answers, such as `Gollum by your choice`; empty outside conversation mode."""
+        self.best_of = ""
+        """Number of answers that the reply was chosen from, such as `best of 8`; empty for one."""
         self.pieces: list[str] = []
         """Text that each token adds, with its space; empty for a token that ends inside a character."""
         self.is_generating = True
@@ -76,15 +87,24 @@ class Exchange:
         self._unknown_words = ", ".join(unknown_words)
         self._continued_prompt = prompt if continues_prompt else ""
         self._noun = noun
-        self._sampling = (f"seed {seed}", chain)
+        self._chain = chain
         self._ending = "writing"
         self._speed = ""
         self._failure = ""
 
     @property
     def figures(self) -> str:
-        """Branch, reason why the reply ended, seed, sampler settings and speed, on one line."""
-        return " · ".join(filter(None, [self.branch_label, self._ending, *self._sampling, self._speed]))
+        """Branch, reason why the reply ended, seed, sampler settings and speed, on one line.
+
+        In a conversation, the branch comes later, after the choice of the answer and of its speaker.
+        """
+        seed = f"seed {self.seed}"
+        if self.speakers is None:
+            figures = [self.branch_label, self._ending, seed, self._chain, self._speed]
+        else:
+            chain = self._chain.replace("temperature", "T")
+            figures = [self._ending, seed, chain, self.best_of, self.choice, self.branch_label, self._speed]
+        return " · ".join(filter(None, figures))
 
     @property
     def shown_pieces(self) -> list[str]:
@@ -113,7 +133,8 @@ class Exchange:
                 self.pieces.append(displayable(event.piece))
             else:
                 self.is_generating = False
-                self._ending = describe_finish_reason(event, self._noun)
+                is_expected = event.reason == "eos" and self.speakers is not None
+                self._ending = "" if is_expected else describe_finish_reason(event, self._noun)
                 self._speed = format_generation_speed(event, self._noun)
 
     def mark_interrupted(self) -> None:
@@ -127,18 +148,24 @@ class Exchange:
         self._ending, self._failure = "", message
 
     def blocks(self) -> list[Block]:
-        """Return the paragraphs of the exchange."""
-        blocks = [Block(f"❯ {self.prompt}", "prompt", spans=((0, 1, "accent"),))]
+        """Return the paragraphs of the exchange; without a prompt, a conversation has the answer alone."""
+        speakers = self.speakers
+        indent = 2 if speakers is None else 0
+        blocks = []
+        if speakers is None:
+            blocks.append(Block(f"❯ {self.prompt}", "prompt", spans=((0, 1, "accent"),)))
+        elif self.prompt:
+            blocks.append(Block(self.prompt, label=speakers.user))
         if self._unknown_words:
-            blocks.append(Block(f"the model does not know: {self._unknown_words}", "warning", 2))
-        if self.pieces or self.is_generating:
-            blocks.append(self._reply_block())
+            blocks.append(Block(f"the model does not know: {self._unknown_words}", "warning", indent))
+        if self.pieces or self.is_generating or speakers is not None:
+            blocks.append(self._reply_block(indent))
         if self._failure:
-            blocks.append(Block(self._failure, "warning", 2))
-        blocks += [self._other_branch_block(label, pieces) for label, pieces in self.other_branches]
-        return blocks
+            blocks.append(Block(self._failure, "warning", indent))
+        blocks += [self._other_branch_block(label, pieces, indent + 2) for label, pieces in self.other_branches]
+        return blocks if speakers is None else [replace(block, is_beside_names=True) for block in blocks]
 
-    def _reply_block(self) -> Block:
+    def _reply_block(self, indent: int) -> Block:
         """Return the text of the tokens, with a line break after each end of line."""
         lead, shown = self.lead, self.shown_pieces
         text = lead + "".join(shown)
@@ -151,9 +178,10 @@ class Exchange:
         if self.is_generating:
             spans.append((len(text), len(text) + 1, "accent"))
             text += "▌"
-        return Block(text, indent=2, spans=tuple(spans), is_reply=True)
+        speaker = None if self.speakers is None else self.speakers.answerer
+        return Block(text, indent=indent, spans=tuple(spans), is_reply=True, label=speaker)
 
-    def _other_branch_block(self, label: str, pieces: Sequence[str]) -> Block:
+    def _other_branch_block(self, label: str, pieces: Sequence[str], indent: int) -> Block:
         """Return another branch from shortly before its first different token on, which is highlighted."""
         num_same = 0
         while num_same < min(len(pieces), len(self.pieces)) and pieces[num_same] == self.pieces[num_same]:
@@ -169,7 +197,7 @@ class Exchange:
         if num_same < len(pieces):
             start, end = token_span(shown, num_same - first)
             spans += ((len(lead) + start, len(lead) + end, "branch"),)
-        return Block(lead + "".join(shown), "text", 4, spans)
+        return Block(lead + "".join(shown), "text", indent, spans)
 
 
 def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
@@ -234,61 +262,3 @@ def token_index_at(shown_pieces: Sequence[str], character: int) -> int:
         if text:
             found = index
     return found if character <= end else -1
-
-
-_NOT_SPACE = re.compile(r"[^ ]+")
-
-
-def wrap(text: str, width: int) -> list[tuple[int, int]]:
-    """Break a paragraph between words into lines of at most `width` cells. Return the start and end of each line.
-
-    A word wider than `width` is broken. The spaces between two lines belong to neither.
-    """
-    width = max(1, width)
-    if text.isascii() and "  " not in text:
-        return _wrap_ascii(text, width)
-    cells = len if text.isascii() else cell_len
-    lines: list[tuple[int, int]] = []
-    offset = 0
-    for line in text.split("\n"):
-        start = end = offset
-        for match in _NOT_SPACE.finditer(line):
-            word_start, word_end = offset + match.start(), offset + match.end()
-            if end > start and cells(text[start:word_end]) > width:
-                lines.append((start, end))
-                start = word_start
-            while cells(text[start:word_end]) > width:
-                cut = _fitting_length(text[start:word_end], width)
-                lines.append((start, start + cut))
-                start += cut
-            end = word_end
-        lines.append((start, max(start, end)))
-        offset += len(line) + 1
-    return lines
-
-
-def _wrap_ascii(text: str, width: int) -> list[tuple[int, int]]:
-    """Wrap ASCII text without double spaces, as `wrap` does, but fast enough for thousands of replies."""
-    lines: list[tuple[int, int]] = []
-    start = 0
-    for line in text.split("\n"):
-        next_start = start + len(line) + 1
-        end = start + len(line.rstrip(" "))
-        while end - start > width:
-            space = text.rfind(" ", start + 1, start + width + 1)
-            cut = space if space > 0 else start + width
-            lines.append((start, cut))
-            start = cut + 1 if space > 0 else cut
-        lines.append((start, end if end > start else start))
-        start = next_start
-    return lines
-
-
-def _fitting_length(text: str, width: int) -> int:
-    """Return how many characters fit into `width` cells; at least one, even if it is wider."""
-    cells = 0
-    for index, character in enumerate(text):
-        cells += cell_len(character)
-        if cells > width:
-            return max(1, index)
-    return len(text)

@@ -4,19 +4,33 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.generation.best_of import Answer, AnswerChosen
 from engine.generation.complete_words import end_word
 from engine.generation.generate import Done, TokenEvent, force_token, generate_from
 from engine.generation.prompt import DecoderState, prefill, prefill_prompt
+from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, Turn, encode_turn
+from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
-from lotr_tui.session.conversation.reply_tree import Reply, context_text, encode_lines
+from lotr_tui.session.conversation.cast import Roles, speaker_in, speaking_role
+from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
+from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
+_NO_ROLES = Roles()
 JOINERS = "\u200c\u200d"
 """Zero-width joiners, which are not printable but part of Persian words and of some emoji."""
 
-GenerationEvent = DecoderState | tuple[TokenEvent, DecoderState] | Done
-"""Event of a reply: the state before the first token, then each token with the state after it, then the end."""
+
+class RankedAnswers(NamedTuple):
+    """Answers that were drawn for a turn, the best first, whose tokens came before."""
+
+    answers: Sequence[Answer]
+
+
+GenerationEvent = SpeakerProb | AnswerChosen | RankedAnswers | DecoderState | tuple[TokenEvent, DecoderState] | Done
+"""Event of a reply: the speaker that the model chooses, the state before the first token, the choice among several
+answers, each token with the state after it, all answers that were drawn, and the end."""
 
 
 class ReplyContext(NamedTuple):
@@ -41,32 +55,79 @@ def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: Re
     return " ".join(line.split()) + (" " if is_word_complete and not line.isspace() else "")
 
 
-def context_ids(tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> list[int]:
+def context_ids(
+    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = _NO_ROLES
+) -> list[int]:
     """Return the token ids that a model reads before a reply to `prompt`: the text of `previous_reply` and the prompt.
 
     `previous_reply` may be of a model with another vocabulary; its text is then tokenized again. In a closed
-    vocabulary, a reply that was stopped before its first word adds no second `<eos>`.
+    vocabulary, a reply that was stopped before its first word adds no second `<eos>`. For a model with a cast, the
+    ids end with the token of the speaker of `roles`, unless the model is to choose one in a conversation.
     """
-    if previous_reply is None or previous_reply.session_model.model.tokenizer != tokenizer:
-        return encode_lines(tokenizer, context_text(prompt, reply_mode, previous_reply))
+    if tokenizer.cast:
+        return _dialogue_ids(tokenizer, prompt, reply_mode, previous_reply, roles)
+    line = f"{prompt}\n" if prompt and reply_mode != "continue" else prompt
+    if previous_reply is None:
+        return encode_lines(tokenizer, line)
+    if previous_reply.session_model.model.tokenizer != tokenizer:
+        return encode_spoken_lines(tokenizer, spoken_lines(previous_reply)) + encode_lines(tokenizer, line)
     previous_ids = previous_reply.token_ids()
     if previous_ids and (tokenizer.is_open or previous_ids[-1] != EOS_ID):
         previous_ids.append(EOS_ID)
-    return previous_ids + encode_lines(tokenizer, context_text(prompt, reply_mode, None))
+    return previous_ids + encode_lines(tokenizer, line)
+
+
+def _dialogue_ids(
+    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles
+) -> list[int]:
+    """Return the `context_ids` of a model with a cast. A turn without an answer counts as the prompt alone."""
+    speaker = [tokenizer.speaker_id(speaker_in(tokenizer.cast, roles.speaker))]
+    if reply_mode == "continue":
+        return [*speaker, *tokenizer.encode(prompt).tolist()]
+    if previous_reply is None:
+        ids = []
+    elif previous_reply.session_model.model.tokenizer != tokenizer:
+        ids = encode_spoken_lines(tokenizer, [line for line in spoken_lines(previous_reply) if line.text])
+    elif previous_reply.tokens or previous_reply.reply_mode == "continue":
+        ids = [*previous_reply.token_ids(), EOS_ID]
+    else:
+        ids = [*previous_reply.context_ids_before_speaker]
+    if prompt:
+        ids += encode_turn(tokenizer, Turn(speaking_role(tokenizer.cast, roles.speaking_as), prompt))
+    return ids if reply_mode == "conversation" and not roles.speaker else ids + speaker
 
 
 def prepare_context(
-    session_model: SessionModel, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None
+    session_model: SessionModel,
+    prompt: str,
+    reply_mode: ReplyMode,
+    previous_reply: Reply | None,
+    roles: Roles = _NO_ROLES,
 ) -> ReplyContext:
-    """Return the context of a reply to `prompt`; in reply mode, the text of `previous_reply` comes first."""
+    """Return the context of a reply to `prompt`; unless the prompt is continued, `previous_reply` comes first."""
     if reply_mode == "continue":
         previous_reply = None
-    ids = context_ids(session_model.model.tokenizer, prompt, reply_mode, previous_reply)
-    if previous_reply is not None and previous_reply.session_model.model is session_model.model:
-        state = previous_reply.decoder_state(len(previous_reply.tokens))
-        if state is not None:
-            return ReplyContext(state, ids[len(previous_reply.token_ids()) :], ids)
-    return ReplyContext(None, ids, ids)
+    model = session_model.model
+    ids = context_ids(model.tokenizer, prompt, reply_mode, previous_reply, roles)
+    state, num_read = nearest_state(previous_reply, model, ids)
+    return ReplyContext(state, ids[num_read:], ids)
+
+
+def nearest_state(reply: Reply | None, model: LanguageModel, ids: Sequence[int]) -> tuple[DecoderState | None, int]:
+    """Return the latest cached state of `model` in the text of `reply` that has read a beginning of `ids`.
+
+    Returns:
+        The state and the number of ids that it has read; None and 0 if there is none.
+    """
+    while reply is not None and reply.session_model.model is model and not reply.read_only_reason:
+        read_ids = [*reply.context_ids, *(token.id for token in reply.tokens)]
+        for index in reversed(range(min(len(reply.decoder_states), len(reply.tokens) + 1))):
+            num_read = len(reply.context_ids) + index
+            state = reply.decoder_states[index]
+            if state is not None and read_ids[:num_read] == list(ids[:num_read]):
+                return state, num_read
+        reply = reply.turn.previous_reply
+    return None, 0
 
 
 def start_generation(
@@ -84,9 +145,10 @@ def start_generation(
     beginning of the text). The first tokens are `forced_ids`, and with `ends_word` the next token starts another word.
     """
     model, settings, seed = reply.session_model.model, reply.settings, reply.seed
-    history = reply.token_ids()
+    is_dialogue = reply.reply_mode == "conversation"
+    history = reply.token_ids()[-MAX_HISTORY_TOKENS if is_dialogue else 0 :]
     starts_line = reply.starts_line(len(reply.tokens))
-    read_context = prefill if reply.tokens else prefill_prompt
+    read_context = prefill if reply.tokens or is_dialogue else prefill_prompt
 
     def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
         current = read_context(model, unread_ids, state)

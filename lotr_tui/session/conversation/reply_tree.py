@@ -4,16 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, speaker_text
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import Turn as SpokenLine
 from lotr_tui.formatting import token_noun
+from lotr_tui.session.answer_score import AnswerScore
+from lotr_tui.session.conversation.cast import describe_choice, speaker_in, speaking_role
+from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
 from lotr_tui.session.conversation.entries import Exchange
+from lotr_tui.session.conversation.speaker_labels import exchange_speakers
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
+
+OWN_FIELDS = ("id", "reply_mode", "settings", "seed", "speaker", "speaker_prob", "score")
+"""Fields that a saved reply has too, and that the parent of a reply does not determine."""
+SAVED_FIELDS = (*OWN_FIELDS, "name", "parent_offset", "speaking_as")
+"""Fields that a saved reply has too."""
 
 
 class Turn:
@@ -73,6 +82,14 @@ class Reply:
     of the reply repeats their characters."""
     parent: "Reply | None" = None
     """Reply that this one continues: the reply of the previous turn, or the reply that this branch leaves."""
+    speaking_as: str = ""
+    """Member of the cast that says the prompt in a conversation; empty for a stranger."""
+    speaker: str = ""
+    """Member of the cast that says the reply; empty without a cast, and while the model has not chosen one."""
+    speaker_prob: float | None = None
+    """Probability of the speaker if the model has chosen it; None if the user has."""
+    score: AnswerScore | None = None
+    """Score among the answers that were drawn for the turn; None if only one was drawn."""
     parent_offset: int = 0
     """Number of the parent's own tokens before this reply."""
     num_shared_tokens: int = 0
@@ -100,21 +117,38 @@ class Reply:
             continues_prompt=self.reply_mode == "continue",
             noun=token_noun(self.session_model.model.tokenizer),
         )
+        self.update_exchange()
         self.exchange.add_events(self.tokens)
+
+    def update_exchange(self) -> None:
+        """Show the seed, the speakers and the score on the exchange, after they have changed."""
+        self.exchange.seed = self.seed
+        if self.reply_mode == "conversation":
+            self.exchange.speakers = exchange_speakers(self.session_model.cast, self.speaking_as, self.speaker)
+            self.exchange.choice = describe_choice(self.speaker, self.speaker_prob)
+        self.exchange.best_of = "" if self.score is None else self.score.describe()
+
+    def set_speaker(self, speaker: str, prob: float | None) -> None:
+        """Set the speaker, which is the last token of the context; `prob` is None if the user chose the speaker."""
+        self.context_ids = self.context_ids_before(speaker)
+        self.speaker, self.speaker_prob = speaker, prob
+        self.update_exchange()
 
     @classmethod
     def branch_from(cls, parent: "Reply", parent_offset: int, **fields: Any) -> "Reply":
         """Return a reply of the same turn that shares the parent's text up to its own token `parent_offset`.
 
-        `fields` are the fields that the parent does not determine: id, model, reply mode, settings and seed.
+        `fields` are the fields that the parent does not determine: id, model, reply mode, settings and seed, and the
+        speaker of a branch that shares no tokens.
         """
         num_shared_tokens = parent.num_shared_tokens + parent_offset
         return cls(
             turn=parent.turn,
             prompt=parent.prompt,
             unknown_tokens=parent.unknown_tokens,
-            context_ids=parent.context_ids,
+            context_ids=parent.context_ids_before(fields.get("speaker", "")),
             reread_ids=parent.reread_ids,
+            speaking_as=parent.speaking_as,
             parent=parent,
             parent_offset=parent_offset,
             num_shared_tokens=num_shared_tokens,
@@ -137,6 +171,21 @@ class Reply:
         """True if the model ended the reply by `<eos>`, which is not among its tokens."""
         return self.done is not None and self.done.reason == "eos"
 
+    def context_ids_before(self, speaker: str) -> Sequence[int]:
+        """Return the ids of the tokens before a line that `speaker` says in this turn; empty if none is chosen yet."""
+        if not self.session_model.cast or speaker == self.speaker:
+            return self.context_ids
+        if not speaker:
+            return self.context_ids_before_speaker
+        speaker_id = self.session_model.model.tokenizer.speaker_id(speaker_in(self.session_model.cast, speaker))
+        return [*self.context_ids_before_speaker, speaker_id]
+
+    @property
+    def context_ids_before_speaker(self) -> Sequence[int]:
+        """Ids of the tokens before the speaker of the reply, for a model with a cast."""
+        is_chosen = bool(self.speaker) or self.reply_mode != "conversation"
+        return self.context_ids[:-1] if is_chosen else self.context_ids
+
     def starts_line(self, index: int) -> bool:
         """Return True if the token at `index` is the first of the reply or of a later line; it cannot be `<eos>`."""
         return index == 0 or self.tokens[index - 1].id == EOS_ID
@@ -154,13 +203,29 @@ class Reply:
         always spell the whole text.
         """
         if self.read_only_reason:  # the tokens belong to another vocabulary
-            return encode_lines(self.session_model.model.tokenizer, self.full_text(end))
+            return self._encode_text(end)
         token_ids = [token.id for token in self.tokens[:end]]
         return [*self.context_ids, *(token_ids or self.reread_ids)]
 
+    def _encode_text(self, end: int | None) -> list[int]:
+        """Return the ids of the whole text, tokenized again."""
+        tokenizer = self.session_model.model.tokenizer
+        if tokenizer.cast or self.reply_mode == "conversation":
+            return encode_spoken_lines(tokenizer, spoken_lines(self, end))[:-1]  # without the last `<eos>`
+        return encode_lines(tokenizer, self.full_text(end))
+
     def text(self) -> str:
-        """Return the prompt and the reply, with a line break for each `<eos>`."""
-        return context_text(self.prompt, self.reply_mode, None) + self._reply_text()
+        """Return the prompt and the reply, with a line break for each `<eos>`; with speakers, as a script."""
+        return self._context_text() + self._reply_text()
+
+    def _context_text(self) -> str:
+        """Return the text of the turn before the reply."""
+        speaker = speaker_text(self.speaker) if self.speaker else ""
+        if self.reply_mode != "conversation":
+            label = speaker if self.reply_mode == "continue" and self.session_model.cast else ""
+            return label + self.prompt + ("\n" if self.reply_mode == "reply" else "")
+        role = speaking_role(self.session_model.cast, self.speaking_as)
+        return (f"{speaker_text(role)}{self.prompt}\n" if self.prompt else "") + speaker
 
     def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written: earlier turns, the prompt and the tokens.
@@ -168,7 +233,20 @@ class Reply:
         `end` is the index after the last token; None is the end of the reply. The text is the decoded `token_ids(end)`,
         except for words that the model does not know, punctuation and case.
         """
-        return context_text(self.prompt, self.reply_mode, self.turn.previous_reply) + self._reply_text(end)
+        before = []
+        previous = self.turn.previous_reply
+        while previous is not None:
+            before.append(f"{previous.text()}\n")
+            previous = previous.turn.previous_reply
+        return "".join(reversed(before)) + self._context_text() + self._reply_text(end)
+
+    def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
+        """Return the lines of this turn: the prompt, if there is one, and the tokens before index `end`."""
+        text = self._reply_text(end)
+        if self.reply_mode == "continue":
+            return [SpokenLine(self.speaker, self.prompt + text)]
+        role = speaking_role(self.session_model.cast, self.speaking_as)
+        return [*([SpokenLine(role, self.prompt)] if self.prompt else []), SpokenLine(self.speaker, text)]
 
     def _reply_text(self, end: int | None = None) -> str:
         return "".join([token.piece for token in self.tokens[:end]])
@@ -200,37 +278,23 @@ class Reply:
         if self.saved is not None:
             return replace(self.saved, name=self.name)
         return SavedReply(
-            id=self.id,
+            **{name: getattr(self, name) for name in SAVED_FIELDS},
             parent_id=None if self.parent is None else self.parent.id,
-            parent_offset=self.parent_offset,
             prompt=self.prompt if self.starts_turn else None,
-            reply_mode=self.reply_mode,
             tokens=tuple(SavedToken.from_event(token) for token in self.tokens[self.num_shared_tokens :]),
-            seed=self.seed,
-            settings=self.settings,
             reason="error" if self.done is None else self.done.reason,
             tokens_per_second=0.0 if self.done is None else self.done.tokens_per_second,
             model=self.session_model.name,
             unknown_tokens=self.unknown_tokens if self.starts_turn else (),
-            name=self.name,
             tokenizer=self.session_model.model.tokenizer.name,
             num_reread_tokens=len(self.reread_ids),
         )
 
 
-def context_text(prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> str:
-    """Return the text before a reply to `prompt`: earlier turns and the prompt, with a line break for each `<eos>`."""
-    parts = [prompt + ("\n" if reply_mode == "reply" else "")]
-    while previous_reply is not None:
-        parts.append(f"{previous_reply.text()}\n")
-        previous_reply = previous_reply.turn.previous_reply
-    return "".join(reversed(parts))
-
-
-def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the token ids of a text in which each line break is read as `<eos>`.
-
-    In a closed vocabulary, a line without words has no `<eos>`.
-    """
-    ids: list[int] = tokenize_with_offsets(text, tokenizer, eos_per_line=True).ids.tolist()
-    return ids
+def spoken_lines(reply: Reply | None, end: int | None = None) -> list[SpokenLine]:
+    """Return the lines of all turns up to a reply, of which the tokens before index `end` count (None: all)."""
+    turns: list[list[SpokenLine]] = []
+    while reply is not None:
+        turns.append(reply.spoken_lines(end))
+        reply, end = reply.turn.previous_reply, None
+    return [line for lines in reversed(turns) for line in lines]

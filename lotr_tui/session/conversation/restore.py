@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_vocabulary
 from engine.errors import printable
 from engine.generation.generate import Done, TokenEvent
+from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
-from lotr_tui.session.conversation.reply_tree import Reply, Turn
+from lotr_tui.session.conversation.reply_tree import OWN_FIELDS, Reply, Turn
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.session.session_model import SessionModel
@@ -53,7 +55,7 @@ def rebuild_conversation(
             reply = _build_prompted_reply(saved, session_model, parent)
         else:
             reply = _build_branch(saved, session_model, parent)
-        reply.turn.add(reply)
+        _add_to_turn(reply)
         _restore_tokens(reply, saved)
         replies[saved.id] = conversation.replies_by_exchange[reply.exchange] = reply
         conversation.current_reply = reply
@@ -73,6 +75,14 @@ def selected_replies(conversation: Conversation) -> list[Reply]:
     return sorted(replies, key=lambda reply: turn_index[reply.turn])
 
 
+def _add_to_turn(reply: Reply) -> None:
+    """Add a reply to its turn, and select it unless a better answer was shown."""
+    turn, selected_index = reply.turn, reply.turn.selected_index
+    turn.add(reply)
+    if reply.score is not None and reply.score.rank > 1:
+        turn.selected_index = selected_index
+
+
 def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previous: Reply | None) -> Reply:
     """Return a reply to a prompt, without tokens. Replies to an edited prompt share a turn."""
     tokenizer = session_model.model.tokenizer
@@ -81,14 +91,16 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
         turn=Turn.after(previous),
         prompt=prompt,
         unknown_tokens=saved.unknown_tokens,
-        context_ids=context_ids(tokenizer, prompt, saved.reply_mode, previous),
+        context_ids=context_ids(tokenizer, prompt, saved.reply_mode, previous, Roles(saved.speaking_as, saved.speaker)),
         parent=previous,
         parent_offset=saved.parent_offset,
+        speaking_as=saved.speaking_as,
         read_only_reason="" if previous is None else previous.read_only_reason,
         **_saved_fields(saved, session_model),
     )
     unknown = [span.text for span in tokenizer.unknown_spans(prompt)]
     _check_vocabulary(reply, [text for text in unknown if text not in saved.unknown_tokens])
+    _check_speakers(reply)
     return reply
 
 
@@ -97,6 +109,7 @@ def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply)
     reply = Reply.branch_from(parent, saved.parent_offset, **_saved_fields(saved, session_model))
     reply.decoder_states = [None] * reply.num_shared_tokens
     reply.read_only_reason = parent.read_only_reason
+    _check_speakers(reply)
     is_continuation = reply.num_shared_tokens == len(parent.tokens) and parent in parent.turn.replies
     if not is_continuation:
         reply.exchange.num_shared_tokens = reply.num_shared_tokens
@@ -107,8 +120,7 @@ def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply)
 
 def _saved_fields(saved: SavedReply, session_model: SessionModel) -> dict[str, Any]:
     """Return the fields of a reply that its parent does not determine."""
-    names = ("id", "reply_mode", "settings", "seed")
-    return {"session_model": session_model, **{name: getattr(saved, name) for name in names}}
+    return {"session_model": session_model, **{name: getattr(saved, name) for name in OWN_FIELDS}}
 
 
 def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
@@ -137,6 +149,18 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
     num_tokens = saved.settings.max_tokens if saved.reason == "length" else len(saved.tokens)
     reply.done = Done(saved.reason, saved.seed, num_tokens, saved.tokens_per_second)
     reply.exchange.add_events([reply.done])
+
+
+def _check_speakers(reply: Reply) -> None:
+    """Make a reply read-only if its model does not know the speakers of the turn."""
+    cast, model = reply.session_model.cast, reply.session_model.name
+    unknown = next((name for name in (reply.speaking_as, reply.speaker) if name and name not in cast), None)
+    if reply.read_only_reason:
+        return
+    if reply.reply_mode == "conversation" and not cast:
+        reply.read_only_reason = f"{model} knows no speakers and cannot continue from here"
+    elif unknown is not None:
+        reply.read_only_reason = f"{model} does not know {display_name(unknown)} and cannot continue from here"
 
 
 def _check_vocabulary(reply: Reply, tokens: Sequence[str]) -> None:

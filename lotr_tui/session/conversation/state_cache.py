@@ -1,13 +1,15 @@
 """Limits on the memory that a conversation takes: decoder states to branch from, and models that generated replies."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.generation.prompt import DecoderState
+from engine.models.cache import CachedKeys
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 
@@ -24,10 +26,14 @@ class DecoderStateCache:
         self._entries: deque[tuple[Reply, int, int]] = deque()
         """Reply, index of the state in its `decoder_states`, and bytes."""
         self._total_bytes = 0
+        self._latest_arrays: set[int] = set()
+        """Identities of the arrays of the latest state, which the next state may share."""
 
     def add(self, reply: Reply, state: DecoderState | None) -> None:
         """Append a state to the states of `reply`, and evict the oldest states over the limit."""
-        num_bytes = count_array_bytes(state)
+        arrays = {id(array): array.nbytes for array in state_arrays(state)}
+        num_bytes = sum(size for identity, size in arrays.items() if identity not in self._latest_arrays)
+        self._latest_arrays = set(arrays)
         self._entries.append((reply, len(reply.decoder_states), num_bytes))
         self._total_bytes += num_bytes
         reply.decoder_states.append(state)
@@ -52,10 +58,20 @@ def evict_models(replies: Iterable[Reply]) -> None:
             reply.decoder_states.clear()
 
 
-def count_array_bytes(value: Any) -> int:
+def count_array_bytes(state: DecoderState) -> int:
     """Return the bytes of all arrays in a decoder state."""
+    return sum(array.nbytes for array in state_arrays(state))
+
+
+def state_arrays(value: Any) -> Iterator[npt.NDArray[Any]]:
+    """Yield all arrays of a decoder state; states that follow each other share some of them."""
     if isinstance(value, np.ndarray):
-        return value.nbytes
-    if isinstance(value, (tuple, list)):
-        return sum(map(count_array_bytes, value))
-    return sum(map(count_array_bytes, vars(value).values())) if is_dataclass(value) else 0
+        yield value
+    elif isinstance(value, CachedKeys):
+        yield from (chunk.rows for chunk in value.chunks)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from state_arrays(item)
+    elif is_dataclass(value):
+        for item in vars(value).values():
+            yield from state_arrays(item)

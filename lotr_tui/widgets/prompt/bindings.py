@@ -19,7 +19,7 @@ select-right    | shift+right          | cursor_right(True)      | select right 
 select-home     | shift+home           | cursor_line_start(True) | select to start | Select to the line start
 select-end      | shift+end            | cursor_line_end(True)   | select to end   | Select to the line end
 backspace       | backspace            | delete_left             | delete left     | Delete the character to the left
-delete          | delete,ctrl+d        | delete_right            | delete          | Delete the character to the right
+delete          | delete               | delete_right            | delete          | Delete the character to the right
 delete-word     | ctrl+w,alt+backspace | delete_word_left        | delete word     | Delete the word to the left
 delete-to-start | ctrl+u               | delete_to_start_of_line | delete to start | Delete to the line start
 delete-to-end   | ctrl+k               | delete_to_end_of_line   | delete to end   | Delete to the line end

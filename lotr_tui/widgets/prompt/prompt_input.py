@@ -126,6 +126,10 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
 
     # Text
 
+    def set_placeholder(self, text: str | None) -> None:
+        """Show a text while the prompt is empty; None is the default text."""
+        self.placeholder = PLACEHOLDER if text is None else text
+
     @property
     def value(self) -> str:
         """Text of the prompt. A new value is sanitized, and the cursor is placed at its end."""

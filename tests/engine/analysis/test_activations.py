@@ -12,7 +12,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
-from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 from tests.support.models import make_tokenizer, random_ids, random_lstm
 
 SIZE = 23
@@ -101,7 +101,7 @@ def test_a_row_is_the_state_after_its_token(lstm: NumpyLSTM) -> None:
     _, state = lstm.advance(lstm.start(), EOS_ID)
     for position, token in enumerate(ids.tolist()):
         _, state = lstm.advance(state, token)
-        for layer, (hidden, cell) in zip(layers, state, strict=True):
+        for layer, (hidden, cell) in zip(layers, state.layers, strict=True):
             assert np.array_equal(layer.hidden[position], hidden)
             assert np.array_equal(layer.cell[position], cell)
 
@@ -114,7 +114,7 @@ def test_an_empty_text_has_no_rows(lstm: NumpyLSTM) -> None:
 def test_batched_states_match_single_texts(lstm: NumpyLSTM) -> None:
     texts = [make_ids(9, seed) for seed in range(5)]
     sizes = [size for _, size in lstm.config.layer_sizes()]
-    state = tuple((np.zeros((5, size), np.float32), np.zeros((5, size), np.float32)) for size in sizes)
+    state = LSTMState(tuple((np.zeros((5, size), np.float32), np.zeros((5, size), np.float32)) for size in sizes))
     single_states = [lstm.start()] * 5
     for tokens in np.stack(texts, axis=1):
         gates, state = lstm.advance_state(state, tokens)
@@ -125,20 +125,20 @@ def test_batched_states_match_single_texts(lstm: NumpyLSTM) -> None:
         single_states = [single_state for _, single_state in results]
         for layer in range(len(sizes)):
             single_gates = np.stack([gates_by_layer[layer] for gates_by_layer, _ in results])
-            hiddens, cells = (np.stack([single[layer][part] for single in single_states]) for part in (0, 1))
+            hiddens, cells = (np.stack([single.layers[layer][part] for single in single_states]) for part in (0, 1))
             assert gates[layer] == pytest.approx(single_gates, abs=1e-5)
-            assert state[layer][0] == pytest.approx(hiddens, abs=1e-5)
-            assert state[layer][1] == pytest.approx(cells, abs=1e-5)
+            assert state.layers[layer][0] == pytest.approx(hiddens, abs=1e-5)
+            assert state.layers[layer][1] == pytest.approx(cells, abs=1e-5)
 
 
 def test_lower_layers_can_be_computed_alone() -> None:
     lstm = make_lstm("three layers, untied")
     gates, state = lstm.advance_state(lstm.start(), 5)
-    lower_gates, lower_state = lstm.advance_state(lstm.start()[:2], 5)
-    assert len(lower_gates) == len(lower_state) == 2
+    lower_gates, lower_state = lstm.advance_state(LSTMState(lstm.start().layers[:2]), 5)
+    assert len(lower_gates) == len(lower_state.layers) == 2
     for layer in range(2):
         assert np.array_equal(lower_gates[layer], gates[layer])
-        assert np.array_equal(lower_state[layer][1], state[layer][1])
+        assert np.array_equal(lower_state.layers[layer][1], state.layers[layer][1])
 
 
 def test_unit_activations_selects_one_unit() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from engine.analysis.bits_per_character import (
     native_form,
     spelling_bits,
     text_bits_per_character,
+    written_text,
 )
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import DataConfig
@@ -36,6 +36,8 @@ from tests.support.models import UniformModel
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
+MODES: tuple[DataMode, ...] = ("line", "stream")
+"""Modes of a text without speakers."""
 
 
 def open_tokenizers() -> list[ByteTokenizer]:
@@ -78,7 +80,7 @@ def test_stream_mode_of_words_also_counts_the_line_ends() -> None:
     assert EncodedText("the\n", WORDS, "stream").untokenized_bits.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("mode", get_args(DataMode))
+@pytest.mark.parametrize("mode", MODES)
 def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode: DataMode) -> None:
     """In stream mode, the end of the text is one token more."""
     expected = (len(TEXT.encode()) + (mode == "stream")) * 8 / len(TEXT)
@@ -103,7 +105,7 @@ def test_blocks_are_the_same_characters_for_all_tokenizers() -> None:
         assert encoded.block_bits(log_probs) == pytest.approx(8 * encoded.block_sizes)
 
 
-@pytest.mark.parametrize("mode", get_args(DataMode))
+@pytest.mark.parametrize("mode", MODES)
 def test_every_character_of_the_text_is_scored(mode: DataMode) -> None:
     """Also empty lines, repeated spaces and emoji; the tokens are those of the whole text."""
     for tokenizer in open_tokenizers():
@@ -113,15 +115,46 @@ def test_every_character_of_the_text_is_scored(mode: DataMode) -> None:
         assert (encoded.ids == EOS_ID).sum() == (TEXT.count("\n") if mode == "line" else 1)
 
 
-@pytest.mark.parametrize("mode", get_args(DataMode))
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
 def test_tokens_are_those_of_the_dataset(tmp_path: Path, name: TokenizerName, mode: DataMode) -> None:
-    corpus = write_csv(tmp_path / "corpus.csv", [*sentences(80), "The end -- of  it, at LAST! (they say so)"])
+    lines = [*sentences(80), "The end -- of  it, at LAST! (they say so)"]
+    assert_tokens_are_those_of_the_dataset(write_csv(tmp_path / "corpus.csv", lines), name, mode)
+
+
+@pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
+def test_tokens_of_a_script_are_those_of_the_dataset(tmp_path: Path, name: TokenizerName) -> None:
+    path = tmp_path / "corpus.csv"
+    speakers = ["GANDALF", "Sam (V.O.)", "", "A passer-by"]
+    lines = [f'{speakers[index % 4]},"{text}",{index // 13}' for index, text in enumerate(sentences(300))]
+    path.write_text("\n".join(["char,dialog,movie", *lines, 'GANDALF,"The end: of  it, at LAST!",9']) + "\n")
+    assert_tokens_are_those_of_the_dataset(path, name, "dialogue")
+
+
+def assert_tokens_are_those_of_the_dataset(corpus: Path, name: TokenizerName, mode: DataMode) -> None:
     dataset = load_dataset(DataConfig(corpus=str(corpus), tokenizer=name, mode=mode, vocabulary_size=300))
-    for split, lines in (("train", dataset.splits.train), ("test", dataset.splits.test)):
-        text = "".join(f"{line.text}\n" for line in lines)
-        encoded = EncodedText(convert_text(text, native_form(dataset.tokenizer)), dataset.tokenizer, mode)
-        assert encoded.ids.tolist() == dataset.get_split(split).tolist()
+    for split in ("train", "valid", "test"):
+        text = convert_text(written_text(dataset, split), native_form(dataset.tokenizer), mode)
+        assert EncodedText(text, dataset.tokenizer, mode).ids.tolist() == dataset.get_split(split).tolist()
+
+
+def test_the_names_of_speakers_without_a_token_are_spelled() -> None:
+    """Two lines and a scene's end: two speakers, two words and three <eos>, and the letters of `GOLLUM`."""
+    tokenizer = WORDS.with_cast(("SAM", "SOMEONE"))
+    spelled = -SpellingModel(["SAM", "SOMEONE"]).unknown_log_probs(["GOLLUM"])[0] / math.log(2)
+    script = "Sam: the\n\nGollum: king\n"
+    encoded = EncodedText(script, tokenizer, "dialogue")
+    first = tokenizer.num_text_tokens
+    assert encoded.ids.tolist() == [first, 2, EOS_ID, EOS_ID, first + 1, 3, EOS_ID]
+    assert encoded.end_offsets.tolist() == [5, 8, 9, 10, 18, 22, 23]
+    assert encoded.token_bits(np.full(7, -math.log(2))).sum() == pytest.approx(7 + spelled)
+    assert EncodedText("the king\n", tokenizer, "dialogue").ids.tolist() == [first + 1, 2, 3, EOS_ID]
+
+
+def test_words_of_a_script_keep_their_speakers() -> None:
+    assert (
+        convert_text("GANDALF: The KING.\n\nSAM: Oh: no!", "words", "dialogue") == "GANDALF: the king\n\nSAM: oh no\n"
+    )
 
 
 def test_forms_of_a_text() -> None:
@@ -145,10 +178,11 @@ def test_each_form_is_computed_from_the_one_before(text: str, form: TextForm) ->
 
 
 @settings(max_examples=50, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), mode=st.sampled_from(get_args(DataMode)))
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), mode=st.sampled_from([*MODES, "dialogue"]))
 def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text: str, mode: DataMode) -> None:
     for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace"), CharacterTokenizer(["é"])):
-        converted = convert_text(text, native_form(tokenizer))
+        tokenizer = tokenizer.with_cast(("A", "SOMEONE")) if mode == "dialogue" else tokenizer
+        converted = convert_text(text, native_form(tokenizer), mode)
         if not converted:
             continue
         encoded = EncodedText(converted, tokenizer, mode)
@@ -170,7 +204,7 @@ def test_a_text_of_unknown_words_only_has_the_bits_of_its_letters() -> None:
 
 def test_an_empty_text_is_an_error() -> None:
     for text in ("", "... !\n\n"):
-        for mode in get_args(DataMode):
+        for mode in MODES:
             with pytest.raises(CorpusError, match=r"^the text has no words to score; use a longer text$"):
                 text_bits_per_character(UniformModel(WORDS), text, mode)
 

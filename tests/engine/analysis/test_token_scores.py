@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from engine.analysis import token_scores
 from engine.analysis.bits_per_character import CharacterBits, count_character_bits, text_bits_per_character
+from engine.analysis.labelled_lines import LINE_END
 from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.token_scores import TokenScores, score_chunks
-from engine.analysis.tokenized_text import LINE_END, TokenizedText, tokenize_with_offsets
+from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.encoding import DataMode
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer

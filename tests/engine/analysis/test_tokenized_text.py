@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.tokenized_text import LINE_END, TokenizedText, tokenize_with_offsets, written_words
+from engine.analysis.labelled_lines import LINE_END
+from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets, written_words
 from engine.data.dataset import concatenate_lines
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.data.corpus import Corpus, read_csv, read_text
 from engine.data.lines import Line
+from engine.data.speakers import merge_key, normalize_speaker
 from engine.errors import CorpusError
 
 ENCODINGS = {
@@ -62,8 +63,8 @@ def test_csv_is_read_back(path: Path, table: tuple[list[tuple[str, str]], bytes,
     rows, content, name = table
     path.write_bytes(content)
     corpus = read_csv(path, "dialog", "char", 0)
-    cleaned = [Line(" ".join(text.split()), speaker.strip()) for speaker, text in rows]
-    assert list(corpus.lines) == [line for line in cleaned if line.text]
+    cleaned = [(" ".join(text.split()), merge_key(normalize_speaker(speaker).name)) for speaker, text in rows]
+    assert [(line.text, merge_key(line.speaker)) for line in corpus.lines] == [line for line in cleaned if line[0]]
     assert (corpus.num_rows, corpus.encoding) == (len(rows), name)
 
 
@@ -131,9 +132,9 @@ def test_a_backslash_is_an_ordinary_character_where_quotes_are_doubled(path: Pat
 
 
 PADDED = (
-    Line("I should've known that you would be here, Professor McGonagall.", "Dumbledore"),
-    Line("Good evening, Professor, sir. Are the rumors true?", "McGonagall"),
-    Line('He said "yes, it is", and left', "Hagrid"),
+    Line("I should've known that you would be here, Professor McGonagall.", "DUMBLEDORE"),
+    Line("Good evening, Professor, sir. Are the rumors true?", "MCGONAGALL"),
+    Line('He said "yes, it is", and left', "HAGRID"),
 )
 
 

@@ -17,6 +17,7 @@ from engine.errors import CorpusError
 from engine.events import Evaluated, Preparing, Started
 from engine.models.lstm import LSTMModel
 from engine.models.ngram import Unigram
+from engine.models.numpy_lstm import LSTMState
 from tests.support.training import events_of, run_training
 
 WORDS = WordTokenizer(("<unk>", "<eos>", *(f"w{n}" for n in range(30))))
@@ -57,7 +58,9 @@ def test_numpy_model_predicts_the_same_without_its_input_gate_table(monkeypatch:
     without = model.to_numpy_lstm(WORDS)
     assert without.input_gate_table is None
     assert without.score_sequence(ids) == pytest.approx(with_table.score_sequence(ids), abs=1e-6)
-    states = tuple((np.zeros((3, 6), np.float32), np.zeros((3, 6), np.float32)) for _ in without.start())
+    states = LSTMState(
+        tuple((np.zeros((3, 6), np.float32), np.zeros((3, 6), np.float32)) for _ in without.start().layers)
+    )
     outputs = [each.advance_state(states, np.array([4, 5, 6]))[0][0] for each in (with_table, without)]
     assert outputs[1] == pytest.approx(outputs[0], abs=1e-6)
 

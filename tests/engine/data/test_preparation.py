@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.config import DataConfig
-from engine.data import arrays, file_scan, lines, preparation
+from engine.data import arrays, build, file_scan, lines, preparation
 from engine.data.dataset import load_dataset
 from engine.data.encoding import DataMode
 from engine.errors import CorpusError
@@ -41,18 +41,44 @@ def cache_entries() -> list[Path]:
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.parametrize("mode", ["line", "stream"])
+@pytest.mark.parametrize("tokenizer", ["words", "characters"])
+@pytest.mark.parametrize("mode", ["line", "stream", "dialogue"])
 def test_cached_dataset_equals_one_in_memory(
-    small_csv: Path, mode: DataMode, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    small_csv: Path, mode: DataMode, tokenizer: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    config = DataConfig(corpus=str(small_csv), mode=mode)
+    config = DataConfig(str(small_csv), mode=mode, tokenizer=tokenizer, scene_lines=7)  # type: ignore[arg-type]
     in_memory = dataset_content(load_dataset(config))
     assert cache_entries() == []
     request.getfixturevalue("small_limits")
     assert dataset_content(load_dataset(config)) == in_memory
     assert len(cache_entries()) == 1
-    monkeypatch.setattr(preparation, "TokenizedCorpus", None)  # so that building it again would fail
+    monkeypatch.setattr(build, "TokenizedCorpus", None)  # so that building it again would fail
     assert dataset_content(load_dataset(config)) == in_memory
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_script_and_its_marks_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "script.txt"
+    path.write_text("SAM: the old mill\nFRODO (V.O.): the old road\nSAM: more\nOF IT: all\n\n" * 50)
+    config = DataConfig(str(path), "text", mode="dialogue", min_characters=-1, split="scenes")
+    built = load_dataset(config)
+    monkeypatch.setattr(build, "TokenizedCorpus", None)
+    assert dataset_content(load_dataset(config)) == dataset_content(built)
+    assert dict(built.corpus.marks) == {"VOICE OVER": 50}
+    assert built.tokenizer.cast == ("SAM", "FRODO", "OF IT", "SOMEONE")
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("tokenizer", ["words", "characters"])
+def test_another_cast_has_its_own_cache_entry(small_csv: Path, tokenizer: str) -> None:
+    config = DataConfig(str(small_csv), mode="dialogue", tokenizer=tokenizer)  # type: ignore[arg-type]
+    chosen = load_dataset(config).tokenizer
+    for cast in (("SPEAKER1", "SOMEONE"), ("SPEAKER0", "SOMEONE"), (*chosen.cast[::-1][1:], "SOMEONE")):
+        earlier = chosen.with_cast(cast)
+        for _ in range(2):
+            assert load_dataset(config, earlier).tokenizer == earlier
+    assert load_dataset(config).tokenizer == chosen
+    assert len(cache_entries()) == 4
 
 
 @pytest.mark.usefixtures("small_limits")
@@ -184,7 +210,7 @@ def test_an_unusable_corpus_leaves_no_entry(tmp_path: Path) -> None:
 
 
 def test_too_large_a_vocabulary_is_refused(small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "MAX_VOCABULARY_SIZE", 10)
+    monkeypatch.setattr(build, "MAX_VOCABULARY_SIZE", 10)
     with pytest.raises(CorpusError, match="use --set min_count=4 or more"):
         load_dataset(DataConfig(corpus=str(small_csv)))
 
@@ -194,7 +220,7 @@ def test_training_reads_a_cached_corpus_in_the_order_of_lists_of_lines(small_csv
     """The lines are permuted in chunks and in a temporary file, since the limits are low."""
     dataset = load_dataset(DataConfig(corpus=str(small_csv)))
     options = make_config(shuffle_lines=True).training
-    reader = WindowReader(dataset, options, torch.device("cpu"), with_punctuation=True)
+    reader = WindowReader(dataset, options, torch.device("cpu"), lambda ids: None, with_punctuation=True)
     order = list(range(len(dataset.train_lines)))
     rng = random.Random(options.seed)
     rng.shuffle(order)

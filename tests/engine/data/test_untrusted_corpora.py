@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,20 @@ DAMAGES: dict[str, Damage] = {
     "punctuation": set_element("punctuation", np.uint8, 200),
     "text offset": set_element("offsets", np.int64, 2**40, 5),
     "speaker": set_element("speaker_ids", np.int32, 99),
+    "scene": set_element("scene_ids", np.int32, 99),
+    "scene before the first": set_element("scene_ids", np.int32, -1, 0),
+    "marks": edit_metadata(lambda metadata: metadata.update(marks=["VOICE OVER"])),
+}
+DAMAGES_OF_DIALOGUES: dict[str, Damage] = {
+    "no cast": edit_metadata(lambda metadata: metadata.update(cast=[])),
+    "one speaker": edit_metadata(lambda metadata: metadata.update(cast=["SOMEONE"])),
+    "cast without someone": edit_metadata(lambda metadata: metadata["cast"].pop()),
+    "speaker twice": edit_metadata(lambda metadata: metadata["cast"].__setitem__(0, metadata["cast"][1])),
+    "speaker with a control character": edit_metadata(lambda metadata: metadata["cast"].__setitem__(0, "\x1b[2J")),
+    "scene offset": set_element("train_scene_offsets", np.int64, 3, 1),
+    "last scene offset": set_element("train_scene_offsets", np.int64, 2**40),
+    "first scene offset": set_element("train_scene_offsets", np.int64, 1, 0),
+    "no scenes": lambda folder: (folder / "train_scene_offsets").write_bytes(b""),
 }
 
 
@@ -125,6 +140,17 @@ def test_a_damaged_cache_entry_is_rebuilt(cached_config: DataConfig, kind: str) 
     DAMAGES[kind](folder)
     assert dataset_content(load_dataset(cached_config)) == before
     (folder,) = cache_dir().iterdir()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == intact
+
+
+@pytest.mark.parametrize("kind", DAMAGES_OF_DIALOGUES)
+def test_a_damaged_cache_entry_of_a_dialogue_is_rebuilt(cached_config: DataConfig, kind: str) -> None:
+    config = replace(cached_config, mode="dialogue")
+    before = dataset_content(load_dataset(config))
+    (folder,) = cache_dir().iterdir()
+    intact = {path.name: path.read_bytes() for path in folder.iterdir()}
+    DAMAGES_OF_DIALOGUES[kind](folder)
+    assert dataset_content(load_dataset(config)) == before
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == intact
 
 

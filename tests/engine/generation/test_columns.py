@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation import columns as comparison
@@ -17,8 +17,11 @@ from engine.generation.batch import IndexedEvent
 from engine.generation.columns import GenerationColumn, generate_columns, generated_words
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import Turn, encode_turns
+from engine.models.base import LogProbs, ModelState
 from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
+from tests.support.dialogues import dialogue_model
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times, zipf_probs
 
 TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
@@ -174,3 +177,29 @@ def test_mean_surprisal_of_words_is_in_bits_of_the_models_own_probabilities() ->
     ]
     assert comparison.mean_surprisal([*events, Done("eos", 0, 3, 1.0)]) == pytest.approx((1 + 3 + 4 + 1) / 2)
     assert comparison.mean_surprisal([Done("cancelled", 0, 0, 0.0)]) is None
+
+
+def test_columns_of_one_model_read_their_common_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dialogue_model()
+    tokenizer = model.tokenizer
+    context = encode_turns(tokenizer, [Turn("STRANGER", "where is frodo"), Turn("GANDALF", "we walked all night")])
+    names = ("GOLLUM", "FRODO", "GANDALF")
+    short = SamplerSettings(max_tokens=6)
+    columns = [GenerationColumn(model, (*context, tokenizer.speaker_id(name)), short) for name in names]
+    alone = [list(generate_columns([column], 3, Cancellation())) for column in columns]
+    tokens: list[int] = []
+    advance = model.advance
+
+    def counted_advance(state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+        tokens.append(token)
+        return advance(state, token)
+
+    monkeypatch.setattr(model, "advance", counted_advance)
+    together = list(generate_columns(columns, 3, Cancellation()))
+    assert tokens[: len(context) + 1] == [EOS_ID, *context]
+    speakers = {tokenizer.speaker_id(name) for name in names}
+    assert {*tokens[len(context) + 1 : len(context) + 4]} == speakers
+    for index, events in enumerate(alone):
+        expected = [event.id for _, event in events if isinstance(event, TokenEvent)]
+        found = [event.id for column, event in together if column == index and isinstance(event, TokenEvent)]
+        assert found == expected

@@ -15,7 +15,15 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models import cache as neural_cache
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
-from engine.models.cache import SCORING_CHUNK, CacheSettings, NeuralCache, cache_probs, tune_cache
+from engine.models.cache import (
+    CHUNK_ROWS,
+    SCORING_CHUNK,
+    CachedKeys,
+    CacheSettings,
+    NeuralCache,
+    cache_probs,
+    tune_cache,
+)
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.numpy_lstm import NumpyLSTM
@@ -124,11 +132,38 @@ def test_a_kept_state_is_a_branch_point(ids: list[int], token: int, other_token:
     state = cache.start()
     for previous in (EOS_ID, *ids):
         _, state = cache.advance(state, previous)
-    token_ids, keys = state.token_ids.copy(), state.keys.copy()
+    token_ids, probe = state.token_ids.copy(), cache.hidden_vector(state)
+    products = state.keys.products(probe) if ids else None
     models.assert_branches_are_independent(cache, state, token, other_token)
     assert np.array_equal(state.token_ids, token_ids)
-    assert np.array_equal(state.keys, keys)
+    assert products is None or np.array_equal(state.keys.products(probe), products)
     assert state.token_ids.tolist() == ids[-window:]
+
+
+@pytest.mark.parametrize("window", [5, CHUNK_ROWS, 3 * CHUNK_ROWS + 7])
+def test_keys_of_branching_texts_are_those_of_plain_lists(window: int) -> None:
+    """Texts that share a beginning write into the same chunks, or copy them where another text has written."""
+    rng = np.random.default_rng(0)
+    texts: list[tuple[CachedKeys, list[np.ndarray]]] = [(CachedKeys(), [])]
+    for _ in range(6 * CHUNK_ROWS):
+        keys, vectors = texts[rng.integers(len(texts))]
+        vector = rng.standard_normal(3).astype(np.float32)
+        texts.append((keys.append(vector, window), [*vectors, vector][-window:]))
+        texts = texts[-20:]
+    probe = rng.standard_normal(3).astype(np.float32)
+    for keys, vectors in texts:
+        assert len(keys) == len(vectors)
+        if vectors:
+            assert keys.products(probe) == pytest.approx(np.stack(vectors) @ probe, abs=1e-5)
+
+
+def test_a_state_of_a_long_text_shares_its_keys() -> None:
+    keys = CachedKeys()
+    for number in range(10 * CHUNK_ROWS):
+        keys = keys.append(np.full(3, number, np.float32), window=2 * CHUNK_ROWS)
+    assert len(keys.chunks) <= 3
+    longer = keys.append(np.ones(3, np.float32), 2 * CHUNK_ROWS)
+    assert longer.chunks[:-1] == keys.chunks[-len(longer.chunks) + 1 :]
 
 
 def test_the_cache_does_not_change_the_distribution_of_the_model() -> None:

@@ -238,3 +238,9 @@ def test_tuned_weights_satisfy_the_conditions_of_a_maximum(
     assert (weights >= 0).all()
     assert (gradient <= 1.01).all()
     assert weights @ gradient == pytest.approx(1)
+
+
+def test_distributions_of_a_whole_text_match_token_by_token() -> None:
+    mixture, ids = Mixture(THREE_MODELS, [0.2, 0.3, 0.5]), make_ids(300)
+    rows = np.exp(np.stack(list(mixture.iter_log_probs(ids))))
+    assert rows == pytest.approx(distributions(mixture, ids)[:-1], abs=1e-5)

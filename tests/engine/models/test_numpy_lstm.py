@@ -85,17 +85,17 @@ def test_scores_of_a_text_match_token_by_token(length: int) -> None:
 def test_kept_states_are_not_changed_by_later_tokens(torch_lstm: LSTMModel) -> None:
     lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
     _, kept = lstm.advance(lstm.start(), EOS_ID)
-    before = [(hidden.copy(), cell.copy()) for hidden, cell in kept]
+    before = [(hidden.copy(), cell.copy()) for hidden, cell in kept.layers]
     first, after = lstm.advance(kept, 5)
     other, _ = lstm.advance(kept, 6)
     lstm.advance(after, 7)
     again, after_again = lstm.advance(kept, 5)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    for (hidden, cell), (hidden_before, cell_before) in zip(kept, before, strict=True):
+    for (hidden, cell), (hidden_before, cell_before) in zip(kept.layers, before, strict=True):
         assert np.array_equal(hidden, hidden_before)
         assert np.array_equal(cell, cell_before)
-    for (hidden, cell), (hidden_again, cell_again) in zip(after, after_again, strict=True):
+    for (hidden, cell), (hidden_again, cell_again) in zip(after.layers, after_again.layers, strict=True):
         assert np.array_equal(hidden, hidden_again)
         assert np.array_equal(cell, cell_again)
 

@@ -171,7 +171,7 @@ class TestTrainingOptions:
             (["--split-seed", "-1"], "split_seed=-1 is not a whole number from 0"),
             (
                 ["--mode", "lines"],
-                "--mode lines is not one of line, stream; did you mean line?",
+                "--mode lines is not one of line, stream, dialogue; did you mean line?",
             ),
             (["--device", "tpu"], "--device tpu is not one of auto, cpu, cuda, mps"),
             (["--precision", "fp16"], "--precision fp16 is not one of auto, fp32, bf16"),

@@ -60,9 +60,10 @@ class TestSurface:
             (
                 "generate",
                 "--run --temperature --top-k --top-p --min-p --repetition-penalty --seed --max-tokens --count "
-                "--reply --json --jsonl",
+                "--reply --as --to --best-of --scene --cast --turns --json --jsonl",
             ),
-            ("eval", "--split --text --baselines --json --jsonl"),
+            ("eval", "--split --text --baselines --by-speaker --json --jsonl"),
+            ("who", "--run --runs-dir --context --json"),
         ],
     )
     def test_help_lists_the_options(self, command, name, options):
@@ -398,8 +399,9 @@ class TestData:
 
     def test_info_table_shows_the_counts(self, command, lotr_csv):
         shown = command("data", "info", lotr_csv).stdout
-        for text in ("2,390", "1,644", "23,615", "879", "GANDALF 159", "the 1,138", "142 words"):
+        for text in ("2,390", "1,644", "23,615", "879", "the 1,138", "142 words"):
             assert text in shown
+        assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 
     def test_info_shows_encoding_and_separator(self, command, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import write_run
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -19,7 +20,12 @@ COMMANDS = {
     "status": "status r",
     "generate": "generate the --run r",
     "generate as JSON": "generate the --run r --json",
+    "answer": "generate the --run d --as FRODO --to SAM --best-of 2",
+    "scene": "generate --scene --run d",
+    "scene as JSON": "generate --scene --run d --json",
+    "who": "who the --run d",
     "eval": "eval r --text own.txt",
+    "eval by speaker": "eval d --by-speaker --text own.txt",
     "data info": "data info own.txt",
 }
 TRAIN = "train --preset tiny --csv small.csv --run new --set embedding_size=8 --set hidden_size=8 --set epochs=1"
@@ -29,6 +35,7 @@ TRAIN = "train --preset tiny --csv small.csv --run new --set embedding_size=8 --
 def shell(home, tmp_path, environment):
     """Return a function that runs a command with redirections in a shell."""
     write_run(home / "runs" / "r")
+    write_dialogue_run(home / "runs" / "d")
     (tmp_path / "own.txt").write_text("the road and the river and a friend of mine\n" * 40)
 
     def run(command):

@@ -2,7 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -120,15 +120,16 @@ def test_branches_name_their_parent():
 def test_json_contains_every_field(replies):
     exported = json.loads(to_json(SavedSession("x", "m", 5.0, tuple(replies))))
     header = [exported[field] for field in ("format", "version", "name", "started")]
-    assert header == ["lotr-tui session", 2, "x", 5.0]
+    assert header == ["lotr-tui session", 3, "x", 5.0]
     for record, reply in zip(exported["replies"], replies, strict=True):
         assert record["text"] == reply.text
         assert record["chain"] == reply.settings.describe()
         for field in (
             "id", "parent_id", "parent_offset", "prompt", "reply_mode", "seed", "reason", "tokens_per_second", "model",
-            "name",
+            "name", "speaking_as", "speaker", "speaker_prob",
         ):  # fmt: skip
             assert record[field] == getattr(reply, field)
+        assert record["score"] == (None if reply.score is None else asdict(reply.score))
         assert record["unknown_tokens"] == list(reply.unknown_tokens)
         assert [SavedToken(**token) for token in record["tokens"]] == list(reply.tokens)
         assert record["settings"]["temperature"] == reply.settings.temperature
@@ -232,14 +233,14 @@ def test_svg_refers_to_no_other_file():
 
 
 def test_session_without_replies_can_be_exported():
-    for export in EXPORTERS.values():
-        assert "20260727-140305" in export(session())
+    for extension, export in EXPORTERS.items():
+        assert ("20260727-140305" in export(session())) == (extension != "txt")  # a script has no heading
 
 
 # Files
 
 
-@pytest.mark.parametrize("extension", ["md", "json", "svg"])
+@pytest.mark.parametrize("extension", ["md", "txt", "json", "svg"])
 def test_ending_of_the_path_chooses_the_format(tmp_path, extension):
     path = tmp_path / f"My session.{extension.upper()}"
     export_session(session(saved_reply()), path)
@@ -263,7 +264,7 @@ def test_missing_folder_is_reported(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pdf", "a", "md"])
 def test_unknown_ending_is_refused(tmp_path, name):
-    with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.json or \.svg"):
+    with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.txt or \.json or \.svg"):
         export_session(session(), tmp_path / name)
     with pytest.raises(InvalidInputError, match="no known ending"):
         check_session_target(str(tmp_path / name))

@@ -23,6 +23,14 @@ def test_another_version_is_refused(version, message):
         check_version(version, 2)
 
 
+def test_versions_down_to_the_oldest_one_are_read():
+    check_version(2, 3, oldest=2)
+    check_version(3, 3, oldest=2)
+    for version in (1, 4):
+        with pytest.raises(InvalidInputError, match=f"format {version}"):
+            check_version(version, 3, oldest=2)
+
+
 def test_repeated_failure_is_reported_once_until_a_success():
     failures = FailureReporter()
     assert [failures.report("full"), failures.report("full")] == ["full", ""]

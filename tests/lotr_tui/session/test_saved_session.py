@@ -13,6 +13,8 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session, reply_record
 from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
+SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0, "num_tokens": 9}
+
 
 @given(reply_trees())
 @settings(max_examples=60)
@@ -72,7 +74,7 @@ def test_unchanged_lines_of_the_damage_tests_are_valid():
         (b'{"session": 3}\n', "neither"),
         (b'{"song": {}}\n', "neither"),
         (header_line() + b"\n", "not valid JSON"),
-        (header_line(version=3), "newer"),
+        (header_line(version=4), "newer"),
         (header_line(version=None), "version"),
         (header_line(started="now"), "started: expected float"),
         (header_line(started=1e300), "started: expected float"),
@@ -101,6 +103,14 @@ def test_unchanged_lines_of_the_damage_tests_are_valid():
         (changed_reply_lines(tokens_per_second="x"), "tokens_per_second: expected float"),
         (changed_reply_lines(unknown_tokens=[1]), "unknown_tokens[0]: expected str"),
         (changed_reply_lines(unknown_tokens=["\x00"]), "unknown_tokens of reply 0: control characters"),
+        (changed_reply_lines(speaker="\x1b[31m"), "speaker of reply 0: control characters"),
+        (changed_reply_lines(speaking_as="\n"), "speaking_as of reply 0: control characters"),
+        (changed_reply_lines(speaker="A" * 41), "speaker: expected str of length <= 40"),
+        (changed_reply_lines(speaker_prob=1.5), "speaker_prob: expected float <= 1"),
+        (changed_reply_lines(score={"rank": 0}), "score"),
+        (changed_reply_lines(score=SCORE | {"rank": 0}), "score.rank: expected int >= 1"),
+        (changed_reply_lines(score=SCORE | {"num_answers": 65}), "score.num_answers: expected int <= 64"),
+        (changed_reply_lines(score=SCORE | {"log_prob": 1e300}), "score.log_prob: expected float < "),
         (changed_reply_lines(colour="red"), "unknown field 'colour'"),
         (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
     ],
@@ -118,6 +128,14 @@ def test_session_of_the_first_format_is_refused_with_the_remedy():
     content = b"".join(json.dumps(line).encode() + b"\n" for line in ({"session": header}, {"node": node}))
     with pytest.raises(InvalidInputError, match=r"^written by an older lotr-tui \(format 1\); use that release"):
         parse_session("x", content)
+
+
+def test_session_of_the_second_format_has_no_speakers():
+    record = json.loads(json.dumps(reply_record(saved_reply(reply_mode="reply"))))
+    for field in ("speaking_as", "speaker", "speaker_prob", "score"):
+        del record["reply"][field]
+    content = header_line(version=2) + json.dumps(record).encode() + b"\n"
+    assert parse_session("x", content).replies == (saved_reply(reply_mode="reply"),)
 
 
 def test_pieces_that_earlier_versions_did_not_save_are_those_of_words():

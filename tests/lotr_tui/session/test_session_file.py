@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lotr_tui.session.session_file as module
+from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.session_file import (
     SessionError,
     SessionWriter,
@@ -173,7 +174,7 @@ FORMAT_1 = b"".join(
     [
         (b"", "does not describe a session"),
         (b"\xff\xfe\n", "not valid JSON"),
-        (header_line(version=3), "newer"),
+        (header_line(version=4), "newer"),
         (FORMAT_1, "written by an older lotr-tui (format 1); use that release to read it"),
         (changed_reply_lines(parent_id=3), "continues reply 3"),
     ],
@@ -444,6 +445,18 @@ def test_list_counts_each_reply_once(tmp_path):
     """A later version of a reply is one more line of the file."""
     saved_file(tmp_path, saved_reply(0), saved_reply(1), saved_reply(0, name="renamed"))
     assert [summary.num_replies for summary in list_sessions(tmp_path)] == [2]
+
+
+def test_list_does_not_count_answers_that_were_not_chosen(tmp_path):
+    scores = [AnswerScore(rank, 10, -9.0, -10.0, 3) for rank in (1, 2, 10)]
+    replies = [saved_reply(id, prompt='"score": {"rank": 2, "', score=score) for id, score in enumerate(scores)]
+    saved_file(tmp_path, *replies, saved_reply(3))
+    assert [summary.num_replies for summary in list_sessions(tmp_path)] == [2]
+
+
+def test_list_names_who_begins_a_scene_without_a_prompt(tmp_path):
+    saved_file(tmp_path, saved_reply(0, prompt="", reply_mode="conversation", speaker="KING OF THE DEAD"))
+    assert [summary.first_prompt for summary in list_sessions(tmp_path)] == ["(scene: King of the Dead begins)"]
 
 
 def test_list_reports_damaged_sessions_and_changes_no_file(tmp_path):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from engine.runs.loading import load_model
 from lotr_tui.session.session_model import SessionModel
+from tests.support.app import make_decoder
+from tests.support.dialogues import dialogue_session_model
 from tests.support.files import write_run
 from tests.support.open_models import bpe_tokenizer, write_open_run
 
@@ -20,3 +22,29 @@ def test_a_model_of_words_is_described_by_its_perplexity(tmp_path: Path) -> None
     described = SessionModel.from_loaded(replace(loaded, bits_per_character=1.684, valid_perplexity=20.5))
     assert "valid 20.5" in described.description
     assert "bits/character" not in described.description
+
+
+def test_a_model_with_speakers_starts_with_a_conversation() -> None:
+    session_model = dialogue_session_model()
+    assert session_model.knows_speakers
+    assert session_model.reply_modes == ("conversation", "continue")
+    assert session_model.reply_mode_at_start("reply") == session_model.reply_mode_at_start("conversation")
+    assert session_model.reply_mode_at_start("conversation") == "conversation"
+    assert session_model.reply_mode_at_start("continue") == "continue"
+    assert session_model.introduction() == "You are talking to 3 speakers of scenes"
+    plain = SessionModel("plain", "", make_decoder())
+    assert not plain.knows_speakers
+    assert plain.reply_modes == ("continue", "reply")
+    assert plain.reply_mode_at_start("conversation") == "continue"
+    assert plain.reply_mode_at_start("reply") == "reply"
+
+
+def test_first_line_says_whom_to_talk_to_and_who_else_is_there() -> None:
+    assert dialogue_session_model().welcome_text() == "Say hello to Gandalf. Frodo, Gollum can answer too."
+    alone = dialogue_session_model(("TREEBEARD", "SOMEONE"))
+    assert alone.welcome_text() == "Say hello to Treebeard."
+    names = ("FRODO", "SAM", "GANDALF", "MERRY", "PIPPIN", "KING OF THE DEAD", "GIMLI", "LEGOLAS", "SOMEONE")
+    assert dialogue_session_model(names).welcome_text() == (
+        "Say hello to Gandalf. Frodo, Sam, Merry, Pippin, King of the Dead, Gimli and others can answer too."
+    )
+    assert SessionModel("plain", "", make_decoder()).welcome_text().startswith('Type "')

@@ -11,6 +11,7 @@ from textual.app import App
 
 import lotr_tui.session.settings as module
 from engine.errors import InvalidInputError, RunError
+from engine.generation import best_of
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.settings import Settings, SettingsStore, settings_file
 from tests.support.sessions import sampler_settings
@@ -21,7 +22,10 @@ settings = st.builds(
     theme=names,
     sampler=sampler_settings,
     pace=st.floats(0, 1000),
-    reply_mode=st.sampled_from(["continue", "reply"]),
+    reply_mode=st.sampled_from(["conversation", "continue", "reply"]),
+    speaking_as=st.just("") | names,
+    answering=st.just("") | names,
+    best_of=st.integers(0, 64),
     preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
@@ -41,6 +45,21 @@ def test_next_session_reads_the_saved_settings(home):
     assert store.current == Settings(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5))
     assert settings_file() == home / "settings.json"
     assert [path.name for path in home.iterdir()] == ["settings.json"]
+
+
+def test_settings_of_the_second_format_are_read(home):
+    home.mkdir()
+    settings_file().write_text('{"version": 2, "theme": "nord", "reply_mode": "reply"}')
+    assert SettingsStore().current == Settings(theme="nord", reply_mode="reply")
+
+
+def test_former_default_of_the_reply_mode_is_no_choice_of_the_user():
+    assert Settings.from_json('{"version": 2, "reply_mode": "continue"}').reply_mode == "conversation"
+    assert Settings.from_json('{"version": 3, "reply_mode": "continue"}').reply_mode == "continue"
+
+
+def test_limit_of_answers_is_that_of_the_engine():
+    assert module.MAX_ANSWERS == best_of.MAX_ANSWERS
 
 
 def test_last_change_of_each_setting_wins_between_two_sessions(home):
@@ -91,7 +110,7 @@ def test_keymap_has_the_format_of_textual(home):
 
 
 def record(**changes):
-    return json.dumps({"version": 2, **asdict(Settings()), **changes})
+    return json.dumps({"version": 3, **asdict(Settings()), **changes})
 
 
 FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler": {"words": 40}})
@@ -107,7 +126,7 @@ FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler":
         ('{"version": 2, "pace": NaN}', "not valid JSON"),
         ('{"pace": 25}', "version"),
         (record(version=True), "version"),
-        (record(version=3), "newer"),
+        (record(version=4), "newer"),
         (FORMAT_1, "written by an older lotr-tui (format 1); use that release to read it"),
         (record(way="reply"), "unknown field 'way'"),
         (record(pace=-1), "pace -1.0 is out of range"),
@@ -121,6 +140,10 @@ FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler":
         (record(theme="\x1b[31m"), "theme"),
         (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
         (record(reply_mode=[]), "reply_mode: expected str"),
+        (record(speaking_as="\x1b[31m"), "speaking_as '\\x1b[31m' is not a name"),
+        (record(answering="A" * 41), "answering 'AAA"),
+        (record(best_of=65), "best_of 65 is out of range"),
+        (record(best_of=-1), "best_of -1 is out of range"),
         (record(sampler=3), "sampler: expected object, got int"),
         (record(sampler={"temperature": 3}), "temperature 3"),
         (record(sampler={"top_k": 2.5}), "sampler.top_k: expected int, got float"),
@@ -162,9 +185,9 @@ def test_damaged_file_does_not_replace_an_earlier_one(home):
 def test_file_of_a_newer_version_written_during_the_session_is_set_aside(home):
     store = SettingsStore()
     store.update(theme="nord")
-    settings_file().write_text(record(version=3))
+    settings_file().write_text(record(version=4))
     assert "newer" in store.update(theme="gruvbox")
-    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 3
+    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 4
     assert SettingsStore().current.theme == "gruvbox"
 
 

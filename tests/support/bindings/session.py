@@ -6,6 +6,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from lotr_tui.app import LotrApp
+from lotr_tui.screens.dialogs.cast import CastDialog
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
@@ -15,7 +16,7 @@ from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from tests.support import scenes
+from tests.support import dialogue_scenes, scenes
 from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
 from tests.support.bindings.observations import (
     branch_count,
@@ -32,6 +33,13 @@ from tests.support.bindings.observations import (
 from tests.support.bindings.rows import Row, Stage, cursor_rows
 from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import send, text_of, until
+
+
+def chosen(app: LotrApp) -> str:
+    """Return the speaker who is chosen in the dialog of the cast."""
+    active: str = app.screen.active_list.chosen  # type: ignore[attr-defined]
+    return active
+
 
 value, selected = of(PromptInput, "value"), of(PromptInput, "selected_text")
 
@@ -66,6 +74,13 @@ async def use_open_model(pilot: Pilot[None]) -> None:
     """Use a model whose tokens are parts of words."""
     await scenes.session(pilot)
     pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))  # type: ignore[attr-defined]
+
+
+async def open_cast_dialog(pilot: Pilot[None]) -> None:
+    """Open the dialog of the cast of a small model."""
+    await dialogue_scenes.use_speakers(pilot)
+    await pilot.press("ctrl+d")
+    await until(pilot, lambda: isinstance(pilot.app.screen, CastDialog))
 
 
 def focus_on(widget_type: type[Any]) -> Callable[[Pilot[None]], Awaitable[None]]:
@@ -150,6 +165,24 @@ SESSION: dict[str, Stage] = {
     "open vocabulary": Stage(
         use_open_model,
         [Row("session.tokens", lambda app: app.settings_store.current.preview_unit, becomes("token"))],
+    ),
+    "conversation": Stage(
+        dialogue_scenes.conversation,
+        [
+            Row("session.cast", screen_name, becomes("CastDialog")),
+            Row("cast.cancel", screen_name, becomes("SessionScreen"), ("ctrl+d",)),
+            Row("cast.again", branch_count, increases, ("ctrl+d",)),
+        ],
+    ),
+    "cast": Stage(
+        open_cast_dialog,
+        [
+            Row("cast.down", chosen, becomes("GANDALF")),
+            Row("cast.up", chosen, becomes("")),
+            Row("cast.page-down", chosen, becomes("SOMEONE")),
+            Row("cast.page-up", chosen, becomes("")),
+            Row("cast.column", lambda app: app.screen.active_list.id, becomes("speaking-as")),
+        ],
     ),
     "slow reply": Stage(
         start_slow_reply,

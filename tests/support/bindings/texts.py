@@ -11,20 +11,25 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.comparison.columns import GenerationColumns
 from lotr_tui.screens.comparison.ladder import LadderScreen
+from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dialogs.completing_input import CompletingInput
 from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.sentences import LensSentences
 from lotr_tui.screens.lens.text_view import LensTextView
+from lotr_tui.screens.lens.who.pane import WhoPane
+from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView
 from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
 from tests.support.bindings.observations import focused, of, of_screen, screen_name, scroll_y
 from tests.support.bindings.rows import LIST, LONG_TEXT, PAGES, Row, Stage, cursor_rows
+from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import until
 
 
@@ -85,6 +90,33 @@ async def lens(pilot: Pilot[None]) -> None:
     await app.push_screen(LensScreen(scenes.confident_model(app), LONG_TEXT))
     await until(pilot, lambda: is_idle(app))
     app.screen.query_one(LensTextView).focus()
+
+
+async def who_lens(pilot: Pilot[None]) -> None:
+    app: Any = pilot.app
+    screen = WhoLensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
+    await app.push_screen(screen)
+    await until(pilot, lambda: is_idle(app))
+
+
+def pair_of(number: int) -> Callable[[LotrApp], str]:
+    """Return a function that returns one of the two speakers that the lens compares."""
+    return lambda app: app.screen.query_one(WhoPane).default_pair()[number]
+
+
+async def speaker_columns(pilot: Pilot[None]) -> None:
+    app: Any = pilot.app
+    context = PromptContext("conversation")
+    model = dialogue_session_model()
+    screen = SideBySideScreen(model, app.runs_dir, "the tower", SamplerSettings(max_tokens=5), 3, 0, context)
+    await app.push_screen(screen)
+    await until(pilot, lambda: len(screen.slots) == 3)
+
+
+async def column_choice(pilot: Pilot[None]) -> None:
+    await speaker_columns(pilot)
+    await pilot.press("f3")
+    await until(pilot, lambda: pilot.app.screen.query("#models"))
 
 
 async def memorization(pilot: Pilot[None]) -> None:
@@ -170,6 +202,26 @@ TEXTS: dict[str, Stage] = {
             Row("lens-sentences.order", of(LensSentences, "hardest_first"), becomes(True)),
         ],
         size=(60, 14),
+    ),
+    "who lens": Stage(
+        who_lens,
+        [
+            Row("lens.who", lambda app: app.screen.who_view, becomes("who")),  # type: ignore[attr-defined]
+            Row("lens.first", pair_of(0), changes),
+            Row("lens.second", pair_of(1), changes),
+            Row("lens.pair", screen_name, becomes("SpeakerPairDialog")),
+            Row("speaker-pair.cancel", screen_name, becomes("WhoLensScreen"), ("f8",)),
+        ],
+    ),
+    "speaker columns": Stage(
+        speaker_columns, [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",))]
+    ),
+    "column choice": Stage(
+        column_choice,
+        [
+            Row("model-choice.down", lambda app: app.screen.query_one(OptionList).highlighted, moves(1), ("g",)),
+            Row("model-choice.up", lambda app: app.screen.query_one(OptionList).highlighted, moves(-1)),
+        ],
     ),
     "memorization": Stage(
         memorization,

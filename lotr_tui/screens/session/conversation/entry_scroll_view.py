@@ -12,14 +12,24 @@ from textual import events
 from textual.geometry import Region, Size
 from textual.strip import Strip
 
-from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span, wrap
+from lotr_tui.formatting import truncate
+from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span
+from lotr_tui.session.conversation.speaker_labels import MIN_NAME_WIDTH, SpeakerLabel
+from lotr_tui.session.conversation.wrapping import wrap
 from lotr_tui.widgets.line_list import LineScrollView
+from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
 
 Entry = Note | Exchange
 
 MAX_LINE_WIDTH = 100
 """Maximum cells of a line, since longer lines are hard to read."""
 FIGURES_INDENT = 2
+MARK_WIDTH = 2
+"""Width in cells of the mark before the name of a speaker."""
+NAME_GAP = 2
+"""Cells between the name of a speaker and the text."""
+MIN_TEXT_WIDTH = 36
+"""Width in cells of the text below which the column of names becomes narrower."""
 
 
 class EntryScrollView(LineScrollView, can_focus=False):
@@ -34,16 +44,17 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"transcript--{name}" for name in ("text", "prompt", "accent", "muted", "warning", "branch")
-    }
-    DEFAULT_CSS = """
-    EntryScrollView {
+    } | speaker_classes("transcript")
+    DEFAULT_CSS = f"""
+    EntryScrollView {{
         padding: 1 0 0 2;
-        .transcript--prompt { text-style: bold; }
-        .transcript--accent { color: $accent; text-style: bold; }
-        .transcript--muted { color: $muted; text-style: $muted-style; }
-        .transcript--warning { color: $warning; }
-        .transcript--branch { color: $accent; text-style: underline; }
-    }
+        .transcript--prompt {{ text-style: bold; }}
+        .transcript--accent {{ color: $accent; text-style: bold; }}
+        .transcript--muted {{ color: $muted; text-style: $muted-style; }}
+        .transcript--warning {{ color: $warning; }}
+        .transcript--branch {{ color: $accent; text-style: underline; }}
+        {speaker_css("transcript")}
+    }}
     """
 
     def __init__(self, entries: Sequence[Entry], *, id: str | None = None) -> None:
@@ -55,13 +66,19 @@ class EntryScrollView(LineScrollView, can_focus=False):
         """Lines up to the bottom of the view, kept when a reply is replaced by a shorter one, so that nothing moves."""
         self._strips: dict[int, list[Strip]] = {}
         self._style_cache: dict[str, Style] = {}
+        self._name_width = MIN_NAME_WIDTH
+        """Width in cells of the longest name of a speaker."""
         self._layout_size = Size(0, 0)  # size that the lines are wrapped for
 
     # Content
 
-    def append(self, entry: Entry) -> None:
-        """Append an entry, and scroll to a new exchange; a note does not move a reader who has scrolled away."""
-        follow = isinstance(entry, Exchange) or self.is_vertical_scroll_end
+    def append(self, entry: Entry, *, follow: bool | None = None) -> None:
+        """Append an entry, and scroll to it if `follow`.
+
+        By default, the view scrolls to a new exchange; a note does not move a reader who has scrolled away.
+        """
+        if follow is None:
+            follow = isinstance(entry, Exchange) or self.is_vertical_scroll_end
         self.entries.append(entry)
         self._measure_new_entries()
         self._min_height = 0
@@ -87,6 +104,13 @@ class EntryScrollView(LineScrollView, can_focus=False):
         self._measure_new_entries()
         self._update_content_layout(follow=False)
 
+    def set_name_width(self, width: int) -> None:
+        """Set the width in cells of the column with the names of speakers."""
+        if width != self._name_width:
+            self._name_width = width
+            self._wrap_all()
+            self._update_content_layout(follow=self.is_vertical_scroll_end)
+
     # Layout
 
     def on_resize(self, event: events.Resize) -> None:
@@ -94,9 +118,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
         before, self._layout_size = self._layout_size, self.scrollable_content_region.size
         follow = not self._end_lines or self.scroll_offset.y >= self._end_lines[-1] - before.height
         if self._layout_size.width != before.width:
-            self._strips.clear()
-            self._heights.clear()
-            self._measure_new_entries()
+            self._wrap_all()
         self._min_height = 0
         self._update_content_layout(follow=follow)
         self.after_resize()
@@ -110,9 +132,25 @@ class EntryScrollView(LineScrollView, can_focus=False):
         self._strips.clear()
         self._style_cache.clear()
 
+    def _wrap_all(self) -> None:
+        self._strips.clear()
+        self._heights.clear()
+        self._measure_new_entries()
+
+    @property
+    def _shown_name_width(self) -> int:
+        """Width in cells of the names, which are cut on a narrow terminal."""
+        room = self._layout_size.width - 1 - MARK_WIDTH - NAME_GAP - MIN_TEXT_WIDTH
+        return min(self._name_width, max(MIN_NAME_WIDTH, room))
+
+    def _indent(self, block: Block) -> int:
+        """Return the cells before the text of a block."""
+        column = MARK_WIDTH + self._shown_name_width + NAME_GAP if block.is_beside_names else 0
+        return column + block.indent
+
     def _wrap_block(self, block: Block) -> list[tuple[int, int]]:
         """Return the start and end character of each line of a block."""
-        return wrap(block.text, max(1, min(MAX_LINE_WIDTH, self._layout_size.width - 1 - block.indent)))
+        return wrap(block.text, max(1, min(MAX_LINE_WIDTH, self._layout_size.width - 1 - self._indent(block))))
 
     def _measure_entry(self, index: int) -> None:
         """Set the height of an entry: its lines and an empty one."""
@@ -182,14 +220,17 @@ class EntryScrollView(LineScrollView, can_focus=False):
             strips = []
             for block_index, block in enumerate(self.entries[index].blocks()):
                 spans = [*block.spans, *self.highlight_spans(index, block_index, block)]
-                strips += [self._line_strip(block, spans, start, end) for start, end in self._wrap_block(block)]
+                lines = self._wrap_block(block)
+                strips += [self._line_strip(block, spans, *line, is_first=line is lines[0]) for line in lines]
             self._strips[index] = strips
         return strips
 
-    def _line_strip(self, block: Block, spans: Sequence[Span], start: int, end: int) -> Strip:
+    def _line_strip(self, block: Block, spans: Sequence[Span], start: int, end: int, *, is_first: bool) -> Strip:
         line_spans = [span for span in spans if span[0] < end and span[1] > start]
         cuts = sorted({start, end, *(min(max(at, start), end) for span in line_spans for at in span[:2])})
-        segments = [Segment(" " * block.indent, self.rich_style)]
+        label = block.label if is_first else None
+        blank = Segment(" " * self._indent(block), self.rich_style)
+        segments = [blank] if label is None else self._label_segments(label)
         for left, right in pairwise(cuts):
             style = self._text_style(block.style)
             for span_start, span_end, name in line_spans:
@@ -197,6 +238,15 @@ class EntryScrollView(LineScrollView, can_focus=False):
                     style += self._text_style(name)
             segments.append(Segment(block.text[left:right], style))
         return Strip(segments)
+
+    def _label_segments(self, label: SpeakerLabel) -> list[Segment]:
+        """Return the mark and the name before a line, and the gap after them."""
+        width = self._shown_name_width
+        name = set_cell_size(truncate(label.text, width), width + NAME_GAP)
+        return [
+            Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent")),
+            Segment(name, self._text_style(label.style)),
+        ]
 
     def _last_exchange_index(self) -> int:
         """Return the index of the newest exchange, or -1 if there is none."""
@@ -210,10 +260,12 @@ class EntryScrollView(LineScrollView, can_focus=False):
         """Return the figures of an exchange on one line, with an ellipsis where they do not fit."""
         entry = self.entries[index]
         text = entry.figures if isinstance(entry, Exchange) else ""
-        width = max(1, self._layout_size.width - 1 - FIGURES_INDENT)
+        is_beside_names = isinstance(entry, Exchange) and entry.speakers is not None
+        indent = self._indent(Block("", is_beside_names=True)) if is_beside_names else FIGURES_INDENT
+        width = max(1, self._layout_size.width - 1 - indent)
         if cell_len(text) > width:
             text = f"{set_cell_size(text, width - 1).rpartition(' ')[0].rstrip(' ·→')} …"  # without half of a number
-        return Strip([Segment(" " * FIGURES_INDENT, self.rich_style), Segment(text, self._text_style("muted"))])
+        return Strip([Segment(" " * indent, self.rich_style), Segment(text, self._text_style("muted"))])
 
     def _text_style(self, name: str) -> Style:
         if name not in self._style_cache:

@@ -1,8 +1,6 @@
 """Pane with the transcript of a conversation that is being written, a cursor on its words, and a search."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from textual import on
 from textual.app import ComposeResult
@@ -10,7 +8,6 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
 
-from engine.errors import LotrError
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import NextTokenProbs
 from engine.generation.settings import SamplerSettings
@@ -21,16 +18,14 @@ from lotr_tui.screens.session.next_words import NextWords
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.conversation.restore import resume_conversation, selected_replies
+from lotr_tui.session.conversation.speaker_labels import name_column_width
 from lotr_tui.session.next_tokens import NextTokenContext
-from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PreviewUnit
-
-if TYPE_CHECKING:  # this module imports the exporters
-    from lotr_tui.screens.dialogs.sessions import SessionChoice
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks at the words that are being written."""
+FIRST_WORD_INTERVAL = 0.01
+"""Seconds between two looks before the first word, for which the user waits."""
 
 
 class ConversationPane(Vertical):
@@ -74,8 +69,9 @@ class ConversationPane(Vertical):
         yield SearchBar(id="search")
 
     def on_mount(self) -> None:
-        """Prepare the timer that polls for words; it runs only while some are being written."""
+        """Prepare the timers that poll for words; they run only while some are being written."""
         self._poll_timer: Timer = self.set_interval(POLL_INTERVAL, self._poll, pause=True)
+        self._first_word_timer: Timer = self.set_interval(FIRST_WORD_INTERVAL, self._poll_first_word, pause=True)
 
     def on_unmount(self) -> None:
         """Close the conversation."""
@@ -101,11 +97,23 @@ class ConversationPane(Vertical):
         """Number, counted from 1, of the highlighted alternative of the token under the cursor."""
         return 1 if self._inspected is None else self._inspected.highlighted
 
+    def set_cast(self, cast: Sequence[str]) -> None:
+        """Make room for the names of a cast before the lines of a conversation."""
+        for transcript in self.query(Transcript):  # none if the app is exiting
+            transcript.set_name_width(name_column_width(cast))
+
     def add_note(self, text: str) -> None:
         """Append a note to the transcript."""
         self.transcript.append(Note(text))
 
     # Polling
+
+    def _poll_first_word(self) -> None:
+        """Show the first word of a reply as soon as it is there."""
+        self._poll()
+        active = self.conversation.active_reply
+        if active is None or active.tokens:
+            self._first_word_timer.pause()
 
     def _poll(self) -> None:
         """Show the words written since the last poll."""
@@ -113,12 +121,19 @@ class ConversationPane(Vertical):
         if reply is not None:
             if reply.exchange in self.transcript.entries:  # another branch may be shown instead
                 self._refresh_reply(reply)
+            self._show_next_turn(reply)
             self.post_message(self.Changed(ended=self.conversation.active_reply is None))
         if self.conversation.active_reply is None:
             self._poll_timer.pause()
             self._show_notice()
             if self.conversation.is_full and self.transcript.cursor is None:
                 self._start_next_conversation()
+
+    def _show_next_turn(self, last: Reply) -> None:
+        """Show the turn of a scene that has begun after the turn of `last`, unless another branch is shown."""
+        active = self.conversation.active_reply
+        if active is not None and active is self.conversation.current_reply and active is not last:
+            self.transcript.append(active.exchange, follow=self.transcript.is_vertical_scroll_end)
 
     def _start_next_conversation(self) -> None:
         """Replace a full conversation by an empty one; its last reply stays visible."""
@@ -154,6 +169,7 @@ class ConversationPane(Vertical):
         else:
             self.replace_reply(replaced, reply)
         self._poll_timer.resume()
+        self._first_word_timer.resume()
 
     def replace_reply(self, old: Reply, new: Reply) -> None:
         """Show another reply of the same turn, and the turns that follow it."""
@@ -234,47 +250,6 @@ class ConversationPane(Vertical):
         """Highlight the next or previous alternative of the token under the cursor."""
         if self._inspected is not None:
             self._set_inspected(self._inspected.with_highlight(self._inspected.highlighted + offset))
-
-    # Saved sessions
-
-    def choose_session(self, session_model: SessionModel, on_opened: Callable[[], None]) -> None:
-        """List the saved sessions, open the chosen one in place of the current conversation, and call `on_opened`."""
-        from lotr_tui.screens.dialogs.sessions import SessionsScreen  # with the exporters, only if opened
-
-        def chosen(choice: "SessionChoice | None") -> None:
-            if choice == "new":
-                self.begin_session()
-                on_opened()
-            elif choice is not None and self.open_session(choice, session_model):
-                on_opened()
-
-        self.app.push_screen(SessionsScreen(self.conversation), chosen)
-
-    def begin_session(self) -> None:
-        """Show an empty conversation in place of the current one, which stays saved."""
-        self._show_conversation(Conversation(self.conversation.pace))
-
-    def open_session(self, path: Path, session_model: SessionModel) -> bool:
-        """Open a saved session in place of the current conversation, and return True if it could be read."""
-        try:
-            conversation = resume_conversation(path, session_model, self.conversation.pace)
-        except LotrError as error:
-            self.notify(str(error), severity="error", markup=False)
-            return False
-        self._show_conversation(conversation)
-        return True
-
-    def _show_conversation(self, conversation: Conversation) -> None:
-        """Close the current conversation, and show another one in its place."""
-        self.exit_cursor_mode()
-        self.close_search()
-        self.conversation.close()
-        self.conversation = conversation
-        exchanges = [reply.exchange for reply in selected_replies(conversation)]
-        self.transcript.replace_entries(0, [Note(self._welcome), *exchanges])
-        self.transcript.scroll_end(animate=False)
-        self._show_notice()
-        self.post_message(self.Changed(ended=True))
 
     # Search
 

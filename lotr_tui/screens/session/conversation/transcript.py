@@ -176,7 +176,7 @@ class Transcript(EntryScrollView):
                 line -= len(lines)
                 continue
             start, end = lines[line]
-            cells = offset.x - block.indent
+            cells = offset.x - self._indent(block)
             while start < end and cells >= cell_len(block.text[start]):
                 cells -= cell_len(block.text[start])
                 start += 1

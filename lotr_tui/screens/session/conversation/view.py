@@ -8,6 +8,7 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, UNK
 from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings
@@ -15,7 +16,7 @@ from lotr_tui.clipboard import copy_to_clipboard
 from lotr_tui.formatting import format_lone_token
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
-from lotr_tui.screens.session.conversation.pane import ConversationPane
+from lotr_tui.screens.session.conversation.saved_sessions_pane import SavedSessionsPane
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -26,7 +27,7 @@ SettingsProvider = Callable[[], tuple[SamplerSettings, int]]
 """Function that returns the sampler settings and a seed, and raises InvalidInputError if a control is out of range."""
 
 
-class ConversationView(ConversationPane):
+class ConversationView(SavedSessionsPane):
     """Conversation pane whose actions apply to the reply under the cursor, or without a cursor to the latest one."""
 
     BINDING_GROUP_TITLE = "Conversation"
@@ -43,22 +44,80 @@ class ConversationView(ConversationPane):
         """Start an empty conversation, whose replies use the settings that `get_settings` returns."""
         super().__init__(welcome, pace, id=id)
         self._get_settings = get_settings
+        self.best_of = 0
+        """Number of answers that are drawn for a turn of a conversation; 0 draws several where that is fast."""
         self._explained_models: set[str] = set()
         """Names of the models whose limits in reply mode are noted in this session."""
 
-    def send(self, session_model: SessionModel, text: str, reply_mode: ReplyMode, previous_reply: Reply | None) -> None:
+    def send(
+        self,
+        session_model: SessionModel,
+        text: str,
+        reply_mode: ReplyMode,
+        previous_reply: Reply | None,
+        speaker: str = "",
+    ) -> None:
         """Let a model continue or answer a prompt, after `previous_reply` or at the start of a text.
+
+        A model that knows speakers continues the prompt as a line of `speaker`, or of someone if that is empty.
 
         Raises:
             LotrError: If the prompt has no known word, a control is out of range, or a reply is being written.
         """
-        next_turn = None if previous_reply is None else previous_reply.next_turn
-        shown = None if next_turn is None else next_turn.selected_reply
+        shown = _reply_after(previous_reply)
         settings, seed = self._get_settings()
-        reply = self.conversation.submit_prompt(session_model, text, reply_mode, settings, seed, previous_reply)
+        reply = self.conversation.submit_prompt(
+            session_model, text, reply_mode, settings, seed, previous_reply, speaker
+        )
         if reply_mode == "reply":
             self.explain_reply_mode(session_model)
         self.show_new_reply(reply, shown)
+
+    def say(
+        self, session_model: SessionModel, text: str, speaking_as: str, answering: str, previous_reply: Reply | None
+    ) -> None:
+        """Say a line to a model that knows speakers, after `previous_reply` or at the start of a scene.
+
+        Args:
+            session_model: Model with a cast.
+            text: The line.
+            speaking_as: Member of the cast who says it; empty for a stranger.
+            answering: Member of the cast who answers; empty lets the model choose.
+            previous_reply: Reply that the line follows.
+
+        Raises:
+            LotrError: If the line has no known word, a control is out of range, or a reply is being written.
+        """
+        shown = _reply_after(previous_reply)
+        settings, seed = self._get_settings()
+        reply = self.conversation.say(
+            session_model, text, speaking_as, answering or None, settings, seed, previous_reply, self.best_of
+        )
+        self.show_new_reply(reply, shown)
+
+    def go_on(
+        self, session_model: SessionModel, cast: Sequence[str] | None, num_turns: int, previous_reply: Reply | None
+    ) -> None:
+        """Add turns without the user, by speakers of `cast` (None: by all) after `previous_reply`.
+
+        Raises:
+            LotrError: If a control is out of range, or a reply is being written.
+        """
+        shown = _reply_after(previous_reply)
+        settings, seed = self._get_settings()
+        reply = self.conversation.go_on(session_model, cast, num_turns, settings, seed, previous_reply, self.best_of)
+        self.show_new_reply(reply, shown)
+
+    def answer_as(self, speaker: str | None) -> None:
+        """Answer again as a member of the cast, or as whom the model chooses (None), as another branch of the turn."""
+        reply = self.target_reply
+        if reply is None:
+            self.notify("There is no reply yet; say something first.")
+        elif reply.reply_mode != "conversation":
+            self.notify("Only an answer of a conversation has a speaker; F6 starts one.")
+        else:
+            answer = self.conversation.answer_as
+            self._start(reply, lambda settings, seed: answer(reply, speaker, settings, seed, self.best_of), 0)
 
     def explain_reply_mode(self, session_model: SessionModel) -> None:
         """Add a note about what to expect of a model in reply mode, once for each session and model."""
@@ -76,9 +135,12 @@ class ConversationView(ConversationPane):
         super()._show_conversation(conversation)
 
     def action_regenerate(self) -> None:
-        """Regenerate the reply with another seed."""
-        if self.target_reply is not None:
-            self._branch(self.target_reply, 0)
+        """Regenerate the reply with another seed, as the same speaker."""
+        reply = self.target_reply
+        if reply is not None and reply.speaker and reply.reply_mode == "conversation":
+            self.answer_as(reply.speaker)
+        elif reply is not None:
+            self._branch(reply, 0)
 
     def action_continue_reply(self) -> None:
         """Keep going after the last word of the reply, on a new line if the model has ended the line."""
@@ -198,6 +260,17 @@ class ConversationView(ConversationPane):
         self.post_message(self.Changed(ended=True))
 
     def _show_comparison(self, reply: Reply) -> None:
-        others = [other.exchange for other in reply.turn.replies if other is not reply]
-        reply.exchange.other_branches = [(other.branch_label, other.pieces) for other in others]
+        others = [other for other in reply.turn.replies if other is not reply]
+        reply.exchange.other_branches = [(_branch_label(other), other.exchange.pieces) for other in others]
         self.transcript.refresh_entry(self._entry_index(reply))
+
+
+def _reply_after(reply: Reply | None) -> Reply | None:
+    """Return the selected reply of the turn after `reply`, which a new reply in that turn replaces on the screen."""
+    return None if reply is None or reply.next_turn is None else reply.next_turn.selected_reply
+
+
+def _branch_label(reply: Reply) -> str:
+    """Return the number of a branch, and in a conversation who speaks."""
+    label = reply.exchange.branch_label
+    return f"{label}, {display_name(reply.speaker)}" if reply.reply_mode == "conversation" else label

@@ -7,6 +7,8 @@ from engine.errors import InvalidInputError, printable, suggest_nearest
 from lotr_tui.screens.session.slash_commands.table import SLASH_COMMANDS, SlashCommand
 from lotr_tui.widgets.prompt.completion import Completion
 
+CAST_COMMANDS = ("as", "to", "again", "scene")
+"""Commands whose argument is a name in the cast, in any case."""
 ArgumentChoices = Callable[[SlashCommand], Sequence[str]]
 """Function that returns the values that are offered for the argument of a command."""
 
@@ -65,12 +67,23 @@ def complete_command(text: str, choices: ArgumentChoices) -> Completion:
     first = commands[0]
     name, space, argument = text.removeprefix("/").partition(" ")
     if space:
-        values = choices(first) if argument else []
-        value = next((value for value in values if value.startswith(argument) and value != argument), argument)
-        return Completion(value[len(argument) :], f"{first.usage}   {first.help}")
+        rest = _complete_argument(first, argument, choices(first)) if argument else ""
+        return Completion(rest, f"{first.usage}   {first.help}")
     rest = first.name[len(name) :] if name else ""
     if rest and first.argument:
         rest += " "
     if len(commands) == 1:
         return Completion(rest, f"{first.usage}   {first.help}")
     return Completion(rest, "Tab completes the command; esc clears it")
+
+
+def _complete_argument(command: SlashCommand, argument: str, values: Sequence[str]) -> str:
+    """Return the rest of the first value that begins with a typed argument, or with the last name of several."""
+    typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
+    ignores_case = command.name in CAST_COMMANDS
+    for value in values:
+        beginning = value[: len(typed)]
+        is_match = beginning.casefold() == typed.casefold() if ignores_case else beginning == typed
+        if typed and is_match and len(value) > len(typed):
+            return value[len(typed) :]
+    return ""

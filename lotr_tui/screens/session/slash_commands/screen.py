@@ -119,7 +119,7 @@ class CommandSessionScreen(ModelSessionScreen):
         node = self.app if command.is_app_action else self
         _, name, parameters = parse(command.action)
         if not node.check_action(name, parameters):
-            raise _model_missing(command) if not self.is_ready else _tokens_are_words(command)
+            raise self._unavailable(command)
         self._clear_submitted(event)
         await self.app.run_action(command.action, node)
 
@@ -130,13 +130,19 @@ class CommandSessionScreen(ModelSessionScreen):
         elif command.name == "model":
             load_run(self, argument, self.use_model)
         elif not self.is_ready:
-            raise _model_missing(command)
+            raise self._unavailable(command)
         elif command.name == "export":
             self.run_worker(self._export_to(self._session_file(), argument), group="export")
         elif command.name == "seed":
             self._panes.sampler.set_seed(argument)
         else:
             self._panes.sampler.set_value(SAMPLER_COMMANDS[command.name], argument)
+
+    def _unavailable(self, command: SlashCommand) -> InvalidInputError:
+        """Return the error for a command that cannot be used now."""
+        if not self.is_ready:
+            return InvalidInputError(f"/{command.name} needs a model, and none is loaded yet")
+        return InvalidInputError(f"/{command.name} has no effect: all tokens of this model are whole words")
 
     # Sessions
 
@@ -176,11 +182,3 @@ class CommandSessionScreen(ModelSessionScreen):
             self.notify(str(error), severity="warning", markup=False)
         else:
             self.notify(f"Exported to {printable(str(target.path))}", markup=False)
-
-
-def _model_missing(command: SlashCommand) -> InvalidInputError:
-    return InvalidInputError(f"/{command.name} needs a model, and none is loaded yet")
-
-
-def _tokens_are_words(command: SlashCommand) -> InvalidInputError:
-    return InvalidInputError(f"/{command.name} has no effect: all tokens of this model are whole words")

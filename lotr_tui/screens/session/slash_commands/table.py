@@ -14,7 +14,7 @@ _TABLE = """
 help        | app.help                  |         |
 model       | session.runs              | RUN     | Use the model of a run; without a name, choose one
 train       | session.train             |         |
-export      | export_session            | PATH    | Write this session to a .md, .json or .svg file
+export      | export_session            | PATH    | Write this session to a .md, .txt, .json or .svg file
 new         | new_session               |         | Begin a new session; this one stays saved
 sessions    | session.sessions          |         |
 runs        | session.runs              |         |
@@ -23,7 +23,11 @@ ladder      | session.ladder            |         |
 compare     | session.compare           |         |
 copied      | session.memorization      |         |
 inside      | session.activations       |         |
-again       | session.regenerate        |         |
+as          | session.cast              | NAME    | Speak as one of the cast, or as a stranger
+to          | session.cast              | NAME    | Choose who answers; anyone: the model chooses
+scene       | go_on                     | TURNS NAMES | Go on for some turns, such as /scene 6 Frodo, Sam
+best        |                           | NUMBER  | Draw so many answers and keep the most relevant, or auto
+again       | session.regenerate        | NAME    | Answer again, as another speaker if one is named
 more        | session.continue          |         |
 edit        | session.edit              |         |
 copy        | session.copy              |         |

@@ -18,7 +18,7 @@ from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
-from lotr_tui.session.conversation import conversation
+from lotr_tui.session.conversation import saved_replies
 from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_file import load_session
@@ -398,7 +398,7 @@ async def test_another_branch_can_be_shown_while_words_are_written(make_app: Mak
 async def test_full_conversation_is_saved_and_a_new_one_begins(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(conversation, "MAX_TOKENS", 50)
+    monkeypatch.setattr(saved_replies, "MAX_TOKENS", 50)
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         first = conversation_of(app)

@@ -9,7 +9,8 @@ from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.generation import context_ids, encode_lines
+from lotr_tui.session.conversation.encoding import encode_lines
+from lotr_tui.session.conversation.generation import context_ids
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.restore import rebuild_conversation
 from lotr_tui.session.saved_session import SavedSession

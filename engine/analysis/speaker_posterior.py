@@ -1,0 +1,203 @@
+"""Speaker of a text: the posterior over the cast after each word, updated while the text is typed."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.data.arrays import Float64Array
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.generation.prompt import DecoderState, prefill
+from engine.generation.turns import SpeakerProb
+from engine.models.base import LanguageModel, advance_batch
+from engine.models.dialogue import DialogueModel
+from engine.models.speaker_text import SpeakerTextModel
+
+MODEL_WEIGHT = 0.5
+"""Weight of the log-likelihood of the language model, whose tokens are no independent evidence."""
+MODEL_WEIGHT_WITH_TEXT = 0.3
+"""The same beside a text model, which knows in part the same evidence."""
+MAX_READERS = 256
+"""Maximum size of a cast as whose members the language model reads a text, if there is a text model."""
+MAX_STEPS = 32
+"""Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
+MAX_STEP_ELEMENTS = 16_000_000
+"""Maximum number of log-probabilities in the states that are kept."""
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class WordEvidence:
+    """A word of a text, and its evidence on the speaker."""
+
+    word: str
+    """The word with its punctuation."""
+    evidence: Float64Array
+    """Increase `[cast]` of the logarithm of the unnormalized posterior of each speaker by the word."""
+    posterior: Float64Array
+    """Probability `[cast]` of each speaker after the word."""
+    gain: float
+    """Increase of the natural-log odds of the speaker who leads after the whole text."""
+
+
+@dataclass(frozen=True)
+class SpeakerGuess:
+    """Posterior over the cast after a text."""
+
+    tokenizer: Tokenizer
+    prior: Float64Array
+    """Probability `[cast]` of each speaker before the text."""
+    words: tuple[WordEvidence, ...]
+    """Evidence of each word in text order."""
+
+    @property
+    def posterior(self) -> Float64Array:
+        """Probability `[cast]` of each speaker after the text."""
+        return self.words[-1].posterior if self.words else self.prior
+
+    def ranking(self) -> list[SpeakerProb]:
+        """Return the speakers with their probabilities, likeliest first."""
+        cast, first = self.tokenizer.cast, self.tokenizer.num_text_tokens
+        order = np.argsort(-self.posterior, kind="stable").tolist()
+        return [SpeakerProb(cast[index], first + index, float(self.posterior[index])) for index in order]
+
+    def explain(self, speaker: str, other: str) -> list[tuple[str, float]]:
+        """Return each word with the natural logarithm by which it changes the odds of `speaker` against `other`."""
+        first, second = self.tokenizer.cast.index(speaker), self.tokenizer.cast.index(other)
+        return [(word.word, float(word.evidence[first] - word.evidence[second])) for word in self.words]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A token that was read as every speaker."""
+
+    token: int
+    log_likelihood: Float64Array
+    """Natural-log probability `[cast]` of the text up to this token, for each speaker."""
+    states: tuple[DecoderState, ...]
+    """State after the token, for each speaker; empty where it is not kept."""
+
+
+class SpeakerPosterior:
+    """Posterior over the cast of a dialogue model while a text is typed.
+
+    The logarithm of the posterior is the sum of the log prior, the weighted log-likelihood of the text, and the scores
+    of a text model. The language model reads the text as every speaker, in one batch per token, and only from
+    where the text has changed. Threads must not share a posterior.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        context: DecoderState | None = None,
+        *,
+        expect_context: bool = True,
+        text_model: SpeakerTextModel | None = None,
+        model_weight: float | None = None,
+    ) -> None:
+        """Prepare the posterior of the next line.
+
+        Args:
+            model: Model whose vocabulary has a cast.
+            context: State after `<eos>` of the lines before; None for the first line of a scene.
+            expect_context: True to use the model's distribution of the next speaker as the prior, False for a uniform
+                prior.
+            text_model: Second source of evidence; None for the text model of a dialogue model, if it has one.
+            model_weight: Weight of the log-likelihood of the language model; None for a weight that suits the text
+                model, or its absence. With a weight of 0, or a cast above `MAX_READERS` and a text model, the language
+                model does not read the text.
+        """
+        if text_model is None and isinstance(model, DialogueModel):
+            text_model = model.text_model
+        if model_weight is None:
+            model_weight = MODEL_WEIGHT if text_model is None else MODEL_WEIGHT_WITH_TEXT
+        tokenizer = model.tokenizer
+        speakers = range(tokenizer.num_text_tokens, len(tokenizer))
+        if text_model is not None and len(speakers) > MAX_READERS:
+            model_weight = 0
+        self._text_model, self._model_weight = text_model, model_weight
+        context = context or prefill(model, [])
+        log_prior = np.zeros(len(speakers))
+        if expect_context:
+            log_prior = context.log_probs[tokenizer.num_text_tokens :].astype(np.float64)
+        self.model = model
+        self._log_prior = log_prior
+        states: tuple[DecoderState, ...] = ()
+        if model_weight:
+            outputs = advance_batch(model, [context.model_state] * len(speakers), speakers)
+            states = tuple(DecoderState(*output) for output in outputs)
+        self._start = _Step(EOS_ID, np.zeros(len(speakers)), states)
+        self._steps: list[_Step] = []
+        self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (len(speakers) * len(tokenizer))))
+
+    def update(self, text: str, *, is_complete: bool = False) -> SpeakerGuess:
+        """Return the posterior after `text`, whose white space counts as single spaces.
+
+        An `is_complete` line ends after the text: the evidence of its last word includes its end.
+        """
+        text = " ".join(text.split())
+        ends = [match.end() for match in _WORD.finditer(text)]
+        joint = [self._log_prior] * (len(ends) + 1)
+        if self._model_weight:
+            totals = self._log_likelihoods(text, ends, is_complete=is_complete)
+            joint[1:] = [self._log_prior + self._model_weight * total for total in totals]
+        if self._text_model is not None:
+            joint[1:] = [row + self._text_model.scores(text[:end]) for row, end in zip(joint[1:], ends, strict=True)]
+        return self._describe(text.split(), joint)
+
+    def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:
+        """Return the log-probability `[cast]` of `text` up to each of `ends`, for each speaker."""
+        spans = self.model.tokenizer.spans(text)
+        self._read([span.id for span in spans])
+        steps, token_ends = [self._start, *self._steps], [span.end for span in spans]
+        totals = [steps[bisect_right(token_ends, end)].log_likelihood for end in ends]
+        if is_complete and totals:
+            totals[-1] = totals[-1] + self._token_log_probs(EOS_ID)
+        return totals
+
+    def _read(self, ids: Sequence[int]) -> None:
+        """Make `self._steps` the steps of the tokens `ids`, and keep the steps of the common start."""
+        steps = self._steps
+        num_common = next(
+            (index for index, (step, id) in enumerate(zip(steps, ids, strict=False)) if step.token != id),
+            min(len(steps), len(ids)),
+        )
+        if num_common and not steps[num_common - 1].states:
+            num_common = 0  # the text was changed far before its end
+        del steps[num_common:]
+        for id in ids[num_common:]:
+            previous = steps[-1] if steps else self._start
+            log_likelihood = previous.log_likelihood + self._token_log_probs(id)
+            outputs = advance_batch(
+                self.model, [state.model_state for state in previous.states], [id] * len(previous.states)
+            )
+            steps.append(_Step(id, log_likelihood, tuple(DecoderState(*output) for output in outputs)))
+            if len(steps) > self._num_kept:
+                oldest = steps[-1 - self._num_kept]
+                steps[-1 - self._num_kept] = _Step(oldest.token, oldest.log_likelihood, ())
+
+    def _token_log_probs(self, token: int) -> Float64Array:
+        """Return the log-probability `[cast]` of `token` after the text that was read, for each speaker."""
+        states = (self._steps[-1] if self._steps else self._start).states
+        return np.array([state.log_probs[token] for state in states], np.float64)
+
+    def _describe(self, words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
+        """Return the posterior, given its unnormalized logarithm `[cast]` before the text and after each of `words`."""
+        log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
+        leader = int(np.argmax(log_posteriors[-1]))
+        odds = [_log_odds(row, leader) for row in log_posteriors]
+        evidence = [
+            WordEvidence(
+                word, joint[index + 1] - joint[index], np.exp(log_posteriors[index + 1]), odds[index + 1] - odds[index]
+            )
+            for index, word in enumerate(words)
+        ]
+        return SpeakerGuess(self.model.tokenizer, np.exp(log_posteriors[0]), tuple(evidence))
+
+
+def _log_odds(log_probs: Float64Array, index: int) -> float:
+    """Return the logarithm of the probability at `index` divided by the sum of all others; 0 if there is no other."""
+    others = np.delete(log_probs, index)
+    return float(log_probs[index] - np.logaddexp.reduce(others)) if len(others) else 0.0

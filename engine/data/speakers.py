@@ -1,0 +1,141 @@
+"""Names of speakers: their canonical form, the marks beside them, their form on the screen, and their lookup."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.errors import InvalidInputError, suggest_nearest
+
+MAX_NAME_CHARACTERS = 40
+"""Maximum length of a name. A longer one is a text and no name."""
+MAX_WRITTEN_CHARACTERS = 500
+"""Maximum length of a name as written, with the marks beside it. A longer text is no name."""
+SOMEONE = "SOMEONE"
+"""Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
+SMALL_WORDS = frozenset(["a", "an", "and", "at", "by", "de", "for", "from", "in", "of", "on", "the", "to", "with"])
+"""Words of a name that are not written with a capital, unless they begin it."""
+MAX_SUGGESTED_NAMES = 12
+"""Maximum number of members of the cast that an error lists."""
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_TAG = re.compile(r"<[^<>]*>|\[/[^\[\]]*\]|\[[a-z#@][^\[\]]*\](?=.*\[/)")
+"""Tags as in HTML and in Rich, which closes a tag in brackets with a slash."""
+_BRACKETS = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]|\{([^{}]*)\}")
+_ROMAN_NUMBER = re.compile(r"[IVX]{2,}")
+_CAPITALS = re.compile(r"^\w'\w|(?:^|(?<=[-/&]))\w")
+"""Letters of a word that are capitals: the first one, also of a part, and two in words such as "O'Brien"."""
+_APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
+_MARK_WORDS = {
+    "VOICE OVER": ("VOICEOVER", "VO", "V O"),
+    "OFF SCREEN": ("OFFSCREEN", "OFF CAMERA", "OFFCAMERA", "OFF STAGE", "OFFSTAGE", "OFF", "OS", "O S", "OC", "O C"),
+    "CONTINUED": ("CONTINUING", "CONT'D", "CONTD", "CONT D", "CONT"),
+    "VOICE": (),
+}
+_MARKS = {spelling: mark for mark, spellings in _MARK_WORDS.items() for spelling in (mark, *spellings)}
+"""Canonical mark of each spelling, in upper case, without periods and with a space for each hyphen or slash."""
+_MAX_MARK_WORDS = 2
+_VOICE_OF_NO_NAME = re.compile(r"(?:AN?|THE|FIRST|SECOND|THIRD|ANOTHER|OTHER|.*'S|.*\d)")
+"""Words that make "VOICE" after them a part of a name, as in "THE VOICE"."""
+
+
+class Speaker(NamedTuple):
+    """A speaker as a corpus names it."""
+
+    name: str
+    """Canonical name: upper case, single spaces, at most `MAX_NAME_CHARACTERS`; empty if there is none."""
+    marks: tuple[str, ...]
+    """Marks that were beside the name, such as "VOICE OVER", in text order."""
+
+
+def normalize_speaker(raw: str) -> Speaker:
+    """Return the canonical name of a speaker, and the marks that were separated from it.
+
+    A name keeps its letters, digits, hyphens, apostrophes, slashes and ampersands, in upper case. Control characters,
+    tags and other signs become spaces, and periods are dropped. Text in brackets beside a name is a mark, and so is
+    a known mark in any spelling at the end of a name: "Gandalf (V.O.)" and "GANDALF VOICE-OVER" are GANDALF with the
+    mark "VOICE OVER". A lone bracket is ignored, as in "(GOLLUM". A name of over `MAX_NAME_CHARACTERS` becomes empty,
+    and so does a text of over `MAX_WRITTEN_CHARACTERS`.
+    """
+    raw = " ".join(raw.split())
+    if len(raw) > MAX_WRITTEN_CHARACTERS:
+        return Speaker("", ())
+    text = " ".join(_TAG.sub(" ", _ESCAPE_SEQUENCE.sub(" ", raw)).split())
+    marks = [mark for groups in _BRACKETS.findall(text) if (mark := _clean("".join(groups)))]
+    words = _clean(_BRACKETS.sub(" ", text)).split()
+    if not words:  # only brackets or a tag: they hold the name
+        words, marks = _clean(_ESCAPE_SEQUENCE.sub(" ", raw)).split(), []
+    trailing = []
+    while mark := _trailing_mark(words):
+        words = _clean(" ".join(words[: -len(mark.split())])).split()
+        trailing.append(_MARKS[_mark_key(mark)])
+    name = " ".join(words)
+    marks = [_MARKS.get(_mark_key(mark), mark)[:MAX_NAME_CHARACTERS] for mark in marks]
+    return Speaker(name if len(name) <= MAX_NAME_CHARACTERS else "", (*reversed(trailing), *marks))
+
+
+def merge_key(name: str) -> str:
+    """Return a text that is the same for all canonical names that are equal up to spaces and hyphens."""
+    return name.replace(" ", "").replace("-", "")
+
+
+def display_name(name: str) -> str:
+    """Return a canonical name as it is written in a sentence, such as "King of the Dead" or "Richard III"."""
+    words = []
+    for index, word in enumerate(name.split()):
+        if index and word.lower() in SMALL_WORDS:
+            words.append(word.lower())
+        else:
+            words.append(word if _ROMAN_NUMBER.fullmatch(word) else _CAPITALS.sub(_upper, word.lower()))
+    return " ".join(words)
+
+
+def find_speaker(name: str, cast: Sequence[str]) -> str:
+    """Return the member of `cast` that `name` means, in any case and with any marks.
+
+    Raises:
+        InvalidInputError: If there is no such member. The message suggests the nearest, or lists the cast.
+    """
+    canonical = normalize_speaker(name).name
+    by_key = {merge_key(member): member for member in reversed(cast)}
+    if canonical and merge_key(canonical) in by_key:
+        return canonical if canonical in cast else by_key[merge_key(canonical)]
+    shown = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
+    nearest = suggest_nearest(canonical, [member for member in cast if member != SOMEONE]) if canonical else "."
+    if nearest == ".":
+        names = ", ".join(cast[:MAX_SUGGESTED_NAMES])
+        nearest = f"; use one of {names}{', …' if len(cast) > MAX_SUGGESTED_NAMES else ''}"
+    problem = f"speaker {shown!r} is not in the cast of this model" if canonical else f"{shown!r} is not a name"
+    raise InvalidInputError(f"{problem}{nearest}")
+
+
+def _clean(text: str) -> str:
+    """Return `text` in upper case, with single spaces and only the characters of names."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).upper()).translate(_APOSTROPHES)
+    kept = "".join(_clean_character(character) for character in text)
+    words = [word if word == "&" else word.strip("-/&'") for word in kept.split()]
+    return " ".join(filter(None, words)).strip("& ")
+
+
+def _clean_character(character: str) -> str:
+    if character in "-/&'" or unicodedata.category(character)[0] in "LNM":
+        return character
+    return "" if character == "." or unicodedata.category(character) == "Cf" else " "
+
+
+def _mark_key(text: str) -> str:
+    return " ".join(text.replace("-", " ").replace("/", " ").split())
+
+
+def _trailing_mark(words: Sequence[str]) -> str:
+    """Return the mark that ends a name of several words, or an empty text."""
+    for num_words in range(min(_MAX_MARK_WORDS, len(words) - 1), 0, -1):
+        mark = " ".join(words[-num_words:])
+        is_name = mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])
+        if _mark_key(mark) in _MARKS and not is_name:
+            return mark
+    return ""
+
+
+def _upper(match: re.Match[str]) -> str:
+    return match[0].upper()

@@ -1,0 +1,259 @@
+"""Best of several answers: the one that the context makes most likely, compared with no context.
+
+This is maximum mutual information with a penalty on the first tokens only (Li et al. 2016, 1510.03055, section 4.2), so
+that an answer can be chosen, and shown, while it is being generated.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.errors import InvalidInputError
+from engine.generation.generate import Done, FinishReason, TextInProgress, TokenEvent, sample_step
+from engine.generation.prompt import DecoderState, prefill
+from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed
+from engine.generation.turns import begin_turn, speaker_token
+from engine.models.base import LanguageModel, LogProbs, ModelState, advance_batch
+
+NUM_ANSWERS = 8
+"""Number of answers to choose from."""
+MAX_ANSWERS = 64
+"""Maximum number of answers, which are sampled as one batch."""
+NUM_SCORED_TOKENS = 10
+"""Number of tokens at the start of an answer by which it is scored."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of several answers to the same context, and how the context changes its probability."""
+
+    text: str
+    events: tuple[TokenEvent, ...] = field(repr=False)
+    done: Done
+    """End of the answer, with the seed that `generate_turn` says the same answer with."""
+    log_prob: float
+    """Natural-log probability of the scored tokens after the context: the first `NUM_SCORED_TOKENS`, with `<eos>`."""
+    log_prob_alone: float
+    """Natural-log probability of the same tokens at the start of a scene, by the same speaker."""
+    is_repetition: bool
+    """True if the scored tokens are those of an earlier line of the scene."""
+    state: DecoderState = field(repr=False, compare=False)
+    """State after the last token of the answer; `end_turn` reads its `<eos>`."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that were scored, with `<eos>`."""
+        return min(NUM_SCORED_TOKENS, len(self.events) + (self.done.reason == "eos"))
+
+    @property
+    def gain(self) -> float:
+        """Natural logarithm of how many times more likely the scored tokens are with their context than without."""
+        return self.log_prob - self.log_prob_alone
+
+    @property
+    def gain_per_token(self) -> float:
+        """Mean of the gain over the scored tokens; 0 for an empty answer."""
+        return self.gain / self.num_tokens if self.num_tokens else 0.0
+
+
+@dataclass(frozen=True)
+class AnswerChosen:
+    """Choice of the answer to show; the tokens that follow belong to it."""
+
+    seed: int
+    """Seed of the answer."""
+
+
+AnswerEvent = AnswerChosen | tuple[TokenEvent, DecoderState] | list[Answer]
+"""Event of `stream_answers`: the choice, then each token of the chosen answer with the state after it, then all answers
+with the chosen one first."""
+
+
+@dataclass(frozen=True)
+class _PairState:
+    """State of the same text in two contexts, and the log-probability of its scored tokens in each."""
+
+    with_context: DecoderState
+    alone: DecoderState
+    """State without the context, after the scored tokens."""
+    num_scored: int = 0
+    log_prob: float = 0.0
+    log_prob_alone: float = 0.0
+
+    @property
+    def is_scored(self) -> bool:
+        """True if further tokens do not count."""
+        return self.num_scored == NUM_SCORED_TOKENS
+
+
+class _PairModel:
+    """A model that reads a text in two contexts at once, and predicts it in the first."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.model.tokenizer
+
+    def start(self) -> ModelState:
+        start = DecoderState(*self.model.advance(self.model.start(), EOS_ID))
+        return _PairState(start, start)
+
+    def advance(self, state: _PairState, token: int) -> tuple[LogProbs, _PairState]:
+        return self.advance_batch([state], [token])[0]
+
+    def advance_batch(self, states: Sequence[_PairState], tokens: Sequence[int]) -> list[tuple[LogProbs, _PairState]]:
+        unscored = [index for index, state in enumerate(states) if not state.is_scored]
+        inner_states = [
+            *(state.with_context.model_state for state in states),
+            *(states[index].alone.model_state for index in unscored),
+        ]
+        inner_tokens = [*tokens, *(tokens[index] for index in unscored)]
+        outputs = [DecoderState(*output) for output in advance_batch(self.model, inner_states, inner_tokens)]
+        alone = [state.alone for state in states]
+        for index, output in zip(unscored, outputs[len(states) :], strict=True):
+            alone[index] = output
+        steps = zip(states, tokens, outputs[: len(states)], alone, strict=True)
+        return [(after.log_probs, _score(state, token, after, alone)) for state, token, after, alone in steps]
+
+
+def _score(state: _PairState, token: int, after: DecoderState, alone: DecoderState) -> _PairState:
+    """Return the pair of states after `token`, whose log-probabilities count if `state` is not fully scored."""
+    if state.is_scored:
+        return replace(state, with_context=after)
+    return _PairState(
+        after,
+        alone,
+        state.num_scored + 1,
+        state.log_prob + float(state.with_context.log_probs[token]),
+        state.log_prob_alone + float(state.alone.log_probs[token]),
+    )
+
+
+@dataclass(eq=False)
+class _Draft:
+    """An answer that is being sampled."""
+
+    text: TextInProgress
+    seed: int
+    steps: list[tuple[TokenEvent, DecoderState]] = field(default_factory=list)
+    """Tokens so far, with the state after each."""
+    reason: FinishReason = "length"
+
+    def add(self, event: TokenEvent | None) -> None:
+        """Add a token; None ends the answer."""
+        pair: _PairState = self.text.state.model_state
+        if event is None:
+            self.reason = "eos"
+            self.text.state = self.text.state._replace(model_state=_score(pair, EOS_ID, pair.with_context, pair.alone))
+        else:
+            self.steps.append((event, pair.with_context))
+
+    def finish(self, earlier_lines: Collection[tuple[int, ...]]) -> Answer:
+        """Return the answer as far as it was sampled."""
+        pair: _PairState = self.text.state.model_state
+        return Answer(
+            text="".join(event.piece for event, _ in self.steps).strip(),
+            events=tuple(event for event, _ in self.steps),
+            done=self.text.finish(self.reason),
+            log_prob=pair.log_prob,
+            log_prob_alone=pair.log_prob_alone,
+            is_repetition=tuple(event.id for event, _ in self.steps[:NUM_SCORED_TOKENS]) in earlier_lines,
+            state=pair.with_context,
+        )
+
+
+def _rank(answer: Answer) -> tuple[bool, float]:
+    """Return the sort key of an answer: most relevant first, and repetitions of earlier lines last."""
+    return answer.is_repetition, -answer.gain_per_token
+
+
+def generate_answers(
+    model: LanguageModel,
+    state: DecoderState,
+    speaker: str,
+    settings: SamplerSettings,
+    seed: int,
+    num_answers: int = NUM_ANSWERS,
+    cancelled: Callable[[], bool] = lambda: False,
+    history: Sequence[int] = (),
+) -> list[Answer]:
+    """Return `num_answers` answers of a speaker to the same context, the most relevant first; see `stream_answers`."""
+    *_, answers = stream_answers(model, state, speaker, settings, seed, num_answers, cancelled, history)
+    assert isinstance(answers, list)
+    return answers
+
+
+def stream_answers(
+    model: LanguageModel,
+    state: DecoderState,
+    speaker: str,
+    settings: SamplerSettings,
+    seed: int,
+    num_answers: int = NUM_ANSWERS,
+    cancelled: Callable[[], bool] = lambda: False,
+    history: Sequence[int] = (),
+) -> Iterator[AnswerEvent]:
+    """Generate several answers of a speaker to the same context, and yield the most relevant one as soon as possible.
+
+    The answers have the seeds `seed`, `seed + 1` and so on, so that `generate_turn` says each of them again, and are
+    sampled as one batch. Their order is by `gain_per_token`: general answers, which fit every context, come late, and
+    answers that repeat an earlier line come last. A cancelled search yields the answers as far as they were sampled.
+
+    Args:
+        model: Model whose vocabulary has a cast.
+        state: State of the context, after `<eos>`.
+        speaker: Name of the speaker who answers.
+        settings: Sampler settings.
+        seed: Seed of the first answer.
+        num_answers: Number of answers.
+        cancelled: Called before each token; True ends all answers.
+        history: Ids of the tokens before, for the repetition penalty, the noise, and to recognize repetitions.
+
+    Raises:
+        InvalidInputError: If the seed is out of range, or the speaker is not in the cast.
+    """
+    check_seed(seed)
+    if not 1 <= num_answers <= MAX_ANSWERS:
+        raise InvalidInputError(f"best of {num_answers} is out of range; use a number from 1 to {MAX_ANSWERS}")
+    first, alone = begin_turn(model, state, speaker), begin_turn(model, prefill(model, []), speaker)
+    start = DecoderState(first.log_probs, _PairState(first, alone))
+    pair_model, ids = _PairModel(model), (*history, speaker_token(model.tokenizer, speaker))
+    earlier_lines = _line_starts(history, model.tokenizer)
+    seeds = [(seed + index) % (MAX_SEED + 1) for index in range(num_answers)]
+    drafts = [_Draft(TextInProgress.start(pair_model, start, ids, settings, each), each) for each in seeds]
+    chosen: _Draft | None = None
+    for index in range(settings.max_tokens):
+        running = [draft for draft in drafts if draft.reason == "length"]
+        if not running:
+            break
+        if cancelled():
+            for draft in running:
+                draft.reason = "cancelled"
+            break
+        sampled = sample_step(pair_model, [draft.text for draft in running], suppress_eos=index == 0)
+        for draft, event in zip(running, sampled, strict=True):
+            draft.add(event)
+            if draft is chosen and event is not None:
+                yield draft.steps[-1]
+        if index + 1 == NUM_SCORED_TOKENS:
+            chosen = min(drafts, key=lambda draft: _rank(draft.finish(earlier_lines)))
+            yield AnswerChosen(chosen.seed)
+            yield from chosen.steps
+    answers = sorted((draft.finish(earlier_lines) for draft in drafts), key=_rank)
+    if chosen is None:
+        chosen = next(draft for draft in drafts if draft.seed == answers[0].done.seed)
+        yield AnswerChosen(chosen.seed)
+        yield from chosen.steps
+    yield answers
+
+
+def _line_starts(history: Sequence[int], tokenizer: Tokenizer) -> set[tuple[int, ...]]:
+    """Return the scored tokens of each line of a scene, without its speaker."""
+    starts, line = set(), list[int]()
+    for id in history:
+        if id == EOS_ID:
+            starts.add(tuple(line[:NUM_SCORED_TOKENS]))
+        line = [] if id == EOS_ID or id >= tokenizer.num_text_tokens else [*line, id]
+    return starts

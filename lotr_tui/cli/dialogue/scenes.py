@@ -1,0 +1,153 @@
+"""`generate --scene`: a scene of several speakers, printed as a script while it is written, or as JSON."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from engine.generation.generate import Done, TokenEvent, tokens_per_second
+from engine.generation.prompt import EncodedPrompt, encode_prompt
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import SceneEvent, Turn, TurnStart, encode_turns, generate_scene, read_turns
+from lotr_tui.cli.console import print_json
+from lotr_tui.cli.dialogue.interrupts import defer_interrupt
+from lotr_tui.cli.dialogue.options import SceneOptions
+from lotr_tui.cli.dialogue.script import check_has_cast, find_cast, format_turn, parse_script
+from lotr_tui.cli.generate_console import print_piece, report_unknown_text
+from lotr_tui.formatting import plural, token_noun
+from lotr_tui.session.conversation.cast import speaking_role
+from lotr_tui.session.session_model import SessionModel
+
+MAX_LISTED_SPEAKERS = 10
+"""Maximum number of speakers whose probabilities the JSON of a turn has."""
+
+Row = dict[str, object]
+"""JSON object of one turn."""
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def generate_scenes_on_console(
+    session_model: SessionModel,
+    prompt: str | None,
+    options: SceneOptions,
+    settings: SamplerSettings,
+    seeds: Sequence[int],
+    *,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
+    """Print one scene for each seed, which begins with the lines of the prompt.
+
+    `as_json` prints one JSON object per scene, `jsonl` one per turn. An interrupted scene is printed as far as it is.
+    """
+    model = session_model.model
+    check_has_cast(model.tokenizer.cast, session_model.name, "--scene")
+    cast = find_cast(options.cast, model.tokenizer.cast)
+    turns: list[Turn] = []
+    encoded = EncodedPrompt("", (), ())
+    if prompt is not None:
+        turns = parse_script(prompt, model.tokenizer.cast, speaking_role(model.tokenizer.cast, ""))
+        encoded = replace(encode_prompt(" ".join(turn.text for turn in turns), model.tokenizer), text=prompt)
+        report_unknown_text(encoded, model.tokenizer)
+    state, history = read_turns(model, turns), encode_turns(model.tokenizer, turns)
+    printer = _ScenePrinter(turns, as_json=as_json, jsonl=jsonl)
+    for number, seed in enumerate(seeds):
+        record = _SceneRecord()
+        printer.begin(number)
+        with defer_interrupt() as is_interrupted:
+            for event in generate_scene(
+                model, cast, options.num_turns, settings, seed, state, is_interrupted, history=history
+            ):
+                printer.print_event(event, record.add(event))
+            if as_json:
+                print_json(
+                    {
+                        "prompt": encoded.text,
+                        "given": [asdict(turn) for turn in turns],
+                        "unknown": encoded.unknown_tokens,
+                        "turns": record.turns,
+                        "seed": seed,
+                        **asdict(settings),
+                        "run": session_model.name,
+                        "reason": "cancelled" if is_interrupted() else "length",
+                        "tokens_per_second": record.tokens_per_second,
+                    }
+                )
+            elif not jsonl:
+                speed = f"{record.tokens_per_second:,.0f} {token_noun(model.tokenizer)}s/s"
+                parts = [f"seed {seed}", settings.describe(), speed, plural(len(record.turns), "turn")]
+                print(" · ".join(parts), file=sys.stderr)
+
+
+class _ScenePrinter:
+    """Printer of scenes: as a script, or as JSON per turn; JSON per scene is printed at its end."""
+
+    def __init__(self, given: Sequence[Turn], *, as_json: bool, jsonl: bool) -> None:
+        self._given = given
+        self._is_plain, self._jsonl = not (as_json or jsonl), jsonl
+        self._scene = 0
+
+    def begin(self, scene: int) -> None:
+        """Begin a scene, given its number, with the lines that the user gave."""
+        self._scene = scene
+        if self._is_plain:
+            script = "".join(f"{format_turn(turn)}\n" for turn in self._given)
+            print_piece(f"\n{script}" if scene else script)
+
+    def print_event(self, event: SceneEvent, turn: Row | None) -> None:
+        """Print an event of the scene; `turn` is the record of the turn that it ends, if it ends one."""
+        if turn is not None and self._jsonl:
+            print_json({"scene": self._scene, **turn})
+        elif turn is not None and self._is_plain:
+            print_piece("\n")
+        elif self._is_plain and isinstance(event, TurnStart):
+            print_piece(f"{event.speaker}: ")
+        elif self._is_plain and isinstance(event, TokenEvent):
+            piece = event.piece.lstrip() if event.index == 0 else event.piece
+            print_piece(_LINE_BREAK.sub(" ", piece))
+
+
+class _SceneRecord:
+    """Record of the turns of a scene for its JSON."""
+
+    def __init__(self) -> None:
+        self.turns: list[Row] = []
+        self._start: TurnStart | None = None
+        """Start of the turn that is being written; None between turns."""
+        self._tokens: list[TokenEvent] = []
+        self._num_tokens, self._seconds = 0, 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the generation so far."""
+        return tokens_per_second(self._num_tokens, self._seconds)
+
+    def add(self, event: SceneEvent) -> Row | None:
+        """Record an event of the scene; return the record of the turn that it ends, if it ends one."""
+        if isinstance(event, TurnStart):
+            self._start, self._tokens = event, []
+        elif isinstance(event, TokenEvent):
+            self._tokens.append(event)
+            self._num_tokens += 1
+            self._seconds += event.seconds
+        else:
+            return self._add_turn(event.done)
+        return None
+
+    def _add_turn(self, done: Done) -> Row:
+        assert self._start is not None
+        candidates = self._start.candidates[:MAX_LISTED_SPEAKERS]
+        turn: Row = {
+            "turn": self._start.number,
+            "speaker": self._start.speaker,
+            "text": "".join(token.piece for token in self._tokens).strip(),
+            "probability": self._start.prob,
+            "speakers": {candidate.name: candidate.prob for candidate in candidates},
+            "seed": done.seed,
+            "tokens": done.tokens,
+            "logprob": sum(token.logprob for token in self._tokens),
+            "reason": done.reason,
+        }
+        self.turns.append(turn)
+        self._start = None
+        return turn

@@ -1,0 +1,67 @@
+"""`lotr-tui who`: which speaker would say a text."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import InvalidInputError
+from engine.storage.text_files import read_text_file
+from lotr_tui.cli import options
+from lotr_tui.cli.standard_input import read_standard_input
+
+MAX_CONTEXT_BYTES = 100_000
+"""Maximum size of the lines before the text, as for a prompt."""
+MAX_TEXT_BYTES = 10_000
+"""Maximum size of a text in UTF-8. The model reads it as every speaker."""
+
+
+def who(
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="Text; - or nothing: standard input.", show_default=False)
+    ] = "-",
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Model that knows speakers: name or path of a run, latest, or RUN@EPOCH. Default: the bundled model.",
+            show_default=False,
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
+    runs_dir: options.RunsDirOption = None,
+    precision: options.PrecisionOption = "auto",
+    context: Annotated[
+        Path | None,
+        typer.Option("--context", metavar="FILE", help="Lines before the text, each as NAME: text."),
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show which speaker would say a text, as the model thinks, and which words gave the speaker away."""
+    if text == "-" and sys.stdin.isatty():
+        raise InvalidInputError('TEXT is missing; give one, such as `lotr-tui who "we wants it"`')
+    content = read_standard_input(MAX_TEXT_BYTES) if text == "-" else text
+    if not content.strip():
+        raise InvalidInputError("the text is empty; give at least one word")
+    if (size := len(content.encode(errors="surrogateescape"))) > MAX_TEXT_BYTES:
+        raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_TEXT_BYTES:,} of it")
+    script = "" if context is None else _read_context(context)
+    from engine.runs.loading import load_model_by_name
+    from lotr_tui.cli.dialogue.who_report import guess_speaker, print_guess, print_guess_as_json
+
+    loaded = load_model_by_name(run, runs_dir, precision)
+    report = guess_speaker(loaded, content, script)
+    if as_json:
+        print_guess_as_json(report)
+    else:
+        print_guess(report)
+
+
+def _read_context(path: Path) -> str:
+    """Read the lines before the text from a file; a file that is too large raises an InvalidInputError."""
+    script = read_text_file(path)
+    if (size := len(script.encode())) > MAX_CONTEXT_BYTES:
+        raise InvalidInputError(f"--context {path} has {size:,} bytes; use at most {MAX_CONTEXT_BYTES:,}, from its end")
+    return script

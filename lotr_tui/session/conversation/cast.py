@@ -1,0 +1,55 @@
+"""Roles in a conversation: whom the user speaks as, and who can answer."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.data.speakers import display_name, find_speaker
+
+STRANGER = "STRANGER"
+"""Member of a cast that says the lines of a user who speaks as no other member."""
+
+
+class Roles(NamedTuple):
+    """Speakers of a turn: who says the prompt, and who answers."""
+
+    speaking_as: str = ""
+    """Member of the cast that the user speaks as; empty for a stranger."""
+    speaker: str = ""
+    """Member of the cast that the model speaks as; empty if none is chosen."""
+
+
+def speaking_role(cast: Sequence[str], speaking_as: str) -> str:
+    """Return the member of the cast that says the user's lines: `speaking_as`, a stranger, or else someone.
+
+    An empty cast has a stranger only.
+    """
+    if speaking_as in cast or not cast:
+        return speaking_as or STRANGER
+    return STRANGER if STRANGER in cast else cast[-1]
+
+
+def speaker_in(cast: Sequence[str], speaker: str) -> str:
+    """Return `speaker` if it is in the cast, or else the last member, who stands for everyone else."""
+    return speaker if speaker in cast else cast[-1]
+
+
+def answering_cast(cast: Sequence[str], speaking_as: str) -> tuple[str, ...]:
+    """Return the members of the cast that the model chooses from: neither the user, nor a stranger, nor the last member.
+
+    A cast without other members is returned as it is.
+    """
+    users = (speaking_role(cast, speaking_as), speaking_role(cast, ""))
+    return tuple(name for name in cast[:-1] if name not in users) or tuple(cast)
+
+
+def find_member(cast: Sequence[str], name: str) -> str:
+    """Return the member of the cast that a typed name means; an unknown name raises an InvalidInputError."""
+    return name if name in cast else find_speaker(name, cast)
+
+
+def describe_choice(speaker: str, prob: float | None) -> str:
+    """Return who chose a speaker: "Gollum by your choice" or "Gandalf by the model, 31 %"; empty without a speaker."""
+    if not speaker:
+        return ""
+    name = display_name(speaker)
+    return f"{name} by your choice" if prob is None else f"{name} by the model, {100 * prob:.0f} %"

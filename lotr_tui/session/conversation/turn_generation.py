@@ -1,0 +1,110 @@
+"""Generation of a turn of a conversation: the choice of the speaker, and of the best of several answers."""
+
+import time
+from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
+
+from engine.data.tokenizers.base import UNK_ID
+from engine.generation.best_of import NUM_ANSWERS, AnswerChosen, stream_answers
+from engine.generation.generate import Done, generate_from
+from engine.generation.prompt import DecoderState, prefill
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, sample_speaker
+from engine.models.base import LanguageModel, advance_batch
+from engine.runtime.worker import Cancellation, GeneratorThread, throttle
+from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnswers, ReplyContext
+from lotr_tui.session.conversation.reply_tree import Reply
+
+ANSWERING_TEMPERATURE = 0.3
+"""Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""
+AUTOMATIC = 0
+"""Number of answers that stands for as many as the model draws fast enough."""
+MAX_SECONDS = 0.3
+"""Time that drawing several answers may take by default."""
+TYPICAL_TOKENS = 25
+"""Tokens of the longest of several answers, by which the time is estimated."""
+NUM_TIMED_STEPS = 3
+
+
+def start_turn(
+    reply: Reply, context: ReplyContext, candidates: Sequence[str], num_answers: int, pace: float
+) -> GeneratorThread[GenerationEvent]:
+    """Generate a reply in a thread, as one of its speakers, `pace` tokens per second (0: as fast as the model).
+
+    Args:
+        reply: Reply without tokens. If it has no speaker, the model chooses one.
+        context: The text before the token of the speaker.
+        candidates: Speakers to choose from.
+        num_answers: Number of answers to draw and choose from, or `AUTOMATIC`.
+        pace: Tokens per second.
+    """
+    model, settings, seed = reply.session_model.model, reply.settings, reply.seed
+    speaker = reply.speaker
+    history = context.ids[1 - MAX_HISTORY_TOKENS :]
+
+    def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
+        before = prefill(model, context.unread_ids, context.state)
+        name = speaker
+        if not name:
+            temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
+            chosen = sample_speaker(next_speaker_probs(model, before, candidates), temperature, seed)
+            yield chosen
+            name = chosen.name
+        state = begin_turn(model, before, name)
+        yield state
+        steps: Iterator[GenerationEvent]
+        if (number := num_answers or automatic_num_answers(model)) > 1:
+            steps = _best_answer(model, before, name, settings, seed, number, history, cancellation)
+            yield next(steps)  # the choice, which is no token and waits for none
+        else:
+            ids = [*history, model.tokenizer.speaker_id(name)]
+            steps = generate_from(model, state, ids, settings, seed, cancellation)
+        yield from throttle(steps, pace, cancellation)
+
+    return GeneratorThread("generation", source).start()
+
+
+def _best_answer(
+    model: LanguageModel,
+    state: DecoderState,
+    speaker: str,
+    settings: SamplerSettings,
+    seed: int,
+    num_answers: int,
+    history: Sequence[int],
+    cancellation: Cancellation,
+) -> Iterator[GenerationEvent]:
+    """Yield the best of several answers while it is generated, then all answers, then the end of the best.
+
+    Where the choice is stopped there is no answer, and where the best answer is stopped the others are dropped.
+    """
+    for event in stream_answers(model, state, speaker, settings, seed, num_answers, cancellation, history):
+        if isinstance(event, AnswerChosen) and cancellation():
+            yield Done("cancelled", seed, 0, 0.0)
+            return
+        if isinstance(event, list):
+            if not cancellation():
+                yield RankedAnswers(event)
+            yield event[0].done
+        else:
+            yield event
+
+
+_AUTOMATIC_NUMBERS: WeakKeyDictionary[LanguageModel, int] = WeakKeyDictionary()
+
+
+def automatic_num_answers(model: LanguageModel) -> int:
+    """Return the number of answers that are drawn by default: `NUM_ANSWERS`, or 1 if that takes over `MAX_SECONDS`.
+
+    The speed of a model is measured once, so that a seed gives the same answer again.
+    """
+    if model not in _AUTOMATIC_NUMBERS:
+        # An answer is scored with its context and without it.
+        states = [prefill(model, ()).model_state] * (2 * NUM_ANSWERS)
+        seconds = []
+        for _ in range(NUM_TIMED_STEPS):
+            start = time.perf_counter()
+            advance_batch(model, states, [UNK_ID] * len(states))
+            seconds.append(time.perf_counter() - start)
+        _AUTOMATIC_NUMBERS[model] = NUM_ANSWERS if min(seconds) * TYPICAL_TOKENS < MAX_SECONDS else 1
+    return _AUTOMATIC_NUMBERS[model]

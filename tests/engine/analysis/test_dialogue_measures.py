@@ -1,0 +1,117 @@
+"""Measures of a dialogue model against the probabilities of whole texts, and models with known answers."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from engine.analysis.dialogue_measures import (
+    ContextReader,
+    Place,
+    bits_by_context,
+    identification_accuracy,
+    next_line_accuracy,
+    next_speaker_accuracy,
+    read_scenes,
+)
+from engine.data.arrays import Float64Array
+from engine.data.lines import LineStore
+from engine.data.tokenizers.base import EOS_ID
+from engine.generation.prompt import DecoderState
+from engine.generation.turns import Turn, encode_turns
+from engine.models.base import LanguageModel, score_sequence
+from engine.models.dialogue import DialogueModel
+from engine.models.ngram import KneserNey
+from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, encode_scenes, random_scenes
+
+MODEL = DialogueModel(KNESER_NEY, TURN_MODEL)
+SCENES = [[Turn(CAST[line.speaker], line.text) for line in scene] for scene in random_scenes(8, seed=5)]
+
+
+def text_bits(model: LanguageModel, context: Sequence[Turn], turn: Turn) -> float:
+    """Return the bits of a turn after a context, from the scores of the whole text."""
+    before = encode_turns(TOKENIZER, context)
+    ids = np.array([*before, *encode_turns(TOKENIZER, [turn])], np.int32)
+    return float(-score_sequence(model, ids)[len(before) + 1 :].sum() / np.log(2))
+
+
+@pytest.mark.parametrize("model", [MODEL, DialogueModel(LSTM)], ids=["kneser-ney", "lstm"])
+def test_bits_after_the_true_context_and_none_are_those_of_the_text(model: LanguageModel) -> None:
+    columns = bits_by_context(ContextReader(model, SCENES))
+    turns = [(scene[:position], turn) for scene in SCENES for position, turn in enumerate(scene)]
+    assert columns["true"] == pytest.approx([text_bits(model, *each) for each in turns], abs=1e-3)
+    assert columns["none"] == pytest.approx([text_bits(model, (), turn) for _, turn in turns], abs=1e-3)
+    assert columns["characters"].tolist() == [len(turn.text) + 1 for _, turn in turns]
+    is_first = np.array([not context for context, _ in turns])
+    assert np.array_equal(columns["random"][is_first], columns["none"][is_first])
+    assert not np.allclose(columns["random"][~is_first], columns["true"][~is_first])
+
+
+def test_random_contexts_are_as_long_and_of_another_scene() -> None:
+    reader = ContextReader(MODEL, SCENES)
+    rng = random.Random(0)
+    for place_scene in range(len(SCENES)):
+        for position in range(1, len(SCENES[place_scene])):
+            state = reader.random_state(Place(place_scene, position), rng)
+            candidates = [
+                reader.state(index, position)
+                for index, scene in enumerate(SCENES)
+                if index != place_scene and len(scene) >= position
+            ]
+            assert any(state is candidate for candidate in candidates)
+
+
+def test_speakers_who_always_alternate_are_always_predicted() -> None:
+    lines = [[Turn(CAST[position % 2], "w2") for position in range(6)] for _ in range(5)]
+    ids = np.array([id for scene in lines for id in (*encode_turns(TOKENIZER, scene), EOS_ID)], np.int32)
+    reader = ContextReader(DialogueModel(KneserNey(ids, TOKENIZER)), lines)
+    assert next_speaker_accuracy(reader, CAST[:2]) == 1.0
+    assert next_speaker_accuracy(reader, CAST[1:2]) == 1.0
+
+
+def test_identification_counts_only_the_chosen_speakers_and_long_lines() -> None:
+    """A scorer that always prefers SAM is right for SAM's lines of two words or more."""
+
+    def prefer_sam(context: DecoderState, text: str, *, expect_context: bool) -> Float64Array:
+        return np.eye(len(CAST))[CAST.index("SAM")]
+
+    chosen = [
+        turn for scene in SCENES for turn in scene if turn.speaker in ("SAM", "FRODO") and len(turn.text.split()) >= 2
+    ]
+    expected = np.mean([turn.speaker == "SAM" for turn in chosen])
+    reader = ContextReader(MODEL, SCENES)
+    names = ["FRODO", "SAM"]
+    found = identification_accuracy(reader, names, prefer_sam, with_context=False, min_words=2)
+    assert found == pytest.approx(expected)
+    assert 0 < expected < 1
+
+
+@pytest.mark.parametrize("speakers_shown", [True, False])
+def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown: bool) -> None:
+    """After four words that occur only here, the next line is nearly certain; shuffled contexts are of no use."""
+    words = TOKENIZER.tokens[2:8]
+    scenes = [
+        [Turn(CAST[i % 3], f"{words[i]} {words[j]}"), Turn(CAST[j % 3], f"{words[j]} {words[i]}")]
+        for i in range(6)
+        for j in range(6)
+        if i != j
+    ]
+    ids = np.array([id for scene in scenes * 4 for id in (*encode_turns(TOKENIZER, scene), EOS_ID)], np.int32)
+    model = DialogueModel(KneserNey(ids, TOKENIZER, order=6))
+    ranks = next_line_accuracy(ContextReader(model, scenes), speakers_shown=speakers_shown, num_candidates=5)
+    assert ranks.num_places == 30
+    assert ranks.by_gain > 0.8
+    unrelated = DialogueModel(KneserNey(encode_scenes(random_scenes(60)), TOKENIZER, order=1))
+    guesses = next_line_accuracy(ContextReader(unrelated, scenes), speakers_shown=speakers_shown, num_candidates=5)
+    assert guesses.by_likelihood < 0.5
+
+
+def test_scenes_are_read_from_lines() -> None:
+    store = LineStore()
+    starts = np.array([True, False, False, True])
+    store.add(["one", "two", "three", "four"], ["SAM", "GOLLUM", "HAMA", "SAM"], starts)
+    assert read_scenes(store.lines(), ("SAM", "GOLLUM", "SOMEONE")) == [
+        [Turn("SAM", "one"), Turn("GOLLUM", "two"), Turn("SOMEONE", "three")],
+        [Turn("SAM", "four")],
+    ]

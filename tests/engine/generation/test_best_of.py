@@ -1,0 +1,165 @@
+"""Best of several answers: log-probabilities against separate computations, order and seeds."""
+
+import numpy as np
+import pytest
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.generation import best_of
+from engine.generation.best_of import (
+    MAX_ANSWERS,
+    Answer,
+    AnswerChosen,
+    generate_answers,
+    stream_answers,
+)
+from engine.generation.generate import Done
+from engine.generation.prompt import prefill
+from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.generation.turns import Turn, encode_turns, end_turn, generate_turn, read_turns
+from engine.models.base import LanguageModel, score_sequence
+from engine.models.dialogue import DialogueModel
+from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_IDS, TOKENIZER, TURN_MODEL
+
+MODELS: list[LanguageModel] = [DialogueModel(LSTM, TURN_MODEL), DialogueModel(KNESER_NEY, TURN_MODEL)]
+CONTEXT = (Turn("FRODO", "w1 w2"), Turn("GOLLUM", "w3 w5"))
+SETTINGS = SamplerSettings(temperature=1.0, max_tokens=3)
+by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney"])
+
+
+def answers(model: LanguageModel, seed: int = 3, num_answers: int = 8, settings: SamplerSettings = SETTINGS):
+    return generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, seed, num_answers)
+
+
+def answer_ids(answer: Answer) -> list[int]:
+    return [event.id for event in answer.events] + ([EOS_ID] if answer.done.reason == "eos" else [])
+
+
+@by_model
+def test_log_probabilities_are_those_of_the_whole_text(model: LanguageModel) -> None:
+    found = answers(model)
+    assert {answer.done.reason for answer in found} == {"eos", "length"}
+    for answer in found:
+        ids = answer_ids(answer)
+        context = encode_turns(TOKENIZER, CONTEXT)
+        scores = score_sequence(model, np.array([*context, SPEAKER_IDS[1], *ids], np.int32))
+        alone = score_sequence(model, np.array([SPEAKER_IDS[1], *ids], np.int32))
+        assert answer.num_tokens == len(ids)
+        assert answer.log_prob == pytest.approx(scores[len(context) + 1 :].sum(), abs=1e-4)
+        assert answer.log_prob_alone == pytest.approx(alone[1:].sum(), abs=1e-4)
+        assert answer.gain == pytest.approx(scores[len(context) + 1 :].sum() - alone[1:].sum(), abs=2e-4)
+
+
+@by_model
+def test_each_answer_can_be_generated_again_by_its_seed(model: LanguageModel) -> None:
+    found = answers(model, seed=10)
+    assert sorted(answer.done.seed for answer in found) == list(range(10, 18))
+    for answer in found:
+        *again, done = generate_turn(model, read_turns(model, CONTEXT), "SAM", SETTINGS, answer.done.seed)
+        assert [event[0].id for event in again if not isinstance(event, Done)] == [event.id for event in answer.events]
+        assert isinstance(done, Done)
+        assert done.reason == answer.done.reason
+        assert answer.text == TOKENIZER.decode([event.id for event in answer.events])
+
+
+@by_model
+def test_answers_are_ordered_by_what_the_context_adds(model: LanguageModel) -> None:
+    gains = [answer.gain / len(answer_ids(answer)) for answer in answers(model)]
+    assert gains == sorted(gains, reverse=True)
+    assert gains[0] > gains[-1]
+
+
+@by_model
+def test_only_the_first_tokens_are_scored(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best_of, "NUM_SCORED_TOKENS", 2)
+    found = answers(model)
+    assert 3 in {len(answer_ids(answer)) for answer in found}
+    for answer in found:
+        ids = answer_ids(answer)[:2]
+        context = encode_turns(TOKENIZER, CONTEXT)
+        scores = score_sequence(model, np.array([*context, SPEAKER_IDS[1], *ids], np.int32))
+        alone = score_sequence(model, np.array([SPEAKER_IDS[1], *ids], np.int32))
+        assert answer.num_tokens == len(ids)
+        assert answer.gain == pytest.approx(scores[len(context) + 1 :].sum() - alone[1:].sum(), abs=2e-4)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+@by_model
+def test_the_first_answer_is_streamed_from_its_choice_on(
+    model: LanguageModel, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(best_of, "NUM_SCORED_TOKENS", 2)
+    settings = SamplerSettings(temperature=1.0, max_tokens=max_tokens)
+    chosen, *steps, found = stream_answers(model, read_turns(model, CONTEXT), "SAM", settings, 3)
+    assert isinstance(found, list)
+    assert isinstance(chosen, AnswerChosen)
+    assert chosen.seed == found[0].done.seed
+    streamed = [step for step in steps if isinstance(step, tuple)]
+    assert [event for event, _ in streamed] == list(found[0].events)
+    ids = [*encode_turns(TOKENIZER, CONTEXT), SPEAKER_IDS[1]]
+    for event, state in streamed:
+        ids.append(event.id)
+        assert state.log_probs == pytest.approx(prefill(model, ids).log_probs, abs=1e-4)
+    again = answers(model, settings=settings)
+    assert [answer.done.seed for answer in found] == [answer.done.seed for answer in again]
+
+
+@by_model
+def test_answers_that_repeat_an_earlier_line_come_last(model: LanguageModel) -> None:
+    best, *_ = answers(model)
+    said = [SPEAKER_IDS[0], *(event.id for event in best.events), EOS_ID]
+    again = generate_answers(model, read_turns(model, CONTEXT), "SAM", SETTINGS, 3, history=said)
+    repeated = [answer.text == best.text for answer in again]
+    assert repeated == sorted(repeated)
+    assert [answer.is_repetition for answer in again] == repeated
+    assert not again[0].is_repetition
+
+
+@by_model
+def test_states_continue_the_scene(model: LanguageModel) -> None:
+    answer = answers(model)[0]
+    ids = [*encode_turns(TOKENIZER, CONTEXT), SPEAKER_IDS[1], *(event.id for event in answer.events), EOS_ID]
+    expected = prefill(model, ids)
+    assert end_turn(model, answer.state).log_probs == pytest.approx(expected.log_probs, abs=1e-4)
+
+
+def test_answers_without_a_context_gain_nothing() -> None:
+    model = MODELS[0]
+    found = generate_answers(model, prefill(model, []), "SAM", SETTINGS, seed=0, num_answers=4)
+    assert [answer.gain for answer in found] == pytest.approx([0] * 4, abs=1e-5)
+
+
+def test_a_single_answer_is_that_of_the_seed() -> None:
+    (answer,) = answers(MODELS[0], seed=11, num_answers=1)
+    assert answer.done.seed == 11
+    assert answer.text
+
+
+@pytest.mark.parametrize("num_calls", [0, 1, 2])
+def test_a_cancelled_search_returns_what_was_said(num_calls: int) -> None:
+    remaining = iter([False] * num_calls)
+    model = MODELS[0]
+    found = generate_answers(
+        model, read_turns(model, CONTEXT), "SAM", SETTINGS, 3, 5, cancelled=lambda: next(remaining, True)
+    )
+    assert len(found) == 5
+    full = {answer.done.seed: answer for answer in answers(model, num_answers=5)}
+    for answer in found:
+        expected = [event.id for event in full[answer.done.seed].events][:num_calls]
+        assert [event.id for event in answer.events] == expected
+        assert answer.done.reason == "cancelled" or len(full[answer.done.seed].events) < num_calls
+        assert answer.gain_per_token == pytest.approx(answer.gain / answer.num_tokens if answer.num_tokens else 0)
+
+
+def test_the_seed_after_the_highest_is_the_lowest() -> None:
+    assert sorted(answer.done.seed for answer in answers(MODELS[0], MAX_SEED, 3)) == [0, 1, MAX_SEED]
+
+
+def test_invalid_requests_are_refused_in_one_line() -> None:
+    for number in (0, -1, MAX_ANSWERS + 1):
+        with pytest.raises(InvalidInputError, match="best of"):
+            answers(MODELS[0], num_answers=number)
+    with pytest.raises(InvalidInputError, match="seed"):
+        answers(MODELS[0], seed=-1)
+    with pytest.raises(InvalidInputError, match="cast"):
+        generate_answers(MODELS[0], prefill(MODELS[0], []), "SAURON", SETTINGS, 0)

@@ -1,0 +1,243 @@
+"""Dialogue models: the form of a scene, and distributions against a computation by hand."""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.models.base import (
+    EXCLUDED_LOG_PROB,
+    BatchModel,
+    DistributionModel,
+    HiddenVectorModel,
+    LanguageModel,
+    ModelState,
+    SequenceScorer,
+    advance_batch,
+)
+from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
+from engine.models.mixture import Mixture
+from engine.models.ngram import Unigram
+from engine.models.speaker_words import SpeakerWords
+from engine.models.turn_taking import TurnModel
+from tests.support.models import TokenByTokenModel, assert_branches_are_independent, distributions, make_tokenizer
+from tests.support.random_dialogues import (
+    CAST,
+    KNESER_NEY,
+    LSTM,
+    NUM_TEXT_TOKENS,
+    SPEAKER_IDS,
+    SPEAKER_WORDS,
+    TOKENIZER,
+    TRAIN_SCENES,
+    TURN_MODEL,
+    encode_scenes,
+    random_scenes,
+)
+
+MODELS: dict[str, LanguageModel] = {
+    "lstm": LSTM,
+    "kneser-ney": KNESER_NEY,
+    "unigram": Unigram(encode_scenes(random_scenes(5)), TOKENIZER),
+    "mixture": Mixture([LSTM, KNESER_NEY], [0.4, 0.6]),
+    "cache": NeuralCache(LSTM, CacheSettings(window=10)),
+}
+TEXTS = st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=25)
+
+
+def read(model: LanguageModel, ids: list[int]) -> ModelState:
+    state = model.start()
+    for token in (EOS_ID, *ids):
+        _, state = model.advance(state, token)
+    return state
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=25, deadline=None)
+@given(ids=TEXTS)
+def test_only_speakers_follow_a_line_and_only_text_follows_a_speaker(name: str, ids: list[int]) -> None:
+    probs = distributions(DialogueModel(MODELS[name], TURN_MODEL), ids)
+    is_text = np.arange(len(TOKENIZER)) < NUM_TEXT_TOKENS
+    is_eos = np.arange(len(TOKENIZER)) == EOS_ID
+    for row, previous in zip(probs, [EOS_ID, *ids], strict=True):
+        assert row.sum() == pytest.approx(1, abs=1e-5)
+        possible = ~is_text | is_eos if previous == EOS_ID else is_text
+        assert (row[~possible] == 0).all()
+        assert (row[possible] > 0).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=25, deadline=None)
+@given(ids=TEXTS)
+def test_possible_tokens_keep_their_proportions_without_a_turn_model(name: str, ids: list[int]) -> None:
+    rows, inner_rows = distributions(DialogueModel(MODELS[name]), ids), distributions(MODELS[name], ids)
+    for row, inner, previous in zip(rows, inner_rows, [EOS_ID, *ids], strict=True):
+        possible = [EOS_ID, *SPEAKER_IDS] if previous == EOS_ID else list(range(NUM_TEXT_TOKENS))
+        assert row[possible] == pytest.approx(inner[possible] / inner[possible].sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_speakers_are_a_weighted_mean_and_the_end_of_the_scene_is_the_models_own(weight: float) -> None:
+    scene = random_scenes(1, seed=5)[0]
+    ids = encode_scenes([scene]).tolist()
+    row = distributions(DialogueModel(LSTM, TURN_MODEL, weight), ids)[-1]
+    inner = distributions(LSTM, ids)[-1]
+    speakers, end = inner[SPEAKER_IDS], inner[EOS_ID]
+    turns = TURN_MODEL.start()
+    for line in scene:
+        turns = TURN_MODEL.read_turn(turns, line)
+    expected = (1 - weight) * speakers / speakers.sum() + weight * np.exp(TURN_MODEL.log_probs(turns))
+    assert row[EOS_ID] == pytest.approx(end / (end + speakers.sum()), rel=1e-5)
+    assert row[SPEAKER_IDS] == pytest.approx(expected * (1 - row[EOS_ID]), rel=1e-4)
+
+
+def test_words_of_the_speaker_become_more_likely_by_a_power_of_the_ratio_of_frequencies() -> None:
+    model, plain = (DialogueModel(LSTM, TURN_MODEL, speaker_words=words) for words in (SPEAKER_WORDS, None))
+    sam = SPEAKER_IDS[1]
+    ids = [*encode_scenes(random_scenes(2, seed=4)).tolist(), sam, 3, 5]
+    probs, plain_probs = distributions(model, ids)[-1], distributions(plain, ids)[-1]
+    train_ids = encode_scenes(TRAIN_SCENES).tolist()
+    counts = np.zeros((len(CAST), NUM_TEXT_TOKENS))
+    speaker = None
+    for token in train_ids:
+        if token >= NUM_TEXT_TOKENS:
+            speaker = token - NUM_TEXT_TOKENS
+        elif speaker is not None:
+            counts[speaker, token] += 1
+            speaker = None if token == EOS_ID else speaker
+    frequencies = (counts.sum(axis=0) + 0.5) / (counts.sum(axis=0) + 0.5).sum()
+    prior = SPEAKER_WORDS.prior_tokens
+    by_sam = (counts[1] + prior * frequencies) / (counts[1].sum() + prior)
+    expected = plain_probs[:NUM_TEXT_TOKENS] * (by_sam / frequencies) ** SPEAKER_WORDS.weight
+    assert probs[:NUM_TEXT_TOKENS] == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert distributions(model, ids[:-3])[-1] == pytest.approx(distributions(plain, ids[:-3])[-1])
+
+
+def test_words_of_nobody_keep_their_probabilities() -> None:
+    model, plain = (DialogueModel(LSTM, TURN_MODEL, speaker_words=words) for words in (SPEAKER_WORDS, None))
+    assert distributions(model, [3, 4])[-1] == pytest.approx(distributions(plain, [3, 4])[-1])
+
+
+def test_an_empty_line_without_a_speaker_starts_a_new_scene() -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    ids = encode_scenes(random_scenes(1, seed=3)).tolist()
+    assert read(model, ids).turns != TURN_MODEL.start()
+    assert read(model, [*ids, EOS_ID]).turns == TURN_MODEL.start()
+    assert read(model, [*ids, EOS_ID, *ids]).turns == read(model, ids).turns
+
+
+def test_a_line_of_an_unknown_speaker_is_no_turn_and_no_end_of_the_scene() -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    ids = encode_scenes(random_scenes(1, seed=3)).tolist()
+    assert read(model, [*ids, 3, 4, EOS_ID]).turns == read(model, ids).turns
+
+
+def test_a_speaker_inside_a_line_ends_the_line() -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    first, second = SPEAKER_IDS[0], SPEAKER_IDS[1]
+    assert read(model, [first, 3, second, 4, EOS_ID]).turns == read(model, [first, 3, EOS_ID, second, 4, EOS_ID]).turns
+    assert read(model, [first, second, EOS_ID]).turns == read(model, [first, EOS_ID, second, EOS_ID]).turns
+
+
+@pytest.mark.parametrize("parts", [(), (TURN_MODEL,), (TURN_MODEL, 0.5, SPEAKER_WORDS)], ids=["form", "turns", "all"])
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_of_a_text_match_token_by_token(name: str, parts: tuple[Any, ...]) -> None:
+    model = DialogueModel(MODELS[name], *parts)
+    ids = encode_scenes(random_scenes(60, seed=2))
+    rows = distributions(model, ids)[:-1]
+    assert len(ids) > 300  # several chunks
+    assert model.score_sequence(ids) == pytest.approx(np.log(rows[np.arange(len(ids)), ids]), abs=2e-5)
+    assert np.exp(np.stack(list(model.iter_log_probs(ids)))) == pytest.approx(rows, abs=2e-5)
+    slow = DialogueModel(TokenByTokenModel(MODELS[name]), *parts)
+    assert slow.score_sequence(ids) == pytest.approx(model.score_sequence(ids), abs=2e-5)
+    assert len(model.score_sequence(ids[:0])) == 0
+
+
+def test_a_text_that_breaks_the_form_has_finite_scores() -> None:
+    scores = DialogueModel(LSTM, TURN_MODEL).score_sequence(np.array([3, SPEAKER_IDS[0], EOS_ID, 2], np.int32))
+    assert scores[[0, 1, 3]].tolist() == [EXCLUDED_LOG_PROB] * 3
+    assert scores[2] > -100
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_equals_one_after_the_other(name: str) -> None:
+    model = DialogueModel(MODELS[name], TURN_MODEL)
+    texts = [encode_scenes(random_scenes(2, seed)).tolist() for seed in range(4)]
+    states = [read(model, ids) for ids in texts]
+    tokens = [EOS_ID, SPEAKER_IDS[2], 5, SPEAKER_IDS[0]]
+    for (batched, batched_state), state, token in zip(
+        advance_batch(model, states, tokens), states, tokens, strict=True
+    ):
+        log_probs, new_state = model.advance(state, token)
+        assert batched == pytest.approx(log_probs, abs=1e-5)
+        assert (batched_state.turns, batched_state.speaker, batched_state.line) == (
+            new_state.turns,
+            new_state.speaker,
+            new_state.line,
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(TEXTS, st.integers(0, len(TOKENIZER) - 1), st.integers(0, len(TOKENIZER) - 1))
+def test_a_kept_state_is_a_branch_point(ids: list[int], token: int, other_token: int) -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    assert_branches_are_independent(model, read(model, ids), token, other_token)
+
+
+def test_the_model_has_the_optional_abilities() -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    assert isinstance(model, BatchModel)
+    assert isinstance(model, HiddenVectorModel)
+    assert isinstance(model, SequenceScorer)
+    assert isinstance(model, DistributionModel)
+    ids = [SPEAKER_IDS[0], 3, 4]
+    assert np.array_equal(model.hidden_vector(read(model, ids)), LSTM.hidden_vector(read(LSTM, ids)))
+    assert DialogueModel(KNESER_NEY).hidden_vector(read(DialogueModel(KNESER_NEY), ids)).size == 0
+
+
+def state_size(state: object) -> int:
+    """Return the bytes of the turns and the current line of a state, with all that they hold."""
+    if isinstance(state, (tuple, frozenset, list)):
+        return sys.getsizeof(state) + sum(map(state_size, state))
+    if isinstance(state, dict):
+        return sys.getsizeof(state) + sum(state_size(value) for value in state.values())
+    if hasattr(state, "__dict__"):
+        return sys.getsizeof(state) + state_size(vars(state))
+    return sys.getsizeof(state)
+
+
+def test_a_state_does_not_grow_with_the_scene_or_the_line() -> None:
+    model = DialogueModel(LSTM, TURN_MODEL)
+    state, sizes = read(model, []), []
+    for number in range(200):
+        for token in (SPEAKER_IDS[number % 4], 3, 4, EOS_ID):
+            _, state = model.advance(state, token)
+        sizes.append(state_size((state.turns, state.line)))
+    assert sizes[-1] <= sizes[9]
+    for _ in range(2 * MAX_LINE_TOKENS):
+        _, state = model.advance(state, 3)
+    assert len(state.line) == MAX_LINE_TOKENS
+
+
+def test_models_without_a_cast_or_with_another_one_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="knows no speakers"):
+        DialogueModel(Unigram(np.array([2, 3], np.int32), make_tokenizer(5)))
+    other = TurnModel.fit((*CAST[:-1], "NOBODY"), random_scenes(3))
+    with pytest.raises(InvalidInputError, match="another cast"):
+        DialogueModel(LSTM, other)
+    words = SpeakerWords(0.3, 100, ((), ()))
+    with pytest.raises(InvalidInputError, match="another cast"):
+        DialogueModel(LSTM, speaker_words=words)
+    words = SpeakerWords(0.3, 100, ((), (), (), ((NUM_TEXT_TOKENS, 1),)))
+    with pytest.raises(InvalidInputError, match="outside a vocabulary"):
+        DialogueModel(LSTM, speaker_words=words)
+    for weight in (-0.1, 1.5, math.nan):
+        with pytest.raises(InvalidInputError, match="turn weight"):
+            DialogueModel(LSTM, TURN_MODEL, weight)

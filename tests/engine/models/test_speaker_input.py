@@ -1,0 +1,121 @@
+"""Speakers of the LSTM: read before an utterance, or added to the input at every step of it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID, TokenIds, current_speakers
+from engine.errors import InvalidInputError
+from engine.models.dynamic_evaluation import DynamicEvaluation
+from engine.models.lstm import LSTMModel
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.storage.quantization import quantize_rows
+from tests.support.models import make_tokenizer
+from tests.support.random_dialogues import CAST, NUM_TEXT_TOKENS, TOKENIZER, encode_scenes, random_scenes
+
+IDS = encode_scenes(random_scenes(12, seed=3))
+LAYERS = [{"num_layers": 1}, {"num_layers": 2, "tie_weights": False}]
+
+
+def make_model(**values: object) -> LSTMModel:
+    config = ModelConfig(embedding_size=6, hidden_size=6, **values)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    model = LSTMModel(config, len(TOKENIZER), generator, num_speakers=len(CAST))
+    with torch.no_grad():
+        model.embedding.weight.mul_(8)  # so that the speaker matters
+    return model
+
+
+def naive_scores(model: LSTMModel, ids: TokenIds, *, adds_speaker: bool) -> np.ndarray:
+    """Score a text with one `nn.LSTMCell` per layer and step, adding the current speaker's vector by hand."""
+    weight, cells = model.embedding.weight, []
+    for layer in model.layers:
+        assert isinstance(layer, nn.LSTM)
+        cell = nn.LSTMCell(layer.input_size, layer.hidden_size)
+        cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+        cells.append(cell)
+    states = [(torch.zeros(1, cell.hidden_size), torch.zeros(1, cell.hidden_size)) for cell in cells]
+    scores, speaker, token = [], None, EOS_ID
+    for target in ids.tolist():
+        speaker = token if token >= NUM_TEXT_TOKENS else None if token == EOS_ID else speaker
+        vector = weight[token][None]
+        if adds_speaker and speaker is not None:
+            vector = vector + weight[speaker]
+        for index, cell in enumerate(cells):
+            states[index] = cell(vector, states[index])
+            vector = states[index][0]
+        log_probs = torch.log_softmax(vector @ model.output.weight.T + model.output.bias, -1)
+        scores.append(float(log_probs[0, target]))
+        token = target
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("speaker_input", ["token", "embedding"])
+@pytest.mark.parametrize("layers", LAYERS, ids=["one layer", "two layers"])
+def test_scores_are_those_of_cells_that_add_the_speaker(layers: dict[str, object], speaker_input: str) -> None:
+    model = make_model(speaker_input=speaker_input, **layers)
+    with torch.no_grad():
+        expected = naive_scores(model, IDS, adds_speaker=speaker_input == "embedding")
+    assert model.score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
+    lstm = model.to_numpy_lstm(TOKENIZER)
+    assert lstm.score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
+    log_probs, state = lstm.advance(lstm.start(), EOS_ID)
+    for token, score in zip(IDS.tolist(), expected, strict=True):
+        assert log_probs[token] == pytest.approx(score, abs=1e-4)
+        log_probs, state = lstm.advance(state, token)
+
+
+def test_both_inputs_differ() -> None:
+    scores = [make_model(speaker_input=name).score_sequence(IDS) for name in ("token", "embedding")]
+    assert np.abs(scores[0] - scores[1]).max() > 0.1
+
+
+def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(speaker_input="embedding")
+    expected = model.score_sequence(IDS)
+    monkeypatch.setattr("engine.models.lstm.SCORING_CHUNK", 5)
+    monkeypatch.setattr("engine.models.numpy_lstm.SCORING_CHUNK", 5)
+    assert model.score_sequence(IDS) == pytest.approx(expected, abs=1e-5)
+    assert model.to_numpy_lstm(TOKENIZER).score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_texts_with_different_speakers_advance_together() -> None:
+    lstm = make_model(speaker_input="embedding").to_numpy_lstm(TOKENIZER)
+    texts = [[8, 3, 4, EOS_ID, 9], [9, 2, 3, 5, 6], [EOS_ID, EOS_ID, 10, 2, EOS_ID]]
+    states = [lstm.start()] * 3
+    for tokens in zip(*texts, strict=True):
+        outputs = lstm.advance_batch(states, tokens)
+        for state, token, (log_probs, _) in zip(states, tokens, outputs, strict=True):
+            assert log_probs == pytest.approx(lstm.advance(state, token)[0], abs=1e-5)
+        states = [state for _, state in outputs]
+
+
+def test_weights_in_8_bits_also_read_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the table of the gates, the products of the speakers are computed from quantized matrices."""
+    model = make_model(speaker_input="embedding")
+    weights = model.export_weights()
+    stored = {name: quantize_rows(value) if value.ndim == 2 else value for name, value in weights.items()}
+    small = NumpyLSTM(model.config, TOKENIZER, stored)
+    assert small.input_gate_table is None
+    without = NumpyLSTM(model.config, make_tokenizer(len(TOKENIZER)), stored)
+    expected = model.score_sequence(IDS)
+    errors = [np.abs(each.score_sequence(IDS) - expected).mean() for each in (small, without)]
+    assert errors[0] < 0.1 < 2 * errors[1]
+    assert errors[0] < errors[1] / 2
+
+
+def test_current_speakers_of_a_short_text() -> None:
+    """Two lines, the end of a scene, and a line whose speaker came before the text."""
+    ids = np.array([3, EOS_ID, 8, 2, 3, EOS_ID, EOS_ID, 9, EOS_ID, 4], np.int32)
+    assert current_speakers(ids, 8).tolist() == [-1, -1, 8, 8, 8, -1, -1, 9, -1, -1]
+    assert current_speakers(ids[:0], 8).tolist() == []
+
+
+def test_dynamic_evaluation_needs_a_speaker_token() -> None:
+    text = np.tile(IDS, 20)
+    with pytest.raises(InvalidInputError, match=r"speaker_input=embedding; leave out --dynamic$"):
+        DynamicEvaluation(make_model(speaker_input="embedding").to_numpy_lstm(TOKENIZER), text)
+    model = DynamicEvaluation(make_model(speaker_input="token").to_numpy_lstm(TOKENIZER), text)
+    assert np.isfinite(model.forward_sequence(IDS).log_probs).all()

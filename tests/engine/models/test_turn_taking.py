@@ -1,0 +1,281 @@
+"""The turn model: features by hand, the fit against the conditions of a maximum, and its file."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.models import turn_taking
+from engine.models.name_mentions import Mentions
+from engine.models.turn_features import (
+    COMPANY_DECAY,
+    FEATURES,
+    MAX_POSITION,
+    PRIOR_LINES,
+    SpokenLine,
+    TurnCounts,
+    TurnState,
+)
+from engine.models.turn_taking import L2, TurnModel, read_scenes
+from tests.support.random_dialogues import (
+    CAST,
+    NUM_TEXT_TOKENS,
+    TOKENIZER,
+    TRAIN_SCENES,
+    TURN_MODEL,
+    encode_scenes,
+    random_scenes,
+)
+
+A, B, C, OTHER = range(4)
+
+
+def spoken(*speakers: int) -> list[SpokenLine]:
+    return [SpokenLine(speaker, "") for speaker in speakers]
+
+
+def state_after(model: TurnModel, lines: list[SpokenLine]) -> TurnState:
+    state = model.start()
+    for line in lines:
+        state = model.read_turn(state, line)
+    return state
+
+
+def feature(counts: TurnCounts, state: TurnState, name: str) -> list[float]:
+    return counts.features(state)[:, FEATURES.index(name)].tolist()
+
+
+# --- features ---------------------------------------------------------------------------------------------------
+
+
+def test_counts_of_a_small_scene_match_a_count_by_hand() -> None:
+    counts = TurnCounts.of(4, [spoken(A, B, A, C)])
+    assert counts.lines.tolist() == [2, 1, 1, 0]
+    assert {(a, b): n for a, row in counts.successions.items() for b, n in row.items()} == {
+        (A, B): 1,
+        (B, A): 1,
+        (A, C): 1,
+    }
+    assert {(a, b): n for a, row in counts.second_successions.items() for b, n in row.items()} == {(A, A): 1, (B, C): 1}
+    assert {(a, b): n for a, row in counts.company.items() for b, n in row.items()} == {
+        (A, B): 2,
+        (B, A): 2,
+        (A, C): 2,
+        (C, A): 2,
+        (B, C): 1,
+        (C, B): 1,
+    }
+
+
+def test_company_reaches_four_lines() -> None:
+    counts = TurnCounts.of(4, [spoken(A, B, B, B, C), spoken(A, B, B, B, B, C)])
+    assert counts.company[A][C] == counts.company[C][A] == 1
+
+
+def test_subtracting_a_scene_gives_the_counts_of_the_others() -> None:
+    counts = TurnCounts.of(4, TRAIN_SCENES)
+    counts.add(TRAIN_SCENES[5], -1)
+    others = TurnCounts.of(4, TRAIN_SCENES[:5] + TRAIN_SCENES[6:])
+    for state in (TurnState(), state_after(TURN_MODEL, TRAIN_SCENES[5])):
+        assert counts.features(state) == pytest.approx(others.features(state))
+
+
+def test_features_match_a_computation_by_hand() -> None:
+    counts = TurnCounts.of(4, [spoken(A, B, A, C), spoken(B, C, B)])
+    mentions = Mentions(frozenset({B, A}), frozenset()), Mentions(frozenset({C}), frozenset({C, A}))
+    state = TurnState().after(A, mentions[1]).after(B, mentions[1]).after(A, mentions[0])
+    frequencies = [3 / 11, 4 / 11, 3 / 11, 1 / 11]  # 2, 3, 2 and 0 lines of 7, with one more for each of the cast
+    log_frequencies = [math.log(frequency) for frequency in frequencies]
+    assert feature(counts, state, "frequency") == pytest.approx(log_frequencies)
+    assert feature(counts, state, "frequency_seen") == pytest.approx([*log_frequencies[:2], 0, 0])
+    assert feature(counts, state, "new") == pytest.approx([0, 0, math.log(4), math.log(4)])
+    prior = PRIOR_LINES["succession"]
+    after_a = [(n + prior * f) / (2 + prior) / f for n, f in zip([0, 1, 1, 0], frequencies, strict=True)]
+    assert feature(counts, state, "succession") == pytest.approx([math.log(ratio) for ratio in after_a])
+    assert feature(counts, state, "succession_of_last_but_one") == pytest.approx([0, math.log(after_a[B]), 0, 0])
+    prior = PRIOR_LINES["second_succession"]
+    second = [(n + prior * f) / (2 + prior) / f for n, f in zip([0, 1, 1, 0], frequencies, strict=True)]
+    assert feature(counts, state, "second_succession") == pytest.approx([math.log(ratio) for ratio in second])
+    assert feature(counts, state, "second_succession_of_last_but_one") == pytest.approx([0, math.log(second[B]), 0, 0])
+    prior = PRIOR_LINES["company"]
+    near_a = [(n + prior * f) / (4 + prior) / f for n, f in zip([0, 2, 2, 0], frequencies, strict=True)]
+    near_b = [(n + prior * f) / (5 + prior) / f for n, f in zip([2, 0, 3, 0], frequencies, strict=True)]
+    expected = [
+        ((speaker != A) * math.log(near_a[speaker]) + (speaker != B) * COMPANY_DECAY * math.log(near_b[speaker]))
+        / (1 + COMPANY_DECAY)
+        for speaker in range(4)
+    ]
+    assert feature(counts, state, "company") == pytest.approx(expected)
+    assert feature(counts, state, "third_last") == [1, 0, 0, 0]
+    assert feature(counts, state, "alternation") == [0, 1, 0, 0]
+    assert feature(counts, state, "named") == [0, 1, 0, 0]
+    assert feature(counts, state, "addressed_before") == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("speakers", [(), (A,), (A, A), (A, B), (B, B, B), (A, B, C), (B, A, A)])
+def test_features_that_need_more_lines_are_zero(speakers: tuple[int, ...]) -> None:
+    counts, state = TurnCounts.of(4, TRAIN_SCENES), state_after(TURN_MODEL, spoken(*speakers))
+    assert not any(feature(counts, state, "alternation"))
+    if len(speakers) < 3:
+        assert not any(feature(counts, state, "third_last"))
+    if len(speakers) < 2:
+        assert not any(feature(counts, state, "second_succession"))
+    if not speakers:
+        assert not any(feature(counts, state, "succession") + feature(counts, state, "company"))
+        assert not any(feature(counts, state, "frequency_seen") + feature(counts, state, "new"))
+
+
+def test_the_state_is_bounded_and_a_long_scene_counts_like_one_of_twenty_lines() -> None:
+    state = TurnState()
+    for number in range(200):
+        state = state.after(number % 3, Mentions())
+    assert state.num_lines == MAX_POSITION
+    assert state.speakers == (1, 0, 2)
+    assert state.last_lines == ((1, 0), (0, 1), (2, 2))
+    assert state == state.after(2, Mentions()).after(0, Mentions()).after(1, Mentions())
+
+
+# --- the model --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["", "Sam!", "w1 Frodo w2", "Gollum, Sam"])), max_size=12))
+def test_probabilities_of_the_next_speaker_sum_to_one(lines: list[tuple[int, str]]) -> None:
+    state = state_after(TURN_MODEL, [SpokenLine(*line) for line in lines])
+    log_probs = TURN_MODEL.log_probs(state)
+    assert log_probs.shape == (4,)
+    assert np.exp(log_probs).sum() == pytest.approx(1)
+    logits = TurnCounts.of(4, TRAIN_SCENES).features(state) @ [TURN_MODEL.weights[name] for name in FEATURES]
+    assert log_probs - log_probs[0] == pytest.approx(logits - logits[0])
+
+
+def test_the_fit_is_the_maximum_of_the_penalized_likelihood_without_the_scene_itself() -> None:
+    scenes = TRAIN_SCENES[:15]
+    weights = np.array([TurnModel.fit(CAST, scenes).weights[name] for name in FEATURES])
+    gradient = -L2 * weights
+    for index, scene in enumerate(scenes):
+        counts = TurnCounts.of(4, scenes[:index] + scenes[index + 1 :])
+        state = TurnState()
+        for line in scene:
+            features = counts.features(state)
+            probs = np.exp(features @ weights)
+            gradient += features[line.speaker] - probs @ features / probs.sum()
+            state = TURN_MODEL.read_turn(state, line)
+    assert gradient == pytest.approx(np.zeros(len(FEATURES)), abs=1e-3)
+
+
+def test_the_model_learns_who_answers_whom() -> None:
+    """In the training scenes, a speaker answers the line before in seven cases of ten; in these, always."""
+    model = TurnModel.fit(CAST, [spoken(A, B) * 5, spoken(B, C) * 5, spoken(A, C) * 5] * 4)
+    for first, second in ((A, B), (C, A), (B, C)):
+        log_probs = model.log_probs(state_after(model, spoken(first, second)))
+        assert log_probs.argmax() == first
+        assert np.exp(log_probs[first]) > 0.8
+
+
+def test_the_model_learns_that_those_who_are_named_answer() -> None:
+    rng = np.random.default_rng(0)
+    scenes = []
+    for _ in range(60):
+        speakers = [A]
+        while len(speakers) < 8:
+            speakers.append(int(rng.choice([speaker for speaker in range(3) if speaker != speakers[-1]])))
+        texts = [CAST[speaker].title() for speaker in speakers[1:]]
+        scenes.append([SpokenLine(*line) for line in zip(speakers, [*texts, ""], strict=True)])
+    model = TurnModel.fit(CAST, scenes)
+    for name, answering in (("Sam", B), ("Gollum", C)):
+        state = state_after(model, [SpokenLine(A, f"Come here, {name}!")])
+        assert np.exp(model.log_probs(state)[answering]) > 0.8
+
+
+def test_a_thinned_out_fit_uses_every_part_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = [spoken(A, B) * 4] * 20 + [spoken(C, OTHER) * 4] * 20
+    monkeypatch.setattr(turn_taking, "MAX_DESIGN_ELEMENTS", len(FEATURES) * 4 * 60)
+    model = TurnModel.fit(CAST, scenes)
+    for first, second in ((A, B), (C, OTHER)):
+        assert model.log_probs(state_after(model, spoken(first, second))).argmax() == first
+
+
+def test_fitting_and_predicting_are_fast_with_thirty_speakers() -> None:
+    rng = np.random.default_rng(0)
+    cast = tuple(f"NAME{index}" for index in range(30))
+    scenes = [[SpokenLine(int(speaker), "") for speaker in rng.integers(0, 30, 20)] for _ in range(120)]
+    start = time.perf_counter()
+    model = TurnModel.fit(cast, scenes)
+    assert time.perf_counter() - start < 5
+    state = state_after(model, scenes[0])
+    seconds = []
+    for _ in range(50):
+        start = time.perf_counter()
+        model.log_probs(state)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 5e-4
+
+
+@pytest.mark.parametrize("scenes", [[], [spoken(A)]], ids=["no scene", "one line"])
+def test_a_text_without_successions_still_gives_a_model(scenes: list[list[SpokenLine]]) -> None:
+    model = TurnModel.fit(CAST, scenes)
+    assert np.exp(model.log_probs(state_after(model, spoken(A, B)))).sum() == pytest.approx(1)
+
+
+def test_a_large_cast_has_a_small_model() -> None:
+    cast = [f"N{index}" for index in range(2000)]
+    rng = np.random.default_rng(1)
+    scenes = [[SpokenLine(int(speaker), "N3, go!") for speaker in rng.integers(0, 2000, 10)] for _ in range(20)]
+    model = TurnModel.fit(cast, scenes)
+    assert np.exp(model.log_probs(state_after(model, scenes[0]))).sum() == pytest.approx(1)
+    assert len(model.to_json()) < 100_000
+
+
+# --- scenes of an encoded split ---------------------------------------------------------------------------------
+
+
+def test_scenes_of_an_encoded_split_are_read_back() -> None:
+    scenes = random_scenes(20, seed=8)
+    assert read_scenes(encode_scenes(scenes), TOKENIZER) == scenes
+
+
+def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker() -> None:
+    sam, frodo = NUM_TEXT_TOKENS + 1, NUM_TEXT_TOKENS
+    ids = np.array([EOS_ID, EOS_ID, 3, EOS_ID, sam, 3, 4, EOS_ID, EOS_ID, EOS_ID, frodo, EOS_ID, 5, EOS_ID, sam, 2])
+    assert read_scenes(ids.astype(np.int32), TOKENIZER) == [[SpokenLine(1, "w1 w2")], [SpokenLine(0, "")]]
+    assert read_scenes(np.empty(0, np.int32), TOKENIZER) == []
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_survives_its_file() -> None:
+    again = TurnModel.from_json(TURN_MODEL.to_json())
+    assert again == TURN_MODEL
+    state = state_after(TURN_MODEL, TRAIN_SCENES[0])
+    assert np.array_equal(again.log_probs(state), TURN_MODEL.log_probs(state))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"frequency": 1.0}}, "weights"),
+        ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
+        ({"lines": [1, 2]}, "counts of 2 speakers for a cast of 4"),
+        ({"cast": [], "lines": []}, "cast of 0"),
+        ({"lines": [1, 2, 3, -4]}, "-4 lines"),
+        ({"successions": [[0, 4, 1]]}, "speakers 0 and 4"),
+        ({"company": [[-1, 0, 1]]}, "speakers -1 and 0"),
+        ({"second_successions": [[0, 1, -1]]}, "count -1"),
+        ({"company": [[0, 1]]}, "company"),
+        ({"lines": "many"}, "lines"),
+        ({"colour": "red"}, "unknown field 'colour'"),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        TurnModel.from_json(json.dumps(json.loads(TURN_MODEL.to_json()) | changes))
+    assert str(caught.value).isprintable()

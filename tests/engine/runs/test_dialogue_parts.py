@@ -1,0 +1,116 @@
+"""Files of a dialogue run besides the network: what a played model has, copies of them, and damage in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.data.tokenizers.loading import CAST_FILE
+from engine.errors import InvalidInputError, RunError
+from engine.models.cache import NeuralCache
+from engine.models.dialogue import DialogueModel
+from engine.runs.compact import write_compact_copy
+from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
+from engine.runs.loading import LoadedModel, load_model
+from tests.support.dialogue_runs import CAST, write_dialogue_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_dialogue_run(tmp_path / "run")
+
+
+def played_model(loaded: LoadedModel) -> DialogueModel:
+    assert isinstance(loaded.model, DialogueModel)
+    return loaded.model
+
+
+def test_a_played_model_has_all_parts(run: Path) -> None:
+    loaded = load_model(run)
+    model = played_model(loaded)
+    assert model.tokenizer.cast == CAST
+    assert isinstance(model.model, NeuralCache)
+    assert model.model.model is loaded.decoder
+    assert model.turn_model is not None
+    assert model.speaker_words is not None
+    assert model.text_model is not None
+
+
+def test_a_compact_copy_has_the_same_parts(run: Path, tmp_path: Path) -> None:
+    write_compact_copy(run, tmp_path / "copy", "int8")
+    original, copy = (played_model(load_model(path)) for path in (run, tmp_path / "copy"))
+    assert copy.turn_model == original.turn_model
+    assert copy.speaker_words == original.speaker_words
+    assert copy.text_model == original.text_model
+    assert copy.tokenizer == original.tokenizer
+
+
+def _change(name: str, value: Any) -> Callable[[bytes], bytes]:
+    """Return a function that replaces a value, given by its dotted path, in the JSON of a file."""
+
+    def apply(content: bytes) -> bytes:
+        record = json.loads(content)
+        *path, last = name.split(".")
+        target = record
+        for key in path:
+            target = target[key]
+        target[last] = value
+        return json.dumps(record).encode()
+
+    return apply
+
+
+DAMAGE = {
+    (CAST_FILE, "empty"): lambda content: b"",
+    (CAST_FILE, "cut off"): lambda content: content[:-9],
+    (CAST_FILE, "no text"): lambda content: b"\xff\xfe\x00",
+    (CAST_FILE, "another version"): _change("version", 7),
+    (CAST_FILE, "no cast"): _change("cast", []),
+    (CAST_FILE, "a name twice"): _change("cast", ["SAM", "SAM", "A", "B", "SOMEONE"]),
+    (CAST_FILE, "a control character"): _change("cast", ["SAM\x1b[31m", "B", "C", "D", "SOMEONE"]),
+    (CAST_FILE, "two spaces"): _change("cast", ["SAM  G", "B", "C", "D", "SOMEONE"]),
+    (CAST_FILE, "a long name"): _change("cast", ["S" * 10_000, "B", "C", "D", "SOMEONE"]),
+    (CAST_FILE, "a number"): _change("cast", [1, "B", "C", "D", "SOMEONE"]),
+    (CAST_FILE, "fewer speakers than the weights"): _change("cast", ["SAM", "SOMEONE"]),
+    (DIALOGUE_FILE, "empty"): lambda content: b"",
+    (DIALOGUE_FILE, "deep"): lambda content: b"[" * 100_000,
+    (DIALOGUE_FILE, "another version"): _change("version", 2),
+    (DIALOGUE_FILE, "an unknown field"): _change("colour", "red"),
+    (DIALOGUE_FILE, "an empty window"): _change("cache.window", 0),
+    (DIALOGUE_FILE, "a weight over one"): _change("cache.weight", 1.5),
+    (DIALOGUE_FILE, "no turn model"): _change("turn_model", {}),
+    (DIALOGUE_FILE, "a turn model of other speakers"): _change("turn_model.cast", ["A", "B", "C", "D", "E"]),
+    (DIALOGUE_FILE, "a text as a number"): _change("speaker_words.weight", "high"),
+    (DIALOGUE_FILE, "a negative count"): _change("speaker_words.counts", [[[3, -1]]] * 5),
+    (DIALOGUE_FILE, "a token beyond the vocabulary"): _change("speaker_words.counts", [[[10**6, 1]]] * 5),
+    (DIALOGUE_FILE, "counts of fewer speakers"): _change("speaker_words.counts", [[[3, 1]]]),
+}
+
+
+@pytest.mark.parametrize(("file", "damage"), DAMAGE, ids=[" ".join(key) for key in DAMAGE])
+def test_damaged_files_are_refused_in_one_line(run: Path, file: str, damage: str) -> None:
+    content = (run / file).read_bytes()
+    (run / file).write_bytes(DAMAGE[file, damage](content))
+    with pytest.raises(InvalidInputError) as caught:
+        _ = load_model(run).model
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"words": 1}', b"\x00" * 50])
+def test_a_damaged_model_of_who_speaks_is_refused_when_it_is_used(run: Path, damage: bytes) -> None:
+    (run / WHO_FILE).write_bytes(damage)
+    model = played_model(load_model(run))
+    with pytest.raises(RunError, match=r"who\.json is damaged: .*; train a new run$"):
+        _ = model.text_model
+
+
+@pytest.mark.parametrize("file", [CAST_FILE, DIALOGUE_FILE])
+def test_a_missing_file_is_named(run: Path, file: str) -> None:
+    (run / file).unlink()
+    with pytest.raises(RunError, match=rf"{file} is missing; the run is not complete$"):
+        load_model(run)

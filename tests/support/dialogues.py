@@ -1,0 +1,125 @@
+"""Small dialogue models with random weights, and conversations with them."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.generation.prompt import prefill
+from engine.generation.turns import generate_turn
+from engine.models.base import LogProbs, ModelState
+from engine.models.dialogue import DialogueModel
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.turn_features import SpokenLine
+from engine.models.turn_taking import TurnModel
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.session_model import SessionModel
+from tests.support.app import VOCABULARY
+from tests.support.conversations import SETTINGS, finish_reply
+from tests.support.open_models import bpe_tokenizer
+
+CAST = ("GANDALF", "FRODO", "GOLLUM", "STRANGER", "SOMEONE")
+ANSWERING = ("GANDALF", "FRODO", "GOLLUM")
+"""Speakers that the model chooses from when a stranger has spoken."""
+SCENES = (
+    ("GANDALF", "FRODO", "GANDALF", "GOLLUM", "FRODO"),
+    ("STRANGER", "GANDALF", "STRANGER", "GANDALF"),
+    ("GOLLUM", "FRODO", "GOLLUM", "SOMEONE", "FRODO", "GANDALF"),
+)
+"""Speakers of the scenes from which the models learn who speaks after whom."""
+
+
+def dialogue_model(
+    cast: Sequence[str] = CAST, seed: int = 0, tokenizer: Tokenizer = VOCABULARY, eos_bias: float = -1.0
+) -> DialogueModel:
+    """Return a dialogue model with random weights; a higher bias of `<eos>` makes its lines shorter."""
+    tokenizer = tokenizer.with_cast(cast)
+    config = ModelConfig(embedding_size=12, hidden_size=12)
+    rng = np.random.default_rng(seed)
+    shapes = weight_shapes(config, len(tokenizer))
+    weights = {name: rng.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["output.bias"][EOS_ID] = eos_bias
+    scenes = [[SpokenLine(cast.index(name), "") for name in scene if name in cast] for scene in SCENES]
+    return DialogueModel(NumpyLSTM(config, tokenizer, weights), TurnModel.fit(cast, scenes))
+
+
+def dialogue_session_model(cast: Sequence[str] = CAST, seed: int = 0, *, is_open: bool = False) -> SessionModel:
+    """Return the session model of a dialogue model, of words or with `is_open` of byte pairs."""
+    model = dialogue_model(cast, seed, bpe_tokenizer()) if is_open else dialogue_model(cast, seed)
+    return SessionModel("scenes", "a small dialogue model", model)
+
+
+def finish_scene(conversation: Conversation, interrupt: Callable[[Reply], bool] = lambda reply: False) -> list[Reply]:
+    """Poll until no reply is active, and return the turns that were active, in order.
+
+    `interrupt` is called with the active reply after each poll; True stops the scene.
+    """
+    turns: list[Reply] = []
+    deadline = time.monotonic() + 30
+    while (active := conversation.active_reply) is not None:
+        assert time.monotonic() < deadline
+        if active not in turns:
+            turns.append(active)
+        conversation.poll()
+        if interrupt(active):
+            conversation.stop()
+        time.sleep(0.0005)
+    return turns
+
+
+def say(
+    conversation: Conversation,
+    session_model: SessionModel,
+    text: str,
+    answering: str | None = "GANDALF",
+    *,
+    speaking_as: str = "",
+    previous: Reply | None = None,
+    seed: int = 1,
+    best_of: int = 1,
+) -> Reply:
+    """Say a line, and return the complete answer."""
+    conversation.say(session_model, text, speaking_as, answering, SETTINGS, seed, previous, best_of)
+    return finish_reply(conversation)
+
+
+def text_of(reply: Reply) -> str:
+    return "".join(token.piece for token in reply.tokens)
+
+
+def ids_before(reply: Reply) -> list[int]:
+    """Return the ids of the lines before a reply, written out from the tree."""
+    tokenizer, previous = reply.session_model.model.tokenizer, reply.turn.previous_reply
+    ids = [] if previous is None else [*ids_before(previous), tokenizer.speaker_id(previous.speaker)]
+    if previous is not None:
+        ids += [*(token.id for token in previous.tokens), EOS_ID]
+    if reply.prompt:
+        role = tokenizer.speaker_id(reply.speaking_as or "STRANGER")
+        ids += [role, *tokenizer.encode(reply.prompt).tolist(), EOS_ID]
+    return ids
+
+
+def generated_text(reply: Reply, seed: int | None = None) -> str:
+    """Return the text that the engine generates as the reply, from the lines before it."""
+    model = reply.session_model.model
+    ids = ids_before(reply)
+    seed = reply.seed if seed is None else seed
+    events = generate_turn(model, prefill(model, ids), reply.speaker, reply.settings, seed, history=ids)
+    return "".join(event[0].piece for event in events if isinstance(event, tuple))
+
+
+def count_tokens(session_model: SessionModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets each token that the model reads from now on."""
+    model, tokens = session_model.model, list[int]()
+    advance = model.advance
+
+    def counted_advance(state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+        tokens.append(token)
+        return advance(state, token)
+
+    monkeypatch.setattr(model, "advance", counted_advance)
+    return tokens
