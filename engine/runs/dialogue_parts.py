@@ -1,20 +1,20 @@
 """Parts of a dialogue model besides its network, in two files of a run: statistics of the speakers, and a cache."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from engine.data.dataset import Dataset
 from engine.errors import InvalidInputError, RunError
-from engine.models.base import LanguageModel, forward_sequence
-from engine.models.cache import CacheSettings, NeuralCache, tune_cache
+from engine.models.base import LanguageModel
+from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 from engine.models.speaker_words import SpeakerWords
 from engine.models.turn_taking import TurnModel, read_scenes
-from engine.storage.files import read_limited, write_atomically
+from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
 
 Part = TypeVar("Part")
@@ -22,8 +22,8 @@ Part = TypeVar("Part")
 DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
 """Files of the parts for predictions, and of the model of who says a text, which is larger and seldom needed."""
 MAX_FILE_BYTES = 64_000_000
-CACHE_SETTINGS = CacheSettings(window=512, theta=0.4, weight=0.06)
-"""Cache of a run whose training has not ended; at its end, theta and weight are tuned on the validation split."""
+CACHE_SETTINGS = CacheSettings(window=512, theta=0.4, weight=0.03)
+"""Cache of the scene. Twice the weight predicts a little better, but then answers repeat what was said."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DialogueParts:
 
 
 def fit_dialogue_parts(dataset: Dataset) -> dict[str, bytes]:
-    """Fit all parts but the cache to the training split of a dataset in dialogue mode.
+    """Fit the statistics of the speakers to the training split of a dataset in dialogue mode.
 
     Returns:
         Name and content of each file.
@@ -61,18 +61,6 @@ def fit_dialogue_parts(dataset: Dataset) -> dict[str, bytes]:
     )
     text_model = SpeakerTextModel.fit(len(tokenizer.cast), scenes)
     return {DIALOGUE_FILE: _to_json(parts), WHO_FILE: _to_json(text_model)}
-
-
-def tune_dialogue_parts(run_dir: Path, model: LanguageModel, dataset: Dataset) -> None:
-    """Tune the cache of a trained run on the validation split, and write it to the run.
-
-    Raises:
-        RunError: If the file is damaged.
-        OSError: If the file cannot be written.
-    """
-    parts = read_dialogue_parts(run_dir)
-    settings = tune_cache(forward_sequence(model, dataset.valid), dataset.valid, CACHE_SETTINGS.window)
-    write_atomically(run_dir / DIALOGUE_FILE, _to_json(replace(parts, cache=settings)))
 
 
 def read_dialogue_parts(run_dir: Path) -> DialogueParts:

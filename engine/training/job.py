@@ -10,10 +10,9 @@ from engine.control import CommandQueue
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import Finished, Preparing, TrainingEvent, Warned
-from engine.models.numpy_lstm import NumpyLSTM
+from engine.events import Preparing, TrainingEvent
 from engine.runs.control_files import CommandFileReader
-from engine.runs.dialogue_parts import fit_dialogue_parts, tune_dialogue_parts
+from engine.runs.dialogue_parts import fit_dialogue_parts
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
@@ -45,15 +44,9 @@ class TrainingJob:
         limit_openmp_spinning()
         from engine.training.run import train_run
 
-        for event in train_run(
+        yield from train_run(
             self.config, self.dataset, self.run.path, cancelled, self.command_queue, is_resume=self.is_resume
-        ):
-            if isinstance(event, Finished) and isinstance(event.model, NumpyLSTM) and self.dataset.tokenizer.cast:
-                try:
-                    tune_dialogue_parts(self.run.path, event.model, self.dataset)
-                except OSError as error:
-                    yield Warned(f"the tuned cache cannot be written: {error.strerror}; the run keeps the default one")
-            yield event
+        )
 
 
 def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:

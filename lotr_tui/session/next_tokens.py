@@ -138,7 +138,7 @@ class NextTokenPreview:
         line = to_prompt_line(draft)
         state, unread_ids, _ = prepare_context(session_model, line, "conversation", previous, Roles(speaking_as))
         end = self._read_ids(model, state, unread_ids)[-1]
-        return next_speaker_probs(model, end, answering_cast(session_model.cast, speaking_as))
+        return next_speaker_probs(model, end, answering_cast(session_model.cast, speaking_as, line))
 
     def _read_line(
         self, session_model: SessionModel, draft: str, previous: Reply | None, roles: Roles
@@ -152,7 +152,7 @@ class NextTokenPreview:
         num_after_context = len(tokenizer.encode(line)) + 1
         self._ids_before_draft = unread_ids[: len(unread_ids) - num_after_context] if line else None
         end = self._read_ids(model, state, unread_ids)[-1]
-        cast = answering_cast(session_model.cast, roles.speaking_as)
+        cast = answering_cast(session_model.cast, roles.speaking_as, line)
         speaker = roles.speaker or next_speaker_probs(model, end, cast)[0].name
         speaker_id = tokenizer.speaker_id(speaker_in(tokenizer.cast, speaker))
         states = self._read_ids(model, state, [*unread_ids, speaker_id])

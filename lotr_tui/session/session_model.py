@@ -11,13 +11,15 @@ from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation.prompt import DecoderState, prefill
+from engine.generation.turns import Turn, next_speaker_probs, read_turns
 from engine.models.base import LanguageModel, LogProbs
+from engine.models.dialogue import DialogueModel
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel, load_model_by_name
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
-from lotr_tui.session.conversation.cast import answering_cast
+from lotr_tui.session.conversation.cast import answering_cast, speaking_role
 from lotr_tui.session.settings import ReplyMode
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
 """Prompts that the interface suggests, if the model knows all their words."""
 FIRST_SPEAKER = "GANDALF"
 """Speaker that the user is invited to talk to, if the model knows him."""
+GREETING = "Hello."
 MAX_INTRODUCED_SPEAKERS = 6
-"""Speakers that the first line of a transcript names."""
+"""Speakers that the first line of a transcript names: those who are likely to answer a stranger's greeting."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,10 @@ class SessionModel:
         """Return the only line of an empty transcript: what to type, and who else is there."""
         if not self.knows_speakers:
             return f'Type "{self.example_prompt()}" and press enter.'
-        names = answering_cast(self.cast, "")
+        names: Sequence[str] = answering_cast(self.cast, "")
+        if isinstance(self.model, DialogueModel) and self.model.turn_model is not None:
+            greeted = read_turns(self.model, [Turn(speaking_role(self.cast, ""), GREETING)])
+            names = [speaker.name for speaker in next_speaker_probs(self.model, greeted, names)]
         first = FIRST_SPEAKER if FIRST_SPEAKER in names else names[0]
         others = [display_name(name) for name in names if name != first]
         text = f"Say hello to {display_name(first)}."

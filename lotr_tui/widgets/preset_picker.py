@@ -15,6 +15,7 @@ from engine.generation.settings import SamplerSettings
 SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
     "greedy": SamplerSettings(temperature=0.0),
     "careful": SamplerSettings(temperature=0.5, min_p=0.1),
+    "chat": SamplerSettings(temperature=0.7, min_p=0.05),
     "balanced": SamplerSettings(temperature=0.8, top_p=0.9),
     "wild": SamplerSettings(temperature=1.3, min_p=0.02),
     **{f"notebook {t}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},

@@ -14,8 +14,10 @@ from textual.css.stylesheet import Stylesheet
 
 from engine.config import Config
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.generation.settings import SamplerSettings
 from engine.runs.loading import LoadedModel
 from lotr_tui.app import LotrApp
+from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import FakeJob, Host, UseJob, make_decoder
 
@@ -43,6 +45,12 @@ def parse_rules_once(stylesheet: Stylesheet, *arguments: Any, **options: Any) ->
 
 # Parsing the same rules for each app took a seventh of the time of a test.
 Stylesheet._parse_rules = parse_rules_once  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def plain_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sessions begin with the engine's own sampler settings, which the tests compare with."""
+    monkeypatch.setattr(settings, "DEFAULT_SAMPLER", SamplerSettings())
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """What a dialogue model makes of speakers and context, measured on held-out scenes.
 
 `python -m lotr_tui.bench.playing.dialogue RUN [RUN_WITHOUT_SPEAKERS] [valid|test]` prints one JSON object. The second
-run has the same data without speakers (`--mode line --split scenes`); it gives the bits per character without speakers,
-after the scene and without it.
+run has the same data without speakers (`--mode line --split scenes --set min_characters=0`); with the same cache, it
+gives the bits per character without speakers, after the scene and without it.
 """
 
 import json
@@ -33,7 +33,9 @@ from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import Turn, TurnEnd, encode_turn, generate_scene
 from engine.models.base import LanguageModel
+from engine.models.cache import NeuralCache
 from engine.runs.combine import load_run_dataset
+from engine.runs.dialogue_parts import CACHE_SETTINGS
 from engine.runs.loading import LoadedModel, load_model_by_name
 
 MIN_SPEAKER_LINES = 20
@@ -58,7 +60,7 @@ def measure_dialogue(run: LoadedModel, without_speakers: LoadedModel | None, spl
     record["all_someone"] = _describe_bits(bits_by_context(ContextReader(model, anonymous), num_random=1))
     record["network_alone"] = _describe_bits(bits_by_context(ContextReader(run.decoder, scenes), num_random=1))
     if without_speakers is not None:
-        other = ContextReader(without_speakers.model, scenes)
+        other = ContextReader(NeuralCache(without_speakers.model, CACHE_SETTINGS), scenes)
         record["without_speakers"] = _describe_bits(bits_by_context(other, num_random=1))
 
     def score(context: DecoderState, text: str, *, expect_context: bool) -> Float64Array:
@@ -85,8 +87,10 @@ def measure_playing(run: LoadedModel, prompts: Sequence[str], speaker: str) -> d
         replies, seconds = [], []
         for prompt in prompts:
             start = time.perf_counter()
-            state = prefill(model, encode_turn(model.tokenizer, Turn(_visitor(model), prompt)))
-            answers = generate_answers(model, state, speaker, SETTINGS, seed=1, num_answers=num_answers)
+            ids = encode_turn(model.tokenizer, Turn(_visitor(model), prompt))
+            answers = generate_answers(
+                model, prefill(model, ids), speaker, SETTINGS, seed=1, num_answers=num_answers, history=ids
+            )
             seconds.append(time.perf_counter() - start)
             replies.append(answers[0].text)
         starts = Counter(tuple(reply.lower().split()[:NUM_COMPARED_WORDS]) for reply in replies)

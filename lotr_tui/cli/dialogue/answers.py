@@ -140,7 +140,7 @@ def _read_conversation(session_model: SessionModel, prompt: str | None, options:
     state = read_turns(model, turns)
     candidates = next_speaker_probs(model, state)
     if speaker is None:
-        names = answering_cast(tokenizer.cast, listener or "")
+        names = answering_cast(tokenizer.cast, listener or "", turns[-1].text if turns else "")
         speaker = next(candidate.name for candidate in candidates if candidate.name in names)
     probability = next(candidate.prob for candidate in candidates if candidate.name == speaker)
     history = encode_turns(tokenizer, turns)[-MAX_HISTORY_TOKENS:]

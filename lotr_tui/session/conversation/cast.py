@@ -1,9 +1,11 @@
 """Roles in a conversation: whom the user speaks as, and who can answer."""
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-from engine.data.speakers import display_name, find_speaker
+from engine.data.speakers import display_name, find_speaker, merge_key
 
 STRANGER = "STRANGER"
 """Member of a cast that says the lines of a user who speaks as no other member."""
@@ -16,6 +18,9 @@ class Roles(NamedTuple):
     """Member of the cast that the user speaks as; empty for a stranger."""
     speaker: str = ""
     """Member of the cast that the model speaks as; empty if none is chosen."""
+
+
+_GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
 
 
 def speaking_role(cast: Sequence[str], speaking_as: str) -> str:
@@ -33,13 +38,25 @@ def speaker_in(cast: Sequence[str], speaker: str) -> str:
     return speaker if speaker in cast else cast[-1]
 
 
-def answering_cast(cast: Sequence[str], speaking_as: str) -> tuple[str, ...]:
-    """Return the members of the cast that the model chooses from: neither the user, nor a stranger, nor the last member.
+def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tuple[str, ...]:
+    """Return the members of the cast that the model chooses from after a line of the user.
 
-    A cast without other members is returned as it is.
+    These are the members that the line calls by name, or else all but the user, a stranger and the last member. A cast
+    without other members is returned as it is.
     """
     users = (speaking_role(cast, speaking_as), speaking_role(cast, ""))
-    return tuple(name for name in cast[:-1] if name not in users) or tuple(cast)
+    others = tuple(name for name in cast[:-1] if name not in users) or tuple(cast)
+    called = _called_pattern(others).findall(line) if line else []
+    keys = {merge_key(" ".join(name.upper().split())) for name in called}
+    return tuple(name for name in others if merge_key(name) in keys) or others
+
+
+@lru_cache(maxsize=16)
+def _called_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern that finds the names by which a line calls someone, as in "Sam, wait!" and "hello sam"."""
+    longest_first = sorted(names, key=len, reverse=True)
+    any_name = "|".join(r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", name))) for name in longest_first)
+    return re.compile(rf"(?:^|[,.;:!?]|\b(?:{_GREETINGS}))\s*\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
 
 
 def find_member(cast: Sequence[str], name: str) -> str:

@@ -75,7 +75,7 @@ class DialogueTurns(ReplyGeneration):
             "" if answering is None else find_member(cast, answering),
         )
         self._check_idle()
-        candidates = answering_cast(cast, roles.speaking_as)
+        candidates = answering_cast(cast, roles.speaking_as, prompt.text)
         return self._start_turn(session_model, prompt, roles, candidates, settings, seed, previous, best_of)
 
     def go_on(
@@ -129,7 +129,7 @@ class DialogueTurns(ReplyGeneration):
         ids = list(branch.context_ids_before_speaker)
         state, num_read = nearest_state(reply.turn.previous_reply, reply.session_model.model, ids)
         self._add_reply(branch)
-        candidates = answering_cast(cast, reply.speaking_as)
+        candidates = answering_cast(cast, reply.speaking_as, reply.prompt)
         self._worker = start_turn(branch, ReplyContext(state, ids[num_read:], ids), candidates, best_of, self.pace)
         return branch
 

@@ -53,11 +53,14 @@ def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -
     run = load_model(assets_dir() / "model")
     tokenizer, weights = run.decoder.tokenizer, run.decoder.weights
     ids = load_dataset(run.config.data, tokenizer).valid[:500]
-    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator())
+    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator(), num_speakers=len(tokenizer.cast))
     model.load_weights(weights)
     model.double()
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
-    expected = torch.log_softmax(model(inputs, model.init_hidden(1))[0], -1)[:, 0].numpy()
+    speakers = model.input_speakers(inputs[:, 0].numpy().astype(np.int32))
+    assert speakers is not None
+    logits = model(inputs, model.init_hidden(1), speakers=torch.from_numpy(speakers)[:, None])[0]
+    expected = torch.log_softmax(logits, -1)[:, 0].numpy()
     exact = NumpyLSTM(run.config.model, tokenizer, weights)
     state, rounded_state, rounding_errors = exact.start(), run.decoder.start(), []
     for position, token in enumerate(inputs[:, 0].tolist()):

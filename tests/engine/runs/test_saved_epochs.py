@@ -226,7 +226,7 @@ def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path: 
 def test_an_epoch_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path, _ = record_epochs(tmp_path, [0.0, 1.0])
     shutil.copy(files.assets_dir() / "model" / MODEL_FILE, epoch_weights_path(path, 1))
-    with pytest.raises(RunError, match=r"epochs/1\.safetensors: embedding\.weight is int8 \[2048, 768\], not"):
+    with pytest.raises(RunError, match=r"epochs/1\.safetensors: embedding\.weight is int8 \[2094, 768\], not"):
         load_model(path, 1)
 
 

@@ -11,7 +11,7 @@ from engine.config import Config, DataConfig
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import EOS_ID, current_speakers
 from engine.events import Finished
-from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE, read_dialogue_parts
+from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
 from engine.training.job import prepare_job, resume_job
@@ -133,13 +133,6 @@ def test_fine_tuning_adds_the_cast_of_the_new_text(tmp_path: Path) -> None:
         np.tile(embedding.mean(axis=0), (4, 1)), abs=1e-6
     )
     assert load_model(tuned).config.data.split == "scenes"
-
-
-def test_the_cache_is_tuned_at_the_end(tmp_path: Path) -> None:
-    run = _train(dialogue_config(tmp_path, epochs=2), tmp_path)
-    parts = read_dialogue_parts(run)
-    assert parts.cache.window == 512
-    assert parts.turn_model.cast == load_model(run).decoder.tokenizer.cast
 
 
 def _train(config: Config, folder: Path, name: str = "run") -> Path:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from engine.data.speakers import display_name
+from engine.generation.turns import Turn, next_speaker_probs, read_turns
 from engine.runs.loading import load_model
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
@@ -40,11 +42,16 @@ def test_a_model_with_speakers_starts_with_a_conversation() -> None:
 
 
 def test_first_line_says_whom_to_talk_to_and_who_else_is_there() -> None:
-    assert dialogue_session_model().welcome_text() == "Say hello to Gandalf. Frodo, Gollum can answer too."
+    session_model = dialogue_session_model()
+    greeted = read_turns(session_model.model, [Turn("STRANGER", "Hello.")])
+    likely = [speaker.name.title() for speaker in next_speaker_probs(session_model.model, greeted, ["FRODO", "GOLLUM"])]
+    assert session_model.welcome_text() == f"Say hello to Gandalf. {', '.join(likely)} can answer too."
     alone = dialogue_session_model(("TREEBEARD", "SOMEONE"))
     assert alone.welcome_text() == "Say hello to Treebeard."
     names = ("FRODO", "SAM", "GANDALF", "MERRY", "PIPPIN", "KING OF THE DEAD", "GIMLI", "LEGOLAS", "SOMEONE")
-    assert dialogue_session_model(names).welcome_text() == (
-        "Say hello to Gandalf. Frodo, Sam, Merry, Pippin, King of the Dead, Gimli and others can answer too."
-    )
+    first, introduced = dialogue_session_model(names).welcome_text().split(". ")
+    assert first == "Say hello to Gandalf"
+    shown = introduced.removesuffix(" and others can answer too.").split(", ")
+    assert len(set(shown)) == 6
+    assert set(shown) < {display_name(name) for name in names if name not in ("GANDALF", "SOMEONE")}
     assert SessionModel("plain", "", make_decoder()).welcome_text().startswith('Type "')

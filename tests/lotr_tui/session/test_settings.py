@@ -14,6 +14,7 @@ from engine.errors import InvalidInputError, RunError
 from engine.generation import best_of
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.settings import Settings, SettingsStore, settings_file
+from lotr_tui.widgets.preset_picker import SAMPLER_PRESETS
 from tests.support.sessions import sampler_settings
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)
@@ -56,6 +57,11 @@ def test_settings_of_the_second_format_are_read(home):
 def test_former_default_of_the_reply_mode_is_no_choice_of_the_user():
     assert Settings.from_json('{"version": 2, "reply_mode": "continue"}').reply_mode == "conversation"
     assert Settings.from_json('{"version": 3, "reply_mode": "continue"}').reply_mode == "continue"
+
+
+def test_a_new_user_has_the_controls_of_a_preset(monkeypatch):
+    monkeypatch.undo()  # the tests begin with other ones
+    assert Settings().sampler == replace(SAMPLER_PRESETS["chat"], max_tokens=40)
 
 
 def test_limit_of_answers_is_that_of_the_engine():

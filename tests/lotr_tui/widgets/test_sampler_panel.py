@@ -200,7 +200,7 @@ async def test_clicks_select_presets() -> None:
     async with app.run_test(size=(80, 20)) as pilot:
         await pilot.click(PresetPicker, offset=(6, 0))
         await pilot.pause()
-        assert app.panel.preset == "balanced"
+        assert app.panel.preset == "chat"
         await pilot.click(PresetPicker, offset=(0, 0))
         await pilot.pause()
         assert app.panel.preset == "careful"
