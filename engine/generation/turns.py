@@ -111,6 +111,11 @@ def next_speaker_probs(
     return sorted(speakers, key=lambda speaker: -speaker.prob)
 
 
+def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
+    """Return the speakers `names` without `last`, who has just spoken; a single speaker goes on alone."""
+    return [name for name in names if name != last] or names
+
+
 def scene_end_prob(state: DecoderState) -> float:
     """Return the probability that the scene ends, in a state after `<eos>`."""
     return float(np.exp(state.log_probs[EOS_ID].astype(np.float64)))
@@ -187,7 +192,7 @@ def generate_scene(
 
     Args:
         model: Model whose vocabulary has a cast.
-        cast: Names of the speakers that take part; None for all.
+        cast: Names of the speakers that take part, none of them twice in a row; None for all.
         num_turns: Number of turns, after which the scene stops.
         settings: Sampler settings of the words; the temperature is also the speakers'.
         seed: Seed of the scene. The noise of a turn depends on this seed and the number of the turn.
@@ -200,15 +205,22 @@ def generate_scene(
         InvalidInputError: If the seed is out of range, or a name is not in the cast of the model.
     """
     check_seed(seed)
+    tokenizer = model.tokenizer
     state = state or prefill(model, [])
     recent = deque(history, maxlen=MAX_HISTORY_TOKENS)
+    first = tokenizer.num_text_tokens
+    names = tokenizer.cast
+    if cast is not None:
+        names = tuple(tokenizer.cast[speaker_token(tokenizer, name) - first] for name in cast)
+    last = next((tokenizer.cast[id - first] for id in reversed(recent) if id >= first), "")
     for number in range(num_turns):
         if cancelled():
             return
         words_seed = turn_seed(seed, number)
-        candidates = next_speaker_probs(model, state, cast)
+        candidates = next_speaker_probs(model, state, without_last_speaker(names, last))
         chosen = sample_speaker(candidates, settings.temperature, words_seed)
         yield TurnStart(number, chosen.name, chosen.prob, words_seed, tuple(candidates), state)
+        last = chosen.name
         recent.append(chosen.id)
         last_state = begin_turn(model, state, chosen.name)
         pieces: list[str] = []

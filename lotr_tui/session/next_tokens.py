@@ -8,7 +8,7 @@ from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.preview import NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState, reopen_last_word
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SpeakerProb, next_speaker_probs
+from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, LogProbs
 from lotr_tui.session.conversation.cast import Roles, answering_cast, speaker_in
 from lotr_tui.session.conversation.conversation import Conversation
@@ -138,7 +138,13 @@ class NextTokenPreview:
         line = to_prompt_line(draft)
         state, unread_ids, _ = prepare_context(session_model, line, "conversation", previous, Roles(speaking_as))
         end = self._read_ids(model, state, unread_ids)[-1]
-        return next_speaker_probs(model, end, answering_cast(session_model.cast, speaking_as, line))
+        return next_speaker_probs(model, end, self._candidates(session_model, line, speaking_as, previous))
+
+    @staticmethod
+    def _candidates(session_model: SessionModel, line: str, speaking_as: str, previous: Reply | None) -> Sequence[str]:
+        """Return who may answer a line, or speak after `previous` where the line is empty."""
+        names = answering_cast(session_model.cast, speaking_as, line)
+        return without_last_speaker(names, "" if line or previous is None else previous.speaker)
 
     def _read_line(
         self, session_model: SessionModel, draft: str, previous: Reply | None, roles: Roles
@@ -152,7 +158,7 @@ class NextTokenPreview:
         num_after_context = len(tokenizer.encode(line)) + 1
         self._ids_before_draft = unread_ids[: len(unread_ids) - num_after_context] if line else None
         end = self._read_ids(model, state, unread_ids)[-1]
-        cast = answering_cast(session_model.cast, roles.speaking_as, line)
+        cast = self._candidates(session_model, line, roles.speaking_as, previous)
         speaker = roles.speaker or next_speaker_probs(model, end, cast)[0].name
         speaker_id = tokenizer.speaker_id(speaker_in(tokenizer.cast, speaker))
         states = self._read_ids(model, state, [*unread_ids, speaker_id])

@@ -28,7 +28,7 @@ from engine.data.arrays import Float64Array
 from engine.data.dataset import Dataset
 from engine.data.lines import Lines
 from engine.data.speakers import SOMEONE
-from engine.generation.best_of import generate_answers
+from engine.generation.best_of import stream_answers
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import Turn, TurnEnd, encode_turn, generate_scene
@@ -84,19 +84,24 @@ def measure_playing(run: LoadedModel, prompts: Sequence[str], speaker: str) -> d
     model = run.model
     record: dict[str, object] = {"run": run.name, "speaker": speaker}
     for num_answers in (1, 8):
-        replies, seconds = [], []
+        replies, seconds, first_word_seconds = [], [], []
         for prompt in prompts:
             start = time.perf_counter()
             ids = encode_turn(model.tokenizer, Turn(_visitor(model), prompt))
-            answers = generate_answers(
-                model, prefill(model, ids), speaker, SETTINGS, seed=1, num_answers=num_answers, history=ids
-            )
+            state = prefill(model, ids)
+            events = stream_answers(model, state, speaker, SETTINGS, 1, num_answers, history=ids)
+            next(events)  # the choice, after which the first token follows at once
+            first_word_seconds.append(time.perf_counter() - start)
+            *_, answers = events
             seconds.append(time.perf_counter() - start)
+            assert isinstance(answers, list)
             replies.append(answers[0].text)
         starts = Counter(tuple(reply.lower().split()[:NUM_COMPARED_WORDS]) for reply in replies)
         record[f"best_of_{num_answers}"] = {
             "replies_that_share_their_start": sum(count for count in starts.values() if count > 1),
             "largest_group": max(starts.values()),
+            "median_seconds_to_first_word": float(np.median(first_word_seconds)),
+            "p95_seconds_to_first_word": float(np.quantile(first_word_seconds, 0.95)),
             "median_seconds": float(np.median(seconds)),
             "p95_seconds": float(np.quantile(seconds, 0.95)),
         }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from engine.errors import InvalidInputError
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import turn_seed
+from engine.generation.turns import turn_seed, without_last_speaker
 from lotr_tui.session.conversation.cast import Roles, answering_cast, find_member
 from lotr_tui.session.conversation.generation import ReplyContext, nearest_state, prepare_context, to_prompt_line
 from lotr_tui.session.conversation.reply_generation import ReplyGeneration
@@ -157,8 +157,9 @@ class DialogueTurns(ReplyGeneration):
         seed = turn_seed(scene.seed, scene.number)
         scene.number += 1
         prompt = EncodedPrompt("", (), ())
+        candidates = without_last_speaker(scene.candidates, "" if previous is None else previous.speaker)
         return self._start_turn(
-            scene.session_model, prompt, Roles(), scene.candidates, scene.settings, seed, previous, scene.num_answers
+            scene.session_model, prompt, Roles(), candidates, scene.settings, seed, previous, scene.num_answers
         )
 
     def _start_turn(

@@ -148,12 +148,23 @@ def test_probabilities_and_states_of_a_scene_are_those_of_its_turns() -> None:
     for start in (event for event in events if isinstance(event, TurnStart)):
         state = read_turns(MODEL, turns[: start.number])
         assert start.state.log_probs == pytest.approx(state.log_probs, abs=1e-6)
-        expected = {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state)}
+        others = [name for name in CAST if not start.number or name != turns[start.number - 1].speaker]
+        expected = {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state, others)}
         assert start.prob == pytest.approx(expected[start.speaker])
         assert {speaker.name: speaker.prob for speaker in start.candidates} == pytest.approx(expected)
     last = events[-1]
     assert isinstance(last, TurnEnd)
     assert last.state.log_probs == pytest.approx(read_turns(MODEL, turns).log_probs, abs=1e-6)
+
+
+def test_nobody_speaks_twice_in_a_row_unless_alone() -> None:
+    turns = [turn.speaker for turn in script(scene(num_turns=40))]
+    assert all(one != other for one, other in itertools.pairwise(turns))
+    history = encode_turns(TOKENIZER, TURNS)
+    state, last = read_turns(MODEL, TURNS), TURNS[-1].speaker
+    firsts = {script(scene(seed=seed, state=state, num_turns=1, history=history))[0].speaker for seed in range(30)}
+    assert firsts == set(CAST) - {last}
+    assert [turn.speaker for turn in script(scene(cast=["Sam"], num_turns=3))] == ["SAM"] * 3
 
 
 def test_one_seed_gives_the_same_scene_and_another_seed_another() -> None:
