@@ -131,7 +131,7 @@ async def test_an_empty_prompt_is_the_next_turn(make_host: MakeHost, conversatio
         screen = await open_columns(pilot, LadderScreen, in_conversation(Roles(), previous), session_model, "")
         turns = [Turn("STRANGER", "bilbo is a friend"), Turn("GANDALF", text_of(previous))]
         [speaker] = {slot.speaker for slot in screen.slots}
-        assert speaker == likeliest(model, turns)[0]
+        assert speaker == next(name for name in likeliest(model, turns) if name != "GANDALF")
         assert texts(screen) == [answer(model, turns, speaker, slot.temperature) for slot in screen.slots]
 
 

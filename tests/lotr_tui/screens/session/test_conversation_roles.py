@@ -92,7 +92,7 @@ async def test_the_bars_follow_the_typed_line_and_mark_the_choice(make_app: Make
         await until(pilot, lambda: who_answers(app)[:1] == ["WHO ANSWERS  the model chooses"])
         before = who_answers(app)
         assert {line.split()[0] for line in before[1:]} == {"Gandalf", "Frodo", "Gollum"}
-        app.screen.query_one(PromptInput).value = "frodo"
+        app.screen.query_one(PromptInput).value = "frodo is a friend"
         await until(pilot, lambda: who_answers(app) != before)
         await pilot.click(WhoAnswersBars, offset=(5, 3))
         chosen = app.settings_store.current.answering
