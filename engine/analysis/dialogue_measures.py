@@ -1,6 +1,6 @@
 """Measures of what a dialogue model makes of speakers and context: bits of utterances, ranks of speakers and lines.
 
-All measures are taken on the scenes of a held-out split. The context of an utterance is the part of its scene before it.
+All measures are taken on the scenes of a held-out split. The context of an utterance is its scene before it.
 """
 
 import random

@@ -13,8 +13,8 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 
 from engine.config import Config
-from engine.models.numpy_lstm import NumpyLSTM
 from engine.generation.settings import SamplerSettings
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import LoadedModel
 from lotr_tui.app import LotrApp
 from lotr_tui.session import settings

@@ -187,9 +187,13 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Add the next turn of the conversation, or in the other modes continue the reply."""
         self._first_steps.finish("again")
         if self.reply_mode == "conversation":
-            self.action_go_on(1)  # after the whole conversation, wherever the cursor is
+            self.action_go_on(1, self._next_cast())  # after the whole conversation, wherever the cursor is
         else:
             await self._panes.conversation.run_action("continue_reply")
+
+    def _next_cast(self) -> tuple[str, ...] | None:
+        """Return who can speak in the next turn: who is chosen to answer, or else the whole cast (None)."""
+        return (self.roles.answering,) if self.roles.answering else None
 
     def action_go_on(self, num_turns: int = SCENE_TURNS, cast: Sequence[str] | None = None) -> None:
         """Add turns without the user, by speakers of `cast` (None: by the whole cast), in conversation mode."""

@@ -108,7 +108,7 @@ class SessionScreen(RolesSessionScreen):
                 roles = self.roles
                 view.say(self.session_model, text, roles.speaking_as, roles.answering, self._previous_reply())
             else:
-                view.go_on(self.session_model, None, 1, self._previous_reply())
+                view.go_on(self.session_model, self._next_cast(), 1, self._previous_reply())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return

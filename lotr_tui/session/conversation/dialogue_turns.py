@@ -158,8 +158,9 @@ class DialogueTurns(ReplyGeneration):
         scene.number += 1
         prompt = EncodedPrompt("", (), ())
         candidates = without_last_speaker(scene.candidates, "" if previous is None else previous.speaker)
+        roles = Roles("", scene.candidates[0] if len(scene.candidates) == 1 else "")
         return self._start_turn(
-            scene.session_model, prompt, Roles(), candidates, scene.settings, seed, previous, scene.num_answers
+            scene.session_model, prompt, roles, candidates, scene.settings, seed, previous, scene.num_answers
         )
 
     def _start_turn(

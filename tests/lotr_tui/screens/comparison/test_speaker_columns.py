@@ -27,7 +27,7 @@ from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import MakeHost
 from tests.support.columns import SIZES, column_lines, note_text, until_columns_ended
-from tests.support.dialogues import ANSWERING, CAST, dialogue_model, dialogue_session_model, say, text_of
+from tests.support.dialogues import ANSWERING, dialogue_model, dialogue_session_model, say, text_of
 from tests.support.pilot import text_of as widget_text
 from tests.support.pilot import until
 

@@ -63,6 +63,20 @@ async def test_go_on_adds_a_turn_without_the_user(make_app: MakeApp, send_key: s
         assert exchange_text(app).count("\n") == 1  # the answer and its figures
 
 
+@pytest.mark.parametrize("send_key", ["ctrl+n", "enter"])
+async def test_who_is_chosen_to_answer_speaks_in_the_next_turn(make_app: MakeApp, send_key: str) -> None:
+    app = make_speaking_app(make_app)
+    async with app.run_test(size=(120, 35)) as pilot:
+        for name in CAST[:3]:
+            await run(pilot, f"/to {name}")
+            number = num_turns(app)
+            await pilot.press(send_key)
+            await until(pilot, lambda number=number: num_turns(app) == number + 1)
+            await until_reply_ended(pilot)
+            assert latest_reply(app).speaker == name
+            assert f"{name.capitalize()} by your choice" in exchange_text(app)
+
+
 async def test_a_scene_goes_on_for_its_turns_with_its_speakers(make_app: MakeApp) -> None:
     app = make_speaking_app(make_app)
     async with app.run_test(size=(120, 35)) as pilot:
