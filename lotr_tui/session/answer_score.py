@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from engine.generation.best_of import MAX_ANSWERS, Answer
+from engine.generation.best_of import MAX_ANSWERS, Answer, answer_score
 
 LogProb = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
 
@@ -30,11 +30,11 @@ class AnswerScore:
         return cls(rank, num_answers, answer.log_prob, answer.log_prob_alone, answer.num_tokens)
 
     @property
-    def gain_per_token(self) -> float:
-        """Natural logarithm of how many times more likely the context makes a token of the answer; the ranks' order."""
-        return (self.log_prob - self.log_prob_alone) / self.num_tokens if self.num_tokens else 0.0
+    def score(self) -> float:
+        """Score by which the answers were ranked."""
+        return answer_score(self.log_prob, self.log_prob_alone, self.num_tokens)
 
     def describe(self) -> str:
-        """Return the score as a part of the line of figures, with the gain per token: "best of 8 (+0.42)"."""
+        """Return the score as a part of the line of figures, such as "best of 8 (+4.2)"."""
         place = f"best of {self.num_answers}" if self.rank == 1 else f"answer {self.rank} of {self.num_answers}"
-        return f"{place} ({self.gain_per_token:+.2f})"
+        return f"{place} ({self.score:+.1f})"

@@ -44,7 +44,7 @@ NUM_RESAMPLES = 2000
 MAX_HIDDEN_PLACES, MAX_SHOWN_PLACES = 100, 250
 """Places at which the next line is looked for; without the speakers, each line is read as all of them."""
 NUM_PROMPTS, NUM_COMPARED_WORDS, NUM_SCENE_TURNS = 100, 6, 200
-SETTINGS = SamplerSettings(temperature=0.8, max_tokens=30)
+SETTINGS = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
 
 
 def measure_dialogue(run: LoadedModel, without_speakers: LoadedModel | None, split: str) -> dict[str, object]:

@@ -172,7 +172,7 @@ def _generate(
             log_probs = [_listener_log_prob(model, conversation, answer) for answer in answers]
             scored = sorted(zip(log_probs, answers, strict=True), key=lambda pair: -pair[0])
         else:  # best first, but repetitions of earlier lines last
-            scored = [(answer.gain_per_token, answer) for answer in answers]
+            scored = [(answer.score, answer) for answer in answers]
         score, best = scored[0]
         yield iter([*best.events, best.done]), _Choice(score, tuple(scored))
 

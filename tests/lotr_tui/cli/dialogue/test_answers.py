@@ -99,7 +99,7 @@ def test_the_best_of_several_answers_is_the_one_that_the_prompt_makes_most_likel
             log_probs.append(total)
         assert candidate["log_prob"] == pytest.approx(log_probs[0], abs=1e-3)
         assert candidate["log_prob_alone"] == pytest.approx(log_probs[1], abs=1e-3)
-        assert candidate["score"] == pytest.approx((log_probs[0] - log_probs[1]) / len(ids), abs=1e-4)
+        assert candidate["score"] == pytest.approx(log_probs[0] - log_probs[1] + 0.3 * len(ids), abs=1e-3)
         assert not candidate["is_repetition"]
     scores = [candidate["score"] for candidate in candidates]
     assert scores == sorted(scores, reverse=True)

@@ -97,9 +97,7 @@ def test_best_answer_is_shown_and_the_others_are_branches(
     assert sorted(each.seed for each in replies) == [40, 41, 42, 43, 44]
     scores = [each.score for each in replies]
     assert [score and score.rank for score in scores] == [1, 2, 3, 4, 5]
-    assert [score and score.gain_per_token for score in scores] == pytest.approx(
-        [answer.gain_per_token for answer in answers]
-    )
+    assert [score and score.score for score in scores] == pytest.approx([answer.score for answer in answers])
     assert reply.turn.selected_reply is reply
     assert conversation.current_reply is reply
     assert "best of 5" in reply.exchange.figures
