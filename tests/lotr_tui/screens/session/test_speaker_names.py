@@ -80,10 +80,10 @@ async def test_figures_stand_below_the_text_and_name_the_choice_before_the_branc
     app = ThemedApp()
     async with app.run_test(size=(120, 20)) as pilot:
         turn = exchange("hello", "", "GANDALF", "hello")
-        turn.branch_label, turn.best_of = "branch 1 of 8", "best of 8 (+0.40)"
+        turn.branch_label, turn.best_of = "branch 1 of 8", "best of 8 (+4.0)"
         lines = lines_of(await show(pilot, turn)).splitlines()
         row = next(row for row, line in enumerate(lines) if "seed 7" in line)
-        figures = "seed 7 · T 0.80 · best of 8 (+0.40) · Gandalf by your choice · branch 1 of 8 · 900 words/s"
+        figures = "seed 7 · T 0.80 · best of 8 (+4.0) · Gandalf by your choice · branch 1 of 8 · 900 words/s"
         assert lines[row].strip() == figures
         assert lines[row].index("seed") == lines[row - 1].index("hello")
 
