@@ -23,6 +23,8 @@ NUM_SCORED_TOKENS = 10
 """Number of tokens at the start of an answer by which it is scored."""
 LENGTH_REWARD = 0.3
 """Reward for each scored token. Without it, the answers to film lines are shorter and more alike (dialogue.md)."""
+LOOP_LENGTH = 4
+"""Equal tokens in a row that make an answer a repetition. A small model that began a row of dots seldom ends it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Answer:
     log_prob_alone: float
     """Natural-log probability of the same tokens at the start of a scene, by the same speaker."""
     is_repetition: bool
-    """True if the scored tokens are those of an earlier line of the scene."""
+    """True if the scored tokens are those of an earlier line of the scene, or contain a token `LOOP_LENGTH` times in a
+    row."""
     state: DecoderState = field(repr=False, compare=False)
     """State after the last token of the answer; `end_turn` reads its `<eos>`."""
 
@@ -160,19 +163,20 @@ class _Draft:
     def finish(self, earlier_lines: Collection[tuple[int, ...]]) -> Answer:
         """Return the answer as far as it was sampled."""
         pair: _PairState = self.text.state.model_state
+        ids = tuple(event.id for event, _ in self.steps[:NUM_SCORED_TOKENS])
         return Answer(
             text="".join(event.piece for event, _ in self.steps).strip(),
             events=tuple(event for event, _ in self.steps),
             done=self.text.finish(self.reason),
             log_prob=pair.log_prob,
             log_prob_alone=pair.log_prob_alone,
-            is_repetition=tuple(event.id for event, _ in self.steps[:NUM_SCORED_TOKENS]) in earlier_lines,
+            is_repetition=ids in earlier_lines or _has_loop(ids),
             state=pair.with_context,
         )
 
 
 def _rank(answer: Answer) -> tuple[bool, float]:
-    """Return the sort key of an answer: most relevant first, and repetitions of earlier lines last."""
+    """Return the sort key of an answer: most relevant first, and repetitions last."""
     return answer.is_repetition, -answer.score
 
 
@@ -206,7 +210,7 @@ def stream_answers(
 
     The answers have the seeds `seed`, `seed + 1` and so on, so that `generate_turn` says each of them again, and are
     sampled as one batch. Their order is by `score`: general answers, which fit every context, come late, and
-    answers that repeat an earlier line come last. A cancelled search yields the answers as far as they were sampled.
+    repetitions last. A cancelled search yields the answers as far as they were sampled.
 
     Args:
         model: Model whose vocabulary has a cast.
@@ -254,6 +258,11 @@ def stream_answers(
         yield AnswerChosen(chosen.seed)
         yield from chosen.steps
     yield answers
+
+
+def _has_loop(ids: Sequence[int]) -> bool:
+    """Return True if a token occurs `LOOP_LENGTH` times in a row."""
+    return any(len(set(ids[end - LOOP_LENGTH : end])) == 1 for end in range(LOOP_LENGTH, len(ids) + 1))
 
 
 def _line_starts(history: Sequence[int], tokenizer: Tokenizer) -> set[tuple[int, ...]]:

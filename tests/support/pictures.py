@@ -21,7 +21,7 @@ from tests.support.files import CHECKOUT
 
 SESSION_SIZE = (130, 36)
 DASHBOARD_SIZE = (130, 36)
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 
 
 async def wait_for(pilot: Pilot[None], condition: Callable[[], bool]) -> None:

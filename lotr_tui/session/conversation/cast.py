@@ -21,6 +21,7 @@ class Roles(NamedTuple):
 
 
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
+_TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
 def speaking_role(cast: Sequence[str], speaking_as: str) -> str:
@@ -56,7 +57,8 @@ def _called_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     """Return a pattern that finds the names by which a line calls someone, as in "Sam, wait!" and "hello sam"."""
     longest_first = sorted(names, key=len, reverse=True)
     any_name = "|".join(r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", name))) for name in longest_first)
-    return re.compile(rf"(?:^|[,.;:!?]|\b(?:{_GREETINGS}))\s*\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
+    start = rf"(?:^|[,;:!?]|(?<!\bmr)(?<!\bmrs)\.|\b(?:{_GREETINGS}))"
+    return re.compile(rf"{start}\s*(?:(?:{_TITLES})\s+)?\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
 
 
 def find_member(cast: Sequence[str], name: str) -> str:

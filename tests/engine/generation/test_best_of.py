@@ -1,5 +1,7 @@
 """Best of several answers: log-probabilities against separate computations, order and seeds."""
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from engine.generation.generate import Done
 from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import Turn, encode_turns, end_turn, generate_turn, read_turns
-from engine.models.base import LanguageModel, score_sequence
+from engine.models.base import LanguageModel, LogProbs, score_sequence
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_IDS, TOKENIZER, TURN_MODEL
 
@@ -113,6 +115,34 @@ def test_answers_that_repeat_an_earlier_line_come_last(model: LanguageModel) -> 
     assert repeated == sorted(repeated)
     assert [answer.is_repetition for answer in again] == repeated
     assert not again[0].is_repetition
+
+
+class Stammerer:
+    """A model that likes to say the last token again."""
+
+    tokenizer = TOKENIZER
+
+    def start(self) -> int:
+        return EOS_ID
+
+    def advance(self, state: int, token: int) -> tuple[LogProbs, int]:
+        logits = np.zeros(len(TOKENIZER), np.float32)
+        logits[TOKENIZER.num_text_tokens :] = -100.0
+        logits[token] += 2.0
+        return logits - np.log(np.exp(logits).sum()), token
+
+
+def test_answers_that_repeat_a_token_come_last() -> None:
+    model = Stammerer()
+    settings = SamplerSettings(temperature=1.0, max_tokens=12)
+    found = generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, 0, 32)
+    loops = []
+    for answer in found:
+        runs = [len(list(run)) for _, run in groupby(event.id for event in answer.events[:10])]
+        loops.append(max(runs, default=0) >= 4)
+    assert 4 < sum(loops) < 28
+    assert loops == sorted(loops)
+    assert [answer.is_repetition for answer in found] == loops
 
 
 @by_model
