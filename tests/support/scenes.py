@@ -363,6 +363,9 @@ async def new_training_dialog(pilot: Pilot[None]) -> None:
     await pilot.press("enter")
     await until(pilot, lambda: text_of(pilot.app.screen.query_one("#corpus-problem")))
     await pilot.pause()
+    # Whether the problem appears before or after the field is scrolled into view decides about a row.
+    pilot.app.screen.query_one(".dialog").scroll_home(animate=False, immediate=True)
+    await pilot.pause()
 
 
 def write_runs(app: LotrApp) -> None:

@@ -39,6 +39,7 @@ PRESET_DESCRIPTIONS = {
     "default": "the best for a corpus of this size, in minutes",
     "base": "pre-training on books, in hours",
     "finetune": "from the bundled pre-trained model, in minutes",
+    "dialogue": "characters who answer, from the pre-trained model",
     "notebook": "the classroom notebook's large model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
@@ -214,7 +215,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
 
 
 def _format_preset(name: str, *, is_chosen: bool) -> str:
-    return f"{'●' if is_chosen else ' '} {name:9} {PRESET_DESCRIPTIONS.get(name, '')}"
+    return f"{'●' if is_chosen else ' '} {name:9} {PRESET_DESCRIPTIONS[name]}"
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:

@@ -9,7 +9,7 @@ from textual.widgets import Input, OptionList
 from engine.config import Config
 from engine.presets import PRESETS
 from lotr_tui.screens.dialogs.completing_input import CompletingInput
-from lotr_tui.screens.dialogs.new_training import FIELDS, NewTraining, NewTrainingDialog
+from lotr_tui.screens.dialogs.new_training import FIELDS, PRESET_DESCRIPTIONS, NewTraining, NewTrainingDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.app import FakeJob, training_events
 from tests.support.initial_runs import write_initial_run
@@ -257,3 +257,7 @@ async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same
         assert texts == {"corpus": str(corpus), "run": "mine", "epochs": "", "settings": "seed=7"}
         presets = app.screen.query_one("#preset", OptionList)
         assert presets.get_option_at_index(presets.highlighted or 0).id == "default"
+
+
+def test_every_preset_is_described() -> None:
+    assert set(PRESET_DESCRIPTIONS) == set(PRESETS)
