@@ -130,6 +130,8 @@ class SpeakerPosterior:
             states = tuple(DecoderState(*output) for output in outputs)
         self._start = _Step(EOS_ID, np.zeros(len(speakers)), states)
         self._steps: list[_Step] = []
+        self._text_scores: dict[str, Float64Array] = {}
+        """Scores of the text model for each beginning of the last text that ends with a word."""
         self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (len(speakers) * len(tokenizer))))
 
     def update(self, text: str, *, is_complete: bool = False) -> SpeakerGuess:
@@ -144,7 +146,13 @@ class SpeakerPosterior:
             totals = self._log_likelihoods(text, ends, is_complete=is_complete)
             joint[1:] = [self._log_prior + self._model_weight * total for total in totals]
         if self._text_model is not None:
-            joint[1:] = [row + self._text_model.scores(text[:end]) for row, end in zip(joint[1:], ends, strict=True)]
+            # Typing changes the end of a text, so the scores of its other beginnings are known.
+            beginnings = [text[:end] for end in ends]
+            known = self._text_scores
+            self._text_scores = {
+                each: known[each] if each in known else self._text_model.scores(each) for each in beginnings
+            }
+            joint[1:] = [row + self._text_scores[each] for row, each in zip(joint[1:], beginnings, strict=True)]
         return self._describe(text.split(), joint)
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:

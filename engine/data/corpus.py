@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -114,8 +114,8 @@ def read_text(
     store = LineStore() if store is None else store
     line_filter = LineFilter(path, min_characters, store, scenes or SceneRules(), empty_lines_end_scenes=True)
     scan = scan_file(path)
-    for number, block in enumerate(read_blocks(path)):
-        line_filter.add((block if number else block.removeprefix(BOM)).decode(CODECS[scan.encoding]).splitlines())
+    for lines in _read_line_blocks(path, scan.encoding):
+        line_filter.add(lines)
     return _make_corpus(path, line_filter, scan, "none")
 
 
@@ -133,8 +133,7 @@ def read_script(
     store = LineStore() if store is None else store
     line_filter = LineFilter(path, min_characters, store, scenes or SceneRules())
     scan = scan_file(path)
-
-    utterances = read_utterances(_read_lines(path, scan.encoding), str(path))
+    utterances = read_utterances(chain.from_iterable(_read_line_blocks(path, scan.encoding)), str(path))
     while block := list(islice(utterances, SCRIPT_BLOCK)):
         line_filter.add(
             [utterance.text for utterance in block],
@@ -144,10 +143,10 @@ def read_script(
     return _make_corpus(path, line_filter, scan, "none")
 
 
-def _read_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text file, without line ends."""
+def _read_line_blocks(path: Path, encoding: str) -> Iterator[list[str]]:
+    """Yield the lines of a text file in blocks, without line ends."""
     for number, block in enumerate(read_blocks(path)):
-        yield from (block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines()
+        yield (block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines()
 
 
 def _make_corpus(path: Path, line_filter: LineFilter, scan: FileScan, separator: str) -> Corpus:

@@ -58,12 +58,12 @@ class Answer:
     @property
     def score(self) -> float:
         """Gain and reward for length, by which answers are ordered."""
-        return answer_score(self.log_prob, self.log_prob_alone, self.num_tokens)
+        return answer_score(self.gain, self.num_tokens)
 
 
-def answer_score(log_prob: float, log_prob_alone: float, num_tokens: int) -> float:
-    """Return the score of an answer from the natural-log probabilities of its scored tokens; see `Answer`."""
-    return log_prob - log_prob_alone + LENGTH_REWARD * num_tokens
+def answer_score(gain: float, num_tokens: int) -> float:
+    """Return the score of an answer whose scored tokens gain `gain` nats by their context."""
+    return gain + LENGTH_REWARD * num_tokens
 
 
 @dataclass(frozen=True)

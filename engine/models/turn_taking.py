@@ -131,7 +131,7 @@ def _from_triples(triples: Triples) -> PairCounts:
     return counts
 
 
-def read_scenes(ids: TokenIds, tokenizer: Tokenizer) -> list[list[SpokenLine]]:
+def decode_scenes(ids: TokenIds, tokenizer: Tokenizer) -> list[list[SpokenLine]]:
     """Return the scenes of an encoded split in dialogue mode: each line from its speaker's token to `<eos>`."""
     scenes: list[list[SpokenLine]] = [[]]
     speaker, start = -1, 0

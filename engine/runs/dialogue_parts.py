@@ -13,7 +13,7 @@ from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 from engine.models.speaker_words import SpeakerWords
-from engine.models.turn_taking import TurnModel, read_scenes
+from engine.models.turn_taking import TurnModel, decode_scenes
 from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
 
@@ -52,7 +52,7 @@ def fit_dialogue_parts(dataset: Dataset) -> dict[str, bytes]:
         Name and content of each file.
     """
     tokenizer = dataset.tokenizer
-    scenes = read_scenes(dataset.train, tokenizer)
+    scenes = decode_scenes(dataset.train, tokenizer)
     parts = DialogueParts(
         version=1,
         cache=CACHE_SETTINGS,

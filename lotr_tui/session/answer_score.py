@@ -32,7 +32,7 @@ class AnswerScore:
     @property
     def score(self) -> float:
         """Score by which the answers were ranked."""
-        return answer_score(self.log_prob, self.log_prob_alone, self.num_tokens)
+        return answer_score(self.log_prob - self.log_prob_alone, self.num_tokens)
 
     def describe(self) -> str:
         """Return the score as a part of the line of figures, such as "best of 8 (+4.2)"."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.data.tokenizers.base import Tokenizer, TokenizerName, is_open_vocabulary
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
@@ -14,8 +15,6 @@ from engine.storage.schema import decode_json
 
 VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE = "vocabulary.json", "tokenizer.json", "cast.json"
 MAX_CAST_SIZE = 10_000
-MAX_SPEAKER_CHARACTERS = 40
-"""Maximum length of a speaker's name."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class _CastFile:
 
     version: Literal[1]
     cast: Annotated[
-        list[Annotated[str, Meta(min_length=1, max_length=MAX_SPEAKER_CHARACTERS)]],
+        list[Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]],
         Meta(min_length=1, max_length=MAX_CAST_SIZE),
     ]
 

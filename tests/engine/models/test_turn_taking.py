@@ -22,7 +22,7 @@ from engine.models.turn_features import (
     TurnCounts,
     TurnState,
 )
-from engine.models.turn_taking import L2, TurnModel, read_scenes
+from engine.models.turn_taking import L2, TurnModel, decode_scenes
 from tests.support.random_dialogues import (
     CAST,
     NUM_TEXT_TOKENS,
@@ -238,14 +238,14 @@ def test_a_large_cast_has_a_small_model() -> None:
 
 def test_scenes_of_an_encoded_split_are_read_back() -> None:
     scenes = random_scenes(20, seed=8)
-    assert read_scenes(encode_scenes(scenes), TOKENIZER) == scenes
+    assert decode_scenes(encode_scenes(scenes), TOKENIZER) == scenes
 
 
 def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker() -> None:
     sam, frodo = NUM_TEXT_TOKENS + 1, NUM_TEXT_TOKENS
     ids = np.array([EOS_ID, EOS_ID, 3, EOS_ID, sam, 3, 4, EOS_ID, EOS_ID, EOS_ID, frodo, EOS_ID, 5, EOS_ID, sam, 2])
-    assert read_scenes(ids.astype(np.int32), TOKENIZER) == [[SpokenLine(1, "w1 w2")], [SpokenLine(0, "")]]
-    assert read_scenes(np.empty(0, np.int32), TOKENIZER) == []
+    assert decode_scenes(ids.astype(np.int32), TOKENIZER) == [[SpokenLine(1, "w1 w2")], [SpokenLine(0, "")]]
+    assert decode_scenes(np.empty(0, np.int32), TOKENIZER) == []
 
 
 # --- the file ---------------------------------------------------------------------------------------------------
