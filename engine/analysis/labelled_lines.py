@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.data.arrays import Int32Array
 from engine.data.scripts import MAX_HEAD_CHARACTERS, split_name
-from engine.data.speakers import normalize_speaker
+from engine.data.speakers import find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
@@ -64,9 +64,9 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
     if not colon or not (rest == "" or rest[0].isspace()):
         return "", 0
     length = len(head) + len(colon)
-    name = normalize_speaker(head).name
-    if name in cast:
-        return name, length
+    member = find_member(normalize_speaker(head).name, cast)
+    if member is not None:
+        return member, length
     named = split_name(" ".join(line[:length].split()))
     return (cast[-1], length) if named is not None and named.case == "upper" else ("", 0)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.data.arrays import Int32Array, chunked_bincount
 from engine.data.lines import Lines
-from engine.data.speakers import SOMEONE, display_name, merge_key
+from engine.data.speakers import SOMEONE, display_name, find_member
 from engine.data.tokenizers.base import TokenIds, Tokenizer, speaker_text
 from engine.data.tokenizers.loading import MAX_CAST_SIZE
 from engine.errors import CorpusError
@@ -59,8 +59,7 @@ def speaker_tokens(lines: Lines, tokenizer: Tokenizer) -> TokenIds:
 
 def _find_members(names: Sequence[str], cast: Sequence[str]) -> list[str]:
     """Return the member of `cast` that speaks for each of `names` `[names]`: SOMEONE for names outside the cast."""
-    member_of_key = {merge_key(member): member for member in cast}
-    return [member_of_key.get(merge_key(name), SOMEONE) for name in names]
+    return [find_member(name, cast) or SOMEONE for name in names]
 
 
 def script_text(lines: Lines, cast: Sequence[str]) -> str:

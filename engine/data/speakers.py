@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from engine.errors import InvalidInputError, suggest_nearest
@@ -90,16 +91,29 @@ def display_name(name: str) -> str:
     return " ".join(words)
 
 
+def find_member(canonical: str, cast: Sequence[str]) -> str | None:
+    """Return the member of `cast` with a canonical name, up to spaces and hyphens; None if there is none."""
+    return canonical if canonical in cast else _members_by_key(tuple(cast)).get(merge_key(canonical))
+
+
+@lru_cache(maxsize=8)
+def _members_by_key(cast: tuple[str, ...]) -> dict[str, str]:
+    """Return the first member of a cast for each `merge_key`."""
+    return {merge_key(member): member for member in reversed(cast)}
+
+
 def find_speaker(name: str, cast: Sequence[str]) -> str:
     """Return the member of `cast` that `name` means, in any case and with any marks.
 
     Raises:
         InvalidInputError: If there is no such member. The message suggests the nearest, or lists the cast.
     """
+    if name in cast:
+        return name
     canonical = normalize_speaker(name).name
-    by_key = {merge_key(member): member for member in reversed(cast)}
-    if canonical and merge_key(canonical) in by_key:
-        return canonical if canonical in cast else by_key[merge_key(canonical)]
+    member = find_member(canonical, cast)
+    if member is not None:
+        return member
     shown = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
     nearest = suggest_nearest(canonical, [member for member in cast if member != SOMEONE]) if canonical else "."
     if nearest == ".":

@@ -89,7 +89,7 @@ def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]
 
 def speaker_token(tokenizer: Tokenizer, speaker: str) -> int:
     """Return the token of a speaker; a name that is not in the cast raises an InvalidInputError."""
-    return tokenizer.speaker_id(speaker if speaker in tokenizer.cast else find_speaker(speaker, tokenizer.cast))
+    return tokenizer.speaker_id(find_speaker(speaker, tokenizer.cast))
 
 
 def next_speaker_probs(
@@ -114,11 +114,6 @@ def next_speaker_probs(
 def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
     """Return the speakers `names` without `last`, who has just spoken; a single speaker goes on alone."""
     return [name for name in names if name != last] or names
-
-
-def scene_end_prob(state: DecoderState) -> float:
-    """Return the probability that the scene ends, in a state after `<eos>`."""
-    return float(np.exp(state.log_probs[EOS_ID].astype(np.float64)))
 
 
 def sample_speaker(probs: Sequence[SpeakerProb], temperature: float, seed: int) -> SpeakerProb:

@@ -1,9 +1,8 @@
 """Turn taking: a conditional logit of the next speaker, from earlier speakers of the scene and the names they say."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -15,7 +14,6 @@ from engine.errors import InvalidInputError
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import find_mentions
 from engine.models.turn_features import FEATURES, PairCounts, SpokenLine, TurnCounts, TurnState
-from engine.storage.schema import decode_json
 
 L2 = 2.0
 """Weight of half the sum of squared coefficients in the loss of the logit."""
@@ -109,15 +107,6 @@ class TurnModel:
     @cached_property
     def _weight_vector(self) -> Float64Array:
         return np.array([self.weights[name] for name in FEATURES])
-
-    def to_json(self) -> str:
-        """Return the content of the model's file in a run directory."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, content: bytes | str) -> Self:
-        """Read the content of a model's file; damaged content raises an InvalidInputError."""
-        return decode_json(cls, content)
 
 
 def _to_triples(counts: PairCounts) -> Triples:

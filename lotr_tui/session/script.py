@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.data.speakers import SOMEONE
+from engine.data.tokenizers.base import speaker_text
 from engine.errors import printable
 from lotr_tui.session.conversation.cast import STRANGER
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, join_pieces
@@ -18,7 +19,7 @@ class ScriptLine(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.speaker}: {self.text}" if self.speaker else self.text
+        return f"{speaker_text(self.speaker)}{self.text}" if self.speaker else self.text
 
 
 @dataclass(frozen=True)

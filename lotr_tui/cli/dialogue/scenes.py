@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from engine.data.tokenizers.base import speaker_text
 from engine.generation.generate import Done, TokenEvent, tokens_per_second
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
@@ -101,7 +102,7 @@ class _ScenePrinter:
         elif turn is not None and self._is_plain:
             print_piece("\n")
         elif self._is_plain and isinstance(event, TurnStart):
-            print_piece(f"{event.speaker}: ")
+            print_piece(speaker_text(event.speaker))
         elif self._is_plain and isinstance(event, TokenEvent):
             piece = event.piece.lstrip() if event.index == 0 else event.piece
             print_piece(_LINE_BREAK.sub(" ", piece))

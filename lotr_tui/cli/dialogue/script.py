@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from engine.data.scripts import split_name
-from engine.data.speakers import SOMEONE, find_speaker, merge_key, normalize_speaker
+from engine.analysis.labelled_lines import read_label
+from engine.data.speakers import SOMEONE, find_speaker
+from engine.data.tokenizers.base import speaker_text
 from engine.errors import InvalidInputError, PromptError, shell_word
 from engine.generation.turns import Turn
 
@@ -17,21 +18,15 @@ def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list
     Raises:
         PromptError: If a name has no text.
     """
-    member_of_key = {merge_key(member): member for member in reversed(cast)}
     turns: list[Turn] = []
-    for line in map(str.split, text.splitlines()):
-        head, colon, said = " ".join(line).partition(":")
-        named = split_name(" ".join(line))
-        has_head = colon and said[:1] in ("", " ")
-        member = member_of_key.get(merge_key(normalize_speaker(head).name)) if has_head else None
-        if member is not None:
-            turns.append(Turn(member, said.strip()))
-        elif named is not None and named.case == "upper":
-            turns.append(Turn(SOMEONE, named.text))
+    for line in (" ".join(line.split()) for line in text.splitlines()):
+        name, length = read_label(line, cast)
+        if name:
+            turns.append(Turn(name, line[length:].strip()))
         elif turns:
-            turns[-1] = Turn(turns[-1].speaker, " ".join([*turns[-1].text.split(), *line]))
+            turns[-1] = Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
         elif line:
-            turns.append(Turn(speaker, " ".join(line)))
+            turns.append(Turn(speaker, line))
     for turn in turns:
         if not turn.text:
             raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
@@ -40,7 +35,7 @@ def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list
 
 def format_turn(turn: Turn) -> str:
     """Return a turn as a line of a script."""
-    return f"{turn.speaker}: {turn.text}"
+    return f"{speaker_text(turn.speaker)}{turn.text}"
 
 
 def check_has_cast(cast: Sequence[str], run: str, use: str) -> None:

@@ -7,7 +7,7 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from engine.data.speakers import display_name
+from engine.data.speakers import display_name, find_speaker
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
 from lotr_tui.background_task import is_closed
@@ -16,7 +16,6 @@ from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
-from lotr_tui.session.conversation.cast import find_member
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 
@@ -90,7 +89,7 @@ class LadderScreen(GenerationColumnsScreen):
             InvalidInputError: If a temperature is invalid, there are too many, or the speaker is not in the cast.
         """
         if self.session_model.knows_speakers and (name := self.query_one("#speaker", Input).value.strip()):
-            self._set_speaker(find_member(self.session_model.cast, name))
+            self._set_speaker(find_speaker(name, self.session_model.cast))
         self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
 
     def action_next_preset(self) -> None:

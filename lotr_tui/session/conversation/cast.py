@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from engine.data.speakers import display_name, find_speaker, merge_key
+from engine.data.speakers import display_name, merge_key
 
 STRANGER = "STRANGER"
 """Member of a cast that says the lines of a user who speaks as no other member."""
@@ -59,11 +59,6 @@ def _called_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     any_name = "|".join(r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", name))) for name in longest_first)
     start = rf"(?:^|[,;:!?]|(?<!\bmr)(?<!\bmrs)\.|\b(?:{_GREETINGS}))"
     return re.compile(rf"{start}\s*(?:(?:{_TITLES})\s+)?\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
-
-
-def find_member(cast: Sequence[str], name: str) -> str:
-    """Return the member of the cast that a typed name means; an unknown name raises an InvalidInputError."""
-    return name if name in cast else find_speaker(name, cast)
 
 
 def describe_choice(speaker: str, prob: float | None) -> str:

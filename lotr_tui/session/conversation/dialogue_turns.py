@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.data.speakers import find_speaker
 from engine.errors import InvalidInputError
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import turn_seed, without_last_speaker
-from lotr_tui.session.conversation.cast import Roles, answering_cast, find_member
+from lotr_tui.session.conversation.cast import Roles, answering_cast
 from lotr_tui.session.conversation.generation import ReplyContext, nearest_state, prepare_context, to_prompt_line
 from lotr_tui.session.conversation.reply_generation import ReplyGeneration
 from lotr_tui.session.conversation.reply_tree import Reply, Turn
@@ -71,8 +72,8 @@ class DialogueTurns(ReplyGeneration):
         cast = _known_cast(session_model)
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
         roles = Roles(
-            find_member(cast, speaking_as) if speaking_as else "",
-            "" if answering is None else find_member(cast, answering),
+            find_speaker(speaking_as, cast) if speaking_as else "",
+            "" if answering is None else find_speaker(answering, cast),
         )
         self._check_idle()
         candidates = answering_cast(cast, roles.speaking_as, prompt.text)
@@ -97,7 +98,9 @@ class DialogueTurns(ReplyGeneration):
             InvalidInputError: If a reply is being generated, the model knows no speakers, or a name is not in its cast.
         """
         members = _known_cast(session_model)
-        candidates = answering_cast(members, "") if cast is None else tuple(find_member(members, name) for name in cast)
+        candidates = (
+            answering_cast(members, "") if cast is None else tuple(find_speaker(name, members) for name in cast)
+        )
         self._check_idle()
         self._scene = _Scene(session_model, candidates, num_turns, settings, seed, best_of)
         return self._start_scene_turn(self._scene, previous)
@@ -113,7 +116,7 @@ class DialogueTurns(ReplyGeneration):
         """
         self._check_writable(reply)
         cast = reply.session_model.cast
-        speaker = find_member(cast, speaker) if speaker else ""
+        speaker = find_speaker(speaker, cast) if speaker else ""
         parent, parent_offset = reply.resolve_token(0)
         branch = Reply.branch_from(
             parent,

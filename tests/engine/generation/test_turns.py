@@ -30,7 +30,6 @@ from engine.generation.turns import (
     next_speaker_probs,
     read_turns,
     sample_speaker,
-    scene_end_prob,
     turn_seed,
 )
 from engine.models.dialogue import DialogueModel
@@ -39,6 +38,10 @@ from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, NUM_TEXT_TOKE
 MODEL = DialogueModel(LSTM, TURN_MODEL)
 SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
 TURNS = (Turn("FRODO", "w1 w2"), Turn("SAM", "w3"))
+
+
+def scene_end_prob(state: DecoderState) -> float:
+    return float(np.exp(state.log_probs[EOS_ID]))
 
 
 def scene(seed: int = 1, num_turns: int = 5, **arguments: object) -> list[SceneEvent]:

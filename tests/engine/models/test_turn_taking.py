@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from engine.models.turn_features import (
     TurnState,
 )
 from engine.models.turn_taking import L2, TurnModel, decode_scenes
+from engine.storage.schema import decode_json
 from tests.support.random_dialogues import (
     CAST,
     NUM_TEXT_TOKENS,
@@ -230,7 +232,7 @@ def test_a_large_cast_has_a_small_model() -> None:
     scenes = [[SpokenLine(int(speaker), "N3, go!") for speaker in rng.integers(0, 2000, 10)] for _ in range(20)]
     model = TurnModel.fit(cast, scenes)
     assert np.exp(model.log_probs(state_after(model, scenes[0]))).sum() == pytest.approx(1)
-    assert len(model.to_json()) < 100_000
+    assert len(json.dumps(asdict(model))) < 100_000
 
 
 # --- scenes of an encoded split ---------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker() -> None
 
 
 def test_a_model_survives_its_file() -> None:
-    again = TurnModel.from_json(TURN_MODEL.to_json())
+    again = decode_json(TurnModel, json.dumps(asdict(TURN_MODEL)))
     assert again == TURN_MODEL
     state = state_after(TURN_MODEL, TRAIN_SCENES[0])
     assert np.array_equal(again.log_probs(state), TURN_MODEL.log_probs(state))
@@ -277,5 +279,5 @@ def test_a_model_survives_its_file() -> None:
 )
 def test_a_damaged_file_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message) as caught:
-        TurnModel.from_json(json.dumps(json.loads(TURN_MODEL.to_json()) | changes))
+        decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes))
     assert str(caught.value).isprintable()
