@@ -91,7 +91,7 @@ async def conversation(pilot: Pilot[None]) -> None:
     await use_speakers(pilot)
     view = app.screen.query_one(ConversationView)
     assert view.open_session(save_conversation(), app.screen.session_model)
-    app.screen.set_roles(app.screen.roles._replace(answering="GOLLUM", speaking_as="FRODO"))
+    app.screen.set_roles(app.screen.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
     app.screen.query_one("#prompt", PromptInput).value = "we walked"
     app.screen.query_one(RunPerplexityChart).show(finished_view())
     await pilot.pause()

@@ -37,6 +37,7 @@ from engine.models.cache import NeuralCache
 from engine.runs.combine import load_run_dataset
 from engine.runs.dialogue_parts import CACHE_SETTINGS
 from engine.runs.loading import LoadedModel, load_model_by_name
+from lotr_tui.session.conversation.cast import speaking_role
 
 MIN_SPEAKER_LINES = 20
 """Lines of a speaker in the whole corpus from which identification and next speakers count."""
@@ -87,7 +88,7 @@ def measure_playing(run: LoadedModel, prompts: Sequence[str], speaker: str) -> d
         replies, seconds, first_word_seconds = [], [], []
         for prompt in prompts:
             start = time.perf_counter()
-            ids = encode_turn(model.tokenizer, Turn(_visitor(model), prompt))
+            ids = encode_turn(model.tokenizer, Turn(speaking_role(model.tokenizer.cast, ""), prompt))
             state = prefill(model, ids)
             events = stream_answers(model, state, speaker, SETTINGS, 1, num_answers, history=ids)
             next(events)  # the choice, after which the first token follows at once
@@ -155,11 +156,6 @@ def _frequent_speakers(dataset: Dataset, cast: Sequence[str]) -> list[str]:
 
 def _lines(dataset: Dataset, split: str) -> Lines:
     return {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}[split]
-
-
-def _visitor(model: LanguageModel) -> str:
-    cast = model.tokenizer.cast
-    return "STRANGER" if "STRANGER" in cast else SOMEONE
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from textual.widgets import Input, Label
 from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
 from lotr_tui.formatting import format_percent, truncate
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.session.conversation.speaker_labels import UNCAST_STYLE, speaker_style
+from lotr_tui.session.conversation.cast import Roles
+from lotr_tui.session.conversation.speaker_labels import A_STRANGER, MODEL_CHOOSES, UNCAST_STYLE, speaker_style
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
@@ -24,19 +25,8 @@ from lotr_tui.widgets.line_list import LineList
 from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
 
 CastColumn = Literal["answering", "speaking-as"]
-MODEL_CHOOSES = "the model chooses"
-STRANGER = "a stranger"
 PROB_WIDTH = 7
 """Width in cells of a probability."""
-
-
-class CastChoice(NamedTuple):
-    """Roles that were chosen, each as a name in the cast."""
-
-    answering: str
-    """Speaker who answers; empty if the model chooses."""
-    speaking_as: str
-    """Role of the user; empty for a stranger."""
 
 
 class AnswerAgain(NamedTuple):
@@ -156,7 +146,7 @@ class CastList(LineList, can_focus=False):
         return display_name(name) if name else self._unnamed
 
 
-class CastDialog(TextualFixesScreen, ModalScreen[CastChoice | AnswerAgain | None]):
+class CastDialog(TextualFixesScreen, ModalScreen[Roles | AnswerAgain | None]):
     """Dialog with a list of who answers and a list of who the user is, dismissed with both, or with None.
 
     A key dismisses it with the request to answer the last line again as the chosen speaker, and keeps the roles.
@@ -189,7 +179,7 @@ class CastDialog(TextualFixesScreen, ModalScreen[CastChoice | AnswerAgain | None
         cast: Sequence[str],
         answerers: Sequence[str],
         roles: Sequence[str],
-        current: CastChoice,
+        current: Roles,
         probs: Mapping[str, float],
         column: CastColumn = "answering",
     ) -> None:
@@ -205,8 +195,8 @@ class CastDialog(TextualFixesScreen, ModalScreen[CastChoice | AnswerAgain | None
         """
         super().__init__()
         self._lists = {
-            "answering": CastList(answerers, cast, MODEL_CHOOSES, probs, current.answering, id="answering"),
-            "speaking-as": CastList(roles, cast, STRANGER, {}, current.speaking_as, id="speaking-as"),
+            "answering": CastList(answerers, cast, MODEL_CHOOSES, probs, current.speaker, id="answering"),
+            "speaking-as": CastList(roles, cast, A_STRANGER, {}, current.speaking_as, id="speaking-as"),
         }
         self._column: str = column
 
@@ -260,7 +250,7 @@ class CastDialog(TextualFixesScreen, ModalScreen[CastChoice | AnswerAgain | None
 
     def action_use(self) -> None:
         """Close the dialog with the chosen roles."""
-        self.dismiss(CastChoice(self._lists["answering"].chosen, self._lists["speaking-as"].chosen))
+        self.dismiss(Roles(self._lists["speaking-as"].chosen, self._lists["answering"].chosen))
 
     def action_answer_again(self) -> None:
         """Close the dialog with the request to answer again as the chosen speaker."""

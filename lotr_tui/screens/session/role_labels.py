@@ -12,7 +12,7 @@ from engine.data.speakers import display_name
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.session.best_of_label import BestOfLabel
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
-from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH, UNCAST_STYLE, speaker_style
+from lotr_tui.session.conversation.speaker_labels import A_STRANGER, MAX_NAME_WIDTH, UNCAST_STYLE, speaker_style
 from lotr_tui.session.settings import ReplyMode
 from lotr_tui.theme import MUTED
 
@@ -88,7 +88,7 @@ class RoleLabels(Horizontal):
         """
         is_conversation = reply_mode == "conversation"
         self._speaking_as.display = is_conversation
-        self._speaking_as.show("as", speaking_as, "a stranger", cast)
+        self._speaking_as.show("as", speaking_as, A_STRANGER, cast)
         self._answering.display = bool(cast)
         if is_conversation:
             self._answering.show("to", answering, "anyone", cast)

@@ -7,19 +7,19 @@ from textual import on
 
 from engine.data.speakers import SOMEONE, display_name, find_speaker
 from engine.errors import InvalidInputError, LotrError
-from lotr_tui.screens.dialogs.cast import AnswerAgain, CastChoice, CastColumn, CastDialog
+from lotr_tui.screens.dialogs.cast import AnswerAgain, CastColumn, CastDialog
 from lotr_tui.screens.session.best_of_label import BestOfLabel
 from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.screens.session.role_labels import RoleLabel, RoleLabels
 from lotr_tui.screens.session.slash_commands.parsing import CAST_COMMANDS
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
+from lotr_tui.session.conversation.cast import STRANGER, Roles
 from lotr_tui.session.settings import ReplyMode, check_best_of
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb
     from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
-    from lotr_tui.session.conversation.cast import Roles
     from lotr_tui.session.next_tokens import NextTokenContext
     from lotr_tui.session.session_model import SessionModel
 
@@ -74,26 +74,22 @@ class RolesSessionScreen(PreviewSessionScreen):
         return self.session_model.cast if self.is_ready else ()
 
     @property
-    def roles(self) -> CastChoice:
+    def roles(self) -> Roles:
         """Saved roles that the cast of the model has."""
         settings = self.app.settings_store.current
-        answering, speaking_as = (
-            name if name in self._cast else "" for name in (settings.answering, settings.speaking_as)
-        )
-        return CastChoice(answering, speaking_as)
+        names = (settings.speaking_as, settings.answering)
+        return Roles(*(name if name in self._cast else "" for name in names))
 
-    def next_roles(self) -> "Roles":
+    def next_roles(self) -> Roles:
         """Return the roles of the next line and its answer, which the likeliest speaker says if none is chosen."""
-        from lotr_tui.session.conversation.cast import Roles
+        roles = self.roles
+        if not roles.speaker and self.reply_mode == "conversation" and self._speaker_probs:
+            return roles._replace(speaker=self._speaker_probs[0].name)
+        return roles
 
-        answering, speaking_as = self.roles
-        if not answering and self.reply_mode == "conversation" and self._speaker_probs:
-            answering = self._speaker_probs[0].name
-        return Roles(speaking_as, answering)
-
-    def set_roles(self, roles: CastChoice) -> None:
+    def set_roles(self, roles: Roles) -> None:
         """Use other roles from the next line on."""
-        self.app.update_settings(answering=roles.answering, speaking_as=roles.speaking_as)
+        self.app.update_settings(answering=roles.speaker, speaking_as=roles.speaking_as)
         self._first_steps.finish("cast")
         self._show_roles()
         self._update_keys()
@@ -102,7 +98,7 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Show the roles and the reply mode around the prompt, and what they change in the previews."""
         labels = self.query_one(RoleLabels)
         settings = self.app.settings_store.current
-        labels.show(self._cast, self.roles.speaking_as, self.roles.answering, self.reply_mode, settings.best_of)
+        labels.show(self._cast, self.roles.speaking_as, self.roles.speaker, self.reply_mode, settings.best_of)
         self._panes.conversation.best_of = settings.best_of
         self.set_class(self.reply_mode == "conversation", "-conversation")
         self._prompt.set_placeholder(PLACEHOLDERS.get(self.reply_mode))
@@ -113,7 +109,7 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Read the text whose next word is shown, and show who answers it unless an answer is being written."""
         if self.reply_mode != "conversation":
             return super()._read_context()
-        answering, speaking_as = self.roles
+        speaking_as, answering = self.roles
         conversation, previous = self._panes.conversation.conversation, self._previous_reply()
         if conversation.active_reply is None:
             self._speaker_probs = self._preview.read_speakers(self.session_model, self._draft, speaking_as, previous)
@@ -136,9 +132,8 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def action_choose_cast(self, column: CastColumn = "answering") -> None:
         """Ask who answers and who the user is, or answer the last line again as another speaker."""
-        from lotr_tui.session.conversation.cast import STRANGER
 
-        def use(choice: CastChoice | AnswerAgain | None) -> None:
+        def use(choice: Roles | AnswerAgain | None) -> None:
             if isinstance(choice, AnswerAgain):
                 self._panes.conversation.answer_as(choice.speaker or None)
             elif choice is not None:
@@ -151,7 +146,7 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def on_who_answers_bars_speaker_selected(self, event: "WhoAnswersBars.SpeakerSelected") -> None:
         """Let the clicked speaker answer."""
-        self.set_roles(self.roles._replace(answering=event.name))
+        self.set_roles(self.roles._replace(speaker=event.name))
 
     # Reply mode
 
@@ -193,7 +188,7 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def _next_cast(self) -> tuple[str, ...] | None:
         """Return who can speak in the next turn: who is chosen to answer, or else the whole cast (None)."""
-        return (self.roles.answering,) if self.roles.answering else None
+        return (self.roles.speaker,) if self.roles.speaker else None
 
     def action_go_on(self, num_turns: int = SCENE_TURNS, cast: Sequence[str] | None = None) -> None:
         """Add turns without the user, by speakers of `cast` (None: by the whole cast), in conversation mode."""
@@ -237,21 +232,20 @@ class RolesSessionScreen(PreviewSessionScreen):
             raise self._unavailable(command)
         match command.name:
             case "as":
-                is_stranger = argument.casefold() in STRANGER_WORDS
-                name = "" if is_stranger else find_speaker(argument, self._cast)
-                self.set_roles(self.roles._replace(speaking_as=name))
+                self.set_roles(self.roles._replace(speaking_as=self._find_role(argument, STRANGER_WORDS)))
             case "to":
-                is_anyone = argument.casefold() in ANYONE
-                name = "" if is_anyone else find_speaker(argument, self._cast)
-                self.set_roles(self.roles._replace(answering=name))
+                self.set_roles(self.roles._replace(speaker=self._find_role(argument, ANYONE)))
             case "scene":
                 num_turns, cast = parse_scene(argument, self._cast)
                 self.action_go_on(num_turns, cast)
             case "best":
                 self._set_best_of(_parse_best_of(argument))
             case "again":
-                is_anyone = argument.casefold() in ANYONE
-                self._panes.conversation.answer_as(None if is_anyone else find_speaker(argument, self._cast))
+                self._panes.conversation.answer_as(self._find_role(argument, ANYONE) or None)
+
+    def _find_role(self, argument: str, nobody: Sequence[str]) -> str:
+        """Return the member of the cast that an argument names, or an empty name for one of the words for `nobody`."""
+        return "" if argument.casefold() in nobody else find_speaker(argument, self._cast)
 
     def _unavailable(self, command: SlashCommand) -> InvalidInputError:
         """Return the error for a command that the model of the session has no use for."""

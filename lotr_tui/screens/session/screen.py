@@ -103,10 +103,10 @@ class SessionScreen(RolesSessionScreen):
         view = self._panes.conversation
         try:
             if self.reply_mode != "conversation":
-                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles.answering)
+                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles.speaker)
             elif text.strip() or self._edited_reply is not None:
                 roles = self.roles
-                view.say(self.session_model, text, roles.speaking_as, roles.answering, self._previous_reply())
+                view.say(self.session_model, text, roles.speaking_as, roles.speaker, self._previous_reply())
             else:
                 view.go_on(self.session_model, self._next_cast(), 1, self._previous_reply())
         except LotrError as error:

@@ -11,7 +11,7 @@ from textual.widgets import Rule
 
 from engine.analysis.speaker_posterior import SpeakerGuess
 from engine.models.base import LanguageModel
-from lotr_tui.screens.lens.who.bars import SpeakerBars
+from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import LineEvidence, SpeakerPair
 from lotr_tui.screens.lens.who.guesser import SpeakerGuesser
 from lotr_tui.screens.lens.who.line import UnknownLine
@@ -59,7 +59,7 @@ class WhoPane(Vertical):
         yield Rule(line_style="solid")
         with Horizontal(id="who-body"):
             yield SpeakerTextView(id="who-text")
-            yield SpeakerBars(self._cast, id="who-bars")
+            yield WhoWouldSayBars(self._cast, id="who-bars")
         yield StatusBar(id="who-legend")
 
     def on_unmount(self) -> None:
@@ -119,13 +119,13 @@ class WhoPane(Vertical):
             is_part = text.has_focus and text.cursor < len(words)
             ranking = evidence.ranking(text.cursor + 1 if is_part else None)
             note = f"after “{words[text.cursor].word}”" if is_part else ""
-            self.query_one(SpeakerBars).show(ranking, evidence.line.speaker, evidence.pair, note)
+            self.query_one(WhoWouldSayBars).show(ranking, evidence.line.speaker, evidence.pair, note)
 
     def _show_error(self, text: str) -> None:
         self.notify(text, severity="error", markup=False)
 
-    @on(SpeakerBars.SpeakerClicked)
-    def _compare_clicked(self, message: SpeakerBars.SpeakerClicked) -> None:
+    @on(WhoWouldSayBars.SpeakerClicked)
+    def _compare_clicked(self, message: WhoWouldSayBars.SpeakerClicked) -> None:
         """Compare a clicked speaker with the one who leads, or the leader with the next one."""
         message.stop()
         names = self._names()

@@ -6,18 +6,19 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
-from lotr_tui.screens.dialogs.cast import AnswerAgain, CastChoice, CastDialog, CastList
+from lotr_tui.screens.dialogs.cast import AnswerAgain, CastDialog, CastList
+from lotr_tui.session.conversation.cast import Roles
 from tests.support.pilot import MakeApp, lines_of, text_of
 
 NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM", "KING OF THE DEAD", "SOMEONE")
-CURRENT = CastChoice("FRODO", "")
+CURRENT = Roles("", "FRODO")
 
 
 async def open_dialog(
-    pilot: Pilot[None], current: CastChoice = CURRENT, names: tuple[str, ...] = NAMES, column: Any = "answering"
-) -> list[CastChoice | AnswerAgain | None]:
+    pilot: Pilot[None], current: Roles = CURRENT, names: tuple[str, ...] = NAMES, column: Any = "answering"
+) -> list[Roles | AnswerAgain | None]:
     """Open the dialog, and return a list that gets its result."""
-    results: list[CastChoice | AnswerAgain | None] = []
+    results: list[Roles | AnswerAgain | None] = []
     dialog = CastDialog(names, names, names[:-1], current, {"GANDALF": 0.5, "GOLLUM": 0.031}, column)
     await pilot.app.push_screen(dialog, results.append)
     await pilot.pause()
@@ -46,15 +47,15 @@ async def test_both_lists_show_the_current_choice(make_host: MakeApp) -> None:
     ("keys", "expected"),
     [
         (("enter",), CURRENT),
-        (("down", "enter"), CastChoice("SAM", "")),
-        (("up", "up", "up", "up", "enter"), CastChoice("", "")),
-        (("pagedown", "enter"), CastChoice("SOMEONE", "")),
-        (("tab", "down", "enter"), CastChoice("FRODO", "GANDALF")),
-        (("tab", "tab", "down", "enter"), CastChoice("SAM", "")),
-        ((*"gol", "enter"), CastChoice("GOLLUM", "")),
-        ((*"DEAD", "enter"), CastChoice("KING OF THE DEAD", "")),
-        ((*"g", "down", "enter"), CastChoice("GOLLUM", "")),
-        ((*"gol", "tab", *"sa", "enter"), CastChoice("GOLLUM", "SAM")),
+        (("down", "enter"), Roles("", "SAM")),
+        (("up", "up", "up", "up", "enter"), Roles("", "")),
+        (("pagedown", "enter"), Roles("", "SOMEONE")),
+        (("tab", "down", "enter"), Roles("GANDALF", "FRODO")),
+        (("tab", "tab", "down", "enter"), Roles("", "SAM")),
+        ((*"gol", "enter"), Roles("", "GOLLUM")),
+        ((*"DEAD", "enter"), Roles("", "KING OF THE DEAD")),
+        ((*"g", "down", "enter"), Roles("", "GOLLUM")),
+        ((*"gol", "tab", *"sa", "enter"), Roles("SAM", "GOLLUM")),
         ((*"xyz", "enter"), CURRENT),
         (("down", "escape"), None),
         (("down", "ctrl+r"), AnswerAgain("SAM")),
@@ -62,7 +63,7 @@ async def test_both_lists_show_the_current_choice(make_host: MakeApp) -> None:
     ],
 )
 async def test_keys_choose_in_both_lists(
-    make_host: MakeApp, keys: tuple[str, ...], expected: CastChoice | AnswerAgain | None
+    make_host: MakeApp, keys: tuple[str, ...], expected: Roles | AnswerAgain | None
 ) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -78,7 +79,7 @@ async def test_the_dialog_begins_in_the_list_it_is_opened_for(make_host: MakeApp
         results = await open_dialog(pilot, column="speaking-as")
         await pilot.press("down", "enter")
         await pilot.pause()
-        assert results == [CastChoice("FRODO", "GANDALF")]
+        assert results == [Roles("GANDALF", "FRODO")]
 
 
 async def test_a_click_chooses_and_a_double_click_closes(make_host: MakeApp) -> None:
@@ -90,27 +91,27 @@ async def test_a_click_chooses_and_a_double_click_closes(make_host: MakeApp) -> 
         assert app.screen.query_one("#speaking-as-heading", Label).has_class("-active")
         await pilot.click("#answering", offset=(4, 1), times=2)
         await pilot.pause()
-        assert results == [CastChoice("GANDALF", "SAM")]
+        assert results == [Roles("SAM", "GANDALF")]
 
 
 async def test_a_saved_role_outside_the_cast_counts_as_none(make_host: MakeApp) -> None:
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        results = await open_dialog(pilot, CastChoice("SAURON", "SAURON"))
+        results = await open_dialog(pilot, Roles("SAURON", "SAURON"))
         await pilot.press("enter")
         await pilot.pause()
-        assert results == [CastChoice("", "")]
+        assert results == [Roles("", "")]
 
 
 async def test_a_cast_of_thousands_scrolls_and_is_searched(make_host: MakeApp) -> None:
     app = make_host()
     names = tuple(f"ORC {number}" for number in range(5000))
     async with app.run_test(size=(80, 24)) as pilot:
-        results = await open_dialog(pilot, CastChoice("ORC 4321", ""), names)
+        results = await open_dialog(pilot, Roles("", "ORC 4321"), names)
         assert any(line == "● Orc 4321" for line in lists(pilot)[0])
         await pilot.press(*"orc", "space", *"4999", "enter")
         await pilot.pause()
-        assert results == [CastChoice("ORC 4999", "")]
+        assert results == [Roles("", "ORC 4999")]
 
 
 async def test_the_other_list_is_complete_again_after_a_search(make_host: MakeApp) -> None:

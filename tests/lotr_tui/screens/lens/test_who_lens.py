@@ -14,7 +14,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.generation.turns import Turn, read_turns
 from lotr_tui.screens.lens.text_area import LensTextArea
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
-from lotr_tui.screens.lens.who.bars import SpeakerBars
+from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import SpeakerPair
 from lotr_tui.screens.lens.who.pane import WhoPane
 from lotr_tui.screens.lens.who.text_view import SpeakerTextView
@@ -46,7 +46,7 @@ async def type_line(pilot: Pilot[None], text: str) -> None:
 
 
 def bars(screen: WhoLensScreen) -> list[str]:
-    return painted_lines(screen.query_one(SpeakerBars))
+    return painted_lines(screen.query_one(WhoWouldSayBars))
 
 
 def bar_probs(screen: WhoLensScreen) -> dict[str, float]:
@@ -155,7 +155,7 @@ async def test_the_keys_choose_the_next_likely_speaker(make_host: MakeHost) -> N
             await pilot.press("f7")
         assert pane.pair is not None
         assert pane.pair.first == third
-        assert await pilot.click(SpeakerBars, offset=(6, 2))
+        assert await pilot.click(WhoWouldSayBars, offset=(6, 2))
         await until(pilot, lambda: pane.pair == (second, first))
 
 

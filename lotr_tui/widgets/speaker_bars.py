@@ -1,0 +1,93 @@
+"""Base class for widgets with a bar for each of several speakers."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rich.cells import set_cell_size
+from rich.segment import Segment
+from textual import events
+from textual.strip import Strip
+
+from engine.data.speakers import display_name
+from engine.generation.turns import SpeakerProb
+from lotr_tui.formatting import format_percent, truncate
+from lotr_tui.session.conversation.speaker_labels import name_column_width, speaker_style
+from lotr_tui.widgets.bars import bar
+from lotr_tui.widgets.drawing import StripWidget
+from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
+
+PERCENT_WIDTH = 8
+"""Width in cells of a probability."""
+
+
+class SpeakerBars(StripWidget):
+    """A title, and a row for each speaker: a mark, the name in its colour, a bar and the probability."""
+
+    DEFAULT_CSS = f"""
+    SpeakerBars {{
+        .speaker-bars--title {{ text-style: bold; }}
+        .speaker-bars--muted {{ color: $muted; text-style: $muted-style; }}
+        .speaker-bars--bar {{ color: $accent; }}
+        {speaker_css("speaker-bars")}
+    }}
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"speaker-bars--{name}" for name in ("title", "muted", "bar")
+    } | speaker_classes("speaker-bars")
+    TITLE: ClassVar[str]
+    MARK_STYLE: ClassVar[str] = "speaker-bars--bar"
+    """Component class of the marks."""
+
+    def __init__(self, cast: Sequence[str] = (), *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._rows: Sequence[SpeakerProb] = ()
+        """Speakers that are shown, from the top."""
+        self.set_cast(cast)
+
+    def set_cast(self, cast: Sequence[str]) -> None:
+        """Use the colours of a cast, and make room for its names."""
+        self._cast, self._name_width = cast, name_column_width(cast)
+
+    def clicked_speaker(self, event: events.Click) -> str | None:
+        """Return the name of the speaker in the clicked row, or None outside the rows."""
+        offset = event.get_content_offset(self)
+        is_row = offset is not None and 1 <= offset.y <= len(self._rows)
+        return self._rows[offset.y - 1].name if offset is not None and is_row else None
+
+    def draw_rows(
+        self, note: str, rows: Sequence[SpeakerProb], marks: Mapping[str, str], highest: float, width: int
+    ) -> list[Strip]:
+        """Return the title with a note, and a line for each speaker.
+
+        Args:
+            note: Text after the title.
+            rows: Speakers from the top.
+            marks: Marks before the names of some speakers.
+            highest: Probability that a full bar stands for.
+            width: Width in cells.
+        """
+        self._rows = rows
+        styles = self.component_styles()
+        name_width = max(1, min(self._name_width, width // 3))
+        room = max(1, width - name_width - 3 - PERCENT_WIDTH)
+        lines = [
+            Strip(
+                [
+                    Segment(f"{self.TITLE}  ", styles["speaker-bars--title"]),
+                    Segment(truncate(note, max(0, width - len(self.TITLE) - 2)), styles["speaker-bars--muted"]),
+                ]
+            )
+        ]
+        for speaker in rows:
+            name = set_cell_size(truncate(display_name(speaker.name), name_width), name_width)
+            lines.append(
+                Strip(
+                    [
+                        Segment(f"{marks.get(speaker.name, ' ')} ", styles[self.MARK_STYLE]),
+                        Segment(name, styles[f"speaker-bars--{speaker_style(speaker.name, self._cast)}"]),
+                        Segment(f" {bar(speaker.prob / highest, room):{room}}", styles["speaker-bars--bar"]),
+                        Segment(f"{format_percent(speaker.prob):>{PERCENT_WIDTH}}", styles[""]),
+                    ]
+                )
+            )
+        return lines
