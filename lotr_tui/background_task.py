@@ -50,9 +50,12 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
 
 
 def is_closed(node: MessagePump) -> bool:
-    """Return True if the screen of a widget is closed. Its parts may be gone while its timers and tasks still run."""
+    """Return True if the screen or the app of a widget is closed.
+
+    Its parts may be gone while its timers and tasks still run.
+    """
     try:
-        return isinstance(node, Widget) and node.screen not in node.app.screen_stack
+        return isinstance(node, Widget) and (not node.app.is_running or node.screen not in node.app.screen_stack)
     except NoScreen:
         return True
 

@@ -9,7 +9,7 @@ from textual.app import App
 from textual.screen import Screen
 
 from engine.runtime.worker import Cancellation
-from lotr_tui.background_task import BackgroundTask, run_in_thread
+from lotr_tui.background_task import BackgroundTask, is_closed, run_in_thread
 
 
 class Recorder(App[None]):
@@ -125,3 +125,17 @@ async def test_nothing_is_delivered_to_a_screen_that_was_closed() -> None:
         task.poll()
         assert delivered == []
         assert not task.is_running
+
+
+async def test_the_screens_of_an_app_that_exits_are_closed_before_their_parts_are_gone() -> None:
+    seen: list[bool] = []
+
+    class Watcher(Screen[None]):
+        def on_unmount(self) -> None:
+            seen.append(is_closed(self))
+
+    app = Recorder()
+    async with app.run_test():
+        await app.push_screen(Watcher())
+        assert not is_closed(app.screen)
+    assert seen == [True]
