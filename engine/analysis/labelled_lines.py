@@ -24,9 +24,9 @@ class LabelledLine(NamedTuple):
     start: int
     """First character of the name, or of the text if there is no name."""
     text_start: int
-    """First character of what is said, without white space before it."""
+    """First character of the text, without white space before it."""
     text_end: int
-    """Place after the last character of what is said, without white space after it."""
+    """Place after the last character of the text, without white space after it."""
     end: int
     """Start of the line end."""
     next_start: int
@@ -72,7 +72,7 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
 
 
 class ScriptTokens(NamedTuple):
-    """Tokens of a script with their spans, without those of the speakers."""
+    """Tokens of the texts of a script, with their spans. The tokens of the speakers are apart."""
 
     start_offsets: Int32Array
     """Index `[tokens]` of the first character of each token."""

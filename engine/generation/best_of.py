@@ -40,8 +40,7 @@ class Answer:
     log_prob_alone: float
     """Natural-log probability of the same tokens at the start of a scene, by the same speaker."""
     is_repetition: bool
-    """True if the scored tokens are those of an earlier line of the scene, or contain a token `LOOP_LENGTH` times in a
-    row."""
+    """True if the scored tokens begin an earlier line of the scene, or contain a token `LOOP_LENGTH` times in a row."""
     state: DecoderState = field(repr=False, compare=False)
     """State after the last token of the answer; `end_turn` reads its `<eos>`."""
 

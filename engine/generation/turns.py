@@ -112,7 +112,7 @@ def next_speaker_probs(
 
 
 def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
-    """Return the speakers `names` without `last`, who has just spoken; a single speaker goes on alone."""
+    """Return the speakers `names` without `last`, who has just spoken; a single speaker stays."""
     return [name for name in names if name != last] or names
 
 

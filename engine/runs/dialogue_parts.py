@@ -23,7 +23,7 @@ DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
 """Files of the parts for predictions, and of the model of who says a text, which is larger and seldom needed."""
 MAX_FILE_BYTES = 64_000_000
 CACHE_SETTINGS = CacheSettings(window=512, theta=0.4, weight=0.03)
-"""Cache of the scene. Twice the weight predicts a little better, but then answers repeat what was said."""
+"""Cache of the scene. Twice the weight predicts a little better, but then answers repeat earlier lines."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ characters: one token per character; bpe: byte-level byte-pair encoding."""
 
 
 def speaker_text(name: str) -> str:
-    """Return the text of a speaker's token, as it stands before an utterance in a script."""
+    """Return the text of a speaker's token: the name, a colon and a space, which begin an utterance in a script."""
     return f"{name}: "
 
 
@@ -35,7 +35,7 @@ def current_speakers(ids: TokenIds, num_text_tokens: int) -> TokenIds:
     """Return, for each of `ids` `[time]`, the token of the speaker whose utterance it belongs to; -1 for none.
 
     The tokens from `num_text_tokens` on are speakers. An utterance reaches from the token of its speaker to the token
-    before `<eos>`. Nobody speaks before the first speaker.
+    before `<eos>`. Tokens before the first speaker have none.
     """
     is_change = (ids >= num_text_tokens) | (ids == EOS_ID)
     last_change = np.maximum.accumulate(np.where(is_change, np.arange(len(ids)), -1))

@@ -1,4 +1,4 @@
-"""What a dialogue model makes of speakers and context, measured on held-out scenes.
+"""Measurement of how much speakers and context help a dialogue model, on held-out scenes.
 
 `python -m lotr_tui.bench.playing.dialogue RUN [RUN_WITHOUT_SPEAKERS] [valid|test]` prints one JSON object. The second
 run has the same data without speakers (`--mode line --split scenes --set min_characters=0`); with the same cache, it

@@ -3,17 +3,16 @@
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.data.speakers import find_speaker
 from engine.errors import InvalidInputError
 from engine.generation.best_of import NUM_ANSWERS, Answer, generate_answers
 from engine.generation.generate import Done, TokenEvent
-from engine.generation.prompt import DecoderState, EncodedPrompt, encode_prompt
+from engine.generation.prompt import DecoderState, EncodedPrompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     MAX_HISTORY_TOKENS,
-    Turn,
     begin_turn,
     encode_turns,
     end_turn,
@@ -23,10 +22,11 @@ from engine.generation.turns import (
 )
 from engine.models.base import LanguageModel
 from lotr_tui.cli.dialogue.options import AnswerOptions
-from lotr_tui.cli.dialogue.script import check_has_cast, parse_script
-from lotr_tui.cli.generate_console import TextPrinter, generate_texts, report_unknown_text
+from lotr_tui.cli.dialogue.prompt import read_prompt
+from lotr_tui.cli.dialogue.script import check_has_cast
+from lotr_tui.cli.generate_console import TextPrinter, generate_texts
 from lotr_tui.formatting import format_percent
-from lotr_tui.session.conversation.cast import answering_cast, speaking_role
+from lotr_tui.session.conversation.cast import answering_cast
 from lotr_tui.session.session_model import SessionModel
 
 
@@ -122,13 +122,9 @@ def _read_conversation(session_model: SessionModel, prompt: str | None, options:
     speaker = None if options.speaker is None else find_speaker(options.speaker, tokenizer.cast)
     if speaker is not None and speaker == listener:
         raise InvalidInputError(f"--as and --to are both {speaker}; name two speakers")
-    turns: list[Turn] = []
-    encoded = EncodedPrompt("", (), ())
+    turns, encoded = read_prompt(prompt, tokenizer, listener or "")
     num_answers = options.num_answers or 1
-    if prompt is not None:
-        turns = parse_script(prompt, tokenizer.cast, speaking_role(tokenizer.cast, listener or ""))
-        encoded = replace(encode_prompt(" ".join(turn.text for turn in turns), tokenizer), text=prompt)
-        report_unknown_text(encoded, tokenizer)
+    if turns:
         listener = listener or turns[-1].speaker
     elif listener is not None:
         num_answers = options.num_answers or NUM_ANSWERS  # only the choice makes the line one to this listener

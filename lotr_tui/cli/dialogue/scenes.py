@@ -3,20 +3,19 @@
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from engine.data.tokenizers.base import speaker_text
 from engine.generation.generate import Done, TokenEvent, tokens_per_second
-from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SceneEvent, Turn, TurnStart, encode_turns, generate_scene, read_turns
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.interrupts import defer_interrupt
 from lotr_tui.cli.dialogue.options import SceneOptions
-from lotr_tui.cli.dialogue.script import check_has_cast, find_cast, format_turn, parse_script
-from lotr_tui.cli.generate_console import print_piece, report_unknown_text
+from lotr_tui.cli.dialogue.prompt import read_prompt
+from lotr_tui.cli.dialogue.script import check_has_cast, find_cast, format_turn
+from lotr_tui.cli.generate_console import print_piece
 from lotr_tui.formatting import plural, token_noun
-from lotr_tui.session.conversation.cast import speaking_role
 from lotr_tui.session.session_model import SessionModel
 
 MAX_LISTED_SPEAKERS = 10
@@ -44,12 +43,7 @@ def generate_scenes_on_console(
     model = session_model.model
     check_has_cast(model.tokenizer.cast, session_model.name, "--scene")
     cast = find_cast(options.cast, model.tokenizer.cast)
-    turns: list[Turn] = []
-    encoded = EncodedPrompt("", (), ())
-    if prompt is not None:
-        turns = parse_script(prompt, model.tokenizer.cast, speaking_role(model.tokenizer.cast, ""))
-        encoded = replace(encode_prompt(" ".join(turn.text for turn in turns), model.tokenizer), text=prompt)
-        report_unknown_text(encoded, model.tokenizer)
+    turns, encoded = read_prompt(prompt, model.tokenizer)
     state, history = read_turns(model, turns), encode_turns(model.tokenizer, turns)
     printer = _ScenePrinter(turns, as_json=as_json, jsonl=jsonl)
     for number, seed in enumerate(seeds):

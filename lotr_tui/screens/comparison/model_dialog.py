@@ -93,7 +93,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
 
     @on(Input.Changed)
     def _filter(self, event: Input.Changed) -> None:
-        """List the rows that contain the typed text, those that begin with it first."""
+        """List the rows that contain the typed text; the rows that begin with it come first."""
         typed = event.value.strip().casefold()
         matches = [row for row in self._rows if typed in row[1].casefold()]
         self._matches = sorted(matches, key=lambda row: not row[1].casefold().startswith(typed))

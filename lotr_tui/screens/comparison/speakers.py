@@ -24,7 +24,7 @@ def rank_speakers(session_model: SessionModel, prompt: str, context: PromptConte
 
 
 async def rank_speakers_in_thread(screen: GenerationColumnsScreen, prompt: str) -> list[SpeakerProb]:
-    """Return who may answer a prompt of a screen; if the model fails, show the error and return nobody."""
+    """Return who may answer a prompt of a screen; if the model fails, show the error and return an empty list."""
     try:
         return await run_in_thread(rank_speakers, screen.session_model, prompt, screen.prompt_context)
     except Exception as error:

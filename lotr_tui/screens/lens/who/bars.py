@@ -62,7 +62,7 @@ class WhoWouldSayBars(SpeakerBars):
 
 
 def shown_speakers(ranking: Sequence[SpeakerProb], needed: Sequence[str], count: int) -> list[SpeakerProb]:
-    """Return the first `count` speakers; those that are `needed` replace the last of the others."""
+    """Return the first `count` speakers; the `needed` ones replace the last of the others."""
     if count <= 0:
         return []
     first = {speaker.name for speaker in ranking[:count]}
