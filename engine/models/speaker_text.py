@@ -4,17 +4,14 @@ import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 
 from engine.data.arrays import Float32Array, Float64Array
 from engine.errors import InvalidInputError
-from engine.models.softmax_regression import fit_softmax_regression
-from engine.models.turn_features import SpokenLine
 
 WORD_WEIGHT, LETTER_WEIGHT = 0.4, 1.3
 """Weights of the two kinds of evidence, which overlap."""
@@ -22,15 +19,6 @@ PRIOR_WORDS = 3000.0
 """Number of imaginary words, spread like all words, that smooth the frequencies of a speaker's words."""
 GROUP_SIZES = range(2, 5)
 """Numbers of characters in a group of letters; a space is one of them, and starts and ends a word."""
-MIN_GROUP_LINES = 5
-"""Minimum number of lines of the training split that a group of letters occurs in."""
-MAX_GROUPS = 8192
-L2 = 20.0
-"""Weight of half the sum of squared weights in the loss of the regression."""
-MAX_REGRESSION_SPEAKERS = 100
-"""Maximum size of a cast for the regression; a larger cast is recognized by its words alone."""
-MAX_REGRESSION_ELEMENTS = 32_000_000
-"""Maximum elements of the feature matrix; a larger training split is thinned out evenly."""
 MAX_CHARACTERS = 2000
 """Number of characters at the end of a text that are used."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
@@ -72,31 +60,6 @@ class SpeakerTextModel:
         if problem:
             raise InvalidInputError(f"speaker text model: {problem}")
 
-    @classmethod
-    def fit(cls, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]]) -> Self:
-        """Fit the model to the lines of a training split, by `num_speakers` speakers."""
-        lines = [(line.speaker, split_words(line.text)) for scene in scenes for line in scene]
-        lines = [(speaker, words) for speaker, words in lines if words]
-        vocabulary = {word: index for index, word in enumerate(sorted({word for _, words in lines for word in words}))}
-        counts: list[Counter[int]] = [Counter() for _ in range(num_speakers)]
-        for speaker, words in lines:
-            counts[speaker].update(vocabulary[word] for word in set(words))
-        groups, group_lines = [], []
-        weights = np.zeros((0, num_speakers))
-        if num_speakers <= MAX_REGRESSION_SPEAKERS:
-            found = Counter(group for _, words in lines for group in set(letter_groups(words)))
-            chosen = sorted((-count, group) for group, count in found.items() if count >= MIN_GROUP_LINES)[:MAX_GROUPS]
-            groups, group_lines = [group for _, group in chosen], [-count for count, _ in chosen]
-            weights = _fit_regression(num_speakers, lines, groups, _rarity(group_lines, len(lines)))
-        return cls(
-            words=tuple(vocabulary),
-            word_counts=tuple(tuple(sorted(counter.items())) for counter in counts),
-            groups=tuple(groups),
-            group_lines=tuple(group_lines),
-            num_lines=len(lines),
-            weights=base64.b64encode(weights.astype(np.float16).tobytes()).decode(),
-        )
-
     @property
     def num_speakers(self) -> int:
         """Size of the cast."""
@@ -114,7 +77,7 @@ class SpeakerTextModel:
             scores += self._unused_word_ratios
             scores[speakers] += ratios
         scores *= WORD_WEIGHT
-        positions, values = _group_features(words, self._group_index, self._group_rarity)
+        positions, values = group_features(words, self._group_index, self._group_rarity)
         return scores + LETTER_WEIGHT * (values @ self._weights[positions])
 
     @cached_property
@@ -151,7 +114,7 @@ class SpeakerTextModel:
 
     @cached_property
     def _group_rarity(self) -> Float32Array:
-        return _rarity(self.group_lines, self.num_lines)
+        return group_rarity(self.group_lines, self.num_lines)
 
     @cached_property
     def _weights(self) -> Float32Array:
@@ -170,34 +133,14 @@ def letter_groups(words: Sequence[str]) -> list[str]:
     return [text[start : start + size] for size in GROUP_SIZES for start in range(len(text) - size + 1)]
 
 
-def _rarity(num_lines_with: Sequence[int], num_lines: int) -> Float32Array:
+def group_rarity(num_lines_with: Sequence[int], num_lines: int) -> Float32Array:
     """Return the logarithm `[groups]` of the number of lines divided by the number of lines with each group."""
     return np.log((num_lines + 1) / (np.array(num_lines_with, np.float64) + 1)).astype(np.float32)
 
 
-def _group_features(
-    words: Sequence[str], index: dict[str, int], rarity: Float32Array
-) -> tuple[list[int], Float32Array]:
+def group_features(words: Sequence[str], index: dict[str, int], rarity: Float32Array) -> tuple[list[int], Float32Array]:
     """Return the groups of a text and their features: log counts times rarity, divided by the root of their norm."""
     counts = Counter(position for group in letter_groups(words) if (position := index.get(group)) is not None)
     positions = list(counts)
     values: Float32Array = np.log1p(np.array(list(counts.values()), np.float32)) * rarity[positions]
     return positions, values / max(float(np.sqrt(np.linalg.norm(values))), 1e-3)
-
-
-def _fit_regression(
-    num_speakers: int, lines: Sequence[tuple[int, Sequence[str]]], groups: Sequence[str], rarity: Float32Array
-) -> Float64Array:
-    """Return the weights `[groups, cast]` of a softmax regression on the lines' features."""
-    step = max(1, -(-len(lines) * len(groups) // MAX_REGRESSION_ELEMENTS))
-    chosen = lines[::step]
-    if not chosen or not groups:
-        return np.zeros((len(groups), num_speakers))
-    index = {group: position for position, group in enumerate(groups)}
-    features = np.zeros((len(chosen), len(groups)), np.float32)
-    for row, (_, words) in zip(features, chosen, strict=True):
-        positions, values = _group_features(words, index, rarity)
-        row[positions] = values
-    speakers = np.array([speaker for speaker, _ in chosen], np.int64)
-    frequencies = np.log(np.bincount(speakers, minlength=num_speakers) + 1.0) - np.log(len(chosen))
-    return fit_softmax_regression(features, speakers, frequencies, L2)

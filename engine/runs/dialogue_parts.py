@@ -1,19 +1,17 @@
 """Parts of a dialogue model besides its network, in two files of a run: statistics of the speakers, and a cache."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from engine.data.dataset import Dataset
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import LanguageModel
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 from engine.models.speaker_words import SpeakerWords
-from engine.models.turn_taking import TurnModel, decode_scenes
+from engine.models.turn_taking import TurnModel
 from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
 
@@ -45,31 +43,9 @@ class DialogueParts:
         return DialogueModel(cached, self.turn_model, speaker_words=self.speaker_words, load_text_model=load_text_model)
 
 
-def fit_dialogue_parts(dataset: Dataset) -> dict[str, bytes]:
-    """Fit the statistics of the speakers to the training split of a dataset in dialogue mode.
-
-    Returns:
-        Name and content of each file.
-    """
-    tokenizer = dataset.tokenizer
-    scenes = decode_scenes(dataset.train, tokenizer)
-    parts = DialogueParts(
-        version=1,
-        cache=CACHE_SETTINGS,
-        turn_model=TurnModel.fit(tokenizer.cast, scenes),
-        speaker_words=SpeakerWords.fit(dataset.train, tokenizer),
-    )
-    text_model = SpeakerTextModel.fit(len(tokenizer.cast), scenes)
-    return {DIALOGUE_FILE: _to_json(parts), WHO_FILE: _to_json(text_model)}
-
-
 def read_dialogue_parts(run_dir: Path) -> DialogueParts:
     """Read the file of a run; a missing or damaged file raises a RunError."""
     return _read_file(run_dir / DIALOGUE_FILE, DialogueParts)
-
-
-def _to_json(part: DialogueParts | SpeakerTextModel) -> bytes:
-    return json.dumps(asdict(part)).encode()
 
 
 def _read_file(file: Path, type_: type[Part]) -> Part:

@@ -12,7 +12,6 @@ from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent
 from engine.runs.control_files import CommandFileReader
-from engine.runs.dialogue_parts import fit_dialogue_parts
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
@@ -65,7 +64,12 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
         from engine.training.device import choose_device
 
         choose_device(config.training, get_process_info())
-    dialogue_files = fit_dialogue_parts(dataset) if dataset.tokenizer.cast else None
+    dialogue_files = None
+    if dataset.tokenizer.cast:
+        limit_openmp_spinning()
+        from engine.training.dialogue_parts import fit_dialogue_parts  # loads PyTorch
+
+        dialogue_files = fit_dialogue_parts(dataset)
     run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, dialogue_files)
     return _make_job(config, dataset, run)
 

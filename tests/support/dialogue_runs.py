@@ -14,9 +14,9 @@ from engine.data.dataset import Dataset
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.turns import Turn, encode_turns
 from engine.models.numpy_lstm import weight_shapes
-from engine.runs.dialogue_parts import fit_dialogue_parts
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
+from engine.training.dialogue_parts import fit_dialogue_parts
 from tests.support.files import KNOWN_WORDS
 
 CAST = ("FRODO", "SAM", "GOLLUM", "KING OF THE DEAD", "SOMEONE")

@@ -16,11 +16,11 @@ from engine.generation.prompt import prefill
 from engine.generation.turns import Turn, encode_turns, next_speaker_probs, read_turns
 from engine.models.base import LanguageModel, score_sequence
 from engine.models.dialogue import DialogueModel
-from engine.models.speaker_text import SpeakerTextModel
+from engine.training.speaker_text import fit_speaker_text
 from tests.support.models import random_lstm
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, SPEAKER_IDS, TOKENIZER, TRAIN_SCENES, TURN_MODEL
 
-TEXT_MODEL = SpeakerTextModel.fit(len(CAST), TRAIN_SCENES)
+TEXT_MODEL = fit_speaker_text(len(CAST), TRAIN_SCENES)
 MODELS: list[LanguageModel] = [
     DialogueModel(LSTM, TURN_MODEL),
     DialogueModel(KNESER_NEY, TURN_MODEL, load_text_model=lambda: TEXT_MODEL),

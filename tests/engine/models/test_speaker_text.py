@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
-from engine.models import speaker_text
 from engine.models.speaker_text import (
     LETTER_WEIGHT,
     PRIOR_WORDS,
@@ -24,12 +23,14 @@ from engine.models.speaker_text import (
 )
 from engine.models.turn_features import SpokenLine
 from engine.storage.schema import decode_json
+from engine.training import speaker_text
+from engine.training.speaker_text import fit_speaker_text
 
 SCENES = [
     [SpokenLine(0, "My precious, we wants it!"), SpokenLine(1, "Mister Frodo, the potatoes.")],
     [SpokenLine(0, "We needs it, precious."), SpokenLine(1, "Potatoes, Mister Frodo?"), SpokenLine(2, "...")],
 ] * 4
-MODEL = SpeakerTextModel.fit(4, SCENES)
+MODEL = fit_speaker_text(4, SCENES)
 
 
 def test_words_and_marks_are_split_in_lower_case() -> None:
@@ -46,7 +47,7 @@ def test_groups_of_letters_include_the_spaces_around_words() -> None:
 
 def test_scores_of_words_match_a_hand_calculation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_text, "MAX_REGRESSION_SPEAKERS", 1)
-    model = SpeakerTextModel.fit(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
+    model = fit_speaker_text(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
     assert model.groups == ()
     # Lines with each word: a 2 and 0, b 1 and 1; frequencies (2 + 0.5) / 5 each.
     expected = [
@@ -99,7 +100,7 @@ def test_the_end_of_a_long_text_is_used() -> None:
 def test_a_large_cast_needs_little_memory() -> None:
     scenes = [[SpokenLine(speaker, f"name{speaker} word{speaker % 100} and") for speaker in range(3000)]]
     tracemalloc.start()
-    model = SpeakerTextModel.fit(3000, scenes)
+    model = fit_speaker_text(3000, scenes)
     assert model.scores("and name2999").argmax() == 2999
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -108,14 +109,14 @@ def test_a_large_cast_needs_little_memory() -> None:
 
 def test_a_large_text_is_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_text, "MAX_REGRESSION_ELEMENTS", 3000)
-    model = SpeakerTextModel.fit(4, SCENES * 10)
+    model = fit_speaker_text(4, SCENES * 10)
     assert model.scores("preciousss").argmax() == 0
     assert model.scores("potatoess").argmax() == 1
 
 
 @pytest.mark.parametrize("scenes", [[], [[]], [[SpokenLine(0, "")]], [[SpokenLine(0, "one")]]], ids=str)
 def test_a_text_with_hardly_a_line_gives_no_evidence(scenes: list[list[SpokenLine]]) -> None:
-    assert SpeakerTextModel.fit(2, scenes).scores("something else").tolist() == [0, 0]
+    assert fit_speaker_text(2, scenes).scores("something else").tolist() == [0, 0]
 
 
 def test_a_model_survives_its_json() -> None:
