@@ -98,14 +98,26 @@ class DataConfig(_ValidatedConfig):
 
 @dataclass(frozen=True)
 class ModelConfig(_ValidatedConfig):
-    """Architecture and regularization of the LSTM language model.
+    """Architecture and regularization of the language model.
 
     Section numbers refer to the AWD-LSTM paper (Merity et al. 2017, arXiv 1708.02182).
     """
 
-    embedding_size: int = setting(300, "size of the token embeddings", 1, 16_384)
+    architecture: Literal["lstm", "transformer"] = setting(
+        "lstm", "lstm: recurrent layers; transformer: causal self-attention in the layout of Llama"
+    )
+    embedding_size: int = setting(
+        300, "size of the token embeddings; of a transformer, the width of all layers", 1, 16_384
+    )
     hidden_size: int = setting(300, "units per LSTM layer; with tied weights, the last has embedding_size", 1, 16_384)
-    num_layers: int = setting(1, "number of LSTM layers", 1, 16)
+    num_layers: int = setting(1, "number of layers", 1, 64)
+    num_heads: int = setting(6, "attention heads per transformer layer; each has an even number of units", 1, 256)
+    feed_forward_size: int = setting(
+        0, "inner units of a transformer's feed-forward layers; 0: 8/3 of embedding_size, rounded up to 32s", 0, 65_536
+    )
+    context_size: int = setting(
+        256, "tokens that a transformer reads at most before it forgets the older half", 2, 65_536
+    )
     tie_weights: bool = setting(True, "share one matrix between the embedding and the output layer (4.5)")
     variational_dropout: bool = setting(True, "use one dropout mask for all time steps (4.2)")
     embedding_dropout: float = setting(0.2, "fraction of the vocabulary whose embedding is zeroed (4.3)", 0, 0.99)

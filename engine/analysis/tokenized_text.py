@@ -171,11 +171,12 @@ def tokenize_with_offsets(text: str, tokenizer: Tokenizer, *, eos_per_line: bool
 
     With `eos_per_line`, each line ends in `<eos>`, as in the training of line mode; a last line without a line end gets
     no `<eos>`, and neither does a line without a word in a closed vocabulary. Without, a closed vocabulary ignores line
-    ends, and an open one reads them as characters, as in the training of stream mode.
+    ends, and an open one reads them as characters, as in the training of stream mode. Models by others always do.
 
     A tokenizer with a cast reads a script, whatever `eos_per_line` is: see `encode_script`.
     """
     line_speakers, label_spans = np.empty(0, np.int32), np.empty((0, 2), np.int32)
+    eos_per_line = eos_per_line and not tokenizer.reads_line_ends
     if tokenizer.cast:
         starts, ends, ids, line_speakers, label_spans = encode_script(text, tokenizer)
     elif isinstance(tokenizer, ByteTokenizer):

@@ -10,7 +10,7 @@ import numpy as np
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.errors import PromptError
-from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, ModelState
+from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, ModelState, advance_tokens
 
 MAX_CHARACTER_TOKENS = 4
 """Maximum number of tokens that share one character: the bytes of the longest character."""
@@ -68,10 +68,9 @@ def list_shortened(words: Sequence[str], max_words: int) -> str:
 
 def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
     """Read `ids`, from `initial_state` or from the start of a text (after `<eos>`), and return the state after them."""
-    state = initial_state or DecoderState(*model.advance(model.start(), EOS_ID))
-    for token in ids:
-        state = DecoderState(*model.advance(state.model_state, token))
-    return state
+    if initial_state is None:
+        return DecoderState(*advance_tokens(model, model.start(), [EOS_ID, *ids]))
+    return DecoderState(*advance_tokens(model, initial_state.model_state, ids)) if len(ids) else initial_state
 
 
 def prefill_prompt(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:

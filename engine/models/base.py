@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]
@@ -79,6 +80,20 @@ class BatchModel(Protocol):
 
 
 @runtime_checkable
+class ParallelModel(Protocol):
+    """A model that reads several tokens of one text together faster than one after the other."""
+
+    def advance_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[LogProbs, Any]:
+        """Read at least one token; return the distribution after the last one, and the state there.
+
+        The result equals `advance` for each token, to within rounding.
+        """
+
+    def predict_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[Float32Array, Any]:
+        """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
+
+
+@runtime_checkable
 class HiddenVectorModel(Protocol):
     """A model that predicts the next token from a hidden vector."""
 
@@ -115,6 +130,20 @@ def advance_batch(
     if len(states) > 1 and isinstance(model, BatchModel):
         return model.advance_batch(states, tokens)
     return [model.advance(state, token) for state, token in zip(states, tokens, strict=True)]
+
+
+def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
+    """Read at least one token of a text, in the model's fastest way; return the distribution and state after the last.
+
+    The result equals `advance` for each token, to within rounding.
+    """
+    if len(tokens) > 1 and isinstance(model, ParallelModel):
+        return model.advance_tokens(state, tokens)
+    log_probs = None
+    for token in tokens:
+        log_probs, state = model.advance(state, token)
+    assert log_probs is not None, "at least one token"
+    return log_probs, state
 
 
 def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:

@@ -21,9 +21,9 @@ MAX_TOKEN_CHARACTERS = 1000
 TokenIds = Int32Array
 """Token ids `[time]`."""
 
-TokenizerName = Literal["words", "whitespace", "characters", "bpe"]
+TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
 """words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
-characters: one token per character; bpe: byte-level byte-pair encoding."""
+characters: one token per character; bpe: byte-level byte-pair encoding; pretrained: of a model by others."""
 
 
 def speaker_text(name: str) -> str:
@@ -45,7 +45,7 @@ def current_speakers(ids: TokenIds, num_text_tokens: int) -> TokenIds:
 
 def is_open_vocabulary(name: TokenizerName) -> bool:
     """Return True if the tokenizers of this name encode any text as written, and False if they know some words."""
-    return name in ("characters", "bpe")
+    return name in ("characters", "bpe", "pretrained")
 
 
 class TokenSpan(NamedTuple):
@@ -84,6 +84,8 @@ class Tokenizer(ABC):
     """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
     cast: tuple[str, ...] = ()
     """Names of the speakers, whose tokens end the vocabulary and start an utterance; empty without speakers."""
+    reads_line_ends: bool = False
+    """True if line breaks are ordinary characters and `<eos>` ends a whole text, as in models by others."""
 
     def __len__(self) -> int:
         return len(self.tokens)

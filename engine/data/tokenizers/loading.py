@@ -35,6 +35,7 @@ def tokenizer_file_name(name: TokenizerName) -> str:
 
 def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenizer:
     """Parse the output of `Tokenizer.to_json`, which was read from the file `source`; damage raises a RunError."""
+    assert name != "pretrained", "a model by others is no run"
     if name == "bpe":
         # Imported here: it loads Hugging Face's tokenizers, which models of words do not need.
         from engine.data.tokenizers.bpe import BPETokenizer

@@ -62,9 +62,10 @@ def bits_per_character(judge: Judge, texts: Sequence[str]) -> dict[str, float]:
 def load_judge(path: Path) -> Judge:
     """Load a GGUF model; texts are scored after the token that begins a document."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # type: ignore[import-not-found]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    model.eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     start = tokenizer.convert_tokens_to_ids("<|endoftext|>")
 

@@ -1,0 +1,37 @@
+"""What a Transformer computes inside while it reads a text: attention weights, and the vectors between its layers."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import TokenIds
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """Attention and layer outputs of a text. Position 0 is the start of the text; position `i + 1` is token `i`."""
+
+    weights: Float32Array
+    """`[layers, heads, positions, positions]`: weight of each earlier position (last axis) for each position. Each row
+    sums to 1, and the weights of later positions are 0."""
+    layer_outputs: Float32Array
+    """`[layers + 1, positions, width]`: the vector of each position before the first layer and after each layer."""
+
+
+@runtime_checkable
+class AttentionModel(Protocol):
+    """A model whose attention and layers can be recorded."""
+
+    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+        """Read the start of a text and then `ids` `[time]`, and record all `time + 1` positions.
+
+        Raises:
+            InvalidInputError: If the positions do not fit into the context.
+        """
+
+    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
+        """Return what the model would predict from vectors `[rows, width]` if they were the last layer's (logit lens).
+
+        The result are natural-log probabilities `[rows, vocabulary]`. See nostalgebraist, "interpreting GPT: the logit
+        lens" (2020).
+        """
