@@ -22,6 +22,10 @@ class AttentionRecord:
 class AttentionModel(Protocol):
     """A model whose attention and layers can be recorded."""
 
+    @property
+    def context_size(self) -> int:
+        """Maximum number of positions, the start of the text included."""
+
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
         """Read the start of a text and then `ids` `[time]`, and record all `time + 1` positions.
 
