@@ -1,7 +1,7 @@
 """Scores of a text: how well a model predicts its tokens, its words and its sentences."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,10 +13,12 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Float64Array, Int32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.models.base import LanguageModel
+from engine.models.base import LanguageModel, LogProbs, ParallelModel
 
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 256
 """Tokens per chunk; chunks start small, so that the first scores appear at once."""
+CHUNK_GROWTH = 4
+"""Factor by which chunks grow: a large model reads all its weights for each chunk, so that few chunks are faster."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +48,75 @@ def score_chunks(
 
     The model reads the token of a speaker before each line of a script, so each word is predicted given its speaker.
     Speakers have no scores. The alternatives are collected in the same pass, which costs less than keeping the states
-    to find them later.
+    to find them later. A `ParallelModel` reads each chunk at once.
     """
     log_probs, state = model.advance(model.start(), EOS_ID)
-    num_top = min(NUM_TOP_TOKENS, len(model.tokenizer))
     ids, start, size = tokens.ids, 0, FIRST_CHUNK_SIZE
     while start < len(ids) and not cancelled():
         chunk = ids[start : start + size]
-        rows = np.empty((len(chunk), len(log_probs)), np.float32)
-        for index, (row, token) in enumerate(zip(rows, chunk, strict=True), start):
-            if tokens.has_speakers and tokens.line_speakers[index] >= 0:
-                log_probs, state = model.advance(state, int(tokens.line_speakers[index]))
-            row[:] = log_probs
-            log_probs, state = model.advance(state, int(token))
-            if cancelled():
-                return
-        token_log_probs = rows[np.arange(len(chunk)), chunk]
-        ranks = 1 + np.count_nonzero(rows > token_log_probs[:, None], axis=1)
-        top_ids = np.argpartition(rows, -num_top, axis=1)[:, -num_top:]
-        top_log_probs = np.take_along_axis(rows, top_ids, axis=1)
-        order = np.argsort(-top_log_probs, axis=1, kind="stable")
-        log_probs_of_chunk: Float64Array = token_log_probs.astype(np.float64)
+        inputs, positions = _chunk_inputs(tokens, start, chunk)
+        if isinstance(model, ParallelModel):
+            next_rows, state = model.predict_tokens(state, inputs)
+        else:
+            next_rows = np.empty((len(inputs), len(log_probs)), np.float32)
+            for row, token in zip(next_rows, inputs, strict=True):
+                row[:], state = model.advance(state, token)
+                if cancelled():
+                    return
+        # Row i of `next_rows` predicts input i + 1; the first input was predicted by the chunk before.
+        rows = [log_probs if position == 0 else next_rows[position - 1] for position in positions]
+        log_probs = next_rows[-1].copy()  # the view would keep the rows of the whole chunk in memory
         token_texts = [tokens[index] for index in range(start, start + len(chunk))]
-        yield ScoredChunk(
-            start=start,
-            log_probs=log_probs_of_chunk,
-            ranks=ranks.astype(np.int32),
-            top_ids=np.take_along_axis(top_ids, order, axis=1).astype(np.int32),
-            top_log_probs=np.take_along_axis(top_log_probs, order, axis=1),
-            characters=count_character_bits(model.tokenizer, token_texts, chunk, log_probs_of_chunk),
-        )
-        start, size = start + len(chunk), min(2 * size, MAX_CHUNK_SIZE)
+        yield _score_rows(rows, chunk, start, token_texts, model.tokenizer)
+        start, size = start + len(chunk), min(CHUNK_GROWTH * size, MAX_CHUNK_SIZE)
+
+
+def _chunk_inputs(tokens: TokenizedText, start: int, chunk: TokenIds) -> tuple[list[int], list[int]]:
+    """Return what a model reads for the tokens `chunk`, which begin at index `start` of a text.
+
+    Returns:
+        The ids to read, with the speaker of a line before its first token, and the position of each token of the chunk
+        among them.
+    """
+    if not tokens.has_speakers:
+        return chunk.tolist(), list(range(len(chunk)))
+    inputs: list[int] = []
+    positions = []
+    for speaker, token in zip(tokens.line_speakers[start : start + len(chunk)].tolist(), chunk.tolist(), strict=True):
+        if speaker >= 0:
+            inputs.append(speaker)
+        positions.append(len(inputs))
+        inputs.append(token)
+    return inputs, positions
+
+
+def _score_rows(
+    rows: Sequence[LogProbs], chunk: TokenIds, start: int, token_texts: Sequence[str], tokenizer: Tokenizer
+) -> ScoredChunk:
+    """Return the scores of the tokens `chunk`, each predicted by its distribution `[vocabulary]` in `rows`.
+
+    One row after the other, so that a long row stays in the processor's cache.
+    """
+    num_top = min(NUM_TOP_TOKENS, len(tokenizer))
+    log_probs = np.empty(len(chunk), np.float64)
+    ranks = np.empty(len(chunk), np.int32)
+    top_ids = np.empty((len(chunk), num_top), np.int32)
+    top_log_probs = np.empty((len(chunk), num_top), np.float32)
+    for index, (row, token) in enumerate(zip(rows, chunk.tolist(), strict=True)):
+        log_probs[index] = row[token]
+        ranks[index] = 1 + np.count_nonzero(row > row[token])
+        ids = np.argpartition(row, -num_top)[-num_top:]
+        order = np.argsort(-row[ids], kind="stable")
+        top_ids[index] = ids[order]
+        top_log_probs[index] = row[top_ids[index]]
+    return ScoredChunk(
+        start=start,
+        log_probs=log_probs,
+        ranks=ranks,
+        top_ids=top_ids,
+        top_log_probs=top_log_probs,
+        characters=count_character_bits(tokenizer, token_texts, chunk, log_probs),
+    )
 
 
 @dataclass(frozen=True)

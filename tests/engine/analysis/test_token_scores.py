@@ -1,6 +1,7 @@
 """Token scores match the evaluation of a text, and those of a word are the sums over its tokens."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.token_scores import TokenScores, score_chunks
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.config import ModelConfig
+from engine.data.arrays import Float32Array
 from engine.data.encoding import DataMode
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -24,7 +26,8 @@ from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.models import TokenByTokenModel, random_lstm
+from tests.support.dialogues import dialogue_model
+from tests.support.models import TokenByTokenModel, distributions, make_tokenizer, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 
 WORDS = split_words("the lamp was lit in high tower before winter came down from north we walked all night")
@@ -158,9 +161,65 @@ def test_scoring_stops_within_a_chunk_when_cancelled() -> None:
 
     model = CountingModel(make_lstm())
     words = tokenize_with_offsets(" ".join(WORDS * 20), VOCABULARY)
-    assert len(list(score_chunks(model, words, lambda: model.num_read > 100))) == 2  # 16 and 32 tokens
+    assert len(list(score_chunks(model, words, lambda: model.num_read > 100))) == 2  # 16 and 64 tokens
     assert model.num_read == 101
     assert list(score_chunks(model, tokenize_with_offsets("", VOCABULARY))) == []
+
+
+class ParallelReader(TokenByTokenModel):
+    """A model that reads several tokens at once, with the results of `advance`."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        self.num_passes = 0
+
+    def advance_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
+        rows, state = self.predict_tokens(state, tokens)
+        return rows[-1], state
+
+    def predict_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
+        self.num_passes += 1
+        rows = []
+        for token in tokens:
+            log_probs, state = self.model.advance(state, token)
+            rows.append(log_probs)
+        return np.stack(rows), state
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (make_lstm(), " ".join(WORDS * 25)),
+        (dialogue_model(), "GANDALF: we walked all night\nFRODO: was the tower lit\nthe lamp\n" * 40),
+    ],
+    ids=["text", "script"],
+)
+def test_a_model_that_reads_chunks_at_once_has_the_same_scores(model: LanguageModel, text: str) -> None:
+    parallel = ParallelReader(model)
+    tokens = tokenize_with_offsets(text, model.tokenizer)
+    actual, expected = score_all(parallel, tokens), score_all(TokenByTokenModel(model), tokens)
+    assert len(tokens) > 16 + 64 + 256
+    assert parallel.num_passes == math.ceil((len(tokens) - 16 - 64) / 256) + 2
+    assert actual.is_complete
+    np.testing.assert_array_equal(actual.log_probs, expected.log_probs)
+    assert actual.characters == expected.characters
+    for index in range(len(tokens)):
+        assert actual.token_score(index) == expected.token_score(index)
+
+
+def test_ranks_and_alternatives_are_those_of_a_large_vocabulary() -> None:
+    tokenizer = make_tokenizer(5_000)
+    model = random_lstm(ModelConfig(embedding_size=10, hidden_size=10), tokenizer)
+    tokens = tokenize_with_offsets("w7 w4000 w12 w4000", tokenizer)
+    scores = score_all(model, tokens)
+    probs = distributions(TokenByTokenModel(model), tokens.ids)
+    for index, (row, token) in enumerate(zip(probs[:-1], tokens.ids, strict=True)):
+        score = scores.token_score(index)
+        assert score is not None
+        assert score.rank == 1 + (row > row[token]).sum()
+        assert [text for text, _ in score.top_tokens] == [
+            tokenizer.tokens[id] for id in np.argsort(-row)[:NUM_TOP_TOKENS]
+        ]
 
 
 def test_scores_of_a_common_prefix_are_reused() -> None:
