@@ -1,7 +1,6 @@
 """Compact copies of runs: weights in half precision or 8 bits, thinned metrics, and nothing to resume from."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE, tokenizer_files
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
-from engine.storage.files import fsync_path
+from engine.runs.new_folder import check_is_new, create_folder
 from engine.storage.quantization import quantize_rows
 from engine.storage.tensor_file import SCALE_SUFFIX
 
@@ -54,8 +53,7 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
             written.
         ConfigError: If the configuration is damaged.
     """
-    if folder.exists() or folder.is_symlink():
-        raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
+    check_is_new(folder)
     loaded = load_model(run_dir)
     tokenizer = loaded.decoder.tokenizer
     from safetensors.numpy import save
@@ -70,20 +68,11 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
     }
     if loaded.dialogue_parts is not None:
         contents |= {name: (run_dir / name).read_bytes() for name in (DIALOGUE_FILE, WHO_FILE)}
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with create_folder(folder) as partial:
         before = (run_dir / MODEL_FILE).stat().st_size
-        partial.mkdir()
         for name, content in contents.items():
             (partial / name).write_bytes(content)
-            fsync_path(partial / name)
         shutil.copystat(run_dir / CONFIG_FILE, partial / CONFIG_FILE)  # its time is the start of the training
-        partial.rename(folder)
-        fsync_path(folder.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return CompactCopy(before, len(contents[MODEL_FILE]), sum(map(len, contents.values())))
 
 

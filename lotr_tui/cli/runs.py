@@ -15,6 +15,7 @@ runs_cli = make_group(
     "lotr-tui runs",
     "lotr-tui runs show latest",
     "lotr-tui runs export my-run --csv tables",
+    "lotr-tui runs export my-gpt --hf my-gpt-hf",
     "lotr-tui runs compact my-run small --precision int8",
 )
 
@@ -123,21 +124,36 @@ def runs_export(
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write logs for TensorBoard.")
     ] = None,
+    hugging_face: Annotated[
+        Path | None,
+        typer.Option(
+            "--hf",
+            metavar="DIR",
+            help="Write the model of a Transformer for Hugging Face's transformers, in a new folder: AutoTokenizer "
+            "returns the ids of the run after an <eos>, and AutoModelForCausalLM the same logits.",
+        ),
+    ] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
-    """Export the metrics of a run for other programs."""
+    """Export the metrics or the model of a run for other programs."""
     from engine.runs.directory import resolve_run
 
     path = resolve_run(run, runs_dir).absolute()
-    if (csv is None) == (tensorboard is None):
-        raise InvalidInputError("give either --csv DIR or --tensorboard DIR")
-    from lotr_tui.monitor.export import export_csv, export_tensorboard
+    folders = [folder for folder in (csv, tensorboard, hugging_face) if folder is not None]
+    if len(folders) != 1:
+        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR and --hf DIR")
+    if hugging_face is not None:
+        from engine.runs.export_hugging_face import export_hugging_face
 
-    if csv is not None:
-        export_csv(path, csv)
-    elif tensorboard is not None:
-        export_tensorboard(path, tensorboard)
-    print(printable(str(csv or tensorboard)))
+        export_hugging_face(path, hugging_face.absolute())
+    else:
+        from lotr_tui.monitor.export import export_csv, export_tensorboard
+
+        if csv is not None:
+            export_csv(path, csv)
+        elif tensorboard is not None:
+            export_tensorboard(path, tensorboard)
+    print(printable(str(folders[0])))
 
 
 @add_command(runs_cli, "compact")

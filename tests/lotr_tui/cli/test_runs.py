@@ -283,7 +283,7 @@ class TestExport:
 
     def test_export_needs_exactly_one_format(self, command, make_run):
         make_run("r")
-        assert "give either --csv DIR or --tensorboard DIR" in command("runs", "export", "r").stderr
+        assert "give one of --csv DIR, --tensorboard DIR and --hf DIR" in command("runs", "export", "r").stderr
         assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
 
     def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):

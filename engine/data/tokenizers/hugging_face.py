@@ -1,0 +1,72 @@
+"""Conversion of tokenizers to Hugging Face's format, for programs that read `tokenizer.json`."""
+
+import sys
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
+from engine.data.tokenizers.bpe import BPETokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.words import WORD_PATTERN, WordTokenizer
+
+NUM_ASCII, NUM_BYTES = 128, 256
+
+
+def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
+    """Return a Hugging Face tokenizer with the same ids as `tokenizer`, which puts `<eos>` before a text.
+
+    `<eos>` and the speakers, written as "NAME: ", are special tokens. Like `Tokenizer.encode`, the result reads a text
+    that contains their names as ordinary text only with `encode_special_tokens` set, which `tokenizer.json` does not
+    store; `split_special_tokens` is its name in transformers.
+
+    Without the special tokens, the ids equal those of `Tokenizer.encode` for every text that is valid Unicode. A closed
+    vocabulary of this project also reads a lone surrogate, which Hugging Face's tokenizers refuse.
+    """
+    if isinstance(tokenizer, BPETokenizer):
+        backend = HuggingFaceTokenizer.from_str(tokenizer.to_json())
+        backend.decoder = decoders.ByteLevel()
+    elif isinstance(tokenizer, CharacterTokenizer):
+        backend = _convert_characters(tokenizer)
+    else:
+        assert isinstance(tokenizer, WordTokenizer), "all other tokenizers have a closed vocabulary of words"
+        backend = _convert_words(tokenizer)
+    special = [EOS, *tokenizer.tokens[tokenizer.num_text_tokens :]]
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.post_processor = processors.TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, EOS_ID)])
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _convert_characters(tokenizer: CharacterTokenizer) -> HuggingFaceTokenizer:
+    """Convert a tokenizer of characters: byte pairs without a merge, and bytes for characters that are no tokens."""
+    names = [chr(byte) if byte < NUM_ASCII else f"<0x{byte:02X}>" for byte in range(NUM_BYTES)]
+    names = [*names[:EOS_ID], EOS, *names[EOS_ID:], *tokenizer.characters]
+    model = models.BPE(vocab={name: id for id, name in enumerate(names)}, merges=[], byte_fallback=True)
+    backend = HuggingFaceTokenizer(model)
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return backend
+
+
+def _convert_words(tokenizer: WordTokenizer) -> HuggingFaceTokenizer:
+    """Convert a closed vocabulary: a table of words, and the pattern of a word."""
+    vocabulary = {token: id for id, token in enumerate(tokenizer.tokens[: tokenizer.num_text_tokens])}
+    backend = HuggingFaceTokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    if tokenizer.name == "words":
+        backend.normalizer = normalizers.Lowercase()
+        pattern = WORD_PATTERN.pattern
+    else:
+        pattern = f"[{_printable_ranges()}]+"
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)  # removes all but the words
+    return backend  # without a decoder, words are joined by spaces
+
+
+def _printable_ranges() -> str:
+    """Return the printable characters but the space, as ranges of a regular expression.
+
+    The classes of regular expressions, such as "not a separator", come from another version of Unicode than Python's.
+    """
+    is_printable = [chr(code).isprintable() and code != ord(" ") for code in range(sys.maxunicode + 1)]
+    starts = [code for code in range(1, len(is_printable)) if is_printable[code] and not is_printable[code - 1]]
+    ends = [code for code in range(1, len(is_printable)) if is_printable[code - 1] and not is_printable[code]]
+    return "".join(rf"\x{{{start:x}}}-\x{{{end - 1:x}}}" for start, end in zip(starts, ends, strict=True))

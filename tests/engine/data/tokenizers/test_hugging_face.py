@@ -1,0 +1,115 @@
+"""Tokenizers in Hugging Face's format: the same ids as ours for any text."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
+from engine.data.tokenizers.hugging_face import to_hugging_face
+from engine.data.tokenizers.words import WordTokenizer
+from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
+
+WORDS = ("the", "ring", "i", "k", "ss", "it's", "'", "2", "eos", "unk")
+NON_SPACES = (*WORDS, "The", "Ring!", "é", "☺", "K", "İ", "<b>", "<eos>x")
+TOKENIZERS: dict[str, Tokenizer] = {
+    "bpe": bpe_tokenizer(),
+    "characters": character_tokenizer(),
+    "words": WordTokenizer(("<unk>", "<eos>", *WORDS)),
+    "whitespace": WordTokenizer(("<unk>", "<eos>", *NON_SPACES), "whitespace"),
+}
+TOKENIZERS |= {f"{name}, dialogue": tokenizer.with_cast(["SAM", "O"]) for name, tokenizer in TOKENIZERS.items()}
+CONVERTED = {name: to_hugging_face(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+
+characters = st.characters(exclude_categories=("Cs",))
+"""All characters but lone surrogates, which Hugging Face's tokenizers refuse."""
+parts = st.sampled_from(
+    [
+        *NON_SPACES,
+        *LINES,
+        "<eos>",
+        "<unk>",
+        "<0x61>",
+        "SAM: ",
+        "O: ",
+        "Ġ",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\u00ad",
+        "\0",
+        "\u2028",
+    ]
+)
+texts = st.lists(st.one_of(parts, st.text(characters, max_size=4))).map("".join)
+
+
+def encode(name: str, text: str) -> list[int]:
+    """Return the ids of the Hugging Face tokenizer without special tokens."""
+    return CONVERTED[name].encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(text=texts)
+def test_ids_equal_ours_for_any_text(name: str, text: str) -> None:
+    assert encode(name, text) == TOKENIZERS[name].encode(text).tolist()
+
+
+@pytest.mark.parametrize("name", ["words", "whitespace"])
+def test_every_character_of_unicode_is_read_as_ours_reads_it(name: str) -> None:
+    all_characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    for text in (f"the{character}ring" for character in all_characters if unicodedata.category(character)[0] in "CZ"):
+        if unicodedata.category(text[3]) not in ("Co", "Cn"):
+            assert encode(name, text) == TOKENIZERS[name].encode(text).tolist(), ascii(text)
+    for start in range(0, len(all_characters), 10_000):
+        for separator in ("", " the "):
+            text = separator.join(all_characters[start : start + 10_000])
+            assert encode(name, text) == TOKENIZERS[name].encode(text).tolist(), f"from {start:x}"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_end_token_starts_a_text(name: str) -> None:
+    ids = CONVERTED[name].encode("the ring").ids
+    assert ids == [EOS_ID, *TOKENIZERS[name].encode("the ring").tolist()]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_every_token_has_its_id(name: str) -> None:
+    tokenizer, converted = TOKENIZERS[name], CONVERTED[name]
+    assert converted.get_vocab_size() == len(tokenizer)
+    assert converted.id_to_token(EOS_ID) == "<eos>"
+    if not tokenizer.is_open:
+        assert converted.id_to_token(UNK_ID) == "<unk>"
+        assert [converted.id_to_token(id) for id in range(len(tokenizer))] == list(tokenizer.tokens)
+    for speaker in tokenizer.cast:
+        assert converted.token_to_id(f"{speaker}: ") == tokenizer.speaker_id(speaker)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    converted = HuggingFaceTokenizer.from_str(CONVERTED[name].to_str())  # which does not store encode_special_tokens
+    expected = [EOS_ID, *tokenizer.encode("the").tolist(), EOS_ID]
+    assert converted.encode("<eos>the<eos>", add_special_tokens=False).ids == expected
+    if tokenizer.cast:
+        expected = [tokenizer.speaker_id("SAM"), *tokenizer.encode("the ring").tolist(), EOS_ID]
+        assert converted.encode("SAM: the ring<eos>", add_special_tokens=False).ids == expected
+
+
+@pytest.mark.parametrize("name", ["bpe", "characters", "bpe, dialogue", "characters, dialogue"])
+@given(text=texts)
+def test_the_ids_of_an_open_vocabulary_are_decoded_to_the_text(name: str, text: str) -> None:
+    assert CONVERTED[name].decode(TOKENIZERS[name].encode(text).tolist()) == text
+
+
+def test_words_are_decoded_with_spaces_between_them() -> None:
+    assert CONVERTED["words"].decode([2, 3, 0], skip_special_tokens=False) == "the ring <unk>"
+
+
+def test_a_lone_surrogate_is_refused() -> None:
+    for converted in CONVERTED.values():
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            converted.encode("the \udcff ring")
