@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,11 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.errors import RunError
 from engine.models.base import LogProbs, SequenceOutput
-from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix
-from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_tensors
+from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
+from engine.models.weight_checks import check_weights
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import StoredTensor, to_float32
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -35,10 +35,6 @@ MAX_TABLE_SIZE = 2**22
 """Maximum elements of the input gate table; computing a larger one takes longer than the products of a long text."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
-MAX_WEIGHT = 1e15
-"""Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
-MAX_SCALE = MAX_WEIGHT / 128
-"""Maximum scale of a row of 8-bit integers, which reach from -128 to 127."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -106,14 +102,14 @@ class NumpyLSTM:
         self.config = config
         self.int8 = int8
         """True if weights in single precision were quantized for inference."""
-        _check_weights(weights, weight_shapes(config, len(tokenizer)))
+        check_weights(weights, weight_shapes(config, len(tokenizer)))
         self._tensors: dict[str, StoredTensor | Int8Matrix] = dict(weights)
         """Tensors as given, except that layers in 8 bits are kept only once, in the form of `self._layers`."""
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
-        self._output = _make_matrix(output, quantize=int8)
-        self._output_bias = _to_float32(weights["output.bias"])
-        self._punctuation = _punctuation_weights(weights, _to_float32(output)) if config.punctuation else None
+        self._output = make_matrix(output, quantize=int8)
+        self._output_bias = to_float32(weights["output.bias"])
+        self._punctuation = _punctuation_weights(weights, to_float32(output)) if config.punctuation else None
         self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
         self.input_gate_table: Float32Array | None = None
         """Contribution `[vocabulary, 4 hidden]` of every token to the gates of the first layer.
@@ -127,7 +123,7 @@ class NumpyLSTM:
             speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
             self._speaker_gates = first.weight_ih.matmul(self._embed(speakers))
         if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
-            self.input_gate_table = first.weight_ih.matmul(_to_float32(self._embedding)) + first.bias
+            self.input_gate_table = first.weight_ih.matmul(to_float32(self._embedding)) + first.bias
             self._layers[0] = replace(first, weight_ih=None)
 
     def _make_layer(self, weights: Mapping[str, StoredTensor], index: int, hidden_size: int) -> _LSTMLayer:
@@ -136,10 +132,10 @@ class NumpyLSTM:
             f"layers.{index}.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         layer = _LSTMLayer(
-            weight_ih=_make_matrix(_to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0),
-            weight_hh=_make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8),
-            bias=_to_float32(_to_sigmoids_first_order(weights[bias_ih]))
-            + _to_float32(_to_sigmoids_first_order(weights[bias_hh])),
+            weight_ih=make_matrix(_to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0),
+            weight_hh=make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8),
+            bias=to_float32(_to_sigmoids_first_order(weights[bias_ih]))
+            + to_float32(_to_sigmoids_first_order(weights[bias_hh])),
             hidden_size=hidden_size,
         )
         for name, matrix in ((weight_ih, layer.weight_ih), (weight_hh, layer.weight_hh)):
@@ -163,7 +159,7 @@ class NumpyLSTM:
     @property
     def weights(self) -> dict[str, Float32Array]:
         """The same tensors in single precision; those in 8 bits are computed at every access."""
-        return {name: _to_float32(tensor) for name, tensor in self.tensors.items()}
+        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> LSTMState:
         """Return hidden and cell states of zeros."""
@@ -315,21 +311,10 @@ class NumpyLSTM:
         return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
 
 
-def _make_matrix(tensor: StoredTensor, *, quantize: bool) -> Matrix:
-    """Store a matrix for fast products: in 8 bits if it has 8 bits or `quantize` is set, else in single precision."""
-    if isinstance(tensor, Int8Rows):
-        return Int8Matrix(tensor)
-    return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor)
-
-
-def _to_float32(tensor: StoredTensor) -> Float32Array:
-    return tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
-
-
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
     """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
     if isinstance(tensor, Int8Rows):
-        return Int8Rows(_swap_last_gates(tensor.values), _to_float32(_to_sigmoids_first_order(tensor.scales)))
+        return Int8Rows(_swap_last_gates(tensor.values), to_float32(_to_sigmoids_first_order(tensor.scales)))
     gates: Float32Array = _swap_last_gates(tensor)
     gates[: 3 * (len(gates) // 4)] *= np.float32(0.5)
     return gates
@@ -350,35 +335,12 @@ def _swap_last_gates(tensor: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
 def _punctuation_weights(weights: Mapping[str, StoredTensor], output: Float32Array) -> _PunctuationWeights:
     gate_weight, gate_bias, scale, shift, bias = (
-        _to_float32(weights[f"punctuation_softmax.{name}"])
+        to_float32(weights[f"punctuation_softmax.{name}"])
         for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
     )
     return _PunctuationWeights(
         gate_weight=np.ascontiguousarray(gate_weight.T),
         gate_bias=gate_bias,
         scale=1 + scale,
-        bias=_to_float32(weights["output.bias"]) + bias + shift @ output.T,
+        bias=to_float32(weights["output.bias"]) + bias + shift @ output.T,
     )
-
-
-def _check_weights(weights: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise a RunError unless the tensors have the given shapes and finite numbers."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, tensor in weights.items():
-        if isinstance(tensor, Int8Rows):
-            arrays[name], arrays[name + SCALE_SUFFIX] = tensor
-        else:
-            arrays[name] = tensor
-    check_tensors({name: (str(array.dtype), array.shape) for name, array in arrays.items()}, shapes)
-    for name, array in arrays.items():
-        if array.dtype == np.int8:
-            continue
-        lowest, highest = float(array.min()), float(array.max())
-        min_value, max_value = (-MAX_WEIGHT, MAX_WEIGHT) if name in shapes else (0.0, MAX_SCALE)
-        if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
-            value = highest if highest > max_value else lowest
-            forbidden = "not finite" if name in shapes else "negative, not finite"
-            raise RunError(
-                f"{name} holds values that are {forbidden} or beyond {max_value:g}, such as {value:g}; "
-                "the run is damaged"
-            )

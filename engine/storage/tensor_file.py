@@ -43,6 +43,11 @@ class SafetensorsHeader:
     tensor_bytes: int
 
 
+def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
+    """Return a tensor in single precision, without a copy if it is stored so."""
+    return tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
+
+
 def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
     """Load the tensors of a model, after checking that they have the expected names and shapes.
 

@@ -9,7 +9,8 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import RunError
 from engine.models.base import advance_batch
-from engine.models.numpy_lstm import MAX_SCALE, NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.weight_checks import MAX_SCALE
 from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
 from tests.support.models import make_tokenizer, random_ids
