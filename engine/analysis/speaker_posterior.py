@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_batch
@@ -25,7 +25,7 @@ MAX_STEPS = 32
 """Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
 MAX_STEP_ELEMENTS = 16_000_000
 """Maximum number of log-probabilities in the states that are kept."""
-_WORD = re.compile(r"\S+")
+WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ class WordEvidence:
 class SpeakerGuess:
     """Posterior over the cast after a text."""
 
-    tokenizer: Tokenizer
+    cast: tuple[str, ...]
     prior: Float64Array
     """Probability `[cast]` of each speaker before the text."""
     words: tuple[WordEvidence, ...]
     """Evidence of each word in text order."""
+    first_id: int = 0
+    """Token of the first speaker; 0 for a model without tokens of speakers."""
 
     @property
     def posterior(self) -> Float64Array:
@@ -59,13 +61,12 @@ class SpeakerGuess:
 
     def ranking(self) -> list[SpeakerProb]:
         """Return the speakers with their probabilities, likeliest first."""
-        cast, first = self.tokenizer.cast, self.tokenizer.num_text_tokens
         order = np.argsort(-self.posterior, kind="stable").tolist()
-        return [SpeakerProb(cast[index], first + index, float(self.posterior[index])) for index in order]
+        return [SpeakerProb(self.cast[index], self.first_id + index, float(self.posterior[index])) for index in order]
 
     def explain(self, speaker: str, other: str) -> list[tuple[str, float]]:
         """Return each word with the natural logarithm by which it changes the odds of `speaker` against `other`."""
-        first, second = self.tokenizer.cast.index(speaker), self.tokenizer.cast.index(other)
+        first, second = self.cast.index(speaker), self.cast.index(other)
         return [(word.word, float(word.evidence[first] - word.evidence[second])) for word in self.words]
 
 
@@ -140,7 +141,7 @@ class SpeakerPosterior:
         An `is_complete` line ends after the text: the evidence of its last word includes its end.
         """
         text = " ".join(text.split())
-        ends = [match.end() for match in _WORD.finditer(text)]
+        ends = [match.end() for match in WORD.finditer(text)]
         joint = [self._log_prior] * (len(ends) + 1)
         if self._model_weight:
             totals = self._log_likelihoods(text, ends, is_complete=is_complete)
@@ -153,7 +154,8 @@ class SpeakerPosterior:
                 each: known[each] if each in known else self._text_model.scores(each) for each in beginnings
             }
             joint[1:] = [row + self._text_scores[each] for row, each in zip(joint[1:], beginnings, strict=True)]
-        return self._describe(text.split(), joint)
+        tokenizer = self.model.tokenizer
+        return explain_guess(tokenizer.cast, text.split(), joint, tokenizer.num_text_tokens)
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:
         """Return the log-probability `[cast]` of `text` up to each of `ends`, for each speaker."""
@@ -191,18 +193,28 @@ class SpeakerPosterior:
         states = (self._steps[-1] if self._steps else self._start).states
         return np.array([state.log_probs[token] for state in states], np.float64)
 
-    def _describe(self, words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
-        """Return the posterior, given its unnormalized logarithm `[cast]` before the text and after each of `words`."""
-        log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
-        leader = int(np.argmax(log_posteriors[-1]))
-        odds = [_log_odds(row, leader) for row in log_posteriors]
-        evidence = [
-            WordEvidence(
-                word, joint[index + 1] - joint[index], np.exp(log_posteriors[index + 1]), odds[index + 1] - odds[index]
-            )
-            for index, word in enumerate(words)
-        ]
-        return SpeakerGuess(self.model.tokenizer, np.exp(log_posteriors[0]), tuple(evidence))
+
+def explain_guess(
+    cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array], first_id: int = 0
+) -> SpeakerGuess:
+    """Return the posterior over `cast` after a text, and the evidence of each of its words.
+
+    Args:
+        cast: Names of the speakers.
+        words: Words of the text, with their punctuation.
+        joint: Logarithm of the unnormalized posterior `[cast]`, before the text and after each of `words`.
+        first_id: Token of the first speaker; 0 for a model without tokens of speakers.
+    """
+    log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
+    leader = int(np.argmax(log_posteriors[-1]))
+    odds = [_log_odds(row, leader) for row in log_posteriors]
+    evidence = [
+        WordEvidence(
+            word, joint[index + 1] - joint[index], np.exp(log_posteriors[index + 1]), odds[index + 1] - odds[index]
+        )
+        for index, word in enumerate(words)
+    ]
+    return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence), first_id)
 
 
 def _log_odds(log_probs: Float64Array, index: int) -> float:

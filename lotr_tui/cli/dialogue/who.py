@@ -26,7 +26,8 @@ def who(
         typer.Option(
             "--run",
             metavar="RUN",
-            help="Model that knows speakers: name or path of a run, latest, or RUN@EPOCH. Default: the bundled model.",
+            help="Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE. Default: the "
+            "bundled model, which knows speakers.",
             show_default=False,
             rich_help_panel=options.MODEL,
         ),
@@ -36,6 +37,14 @@ def who(
     context: Annotated[
         Path | None,
         typer.Option("--context", metavar="FILE", help="Lines before the text, each as NAME: text."),
+    ] = None,
+    cast: Annotated[
+        str | None,
+        typer.Option(
+            "--cast",
+            metavar="A,B,...",
+            help="Speakers to choose from, for a model that knows none. Default: those in the context.",
+        ),
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -52,7 +61,8 @@ def who(
     from lotr_tui.cli.dialogue.who_report import guess_speaker, print_guess, print_guess_as_json
 
     loaded = load_model_by_name(run, runs_dir, precision)
-    report = guess_speaker(loaded, content, script)
+    names = None if cast is None else cast.split(",")
+    report = guess_speaker(loaded, content, script, names, f"--context {context}")
     if as_json:
         print_guess_as_json(report)
     else:

@@ -8,12 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence
-from engine.errors import printable
+from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
 from engine.generation.turns import Turn, read_turns
 from engine.runs.loading import LoadedModel
 from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json
-from lotr_tui.cli.dialogue.script import check_has_cast, format_turn, parse_script
+from lotr_tui.cli.dialogue.script import format_turn, parse_script
 from lotr_tui.cli.generate_console import report_unknown_text
 from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
@@ -56,20 +57,45 @@ class WhoReport:
         return best if best is not None and best.gain >= GIVEAWAY_GAIN else None
 
 
-def guess_speaker(loaded: LoadedModel, text: str, script: str) -> WhoReport:
+def guess_speaker(
+    loaded: LoadedModel, text: str, script: str, cast: Sequence[str] | None = None, context_name: str = "the context"
+) -> WhoReport:
     """Let a model read a text as every speaker, after the lines of a script.
 
+    A model that knows no speakers reads the names of `cast`, or else of the script, as they are written.
+
+    Args:
+        loaded: Model that guesses.
+        text: Text of an unknown speaker.
+        script: Lines before the text, of the form "NAME: text"; may be empty.
+        cast: Names of the speakers as typed; None for those that the model knows, or that are in the script.
+        context_name: Name of the script in messages.
+
     Raises:
-        InvalidInputError: If the model knows no speakers, or no word of the text.
+        InvalidInputError: If there are no speakers, or the model knows no word of the text.
     """
     model = loaded.model
-    check_has_cast(model.tokenizer.cast, loaded.name, "`lotr-tui who`")
+    known = model.tokenizer.cast
+    if known and cast is not None:
+        raise InvalidInputError(
+            f"--cast is for models without speakers, and {shell_word(loaded.name)} knows {len(known)}; leave it out"
+        )
+    if not known and cast is None and not script.strip():
+        raise InvalidInputError(
+            f"`lotr-tui who` needs a model that knows speakers, and {shell_word(loaded.name)} does not; name them: "
+            "--cast FRODO,SAM, or train one: lotr-tui train --mode dialogue"
+        )
     if not model.tokenizer.is_open:  # bytes that are not UTF-8 are skipped like other symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     encoded = encode_prompt(text, model.tokenizer)
     report_unknown_text(encoded, model.tokenizer)
-    turns = parse_script(script, model.tokenizer.cast)
-    guess = SpeakerPosterior(model, read_turns(model, turns)).update(text, is_complete=True)
+    if known:
+        turns = parse_script(script, known)
+        guess = SpeakerPosterior(model, read_turns(model, turns)).update(text, is_complete=True)
+    else:
+        turns, names = read_script(script, cast, context_name)
+        eos_per_line = loaded.config.data.mode != "stream"
+        guess = guess_written_speaker(model, names, turns, text, eos_per_line=eos_per_line)
     return WhoReport(loaded.name, text, tuple(turns), encoded.unknown_tokens, guess)
 
 
@@ -77,7 +103,7 @@ def print_guess_as_json(report: WhoReport) -> None:
     """Print the probability of every speaker, and the evidence of every word, as one JSON object."""
     guess = report.guess
     ranking = guess.ranking()
-    first = guess.tokenizer.num_text_tokens
+    first = guess.first_id
     leader = ranking[0].name
     listed = ranking[:MAX_JSON_SPEAKERS]
     print_json(
@@ -126,7 +152,7 @@ def print_guess(report: WhoReport) -> None:
 
 def _make_speaker_table(guess: SpeakerGuess, bar_width: int) -> Table:
     """Return a table of the likeliest speakers, with their probabilities before and after the text."""
-    ranking, first = guess.ranking(), guess.tokenizer.num_text_tokens
+    ranking, first = guess.ranking(), guess.first_id
     table = Table(box=None, pad_edge=False)
     table.add_column("speaker")
     table.add_column("probability", width=bar_width)
@@ -146,7 +172,7 @@ def _make_speaker_table(guess: SpeakerGuess, bar_width: int) -> Table:
 def _make_word_table(report: WhoReport, leader: str) -> Table:
     """Return a table of words in text order: how each changes the odds of `leader`, and the probability after it."""
     words = _strongest(report.guess.words)
-    index = report.guess.tokenizer.cast.index(leader)
+    index = report.guess.cast.index(leader)
     scale = max(abs(word.gain) for word in words) or 1.0
     table = Table(box=None, pad_edge=False)
     table.add_column("word")

@@ -131,6 +131,30 @@ def test_unusable_texts_are_refused(refused, run, tmp_path, arguments, stdin, me
     assert message in refused("who", *(arguments if "--run" in arguments else [*arguments, "--run", run]), stdin=stdin)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cast", "FRODO"], "the number of speakers of --cast FRODO is 1; name 2 to 64"),
+        (["--cast", ",".join(f"S{number}" for number in range(65))], "is 65; name 2 to 64"),
+        (["--cast", "FRODO,,SAM"], "--cast: '' is not a name"),
+        (["--cast", "FRODO,SAM,frodo"], "--cast names frodo twice; name every speaker once"),
+        (["--context", "prose.txt"], "--context prose.txt names no speakers; write its lines as NAME: text"),
+        (["--context", "alone.txt"], "the number of speakers of --context alone.txt is 1"),
+    ],
+)
+def test_speakers_of_a_model_that_knows_none_must_be_named(refused, home, tmp_path, arguments, message):
+    write_run(home / "runs" / "lines")
+    (tmp_path / "prose.txt").write_text("The road goes on.\n")
+    (tmp_path / "alone.txt").write_text("SAM: the road\n")
+    assert message in refused("who", "the road", "--run", "lines", *arguments)
+
+
+def test_a_model_that_knows_speakers_needs_no_names(refused, run):
+    assert "--cast is for models without speakers, and " in refused(
+        "who", "the road", "--run", run, "--cast", "FRODO,SAM"
+    )
+
+
 def test_the_largest_number_of_answers_is_the_engines():
     from engine.generation.best_of import MAX_ANSWERS
 

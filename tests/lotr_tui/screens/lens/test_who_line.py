@@ -61,7 +61,7 @@ def make_guess(evidence: list[list[float]], prior: tuple[float, ...] = (0.2,) * 
         WordEvidence(f"w{i}", np.array(evidence[i]), np.exp(row) / np.exp(row).sum(), odds(row) - odds(before[i]))
         for i, row in enumerate(rows)
     ]
-    return SpeakerGuess(VOCABULARY.with_cast(CAST), np.array(prior), tuple(words))
+    return SpeakerGuess(CAST, np.array(prior), tuple(words))
 
 
 def summary_text(evidence: LineEvidence) -> str:
