@@ -1,9 +1,25 @@
 """Loading of models by others, with checks before anything large is read. Pickles and remote code are never loaded."""
 
+import importlib.util
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from engine.models.pretrained.model import PretrainedModel
+from engine.errors import InvalidInputError, describe_error, printable
+from engine.models.pretrained import folder_checks, gguf_file
+from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
+from engine.runtime.process import limit_openmp_spinning
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.models.pretrained.model import PretrainedModel
+
+MAX_REASON_CHARACTERS = 300
+"""Maximum characters of an error of transformers in a message."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,10 @@ class LoadingProgress:
     """Memory in bytes that the model needs; None before it is known."""
 
 
-def load_pretrained(name: str, on_progress: Callable[[LoadingProgress], None] | None = None) -> PretrainedModel:
+ProgressCallback = Callable[[LoadingProgress], None]
+
+
+def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "PretrainedModel":
     """Load the model that `name` names (see `is_pretrained_name`), and report each step to `on_progress`.
 
     Loading takes seconds, so use a thread. `on_progress` is called in the same thread.
@@ -24,4 +43,163 @@ def load_pretrained(name: str, on_progress: Callable[[LoadingProgress], None] | 
     Raises:
         InvalidInputError: If the model cannot be loaded: one line that names the model and the remedy.
     """
-    raise NotImplementedError
+    report = on_progress or (lambda progress: None)
+    source = parse_pretrained_name(name)
+    _check_extra(source)
+    report(LoadingProgress("importing torch and transformers"))
+    limit_openmp_spinning()
+    silence_libraries()
+    if source.kind == "gguf":
+        return _load_gguf(source, report)
+    folder = source.path
+    if source.kind == "hub":
+        from engine.models.pretrained.hub import fetch_folder
+
+        folder = fetch_folder(source.target, name, lambda text: report(LoadingProgress(text)))
+    return _load_folder(folder, source, report)
+
+
+def required_bytes(source: PretrainedSource) -> int:
+    """Return the peak memory in bytes of loading a folder or a GGUF file into the memory of the machine.
+
+    Raises:
+        InvalidInputError: If the weights are missing or damaged.
+    """
+    if source.kind == "gguf":
+        return gguf_file.required_bytes(gguf_file.open_gguf(source.path, source.name))
+    files = folder_checks.find_weight_files(source.path, source.name)
+    return _folder_bytes(files, source.name)
+
+
+def _folder_bytes(files: list[Path], name: str) -> int:
+    return int(folder_checks.LOADING_FACTOR * 4 * folder_checks.count_parameters(files, name)[0])
+
+
+def _check_extra(source: PretrainedSource) -> None:
+    modules = ["transformers", *(["gguf", "accelerate"] if source.kind == "gguf" else [])]
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise InvalidInputError(f"{source.name} needs {' and '.join(missing)}; pip install 'lotr-tui[hf]'")
+
+
+def silence_libraries() -> None:
+    """Keep transformers and the libraries that it uses from printing warnings and progress bars over the screen."""
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    libraries: list[Any] = [transformers.logging, huggingface_hub.utils]
+    libraries[0].disable_progress_bar()
+    libraries[1].disable_progress_bars()
+    for library in ("huggingface_hub", "accelerate", "httpx", "urllib3"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    for module in ("transformers", "huggingface_hub", "accelerate", "torch", "gguf"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
+
+
+def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallback) -> "PretrainedModel":
+    import torch
+
+    name = source.name
+    report(LoadingProgress("checking the files"))
+    folder_checks.read_model_config(folder, name)
+    files = folder_checks.find_weight_files(folder, name)
+    required = _folder_bytes(files, name)
+    stored = folder_checks.count_parameters(files, name)[1]
+    device = torch.device("cpu")
+    if torch.cuda.is_available() and stored * folder_checks.LOADING_FACTOR < torch.cuda.mem_get_info()[0]:
+        device, required = torch.device("cuda"), int(stored * folder_checks.LOADING_FACTOR)
+    folder_checks.check_memory(name, required)
+    report(LoadingProgress(f"reading {folder_checks.format_bytes(stored)} of weights", required))
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    hf_tokenizer = _read_tokenizer(folder, name)
+    module = _read_weights(folder, name, dtype)
+    return _new_model(module, hf_tokenizer, source, report, device, required)
+
+
+def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "PretrainedModel":
+    import torch
+    from transformers import AutoConfig
+
+    name, path = source.name, source.path
+    report(LoadingProgress("checking the file"))
+    reader = gguf_file.open_gguf(path, name)
+    gguf_file.architecture(reader, name)
+    required = gguf_file.required_bytes(reader)
+    folder_checks.check_memory(name, required)
+    report(LoadingProgress("reading the tokenizer", required))
+
+    def on_tensor(index: int, total: int) -> None:
+        if index % max(1, total // 20) == 0:
+            report(LoadingProgress(f"converting weights, {100 * index // total} %", required))
+
+    with gguf_file.shared_reader(reader, on_tensor):
+        try:
+            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        except Exception as error:
+            raise _loading_error(name, error) from error
+        folder_checks.check_is_causal(config.to_dict(), name)
+        hf_tokenizer = _read_tokenizer(path.parent, name, gguf_file=path.name)
+        module = _read_weights(path.parent, name, torch.float32, gguf_file=path.name)
+    device = torch.device("cpu")
+    if torch.cuda.is_available() and required < torch.cuda.mem_get_info()[0]:
+        device = torch.device("cuda")
+    return _new_model(module, hf_tokenizer, source, report, device, required)
+
+
+def _read_tokenizer(folder: Path, name: str, **options: Any) -> Any:
+    """Return the tokenizer of a model, an object of transformers with a fast implementation."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    except Exception as error:  # of many types, for each kind of tokenizer
+        raise _loading_error(name, error, "its tokenizer") from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise InvalidInputError(f"{name} has no tokenizer.json, and its other tokenizer is not supported")
+    return tokenizer
+
+
+def _read_weights(folder: Path, name: str, dtype: Any, **options: Any) -> "torch.nn.Module":
+    """Return the model of transformers, with all its weights read from safetensors or GGUF."""
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM
+    is_old = tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 56)
+    options["torch_dtype" if is_old else "dtype"] = dtype
+    if "gguf_file" not in options:
+        options["use_safetensors"] = True
+    try:
+        module, info = auto.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # of many types, for each kind of model
+        raise _loading_error(name, error) from error
+    if missing := sorted(info.get("missing_keys") or []):
+        raise InvalidInputError(
+            f"{name} lacks {len(missing)} of its tensors, such as {printable(missing[0])}; "
+            "it is another kind of model, or damaged"
+        )
+    loaded: torch.nn.Module = module.eval().requires_grad_(False)
+    return loaded
+
+
+def _loading_error(name: str, error: Exception, part: str = "it") -> InvalidInputError:
+    reason = describe_error(error)
+    if len(reason) > MAX_REASON_CHARACTERS:
+        reason = f"{reason[:MAX_REASON_CHARACTERS]}…"
+    return InvalidInputError(f"{name}: transformers cannot load {part}: {reason}")
+
+
+def _new_model(
+    module: "torch.nn.Module",
+    hf_tokenizer: Any,
+    source: PretrainedSource,
+    report: ProgressCallback,
+    device: "torch.device",
+    required: int,
+) -> "PretrainedModel":
+    from engine.models.pretrained.adapter import adapt
+
+    report(LoadingProgress("trying the model", required))
+    return adapt(module.to(device), hf_tokenizer, source.name)

@@ -1,17 +1,54 @@
 """A causal language model by others as a `LanguageModel`."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from engine.data.arrays import Float32Array, Float64Array
-from engine.data.tokenizers.base import TokenIds
-from engine.models.attention import AttentionRecord
-from engine.models.base import HiddenVector, LogProbs
+from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
 from engine.models.pretrained.chat import ChatTemplate
+from engine.models.pretrained.contexts import Context, ContextReader
+from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
+MAX_CHUNK_TOKENS = 512
+"""Maximum number of tokens in one forward pass; a longer text needs more memory and is not faster."""
+SCORING_CHUNK_TOKENS = 256
+"""Tokens whose distributions are in memory at once when a text is scored."""
 
-class PretrainedState:
+
+class PretrainedState(NamedTuple):
     """Everything that a model by others remembers of a text. An immutable value: a kept state is a branch point."""
+
+    context: Context
+    """The tokens in the context, and what the model computed for them."""
+    hidden: HiddenVector
+    """Vector `[width]` that the next token is predicted from; empty before the first token."""
+    is_text_start: bool = False
+    """True before the token that starts a text; `<eos>` is read as that token."""
+    has_slid: bool = False
+    """True if the start of the text has left the context."""
+
+
+@dataclass(frozen=True)
+class PretrainedInfo:
+    """Facts about a model by others."""
+
+    name: str
+    """Name as the user gave it, such as `hf:owner/name`."""
+    description: str
+    """Architecture and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
+    context_size: int
+    """Maximum number of positions."""
+    start_id: int
+    """The model's id of the token that starts a text."""
+    end_ids: tuple[int, ...]
+    """The model's ids of all tokens that end a text or a reply, the tokenizer's `<eos>` among them."""
 
 
 class PretrainedModel:
@@ -19,84 +56,184 @@ class PretrainedModel:
 
     Implements `LanguageModel`, `BatchModel`, `ParallelModel`, `HiddenVectorModel`, `SequenceScorer` and
     `DistributionModel`; the subclass `AttentionPretrainedModel` also implements `AttentionModel`.
+
+    A text that fills the context slides: its last half is read again from position 0, and the next tokens after it. So
+    a state depends only on the tokens read.
     """
 
     is_slow = True
     """True: reading a token takes long enough to delay the keyboard, so screens call the model in a thread."""
-    tokenizer: PretrainedTokenizer
-    name: str
-    """Name as the user gave it, such as `hf:owner/name`."""
-    description: str
-    """Architecture and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
-    context_size: int
-    """Maximum number of positions; a longer text slides out of the context."""
-    num_parameters: int
-    memory_bytes: int
-    """Bytes of the weights in memory."""
-    chat: ChatTemplate | None
-    """Form of a conversation; None if the model has no chat template."""
+
+    def __init__(
+        self,
+        forward: CausalForward,
+        reader: ContextReader,
+        tokenizer: PretrainedTokenizer,
+        info: PretrainedInfo,
+        chat: ChatTemplate | None = None,
+        *,
+        reads_ragged_batches: bool = False,
+    ) -> None:
+        """Create a model.
+
+        Args:
+            forward: The model of transformers.
+            reader: The way to keep what it has read.
+            tokenizer: Its tokenizer.
+            info: Facts about it.
+            chat: Form of a conversation; None if the model has no chat template.
+            reads_ragged_batches: True if `reader` can read texts of different lengths together.
+        """
+        self.tokenizer = tokenizer
+        self.info = info
+        self.chat = chat
+        self.name = info.name
+        self.description = info.description
+        self.context_size = info.context_size
+        parameters = {id(parameter): parameter for parameter in forward.module.parameters()}.values()
+        self.num_parameters = sum(parameter.numel() for parameter in parameters)
+        self.memory_bytes = sum(parameter.nbytes for parameter in parameters)
+        """Bytes of the weights in memory."""
+        self._forward = forward
+        self._reader = reader
+        self._reads_ragged_batches = reads_ragged_batches
+        self._num_kept_tokens = info.context_size // 2
+        """Tokens that stay in the context when it slides."""
+        others = [id for id in info.end_ids if id != tokenizer.end_id and id < len(tokenizer)]
+        self._other_end_ids = torch.tensor(others, dtype=torch.long, device=forward.device)
+        """The model's ids of the tokens that count as `<eos>` when they are predicted."""
 
     def start(self) -> PretrainedState:
         """Return the state before any token. Advance it with `<eos>` to read the token that starts a text."""
-        raise NotImplementedError
+        return PretrainedState(self._reader.empty(), np.empty(0, np.float32), is_text_start=True)
 
     def start_chat(self) -> PretrainedState:
         """Return the state from which the ids of `ChatTemplate.encode` are read, without `<eos>` before them."""
-        raise NotImplementedError
+        return PretrainedState(self._reader.empty(), np.empty(0, np.float32))
 
     def advance(self, state: PretrainedState, token: int) -> tuple[LogProbs, PretrainedState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
-        raise NotImplementedError
+        return self.advance_tokens(state, (token,))
 
     def advance_batch(
         self, states: Sequence[PretrainedState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, PretrainedState]]:
-        """Read one token in each of several texts in one forward pass."""
-        raise NotImplementedError
+        """Read one token in each of several texts in one forward pass, or one per length of the texts."""
+        groups: dict[int, list[int]] = {}
+        results: dict[int, tuple[LogProbs, PretrainedState]] = {}
+        for row, state in enumerate(states):
+            length = state.context.num_positions
+            if length >= self.context_size or not length:
+                results[row] = self.advance(state, tokens[row])
+            else:
+                groups.setdefault(0 if self._reads_ragged_batches else length, []).append(row)
+        for rows in groups.values():
+            ids = [[self.tokenizer.swap_id(tokens[row])] for row in rows]
+            with torch.inference_mode():
+                output = self._reader.read([states[row].context for row in rows], ids, last_only=True)
+                log_probs = self._log_probs(output.logits[:, -1]).cpu().numpy()
+                hidden = _last_vectors(output.hidden, len(rows))
+            for index, row in enumerate(rows):
+                state = PretrainedState(output.contexts[index], hidden[index], has_slid=states[row].has_slid)
+                results[row] = log_probs[index], state
+        return [results[row] for row in range(len(states))]
 
     def advance_tokens(self, state: PretrainedState, tokens: Sequence[int]) -> tuple[LogProbs, PretrainedState]:
         """Read at least one token; return the distribution after the last one, and the state there."""
-        raise NotImplementedError
+        with torch.inference_mode():
+            *_, (logits, _, last_state) = self._read(state, tokens, last_only=True)
+            return self._log_probs(logits[-1:])[0].cpu().numpy(), last_state
 
     def predict_tokens(self, state: PretrainedState, tokens: Sequence[int]) -> tuple[Float32Array, PretrainedState]:
         """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
-        raise NotImplementedError
+        parts = []
+        with torch.inference_mode():
+            for logits, num_new, last_state in self._read(state, tokens, last_only=False):  # noqa: B007
+                parts.append(self._log_probs(logits[-num_new:]).cpu().numpy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), last_state
+
+    def _read(
+        self, state: PretrainedState, tokens: Sequence[int], *, last_only: bool, max_tokens: int = MAX_CHUNK_TOKENS
+    ) -> Iterator[tuple[Tensor, int, PretrainedState]]:
+        """Read tokens in passes of at most `max_tokens`, and slide where the context is full.
+
+        Yields:
+            The logits `[time, vocabulary]` of a pass, `[1, vocabulary]` with `last_only`; the number of tokens of
+            `tokens` that it read, which are the last ones of the pass; and the state after it.
+        """
+        ids = self._model_ids(state, tokens)
+        while ids:
+            context, reread = state.context, []
+            room = self.context_size - context.num_positions
+            if room <= 0:
+                reread = context.tokens[-self._num_kept_tokens :] if self._num_kept_tokens else []
+                context, room = self._reader.empty(), self.context_size - len(reread)
+            new, ids = ids[: min(room, max_tokens)], ids[min(room, max_tokens) :]
+            output = self._reader.read([context], [[*reread, *new]], last_only=last_only)
+            hidden = _last_vectors(output.hidden, 1)[0]
+            has_slid = state.has_slid or state.context.num_positions >= self.context_size
+            state = PretrainedState(output.contexts[0], hidden, has_slid=has_slid)
+            yield output.logits[0], len(new), state
+
+    def _model_ids(self, state: PretrainedState, tokens: Sequence[int]) -> list[int]:
+        """Return the model's ids of `tokens`; `<eos>` at the start of a text is the token that starts a text."""
+        ids = [self.tokenizer.swap_id(token) for token in tokens]
+        if state.is_text_start and tokens[0] == EOS_ID:
+            ids[0] = self.info.start_id
+        return ids
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        """Return log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`."""
+        log_probs = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1)
+        end_id = self.tokenizer.end_id
+        if len(self._other_end_ids):
+            others = log_probs[:, self._other_end_ids]
+            ends = torch.cat([log_probs[:, end_id, None], others], 1).logsumexp(1)
+            log_probs[:, self._other_end_ids] = EXCLUDED_LOG_PROB
+            log_probs[:, end_id] = ends
+        if end_id != EOS_ID:
+            swapped = log_probs[:, EOS_ID].clone()
+            log_probs[:, EOS_ID] = log_probs[:, end_id]
+            log_probs[:, end_id] = swapped
+        return log_probs
 
     def hidden_vector(self, state: PretrainedState) -> HiddenVector:
         """Return the vector `[width]` that the token after `state` is predicted from."""
-        raise NotImplementedError
+        return state.hidden
 
     def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the natural-log probability `[time]` of each token."""
-        raise NotImplementedError
+        """Return the natural-log probability `[time]` of each token; the first is predicted after `<eos>`."""
+        scores, start = np.empty(len(ids), np.float64), 0
+        for rows in self._iter_rows(ids):
+            targets = ids[start : start + len(rows)]
+            scores[start : start + len(rows)] = rows[np.arange(len(rows)), targets]
+            start += len(rows)
+        return scores
 
     def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
         """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
-        raise NotImplementedError
+        for rows in self._iter_rows(ids):
+            yield from rows
+
+    def _iter_rows(self, ids: TokenIds) -> Iterator[Float32Array]:
+        """Yield the distributions `[time, vocabulary]` that consecutive tokens of `ids` are predicted with."""
+        state, tokens = self.start(), [EOS_ID, *ids[:-1].tolist()]
+        for start in range(0, len(ids), SCORING_CHUNK_TOKENS):
+            rows, state = self.predict_tokens(state, tokens[start : start + SCORING_CHUNK_TOKENS])
+            yield rows
 
     def num_positions(self, state: PretrainedState) -> int:
         """Return the number of positions of the context that `state` uses."""
-        raise NotImplementedError
+        return state.context.num_positions
 
     def has_slid(self, state: PretrainedState) -> bool:
         """Return True if the start of the text has left the context."""
-        raise NotImplementedError
+        return state.has_slid
 
 
-class AttentionPretrainedModel(PretrainedModel):
-    """A model by others whose attention and layers can be recorded."""
-
-    def record_attention(self, ids: TokenIds) -> AttentionRecord:
-        """Read the start of a text and then `ids` `[time]`, and record all `time + 1` positions.
-
-        Raises:
-            InvalidInputError: If the positions do not fit into the context, or the record into memory.
-        """
-        raise NotImplementedError
-
-    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return what the model would predict from vectors `[rows, width]` if they were the last layer's (logit lens).
-
-        The result are natural-log probabilities `[rows, vocabulary]`.
-        """
-        raise NotImplementedError
+def _last_vectors(hidden: Any, num_texts: int) -> Float32Array:
+    """Return the last vectors `[texts, width]` of `[texts, time, width]`; without width if there are none."""
+    if hidden is None:
+        return np.empty((num_texts, 0), np.float32)
+    vectors: Float32Array = hidden[:, -1].float().cpu().numpy()
+    return vectors

@@ -1,18 +1,172 @@
 """Tokenizer of a model by others, as a tokenizer of the house."""
 
-from engine.data.tokenizers.base import TokenIds
-from engine.data.tokenizers.bytes import ByteTokenizer
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from engine.data.arrays import Int64Array
+from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
+from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
+from engine.models.pretrained.token_bytes import decode_vocabulary
 
 
 class PretrainedTokenizer(ByteTokenizer):
-    """Tokenizer of a model by others. Ids are the model's, except that id 1 and the id of its end token are swapped."""
+    """Tokenizer of a model by others. Ids are the model's, except that id 1 and the id of its end token are swapped.
+
+    Special tokens in a text, such as `<|im_end|>`, are read as the characters that they consist of. Line breaks are
+    ordinary characters, and `<eos>` ends a whole text or a reply.
+    """
 
     name = "pretrained"
     reads_line_ends = True
 
+    def __init__(self, backend_json: str, size: int, end_id: int, special_ids: Iterable[int] = ()) -> None:
+        """Create a tokenizer.
+
+        Args:
+            backend_json: Content of the model's `tokenizer.json`.
+            size: Number of tokens of the model; tokens beyond have no logits and are left out.
+            end_id: The model's id of the token that ends a text or a reply, which becomes `<eos>`.
+            special_ids: The model's ids of further special tokens; those that the file marks as special are known.
+        """
+        content = json.loads(backend_json)
+        added = [token for token in content.get("added_tokens") or [] if token["id"] < size]
+        self.special_ids = frozenset({*special_ids, end_id} | {token["id"] for token in added if token["special"]})
+        """Ids of the model, not of this tokenizer, that no text is encoded as."""
+        for token in added:
+            token["special"] = token["id"] in self.special_ids
+        content["added_tokens"] = added
+        content["truncation"] = content["padding"] = None
+        self._json = json.dumps(content, ensure_ascii=False)
+        self._backend = HuggingFaceTokenizer.from_str(self._json)
+        self._backend.encode_special_tokens = True
+        self.end_id = end_id
+        """The model's id of the token that is `<eos>` here."""
+        names: list[str | None] = [None] * size
+        for name, id in self._backend.get_vocab(with_added_tokens=True).items():
+            if id < size:
+                names[id] = name
+        self.special_texts = {id: text for id in sorted(self.special_ids) if (text := names[id]) is not None}
+        """Text of each special token, by the model's id."""
+        texts = {token["id"]: token["content"] for token in added} | self.special_texts
+        token_bytes = decode_vocabulary(names, texts, is_byte_level=_is_byte_level(content))
+        self._to_model_id = np.arange(size, dtype=np.int32)
+        self._to_model_id[[EOS_ID, end_id]] = [end_id, EOS_ID]
+        token_bytes[end_id] = token_bytes[EOS_ID]
+        super().__init__([*token_bytes[:EOS_ID], *token_bytes[EOS_ID + 1 :]])
+        self._adds_space = self._backend.decode(self._backend.encode("a", add_special_tokens=False).ids) == "a" and (
+            self._decode_bytes(self._encode("a")) == b" a"
+        )
+
+    def swap(self, ids: TokenIds) -> TokenIds:
+        """Return the model's ids of our `ids`, or our ids of the model's: the same exchange of two ids."""
+        return self._to_model_id[ids]
+
+    def swap_id(self, id: int) -> int:
+        """Return the model's id of our `id`, or our id of the model's."""
+        return EOS_ID if id == self.end_id else self.end_id if id == EOS_ID else id
+
     def _encode(self, text: str) -> TokenIds:
-        raise NotImplementedError
+        return self._to_our_ids(text, self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_with_special_tokens(self, text: str) -> TokenIds:
+        """Return the token ids of `text`, in which special tokens are read as such: never for the text of a user."""
+        ids = np.array(self._special_backend.encode(text, add_special_tokens=False).ids, np.int32)
+        return self._to_model_id[ids]
+
+    @cached_property
+    def _special_backend(self) -> HuggingFaceTokenizer:
+        return HuggingFaceTokenizer.from_str(self._json)  # a second one: threads may encode other texts meanwhile
+
+    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of each of several texts, encoded in parallel."""
+        for line in lines:
+            check_unicode(line)
+        encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
+        return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
+
+    def _to_our_ids(self, text: str, model_ids: list[int]) -> TokenIds:
+        if not self.special_ids.isdisjoint(model_ids):
+            model_ids = self._encode_split(text)
+        ids = np.array(model_ids, np.int32)
+        return self._to_model_id[np.where(ids < len(self._to_model_id), ids, 0)]
+
+    def _encode_split(self, text: str) -> list[int]:
+        """Encode a text in which the vocabulary itself finds a special token: cut each inside, as often as needed."""
+        parts = [text]
+        for special in sorted(self.special_texts.values(), key=len, reverse=True):
+            pieces = [part.split(special) for part in parts]
+            half = max(1, len(special) // 2)
+            parts = []
+            for piece in pieces:
+                for index, rest in enumerate(piece):
+                    before = special[half:] if index else ""
+                    after = special[:half] if index + 1 < len(piece) else ""
+                    parts.append(before + rest + after)
+        ids = [id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids]
+        return [id for id in ids if id not in self.special_ids]  # only <unk> of a vocabulary without bytes is left
+
+    def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
+        """Return the index `[tokens]` after the last character of each token, given the encoding `ids` of `text`.
+
+        The bytes of the tokens are counted where they are the text. A tokenizer may also normalize the text or add a
+        space before it; then its own offsets are used.
+        """
+        if self._decode_bytes(ids) == text.encode():
+            return super().end_offsets(text, ids)
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        if len(encoding.ids) == len(ids):
+            ends = np.array([end for _, end in encoding.offsets], np.int64)
+        else:
+            ends = np.minimum(np.cumsum(self._num_bytes[ids]), len(text))
+        ends = np.maximum.accumulate(ends)
+        if len(ends):
+            ends[-1] = len(text)
+        return ends
+
+    def _decode_bytes(self, ids: TokenIds) -> bytes:
+        return b"".join([self.token_bytes[id] for id in ids.tolist()])
+
+    def piece_decoder(self) -> PieceDecoder:
+        """Return a decoder at the start of a text, which leaves out the space that the tokenizer adds before a text."""
+        decoder = super().piece_decoder()
+        return _SpaceStrippingDecoder(decoder) if self._adds_space else decoder
+
+    @cached_property
+    def _sorted_tokens(self) -> list[tuple[bytes, int]]:
+        """Tokens that a word can be continued with: all but the special ones."""
+        excluded = {self.swap_id(id) for id in self.special_ids} | {EOS_ID}
+        tokens = self.token_bytes[: self.num_text_tokens]
+        return sorted((token, id) for id, token in enumerate(tokens) if id not in excluded)
 
     def to_json(self) -> str:
-        """Return the tokenizer in Hugging Face's format."""
-        raise NotImplementedError
+        """Return the tokenizer in Hugging Face's format, with the model's ids."""
+        return self._json
+
+
+class _SpaceStrippingDecoder:
+    """Decoder that leaves out a space at the start of a text."""
+
+    def __init__(self, decoder: PieceDecoder) -> None:
+        self._decoder = decoder
+        self._is_at_start = True
+
+    def decode(self, id: int) -> str:
+        piece = self._decoder.decode(id)
+        if self._is_at_start and piece:
+            self._is_at_start = False
+            return piece.removeprefix(" ")
+        return piece
+
+    def flush(self) -> str:
+        return self._decoder.flush()
+
+
+def _is_byte_level(content: dict[str, Any]) -> bool:
+    """Return True if the tokenizer's file writes tokens as byte-level vocabularies do."""
+    parts = json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
+    return '"ByteLevel"' in parts

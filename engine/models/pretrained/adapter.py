@@ -1,0 +1,91 @@
+"""Adapter of a model and a tokenizer of transformers to the models and tokenizers of the house."""
+
+from typing import Any
+
+from torch import nn
+
+from engine.errors import InvalidInputError
+from engine.models.pretrained.attention import AttentionPretrainedModel, find_recorder
+from engine.models.pretrained.chat import new_chat_template
+from engine.models.pretrained.forward import CausalForward
+from engine.models.pretrained.model import PretrainedInfo, PretrainedModel
+from engine.models.pretrained.probe import choose_reader
+from engine.models.pretrained.special_tokens import find_special_tokens
+from engine.models.pretrained.tokenizer import PretrainedTokenizer
+
+CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
+"""Names of the setting for the size of the context, by family."""
+UNLIMITED_CONTEXT_SIZE = 32_768
+"""Size of the context of models without a limit, such as Mamba."""
+
+
+def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
+    """Return a model of transformers as a `PretrainedModel`, with attention and logit lens where they can be read.
+
+    Args:
+        module: Causal language model of transformers, in evaluation mode on its device.
+        hf_tokenizer: Its tokenizer of transformers, with a fast implementation.
+        name: Name of the model as the user gave it.
+
+    Raises:
+        InvalidInputError: If no token of the model ends a text.
+    """
+    config: Any = module.config
+    text_config: Any = config.get_text_config()
+    size = min(len(hf_tokenizer), int(text_config.vocab_size))
+    specials = find_special_tokens(hf_tokenizer, _model_end_ids(module), size)
+    if specials is None:
+        raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
+    backend_json: str = hf_tokenizer.backend_tokenizer.to_str()
+    tokenizer = PretrainedTokenizer(backend_json, size, specials.end_id, specials.special_ids)
+    info = PretrainedInfo(
+        name=name,
+        description=describe_model(module),
+        context_size=_context_size(text_config),
+        start_id=specials.start_id,
+        end_ids=specials.end_ids,
+    )
+    chat = new_chat_template(hf_tokenizer, tokenizer)
+    forward = CausalForward(module)
+    recorder = find_recorder(forward, size)
+    reader, reads_ragged_batches = choose_reader(forward, size)
+    if recorder is None:
+        return PretrainedModel(forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches)
+    return AttentionPretrainedModel(
+        forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches, recorder=recorder
+    )
+
+
+def describe_model(module: nn.Module) -> str:
+    """Return architecture and size of a model, such as "Llama · 30 layers of 576 · 135 M parameters"."""
+    name = type(module).__name__
+    for ending in ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"):
+        name = name.removesuffix(ending)
+    config: Any = module.config
+    text_config: Any = config.get_text_config()
+    parts = [name]
+    layers, width = getattr(text_config, "num_hidden_layers", None), getattr(text_config, "hidden_size", None)
+    if layers and width:
+        parts.append(f"{layers} layers of {width:,}")
+    parts.append(f"{_format_count(sum(parameter.numel() for parameter in module.parameters()))} parameters")
+    return " · ".join(parts)
+
+
+def _format_count(number: int) -> str:
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} B"
+    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
+
+
+def _context_size(config: Any) -> int:
+    sizes = (getattr(config, name, None) for name in CONTEXT_SIZE_NAMES)
+    return next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
+
+
+def _model_end_ids(module: nn.Module) -> list[int]:
+    """Return the end tokens in the settings of a model."""
+    ids: list[int] = []
+    for config in (getattr(module, "generation_config", None), module.config):
+        value = getattr(config, "eos_token_id", None)
+        ids += value if isinstance(value, list) else [] if value is None else [value]
+    return ids

@@ -1,0 +1,150 @@
+"""Checks of a folder with a model by others, before anything large is read."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InvalidInputError, RunError
+from engine.storage.tensor_file import DTYPES, read_header
+
+CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
+WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+MAX_JSON_BYTES = 50_000_000
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+LOADING_FACTOR = 1.2
+"""Peak memory of loading a folder, relative to the weights as they are kept in memory."""
+
+
+def read_model_config(folder: Path, name: str) -> dict[str, Any]:
+    """Return the content of `config.json`, after checking that it describes a causal model without code of its own.
+
+    Raises:
+        InvalidInputError: If the file is missing or damaged, or names remote code or a model that is not causal.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        hint = ""
+        if (folder / "adapter_config.json").is_file():
+            hint = "; it is an adapter (LoRA), so merge it with its base model first"
+        elif gguf_files := sorted(folder.glob("*.gguf")):
+            hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}"
+        raise InvalidInputError(f"{name} has no {CONFIG_FILE}, so it is no model of transformers{hint}")
+    config = _read_json(path, name)
+    for content, file in ((config, CONFIG_FILE), (_read_optional_json(folder / TOKENIZER_CONFIG_FILE, name), "")):
+        if content.get("auto_map"):
+            raise InvalidInputError(
+                f"{name} needs code of its own (auto_map in {file or TOKENIZER_CONFIG_FILE}), which is never run; "
+                "choose a model whose architecture is part of transformers"
+            )
+    check_is_causal(config, name)
+    return config
+
+
+def check_is_causal(config: Mapping[str, Any], name: str) -> None:
+    """Raise an InvalidInputError unless a configuration describes a model that predicts the next token."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        from transformers import __version__
+
+        raise InvalidInputError(
+            f"{name} has the model type {str(model_type)[:60]!r}, which transformers {__version__} does not know; "
+            "update transformers, or choose another model"
+        )
+    architectures = [str(item) for item in config.get("architectures") or []]
+    is_masked = model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.get("is_encoder_decoder"):
+        kind = "an encoder-decoder model"
+    elif is_masked and not config.get("is_decoder") and not any(_is_causal_class(item) for item in architectures):
+        kind = "an encoder-only model, which does not predict the next token"
+    elif model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        kind = "no language model"
+    else:
+        return
+    described = f" ({architectures[0][:60]})" if architectures else ""
+    raise InvalidInputError(f"{name} is {kind}{described}; choose a causal language model, such as Llama or GPT-2")
+
+
+def _is_causal_class(class_name: str) -> bool:
+    return class_name.endswith(("CausalLM", "LMHeadModel"))
+
+
+def find_weight_files(folder: Path, name: str) -> list[Path]:
+    """Return the safetensors files of a model.
+
+    Raises:
+        InvalidInputError: If there are none, only pickles, or a part is missing.
+    """
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    if (folder / WEIGHTS_INDEX_FILE).is_file():
+        weight_map = _read_json(folder / WEIGHTS_INDEX_FILE, name).get("weight_map")
+        file_names = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
+        if not file_names or any(Path(file).name != file for file in file_names):
+            raise InvalidInputError(f"{name}: {WEIGHTS_INDEX_FILE} is damaged; fetch the model again")
+        if missing := [file for file in file_names if not (folder / file).is_file()]:
+            raise InvalidInputError(f"{name} lacks {missing[0]} and {len(missing) - 1} more; fetch the model again")
+        return [folder / file for file in file_names]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise InvalidInputError(
+            f"{name} has its weights only as a pickle ({pickles[0]}), which can run code and is never loaded; "
+            "choose a model with safetensors"
+        )
+    raise InvalidInputError(f"{name} has no weights: {WEIGHTS_FILE} is missing; fetch the model again")
+
+
+def count_parameters(files: list[Path], name: str) -> tuple[int, int]:
+    """Return the number of parameters in safetensors files and their bytes there.
+
+    Raises:
+        InvalidInputError: If a file is damaged.
+    """
+    num_parameters = num_bytes = 0
+    sizes = dict(DTYPES.values())
+    for file in files:
+        try:
+            header = read_header(file)
+        except (RunError, OSError) as error:
+            raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
+        for dtype, shape in header.tensors.values():
+            num_parameters += math.prod(shape)
+            num_bytes += math.prod(shape) * sizes[dtype]
+    return num_parameters, num_bytes
+
+
+def check_memory(name: str, required: int, free: int | None = None) -> None:
+    """Raise an InvalidInputError if loading a model takes more memory than is free (by default, on this machine)."""
+    import psutil
+
+    free = psutil.virtual_memory().available if free is None else free
+    if required > free:
+        raise InvalidInputError(
+            f"{name} needs {format_bytes(required)} of memory, and {format_bytes(free)} are free; "
+            "choose a smaller model, or close other programs"
+        )
+
+
+def format_bytes(size: int) -> str:
+    """Return a size in MB or GB."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def _read_optional_json(path: Path, name: str) -> dict[str, Any]:
+    return _read_json(path, name) if path.is_file() else {}
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError("too large")
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name}: {path.name} cannot be read or is not JSON; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{name}: {path.name} is no JSON object; fetch the model again")
+    return content

@@ -1,0 +1,87 @@
+"""GGUF files of llama.cpp: checks before loading, and one reading of a file for all that transformers needs from it."""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InvalidInputError
+from engine.storage.files import open_regular_file
+
+MAGIC = b"GGUF"
+SUPPORTED_VERSIONS = (2, 3)
+LOADING_FACTOR = 2.0
+"""Peak memory of loading, relative to the weights in single precision: all tensors are converted before they are used.
+"""
+_patch_lock = threading.Lock()
+
+
+def open_gguf(path: Path, name: str) -> Any:
+    """Return a `GGUFReader` of a file, after checking that the file is whole.
+
+    Raises:
+        InvalidInputError: If the file is not GGUF, of another version, or damaged.
+    """
+    try:
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
+    if start[:4] != MAGIC:
+        raise InvalidInputError(f"{name} is not a GGUF file; give the path of one, or hf:FOLDER for safetensors")
+    version = int.from_bytes(start[4:8], "little")
+    if version not in SUPPORTED_VERSIONS:
+        raise InvalidInputError(f"{name} is a GGUF file of version {version}; versions 2 and 3 can be read")
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(str(path))
+    except Exception as error:  # a damaged file fails at any place of the reader
+        raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
+
+
+def architecture(reader: Any, name: str) -> str:
+    """Return the architecture of a GGUF file, such as "llama".
+
+    Raises:
+        InvalidInputError: If the file does not name one.
+    """
+    try:
+        return str(reader.fields["general.architecture"].contents())
+    except Exception as error:
+        raise InvalidInputError(f"{name} is a GGUF file without an architecture, so it is no language model") from error
+
+
+def required_bytes(reader: Any) -> int:
+    """Return the peak memory in bytes of loading a GGUF file in single precision."""
+    return int(LOADING_FACTOR * 4 * sum(math.prod(map(int, tensor.shape)) for tensor in reader.tensors))
+
+
+@contextmanager
+def shared_reader(reader: Any, on_tensor: Callable[[int, int], None]) -> Iterator[None]:
+    """Let transformers use `reader` instead of reading the file again for settings, tokenizer and weights.
+
+    Reading takes seconds each time. `on_tensor` is called with the number of converted tensors and of all, instead of
+    the progress bar that transformers prints.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    def report(tensors: Any, **_: Any) -> Iterator[Any]:
+        for index, tensor in enumerate(tensors):
+            on_tensor(index, len(tensors))
+            yield tensor
+
+    replacements = [(gguf, "GGUFReader", lambda *_, **__: reader), (module, "tqdm", report)]
+    with _patch_lock:
+        originals = [getattr(owner, attribute) for owner, attribute, _ in replacements]
+        try:
+            for owner, attribute, replacement in replacements:
+                setattr(owner, attribute, replacement)
+            yield
+        finally:
+            for (owner, attribute, _), original in zip(replacements, originals, strict=True):
+                setattr(owner, attribute, original)

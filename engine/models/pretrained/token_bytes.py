@@ -1,0 +1,45 @@
+"""Bytes of the tokens of Hugging Face tokenizers, whose vocabularies write them in two ways."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+"""Mark that stands for a space in vocabularies of SentencePiece."""
+_BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
+"""Token of a single byte in vocabularies of SentencePiece."""
+_NUM_BYTES = 256
+
+
+def byte_characters() -> dict[str, int]:
+    """Return the byte that each printable character stands for in byte-level vocabularies, as in GPT-2."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(_NUM_BYTES) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(_NUM_BYTES + i): byte for i, byte in enumerate(others)}
+
+
+def decode_vocabulary(
+    names: Sequence[str | None], added_tokens: Mapping[int, str], *, is_byte_level: bool
+) -> list[bytes]:
+    """Return the bytes of each token.
+
+    Args:
+        names: Token of each id as the vocabulary writes it; None for ids without a token.
+        added_tokens: Tokens by id that are written as plain text, such as special tokens.
+        is_byte_level: True for a byte-level vocabulary, False for one of SentencePiece.
+    """
+    bytes_of_character = byte_characters()
+    tokens = []
+    for id, name in enumerate(names):
+        if id in added_tokens:
+            token = added_tokens[id].encode(errors="replace")
+        elif name is None:
+            token = b""
+        elif is_byte_level and all(character in bytes_of_character for character in name):
+            token = bytes(map(bytes_of_character.__getitem__, name))
+        elif not is_byte_level and (match := _BYTE_PATTERN.fullmatch(name)):
+            token = bytes([int(match[1], 16)])
+        else:
+            text = name if is_byte_level else name.replace(SPACE_MARK, " ")
+            token = text.encode(errors="replace")
+        tokens.append(token or f"<unused {id}>".encode())
+    return tokens
