@@ -107,7 +107,7 @@ class Int8Matrix:
         scale = np.maximum(scaled[scaled.argmax()], MIN_PEAK) * np.float32(1 / MAX_INT8)
         np.divide(vector, scale, out=scaled)
         np.rint(scaled, out=scaled)
-        products = self._sums(scaled.astype(np.int8)[None])[0].astype(np.float32)
+        products: Float32Array = self._sums(scaled.astype(np.int8)[None])[0].astype(np.float32)
         products *= self._scales
         products *= scale
         return products

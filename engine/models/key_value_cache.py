@@ -1,0 +1,130 @@
+"""Keys and values of the tokens that a Transformer has read, in buffers that states share.
+
+A state lists segments, each the first rows of a buffer. A text that is continued appends to its last buffer in place. A
+text that branches off earlier keeps the rows before the branch and appends to a buffer of its own.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import TokenIds
+
+MIN_CAPACITY = 32
+"""Minimum number of free rows of a new buffer, unless the context is smaller."""
+MAX_COPIED_ROWS = 32
+"""Rows that a branch copies rather than sharing them: products with short segments take longer than the copy saves."""
+MAX_SEGMENTS = 4
+"""Maximum number of segments of a state; a branch that would need more copies the rows of the last segment."""
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Sizes of the keys and values of a model."""
+
+    num_layers: int
+    num_heads: int
+    head_size: int
+    context_size: int
+    """Maximum number of positions of a state."""
+
+
+@dataclass(eq=False)
+class CacheBuffer:
+    """Rows for tokens with their keys and values, written in order. States share a buffer, and threads may do so too.
+
+    A row is claimed before it is written, and never changes once a state includes it.
+    """
+
+    layers: tuple[Float32Array, ...]
+    """Keys and values of each layer, `[2, heads, capacity, head size]`: first keys, then values."""
+    tokens: TokenIds
+    """Tokens `[capacity]`."""
+    num_claimed: int = 0
+    """Number of rows that belong to a text already."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @staticmethod
+    def create(shape: CacheShape, capacity: int) -> "CacheBuffer":
+        """Return an empty buffer for `capacity` tokens."""
+        rows = (2, shape.num_heads, capacity, shape.head_size)
+        layers = tuple(np.empty(rows, np.float32) for _ in range(shape.num_layers))
+        return CacheBuffer(layers, np.empty(capacity, np.int32))
+
+    def claim(self, start: int, count: int) -> bool:
+        """Reserve `count` rows from row `start` for the caller.
+
+        Returns:
+            False if there is no room, or if another text has continued the first `start` rows.
+        """
+        with self._lock:
+            if start != self.num_claimed or start + count > len(self.tokens):
+                return False
+            self.num_claimed += count
+            return True
+
+
+class CacheSegment(NamedTuple):
+    """First rows of a buffer."""
+
+    buffer: CacheBuffer
+    length: int
+    """Number of rows."""
+
+
+Segments = tuple[CacheSegment, ...]
+"""Consecutive parts of a text, oldest first."""
+
+
+def extend_segments(
+    segments: Segments, num_positions: int, tokens: Sequence[int] | TokenIds, shape: CacheShape
+) -> Segments:
+    """Return segments with new last rows, for a text that continues with `tokens`.
+
+    The caller writes the keys and values of these rows, which all are in the last segment. `segments` stay valid.
+
+    Args:
+        segments: Segments of the text so far.
+        num_positions: Number of rows of `segments`.
+        tokens: At least one token, and not more than fit into the context.
+        shape: Sizes of the model.
+    """
+    count = len(tokens)
+    if segments:
+        buffer, length = segments[-1]
+        if buffer.claim(length, count):
+            buffer.tokens[length : length + count] = tokens
+            return (*segments[:-1], CacheSegment(buffer, length + count))
+    copied, num_copied = _rows_to_copy(segments)
+    shared = segments[:-1] if copied is not None else segments
+    length = num_copied + count
+    room = shape.context_size - num_positions + num_copied
+    buffer = CacheBuffer.create(shape, min(room, length + max(MIN_CAPACITY, length // 2)))
+    buffer.num_claimed = length
+    if copied is not None:
+        buffer.tokens[:num_copied] = copied.tokens[:num_copied]
+        for rows, copied_rows in zip(buffer.layers, copied.layers, strict=True):
+            rows[:, :, :num_copied] = copied_rows[:, :, :num_copied]
+    buffer.tokens[num_copied:length] = tokens
+    return (*shared, CacheSegment(buffer, length))
+
+
+def _rows_to_copy(segments: Segments) -> tuple[CacheBuffer | None, int]:
+    """Return the buffer whose first rows a new buffer starts with, and their number; None and 0 to share all rows."""
+    if not segments:
+        return None, 0
+    buffer, length = segments[-1]
+    is_branch = buffer.num_claimed > length
+    if is_branch and length > MAX_COPIED_ROWS and len(segments) < MAX_SEGMENTS:
+        return None, 0
+    return buffer, length  # a full buffer grows by a copy, so that a text without branches has one segment
+
+
+def segment_tokens(segments: Segments) -> TokenIds:
+    """Return all tokens `[positions]` of a text."""
+    parts = [buffer.tokens[:length] for buffer, length in segments]
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -1,0 +1,264 @@
+"""The Transformer language model in numpy, for inference without torch."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array, Float64Array
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.errors import InvalidInputError
+from engine.models.attention import AttentionRecord
+from engine.models.base import LogProbs, SequenceOutput
+from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
+from engine.models.matmul import make_matrix
+from engine.models.transformer_layers import TransformerLayers
+from engine.models.transformer_layout import check_transformer_config, head_size, transformer_weight_shapes
+from engine.models.transformer_weights import TransformerTensors
+from engine.models.weight_checks import check_weights
+from engine.storage.tensor_file import StoredTensor, to_float32
+
+MAX_TRANSFORMER_WEIGHT = 1e4
+"""Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
+READ_TOKENS = 512
+"""Maximum number of tokens that are read at once."""
+MAX_SCORES = 2**23
+"""Maximum number of attention scores of a layer at once, where tokens are read at once."""
+SCORING_CHUNK = 128
+"""Tokens whose log-probabilities are computed at once when a text is scored."""
+
+
+class TransformerState(NamedTuple):
+    """Everything that the Transformer remembers of a text: its window, which is a pure function of the tokens read."""
+
+    segments: Segments
+    """Tokens of the window with their keys and values; states share them."""
+    num_positions: int
+    """Number of tokens in the window."""
+    has_slid: bool
+    """True if the first tokens of the text are no longer in the window."""
+    hidden: Float32Array
+    """Vector `[width]` that the next token is predicted from; zeros before the first token."""
+
+
+class NumpyTransformer:
+    """A trained Transformer as a `LanguageModel`. The model itself never changes, so threads may share it.
+
+    A text is read in windows of at most `context_size` tokens. A full window is replaced by one with its last
+    `context_size // 2` tokens before the next token is read. Results for equal texts are equal to within rounding:
+    sums over the window depend on which of its rows are shared with other texts.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
+    ) -> None:
+        """Prepare the weights, named as in `transformer_weight_shapes`, for inference.
+
+        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
+        quantized too, except for looking up embeddings.
+
+        Raises:
+            RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
+            ConfigError: If the heads do not divide the width into even parts.
+            InvalidInputError: If 8 bits are needed and numkong is not installed.
+        """
+        check_transformer_config(config)
+        check_weights(weights, transformer_weight_shapes(config, len(tokenizer)), MAX_TRANSFORMER_WEIGHT)
+        self.tokenizer = tokenizer
+        self.config = config
+        self.int8 = int8
+        """True if weights in single precision were quantized for inference."""
+        self._tensors = TransformerTensors(weights, quantize=int8)
+        self._layers = TransformerLayers(config, weights, self._tensors)
+        self._output = make_matrix(weights["model.embed_tokens.weight"], quantize=int8)
+        self._shape = CacheShape(config.num_layers, config.num_heads, head_size(config), config.context_size)
+        self._num_kept = config.context_size // 2
+        """Number of tokens that a full window keeps."""
+
+    @property
+    def context_size(self) -> int:
+        """Maximum number of tokens in a window, the start of the text included."""
+        return self.config.context_size
+
+    @property
+    def has_int8_weights(self) -> bool:
+        """True if a matrix was stored in 8 bits."""
+        return self._tensors.has_int8
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Tensors by name, as they were given; those of layers are computed at every access."""
+        return self._tensors.to_dict()
+
+    @property
+    def weights(self) -> dict[str, Float32Array]:
+        """The same tensors in single precision, computed at every access."""
+        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
+
+    def start(self) -> TransformerState:
+        """Return an empty window."""
+        return TransformerState((), 0, False, np.zeros(self.config.embedding_size, np.float32))
+
+    def hidden_vector(self, state: TransformerState) -> Float32Array:
+        """Return the normalized output `[width]` of the last layer."""
+        return state.hidden
+
+    def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
+        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
+        position = state.num_positions
+        if position == self._shape.context_size:
+            return self.advance_tokens(state, (token,))
+        segments = extend_segments(state.segments, position, (token,), self._shape)
+        hidden = self._layers.read_token(token, position, segments)
+        log_probs = self._output.matmul(hidden)
+        log_probs -= np.maximum.reduce(log_probs)
+        log_probs -= math.log(np.add.reduce(np.exp(log_probs)))
+        return log_probs, TransformerState(segments, position + 1, state.has_slid, hidden)
+
+    def advance_batch(
+        self, states: Sequence[TransformerState], tokens: Sequence[int]
+    ) -> list[tuple[LogProbs, TransformerState]]:
+        """Read one token in each of several texts, with one product per weight matrix."""
+        states = [self._make_room(state) for state in states]
+        texts = [
+            extend_segments(state.segments, state.num_positions, (token,), self._shape)
+            for state, token in zip(states, tokens, strict=True)
+        ]
+        hidden = self._layers.read_batch(tokens, [state.num_positions for state in states], texts)
+        log_probs = self._log_probs(hidden)
+        return [
+            (row, TransformerState(segments, state.num_positions + 1, state.has_slid, vector))
+            for row, segments, state, vector in zip(log_probs, texts, states, hidden, strict=True)
+        ]
+
+    def _make_room(self, state: TransformerState) -> TransformerState:
+        """Return the state with its last tokens in a new window if the window was full."""
+        if state.num_positions < self._shape.context_size:
+            return state
+        kept = segment_tokens(state.segments)[-self._num_kept :]
+        emptied = TransformerState((), 0, True, state.hidden)
+        *_, (_, restarted) = self._iter_hidden(emptied, kept)
+        return restarted
+
+    def advance_tokens(self, state: TransformerState, tokens: Sequence[int]) -> tuple[LogProbs, TransformerState]:
+        """Read at least one token; return the log-probabilities after the last one, and the state there.
+
+        Windows that the last token does not depend on are not read.
+        """
+        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+        stride = self._shape.context_size - self._num_kept
+        num_slides = max(0, -(-(len(text) - self._shape.context_size) // stride))
+        if num_slides:
+            state, tokens = TransformerState((), 0, True, state.hidden), text[num_slides * stride :].tolist()
+        *_, (_, new_state) = self._iter_hidden(state, tokens)
+        return self._log_probs(new_state.hidden[None])[0], new_state
+
+    def predict_tokens(self, state: TransformerState, tokens: Sequence[int]) -> tuple[Float32Array, TransformerState]:
+        """Read at least one token; return the log-probabilities `[tokens, vocabulary]` after each, and the last state.
+
+        Tokens are read together as far as a window has room for them.
+        """
+        parts = [(self._log_probs(hidden), new_state) for hidden, new_state in self._iter_hidden(state, tokens)]
+        return np.concatenate([log_probs for log_probs, _ in parts]), parts[-1][1]
+
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text from its start."""
+        chunks = list(self._iter_scored_chunks(ids))
+        hidden = [vectors for _, vectors in chunks] or [np.empty((0, self.config.embedding_size), np.float32)]
+        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
+
+    def score_sequence(self, ids: TokenIds) -> Float64Array:
+        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
+        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
+
+    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
+        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
+        for log_probs, _ in self._iter_chunks(ids):
+            yield from log_probs
+
+    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+        """Read `<eos>` and then `ids` `[time]`, and record the attention and the layers of all `time + 1` positions.
+
+        Raises:
+            InvalidInputError: If the positions do not fit into the context.
+        """
+        if len(ids) >= self._shape.context_size:
+            raise InvalidInputError(
+                f"a text of {len(ids)} tokens and its start do not fit into the context of {self._shape.context_size}; "
+                "use a shorter text"
+            )
+        return AttentionRecord(*self._layers.record(np.append(np.int32(EOS_ID), ids)))
+
+    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
+        """Return the log-probabilities `[rows, vocabulary]` if vectors `[rows, width]` were the last layer's output."""
+        return self._log_probs(self._layers.normalize(layer_outputs))
+
+    def _log_probs(self, hidden: Float32Array) -> Float32Array:
+        """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
+        logits = self._output.matmul(hidden)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
+        return logits
+
+    def _iter_hidden(
+        self, state: TransformerState, tokens: Sequence[int] | TokenIds
+    ) -> Iterator[tuple[Float32Array, TransformerState]]:
+        """Read at least one token; yield vectors `[tokens, width]` of consecutive tokens, and the state after them."""
+        context = self._shape.context_size
+        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+        segments, has_slid = state.segments, state.has_slid
+        num_done = num_read = state.num_positions  # tokens of `text`; those read again after a slide are done already
+        window_start = 0
+        while num_done < len(text):
+            if num_read - window_start == context:
+                window_start = num_read = num_read - self._num_kept
+                segments, has_slid = (), True
+            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._shape.num_heads * context)))
+            chunk = text[num_read : min(window_start + context, num_read + max_tokens)]
+            segments = extend_segments(segments, num_read - window_start, chunk, self._shape)
+            hidden = self._layers.read_tokens(chunk, segments)
+            num_read += len(chunk)
+            if num_read > num_done:
+                num_new, num_done = num_read - num_done, num_read
+                yield (
+                    hidden[-num_new:],
+                    TransformerState(segments, num_read - window_start, has_slid, hidden[-1].copy()),
+                )
+
+    def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
+        """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
+        if not len(ids):
+            return
+        inputs = np.append(np.int32(EOS_ID), ids[:-1])
+        is_long = self._shape.context_size > READ_TOKENS
+        long_parts = (hidden for hidden, _ in self._iter_hidden(self.start(), inputs))
+        for part in long_parts if is_long else self._iter_windows(inputs):
+            for start in range(0, len(part), SCORING_CHUNK):
+                hidden = part[start : start + SCORING_CHUNK]
+                yield self._log_probs(hidden), hidden
+
+    def _iter_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
+        """Yield vectors `[tokens, width]` of consecutive tokens of a text `[time]`, several windows at once."""
+        context, num_kept = self._shape.context_size, self._num_kept
+        stride = context - num_kept
+        yield self._layers.read_windows(inputs[None, :context])[0]
+        # Each further window reads `num_kept` tokens again, and then up to `stride` new ones.
+        num_full = max(0, len(inputs) - context) // stride
+        windows = np.lib.stride_tricks.sliding_window_view(inputs, context)[::stride] if num_full else inputs[None]
+        per_batch = max(1, READ_TOKENS // context)
+        for first in range(1, num_full + 1, per_batch):
+            batch = windows[first : min(first + per_batch, num_full + 1)]
+            yield self._layers.read_windows(batch)[:, num_kept:].reshape(-1, self.config.embedding_size)
+        last = inputs[(num_full + 1) * stride :]
+        if len(inputs) > context and len(last) > num_kept:
+            yield self._layers.read_windows(last[None])[0, num_kept:]
+
+    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
+        """Yield the log-probabilities `[time]` of the tokens and their vectors `[time, width]` in chunks."""
+        start = 0
+        for log_probs, hidden in self._iter_chunks(ids):
+            targets = ids[start : start + len(hidden)]
+            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
+            start += len(hidden)

@@ -1,0 +1,179 @@
+"""The layers of the Transformer in numpy: from tokens to the vectors that the next tokens are predicted from."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array, Int64Array
+from engine.data.tokenizers.base import TokenIds
+from engine.models.causal_attention import (
+    BatchAttention,
+    RotaryEmbedding,
+    attend_one,
+    attend_segments,
+    attend_windows,
+)
+from engine.models.key_value_cache import Segments
+from engine.models.transformer_layout import RMS_NORM_EPS, head_size
+from engine.models.transformer_weights import TransformerTensors
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import StoredTensor
+
+Attend = Callable[[int, Float32Array], Float32Array]
+"""Function from the index of a layer and queries, keys and values `[rows, 3, heads, head size]` to the attention output
+`[rows, width]`."""
+
+
+class TransformerLayers:
+    """Embedding, layers and last norm. Nothing changes while tokens are read, except for the cache that is passed."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, StoredTensor], tensors: TransformerTensors) -> None:
+        """Prepare the layers of `weights`, which `tensors` holds too."""
+        self._width, self._num_heads, self._head_size = config.embedding_size, config.num_heads, head_size(config)
+        self._embedding = weights["model.embed_tokens.weight"]
+        self._layers = tensors.make_layers(config)
+        self._final_norm = tensors.vector("model.norm.weight")
+        self._rotary = RotaryEmbedding(config.num_heads, head_size(config))
+
+    def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
+        """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
+
+        The result equals `read_batch` for one text, with fewer operations: their overhead is much of the time.
+        """
+        width = self._width
+        row_shape, query_shape = (2, self._num_heads, self._head_size), (self._num_heads, self._head_size, 1)
+        rotation = self._rotary.factors(position)
+        buffer, length = segments[-1]
+        row = length - 1
+        vector = self._embed(token)
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv.matmul(_normalize_vector(vector, layer.attention_norm))
+            self._rotary.rotate(qkv[: 2 * width], rotation)
+            buffer.layers[index][:, :, row] = qkv[width:].reshape(row_shape)
+            vector += layer.output.matmul(attend_one(qkv[:width].reshape(query_shape), index, segments))
+            gate_up = layer.gate_up.matmul(_normalize_vector(vector, layer.feed_forward_norm))
+            vector += layer.down.matmul(_swiglu(gate_up))
+        return _normalize_vector(vector, self._final_norm)
+
+    def read_batch(self, tokens: Sequence[int], positions: Sequence[int], texts: Sequence[Segments]) -> Float32Array:
+        """Write the keys and values of one token per text to its last row; return their vectors `[texts, width]`."""
+        attention = BatchAttention(texts)
+        last_rows = [segments[-1] for segments in texts]
+
+        def attend(index: int, qkv: Float32Array) -> Float32Array:
+            for (buffer, length), keys_values in zip(last_rows, qkv[:, 1:], strict=True):
+                buffer.layers[index][:, :, length - 1] = keys_values
+            return attention.attend(qkv[:, 0], index)
+
+        return self.normalize(self._run(np.asarray(tokens), positions, attend))
+
+    def read_tokens(self, tokens: Sequence[int] | TokenIds, segments: Segments) -> Float32Array:
+        """Write the keys and values of a text's last tokens to its last rows; return their vectors `[tokens, width]`.
+
+        `segments` includes the rows of `tokens`, all in the last segment.
+        """
+        num_positions = sum(length for _, length in segments)
+        buffer, length = segments[-1]
+        rows = slice(length - len(tokens), length)
+
+        def attend(index: int, qkv: Float32Array) -> Float32Array:
+            buffer.layers[index][:, :, rows] = qkv[:, 1:].transpose(1, 2, 0, 3)
+            output, _ = attend_segments(qkv[:, 0].swapaxes(0, 1), index, segments)
+            return output.swapaxes(0, 1).reshape(len(tokens), -1)
+
+        positions = np.arange(num_positions - len(tokens), num_positions)
+        return self.normalize(self._run(np.asarray(tokens), positions, attend))
+
+    def read_windows(self, windows: TokenIds) -> Float32Array:
+        """Return the vectors `[windows, time, width]` of whole windows of tokens `[windows, time]`, without a cache."""
+        num_windows, time = windows.shape
+
+        def attend(_index: int, qkv: Float32Array) -> Float32Array:
+            heads = qkv.reshape(num_windows, time, *qkv.shape[1:]).transpose(2, 0, 3, 1, 4)
+            output, _ = attend_windows(*heads)
+            return output.swapaxes(1, 2).reshape(len(qkv), -1)
+
+        positions = np.tile(np.arange(time), num_windows)
+        return self.normalize(self._run(windows.reshape(-1), positions, attend)).reshape(num_windows, time, -1)
+
+    def record(self, tokens: TokenIds) -> tuple[Float32Array, Float32Array]:
+        """Return the attention weights and the outputs of all layers for one window: see `AttentionRecord`."""
+        time = len(tokens)
+        weights = np.empty((len(self._layers), self._num_heads, time, time), np.float32)
+        outputs = np.empty((len(self._layers) + 1, time, self._width), np.float32)
+
+        def attend(index: int, qkv: Float32Array) -> Float32Array:
+            output, weights[index] = attend_windows(*qkv.transpose(1, 2, 0, 3))
+            return output.swapaxes(0, 1).reshape(time, -1)
+
+        self._run(tokens, np.arange(time), attend, outputs)
+        return weights, outputs
+
+    def normalize(self, vectors: Float32Array) -> Float32Array:
+        """Return the output `[rows, width]` of the last norm."""
+        return _normalize(vectors, self._final_norm)
+
+    def _run(
+        self,
+        tokens: TokenIds | Int64Array,
+        positions: Sequence[int] | Int64Array,
+        attend: Attend,
+        outputs: Float32Array | None = None,
+    ) -> Float32Array:
+        """Return the output `[rows, width]` of the last layer for tokens `[rows]`, before the last norm.
+
+        `outputs` `[layers + 1, rows, width]`, if given, receives the embeddings and the output of each layer.
+        """
+        num_rows = len(tokens)
+        rotation = self._rotary.factors(positions)
+        vectors = self._embed(tokens)
+        for index, layer in enumerate(self._layers):
+            if outputs is not None:
+                outputs[index] = vectors
+            qkv = layer.qkv.matmul(_normalize(vectors, layer.attention_norm))
+            qkv = qkv.reshape(num_rows, 3, self._num_heads, self._head_size)
+            self._rotary.rotate(qkv[:, :2], rotation)
+            vectors += layer.output.matmul(attend(index, qkv))
+            gate_up = layer.gate_up.matmul(_normalize(vectors, layer.feed_forward_norm))
+            vectors += layer.down.matmul(_swiglu(gate_up))
+        if outputs is not None:
+            outputs[-1] = vectors
+        return vectors
+
+    def _embed(self, tokens: int | TokenIds | Int64Array) -> Float32Array:
+        """Return a copy of the embeddings `[..., width]` of `tokens`."""
+        if isinstance(self._embedding, Int8Rows):
+            return self._embedding.values[tokens] * self._embedding.scales[tokens, None]
+        embeddings: Float32Array = self._embedding[tokens]
+        return embeddings.copy() if embeddings.ndim == 1 else embeddings
+
+
+def _normalize_vector(vector: Float32Array, weight: Float32Array) -> Float32Array:
+    """Return `_normalize` of one vector `[width]`."""
+    normalized = vector * weight
+    normalized *= 1 / math.sqrt(vector.dot(vector) / len(vector) + RMS_NORM_EPS)
+    return normalized
+
+
+def _normalize(vectors: Float32Array, weight: Float32Array) -> Float32Array:
+    """Divide vectors `[rows, width]` by their root mean square and multiply by `weight` `[width]` (RMSNorm)."""
+    mean_squares = np.einsum("rw,rw->r", vectors, vectors) / np.float32(vectors.shape[1])
+    normalized = vectors * weight
+    normalized /= np.sqrt(mean_squares + np.float32(RMS_NORM_EPS))[:, None]
+    return normalized
+
+
+def _swiglu(gate_up: Float32Array) -> Float32Array:
+    """Return silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]`.
+
+    silu(x) = x · sigmoid(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow.
+    """
+    inner = gate_up.shape[-1] // 2
+    half_gates = gate_up[..., :inner] * np.float32(0.5)
+    activated: Float32Array = np.tanh(half_gates)
+    activated += 1
+    activated *= half_gates
+    activated *= gate_up[..., inner:]
+    return activated

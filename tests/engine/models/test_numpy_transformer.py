@@ -1,0 +1,384 @@
+"""The numpy Transformer against the Llama of transformers and a plain reference with the same weights."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.models import base
+from engine.models.attention import AttentionModel
+from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer, TransformerState
+from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size, transformer_weight_shapes
+from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.tensor_file import StoredTensor
+from tests.support.models import (
+    TokenByTokenModel,
+    make_tokenizer,
+    random_ids,
+)
+
+VOCABULARY_SIZE = 37
+VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
+CONFIGS = {
+    "one layer, one head": {"embedding_size": 8, "num_layers": 1, "num_heads": 1},
+    "two layers": {"embedding_size": 24, "num_layers": 2, "num_heads": 3},
+    "three layers, small heads": {"embedding_size": 12, "num_layers": 3, "num_heads": 6, "feed_forward_size": 17},
+}
+
+
+def make_config(name: str = "two layers", **values: Any) -> ModelConfig:
+    fixed = {"weight_drop": 0.0, "subword_embeddings": False, "context_size": 512}
+    return ModelConfig(architecture="transformer", **(fixed | CONFIGS[name] | values))
+
+
+def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = transformer_weight_shapes(config, VOCABULARY_SIZE)
+    return {name: rng.normal(len(shape) == 1, scale, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def make_model(name: str = "two layers", *, int8: bool = False, **values: Any) -> NumpyTransformer:
+    config = make_config(name, **values)
+    return NumpyTransformer(config, VOCABULARY, random_weights(config), int8=int8)
+
+
+def reference_layers(model: NumpyTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outputs `[layers + 1, time, width]` and attention weights `[layers, heads, time, time]` of a window.
+
+    Each head and each position is computed on its own, in double precision, as the papers define it.
+    """
+    config, weights = model.config, {name: value.astype(np.float64) for name, value in model.weights.items()}
+    time, size = len(tokens), config.embedding_size // config.num_heads
+
+    def norm(vectors: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + RMS_NORM_EPS) * weight
+
+    def rotate(vectors: np.ndarray) -> np.ndarray:
+        rotated = np.empty_like(vectors)
+        for position in range(time):
+            for pair in range(size // 2):
+                angle = position / ROPE_BASE ** (2 * pair / size)
+                rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+                rotated[position, [pair, pair + size // 2]] = rotation @ vectors[position, [pair, pair + size // 2]]
+        return rotated
+
+    vectors = weights["model.embed_tokens.weight"][tokens]
+    outputs, attention = [vectors], np.zeros((config.num_layers, config.num_heads, time, time))
+    for layer in range(config.num_layers):
+        prefix = f"model.layers.{layer}"
+        q, k, v, o = (weights[f"{prefix}.self_attn.{name}_proj.weight"] for name in "qkvo")
+        normed = norm(vectors, weights[f"{prefix}.input_layernorm.weight"])
+        heads = []
+        for head in range(config.num_heads):
+            units = slice(head * size, (head + 1) * size)
+            queries, keys, values = rotate(normed @ q[units].T), rotate(normed @ k[units].T), normed @ v[units].T
+            for position in range(time):
+                scores = keys[: position + 1] @ queries[position] / np.sqrt(size)
+                exponentials = np.exp(scores - scores.max())
+                attention[layer, head, position, : position + 1] = exponentials / exponentials.sum()
+            heads.append(attention[layer, head] @ values)
+        vectors = vectors + np.concatenate(heads, axis=1) @ o.T
+        gate, up, down = (weights[f"{prefix}.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        normed = norm(vectors, weights[f"{prefix}.post_attention_layernorm.weight"])
+        gates = normed @ gate.T
+        vectors = vectors + (gates / (1 + np.exp(-gates)) * (normed @ up.T)) @ down.T
+        outputs.append(vectors)
+    return np.stack(outputs), attention
+
+
+def reference_log_probs(model: NumpyTransformer, last_outputs: np.ndarray) -> np.ndarray:
+    """Return the log-probabilities `[time, vocabulary]` for the outputs `[time, width]` of the last layer."""
+    weights = {name: value.astype(np.float64) for name, value in model.weights.items()}
+    scale = np.sqrt((last_outputs**2).mean(-1, keepdims=True) + RMS_NORM_EPS)
+    logits = last_outputs / scale * weights["model.norm.weight"] @ weights["model.embed_tokens.weight"].T
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def token_by_token(model: NumpyTransformer, tokens: TokenIds | list[int]) -> tuple[np.ndarray, TransformerState]:
+    state, rows = model.start(), []
+    for token in tokens:
+        log_probs, state = model.advance(state, int(token))
+        rows.append(log_probs)
+    return np.stack(rows), state
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_log_probs_match_llama_over_500_tokens(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = make_model(name)
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=VOCABULARY_SIZE,
+            hidden_size=model.config.embedding_size,
+            intermediate_size=inner_size(model.config),
+            num_hidden_layers=model.config.num_layers,
+            num_attention_heads=model.config.num_heads,
+            rms_norm_eps=RMS_NORM_EPS,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+            tie_word_embeddings=True,
+        )
+    )
+    missing, unexpected = llama.load_state_dict(
+        {name: torch.from_numpy(weight) for name, weight in model.weights.items()}, strict=False
+    )
+    assert set(missing) <= {"lm_head.weight"}
+    assert not unexpected
+    llama.tie_weights()
+    tokens = [EOS_ID, *random_ids(499, VOCABULARY_SIZE).tolist()]
+    with torch.no_grad():
+        expected = torch.log_softmax(llama(torch.tensor([tokens])).logits[0], dim=-1).numpy()
+    log_probs, _ = token_by_token(model, tokens)
+    assert log_probs.dtype == np.float32
+    assert log_probs == pytest.approx(expected, abs=1e-4)
+    assert model.predict_tokens(model.start(), tokens)[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_log_probs_attention_and_layers_match_the_definition(name: str) -> None:
+    model, ids = make_model(name), random_ids(20, VOCABULARY_SIZE)
+    tokens = np.append(np.int32(EOS_ID), ids)
+    outputs, attention = reference_layers(model, tokens)
+    expected = reference_log_probs(model, outputs[-1])
+    log_probs, _ = token_by_token(model, tokens)
+    assert log_probs == pytest.approx(expected, abs=1e-4)
+    assert np.exp(log_probs.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    record = model.record_attention(ids)
+    assert record.weights == pytest.approx(attention, abs=1e-5)
+    assert np.all(record.weights[..., *np.triu_indices(len(tokens), 1)] == 0)
+    assert record.layer_outputs == pytest.approx(outputs, abs=1e-4)
+    for layer_outputs, exact in zip(record.layer_outputs, outputs, strict=True):
+        lens = model.layer_log_probs(layer_outputs)
+        assert lens == pytest.approx(reference_log_probs(model, exact), abs=2e-4)
+    assert model.layer_log_probs(record.layer_outputs[-1]) == pytest.approx(log_probs, abs=1e-4)
+
+
+@pytest.mark.parametrize("context_size", [2, 3, 8, 13])
+def test_a_full_window_starts_anew_with_its_last_half(context_size: int) -> None:
+    model, tokens = make_model(context_size=context_size), [EOS_ID, *random_ids(39, VOCABULARY_SIZE).tolist()]
+    log_probs, state = token_by_token(model, tokens)
+    window: list[int] = []
+    for row, token in zip(log_probs, tokens, strict=True):
+        if len(window) == context_size:
+            window = window[-(context_size // 2) :]
+        window.append(token)
+        outputs, _ = reference_layers(model, np.array(window))
+        assert row == pytest.approx(reference_log_probs(model, outputs[-1, -1:])[0], abs=1e-4)
+    assert state.num_positions == len(window)
+    assert state.has_slid
+    assert not token_by_token(model, tokens[:context_size])[1].has_slid
+
+
+@pytest.mark.parametrize("context_size", [2, 5, 16, 300, 600])
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 700])
+def test_scores_of_a_text_match_token_by_token(context_size: int, length: int) -> None:
+    model, ids = make_model(context_size=context_size), random_ids(length, VOCABULARY_SIZE)
+    expected = base.forward_sequence(WithHiddenVectors(model), ids)
+    output = model.forward_sequence(ids)
+    assert output.log_probs == pytest.approx(expected.log_probs, abs=1e-4)
+    assert model.score_sequence(ids) == pytest.approx(expected.log_probs, abs=1e-4)
+    assert output.hidden_states.shape == (length, model.config.embedding_size)
+    if length:
+        assert output.hidden_states == pytest.approx(expected.hidden_states, abs=1e-4)
+    rows = list(model.iter_log_probs(ids))
+    assert [row[token] for row, token in zip(rows, ids, strict=True)] == pytest.approx(expected.log_probs, abs=1e-4)
+
+
+class WithHiddenVectors(TokenByTokenModel):
+    """The same model without its fast methods, except for hidden vectors."""
+
+    def hidden_vector(self, state: Any) -> np.ndarray:
+        return self.model.hidden_vector(state)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 7, 11, 12])
+@pytest.mark.parametrize("count", [1, 2, 5, 12, 30])
+def test_tokens_read_together_match_token_by_token(num_before: int, count: int) -> None:
+    model, tokens = make_model(context_size=12), random_ids(num_before + count + 3, VOCABULARY_SIZE).tolist()
+    expected, _ = token_by_token(model, tokens)
+    state = model.start()
+    for token in tokens[:num_before]:
+        _, state = model.advance(state, token)
+    together = tokens[num_before : num_before + count]
+    rows, after_rows = model.predict_tokens(state, together)
+    last, after = model.advance_tokens(state, together)
+    assert rows == pytest.approx(expected[num_before : num_before + count], abs=1e-4)
+    assert last == pytest.approx(rows[-1], abs=1e-4)
+    for new_state in (after_rows, after):
+        assert new_state.has_slid == (num_before + count > 12)
+        for row, token in zip(expected[num_before + count :], tokens[num_before + count :], strict=True):
+            log_probs, new_state = model.advance(new_state, token)
+            assert log_probs == pytest.approx(row, abs=1e-4)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_batch_matches_each_text_alone(int8: bool) -> None:
+    model, ids = make_model(context_size=24, int8=int8), random_ids(200, VOCABULARY_SIZE, seed=4).tolist()
+    _, shared = model.advance_tokens(model.start(), [EOS_ID, *ids[:10]])
+    states = [shared, shared, model.start(), shared]
+    for length in (1, 13, 24, 30):  # a full window is among them
+        states.append(model.advance_tokens(model.start(), ids[:length])[1])
+    expected = list(states)
+    for step in range(20):
+        tokens = [ids[(7 * step + 31 * number) % 200] for number in range(len(states))]
+        outputs = model.advance_batch(states, tokens)
+        singles = [model.advance(state, token) for state, token in zip(expected, tokens, strict=True)]
+        for (log_probs, state), (single, single_state) in zip(outputs, singles, strict=True):
+            assert log_probs == pytest.approx(single, abs=2e-4)
+            assert state.hidden == pytest.approx(single_state.hidden, abs=2e-4)
+        states, expected = [state for _, state in outputs], [state for _, state in singles]
+
+
+def test_kept_states_are_not_changed_by_later_tokens() -> None:
+    model, tokens = make_model(context_size=40), random_ids(60, VOCABULARY_SIZE).tolist()
+    expected, _ = token_by_token(model, tokens)
+    states = [model.start()]
+    for token in tokens:
+        states.append(model.advance(states[-1], token)[1])
+    for number in reversed(range(len(tokens))):
+        other, _ = model.advance(states[number], (tokens[number] + 1) % VOCABULARY_SIZE)
+        again, _ = model.advance(states[number], tokens[number])
+        assert again == pytest.approx(expected[number], abs=1e-4)
+        assert np.abs(other - again).max() > 1e-3
+
+
+def test_threads_can_continue_the_same_states() -> None:
+    model = make_model(context_size=64)
+    tokens = random_ids(90, VOCABULARY_SIZE).tolist()
+    states = [model.start()]
+    for token in tokens[:40]:
+        states.append(model.advance(states[-1], token)[1])
+    results: dict[int, list[np.ndarray]] = {}
+    barrier = threading.Barrier(6)
+
+    def read(number: int) -> None:
+        barrier.wait()
+        results[number] = []
+        for start in range(number % 3, 41, 3):
+            state = states[start]
+            for step in range(30):
+                log_probs, state = model.advance(state, (tokens[step] + number) % VOCABULARY_SIZE)
+            results[number].append(log_probs)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, rows in results.items():
+        continuation = [(token + number) % VOCABULARY_SIZE for token in tokens[:30]]
+        for start, row in zip(range(number % 3, 41, 3), rows, strict=True):
+            assert row == pytest.approx(token_by_token(model, tokens[:start] + continuation)[0][-1], abs=1e-4)
+
+
+def test_returned_arrays_belong_to_the_caller() -> None:
+    model = make_model()
+    first, state = model.advance(model.start(), EOS_ID)
+    kept = first.copy()
+    for token in range(10):
+        _, state = model.advance(state, token)
+    assert np.array_equal(first, kept)
+    first += 1000
+    model.record_attention(random_ids(4, VOCABULARY_SIZE)).layer_outputs[:] = 0
+    model.weights["model.embed_tokens.weight"].copy()[:] = 0
+    assert np.array_equal(model.advance(model.start(), EOS_ID)[0], kept)
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_8_bits_are_close_to_single_precision(is_stored: bool) -> None:
+    config = make_config(embedding_size=48, num_heads=4)
+    weights = random_weights(config, scale=0.1)
+    exact = NumpyTransformer(config, VOCABULARY, weights)
+    tensors: dict[str, StoredTensor] = {
+        name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
+    }
+    int8 = NumpyTransformer(config, VOCABULARY, tensors, int8=not is_stored)
+    assert int8.has_int8_weights == is_stored
+    assert int8.int8 != is_stored
+    ids = random_ids(100, VOCABULARY_SIZE)
+    difference = int8.score_sequence(ids) - exact.score_sequence(ids)
+    assert 0 < np.abs(difference).max() < 0.1
+    assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
+    for name, tensor in int8.tensors.items():
+        expected = tensors[name]
+        if isinstance(expected, Int8Rows):
+            assert isinstance(tensor, Int8Rows)
+            assert np.array_equal(tensor.values, expected.values)
+            assert np.array_equal(tensor.scales, expected.scales)
+        else:
+            assert np.array_equal(tensor, expected)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_matrices_of_one_layer_can_be_stored_in_different_precisions(quantize: bool) -> None:
+    config = make_config()
+    weights: dict[str, StoredTensor] = dict(random_weights(config, scale=0.1))
+    name = "model.layers.0.self_attn.k_proj.weight"
+    exact = NumpyTransformer(config, VOCABULARY, weights)
+    mixed = weights | {name: quantize_rows(exact.weights[name])}
+    model = NumpyTransformer(config, VOCABULARY, mixed, int8=quantize)
+    assert isinstance(model.tensors[name], Int8Rows)
+    ids = random_ids(30, VOCABULARY_SIZE)
+    assert model.score_sequence(ids) == pytest.approx(exact.score_sequence(ids), abs=0.1)
+    for other, tensor in weights.items():
+        assert other == name or np.array_equal(model.tensors[other], tensor)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2 * MAX_TRANSFORMER_WEIGHT])
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_damaged_weights_are_refused(name: str, value: float) -> None:
+    weights = random_weights(make_config())
+    weights[name].flat[3] = value
+    with pytest.raises(RunError, match=f"{name} .*the run is damaged"):
+        NumpyTransformer(make_config(), VOCABULARY, weights)
+
+
+def test_missing_and_unknown_tensors_are_refused() -> None:
+    weights = random_weights(make_config())
+    with pytest.raises(RunError, match=r"lacks model\.norm\.weight"):
+        NumpyTransformer(
+            make_config(), VOCABULARY, {name: w for name, w in weights.items() if name != "model.norm.weight"}
+        )
+    with pytest.raises(RunError, match=r"lm_head\.weight"):
+        NumpyTransformer(make_config(), VOCABULARY, weights | {"lm_head.weight": weights["model.norm.weight"]})
+    with pytest.raises(ConfigError, match="num_heads=5"):
+        NumpyTransformer(make_config(num_heads=5), VOCABULARY, weights)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_largest_weights_that_are_accepted_give_finite_log_probs(name: str) -> None:
+    config, rng = make_config(name, context_size=8), np.random.default_rng(0)
+    weights = {
+        name: np.copysign(np.float32(MAX_TRANSFORMER_WEIGHT), rng.standard_normal(weight.shape, np.float32))
+        for name, weight in random_weights(config).items()
+    }
+    model = NumpyTransformer(config, VOCABULARY, weights)
+    ids = random_ids(20, VOCABULARY_SIZE)
+    assert np.isfinite(token_by_token(model, ids)[0]).all()
+    assert np.isfinite(model.score_sequence(ids)).all()
+
+
+def test_a_text_longer_than_the_context_cannot_be_recorded() -> None:
+    model = make_model(context_size=8)
+    assert model.record_attention(random_ids(7, VOCABULARY_SIZE)).weights.shape == (2, 3, 8, 8)
+    with pytest.raises(InvalidInputError, match=r"8 tokens .* context of 8"):
+        model.record_attention(random_ids(8, VOCABULARY_SIZE))
+
+
+def test_the_model_has_all_optional_abilities() -> None:
+    model = make_model()
+    for protocol in (
+        base.SequenceModel,
+        base.SequenceScorer,
+        base.DistributionModel,
+        base.BatchModel,
+        base.ParallelModel,
+        base.HiddenVectorModel,
+        AttentionModel,
+    ):
+        assert isinstance(model, protocol)
