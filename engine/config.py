@@ -122,9 +122,11 @@ class ModelConfig(_ValidatedConfig):
     variational_dropout: bool = setting(True, "use one dropout mask for all time steps (4.2)")
     embedding_dropout: float = setting(0.2, "fraction of the vocabulary whose embedding is zeroed (4.3)", 0, 0.99)
     input_dropout: float = setting(0.6, "dropout on the embeddings", 0, 0.99)
-    hidden_dropout: float = setting(0.3, "dropout between LSTM layers", 0, 0.99)
-    output_dropout: float = setting(0.6, "dropout on the output of the last LSTM layer", 0, 0.99)
-    weight_drop: float = setting(0.5, "DropConnect on the hidden-to-hidden weights (section 2)", 0, 0.99)
+    hidden_dropout: float = setting(
+        0.3, "dropout between LSTM layers; of a transformer, on what each layer adds", 0, 0.99
+    )
+    output_dropout: float = setting(0.6, "dropout on the output of the last layer", 0, 0.99)
+    weight_drop: float = setting(0.5, "LSTM: DropConnect on the hidden-to-hidden weights (section 2)", 0, 0.99)
     initialization: Literal["uniform", "notebook"] = setting(
         "uniform", "uniform: as in the paper; notebook: Xavier input and orthogonal recurrent weights, zero biases"
     )

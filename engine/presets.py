@@ -1,4 +1,4 @@
-"""Named configurations: `default`, `tiny`, `base`, `finetune`, `dialogue`, `notebook`, `paper` and `ptb`."""
+"""Named configurations: LSTMs from `default` to `ptb`, and the Transformers `gpt-tiny` and `gpt`."""
 
 from engine.config import BASE, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.errors import ConfigError, suggest_nearest
@@ -56,6 +56,31 @@ PRESETS: dict[str, Config] = {
         ),
         training=TrainingConfig(
             init=BASE, epochs=10, bptt=40, lr=0.001, weight_decay=0.05, ema_decay=0.99, patience=4,
+        ),
+    ),
+    # A Transformer that learns in a minute.
+    "gpt-tiny": Config(
+        "gpt-tiny",
+        model=ModelConfig(
+            architecture="transformer", embedding_size=128, num_layers=4, num_heads=4, context_size=64,
+            embedding_dropout=0.0, input_dropout=0.2, hidden_dropout=0.2, output_dropout=0.2,
+            weight_drop=0.0, variational_dropout=False, subword_embeddings=False, unigram_bias=False,
+        ),
+        training=TrainingConfig(epochs=30, batch_size=16, bptt=64, lr=0.003, weight_decay=0.3, ema_decay=0.99),
+    ),
+    # A Transformer of 8 million parameters for books, such as the tales; `--init` fine-tunes it on less text.
+    "gpt": Config(
+        "gpt",
+        data=DataConfig(tokenizer="bpe", split="scenes", held_out=0.003, min_characters=1),
+        model=ModelConfig(
+            architecture="transformer", embedding_size=320, num_layers=6, num_heads=5, context_size=128,
+            embedding_dropout=0.0, input_dropout=0.0, hidden_dropout=0.0, output_dropout=0.0,
+            weight_drop=0.0, variational_dropout=False, subword_embeddings=False, unigram_bias=False,
+        ),
+        training=TrainingConfig(
+            epochs=4, batch_size=32, bptt=128, shuffle_lines=False, lr=0.002, warmup_fraction=0.05, weight_decay=0.1,
+            beta2=0.95, ema_decay=0.998, eval_every_steps=400, checkpoint_seconds=120.0, keep_epoch_checkpoints=False,
+            sample_prompt="The old king",
         ),
     ),
     # The notebook, with its evaluation bug; `--set validation_metric=perplexity` trains the same model without it.

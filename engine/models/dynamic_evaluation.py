@@ -13,7 +13,8 @@ from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import HiddenVector, LogProbs, SequenceOutput
-from engine.models.lstm import LSTMModel, TensorLSTMState
+from engine.models.lstm import LSTMModel
+from engine.models.network import RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
 
 LR_GRID = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
@@ -31,11 +32,11 @@ class DynamicState:
 
     model: LSTMModel
     """Model with the current weights; never modified."""
-    segment_start_state: TensorLSTMState
+    segment_start_state: RecurrentState
     """LSTM state before the first token of the segment."""
     segment_tokens: tuple[int, ...]
     """Tokens of the segment read so far."""
-    lstm_state: TensorLSTMState
+    lstm_state: RecurrentState
     """LSTM state after the last token."""
     hidden_vector: HiddenVector
     """Vector `[hidden]` that the next token is predicted from."""
@@ -81,7 +82,7 @@ class DynamicEvaluation:
 
     def start(self) -> DynamicState:
         """Return the weights after training, with hidden and cell states of zeros."""
-        states = self._model.init_hidden(1)
+        states = self._model.initial_state(1)
         return DynamicState(self._model, states, (), states, hidden_vector=np.empty(0, np.float32))
 
     def advance(self, state: DynamicState, token: int) -> tuple[LogProbs, DynamicState]:
@@ -119,7 +120,7 @@ class DynamicEvaluation:
         model = deepcopy(self._model)
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
-        states, scores, hidden = model.init_hidden(1), [], []
+        states, scores, hidden = model.initial_state(1), [], []
         for start in range(0, len(ids), self.segment_length):
             segment = slice(start, start + self.segment_length)
             logits, states, raw, _ = model(inputs[segment], _detach(states))
@@ -151,7 +152,7 @@ def compute_gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
     columns = torch.from_numpy(batchify(ids, BATCH_SIZE))
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]
-    states, num_windows = model.init_hidden(BATCH_SIZE), 0
+    states, num_windows = model.initial_state(BATCH_SIZE), 0
     for start in range(0, len(columns) - 1, BPTT):
         window = columns[start : start + BPTT + 1].long()
         inputs, targets = window[:-1], window[1:]
@@ -165,5 +166,5 @@ def compute_gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
     return [rms + MIN_GRADIENT_FRACTION * mean for rms in all_rms]
 
 
-def _detach(states: TensorLSTMState) -> TensorLSTMState:
+def _detach(states: RecurrentState) -> RecurrentState:
     return [(hidden.detach(), cell.detach()) for hidden, cell in states]

@@ -11,7 +11,7 @@ HAS_ONEDNN_LINEAR = torch.backends.mkldnn.is_available() and hasattr(  # type: i
 """True if PyTorch has the operator that torch.compile replaces `linear` by; it is private and may disappear."""
 
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `inputs` `[..., in]` times the transposed `weight` `[out, in]` plus `bias` `[out]`: `[..., out]`.
 
     `torch.nn.functional.linear` uses oneDNN for bfloat16 only; this function also uses it for float32 on CPUs.
@@ -31,14 +31,15 @@ def _onednn_matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
 
 class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
+        ctx.has_bias = bias is not None
         return _onednn_matmul(inputs, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         inputs, weight = ctx.saved_tensors
         gradient = gradients[0].flatten(0, -2)
         grad_inputs = _onednn_matmul(gradient, weight.t()).view_as(inputs)
         grad_weight = _onednn_matmul(gradient.t(), inputs.flatten(0, -2).t())
-        return grad_inputs, grad_weight, gradient.sum(0)
+        return grad_inputs, grad_weight, gradient.sum(0) if ctx.has_bias else None

@@ -1,6 +1,6 @@
 """The LSTM language model in PyTorch; the notebook's and the paper's models are two configurations of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -12,14 +12,13 @@ from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer, current_speakers
 from engine.models.base import SequenceOutput
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
+from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
+from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.models.subword_embeddings import SubwordMatrix
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
-
-TensorLSTMState = Sequence[tuple[Tensor, Tensor]]
-"""Hidden and cell state of every layer, each `[1, batch, hidden]`."""
 
 SCORING_CHUNK = 1024
 """Maximum number of tokens that are scored at once."""
@@ -27,11 +26,8 @@ MAX_SCORING_LOGITS = 2**23
 """Maximum number of logits in memory at once while a text is scored."""
 
 
-class LSTMModel(nn.Module):
-    """Embedding, LSTM layers, and an output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4).
-
-    Dropout is applied if and only if `forward` receives a generator; `train()` and `eval()` make no difference.
-    """
+class LSTMModel(Network):
+    """Embedding, LSTM layers, and an output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4)."""
 
     def __init__(
         self,
@@ -95,7 +91,7 @@ class LSTMModel(nn.Module):
         counts = chunked_bincount(ids, self.output.out_features) + 1.0
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
-    def init_hidden(self, batch_size: int) -> TensorLSTMState:
+    def initial_state(self, batch_size: int) -> RecurrentState:
         """Return hidden and cell states of zeros for `batch_size` columns."""
         like = self.output.bias
         return [
@@ -106,34 +102,17 @@ class LSTMModel(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        states: TensorLSTMState,
+        state: RecurrentState,
         dropout_generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
         speakers: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
-    ) -> tuple[Tensor, TensorLSTMState, Tensor, Tensor]:
-        """Read a BPTT window of tokens and predict the token after each of them.
-
-        Args:
-            ids: Token ids `[time, batch]`.
-            states: States after the previous window. Detach them to truncate back-propagation there.
-            dropout_generator: Generator of the dropout masks; None disables dropout.
-            class_ids: Ids `[classes]` of the tokens to compute logits for, in this order; None for the vocabulary.
-            punctuation: Punctuation class `[time, batch]` after each token, for a model with a punctuation softmax.
-                With None, that model returns log-probabilities summed over the punctuation classes.
-            speakers: Token `[time, batch]` of the speaker of each input, whose vector is added to the input's; -1 for
-                none. None for models without speakers at every step.
-            distributed: Processes that read the other columns of the batch. Each process draws the masks of the
-                whole batch and uses its own columns.
-
-        Returns:
-            Logits `[time, batch, classes]`, the new states, and the last layer's output `[time, batch, hidden]`
-            before and after dropout, for temporal activation and activation regularization (section 4.6).
-        """
+    ) -> NetworkOutput:
+        """Read a BPTT window of tokens and predict the token after each of them: see the base class."""
         config = self.config
         embeddings = self._embedding_weight()
-        dropped_embeddings = self._drop_tokens(embeddings, dropout_generator)
+        dropped_embeddings = drop_tokens(embeddings, config.embedding_dropout, dropout_generator)
         vectors = nn.functional.embedding(ids, dropped_embeddings)
         if speakers is not None:
             added = nn.functional.embedding(speakers.clamp(min=0), dropped_embeddings)
@@ -141,11 +120,11 @@ class LSTMModel(nn.Module):
         vectors = self._dropout(vectors, config.input_dropout, dropout_generator, distributed)
         new_states = []
         raw = vectors
-        for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
+        for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
             assert isinstance(layer, nn.LSTM)
             if i:
                 vectors = self._dropout(raw, config.hidden_dropout, dropout_generator, distributed)
-            raw, hidden, cell = self._run_layer(layer, vectors, state, dropout_generator)
+            raw, hidden, cell = self._run_layer(layer, vectors, layer_state, dropout_generator)
             new_states.append((hidden, cell))
         dropped = self._dropout(raw, config.output_dropout, dropout_generator, distributed)
         weight: Tensor = embeddings if config.tie_weights else self.output.weight
@@ -158,7 +137,7 @@ class LSTMModel(nn.Module):
             logits = self.punctuation_softmax.marginal_log_probs(dropped, weight, bias)
         else:
             logits = self.punctuation_softmax.conditional_logits(dropped, punctuation, weight, bias, class_ids)
-        return logits, new_states, raw, dropped
+        return NetworkOutput(logits, new_states, raw, dropped)
 
     def input_speakers(self, ids: TokenIds) -> TokenIds | None:
         """Return the `speakers` `[time]` that `forward` takes with the inputs `ids` `[time]`; None for no speakers."""
@@ -174,22 +153,10 @@ class LSTMModel(nn.Module):
             subword_vectors: Tensor = torch.sparse.mm(self.subword_matrix, self.subword_embedding)
             return weight + subword_vectors
 
-    def _drop_tokens(self, weight: Tensor, dropout_generator: torch.Generator | None) -> Tensor:
-        """Apply embedding dropout: a dropped token is zero in the whole window (section 4.3)."""
-        p = self.config.embedding_dropout
-        if dropout_generator is None or not p:
-            return weight
-        return weight * dropout_mask(weight, (weight.shape[0], 1), p, dropout_generator)
-
     def _dropout(
         self, vectors: Tensor, p: float, dropout_generator: torch.Generator | None, distributed: DistributedContext
     ) -> Tensor:
-        """Drop elements of `vectors` `[time, batch, size]`; variational dropout uses one mask for all time steps."""
-        if dropout_generator is None or not p:
-            return vectors
-        time, batch, size = vectors.shape
-        shape = (1 if self.config.variational_dropout else time, batch * distributed.process.world_size, size)
-        return vectors * distributed.shard_batch(dropout_mask(vectors, shape, p, dropout_generator))
+        return dropout(vectors, p, dropout_generator, distributed, variational=self.config.variational_dropout)
 
     def _run_layer(
         self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], dropout_generator: torch.Generator | None
@@ -220,7 +187,7 @@ class LSTMModel(nn.Module):
     @torch.no_grad()
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
         """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`, chunk by chunk."""
-        device, states, previous = self.output.bias.device, self.init_hidden(1), EOS_ID
+        device, states, previous = self.output.bias.device, self.initial_state(1), EOS_ID
         num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
         logits_per_token = self.output.out_features * num_softmaxes
         all_speakers = self.input_speakers(np.append(np.int32(EOS_ID), ids[:-1]).astype(np.int32))
@@ -236,6 +203,19 @@ class LSTMModel(nn.Module):
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
             yield target_log_probs.double().cpu().numpy(), raw[:, 0].float()
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """Return the layer groups from top to bottom: see the base class."""
+        num_layers = len(self.layers)
+        groups: list[LayerGroup] = [{} for _ in range(num_layers + 2)]
+        for name, parameter in self.named_parameters():
+            if name.startswith("layers."):
+                groups[num_layers - int(name.split(".")[1])][name] = parameter
+            elif "embedding" in name and not self.config.tie_weights:
+                groups[-1][name] = parameter
+            else:
+                groups[0][name] = parameter
+        return [group for group in groups if group]
 
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
@@ -253,22 +233,6 @@ class LSTMModel(nn.Module):
             else:
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def to_numpy_lstm(self, tokenizer: Tokenizer) -> NumpyLSTM:
+    def to_decoder(self, tokenizer: Tokenizer) -> NumpyLSTM:
         """Return a copy of the model for inference in numpy; later training does not change the copy."""
         return NumpyLSTM(self.config, tokenizer, self.export_weights())
-
-
-def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p), so that the expected value is 1.
-
-    On the CPU, each random 64-bit integer supplies four elements, which takes a tenth of the time of `bernoulli_`
-    and rounds `p` to a multiple of 1 / 65,536.
-    """
-    keep = 1.0 - p
-    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-    if like.device.type != "cpu":  # pragma: no cover - the tests have no GPU
-        return mask.bernoulli_(keep, generator=generator).div_(keep)
-    integers = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    uniform = integers.view(torch.int16)[: mask.numel()].view(shape)
-    num_kept = round(keep * 2**16)  # out of the 2**16 values of an int16
-    return torch.lt(uniform, num_kept - 2**15, out=mask).mul_(2**16 / num_kept)

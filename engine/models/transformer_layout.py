@@ -10,6 +10,12 @@ ROPE_BASE = 10_000.0
 FEED_FORWARD_MULTIPLE = 32
 """The automatic inner size of feed-forward layers is a multiple of this."""
 
+TRANSFORMER_VALUES = {
+    "tie_weights": True, "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False,
+    "speaker_input": "token", "initialization": "uniform",
+}  # fmt: skip
+"""Values of the settings that only LSTMs can choose."""
+
 
 def head_size(config: ModelConfig) -> int:
     """Return the number of units of each attention head."""
@@ -26,13 +32,17 @@ def inner_size(config: ModelConfig) -> int:
 
 
 def check_transformer_config(config: ModelConfig) -> None:
-    """Raise a ConfigError unless the heads divide the width into even parts."""
+    """Raise a ConfigError if a setting has a value that only LSTMs can have, or the heads have no even size."""
     width, heads = config.embedding_size, config.num_heads
     if width % (2 * heads):
         raise ConfigError(
             f"embedding_size={width} cannot be divided into num_heads={heads} heads of an even size; "
             f"use --set embedding_size={max(1, width // (2 * heads)) * 2 * heads} or another number of heads"
         )
+    for name, value in TRANSFORMER_VALUES.items():
+        if (actual := getattr(config, name)) != value:
+            shown, needed = (str(item).lower() if isinstance(item, bool) else item for item in (actual, value))
+            raise ConfigError(f"a transformer cannot have {name}={shown}; use --set {name}={needed}")
 
 
 def transformer_weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
 from engine.models.cache import CacheSettings, NeuralCache, tune_cache
 from engine.models.mixture import Mixture, tune_mixture_weights, validate_mixture_weights
 from engine.models.ngram import KneserNey
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
 
@@ -96,7 +97,7 @@ class ModelCombiner:
         num_models = len(self.runs) + options.mixture
         if options.weights and num_models == 1:
             raise InvalidInputError("--weights needs several models; add --mixture or another --run")
-        if options.dynamic and any(run.decoder.int8 for run in self.runs):
+        if options.dynamic and any(isinstance(run.decoder, NumpyLSTM) and run.decoder.int8 for run in self.runs):
             raise InvalidInputError(
                 "int8 weights cannot be trained by dynamic evaluation; leave out --dynamic or --precision"
             )
@@ -152,6 +153,10 @@ class ModelCombiner:
             from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
 
             for run in self.runs:
+                if not isinstance(run.decoder, NumpyLSTM):
+                    raise InvalidInputError(
+                        f"--dynamic trains LSTMs only, and {run.name} is none; leave out --dynamic or choose another run"
+                    )
                 model = DynamicEvaluation(run.decoder, self.dataset.train)
                 lr = tune_dynamic_lr(model, self.dataset.valid)
                 self._tuned_dynamic_models.append((model.with_lr(lr), lr))
@@ -159,7 +164,9 @@ class ModelCombiner:
 
 
 def load_run_dataset(run: LoadedModel) -> Dataset:
-    """Load the dataset that a run was trained on; a missing or changed corpus raises a CorpusError."""
+    """Load the dataset that a run was trained on; an unknown, missing or changed corpus raises a CorpusError."""
+    if not run.config.data.corpus:
+        raise CorpusError(f"{run.name} is a model by others, which has no splits; use --text FILE")
     try:
         dataset = load_dataset(run.config.data, run.decoder.tokenizer)
     except (ConfigError, CorpusError) as error:

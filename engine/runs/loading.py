@@ -1,19 +1,21 @@
-"""Loading of trained models from run directories. Pickles are never read."""
+"""Loading of models by name: of runs, and of models by others. Pickles are never read."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.config import Config
+from engine.config import Config, DataConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.events import Started, event_from_dict
 from engine.models.base import LanguageModel
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.decoders import Decoder, build_decoder, weight_shapes
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import directory
 from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
@@ -22,8 +24,13 @@ from engine.runs.summary import saved_perplexity
 from engine.storage.files import default_runs_dir
 from engine.storage.tensor_file import read_weights
 
+if TYPE_CHECKING:  # this module imports PyTorch
+    from engine.models.pretrained.loading import LoadingProgress
+
 INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
 """Supported precisions of the weights of a loaded model; see `load_model_by_name`."""
+PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", mode="stream"))
+"""Configuration of a model by others, of which only the mode matters: line ends are characters."""
 _RUN_AT_EPOCH_PATTERN = re.compile(r"(.+)@([0-9]{1,9})", re.DOTALL)
 
 
@@ -38,17 +45,18 @@ class EpochCheckpoint:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Model of a run, ready for inference, and facts about its training."""
+    """Model ready for inference, and facts about its training."""
 
     name: str
     """Name of the run; RUN@EPOCH for the weights of an epoch."""
     path: Path
+    """Run directory; of a model by others its folder or file."""
     config: Config
-    decoder: NumpyLSTM
-    """Network of the run."""
-    valid_perplexity: float | None
-    kneser_ney_perplexity: float | None
-    corpus_sha256: str
+    decoder: LanguageModel
+    """Network of the run, or the model by others."""
+    valid_perplexity: float | None = None
+    kneser_ney_perplexity: float | None = None
+    corpus_sha256: str = ""
     """SHA-256 of the training corpus; "" if the metrics do not contain it."""
     epoch: int | None = None
     """Epoch of the weights; None for the best weights."""
@@ -63,8 +71,24 @@ class LoadedModel:
         return self.decoder if self.dialogue_parts is None else self.dialogue_parts.wrap(self.decoder, self.path)
 
 
-def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision: str = "auto") -> LoadedModel:
-    """Load the best model of a run named as `resolve_run` accepts it, or the model RUN@EPOCH of an epoch.
+@dataclass(frozen=True)
+class LoadedRun(LoadedModel):
+    """Model of a run."""
+
+    decoder: Decoder
+    """Network of the run."""
+
+
+def load_model_by_name(
+    name: str | None,
+    runs_dir: Path | None = None,
+    precision: str = "auto",
+    on_progress: "Callable[[LoadingProgress], None] | None" = None,
+) -> LoadedModel:
+    """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others.
+
+    A run is named as `resolve_run` accepts it, a model by others as `is_pretrained_name` does. `on_progress` is called
+    while a model by others is being loaded.
 
     `precision` is one of `INFERENCE_PRECISIONS`: "auto" multiplies in 8 bits the weights that are stored in 8 bits,
     "fp32" none, and "int8" all large weights.
@@ -75,12 +99,14 @@ def load_model_by_name(name: str | None, runs_dir: Path | None = None, precision
     if precision not in INFERENCE_PRECISIONS:
         choices = ", ".join(INFERENCE_PRECISIONS)
         raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
+    if name is not None and is_pretrained_name(name):
+        return _load_pretrained(name, precision, on_progress)
     loaded = load_model(*find_model(name, runs_dir))
     stored = loaded.decoder
     if precision == "int8":
-        return replace(loaded, decoder=NumpyLSTM(stored.config, stored.tokenizer, stored.tensors, int8=True))
+        return replace(loaded, decoder=build_decoder(stored.config, stored.tokenizer, stored.tensors, int8=True))
     if precision == "fp32" and stored.has_int8_weights:
-        return replace(loaded, decoder=NumpyLSTM(stored.config, stored.tokenizer, stored.weights))
+        return replace(loaded, decoder=build_decoder(stored.config, stored.tokenizer, stored.weights))
     return loaded
 
 
@@ -91,7 +117,17 @@ def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, in
     return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
 
 
-def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
+def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingProgress], None] | None") -> LoadedModel:
+    if precision == "int8":
+        raise InvalidInputError(f"--precision int8 is for runs, but {name} is a model by others; leave it out")
+    # Imported here: it loads PyTorch and transformers, which runs do not need.
+    from engine.models.pretrained.loading import load_pretrained
+
+    model = load_pretrained(name, on_progress)
+    return LoadedModel(model.name, parse_pretrained_name(name).path, PRETRAINED_CONFIG, model)
+
+
+def load_model(run_dir: Path, epoch: int | None = None) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`.
 
     Raises:
@@ -108,7 +144,7 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedModel:
         name = epoch_model_name(name, epoch)
     decoder = _read_decoder(file, config, tokenizer)
     started = next((row for row in rows if row["event"] == "started"), {})
-    return LoadedModel(
+    return LoadedRun(
         name=name,
         path=run_dir,
         config=config,
@@ -141,11 +177,11 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
-def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyLSTM:
+def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> Decoder:
     """Read the weights of a model from a file. A damaged file, or one of another model, raises a RunError."""
     weights = read_weights(file, weight_shapes(config.model, len(tokenizer)))
     try:
-        return NumpyLSTM(config.model, tokenizer, weights)
+        return build_decoder(config.model, tokenizer, weights)
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
 

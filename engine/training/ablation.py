@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.config import Config
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
+from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runtime.process import limit_openmp_spinning
 from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_dataset_and_weights
 
@@ -60,6 +61,9 @@ FINE_TUNING_ADDITIONS: dict[str, tuple[str, ...]] = {
 """Overrides that add a technique of ULMFiT (Howard and Ruder 2018) to a training that starts from another run."""
 SETTINGS_FIXED_BY_INIT = (*INHERITED_SETTINGS, "unigram_bias")
 """Settings of techniques that a training cannot add or remove if it starts from another run."""
+
+SETTINGS_OF_LSTMS = (*TRANSFORMER_VALUES, "unigram_bias", "variable_bptt")
+"""Settings of techniques that a Transformer does not have."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def list_variants(config: Config) -> list[Variant]:
     ]
     if training.init:
         variants = [variant for variant in variants if not _sets(variant, SETTINGS_FIXED_BY_INIT)]
+    if config.model.architecture == "transformer":
+        variants = [variant for variant in variants if not _sets(variant, SETTINGS_OF_LSTMS)]
     return [Variant(config.preset, ()), *variants]
 
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import torch
 
-from engine.models.lstm import LSTMModel
+from engine.models.network import Network
 
 
 class WeightAverage:
@@ -15,7 +15,7 @@ class WeightAverage:
     its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
     """
 
-    def __init__(self, network: LSTMModel, decay: float | None = None, *, is_pretrained: bool = False) -> None:
+    def __init__(self, network: Network, decay: float | None = None, *, is_pretrained: bool = False) -> None:
         """Copy `network`; None as `decay` for a plain mean.
 
         A moving average of a pre-trained network starts at the network's weights. Otherwise, it starts as a running
@@ -27,7 +27,7 @@ class WeightAverage:
         self._is_pretrained = is_pretrained
 
     @torch.no_grad()
-    def update(self, network: LSTMModel) -> None:
+    def update(self, network: Network) -> None:
         """Add the weights of `network` after one more optimizer step to the average."""
         n = self.updates
         if self._decay is None:

@@ -76,7 +76,7 @@ class WindowReader:
         *,
         with_punctuation: bool,
     ) -> None:
-        """Start before the first epoch. `input_speakers` is `LSTMModel.input_speakers`."""
+        """Start before the first epoch. `input_speakers` is `Network.input_speakers`."""
         self._dataset = dataset
         self._options = options
         self._device = device

@@ -40,7 +40,9 @@ def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     precision = config.training.precision
     if precision == "auto":
         has_bf16 = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bf16}.get(device.type)
-        is_large = device.type == "cuda" or config.model.hidden_size >= MIN_HIDDEN_SIZE
+        model = config.model
+        width = model.embedding_size if model.architecture == "transformer" else model.hidden_size
+        is_large = device.type == "cuda" or width >= MIN_HIDDEN_SIZE
         return torch.bfloat16 if has_bf16 and is_large and has_bf16() else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 

@@ -11,6 +11,7 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent
+from engine.models.transformer_layout import check_transformer_config
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
@@ -55,6 +56,9 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
         InvalidInputError: If the input is unusable; nothing is written then.
     """
     config = _with_absolute_paths(config)
+    if config.model.architecture == "transformer":
+        check_transformer_config(config.model)
+        _check_window(config)
     if init := config.training.init:
         config = config.with_values(init=canonical_name(init, runs_dir))
     dataset, initial_weights = load_dataset_and_weights(config, runs_dir)
@@ -114,6 +118,17 @@ def _with_absolute_paths(config: Config) -> Config:
     paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
     absolute = {name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)}
     return config.with_values(**absolute)
+
+
+def _check_window(config: Config) -> None:
+    """Raise a ConfigError if the windows of the training are longer than the context of a Transformer."""
+    bptt, context = config.training.bptt, config.model.context_size
+    if config.training.variable_bptt or bptt > context:
+        problem = "variable_bptt=true" if config.training.variable_bptt else f"bptt={bptt}"
+        remedy = "variable_bptt=false" if config.training.variable_bptt else f"bptt={context}"
+        raise ConfigError(
+            f"{problem} makes windows that a transformer with context_size={context} cannot read; use --set {remedy}"
+        )
 
 
 def _check_batch_size(batch_size: int, num_tokens: int) -> None:

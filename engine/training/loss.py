@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
-from engine.models.lstm import LSTMModel, TensorLSTMState
+from engine.models.network import Network, RecurrentState
 from engine.runtime.distributed import DistributedContext
 
 
@@ -43,7 +43,7 @@ class Objective:
 
         `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
         the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
-        the outputs of the last LSTM layer before and after dropout.
+        the outputs of the last layer before and after dropout.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
@@ -67,7 +67,7 @@ class LossModule(nn.Module):
     """A network and its objective as one module, so that `DistributedDataParallel` can wrap both."""
 
     def __init__(
-        self, network: LSTMModel, objective: Objective, dtype: torch.dtype, distributed: DistributedContext
+        self, network: Network, objective: Objective, dtype: torch.dtype, distributed: DistributedContext
     ) -> None:
         """Combine `network` and `objective`; matrix products are computed in `dtype`."""
         super().__init__()
@@ -83,10 +83,10 @@ class LossModule(nn.Module):
         punctuation: Tensor | None,
         speakers: Tensor | None,
         sampled_classes: Tensor | None,
-        lstm_state: TensorLSTMState,
+        state: RecurrentState,
         dropout_generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, TensorLSTMState]:
-        """Return the cross-entropy of a window, the objective to minimize, and the new LSTM state.
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
 
         `inputs`, `targets` and `speakers` are token ids and `punctuation` are classes, all `[time, batch]` with the
         columns of this process. `punctuation` is None if the model does not learn it, and `speakers` if it does not
@@ -96,13 +96,13 @@ class LossModule(nn.Module):
         if self._dtype != torch.float32:
             autocast = torch.autocast(inputs.device.type, self._dtype)
         with autocast:
-            logits, lstm_state, raw, dropped = self.network(
-                inputs, lstm_state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
+            logits, state, raw, dropped = self.network(
+                inputs, state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
             )
         loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped)
         if self.network.punctuation_softmax is not None and punctuation is not None:
             objective = objective + self.network.punctuation_softmax.loss(dropped, punctuation)
-        return loss, objective, lstm_state
+        return loss, objective, state
 
 
 def correct_sampled_logits(

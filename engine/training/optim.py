@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.config import TrainingConfig
-from engine.models.lstm import LSTMModel
-from engine.training.transfer.layer_groups import layer_groups
+from engine.models.network import Network
 
 ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq"}
 """Names of the values that Adam keeps for each parameter. SGD without momentum keeps none."""
@@ -17,38 +16,41 @@ SLANTED_TRIANGULAR_RATIO = 32
 """Highest divided by lowest learning rate of the slanted triangular schedule (Howard and Ruder 2018, section 3.2)."""
 
 
-def build_optimizer(network: LSTMModel, options: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the optimizer that `options` name. Adam and AdamW do not decay biases."""
+def build_optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
+    """Return the optimizer that `options` name. Adam and AdamW decay neither biases nor the scales of norms."""
     if options.optimizer == "sgd":
         return torch.optim.SGD(_parameter_groups(network, options), options.lr)
-    groups = _parameter_groups(network, options, decays_biases=False)
+    groups = _parameter_groups(network, options, decays_all=False)
     optimizer_type = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     # Fused: one pass over weights, gradients and moments instead of a dozen.
     return optimizer_type(groups, lr=options.lr, betas=(0.9, options.beta2), fused=True)
 
 
-def build_fine_tuning_optimizer(network: LSTMModel, options: TrainingConfig) -> torch.optim.Optimizer:
+def build_fine_tuning_optimizer(network: Network, options: TrainingConfig) -> torch.optim.Optimizer:
     """Return the SGD optimizer of the fine-tuning phase (Merity et al. 2017, section 5)."""
     return torch.optim.SGD(_parameter_groups(network, options), options.fine_tune_lr)
 
 
-def _parameter_groups(
-    network: LSTMModel, options: TrainingConfig, *, decays_biases: bool = True
-) -> list[dict[str, Any]]:
+def _parameter_groups(network: Network, options: TrainingConfig, *, decays_all: bool = True) -> list[dict[str, Any]]:
     """Return the parameter groups of an optimizer, which differ in weight decay and in the learning rate.
 
     The value `lr_factor` of a group is 1 for the top layer group and `layer_lr_decay` times less for each lower one.
     """
-    layers = layer_groups(network) if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
+    layers = network.layer_groups() if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
     groups: list[dict[str, Any]] = []
     for depth, layer in enumerate(layers):
         lr_factor = options.layer_lr_decay**-depth
-        weights = [parameter for name, parameter in layer.items() if decays_biases or "bias" not in name]
-        biases = [parameter for name, parameter in layer.items() if not decays_biases and "bias" in name]
-        for parameters, weight_decay in ((weights, options.weight_decay), (biases, 0.0)):
+        decayed = [parameter for name, parameter in layer.items() if decays_all or _is_weight(name, parameter)]
+        others = [parameter for name, parameter in layer.items() if not (decays_all or _is_weight(name, parameter))]
+        for parameters, weight_decay in ((decayed, options.weight_decay), (others, 0.0)):
             if parameters:
                 groups.append({"params": parameters, "weight_decay": weight_decay, "lr_factor": lr_factor})
     return groups
+
+
+def _is_weight(name: str, parameter: Tensor) -> bool:
+    """Return False for a bias and for the scale of a norm."""
+    return "bias" not in name and parameter.ndim > 1
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

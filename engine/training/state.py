@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
-from engine.models.lstm import LSTMModel, TensorLSTMState
-from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.subword_embeddings import build_subword_matrix
+from engine.models.decoders import Decoder, build_decoder
+from engine.models.network import Network, RecurrentState
+from engine.models.networks import build_network
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.schema import decode
 from engine.training import optim
@@ -99,18 +99,18 @@ class TrainerState:
         self.tokenizer = dataset.tokenizer
         self.device = device
         self.distributed = distributed
-        self.network = _build_network(config, dataset, initial_weights).to(device)
+        self.network = build_network(config, dataset, initial_weights).to(device)
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: WeightAverage | None = None
         if options.averaging == "ema":
             self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
-        self.best_model: NumpyLSTM | None = None
+        self.best_model: Decoder | None = None
         """Model with the best validation perplexity; None before the first validation."""
         self.windows = WindowReader(
             dataset, options, device, self.network.input_speakers, with_punctuation=config.model.punctuation
         )
-        self.lstm_state: TensorLSTMState = []
-        """Hidden and cell state after the latest window, for the columns of this process."""
+        self.recurrent_state: RecurrentState = []
+        """State of the network after the latest window, for the columns of this process."""
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)
         self.progress = TrainingProgress(end_epoch=options.epochs, sample_prompt=options.sample_prompt)
         self.start_time = time.perf_counter() if start_time is None else start_time
@@ -122,7 +122,7 @@ class TrainerState:
         return time.perf_counter() - self.start_time
 
     @property
-    def evaluated_network(self) -> LSTMModel:
+    def evaluated_network(self) -> Network:
         """The network that validation scores: the averaged one if there is an average."""
         return self.network if self.weight_average is None else self.weight_average.network
 
@@ -138,11 +138,11 @@ class TrainerState:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors under dotted names, as `nn.Module.state_dict` does, and everything else as JSON values.
 
-        Every process of a distributed training must call this method, since the main process gathers the LSTM state
-        of all columns.
+        Every process of a distributed training must call this method, since the main process gathers the
+        recurrent state of all columns.
         """
         average, gather = self.weight_average, self.distributed.gather_batch
-        lstm_state = [(gather(hidden), gather(cell)) for hidden, cell in self.lstm_state]
+        recurrent_state = [(gather(hidden), gather(cell)) for hidden, cell in self.recurrent_state]
         state: dict[str, Any] = {
             "windows": self.windows.state_dict(),
             "averaged_updates": None if average is None else average.updates,
@@ -157,7 +157,7 @@ class TrainerState:
             weights = {name: torch.from_numpy(weight) for name, weight in self.best_model.weights.items()}
             state |= _add_prefix("best_model", weights)
         if self.windows.is_mid_epoch:
-            for layer, (hidden, cell) in enumerate(lstm_state):
+            for layer, (hidden, cell) in enumerate(recurrent_state):
                 state |= {f"lstm_state.{layer}.hidden": hidden, f"lstm_state.{layer}.cell": cell}
         return state
 
@@ -174,7 +174,7 @@ class TrainerState:
         self.start_time -= self.progress.seconds
         _load_parameters(self.network, _strip_prefix("network", state))
         weights = {name: tensor.numpy() for name, tensor in _strip_prefix("best_model", state).items()}
-        self.best_model = NumpyLSTM(self.config.model, self.tokenizer, weights)
+        self.best_model = build_decoder(self.config.model, self.tokenizer, weights)
         if self.progress.fine_tuning:
             self.optimizer = optim.build_fine_tuning_optimizer(self.network, options)
         optim.load_optimizer_tensors(self.optimizer, _strip_prefix("optimizer", state))
@@ -182,7 +182,7 @@ class TrainerState:
         self.dropout_generator.set_state(state["dropout_generator"])
         self.windows.load_state_dict(state["windows"])
         if self.windows.is_mid_epoch:
-            self._load_lstm_state(state)
+            self._load_recurrent_state(state)
 
     def _load_weight_average(self, state: Mapping[str, Any]) -> None:
         if state["averaged_updates"] is None:
@@ -193,40 +193,29 @@ class TrainerState:
         _load_parameters(self.weight_average.network, _strip_prefix("average", state))
         self.weight_average.updates = decode(int, state["averaged_updates"])
 
-    def _load_lstm_state(self, state: Mapping[str, Any]) -> None:
+    def _load_recurrent_state(self, state: Mapping[str, Any]) -> None:
         def load(name: str, expected: Tensor) -> Tensor:
             tensor = self.distributed.shard_batch(state[name])
             if tensor.shape != expected.shape or not tensor.is_floating_point():
                 raise ValueError(f"unexpected shape or type of {name}")
             return tensor.to(self.device)
 
-        self.lstm_state = [
+        self.recurrent_state = [
             (load(f"lstm_state.{layer}.hidden", hidden), load(f"lstm_state.{layer}.cell", cell))
-            for layer, (hidden, cell) in enumerate(self.initial_lstm_state())
+            for layer, (hidden, cell) in enumerate(self.initial_recurrent_state())
         ]
 
-    def initial_lstm_state(self) -> TensorLSTMState:
+    def initial_recurrent_state(self) -> RecurrentState:
         """Return the state before the first window of an epoch: zeros for the columns of this process."""
-        return self.network.init_hidden(self.config.training.batch_size // self.distributed.process.world_size)
+        return self.network.initial_state(self.config.training.batch_size // self.distributed.process.world_size)
 
     @property
     def max_tensor_bytes(self) -> int:
         """Upper limit for the tensors of a state with this configuration."""
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        hidden = sum(2 * size for _, size in self.config.model.layer_sizes()) * self.config.training.batch_size
-        return 4 * (MAX_MODEL_COPIES * parameters + hidden) + MAX_RNG_STATE_BYTES
-
-
-def _build_network(config: Config, dataset: Dataset, initial_weights: Mapping[str, Float32Array] | None) -> LSTMModel:
-    subwords = build_subword_matrix(dataset.tokenizer) if config.model.subword_embeddings else None
-    generator = torch.Generator().manual_seed(config.training.seed)
-    num_speakers = len(dataset.tokenizer.cast)
-    network = LSTMModel(config.model, len(dataset.tokenizer), generator, subwords, num_speakers)
-    if initial_weights is not None:
-        network.load_weights(initial_weights)
-    elif config.model.unigram_bias:
-        network.init_output_bias(dataset.train)
-    return network
+        columns = self.network.initial_state(1)
+        recurrent = sum(hidden.numel() + cell.numel() for hidden, cell in columns) * self.config.training.batch_size
+        return 4 * (MAX_MODEL_COPIES * parameters + recurrent) + MAX_RNG_STATE_BYTES
 
 
 def _is_evaluation_due(options: TrainingConfig, progress: TrainingProgress, *, epoch_done: bool) -> bool:

@@ -26,7 +26,7 @@ from engine.training.validation import validate
 
 
 class Trainer:
-    """Trainer of an LSTM language model. Everything that changes during training is in `state`."""
+    """Trainer of a language model. Everything that changes during training is in `state`."""
 
     def __init__(
         self,
@@ -81,20 +81,20 @@ class Trainer:
         state = self.state
         window = state.windows.next_window()
         if window.start == 0:
-            state.lstm_state = state.initial_lstm_state()
+            state.recurrent_state = state.initial_recurrent_state()
         lr = self._learning_rate(window)
         set_lr(state.optimizer, lr)
         # Back-propagation is truncated at the start of the window.
-        lstm_state = [(hidden.detach(), cell.detach()) for hidden, cell in state.lstm_state]
+        recurrent_state = [(hidden.detach(), cell.detach()) for hidden, cell in state.recurrent_state]
         sampled_classes = self.objective.sample_softmax_classes(window.targets, state.dropout_generator)
         shard = window.shard(self.distributed)
-        loss, objective, state.lstm_state = self.loss_module(
+        loss, objective, state.recurrent_state = self.loss_module(
             shard.inputs,
             shard.targets,
             shard.punctuation,
             shard.speakers,
             sampled_classes,
-            lstm_state,
+            recurrent_state,
             state.dropout_generator,
         )
         state.optimizer.zero_grad(set_to_none=True)

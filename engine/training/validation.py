@@ -14,7 +14,7 @@ from engine.events import Evaluated, Sampled, TrainingEvent, Warned
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
-from engine.models.lstm import LSTMModel
+from engine.models.network import Network
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
 from engine.training.reporting import check_finite
 from engine.training.state import TrainerState, TrainingProgress
@@ -35,7 +35,7 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     follows_notebook = options.validation_metric == "notebook"
     if follows_notebook:
         progress.notebook_perplexity = notebook
-    model = network.to_numpy_lstm(dataset.tokenizer)
+    model = network.to_decoder(dataset.tokenizer)
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
     if is_best:
@@ -78,7 +78,7 @@ def _is_first_worse(progress: TrainingProgress, perplexity: float) -> bool:
     return perplexity > initial and not any(earlier > initial for earlier in progress.valid_perplexities)
 
 
-def _score(network: LSTMModel, ids: TokenIds, state: TrainerState) -> tuple[float, float]:
+def _score(network: Network, ids: TokenIds, state: TrainerState) -> tuple[float, float]:
     """Return the perplexity, and the notebook's value of it (NaN unless the training follows that value)."""
     options = state.config.training
     perplexity = evaluate(network, ids).perplexity
@@ -125,18 +125,18 @@ def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
 
 
 @torch.no_grad()
-def notebook_perplexity(network: LSTMModel, ids: TokenIds, batch_size: int, bptt: int) -> float:
+def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
     """Return the perplexity of `ids` by the notebook's formula, which has a bug.
 
     The notebook cuts `ids` into `batch_size` columns, trims the columns to whole windows of `bptt` time steps, and
     divides by the trimmed width. Columns shorter than a window are trimmed to a single token: nothing is predicted,
     the sum is 0, and exp(0) is a perplexity of 1.000.
     """
-    columns = torch.from_numpy(batchify(ids, batch_size)).to(network.output.bias.device)
+    columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device)
     width = len(columns) - (len(columns) - 1) % bptt if len(columns) else 1
-    lstm_state, total = network.init_hidden(batch_size), 0.0
+    state, total = network.initial_state(batch_size), 0.0
     for begin in range(0, width - 1, bptt):
-        logits, lstm_state, _, _ = network(columns[begin : begin + bptt].long(), lstm_state)
+        logits, state, _, _ = network(columns[begin : begin + bptt].long(), state)
         targets = columns[begin + 1 : begin + 1 + bptt].long()
         total += float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())) * bptt
     return math.exp(total / width)

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from engine.config import Config
 from engine.data.tokenizers.base import Tokenizer
-from engine.models.numpy_lstm import weight_shapes
+from engine.models.decoders import weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from tests.support.training import Weights, make_config

@@ -52,7 +52,8 @@ class AttentionRecorder:
     def __init__(self, forward: CausalForward) -> None:
         """Copy the model. A model without a known structure raises a ValueError."""
         tensors = [*forward.module.parameters(), *forward.module.buffers()]
-        module = deepcopy(forward.module, {id(tensor): tensor for tensor in tensors})
+        # Hooks of the model refer to its `CausalForward`, which is not copied; the copy gets its own.
+        module = deepcopy(forward.module, {id(shared): shared for shared in [*tensors, forward]})
         for part in module.modules():
             part._forward_pre_hooks.clear()
             for config in (getattr(part, "config", None), getattr(getattr(part, "config", None), "text_config", None)):

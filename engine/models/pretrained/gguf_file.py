@@ -1,5 +1,6 @@
 """GGUF files of llama.cpp: checks before loading, and one reading of a file for all that transformers needs from it."""
 
+import functools
 import math
 import os
 import threading
@@ -7,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from engine.errors import InvalidInputError
 from engine.storage.files import open_regular_file
@@ -35,12 +38,28 @@ def open_gguf(path: Path, name: str) -> Any:
     version = int.from_bytes(start[4:8], "little")
     if version not in SUPPORTED_VERSIONS:
         raise InvalidInputError(f"{name} is a GGUF file of version {version}; versions 2 and 3 can be read")
-    from gguf import GGUFReader
-
     try:
-        return GGUFReader(str(path))
+        return _new_reader(path)
     except Exception as error:  # a damaged file fails at any place of the reader
         raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
+
+
+def _new_reader(path: Path) -> Any:
+    from gguf import GGUFReader
+
+    class ArrayReader(GGUFReader):  # type: ignore[misc]
+        """Reader that looks at the file as a plain array, which is several times faster than as a `memmap`."""
+
+        @property
+        def data(self) -> np.ndarray[Any, Any]:
+            """Content of the file."""
+            return self._array
+
+        @data.setter
+        def data(self, content: np.ndarray[Any, Any]) -> None:
+            self._array = content.view(np.ndarray)
+
+    return ArrayReader(str(path))
 
 
 def architecture(reader: Any, name: str) -> str:
@@ -75,7 +94,11 @@ def shared_reader(reader: Any, on_tensor: Callable[[int, int], None]) -> Iterato
             on_tensor(index, len(tensors))
             yield tensor
 
-    replacements = [(gguf, "GGUFReader", lambda *_, **__: reader), (module, "tqdm", report)]
+    replacements = [
+        (gguf, "GGUFReader", lambda *_, **__: reader),
+        (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),  # called for every layer
+        (module, "tqdm", report),
+    ]
     with _patch_lock:
         originals = [getattr(owner, attribute) for owner, attribute, _ in replacements]
         try:

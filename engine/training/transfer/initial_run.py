@@ -15,13 +15,19 @@ from engine.storage.files import absolute_path, default_runs_dir
 from engine.training.transfer.word_mapping import map_to_vocabulary
 
 INHERITED_SETTINGS = (
-    "tokenizer", "vocabulary_size", "embedding_size", "hidden_size", "num_layers", "tie_weights", "punctuation",
+    "tokenizer", "vocabulary_size", "architecture", "embedding_size", "hidden_size", "num_layers", "num_heads",
+    "feed_forward_size", "context_size", "tie_weights", "punctuation",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
 DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}
 """Settings that keep the lines of a dialogue in order and together."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
+TRANSFORMER_DEFAULTS: dict[str, Any] = {
+    **WITHOUT_WORDS, "unigram_bias": False, "weight_drop": 0.0, "embedding_dropout": 0.0, "variational_dropout": False,
+    "speaker_input": "token",
+}  # fmt: skip
+"""Settings of a Transformer where a preset has those of an LSTM."""
 DEFAULT_PATIENCE = 4
 """Patience of a training from an initial run, unless the preset has one: a small corpus is soon overfitted."""
 
@@ -29,9 +35,9 @@ DEFAULT_PATIENCE = 4
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
     """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run.
 
-    Models of an open vocabulary use no settings that are about words, and dialogues are split by scenes. The settings
-    that an initial run determines come from there, and a patience of 0 becomes `DEFAULT_PATIENCE`. `apply_options` can
-    change all of these defaults.
+    Models of an open vocabulary use no settings that are about words, Transformers none that only LSTMs have, and
+    dialogues are split by scenes. The settings that an initial run determines come from there, and a patience of 0
+    becomes `DEFAULT_PATIENCE`. `apply_options` can change all of these defaults.
 
     Raises:
         InvalidInputError: If an option is invalid, or there is no such run.
@@ -44,6 +50,9 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
     if is_open_vocabulary(defaults.get("tokenizer", config.data.tokenizer)):
         defaults = WITHOUT_WORDS | defaults
+    is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
+    if is_transformer and preset.model.architecture != "transformer":
+        defaults = TRANSFORMER_DEFAULTS | defaults
     if config.data.mode == "dialogue":
         defaults = DIALOGUE_DEFAULTS | defaults
     return apply_options(preset.with_values(**defaults))

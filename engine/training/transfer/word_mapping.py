@@ -7,7 +7,10 @@ import numpy as np
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 
-VOCABULARY_AXES = {"embedding.weight": 0, "output.weight": 0, "output.bias": 0, "punctuation_softmax.bias": 1}
+VOCABULARY_AXES = {
+    "embedding.weight": 0, "output.weight": 0, "output.bias": 0, "punctuation_softmax.bias": 1,
+    "model.embed_tokens.weight": 0,
+}  # fmt: skip
 """Axis of the vocabulary in each tensor that has one."""
 
 

@@ -39,7 +39,9 @@ def measure_speeds(min_seconds: float = MIN_SECONDS) -> dict[str, float]:
     word. `…_sequential` and `…_batched` are `BATCH_SIZE` texts, one after the other or in a batch. `int8` is the large
     model in 8 bits.
     """
-    bundled = without_eos(load_model(resolve_run(None)).decoder)
+    decoder = load_model(resolve_run(None)).decoder
+    assert isinstance(decoder, NumpyLSTM)
+    bundled = without_eos(decoder)
     prompt_ids = encode_prompt(PROMPT, bundled.tokenizer).ids
     large = without_eos(random_decoder(LARGE_CONFIG, LARGE_VOCABULARY_SIZE))
     large_int8 = NumpyLSTM(large.config, large.tokenizer, large.tensors, int8=True)

@@ -40,7 +40,7 @@ def test_logits_match_torch_lstm(num_layers: int, tie_weights: bool) -> None:
     ids = torch.from_numpy(random_ids(90, SIZE).reshape(30, 3)).long()
     outputs, (hidden, cell) = reference(model.embedding.weight[ids])
     expected = outputs @ model.output.weight.T + model.output.bias
-    logits, states, raw, _ = model(ids, model.init_hidden(3))
+    logits, states, raw, _ = model(ids, model.initial_state(3))
     assert logits.numpy() == pytest.approx(expected.numpy(), abs=1e-10)
     assert raw.numpy() == pytest.approx(outputs.numpy(), abs=1e-10)
     for i, (layer_hidden, layer_cell) in enumerate(states):
@@ -59,7 +59,7 @@ def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
     speakers = model.input_speakers(inputs[:, 0].numpy().astype(np.int32))
     assert speakers is not None
-    logits = model(inputs, model.init_hidden(1), speakers=torch.from_numpy(speakers)[:, None])[0]
+    logits = model(inputs, model.initial_state(1), speakers=torch.from_numpy(speakers)[:, None])[0]
     expected = torch.log_softmax(logits, -1)[:, 0].numpy()
     exact = NumpyLSTM(run.config.model, tokenizer, weights)
     state, rounded_state, rounding_errors = exact.start(), run.decoder.start(), []
@@ -79,7 +79,7 @@ def test_the_numpy_lstm_matches_pytorch_on_500_tokens_with_the_bundled_model() -
 @torch.no_grad()
 def test_perplexity_matches_a_loop_over_every_token(length: int) -> None:
     model = make_double_model(ModelConfig(embedding_size=16, hidden_size=16, num_layers=2))
-    ids, total, previous, states = random_ids(length, SIZE, seed=1), 0.0, EOS_ID, model.init_hidden(1)
+    ids, total, previous, states = random_ids(length, SIZE, seed=1), 0.0, EOS_ID, model.initial_state(1)
     for token in ids.tolist():
         logits, states, _, _ = model(torch.tensor([[previous]]), states)
         total += math.log(math.fsum(math.exp(logit) for logit in logits[0, 0].tolist())) - float(logits[0, 0, token])

@@ -128,7 +128,7 @@ def test_pytorch_numpy_and_token_by_token_scores_agree() -> None:
     torch_lstm = LSTMModel(
         ModelConfig(embedding_size=8, hidden_size=8), len(VOCABULARY), torch.Generator().manual_seed(0)
     )
-    lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
+    lstm = torch_lstm.to_decoder(VOCABULARY)
     token_by_token = TokenByTokenModel(lstm)
     ids = np.random.default_rng(0).integers(0, 4, 700).astype(np.int32)
     expected = token_log_probs(token_by_token, ids)

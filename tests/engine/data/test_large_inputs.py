@@ -33,7 +33,7 @@ def test_scores_do_not_depend_on_the_chunk_size_or_on_hidden_vectors(
     punctuation: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ids = make_model(punctuation), np.random.default_rng(0).integers(0, len(WORDS), 50).astype(np.int32)
-    numpy_model = model.to_numpy_lstm(WORDS)
+    numpy_model = model.to_decoder(WORDS)
     expected = model.forward_sequence(ids).log_probs
     assert model.score_sequence(ids).tolist() == expected.tolist()
     assert numpy_model.score_sequence(ids).tolist() == numpy_model.forward_sequence(ids).log_probs.tolist()
@@ -53,9 +53,9 @@ def test_scores_do_not_depend_on_the_chunk_size_or_on_hidden_vectors(
 
 def test_numpy_model_predicts_the_same_without_its_input_gate_table(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = make_model(punctuation=True), np.arange(len(WORDS), dtype=np.int32)
-    with_table = model.to_numpy_lstm(WORDS)
+    with_table = model.to_decoder(WORDS)
     monkeypatch.setattr("engine.models.numpy_lstm.MAX_TABLE_SIZE", 10)
-    without = model.to_numpy_lstm(WORDS)
+    without = model.to_decoder(WORDS)
     assert without.input_gate_table is None
     assert without.score_sequence(ids) == pytest.approx(with_table.score_sequence(ids), abs=1e-6)
     states = LSTMState(

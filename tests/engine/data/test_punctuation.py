@@ -140,9 +140,9 @@ def test_an_untrained_model_predicts_the_same_with_and_without_punctuation() -> 
     }
     assert weights_equal(plain.export_weights(), kept)
     ids = torch.arange(12).reshape(6, 2)
-    expected = torch.log_softmax(plain(ids, plain.init_hidden(2))[0], -1)
-    torch.testing.assert_close(other(ids, other.init_hidden(2))[0], expected)
-    conditional = other(ids, other.init_hidden(2), punctuation=torch.ones(6, 2, dtype=torch.long))[0]
+    expected = torch.log_softmax(plain(ids, plain.initial_state(2))[0], -1)
+    torch.testing.assert_close(other(ids, other.initial_state(2))[0], expected)
+    conditional = other(ids, other.initial_state(2), punctuation=torch.ones(6, 2, dtype=torch.long))[0]
     torch.testing.assert_close(torch.log_softmax(conditional, -1), expected)
 
 
@@ -153,10 +153,10 @@ def test_numpy_model_equals_torch_token_by_token_and_for_a_whole_text(tie_weight
     generator = torch.Generator().manual_seed(8)
     for parameter in model.parameters():
         parameter.normal_(0, 0.6, generator=generator)
-    numpy_model = model.to_numpy_lstm(VOCABULARY)
+    numpy_model = model.to_decoder(VOCABULARY)
     ids = np.random.default_rng(2).integers(0, SIZE, 300).astype(np.int32)
     inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
-    expected = model.double()(inputs, model.double().init_hidden(1))[0][:, 0].numpy()
+    expected = model.double()(inputs, model.double().initial_state(1))[0][:, 0].numpy()
     state, token = numpy_model.start(), EOS_ID
     for position, following in enumerate(ids.tolist()):
         log_probs, state = numpy_model.advance(state, token)
@@ -174,7 +174,7 @@ def test_impossible_tokens_have_finite_log_probabilities() -> None:
         "punctuation_softmax.bias": np.full((len(PUNCTUATION_CLASSES), SIZE), -1e4, np.float32)
     }
     weights["punctuation_softmax.bias"][:, 5] = 1e4
-    numpy_model = type(model.to_numpy_lstm(VOCABULARY))(model.config, VOCABULARY, weights)
+    numpy_model = type(model.to_decoder(VOCABULARY))(model.config, VOCABULARY, weights)
     log_probs, _ = numpy_model.advance(numpy_model.start(), 3)
     assert log_probs[5] == 0
     assert np.isfinite(log_probs).all()

@@ -73,12 +73,12 @@ def test_large_layers_use_it_only_for_training_in_bfloat16(monkeypatch: pytest.M
     config = ModelConfig(embedding_size=16, hidden_size=24, num_layers=2)  # weights are tied: the second layer has 16
     model = LSTMModel(config, 30, torch.Generator().manual_seed(0))
     ids, dropout_generator = torch.randint(30, (7, 3)), torch.Generator().manual_seed(1)
-    model(ids, model.init_hidden(3), dropout_generator)
+    model(ids, model.initial_state(3), dropout_generator)
     assert not hidden_sizes  # float32
     with torch.autocast("cpu", torch.bfloat16):
-        model(ids, model.init_hidden(3))
+        model(ids, model.initial_state(3))
         assert not hidden_sizes  # not training
-        logits, states, _, _ = model(ids, model.init_hidden(3), dropout_generator)
+        logits, states, _, _ = model(ids, model.initial_state(3), dropout_generator)
         assert hidden_sizes == [24]
         model(ids, states, dropout_generator)  # the returned states are valid inputs
     logits.float().sum().backward()

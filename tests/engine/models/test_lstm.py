@@ -52,7 +52,7 @@ def test_without_dropout_it_equals_torch_lstm_layers(num_layers: int, tie_weight
         output.weight.copy_(model.embedding.weight if tie_weights else model.output.weight)
         output.bias.copy_(torch.randn(VOCABULARY_SIZE, generator=seeded(4)))
         model.output.bias.copy_(output.bias)
-    logits, states, raw, dropped = model(ids, model.init_hidden(3))
+    logits, states, raw, dropped = model(ids, model.initial_state(3))
     torch.testing.assert_close(logits, output(vectors))
     torch.testing.assert_close(raw, vectors)
     torch.testing.assert_close(dropped, vectors)
@@ -64,8 +64,8 @@ def test_without_dropout_it_equals_torch_lstm_layers(num_layers: int, tie_weight
 def test_states_carry_from_window_to_window() -> None:
     model = make_model()
     ids = make_window(time=9)
-    expected, _, _, _ = model(ids, model.init_hidden(3))
-    first, states, _, _ = model(ids[:4], model.init_hidden(3))
+    expected, _, _, _ = model(ids, model.initial_state(3))
+    first, states, _, _ = model(ids[:4], model.initial_state(3))
     second, _, _, _ = model(ids[4:], states)
     torch.testing.assert_close(torch.cat([first, second]), expected)
 
@@ -128,7 +128,7 @@ def test_output_bias_starts_at_smoothed_log_frequencies() -> None:
     assert model.output.bias.detach().numpy() == pytest.approx(expected, rel=1e-5)
     with torch.no_grad():
         model.embedding.weight.zero_()  # tied to the output layer, so the bias alone determines the logits
-    logits = model(make_window(), model.init_hidden(3))[0]
+    logits = model(make_window(), model.initial_state(3))[0]
     assert torch.softmax(logits[0, 0], -1).detach().numpy() == pytest.approx(counts / counts.sum(), rel=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_every_token_is_scored_once_with_the_state_carried(length: int) -> None:
     ids = np.random.default_rng(0).integers(0, VOCABULARY_SIZE, length).astype(np.int32)
     scores = model.forward_sequence(ids).log_probs
     inputs = torch.tensor([1, *ids.tolist()[:-1]])[:, None]
-    log_probs = torch.log_softmax(model(inputs, model.init_hidden(1))[0], -1)[:, 0].detach()
+    log_probs = torch.log_softmax(model(inputs, model.initial_state(1))[0], -1)[:, 0].detach()
     expected = log_probs[torch.arange(length), torch.from_numpy(ids).long()]
     assert scores.shape == (length,)
     assert scores == pytest.approx(expected.numpy(), abs=1e-5)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.models.lstm import dropout_mask
+from engine.models.dropout import dropout_mask
 from tests.support.lstm import VOCABULARY_SIZE, make_model, make_window, seeded
 
 DROPOUT = {
@@ -50,17 +50,17 @@ def test_without_a_generator_nothing_is_dropped_in_train_or_eval_mode() -> None:
     model = make_model(num_layers=1, **DROPOUT)
     reference = make_model(num_layers=1)
     reference.load_state_dict(model.state_dict())
-    expected = reference(make_window(), reference.init_hidden(3))[0]
+    expected = reference(make_window(), reference.initial_state(3))[0]
     for mode in (True, False):
         model.train(mode)
-        assert torch.equal(model(make_window(), model.init_hidden(3))[0], expected)
+        assert torch.equal(model(make_window(), model.initial_state(3))[0], expected)
 
 
 def test_the_generator_determines_the_masks() -> None:
     model = make_model(**DROPOUT)
 
     def compute_logits(generator: torch.Generator) -> Tensor:
-        logits: Tensor = model(make_window(), model.init_hidden(3), generator)[0]
+        logits: Tensor = model(make_window(), model.initial_state(3), generator)[0]
         return logits
 
     assert torch.equal(compute_logits(seeded(5)), compute_logits(seeded(5)))
@@ -75,7 +75,7 @@ def test_weight_drop_draws_one_mask_per_layer_and_forward(lstm_spy: LSTMSpy, num
     model = make_model(num_layers=num_layers, embedding_size=16, hidden_size=16, weight_drop=0.25)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ids = make_window()
-    _, _, raw, _ = model(ids, model.init_hidden(3), seeded(1))
+    _, _, raw, _ = model(ids, model.initial_state(3), seeded(1))
     assert len(lstm_spy.weights) == num_layers  # one call per layer, so one set of weights for the whole window
     masks = []
     for layer, weights in zip(model.layers, lstm_spy.weights, strict=True):
@@ -103,7 +103,7 @@ def test_weight_drop_draws_one_mask_per_layer_and_forward(lstm_spy: LSTMSpy, num
 
 def test_gradients_reach_the_recurrent_weights_through_the_mask(lstm_spy: LSTMSpy) -> None:
     model = make_model(num_layers=1, embedding_size=8, weight_drop=0.5)
-    logits, _, _, _ = model(make_window(), model.init_hidden(3), seeded(1))
+    logits, _, _, _ = model(make_window(), model.initial_state(3), seeded(1))
     logits.pow(2).sum().backward()
     stored = model.get_parameter("layers.0.weight_hh_l0")
     assert stored.grad is not None
@@ -129,7 +129,7 @@ def test_masks_have_the_requested_rate_and_independent_elements(p: float, seed: 
 
 def output_mask(variational_dropout: bool) -> Tensor:
     model = make_model(variational_dropout=variational_dropout, output_dropout=0.5, embedding_size=12, hidden_size=12)
-    _, _, raw, dropped = model(make_window(time=6), model.init_hidden(3), seeded(2))
+    _, _, raw, dropped = model(make_window(time=6), model.initial_state(3), seeded(2))
     return (dropped / raw).detach()
 
 
@@ -156,7 +156,7 @@ def test_input_and_hidden_dropout_apply_before_their_layers(lstm_spy: LSTMSpy, v
         hidden_dropout=0.5,
     )
     ids = make_window(time=6)
-    _, _, raw, dropped = model(ids, model.init_hidden(3), seeded(3))
+    _, _, raw, dropped = model(ids, model.initial_state(3), seeded(3))
     masks = (
         lstm_spy.inputs[0] / model.embedding.weight[ids].detach(),
         lstm_spy.inputs[1] / lstm_spy.outputs[0],
@@ -170,7 +170,7 @@ def test_input_and_hidden_dropout_apply_before_their_layers(lstm_spy: LSTMSpy, v
 def test_embedding_dropout_drops_whole_tokens_for_the_whole_window(lstm_spy: LSTMSpy) -> None:
     model = make_model(embedding_dropout=0.4, num_layers=1)
     ids = torch.arange(VOCABULARY_SIZE).repeat(3, 2).t().contiguous()  # every token twice in each of three columns
-    model(ids, model.init_hidden(3), seeded(4))
+    model(ids, model.initial_state(3), seeded(4))
     factors: dict[int, set[float]] = {token: set() for token in range(VOCABULARY_SIZE)}
     mask = lstm_spy.inputs[0] / model.embedding.weight[ids].detach()
     for token, row in zip(ids.flatten().tolist(), mask.flatten(0, 1), strict=True):
@@ -190,7 +190,7 @@ def test_every_kind_of_mask_has_a_mean_of_one(lstm_spy: LSTMSpy, name: str, vari
     total: Tensor | float = 0.0
     with torch.no_grad():
         for i in range(1200):
-            _, _, raw, dropped = model(ids, model.init_hidden(1), generator)
+            _, _, raw, dropped = model(ids, model.initial_state(1), generator)
             first = 2 * i  # two layers per forward pass
             masks = {
                 "embedding_dropout": lambda f=first: lstm_spy.inputs[f] / embedded,

@@ -11,7 +11,8 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.models.lstm import LSTMModel
-from engine.models.numpy_lstm import MAX_WEIGHT, NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.weight_checks import MAX_WEIGHT
 from tests.support.models import make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37
@@ -47,15 +48,15 @@ def make_ids(length: int) -> TokenIds:
 
 
 def make_numpy_lstm() -> NumpyLSTM:
-    return make_torch_lstm("two layers, tied, wide").to_numpy_lstm(VOCABULARY)
+    return make_torch_lstm("two layers, tied, wide").to_decoder(VOCABULARY)
 
 
 @torch.no_grad()
 def test_log_probs_match_pytorch_token_by_token(torch_lstm: LSTMModel) -> None:
-    lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
+    lstm = torch_lstm.to_decoder(VOCABULARY)
     ids = make_ids(60)
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
-    expected = torch.log_softmax(torch_lstm(inputs, torch_lstm.init_hidden(1))[0], -1)[:, 0].numpy()
+    expected = torch.log_softmax(torch_lstm(inputs, torch_lstm.initial_state(1))[0], -1)[:, 0].numpy()
     state = lstm.start()
     for token, row in zip([EOS_ID, *ids.tolist()], expected, strict=True):
         log_probs, state = lstm.advance(state, token)
@@ -65,7 +66,7 @@ def test_log_probs_match_pytorch_token_by_token(torch_lstm: LSTMModel) -> None:
 
 
 def test_scores_of_a_text_match_pytorch(torch_lstm: LSTMModel) -> None:
-    lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
+    lstm = torch_lstm.to_decoder(VOCABULARY)
     ids = make_ids(200)
     assert lstm.forward_sequence(ids).log_probs == pytest.approx(torch_lstm.forward_sequence(ids).log_probs, abs=1e-4)
 
@@ -83,7 +84,7 @@ def test_scores_of_a_text_match_token_by_token(length: int) -> None:
 
 
 def test_kept_states_are_not_changed_by_later_tokens(torch_lstm: LSTMModel) -> None:
-    lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
+    lstm = torch_lstm.to_decoder(VOCABULARY)
     _, kept = lstm.advance(lstm.start(), EOS_ID)
     before = [(hidden.copy(), cell.copy()) for hidden, cell in kept.layers]
     first, after = lstm.advance(kept, 5)
@@ -136,7 +137,7 @@ def test_the_largest_weights_that_are_accepted_give_finite_log_probs(config: Mod
 
 def test_later_training_does_not_change_the_numpy_lstm() -> None:
     torch_lstm = make_torch_lstm("one layer, tied")
-    lstm = torch_lstm.to_numpy_lstm(VOCABULARY)
+    lstm = torch_lstm.to_decoder(VOCABULARY)
     before = lstm.advance(lstm.start(), EOS_ID)[0]
     with torch.no_grad():
         for parameter in torch_lstm.parameters():

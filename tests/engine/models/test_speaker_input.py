@@ -59,7 +59,7 @@ def test_scores_are_those_of_cells_that_add_the_speaker(layers: dict[str, object
     with torch.no_grad():
         expected = naive_scores(model, IDS, adds_speaker=speaker_input == "embedding")
     assert model.score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
-    lstm = model.to_numpy_lstm(TOKENIZER)
+    lstm = model.to_decoder(TOKENIZER)
     assert lstm.score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
     log_probs, state = lstm.advance(lstm.start(), EOS_ID)
     for token, score in zip(IDS.tolist(), expected, strict=True):
@@ -78,11 +78,11 @@ def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch: pytest
     monkeypatch.setattr("engine.models.lstm.SCORING_CHUNK", 5)
     monkeypatch.setattr("engine.models.numpy_lstm.SCORING_CHUNK", 5)
     assert model.score_sequence(IDS) == pytest.approx(expected, abs=1e-5)
-    assert model.to_numpy_lstm(TOKENIZER).score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
+    assert model.to_decoder(TOKENIZER).score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
 
 
 def test_texts_with_different_speakers_advance_together() -> None:
-    lstm = make_model(speaker_input="embedding").to_numpy_lstm(TOKENIZER)
+    lstm = make_model(speaker_input="embedding").to_decoder(TOKENIZER)
     texts = [[8, 3, 4, EOS_ID, 9], [9, 2, 3, 5, 6], [EOS_ID, EOS_ID, 10, 2, EOS_ID]]
     states = [lstm.start()] * 3
     for tokens in zip(*texts, strict=True):
@@ -116,6 +116,6 @@ def test_current_speakers_of_a_short_text() -> None:
 def test_dynamic_evaluation_needs_a_speaker_token() -> None:
     text = np.tile(IDS, 20)
     with pytest.raises(InvalidInputError, match=r"speaker_input=embedding; leave out --dynamic$"):
-        DynamicEvaluation(make_model(speaker_input="embedding").to_numpy_lstm(TOKENIZER), text)
-    model = DynamicEvaluation(make_model(speaker_input="token").to_numpy_lstm(TOKENIZER), text)
+        DynamicEvaluation(make_model(speaker_input="embedding").to_decoder(TOKENIZER), text)
+    model = DynamicEvaluation(make_model(speaker_input="token").to_decoder(TOKENIZER), text)
     assert np.isfinite(model.forward_sequence(IDS).log_probs).all()

@@ -111,16 +111,16 @@ def test_exported_embeddings_are_sums_of_word_and_subword_embeddings(tie_weights
         ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights), len(WORDS), torch.Generator()
     )
     without_subwords.load_weights(weights)
-    expected_logits = without_subwords(ids, without_subwords.init_hidden(1))[0]
-    torch.testing.assert_close(model(ids, model.init_hidden(1))[0], expected_logits)
+    expected_logits = without_subwords(ids, without_subwords.initial_state(1))[0]
+    torch.testing.assert_close(model(ids, model.initial_state(1))[0], expected_logits)
 
 
 @pytest.mark.parametrize("tie_weights", [True, False])
 def test_the_numpy_lstm_predicts_the_same(tie_weights: bool) -> None:
     model = make_model(tie_weights, seed=3)
-    lstm = model.to_numpy_lstm(VOCABULARY)
+    lstm = model.to_decoder(VOCABULARY)
     tokens = [EOS_ID, 6, 4, 9, 2, 7, 0, 10, 3]
-    logits = model(torch.tensor(tokens)[:, None], model.init_hidden(1))[0][:, 0].detach().double().numpy()
+    logits = model(torch.tensor(tokens)[:, None], model.initial_state(1))[0][:, 0].detach().double().numpy()
     expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     state = lstm.start()
     for token, row in zip(tokens, expected, strict=True):
@@ -143,7 +143,7 @@ def test_a_step_for_one_word_moves_the_words_that_share_subwords() -> None:
     model = make_model(tie_weights=False)
     before = model.export_weights()["embedding.weight"]
     read = WORDS.index("baggins")
-    logits, _, _, _ = model(torch.full((3, 1), read), model.init_hidden(1))
+    logits, _, _, _ = model(torch.full((3, 1), read), model.initial_state(1))
     logits.pow(2).sum().backward()
     assert model.subword_embedding is not None
     assert model.subword_embedding.grad is not None
@@ -161,7 +161,7 @@ def test_a_step_for_one_word_moves_the_words_that_share_subwords() -> None:
 def test_a_subword_gets_the_weighted_sum_of_the_gradients_of_its_words() -> None:
     model = make_model(tie_weights=False)
     ids = torch.tensor([6, 6, 9, 6, 9])[:, None]
-    logits, _, _, _ = model(ids, model.init_hidden(1))
+    logits, _, _, _ = model(ids, model.initial_state(1))
     logits.pow(2).sum().backward()
     assert model.subword_embedding is not None
     word_gradients = model.embedding.weight.grad

@@ -72,10 +72,12 @@ def test_techniques_in_use_are_removed_and_others_added(name: str) -> None:
         ("clip", "gradient clipping"),
         ("tie_weights", "weight tying"),
     ]:
-        is_fixed = setting == "tie_weights" and settings["init"]
+        is_fixed = setting == "tie_weights" and (settings["init"] or settings["architecture"] == "transformer")
         assert (f"without {technique}" in variants) == bool(settings[setting] and not is_fixed)
-    assert ("with variable BPTT" in variants) == (not settings["variable_bptt"])
-    assert ("without dropout between layers" in variants) == (settings["num_layers"] > 1)
+    takes_any_window = settings["architecture"] == "lstm"
+    assert ("with variable BPTT" in variants) == (not settings["variable_bptt"] and takes_any_window)
+    has_hidden_dropout = settings["num_layers"] > 1 and settings["hidden_dropout"] > 0
+    assert ("without dropout between layers" in variants) == has_hidden_dropout
     assert ("without weight averaging" in variants) == (settings["averaging"] != "none")
     assert ("without AR and TAR" in variants) == bool(settings["ar"] or settings["tar"])
 

@@ -19,6 +19,7 @@ from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, 
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
 from tests.support.training import events_of, make_config, weights_equal, weights_of
+from tests.support.transformer import TRANSFORMER
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw, moving average, variable BPTT": {"ema_decay": 0.9},
@@ -58,6 +59,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "fine_tune_lr": 0.5,
     },
     "bfloat16 layers, punctuation": {"precision": "bf16", "num_layers": 2, "punctuation": True},
+    "a transformer": {**TRANSFORMER, "variable_bptt": False, "variational_dropout": False, "ema_decay": 0.9},
+    "a transformer in bfloat16, fine-tuning": {
+        **TRANSFORMER,
+        "variable_bptt": False,
+        "precision": "bf16",
+        "softmax_samples": 10,
+        "fine_tune_epochs": 1,
+    },
 }
 
 

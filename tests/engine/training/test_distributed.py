@@ -17,6 +17,7 @@ from engine.runtime import distributed
 from engine.runtime.distributed import SINGLE_PROCESS, PeerLostError, distributed_context
 from engine.runtime.process import ProcessInfo
 from tests.support.distributed_worker import Result, train_and_summarize
+from tests.support.transformer import TRANSFORMER
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -37,6 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr": 0.03,
         "ema_decay": 0.9,
     },
+    "a transformer": {**TRANSFORMER, "variational_dropout": False, "hidden_dropout": 0.3, "lr": 0.03, "ema_decay": 0.9},
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
         "ar": 2.0,
         "tar": 1.0,
@@ -58,7 +60,7 @@ def make_config(dataset: Dataset, settings: str) -> Config:
     """Return a small model of the default preset with one of the settings."""
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 2, "batch_size": 4, "bptt": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
-    return get_preset("default").with_values(**small, **corpus, **SETTINGS[settings])
+    return get_preset("default").with_values(**(small | corpus | SETTINGS[settings]))
 
 
 class FakeContext:

@@ -175,7 +175,7 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples: int, tied: 
         objective = objective_of(softmax_samples=number, ar=1.0, tar=1.0)
         classes = objective.sample_softmax_classes(targets, seeded(5))
         assert (classes is None) == (number == 0)
-        logits, _, raw, dropped = network(inputs, network.init_hidden(3), None, classes)
+        logits, _, raw, dropped = network(inputs, network.initial_state(3), None, classes)
         loss, total = objective(logits, targets, classes, raw, dropped)
         total.backward()
         results.append((loss.detach(), {name: parameter.grad for name, parameter in network.named_parameters()}))
@@ -193,5 +193,6 @@ def test_logits_of_sampled_classes_equal_the_same_columns_of_all_logits() -> Non
         network.output.bias.copy_(torch.randn(VOCABULARY_SIZE, generator=seeded(1)))
     ids, classes = torch.arange(6).reshape(3, 2), torch.tensor([1, 4, 5, 11])
     torch.testing.assert_close(
-        network(ids, network.init_hidden(2), None, classes)[0], network(ids, network.init_hidden(2))[0][..., classes]
+        network(ids, network.initial_state(2), None, classes)[0],
+        network(ids, network.initial_state(2))[0][..., classes],
     )

@@ -72,7 +72,7 @@ def test_with_whole_windows_the_formula_divides_their_sum_by_the_trimmed_width(
     result = notebook_perplexity(network, text, batch, bptt)
     assert result > 2
     assert result == pytest.approx(
-        notebook_formula(network.to_numpy_lstm(VOCABULARY), text.tolist(), batch, bptt), rel=1e-5
+        notebook_formula(network.to_decoder(VOCABULARY), text.tolist(), batch, bptt), rel=1e-5
     )
 
 
@@ -80,7 +80,7 @@ def test_the_formula_counts_one_token_too_many_per_column() -> None:
     """With two tokens a column, one is predicted and two are counted: the result is the square root of the truth."""
     network, text = make_network(), np.array([2, 3, 4, 5, 6, 7], np.int32)
     result = notebook_perplexity(network, text, 3, 1)
-    logits = network(torch.tensor([[2, 4, 6]]), network.init_hidden(3))[0]
+    logits = network(torch.tensor([[2, 4, 6]]), network.initial_state(3))[0]
     expected = math.exp(float(torch.nn.functional.cross_entropy(logits[0], torch.tensor([3, 5, 7])).detach()))
     assert result == pytest.approx(math.sqrt(expected), rel=1e-5)
 

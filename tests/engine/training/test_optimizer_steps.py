@@ -149,7 +149,7 @@ def test_one_sgd_step_follows_the_gradient_of_the_objective(
     rows = len(text) // 3
     columns = torch.stack([text[i * rows : (i + 1) * rows] for i in range(3)], dim=1)
     inputs, targets = columns[:-1], columns[1:]
-    logits, _, raw, dropped = network(inputs, network.init_hidden(3), torch.Generator().manual_seed(4))
+    logits, _, raw, dropped = network(inputs, network.initial_state(3), torch.Generator().manual_seed(4))
     probs = torch.softmax(logits.double(), -1)
     frequencies = torch.bincount(text, minlength=len(dataset.tokenizer)).double() / len(text)
     target_probs = (1 - smoothing) * torch.nn.functional.one_hot(targets, len(frequencies)) + smoothing * frequencies

@@ -89,8 +89,8 @@ def test_the_paper_preset_has_the_settings_of_the_paper() -> None:
 def test_zero_dropout_changes_nothing_and_draws_no_mask(variational_dropout: bool) -> None:
     network, masks = make_network(variational_dropout=variational_dropout), seeded(1)
     before = masks.get_state()
-    plain, states, raw, dropped = network(make_window(), network.init_hidden(4))
-    again, other_states, _, other = network(make_window(), network.init_hidden(4), masks)
+    plain, states, raw, dropped = network(make_window(), network.initial_state(4))
+    again, other_states, _, other = network(make_window(), network.initial_state(4), masks)
     assert torch.equal(plain, again)
     assert torch.equal(dropped, other)
     assert torch.equal(dropped, raw)
@@ -101,8 +101,8 @@ def test_zero_dropout_changes_nothing_and_draws_no_mask(variational_dropout: boo
 def changed_by(name: str, time: int) -> list[bool]:
     """Return which values a kind of dropout changes: the state of each layer, the raw and the dropped output."""
     plain, other = make_network(), make_network(**{name: 0.5})
-    _, states, raw, dropped = plain(make_window(time), plain.init_hidden(4), seeded(1))
-    _, other_states, other_raw, other_dropped = other(make_window(time), other.init_hidden(4), seeded(1))
+    _, states, raw, dropped = plain(make_window(time), plain.initial_state(4), seeded(1))
+    _, other_states, other_raw, other_dropped = other(make_window(time), other.initial_state(4), seeded(1))
     pairs = [(a[0], b[0]) for a, b in zip(states, other_states, strict=True)]
     return [not torch.equal(a, b) for a, b in [*pairs, (raw, other_raw), (dropped, other_dropped)]]
 
@@ -126,7 +126,7 @@ def test_dropout_changes_only_later_values(name: str, expected: list[bool]) -> N
 def test_embedding_dropout_drops_inputs_but_not_the_tied_output() -> None:
     """Merity et al. 2017, section 4.3, drops rows of the embedding; the tied output layer keeps every row."""
     network = make_network(embedding_dropout=0.9)
-    logits, _, _, dropped = network(make_window(), network.init_hidden(4), seeded(1))
+    logits, _, _, dropped = network(make_window(), network.initial_state(4), seeded(1))
     torch.testing.assert_close(logits, dropped @ network.embedding.weight.T + network.output.bias)
 
 
@@ -153,7 +153,7 @@ def test_input_hidden_and_output_dropout_have_separate_masks_and_rates(
         variational_dropout=variational_dropout, input_dropout=0.2, hidden_dropout=0.3, output_dropout=0.6, num_layers=2
     )
     ids = make_window(time=20, batch=30)
-    _, _, raw, dropped = network(ids, network.init_hidden(30), seeded(2))
+    _, _, raw, dropped = network(ids, network.initial_state(30), seeded(2))
     (first, _, out), (second, _, _) = lstm_calls
     pairs = [(first, network.embedding.weight[ids], 0.2), (second, out, 0.3), (dropped, raw, 0.6)]
     masks = [(after / before).detach() for after, before, _ in pairs]
@@ -173,7 +173,7 @@ def test_weight_drop_draws_a_new_mask_for_each_window(lstm_calls: list[Any]) -> 
     stored, masks = network.get_parameter("layers.0.weight_hh_l0").detach(), seeded(3)
     zeros = []
     for _ in range(30):
-        network(make_window(), network.init_hidden(4), masks)
+        network(make_window(), network.initial_state(4), masks)
         zeros.append(lstm_calls[-1][1][1] == 0)
         assert int(zeros[-1].sum()) == approx_count(0.3, stored.numel())
     assert len(lstm_calls) == 30, "a window must be one call, so that all time steps have the same weights"
@@ -184,7 +184,7 @@ def test_weight_drop_draws_a_new_mask_for_each_window(lstm_calls: list[Any]) -> 
 
 def test_embedding_dropout_drops_whole_tokens_and_scales_the_others(lstm_calls: list[Any]) -> None:
     network, probability = make_network(size=3000, embedding_dropout=0.15, num_layers=1), 0.15
-    network(torch.arange(3000)[None], network.init_hidden(3000), seeded(4))
+    network(torch.arange(3000)[None], network.initial_state(3000), seeded(4))
     ratio = lstm_calls[0][0][0] / network.embedding.weight.detach()
     dropped = (ratio == 0).all(dim=1)
     assert int(dropped.sum()) == approx_count(probability, 3000)
@@ -195,9 +195,9 @@ def test_the_gradient_of_a_tied_matrix_is_the_sum_of_the_untied_gradients() -> N
     tied, untied = make_network(tie_weights=True), make_network(tie_weights=False)
     untied.load_state_dict(tied.state_dict())
     for network in (tied, untied):
-        logits = network(make_window(), network.init_hidden(4))[0]
+        logits = network(make_window(), network.initial_state(4))[0]
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), make_window().flatten()).backward()
-    assert torch.equal(logits, tied(make_window(), tied.init_hidden(4))[0])
+    assert torch.equal(logits, tied(make_window(), tied.initial_state(4))[0])
     gradients = {name: parameter.grad for name, parameter in untied.named_parameters()}
     expected = gradients.pop("output.weight") + gradients["embedding.weight"]  # type: ignore[operator]
     for name, gradient in (gradients | {"embedding.weight": expected}).items():

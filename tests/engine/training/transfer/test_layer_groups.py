@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from engine.data.dataset import Dataset
-from engine.training.transfer.layer_groups import layer_groups
 from tests.support.training import NO_DROPOUT, Weights, make_trainer, run_training
 from tests.support.training_spies import RecordedStep, record_steps
 
@@ -17,7 +16,7 @@ ONE_STEP: dict[str, Any] = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant
 
 
 def names(dataset: Dataset, **values: Any) -> list[set[str]]:
-    return [set(group) for group in layer_groups(make_trainer(dataset, **values).state.network)]
+    return [set(group) for group in make_trainer(dataset, **values).state.network.layer_groups()]
 
 
 def lstm_parameters(layer: int) -> set[str]:

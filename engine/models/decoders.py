@@ -1,0 +1,36 @@
+"""The models of runs for inference in numpy, by architecture."""
+
+from collections.abc import Mapping
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import Tokenizer
+from engine.models import numpy_lstm
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.transformer_layout import transformer_weight_shapes
+from engine.storage.tensor_file import StoredTensor
+
+Decoder = NumpyLSTM | NumpyTransformer
+
+
+def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor in `model.safetensors`."""
+    if config.architecture == "transformer":
+        return transformer_weight_shapes(config, vocabulary_size)
+    return numpy_lstm.weight_shapes(config, vocabulary_size)
+
+
+def build_decoder(
+    config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
+) -> Decoder:
+    """Prepare the weights of a run, named as in `weight_shapes`, for inference.
+
+    Matrices that are stored in 8 bits are multiplied in 8 bits; with `int8`, all large ones are.
+
+    Raises:
+        RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
+        ConfigError: If the configuration is impossible.
+        InvalidInputError: If 8 bits are needed and numkong is not installed.
+    """
+    decoder_type = NumpyTransformer if config.architecture == "transformer" else NumpyLSTM
+    return decoder_type(config, tokenizer, weights, int8=int8)

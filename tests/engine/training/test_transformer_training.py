@@ -1,0 +1,148 @@
+"""A Transformer trained by the same trainer: settings, tokenizers, fine-tuning, and the model that is played."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.analysis.perplexity import evaluate
+from engine.config import Config
+from engine.data.dataset import Dataset
+from engine.errors import ConfigError
+from engine.events import Evaluated, Finished
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.settings import SamplerSettings
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.transformer import TransformerModel
+from engine.presets import get_preset
+from engine.runs.loading import load_model, read_initial_weights
+from engine.training.job import TrainingJob, prepare_job
+from engine.training.trainer import Trainer
+from engine.training.transfer.initial_run import configure
+from tests.support.files import sentences, write_csv
+from tests.support.training import events_of, make_trainer, run_training
+from tests.support.transformer import TRANSFORMER
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETTINGS: dict[str, Any] = {**TRANSFORMER, "variable_bptt": False, "lr": 0.01}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "corpus.csv", sentences(60))
+
+
+def small_preset(**values: Any) -> Config:
+    """Return a configuration of one short training, with the settings of a Transformer."""
+    training = {"epochs": 1, "batch_size": 4, "bptt": 12, "threads": 1, "keep_epoch_checkpoints": False, "patience": 0}
+    return Config("small").with_values(**(SETTINGS | training | {"embedding_dropout": 0.0} | values))
+
+
+def test_perplexity_falls_far_below_that_of_a_unigram_model(dataset: Dataset) -> None:
+    events = run_training(dataset, **SETTINGS, epochs=12)
+    perplexities = [event.valid_perplexity for event in events_of(Evaluated, events)]
+    assert perplexities[-1] < 0.4 * perplexities[0]
+    assert min(perplexities) < 8  # a unigram model has about 25
+
+
+def test_the_played_model_has_the_perplexity_of_the_trained_network(dataset: Dataset) -> None:
+    finished = events_of(Finished, run_training(dataset, **SETTINGS, epochs=2))[0]
+    assert isinstance(finished.model, NumpyTransformer)
+    assert evaluate(finished.model, dataset.valid).perplexity == pytest.approx(finished.valid_perplexity, rel=1e-4)
+
+
+def test_every_tokenizer_trains_and_the_run_can_be_played(corpus: Path, tmp_path: Path) -> None:
+    for tokenizer in ("words", "whitespace", "characters", "bpe"):
+        config = small_preset(corpus=str(corpus), tokenizer=tokenizer, vocabulary_size=300)
+        job = prepare_job(config, tokenizer, tmp_path / "runs")
+        list(job.events(lambda: False))
+        loaded = load_model(job.run.path)
+        ids = loaded.model.tokenizer.encode("the miller").tolist()
+        events = list(generate(loaded.model, ids, SamplerSettings(max_tokens=20), seed=0))
+        assert any(isinstance(event, TokenEvent) for event in events)
+
+
+def test_dialogue_mode_reads_speakers_as_tokens(tmp_path: Path) -> None:
+    rows = [("SAM" if i % 2 else "FRODO", text) for i, text in enumerate(sentences(300))]
+    path = tmp_path / "dialogue.csv"
+    path.write_text("char,dialog\n" + "".join(f'{name},"{text}"\n' for name, text in rows))
+    config = small_preset(corpus=str(path), mode="dialogue", split="scenes", min_characters=-1)
+    job = prepare_job(config, "talk", tmp_path / "runs")
+    list(job.events(lambda: False))
+    assert load_model(job.run.path).model.tokenizer.cast[:2] == ("FRODO", "SAM")
+
+
+def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpus: Path, tmp_path: Path) -> None:
+    runs_dir = tmp_path / "runs"
+    first = prepare_job(small_preset(corpus=str(corpus)), "first", runs_dir)
+    list(first.events(lambda: False))
+    other = write_csv(tmp_path / "other.csv", [f"{line} besides" for line in sentences(60)])
+    config = configure(
+        get_preset("finetune"),
+        lambda preset: preset.with_values(init="first", corpus=str(other), batch_size=4, bptt=12, threads=1),
+        runs_dir,
+    )
+    assert config.model.architecture == "transformer"
+    job = prepare_job(config, "second", runs_dir)
+    trainer = make_trainer_of(job)
+    old, new = load_model(first.run.path).decoder, trainer.state.network.export_weights()
+    name = "model.embed_tokens.weight"
+    old_id, new_id = old.tokenizer.token_to_id["the"], job.dataset.tokenizer.token_to_id["the"]
+    np.testing.assert_array_equal(old.weights[name][old_id], new[name][new_id])
+    besides = job.dataset.tokenizer.token_to_id["besides"]
+    np.testing.assert_allclose(new[name][besides], old.weights[name].mean(axis=0), rtol=1e-5, atol=1e-7)
+
+
+def make_trainer_of(job: TrainingJob) -> Trainer:
+    """Return the trainer of a job, with the initial weights that the run keeps."""
+    weights = read_initial_weights(job.run.path, job.config, job.dataset.tokenizer)
+    return Trainer(job.config, job.dataset, torch.device("cpu"), initial_weights=weights)
+
+
+def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have() -> None:
+    config = configure(get_preset("default"), lambda preset: preset.with_values(architecture="transformer"))
+    model = config.model
+    assert (model.punctuation, model.subword_embeddings, model.weight_drop) == (False, False, 0.0)
+    TransformerModel(model, 100, torch.Generator())  # refuses impossible settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weight_drop": 0.3}, "a transformer cannot have weight_drop=0.3; use --set weight_drop=0.0"),
+        ({"num_heads": 3}, "num_heads=3"),
+        ({"bptt": 13}, "bptt=13 makes windows that a transformer with context_size=12 cannot read; use --set bptt=12"),
+        ({"variable_bptt": True}, "use --set variable_bptt=false"),
+    ],
+)
+def test_impossible_settings_are_refused_before_a_run_is_created(
+    corpus: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        prepare_job(small_preset(corpus=str(corpus), **values), "refused", tmp_path / "runs")
+    assert message in str(error.value)
+    assert not (tmp_path / "runs" / "refused").exists()
+
+
+def test_weight_decay_leaves_the_scales_of_norms_alone(dataset: Dataset) -> None:
+    trainer = make_trainer(dataset, **SETTINGS, weight_decay=0.1)
+    decayed = {
+        id(parameter)
+        for group in trainer.state.optimizer.param_groups
+        if group["weight_decay"]
+        for parameter in group["params"]
+    }
+    for name, parameter in trainer.state.network.named_parameters():
+        assert (id(parameter) in decayed) == ("norm" not in name), name
+
+
+@pytest.mark.parametrize("name", ["gpt-tiny", "gpt"])
+def test_presets_have_settings_of_a_transformer(name: str) -> None:
+    config = get_preset(name)
+    network = TransformerModel(config.model, 2048, torch.Generator())
+    assert config.training.bptt <= config.model.context_size
+    sizes = {"gpt-tiny": (0.9e6, 1.2e6), "gpt": (7e6, 9e6)}[name]
+    assert sizes[0] < sum(parameter.numel() for parameter in network.parameters()) < sizes[1]

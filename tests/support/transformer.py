@@ -1,0 +1,27 @@
+"""A small PyTorch Transformer."""
+
+from typing import Any
+
+from engine.config import ModelConfig
+from engine.models.transformer import TransformerModel
+from tests.support.lstm import VOCABULARY_SIZE, seeded
+
+TRANSFORMER: dict[str, Any] = {
+    "architecture": "transformer",
+    "embedding_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "context_size": 12,
+    "weight_drop": 0.0,
+    "subword_embeddings": False,
+    "punctuation": False,
+    "initialization": "uniform",
+    "tie_weights": True,
+}
+"""Settings of a small Transformer, to be combined with those of a small training."""
+
+
+def make_transformer(seed: int = 0, **values: Any) -> TransformerModel:
+    """Create a Transformer of two layers without dropout, unless `values` say otherwise."""
+    plain = {"embedding_dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0}
+    return TransformerModel(ModelConfig(**(TRANSFORMER | plain | values)), VOCABULARY_SIZE, seeded(seed))
