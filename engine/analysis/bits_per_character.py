@@ -74,7 +74,10 @@ class EncodedText:
         self._has_line_ends = mode != "stream" or tokenizer.is_open
         self._unnamed_speakers: list[str] = []
         ids, ends, unknown_words, start = [], [], [], 0
-        for line in text.split("\n")[:-1]:
+        lines = text.split("\n")[:-1]
+        if tokenizer.reads_line_ends:  # a token may hold several line ends
+            lines = ["\n".join(lines)]
+        for line in lines:
             if mode == "dialogue" and line:
                 speaker, name_end = self._read_speaker(line)
                 ids.append(speaker)

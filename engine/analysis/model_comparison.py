@@ -21,6 +21,8 @@ class Candidate:
     mode: DataMode
     text: str
     """The original text."""
+    text_mode: DataMode | None = None
+    """Mode of the run that the text comes from: the text of a dialogue is a script. None for `mode`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False)
     form_of_text: dict[str, TextForm] = {}
     for form in sorted(forms, key=TEXT_FORMS.index):
         able = [item for item in candidates if _can_read(item, form)]
-        texts = [convert_text(item.text, form, item.mode) for item in able]
+        texts = [convert_text(item.text, form, item.text_mode or item.mode) for item in able]
         for item, text in zip(able, texts, strict=True):
             if text != texts[0]:
                 raise CorpusError(

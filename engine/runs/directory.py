@@ -16,6 +16,7 @@ from engine.data.tokenizers.loading import (
     tokenizer_from_json,
 )
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
+from engine.models.pretrained.names import is_pretrained_name
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
@@ -96,6 +97,11 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
         return path
     if not run.strip():
         raise RunError("the name of the run is empty; see `lotr-tui runs`")
+    if is_pretrained_name(run):
+        raise RunError(
+            f"{run} is a model by others, not a run of lotr-tui; use it in the session, or with generate, eval, who "
+            "and tokenize"
+        )
     runs_dir = runs_dir or default_runs_dir()
     if run == LATEST_RUN:
         return _latest_run(runs_dir)

@@ -85,8 +85,8 @@ RunsOption = Annotated[
     typer.Option(
         "--run",
         metavar="RUN",
-        help="Model to use: name or path of a run, latest, or RUN@EPOCH; repeat it for an ensemble. "
-        "Default: the bundled model.",
+        help="Model to use: name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE; repeat "
+        "it for an ensemble of runs. Default: the bundled model.",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -8,6 +8,7 @@ from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import Tokenizer, TokenizerName
 from engine.errors import printable
+from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import read_config_and_tokenizer, resolve_run
 from lotr_tui.cli.console import make_console, print_json
 from lotr_tui.formatting import displayable, plural
@@ -21,6 +22,12 @@ def find_tokenizer(
     run: str | None, runs_dir: Path | None, name: TokenizerName | None, vocabulary_size: int | None
 ) -> tuple[Tokenizer, str]:
     """Return a tokenizer, and where it comes from."""
+    if name is None and is_pretrained_name(run):
+        # Imported here: it loads PyTorch and transformers, which the other tokenizers do not need.
+        from engine.models.pretrained.loading import load_pretrained
+
+        model = load_pretrained(str(run))
+        return model.tokenizer, model.name
     if name is None:
         path = resolve_run(run, runs_dir)
         return read_config_and_tokenizer(path)[1], f"run {run or 'bundled'}"

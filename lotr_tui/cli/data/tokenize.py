@@ -20,7 +20,8 @@ def tokenize(
         typer.Option(
             "--run",
             metavar="RUN",
-            help="Run whose tokenizer is used. Default: the bundled model.",
+            help="Model whose tokenizer is used: a run, hf:FOLDER, hf:owner/name or gguf:FILE. Default: the bundled "
+            "model.",
             show_default=False,
             rich_help_panel=options.MODEL,
         ),

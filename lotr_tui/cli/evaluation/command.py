@@ -17,7 +17,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Name or path of a run, latest, or RUN@EPOCH; several are compared. Default: the bundled model.",
+            help="Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE; several are "
+            "compared. Default: the bundled model.",
             show_default=False,
         ),
     ] = None,
@@ -25,7 +26,12 @@ def evaluate(
     runs_dir: options.RunsDirOption = None,
     precision: options.PrecisionOption = "auto",
     split: Annotated[
-        Literal["valid", "test", "train"], typer.Option("--split", metavar="valid|test|train", help="Split to score.")
+        Literal["valid", "test", "train"],
+        typer.Option(
+            "--split",
+            metavar="valid|test|train",
+            help="Split to score; models by others have none and are scored on that of the first run.",
+        ),
     ] = "valid",
     text: Annotated[
         str | None, typer.Option("--text", metavar="FILE", help="Score this text instead; -: standard input.")
@@ -45,6 +51,7 @@ def evaluate(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token: id, text, logprob.")] = False,
 ) -> None:
     """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
+    from engine.models.pretrained.names import is_pretrained_name
     from engine.runs.combine import CombinationOptions, ModelCombiner
     from engine.runs.loading import load_model_by_name
     from lotr_tui.cli.evaluation.by_speaker import print_evaluation_by_speaker
@@ -64,6 +71,9 @@ def evaluate(
         other = "--normalized" if normalized else "--baselines" if baselines else "--jsonl"
         raise InvalidInputError(f"{other} and --by-speaker cannot be combined; leave out one of them")
     names: list[str | None] = [*(run or []), *(more_runs or [])]
+    if text is None and names and all(map(is_pretrained_name, names)):  # before anything slow
+        other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
+        raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     models = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     combination = combination or CombinationOptions()
     if is_comparison:

@@ -26,11 +26,15 @@ def print_comparison(
 ) -> None:
     """Print the bits per character of several models, and whether the best is better than the second."""
     candidates, notes = [], []
+    # A model by others has no split of its own and reads that of the first run.
+    first_run = next((combiner for combiner in combiners if combiner.runs[0].config.data.corpus), combiners[0])
     for combiner in combiners:
         run = combiner.runs[0]
-        source.convert(combiner, "words" if only_words else native_form(run.decoder.tokenizer))  # refuses an empty text
+        owner = combiner if run.config.data.corpus else first_run
+        source.convert(owner, "words" if only_words else native_form(run.decoder.tokenizer))  # refuses an empty text
+        text, text_mode = source.original(owner), owner.runs[0].config.data.mode
         combined = combiner.combine(options)
-        candidates.append(Candidate(run.name, combined.model, run.config.data.mode, source.original(combiner)))
+        candidates.append(Candidate(run.name, combined.model, run.config.data.mode, text, text_mode))
         notes += [f"{run.name}: {combined.describe()}"] if combined.describe() else []
     comparisons = compare_models(candidates, only_words=only_words)
     if as_json:

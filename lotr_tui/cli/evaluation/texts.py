@@ -45,7 +45,7 @@ class TextSource:
         return written_text(combiner.dataset, self.split)
 
     def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
-        """Return the text in a form; a text without words raises a CorpusError."""
+        """Return the text in a form, as the first run of `combiner` has it; without words, raise a CorpusError."""
         text = convert_text(self.original(combiner), form, combiner.runs[0].config.data.mode)
         if not text.strip():
             label = f"split {self.split}" if self.path is None else f"--text {self.path}"
