@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class AttentionRecord:
 @runtime_checkable
 class AttentionModel(Protocol):
     """A model whose attention and layers can be recorded."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokens that the model can predict."""
 
     @property
     def context_size(self) -> int:

@@ -1,0 +1,130 @@
+"""Attention rollout and logit lens against their definitions, and the Transformer inside other models."""
+
+import numpy as np
+import pytest
+
+from engine.analysis.attention import attention_rollout, attention_rollouts, find_attention_model, logit_lens
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.errors import InvalidInputError
+from engine.models.attention import AttentionRecord
+from engine.models.base import LanguageModel
+from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.dialogue import DialogueModel
+from engine.models.mixture import Mixture
+from engine.models.ngram import KneserNey
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.transformer_layout import transformer_weight_shapes
+from tests.support.models import make_tokenizer, random_ids, random_lstm
+
+VOCABULARY = make_tokenizer(23)
+CAST = make_tokenizer(23).with_cast(["Gandalf", "Frodo"])
+KNESER_NEY = KneserNey(random_ids(200, len(VOCABULARY)), VOCABULARY, order=3)
+LSTM = random_lstm(ModelConfig(embedding_size=7, hidden_size=7), VOCABULARY)
+
+
+def make_transformer(tokenizer: Tokenizer = VOCABULARY, seed: int = 0) -> NumpyTransformer:
+    config = ModelConfig(
+        architecture="transformer",
+        embedding_size=8,
+        num_layers=3,
+        num_heads=2,
+        context_size=16,
+        weight_drop=0.0,
+        subword_embeddings=False,
+    )
+    rng, shapes = np.random.default_rng(seed), transformer_weight_shapes(config, len(tokenizer))
+    weights = {name: rng.normal(len(shape) == 1, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    return NumpyTransformer(config, tokenizer, weights)
+
+
+TRANSFORMER = make_transformer()
+OTHER = make_transformer(seed=1)
+SPEAKING = make_transformer(CAST)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (TRANSFORMER, TRANSFORMER),
+        (NeuralCache(TRANSFORMER, CacheSettings()), TRANSFORMER),
+        (Mixture([KNESER_NEY, TRANSFORMER], [0.6, 0.4]), TRANSFORMER),
+        (Mixture([OTHER, TRANSFORMER], [0.5, 0.5]), OTHER),
+        (Mixture([LSTM, NeuralCache(OTHER, CacheSettings())], [0.5, 0.5]), OTHER),
+        (DialogueModel(SPEAKING), SPEAKING),
+        (LSTM, None),
+        (KNESER_NEY, None),
+        (Mixture([KNESER_NEY, LSTM], [0.5, 0.5]), None),
+        (NeuralCache(LSTM, CacheSettings()), None),
+    ],
+)
+def test_the_transformer_is_found_inside_caches_dialogues_and_mixtures(
+    model: LanguageModel, expected: NumpyTransformer | None
+) -> None:
+    assert find_attention_model(model) is expected
+
+
+@pytest.mark.parametrize("position", [0, 1, 6, 9])
+def test_rollout_multiplies_the_layers_with_half_of_the_identity(position: int) -> None:
+    weights = TRANSFORMER.record_attention(random_ids(9, len(VOCABULARY))).weights
+    expected = np.eye(10)
+    for layer in weights.astype(np.float64):
+        mixed = np.mean(layer, axis=0) + np.eye(10)
+        expected = (mixed / mixed.sum(axis=1, keepdims=True)) @ expected
+    rollout = attention_rollout(weights, position)
+    assert rollout == pytest.approx(expected[position], abs=1e-6)
+    assert rollout.sum() == pytest.approx(1, abs=1e-5)
+    assert not rollout[position + 1 :].any()
+    assert attention_rollouts(weights) == pytest.approx(expected, abs=1e-6)
+
+
+def test_rollout_follows_a_chain_of_positions() -> None:
+    attends_to_previous = np.zeros((2, 1, 4, 4), np.float32)
+    attends_to_previous[:, :, range(1, 4), range(3)] = 1
+    attends_to_previous[:, :, 0, 0] = 1
+    assert attention_rollout(attends_to_previous, 3) == pytest.approx([0, 0.25, 0.5, 0.25])
+
+
+def test_the_last_layer_predicts_what_the_model_predicts() -> None:
+    ids = random_ids(12, len(VOCABULARY))
+    record = TRANSFORMER.record_attention(ids)
+    log_probs, state = TRANSFORMER.advance(TRANSFORMER.start(), EOS_ID)
+    for position, target in enumerate(ids.tolist()):
+        predictions = logit_lens(TRANSFORMER, record, position, target, top_n=5)
+        assert [prediction.layer for prediction in predictions] == [0, 1, 2, 3]
+        last, probs = predictions[-1], np.exp(log_probs.astype(np.float64))
+        order = np.argsort(-probs)[:5]
+        assert [text for text, _ in last.top_tokens] == [VOCABULARY.tokens[id] for id in order]
+        assert [prob for _, prob in last.top_tokens] == pytest.approx(probs[order], abs=1e-4)
+        assert last.target_prob == pytest.approx(probs[target], abs=1e-4)
+        assert last.target_rank == 1 + np.count_nonzero(probs > probs[target])
+        assert last.entropy_bits == pytest.approx(-(probs * np.log2(probs)).sum(), abs=1e-3)
+        log_probs, state = TRANSFORMER.advance(state, target)
+
+
+def test_the_first_prediction_reads_the_embedding_alone() -> None:
+    ids = random_ids(6, len(VOCABULARY))
+    record = TRANSFORMER.record_attention(ids)
+    weights = {name: weight.astype(np.float64) for name, weight in TRANSFORMER.weights.items()}
+    embeddings = weights["model.embed_tokens.weight"]
+    for position, token in enumerate([EOS_ID, *ids.tolist()]):
+        vector = embeddings[token]
+        logits = embeddings @ (vector / np.sqrt((vector**2).mean() + 1e-5) * weights["model.norm.weight"])
+        probs = np.exp(logits - logits.max())
+        probs /= probs.sum()
+        first = logit_lens(TRANSFORMER, record, position, 3, top_n=len(VOCABULARY) + 5)[0]
+        assert len(first.top_tokens) == len(VOCABULARY)
+        assert first.target_prob == pytest.approx(probs[3], abs=1e-4)
+        assert first.top_tokens[0][0] == VOCABULARY.tokens[int(probs.argmax())]
+
+
+def test_positions_and_tokens_that_do_not_exist_are_refused() -> None:
+    record = TRANSFORMER.record_attention(random_ids(4, len(VOCABULARY)))
+    assert isinstance(record, AttentionRecord)
+    for position in (-1, 5):
+        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
+            attention_rollout(record.weights, position)
+        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
+            logit_lens(TRANSFORMER, record, position, 2, 3)
+    with pytest.raises(InvalidInputError, match=r"token 23 .*0 to 22"):
+        logit_lens(TRANSFORMER, record, 0, 23, 3)
