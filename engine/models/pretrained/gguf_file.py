@@ -45,21 +45,14 @@ def open_gguf(path: Path, name: str) -> Any:
 
 
 def _new_reader(path: Path) -> Any:
+    """Return a reader that sees the file as a plain array, which is several times faster than as a `memmap`."""
     from gguf import GGUFReader
 
-    class ArrayReader(GGUFReader):  # type: ignore[misc]
-        """Reader that looks at the file as a plain array, which is several times faster than as a `memmap`."""
+    def set_data(reader: Any, content: Any) -> None:
+        reader.array = content.view(np.ndarray)
 
-        @property
-        def data(self) -> np.ndarray[Any, Any]:
-            """Content of the file."""
-            return self._array
-
-        @data.setter
-        def data(self, content: np.ndarray[Any, Any]) -> None:
-            self._array = content.view(np.ndarray)
-
-    return ArrayReader(str(path))
+    array_property = property(lambda reader: reader.array, set_data)
+    return type("ArrayReader", (GGUFReader,), {"data": array_property})(str(path))
 
 
 def architecture(reader: Any, name: str) -> str:
