@@ -7,6 +7,7 @@ text that branches off earlier keeps the rows before the branch and appends to a
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,17 @@ MAX_COPIED_ROWS = 32
 """Rows that a branch copies rather than sharing them: products with short segments take longer than the copy saves."""
 MAX_SEGMENTS = 4
 """Maximum number of segments of a state; a branch that would need more copies the rows of the last segment."""
+
+
+class Claim(Enum):
+    """Way to continue a text that uses the first rows of a buffer."""
+
+    APPEND = auto()
+    """In the next rows, which nobody else writes to."""
+    FULL = auto()
+    """In a larger buffer: this one has no room."""
+    BRANCH = auto()
+    """In another buffer: another text has continued these rows."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class CacheBuffer:
     tokens: TokenIds
     """Tokens `[capacity]`."""
     num_claimed: int = 0
-    """Number of rows that belong to a text already."""
+    """Number of rows that belong to a text already; more than all rows if a text has continued in a larger buffer."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
@@ -55,17 +67,16 @@ class CacheBuffer:
         layers = tuple(np.empty(rows, np.float32) for _ in range(shape.num_layers))
         return CacheBuffer(layers, np.empty(capacity, np.int32))
 
-    def claim(self, start: int, count: int) -> bool:
-        """Reserve `count` rows from row `start` for the caller.
-
-        Returns:
-            False if there is no room, or if another text has continued the first `start` rows.
-        """
+    def claim(self, start: int, count: int) -> Claim:
+        """Reserve `count` rows from row `start` for the caller, unless another text has continued the rows before."""
         with self._lock:
-            if start != self.num_claimed or start + count > len(self.tokens):
-                return False
+            if start != self.num_claimed:
+                return Claim.BRANCH
+            if start + count > len(self.tokens):
+                self.num_claimed = len(self.tokens) + 1  # the next text that continues these rows is a branch
+                return Claim.FULL
             self.num_claimed += count
-            return True
+            return Claim.APPEND
 
 
 class CacheSegment(NamedTuple):
@@ -94,13 +105,17 @@ def extend_segments(
         shape: Sizes of the model.
     """
     count = len(tokens)
+    copied: CacheBuffer | None = None
+    shared, num_copied = segments, 0
     if segments:
         buffer, length = segments[-1]
-        if buffer.claim(length, count):
+        claim = buffer.claim(length, count)
+        if claim is Claim.APPEND:
             buffer.tokens[length : length + count] = tokens
             return (*segments[:-1], CacheSegment(buffer, length + count))
-    copied, num_copied = _rows_to_copy(segments)
-    shared = segments[:-1] if copied is not None else segments
+        # A full buffer grows by a copy, so that a text without branches has one segment.
+        if claim is Claim.FULL or length <= MAX_COPIED_ROWS or len(segments) == MAX_SEGMENTS:
+            copied, num_copied, shared = buffer, length, segments[:-1]
     length = num_copied + count
     room = shape.context_size - num_positions + num_copied
     buffer = CacheBuffer.create(shape, min(room, length + max(MIN_CAPACITY, length // 2)))
@@ -111,17 +126,6 @@ def extend_segments(
             rows[:, :, :num_copied] = copied_rows[:, :, :num_copied]
     buffer.tokens[num_copied:length] = tokens
     return (*shared, CacheSegment(buffer, length))
-
-
-def _rows_to_copy(segments: Segments) -> tuple[CacheBuffer | None, int]:
-    """Return the buffer whose first rows a new buffer starts with, and their number; None and 0 to share all rows."""
-    if not segments:
-        return None, 0
-    buffer, length = segments[-1]
-    is_branch = buffer.num_claimed > length
-    if is_branch and length > MAX_COPIED_ROWS and len(segments) < MAX_SEGMENTS:
-        return None, 0
-    return buffer, length  # a full buffer grows by a copy, so that a text without branches has one segment
 
 
 def segment_tokens(segments: Segments) -> TokenIds:

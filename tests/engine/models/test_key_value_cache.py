@@ -1,0 +1,202 @@
+"""Key-value caches of the Transformer: what branches share and copy, and random branches against reading anew."""
+
+import threading
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import ModelConfig
+from engine.models.key_value_cache import (
+    MAX_COPIED_ROWS,
+    MAX_SEGMENTS,
+    MIN_CAPACITY,
+    CacheBuffer,
+    CacheShape,
+    Claim,
+    Segments,
+    extend_segments,
+    segment_tokens,
+)
+from engine.models.numpy_transformer import NumpyTransformer, TransformerState
+from engine.models.transformer_layout import transformer_weight_shapes
+from lotr_tui.session.conversation.state_cache import state_arrays
+from tests.support.models import make_tokenizer
+
+SHAPE = CacheShape(num_layers=2, num_heads=2, head_size=4, context_size=400)
+VOCABULARY_SIZE = 11
+
+
+def num_positions(segments: Segments) -> int:
+    return sum(length for _, length in segments)
+
+
+def append(segments: Segments, tokens: list[int]) -> Segments:
+    """Append tokens whose keys and values are the token and the position."""
+    start = num_positions(segments)
+    extended = extend_segments(segments, start, tokens, SHAPE)
+    buffer, length = extended[-1]
+    for offset, token in enumerate(tokens):
+        row = length - len(tokens) + offset
+        for layer, rows in enumerate(buffer.layers):
+            rows[0, :, row], rows[1, :, row] = token + layer, start + offset
+    return extended
+
+
+def append_one_by_one(segments: Segments, tokens: list[int]) -> Segments:
+    for token in tokens:
+        segments = append(segments, [token])
+    return segments
+
+
+def check_content(segments: Segments, tokens: list[int]) -> None:
+    assert segment_tokens(segments).tolist() == tokens
+    for layer in range(SHAPE.num_layers):
+        rows = [buffer.layers[layer][:, :, :length] for buffer, length in segments]
+        keys, values = np.concatenate(rows, axis=2)
+        assert np.array_equal(keys[0, :, 0], np.array(tokens) + layer)
+        assert np.array_equal(values[1, :, 3], np.arange(len(tokens)))
+
+
+def test_a_text_without_branches_stays_in_one_buffer() -> None:
+    segments, buffers = (), set()
+    for token in range(300):
+        segments = append(segments, [token])
+        assert len(segments) == 1
+        buffers.add(id(segments[0].buffer))
+    check_content(segments, list(range(300)))
+    assert len(buffers) < 10  # the buffer grows by half its size
+
+
+def test_a_branch_shares_the_rows_before_it() -> None:
+    trunk = append_one_by_one((), list(range(200)))
+    first = append(trunk, [500])
+    second = append(trunk, [501])
+    assert second[0].buffer is trunk[0].buffer
+    assert len(second) == 2
+    assert second[1].length == 1
+    assert len(second[1].buffer.tokens) <= MIN_CAPACITY + 1
+    check_content(first, [*range(200), 500])
+    check_content(second, [*range(200), 501])
+    check_content(trunk, list(range(200)))
+
+
+def test_a_branch_copies_only_a_short_segment() -> None:
+    trunk = append_one_by_one((), list(range(100)))
+    append(trunk, [0])
+    branch = append_one_by_one(trunk, list(range(100, 100 + MAX_COPIED_ROWS)))
+    append(branch, [0])
+    twig = append(branch, [7])
+    assert [segment.buffer for segment in twig[:-1]] == [trunk[0].buffer]
+    assert twig[-1].buffer is not branch[-1].buffer
+    check_content(twig, [*range(100 + MAX_COPIED_ROWS), 7])
+
+
+def test_only_one_text_copies_a_full_buffer() -> None:
+    segments = append((), [0])
+    trunk = append_one_by_one(segments, list(range(1, len(segments[0].buffer.tokens))))
+    assert num_positions(trunk) == len(trunk[0].buffer.tokens)
+    branches = [append(trunk, [token]) for token in range(3)]
+    assert [len(branch) for branch in branches] == [1, 2, 2]
+    for token, branch in enumerate(branches):
+        check_content(branch, [*range(num_positions(trunk)), token])
+
+
+def test_branches_of_branches_have_few_segments() -> None:
+    segments: Segments = ()
+    tokens: list[int] = []
+    for step in range(8):
+        added = list(range(step * 40, step * 40 + 40))
+        append(segments, [999])  # another text goes first, so that this one is a branch
+        segments, tokens = append_one_by_one(segments, added), tokens + added
+        assert len(segments) <= MAX_SEGMENTS
+    check_content(segments, tokens)
+
+
+def test_buffers_never_exceed_the_context() -> None:
+    segments = append((), list(range(390)))
+    append(segments, [1])
+    for kept in (segments, append(segments, [2])):
+        full = append_one_by_one(kept, list(range(400 - num_positions(kept))))
+        assert num_positions(full) == 400
+        assert sum(len(buffer.tokens) for buffer, _ in full) <= 400 + MIN_CAPACITY
+
+
+def test_one_thread_gets_each_row() -> None:
+    buffer = CacheBuffer.create(SHAPE, 64)
+    barrier, claimed = threading.Barrier(8), []
+
+    def claim() -> None:
+        barrier.wait()
+        claimed.extend(row for row in range(64) if buffer.claim(row, 1) is Claim.APPEND)
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == list(range(64))
+    assert [buffer.claim(64, 1), buffer.claim(64, 1)] == [Claim.FULL, Claim.BRANCH]
+
+
+def make_model() -> NumpyTransformer:
+    config = ModelConfig(
+        architecture="transformer",
+        embedding_size=8,
+        num_layers=2,
+        num_heads=2,
+        context_size=90,
+        weight_drop=0.0,
+        subword_embeddings=False,
+    )
+    rng, shapes = np.random.default_rng(0), transformer_weight_shapes(config, VOCABULARY_SIZE)
+    weights = {name: rng.normal(len(shape) == 1, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
+    return NumpyTransformer(config, make_tokenizer(VOCABULARY_SIZE), weights)
+
+
+MODEL = make_model()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1000), st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=45)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from(["yes", "no"]),
+)
+def test_random_branches_equal_texts_read_anew(
+    branches: list[tuple[int, list[int]]], read_together: Literal["yes", "no"]
+) -> None:
+    texts: list[tuple[list[int], TransformerState]] = [([], MODEL.start())]
+    for choice, tokens in branches:
+        history, state = texts[choice % len(texts)]
+        if read_together == "yes":
+            log_probs, state = MODEL.advance_tokens(state, tokens)
+            texts.append((history + tokens, state))
+        for token in () if read_together == "yes" else tokens:
+            log_probs, state = MODEL.advance(state, token)
+            history = [*history, token]
+            texts.append((history, state))
+        expected, _ = MODEL.advance_tokens(MODEL.start(), texts[-1][0])
+        assert log_probs == pytest.approx(expected, abs=1e-4)
+    for history, state in texts[1:]:
+        again, _ = MODEL.advance(state, 2)
+        assert again == pytest.approx(MODEL.advance_tokens(MODEL.start(), [*history, 2])[0], abs=1e-4)
+
+
+def test_following_states_share_their_arrays() -> None:
+    _, state = MODEL.advance_tokens(MODEL.start(), [1] * 60)
+    _, following = MODEL.advance(state, 3)
+    _, branch = MODEL.advance(state, 4)
+    arrays = {id(array): array.nbytes for array in state_arrays(state)}
+    own = [array for array in state_arrays(following) if id(array) not in arrays]
+    assert [array.shape for array in own] == [(8,)]  # the hidden vector
+    added = sum(array.nbytes for array in state_arrays(branch) if id(array) not in arrays)
+    assert 0 < added < sum(arrays.values())
+    rows = [array for array in state_arrays(state) if array.ndim == 4]
+    assert len(rows) == 2
+    assert all(array.flags.owndata for array in rows)
