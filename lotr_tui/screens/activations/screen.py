@@ -20,7 +20,7 @@ from lotr_tui.screens.activations.unit_activations import UnitActivations
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.screen import TextInputScreen
 from lotr_tui.screens.text.text_input import TextInputBar
-from lotr_tui.screens.text.token_names import part_names, visible_part
+from lotr_tui.screens.text.token_names import describe_word_around, token_names
 from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.unit_search import UnitId
@@ -145,9 +145,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     def show_page(self, page: Page, cursor: int | None) -> None:
         """Show a text with the cursor on a token, by default the last one."""
         self.layer_activations = ()
-        self._token_texts = [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
-        if page.tokens.unk_id is None:
-            self._token_texts = part_names(page.tokens, self._session_model.model.tokenizer)
+        self._token_texts = token_names(page, self._session_model.model.tokenizer)
         self.query_one(TokenTextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
         self._update_view()
 
@@ -180,13 +178,15 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
             self.show_line("#unit-activations-heading")
             legend.show(Content(""), Content(""))
             return
+        assert self.page is not None, "the text is analysed"
         position = self.query_one(TokenTextView).cursor
+        word_around = describe_word_around(self.page.tokens, position)
         strips.show(
             self.layer_activations[self.layer_index],
             position,
             [
                 f"layer {self.layer_index + 1} of {len(self.layer_activations)}",
-                f'on reading "{self._token_texts[position]}"{self._word_around(position)}',
+                f'on reading "{self._token_texts[position]}"{word_around}',
                 f"{self._token_noun} {position + 1:,} of {len(self._token_texts):,}",
             ],
         )
@@ -204,14 +204,6 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         pinned = (" · pinned" if self.pinned_unit else "", "$accent")
         title = (self.unit_label(unit_id), "bold")
         self.show_line("#unit-activations-heading", title, (" along the text", MUTED), pinned)
-
-    def _word_around(self, position: int) -> str:
-        """Return the word that contains a token, if the word has other tokens, too."""
-        assert self.page is not None, "the text is analysed"
-        tokens = self.page.tokens
-        word = tokens.word_index(position)
-        is_longer = tokens.word_ends[word] - tokens.word_starts[word] > 1
-        return f' of "{visible_part(tokens.word(word))}"' if is_longer else ""
 
     def unit_label(self, unit_id: UnitId) -> str:
         """Return the name of a unit for display, without the layer if there is only one."""

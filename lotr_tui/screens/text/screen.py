@@ -114,9 +114,13 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
 
     def tokenize(self) -> TokenizedText:
         """Tokenize the text."""
+        return self.tokenize_text(self.text)
+
+    def tokenize_text(self, text: str) -> TokenizedText:
+        """Tokenize a text as the model of the session reads it."""
         tokenizer = self._session_model.model.tokenizer
         eos_per_line = not tokenizer.is_open or self._session_model.predicts_eos
-        return tokenize_with_offsets(self.text, tokenizer, eos_per_line=eos_per_line)
+        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line)
 
     def _analyse_first_text(self) -> None:
         if not is_closed(self):  # a key may close the screen before its first paint

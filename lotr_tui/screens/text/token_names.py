@@ -1,8 +1,9 @@
-"""Names of the tokens of an open vocabulary, which are parts of words and may be white space."""
+"""Names of tokens; those of an open vocabulary are parts of words and may be white space."""
 
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.tokenizers.base import Tokenizer
 from lotr_tui.formatting import LINE_END_MARK, SPACE_MARK, format_lone_token
+from lotr_tui.screens.text.layout import Page
 
 PART_SEPARATOR = "|"
 """Mark between the tokens of a word."""
@@ -19,3 +20,17 @@ def part_names(tokens: TokenizedText, tokenizer: Tokenizer) -> list[str]:
     """Return the name of each token of a text: "·wiz" and "ard" for " wizard", "😀" and "<0x9F>" for two bytes."""
     texts = (tokens[index] or tokenizer.tokens[id] for index, id in enumerate(tokens.ids.tolist()))
     return [LINE_END_MARK if text.endswith("\n") else format_lone_token(text) for text in texts]
+
+
+def token_names(page: Page, tokenizer: Tokenizer) -> list[str]:
+    """Return the name of each token of a page of tokens: words as the page shows them, or else `part_names`."""
+    if page.tokens.unk_id is None:
+        return part_names(page.tokens, tokenizer)
+    return [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
+
+
+def describe_word_around(tokens: TokenizedText, token: int) -> str:
+    """Return ` of "…"` with the word that contains a token, or an empty text if the token is a whole word."""
+    word = tokens.word_index(token)
+    is_longer = tokens.word_ends[word] - tokens.word_starts[word] > 1
+    return f' of "{visible_part(tokens.word(word))}"' if is_longer else ""

@@ -1,0 +1,87 @@
+"""Models and helpers for tests of the attention screen."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+from textual.app import App
+from textual.pilot import Pilot
+
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.errors import InvalidInputError
+from engine.models.attention import AttentionRecord
+from engine.models.base import LogProbs
+from lotr_tui.screens.attention.screen import AttentionScreen
+from lotr_tui.screens.attention.strips import AttentionStrips
+from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import LENS_TEXT
+from tests.support.pilot import until
+
+WIDTH = 8
+
+
+class RandomAttentionModel:
+    """A model with random attention and random layer outputs, which depend only on the text.
+
+    The first head of each layer attends to the start of the text, as in real models, and the last to the token before.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, num_layers: int = 3, num_heads: int = 4, context_size: int = 1024
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context_size = context_size
+        self._num_layers, self._num_heads = num_layers, num_heads
+        self._output = np.random.default_rng(0).normal(0, 1, (WIDTH, len(tokenizer))).astype(np.float32)
+        self.num_records = 0
+        """Number of texts that were recorded."""
+
+    def start(self) -> tuple[int, ...]:
+        return ()
+
+    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+        state = (*state, token)
+        outputs = self.record_attention(np.array(state[1:], np.int32)).layer_outputs
+        return self.layer_log_probs(outputs[-1, -1:])[0], state
+
+    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+        num_positions = len(ids) + 1
+        if num_positions > self.context_size:
+            raise InvalidInputError(f"{num_positions} positions do not fit into {self.context_size}")
+        self.num_records += 1
+        rng = np.random.default_rng(zlib.crc32(ids.tobytes()))
+        shape = (self._num_layers, self._num_heads, num_positions, num_positions)
+        scores = rng.normal(0, 2, shape)
+        scores[:, 0, :, 0] += 6
+        scores[:, -1, range(num_positions), range(num_positions)] += 6
+        scores[..., np.triu(np.ones((num_positions, num_positions), bool), 1)] = -np.inf
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        outputs = rng.normal(0, 1, (self._num_layers + 1, num_positions, WIDTH))
+        return AttentionRecord(weights.astype(np.float32), outputs.astype(np.float32))
+
+    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
+        logits = layer_outputs @ self._output
+        logits -= logits.max(axis=-1, keepdims=True)
+        log_probs: Float32Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        return log_probs
+
+
+def attention_session_model(tokenizer: Tokenizer, **settings: int) -> SessionModel:
+    """Return the model of a session that has attention, with settings of `RandomAttentionModel`."""
+    return SessionModel("gpt", "Transformer, random weights", RandomAttentionModel(tokenizer, **settings))
+
+
+async def open_attention(pilot: Pilot[None], session_model: SessionModel, text: str = LENS_TEXT) -> AttentionScreen:
+    """Open the attention screen, and wait for the attention and for the predictions of the layers."""
+    screen = AttentionScreen(session_model, text)
+    await pilot.app.push_screen(screen)
+    await until(pilot, lambda: screen.is_idle)
+    await pilot.pause()
+    return screen
+
+
+def attention_strips(app: App[Any]) -> AttentionStrips:
+    """Return the strips of the screen."""
+    return app.screen.query_one(AttentionStrips)
