@@ -10,6 +10,11 @@ from engine.data.arrays import Float32Array, Int64Array
 from engine.models.key_value_cache import CacheBuffer, Segments
 from engine.models.transformer_layout import ROPE_BASE
 
+MAX_STORED_POSITIONS = 1024
+"""Positions whose rotation is computed only once."""
+Factors = tuple[Float32Array, Float32Array]
+"""Cosines, and sines with the signs of the rotation."""
+
 
 class RotaryEmbedding:
     """Rotation of queries and keys by their positions (Su et al. 2021, arXiv 2104.09864).
@@ -23,13 +28,25 @@ class RotaryEmbedding:
         self._num_heads = num_heads
         self._frequencies = ROPE_BASE ** (-np.arange(0, head_size, 2) / head_size)
         self._half = head_size // 2
+        self._factors: dict[int, Factors] = {}
+        """Factors of single positions; threads that compute the same ones at once store equal arrays."""
         self._query_scale = np.float32(1 / math.sqrt(head_size))
 
-    def factors(self, positions: int | Sequence[int] | Int64Array) -> tuple[Float32Array, Float32Array]:
-        """Return the factors of `rotate` for one position or for `positions` `[rows]`.
+    def factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
+        """Return the factors of `rotate` for one position or for `positions` `[rows]`; they must not be changed.
 
         The factors of each position are `[2, heads, 2, head size / 2]`: of queries and keys, of both halves.
         """
+        if not isinstance(positions, int):
+            return self._compute_factors(positions)
+        factors = self._factors.get(positions)
+        if factors is None:
+            factors = self._compute_factors(positions)
+            if positions < MAX_STORED_POSITIONS:
+                self._factors[positions] = factors
+        return factors
+
+    def _compute_factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
         angles = np.multiply.outer(positions, self._frequencies)
         sine = np.sin(angles)
         factors = np.empty((2, *angles.shape[:-1], 2, self._num_heads, 2, self._half), np.float32)
@@ -39,7 +56,7 @@ class RotaryEmbedding:
         factors[..., 0, :, :, :] *= self._query_scale
         return factors[0], factors[1]
 
-    def rotate(self, vectors: Float32Array, factors: tuple[Float32Array, Float32Array]) -> None:
+    def rotate(self, vectors: Float32Array, factors: Factors) -> None:
         """Rotate queries and keys `[..., 2 width]` in place, each vector with its factors."""
         cosine, sine = factors
         pairs = vectors.reshape(cosine.shape)

@@ -17,6 +17,8 @@ STRIP_BATCH_SIZE = 16
 """Vectors multiplied with a strip at once. Up to 976 inputs, OpenBLAS then uses its kernel for small matrices."""
 MAX_STRIP_VECTORS = 64
 """Maximum number of vectors for which strips are faster than one large product."""
+_STEP, _MIN_PEAK = float(np.float32(1 / MAX_INT8)), float(MIN_PEAK)
+"""Constants of `quantize_rows` as Python numbers, which are faster."""
 
 
 class Matrix(Protocol):
@@ -48,8 +50,11 @@ class Float32Matrix:
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
-        rows = vectors.reshape(-1, self._in_features)
         products: Float32Array
+        if vectors.ndim == 1:
+            products = self._matrix.dot(vectors)
+            return products
+        rows = vectors.reshape(-1, self._in_features)
         if len(rows) == 1:
             products = self._matrix @ rows[0]
         elif len(rows) > MAX_STRIP_VECTORS:
@@ -104,9 +109,10 @@ class Int8Matrix:
     def _matmul_vector(self, vector: Float32Array) -> Float32Array:
         """Return the same products `[outputs]` of one vector `[inputs]` with less overhead, which would take longer."""
         scaled = np.abs(vector)
-        scale = np.maximum(scaled[scaled.argmax()], MIN_PEAK) * np.float32(1 / MAX_INT8)
-        np.divide(vector, scale, out=scaled)
-        np.rint(scaled, out=scaled)
+        # The product of two single-precision numbers is exact in double precision, and is rounded once, to single.
+        scale = np.float32(max(scaled.item(scaled.argmax()), _MIN_PEAK) * _STEP)
+        np.divide(vector, scale, scaled)
+        np.rint(scaled, scaled)
         products: Float32Array = self._sums(scaled.astype(np.int8)[None])[0].astype(np.float32)
         products *= self._scales
         products *= scale
