@@ -1,0 +1,167 @@
+"""Transformer runs as folders for the library transformers: the same ids, logits and texts."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from engine.config import Config
+from engine.data.arrays import Float32Array
+from engine.data.dataset import Dataset
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import RunError
+from engine.generation.turns import Turn, encode_turns
+from engine.models.base import LanguageModel, iter_log_probs
+from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
+from engine.runs.directory import MODEL_FILE
+from engine.runs.export_hugging_face import export_hugging_face
+from engine.runs.loading import load_model
+from engine.runs.locked_run import create_run
+from engine.training.dialogue_parts import fit_dialogue_parts
+from tests.support.files import write_run
+from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ("bilbo", "is", "a", "very", "old", "friend", "of", "mine", "and", "i", "think", "he", "knows", "it", "the")
+TOKENIZERS = {
+    "bpe": bpe_tokenizer(),
+    "characters": character_tokenizer(),
+    "words": WordTokenizer(("<unk>", "<eos>", *WORDS)),
+    "whitespace": WordTokenizer(("<unk>", "<eos>", "Where", "old", "lamp"), "whitespace"),
+    "dialogue": bpe_tokenizer().with_cast(["FRODO", "SOMEONE"]),
+}
+VALUES: dict[str, Any] = {
+    **TRANSFORMER_VALUES,
+    **{"architecture": "transformer", "embedding_size": 32, "num_layers": 3, "num_heads": 4, "context_size": 512},
+}
+"""Settings of the model."""
+
+
+def write_transformer_run(path: Path, tokenizer: Tokenizer) -> Path:
+    """Write a run of a Transformer with random weights, and return its directory."""
+    mode = "dialogue" if tokenizer.cast else "line"
+    config = Config("gpt-tiny").with_values(**VALUES, tokenizer=tokenizer.name, mode=mode)
+    files = {}
+    if tokenizer.cast:
+        turns = [Turn("FRODO", LINES[0]), Turn("SOMEONE", LINES[1])]
+        train = np.array(encode_turns(tokenizer, turns), np.int32)
+        files = fit_dialogue_parts(cast(Dataset, SimpleNamespace(tokenizer=tokenizer, train=train)))
+    create_run(config, tokenizer, path.name, path.parent, dialogue_files=files).lock.release()
+    rng = np.random.default_rng(len(tokenizer))
+    shapes = transformer_weight_shapes(config.model, len(tokenizer))
+    save_file({name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}, path / MODEL_FILE)
+    return path
+
+
+@pytest.fixture(params=TOKENIZERS)
+def run_and_folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """Return a run directory and its export, for each tokenizer."""
+    run = write_transformer_run(tmp_path / "run", TOKENIZERS[request.param])
+    export_hugging_face(run, tmp_path / "exported")
+    return run, tmp_path / "exported"
+
+
+def load_exported(folder: Path) -> tuple[Any, Any]:
+    """Return the model and the tokenizer as transformers loads them."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+    return model, transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def exported_log_probs(model: Any, ids: list[int]) -> Float32Array:
+    """Return the log-probabilities `[time + 1, vocabulary]` after `<eos>` and after each of `ids`."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(torch.tensor([[EOS_ID, *ids]])).logits[0]
+    log_probs: Float32Array = torch.log_softmax(logits, dim=-1).numpy()
+    return log_probs
+
+
+def test_logits_are_those_of_the_run_over_500_tokens(run_and_folder: tuple[Path, Path]) -> None:
+    run, folder = run_and_folder
+    decoder = load_model(run).decoder
+    ids = np.random.default_rng(1).integers(0, len(decoder.tokenizer), 500, np.int32)
+    expected = np.stack(list(iter_log_probs(decoder, ids)))
+    model, _ = load_exported(folder)
+    difference = np.abs(exported_log_probs(model, ids.tolist())[:-1] - expected)
+    assert difference.max() < 1e-4
+    assert expected.std() > 0.1  # not a uniform distribution
+
+
+def test_ids_are_those_of_the_run_after_the_token_that_starts_a_text(run_and_folder: tuple[Path, Path]) -> None:
+    run, folder = run_and_folder
+    tokenizer = load_model(run).decoder.tokenizer
+    _, exported = load_exported(folder)
+    assert len(exported) == len(tokenizer)
+    assert (exported.bos_token_id, exported.eos_token_id, exported.unk_token_id) == (1, 1, tokenizer.unk_id)
+    hard_texts = ["", " ", "<eos>", "<unk> FRODO: <eos>old", " is\n\n it's\t\u00ad\0", "☺ K İ Éowyn", "it" * 300]
+    for text in [*LINES, *hard_texts, " ".join(hard_texts)]:
+        ids = tokenizer.encode(text).tolist()
+        assert exported(text, add_special_tokens=False)["input_ids"] == ids, ascii(text)
+        assert exported(text)["input_ids"] == [EOS_ID, *ids], ascii(text)
+
+
+def test_generate_of_transformers_continues_a_text_as_the_run_does(run_and_folder: tuple[Path, Path]) -> None:
+    run, folder = run_and_folder
+    decoder: LanguageModel = load_model(run).decoder
+    model, exported = load_exported(folder)
+    batch = exported("He knows it is old", return_tensors="pt")
+    generated = model.generate(**batch, do_sample=False, max_new_tokens=20)[0].tolist()
+    ids = [EOS_ID, *decoder.tokenizer.encode("He knows it is old").tolist()]
+    assert generated[: len(ids)] == ids
+    state = decoder.start()
+    for index, token in enumerate(generated[:-1]):
+        log_probs, state = decoder.advance(state, token)
+        if index >= len(ids) - 1:
+            if decoder.tokenizer.unk_id is not None:
+                log_probs[decoder.tokenizer.unk_id] = -np.inf  # never generated
+            assert generated[index + 1] == int(log_probs.argmax())
+
+
+def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    tokenizer = TOKENIZERS["dialogue"]
+    export_hugging_face(write_transformer_run(tmp_path / "run", tokenizer), tmp_path / "exported")
+    _, exported = load_exported(tmp_path / "exported")
+    ids = exported("FRODO: Where?<eos>SOMEONE: ", split_special_tokens=False)["input_ids"]
+    turn = encode_turns(tokenizer, [Turn("FRODO", "Where?")])
+    assert ids == [EOS_ID, *turn, tokenizer.speaker_id("SOMEONE")]
+
+
+def test_the_files_state_sizes_and_types(run_and_folder: tuple[Path, Path]) -> None:
+    run, folder = run_and_folder
+    names = {file.name for file in folder.iterdir()}
+    assert names == {
+        *("README.md", "config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["max_position_embeddings"] == VALUES["context_size"]
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]  # of versions 4 and 5
+    assert "auto_map" not in config
+    model, _ = load_exported(folder)
+    decoder = load_model(run).decoder
+    num_parameters = sum(weight.size for weight in decoder.weights.values())
+    assert model.num_parameters() == num_parameters
+    card = (folder / "README.md").read_text()
+    assert f"{num_parameters:,} parameters: 3 layers of 32 units with 4 heads" in card
+    assert str(run) not in card
+
+
+def test_a_lstm_and_an_existing_folder_are_refused(tmp_path: Path) -> None:
+    lstm, folder = write_run(tmp_path / "lstm"), tmp_path / "exported"
+    with pytest.raises(RunError, match="'lstm' has architecture=lstm, which transformers does not have"):
+        export_hugging_face(lstm, folder)
+    assert not folder.exists()
+    folder.mkdir()
+    run = write_transformer_run(tmp_path / "run", TOKENIZERS["words"])
+    with pytest.raises(RunError, match="exists, and nothing is overwritten"):
+        export_hugging_face(run, folder)
+    with pytest.raises(RunError, match=r"cannot write .*missing"):
+        export_hugging_face(run, tmp_path / "missing" / "exported")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "lstm", "run"]
