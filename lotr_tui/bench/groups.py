@@ -8,8 +8,16 @@ from pathlib import Path
 from engine.errors import InvalidInputError, suggest_nearest
 from lotr_tui.bench.interface import attach, keys, slider, start_up, stream, transcript, usage
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
-from lotr_tui.bench.playing import branch, generation, memorization
-from lotr_tui.bench.training import byte_pairs, dashboard, distributed, growth, quality, speed
+from lotr_tui.bench.playing import branch, generation, memorization, pretrained
+from lotr_tui.bench.training import (
+    byte_pairs,
+    dashboard,
+    distributed,
+    growth,
+    quality,
+    speed,
+    transformer_training,
+)
 
 BenchmarkGroup = Callable[[int], Iterator[Measurement | SkippedMeasurement]]
 """Function from a number of repetitions to the measurements of a group."""
@@ -36,6 +44,9 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "memorization": partial(memorization.measure_memorization, ptb=ptb),
         "growth": growth.measure_growth,
         "byte-pairs": byte_pairs.measure_byte_pairs,
+        "transformer-train": partial(transformer_training.measure_transformer_training, csv=csv),
+        "transformer-start": start_up.measure_transformer_startup,
+        "pretrained": pretrained.measure_pretrained,
     }
 
 

@@ -9,10 +9,11 @@ from string import ascii_lowercase
 import numpy as np
 from safetensors.numpy import save_file
 
+from engine.config import Config
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.numpy_lstm import weight_shapes
+from engine.models.decoders import weight_shapes
 from engine.presets import get_preset
 from engine.runs.directory import CONFIG_FILE, MODEL_FILE
 from lotr_tui.bench.measurement import Measurement, latency_percentile
@@ -55,9 +56,13 @@ def _step_latencies(terminal: Terminal, prompt: str) -> list[float]:
     return latencies
 
 
-def write_random_run(path: Path, vocabulary_size: int) -> Path:
-    """Write an untrained run of the default size, with a vocabulary of made-up words, and return its path."""
-    config = get_preset("default")
+def write_random_run(path: Path, vocabulary_size: int, config: Config | None = None) -> Path:
+    """Write an untrained run of a size, by default the preset's, with a vocabulary of made-up words.
+
+    Returns:
+        `path`.
+    """
+    config = (config or get_preset("default")).with_values(tokenizer="words")
     words = ["".join(letters) for letters in product(ascii_lowercase, repeat=3)][: vocabulary_size - 2]
     tokenizer = WordTokenizer((UNK, EOS, *words))
     rng = np.random.default_rng(0)

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from engine.presets import get_preset
+from lotr_tui.bench.interface.slider import write_random_run
 from lotr_tui.bench.measurement import Measurement, alternate, compare, median_of_runs
 from lotr_tui.bench.programs import BARE_COMMAND, INPUT_READY_TEXT, MODEL_READY_TEXT, PROMPT, SESSION_COMMAND
 from lotr_tui.bench.terminal import TIMEOUT_SECONDS, BenchError, Terminal
 
 _BARE_TYPER_COMMAND = [sys.executable, "-c", "import typer; typer.run(lambda: None)"]
+TRANSFORMER_VOCABULARY_SIZE = 2048
+"""Tokens of the Transformer: as many as the byte pairs of its preset."""
 _MIN_PAINTED_LINES = 3
 """Lines that are not empty once the screen counts as painted."""
 
 
 def measure_startup(repeat: int) -> Iterator[Measurement]:
     """Measure the start-up times, each beside a minimal program of the same kind."""
-    pairs = alternate(_first_word_seconds, lambda: _run_seconds([sys.executable, "-c", "import torch"]), repeat)
+    pairs = alternate(_first_word_seconds, _import_torch_seconds, repeat)
     name = "generate, from a cold start to the first word"
     yield from compare(name, "import torch", "s", pairs, 0.6, ratio_upper_limit=0.34)
     pairs = alternate(
@@ -36,8 +40,21 @@ def measure_startup(repeat: int) -> Iterator[Measurement]:
     yield from compare("--help", "--help of a bare Typer program", "s", pairs, ratio_upper_limit=1.5)
 
 
-def _first_word_seconds() -> float:
-    command = [*SESSION_COMMAND, "generate", PROMPT, "--seed", "0"]
+def measure_transformer_startup(repeat: int) -> Iterator[Measurement]:
+    """Measure `generate` with a Transformer of the preset `gpt`, from a cold start to the first word."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = write_random_run(Path(folder) / "random", TRANSFORMER_VOCABULARY_SIZE, get_preset("gpt"))
+        pairs = alternate(lambda: _first_word_seconds("aaa aab", run), _import_torch_seconds, repeat)
+    name = "generate with a Transformer, from a cold start to the first word"
+    yield from compare(name, "import torch", "s", pairs, ratio_upper_limit=0.34)
+
+
+def _import_torch_seconds() -> float:
+    return _run_seconds([sys.executable, "-c", "import torch"])
+
+
+def _first_word_seconds(prompt: str = PROMPT, run: Path | None = None) -> float:
+    command = [*SESSION_COMMAND, "generate", prompt, "--seed", "0", *([] if run is None else ["--run", str(run)])]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None

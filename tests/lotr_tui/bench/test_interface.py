@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.presets import get_preset
 from engine.runs.loading import load_model
-from lotr_tui.bench.interface import attach
+from lotr_tui.bench.interface import attach, start_up
 from lotr_tui.bench.interface.attach import NUM_EVALUATIONS, AttachResult, attach_once, measure_attach, write_long_run
 from lotr_tui.bench.interface.slider import write_random_run
 from lotr_tui.bench.interface.transcript import write_session
@@ -30,6 +32,20 @@ def test_random_run_has_the_default_size_and_can_be_loaded(tmp_path: Path) -> No
     assert all(word in model.tokenizer for word in ("aaa", "aab", "aac"))
     log_probs, _ = model.advance(model.start(), 2)
     assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_first_word_of_a_transformer_is_timed(tmp_path: Path) -> None:
+    config = get_preset("gpt-tiny").with_values(num_layers=1, embedding_size=16)
+    run = write_random_run(tmp_path / "random", 100, config)
+    assert isinstance(load_model(run).decoder, NumpyTransformer)
+    assert start_up._first_word_seconds("aaa aab", run) > 0
+
+
+def test_ratio_to_the_import_of_torch_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_up, "_first_word_seconds", lambda prompt, run: 0.3)
+    monkeypatch.setattr(start_up, "_import_torch_seconds", lambda: 1.2)
+    *_, ratio = start_up.measure_transformer_startup(1)
+    assert (ratio.value, ratio.upper_limit) == (0.25, 0.34)
 
 
 def test_long_run_is_a_complete_record(tmp_path: Path) -> None:
