@@ -50,8 +50,8 @@ FROM_SCRATCH: dict[tuple[Architecture, CellTokenizer], dict[str, Any]] = {
     ("Transformer", "characters"): {"shuffle_lines": False, "context_size": 192, "bptt": 192},
     ("Transformer", "bpe"): {"shuffle_lines": False, "vocabulary_size": 500, "context_size": 96, "bptt": 96},
 }  # fmt: skip
-"""Settings of a training on the dialogues alone, besides those of the presets `default` and `gpt-tiny`. `epochs` is the
-maximum: more would only overfit."""
+"""Changes of the presets `default` and `gpt-tiny` for a training on the dialogues alone. `epochs` is the maximum: more
+would only overfit."""
 PRE_TRAINING: dict[tuple[Architecture, CellTokenizer], dict[str, Any]] = {
     ("LSTM", "words"): {"tokenizer": "words", "min_count": 12, "softmax_samples": 2000, "punctuation": True},
     ("LSTM", "characters"): {"tokenizer": "characters", "bptt": 128},
@@ -62,9 +62,9 @@ PRE_TRAINING: dict[tuple[Architecture, CellTokenizer], dict[str, Any]] = {
     },
     ("Transformer", "bpe"): {},
 }  # fmt: skip
-"""Settings of the pre-training on the tales, besides those of the presets `base` and `gpt`."""
+"""Changes of the presets `base` and `gpt` for the pre-training on the tales."""
 FINE_TUNING: dict[Architecture, dict[str, Any]] = {"LSTM": {}, "Transformer": {"lr": 0.0005}}
-"""Settings of the fine-tuning, besides those of the preset `finetune`."""
+"""Changes of the preset `finetune`."""
 
 
 @dataclass(frozen=True)

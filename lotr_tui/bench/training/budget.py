@@ -59,7 +59,7 @@ class BudgetedTraining:
 def train_within(
     config: Config, name: str, runs_dir: Path, seconds: float, report: Callable[[str], None] = print
 ) -> BudgetedTraining:
-    """Train the run `name` within `seconds`, continue it, or return what it reached if it is done.
+    """Train the run `name` within `seconds`, or continue it; a run that is done is not trained again.
 
     `config` states the maximum number of epochs. With `shuffle_lines`, every epoch reads the whole text.
 

@@ -90,7 +90,7 @@ class NanoGPT(nn.Module):
 
     @torch.no_grad()
     def _init_weights(self, generator: torch.Generator) -> None:
-        """Draw matrices as GPT-2 does: those that add to the residual stream are smaller the more layers there are."""
+        """Draw matrices as GPT-2 does, with smaller projections to the residual stream the more layers there are."""
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
@@ -110,7 +110,7 @@ class NanoGPT(nn.Module):
     def score_sequence(self, ids: TokenIds) -> Float64Array:
         """Return the natural-log probability `[time]` of each token of a text, the first after `<eos>`.
 
-        Windows overlap by half of the context, as those of lotr-tui's Transformer do: a window after the first one
+        Windows overlap by half of the context, as in lotr-tui's Transformer: a window after the first one
         predicts only the tokens in its second half.
         """
         context = self.config.context_size
