@@ -17,6 +17,7 @@ from engine.generation.batch import GenerationRequest, generate_batch
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import encode_prompt, prefill
 from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
@@ -93,21 +94,21 @@ def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float32A
     return {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def generate_sequentially(model: NumpyLSTM, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
+def generate_sequentially(model: LanguageModel, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
     """Generate texts with different seeds one after the other, and return the number of words."""
     settings = SamplerSettings(max_tokens=max_tokens)
     events = (event for seed in range(num_texts) for event in generate(model, ids, settings, seed))
     return _count_words(model, [event.id for event in events if isinstance(event, TokenEvent)])
 
 
-def generate_batched(model: NumpyLSTM, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
+def generate_batched(model: LanguageModel, ids: tuple[int, ...], num_texts: int, max_tokens: int) -> int:
     """Generate the same texts in a batch, and return the number of words."""
     state, settings = prefill(model, ids), SamplerSettings(max_tokens=max_tokens)
     steps = generate_batch(model, [GenerationRequest(state, ids, settings, seed) for seed in range(num_texts)])
     return _count_words(model, [event.id for step in steps for _, event in step if isinstance(event, TokenEvent)])
 
 
-def _count_words(model: NumpyLSTM, ids: Sequence[int]) -> int:
+def _count_words(model: LanguageModel, ids: Sequence[int]) -> int:
     """Return the number of words in a text, of which each can have several tokens."""
     return len(model.tokenizer.decode(np.array(ids, np.int32)).split())
 
