@@ -230,9 +230,11 @@ def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> t
 def _read_bytes(text: str, tokenizer: ByteTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
     """Return start, end and id of each token of an open vocabulary: three arrays `[tokens]`.
 
-    Lines are encoded one by one, as in training. The tokens cover the text without a gap.
+    Lines are encoded one by one, as in training, but models by others have tokens of several line breaks, so that they
+    read a text as a whole. The tokens cover the text without a gap.
     """
-    line_ends = np.array([match.span() for match in LINE_END.finditer(text)], np.int64).reshape(-1, 2)
+    matches = [] if tokenizer.reads_line_ends else [match.span() for match in LINE_END.finditer(text)]
+    line_ends = np.array(matches, np.int64).reshape(-1, 2)
     starts, stops = np.append(0, line_ends[:, 1]), np.append(line_ends[:, 0 if eos_per_line else 1], len(text))
     lines = [text[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
     distinct = list(dict.fromkeys(lines))  # a text may have many empty lines

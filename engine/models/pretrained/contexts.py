@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from engine.models.pretrained.cache import (
-    BufferedCache,
     BufferSlot,
     KeyValueBuffer,
     buffer_mask,
@@ -57,7 +56,10 @@ class BufferReader:
 
     def __init__(self, forward: CausalForward) -> None:
         """Create a reader for a model whose cache consists of one key and one value per layer and position."""
+        from engine.models.pretrained.transformers_cache import BufferedCache
+
         self._forward = forward
+        self._new_cache = BufferedCache
 
     def empty(self) -> BufferSlot:
         """Return the context before the first token."""
@@ -73,7 +75,7 @@ class BufferReader:
         if buffer.has_padding:
             positions = buffer_positions(buffer, start, num_new, ids.device)
             mask = buffer_mask(buffer, start + num_new, ids.device)
-        cache = BufferedCache(buffer, start)
+        cache = self._new_cache(buffer, start)
         logits, hidden, _ = self._forward(ids, cache, last_only=last_only, positions=positions, mask=mask)
         slots = [BufferSlot(buffer, row, start + num_new) for row in range(len(tokens))]
         return ContextOutput(logits, hidden, slots)

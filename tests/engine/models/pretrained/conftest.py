@@ -1,0 +1,52 @@
+"""Tiny models by others, created and loaded once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.models.pretrained.loading import load_pretrained
+from engine.models.pretrained.model import PretrainedModel
+from tests.support.pretrained import save_model
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function from a family to a folder with a tiny model of it, which is created once."""
+    created: dict[str, Path] = {}
+
+    def find(family: str) -> Path:
+        if family not in created:
+            created[family] = tmp_path_factory.mktemp(family)
+            save_model(created[family], family)
+        return created[family]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def pretrained(folders: Any) -> Any:
+    """Return a function from a family to a loaded tiny model of it, which is loaded once."""
+    loaded: dict[str, PretrainedModel] = {}
+
+    def load(family: str) -> PretrainedModel:
+        if family not in loaded:
+            loaded[family] = load_pretrained(f"hf:{folders(family)}")
+        return loaded[family]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def references(folders: Any) -> Any:
+    """Return a function from a family to the model of transformers itself."""
+    import transformers
+
+    loaded: dict[str, Any] = {}
+
+    def load(family: str) -> Any:
+        if family not in loaded:
+            loaded[family] = transformers.AutoModelForCausalLM.from_pretrained(folders(family)).eval()
+        return loaded[family]
+
+    return load

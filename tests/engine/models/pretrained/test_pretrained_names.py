@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InvalidInputError
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+
+
+@pytest.mark.parametrize("name", ["hf:gpt2", "hf:owner/name", "hf:/some/folder", "gguf:file.gguf", "hf:", "gguf:"])
+def test_prefixed_names_are_models_by_others(name: str) -> None:
+    assert is_pretrained_name(name)
+
+
+@pytest.mark.parametrize("name", [None, "", "middle-earth", "runs/hf", "gpt2", "HF:x", "./hf:x"])
+def test_other_names_are_runs(name: str | None) -> None:
+    assert not is_pretrained_name(name)
+
+
+def test_folders_come_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_pretrained_name("hf:owner/name").kind == "hub"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    source = parse_pretrained_name("hf:owner/name")
+    assert (source.kind, source.short_name) == ("folder", "name")
+    assert parse_pretrained_name(f"hf:{tmp_path}/owner/name/").short_name == "name"
+    assert parse_pretrained_name("hf:gpt2").kind == "hub"
+
+
+def test_a_gguf_file_is_found_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "SmolLM2-135M.Q4_1.gguf"
+    path.touch()
+    source = parse_pretrained_name(f"gguf:{path}")
+    assert (source.kind, source.path, source.short_name) == ("gguf", path, "SmolLM2-135M.Q4_1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"),
+        ("gguf:", "gguf: names no file"),
+        ("gguf:missing.gguf", "gguf:missing.gguf: there is no such file"),
+        ("hf:./missing", "hf:./missing: there is no such folder"),
+        ("hf:/no/such/folder", "there is no such folder"),
+        ("hf:a/b/c", "there is no such folder"),
+        ("hf:owner/..", "there is no such folder"),
+        ("hf:owner/na me", "there is no such folder"),
+        ("hf:" + "x" * 5000, "there is no such folder"),
+        ("hf:a\0b", "there is no such folder"),
+        ("gguf:a\0b", "there is no such file"),
+    ],
+)
+def test_impossible_names_are_refused(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError) as error:
+        parse_pretrained_name(name)
+    assert message in str(error.value)
+
+
+def test_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.touch()
+    with pytest.raises(InvalidInputError, match=r"is a file, not a folder; write gguf:"):
+        parse_pretrained_name(f"hf:{file}")
+    with pytest.raises(InvalidInputError, match="is a folder; give the path of a GGUF file"):
+        parse_pretrained_name(f"gguf:{tmp_path}")
