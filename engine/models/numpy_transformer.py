@@ -105,6 +105,14 @@ class NumpyTransformer:
         """Return the normalized output `[width]` of the last layer."""
         return state.hidden
 
+    def has_slid(self, state: TransformerState) -> bool:
+        """Return True if the first tokens of the text are no longer in the window."""
+        return state.has_slid
+
+    def num_positions(self, state: TransformerState) -> int:
+        """Return the number of tokens in the window."""
+        return state.num_positions
+
     def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
         position = state.num_positions

@@ -168,9 +168,9 @@ def test_a_full_window_starts_anew_with_its_last_half(context_size: int) -> None
         window.append(token)
         outputs, _ = reference_layers(model, np.array(window))
         assert row == pytest.approx(reference_log_probs(model, outputs[-1, -1:])[0], abs=1e-4)
-    assert state.num_positions == len(window)
-    assert state.has_slid
-    assert not token_by_token(model, tokens[:context_size])[1].has_slid
+    assert model.num_positions(state) == len(window)
+    assert model.has_slid(state)
+    assert not model.has_slid(token_by_token(model, tokens[:context_size])[1])
 
 
 @pytest.mark.parametrize("context_size", [2, 5, 16, 300, 600])
