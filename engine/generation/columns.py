@@ -26,6 +26,11 @@ class GenerationColumn:
     ids: tuple[int, ...]
     """Token ids of the text, in the vocabulary of the model."""
     settings: SamplerSettings
+    initial_state: DecoderState | None = None
+    """State before a text by a chat template, whose last word is complete; None for a text that starts after `<eos>`.
+
+    All columns of one model have the same.
+    """
 
 
 def generate_columns(
@@ -90,14 +95,18 @@ def _generate_group(
     """Yield the steps of the columns of one model, by their indices. The model reads a common text once."""
     indices = list(columns)
     model = columns[indices[0]].model
-    states = _read_texts(model, {column.ids for column in columns.values()})
+    states = _read_texts(model, {column.ids for column in columns.values()}, columns[indices[0]].initial_state)
     requests = [GenerationRequest(states[column.ids], column.ids, column.settings, seed) for column in columns.values()]
     for step in generate_batch(model, requests, cancellation):
         yield [(indices[position], event) for position, event in step]
 
 
-def _read_texts(model: LanguageModel, texts: set[tuple[int, ...]]) -> dict[tuple[int, ...], DecoderState]:
+def _read_texts(
+    model: LanguageModel, texts: set[tuple[int, ...]], initial_state: DecoderState | None
+) -> dict[tuple[int, ...], DecoderState]:
     """Return the state after each text, given the token ids of the texts; the model reads their common start once."""
+    if initial_state is not None:
+        return {ids: prefill(model, ids, initial_state) for ids in texts}
     # The last word of a text may be left to its continuation.
     columns = zip(*(ids[: last_word_start(model.tokenizer, ids)] for ids in texts), strict=False)
     start = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, columns)]

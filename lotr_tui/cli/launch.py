@@ -2,12 +2,14 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, printable
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui.app import LotrApp
+from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.textual_fixes.terminal import closed_terminal_output
 from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
 
@@ -46,11 +48,14 @@ def open_session(
         trim_heap()  # loading leaves 2 MB of freed memory behind
         return session_model
 
-    # A named model must exist before the screen is drawn; the bundled one is loaded after the first paint.
-    session_model = load_session_model() if runs or combination else None
-    app = LotrApp(
-        session_model=session_model, load_session_model=load_session_model, runs_dir=runs_dir, pace=pace, theme=theme
-    )
+    load: "Callable[[], SessionModel]" = load_session_model
+    session_model = None
+    if len(runs) == 1 and combination is None and is_pretrained_name(runs[0]):
+        # A model by others takes seconds, so that it is loaded after the first paint, like the bundled one.
+        load = ModelLoader(parse_pretrained_name(runs[0]))
+    elif runs or combination:
+        session_model = load_session_model()  # a named run must exist before the screen is drawn
+    app = LotrApp(session_model=session_model, load_session_model=load, runs_dir=runs_dir, pace=pace, theme=theme)
     return run_app(app, mouse=mouse)
 
 

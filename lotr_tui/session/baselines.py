@@ -7,25 +7,28 @@ from typing import Literal
 from engine.analysis.perplexity import evaluate
 from engine.errors import printable
 from engine.models.ngram import KneserNey
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.directory import epoch_model_name, resolve_run
 from engine.runs.loading import load_model
-from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.session_model import SessionModel, load_pretrained_session_model
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model that can be built from a run."""
+    """A model by others, or one that can be built from a run."""
 
     kind: Literal["run", "kneser-ney", "mixture"]
     run: str
-    """Name in the runs directory, path of a run, or "bundled"."""
+    """Name in the runs directory, path of a run, "bundled", or name of a model by others."""
     epoch: int | None = None
     """Saved epoch of the run's model; None is the best one."""
 
     @property
     def name(self) -> str:
         """Name for display."""
+        if is_pretrained_name(self.run):
+            return printable(parse_pretrained_name(self.run).short_name)
         run = printable(Path(self.run).name)
         model = run if self.epoch is None else epoch_model_name(run, self.epoch)
         return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
@@ -54,9 +57,11 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
     """Load or build a model. This may take seconds, so call it in a thread.
 
     Raises:
-        RunError: If there is no such run or epoch, or the run is damaged.
+        InvalidInputError: If there is no such run, epoch or model by others, or it is damaged.
         CorpusError: If the corpus is missing or has changed.
     """
+    if is_pretrained_name(choice.run):
+        return load_pretrained_session_model(choice.run)
     loaded = load_model(resolve_run(choice.run, runs_dir), choice.epoch)
     if choice.kind == "run":
         return SessionModel.from_loaded(loaded)

@@ -13,9 +13,11 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
 from lotr_tui.session.conversation.cast import Roles, speaker_in
+from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
 from lotr_tui.session.conversation.entries import word_to_continue
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import chat_start
 from lotr_tui.session.settings import ReplyMode
 
 
@@ -93,13 +95,19 @@ class ColumnSlot:
     """Member of the cast who says the text; empty for the speaker of the context."""
 
     def column(self, prompt: str, context: "PromptContext", settings: SamplerSettings) -> GenerationColumn:
-        """Prepare the output for a text that continues or answers `prompt`, and return what to generate."""
+        """Prepare the output for a text that continues or answers `prompt`, and return what to generate.
+
+        Raises:
+            InvalidInputError: If the chat template of the model does not accept the conversation.
+        """
         assert self.model is not None
         tokenizer = self.model.tokenizer
         self.output.noun = token_noun(tokenizer)
         is_continued = context.reply_mode == "continue"
         self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
         settings = replace(settings, temperature=self.temperature)
+        if answers_by_template(self.model, context.reply_mode):
+            return GenerationColumn(self.model, context.chat_ids(prompt, self.model), settings, chat_start(self.model))
         return GenerationColumn(self.model, context.token_ids(prompt, tokenizer, self.speaker), settings)
 
 
@@ -147,6 +155,11 @@ class PromptContext:
         if tokenizer.cast:
             roles = roles._replace(speaker=speaker_in(tokenizer.cast, speaker or roles.speaker))
         return tuple(context_ids(tokenizer, line, self.reply_mode, self.previous_reply, roles))
+
+    def chat_ids(self, prompt: str, model: LanguageModel) -> tuple[int, ...]:
+        """Return the token ids that a model with a chat template reads before its first word."""
+        line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
+        return tuple(chat_ids(model, line, self.previous_reply, self.roles.system_prompt))
 
 
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:

@@ -3,7 +3,7 @@
 Conversations with speakers read like a script, except in JSON, which has all replies and their figures. The JSON has
 this shape (figures that are not finite are null):
 
-    {"format": "lotr-tui session", "version": 3, "name": ..., "model": ..., "started": Unix time in seconds,
+    {"format": "lotr-tui session", "version": 4, "name": ..., "model": ..., "started": Unix time in seconds,
      "replies": [{"id": 0, "parent_id": id or null, "parent_offset": number of the parent's tokens before this reply,
                   "prompt": text or null, "reply_mode": "conversation", "continue" or "reply",
                   "text": pieces of the tokens, without the space before the first word,
@@ -16,7 +16,8 @@ this shape (figures that are not finite are null):
                   "speaking_as": speaker of the prompt, "speaker": speaker of the reply,
                   "speaker_prob": probability of a speaker that the model chose, or null,
                   "score": null, or {"rank": place among the "num_answers" answers of the turn, "log_prob": with its
-                  context, "log_prob_alone": without, "num_tokens": scored tokens}}, ...]}
+                  context, "log_prob_alone": without, "num_tokens": scored tokens},
+                  "system_prompt": text that told a model with a chat template who it is}, ...]}
 """
 
 import io

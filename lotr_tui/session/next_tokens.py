@@ -11,10 +11,13 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, LogProbs
 from lotr_tui.session.conversation.cast import Roles, answering_cast, speaker_in
+from lotr_tui.session.conversation.chat import answers_by_template
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
+from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.session_model import PrefixCache, SessionModel
+from lotr_tui.session.prefix_cache import PrefixCache
+from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 MAX_CANDIDATES = 40
@@ -31,6 +34,13 @@ class NextTokenContext:
     """Token ids of the whole text."""
     is_first_token: bool
     """True if the next token is the first of a reply or of a line, which cannot be `<eos>`."""
+    is_chat: bool = False
+    """True if a chat template has made the text."""
+
+    @classmethod
+    def from_read(cls, text: UnreadText, state: DecoderState) -> "NextTokenContext":
+        """Return a text of a slow model after it was read."""
+        return cls(text.model, state, text.ids, text.is_first_token, text.is_chat)
 
     def is_same_text(self, other: "NextTokenContext") -> bool:
         """Return True if the same model predicts the same next token in another context."""
@@ -69,6 +79,40 @@ class NextTokenContext:
             end -= 1
         word = open_word(tokenizer, self.ids[:end])
         return word.decode(errors="replace") if word else tokenizer.tokens[self.ids[end - 1]].strip(" ")
+
+
+def find_unread_text(
+    session_model: SessionModel,
+    conversation: Conversation,
+    draft: str,
+    reply_mode: ReplyMode,
+    previous: Reply | None,
+    roles: Roles,
+) -> UnreadText | None:
+    """Return the text whose next token is shown for a slow model: see `NextTokenPreview.read`. The model does not run.
+
+    While a reply is generated, the text is that of the reply, whatever the draft is.
+
+    Returns:
+        The text; None before the first line of a conversation, and for a reply of another model.
+
+    Raises:
+        InvalidInputError: If the chat template of the model does not accept the conversation.
+    """
+    model, tokenizer = session_model.model, session_model.model.tokenizer
+    line = to_prompt_line(draft, tokenizer, reply_mode)
+    if conversation.active_reply is None and line.strip():
+        context = prepare_context(session_model, line, reply_mode, previous, roles)
+        is_chat = answers_by_template(model, reply_mode)
+        num_read = len(context.ids) - len(context.unread_ids)
+        return UnreadText(model, context.ids, context.state, num_read, is_chat, not is_chat, True)
+    last = conversation.active_reply or conversation.current_reply
+    if last is not None and (last.session_model.model is not model or last.read_only_reason):
+        return None
+    if last is not None:
+        return UnreadText.of_reply(last, len(last.tokens))
+    is_chat = answers_by_template(model, reply_mode)
+    return None if is_chat else UnreadText(model, (), None, 0, False, False, True)
 
 
 class NextTokenPreview:

@@ -3,7 +3,7 @@
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
 earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
 list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. Early files of
-version 2 have no piece. Files of version 2 have no speakers and scores.
+version 2 have no piece. Files of version 2 have no speakers and scores, and those of version 3 no system prompts.
 """
 
 import json
@@ -24,12 +24,12 @@ from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.json_store import check_version
-from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
-VERSION, OLDEST_VERSION = 3, 2
+VERSION, OLDEST_VERSION = 4, 2
 """Format of a session file that is written, and the oldest one that is read.
 
-Format 1 had other field names, and format 2 no speakers.
+Format 1 had other field names, format 2 no speakers, and format 3 no system prompts.
 """
 MAX_LINE_BYTES = 16_000_000
 """Size limit of a line, which takes up to 27 times as much memory once parsed; 100,000 tokens take 8 MB."""
@@ -39,6 +39,8 @@ MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
 SpeakerName = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
+
+SystemPrompt = Annotated[str, Meta(max_length=MAX_SYSTEM_PROMPT_CHARACTERS)]
 
 
 class SavedToken(NamedTuple):
@@ -98,6 +100,8 @@ class SavedReply:
     """Probability of the speaker if the model has chosen it; None if the user has."""
     score: AnswerScore | None = None
     """Score among the answers that were drawn for the turn; None if only one was drawn."""
+    system_prompt: SystemPrompt = ""
+    """Text that told a model with a chat template who it is; empty for the one of the template."""
 
     @property
     def text(self) -> str:
@@ -235,7 +239,8 @@ def _decode_reply(record: dict[str, Any]) -> SavedReply:
         raise InvalidInputError(f"tokens of reply {reply.id}: control characters are not allowed")
     if not all(token.isprintable() for token in reply.unknown_tokens):
         raise InvalidInputError(f"unknown_tokens of reply {reply.id}: control characters are not allowed")
-    for field, name in (("speaking_as", reply.speaking_as), ("speaker", reply.speaker)):
+    names = (("speaking_as", reply.speaking_as), ("speaker", reply.speaker), ("system_prompt", reply.system_prompt))
+    for field, name in names:
         if not name.isprintable():
             raise InvalidInputError(f"{field} of reply {reply.id}: control characters are not allowed")
     return reply

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.data.speakers import SOMEONE
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE
 from engine.data.tokenizers.base import speaker_text
 from engine.errors import printable
 from lotr_tui.session.conversation.cast import STRANGER
@@ -53,7 +53,13 @@ class _SavedTurn(NamedTuple):
         if prompt:
             yield ScriptLine((self.start.speaking_as or STRANGER) if is_dialogue else "", prompt)
         if text:
-            yield ScriptLine(self.answer.speaker or (SOMEONE if is_dialogue else ""), text)
+            yield ScriptLine(self.answer.speaker or (self._model_name if is_dialogue else ""), text)
+
+    @property
+    def _model_name(self) -> str:
+        """Name of a speaker without a cast: of a model with a chat template, or someone."""
+        is_chat = self.answer.tokenizer == "pretrained"
+        return printable(self.answer.model).upper()[:MAX_NAME_CHARACTERS] if is_chat else SOMEONE
 
 
 def to_text(session: SavedSession) -> str:

@@ -1,28 +1,36 @@
-"""Model of a session with its name and description, and a cache of the prefixes that the model has read."""
+"""Model of a session with its name and description."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.config import BUNDLED
 from engine.data.speakers import display_name
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import Turn, next_speaker_probs, read_turns
-from engine.models.base import LanguageModel, LogProbs
+from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
+from engine.models.pretrained.chat import ChatTemplate
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel, load_model_by_name
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
 from lotr_tui.session.conversation.cast import answering_cast, speaking_role
+from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
+from lotr_tui.session.model_abilities import ContextModel, find_chat_template, is_slow
 from lotr_tui.session.settings import ReplyMode
 
 if TYPE_CHECKING:
+    from engine.models.pretrained.loading import LoadingProgress
+    from engine.models.pretrained.model import PretrainedModel
     from engine.runs.combine import CombinationOptions
     from lotr_tui.monitor.training_view import TrainingView
 
@@ -31,6 +39,7 @@ EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
 FIRST_SPEAKER = "GANDALF"
 """Speaker that the user is invited to talk to, if the model knows him."""
 GREETING = "Hello."
+_NAME_SEPARATORS = re.compile(r"[-_. ]")
 MAX_INTRODUCED_SPEAKERS = 6
 """Speakers that the first line of a transcript names: those who are likely to answer a stranger's greeting."""
 
@@ -43,19 +52,25 @@ class SessionModel:
     description: str
     model: LanguageModel
     corpus: str = BUNDLED
-    """Path of the training corpus, or "bundled"."""
+    """Path of the training corpus, or "bundled"; empty for a model by others."""
     run: Path | None = None
-    """Run directory; of several combined runs the first."""
+    """Run directory; of several combined runs the first. None for a model by others."""
     predicts_eos: bool = True
     """True if the training text has `<eos>` after every line, so that the model can answer and stop."""
     answers_depend_on_prompt: bool = False
     """True if each training line followed the line it answers; False if the lines were shuffled."""
+    source: str = ""
+    """Name of a model by others, such as `hf:owner/name`; empty for a model that was trained here."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
-        """Wrap the model of a run."""
+        """Wrap the model of a run, or a model by others."""
+        if is_slow(loaded.decoder):
+            return cls.from_pretrained(cast("PretrainedModel", loaded.decoder))
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
+        if config.architecture == "transformer":
+            layers = f"Transformer, {plural(config.num_layers, 'layer')} of {config.embedding_size}"
         parts = [layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
         if loaded.decoder.tokenizer.is_open and loaded.bits_per_character is not None:
             # A perplexity per token says little to someone who does not know the tokens.
@@ -70,6 +85,12 @@ class SessionModel:
         return cls(
             loaded.name, " · ".join(parts), loaded.model, data.corpus, loaded.path, predicts_eos=data.mode != "stream"
         )
+
+    @classmethod
+    def from_pretrained(cls, model: "PretrainedModel") -> "SessionModel":
+        """Wrap a model by others."""
+        name = printable(parse_pretrained_name(model.name).short_name)
+        return cls(name, printable(model.description), model, corpus="", source=model.name, predicts_eos=False)
 
     @classmethod
     def from_training(
@@ -95,6 +116,32 @@ class SessionModel:
         return cls(view.started.run, description, model, run=run)
 
     @property
+    def is_slow(self) -> bool:
+        """True if the model may delay the keyboard, so that it must not run in the thread of the screen."""
+        return is_slow(self.model)
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """Chat template of a model without a cast; None if it has none."""
+        return None if self.cast else find_chat_template(self.model)
+
+    @property
+    def context_size(self) -> int | None:
+        """Maximum number of tokens that the model can look back to; None without a limit."""
+        return self.model.context_size if isinstance(self.model, ContextModel) else None
+
+    @property
+    def is_by_others(self) -> bool:
+        """True for a model that was not trained here."""
+        return bool(self.source)
+
+    @property
+    def label(self) -> str:
+        """Name of the model beside its answers: as many parts of the name as fit beside a line."""
+        ends = [len(self.name), *reversed([match.start() for match in _NAME_SEPARATORS.finditer(self.name)])]
+        return next((self.name[:end] for end in ends if 0 < end <= MAX_NAME_WIDTH), self.name)
+
+    @property
     def cast(self) -> tuple[str, ...]:
         """Speakers that the model knows, of which the last stands for all others; empty if it knows none."""
         return self.model.tokenizer.cast
@@ -107,7 +154,7 @@ class SessionModel:
     @property
     def reply_modes(self) -> tuple[ReplyMode, ...]:
         """Reply modes that the model can be used in, the default one first."""
-        return ("conversation", "continue") if self.knows_speakers else ("continue", "reply")
+        return ("conversation", "continue") if self.knows_speakers or self.chat is not None else ("continue", "reply")
 
     def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
         """Return the reply mode of a new session: the saved one if the model can be used in it, or else the default."""
@@ -115,6 +162,12 @@ class SessionModel:
 
     def welcome_text(self) -> str:
         """Return the only line of an empty transcript: what to type, and who else is there."""
+        if self.chat is not None:
+            return f"Say something to {self.label}. /system tells it who it is."
+        if self.is_by_others:
+            return (
+                f'Type "{self.example_prompt()}" and press enter; without a chat template, this model continues texts.'
+            )
         if not self.knows_speakers:
             return f'Type "{self.example_prompt()}" and press enter.'
         names: Sequence[str] = answering_cast(self.cast, "")
@@ -144,6 +197,8 @@ class SessionModel:
         if self.knows_speakers:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         tokenizer = self.model.tokenizer
+        if self.is_by_others:
+            return f"You are talking to {model}" + ("" if self.chat is None else " by its chat template")
         if not tokenizer.is_open:
             return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
         noun = "character" if tokenizer.name == "characters" else "word piece"
@@ -155,12 +210,19 @@ def load_session_model(
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
     precision: str = "auto",
+    on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
     """Load the model of a run or of one of its epochs (None: the bundled model), or a combination of several runs.
+
+    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others, and `on_progress` gets the steps of it.
 
     Raises:
         InvalidInputError: If a run is missing or damaged, or if the runs cannot be combined.
     """
+    if any(map(is_pretrained_name, names)):
+        if len(names) > 1 or combination is not None:
+            raise InvalidInputError("a model by others cannot be combined with other models; name it alone")
+        return load_pretrained_session_model(str(names[0]), on_progress)
     runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     if combination is None and len(runs) == 1:
         return SessionModel.from_loaded(runs[0])
@@ -178,27 +240,25 @@ def load_session_model(
     )
 
 
-class PrefixCache:
-    """Decoder states after each token of the last text, so that a common prefix is not read again."""
+def load_pretrained_session_model(
+    name: str, on_progress: "Callable[[LoadingProgress], None] | None" = None
+) -> SessionModel:
+    """Load a model by others, and prepare what the screens look up in its vocabulary. This takes seconds.
 
-    def __init__(self, model: LanguageModel, initial_state: DecoderState | None = None) -> None:
-        """Start from `initial_state` (None: from the beginning of a text)."""
-        self.model = model
-        self.initial_state = initial_state
-        self._ids: list[int] = []
-        self._states = [initial_state or prefill(model, ())]
+    Raises:
+        InvalidInputError: If the model cannot be loaded.
+    """
+    from engine.models.pretrained.loading import load_pretrained  # imports torch and transformers
 
-    def cached_log_probs(self, ids: Sequence[int]) -> LogProbs | None:
-        """Return the log-probabilities `[vocabulary]` of the token after `ids`, or None where the model has to run."""
-        return self._states[len(ids)].log_probs if self._ids[: len(ids)] == list(ids) else None
+    model = load_pretrained(name, on_progress)
+    warm_up_tokenizer(model.tokenizer)
+    return SessionModel.from_pretrained(model)
 
-    def read(self, ids: Sequence[int]) -> list[DecoderState]:
-        """Return the decoder states `[len(ids) + 1]` before each token of `ids` and after the last."""
-        num_shared = 0
-        while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
-            num_shared += 1
-        del self._states[num_shared + 1 :]
-        for id in ids[num_shared:]:
-            self._states.append(prefill(self.model, [id], self._states[-1]))
-        self._ids = list(ids)
-        return self._states[:]
+
+def warm_up_tokenizer(tokenizer: Tokenizer) -> None:
+    """Compute the tables of a vocabulary, which would otherwise delay the first key that needs them."""
+    tokenizer.word_starts  # noqa: B018 - a cached property
+    if isinstance(tokenizer, ByteTokenizer):
+        tokenizer.word_ends  # noqa: B018 - a cached property
+        tokenizer.ids_with_prefix(b"a")
+    tokenizer.token_to_id  # noqa: B018 - a cached property

@@ -22,11 +22,20 @@ MAX_ANSWERS = 64
 """Maximum number of answers that are drawn for a turn; the engine has the same one, in a module that imports numpy."""
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
 """Sampling controls of a new user, with which small models speak more fluently than with a temperature alone."""
+MAX_SYSTEM_PROMPT_CHARACTERS = 2000
+"""Maximum length of a system prompt."""
+EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sentences."
+"""System prompt that the interface offers as an example."""
+MAX_RECENT_MODELS = 8
+"""Number of models by others that are offered again."""
+MAX_MODEL_NAME_CHARACTERS = 4096
+"""Maximum length of the name of a model by others, which may be a path."""
 MAX_SETTINGS_BYTES = 1_000_000
 """Size limit of the settings file."""
 ReplyMode = Literal["conversation", "continue", "reply"]
-"""conversation: the prompt is a line of one speaker, and the model says the next as another; continue: the model
-continues the text of the prompt; reply: the prompt is a line, and the model says the next, without speakers."""
+"""conversation: the prompt is a line of one speaker, and the model says the next as another, or answers by its chat
+template; continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the
+next, without speakers."""
 PreviewUnit = Literal["word", "token"]
 """Unit of the likeliest continuations that are shown: whole words, or the tokens that the model predicts."""
 REPLY_MODE_NOTE = (
@@ -50,6 +59,10 @@ class Settings:
     """Speaker of the user's lines in a conversation; empty for a stranger."""
     answering: str = ""
     """Speaker who answers; empty lets the model choose."""
+    system_prompt: str = ""
+    """Text that tells a model with a chat template who it is; empty for the one of the template."""
+    recent_models: tuple[str, ...] = ()
+    """Names of the models by others that were used last, the latest first."""
     best_of: int = 0
     """Number of answers that are drawn for a turn; 0 draws several where that is fast, and 1 turns the choice off."""
     preview_unit: PreviewUnit = "word"
@@ -71,6 +84,11 @@ class Settings:
         for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
             if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
                 raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
+        check_system_prompt(self.system_prompt)
+        if len(self.recent_models) > MAX_RECENT_MODELS or not all(
+            name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in self.recent_models
+        ):
+            raise InvalidInputError(f"recent_models are not up to {MAX_RECENT_MODELS} names; leave the list empty")
         check_best_of(self.best_of)
         if self.preview_unit not in get_args(PreviewUnit):
             raise InvalidInputError(
@@ -190,6 +208,16 @@ def check_best_of(best_of: int) -> None:
     if not 0 <= best_of <= MAX_ANSWERS:
         raise InvalidInputError(
             f"best_of {best_of} is out of range; use 1 for one answer, up to {MAX_ANSWERS}, or 0 for automatic"
+        )
+
+
+def check_system_prompt(text: str) -> None:
+    """Raise an InvalidInputError if a system prompt is too long or not one printable line."""
+    if not text.isprintable():
+        raise InvalidInputError("system_prompt is not one line of printable characters; leave it empty")
+    if len(text) > MAX_SYSTEM_PROMPT_CHARACTERS:
+        raise InvalidInputError(
+            f"system_prompt has {len(text):,} characters; use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
         )
 
 

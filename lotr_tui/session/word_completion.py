@@ -1,17 +1,20 @@
 """Completion of the last word of a prompt: with a word of a closed vocabulary, or token by token in an open one."""
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.prompt import continued_decoder, prefill, reopen_last_word
+from engine.generation.prompt import DecoderState, continued_decoder, prefill, reopen_last_word
 from engine.models.base import LanguageModel
 from lotr_tui.session.conversation.cast import speaking_role
 from lotr_tui.session.conversation.generation import to_prompt_line
+from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.next_tokens import NextTokenPreview
-from lotr_tui.session.session_model import PrefixCache
+from lotr_tui.session.prefix_cache import PrefixCache
+from lotr_tui.session.text_reader import TextReader
 
 MIN_LETTERS = 2
 """Minimum length of a word that is completed: after one letter too many words are possible."""
@@ -64,22 +67,53 @@ class WordCompleter:
         return (stem if stem in tokenizer and len(stem) >= len(word) else completed)[len(word) :]
 
     def _complete_by_tokens(self, model: LanguageModel, tokenizer: ByteTokenizer, text: str) -> str:
-        if not all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
+        if not ends_inside_word(text):
             return ""
         if self._prefix_cache is None or self._prefix_cache.model is not model:
             self._prefix_cache = PrefixCache(model)
         lead = [tokenizer.speaker_id(speaking_role(tokenizer.cast, ""))] if tokenizer.cast else []
         ids = lead + tokenizer.encode(to_prompt_line(text)).tolist()
         state = reopen_last_word(tokenizer, ids, self._prefix_cache.read(ids))
-        decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])
-        num_typed = state.num_reread_characters
-        rest = ""
-        for _ in range(MAX_TOKENS):
-            id = int(np.argmax(state.log_probs))
-            piece = decoder.decode(id)[num_typed:]
-            if num_typed == 0 and (tokenizer.word_starts[id] or piece[:1] in ("'", "’")):
-                return rest
-            rest += piece
-            num_typed = 0
-            state = prefill(model, [id], state)
+        return _greedy_rest(model, tokenizer, ids, state)
+
+
+def ends_inside_word(text: str) -> bool:
+    """Return True if a text ends in so many letters that its last word can be completed."""
+    return all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS)))
+
+
+def complete_slowly(reader: TextReader, model: LanguageModel, text: str, cancelled: Callable[[], bool]) -> str:
+    """Return the rest of the last word of `text`, as `WordCompleter` does for an open vocabulary.
+
+    This takes long with a slow model, so use a thread; `reader` keeps what the model has read of a text.
+    """
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, ByteTokenizer) or not ends_inside_word(text):
         return ""
+    ids = tokenizer.encode(to_prompt_line(text)).tolist()
+    state = reader.read(UnreadText(model, ids, None, 0, False, True, True), cancelled)
+    return "" if state is None else _greedy_rest(model, tokenizer, ids, state, cancelled)
+
+
+def _greedy_rest(
+    model: LanguageModel,
+    tokenizer: ByteTokenizer,
+    ids: Sequence[int],
+    state: DecoderState,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> str:
+    """Return the likeliest rest of the last word of a text, from the `state` to continue it."""
+    decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])
+    num_typed = state.num_reread_characters
+    rest = ""
+    for _ in range(MAX_TOKENS):
+        if cancelled():
+            return ""
+        id = int(np.argmax(state.log_probs))
+        piece = decoder.decode(id)[num_typed:]
+        if num_typed == 0 and (tokenizer.word_starts[id] or piece[:1] in ("'", "’")):
+            return rest
+        rest += piece
+        num_typed = 0
+        state = prefill(model, [id], state)
+    return ""

@@ -4,23 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label, OptionList
+from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
-from engine.errors import printable
+from engine.data.speakers import display_name
+from engine.errors import InvalidInputError, printable
 from engine.generation.turns import SpeakerProb
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.directory import bundled_run_names
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.summary import list_runs
 from lotr_tui.formatting import format_model_row, format_percent, format_run_row
 from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.session.baselines import ModelChoice
+from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.textual_fixes.option_list import RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.widgets.bindings import binding_table
@@ -35,7 +37,8 @@ SPEAKER_WIDTH = 24
 class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
     """List of models and speakers to add as a column; it returns the chosen one, or None if cancelled.
 
-    If there are speakers, a part of a name can be typed.
+    A typed part of a name shortens the list, and a typed name such as `hf:owner/name` or `gguf:FILE` is a model by
+    others.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
@@ -53,8 +56,17 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
         saved_epochs: Sequence[EpochCheckpoint],
         runs_dir: Path | None,
         speakers: Sequence[SpeakerProb] = (),
+        models_by_others: Sequence[str] = (),
     ) -> None:
-        """List `speakers`, then the baseline, the mixture and the saved epochs of the session's run, and other runs."""
+        """List speakers and models to choose from.
+
+        Args:
+            base_run: Run whose baseline, mixture and saved epochs are listed after the speakers.
+            saved_epochs: Saved epochs of that run.
+            runs_dir: Directory of other runs; None is the default one.
+            speakers: Speakers of the session's model.
+            models_by_others: Names of models by others, listed at the end.
+        """
         super().__init__()
         baseline = f"Kneser-Ney, counted on the training text of {printable(Path(base_run).name)}"
         mixture = ModelChoice("mixture", base_run)
@@ -74,6 +86,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
                 for run in list_runs(runs_dir)
                 if run.valid_perplexity is not None
             ),
+            *((ModelChoice("run", name), printable(name)) for name in models_by_others),
         ]
         self._matches = list(self._rows)
 
@@ -81,10 +94,24 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
         """Yield the speakers, the baseline, the mixture, the saved epochs, the bundled models and the runs."""
         with Vertical(classes="dialog"):
             yield Label("A speaker or a model" if self._has_speakers else "Add a model", classes="dialog-title")
-            if self._has_speakers:
-                yield LineInput(placeholder="type a part of a name", compact=True, max_length=MAX_NAME_CHARACTERS)
+            placeholder = "type a part of a name, or hf:FOLDER, hf:owner/name, gguf:FILE"
+            yield LineInput(placeholder=placeholder, compact=True, max_length=MAX_MODEL_NAME_CHARACTERS)
             yield RobustOptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
+            yield Static("", id="problem", markup=False)
             yield KeysLine(("enter", "add", ""), ("esc", "cancel", "dismiss(None)"))
+
+    def on_mount(self) -> None:
+        """Focus the list if it is short enough to choose from at once; a typed letter goes to the input anyway."""
+        if not self._has_speakers:
+            self.query_one(OptionList).focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """Type into the input, wherever the focus is."""
+        line = self.query_one(Input)
+        if event.is_printable and event.character is not None and self.focused is not line:
+            event.stop()
+            line.focus()
+            line.insert_text_at_cursor(event.character)
 
     def action_step(self, offset: int) -> None:
         """Move to another row while the input has the focus."""
@@ -94,6 +121,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
     @on(Input.Changed)
     def _filter(self, event: Input.Changed) -> None:
         """List the rows that contain the typed text; the rows that begin with it come first."""
+        self.query_one("#problem", Static).update("")
         typed = event.value.strip().casefold()
         matches = [row for row in self._rows if typed in row[1].casefold()]
         self._matches = sorted(matches, key=lambda row: not row[1].casefold().startswith(typed))
@@ -104,6 +132,15 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
 
     @on(Input.Submitted)
     def _submit_highlighted(self) -> None:
+        typed = self.query_one(Input).value.strip()
+        if is_pretrained_name(typed):
+            try:
+                parse_pretrained_name(typed)
+            except InvalidInputError as error:
+                self.query_one("#problem", Static).update(str(error))
+                return
+            self.dismiss(ModelChoice("run", typed))
+            return
         highlighted = self.query_one(OptionList).highlighted
         if highlighted is not None:
             self.dismiss(self._matches[highlighted][0])

@@ -17,6 +17,7 @@ from engine.generation.turns import SpeakerProb
 from engine.models.dialogue import DialogueModel
 from engine.runs.directory import bundled_run_name
 from engine.runs.loading import list_epoch_checkpoints
+from lotr_tui.app_base import LotrAppBase
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_percent, token_noun
 from lotr_tui.screens.comparison.columns import CompareWith
@@ -26,6 +27,7 @@ from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_
 from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot, PromptContext
+from lotr_tui.session.known_models import known_model_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.number_field import NumberField
@@ -65,7 +67,7 @@ class SideBySideScreen(GenerationColumnsScreen):
     ) -> None:
         """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
-        A model that knows speakers starts with the likeliest ones instead. More models can be added from `runs_dir`;
+        A model by others starts beside the bundled model. A model that knows speakers starts with the likeliest ones instead. More models can be added from `runs_dir`;
         None is the default directory.
         """
         self._ranking: Sequence[SpeakerProb] = ()
@@ -105,9 +107,12 @@ class SideBySideScreen(GenerationColumnsScreen):
         return "", self.settings.describe()
 
     def load_initial_columns(self) -> None:
-        """Add the likeliest speakers, or the Kneser-Ney baseline if the model has a run."""
+        """Add the likeliest speakers, or the bundled model, or the Kneser-Ney baseline if the model has a run."""
         if self.session_model.knows_speakers:
             self.run_worker(self._add_likely_speakers(), group="loading")
+        elif self.session_model.is_by_others:
+            self._add_column(ModelChoice("run", BUNDLED))
+            self.show_slots(0)
         elif self.session_model.run is not None:
             self._add_column(ModelChoice("kneser-ney", self._base_run))
             self.show_slots(0)
@@ -151,7 +156,10 @@ class SideBySideScreen(GenerationColumnsScreen):
         run = self.session_model.run
         saved_epochs = list_epoch_checkpoints(run) if run is not None else []
         speakers = self._ranking_of_cast() if self.session_model.knows_speakers else ()
-        self.app.push_screen(ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir, speakers), use)
+        recent = self.app.settings_store.current.recent_models if isinstance(self.app, LotrAppBase) else ()
+        models_by_others = known_model_names(recent)
+        dialog = ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir, speakers, models_by_others)
+        self.app.push_screen(dialog, use)
 
     def _ranking_of_cast(self) -> list[SpeakerProb]:
         """Return the whole cast: who may answer, likeliest first, and then the others."""

@@ -1,20 +1,25 @@
 """Generation of the texts of several columns in threads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from textual.message_pump import MessagePump
 
-from engine.errors import describe_error
+from engine.errors import InvalidInputError, describe_error
 from engine.generation.batch import IndexedEvent
-from engine.generation.columns import generate_columns
+from engine.generation.columns import GenerationColumn, generate_columns
 from engine.generation.settings import SamplerSettings
+from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.session.column_output import ColumnSlot, PromptContext
+from lotr_tui.session.model_abilities import is_slow
 
 
 class ColumnWriters:
-    """Tasks that generate text: one for all columns that start together, another for each one that starts later."""
+    """Tasks that generate text: one for all columns that start together, another for each one that starts later.
+
+    The columns of a slow model have a task of their own, so that other models do not wait for it.
+    """
 
     def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
         """Prepare to generate; timers of `owner` call `on_tokens` for new tokens, and `on_end` after a task."""
@@ -41,14 +46,21 @@ class ColumnWriters:
         self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
         busy = {slot for written in self._tasks.values() for slot in written}
         starting = [slot for slot in slots if slot.model is not None and slot.output.is_empty and slot not in busy]
-        if not starting:
-            return
-        columns = [slot.column(prompt, context, settings) for slot in starting]
-        task: BackgroundTask[IndexedEvent] = BackgroundTask(
-            self._owner, "columns", partial(self._take_events, starting), partial(self._fail, starting), self._on_end
-        )
-        self._tasks[task] = starting
-        task.start(lambda cancellation: generate_columns(columns, seed, cancellation, pace))
+        groups: dict[int, list[ColumnSlot]] = {}
+        for slot in starting:
+            assert slot.model is not None
+            groups.setdefault(id(slot.model) if is_slow(slot.model) else 0, []).append(slot)
+        for group in groups.values():
+            try:
+                columns = [slot.column(prompt, context, settings) for slot in group]
+            except InvalidInputError as error:
+                self._fail(group, error)
+                continue
+            task: BackgroundTask[IndexedEvent] = BackgroundTask(
+                self._owner, "columns", partial(self._take_events, group), partial(self._fail, group), self._on_end
+            )
+            self._tasks[task] = group
+            task.start(partial(_generate, columns, seed, pace))
 
     def stop(self) -> None:
         """Ask all tasks to stop; their last tokens are still shown."""
@@ -76,3 +88,9 @@ class ColumnWriters:
             if slot.output.done_event is None:
                 slot.output.failure = f"failed: {describe_error(error)}"
         self._on_end()
+
+
+def _generate(
+    columns: Sequence[GenerationColumn], seed: int, pace: float, cancellation: Cancellation
+) -> Iterator[IndexedEvent]:
+    return generate_columns(columns, seed, cancellation, pace)

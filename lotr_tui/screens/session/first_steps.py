@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Step = Literal["cast", "temperature", "words", "again", "bars", "chart", "train"]
+Step = Literal["cast", "system", "temperature", "words", "again", "bars", "chart", "train"]
 
 HINTS: dict[Step, str] = {
     "temperature": "Next: F7 and F8 change the temperature: watch the bars",
@@ -24,6 +24,17 @@ CONVERSATION_HINTS: dict[Step, str] = {
 }
 """Hints in their order, for a model with speakers."""
 
+CHAT_HINTS: dict[Step, str] = {
+    "system": "Next: /system You are Gandalf … tells the model who it is; ctrl+d edits it",
+    "words": HINTS["words"],
+    "again": HINTS["again"],
+    "temperature": HINTS["temperature"],
+    "bars": HINTS["bars"],
+    "train": HINTS["train"],
+}
+"""Hints in their order, for a model with a chat template."""
+HintsName = Literal["plain", "conversation", "chat"]
+_HINTS: dict[HintsName, dict[Step, str]] = {"plain": HINTS, "conversation": CONVERSATION_HINTS, "chat": CHAT_HINTS}
 _NARROW_HINTS: dict[Step, str] = {"temperature": "Next: F7 and F8 change the temperature; F2 shows the bars"}
 
 
@@ -38,9 +49,9 @@ class FirstSteps:
         self._hints = HINTS
         self._current: Step | None = None
 
-    def set_conversation(self, is_conversation: bool) -> None:
-        """Give the hints for a model with speakers, or for one without."""
-        self._hints = CONVERSATION_HINTS if is_conversation else HINTS
+    def set_hints(self, name: HintsName) -> None:
+        """Give the hints for a model with speakers, for one with a chat template, or for one without both."""
+        self._hints = _HINTS[name]
         if self._current not in self._hints:
             self._current = None
 

@@ -13,7 +13,7 @@ _TABLES: Mapping[SessionState, str] = {
     "start": """
         prompt.send
         session.pane
-        session.cast
+        session.cast              | {cast}
         session.runs
         session.train
         session.sessions
@@ -29,7 +29,7 @@ _TABLES: Mapping[SessionState, str] = {
         session.pane
         session.regenerate        | again
         session.continue          | {more}
-        session.cast
+        session.cast              | {cast}
         session.lower-temperature | temp          | f7/8
         session.reply-mode        | {mode}
         session.sessions
@@ -87,7 +87,7 @@ FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
     state: _parse_keys(table) for state, table in _TABLES.items()
 }
 """Keys of each state, the most important first; the footer shows as many as fit. `{noun}` is the noun for a token,
-`{more}` what keeps going, and `{mode}` the other reply mode."""
+`{more}` what keeps going, `{cast}` what decides who answers, and `{mode}` the other reply mode."""
 
 HELP_LINES: Mapping[SessionState, str] = {
     "words": "← → choose a {noun}; 1-8 replace it and continue from there; esc goes back",

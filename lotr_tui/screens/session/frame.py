@@ -19,6 +19,7 @@ from lotr_tui.screens.session.footer import FOOTER_KEYS, HELP_LINES, SessionStat
 from lotr_tui.screens.session.role_labels import RoleLabels
 from lotr_tui.screens.session.status import SessionStatus
 from lotr_tui.session.history import PromptHistory
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader
 from lotr_tui.widgets.help_line import HelpLine, find_help_line
 from lotr_tui.widgets.key_footer import FooterKey, KeyFooter
 from lotr_tui.widgets.pane_tabs import PaneTabs
@@ -94,16 +95,31 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
             assert self._load_session_model is not None
             return self._load_session_model()
 
+        stop_showing = await self._show_progress()
         try:
             session_model = await run_in_thread(load)
         except Exception as error:  # the user can still choose a run or train a model
+            stop_showing()
             if not self._open_started and not is_closed(self):
                 hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
                 text = f"No model: {describe_error(error)}\n\n{hint}"
-                await self.query_one("#body").mount(Label(text, id="no-model", markup=False))
+                body = self.query_one("#body")
+                await body.remove_children()
+                await body.mount(Label(text, id="no-model", markup=False))
         else:
+            stop_showing()
             if not self._open_started and not is_closed(self):  # a run may have been chosen meanwhile
                 await self._show_session_model(session_model)
+
+    async def _show_progress(self) -> Callable[[], None]:
+        """Show the progress of loading a model by others in the body. Return a function that ends the updates."""
+        loader = self._load_session_model
+        if not isinstance(loader, ModelLoader) or is_closed(self):
+            return lambda: None
+        label = Label(f"{loader.describe()} …", id="loading", markup=False)
+        await self.query_one("#body").mount(label)
+        timer = self.set_interval(UPDATE_INTERVAL, lambda: label.update(f"{loader.describe()} …"))
+        return timer.stop
 
     async def _show_session_model(self, session_model: "SessionModel") -> None:
         """Create the panes and controls of a model. If several models arrive at once, the last one is shown."""
@@ -146,7 +162,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     def _footer_words(self) -> dict[str, str]:
         """Return the words for the fields in the descriptions of the keys: see `FOOTER_KEYS`."""
-        return {"noun": self._token_noun(), "more": "more", "mode": "reply"}
+        return {"noun": self._token_noun(), "more": "more", "mode": "reply", "cast": "cast"}
 
     def _token_noun(self) -> str:
         return token_noun(self.session_model.model.tokenizer) if self.is_ready else "word"

@@ -5,10 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual.timer import Timer
+
+from engine.config import BUNDLED
+from engine.errors import describe_error
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import TrainingChanged
-from lotr_tui.screens.runs.open_run import choose_run
+from lotr_tui.screens.runs.open_run import choose_run, load_run
 from lotr_tui.screens.session.frame import BaseSessionScreen
 from lotr_tui.screens.session.status import SessionStatus
+from lotr_tui.session.known_models import add_recent_model
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -35,6 +43,9 @@ class ModelSessionScreen(BaseSessionScreen):
         self._run_path: Path | None = None
         self._corpus = ""
         """Corpus of the model, offered for the next training; empty before a model is there."""
+        self._loader: ModelLoader | None = None
+        """Model by others that is being loaded while the session goes on."""
+        self._loading_timer: Timer | None = None
         self._requested_training: NewTraining | None = None
         """Training that was started from the dialog last."""
 
@@ -45,6 +56,7 @@ class ModelSessionScreen(BaseSessionScreen):
     def _after_open(self) -> None:
         """Show the status, and the chart after the next paint because it takes longer."""
         self._run_path = None if self._follow_training else self.session_model.run
+        self._remember_model(self.session_model)
         self._corpus = self._corpus or self.session_model.corpus
         self._show_status()
         self.set_timer(0.05, self._show_model_chart)
@@ -66,6 +78,48 @@ class ModelSessionScreen(BaseSessionScreen):
         if self.is_ready and not self.app.is_training:
             self._panes.run_chart.load_run(loaded.path)
 
+    def load_named_model(self, name: str) -> None:
+        """Load the model of a run, or a model by others, in a thread, and use it; show an error as a notification.
+
+        The session goes on with its model meanwhile. A later call replaces an earlier one.
+        """
+        if is_pretrained_name(name):
+            self.run_worker(self._load_model_by_others(name), exclusive=True, group="load")
+        else:
+            self._show_loader(None)
+            load_run(self, name, self.use_model)
+
+    async def _load_model_by_others(self, name: str) -> None:
+        try:
+            loader = ModelLoader(parse_pretrained_name(name))
+            self._show_loader(loader)
+            session_model = await run_in_thread(loader)
+        except Exception as error:  # libraries for models raise errors of many types
+            self._show_loader(None)
+            self.notify(describe_error(error), severity="error", markup=False, timeout=10)
+            return
+        self._show_loader(None)
+        self._follow_training = False
+        self._run_path = None
+        self.set_session_model(session_model, f"now using {session_model.name}")
+
+    def _show_loader(self, loader: "ModelLoader | None") -> None:
+        """Show the progress of a model that is being loaded in the status line, until None is shown."""
+        self._loader = loader
+        if self._loading_timer is None and loader is not None:
+            self._loading_timer = self.set_interval(UPDATE_INTERVAL, self._show_status)
+        elif self._loading_timer is not None and loader is None:
+            self._loading_timer.stop()
+            self._loading_timer = None
+        self._show_status()
+
+    def _remember_model(self, session_model: "SessionModel") -> None:
+        """Offer a model by others again, and show no chart for it."""
+        if session_model.source:
+            recent = self.app.settings_store.current.recent_models
+            self.app.update_settings(recent_models=add_recent_model(session_model.source, recent))
+        self.set_class(session_model.is_by_others and not self.app.is_training, "-by-others")
+
     def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
         """Replace the model, and show a message about it."""
         if message:
@@ -74,6 +128,7 @@ class ModelSessionScreen(BaseSessionScreen):
             self.run_worker(self._show_session_model(session_model), group="open")
             return
         self.session_model = session_model
+        self._remember_model(session_model)
         self._adapt_prompt()
         self._show_status()
         self._show_preview()
@@ -97,7 +152,7 @@ class ModelSessionScreen(BaseSessionScreen):
 
         could_not_start = view is not None and bool(view.failure) and view.started is None
         previous = self._requested_training if could_not_start else None
-        self.app.push_screen(NewTrainingDialog(self._corpus, self._runs_dir, previous), start)
+        self.app.push_screen(NewTrainingDialog(self._corpus or BUNDLED, self._runs_dir, previous), start)
 
     def start_training(self, config: "Config", run_name: str | None = None) -> None:
         """Start a training, and use each of its models."""
@@ -115,6 +170,7 @@ class ModelSessionScreen(BaseSessionScreen):
         if message.view.evaluations and self.is_ready:
             self._panes.run_chart.show(message.view)
         self._show_status()
+        self.set_class(self.is_ready and self.session_model.is_by_others and not self.app.is_training, "-by-others")
         if message.view.failure:
             self._show_message(f"training failed: {message.view.failure}")
         if not self._follow_training:
@@ -135,7 +191,9 @@ class ModelSessionScreen(BaseSessionScreen):
 
     def _show_status(self) -> None:
         session_model = self.session_model if self.is_ready else None
-        self.query_one("#status", SessionStatus).update_status(session_model, self.app.training_view)
+        self.query_one("#status", SessionStatus).update_status(
+            session_model, self.app.training_view, "" if self._loader is None else self._loader.describe_briefly()
+        )
 
     def _show_model_chart(self) -> None:
         """Draw the latest training of this process, or else read the run of the model."""

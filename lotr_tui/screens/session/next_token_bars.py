@@ -79,6 +79,12 @@ class NextTokenBars(StripWidget):
         self._preview, self._previous_text, self._filters, self._speaker = preview, previous_text, filters, speaker
         self.redraw()
 
+    def clear(self) -> None:
+        """Show nothing, because no text is read yet."""
+        if self._preview is not None:
+            self._preview = None
+            self.redraw()
+
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the lines: a title, headings, the tokens that can be sampled, the cutoff line, the other tokens."""
         preview = self._preview

@@ -1,6 +1,7 @@
 """Session screen that shows the words or tokens that can come next."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine.data.speakers import display_name
@@ -11,8 +12,10 @@ from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.preview import NextTokenProbs
+    from lotr_tui.session.conversation.cast import Roles
     from lotr_tui.session.conversation.reply_tree import Reply
     from lotr_tui.session.next_tokens import NextTokenContext
+    from lotr_tui.session.session_model import SessionModel
 
 
 class PreviewSessionScreen(CommandSessionScreen):
@@ -20,6 +23,8 @@ class PreviewSessionScreen(CommandSessionScreen):
 
     reply_mode: ReplyMode = "continue"
     _preview_updated_at = 0.0
+    _slow_preview_unit: PreviewUnit = "token"
+    """Unit for a slow model, whose words would take seconds to find."""
 
     def _previous_reply(self) -> "Reply | None":
         """Return the reply that the next prompt answers, or None at the start of a text."""
@@ -29,12 +34,14 @@ class PreviewSessionScreen(CommandSessionScreen):
         """Prepare the preview."""
         from lotr_tui.screens.session.next_token_bars import MIN_ROWS
         from lotr_tui.screens.session.next_words import NextWords
+        from lotr_tui.screens.session.slow_preview import SlowPreview
         from lotr_tui.session.next_tokens import MAX_CANDIDATES, NextTokenPreview
         from lotr_tui.session.word_completion import WordCompleter
 
         self._preview = NextTokenPreview(self.session_model)
+        self._slow_preview = SlowPreview(self, self._show_context, self._show_completion)
         self._next_words = NextWords(self, MAX_CANDIDATES, MIN_ROWS, self._show_candidates)
-        self._panes.conversation.set_preview_unit(self.app.settings_store.current.preview_unit)
+        self._panes.conversation.set_preview_unit(self.preview_unit)
         self._word_completer = WordCompleter(self._preview)
         super()._after_open()
 
@@ -42,9 +49,21 @@ class PreviewSessionScreen(CommandSessionScreen):
         """Stop the search of the next words."""
         if self.is_ready:
             self._next_words.cancel()
+            self._slow_preview.cancel()
+
+    def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
+        """Replace the model, and read nothing more with the old one."""
+        if self.is_ready:
+            self._slow_preview.cancel()
+            self._slow_preview_unit = "token"
+        super().set_session_model(session_model, message)
+        if self.is_ready:
+            self._panes.conversation.set_preview_unit(self.preview_unit)
 
     def complete_word(self, text: str) -> str:
         """Return the rest of the last word: the most probable one, where the bars have shown its probability."""
+        if self.session_model.is_slow:
+            return self._slow_preview.completion(text)
         return self._word_completer.complete(self.session_model.model, text)
 
     def _show_preview(self) -> None:
@@ -56,12 +75,56 @@ class PreviewSessionScreen(CommandSessionScreen):
         except LotrError:
             return  # an incomplete number is reported when the prompt is sent
         self._preview_updated_at = time.monotonic()
-        context = self._read_context()
-        if self._has_subwords and self.app.settings_store.current.preview_unit == "word":
+        if self.session_model.is_slow:
+            self._show_slow_preview()
+        else:
+            self._show_next(self._read_context(), settings)
+
+    def _show_next(self, context: "NextTokenContext", settings: SamplerSettings) -> None:
+        """Show what can come next after a text: tokens at once, words once they are found."""
+        if self._has_subwords and self.preview_unit == "word":
             self._next_words.search(context, settings)
         else:
             self._next_words.cancel()
             self._show_candidates(context, settings, context.token_probs(settings))
+
+    # Slow models
+
+    def _show_slow_preview(self) -> None:
+        """Show what can come next once a slow model has read the text; while it writes, follow what it writes."""
+        from lotr_tui.session.next_tokens import find_unread_text
+
+        conversation = self._panes.conversation.conversation
+        is_writing = conversation.active_reply is not None
+        try:
+            text = find_unread_text(
+                self.session_model,
+                conversation,
+                self._draft,
+                self.reply_mode,
+                self._previous_reply(),
+                self._preview_roles(),
+            )
+        except LotrError:
+            text = None  # a prompt that cannot be read is reported when it is sent
+        if text is None:
+            self._slow_preview.cancel()
+            self._next_words.cancel()
+            self._panes.next_token_bars.clear()
+        else:
+            self._slow_preview.request(text, self._draft, may_read=not is_writing)
+
+    def _show_context(self, context: "NextTokenContext") -> None:
+        """Show what can come next after a text that a slow model has read."""
+        with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
+            self._show_next(context, self._panes.sampler.settings())
+
+    def _show_completion(self) -> None:
+        self._prompt.update_suggestion()
+
+    def _preview_roles(self) -> "Roles":
+        """Return the roles in which the text is read."""
+        raise NotImplementedError
 
     def _read_context(self) -> "NextTokenContext":
         """Read the text whose next word is shown."""
@@ -81,6 +144,8 @@ class PreviewSessionScreen(CommandSessionScreen):
         tokenizer = context.model.tokenizer
         index = context.ids[-1] - tokenizer.num_text_tokens if context.ids else -1
         speaker = display_name(tokenizer.cast[index]) if index >= 0 else ""
+        if context.is_chat and context.is_first_token:
+            speaker = self.session_model.label
         self._panes.next_token_bars.show(candidates, last_text, settings.describe_filters(), speaker)
 
     def _show_pane(self, pane: str) -> None:
@@ -90,14 +155,22 @@ class PreviewSessionScreen(CommandSessionScreen):
     # Words or tokens
 
     @property
+    def preview_unit(self) -> PreviewUnit:
+        """Unit of what can come next: the saved one, or for a slow model tokens until the user asks for words."""
+        return self._slow_preview_unit if self.session_model.is_slow else self.app.settings_store.current.preview_unit
+
+    @property
     def _has_subwords(self) -> bool:
         """True if the model's tokens are parts of words."""
         return self.session_model.model.tokenizer.is_open
 
     def action_toggle_tokens(self) -> None:
         """Show the tokens that can come next, or whole words again."""
-        unit: PreviewUnit = "word" if self.app.settings_store.current.preview_unit == "token" else "token"
-        self.app.update_settings(preview_unit=unit)
+        unit: PreviewUnit = "word" if self.preview_unit == "token" else "token"
+        if self.session_model.is_slow:
+            self._slow_preview_unit = unit
+        else:
+            self.app.update_settings(preview_unit=unit)
         self._panes.conversation.set_preview_unit(unit)
         self._show_preview()
 

@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widgets import Label
 
 from engine.data.speakers import display_name
+from engine.errors import printable
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.session.best_of_label import BestOfLabel
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
@@ -46,6 +47,10 @@ class RoleLabel(Label):
         """Post `Clicked`."""
         self.post_message(self.Clicked(self))
 
+    def show_text(self, relation: str, text: str, unnamed: str) -> None:
+        """Show a text after a `relation` such as "system"; without a text, show `unnamed`."""
+        self.update(Content.assemble((f"{relation} ", MUTED), text or (unnamed, MUTED)))
+
     def show(self, relation: str, name: str, unnamed: str, cast: Sequence[str]) -> None:
         """Show a member of the cast in its colour after a `relation` such as "to"; without a name, show `unnamed`."""
         if not name:
@@ -65,12 +70,14 @@ class RoleLabels(Horizontal):
         height: 1;
         padding: 0 1;
     }
+    RoleLabels #system { max-width: 70%; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._speaking_as = RoleLabel("Who you are in the conversation; ctrl+d or a click changes it", id="as")
         self._answering = RoleLabel("Who answers; ctrl+d or a click changes it", id="to")
+        self._system = RoleLabel("Who the model is; /system, ctrl+d or a click changes it", id="system")
         self._reply_mode = ReplyModeLabel(id="reply-mode")
         self._best_of = BestOfLabel(id="best-of")
 
@@ -78,6 +85,7 @@ class RoleLabels(Horizontal):
         """Create the labels."""
         yield self._speaking_as
         yield self._answering
+        yield self._system
         yield self._reply_mode
         yield self._best_of
 
@@ -87,6 +95,7 @@ class RoleLabels(Horizontal):
         A model with an empty cast knows no speakers, so that it has no roles.
         """
         is_conversation = reply_mode == "conversation"
+        self._system.display = False
         self._speaking_as.display = is_conversation
         self._speaking_as.show("as", speaking_as, A_STRANGER, cast)
         self._answering.display = bool(cast)
@@ -97,3 +106,10 @@ class RoleLabels(Horizontal):
         self._reply_mode.show(reply_mode)
         self._best_of.display = is_conversation
         self._best_of.show(best_of)
+
+    def show_chat(self, system_prompt: str) -> None:
+        """Show the system prompt of a conversation with a model that has a chat template; "" for none."""
+        self._speaking_as.display = self._answering.display = self._best_of.display = False
+        self._system.display = True
+        self._system.show_text("system", printable(system_prompt), "none")
+        self._reply_mode.show("conversation")

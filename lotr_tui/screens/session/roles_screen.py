@@ -8,6 +8,7 @@ from textual import on
 from engine.data.speakers import SOMEONE, display_name, find_speaker
 from engine.errors import InvalidInputError, LotrError
 from lotr_tui.screens.dialogs.cast import AnswerAgain, CastColumn, CastDialog
+from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.best_of_label import BestOfLabel
 from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
@@ -15,7 +16,7 @@ from lotr_tui.screens.session.role_labels import RoleLabel, RoleLabels
 from lotr_tui.screens.session.slash_commands.parsing import CAST_COMMANDS
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
 from lotr_tui.session.conversation.cast import STRANGER, Roles
-from lotr_tui.session.settings import ReplyMode, check_best_of
+from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT, ReplyMode, check_best_of, check_system_prompt
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb
@@ -48,7 +49,10 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
         """Replace the model; begin with a conversation if the new one knows speakers and the old one does not."""
-        if self.is_ready and session_model.knows_speakers != self.knows_speakers:
+        if self.is_ready and (
+            session_model.knows_speakers != self.knows_speakers
+            or session_model.reply_modes != self.session_model.reply_modes
+        ):
             self.reply_mode = session_model.reply_mode_at_start(self.app.settings_store.current.reply_mode)
         super().set_session_model(session_model, message)
         if self.is_ready:
@@ -56,8 +60,9 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def _adapt_to_speakers(self) -> None:
         """Show the roles of a conversation if the model knows speakers."""
-        self._first_steps.set_conversation(self.knows_speakers)
-        self._panes.conversation.set_cast(self._cast)
+        chat = self.session_model.chat
+        self._first_steps.set_hints("conversation" if self.knows_speakers else "plain" if chat is None else "chat")
+        self._panes.conversation.set_names(self._cast, "" if chat is None else self.session_model.label)
         self._panes.conversation.set_welcome(self.session_model.welcome_text())
         self._show_roles()
         self.refresh_bindings()
@@ -70,6 +75,11 @@ class RolesSessionScreen(PreviewSessionScreen):
         return bool(self._cast)
 
     @property
+    def _is_chat_model(self) -> bool:
+        """True if the model answers by a chat template."""
+        return self.is_ready and self.session_model.chat is not None
+
+    @property
     def _cast(self) -> tuple[str, ...]:
         return self.session_model.cast if self.is_ready else ()
 
@@ -77,8 +87,10 @@ class RolesSessionScreen(PreviewSessionScreen):
     def roles(self) -> Roles:
         """Saved roles that the cast of the model has."""
         settings = self.app.settings_store.current
-        names = (settings.speaking_as, settings.answering)
-        return Roles(*(name if name in self._cast else "" for name in names))
+        speaking_as, answering = (
+            name if name in self._cast else "" for name in (settings.speaking_as, settings.answering)
+        )
+        return Roles(speaking_as, answering, settings.system_prompt)
 
     def next_roles(self) -> Roles:
         """Return the roles of the next line and its answer, which the likeliest speaker says if none is chosen."""
@@ -98,9 +110,13 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Show the roles and the reply mode around the prompt, and what they change in the previews."""
         labels = self.query_one(RoleLabels)
         settings = self.app.settings_store.current
-        labels.show(self._cast, self.roles.speaking_as, self.roles.speaker, self.reply_mode, settings.best_of)
+        chat = self.session_model.chat
+        if chat is not None and self.reply_mode == "conversation":
+            labels.show_chat(settings.system_prompt or chat.default_system_prompt)
+        else:
+            labels.show(self._cast, self.roles.speaking_as, self.roles.speaker, self.reply_mode, settings.best_of)
         self._panes.conversation.best_of = settings.best_of
-        self.set_class(self.reply_mode == "conversation", "-conversation")
+        self.set_class(self.reply_mode == "conversation" and self.knows_speakers, "-conversation")
         self._prompt.set_placeholder(PLACEHOLDERS.get(self.reply_mode))
         self._update_prompt_mark()
         self._show_preview()
@@ -109,7 +125,7 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Read the text whose next word is shown, and show who answers it unless an answer is being written."""
         if self.reply_mode != "conversation":
             return super()._read_context()
-        speaking_as, answering = self.roles
+        speaking_as, answering, _ = self.roles
         conversation, previous = self._panes.conversation.conversation, self._previous_reply()
         if conversation.active_reply is None:
             self._speaker_probs = self._preview.read_speakers(self.session_model, self._draft, speaking_as, previous)
@@ -117,6 +133,10 @@ class RolesSessionScreen(PreviewSessionScreen):
         return self._preview.read(
             self.session_model, conversation, self._draft, self.reply_mode, previous, self.next_roles()
         )
+
+    def _preview_roles(self) -> Roles:
+        """Return the roles in which the text whose next token is shown is read."""
+        return self.roles
 
     def _update_prompt_mark(self) -> None:
         """Show the reply mode and an edit before the prompt."""
@@ -130,8 +150,29 @@ class RolesSessionScreen(PreviewSessionScreen):
     def _change_answering(self) -> None:
         self.action_choose_cast("answering")
 
+    @on(RoleLabel.Clicked, "#system")
+    def action_edit_system_prompt(self) -> None:
+        """Ask for the text that tells a model with a chat template who it is."""
+        chat = self.session_model.chat
+        if chat is not None:
+            settings = self.app.settings_store.current
+            self.app.push_screen(
+                SystemPromptDialog(settings.system_prompt, chat.default_system_prompt), self._set_system_prompt
+            )
+
+    def _set_system_prompt(self, text: str | None) -> None:
+        """Use a system prompt from the next line on; None keeps the current one."""
+        if text is not None:
+            self.app.update_settings(system_prompt=text)
+            self._first_steps.finish("system")
+            self._show_roles()
+            self._update_keys()
+
     def action_choose_cast(self, column: CastColumn = "answering") -> None:
         """Ask who answers and who the user is, or answer the last line again as another speaker."""
+        if not self.knows_speakers:
+            self.action_edit_system_prompt()
+            return
 
         def use(choice: Roles | AnswerAgain | None) -> None:
             if isinstance(choice, AnswerAgain):
@@ -165,14 +206,19 @@ class RolesSessionScreen(PreviewSessionScreen):
     def _footer_words(self) -> dict[str, str]:
         """Return the words of the footer for a conversation, or else those of the base class."""
         if not self.knows_speakers:
-            return super()._footer_words()
+            words = {"cast": "system", "mode": "continue" if self.reply_mode == "conversation" else "talk"}
+            return super()._footer_words() | (words if self._is_chat_model else {})
         is_conversation = self.reply_mode == "conversation"
         words = {"more": "go on", "mode": "continue"} if is_conversation else {"mode": "talk"}
         return super()._footer_words() | words
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for the actions of a conversation without speakers; see also the base class."""
-        if action in ("choose_cast", "go_on") and self.is_ready and not self.knows_speakers:
+        if action == "go_on" and self.is_ready and not self.knows_speakers:
+            return False
+        if action == "choose_cast" and self.is_ready and not (self.knows_speakers or self._is_chat_model):
+            return False
+        if action == "edit_system_prompt" and not self._is_chat_model:
             return False
         return super().check_action(action, parameters)
 
@@ -181,7 +227,7 @@ class RolesSessionScreen(PreviewSessionScreen):
     async def action_continue(self) -> None:
         """Add the next turn of the conversation, or in the other modes continue the reply."""
         self._first_steps.finish("again")
-        if self.reply_mode == "conversation":
+        if self.reply_mode == "conversation" and self.knows_speakers:
             self.action_go_on(1, self._next_cast())  # after the whole conversation, wherever the cursor is
         else:
             await self._panes.conversation.run_action("continue_reply")
@@ -222,9 +268,16 @@ class RolesSessionScreen(PreviewSessionScreen):
         if command.name in CAST_COMMANDS:
             others = {"to": ANYONE[:1], "again": ANYONE[:1], "as": STRANGER_WORDS[:1]}
             return [*names, *others.get(command.name, ())]
-        return ("auto",) if command.name == "best" else super()._argument_choices(command)
+        fixed = {"best": ("auto",), "system": (EXAMPLE_SYSTEM_PROMPT,)}
+        return fixed.get(command.name) or super()._argument_choices(command)
 
     def _run_with_argument(self, command: SlashCommand, argument: str) -> None:
+        if command.name == "system":
+            if not self._is_chat_model:
+                raise self._unavailable(command)
+            check_system_prompt(argument)
+            self._set_system_prompt(argument)
+            return
         if command.name not in (*CAST_COMMANDS, "best"):
             super()._run_with_argument(command, argument)
             return
@@ -251,6 +304,8 @@ class RolesSessionScreen(PreviewSessionScreen):
         """Return the error for a command that the model of the session has no use for."""
         if command.name == "tokens" or not self.is_ready:
             return super()._unavailable(command)
+        if command.name == "system":
+            return InvalidInputError("/system needs a model with a chat template, such as an instruct model from hf:")
         return InvalidInputError(
             f"/{command.name} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
         )

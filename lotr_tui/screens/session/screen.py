@@ -102,8 +102,9 @@ class SessionScreen(RolesSessionScreen):
         text = unescape_prompt(event.value)
         view = self._panes.conversation
         try:
-            if self.reply_mode != "conversation":
-                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles.speaker)
+            if self.reply_mode != "conversation" or not self.knows_speakers:
+                read_text = self._slow_preview.read_text if self.session_model.is_slow else None
+                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles, read_text)
             elif text.strip() or self._edited_reply is not None:
                 roles = self.roles
                 view.say(self.session_model, text, roles.speaking_as, roles.speaker, self._previous_reply())
@@ -154,6 +155,12 @@ class SessionScreen(RolesSessionScreen):
         self.query_one("#prompt-mark", Label).update(" ".join(filter(None, words)))
 
     # Conversation
+
+    def on_conversation_pane_reply_started(self) -> None:
+        """Leave a slow model to the reply."""
+        if self.session_model.is_slow:
+            self._slow_preview.cancel()
+            self._next_words.cancel()
 
     def on_conversation_pane_changed(self, event: "ConversationPane.Changed") -> None:
         """Update the keys, and the bars less often than the words arrive."""
@@ -272,7 +279,7 @@ class SessionScreen(RolesSessionScreen):
             return
         prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply(), self.next_roles())
         if reply is not None and not prompt:
-            roles = Roles(reply.speaking_as, reply.speaker)
+            roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
             prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
             if seed is None and reply.starts_turn:
                 seed = reply.seed

@@ -18,8 +18,10 @@ class SessionStatus(StatusBar):
 
     HELP_LINE = "valid: perplexity on unseen text, lower is better. Kneser-Ney: counted words"
 
-    def update_status(self, session_model: "SessionModel | None", view: "TrainingView | None") -> None:
-        """Show a model and the state of a training, each of which may be missing."""
+    def update_status(
+        self, session_model: "SessionModel | None", view: "TrainingView | None", loading: str = ""
+    ) -> None:
+        """Show a model and the state of a training, each of which may be missing, or a model that is being loaded."""
         left = Content.styled("lotr-tui", "bold $accent")
         if session_model is not None:
             description = f" · {session_model.description}"
@@ -32,4 +34,6 @@ class SessionStatus(StatusBar):
                 eta = f" · {format_duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
                 text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid}{eta}"
             right = Content.styled(text, "$accent")
+        if loading:
+            right = Content.styled(loading, "$accent")
         self.show(left, right)

@@ -12,14 +12,18 @@ STRANGER = "STRANGER"
 
 
 class Roles(NamedTuple):
-    """Speakers of a turn: who says the prompt, and who answers."""
+    """Roles in a turn: who says the prompt, and who answers."""
 
     speaking_as: str = ""
     """Member of the cast that the user speaks as; empty for a stranger."""
     speaker: str = ""
     """Member of the cast that the model speaks as; empty if none is chosen."""
+    system_prompt: str = ""
+    """Text that tells a model with a chat template who it is; empty for the one of the template."""
 
 
+NO_ROLES = Roles()
+"""A turn whose roles are not chosen."""
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
 _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 

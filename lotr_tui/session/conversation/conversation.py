@@ -7,8 +7,10 @@ from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, encode_prompt
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.cast import Roles, speaker_in
+from lotr_tui.session.conversation.chat import answers_by_template
 from lotr_tui.session.conversation.dialogue_turns import DialogueTurns
 from lotr_tui.session.conversation.generation import nearest_state, prepare_context, start_generation, to_prompt_line
+from lotr_tui.session.conversation.read_text import ReadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
@@ -29,22 +31,39 @@ class Conversation(DialogueTurns):
         seed: int,
         previous_reply: Reply | None,
         speaker: str = "",
+        system_prompt: str = "",
+        read_text: ReadText | None = None,
     ) -> Reply:
-        """Start to continue or answer a prompt. In reply mode the prompt follows `previous_reply`, if there is one.
+        """Start to continue or answer a prompt; an answer follows `previous_reply`, if there is one.
 
-        A model with a cast speaks as `speaker`, or as someone if that is empty.
+        Args:
+            session_model: The model.
+            text: The prompt.
+            reply_mode: What to do with the prompt. In a conversation, the model answers by its chat template.
+            settings: Sampler settings.
+            seed: Seed of the reply.
+            previous_reply: Reply that the prompt follows, unless it is continued; None begins a text.
+            speaker: Member of the cast that a model with one speaks as; empty for someone.
+            system_prompt: Text that tells a model with a chat template who it is; empty for the one of the template.
+            read_text: Beginning of a text that the model has read already, perhaps of this one.
 
         Raises:
             PromptError: If the prompt has no token that the model knows.
-            InvalidInputError: If a reply is being generated.
+            InvalidInputError: If a reply is being generated, or the chat template does not accept the messages.
         """
         tokenizer = session_model.model.tokenizer
         prompt = encode_prompt(to_prompt_line(text, tokenizer, reply_mode), tokenizer)
         if reply_mode == "continue":
             previous_reply = None
-        roles = Roles(speaker=speaker_in(tokenizer.cast, speaker) if tokenizer.cast else "")
-        context = prepare_context(session_model, prompt.text, reply_mode, previous_reply, roles)
+        is_chat = answers_by_template(session_model.model, reply_mode)
+        roles = Roles(
+            speaker=speaker_in(tokenizer.cast, speaker) if tokenizer.cast else "",
+            system_prompt=system_prompt if is_chat else "",
+        )
         self._check_idle()
+        context = prepare_context(session_model, prompt.text, reply_mode, previous_reply, roles)
+        if read_text is not None:
+            context = read_text.shorten(context, session_model.model, is_chat=is_chat)
         reply = self._new_reply(session_model, prompt, reply_mode, settings, seed, previous_reply, roles, context.ids)
         self._start(reply, context.state, context.unread_ids)
         return reply
@@ -68,7 +87,7 @@ class Conversation(DialogueTurns):
             InvalidInputError: If a reply is being generated, or if the session's model cannot read `reply`.
         """
         self._check_writable(reply)
-        if reply.reply_mode == "conversation" and not reply.speaker:  # stopped before a speaker was chosen
+        if reply.reply_mode == "conversation" and reply.session_model.cast and not reply.speaker:  # none was chosen
             return self.answer_as(reply, None, settings, seed)
         is_continuation = index == len(reply.tokens)
         parent, parent_offset = (reply, reply.num_own_tokens) if is_continuation else reply.resolve_token(index)
@@ -92,7 +111,7 @@ class Conversation(DialogueTurns):
         for shared in reply.decoder_states[:index] if state is not None else [None] * index:
             self._state_cache.add(branch, shared)
         if state is None:
-            state, num_read = nearest_state(reply, reply.session_model.model, ids)
+            state, num_read = nearest_state(reply, reply.session_model.model, ids, is_chat=reply.is_chat)
         self._start(branch, state, ids[num_read:], forced_ids, ends_word)
         return branch
 
@@ -102,6 +121,8 @@ class Conversation(DialogueTurns):
         Raises:
             InvalidInputError: See `branch`; also if the line of a speaker has ended.
         """
+        if reply.is_chat and reply.has_ended_line:
+            raise InvalidInputError("the answer has ended; say something, or press ctrl+r for another answer")
         if reply.reply_mode == "conversation" and reply.has_ended_line:
             raise InvalidInputError("the line has ended; go on with the next turn instead")
         return self.branch(reply, len(reply.tokens), [EOS_ID] if reply.has_ended_line else (), settings, seed)

@@ -212,6 +212,7 @@ class DialogueTurns(ReplyGeneration):
             parent=previous,
             parent_offset=0 if previous is None else previous.num_own_tokens,
             speaking_as=roles.speaking_as,
+            system_prompt=roles.system_prompt,
             speaker=roles.speaker,
         )
 

@@ -12,6 +12,8 @@ Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
 MAX_LEAD_CHARACTERS = 30
 """Characters of the prompt's last word that are repeated before a reply that continues this word."""
+LINE_BREAK_MARK = "↵"
+"""Mark of a line break where a branch is shown on one line."""
 NUM_COMPARED_WORDS = 3
 """Words of another branch that are shown before its first different token."""
 
@@ -56,6 +58,7 @@ class Exchange:
         continues_prompt: bool = False,
         noun: str = "word",
         speakers: ExchangeSpeakers | None = None,
+        marks_line_ends: bool = True,
     ) -> None:
         """Create an exchange without tokens.
 
@@ -67,6 +70,7 @@ class Exchange:
             continues_prompt: True if the reply continues the line of the prompt, perhaps in the middle of a word.
             noun: What the figures call a token.
             speakers: Names before the prompt and the reply; None outside conversation mode.
+            marks_line_ends: True to show a mark at each line end, which is an `<eos>` of the model.
         """
         self.prompt = prompt
         self.seed = seed
@@ -87,6 +91,7 @@ class Exchange:
         self._unknown_words = ", ".join(unknown_words)
         self._continued_prompt = prompt if continues_prompt else ""
         self._noun = noun
+        self._line_end = LINE_END_MARK if marks_line_ends else ""
         self._chain = chain
         self._ending = "writing"
         self._speed = ""
@@ -109,7 +114,7 @@ class Exchange:
     @property
     def shown_pieces(self) -> list[str]:
         """The pieces as they are shown, see `show_pieces`; the lead is part of none of them."""
-        return show_pieces(self.pieces, starts_line=not self.lead)
+        return show_pieces(self.pieces, starts_line=not self.lead, line_end=self._line_end)
 
     @property
     def lead(self) -> str:
@@ -190,7 +195,7 @@ class Exchange:
         while first > 0 and num_words < NUM_COMPARED_WORDS:
             first -= 1
             num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
-        shown = [piece.replace("\n", f" {LINE_END_MARK} ") for piece in pieces[first:]]
+        shown = [piece.replace("\n", f" {self._line_end or LINE_BREAK_MARK} ") for piece in pieces[first:]]
         shown[:1] = [piece.lstrip() for piece in shown[:1]]
         lead = f"{label}: " + ("… " if first else word_to_continue(self._continued_prompt, pieces))
         spans: tuple[Span, ...] = ((0, len(label) + 1, "muted"),)
@@ -211,12 +216,13 @@ def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
 _LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
 
 
-def show_pieces(pieces: Sequence[str], *, starts_line: bool = True) -> list[str]:
+def show_pieces(pieces: Sequence[str], *, starts_line: bool = True, line_end: str = LINE_END_MARK) -> list[str]:
     """Return the pieces of a text as they are shown: without the first space, and with a mark at each line end.
 
     Args:
         pieces: Text that each token adds.
         starts_line: True if the text starts a line; False if other text of the line comes before it.
+        line_end: Mark at a line end; empty for a blank, which makes room for the cursor.
     """
     shown = list(pieces)
     if starts_line:
@@ -227,8 +233,8 @@ def show_pieces(pieces: Sequence[str], *, starts_line: bool = True) -> list[str]
             *ended_lines, last = piece.split("\n")
             marks = []
             for line in ended_lines:  # the mark stays on the line of the word before it
-                space = "" if is_line_empty and not line else "\N{NO-BREAK SPACE}"
-                marks.append(f"{line}{space}{LINE_END_MARK}\n")
+                space = "" if line_end and is_line_empty and not line else "\N{NO-BREAK SPACE}"
+                marks.append(f"{line}{space}{line_end}\n")
                 is_line_empty = True
             shown[index] = "".join(marks) + last
             piece = last

@@ -11,13 +11,14 @@ from engine.generation.prompt import DecoderState, prefill, prefill_prompt
 from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, Turn, encode_turn
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
-from lotr_tui.session.conversation.cast import Roles, speaker_in, speaking_role
+from lotr_tui.session.conversation.cast import NO_ROLES, Roles, speaker_in, speaking_role
+from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
 from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
 from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines
+from lotr_tui.session.model_abilities import chat_start, has_log_probs
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
-_NO_ROLES = Roles()
 JOINERS = "\u200c\u200d"
 """Zero-width joiners, which are not printable but part of Persian words and of some emoji."""
 
@@ -56,7 +57,7 @@ def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: Re
 
 
 def context_ids(
-    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = _NO_ROLES
+    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = NO_ROLES
 ) -> list[int]:
     """Return the token ids that a model reads before a reply to `prompt`: the text of `previous_reply` and the prompt.
 
@@ -72,6 +73,8 @@ def context_ids(
     if previous_reply.session_model.model.tokenizer != tokenizer:
         return encode_spoken_lines(tokenizer, spoken_lines(previous_reply)) + encode_lines(tokenizer, line)
     previous_ids = previous_reply.token_ids()
+    if tokenizer.reads_line_ends:
+        return [*previous_ids, *tokenizer.encode(f"\n{line}").tolist()]
     if previous_ids and (tokenizer.is_open or previous_ids[-1] != EOS_ID):
         previous_ids.append(EOS_ID)
     return previous_ids + encode_lines(tokenizer, line)
@@ -102,32 +105,52 @@ def prepare_context(
     prompt: str,
     reply_mode: ReplyMode,
     previous_reply: Reply | None,
-    roles: Roles = _NO_ROLES,
+    roles: Roles = NO_ROLES,
 ) -> ReplyContext:
-    """Return the context of a reply to `prompt`; unless the prompt is continued, `previous_reply` comes first."""
+    """Return the context of a reply to `prompt`; unless the prompt is continued, `previous_reply` comes first.
+
+    Raises:
+        InvalidInputError: If the chat template of the model does not accept the messages.
+    """
     if reply_mode == "continue":
         previous_reply = None
     model = session_model.model
-    ids = context_ids(model.tokenizer, prompt, reply_mode, previous_reply, roles)
-    state, num_read = nearest_state(previous_reply, model, ids)
+    if is_chat := answers_by_template(model, reply_mode):
+        ids = chat_ids(model, prompt, previous_reply, roles.system_prompt)
+    else:
+        ids = context_ids(model.tokenizer, prompt, reply_mode, previous_reply, roles)
+    state, num_read = nearest_state(previous_reply, model, ids, is_chat=is_chat)
     return ReplyContext(state, ids[num_read:], ids)
 
 
-def nearest_state(reply: Reply | None, model: LanguageModel, ids: Sequence[int]) -> tuple[DecoderState | None, int]:
+def nearest_state(
+    reply: Reply | None, model: LanguageModel, ids: Sequence[int], *, is_chat: bool = False
+) -> tuple[DecoderState | None, int]:
     """Return the latest cached state of `model` in the text of `reply` that has read a beginning of `ids`.
 
+    A text by a chat template (`is_chat`) agrees only with another one. The state after all of `ids` has its
+    log-probabilities.
+
     Returns:
-        The state and the number of ids that it has read; None and 0 if there is none.
+        The state and the number of ids that it has read. If there is none, the number is 0, and the state None or
+        that before a chat.
     """
     while reply is not None and reply.session_model.model is model and not reply.read_only_reason:
         read_ids = [*reply.context_ids, *(token.id for token in reply.tokens)]
+        num_shared = count_shared(read_ids, ids) if reply.is_chat == is_chat else -1
         for index in reversed(range(min(len(reply.decoder_states), len(reply.tokens) + 1))):
             num_read = len(reply.context_ids) + index
             state = reply.decoder_states[index]
-            if state is not None and read_ids[:num_read] == list(ids[:num_read]):
+            if state is not None and num_read <= num_shared and (num_read < len(ids) or has_log_probs(state)):
                 return state, num_read
         reply = reply.turn.previous_reply
-    return None, 0
+    return (chat_start(model) if is_chat else None), 0
+
+
+def count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
+    """Return the number of ids that two texts begin with in common."""
+    pairs = zip(ids, other_ids, strict=False)
+    return next((index for index, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(other_ids)))
 
 
 def start_generation(

@@ -14,14 +14,15 @@ from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.conversation.cast import describe_choice, speaker_in, speaking_role
 from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.conversation.speaker_labels import exchange_speakers
+from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers
+from lotr_tui.session.model_abilities import has_log_probs
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
 OWN_FIELDS = ("id", "reply_mode", "settings", "seed", "speaker", "speaker_prob", "score")
 """Fields that a saved reply has too, and that the parent of a reply does not determine."""
-SAVED_FIELDS = (*OWN_FIELDS, "name", "parent_offset", "speaking_as")
+SAVED_FIELDS = (*OWN_FIELDS, "name", "parent_offset", "speaking_as", "system_prompt")
 """Fields that a saved reply has too."""
 
 
@@ -84,6 +85,8 @@ class Reply:
     """Reply that this one continues: the reply of the previous turn, or the reply that this branch leaves."""
     speaking_as: str = ""
     """Member of the cast that says the prompt in a conversation; empty for a stranger."""
+    system_prompt: str = ""
+    """Text that tells a model with a chat template who it is; empty for the one of the template."""
     speaker: str = ""
     """Member of the cast that says the reply; empty without a cast, and while the model has not chosen one."""
     speaker_prob: float | None = None
@@ -96,7 +99,8 @@ class Reply:
     """Number of leading tokens that belong to the parent or its ancestors in the same turn."""
     tokens: list[TokenEvent] = field(default_factory=list)
     decoder_states: list[DecoderState | None] = field(default_factory=list)
-    """Decoder state before each token and after the last; evicted states are None or missing at the end."""
+    """Decoder state before each token and after the last; evicted states are None or missing at the end, and states of
+    slow models may lack their log-probabilities, see `has_log_probs`."""
     done: Done | None = None
     name: str = ""
     """Name that the user gave the branch."""
@@ -116,6 +120,7 @@ class Reply:
             self.settings.describe(),
             continues_prompt=self.reply_mode == "continue",
             noun=token_noun(self.session_model.model.tokenizer),
+            marks_line_ends=not self.session_model.model.tokenizer.reads_line_ends,
         )
         self.update_exchange()
         self.exchange.add_events(self.tokens)
@@ -123,7 +128,9 @@ class Reply:
     def update_exchange(self) -> None:
         """Show the seed, the speakers and the score on the exchange, after they have changed."""
         self.exchange.seed = self.seed
-        if self.reply_mode == "conversation":
+        if self.is_chat:
+            self.exchange.speakers = chat_speakers(self.session_model.label)
+        elif self.reply_mode == "conversation":
             self.exchange.speakers = exchange_speakers(self.session_model.cast, self.speaking_as, self.speaker)
             self.exchange.choice = describe_choice(self.speaker, self.speaker_prob)
         self.exchange.best_of = "" if self.score is None else self.score.describe()
@@ -149,12 +156,18 @@ class Reply:
             context_ids=parent.context_ids_before(fields.get("speaker", "")),
             reread_ids=parent.reread_ids,
             speaking_as=parent.speaking_as,
+            system_prompt=parent.system_prompt,
             parent=parent,
             parent_offset=parent_offset,
             num_shared_tokens=num_shared_tokens,
             tokens=parent.tokens[:num_shared_tokens],
             **fields,
         )
+
+    @property
+    def is_chat(self) -> bool:
+        """True for an answer in a conversation with a model that knows no speakers but has a chat template."""
+        return self.reply_mode == "conversation" and not self.speaker and self.session_model.chat is not None
 
     @property
     def starts_turn(self) -> bool:
@@ -216,10 +229,12 @@ class Reply:
 
     def text(self) -> str:
         """Return the prompt and the reply, with a line break for each `<eos>`; with speakers, as a script."""
-        return self._context_text() + self._reply_text()
+        return self._context_text() + self.reply_text()
 
     def _context_text(self) -> str:
         """Return the text of the turn before the reply."""
+        if self.is_chat:
+            return f"{self.prompt}\n" if self.prompt else ""
         speaker = speaker_text(self.speaker) if self.speaker else ""
         if self.reply_mode != "conversation":
             label = speaker if self.reply_mode == "continue" and self.session_model.cast else ""
@@ -238,22 +253,26 @@ class Reply:
         while previous is not None:
             before.append(f"{previous.text()}\n")
             previous = previous.turn.previous_reply
-        return "".join(reversed(before)) + self._context_text() + self._reply_text(end)
+        return "".join(reversed(before)) + self._context_text() + self.reply_text(end)
 
     def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
         """Return the lines of this turn: the prompt, if there is one, and the tokens before index `end`."""
-        text = self._reply_text(end)
+        text = self.reply_text(end)
+        if self.session_model.model.tokenizer.reads_line_ends:
+            text = text.replace("\n", " ")
         if self.reply_mode == "continue":
             return [SpokenLine(self.speaker, self.prompt + text)]
         role = speaking_role(self.session_model.cast, self.speaking_as)
         return [*([SpokenLine(role, self.prompt)] if self.prompt else []), SpokenLine(self.speaker, text)]
 
-    def _reply_text(self, end: int | None = None) -> str:
+    def reply_text(self, end: int | None = None) -> str:
+        """Return the text of the tokens before index `end` (None: of all tokens)."""
         return "".join([token.piece for token in self.tokens[:end]])
 
     def decoder_state(self, index: int) -> DecoderState | None:
-        """Return the decoder state before a token, or None if it was evicted."""
-        return self.decoder_states[index] if index < len(self.decoder_states) else None
+        """Return the decoder state before a token, or None if it or its log-probabilities were evicted."""
+        state = self.decoder_states[index] if index < len(self.decoder_states) else None
+        return state if state is not None and has_log_probs(state) else None
 
     def resolve_token(self, index: int) -> tuple["Reply", int]:
         """Return the reply that a branch at a token leaves, and the index among the own tokens of that reply.

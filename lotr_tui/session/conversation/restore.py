@@ -5,20 +5,23 @@ Decoder states are not saved; the text is read again where a state is needed.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_vocabulary
-from engine.errors import printable
+from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done, TokenEvent
 from lotr_tui.session.conversation.cast import Roles
+from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import OWN_FIELDS, Reply, Turn
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import ReplyMode
 
 
 def resume_conversation(path: Path, session_model: SessionModel, pace: float) -> Conversation:
@@ -87,14 +90,16 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
     """Return a reply to a prompt, without tokens. Replies to an edited prompt share a turn."""
     tokenizer = session_model.model.tokenizer
     prompt = to_prompt_line(saved.prompt or "", tokenizer, saved.reply_mode)
+    roles = Roles(saved.speaking_as, saved.speaker, saved.system_prompt)
     reply = Reply(
         turn=Turn.after(previous),
         prompt=prompt,
         unknown_tokens=saved.unknown_tokens,
-        context_ids=context_ids(tokenizer, prompt, saved.reply_mode, previous, Roles(saved.speaking_as, saved.speaker)),
+        context_ids=_restored_context(session_model, prompt, saved.reply_mode, previous, roles),
         parent=previous,
         parent_offset=saved.parent_offset,
         speaking_as=saved.speaking_as,
+        system_prompt=saved.system_prompt,
         read_only_reason="" if previous is None else previous.read_only_reason,
         **_saved_fields(saved, session_model),
     )
@@ -102,6 +107,17 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
     _check_vocabulary(reply, [text for text in unknown if text not in saved.unknown_tokens])
     _check_speakers(reply)
     return reply
+
+
+def _restored_context(
+    session_model: SessionModel, prompt: str, reply_mode: ReplyMode, previous: Reply | None, roles: Roles
+) -> list[int]:
+    """Return the token ids before a reply; without a chat template that accepts the messages, those of the text."""
+    model = session_model.model
+    if answers_by_template(model, reply_mode):
+        with suppress(InvalidInputError):
+            return chat_ids(model, prompt, previous, roles.system_prompt)
+    return context_ids(model.tokenizer, prompt, reply_mode, previous, roles)
 
 
 def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply) -> Reply:
@@ -157,7 +173,7 @@ def _check_speakers(reply: Reply) -> None:
     unknown = next((name for name in (reply.speaking_as, reply.speaker) if name and name not in cast), None)
     if reply.read_only_reason:
         return
-    if reply.reply_mode == "conversation" and not cast:
+    if reply.reply_mode == "conversation" and not cast and not reply.is_chat:
         reply.read_only_reason = f"{model} knows no speakers and cannot continue from here"
     elif unknown is not None:
         reply.read_only_reason = f"{model} does not know {display_name(unknown)} and cannot continue from here"

@@ -54,7 +54,12 @@ def exchange_speakers(cast: Sequence[str], speaking_as: str, speaker: str) -> Ex
     return ExchangeSpeakers(user, SpeakerLabel(display_name(speaker), speaker_style(speaker, cast)))
 
 
-def name_column_width(cast: Sequence[str]) -> int:
-    """Return the width in cells of the column in which the names of a cast are shown."""
-    longest = max((cell_len(display_name(name)) for name in cast), default=0)
+def chat_speakers(model_label: str) -> ExchangeSpeakers:
+    """Return the labels of an exchange with a model that has no cast."""
+    return ExchangeSpeakers(SpeakerLabel(STRANGER_LABEL, UNCAST_STYLE, USER_MARK), SpeakerLabel(model_label))
+
+
+def name_column_width(cast: Sequence[str], model_label: str = "") -> int:
+    """Return the width in cells of the column with the names of a cast, or of a model without one."""
+    longest = max((cell_len(display_name(name)) for name in cast), default=cell_len(model_label))
     return max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, longest))

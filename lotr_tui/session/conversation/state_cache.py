@@ -1,6 +1,6 @@
 """Limits on the memory that a conversation takes: decoder states to branch from, and models that generated replies."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
@@ -11,16 +11,23 @@ import numpy.typing as npt
 from engine.generation.prompt import DecoderState
 from engine.models.cache import CachedKeys
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import NO_LOG_PROBS, has_log_probs, is_slow
 from lotr_tui.session.session_model import SessionModel
 
 MAX_CACHE_BYTES = 32_000_000
 """Memory for decoder states, enough for some thousand tokens; the text is read again where a state was evicted."""
+MAX_LOG_PROB_BYTES = 128_000_000
+"""Memory for the log-probabilities of states of slow models, enough for some hundred tokens to branch from at once."""
 MAX_MODELS_PER_RUN = 3
 """Models kept of one training, which produces a new one with every evaluation."""
 
 
 class DecoderStateCache:
-    """First-in, first-out cache of the decoder states of replies, bounded in bytes."""
+    """First-in, first-out cache of the decoder states of replies, bounded in bytes.
+
+    States of slow models share the buffers of their text and lose only their log-probabilities, which are large and
+    which reading one token computes again.
+    """
 
     def __init__(self) -> None:
         self._entries: deque[tuple[Reply, int, int]] = deque()
@@ -28,9 +35,17 @@ class DecoderStateCache:
         self._total_bytes = 0
         self._latest_arrays: set[int] = set()
         """Identities of the arrays of the latest state, which the next state may share."""
+        self._slow_entries: deque[tuple[Reply, int, DecoderState]] = deque()
+        """Reply, index of the state in its `decoder_states`, and the state with its log-probabilities."""
+        self._num_uses: Counter[int] = Counter()
+        """Number of slow entries by the identity of their log-probabilities, which branches share."""
+        self._slow_bytes = 0
 
     def add(self, reply: Reply, state: DecoderState | None) -> None:
         """Append a state to the states of `reply`, and evict the oldest states over the limit."""
+        if is_slow(reply.session_model.model):
+            self._add_slow(reply, state)
+            return
         arrays = {id(array): array.nbytes for array in state_arrays(state)}
         num_bytes = sum(size for identity, size in arrays.items() if identity not in self._latest_arrays)
         self._latest_arrays = set(arrays)
@@ -42,6 +57,24 @@ class DecoderStateCache:
             self._total_bytes -= num_bytes
             if index < len(oldest.decoder_states):
                 oldest.decoder_states[index] = None
+
+    def _add_slow(self, reply: Reply, state: DecoderState | None) -> None:
+        """Append a state of a slow model, and evict the oldest log-probabilities over the limit."""
+        reply.decoder_states.append(state)
+        if state is None or not has_log_probs(state):
+            return
+        self._slow_entries.append((reply, len(reply.decoder_states) - 1, state))
+        self._num_uses[id(state.log_probs)] += 1
+        if self._num_uses[id(state.log_probs)] == 1:
+            self._slow_bytes += state.log_probs.nbytes
+        while self._slow_bytes > MAX_LOG_PROB_BYTES and len(self._slow_entries) > 1:
+            oldest, index, evicted = self._slow_entries.popleft()
+            self._num_uses[id(evicted.log_probs)] -= 1
+            if not self._num_uses[id(evicted.log_probs)]:
+                del self._num_uses[id(evicted.log_probs)]
+                self._slow_bytes -= evicted.log_probs.nbytes
+            if index < len(oldest.decoder_states):
+                oldest.decoder_states[index] = evicted._replace(log_probs=NO_LOG_PROBS)
 
 
 def evict_models(replies: Iterable[Reply]) -> None:

@@ -120,7 +120,7 @@ def test_branches_name_their_parent():
 def test_json_contains_every_field(replies):
     exported = json.loads(to_json(SavedSession("x", "m", 5.0, tuple(replies))))
     header = [exported[field] for field in ("format", "version", "name", "started")]
-    assert header == ["lotr-tui session", 3, "x", 5.0]
+    assert header == ["lotr-tui session", 4, "x", 5.0]
     for record, reply in zip(exported["replies"], replies, strict=True):
         assert record["text"] == reply.text
         assert record["chain"] == reply.settings.describe()

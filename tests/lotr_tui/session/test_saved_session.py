@@ -74,7 +74,7 @@ def test_unchanged_lines_of_the_damage_tests_are_valid():
         (b'{"session": 3}\n', "neither"),
         (b'{"song": {}}\n', "neither"),
         (header_line() + b"\n", "not valid JSON"),
-        (header_line(version=4), "newer"),
+        (header_line(version=5), "newer"),
         (header_line(version=None), "version"),
         (header_line(started="now"), "started: expected float"),
         (header_line(started=1e300), "started: expected float"),

@@ -174,7 +174,7 @@ FORMAT_1 = b"".join(
     [
         (b"", "does not describe a session"),
         (b"\xff\xfe\n", "not valid JSON"),
-        (header_line(version=4), "newer"),
+        (header_line(version=5), "newer"),
         (FORMAT_1, "written by an older lotr-tui (format 1); use that release to read it"),
         (changed_reply_lines(parent_id=3), "continues reply 3"),
     ],

@@ -1,13 +1,16 @@
 """Inspection of a generated token: its probability, and the alternatives it was sampled from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.generation.complete_words import word_around
 from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent
 from engine.generation.preview import Candidate, NextTokenProbs, Unit
+from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.next_tokens import NextTokenContext
-from lotr_tui.session.session_model import PrefixCache
+from lotr_tui.session.prefix_cache import PrefixCache
+from lotr_tui.session.text_reader import TextReader
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,28 @@ class TokenInspection:
 
     def __init__(self) -> None:
         self._prefix_cache: PrefixCache | None = None
+        self._reader = TextReader()
+        self._latest: tuple[Reply, int, NextTokenContext] | None = None
+        """Text before a token of a reply that `read` has read last."""
+
+    def is_known(self, reply: Reply, index: int) -> bool:
+        """Return True if `context` is fast: if the model is, or if it has read the text before the token."""
+        is_latest = self._latest is not None and self._latest[:2] == (reply, index)
+        return is_latest or not reply.session_model.is_slow or reply.decoder_state(index) is not None
+
+    def read(self, text: UnreadText, cancelled: Callable[[], bool]) -> NextTokenContext | None:
+        """Read a text with a slow model, in a thread; return None if that was cancelled."""
+        state = self._reader.read(text, cancelled)
+        return None if state is None else NextTokenContext.from_read(text, state)
+
+    def keep(self, reply: Reply, index: int, context: NextTokenContext) -> None:
+        """Keep the result of `read` for `context`."""
+        self._latest = (reply, index, context)
 
     def context(self, reply: Reply, index: int) -> NextTokenContext:
         """Return the text before the token at `index`."""
+        if self._latest is not None and self._latest[:2] == (reply, index):
+            return self._latest[2]
         model = reply.session_model.model
         state, ids = reply.decoder_state(index), reply.token_ids(index)
         if state is None:
@@ -74,14 +96,24 @@ class TokenInspection:
     def inspect(self, reply: Reply, index: int) -> InspectedToken:
         """Return the token at `index` with the most likely tokens; the first that differs from it is highlighted."""
         preview = self.context(reply, index).token_probs(reply.settings, NUM_TOP_TOKENS)
+        return self._inspected(reply, index, preview).with_alternatives(preview)
+
+    def inspect_without_alternatives(self, reply: Reply, index: int) -> InspectedToken:
+        """Return the token at `index` before its alternatives are known."""
+        entropy, size = reply.tokens[index].entropy, len(reply.session_model.model.tokenizer)
+        preview = NextTokenProbs((), 0, size, entropy, "token", "token", is_final=False)
+        return self._inspected(reply, index, preview)
+
+    @staticmethod
+    def _inspected(reply: Reply, index: int, preview: NextTokenProbs) -> InspectedToken:
         tokenizer, token = reply.session_model.model.tokenizer, reply.tokens[index]
         word = token.text
         if not reply.read_only_reason:  # the token ids belong to this model
             ids = [*reply.context_ids, *(each.id for each in reply.tokens)]
             word = word_around(tokenizer, ids, len(reply.context_ids) + index)
-        inspected = InspectedToken(token, word, index + 1, len(reply.tokens), preview)
-        return inspected.with_alternatives(preview)
+        return InspectedToken(token, word, index + 1, len(reply.tokens), preview)
 
     def clear(self) -> None:
         """Free the cached decoder states."""
-        self._prefix_cache = None
+        self._prefix_cache = self._latest = None
+        self._reader = TextReader()

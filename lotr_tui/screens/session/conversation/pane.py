@@ -1,6 +1,6 @@
 """Pane with the transcript of a conversation that is being written, a cursor on its words, and a search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from textual import on
 from textual.app import ComposeResult
@@ -8,22 +8,29 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
 
+from engine.errors import describe_error
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import NextTokenProbs
 from engine.generation.settings import SamplerSettings
+from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.next_words import NextWords
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange, Note
+from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.speaker_labels import name_column_width
+from lotr_tui.session.model_abilities import has_slid
 from lotr_tui.session.next_tokens import NextTokenContext
 from lotr_tui.session.settings import PreviewUnit
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks at the words that are being written."""
+INSPECTION_INTERVAL = 0.02
+"""Seconds between two looks at a text that a slow model reads."""
 FIRST_WORD_INTERVAL = 0.01
 """Seconds between two looks before the first word, for which the user waits."""
 
@@ -44,6 +51,9 @@ class ConversationPane(Vertical):
             self.ended = ended
             """True if no more words are to come."""
 
+    class ReplyStarted(Message):
+        """Posted when a reply is being generated, before its first word."""
+
     class InspectionChanged(Message):
         """Posted when the cursor is on another token or another alternative is highlighted."""
 
@@ -60,6 +70,11 @@ class ConversationPane(Vertical):
         self._inspected: InspectedToken | None = None
         self._inspection = TokenInspection()
         self._inspected_words = NextWords(self, NUM_TOP_TOKENS, NUM_TOP_TOKENS, self._show_inspected_words)
+        self._inspection_task: BackgroundTask[tuple[Reply, int, NextTokenContext]] = BackgroundTask(
+            self, "inspection", self._take_context, self._fail_inspection, interval=INSPECTION_INTERVAL
+        )
+        self._noted_contexts: set[str] = set()
+        """Names of the models whose full context is noted in this conversation."""
         self._preview_unit: PreviewUnit = "word"
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
 
@@ -76,6 +91,7 @@ class ConversationPane(Vertical):
     def on_unmount(self) -> None:
         """Close the conversation."""
         self._inspected_words.cancel()
+        self._inspection_task.cancel()
         self.conversation.close()
 
     @property
@@ -97,10 +113,10 @@ class ConversationPane(Vertical):
         """Number, counted from 1, of the highlighted alternative of the token under the cursor."""
         return 1 if self._inspected is None else self._inspected.highlighted
 
-    def set_cast(self, cast: Sequence[str]) -> None:
-        """Make room for the names of a cast before the lines of a conversation."""
+    def set_names(self, cast: Sequence[str], model_label: str = "") -> None:
+        """Make room for the names of a cast, or of a model without one, before the lines of a conversation."""
         for transcript in self.query(Transcript):  # none if the app is exiting
-            transcript.set_name_width(name_column_width(cast))
+            transcript.set_name_width(name_column_width(cast, model_label))
 
     def add_note(self, text: str) -> None:
         """Append a note to the transcript."""
@@ -119,6 +135,7 @@ class ConversationPane(Vertical):
         """Show the words written since the last poll."""
         reply = self.conversation.poll()
         if reply is not None:
+            self._note_full_context(reply)
             if reply.exchange in self.transcript.entries:  # another branch may be shown instead
                 self._refresh_reply(reply)
             self._show_next_turn(reply)
@@ -128,6 +145,16 @@ class ConversationPane(Vertical):
             self._show_notice()
             if self.conversation.is_full and self.transcript.cursor is None:
                 self._start_next_conversation()
+
+    def _note_full_context(self, reply: Reply) -> None:
+        """Add a note once the beginning of the conversation has left the context of the model."""
+        session_model = reply.session_model
+        if session_model.name in self._noted_contexts or not reply.decoder_states:
+            return
+        state, size = reply.decoder_states[-1], session_model.context_size
+        if state is not None and size is not None and has_slid(session_model.model, state):
+            self._noted_contexts.add(session_model.name)
+            self.add_note(f"The context of {size:,} tokens is full; the model now forgets the oldest half.")
 
     def _show_next_turn(self, last: Reply) -> None:
         """Show the turn of a scene that has begun after the turn of `last`, unless another branch is shown."""
@@ -170,6 +197,8 @@ class ConversationPane(Vertical):
             self.replace_reply(replaced, reply)
         self._poll_timer.resume()
         self._first_word_timer.resume()
+        self._inspection_task.cancel()  # a slow model is left to the reply
+        self.post_message(self.ReplyStarted())
 
     def replace_reply(self, old: Reply, new: Reply) -> None:
         """Show another reply of the same turn, and the turns that follow it."""
@@ -195,6 +224,7 @@ class ConversationPane(Vertical):
         self._inspected = self._pending_cursor = None
         self._inspection.clear()
         self._inspected_words.cancel()
+        self._inspection_task.cancel()
         self.transcript.exit_cursor_mode()
         if was_inspecting:
             self.post_message(self.InspectionChanged(None))
@@ -209,6 +239,10 @@ class ConversationPane(Vertical):
         reply = self.conversation.replies_by_exchange.get(exchange)
         if reply is None or token_index >= len(reply.tokens):
             return
+        self._inspection_task.cancel()
+        if not self._inspection.is_known(reply, token_index):
+            self._read_inspected(reply, token_index)
+            return
         before, inspected = self._inspected, self._inspection.inspect(reply, token_index)
         shows_words = self._preview_unit == "word" and inspected.preview.token_unit == "token"
         if shows_words:
@@ -217,6 +251,7 @@ class ConversationPane(Vertical):
             before is not None
             and before.token is inspected.token
             and before.preview.candidate_unit == inspected.preview.candidate_unit
+            and (before.alternatives or shows_words)
         ):
             inspected = inspected.with_alternatives(before.preview).with_highlight(before.highlighted)
         self._set_inspected(inspected)
@@ -224,6 +259,30 @@ class ConversationPane(Vertical):
             self._inspected_words.search(self._inspection.context(reply, token_index), reply.settings)
         else:
             self._inspected_words.cancel()
+
+    def _read_inspected(self, reply: Reply, token_index: int) -> None:
+        """Show a token without its alternatives until a slow model has read the text before it, in a thread."""
+        before, inspected = self._inspected, self._inspection.inspect_without_alternatives(reply, token_index)
+        if before is None or before.token is not inspected.token:
+            self._set_inspected(inspected)
+        if self.conversation.active_reply is not None:
+            return  # the model is left to the reply
+        text, inspection = UnreadText.of_reply(reply, token_index), self._inspection
+
+        def source(cancellation: Cancellation) -> Iterator[tuple[Reply, int, NextTokenContext]]:
+            context = inspection.read(text, cancellation)
+            if context is not None:
+                yield reply, token_index, context
+
+        self._inspection_task.start(source)
+
+    def _take_context(self, items: list[tuple[Reply, int, NextTokenContext]]) -> None:
+        reply, token_index, context = items[-1]
+        self._inspection.keep(reply, token_index, context)
+        self._inspect_token(reply.exchange, token_index)
+
+    def _fail_inspection(self, error: BaseException) -> None:
+        self.notify(describe_error(error), severity="error", markup=False)
 
     def _show_inspected_words(
         self, context: NextTokenContext, settings: SamplerSettings, words: NextTokenProbs

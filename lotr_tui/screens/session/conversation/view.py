@@ -18,7 +18,9 @@ from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
 from lotr_tui.screens.session.conversation.saved_sessions_pane import SavedSessionsPane
 from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.session.conversation.cast import NO_ROLES, Roles
 from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.read_text import ReadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE, ReplyMode
@@ -55,11 +57,13 @@ class ConversationView(SavedSessionsPane):
         text: str,
         reply_mode: ReplyMode,
         previous_reply: Reply | None,
-        speaker: str = "",
+        roles: Roles = NO_ROLES,
+        read_text: ReadText | None = None,
     ) -> None:
         """Let a model continue or answer a prompt, after `previous_reply` or at the start of a text.
 
-        A model that knows speakers continues the prompt as a line of `speaker`, or of someone if that is empty.
+        A model that knows speakers continues the prompt as a line of the speaker in `roles`, or else of someone.
+        `read_text` is a text that the model has read already, perhaps this one.
 
         Raises:
             LotrError: If the prompt has no known word, a control is out of range, or a reply is being written.
@@ -67,7 +71,15 @@ class ConversationView(SavedSessionsPane):
         shown = _reply_after(previous_reply)
         settings, seed = self._get_settings()
         reply = self.conversation.submit_prompt(
-            session_model, text, reply_mode, settings, seed, previous_reply, speaker
+            session_model,
+            text,
+            reply_mode,
+            settings,
+            seed,
+            previous_reply,
+            roles.speaker,
+            roles.system_prompt,
+            read_text,
         )
         if reply_mode == "reply":
             self.explain_reply_mode(session_model)
@@ -113,7 +125,7 @@ class ConversationView(SavedSessionsPane):
         reply = self.target_reply
         if reply is None:
             self.notify("There is no reply yet; say something first.")
-        elif reply.reply_mode != "conversation":
+        elif reply.reply_mode != "conversation" or reply.is_chat:
             self.notify("Only an answer of a conversation has a speaker; F6 starts one.")
         else:
             answer = self.conversation.answer_as
@@ -125,13 +137,16 @@ class ConversationView(SavedSessionsPane):
         if name in self._explained_models or (session_model.predicts_eos and session_model.answers_depend_on_prompt):
             return
         self._explained_models.add(name)
-        if session_model.predicts_eos:
+        if session_model.is_by_others:
+            self.add_note(f"Reply mode: {name} has no chat template; it continues your text after a line break.")
+        elif session_model.predicts_eos:
             self.add_note(f"Reply mode: {REPLY_MODE_NOTE}.")
         else:
             self.add_note(f"Reply mode: {name} was trained without line ends, so it rarely answers, or stops.")
 
     def _show_conversation(self, conversation: Conversation) -> None:
         self._explained_models.clear()
+        self._noted_contexts.clear()
         super()._show_conversation(conversation)
 
     def action_regenerate(self) -> None:

@@ -10,7 +10,6 @@ from textual.widgets import TextArea
 
 from engine.errors import InvalidInputError, LotrError, printable
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.screens.runs.open_run import load_run
 from lotr_tui.screens.session.model_screen import ModelSessionScreen
 from lotr_tui.screens.session.slash_commands.command_list import SlashCommandList
 from lotr_tui.screens.session.slash_commands.parsing import (
@@ -20,6 +19,7 @@ from lotr_tui.screens.session.slash_commands.parsing import (
     unescape_prompt,
 )
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
+from lotr_tui.session.known_models import known_model_names
 from lotr_tui.theme import check_theme_name
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.completion import Completion
@@ -94,7 +94,8 @@ class CommandSessionScreen(ModelSessionScreen):
             from engine.storage.files import default_runs_dir
 
             names = [printable(path.name) for path in find_run_dirs(self._runs_dir or default_runs_dir())]
-            return [*sorted(names), *bundled_run_names()]
+            known = known_model_names(self.app.settings_store.current.recent_models)
+            return [*sorted(names), *bundled_run_names(), *known]
         return ()
 
     # Execution
@@ -128,7 +129,7 @@ class CommandSessionScreen(ModelSessionScreen):
             check_theme_name(argument)
             self.app.choose_theme(argument)
         elif command.name == "model":
-            load_run(self, argument, self.use_model)
+            self.load_named_model(argument)
         elif not self.is_ready:
             raise self._unavailable(command)
         elif command.name == "export":

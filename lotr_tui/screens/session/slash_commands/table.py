@@ -12,7 +12,7 @@ from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 
 _TABLE = """
 help        | app.help                  |         |
-model       | session.runs              | RUN     | Use the model of a run; without a name, choose one
+model       | session.runs              | RUN     | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE
 train       | session.train             |         |
 export      | export_session            | PATH    | Write this session to a .md, .txt, .json or .svg file
 new         | new_session               |         | Begin a new session; this one stays saved
@@ -25,6 +25,7 @@ copied      | session.memorization      |         |
 inside      | session.activations       |         |
 as          | session.cast              | NAME    | Speak as one of the cast, or as a stranger
 to          | session.cast              | NAME    | Choose who answers; anyone: the model chooses
+system      | edit_system_prompt        | TEXT    | Tell a chat model who it is, such as /system You are Gandalf
 scene       | go_on                     | TURNS NAMES | Go on for some turns, such as /scene 6 Frodo, Sam
 best        |                           | NUMBER  | Draw so many answers and keep the most relevant, or auto
 again       | session.regenerate        | NAME    | Answer again, as another speaker if one is named

@@ -1,0 +1,32 @@
+"""Cache of the prefixes that a model has read."""
+
+from collections.abc import Sequence
+
+from engine.generation.prompt import DecoderState, prefill
+from engine.models.base import LanguageModel, LogProbs
+
+
+class PrefixCache:
+    """Decoder states after each token of the last text, so that a common prefix is not read again."""
+
+    def __init__(self, model: LanguageModel, initial_state: DecoderState | None = None) -> None:
+        """Start from `initial_state` (None: from the beginning of a text)."""
+        self.model = model
+        self.initial_state = initial_state
+        self._ids: list[int] = []
+        self._states = [initial_state or prefill(model, ())]
+
+    def cached_log_probs(self, ids: Sequence[int]) -> LogProbs | None:
+        """Return the log-probabilities `[vocabulary]` of the token after `ids`, or None where the model has to run."""
+        return self._states[len(ids)].log_probs if self._ids[: len(ids)] == list(ids) else None
+
+    def read(self, ids: Sequence[int]) -> list[DecoderState]:
+        """Return the decoder states `[len(ids) + 1]` before each token of `ids` and after the last."""
+        num_shared = 0
+        while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
+            num_shared += 1
+        del self._states[num_shared + 1 :]
+        for id in ids[num_shared:]:
+            self._states.append(prefill(self.model, [id], self._states[-1]))
+        self._ids = list(ids)
+        return self._states[:]
