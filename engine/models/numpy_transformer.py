@@ -223,7 +223,8 @@ class NumpyTransformer:
             if num_read - window_start == context:
                 window_start = num_read = num_read - self._num_kept
                 segments, has_slid = (), True
-            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._shape.num_heads * context)))
+            max_positions = min(context, num_read - window_start + READ_TOKENS)
+            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._shape.num_heads * max_positions)))
             chunk = text[num_read : min(window_start + context, num_read + max_tokens)]
             segments = extend_segments(segments, num_read - window_start, chunk, self._shape)
             hidden = self._layers.read_tokens(chunk, segments)

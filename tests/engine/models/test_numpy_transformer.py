@@ -10,9 +10,11 @@ import torch
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import ConfigError, InvalidInputError, RunError
-from engine.models import base
+from engine.models import base, numpy_transformer
 from engine.models.attention import AttentionModel
+from engine.models.key_value_cache import Segments
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer, TransformerState
+from engine.models.transformer_layers import TransformerLayers
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size, transformer_weight_shapes
 from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
@@ -213,6 +215,23 @@ def test_tokens_read_together_match_token_by_token(num_before: int, count: int) 
         for row, token in zip(expected[num_before + count :], tokens[num_before + count :], strict=True):
             log_probs, new_state = model.advance(new_state, token)
             assert log_probs == pytest.approx(row, abs=1e-4)
+
+
+def test_a_long_context_is_read_in_parts_of_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = make_model(context_size=2000), random_ids(700, VOCABULARY_SIZE)
+    expected, _ = model.predict_tokens(model.start(), ids.tolist())
+    monkeypatch.setattr(numpy_transformer, "MAX_SCORES", 20_000)
+    sizes = []
+    read_tokens = TransformerLayers.read_tokens
+
+    def record_size(layers: TransformerLayers, tokens: TokenIds, segments: Segments) -> np.ndarray:
+        sizes.append(len(tokens) * model.config.num_heads * sum(length for _, length in segments))
+        return read_tokens(layers, tokens, segments)
+
+    monkeypatch.setattr(TransformerLayers, "read_tokens", record_size)
+    rows, _ = model.predict_tokens(model.start(), ids.tolist())
+    assert rows == pytest.approx(expected, abs=1e-4)
+    assert max(sizes) <= 20_000
 
 
 @pytest.mark.parametrize("int8", [False, True])
