@@ -33,6 +33,8 @@ class RunSummary:
     started_at: float
     """Start time in seconds since 1970."""
     size_bytes: int
+    architecture: str
+    """"lstm" or "transformer"."""
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
@@ -68,6 +70,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
         test_perplexity=number_or_none(final_row.get("test_perplexity")),
         started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
         size_bytes=_directory_size(run_dir),
+        architecture=config.model.architecture,
     )
 
 

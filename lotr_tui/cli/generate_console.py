@@ -10,7 +10,7 @@ from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, TokenEvent
-from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill_prompt
+from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import encode_turns
 from engine.models.base import LanguageModel
@@ -18,6 +18,8 @@ from lotr_tui import STARTED
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.script import parse_script
 from lotr_tui.formatting import describe_finish_reason, displayable, token_noun
+from lotr_tui.session.conversation.chat import chat_ids
+from lotr_tui.session.model_abilities import ContextModel, chat_start
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE
 
@@ -75,7 +77,7 @@ class TextPrinter:
                 "unknown": self.prompt.unknown_tokens,
                 "seed": event.seed,
                 **asdict(self.settings),
-                "run": self.session_model.name,
+                "run": self.session_model.source or self.session_model.name,
                 "reason": event.reason,
                 "tokens_per_second": event.tokens_per_second,
                 "first_token_seconds": first_token_seconds,
@@ -103,23 +105,62 @@ def generate_on_console(
     seeds: Sequence[int],
     *,
     reply: bool,
+    system_prompt: str = "",
     as_json: bool,
     jsonl: bool,
 ) -> None:
-    """Print one continuation of `prompt`, or with `reply` one answer to it as a whole line, for each seed.
+    """Print one continuation of `prompt`, or with `reply` one answer to it, for each seed.
 
-    `as_json` prints one JSON object per text, `jsonl` one per word. Unknown words are reported on stderr.
+    A model with a chat template answers by it, and any other model with a line after the prompt.
+
+    Args:
+        session_model: Model that writes the texts.
+        prompt: Text to continue or to answer.
+        settings: Sampler settings.
+        seeds: Seed of each text.
+        reply: True to answer the prompt.
+        system_prompt: Text that tells a model with a chat template who it is; empty for the one of the template.
+        as_json: True to print one JSON object per text.
+        jsonl: True to print one JSON object per token. Without it and `as_json`, remarks go to stderr.
     """
-    report_unknown_text(prompt, session_model.model.tokenizer)
+    model = session_model.model
+    report_unknown_text(prompt, model.tokenizer)
+    printer = TextPrinter(session_model, prompt, settings, as_json, jsonl)
+    if reply and session_model.chat is not None:
+        ids = tuple(chat_ids(model, prompt.text, None, system_prompt))
+        _print_texts(printer, ids, prefill(model, ids, chat_start(model)), seeds)
+        return
     if reply and not (as_json or jsonl):
-        if not session_model.predicts_eos:
+        if session_model.is_by_others:
+            print("note: this model has no chat template, so it continues the text on the next line", file=sys.stderr)
+        elif not session_model.predicts_eos:
             print("note: this model was trained without line ends, so it rarely answers, or stops", file=sys.stderr)
         elif not session_model.answers_depend_on_prompt:
             print(f"note: {REPLY_MODE_NOTE}", file=sys.stderr)
-    ids = (*_context_ids(session_model, prompt), *([EOS_ID] if reply else []))
-    printer = TextPrinter(session_model, prompt, settings, as_json, jsonl)
-    for events in generate_texts(session_model.model, prefill_prompt(session_model.model, ids), ids, settings, seeds):
-        printer.print_text(events)
+    ids = _context_ids(session_model, prompt)
+    if reply:
+        ids += tuple(model.tokenizer.encode("\n").tolist()) if model.tokenizer.reads_line_ends else (EOS_ID,)
+    _print_texts(printer, ids, prefill_prompt(model, ids), seeds)
+
+
+def _print_texts(printer: TextPrinter, ids: tuple[int, ...], state: DecoderState, seeds: Sequence[int]) -> None:
+    """Print a text for each seed, which continues `ids` from `state`, and say so if the context becomes full."""
+    model = printer.session_model.model
+    for events in generate_texts(model, state, ids, printer.settings, seeds):
+        printer.print_text(_note_full_context(events, model, len(ids)))
+
+
+def _note_full_context(
+    events: Iterator[TokenEvent | Done], model: LanguageModel, num_read: int
+) -> Iterator[TokenEvent | Done]:
+    """Yield the events of a text, and then say on stderr if it was longer than the context of a model by others."""
+    num_tokens = num_read + 1  # the token that starts a text
+    for event in events:
+        yield event
+        num_tokens += isinstance(event, TokenEvent)
+    if isinstance(model, ContextModel) and num_tokens > model.context_size:
+        size = f"{model.context_size:,} tokens"
+        print(f"note: the context of {size} was full, so the model forgot the beginning of the text", file=sys.stderr)
 
 
 def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:

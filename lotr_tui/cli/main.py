@@ -1,31 +1,23 @@
 """The command line: one thin function per command, importing only the modules that the command needs."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import InvalidInputError
 from lotr_tui.cli import options
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
-from lotr_tui.cli.dialogue.options import AnswerOptions, SceneOptions, parse_dialogue
 from lotr_tui.cli.dialogue.who import who
 from lotr_tui.cli.evaluation.command import evaluate
+from lotr_tui.cli.generate import generate
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
-from lotr_tui.cli.standard_input import read_standard_input
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
-    from lotr_tui.cli.dialogue.options import DialogueOptions
 
-SAMPLING = "Sampling"
-"""Section of the help text of `generate`."""
-MAX_PROMPT_BYTES = 100_000
-"""Maximum size of a prompt on standard input; a large model reads it in a minute or two."""
 
 cli = make_group(
     "Train, play with and understand small language models in a terminal. Without a command, this opens the "
@@ -104,7 +96,7 @@ add_command(cli, "status")(status)
 add_command(cli, "stop")(stop)
 
 
-@add_command(
+add_command(
     cli,
     "generate",
     'lotr-tui generate "Where is Frodo"',
@@ -112,109 +104,8 @@ add_command(cli, "stop")(stop)
     "cat prompt.txt | lotr-tui generate --json",
     'lotr-tui generate "Where is the Ring?" --as GANDALF --to FRODO --best-of 8',
     "lotr-tui generate --scene --cast FRODO,SAM,GOLLUM --turns 8",
-)
-@options.with_combination
-@options.merge_options("dialogue", parse_dialogue)
-def generate(
-    prompt: Annotated[
-        str | None,
-        typer.Argument(metavar="PROMPT", help="Text to continue; - or nothing: read it from standard input."),
-    ] = None,
-    run: options.RunsOption = None,
-    runs_dir: options.RunsDirOption = None,
-    combination: "CombinationOptions | None" = None,
-    precision: options.PrecisionOption = "auto",
-    temperature: Annotated[
-        float, float_option("--temperature", help="From 0 (always the likeliest word) to 2.", rich_help_panel=SAMPLING)
-    ] = 0.8,
-    top_k: Annotated[
-        int, int_option("--top-k", help="Sample from the N likeliest words; 0: from all.", rich_help_panel=SAMPLING)
-    ] = 0,
-    top_p: Annotated[
-        float,
-        float_option(
-            "--top-p", help="Sample from the likeliest words up to this total probability.", rich_help_panel=SAMPLING
-        ),
-    ] = 1.0,
-    min_p: Annotated[
-        float,
-        float_option(
-            "--min-p",
-            help="Sample from words at least this probable, relative to the likeliest.",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float,
-        float_option(
-            "--repetition-penalty", help="Above 1: words already used become less likely.", rich_help_panel=SAMPLING
-        ),
-    ] = 1.0,
-    seed: Annotated[
-        int | None,
-        int_option("--seed", help="Random seed. Default: a new one, which is printed.", rich_help_panel=SAMPLING),
-    ] = None,
-    max_tokens: Annotated[
-        int, int_option("--max-tokens", help="Maximum words per text, or tokens.", rich_help_panel=SAMPLING)
-    ] = 30,
-    count: Annotated[
-        int, int_option("--count", minimum=1, maximum=1_000_000, help="Number of texts, with consecutive seeds.")
-    ] = 1,
-    reply: Annotated[bool, typer.Option("--reply", help="Answer the prompt instead of continuing it.")] = False,
-    dialogue: "DialogueOptions | None" = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per token.")] = False,
-) -> None:
-    """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
-    from engine.generation.settings import SamplerSettings, check_seed, random_seed
-
-    settings = SamplerSettings(
-        repetition_penalty=repetition_penalty,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        max_tokens=max_tokens,
-    )
-    first_seed = random_seed() if seed is None else seed
-    check_seed(first_seed)
-    check_seed(first_seed + count - 1)
-    seeds = range(first_seed, first_seed + count)
-    if isinstance(dialogue, SceneOptions) and reply:
-        raise InvalidInputError("--reply belongs to an answer, not to a scene; leave out --reply or --scene")
-    # A speaker opens a conversation or a scene without a prompt.
-    text = None if prompt is None and dialogue is not None else _read_prompt(prompt)
-    from lotr_tui.session.session_model import load_session_model
-
-    session_model = load_session_model(run or [], runs_dir, combination, precision)
-    tokenizer = session_model.model.tokenizer
-    if text is not None and not tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
-        text = text.encode(errors="surrogateescape").decode(errors="replace")
-    if reply and tokenizer.cast:
-        dialogue = dialogue or AnswerOptions()
-    if isinstance(dialogue, SceneOptions):
-        from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console
-
-        generate_scenes_on_console(session_model, text, dialogue, settings, seeds, as_json=as_json, jsonl=jsonl)
-    elif dialogue is not None:
-        from lotr_tui.cli.dialogue.answers import generate_answers_on_console
-
-        generate_answers_on_console(session_model, text, dialogue, settings, seeds, as_json=as_json, jsonl=jsonl)
-    else:
-        from engine.generation.prompt import encode_prompt
-        from lotr_tui.cli.generate_console import generate_on_console
-
-        encoded = encode_prompt(text or "", tokenizer)
-        generate_on_console(session_model, encoded, settings, seeds, reply=reply, as_json=as_json, jsonl=jsonl)
-
-
-def _read_prompt(prompt: str | None) -> str:
-    """Return the prompt, or standard input where it is "-" or missing."""
-    if prompt is None and sys.stdin.isatty():
-        raise InvalidInputError('PROMPT is missing; give a text, such as `lotr-tui generate "Where is Frodo"`')
-    return read_standard_input(MAX_PROMPT_BYTES) if prompt is None or prompt == "-" else prompt
-
-
+    'lotr-tui generate "Who are you?" --run gguf:smollm2.gguf --reply',
+)(generate)
 add_command(
     cli,
     "eval",
@@ -252,7 +143,8 @@ def bench(
             "--only",
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
-            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth or byte-pairs.",
+            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth, byte-pairs, transformer-train, "
+            "transformer-start, transformer-generate or pretrained.",
         ),
     ] = None,
     ptb: Annotated[

@@ -36,12 +36,13 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return
-    table = make_table(["run", "state", "preset", "mode"], ["epochs", "valid", "test", "age", "MB"])
+    table = make_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"])
     for run in summaries:
         table.add_row(
             Text(printable(run.name)),
             run.state,
             Text(printable(run.preset)),
+            run.architecture,
             run.mode,
             f"{run.epochs:.1f}",
             format_perplexity(run.valid_perplexity),

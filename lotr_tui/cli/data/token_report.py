@@ -11,6 +11,7 @@ from engine.errors import printable
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import read_config_and_tokenizer, resolve_run
 from lotr_tui.cli.console import make_console, print_json
+from lotr_tui.cli.model_names import report_names
 from lotr_tui.formatting import displayable, plural
 
 TOKEN_STYLES = ("reverse", "underline")
@@ -27,7 +28,7 @@ def find_tokenizer(
         from engine.models.pretrained.loading import load_pretrained
 
         model = load_pretrained(str(run))
-        return model.tokenizer, model.name
+        return model.tokenizer, report_names([model.name])[0]
     if name is None:
         path = resolve_run(run, runs_dir)
         return read_config_and_tokenizer(path)[1], f"run {run or 'bundled'}"

@@ -12,10 +12,12 @@ from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
 from engine.generation.turns import Turn, read_turns
+from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.loading import LoadedModel
 from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json
 from lotr_tui.cli.dialogue.script import format_turn, parse_script
 from lotr_tui.cli.generate_console import report_unknown_text
+from lotr_tui.cli.model_names import report_names
 from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
@@ -145,9 +147,13 @@ def print_guess(report: WhoReport) -> None:
         word = truncate(printable(report.giveaway.word), MIN_TERMINAL_WIDTH // 2)
         console.print(Text(f'"{word}" gave {leader} away: odds {_format_factor(report.giveaway.gain)}'))
     context = f"after {plural(len(report.context), 'line')}" if report.context else "at the start of a scene"
-    console.print(Text(printable(f"run {report.run}, {context}")))
+    console.print(Text(printable(f"{_describe_model(report.run)}, {context}")))
     if report.context:
         console.print(Text(truncate(printable(format_turn(report.context[-1])), MIN_TERMINAL_WIDTH)))
+
+
+def _describe_model(name: str) -> str:
+    return report_names([name])[0] if is_pretrained_name(name) else f"run {name}"
 
 
 def _make_speaker_table(guess: SpeakerGuess, bar_width: int) -> Table:

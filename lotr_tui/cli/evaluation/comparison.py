@@ -9,6 +9,7 @@ from engine.errors import printable
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
+from lotr_tui.cli.model_names import report_names
 from lotr_tui.formatting import MISSING
 
 TEXT_HEADINGS = ["run", "tokenizer"]
@@ -46,18 +47,19 @@ def print_comparison(
             console.print()
         description = f"{FORM_DESCRIPTIONS[comparison.form]}, {comparison.num_characters:,} characters"
         console.print(printable(f"{source.name}: {description}"))
-        rows = [_table_row(scores) for scores in comparison.scores]
+        names = report_names([scores.candidate.name for scores in comparison.scores])
+        rows = [_table_row(scores, name) for scores, name in zip(comparison.scores, names, strict=True)]
         console.print(make_fitting_table(console.width, TEXT_HEADINGS, NUMBER_HEADINGS, rows))
-        console.print(printable(_describe_best_two(comparison)))
+        console.print(printable(_describe_best_two(comparison, names)))
     for note in notes:
         console.print(printable(note))
 
 
-def _table_row(scores: CandidateScores) -> list[str]:
-    tokenizer, interval = scores.candidate.model.tokenizer, scores.confidence_interval
+def _table_row(scores: CandidateScores, name: str) -> list[str]:
+    tokenizer, interval, mode = scores.candidate.model.tokenizer, scores.confidence_interval, scores.candidate.mode
     return [
-        printable(scores.candidate.name),
-        tokenizer.name if scores.candidate.mode == "line" else f"{tokenizer.name}, {scores.candidate.mode}",
+        printable(name),
+        tokenizer.name if mode == "line" or tokenizer.reads_line_ends else f"{tokenizer.name}, {mode}",
         f"{scores.bits_per_character:.3f}",
         f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING,
         f"{scores.evaluation.perplexity:.2f}",
@@ -66,11 +68,11 @@ def _table_row(scores: CandidateScores) -> list[str]:
     ]
 
 
-def _describe_best_two(comparison: FormComparison) -> str:
-    """Return the result of the paired test between the two best models, as a sentence."""
+def _describe_best_two(comparison: FormComparison, names: Sequence[str]) -> str:
+    """Return the result of the paired test between the two best models, of `names`, best first, as a sentence."""
     if comparison.best_two is None:
         return "the other models have a closed vocabulary, which cannot score this form of the text"
-    best, second = (scores.candidate.name for scores in comparison.scores[:2])
+    best, second = names[:2]
     difference, interval = comparison.best_two.difference, comparison.best_two.confidence_interval
     result = f"{best} needs {0 - difference:.3f} bits/char less than {second}"  # "0 -" avoids a negative zero
     if interval is None or comparison.best_two.better_fraction is None:

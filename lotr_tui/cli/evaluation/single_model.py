@@ -22,6 +22,7 @@ from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_table, print_json, to_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
+from lotr_tui.cli.model_names import report_names
 from lotr_tui.formatting import MISSING
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")
@@ -78,8 +79,12 @@ def print_evaluation(
     tokens = f"{len(text.ids):,} tokens"
     if text.tokenizer.unk_id is not None:
         tokens += f", {100 * _summarize(rows[0], text).unk_rate:.1f} % rare words"
-    console.print(printable(f"{source.name}, {mode} mode: {tokens}"))
+    label = source.name if text.tokenizer.reads_line_ends else f"{source.name}, {mode} mode"
+    console.print(printable(f"{label}: {tokens}"))
     console.print(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
+    context_size = getattr(combiner.runs[0].decoder, "context_size", None)
+    if context_size is not None and len(text.ids) > context_size:
+        console.print(f"context: {context_size:,} tokens; a full context continues with its last half")
     if len(text.ids) < MIN_INTERVAL_TOKENS:
         console.print(f"a confidence interval (95 % CI) needs at least {MIN_INTERVAL_TOKENS} tokens")
 
@@ -100,19 +105,25 @@ def _score_models(
     """Return one row for the runs alone, then one for each requested combination, added to the ones before it."""
     plain = replace(options, mixture=False, cache=False, dynamic=False, weights=())
     is_ensemble = len(combiner.runs) > 1
-    combinations = [("perplexity", "ensemble" if is_ensemble else combiner.runs[0].name, plain)]
+    names = report_names([run.name for run in combiner.runs])
+    combinations = [("perplexity", "ensemble" if is_ensemble else names[0], plain)]
     if options.dynamic:
         combinations.append(("dynamic", "with dynamic evaluation", replace(plain, dynamic=True)))
     if options.cache:
         combinations.append(("cache", "with a cache", replace(plain, dynamic=options.dynamic, cache=True)))
     if options.mixture or options.weights:
         combinations.append(("mixture", "mixture", options))
-    rows = []
-    for key, name, combination in combinations:
-        combined = combiner.combine(combination)
-        rows.append(_ModelScores(key, name, token_log_probs(combined.model, ids), combined.describe()))
+    # All are combined before the text is scored, which can take longer than finding out that one is impossible.
+    combined_models = [(key, name, combiner.combine(combination)) for key, name, combination in combinations]
+    rows = [
+        _ModelScores(key, name, token_log_probs(combined.model, ids), combined.describe())
+        for key, name, combined in combined_models
+    ]
     if is_ensemble:
-        rows += [_ModelScores("run", run.name, token_log_probs(run.decoder, ids)) for run in combiner.runs]
+        rows += [
+            _ModelScores("run", name, token_log_probs(run.decoder, ids))
+            for name, run in zip(names, combiner.runs, strict=True)
+        ]
     if baselines:
         unigram = Unigram(combiner.dataset.train, combiner.dataset.tokenizer)
         rows.append(_ModelScores("unigram", "unigram", token_log_probs(unigram, ids)))

@@ -24,7 +24,7 @@ from tests.support.metrics import append_events
 
 
 def summary(name: str, **values: object) -> RunSummary:
-    plain = RunSummary(name, Path(name), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10)
+    plain = RunSummary(name, Path(name), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10, "lstm")
     return replace(plain, **values)  # type: ignore[arg-type]
 
 

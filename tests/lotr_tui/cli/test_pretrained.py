@@ -1,0 +1,352 @@
+"""Models by others on the command line: generate, eval, who and tokenize; other commands refuse them in one line."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import LotrError
+from engine.models.base import score_sequence
+from engine.models.pretrained.chat import ChatMessage
+from lotr_tui.cli.main import run_command
+from lotr_tui.cli.model_names import report_names
+from tests.support.dialogue_runs import write_dialogue_run
+from tests.support.files import write_run
+
+pytest.importorskip("transformers")
+
+GENERATE = ("generate", "Where is the Ring?", "--max-tokens", "6", "--seed", "1")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """Return a folder with a tiny random Llama that has a chat template."""
+    from tests.support.pretrained import save_model
+
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    save_model(folder, "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain_folder(model_folder):
+    """Return a folder with the same model, without a chat template."""
+    from tests.support.pretrained import save_tokenizer
+
+    folder = model_folder.with_name("plain")
+    shutil.copytree(model_folder, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    save_tokenizer(folder, chat_template=None)
+    return folder
+
+
+@pytest.fixture
+def broken(model_folder, tmp_path):
+    """Return a copy of the folder, which a test may damage."""
+    return shutil.copytree(model_folder, tmp_path / "broken")
+
+
+@pytest.fixture
+def name(model_folder):
+    return f"hf:{model_folder}"
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    from engine.models.pretrained.loading import load_pretrained
+
+    return load_pretrained(f"hf:{model_folder}")
+
+
+@pytest.fixture
+def lotr(monkeypatch, capsys, home):
+    """Return a function that runs a command in this process, and returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lotr-tui", *map(str, arguments)])
+        try:
+            code, error = run_command(), ""
+        except LotrError as exception:
+            code, error = exception.exit_code, f"{exception}\n"
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err + error
+
+    return run
+
+
+@pytest.fixture
+def printed(lotr):
+    """Return a function that runs a command that succeeds, and returns its stdout."""
+
+    def run(*arguments):
+        code, out, error = lotr(*arguments)
+        assert code == 0, error
+        return out
+
+    return run
+
+
+@pytest.fixture
+def refusal(lotr):
+    """Return a function that runs a command that must be refused, and returns its one line on stderr."""
+
+    def run(*arguments):
+        code, out, error = lotr(*arguments)
+        assert (code, out) == (2, "")
+        (line,) = error.splitlines()
+        assert "Traceback" not in line
+        return line
+
+    return run
+
+
+class TestGenerate:
+    def test_a_prompt_is_continued(self, printed, name, model):
+        record = json.loads(printed(*GENERATE, "--run", name, "--temperature", "0", "--json"))
+        assert record["run"] == name
+        assert record["prompt"] == "Where is the Ring?"
+        assert len(record["tokens"]) == 6
+        state, ids = model.start(), [EOS_ID, *model.tokenizer.encode("Where is the Ring?").tolist()]
+        log_probs, state = model.advance_tokens(state, ids)
+        for token in record["tokens"]:
+            assert token["logprob"] == pytest.approx(float(log_probs[token["id"]]), abs=1e-3)
+            log_probs, state = model.advance(state, token["id"])
+
+    def test_several_texts_share_batches_and_have_their_seeds(self, printed, name):
+        together = printed(*GENERATE, "--run", name, "--count", "3", "--json").splitlines()
+        alone = [printed(*GENERATE[:-1], str(seed), "--run", name, "--json") for seed in (1, 2, 3)]
+        assert [json.loads(line)["text"] for line in together] == [json.loads(line)["text"] for line in alone]
+
+    def test_an_answer_follows_the_chat_template(self, printed, name, model):
+        options = ("--reply", "--system", "You are Gandalf.", "--run", name, "--temperature", "0", "--jsonl")
+        first, *_, done = map(json.loads, printed(*GENERATE, *options).splitlines())
+        messages = [ChatMessage("system", "You are Gandalf."), ChatMessage("user", "Where is the Ring?")]
+        log_probs, _ = model.advance_tokens(model.start_chat(), model.chat.encode(messages))
+        log_probs[EOS_ID] = -np.inf  # no answer is empty
+        assert first["id"] == int(log_probs.argmax())
+        assert done["event"] == "done"
+        assert "id" in json.loads(printed(*GENERATE, "--reply", "--run", name, "--jsonl").splitlines()[0])
+
+    def test_a_model_without_template_continues_on_the_next_line(self, lotr, plain_folder, model):
+        arguments = (*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--temperature", "0")
+        code, out, error = lotr(*arguments)
+        assert code == 0
+        assert "note: this model has no chat template, so it continues the text on the next line" in error
+        assert out.endswith("\n")
+
+    def test_a_system_prompt_needs_a_chat_template_and_an_answer(self, refusal, name, plain_folder, untrained_run):
+        line = refusal(*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--system", "x")
+        assert line == f"--system needs a model with a chat template, and hf:{plain_folder} has none; leave it out"
+        assert "has none" in refusal("generate", "the road", "--run", untrained_run, "--reply", "--system", "x")
+        assert "add --reply, or leave out --system" in refusal(*GENERATE, "--run", name, "--system", "x")
+
+    def test_a_full_context_is_said_and_slides(self, lotr, name, model):
+        code, out, error = lotr(*GENERATE[:3], "90", "--seed", "2", "--run", name, "--jsonl")
+        tokens = [json.loads(line) for line in out.splitlines()][:-1]
+        assert code == 0
+        ids = [EOS_ID, *model.tokenizer.encode("Where is the Ring?").tolist()]
+        is_full = len(ids) + len(tokens) > model.context_size
+        note = f"note: the context of {model.context_size} tokens was full, so the model forgot the beginning"
+        assert (note in error) == is_full
+        long_prompt = "Where is the Ring? " * 30
+        code, _, error = lotr("generate", long_prompt, "--run", name, "--max-tokens", "2")
+        assert code == 0
+        assert error.count(note) == 1
+
+    def test_options_for_speakers_and_ensembles_are_refused(self, refusal, name):
+        assert "--as needs a model that knows speakers" in refusal(*GENERATE, "--as", "FRODO", "--run", name)
+        assert "--scene needs a model that knows speakers" in refusal("generate", "--scene", "--run", name)
+        assert "cannot be combined" in refusal(*GENERATE, "--cache", "--run", name)
+        assert "cannot be combined" in refusal(*GENERATE, "--run", name, "--run", name)
+        assert "--precision int8" in refusal("eval", name, "--text", "-", "--precision", "int8")
+
+
+class TestEval:
+    TEXT = "Where is the Ring?\n\nIt is safe, for tonight.\nOne"
+
+    @pytest.fixture
+    def text(self, tmp_path):
+        path = tmp_path / "text.txt"
+        path.write_text(self.TEXT)
+        return path
+
+    def test_bits_per_character_are_those_of_the_whole_text(self, printed, name, model, text):
+        record = json.loads(printed("eval", name, "--text", text, "--json"))
+        ids = [*model.tokenizer.encode(f"{self.TEXT}\n").tolist(), EOS_ID]
+        log_probs = score_sequence(model, np.array(ids, np.int32))
+        assert record["run"] == name
+        assert record["tokens"] == len(ids)
+        assert record["characters"] == len(self.TEXT) + 1
+        bits = -log_probs.sum() / np.log(2) / (len(self.TEXT) + 1)
+        assert record["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+        tokens = [json.loads(line) for line in printed("eval", name, "--text", text, "--jsonl").splitlines()]
+        assert [token["logprob"] for token in tokens] == pytest.approx(log_probs.tolist(), abs=1e-3)
+
+    def test_the_table_shortens_the_path_and_states_the_context(self, printed, name, text):
+        text.write_text(self.TEXT * 10)
+        shown = printed("eval", name, "--text", text)
+        assert "hf:llama " in shown
+        assert "mode" not in shown.replace("model", "")
+        assert "context: 64 tokens; a full context continues with its last half" in shown
+
+    def test_a_comparison_scores_the_split_of_the_other_run(self, printed, name, small_csv, home):
+        printed("train", "--csv", small_csv, "--preset", "tiny", "--epochs", "1", "--no-tui", "--run", "lines")
+        for order in ((name, "lines"), ("lines", name)):
+            record = json.loads(printed("eval", *order, "--split", "test", "--json"))
+            (words,) = record["texts"]  # the lines are lower-case words
+            assert {item["run"] for item in words["models"]} == {name, "lines"}
+            assert words["characters"] > 0
+        shown = printed("eval", name, "lines", "--split", "test")
+        assert "hf:llama needs" in shown or "less than hf:llama" in shown
+
+    def test_a_dialogue_is_compared_as_a_script(self, printed, name, tmp_path, home):
+        run = write_dialogue_run(home / "runs" / "talk")
+        text = tmp_path / "scene.txt"
+        text.write_text("FRODO: the road is old\nSAM: a friend of mine\n")
+        for options in ((), ("--normalized",)):
+            record = json.loads(printed("eval", name, run, "--text", text, "--json", *options))
+            assert {item["run"] for item in record["texts"][-1]["models"]} == {name, "talk"}
+
+    def test_a_model_by_others_has_no_split(self, refusal, name, text):
+        expected = f"{name} is a model by others and has no split to score; use --text FILE"
+        assert refusal("eval", name).startswith(expected)
+        assert refusal("eval", name, name) == expected
+        assert refusal("eval", "hf:missing/model").startswith("hf:missing/model is a model by others")  # not loaded
+        for option in ("--cache", "--mixture"):
+            assert "is a model by others" in refusal("eval", name, "--text", text, option)
+        assert "--by-speaker needs a model that knows speakers" in refusal("eval", name, "--text", text, "--by-speaker")
+
+
+class TestWho:
+    def test_the_posterior_is_over_the_named_speakers(self, printed, name, model, tmp_path):
+        script = "Frodo: Where is the Ring?\nGANDALF: It is safe.\nFrodo: For tonight?\n"
+        (tmp_path / "scene.txt").write_text(script)
+        arguments = ("who", "We  wants it!", "--run", name, "--json")
+        alone = json.loads(printed(*arguments, "--cast", "GOLLUM, Sam"))
+        after = json.loads(printed(*arguments, "--context", tmp_path / "scene.txt"))
+        for record, context, names in ((alone, "", ["GOLLUM", "Sam"]), (after, script, None)):
+            turns, cast = read_script(context, names, "")
+            guess = guess_written_speaker(model, cast, turns, "We wants it!", eos_per_line=False)
+            assert record["run"] == name
+            assert {item["speaker"] for item in record["speakers"]} == set(cast)
+            assert record["speaker"] == guess.ranking()[0].name
+            assert [item["probability"] for item in record["speakers"]] == pytest.approx(
+                [item.prob for item in guess.ranking()], abs=1e-4
+            )
+            assert [word["word"] for word in record["words"]] == ["We", "wants", "it!"]
+        assert {item["speaker"]: item["prior"] for item in after["speakers"]} == pytest.approx(
+            {"Frodo": 3 / 5, "GANDALF": 2 / 5}
+        )
+
+    def test_the_report_names_the_model_and_the_leader(self, printed, name):
+        shown = printed("who", "We wants it!", "--run", name, "--cast", "GOLLUM,SAM,FRODO")
+        assert "hf:llama, at the start of a scene" in shown
+        assert shown.splitlines()[1].split()[0] in ("GOLLUM", "SAM", "FRODO")
+
+    def test_names_are_needed(self, refusal, name):
+        line = refusal("who", "We wants it!", "--run", name)
+        assert f"needs a model that knows speakers, and {name} does not; name them: --cast FRODO,SAM" in line
+
+
+def test_tokens_are_those_of_the_model(printed, name, model):
+    record = json.loads(printed("tokenize", "Where is\n\nthe Ring?", "--run", name, "--json"))
+    assert record["tokenizer"] == "pretrained"
+    assert [token["id"] for token in record["tokens"]] == model.tokenizer.encode("Where is\n\nthe Ring?").tolist()
+    assert "hf:llama" in printed("tokenize", "Where", "--run", name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attach", "NAME"],
+        ["status", "NAME"],
+        ["stop", "NAME"],
+        ["runs", "show", "NAME"],
+        ["runs", "rm", "NAME", "--yes"],
+        ["runs", "rename", "NAME", "new"],
+        ["runs", "compact", "NAME", "small"],
+        ["runs", "export", "NAME", "--hf", "folder"],
+        ["train", "--init", "NAME", "--no-tui"],
+        ["train", "--resume", "NAME", "--no-tui"],
+    ],
+    ids=" ".join,
+)
+def test_commands_for_runs_refuse_a_model_by_others(refused, arguments):
+    for name in ("hf:owner/name", "gguf:model.gguf"):
+        line = refused(*(name if argument == "NAME" else argument for argument in arguments))
+        assert f"{name} is a model by others, not a run of lotr-tui" in line
+
+
+class TestBadInput:
+    """Each is one line on stderr, exit code 2 and nothing on stdout."""
+
+    @pytest.mark.parametrize(
+        "command_line",
+        [
+            GENERATE,
+            ("eval", "--text", "text.txt", "--run"),
+            ("who", "We wants it!", "--cast", "A,B", "--run"),
+            ("tokenize", "Where", "--run"),
+        ],
+        ids=lambda each: each[0],
+    )
+    def test_a_folder_without_config_is_refused_by_every_command(self, refusal, tmp_path, command_line):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "text.txt").write_text("Where is the Ring?\n")
+        if command_line[0] == "generate":
+            command_line = (*command_line, "--run")
+        line = refusal(*command_line, f"hf:{tmp_path / 'empty'}")
+        assert f"hf:{tmp_path / 'empty'} has no config.json" in line
+
+    def test_unusable_folders_and_files_are_refusal(self, refusal, broken, tmp_path):
+        from tests.support.pretrained import edit_json
+
+        config = (broken / "config.json").read_text()
+        edit_json(broken / "config.json", architectures=["BertForMaskedLM"], model_type="bert")
+        assert "is an encoder-only model" in refusal(*GENERATE, "--run", f"hf:{broken}")
+        (broken / "config.json").write_text(config)
+        edit_json(broken / "config.json", auto_map={"AutoModelForCausalLM": "attack.Model"})
+        assert "never run" in refusal(*GENERATE, "--run", f"hf:{broken}")
+        (broken / "config.json").write_text(config)
+        (broken / "model.safetensors").unlink()
+        assert "has no weights" in refusal(*GENERATE, "--run", f"hf:{broken}")
+        (broken / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+        assert "only as a pickle" in refusal(*GENERATE, "--run", f"hf:{broken}")
+        (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 40)
+        assert "damaged GGUF file" in refusal(*GENERATE, "--run", f"gguf:{tmp_path / 'bad.gguf'}")
+        assert "there is no such file" in refusal(*GENERATE, "--run", "gguf:missing.gguf")
+        assert "is a folder" in refusal(*GENERATE, "--run", f"gguf:{tmp_path}")
+
+    def test_nothing_else_is_printed_by_the_process(self, refused, broken):
+        (broken / "model.safetensors").write_bytes(b"\xff" * 1000)
+        assert "damaged weights" in refused(*GENERATE, "--run", f"hf:{broken}")
+
+    def test_an_id_that_is_neither_cached_nor_reachable_is_refused(self, refused, tmp_path):
+        line = refused(*GENERATE, "--run", "hf:nobody/nothing", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
+        assert "hf:nobody/nothing" in line
+
+    def test_a_model_larger_than_the_memory_is_refused_with_its_requirement(self, refusal, name, monkeypatch):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000}))
+        assert "of memory, and 0 MB are free" in refusal(*GENERATE, "--run", name)
+
+    def test_a_missing_extra_is_named(self, refusal, name, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert "pip install 'lotr-tui[hf]'" in refusal(*GENERATE, "--run", name)
+
+
+def test_names_of_equal_models_are_not_shortened(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "llama")
+    first, second = f"hf:{model_folder}", f"hf:{tmp_path / 'llama'}"
+    assert report_names([first, "my-run", "hf:owner/name"]) == ["hf:llama", "my-run", "hf:owner/name"]
+    assert report_names([first, second]) == [first, second]
+
+
+def test_a_transformer_run_is_listed_with_its_architecture(printed, home):
+    write_run(home / "runs" / "words")
+    (record,) = json.loads(printed("runs", "--json"))
+    assert record["architecture"] == "lstm"
+    assert " lstm " in printed("runs")
