@@ -19,7 +19,7 @@ from engine.models.pretrained.forward import CausalForward
 
 
 class Context(Protocol):
-    """What a model has read of one text: an immutable value."""
+    """Everything that a model has read of one text: an immutable value."""
 
     @property
     def num_positions(self) -> int:
@@ -52,7 +52,7 @@ class ContextReader(Protocol):
 
 
 class BufferReader:
-    """Reader with shared key-value buffers: a state costs nothing, and a branch copies what it continues."""
+    """Reader with shared key-value buffers: a state costs nothing, and a branch copies its prefix."""
 
     def __init__(self, forward: CausalForward) -> None:
         """Create a reader for a model whose cache consists of one key and one value per layer and position."""

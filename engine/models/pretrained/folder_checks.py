@@ -18,7 +18,7 @@ LOADING_FACTOR = 1.2
 
 
 def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the content of `config.json`, after checking that it describes a causal model without code of its own.
+    """Return the content of `config.json`, after checking that it describes a causal model without remote code.
 
     Raises:
         InvalidInputError: If the file is missing or damaged, or names remote code or a model that is not causal.

@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], None]) -> Path:
-    """Return the folder of a model in the local cache, after downloading what is missing.
+    """Return the folder of a model in the local cache, after downloading the missing files.
 
     Args:
         repo_id: Identifier on the Hub, `owner/name`.

@@ -78,7 +78,7 @@ class PretrainedModel:
 
         Args:
             forward: The model of transformers.
-            reader: The way to keep what it has read.
+            reader: The way to keep the tokens read so far.
             tokenizer: Its tokenizer.
             info: Facts about it.
             chat: Form of a conversation; None if the model has no chat template.

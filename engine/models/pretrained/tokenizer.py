@@ -31,7 +31,7 @@ class PretrainedTokenizer(ByteTokenizer):
             backend_json: Content of the model's `tokenizer.json`.
             size: Number of tokens of the model; tokens beyond have no logits and are left out.
             end_id: The model's id of the token that ends a text or a reply, which becomes `<eos>`.
-            special_ids: The model's ids of further special tokens; those that the file marks as special are known.
+            special_ids: The model's ids of special tokens that the file does not mark as special.
         """
         content = json.loads(backend_json)
         added = [token for token in content.get("added_tokens") or [] if token["id"] < size]

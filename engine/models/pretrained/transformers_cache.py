@@ -22,7 +22,7 @@ class BufferedCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append keys and values `[texts, heads, time, head size]` of a layer; return those of all columns."""
+        """Append keys and values `[texts, heads, time, head size]` of a layer; return all keys and values."""
         start = self._num_columns.get(layer_idx, self._start)
         self._num_columns[layer_idx] = start + key_states.shape[2]
         return self._buffer.write(layer_idx, start, key_states, value_states)
