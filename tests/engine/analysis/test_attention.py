@@ -5,7 +5,7 @@ import pytest
 
 from engine.analysis.attention import attention_rollout, attention_rollouts, find_attention_model, logit_lens
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
 from engine.models.base import LanguageModel
@@ -14,8 +14,8 @@ from engine.models.dialogue import DialogueModel
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.transformer_layout import transformer_weight_shapes
 from tests.support.models import make_tokenizer, random_ids, random_lstm
+from tests.support.numpy_transformer import random_transformer
 
 VOCABULARY = make_tokenizer(23)
 CAST = make_tokenizer(23).with_cast(["Gandalf", "Frodo"])
@@ -23,24 +23,9 @@ KNESER_NEY = KneserNey(random_ids(200, len(VOCABULARY)), VOCABULARY, order=3)
 LSTM = random_lstm(ModelConfig(embedding_size=7, hidden_size=7), VOCABULARY)
 
 
-def make_transformer(tokenizer: Tokenizer = VOCABULARY, seed: int = 0) -> NumpyTransformer:
-    config = ModelConfig(
-        architecture="transformer",
-        embedding_size=8,
-        num_layers=3,
-        num_heads=2,
-        context_size=16,
-        weight_drop=0.0,
-        subword_embeddings=False,
-    )
-    rng, shapes = np.random.default_rng(seed), transformer_weight_shapes(config, len(tokenizer))
-    weights = {name: rng.normal(len(shape) == 1, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
-    return NumpyTransformer(config, tokenizer, weights)
-
-
-TRANSFORMER = make_transformer()
-OTHER = make_transformer(seed=1)
-SPEAKING = make_transformer(CAST)
+TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
+OTHER = random_transformer(VOCABULARY, seed=1)
+SPEAKING = random_transformer(CAST)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import ModelConfig
 from engine.models.key_value_cache import (
     MAX_COPIED_ROWS,
     MAX_SEGMENTS,
@@ -20,10 +19,9 @@ from engine.models.key_value_cache import (
     extend_segments,
     segment_tokens,
 )
-from engine.models.numpy_transformer import NumpyTransformer, TransformerState
-from engine.models.transformer_layout import transformer_weight_shapes
-from lotr_tui.session.conversation.state_cache import state_arrays
+from engine.models.numpy_transformer import TransformerState
 from tests.support.models import make_tokenizer
+from tests.support.numpy_transformer import random_transformer
 
 SHAPE = CacheShape(num_layers=2, num_heads=2, head_size=4, context_size=400)
 VOCABULARY_SIZE = 11
@@ -141,22 +139,7 @@ def test_one_thread_gets_each_row() -> None:
     assert [buffer.claim(64, 1), buffer.claim(64, 1)] == [Claim.FULL, Claim.BRANCH]
 
 
-def make_model() -> NumpyTransformer:
-    config = ModelConfig(
-        architecture="transformer",
-        embedding_size=8,
-        num_layers=2,
-        num_heads=2,
-        context_size=90,
-        weight_drop=0.0,
-        subword_embeddings=False,
-    )
-    rng, shapes = np.random.default_rng(0), transformer_weight_shapes(config, VOCABULARY_SIZE)
-    weights = {name: rng.normal(len(shape) == 1, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
-    return NumpyTransformer(config, make_tokenizer(VOCABULARY_SIZE), weights)
-
-
-MODEL = make_model()
+MODEL = random_transformer(make_tokenizer(VOCABULARY_SIZE), context_size=90)
 
 
 @settings(max_examples=40, deadline=None)
@@ -186,17 +169,3 @@ def test_random_branches_equal_texts_read_anew(
     for history, state in texts[1:]:
         again, _ = MODEL.advance(state, 2)
         assert again == pytest.approx(MODEL.advance_tokens(MODEL.start(), [*history, 2])[0], abs=1e-4)
-
-
-def test_following_states_share_their_arrays() -> None:
-    _, state = MODEL.advance_tokens(MODEL.start(), [1] * 60)
-    _, following = MODEL.advance(state, 3)
-    _, branch = MODEL.advance(state, 4)
-    arrays = {id(array): array.nbytes for array in state_arrays(state)}
-    own = [array for array in state_arrays(following) if id(array) not in arrays]
-    assert [array.shape for array in own] == [(8,)]  # the hidden vector
-    added = sum(array.nbytes for array in state_arrays(branch) if id(array) not in arrays)
-    assert 0 < added < sum(arrays.values())
-    rows = [array for array in state_arrays(state) if array.ndim == 4]
-    assert len(rows) == 2
-    assert all(array.flags.owndata for array in rows)

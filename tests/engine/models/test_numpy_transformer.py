@@ -15,14 +15,11 @@ from engine.models.attention import AttentionModel
 from engine.models.key_value_cache import Segments
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer, TransformerState
 from engine.models.transformer_layers import TransformerLayers
-from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size, transformer_weight_shapes
+from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
 from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
-from tests.support.models import (
-    TokenByTokenModel,
-    make_tokenizer,
-    random_ids,
-)
+from tests.support.models import TokenByTokenModel, make_tokenizer, random_ids
+from tests.support.numpy_transformer import random_transformer_weights, transformer_config
 
 VOCABULARY_SIZE = 37
 VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
@@ -34,14 +31,11 @@ CONFIGS = {
 
 
 def make_config(name: str = "two layers", **values: Any) -> ModelConfig:
-    fixed = {"weight_drop": 0.0, "subword_embeddings": False, "context_size": 512}
-    return ModelConfig(architecture="transformer", **(fixed | CONFIGS[name] | values))
+    return transformer_config(**({"context_size": 512} | CONFIGS[name] | values))
 
 
-def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    shapes = transformer_weight_shapes(config, VOCABULARY_SIZE)
-    return {name: rng.normal(len(shape) == 1, scale, shape).astype(np.float32) for name, shape in shapes.items()}
+def random_weights(config: ModelConfig, scale: float = 0.3) -> dict[str, np.ndarray]:
+    return random_transformer_weights(config, VOCABULARY_SIZE, scale=scale)
 
 
 def make_model(name: str = "two layers", *, int8: bool = False, **values: Any) -> NumpyTransformer:

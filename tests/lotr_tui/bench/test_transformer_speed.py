@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.transformer_layout import transformer_weight_shapes
 from lotr_tui.bench.playing import transformer_speed
 from lotr_tui.bench.playing.transformer_speed import measure_transformer_generation, summarize_transformer_speeds
 from tests.support.models import make_tokenizer
-from tests.support.transformer import TRANSFORMER
+from tests.support.numpy_transformer import random_transformer
 
 SPEEDS = {
     name: value
@@ -26,15 +23,13 @@ SPEEDS = {
 
 def test_the_baseline_is_the_same_model() -> None:
     torch = pytest.importorskip("torch")
-    from engine.config import ModelConfig
     from lotr_tui.bench.playing.torch_decoder import TorchDecoder
 
-    config = ModelConfig(**TRANSFORMER)
-    rng, shapes = np.random.default_rng(0), transformer_weight_shapes(config, 13)
-    weights = {name: rng.normal(len(shape) == 1, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
-    model = NumpyTransformer(config, make_tokenizer(13), weights)
-    decoder = TorchDecoder(config, 13)
-    decoder.load_state_dict({name.removeprefix("model."): torch.from_numpy(value) for name, value in weights.items()})
+    model = random_transformer(make_tokenizer(13))
+    decoder = TorchDecoder(model.config, 13)
+    decoder.load_state_dict(
+        {name.removeprefix("model."): torch.from_numpy(value) for name, value in model.weights.items()}
+    )
     state, caches = model.start(), None
     with torch.no_grad():
         for tokens in ([1, 5, 7], [3], [12]):
