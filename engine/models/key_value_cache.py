@@ -1,7 +1,7 @@
 """Keys and values of the tokens that a Transformer has read, in buffers that states share.
 
 A state lists segments, each the first rows of a buffer. A text that is continued appends to its last buffer in place. A
-text that branches off earlier keeps the rows before the branch and appends to a buffer of its own.
+text that branches off earlier keeps the rows before the branch and appends to a new buffer.
 """
 
 import threading
@@ -27,7 +27,7 @@ class Claim(Enum):
     """Way to continue a text that uses the first rows of a buffer."""
 
     APPEND = auto()
-    """In the next rows, which nobody else writes to."""
+    """In the next rows, which no other text uses."""
     FULL = auto()
     """In a larger buffer: this one has no room."""
     BRANCH = auto()

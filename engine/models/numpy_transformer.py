@@ -89,7 +89,7 @@ class NumpyTransformer:
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
-        """Tensors by name, as they were given; those of layers are computed at every access."""
+        """Tensors by name, as they were given; tensors of layers are computed at every access."""
         return self._tensors.to_dict()
 
     @property

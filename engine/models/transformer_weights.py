@@ -36,7 +36,7 @@ class _MatrixRows(NamedTuple):
 
 
 class TransformerTensors:
-    """All tensors of a model. Those that a layer stores in another form are kept only in that form."""
+    """All tensors of a model. Tensors that a layer stores in another form are kept only in that form."""
 
     def __init__(self, weights: Mapping[str, StoredTensor], *, quantize: bool) -> None:
         """Use the tensors `weights`; with `quantize`, matrices in single precision are quantized for products."""
@@ -92,7 +92,7 @@ class TransformerTensors:
             start = end
 
     def to_dict(self) -> dict[str, StoredTensor]:
-        """Return all tensors by name, as they were given; those of layers are computed at every call."""
+        """Return all tensors by name, as they were given; tensors of layers are computed at every call."""
         rows_by_matrix: dict[int, StoredTensor] = {}
         tensors: dict[str, StoredTensor] = {}
         for name, tensor in self._tensors.items():
