@@ -63,12 +63,12 @@ class AttentionRecorder:
         self.head = find_output_head(module)
         self._lock = threading.Lock()
 
-    def record(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def record(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read `ids` `[1, positions]`.
 
         Returns:
-            Attention weights `[layers, heads, positions, positions]`, and the vectors `[layers + 1, positions, width]`
-            before the first layer and after each layer.
+            Attention weights `[layers, heads, positions, positions]`; the vectors `[layers + 1, positions, width]`
+            before the first layer and after each layer; and the logits `[positions, vocabulary]`.
         """
         last: list[Tensor] = []
         with self._lock:
@@ -82,7 +82,7 @@ class AttentionRecorder:
             raise ValueError("the model returns no attention weights")
         # transformers normalizes the last of its vectors, so the vector after the last layer is taken before the norm.
         vectors = [*output.hidden_states[: len(weights)], last[-1].reshape(1, ids.shape[1], -1)]
-        return torch.cat([layer for layer in weights if layer is not None]), torch.cat(vectors)
+        return torch.cat([layer for layer in weights if layer is not None]), torch.cat(vectors), output.logits[0]
 
 
 def find_output_head(module: nn.Module) -> OutputHead:
@@ -146,7 +146,7 @@ class AttentionPretrainedModel(PretrainedModel):
             )
         model_ids = self._model_ids(self.start(), [EOS_ID, *ids.tolist()])
         with torch.inference_mode():
-            weights, vectors = self._recorder.record(self._forward.to_ids([model_ids]))
+            weights, vectors, _ = self._recorder.record(self._forward.to_ids([model_ids]))
             return AttentionRecord(_to_numpy(weights), _to_numpy(vectors))
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
@@ -163,17 +163,16 @@ class AttentionPretrainedModel(PretrainedModel):
 def find_recorder(forward: CausalForward, vocabulary_size: int) -> AttentionRecorder | None:
     """Return a recorder of a model's attention, or None if the model has no attention or an unknown structure.
 
-    The recorder is tried on some tokens: its weights sum to 1, and its last vectors lead to the model's own logits.
+    The recorder is tried on some tokens: its weights sum to 1, and its last vectors lead to the logits.
     """
     ids = forward.to_ids([[id % vocabulary_size for id in (3, 7, 5, 11)]])
     try:
         with torch.inference_mode():
             recorder = AttentionRecorder(forward)
-            weights, vectors = recorder.record(ids)
-            logits, _, _ = forward(ids, use_cache=False)
+            weights, vectors, logits = recorder.record(ids)
             sums = weights.float().sum(-1)
             is_causal = not bool(weights.triu(1).any())
-            is_right = is_close(recorder.head.logits(vectors[-1]), logits[0])
+            is_right = is_close(recorder.head.logits(vectors[-1]), logits)
     except Exception:  # models of unknown structure raise anything
         return None
     return recorder if is_right and is_causal and bool((sums - 1).abs().max() < 0.02) else None

@@ -102,7 +102,7 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
 
     name = source.name
     report(LoadingProgress("checking the files"))
-    folder_checks.read_model_config(folder, name)
+    config = folder_checks.read_model_config(folder, name)
     files = folder_checks.find_weight_files(folder, name)
     required = _folder_bytes(files, name)
     stored = folder_checks.count_parameters(files, name)[1]
@@ -113,7 +113,7 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     report(LoadingProgress(f"reading {folder_checks.format_bytes(stored)} of weights", required))
     dtype = torch.float32 if device.type == "cpu" else "auto"
     hf_tokenizer = _read_tokenizer(folder, name)
-    module = _read_weights(folder, name, dtype)
+    module = _read_weights(folder, name, dtype, softcaps_attention="attn_logit_softcapping" in config)
     return _new_model(module, hf_tokenizer, source, report, device, required)
 
 
@@ -138,9 +138,11 @@ def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "Pretraine
             config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         except Exception as error:
             raise _loading_error(name, error) from error
-        folder_checks.check_is_causal(config.to_dict(), name)
+        settings = config.to_dict()
+        folder_checks.check_is_causal(settings, name)
         hf_tokenizer = _read_tokenizer(path.parent, name, gguf_file=path.name)
-        module = _read_weights(path.parent, name, torch.float32, gguf_file=path.name)
+        softcaps = "attn_logit_softcapping" in settings
+        module = _read_weights(path.parent, name, torch.float32, softcaps_attention=softcaps, gguf_file=path.name)
     device = torch.device("cpu")
     if torch.cuda.is_available() and required < torch.cuda.mem_get_info()[0]:
         device = torch.device("cuda")
@@ -160,13 +162,20 @@ def _read_tokenizer(folder: Path, name: str, **options: Any) -> Any:
     return tokenizer
 
 
-def _read_weights(folder: Path, name: str, dtype: Any, **options: Any) -> "torch.nn.Module":
-    """Return the model of transformers, with all its weights read from safetensors or GGUF."""
+def _read_weights(
+    folder: Path, name: str, dtype: Any, *, softcaps_attention: bool, **options: Any
+) -> "torch.nn.Module":
+    """Return the model of transformers, with all its weights read from safetensors or GGUF.
+
+    `softcaps_attention` is True for models that bound the logits of attention, such as Gemma 2.
+    """
     import transformers
 
     auto: Any = transformers.AutoModelForCausalLM
-    is_old = tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 56)
-    options["torch_dtype" if is_old else "dtype"] = dtype
+    version = tuple(map(int, transformers.__version__.split(".")[:2]))
+    options["torch_dtype" if version < (4, 56) else "dtype"] = dtype
+    if version < (5, 0) and softcaps_attention:
+        options["attn_implementation"] = "eager"  # the faster one leaves the bound out
     if "gguf_file" not in options:
         options["use_safetensors"] = True
     try:

@@ -52,25 +52,35 @@ def _find_start(tokenizer: Any, ids_of_text: dict[str, int], special_ids: set[in
     Chat models often name the start of a message as bos, which starts no text and is not put before one.
     """
     ids = tokenizer("a")["input_ids"]
-    if len(ids) and ids[0] in {*special_ids, tokenizer.bos_token_id}:
-        return int(ids[0])
-    if TEXT_START_TOKEN in ids_of_text:
+    added = int(ids[0]) if len(ids) and ids[0] in {*special_ids, tokenizer.bos_token_id} else None
+    if TEXT_START_TOKEN in ids_of_text and (added is None or _starts_messages(tokenizer, added, ids_of_text)):
         return ids_of_text[TEXT_START_TOKEN]
     bos: int | None = tokenizer.bos_token_id
-    return bos
+    return bos if added is None else added
+
+
+def _starts_messages(tokenizer: Any, id: int, ids_of_text: dict[str, int]) -> bool:
+    """Return True if the chat template writes a special token more than once, so before each message."""
+    text = next((text for text, special_id in ids_of_text.items() if special_id == id), None)
+    return text is not None and _render_conversation(tokenizer).count(text) > 1
 
 
 def _find_turn_end(tokenizer: Any, ids_of_text: dict[str, int]) -> int | None:
     """Return the special token that the chat template writes after a reply; None if it writes none."""
+    after = _render_conversation(tokenizer).partition(_MARK)[2].lstrip()
+    found = [special for special in ids_of_text if after.startswith(special)]
+    return ids_of_text[max(found, key=len)] if found else None
+
+
+def _render_conversation(tokenizer: Any) -> str:
+    """Return a conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
     if not getattr(tokenizer, "chat_template", None):
-        return None
+        return ""
     messages = [("user", "x"), ("assistant", _MARK), ("user", "y")]
     try:
-        text = tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in messages], tokenize=False
         )
     except Exception:  # a template is a program, which can raise anything
-        return None
-    after = text.partition(_MARK)[2].lstrip()
-    found = [special for special in ids_of_text if after.startswith(special)]
-    return ids_of_text[max(found, key=len)] if found else None
+        return ""
+    return text

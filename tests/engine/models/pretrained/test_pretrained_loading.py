@@ -189,6 +189,7 @@ def test_a_model_without_end_of_text_is_refused(folder: Path) -> None:
     content = json.loads(backend.to_str())
     content["added_tokens"] = []
     (folder / "tokenizer.json").write_text(json.dumps(content))
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={})
     edit_json(folder / "config.json", eos_token_id=None)
     (folder / "generation_config.json").unlink(missing_ok=True)
     check_refused(folder, "no token that ends a text")
@@ -220,6 +221,10 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder: Path) -> None:
         "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
     }
     (folder / "tokenizer.json").write_text(json.dumps(content))
+    # The template writes this token before each message, so it starts no text if there is a better one.
+    assert load_pretrained(f"hf:{folder}").info.start_id == 0
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edit_json(folder / "tokenizer_config.json", chat_template=None)
     assert load_pretrained(f"hf:{folder}").info.start_id == 1
 
 
@@ -262,6 +267,7 @@ def write_gguf(path: Path, **changes: Any) -> None:
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(str(path), changes.get("architecture", "llama"))
     width, vocabulary = 32, 12
+    writer.add_name("tiny")
     writer.add_context_length(64)
     writer.add_embedding_length(width)
     writer.add_block_count(1)
@@ -271,9 +277,9 @@ def write_gguf(path: Path, **changes: Any) -> None:
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefgh", "ab"])
+    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefg", "ab", "abc"])
     writer.add_token_types([3, 3, 3, *[1] * 9])
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "ab c"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     rng = np.random.default_rng(0)
