@@ -21,6 +21,8 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel, load_model_by_name
+from engine.runtime.background_import import pause_garbage_collection, preload_torch, share_interpreter
+from engine.runtime.process import limit_openmp_spinning
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
 from lotr_tui.session.conversation.cast import answering_cast, speaking_role
@@ -243,15 +245,22 @@ def load_session_model(
 def load_pretrained_session_model(
     name: str, on_progress: "Callable[[LoadingProgress], None] | None" = None
 ) -> SessionModel:
-    """Load a model by others, and prepare what the screens look up in its vocabulary. This takes seconds.
+    """Load a model by others, and prepare what the screens look up in its vocabulary.
+
+    This takes seconds, during which other threads go on: see `background_import`.
 
     Raises:
         InvalidInputError: If the model cannot be loaded.
     """
-    from engine.models.pretrained.loading import load_pretrained  # imports torch and transformers
+    parse_pretrained_name(name)  # before anything is imported
+    limit_openmp_spinning()
+    share_interpreter()
+    preload_torch()
+    with pause_garbage_collection():
+        from engine.models.pretrained.loading import load_pretrained  # imports torch and transformers
 
-    model = load_pretrained(name, on_progress)
-    warm_up_tokenizer(model.tokenizer)
+        model = load_pretrained(name, on_progress)
+        warm_up_tokenizer(model.tokenizer)
     return SessionModel.from_pretrained(model)
 
 

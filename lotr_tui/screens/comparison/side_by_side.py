@@ -27,6 +27,7 @@ from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_
 from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot, PromptContext
+from lotr_tui.session.conversation.cast import named_speaker
 from lotr_tui.session.known_models import known_model_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.bindings import binding_table
@@ -67,8 +68,8 @@ class SideBySideScreen(GenerationColumnsScreen):
     ) -> None:
         """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
-        A model by others starts beside the bundled model. A model that knows speakers starts with the likeliest ones instead. More models can be added from `runs_dir`;
-        None is the default directory.
+        A model by others starts beside the bundled model, and a model that knows speakers with the likeliest ones. More
+        models can be added from `runs_dir`; None is the default directory.
         """
         self._ranking: Sequence[SpeakerProb] = ()
         super().__init__(session_model, prompt, settings, seed, pace, context)
@@ -250,6 +251,9 @@ class SideBySideScreen(GenerationColumnsScreen):
         model = session_model.model
         if model.tokenizer.cast and not isinstance(model, DialogueModel):
             model = DialogueModel(model)
+        if model.tokenizer.cast and not slot.speaker:
+            # The role of a model with a chat template is a speaker of this one, if it knows that.
+            slot.speaker = named_speaker(model.tokenizer.cast, self.prompt_context.roles.system_prompt)
         slot.model, slot.temperature = model, self.settings.temperature
         slot.output.title = printable(session_model.name)
         speaker = f"as {display_name(slot.speaker)} · " if model.tokenizer.cast and slot.speaker else ""

@@ -25,6 +25,7 @@ class Roles(NamedTuple):
 NO_ROLES = Roles()
 """A turn whose roles are not chosen."""
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
+_NOT_WORD = re.compile(r"\W+")
 _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
@@ -54,6 +55,13 @@ def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tup
     called = _called_pattern(others).findall(line) if line else []
     keys = {merge_key(" ".join(name.upper().split())) for name in called}
     return tuple(name for name in others if merge_key(name) in keys) or others
+
+
+def named_speaker(cast: Sequence[str], text: str) -> str:
+    """Return the first member of a cast whose name is in a text, such as "You are Gandalf"; empty if there is none."""
+    words = _NOT_WORD.split(text.casefold())
+    found = [name for name in cast if set(_NOT_WORD.split(name.casefold())) <= set(words)]
+    return min(found, key=lambda name: words.index(_NOT_WORD.split(name.casefold())[0]), default="")
 
 
 @lru_cache(maxsize=16)

@@ -31,7 +31,7 @@ def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str 
 
 
 def _add_message(messages: list[ChatMessage], message: ChatMessage) -> None:
-    """Append a message unless it is empty. Two of the same role become one, because templates want them to alternate."""
+    """Append a message unless it is empty. Two of one role become one, because templates want them to alternate."""
     text = message.text.strip()
     if not text:
         return

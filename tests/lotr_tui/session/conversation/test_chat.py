@@ -1,0 +1,186 @@
+"""Conversations by a chat template: what the model reads, branches, limits of memory, and saved sessions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.generation.settings import SamplerSettings
+from engine.models.pretrained.chat import ChatMessage
+from lotr_tui.session.conversation import state_cache
+from lotr_tui.session.conversation.chat import chat_messages
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.conversation.restore import rebuild_conversation
+from lotr_tui.session.export import to_json, to_text
+from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
+from lotr_tui.session.session_model import SessionModel
+from tests.support.conversations import branch_off, finish_reply, only_session
+from tests.support.dialogues import dialogue_model
+from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
+
+SETTINGS = SamplerSettings(max_tokens=30)
+
+
+@pytest.fixture
+def model() -> FakeSlowModel:
+    return FakeSlowModel()
+
+
+@pytest.fixture
+def session_model(model: FakeSlowModel) -> SessionModel:
+    return slow_session_model(model)
+
+
+def say(
+    conversation: Conversation, session_model: SessionModel, text: str, previous: Reply | None = None, system: str = ""
+) -> Reply:
+    conversation.submit_prompt(
+        session_model, text, "conversation", SETTINGS, 3, previous, system_prompt=system
+    )
+    return finish_reply(conversation)
+
+
+def test_earlier_turns_are_messages(
+    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
+) -> None:
+    first = say(conversation, session_model, "Hello there", system="You are Gandalf.")
+    second = say(conversation, session_model, "Where is the Ring?", first, "You are Gandalf.")
+    assert model.chat is not None
+    assert model.chat.encoded[-1] == (
+        ChatMessage("system", "You are Gandalf."),
+        ChatMessage("user", "Hello there"),
+        ChatMessage("assistant", first.reply_text().strip()),
+        ChatMessage("user", "Where is the Ring?"),
+    )
+    assert list(second.context_ids) == list(model.chat.encode(model.chat.encoded[-1]))
+    assert second.text() == f"Where is the Ring?\n{second.reply_text()}"
+    speakers = second.exchange.speakers
+    assert speakers is not None
+    assert (speakers.user.text, speakers.answerer.text) == ("You", "Slowpoke-1B")
+
+
+def test_messages_of_one_role_become_one(conversation: Conversation, session_model: SessionModel) -> None:
+    scene = SessionModel("scene", "", dialogue_model())
+    conversation.go_on(scene, None, 2, SETTINGS, 1, None)
+    while conversation.active_reply is not None:
+        last = finish_reply(conversation)
+    messages = chat_messages("and you?", last)
+    assert [message.role for message in messages] == ["assistant", "user"]
+
+
+def test_context_of_the_turn_before_is_not_read_again(
+    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
+) -> None:
+    first = say(conversation, session_model, "Hello there")
+    model.num_read = 0
+    second = say(conversation, session_model, "Where is the Ring?", first)
+    shared = [*first.context_ids, *(token.id for token in first.tokens)]
+    num_new = len(second.context_ids) - len(shared)
+    if list(second.context_ids[: len(shared)]) == shared:  # else the template spells the answer in other tokens
+        assert model.num_read <= num_new + len(second.tokens) + 1
+
+
+def test_seed_gives_the_same_answer_again_and_branches_share_tokens(
+    conversation: Conversation, session_model: SessionModel
+) -> None:
+    reply = say(conversation, session_model, "Hello there")
+    again = branch_off(conversation, reply, 0, None, SETTINGS, 3)
+    assert [token.id for token in again.tokens] == [token.id for token in reply.tokens]
+    branch = branch_off(conversation, reply, 4, reply.tokens[6].id, SETTINGS, 5)
+    assert [token.id for token in branch.tokens[:5]] == [*(t.id for t in reply.tokens[:4]), reply.tokens[6].id]
+    assert branch.is_chat
+    assert branch.turn is reply.turn
+
+
+def test_ended_answer_is_not_continued_and_a_cut_one_is(
+    conversation: Conversation, session_model: SessionModel
+) -> None:
+    reply = say(conversation, session_model, "Hello there")
+    assert reply.done is not None
+    conversation.continue_reply(reply, SETTINGS, 4)
+    longer = finish_reply(conversation)
+    assert longer.tokens[: len(reply.tokens)] == reply.tokens
+    assert longer.done is not None
+    longer.done = type(longer.done)("eos", 1, 3, 1.0)
+    with pytest.raises(InvalidInputError, match="the answer has ended"):
+        conversation.continue_reply(longer, SETTINGS, 4)
+
+
+def test_conversation_that_the_template_refuses_is_one_line(
+    conversation: Conversation, session_model: SessionModel
+) -> None:
+    with pytest.raises(InvalidInputError, match="chat template cannot write"):
+        say(conversation, session_model, REFUSED_TEXT)
+    assert conversation.current_reply is None
+    assert say(conversation, session_model, "Hello there").tokens
+
+
+def test_model_states_stay_where_log_probs_were_evicted(
+    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_cache, "MAX_LOG_PROB_BYTES", 5 * 4 * len(model.tokenizer))
+    reply = say(conversation, session_model, "Hello there")
+    assert [index for index in range(31) if reply.decoder_state(index) is not None] == [26, 27, 28, 29, 30]
+    assert all(state is not None for state in reply.decoder_states)
+    model.num_read = 0
+    branch = branch_off(conversation, reply, 10, reply.tokens[0].id, SamplerSettings(max_tokens=1), 1)
+    assert model.num_read == 3  # the token before the branch, whose log-probabilities are gone, and the new ones
+    assert len(branch.tokens) == 12
+
+
+def test_session_file_keeps_the_system_prompt(
+    conversation: Conversation, session_model: SessionModel, tmp_path: Path
+) -> None:
+    first = say(conversation, session_model, "Hello there", system="You are Gandalf.")
+    second = say(conversation, session_model, "Where is the Ring?", first, "You are Frodo.")
+    path = only_session(tmp_path)
+    session = parse_session(path.stem, path.read_bytes())
+    assert [reply.system_prompt for reply in session.replies] == ["You are Gandalf.", "You are Frodo."]
+    restored = rebuild_conversation(session, session_model, 0)
+    replies = list(restored.replies_by_exchange.values())
+    assert [list(reply.context_ids) for reply in replies] == [list(first.context_ids), list(second.context_ids)]
+    assert not any(reply.read_only_reason for reply in replies)
+    branch = branch_off(restored, replies[1], 3, None, SETTINGS, 8)
+    expected = branch_off(conversation, second, 3, None, SETTINGS, 8)
+    assert [token.id for token in branch.tokens] == [token.id for token in expected.tokens]
+    restored.close()
+    assert json.loads(to_json(session))["replies"][1]["system_prompt"] == "You are Frodo."
+
+
+def test_answers_of_a_chat_cannot_be_continued_without_a_template(
+    conversation: Conversation, session_model: SessionModel
+) -> None:
+    reply = say(conversation, session_model, "Hello there")
+    session = SavedSession("x", "m", 1.0, (reply.to_saved(),), 0)
+    assert parse_session("x", encode_session(session)).replies == session.replies
+    plain = slow_session_model(FakeSlowModel(has_chat=False))
+    (restored,) = rebuild_conversation(session, plain, 0).replies_by_exchange.values()
+    assert "cannot continue" in restored.read_only_reason
+    assert restored.reply_text() == reply.reply_text()
+    assert "Hello there" in to_text(session)
+
+
+def test_line_breaks_are_not_marked_as_ends_of_lines(
+    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
+) -> None:
+    model.prefer("\n", 14)
+    reply = say(conversation, session_model, "Hello there")
+    shown = next(block.text for block in reply.exchange.blocks() if block.is_reply)
+    assert "\n" in reply.reply_text()
+    assert "¶" not in shown
+    assert shown.count("\n") >= reply.reply_text().strip("\n").count("\n") - 1
+    assert EOS_ID not in [token.id for token in reply.tokens]
+
+
+def test_reply_mode_without_a_template_adds_a_line_break(conversation: Conversation) -> None:
+    model = FakeSlowModel(has_chat=False)
+    session_model = slow_session_model(model)
+    assert session_model.reply_modes == ("continue", "reply")
+    conversation.submit_prompt(session_model, "Hello there", "reply", SETTINGS, 3, None)
+    first = finish_reply(conversation)
+    ids = [*first.context_ids, *first.reread_ids]
+    assert model.tokenizer.decode(ids) == "Hello there\n"
+    assert EOS_ID not in ids

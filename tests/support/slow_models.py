@@ -1,0 +1,117 @@
+"""A fake of a model by others: slow where a test wants it to be, with a chat template and a limited context."""
+
+import threading
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.errors import InvalidInputError
+from engine.models.base import LogProbs, ModelState
+from engine.models.pretrained.chat import ChatMessage, ChatTemplate
+from lotr_tui.session.session_model import SessionModel
+from tests.support.open_models import bpe_tokenizer, open_model
+
+REFUSED_TEXT = "refuse this"
+"""Text of a message that the fake template does not accept."""
+
+
+def line_tokenizer() -> Tokenizer:
+    """Return a small tokenizer of byte pairs whose line breaks are ordinary characters, as in models by others."""
+    tokenizer = copy(bpe_tokenizer())
+    tokenizer.reads_line_ends = True
+    return tokenizer
+
+
+class FakeChatTemplate(ChatTemplate):
+    """Template that writes `role: text`, and `<eos>` after each message."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._fake_tokenizer = tokenizer
+        self.default_system_prompt = "You help."
+        self.encoded: list[tuple[ChatMessage, ...]] = []
+        """Messages of each call."""
+
+    def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        self.encoded.append(tuple(messages))
+        if any(message.text == REFUSED_TEXT for message in messages):
+            raise InvalidInputError("the model's chat template cannot write this conversation")
+        ids: list[int] = []
+        if messages[0].role != "system":
+            messages = [ChatMessage("system", self.default_system_prompt), *messages]
+        for message in messages:
+            ids += [*self._fake_tokenizer.encode(f"{message.role}: {message.text}").tolist(), EOS_ID]
+        return (*ids, *self._fake_tokenizer.encode("assistant: ").tolist())
+
+
+@dataclass(frozen=True)
+class FakeState:
+    """State of the wrapped model, and the number of tokens read."""
+
+    state: ModelState
+    num_read: int
+
+
+class FakeSlowModel:
+    """A small LSTM that behaves like a model by others. After `hold`, it computes nothing until `release`."""
+
+    is_slow = True
+
+    def __init__(self, *, has_chat: bool = True, context_size: int = 10_000) -> None:
+        self.tokenizer = line_tokenizer()
+        self.chat = FakeChatTemplate(self.tokenizer) if has_chat else None
+        self.context_size = context_size
+        self.threads: set[str] = set()
+        """Names of the threads that the model has computed in."""
+        self.num_read = 0
+        """Number of tokens that the model has read."""
+        self.num_passes = 0
+        """Number of calls in which the model has read tokens."""
+        self._model = open_model(self.tokenizer)
+        self._released = threading.Event()
+        self._released.set()
+
+    def hold(self) -> None:
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    def prefer(self, text: str, bias: float) -> None:
+        """Make the tokens of a text likelier."""
+        self._model.weights["output.bias"][np.unique(self.tokenizer.encode(text))] += bias
+
+    def start(self) -> FakeState:
+        return FakeState(self._model.start(), 0)
+
+    def start_chat(self) -> FakeState:
+        return self.start()
+
+    def advance(self, state: FakeState, token: int) -> tuple[LogProbs, FakeState]:
+        return self.advance_tokens(state, [token])
+
+    def advance_tokens(self, state: FakeState, tokens: Sequence[int]) -> tuple[LogProbs, FakeState]:
+        assert self._released.wait(10), "the model was never released"
+        self.threads.add(threading.current_thread().name)
+        self.num_read += len(tokens)
+        self.num_passes += 1
+        inner = state.state
+        for token in tokens:
+            log_probs, inner = self._model.advance(inner, token)
+        return log_probs, FakeState(inner, state.num_read + len(tokens))
+
+    def predict_tokens(self, state: FakeState, tokens: Sequence[int]) -> tuple[np.ndarray, FakeState]:
+        rows = []
+        for token in tokens:
+            log_probs, state = self.advance(state, token)
+            rows.append(log_probs)
+        return np.stack(rows), state
+
+    def has_slid(self, state: FakeState) -> bool:
+        return state.num_read > self.context_size
+
+
+def slow_session_model(model: FakeSlowModel, name: str = "Slowpoke-1B-Instruct") -> SessionModel:
+    return SessionModel(name, "Llama · 2 layers", model, corpus="", source=f"gguf:/models/{name}.gguf")
