@@ -18,7 +18,7 @@ from engine.runs.metrics import read_current_rows
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.ablation import Trial, Variant, run_ablation, summarize_trials
-from lotr_tui.cli.console import make_console, make_table, print_json
+from lotr_tui.cli.console import make_console, make_fitting_table, make_table, print_json
 from lotr_tui.formatting import format_age, format_perplexity
 
 if TYPE_CHECKING:
@@ -36,12 +36,11 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return
-    table = make_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"])
-    for run in summaries:
-        table.add_row(
-            Text(printable(run.name)),
+    rows = [
+        [
+            printable(run.name),
             run.state,
-            Text(printable(run.preset)),
+            printable(run.preset),
             run.architecture,
             run.mode,
             f"{run.epochs:.1f}",
@@ -49,8 +48,12 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
             format_perplexity(run.test_perplexity),
             format_age(time.time() - run.started_at),
             f"{run.size_bytes / 1e6:.1f}",
-        )
-    make_console().print(table)
+        ]
+        for run in summaries
+    ]
+    console = make_console()
+    texts, numbers = ["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"]
+    console.print(make_fitting_table(console.width, texts, numbers, rows))
 
 
 def print_run(run: str, runs_dir: Path | None) -> None:

@@ -313,7 +313,7 @@ class TestRuns:
         assert [(row["name"], row["state"], row["preset"]) for row in rows] == [("mine", "finished", "tiny")]
         assert rows[0]["valid_perplexity"] == finished["valid_perplexity"]
         shown = mine("runs").stdout
-        assert re.search(r"mine +finished +tiny +line +1\.0 ", shown)
+        assert re.search(r"mine +finished +tiny +lstm +line +1\.0 ", shown)
         assert "\x1b" not in shown
 
     @pytest.mark.parametrize("name", ["mine", "latest", "path"])

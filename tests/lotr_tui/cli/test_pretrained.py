@@ -194,7 +194,20 @@ class TestEval:
         assert "context: 64 tokens; a full context continues with its last half" in shown
 
     def test_a_comparison_scores_the_split_of_the_other_run(self, printed, name, small_csv, home):
-        printed("train", "--csv", small_csv, "--preset", "tiny", "--epochs", "1", "--no-tui", "--run", "lines")
+        printed(
+            "train",
+            "--csv",
+            small_csv,
+            "--preset",
+            "tiny",
+            "--epochs",
+            "1",
+            "--no-tui",
+            "--threads",
+            "1",
+            "--run",
+            "lines",
+        )
         for order in ((name, "lines"), ("lines", name)):
             record = json.loads(printed("eval", *order, "--split", "test", "--json"))
             (words,) = record["texts"]  # the lines are lower-case words
