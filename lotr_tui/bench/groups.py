@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import InvalidInputError, suggest_nearest
-from lotr_tui.bench.interface import attach, keys, slider, start_up, stream, transcript, usage
+from lotr_tui.bench.interface import attach, keys, pretrained_session, slider, start_up, stream, transcript, usage
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
-from lotr_tui.bench.playing import branch, generation, memorization, pretrained
+from lotr_tui.bench.playing import branch, generation, memorization, pretrained, transformer_speed
 from lotr_tui.bench.training import (
     byte_pairs,
     dashboard,
@@ -46,7 +46,9 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "byte-pairs": byte_pairs.measure_byte_pairs,
         "transformer-train": partial(transformer_training.measure_transformer_training, csv=csv),
         "transformer-start": start_up.measure_transformer_startup,
+        "transformer-generate": transformer_speed.measure_transformer_generation,
         "pretrained": pretrained.measure_pretrained,
+        "pretrained-session": pretrained_session.measure_pretrained_session,
     }
 
 

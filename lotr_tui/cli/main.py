@@ -143,8 +143,8 @@ def bench(
             "--only",
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
-            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth, byte-pairs, transformer-train, "
-            "transformer-start, transformer-generate or pretrained.",
+            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth, byte-pairs, "
+            "transformer-train, transformer-start, transformer-generate, pretrained or pretrained-session.",
         ),
     ] = None,
     ptb: Annotated[

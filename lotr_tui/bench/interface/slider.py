@@ -34,25 +34,24 @@ def measure_slider(repeat: int) -> Iterator[Measurement]:
         large: list[float] = []
         for _ in range(repeat):
             with run_in_terminal(SESSION_COMMAND, 160, 45) as terminal:
-                small += _step_latencies(terminal, PROMPT)
+                small += step_latencies(terminal, PROMPT)
             with run_in_terminal([*SESSION_COMMAND, "--run", str(run)], 160, 45) as terminal:
-                large += _step_latencies(terminal, "aaa aab aac")
+                large += step_latencies(terminal, "aaa aab aac")
     yield latency_percentile("slider step to the new bars, bundled model", small, 50)
     yield latency_percentile(f"slider step to the new bars, {RANDOM_VOCABULARY_SIZE:,} words", large, 100)
 
 
-def _step_latencies(terminal: Terminal, prompt: str) -> list[float]:
-    """Step up and down, and return the seconds until the line below the bars shows each new temperature."""
+def step_latencies(terminal: Terminal, prompt: str) -> list[float]:
+    """Step up and down, and return the seconds until the bars show new probabilities after each step.
+
+    Of all that a step changes, only the bars have percent signs.
+    """
     terminal.write(prompt.encode())
-    terminal.read_until_quiet(0.5, 3)
-    hundredths = 80
+    terminal.read_until_quiet(1, 5)
     latencies = []
     for step in range(STEPS_PER_RUN):
-        is_raise = step % 20 < 10
-        hundredths += 5 if is_raise else -5
-        expected = f"─ temperature {hundredths / 100:.2f}"
-        latencies.append(terminal.press(_RAISE_KEY if is_raise else _LOWER_KEY, expected))
-        terminal.read_until_quiet(0.03, 0.3)
+        latencies.append(terminal.press(_RAISE_KEY if step % 20 < 10 else _LOWER_KEY, "%"))
+        terminal.read_until_quiet(0.2, 1)  # a search of words may refine the bars
     return latencies
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
+from lotr_tui.bench.interface import pretrained_session
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
 from lotr_tui.bench.playing import pretrained
 from lotr_tui.bench.playing.pretrained import measure_pretrained, summarize_speeds
@@ -91,3 +92,9 @@ def test_smollm2_is_found_where_its_package_is(tmp_path: Path, monkeypatch: pyte
     assert pretrained.find_smollm2() is None
     (package / "model.gguf").touch()
     assert pretrained.find_smollm2() == f"gguf:{package / 'model.gguf'}"
+
+
+def test_a_session_without_smollm2_is_a_skipped_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained_session, "find_smollm2", lambda: None)
+    (skipped,) = pretrained_session.measure_pretrained_session(1)
+    assert isinstance(skipped, SkippedMeasurement)

@@ -28,7 +28,7 @@ from tests.support.files import sentences, write_csv
 
 TINY_SETTINGS = {
     "embedding_size": 16, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "context_size": 16, "bptt": 16,
-    "batch_size": 4, "vocabulary_size": 300,
+    "batch_size": 4, "vocabulary_size": 300, "threads": 1,
 }  # fmt: skip
 PEER_CONFIG = NanoGPTConfig(vocabulary_size=40, context_size=8, num_layers=2, num_heads=2, width=16)
 
@@ -42,7 +42,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "measure_speed", lambda config, runs_dir: 500.0)
+    monkeypatch.setattr(budget, "measure_speed", lambda config, runs_dir: 15.0)
 
 
 def make_config(text: Path, **settings: object) -> Config:
@@ -151,11 +151,11 @@ def test_a_part_of_the_text_consists_of_blocks_in_their_order(text: Path, monkey
 @pytest.mark.usefixtures("short_probe")
 def test_a_training_within_a_time_is_done_once(text: Path, tmp_path: Path) -> None:
     config, messages = make_config(text), list[str]()
-    training = train_within(config, "run", tmp_path, 30.0, messages.append)
+    training = train_within(config, "run", tmp_path, 900.0, messages.append)
     assert training.epochs == 2
-    assert training.num_tokens == pytest.approx(0.94 * 30 * 500, abs=2)
-    assert is_trained(training.path, 30.0)
-    assert train_within(config, "run", tmp_path, 30.0, messages.append) == training
+    assert training.num_tokens == pytest.approx(0.94 * 900 * 15, abs=2)
+    assert is_trained(training.path, 900.0)
+    assert train_within(config, "run", tmp_path, 900.0, messages.append) == training
     assert len(messages) == 1
 
 
@@ -181,7 +181,7 @@ def test_models_are_compared_at_equal_time_on_the_same_characters(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = TINY_SETTINGS | {"corpus": str(text), "corpus_format": "text", "held_out": 0.1}
-    options = EqualTimeOptions(tmp_path / "runs", 0.7, settings, threads=1)
+    options = EqualTimeOptions(tmp_path / "runs", 0.7, settings)
     results = compare_at_equal_time(options, report=lambda text: None)
     assert [result.model for result in results] == ["transformer", "nanogpt", "lstm"]
     assert all(0 < result.valid_bits_per_character < 10 for result in results)
