@@ -14,14 +14,17 @@ class PrefixCache:
         self.model = model
         self.initial_state = initial_state
         self._ids: list[int] = []
-        self._states = [initial_state or prefill(model, ())]
+        self._states: list[DecoderState] = []
+        """States before each of `_ids` and after the last; empty before the first text is read."""
 
     def cached_log_probs(self, ids: Sequence[int]) -> LogProbs | None:
         """Return the log-probabilities `[vocabulary]` of the token after `ids`, or None where the model has to run."""
-        return self._states[len(ids)].log_probs if self._ids[: len(ids)] == list(ids) else None
+        is_read = bool(self._states) and self._ids[: len(ids)] == list(ids)
+        return self._states[len(ids)].log_probs if is_read else None
 
     def read(self, ids: Sequence[int]) -> list[DecoderState]:
         """Return the decoder states `[len(ids) + 1]` before each token of `ids` and after the last."""
+        self._states = self._states or [self.initial_state or prefill(self.model, ())]
         num_shared = 0
         while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
             num_shared += 1

@@ -95,7 +95,9 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
         with Vertical(classes="dialog"):
             yield Label("A speaker or a model" if self._has_speakers else "Add a model", classes="dialog-title")
             placeholder = "type a part of a name, or hf:FOLDER, hf:owner/name, gguf:FILE"
-            yield LineInput(placeholder=placeholder, compact=True, max_length=MAX_MODEL_NAME_CHARACTERS)
+            yield LineInput(
+                placeholder=placeholder, compact=True, max_length=MAX_MODEL_NAME_CHARACTERS, select_on_focus=False
+            )
             yield RobustOptionList(*(Option(text) for _, text in self._rows), id="models", markup=False)
             yield Static("", id="problem", markup=False)
             yield KeysLine(("enter", "add", ""), ("esc", "cancel", "dismiss(None)"))

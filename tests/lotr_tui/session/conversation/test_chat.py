@@ -37,9 +37,7 @@ def session_model(model: FakeSlowModel) -> SessionModel:
 def say(
     conversation: Conversation, session_model: SessionModel, text: str, previous: Reply | None = None, system: str = ""
 ) -> Reply:
-    conversation.submit_prompt(
-        session_model, text, "conversation", SETTINGS, 3, previous, system_prompt=system
-    )
+    conversation.submit_prompt(session_model, text, "conversation", SETTINGS, 3, previous, system_prompt=system)
     return finish_reply(conversation)
 
 

@@ -1,0 +1,37 @@
+"""Names of models by others that are offered."""
+
+from pathlib import Path
+
+import pytest
+
+from lotr_tui.session.known_models import add_recent_model, cached_model_names, hub_cache, known_model_names
+from lotr_tui.session.settings import MAX_RECENT_MODELS, Settings
+
+
+def cache_model(cache: Path, name: str, *files: str) -> None:
+    snapshot = cache / name / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for file in files:
+        (snapshot / file).touch()
+
+
+def test_models_with_safetensors_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_model(tmp_path, "models--owner--small-model", "config.json", "model.safetensors")
+    cache_model(tmp_path, "models--gpt2", "config.json", "model.safetensors")
+    cache_model(tmp_path, "models--owner--pickle", "config.json", "pytorch_model.bin")
+    cache_model(tmp_path, "models--owner--tokenizer-only", "config.json")
+    cache_model(tmp_path, "datasets--owner--data", "config.json", "model.safetensors")
+    assert cached_model_names(tmp_path) == ["hf:gpt2", "hf:owner/small-model"]
+    assert cached_model_names(tmp_path / "missing") == []
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert hub_cache() == tmp_path
+    assert known_model_names(["gguf:a.gguf", "hf:gpt2"]) == ["gguf:a.gguf", "hf:gpt2", "hf:owner/small-model"]
+
+
+def test_model_used_last_comes_first() -> None:
+    recent: tuple[str, ...] = ()
+    for number in (*range(12), 9):
+        recent = add_recent_model(f"hf:owner/m{number}", recent)
+    assert recent[:3] == ("hf:owner/m9", "hf:owner/m11", "hf:owner/m10")
+    assert len(recent) == MAX_RECENT_MODELS
+    assert Settings.from_json(Settings(recent_models=recent).to_json()).recent_models == recent
