@@ -40,6 +40,8 @@ PRESET_DESCRIPTIONS = {
     "base": "pre-training on books, in hours",
     "finetune": "from the bundled pre-trained model, in minutes",
     "dialogue": "characters who answer, from the pre-trained model",
+    "gpt-tiny": "a small Transformer with attention, in a minute or two",
+    "gpt": "a Transformer for books, in hours",
     "notebook": "the classroom notebook's large model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
