@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from engine.models.pretrained.loading import silence_libraries
+from engine.errors import InvalidInputError
+from engine.models.pretrained.loading import load_pretrained, silence_libraries
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -86,3 +88,15 @@ def edit_json(path: Path, **changes: Any) -> None:
     content = json.loads(path.read_text())
     content.update(changes)
     path.write_text(json.dumps(content))
+
+
+def check_refused(name: str | Path, *parts: str) -> None:
+    """Check that loading fails with one line that names the model and contains `parts`."""
+    full_name = str(name) if ":" in str(name)[:6] else f"hf:{name}"
+    with pytest.raises(InvalidInputError) as error:
+        load_pretrained(full_name)
+    message = str(error.value)
+    assert message.startswith(full_name)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message

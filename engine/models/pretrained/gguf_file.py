@@ -55,16 +55,10 @@ def _new_reader(path: Path) -> Any:
     return type("ArrayReader", (GGUFReader,), {"data": array_property})(str(path))
 
 
-def architecture(reader: Any, name: str) -> str:
-    """Return the architecture of a GGUF file, such as "llama".
-
-    Raises:
-        InvalidInputError: If the file does not name one.
-    """
-    try:
-        return str(reader.fields["general.architecture"].contents())
-    except Exception as error:
-        raise InvalidInputError(f"{name} is a GGUF file without an architecture, so it is no language model") from error
+def check_architecture(reader: Any, name: str) -> None:
+    """Raise an InvalidInputError if a GGUF file does not name its architecture, such as "llama"."""
+    if "general.architecture" not in reader.fields:
+        raise InvalidInputError(f"{name} is a GGUF file without an architecture, so it is no language model")
 
 
 def required_bytes(reader: Any) -> int:

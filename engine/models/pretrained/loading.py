@@ -124,7 +124,7 @@ def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "Pretraine
     name, path = source.name, source.path
     report(LoadingProgress("checking the file"))
     reader = gguf_file.open_gguf(path, name)
-    gguf_file.architecture(reader, name)
+    gguf_file.check_architecture(reader, name)
     required = gguf_file.required_bytes(reader)
     folder_checks.check_memory(name, required)
     report(LoadingProgress("reading the tokenizer", required))

@@ -1,5 +1,6 @@
 """Tiny models by others, created and loaded once."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,10 @@ def references(folders: Any) -> Any:
         return loaded[family]
 
     return load
+
+
+@pytest.fixture
+def folder(folders: Any, tmp_path: Path) -> Path:
+    """A copy of the folder of a tiny Llama, which a test may damage."""
+    shutil.copytree(folders("llama"), tmp_path / "model")
+    return tmp_path / "model"

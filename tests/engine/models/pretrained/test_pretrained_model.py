@@ -227,3 +227,24 @@ def test_threads_may_continue_the_same_state(pretrained: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(continue_text, range(8)))
     np.testing.assert_allclose(results, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "new_reader",
+    [
+        lambda forward: CopyReader(forward, one_by_one=False),
+        lambda forward: CopyReader(forward, one_by_one=True),
+        RereadReader,
+    ],
+)
+def test_slower_ways_to_keep_a_text_predict_the_same(new_reader: Any, pretrained: Any) -> None:
+    fast: PretrainedModel = pretrained("llama")
+    slow = PretrainedModel(fast._forward, new_reader(fast._forward), fast.tokenizer, fast.info)
+    ids = random_ids(CONTEXT_SIZE + 20)
+    expected, _ = fast.predict_tokens(fast.start(), [EOS_ID, *ids])
+    first, state = slow.predict_tokens(slow.start(), [EOS_ID, *ids[:50]])
+    rest, _ = slow.predict_tokens(state, ids[50:])
+    np.testing.assert_allclose(np.concatenate([first, rest]), expected, atol=1e-4)
+    batch = slow.advance_batch([state, state], ids[50:52])
+    np.testing.assert_allclose(batch[0][0], expected[51], atol=1e-4)
+    np.testing.assert_allclose(slow.advance(state, ids[50])[0], expected[51], atol=1e-4)
