@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from engine.models.pretrained.model import PretrainedModel
 
+CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
+"""Kinds of tokenizers that lose the spaces or the unknown words of a text."""
 MAX_REASON_CHARACTERS = 300
 """Maximum characters of an error of transformers in a message."""
 
@@ -159,6 +161,11 @@ def _read_tokenizer(folder: Path, name: str, **options: Any) -> Any:
         raise _loading_error(name, error, "its tokenizer") from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise InvalidInputError(f"{name} has no tokenizer.json, and its other tokenizer is not supported")
+    if (kind := type(tokenizer.backend_tokenizer.model).__name__) in CLOSED_VOCABULARIES:
+        raise InvalidInputError(
+            f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported from, "
+            "or a model of byte pairs"
+        )
     return tokenizer
 
 

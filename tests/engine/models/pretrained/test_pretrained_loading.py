@@ -159,6 +159,12 @@ def test_a_missing_or_damaged_tokenizer_is_refused(folder: Path) -> None:
     check_refused(folder, "tokenizer")
 
 
+def test_a_tokenizer_of_whole_words_is_refused(folder: Path) -> None:
+    words = {"type": "WordLevel", "vocab": {"<unk>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "lamp": 3}}
+    edit_json(folder / "tokenizer.json", model={**words, "unk_token": "<unk>"}, decoder=None, added_tokens=[])
+    check_refused(folder, "WordLevel tokenizer", "play the run that it was exported from")
+
+
 def test_a_model_without_end_of_text_is_refused(folder: Path) -> None:
     import tokenizers
 
