@@ -1,6 +1,7 @@
 """Scrolling lists that paint only the visible lines, so a long list scrolls as fast as a short one."""
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.binding import BindingType
 from textual.geometry import Size
@@ -60,6 +61,8 @@ class LineScrollView(ScrollView):
 class LineList(LineScrollView, can_focus=True):
     """List with one line per item, one of which may have the cursor."""
 
+    _blank_style: Style | None = None  # Textual computes `rich_style` at each access
+
     def line_count(self) -> int:
         """Return the number of lines."""
         raise NotImplementedError
@@ -84,7 +87,14 @@ class LineList(LineScrollView, can_focus=True):
         """Return the line at row `y` of the view."""
         line = y + self.scroll_offset.y
         segments = self.line_segments(line) if line < self.line_count() else []
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+        if self._blank_style is None:
+            self._blank_style = self.rich_style
+        return Strip(segments).adjust_cell_length(self.size.width, self._blank_style)
+
+    def notify_style_update(self) -> None:
+        """Drop the cached style after a change of theme or focus."""
+        super().notify_style_update()
+        self._blank_style = None
 
     def action_step(self, offset: int) -> None:
         """Move the cursor down by `offset` lines, or up if `offset` is negative."""

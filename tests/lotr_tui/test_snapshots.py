@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from lotr_tui.app import LotrApp
+from tests.support import attention_scenes, dialogue_scenes, open_scenes, scenes
 from tests.support import dialogue_inspector_scenes as inspector_scenes
-from tests.support import dialogue_scenes, open_scenes, scenes
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -51,6 +51,11 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (scenes.memorization, ALL),
     (scenes.activations, ALL),
     (scenes.top_activations, ALL),
+    (attention_scenes.attention, [("shire", (200, 50)), ("shire", (120, 35)), ("ansi-light", (120, 35)), *ALL[1:]]),
+    (attention_scenes.attended_words, NARROW),
+    (attention_scenes.head_along_text, [("shire", (120, 35)), *NARROW]),
+    (attention_scenes.logit_lens, [*NARROW, (COLOURLESS, (60, 20))]),
+    (attention_scenes.open_vocabulary_attention, [ALL[0], NARROW[1]]),
     (scenes.sessions, ALL),
     (scenes.help_screen, ALL),
     (scenes.palette, SMALL),

@@ -61,7 +61,10 @@ class AttendedList(LineList):
         return f"Where the head looks most; ↑ ↓ move the cursor of the strips to a {self._noun}"
 
     def show(self, weights: Float32Array, names: Sequence[str], cursor: int) -> None:
-        """Show the largest of the weights `[positions]`, with the names of all positions and the cursor on one."""
+        """Show the largest of the weights `[positions]`, with the names of all positions and the cursor on one.
+
+        Without the focus, the list starts with the largest weight, wherever the cursor is.
+        """
         order = np.argsort(-weights, kind="stable")[:MAX_LISTED]
         positions, values = order.tolist(), weights[order].tolist()
         line = positions.index(cursor) if cursor in positions else None
@@ -70,8 +73,7 @@ class AttendedList(LineList):
             return
         self.positions, self._weights, self._num_positions, self._names, self._cursor = shown
         self.update_virtual_size()
-        if line is not None:
-            self.scroll_to_line(line)
+        self.scroll_to_line(line if line is not None and self.has_focus else 0)
         self.refresh()
 
     def clear(self) -> None:
@@ -102,7 +104,7 @@ class AttendedList(LineList):
 
     @property
     def cursor_line(self) -> int | None:
-        """Line of the cursor: that of the position, the first line if the position is not listed, or None."""
+        """Line of the position under the cursor, or the first line if it is not listed; None if there are no lines."""
         return (self._cursor or 0) if self.positions else None
 
     def select_line(self, line: int) -> None:

@@ -13,7 +13,7 @@ def num_read(tokens: TokenizedText) -> int:
 
 
 def keep_last_tokens(tokens: TokenizedText, max_tokens: int, tokenize: Callable[[str], TokenizedText]) -> TokenizedText:
-    """Return the end of a text that has at most `max_tokens` tokens, those of speakers included.
+    """Return the end of a text that has at most `max_tokens` tokens, speakers included.
 
     The end begins with a line of a script, or else with a word, if such an end has a token.
     """

@@ -1,4 +1,4 @@
-"""List of what each layer of a Transformer would predict for one token (logit lens)."""
+"""List of the predictions of the layers of a Transformer for one token (logit lens)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from lotr_tui.formatting import LINE_END_MARK, format_lone_token, format_percent
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
-LAYER_WIDTH, BAR_WIDTH, BITS_WIDTH, RANK_WIDTH, PROB_WIDTH = 7, 6, 6, 8, 9
+LAYER_WIDTH, BAR_WIDTH, BITS_WIDTH, RANK_WIDTH, PROB_WIDTH = 7, 8, 6, 8, 9
+MAX_BAR_BITS = 8.0
+"""Entropy in bits of a full bar: one cell for each bit."""
 HEADER = (
     f" {'layer':{LAYER_WIDTH}}{'entropy, bits':<{BAR_WIDTH + BITS_WIDTH + 1}}"
     f"{'rank':>{RANK_WIDTH - 1}}{'prob':>{PROB_WIDTH - 2}}    most likely"
@@ -32,7 +34,7 @@ def token_label(text: str) -> str:
 class LayerPredictions(LineList):
     """One line per layer, the embedding first: entropy, rank and probability of the token, and the most likely ones."""
 
-    HELP_LINE = "Logit lens: what the model would predict after each layer; ↑ ↓ show the attention of a layer"
+    HELP_LINE = "Logit lens: what each layer would predict; ↑ ↓ show the attention of a layer"
     DEFAULT_CSS = """
     LayerPredictions > .layer-predictions--plain { color: $foreground; }
     LayerPredictions > .layer-predictions--cursor { text-style: bold; }
@@ -58,34 +60,30 @@ class LayerPredictions(LineList):
         """Start without predictions."""
         super().__init__(id=id)
         self._predictions: Sequence[LayerPrediction] = ()
-        self._max_entropy_bits = 1.0
         self._target = ""
         self._is_stale = False
         self.cursor = 0
         """Line of the cursor: 0 is the embedding, 1 the first layer."""
 
-    def show(self, predictions: Sequence[LayerPrediction], target: str, max_entropy_bits: float) -> None:
-        """Show the predictions of the embedding and of each layer for the token whose text is `target`.
-
-        A bar of full length is an entropy of `max_entropy_bits`.
-        """
+    def show(self, predictions: Sequence[LayerPrediction], target: str) -> None:
+        """Show the predictions of the embedding and of each layer for the token whose text is `target`."""
         if predictions is self._predictions and not self._is_stale:
             return
-        self._predictions, self._target, self._max_entropy_bits = predictions, target, max_entropy_bits
+        self._predictions, self._target = predictions, target
         self._is_stale = False
         self.update_virtual_size()
         self.scroll_to_line(self.cursor)
         self.refresh()
 
     def show_stale(self) -> None:
-        """Dim the predictions, which are those of another token until the next `show`."""
+        """Dim the predictions, which belong to another token until the next `show`."""
         if not self._is_stale:
             self._is_stale = True
             self.refresh()
 
     def clear(self) -> None:
         """Show nothing."""
-        self.show((), "", 1.0)
+        self.show((), "")
 
     def show_layer(self, layer: int) -> None:
         """Move the cursor to a layer, unless it is on the embedding and the layer is the first one."""
@@ -104,7 +102,7 @@ class LayerPredictions(LineList):
         names = ["plain", "bar", "plain", "token"] if not self._is_stale else ["muted"] * 4
         plain, bar_style, text_style, token_style = map(self._style, names)
         label = f"{'▸' if line == self.cursor else ' '}{'input' if line == 0 else line:<{LAYER_WIDTH}}"
-        fraction = prediction.entropy_bits / self._max_entropy_bits
+        fraction = prediction.entropy_bits / MAX_BAR_BITS
         segments = [
             Segment(label, self._style("cursor") if line == self.cursor and not self._is_stale else plain),
             Segment(f"{bar(fraction, BAR_WIDTH):{BAR_WIDTH}}", bar_style),

@@ -1,4 +1,4 @@
-"""What a Transformer attends to on each token of a text: the record of the text, with names for its positions."""
+"""Attention of a Transformer on each token of a text: the record of the text, with names for its positions."""
 
 import math
 from dataclasses import dataclass
@@ -65,6 +65,10 @@ class AttentionReading:
         """Number of heads of a layer."""
         return int(self.record.weights.shape[1])
 
+    def token_name(self, token: int) -> str:
+        """Return the name of a token of the text."""
+        return self.names[int(self.token_positions[token])]
+
     def query_position(self, token: int) -> int:
         """Return the position that predicted a token of the text: the last one that the model had read."""
         return int(self.token_positions[token]) - 1
@@ -124,7 +128,7 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
 
 
 def _with_speakers(tokens: TokenizedText) -> tuple[TokenIds, Int64Array]:
-    """Return the ids that the model reads, with those of speakers, and the position of each token among them.
+    """Return the ids that the model reads, speakers included, and the position of each token among them.
 
     Positions count from the start of the text, which is position 0.
     """

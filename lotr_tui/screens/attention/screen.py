@@ -1,6 +1,5 @@
-"""Attention screen: what a Transformer attends to for each token of a text, and what each layer would predict."""
+"""Attention screen: weights of the heads of a Transformer for each token of a text, and predictions of its layers."""
 
-import math
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,16 +11,14 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Rule
 
-from engine.analysis.attention import LayerPrediction, find_attention_model, logit_lens
+from engine.analysis.attention import find_attention_model
 from engine.analysis.tokenized_text import TokenizedText
-from engine.errors import describe_error
-from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import plural, token_noun
-from lotr_tui.screens.attention import head_along_text, layer_predictions
 from lotr_tui.screens.attention.attended_list import AttendedList
-from lotr_tui.screens.attention.head_along_text import HeadAlongText
+from lotr_tui.screens.attention.head_along_text import HEADER, HeadAlongText
 from lotr_tui.screens.attention.kept_text import keep_last_tokens
 from lotr_tui.screens.attention.layer_predictions import LayerPredictions
+from lotr_tui.screens.attention.lens_pane import LogitLensPane
 from lotr_tui.screens.attention.reading import (
     ROLLOUT,
     AttentionReading,
@@ -44,10 +41,6 @@ from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
-NUM_PREDICTIONS = 10
-"""Number of likely tokens of each layer."""
-LENS_INTERVAL = 0.02
-"""Seconds between two looks for the predictions of the layers."""
 PLACEHOLDER = "Type a text below and press enter to see what the Transformer attends to."
 
 PaneName = Literal["strips", "attended", "along", "lens"]
@@ -111,15 +104,11 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
         """Part of the screen that a small terminal shows."""
         self._is_first_result = True
         self._max_tokens = 0  # that can be recorded; 0 if unknown
-        self._predictions: dict[int, tuple[LayerPrediction, ...]] = {}  # of the layers, by token
-        self._lens_task: BackgroundTask[tuple[int, tuple[LayerPrediction, ...]]] = BackgroundTask(
-            self, "logit-lens", self._store_predictions, self._show_lens_failure, interval=LENS_INTERVAL
-        )
 
     @property
     def is_idle(self) -> bool:
-        """True once the current text is analysed and the layers have predicted the token under the cursor."""
-        return super().is_idle and not self._lens_task.is_running
+        """True once the current text is analysed, the predictions of the layers included."""
+        return super().is_idle and not self.query_one(LogitLensPane).is_computing
 
     def compose(self) -> ComposeResult:
         """Yield status, text, strips, legend, the lists, input and footer."""
@@ -137,10 +126,7 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
                 yield StatusBar(id="along-heading")
                 yield StatusBar(id="along-columns")
                 yield HeadAlongText(self._noun, id="along")
-            with Vertical(id="lens-pane"):
-                yield StatusBar(id="lens-heading")
-                yield StatusBar(id="lens-columns")
-                yield LayerPredictions(id="lens")
+            yield LogitLensPane(self._model, self._tokenizer, id="lens-pane")
         yield TextInputBar(self.text, id="line")
         yield HelpLine()
         yield KeyFooter(descriptions={"attention.next": self._noun})
@@ -148,11 +134,6 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
     def on_mount(self) -> None:
         """Show the strips where there is no room for all parts."""
         self._show_pane("strips")
-
-    def on_unmount(self) -> None:
-        """Stop the threads."""
-        super().on_unmount()
-        self._lens_task.cancel()
 
     def show_title(self, title: str) -> None:
         """Show the title, and whether the Transformer is only a part of the model."""
@@ -172,8 +153,7 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
 
     def show_page(self, page: Page, cursor: int | None) -> None:
         """Show a text with the cursor on a token, by default the last one."""
-        self._lens_task.cancel()
-        self.reading, self._predictions = None, {}
+        self.reading = None
         self.query_one(AttentionTextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
         if self.pane != "strips":
             self._show_pane("strips")
@@ -249,23 +229,23 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
         self.show_line("#attended-heading", title, (" looks most at", MUTED), pinned)
         self.query_one(AttendedList).show(weights, reading.names, strips.position)
         self.show_line("#along-heading", title, (" along the text", MUTED), pinned)
-        self.show_line("#along-columns", (head_along_text.HEADER, MUTED))
+        self.show_line("#along-columns", (HEADER, MUTED))
         self.query_one(HeadAlongText).show(reading, head_id, self._token)
-        self._update_lens(reading)
+        self.query_one(LogitLensPane).show(reading, self._token, self.layer_index)
 
     def _clear_view(self) -> None:
         self.query_one("#legend", StatusBar).show(Content(""), Content(""))
-        for name in ("attended-heading", "along-heading", "along-columns", "lens-heading", "lens-columns"):
+        for name in ("attended-heading", "along-heading", "along-columns"):
             self.show_line(f"#{name}")
         self.query_one(AttendedList).clear()
         self.query_one(HeadAlongText).clear()
-        self.query_one(LayerPredictions).clear()
+        self.query_one(LogitLensPane).clear()
 
     def _strips_heading(self, reading: AttentionReading) -> list[str]:
         token = self._token
         parts = [
             f"layer {self.layer_index + 1} of {reading.num_layers}",
-            f'predicting "{_token_name(reading, token)}"{describe_word_around(reading.page.tokens, token)}',
+            f'predicting "{reading.token_name(token)}"{describe_word_around(reading.page.tokens, token)}',
             f"{self._noun} {token + 1:,} of {len(reading.page.tokens):,}",
         ]
         return [*parts, "without the start"] if self.is_without_start else parts
@@ -276,39 +256,6 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
             return "attention rollout"
         assert head_id.layer is not None, "only attention rollout is of all layers"
         return f"layer {head_id.layer + 1} {row_label(head_id)}"
-
-    # Logit lens
-
-    def _update_lens(self, reading: AttentionReading) -> None:
-        """Show the predictions of the layers for the token under the cursor, or start to compute them."""
-        token, lens = self._token, self.query_one(LayerPredictions)
-        lens.show_layer(self.layer_index)
-        title = f'what each layer predicts for "{_token_name(reading, token)}"'
-        self.show_line("#lens-heading", ("logit lens", "bold"), (f" · {title}", MUTED))
-        self.show_line("#lens-columns", (layer_predictions.HEADER, MUTED))
-        if token in self._predictions:
-            target = self._tokenizer.tokens[int(reading.page.tokens.ids[token])]
-            lens.show(self._predictions[token], target, math.log2(len(self._tokenizer)))
-            return
-        lens.show_stale()
-        if not self._lens_task.is_running:  # otherwise its result asks for the token under the cursor then
-            self._lens_task.start(lambda _: iter([(token, self._predict(reading, token))]))
-
-    def _predict(self, reading: AttentionReading, token: int) -> tuple[LayerPrediction, ...]:
-        """Return what each layer would predict for a token; called in a thread."""
-        assert self._model is not None, "there is attention"
-        target = int(reading.page.tokens.ids[token])
-        return logit_lens(self._model, reading.record, reading.query_position(token), target, NUM_PREDICTIONS)
-
-    def _store_predictions(self, results: list[tuple[int, tuple[LayerPrediction, ...]]]) -> None:
-        self._predictions.update(results)
-        if self.reading is not None:
-            self._lens_task.cancel()  # it has delivered its only item
-            self._update_lens(self.reading)
-
-    def _show_lens_failure(self, error: BaseException) -> None:
-        self.query_one(LayerPredictions).clear()
-        self.show_line("#lens-heading", ("logit lens", "bold"), (f" · failed: {describe_error(error)}", MUTED))
 
     # Keys
 
@@ -365,7 +312,3 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
                 self.set_class(each == pane or (pane == "strips" and each == "attended"), f"-{each}")
         if pane in ("attended", "along"):
             self.set_class(pane == "along", "-left-along")
-
-
-def _token_name(reading: AttentionReading, token: int) -> str:
-    return reading.names[int(reading.token_positions[token])]

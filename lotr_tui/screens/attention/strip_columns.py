@@ -30,7 +30,7 @@ class StripColumns:
     first_positions: Int64Array
     """First position of each column: `[columns]`."""
     end_position: int
-    """Position after those of the last column."""
+    """Position after the last column."""
     widths: tuple[int, ...]
     """Width of each column in cells: `[columns]`."""
     names: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ SEPARATOR = " · "
 LABEL_WIDTH, VALUE_WIDTH = 12, 9
 """Width in cells of the label before a strip and of the weight after it."""
 NUM_HEADING_LINES, NUM_FIXED_ROWS = 2, 2
-"""Lines above the strips, and strips above those of the heads: attention rollout and the mean of the heads."""
+"""Lines above the strips, and strips above the heads: attention rollout and the mean of the heads."""
 MAX_SHOWN_HEADS = 12
 """Heads of a layer that are shown at once, if there is room for them; the others are reached with the cursor."""
 
@@ -146,11 +146,11 @@ class AttentionStrips(StripWidget, can_focus=True):
             return ""
         head_id = self.head_id
         if head_id == ROLLOUT:
-            text = f"attention rollout: how much of each {self._noun} reaches the prediction through all layers"
+            text = "attention rollout through all layers"
         elif head_id.head is None:
             text = "mean of the heads of this layer"
         else:
-            text = f"where this head looks while the model predicts the {self._noun}"
+            text = f"where this head looks before the {self._noun}"
         return f"{text}; ← → {self._noun}, ↑ ↓ head, M largest, Z zoom"
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -268,7 +268,7 @@ class AttentionStrips(StripWidget, can_focus=True):
         return f'"{self._reading.names[position]}" {distance:,} {nouns} back'
 
     def legend(self) -> tuple[str, str]:
-        """Return the meaning of the shades, and what is not obvious about rows and columns, as far as there is room."""
+        """Return the meaning of the shades, and notes about the heads and columns that fit."""
         if self._reading is None:
             return "", ""
         shades = "  ".join(

@@ -17,7 +17,7 @@ ladder            | ctrl+l   | inspect('ladder')         | ladder   | The prompt
 lens              | ctrl+e   | inspect('lens')           | lens     | Surprise per word in any text
 compare           | ctrl+y   | inspect('side_by_side')   | compare  | The prompt with several models
 memorization      | f9       | inspect('memorization')   | copied?  | Which parts are copied from training
-activations       | f10      | inspect('activations')    | inside   | Gates and cells of the LSTM, word by word
+activations       | f10      | inspect('activations')    | inside   | Gates of an LSTM, or attention of a Transformer
 runs              | ctrl+o   | choose_model              | runs     | All runs: use one, compare, delete
 sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, new, rename, delete, export
 regenerate        | ctrl+r   | regenerate                | again    | Regenerate the reply with another seed

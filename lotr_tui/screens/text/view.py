@@ -112,6 +112,8 @@ class TokenTextView(LineScrollView, can_focus=True):
     def _gap_segments(self, start: int, end: int, index: int) -> list[Segment]:
         """Return the characters before item `index`; labels and unreadable characters have styles of their own."""
         text, style = self.page.text, self.component_style(self.gap_component_classes(index))
+        if not len(self.page.skipped_spans) and not len(self.page.label_spans):
+            return [Segment(text[start:end], style)]
         special = [
             (*span, name)
             for spans, name in ((self.page.skipped_spans, "unknown"), (self.page.label_spans, "label"))

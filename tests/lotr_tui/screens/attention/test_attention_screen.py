@@ -208,7 +208,7 @@ async def test_a_pinned_head_shades_the_text_while_the_cursor_moves(
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        await pilot.press("down", "down", "f3", "f2", "down", "down")  # pin head 2 of layer 3, and go on
+        await pilot.press("down", "down", "f3", "f2", "down", "down")  # head 2 of layer 3 is pinned
         weights = expected_record(session_model).weights[2, 1]
         text = app.screen.query_one(AttentionTextView)
         for _ in range(5):
