@@ -35,6 +35,14 @@ class ContextModel(Protocol):
         """Return True if the start of the text has left the context."""
 
 
+@runtime_checkable
+class SharedMemoryModel(Protocol):
+    """A model whose states share large memory, such as the keys and values of a text."""
+
+    def state_memory(self, state: ModelState) -> tuple[int, int]:
+        """Return the identity of the memory that `state` shares with others, and its size in bytes."""
+
+
 def is_slow(model: LanguageModel) -> bool:
     """Return True if reading a token may delay the keyboard, so that screens must call the model in a thread."""
     return bool(getattr(model, "is_slow", False))

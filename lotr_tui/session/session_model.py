@@ -81,7 +81,7 @@ class SessionModel:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
             if loaded.kneser_ney_perplexity is not None:
                 parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
-        if loaded.decoder.int8:
+        if getattr(loaded.decoder, "int8", False):
             parts.append("in int8")
         data = loaded.config.data
         return cls(

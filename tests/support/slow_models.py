@@ -69,6 +69,8 @@ class FakeSlowModel:
         """Number of tokens that the model has read."""
         self.num_passes = 0
         """Number of calls in which the model has read tokens."""
+        self.holds_at_pass: int | None = None
+        """Number of the call at which the model holds by itself."""
         self._model = open_model(self.tokenizer)
         self._released = threading.Event()
         self._released.set()
@@ -93,6 +95,8 @@ class FakeSlowModel:
         return self.advance_tokens(state, [token])
 
     def advance_tokens(self, state: FakeState, tokens: Sequence[int]) -> tuple[LogProbs, FakeState]:
+        if self.num_passes == self.holds_at_pass:
+            self.hold()
         assert self._released.wait(10), "the model was never released"
         self.threads.add(threading.current_thread().name)
         self.num_read += len(tokens)
@@ -108,6 +112,9 @@ class FakeSlowModel:
             log_probs, state = self.advance(state, token)
             rows.append(log_probs)
         return np.stack(rows), state
+
+    def state_memory(self, state: FakeState) -> tuple[int, int]:
+        return state.num_read // 1000, 100  # all states of a short text share their memory
 
     def has_slid(self, state: FakeState) -> bool:
         return state.num_read > self.context_size

@@ -68,6 +68,11 @@ class KeyValueBuffer:
         # The padding is masked, but a mask does not hide NaN.
         return like.new_zeros(shape) if self.has_padding else like.new_empty(shape)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(tensor.nbytes for layer in self.layers if layer is not None for tensor in layer)
+
 
 @dataclass(frozen=True)
 class BufferSlot:

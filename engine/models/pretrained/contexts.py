@@ -1,6 +1,6 @@
 """Ways to keep what a model has read: shared key-value buffers, copies of the model's own cache, or only the tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -159,6 +159,27 @@ class RereadReader:
         ids = self._forward.to_ids([list(read_tokens)])
         logits, hidden, _ = self._forward(ids, last_only=last_only, use_cache=False)
         return ContextOutput(logits[:, -len(tokens) :], hidden, [CachedContext(None, read_tokens)])
+
+
+def context_memory(context: Context) -> tuple[int, int]:
+    """Return the identity of the memory that a context shares with others of its text, and its size in bytes."""
+    if isinstance(context, BufferSlot):
+        return id(context.buffer), context.buffer.num_bytes
+    cache = context.cache if isinstance(context, CachedContext) else None
+    return id(cache), sum({id(tensor): tensor.nbytes for tensor in _tensors(cache)}.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a cache of transformers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif hasattr(value, "__dict__"):
+        yield from _tensors(list(vars(value).values()))
 
 
 def _join(outputs: Sequence[ContextOutput]) -> ContextOutput:

@@ -12,7 +12,7 @@ from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
 from engine.models.pretrained.chat import ChatTemplate
-from engine.models.pretrained.contexts import Context, ContextReader
+from engine.models.pretrained.contexts import Context, ContextReader, context_memory
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
@@ -225,6 +225,10 @@ class PretrainedModel:
     def num_positions(self, state: PretrainedState) -> int:
         """Return the number of positions of the context that `state` uses."""
         return state.context.num_positions
+
+    def state_memory(self, state: PretrainedState) -> tuple[int, int]:
+        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
+        return context_memory(state.context)
 
     def has_slid(self, state: PretrainedState) -> bool:
         """Return True if the start of the text has left the context."""

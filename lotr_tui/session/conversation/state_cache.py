@@ -9,25 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.generation.prompt import DecoderState
+from engine.models.base import LogProbs
 from engine.models.cache import CachedKeys
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import NO_LOG_PROBS, has_log_probs, is_slow
+from lotr_tui.session.model_abilities import NO_LOG_PROBS, SharedMemoryModel, has_log_probs, is_slow
 from lotr_tui.session.session_model import SessionModel
 
 MAX_CACHE_BYTES = 32_000_000
 """Memory for decoder states, enough for some thousand tokens; the text is read again where a state was evicted."""
 MAX_LOG_PROB_BYTES = 128_000_000
 """Memory for the log-probabilities of states of slow models, enough for some hundred tokens to branch from at once."""
+MAX_TEXT_BYTES = 768_000_000
+"""Memory for the keys and values of texts of slow models; a text whose states were evicted is read again."""
 MAX_MODELS_PER_RUN = 3
 """Models kept of one training, which produces a new one with every evaluation."""
 
 
 class DecoderStateCache:
-    """First-in, first-out cache of the decoder states of replies, bounded in bytes.
-
-    States of slow models share the buffers of their text and lose only their log-probabilities, which are large and
-    which reading one token computes again.
-    """
+    """First-in, first-out cache of the decoder states of replies, bounded in bytes."""
 
     def __init__(self) -> None:
         self._entries: deque[tuple[Reply, int, int]] = deque()
@@ -35,16 +34,12 @@ class DecoderStateCache:
         self._total_bytes = 0
         self._latest_arrays: set[int] = set()
         """Identities of the arrays of the latest state, which the next state may share."""
-        self._slow_entries: deque[tuple[Reply, int, DecoderState]] = deque()
-        """Reply, index of the state in its `decoder_states`, and the state with its log-probabilities."""
-        self._num_uses: Counter[int] = Counter()
-        """Number of slow entries by the identity of their log-probabilities, which branches share."""
-        self._slow_bytes = 0
+        self._slow_cache = SlowStateCache()
 
     def add(self, reply: Reply, state: DecoderState | None) -> None:
         """Append a state to the states of `reply`, and evict the oldest states over the limit."""
         if is_slow(reply.session_model.model):
-            self._add_slow(reply, state)
+            self._slow_cache.add(reply, state)
             return
         arrays = {id(array): array.nbytes for array in state_arrays(state)}
         num_bytes = sum(size for identity, size in arrays.items() if identity not in self._latest_arrays)
@@ -58,23 +53,62 @@ class DecoderStateCache:
             if index < len(oldest.decoder_states):
                 oldest.decoder_states[index] = None
 
-    def _add_slow(self, reply: Reply, state: DecoderState | None) -> None:
-        """Append a state of a slow model, and evict the oldest log-probabilities over the limit."""
+
+class SlowStateCache:
+    """First-in, first-out cache of the decoder states of slow models, bounded in bytes.
+
+    The log-probabilities of a state are large, and reading one token computes them again, so they are evicted first.
+    The states of a text share its keys and values, which are evicted together.
+    """
+
+    def __init__(self) -> None:
+        self._log_probs: deque[tuple[Reply, int, LogProbs]] = deque()
+        """Reply, index of the state in its `decoder_states`, and log-probabilities."""
+        self._num_uses: Counter[int] = Counter()
+        """Number of entries by the identity of their log-probabilities, which branches share."""
+        self._log_prob_bytes = 0
+        self._texts: dict[int, tuple[int, list[tuple[Reply, int]]]] = {}
+        """Size in bytes of the memory that states share and the places of these states, by the memory's identity."""
+
+    def add(self, reply: Reply, state: DecoderState | None) -> None:
+        """Append a state to the states of `reply`, and evict the oldest log-probabilities and texts over the limits."""
+        index = len(reply.decoder_states)
         reply.decoder_states.append(state)
-        if state is None or not has_log_probs(state):
+        if state is None:
             return
-        self._slow_entries.append((reply, len(reply.decoder_states) - 1, state))
+        self._add_text(reply, index, state)
+        if not has_log_probs(state):
+            return
+        self._log_probs.append((reply, index, state.log_probs))
         self._num_uses[id(state.log_probs)] += 1
         if self._num_uses[id(state.log_probs)] == 1:
-            self._slow_bytes += state.log_probs.nbytes
-        while self._slow_bytes > MAX_LOG_PROB_BYTES and len(self._slow_entries) > 1:
-            oldest, index, evicted = self._slow_entries.popleft()
-            self._num_uses[id(evicted.log_probs)] -= 1
-            if not self._num_uses[id(evicted.log_probs)]:
-                del self._num_uses[id(evicted.log_probs)]
-                self._slow_bytes -= evicted.log_probs.nbytes
-            if index < len(oldest.decoder_states):
-                oldest.decoder_states[index] = evicted._replace(log_probs=NO_LOG_PROBS)
+            self._log_prob_bytes += state.log_probs.nbytes
+        while self._log_prob_bytes > MAX_LOG_PROB_BYTES and len(self._log_probs) > 1:
+            self._evict_log_probs(*self._log_probs.popleft())
+
+    def _evict_log_probs(self, reply: Reply, index: int, log_probs: LogProbs) -> None:
+        self._num_uses[id(log_probs)] -= 1
+        if not self._num_uses[id(log_probs)]:
+            del self._num_uses[id(log_probs)]
+            self._log_prob_bytes -= log_probs.nbytes
+        state = reply.decoder_states[index] if index < len(reply.decoder_states) else None
+        if state is not None and state.log_probs is log_probs:
+            reply.decoder_states[index] = state._replace(log_probs=NO_LOG_PROBS)
+
+    def _add_text(self, reply: Reply, index: int, state: DecoderState) -> None:
+        """Count the memory of the text of a state, and evict the states of the oldest texts over the limit."""
+        model = reply.session_model.model
+        if not isinstance(model, SharedMemoryModel):
+            return
+        identity, num_bytes = model.state_memory(state.model_state)
+        _, places = self._texts.pop(identity, (0, []))  # the latest text comes last
+        places.append((reply, index))
+        self._texts[identity] = num_bytes, places
+        while sum(size for size, _ in self._texts.values()) > MAX_TEXT_BYTES and len(self._texts) > 1:
+            _, evicted = self._texts.pop(next(iter(self._texts)))
+            for oldest, at in evicted:
+                if at < len(oldest.decoder_states):
+                    oldest.decoder_states[at] = None
 
 
 def evict_models(replies: Iterable[Reply]) -> None:

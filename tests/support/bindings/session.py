@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.dialogs.cast import CastDialog
+from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.pane_tabs import PaneTabs
 from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
@@ -74,6 +77,11 @@ async def use_open_model(pilot: Pilot[None]) -> None:
     """Use a model whose tokens are parts of words."""
     await scenes.session(pilot)
     pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))  # type: ignore[attr-defined]
+
+
+async def open_system_prompt(pilot: Pilot[None]) -> None:
+    """Open the dialog of the system prompt."""
+    await pilot.app.push_screen(SystemPromptDialog("", "You help."))
 
 
 async def open_cast_dialog(pilot: Pilot[None]) -> None:
@@ -182,6 +190,13 @@ SESSION: dict[str, Stage] = {
             Row("cast.page-down", chosen, becomes("SOMEONE")),
             Row("cast.page-up", chosen, becomes("")),
             Row("cast.column", lambda app: app.screen.active_list.id, becomes("speaking-as")),
+        ],
+    ),
+    "system prompt": Stage(
+        open_system_prompt,
+        [
+            Row("system-prompt.example", lambda app: app.screen.query_one(Input).value, becomes(EXAMPLE_SYSTEM_PROMPT)),
+            Row("system-prompt.cancel", screen_name, becomes("SessionScreen")),
         ],
     ),
     "slow reply": Stage(

@@ -155,10 +155,10 @@ async def test_a_stopped_reply_keeps_its_words(make_app: MakeApp, model: FakeSlo
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         model.prefer("the is", 6)  # instead of an end
+        model.holds_at_pass = model.num_passes + 10
         set_field(app, "max_tokens", "10000")
         await send(pilot, "Hello there")
         await until(pilot, lambda: len(latest_reply(app).tokens) > 3)
-        model.hold()
         await pilot.press("escape")
         model.release()
         await until_reply_ended(pilot)
