@@ -10,6 +10,7 @@ from textual.widgets import Input
 from engine.analysis.attention import attention_rollout
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Float32Array
+from engine.generation.prompt import prefill
 from engine.models.attention import AttentionRecord
 from engine.models.cache import CacheSettings, NeuralCache
 from lotr_tui.formatting import format_percent
@@ -38,6 +39,7 @@ from tests.support.attention import (
     attention_strips,
     open_attention,
 )
+from tests.support.numpy_transformer import random_transformer
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import notices, until
 
@@ -379,6 +381,29 @@ async def test_the_inspector_depends_on_the_model(make_host: MakeHost, session_m
     assert screen_name(SessionModel("lstm", "", ONE_LAYER_LSTM)) == "ActivationsScreen"
     cached = NeuralCache(RandomAttentionModel(VOCABULARY), CacheSettings())
     assert screen_name(SessionModel("cached", "", cached)) == "AttentionScreen"
+
+
+async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_predicts_as_it_plays(
+    make_host: MakeHost,
+) -> None:
+    model = random_transformer(VOCABULARY)
+    session_model = SessionModel("gpt", "", model)
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
+        weights = model.record_attention(ids).weights
+        await pilot.press("down", "down", "end")
+        await pilot.pause()
+        strips = attention_strips(app)
+        assert strips.head_id == HeadId(len(weights) - 1, 1)
+        assert strips.selected_weight == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
+        log_probs = prefill(model, ids[:-1].tolist()).log_probs
+        last_layer = list_lines(app, LayerPredictions)[len(weights)].replace("▸", " ").split()
+        assert format_percent(float(np.exp(log_probs[ids[-1]]))) in " ".join(last_layer)
+        assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in " ".join(last_layer)
+        assert screen.reading is not None
+        assert screen.reading.attended(ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
 
 
 async def test_only_the_end_of_a_long_text_is_analysed(
