@@ -47,6 +47,11 @@ class KeyValueBuffer:
             self._num_columns += num_new
             return True
 
+    def claim(self, num_columns: int) -> None:
+        """Mark the first `num_columns` columns of a new buffer as in use."""
+        with self._lock:
+            self._num_columns = num_columns
+
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values `[texts, heads, time, head size]` of a layer from column `start` on.
 
@@ -101,7 +106,7 @@ def copy_slots(slots: Sequence[BufferSlot], num_new: int) -> KeyValueBuffer:
     while capacity < num_columns + num_new:
         capacity *= 2
     buffer = KeyValueBuffer([num_columns - slot.num_positions for slot in slots], capacity)
-    buffer.reserve(num_columns, num_new)
+    buffer.claim(num_columns + num_new)
     sources = [(slot.buffer, slot.row, slice(slot.buffer.padding[slot.row], slot.num_columns)) for slot in slots]
     for row, (source, source_row, columns) in enumerate(sources):
         target = slice(buffer.padding[row], num_columns)

@@ -131,6 +131,25 @@ def test_following_states_share_a_buffer_and_a_branch_copies_it(pretrained: Any)
     assert branch.context.tokens == [START, 5, 7]
 
 
+def test_a_branch_and_a_text_that_has_outgrown_its_buffer_continue_in_place(
+    pretrained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.models.pretrained.cache.MIN_CAPACITY", 8)
+    model = pretrained("llama")
+    _, state = model.advance_tokens(model.start(), [EOS_ID, 20, 21, 22])
+    buffers = []
+    for token in range(30, 50):
+        _, state = model.advance(state, token)
+        buffers.append(state.context.buffer)
+    assert len(set(map(id, buffers))) == 3  # of 8, 16 and 32 columns
+    _, branch = model.advance(model.advance(model.start(), EOS_ID)[1], 20)
+    _, other = model.advance(branch, 21)
+    _, other_branch = model.advance(branch, 22)
+    _, longer = model.advance(other_branch, 23)
+    assert other_branch.context.buffer is not other.context.buffer
+    assert longer.context.buffer is other_branch.context.buffer
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 9, 1), (CONTEXT_SIZE - 1, 6, 2)])
 def test_a_batch_equals_each_text_alone(family: str, lengths: tuple[int, ...], pretrained: Any) -> None:
