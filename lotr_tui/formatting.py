@@ -21,6 +21,8 @@ LINE_END_MARK = "¶"
 """Mark of an `<eos>` at the place where it ends a line."""
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}
 """Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
+END_OF_TEXT = "end of text"
+"""Name of `<eos>` where line breaks are ordinary tokens."""
 SPACE_MARK = "·"
 """Mark of a space in a token that stands alone."""
 
@@ -98,8 +100,13 @@ def format_token(text: str) -> str:
     return SPECIAL_TOKEN_NAMES.get(text, text)
 
 
-def format_lone_token(text: str) -> str:
-    """Return a token that stands alone as readers see it: as `format_token` does, with visible spaces."""
+def format_lone_token(text: str, *, ends_text: bool = False) -> str:
+    """Return a token that stands alone as readers see it: as `format_token` does, with visible spaces.
+
+    With `ends_text`, `<eos>` ends a whole text instead of a line, as in models by others.
+    """
+    if ends_text and text == "<eos>":
+        return END_OF_TEXT
     return SPECIAL_TOKEN_NAMES.get(text) or text.replace(" ", SPACE_MARK)
 
 

@@ -35,6 +35,8 @@ class ColumnOutput:
         """Reason why the generation failed; empty if it did not."""
         self.continued_prompt = ""
         """Line that the text continues, perhaps in the middle of a word; empty if the text starts a line."""
+        self.marks_line_ends = True
+        """True if a line end is shown as a mark, because it is an `<eos>`; False if it is an ordinary line break."""
         self.noun = "word"
         """Noun for a token of the model in the interface: "word" or "token"."""
 
@@ -52,7 +54,8 @@ class ColumnOutput:
     @property
     def shown_words(self) -> list[str]:
         """The words to show; a first word that continues the last one of the prompt is shown with its beginning."""
-        words = [LINE_END_MARK if word == "\n" else displayable(word) for word in generated_words(self.token_events)]
+        line_end = LINE_END_MARK if self.marks_line_ends else "\n"
+        words = [line_end if word == "\n" else displayable(word) for word in generated_words(self.token_events)]
         pieces = [event.piece for event in self.token_events]
         return [word_to_continue(self.continued_prompt, pieces) + word for word in words[:1]] + words[1:]
 
@@ -103,6 +106,7 @@ class ColumnSlot:
         assert self.model is not None
         tokenizer = self.model.tokenizer
         self.output.noun = token_noun(tokenizer)
+        self.output.marks_line_ends = not tokenizer.reads_line_ends
         is_continued = context.reply_mode == "continue"
         self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
         settings = replace(settings, temperature=self.temperature)

@@ -61,6 +61,8 @@ class Settings:
     """Speaker who answers; empty lets the model choose."""
     system_prompt: str = ""
     """Text that tells a model with a chat template who it is; empty for the one of the template."""
+    chat_max_tokens: int = 200
+    """Maximum number of tokens of an answer by a chat template, which is seldom one line."""
     recent_models: tuple[str, ...] = ()
     """Names of the models by others that were used last, the latest first."""
     best_of: int = 0
@@ -85,6 +87,7 @@ class Settings:
             if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
                 raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
         check_system_prompt(self.system_prompt)
+        replace(self.sampler, max_tokens=self.chat_max_tokens)  # raises if out of range
         if len(self.recent_models) > MAX_RECENT_MODELS or not all(
             name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in self.recent_models
         ):

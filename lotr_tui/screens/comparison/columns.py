@@ -235,16 +235,22 @@ def _line_of_each(texts: Sequence[list[list[Segment]]], y: int) -> list[list[Seg
 
 
 def _wrap_words(words: Sequence[StyledWord], width: int, space_style: Style) -> list[list[Segment]]:
-    """Break words into lines of at most `width` cells; a longer word is split."""
+    """Break words into lines of at most `width` cells; a longer word is split, and a line feed begins a line."""
     lines: list[list[Segment]] = []
     available = 0
-    for word, style in words:
+    for text, style in words:
+        word = text.removesuffix("\n")
         for number, part in enumerate([word] if cell_len(word) <= width else chop_cells(word, width)):
             part_width = cell_len(part)
-            if lines and number == 0 and part_width < available:
+            if lines and not lines[-1]:
+                lines[-1] = [Segment(part, style)]
+                available = width - part_width
+            elif lines and number == 0 and part_width < available:
                 lines[-1] += [Segment(" ", space_style), Segment(part, style)]
                 available -= part_width + 1
             else:
                 lines.append([Segment(part, style)])
                 available = width - part_width
+        if text.endswith("\n"):
+            lines.append([])
     return lines

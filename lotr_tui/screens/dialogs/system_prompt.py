@@ -15,7 +15,7 @@ class SystemPromptDialog(LineDialog[str]):
     """Dialog that asks for the system prompt; an empty line is the one of the model's chat template."""
 
     KEYS = (
-        ("enter", "use from the next line on", "submit"),
+        ("enter", "use", "submit"),
         ("tab", "example", "insert_example"),
         ("esc", "cancel", "dismiss(None)"),
     )
@@ -30,7 +30,7 @@ class SystemPromptDialog(LineDialog[str]):
     def __init__(self, current: str, default: str) -> None:
         """Ask for another system prompt than `current`; empty is the `default` of the chat template."""
         placeholder = printable(default) or f"such as: {EXAMPLE_SYSTEM_PROMPT}"
-        title = "Who the model is (system prompt); empty: as its makers say"
+        title = "System prompt: who the model is"
         super().__init__(title, current, placeholder=placeholder, max_length=MAX_SYSTEM_PROMPT_CHARACTERS)
 
     def parse(self, line: str) -> str:

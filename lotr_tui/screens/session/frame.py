@@ -218,10 +218,11 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
-        """Show the next pane."""
-        panes = list(SESSION_PANES)
-        shown = panes.index(self.query_one("#panes", PaneTabs).pane)
-        self._show_pane(panes[(shown + 1) % len(panes)])
+        """Show the next pane; a model by others has no training."""
+        is_by_others = self.is_ready and self.session_model.is_by_others and not self.app.is_training
+        panes = [pane for pane in SESSION_PANES if pane != "training" or not is_by_others]
+        pane = self.query_one("#panes", PaneTabs).pane
+        self._show_pane(panes[(panes.index(pane) + 1) % len(panes) if pane in panes else 0])
 
     def on_pane_selected(self, message: PaneSelected) -> None:
         """Show the clicked pane."""

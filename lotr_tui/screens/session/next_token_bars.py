@@ -61,13 +61,16 @@ class NextTokenBars(StripWidget):
         self._previous_text = ""
         self._filters = ""
         self._speaker = ""
+        self._ends_text = False
 
     def get_help_line(self) -> str:
         """Return the help, for a model whose tokens are parts of words with the key that shows these."""
         has_subwords = self._preview is not None and self._preview.token_unit == "token"
         return self.SUBWORD_HELP_LINE if has_subwords else self.HELP_LINE
 
-    def show(self, preview: NextTokenProbs, previous_text: str, filters: str, speaker: str = "") -> None:
+    def show(
+        self, preview: NextTokenProbs, previous_text: str, filters: str, speaker: str = "", *, ends_text: bool = False
+    ) -> None:
         """Show the probabilities after `previous_text`, empty at the start of a text.
 
         Args:
@@ -75,7 +78,9 @@ class NextTokenBars(StripWidget):
             previous_text: The token or word before them.
             filters: The filters of the sampler chain, such as `top-k 5`; empty if there are none.
             speaker: Name of the speaker whose line begins there; empty inside of a line.
+            ends_text: True if `<eos>` ends a whole text instead of a line.
         """
+        self._ends_text = ends_text
         self._preview, self._previous_text, self._filters, self._speaker = preview, previous_text, filters, speaker
         self.redraw()
 
@@ -96,7 +101,7 @@ class NextTokenBars(StripWidget):
         )
         headings = [self._headings_line(preview, width)] if height >= HEADING_HEIGHT else []
         candidates = _shown_candidates(preview)[: max(1, height - 2 - len(headings))]
-        longest = max((cell_len(format_lone_token(each.text)) for each in candidates), default=0)
+        longest = max((cell_len(self._shown_name(each.text)) for each in candidates), default=0)
         name_width = max(5, min(MAX_NAME_WIDTH, longest))
         max_prob = max((max(each.sampling_prob, each.model_prob) for each in candidates), default=0.0) or 1.0
         bars = [self._bar_line(candidate, name_width, max_prob, width) for candidate in candidates]
@@ -105,9 +110,12 @@ class NextTokenBars(StripWidget):
         lines = [self._title_line(preview, width), *headings, *bars[:num_kept], cutoff_line, *bars[num_kept:]]
         return [Strip(line) for line in lines]
 
+    def _shown_name(self, text: str) -> str:
+        return format_lone_token(text, ends_text=self._ends_text)
+
     def _title_line(self, preview: NextTokenProbs, width: int) -> list[Segment]:
         text = self._previous_text
-        shown = format_lone_token(text) if preview.candidate_unit == "token" or text in SPECIAL_TOKEN_NAMES else text
+        shown = self._shown_name(text) if preview.candidate_unit == "token" or text in SPECIAL_TOKEN_NAMES else text
         context = f"after {shown}" if text in SPECIAL_TOKEN_NAMES else f'after "{shown}"'
         title, context = f"NEXT {preview.candidate_unit.upper()}  ", context if text else "at the start"
         if self._speaker:
@@ -133,7 +141,7 @@ class NextTokenBars(StripWidget):
         name_style = self._styles.plain if is_kept else self._styles.muted
         if candidate.text in SPECIAL_TOKEN_NAMES:
             name_style = self._styles.special
-        name = truncate(format_lone_token(candidate.text), name_width)
+        name = truncate(self._shown_name(candidate.text), name_width)
         return [
             Segment(f"{set_cell_size(name, name_width)} ", name_style),
             *self._bar_segments(sampled_length, raw_length, room),

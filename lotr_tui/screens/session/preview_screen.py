@@ -146,7 +146,9 @@ class PreviewSessionScreen(CommandSessionScreen):
         speaker = display_name(tokenizer.cast[index]) if index >= 0 else ""
         if context.is_chat and context.is_first_token:
             speaker = self.session_model.label
-        self._panes.next_token_bars.show(candidates, last_text, settings.describe_filters(), speaker)
+        self._panes.next_token_bars.show(
+            candidates, last_text, settings.describe_filters(), speaker, ends_text=tokenizer.reads_line_ends
+        )
 
     def _show_pane(self, pane: str) -> None:
         super()._show_pane(pane)

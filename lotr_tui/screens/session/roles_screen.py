@@ -1,12 +1,15 @@
 """Session screen with the roles of a conversation: who the user is, and who answers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual import on
 
 from engine.data.speakers import SOMEONE, display_name, find_speaker
 from engine.errors import InvalidInputError, LotrError
+from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.dialogs.cast import AnswerAgain, CastColumn, CastDialog
 from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.best_of_label import BestOfLabel
@@ -38,6 +41,8 @@ PLACEHOLDERS: dict[ReplyMode, str] = {"conversation": "say something; / lists co
 class RolesSessionScreen(PreviewSessionScreen):
     """Session screen that knows who speaks. The roles are kept in the settings."""
 
+    _shows_chat_length = False
+    """True if the controls show the maximum number of tokens of an answer by a chat template."""
     _speaker_probs: "Sequence[SpeakerProb]" = ()
     """Probabilities of who answers the draft."""
 
@@ -106,12 +111,36 @@ class RolesSessionScreen(PreviewSessionScreen):
         self._show_roles()
         self._update_keys()
 
+    @property
+    def is_chatting(self) -> bool:
+        """True if the model answers by its chat template."""
+        return self._is_chat_model and self.reply_mode == "conversation"
+
+    def _show_length(self) -> None:
+        """Show the maximum number of tokens of an answer, which is another one for a chat template."""
+        if self.is_chatting != self._shows_chat_length:
+            self._shows_chat_length = self.is_chatting
+            settings = self.app.settings_store.current
+            length = settings.chat_max_tokens if self.is_chatting else settings.sampler.max_tokens
+            with suppress(LotrError):  # another control is out of range, which is reported when the prompt is sent
+                self._panes.sampler.set_value("max_tokens", str(length))
+
+    def _save_sampler(self, settings: SamplerSettings) -> None:
+        """Keep the sampler settings for the next session."""
+        saved = self.app.settings_store.current.sampler
+        if self._shows_chat_length:
+            sampler = replace(settings, max_tokens=saved.max_tokens)
+            self.app.update_settings(sampler=sampler, chat_max_tokens=settings.max_tokens)
+        else:
+            self.app.update_settings(sampler=settings)
+
     def _show_roles(self) -> None:
         """Show the roles and the reply mode around the prompt, and what they change in the previews."""
+        self._show_length()
         labels = self.query_one(RoleLabels)
         settings = self.app.settings_store.current
         chat = self.session_model.chat
-        if chat is not None and self.reply_mode == "conversation":
+        if chat is not None and self.is_chatting:
             labels.show_chat(settings.system_prompt or chat.default_system_prompt)
         else:
             labels.show(self._cast, self.roles.speaking_as, self.roles.speaker, self.reply_mode, settings.best_of)

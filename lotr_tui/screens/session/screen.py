@@ -254,7 +254,7 @@ class SessionScreen(RolesSessionScreen):
             if settings.temperature != self.app.settings_store.current.sampler.temperature:
                 self._first_steps.finish("temperature")
                 self._update_keys()
-            self.app.update_settings(sampler=settings)
+            self._save_sampler(settings)
         self._update_preview()
 
     @on(TextArea.Changed)

@@ -26,6 +26,8 @@ class InspectedToken:
     """Number of tokens of the reply so far."""
     preview: NextTokenProbs
     """Probabilities of the most likely tokens or words at this position, before and after the sampler chain."""
+    ends_text: bool = False
+    """True if `<eos>` ends a whole text instead of a line."""
     highlighted: int = 1
     """Number, counted from 1, of the alternative that the enter key branches to."""
 
@@ -111,7 +113,7 @@ class TokenInspection:
         if not reply.read_only_reason:  # the token ids belong to this model
             ids = [*reply.context_ids, *(each.id for each in reply.tokens)]
             word = word_around(tokenizer, ids, len(reply.context_ids) + index)
-        return InspectedToken(token, word, index + 1, len(reply.tokens), preview)
+        return InspectedToken(token, word, index + 1, len(reply.tokens), preview, tokenizer.reads_line_ends)
 
     def clear(self) -> None:
         """Free the cached decoder states."""

@@ -109,7 +109,7 @@ class TokenInspector(StripWidget):
         candidate = inspected.alternatives[number - 1]
         mark = "●" if candidate.text == inspected.written_text else " "
         name_width = _name_width(cells)
-        text = format_lone_token(candidate.text)
+        text = format_lone_token(candidate.text, ends_text=inspected.ends_text)
         is_special = candidate.text in SPECIAL_TOKEN_NAMES
         text = text if len(text) <= name_width else text[: name_width - 1] + "…"
         name = f"{number}{mark}{text:{name_width}}"

@@ -18,7 +18,7 @@ from lotr_tui.session.conversation.cast import Roles, named_speaker
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import MakeHost
 from tests.support.app import make_decoder
-from tests.support.columns import until_columns_ended
+from tests.support.columns import columns_text, until_columns_ended
 from tests.support.pilot import text_of, until
 from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
 
@@ -83,6 +83,19 @@ async def test_ladder_reads_the_conversation_once(make_host: MakeHost, model: Fa
         num_context = len(model.chat.encode(model.chat.encoded[-1]))
         assert model.num_read <= num_context + len(screen.slots) * SETTINGS.max_tokens
     assert threading.main_thread().name not in model.threads
+
+
+async def test_line_breaks_begin_lines(
+    make_host: MakeHost, model: FakeSlowModel, choices: list[ModelChoice]
+) -> None:
+    model.prefer("\n", 14)
+    app = make_host()
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = LadderScreen(slow_session_model(model), "bilbo is", SETTINGS, 7, 0, answers())
+        await app.push_screen(screen)
+        await until_columns_ended(pilot, screen)
+        assert "\n" in screen.slots[2].output.shown_words
+        assert "¶" not in columns_text(screen)
 
 
 async def test_conversation_that_the_template_refuses_fails_its_column_alone(

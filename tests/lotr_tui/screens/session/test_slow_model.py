@@ -24,6 +24,7 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support.app import make_decoder
 from tests.support.pilot import (
     MakeApp,
@@ -238,6 +239,22 @@ async def test_system_prompt_is_shown_edited_and_saved(make_app: MakeApp, model:
         assert app.settings_store.current.system_prompt == EXAMPLE_SYSTEM_PROMPT
         (session,) = list_sessions()
         assert '"system_prompt": "You are Gandalf."' in session.path.read_text()
+
+
+async def test_answers_have_a_length_of_their_own(make_app: MakeApp, model: FakeSlowModel) -> None:
+    async with open_session(make_app, model) as pilot:
+        app = pilot.app
+        saved = app.settings_store
+        sampler = app.screen.query_one(SamplerPanel)
+        assert sampler.settings().max_tokens == saved.current.chat_max_tokens == 200
+        await send(pilot, "/length 50")
+        await until(pilot, lambda: saved.current.chat_max_tokens == 50)
+        await pilot.press("f6")
+        assert sampler.settings().max_tokens == saved.current.sampler.max_tokens == 30
+        await send(pilot, "/length 20")
+        await until(pilot, lambda: saved.current.sampler.max_tokens == 20)
+        await pilot.press("f6")
+        assert sampler.settings().max_tokens == 50
 
 
 async def test_saved_conversation_is_continued(make_app: MakeApp, model: FakeSlowModel) -> None:
