@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from textual.timer import Timer
 
-from engine.config import BUNDLED
 from engine.errors import describe_error
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui.background_task import run_in_thread
@@ -143,6 +142,7 @@ class ModelSessionScreen(BaseSessionScreen):
         if self.app.is_training and view is not None:
             self.app.open_dashboard(view, lambda loaded: None if loaded is None else self.use_model(loaded))
             return
+        from engine.config import BUNDLED
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 
         def start(training: "NewTraining | None") -> None:

@@ -1,25 +1,21 @@
 """Session screen with the roles of a conversation: who the user is, and who answers."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual import on
 
 from engine.data.speakers import SOMEONE, display_name, find_speaker
 from engine.errors import InvalidInputError, LotrError
-from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.dialogs.cast import AnswerAgain, CastColumn, CastDialog
-from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.best_of_label import BestOfLabel
-from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
+from lotr_tui.screens.session.chat_screen import ChatSessionScreen
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.screens.session.role_labels import RoleLabel, RoleLabels
 from lotr_tui.screens.session.slash_commands.parsing import CAST_COMMANDS
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
 from lotr_tui.session.conversation.cast import STRANGER, Roles
-from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT, ReplyMode, check_best_of, check_system_prompt
+from lotr_tui.session.settings import ReplyMode, check_best_of
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb
@@ -38,11 +34,9 @@ PLACEHOLDERS: dict[ReplyMode, str] = {"conversation": "say something; / lists co
 """Placeholders of the prompt by reply mode, where they differ from the one of the prompt."""
 
 
-class RolesSessionScreen(PreviewSessionScreen):
+class RolesSessionScreen(ChatSessionScreen):
     """Session screen that knows who speaks. The roles are kept in the settings."""
 
-    _shows_chat_length = False
-    """True if the controls show the maximum number of tokens of an answer by a chat template."""
     _speaker_probs: "Sequence[SpeakerProb]" = ()
     """Probabilities of who answers the draft."""
 
@@ -80,11 +74,6 @@ class RolesSessionScreen(PreviewSessionScreen):
         return bool(self._cast)
 
     @property
-    def _is_chat_model(self) -> bool:
-        """True if the model answers by a chat template."""
-        return self.is_ready and self.session_model.chat is not None
-
-    @property
     def _cast(self) -> tuple[str, ...]:
         return self.session_model.cast if self.is_ready else ()
 
@@ -110,29 +99,6 @@ class RolesSessionScreen(PreviewSessionScreen):
         self._first_steps.finish("cast")
         self._show_roles()
         self._update_keys()
-
-    @property
-    def is_chatting(self) -> bool:
-        """True if the model answers by its chat template."""
-        return self._is_chat_model and self.reply_mode == "conversation"
-
-    def _show_length(self) -> None:
-        """Show the maximum number of tokens of an answer, which is another one for a chat template."""
-        if self.is_chatting != self._shows_chat_length:
-            self._shows_chat_length = self.is_chatting
-            settings = self.app.settings_store.current
-            length = settings.chat_max_tokens if self.is_chatting else settings.sampler.max_tokens
-            with suppress(LotrError):  # another control is out of range, which is reported when the prompt is sent
-                self._panes.sampler.set_value("max_tokens", str(length))
-
-    def _save_sampler(self, settings: SamplerSettings) -> None:
-        """Keep the sampler settings for the next session."""
-        saved = self.app.settings_store.current.sampler
-        if self._shows_chat_length:
-            sampler = replace(settings, max_tokens=saved.max_tokens)
-            self.app.update_settings(sampler=sampler, chat_max_tokens=settings.max_tokens)
-        else:
-            self.app.update_settings(sampler=settings)
 
     def _show_roles(self) -> None:
         """Show the roles and the reply mode around the prompt, and what they change in the previews."""
@@ -178,24 +144,6 @@ class RolesSessionScreen(PreviewSessionScreen):
     @on(RoleLabel.Clicked, "#to")
     def _change_answering(self) -> None:
         self.action_choose_cast("answering")
-
-    @on(RoleLabel.Clicked, "#system")
-    def action_edit_system_prompt(self) -> None:
-        """Ask for the text that tells a model with a chat template who it is."""
-        chat = self.session_model.chat
-        if chat is not None:
-            settings = self.app.settings_store.current
-            self.app.push_screen(
-                SystemPromptDialog(settings.system_prompt, chat.default_system_prompt), self._set_system_prompt
-            )
-
-    def _set_system_prompt(self, text: str | None) -> None:
-        """Use a system prompt from the next line on; None keeps the current one."""
-        if text is not None:
-            self.app.update_settings(system_prompt=text)
-            self._first_steps.finish("system")
-            self._show_roles()
-            self._update_keys()
 
     def action_choose_cast(self, column: CastColumn = "answering") -> None:
         """Ask who answers and who the user is, or answer the last line again as another speaker."""
@@ -247,8 +195,6 @@ class RolesSessionScreen(PreviewSessionScreen):
             return False
         if action == "choose_cast" and self.is_ready and not (self.knows_speakers or self._is_chat_model):
             return False
-        if action == "edit_system_prompt" and not self._is_chat_model:
-            return False
         return super().check_action(action, parameters)
 
     # Turns
@@ -297,16 +243,9 @@ class RolesSessionScreen(PreviewSessionScreen):
         if command.name in CAST_COMMANDS:
             others = {"to": ANYONE[:1], "again": ANYONE[:1], "as": STRANGER_WORDS[:1]}
             return [*names, *others.get(command.name, ())]
-        fixed = {"best": ("auto",), "system": (EXAMPLE_SYSTEM_PROMPT,)}
-        return fixed.get(command.name) or super()._argument_choices(command)
+        return ("auto",) if command.name == "best" else super()._argument_choices(command)
 
     def _run_with_argument(self, command: SlashCommand, argument: str) -> None:
-        if command.name == "system":
-            if not self._is_chat_model:
-                raise self._unavailable(command)
-            check_system_prompt(argument)
-            self._set_system_prompt(argument)
-            return
         if command.name not in (*CAST_COMMANDS, "best"):
             super()._run_with_argument(command, argument)
             return
@@ -331,10 +270,8 @@ class RolesSessionScreen(PreviewSessionScreen):
 
     def _unavailable(self, command: SlashCommand) -> InvalidInputError:
         """Return the error for a command that the model of the session has no use for."""
-        if command.name == "tokens" or not self.is_ready:
+        if command.name in ("tokens", "system") or not self.is_ready:
             return super()._unavailable(command)
-        if command.name == "system":
-            return InvalidInputError("/system needs a model with a chat template, such as an instruct model from hf:")
         return InvalidInputError(
             f"/{command.name} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
         )

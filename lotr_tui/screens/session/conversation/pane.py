@@ -1,6 +1,6 @@
 """Pane with the transcript of a conversation that is being written, a cursor on its words, and a search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from textual import on
 from textual.app import ComposeResult
@@ -8,29 +8,24 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
 
-from engine.errors import describe_error
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import NextTokenProbs
 from engine.generation.settings import SamplerSettings
-from engine.runtime.worker import Cancellation
-from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection
+from lotr_tui.screens.session.conversation.inspection_reader import InspectionReader
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.next_words import NextWords
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange, Note
-from lotr_tui.session.conversation.read_text import UnreadText
+from lotr_tui.session.conversation.full_context import describe_full_context
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.speaker_labels import name_column_width
-from lotr_tui.session.model_abilities import has_slid
 from lotr_tui.session.next_tokens import NextTokenContext
 from lotr_tui.session.settings import PreviewUnit
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks at the words that are being written."""
-INSPECTION_INTERVAL = 0.02
-"""Seconds between two looks at a text that a slow model reads."""
 FIRST_WORD_INTERVAL = 0.01
 """Seconds between two looks before the first word, for which the user waits."""
 
@@ -70,9 +65,7 @@ class ConversationPane(Vertical):
         self._inspected: InspectedToken | None = None
         self._inspection = TokenInspection()
         self._inspected_words = NextWords(self, NUM_TOP_TOKENS, NUM_TOP_TOKENS, self._show_inspected_words)
-        self._inspection_task: BackgroundTask[tuple[Reply, int, NextTokenContext]] = BackgroundTask(
-            self, "inspection", self._take_context, self._fail_inspection, interval=INSPECTION_INTERVAL
-        )
+        self._inspection_reader = InspectionReader(self, lambda reply, at: self._inspect_token(reply.exchange, at))
         self._noted_contexts: set[str] = set()
         """Names of the models whose full context is noted in this conversation."""
         self._preview_unit: PreviewUnit = "word"
@@ -91,7 +84,7 @@ class ConversationPane(Vertical):
     def on_unmount(self) -> None:
         """Close the conversation."""
         self._inspected_words.cancel()
-        self._inspection_task.cancel()
+        self._inspection_reader.cancel()
         self.conversation.close()
 
     @property
@@ -148,13 +141,10 @@ class ConversationPane(Vertical):
 
     def _note_full_context(self, reply: Reply) -> None:
         """Add a note once the beginning of the conversation has left the context of the model."""
-        session_model = reply.session_model
-        if session_model.name in self._noted_contexts or not reply.decoder_states:
-            return
-        state, size = reply.decoder_states[-1], session_model.context_size
-        if state is not None and size is not None and has_slid(session_model.model, state):
-            self._noted_contexts.add(session_model.name)
-            self.add_note(f"The context of {size:,} tokens is full; the model now forgets the oldest half.")
+        name, text = reply.session_model.name, describe_full_context(reply)
+        if text and name not in self._noted_contexts:
+            self._noted_contexts.add(name)
+            self.add_note(text)
 
     def _show_next_turn(self, last: Reply) -> None:
         """Show the turn of a scene that has begun after the turn of `last`, unless another branch is shown."""
@@ -197,7 +187,7 @@ class ConversationPane(Vertical):
             self.replace_reply(replaced, reply)
         self._poll_timer.resume()
         self._first_word_timer.resume()
-        self._inspection_task.cancel()  # a slow model is left to the reply
+        self._inspection_reader.cancel()  # a slow model is left to the reply
         self.post_message(self.ReplyStarted())
 
     def replace_reply(self, old: Reply, new: Reply) -> None:
@@ -224,7 +214,7 @@ class ConversationPane(Vertical):
         self._inspected = self._pending_cursor = None
         self._inspection.clear()
         self._inspected_words.cancel()
-        self._inspection_task.cancel()
+        self._inspection_reader.cancel()
         self.transcript.exit_cursor_mode()
         if was_inspecting:
             self.post_message(self.InspectionChanged(None))
@@ -239,9 +229,9 @@ class ConversationPane(Vertical):
         reply = self.conversation.replies_by_exchange.get(exchange)
         if reply is None or token_index >= len(reply.tokens):
             return
-        self._inspection_task.cancel()
+        self._inspection_reader.cancel()
         if not self._inspection.is_known(reply, token_index):
-            self._read_inspected(reply, token_index)
+            self._inspect_before_reading(reply, token_index)
             return
         before, inspected = self._inspected, self._inspection.inspect(reply, token_index)
         shows_words = self._preview_unit == "word" and inspected.preview.token_unit == "token"
@@ -260,29 +250,13 @@ class ConversationPane(Vertical):
         else:
             self._inspected_words.cancel()
 
-    def _read_inspected(self, reply: Reply, token_index: int) -> None:
+    def _inspect_before_reading(self, reply: Reply, token_index: int) -> None:
         """Show a token without its alternatives until a slow model has read the text before it, in a thread."""
         before, inspected = self._inspected, self._inspection.inspect_without_alternatives(reply, token_index)
         if before is None or before.token is not inspected.token:
             self._set_inspected(inspected)
-        if self.conversation.active_reply is not None:
-            return  # the model is left to the reply
-        text, inspection = UnreadText.of_reply(reply, token_index), self._inspection
-
-        def source(cancellation: Cancellation) -> Iterator[tuple[Reply, int, NextTokenContext]]:
-            context = inspection.read(text, cancellation)
-            if context is not None:
-                yield reply, token_index, context
-
-        self._inspection_task.start(source)
-
-    def _take_context(self, items: list[tuple[Reply, int, NextTokenContext]]) -> None:
-        reply, token_index, context = items[-1]
-        self._inspection.keep(reply, token_index, context)
-        self._inspect_token(reply.exchange, token_index)
-
-    def _fail_inspection(self, error: BaseException) -> None:
-        self.notify(describe_error(error), severity="error", markup=False)
+        if self.conversation.active_reply is None:  # otherwise the model is left to the reply
+            self._inspection_reader.read(self._inspection, reply, token_index)
 
     def _show_inspected_words(
         self, context: NextTokenContext, settings: SamplerSettings, words: NextTokenProbs
