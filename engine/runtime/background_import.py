@@ -15,7 +15,7 @@ SWITCH_INTERVAL = 0.001
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Collect no garbage while the context is open, and never search what was created in it for garbage.
+    """Collect no garbage while the context is open, and never search the objects created in it for garbage.
 
     With the objects of torch and transformers, which stay until the end, each search of all objects would stop all
     threads for a third of a second.

@@ -1,4 +1,4 @@
-"""Names of the models by others that are offered: those used last, and those in the local cache of Hugging Face."""
+"""Names of the models by others that are offered: models used last, and models in the local cache of Hugging Face."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
 
 
 def known_model_names(recent: Sequence[str]) -> list[str]:
-    """Return the names of the models used last, then those of the other models in the local cache, sorted."""
+    """Return the names of the models used last, then the sorted names of the other models in the local cache."""
     return list(dict.fromkeys([*recent, *cached_model_names(hub_cache())]))
 
 

@@ -16,7 +16,7 @@ UPDATE_INTERVAL = 0.2
 
 
 class ModelLoader:
-    """Loader of a model by others. A thread calls it, and the screen reads `describe` meanwhile."""
+    """Loader of a model by others. A thread calls the loader while the screen reads `describe`."""
 
     def __init__(self, source: PretrainedSource) -> None:
         """Prepare to load the model from a place."""

@@ -91,7 +91,7 @@ def find_unread_text(
 ) -> UnreadText | None:
     """Return the text whose next token is shown for a slow model: see `NextTokenPreview.read`. The model does not run.
 
-    While a reply is generated, the text is that of the reply, whatever the draft is.
+    While a reply is generated, the text ends with the reply, whatever the draft is.
 
     Returns:
         The text; None before the first line of a conversation, and for a reply of another model.

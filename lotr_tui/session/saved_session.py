@@ -101,7 +101,7 @@ class SavedReply:
     score: AnswerScore | None = None
     """Score among the answers that were drawn for the turn; None if only one was drawn."""
     system_prompt: SystemPrompt = ""
-    """Text that told a model with a chat template who it is; empty for the one of the template."""
+    """System prompt of a model with a chat template; empty for the one of the template."""
 
     @property
     def text(self) -> str:

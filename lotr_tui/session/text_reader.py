@@ -9,7 +9,7 @@ from lotr_tui.session.conversation.read_text import ReadText, UnreadText
 from lotr_tui.session.model_abilities import NO_LOG_PROBS, chat_start, has_log_probs
 
 CHUNK_TOKENS = 32
-"""Tokens that the model reads at once; a cancellation waits for so many."""
+"""Tokens that the model reads at once. A cancellation waits for the end of such a chunk."""
 MAX_STATES = 64
 """States that are kept of the latest text."""
 
@@ -26,7 +26,7 @@ class TextReader:
         self._lock = threading.Lock()
 
     def read(self, text: UnreadText, cancelled: Callable[[], bool] = lambda: False) -> DecoderState | None:
-        """Read what is unread of a text, and return the state after it; return None if that was cancelled."""
+        """Read the unread part of a text, and return the state after it; return None if that was cancelled."""
         with self._lock:
             return None if cancelled() else self._read(text, cancelled)
 

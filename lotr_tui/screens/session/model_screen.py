@@ -43,7 +43,7 @@ class ModelSessionScreen(BaseSessionScreen):
         self._corpus = ""
         """Corpus of the model, offered for the next training; empty before a model is there."""
         self._loader: ModelLoader | None = None
-        """Model by others that is being loaded while the session goes on."""
+        """Loader of a model by others, while the session still uses another model."""
         self._loading_timer: Timer | None = None
         self._requested_training: NewTraining | None = None
         """Training that was started from the dialog last."""
@@ -80,7 +80,7 @@ class ModelSessionScreen(BaseSessionScreen):
     def load_named_model(self, name: str) -> None:
         """Load the model of a run, or a model by others, in a thread, and use it; show an error as a notification.
 
-        The session goes on with its model meanwhile. A later call replaces an earlier one.
+        The session uses its current model until then. A later call replaces an earlier one.
         """
         if is_pretrained_name(name):
             self.run_worker(self._load_model_by_others(name), exclusive=True, group="load")

@@ -91,7 +91,7 @@ class PreviewSessionScreen(CommandSessionScreen):
     # Slow models
 
     def _show_slow_preview(self) -> None:
-        """Show what can come next once a slow model has read the text; while it writes, follow what it writes."""
+        """Show what can come next once a slow model has read the text, and after each token while it writes."""
         from lotr_tui.session.next_tokens import find_unread_text
 
         conversation = self._panes.conversation.conversation

@@ -73,7 +73,7 @@ class ReadText:
         return {num_read: state for num_read, state in self.states.items() if num_read <= num_shared}
 
     def shorten(self, context: ReplyContext, model: LanguageModel, *, is_chat: bool) -> ReplyContext:
-        """Return the context of a reply with what is left to read after this text."""
+        """Return the context of a reply, without the ids that are part of this text."""
         if model is not self.model or is_chat != self.is_chat:
             return context
         # The last word of a prompt is read again, because it may be left to the next token.

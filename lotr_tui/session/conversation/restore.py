@@ -112,7 +112,7 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
 def _restored_context(
     session_model: SessionModel, prompt: str, reply_mode: ReplyMode, previous: Reply | None, roles: Roles
 ) -> list[int]:
-    """Return the token ids before a reply; without a chat template that accepts the messages, those of the text."""
+    """Return the token ids before a reply; of the plain text if no chat template accepts the messages."""
     model = session_model.model
     if answers_by_template(model, reply_mode):
         with suppress(InvalidInputError):
