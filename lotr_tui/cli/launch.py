@@ -48,7 +48,7 @@ def open_session(
         trim_heap()  # loading leaves 2 MB of freed memory behind
         return session_model
 
-    load: "Callable[[], SessionModel]" = load_session_model
+    load: Callable[[], SessionModel] = load_session_model
     session_model = None
     if len(runs) == 1 and combination is None and is_pretrained_name(runs[0]):
         # A model by others takes seconds, so that it is loaded after the first paint, like the bundled one.

@@ -181,7 +181,7 @@ class LensScreen(TextAnalysisScreen):
         self.notify(text, severity="error", markup=False)
 
     def _show_baseline(self) -> None:
-        if self.scorer.baseline is None and not self._session_model.source:  # nobody expects one of a model by others
+        if self.scorer.baseline is None and not self._session_model.is_by_others:
             self._notify(f"{self.scorer.baseline_status}.")
         self._show_progress()
 
