@@ -155,7 +155,7 @@ class ModelCombiner:
             for run in self.runs:
                 if not isinstance(run.decoder, NumpyLSTM):
                     raise InvalidInputError(
-                        f"--dynamic trains LSTMs only, and {run.name} is none; leave out --dynamic or choose another run"
+                        f"--dynamic trains LSTMs only, and {run.name} is none; leave it out or choose another run"
                     )
                 model = DynamicEvaluation(run.decoder, self.dataset.train)
                 lr = tune_dynamic_lr(model, self.dataset.valid)

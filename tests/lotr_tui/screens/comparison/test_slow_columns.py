@@ -85,9 +85,7 @@ async def test_ladder_reads_the_conversation_once(make_host: MakeHost, model: Fa
     assert threading.main_thread().name not in model.threads
 
 
-async def test_line_breaks_begin_lines(
-    make_host: MakeHost, model: FakeSlowModel, choices: list[ModelChoice]
-) -> None:
+async def test_line_breaks_begin_lines(make_host: MakeHost, model: FakeSlowModel, choices: list[ModelChoice]) -> None:
     model.prefer("\n", 14)
     app = make_host()
     async with app.run_test(size=(120, 35)) as pilot:

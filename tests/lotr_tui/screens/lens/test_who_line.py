@@ -14,7 +14,6 @@ from lotr_tui.screens.lens.who.bars import shown_speakers
 from lotr_tui.screens.lens.who.dialog import SpeakerPairDialog
 from lotr_tui.screens.lens.who.evidence import LineEvidence, SpeakerPair, format_bits, strongest_word
 from lotr_tui.screens.lens.who.line import MAX_CONTEXT_LINES, MAX_WORDS, UnknownLine, cut_words, line_at
-from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST
 
 SCRIPT = "FRODO: hello\n\nGANDALF: where is it\nno name\nGOLLUM: we wants it"
