@@ -103,6 +103,11 @@ class PretrainedModel:
         self._other_end_ids = torch.tensor(others, dtype=torch.long, device=forward.device)
         """The model's ids of the tokens that count as `<eos>` when they are predicted."""
 
+    @property
+    def module(self) -> Any:
+        """The model of transformers, a `torch.nn.Module`."""
+        return self._forward.module
+
     def start(self) -> PretrainedState:
         """Return the state before any token. Advance it with `<eos>` to read the token that starts a text."""
         return PretrainedState(self._reader.empty(), np.empty(0, np.float32), is_text_start=True)

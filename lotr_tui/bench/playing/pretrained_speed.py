@@ -92,11 +92,11 @@ def generate_with_bars(model: PretrainedModel, seed: int) -> float:
 
 def generate_with_transformers(model: PretrainedModel, seed: int) -> float:
     """Return the tokens per second of `generate` of transformers."""
-    ids = torch.tensor([model_ids(model, encode_prompt(PROMPT, model.tokenizer).ids)], device=_module(model).device)
+    ids = torch.tensor([model_ids(model, encode_prompt(PROMPT, model.tokenizer).ids)], device=model.module.device)
     torch.manual_seed(seed)
     started = time.perf_counter()
     with torch.inference_mode():
-        output = _module(model).generate(
+        output = model.module.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=True,
@@ -127,10 +127,10 @@ def lens_seconds(model: PretrainedModel, ids: Sequence[int]) -> float:
 
 def forward_seconds(model: PretrainedModel, ids: Sequence[int]) -> float:
     """Return the seconds of one forward pass of transformers over a text."""
-    tensor = torch.tensor([model_ids(model, ids)], device=_module(model).device)
+    tensor = torch.tensor([model_ids(model, ids)], device=model.module.device)
     started = time.perf_counter()
     with torch.inference_mode():
-        _module(model)(tensor, use_cache=False)
+        model.module(tensor, use_cache=False)
     return time.perf_counter() - started
 
 
@@ -180,11 +180,6 @@ def slider_seconds(model: PretrainedModel) -> list[float]:
 def model_ids(model: PretrainedModel, ids: Sequence[int]) -> list[int]:
     """Return the ids by which the model of transformers knows the tokens of a text, with the start of the text."""
     return [model.info.start_id, *(model.tokenizer.swap_id(id) for id in ids)]
-
-
-def _module(model: PretrainedModel) -> Any:
-    """Return the model of transformers."""
-    return model._forward.module
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def test_transformers_reads_the_same_tokens_as_the_session(model) -> None:
     import torch
 
     with torch.inference_mode():
-        logits = pretrained_speed._module(model)(torch.tensor([[start, *others[:20]]])).logits[0, -1]
+        logits = model.module(torch.tensor([[start, *others[:20]]])).logits[0, -1]
     expected = torch.log_softmax(logits, -1).numpy()
     np.testing.assert_allclose(log_probs[3:], expected[3:], atol=1e-4)
 
