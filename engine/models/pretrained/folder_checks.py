@@ -11,6 +11,8 @@ from engine.storage.tensor_file import DTYPES, read_header
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Settings of transformers that state the number of layers."""
 MAX_JSON_BYTES = 50_000_000
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 LOADING_FACTOR = 1.2
@@ -115,6 +117,20 @@ def count_parameters(files: list[Path], name: str) -> tuple[int, int]:
             num_parameters += math.prod(shape)
             num_bytes += math.prod(shape) * sizes[dtype]
     return num_parameters, num_bytes
+
+
+def check_layers(config: Mapping[str, Any], files: list[Path], name: str) -> None:
+    """Raise an InvalidInputError if `config.json` states more layers than the safetensors files have tensors.
+
+    transformers would build all of them before it reads the files.
+    """
+    num_tensors = sum(len(read_header(file).tensors) for file in files)
+    stated = max((config[key] for key in LAYER_KEYS if isinstance(config.get(key), int)), default=0)
+    if stated > num_tensors:
+        raise InvalidInputError(
+            f"{name}: config.json states {stated:,} layers, but the weights have {num_tensors:,} tensors; "
+            "fetch the model again"
+        )
 
 
 def check_memory(name: str, required: int, free: int | None = None) -> None:

@@ -108,6 +108,7 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     files = folder_checks.find_weight_files(folder, name)
     required = _folder_bytes(files, name)
     stored = folder_checks.count_parameters(files, name)[1]
+    folder_checks.check_layers(config, files, name)
     device = torch.device("cpu")
     if torch.cuda.is_available() and stored * folder_checks.LOADING_FACTOR < torch.cuda.mem_get_info()[0]:
         device, required = torch.device("cuda"), int(stored * folder_checks.LOADING_FACTOR)

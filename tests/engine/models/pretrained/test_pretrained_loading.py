@@ -159,6 +159,11 @@ def test_a_missing_or_damaged_tokenizer_is_refused(folder: Path) -> None:
     check_refused(folder, "tokenizer")
 
 
+def test_more_layers_than_tensors_are_refused_before_they_are_built(folder: Path) -> None:
+    edit_json(folder / "config.json", num_hidden_layers=10**12)
+    check_refused(folder, "states 1,000,000,000,000 layers, but the weights have")
+
+
 def test_a_tokenizer_of_whole_words_is_refused(folder: Path) -> None:
     words = {"type": "WordLevel", "vocab": {"<unk>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "lamp": 3}}
     edit_json(folder / "tokenizer.json", model={**words, "unk_token": "<unk>"}, decoder=None, added_tokens=[])
