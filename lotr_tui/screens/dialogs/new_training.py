@@ -102,11 +102,13 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         .field Input { width: 1fr; }
         .problem { color: $text-error; height: auto; padding-left: 10; display: none; }
         #hint { color: $muted; text-style: $muted-style; height: 2; margin-top: 1; text-overflow: ellipsis; }
-        &.-short .dialog { padding: 0 2; }
+        &.-short .dialog, &.-low .dialog { padding: 0 2; }
         &.-short .dialog-title, &.-short #preset, &.-short .dialog-keys, &.-short #hint { margin: 0; }
+        &.-low .dialog-title, &.-low #preset, &.-low .dialog-keys, &.-low #hint { margin: 0; }
+        &.-low #preset { max-height: 8; }
     }
     """
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (26, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-short"), (26, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel", tooltip="Close without training")
     ]

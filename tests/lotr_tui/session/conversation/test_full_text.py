@@ -79,6 +79,10 @@ def test_tokenizing_the_text_of_any_reply_returns_the_ids_that_the_model_read(
         else:
             conversation.continue_reply(reply, settings, number)
         finish_reply(conversation)
+    # Which replies end before they are stopped depends on the threads, so that one more is continued after its end.
+    ended = next(reply for reply in conversation.replies_by_exchange.values() if reply.has_ended_line)
+    conversation.continue_reply(ended, SamplerSettings(max_tokens=5), 0)
+    finish_reply(conversation)
     assert any(token.text == EOS for reply in conversation.replies_by_exchange.values() for token in reply.tokens)
     for reply in conversation.replies_by_exchange.values():
         assert read_again(reply) == reply.token_ids()
