@@ -105,7 +105,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         &.-short .dialog, &.-low .dialog { padding: 0 2; }
         &.-short .dialog-title, &.-short #preset, &.-short .dialog-keys, &.-short #hint { margin: 0; }
         &.-low .dialog-title, &.-low #preset, &.-low .dialog-keys, &.-low #hint { margin: 0; }
-        &.-low #preset { max-height: 8; }
+        &.-low #preset { max-height: 7; }
     }
     """
     VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-short"), (26, "-tall")]  # noqa: RUF012
