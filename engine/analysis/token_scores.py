@@ -15,9 +15,9 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import LanguageModel, LogProbs, ParallelModel
 
-FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 256
+FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
 """Tokens per chunk; chunks start small, so that the first scores appear at once."""
-CHUNK_GROWTH = 4
+CHUNK_GROWTH = 32
 """Factor by which chunks grow: a large model reads all its weights for each chunk, so that few chunks are faster."""
 
 

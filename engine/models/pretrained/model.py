@@ -16,6 +16,8 @@ from engine.models.pretrained.contexts import Context, ContextReader, context_me
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
+NORMALIZED_ROWS = 16
+"""Distributions that are normalized at once, so that they stay in the processor's cache."""
 MAX_CHUNK_TOKENS = 512
 """Maximum number of tokens in one forward pass; a longer text needs more memory and is not faster."""
 SCORING_CHUNK_TOKENS = 256
@@ -188,8 +190,13 @@ class PretrainedModel:
         return ids
 
     def _log_probs(self, logits: Tensor) -> Tensor:
-        """Return log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`."""
-        log_probs = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1)
+        """Return log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`.
+
+        The logits are overwritten: another large array would take longer to allocate than to compute.
+        """
+        log_probs = logits[:, : len(self.tokenizer)].float()
+        for rows in torch.split(log_probs, NORMALIZED_ROWS):
+            rows -= torch.logsumexp(rows, -1, keepdim=True)
         end_id = self.tokenizer.end_id
         if len(self._other_end_ids):
             others = log_probs[:, self._other_end_ids]
