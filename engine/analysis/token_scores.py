@@ -13,12 +13,12 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Float64Array, Int32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.models.base import LanguageModel, LogProbs, ParallelModel
+from engine.models.base import LanguageModel, LogProbs, ModelState, ParallelModel
 
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
 """Tokens per chunk; chunks start small, so that the first scores appear at once."""
-CHUNK_GROWTH = 32
-"""Factor by which chunks grow: a large model reads all its weights for each chunk, so that few chunks are faster."""
+CHUNK_GROWTH = 4
+"""Factor by which chunks grow."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,39 @@ def score_chunks(
 
     The model reads the token of a speaker before each line of a script, so each word is predicted given its speaker.
     Speakers have no scores. The alternatives are collected in the same pass, which costs less than keeping the states
-    to find them later. A `ParallelModel` reads each chunk at once.
+    to find them later. A `ParallelModel` reads each chunk at once, and large ones, because a pass over all its weights
+    takes long.
     """
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    ids, start, size = tokens.ids, 0, FIRST_CHUNK_SIZE
+    state, unread = model.start(), EOS_ID
+    ids, start, size = tokens.ids, 0, MAX_CHUNK_SIZE if isinstance(model, ParallelModel) else FIRST_CHUNK_SIZE
     while start < len(ids) and not cancelled():
         chunk = ids[start : start + size]
         inputs, positions = _chunk_inputs(tokens, start, chunk)
-        if isinstance(model, ParallelModel):
-            next_rows, state = model.predict_tokens(state, inputs)
-        else:
-            next_rows = np.empty((len(inputs), len(log_probs)), np.float32)
-            for row, token in zip(next_rows, inputs, strict=True):
-                row[:], state = model.advance(state, token)
-                if cancelled():
-                    return
-        # Row i of `next_rows` predicts input i + 1; the first input was predicted by the chunk before.
-        rows = [log_probs if position == 0 else next_rows[position - 1] for position in positions]
-        log_probs = next_rows[-1].copy()  # the view would keep the rows of the whole chunk in memory
+        # The token before an input predicts it, so the last input is left to the next chunk.
+        rows, state = _predict_tokens(model, state, [unread, *inputs[:-1]], cancelled)
+        if len(rows) < len(inputs):
+            return
+        unread = inputs[-1]
         token_texts = [tokens[index] for index in range(start, start + len(chunk))]
-        yield _score_rows(rows, chunk, start, token_texts, model.tokenizer)
+        yield _score_rows([rows[position] for position in positions], chunk, start, token_texts, model.tokenizer)
         start, size = start + len(chunk), min(CHUNK_GROWTH * size, MAX_CHUNK_SIZE)
+
+
+def _predict_tokens(
+    model: LanguageModel, state: ModelState, inputs: Sequence[int], cancelled: Callable[[], bool]
+) -> tuple[Float32Array, ModelState]:
+    """Return the distributions `[inputs, vocabulary]` after each input, and the state after the last.
+
+    There are fewer distributions if the reading was cancelled.
+    """
+    if isinstance(model, ParallelModel):
+        return model.predict_tokens(state, inputs)
+    rows = np.empty((len(inputs), len(model.tokenizer)), np.float32)
+    for index, token in enumerate(inputs):
+        rows[index], state = model.advance(state, token)
+        if cancelled():
+            return rows[:index], state
+    return rows, state
 
 
 def _chunk_inputs(tokens: TokenizedText, start: int, chunk: TokenIds) -> tuple[list[int], list[int]]:
