@@ -103,7 +103,9 @@ def test_ctrl_c_keeps_what_was_written(run, home, tmp_path, environment, option)
     with start_long_scene(run, home, tmp_path, environment, option) as process:
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        # Not `communicate`, which would lose what `readline` has read ahead.
+        rest, errors = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
     shown = "".join(lines) + rest
