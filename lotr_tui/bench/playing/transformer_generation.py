@@ -50,7 +50,7 @@ def measure_transformer_speeds(min_seconds: float = MIN_SECONDS) -> dict[str, fl
 
 
 def random_transformer(*, int8: bool = False) -> NumpyTransformer:
-    """Return an untrained model with an improbable `<eos>`, so that texts do not end by themselves."""
+    """Return an untrained model, for which `<eos>` is about as improbable as any token, so that few texts end early."""
     tokenizer = WordTokenizer((UNK, EOS, *(f"w{number}" for number in range(VOCABULARY_SIZE - 2))))
     rng, shapes = np.random.default_rng(0), transformer_weight_shapes(CONFIG, VOCABULARY_SIZE)
     weights = {name: rng.normal(len(shape) == 1, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}

@@ -40,7 +40,7 @@ def test_the_baseline_is_the_same_model() -> None:
 
 
 def test_ratios_are_relative_to_the_baseline_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    baselines = iter([100.0, 50.0, 100.0])
+    baselines = iter([150.0, 75.0, 150.0])
 
     def run_module(module: str, env: Any) -> Any:
         return next(baselines) if module.endswith("torch_decoder") else SPEEDS
@@ -48,14 +48,24 @@ def test_ratios_are_relative_to_the_baseline_of_the_same_run(monkeypatch: pytest
     monkeypatch.setattr(transformer_speed, "run_module", run_module)
     measurements = {measurement.name: measurement for measurement in measure_transformer_generation(3)}
     name = "Transformer, 6 layers of 320"
-    assert measurements[f"{name}, fp32, ratio to the baseline"].runs == (3, 6, 3)
-    assert measurements[f"{name}, int8, ratio to the baseline"].value == 6
-    assert measurements[f"{name}, int8, ratio to the baseline"].is_within_limits
+    assert measurements[f"{name}, fp32, ratio to the baseline"].runs == (2, 4, 2)
+    assert measurements[f"{name}, int8, ratio to the baseline"].value == 4
     assert measurements[f"{name}, fp32, batch of 16 texts, ratio to one after the other"].value == 5
     assert measurements[f"{name}, int8, branch 200 tokens back"].value == 1
 
 
+@pytest.mark.parametrize(
+    ("baseline", "is_within_limits"), [(60.0, (True, True)), (61.0, (False, True)), (121.0, (False, False))]
+)
+def test_each_precision_has_to_be_five_times_as_fast_as_the_baseline(
+    baseline: float, is_within_limits: tuple[bool, bool]
+) -> None:
+    measurements = summarize_transformer_speeds([SPEEDS | {"baseline": baseline}])
+    ratios = [each for each in measurements if each.name.endswith("ratio to the baseline")]
+    assert tuple(ratio.is_within_limits for ratio in ratios) == is_within_limits
+
+
 def test_a_slow_branch_is_over_its_limit() -> None:
-    measurements = summarize_transformer_speeds([SPEEDS | {"baseline": 100.0, "int8_branch": 51.0}])
+    measurements = summarize_transformer_speeds([SPEEDS | {"baseline": 50.0, "int8_branch": 51.0}])
     slow = [measurement.name for measurement in measurements if measurement.is_within_limits is False]
     assert slow == ["Transformer, 6 layers of 320, int8, branch 200 tokens back"]
