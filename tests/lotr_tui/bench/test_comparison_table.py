@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.bits_per_character import convert_text, text_bits_per_character
+from engine.analysis.perplexity import evaluate
 from engine.data.dataset import load_dataset
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
@@ -15,7 +16,6 @@ from lotr_tui.bench.comparison_cells import (
     CellResult,
     TableOptions,
     bits_by_form,
-    choose_order,
     compute_cell,
     fine_tuning_config,
     list_cells,
@@ -28,16 +28,10 @@ from lotr_tui.bench.training.corpora import prepare_dialogues
 from tests.support.files import sentences, write_csv, write_run
 from tests.support.open_models import character_tokenizer, open_model
 
-TINY_SETTINGS = {"embedding_size": 16, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocabulary_size": 300}
-TINY_SETTINGS |= {
-    "context_size": 16,
-    "bptt": 16,
-    "batch_size": 4,
-    "min_count": 1,
-    "softmax_samples": 0,
-    "epochs": 1,
-    "threads": 1,
-}
+TINY_SETTINGS = {
+    "embedding_size": 16, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocabulary_size": 300, "min_count": 1,
+    "context_size": 16, "bptt": 16, "batch_size": 4, "softmax_samples": 0, "epochs": 1, "threads": 1,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -112,7 +106,11 @@ def test_n_grams_are_counted_with_the_order_that_is_best_on_validation(options: 
     assert result.training_seconds is None
     assert set(result.test) == {"words"}  # a closed vocabulary has no punctuation
     dataset = load_dataset(scratch_config(Cell("LSTM", "words"), options).data)
-    assert model.order == choose_order(dataset) > 1
+    perplexities = {
+        order: evaluate(KneserNey(dataset.train, dataset.tokenizer, order), dataset.valid).perplexity
+        for order in (1, 2, 3)
+    }
+    assert perplexities[model.order] == min(perplexities.values()) < max(perplexities.values())
 
 
 def test_bits_per_character_are_those_of_both_forms() -> None:

