@@ -7,6 +7,7 @@ import numpy as np
 from textual.app import App
 from textual.pilot import Pilot
 
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
@@ -15,10 +16,15 @@ from engine.models.base import LogProbs
 from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import LENS_TEXT
+from tests.support.analysis import ACTIVATIONS_TEXT, LENS_TEXT, painted_lines
+from tests.support.app import VOCABULARY
 from tests.support.pilot import until
 
 WIDTH = 8
+TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
+"""Names of the tokens of `ACTIVATIONS_TEXT`."""
+NAMES = ["start", *TOKENS]
+"""Names of the positions of `ACTIVATIONS_TEXT`."""
 
 
 class RandomAttentionModel:
@@ -85,3 +91,19 @@ async def open_attention(pilot: Pilot[None], session_model: SessionModel, text: 
 def attention_strips(app: App[Any]) -> AttentionStrips:
     """Return the strips of the screen."""
     return app.screen.query_one(AttentionStrips)
+
+
+def expected_record(model: SessionModel, text: str = ACTIVATIONS_TEXT) -> AttentionRecord:
+    """Return the attention of a text, as the model itself records it."""
+    assert isinstance(model.model, RandomAttentionModel)
+    return model.model.record_attention(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
+
+
+def strip_lines(app: App[Any]) -> list[str]:
+    """Return the painted lines of the strips."""
+    return painted_lines(attention_strips(app))
+
+
+def list_lines(app: App[Any], widget_type: type[Any]) -> list[str]:
+    """Return the painted lines of a list of the screen."""
+    return painted_lines(app.screen.query_one(widget_type))

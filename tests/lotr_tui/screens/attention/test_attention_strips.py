@@ -1,0 +1,157 @@
+"""Strips of the attention screen; painted values are compared with the record of the model."""
+
+import pytest
+
+from engine.analysis.attention import attention_rollout
+from lotr_tui.formatting import format_percent
+from lotr_tui.screens.attention.reading import ROLLOUT, HeadId
+from lotr_tui.screens.attention.strip_columns import SHADES, shade_levels
+from lotr_tui.screens.attention.strips import AttentionStrips
+from lotr_tui.screens.attention.text_view import AttentionTextView
+from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import ACTIVATIONS_TEXT, MakeHost, status_text
+from tests.support.app import VOCABULARY
+from tests.support.attention import (
+    NAMES,
+    attention_session_model,
+    attention_strips,
+    expected_record,
+    open_attention,
+    strip_lines,
+)
+
+
+async def test_strips_show_the_weights_of_each_head(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        weights = expected_record(session_model).weights
+        for layer in (2, 0, 1):  # the last layer first, and from there to the first
+            query = screen.query_one(AttentionTextView).cursor
+            assert query == 13
+            lines = strip_lines(app)
+            assert lines[0] == f'layer {layer + 1} of 3 · predicting "night" · word 14 of 14'
+            assert lines[1].split() == NAMES[:-1]
+            rows = {"all layers": attention_rollout(weights, query)}
+            rows |= {"mean": weights[layer, :, query].mean(0)}
+            rows |= {f"head {head + 1}": weights[layer, head, query] for head in range(4)}
+            for line, (label, values) in zip(lines[2:], rows.items(), strict=False):
+                assert line[1:12].strip() == label
+                start = 12
+                for name, level in zip(NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
+                    assert line[start : start + len(name)] == SHADES[level] * len(name), (label, name)
+                    start += len(name) + 1
+                value = float(values[attention_strips(app).position])
+                assert line.endswith(f" {format_percent(value)}")
+            await pilot.press("f2")
+            await pilot.pause()
+
+
+async def test_the_cursor_moves_over_heads_and_positions(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        strips = attention_strips(app)
+        weights = expected_record(session_model).weights
+        for keys, row, position, head_id in [
+            (("home",), 1, 0, HeadId(2, None)),
+            (("up", "up"), 0, 0, ROLLOUT),
+            (("end",), 0, 13, ROLLOUT),
+            (("down", "down", "left"), 2, 12, HeadId(2, 0)),
+            (("down", "m"), 3, int(weights[2, 1, 13].argmax()), HeadId(2, 1)),
+            (("down", "down", "down", "end", "right"), 5, 13, HeadId(2, 3)),
+            (("pageup",), 5, 12, HeadId(2, 3)),
+            (("pagedown",), 5, 13, HeadId(2, 3)),
+        ]:
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert (strips.row, strips.position, strips.head_id) == (row, position, head_id), keys
+            marker = strip_lines(app)[-1]
+            assert NAMES[position] in marker
+            back = 14 - position
+            assert marker.endswith("start of the text" if position == 0 else f"{back} word{'s' * (back > 1)} back")
+        assert strips.selected_weight == pytest.approx(float(weights[2, 3, 13, 13]), rel=1e-5)
+        await pilot.click(AttentionStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
+        await pilot.pause()
+        assert (strips.row, strips.position) == (2, 1)
+
+
+async def test_the_strips_follow_the_text(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        await pilot.press("down", "end")
+        await pilot.press("comma", "comma")
+        await pilot.pause()
+        strips, weights = attention_strips(app), expected_record(session_model).weights
+        assert 'predicting "walked" · word 12 of 14' in strip_lines(app)[0]
+        assert strips.position == 11
+        assert strips.selected_weight == pytest.approx(float(weights[2, 0, 11, 11]), rel=1e-5)
+        app.screen.query_one(AttentionTextView).focus()
+        await pilot.press("home")
+        await pilot.pause()
+        assert strips.num_positions == 1
+        assert [line.split()[-2:] for line in strip_lines(app)[2:8]] == [["100", "%"]] * 6
+
+
+async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(80, 24)) as pilot:
+        text = "we walked all night with our pony " * 20
+        await open_attention(pilot, session_model, text)
+        strips = attention_strips(app)
+        assert strips.columns().positions_per_column == 3
+        assert "3 words per cell" in status_text(app, "#legend")
+        weights = expected_record(session_model, text).weights[2]
+        await pilot.press("down", "down", "m")
+        await pilot.pause()
+        largest = int(weights[1, 139].argmax())
+        assert strips.position == largest
+        row = next(line for line in strip_lines(app) if line.startswith("▸"))
+        column = strips.columns().column_of(largest)
+        assert column is not None
+        assert row[12 + column] == SHADES[int(shade_levels(weights[1, 139, largest : largest + 1])[0])]
+        await pilot.press("z")
+        await pilot.pause()
+        assert strips.columns().positions_per_column == 1
+        assert app.screen.reading.names[largest] in strip_lines(app)[1].split()  # type: ignore[attr-defined]
+        await pilot.press("home")
+        await pilot.pause()
+        assert strip_lines(app)[1].split()[0] == "start"
+        await pilot.press("z")
+        await pilot.pause()
+        assert strips.columns().positions_per_column == 3
+
+
+async def test_many_heads_scroll(make_host: MakeHost) -> None:
+    session_model = attention_session_model(VOCABULARY, num_heads=16)
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        strips = attention_strips(app)
+        seen: set[str] = set()
+        for _ in range(17):
+            await pilot.press("down")
+            await pilot.pause()
+            labels = [line[1:12].strip() for line in strip_lines(app)[2:-1]]
+            assert labels[:2] == ["all layers", "mean"]
+            assert any(line.startswith("▸") for line in strip_lines(app)[2:-1])
+            heads = strips.visible_heads
+            assert f"heads {heads.start + 1} to {heads.stop} of 16" in status_text(app, "#legend")
+            seen |= set(labels)
+        assert seen == {"all layers", "mean", *(f"head {head}" for head in range(1, 17))}
+
+
+async def test_f4_leaves_out_the_start_of_the_text(make_host: MakeHost, session_model: SessionModel) -> None:
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        await pilot.press("down", "end", "f4")
+        await pilot.pause()
+        weights = expected_record(session_model).weights[2, 0, 13, :14]
+        assert "without the start" in strip_lines(app)[0]
+        assert attention_strips(app).selected_weight == pytest.approx(float(weights[13] / weights[1:].sum()), rel=1e-4)
+        assert strip_lines(app)[4][12:17] == "     "
+        await pilot.press("f4")
+        await pilot.pause()
+        assert attention_strips(app).selected_weight == pytest.approx(float(weights[13]), rel=1e-5)
