@@ -1,13 +1,23 @@
-"""Small numpy Transformers with random weights."""
+"""Small numpy Transformers with random weights, and their predictions token by token."""
 
 from typing import Any
 
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import Tokenizer
-from engine.models.numpy_transformer import NumpyTransformer
+from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.models.numpy_transformer import NumpyTransformer, TransformerState
 from engine.models.transformer_layout import transformer_weight_shapes
+from tests.support.models import make_tokenizer
+
+VOCABULARY_SIZE = 37
+VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
+CONFIGS = {
+    "one layer, one head": {"embedding_size": 8, "num_layers": 1, "num_heads": 1},
+    "two layers": {"embedding_size": 24, "num_layers": 2, "num_heads": 3},
+    "three layers, small heads": {"embedding_size": 12, "num_layers": 3, "num_heads": 6, "feed_forward_size": 17},
+}
+"""Sizes of small Transformers."""
 
 
 def transformer_config(**values: Any) -> ModelConfig:
@@ -28,3 +38,28 @@ def random_transformer(tokenizer: Tokenizer, seed: int = 0, **values: Any) -> Nu
     """Create a small Transformer; `values` are settings of the model."""
     config = transformer_config(**values)
     return NumpyTransformer(config, tokenizer, random_transformer_weights(config, len(tokenizer), seed))
+
+
+def make_config(name: str = "two layers", **values: Any) -> ModelConfig:
+    """Return one of `CONFIGS` with a context of 512 tokens, unless `values` say otherwise."""
+    return transformer_config(**({"context_size": 512} | CONFIGS[name] | values))
+
+
+def random_weights(config: ModelConfig, scale: float = 0.3) -> dict[str, np.ndarray]:
+    """Return random weights for `VOCABULARY`."""
+    return random_transformer_weights(config, VOCABULARY_SIZE, scale=scale)
+
+
+def make_model(name: str = "two layers", *, int8: bool = False, **values: Any) -> NumpyTransformer:
+    """Create a Transformer of `VOCABULARY` with one of `CONFIGS`; `values` are settings of the model."""
+    config = make_config(name, **values)
+    return NumpyTransformer(config, VOCABULARY, random_weights(config), int8=int8)
+
+
+def token_by_token(model: NumpyTransformer, tokens: TokenIds | list[int]) -> tuple[np.ndarray, TransformerState]:
+    """Return the log-probabilities `[time, vocabulary]` after each token, and the last state."""
+    state, rows = model.start(), []
+    for token in tokens:
+        log_probs, state = model.advance(state, int(token))
+        rows.append(log_probs)
+    return np.stack(rows), state

@@ -7,100 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, TokenIds
-from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.errors import InvalidInputError
 from engine.models import base, numpy_transformer
 from engine.models.attention import AttentionModel
 from engine.models.key_value_cache import Segments
-from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer, TransformerState
 from engine.models.transformer_layers import TransformerLayers
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
-from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor
-from tests.support.models import TokenByTokenModel, make_tokenizer, random_ids
-from tests.support.numpy_transformer import random_transformer_weights, transformer_config
-
-VOCABULARY_SIZE = 37
-VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
-CONFIGS = {
-    "one layer, one head": {"embedding_size": 8, "num_layers": 1, "num_heads": 1},
-    "two layers": {"embedding_size": 24, "num_layers": 2, "num_heads": 3},
-    "three layers, small heads": {"embedding_size": 12, "num_layers": 3, "num_heads": 6, "feed_forward_size": 17},
-}
-
-
-def make_config(name: str = "two layers", **values: Any) -> ModelConfig:
-    return transformer_config(**({"context_size": 512} | CONFIGS[name] | values))
-
-
-def random_weights(config: ModelConfig, scale: float = 0.3) -> dict[str, np.ndarray]:
-    return random_transformer_weights(config, VOCABULARY_SIZE, scale=scale)
-
-
-def make_model(name: str = "two layers", *, int8: bool = False, **values: Any) -> NumpyTransformer:
-    config = make_config(name, **values)
-    return NumpyTransformer(config, VOCABULARY, random_weights(config), int8=int8)
-
-
-def reference_layers(model: NumpyTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outputs `[layers + 1, time, width]` and attention weights `[layers, heads, time, time]` of a window.
-
-    Each head and each position is computed on its own, in double precision, as the papers define it.
-    """
-    config, weights = model.config, {name: value.astype(np.float64) for name, value in model.weights.items()}
-    time, size = len(tokens), config.embedding_size // config.num_heads
-
-    def norm(vectors: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + RMS_NORM_EPS) * weight
-
-    def rotate(vectors: np.ndarray) -> np.ndarray:
-        rotated = np.empty_like(vectors)
-        for position in range(time):
-            for pair in range(size // 2):
-                angle = position / ROPE_BASE ** (2 * pair / size)
-                rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-                rotated[position, [pair, pair + size // 2]] = rotation @ vectors[position, [pair, pair + size // 2]]
-        return rotated
-
-    vectors = weights["model.embed_tokens.weight"][tokens]
-    outputs, attention = [vectors], np.zeros((config.num_layers, config.num_heads, time, time))
-    for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}"
-        q, k, v, o = (weights[f"{prefix}.self_attn.{name}_proj.weight"] for name in "qkvo")
-        normed = norm(vectors, weights[f"{prefix}.input_layernorm.weight"])
-        heads = []
-        for head in range(config.num_heads):
-            units = slice(head * size, (head + 1) * size)
-            queries, keys, values = rotate(normed @ q[units].T), rotate(normed @ k[units].T), normed @ v[units].T
-            for position in range(time):
-                scores = keys[: position + 1] @ queries[position] / np.sqrt(size)
-                exponentials = np.exp(scores - scores.max())
-                attention[layer, head, position, : position + 1] = exponentials / exponentials.sum()
-            heads.append(attention[layer, head] @ values)
-        vectors = vectors + np.concatenate(heads, axis=1) @ o.T
-        gate, up, down = (weights[f"{prefix}.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        normed = norm(vectors, weights[f"{prefix}.post_attention_layernorm.weight"])
-        gates = normed @ gate.T
-        vectors = vectors + (gates / (1 + np.exp(-gates)) * (normed @ up.T)) @ down.T
-        outputs.append(vectors)
-    return np.stack(outputs), attention
-
-
-def reference_log_probs(model: NumpyTransformer, last_outputs: np.ndarray) -> np.ndarray:
-    """Return the log-probabilities `[time, vocabulary]` for the outputs `[time, width]` of the last layer."""
-    weights = {name: value.astype(np.float64) for name, value in model.weights.items()}
-    scale = np.sqrt((last_outputs**2).mean(-1, keepdims=True) + RMS_NORM_EPS)
-    logits = last_outputs / scale * weights["model.norm.weight"] @ weights["model.embed_tokens.weight"].T
-    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-
-
-def token_by_token(model: NumpyTransformer, tokens: TokenIds | list[int]) -> tuple[np.ndarray, TransformerState]:
-    state, rows = model.start(), []
-    for token in tokens:
-        log_probs, state = model.advance(state, int(token))
-        rows.append(log_probs)
-    return np.stack(rows), state
+from tests.support.models import TokenByTokenModel, random_ids
+from tests.support.numpy_transformer import CONFIGS, VOCABULARY_SIZE, make_model, token_by_token
+from tests.support.transformer_reference import reference_layers, reference_log_probs
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -154,7 +70,7 @@ def test_log_probs_attention_and_layers_match_the_definition(name: str) -> None:
 
 
 @pytest.mark.parametrize("context_size", [2, 3, 8, 13])
-def test_a_full_window_starts_anew_with_its_last_half(context_size: int) -> None:
+def test_a_full_window_starts_again_with_its_last_half(context_size: int) -> None:
     model, tokens = make_model(context_size=context_size), [EOS_ID, *random_ids(39, VOCABULARY_SIZE).tolist()]
     log_probs, state = token_by_token(model, tokens)
     window: list[int] = []
@@ -297,83 +213,7 @@ def test_returned_arrays_belong_to_the_caller() -> None:
     assert np.array_equal(first, kept)
     first += 1000
     model.record_attention(random_ids(4, VOCABULARY_SIZE)).layer_outputs[:] = 0
-    model.weights["model.embed_tokens.weight"].copy()[:] = 0
     assert np.array_equal(model.advance(model.start(), EOS_ID)[0], kept)
-
-
-@pytest.mark.parametrize("is_stored", [False, True])
-def test_8_bits_are_close_to_single_precision(is_stored: bool) -> None:
-    config = make_config(embedding_size=48, num_heads=4)
-    weights = random_weights(config, scale=0.1)
-    exact = NumpyTransformer(config, VOCABULARY, weights)
-    tensors: dict[str, StoredTensor] = {
-        name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
-    }
-    int8 = NumpyTransformer(config, VOCABULARY, tensors, int8=not is_stored)
-    assert int8.has_int8_weights == is_stored
-    assert int8.int8 != is_stored
-    ids = random_ids(100, VOCABULARY_SIZE)
-    difference = int8.score_sequence(ids) - exact.score_sequence(ids)
-    assert 0 < np.abs(difference).max() < 0.1
-    assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
-    for name, tensor in int8.tensors.items():
-        expected = tensors[name]
-        if isinstance(expected, Int8Rows):
-            assert isinstance(tensor, Int8Rows)
-            assert np.array_equal(tensor.values, expected.values)
-            assert np.array_equal(tensor.scales, expected.scales)
-        else:
-            assert np.array_equal(tensor, expected)
-
-
-@pytest.mark.parametrize("quantize", [False, True])
-def test_matrices_of_one_layer_can_be_stored_in_different_precisions(quantize: bool) -> None:
-    config = make_config()
-    weights: dict[str, StoredTensor] = dict(random_weights(config, scale=0.1))
-    name = "model.layers.0.self_attn.k_proj.weight"
-    exact = NumpyTransformer(config, VOCABULARY, weights)
-    mixed = weights | {name: quantize_rows(exact.weights[name])}
-    model = NumpyTransformer(config, VOCABULARY, mixed, int8=quantize)
-    assert isinstance(model.tensors[name], Int8Rows)
-    ids = random_ids(30, VOCABULARY_SIZE)
-    assert model.score_sequence(ids) == pytest.approx(exact.score_sequence(ids), abs=0.1)
-    for other, tensor in weights.items():
-        assert other == name or np.array_equal(model.tensors[other], tensor)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2 * MAX_TRANSFORMER_WEIGHT])
-@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"])
-def test_damaged_weights_are_refused(name: str, value: float) -> None:
-    weights = random_weights(make_config())
-    weights[name].flat[3] = value
-    with pytest.raises(RunError, match=f"{name} .*the run is damaged"):
-        NumpyTransformer(make_config(), VOCABULARY, weights)
-
-
-def test_missing_and_unknown_tensors_are_refused() -> None:
-    weights = random_weights(make_config())
-    with pytest.raises(RunError, match=r"lacks model\.norm\.weight"):
-        NumpyTransformer(
-            make_config(), VOCABULARY, {name: w for name, w in weights.items() if name != "model.norm.weight"}
-        )
-    with pytest.raises(RunError, match=r"lm_head\.weight"):
-        NumpyTransformer(make_config(), VOCABULARY, weights | {"lm_head.weight": weights["model.norm.weight"]})
-    with pytest.raises(ConfigError, match="num_heads=5"):
-        NumpyTransformer(make_config(num_heads=5), VOCABULARY, weights)
-
-
-@pytest.mark.filterwarnings("ignore:overflow")
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_largest_weights_that_are_accepted_give_finite_log_probs(name: str) -> None:
-    config, rng = make_config(name, context_size=8), np.random.default_rng(0)
-    weights = {
-        name: np.copysign(np.float32(MAX_TRANSFORMER_WEIGHT), rng.standard_normal(weight.shape, np.float32))
-        for name, weight in random_weights(config).items()
-    }
-    model = NumpyTransformer(config, VOCABULARY, weights)
-    ids = random_ids(20, VOCABULARY_SIZE)
-    assert np.isfinite(token_by_token(model, ids)[0]).all()
-    assert np.isfinite(model.score_sequence(ids)).all()
 
 
 def test_a_text_longer_than_the_context_cannot_be_recorded() -> None:

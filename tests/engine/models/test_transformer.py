@@ -12,10 +12,12 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError
 from engine.models.transformer import TransformerModel, rotate, rotation_tables
-from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size, transformer_weight_shapes
+from engine.models.transformer_layout import RMS_NORM_EPS, inner_size, transformer_weight_shapes
 from engine.presets import get_preset
 from tests.support.lstm import VOCABULARY_SIZE, make_window, seeded
+from tests.support.models import make_tokenizer
 from tests.support.transformer import TRANSFORMER, make_transformer
+from tests.support.transformer_reference import reference_layers, reference_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,59 +31,14 @@ def with_large_weights(model: TransformerModel) -> TransformerModel:
     return model
 
 
-def reference_logits(model: TransformerModel, ids: list[int]) -> np.ndarray:
-    """Compute the logits `[time, vocabulary]` in float64, one position and head at a time, as in the papers."""
-    weights = {name: weight.astype(np.float64) for name, weight in model.export_weights().items()}
-    config = model.config
-    size = config.embedding_size // config.num_heads
-
-    def normalize(vector: np.ndarray, name: str) -> np.ndarray:
-        return vector / math.sqrt((vector**2).mean() + RMS_NORM_EPS) * weights[name]
-
-    def turn(vector: np.ndarray, position: int) -> np.ndarray:
-        turned = vector.copy()
-        for i in range(size // 2):
-            angle = position / ROPE_BASE ** (2 * i / size)
-            a, b = vector[i], vector[i + size // 2]
-            turned[i] = a * math.cos(angle) - b * math.sin(angle)
-            turned[i + size // 2] = a * math.sin(angle) + b * math.cos(angle)
-        return turned
-
-    stream = [weights["model.embed_tokens.weight"][id] for id in ids]
-    for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}"
-        inputs = [normalize(vector, f"{prefix}.input_layernorm.weight") for vector in stream]
-        attended = []
-        for position in range(len(ids)):
-            heads = []
-            for head in range(config.num_heads):
-                units = slice(head * size, (head + 1) * size)
-                query = turn((weights[f"{prefix}.self_attn.q_proj.weight"] @ inputs[position])[units], position)
-                keys = [
-                    turn((weights[f"{prefix}.self_attn.k_proj.weight"] @ inputs[i])[units], i)
-                    for i in range(position + 1)
-                ]
-                values = [
-                    (weights[f"{prefix}.self_attn.v_proj.weight"] @ inputs[i])[units] for i in range(position + 1)
-                ]
-                scores = np.exp([query @ key / math.sqrt(size) for key in keys])
-                heads.append(sum(score * value for score, value in zip(scores / scores.sum(), values, strict=True)))
-            attended.append(weights[f"{prefix}.self_attn.o_proj.weight"] @ np.concatenate(heads))
-        stream = [vector + added for vector, added in zip(stream, attended, strict=True)]
-        for position, vector in enumerate(stream):
-            normed = normalize(vector, f"{prefix}.post_attention_layernorm.weight")
-            gate = weights[f"{prefix}.mlp.gate_proj.weight"] @ normed
-            up = weights[f"{prefix}.mlp.up_proj.weight"] @ normed
-            stream[position] = vector + weights[f"{prefix}.mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
-    return np.stack([weights["model.embed_tokens.weight"] @ normalize(v, "model.norm.weight") for v in stream])
-
-
 def test_logits_equal_the_definition_of_each_part() -> None:
     model = with_large_weights(make_transformer())
+    decoder = model.to_decoder(make_tokenizer(VOCABULARY_SIZE))
     ids = make_window(9, 2)
     logits = model(ids, []).logits
     for column in range(2):
-        expected = reference_logits(model, ids[:, column].tolist())
+        outputs, _ = reference_layers(decoder, ids[:, column].numpy())
+        expected = reference_logits(decoder, outputs[-1])
         np.testing.assert_allclose(logits[:, column].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
