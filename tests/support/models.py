@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import ModelConfig
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, hidden_vector_function
@@ -53,6 +54,27 @@ class TokenByTokenModel:
 
     def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
         return self.model.advance(state, token)
+
+
+class ParallelReader(TokenByTokenModel):
+    """A model that reads several tokens at once, with the results of `advance`."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        self.num_passes = 0
+        """Number of calls that have read several tokens."""
+
+    def advance_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
+        rows, state = self.predict_tokens(state, tokens)
+        return rows[-1], state
+
+    def predict_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
+        self.num_passes += 1
+        rows = []
+        for token in tokens:
+            log_probs, state = self.model.advance(state, token)
+            rows.append(log_probs)
+        return np.stack(rows), state
 
 
 def assert_branches_are_independent(model: LanguageModel, state: ModelState, token: int, other_token: int) -> None:

@@ -1,7 +1,6 @@
 """Token scores match the evaluation of a text, and those of a word are the sums over its tokens."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.token_scores import TokenScores, score_chunks
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array
 from engine.data.encoding import DataMode
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -27,7 +25,7 @@ from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from tests.support.dialogues import dialogue_model
-from tests.support.models import TokenByTokenModel, distributions, make_tokenizer, random_lstm
+from tests.support.models import ParallelReader, TokenByTokenModel, distributions, make_tokenizer, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 
 WORDS = split_words("the lamp was lit in high tower before winter came down from north we walked all night")
@@ -164,26 +162,6 @@ def test_scoring_stops_within_a_chunk_when_cancelled() -> None:
     assert len(list(score_chunks(model, words, lambda: model.num_read > 100))) == 2  # 16 and 64 tokens
     assert model.num_read == 101
     assert list(score_chunks(model, tokenize_with_offsets("", VOCABULARY))) == []
-
-
-class ParallelReader(TokenByTokenModel):
-    """A model that reads several tokens at once, with the results of `advance`."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__(model)
-        self.num_passes = 0
-
-    def advance_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
-        rows, state = self.predict_tokens(state, tokens)
-        return rows[-1], state
-
-    def predict_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
-        self.num_passes += 1
-        rows = []
-        for token in tokens:
-            log_probs, state = self.model.advance(state, token)
-            rows.append(log_probs)
-        return np.stack(rows), state
 
 
 @pytest.mark.parametrize(

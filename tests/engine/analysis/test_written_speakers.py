@@ -4,34 +4,15 @@ import numpy as np
 import pytest
 
 from engine.analysis.written_speakers import guess_written_speaker, read_script
-from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation.turns import Turn
-from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.base import LanguageModel
+from tests.support.models import ParallelReader
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 
 CAST = ("GANDALF", "Bilbo", "the wizard")
 TURNS = [Turn("Bilbo", "Where is the Ring?"), Turn("GANDALF", "Safe."), Turn("Bilbo", "Oh.")]
-
-
-class ReadsSeveral:
-    """A model that reads several tokens of a text at once, as models by others do, by reading each of them."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.tokenizer: Tokenizer = model.tokenizer
-        self.start, self.advance = model.start, model.advance
-
-    def advance_tokens(self, state: ModelState, tokens: list[int]) -> tuple[LogProbs, ModelState]:
-        rows, state = self.predict_tokens(state, tokens)
-        return rows[-1], state
-
-    def predict_tokens(self, state: ModelState, tokens: list[int]) -> tuple[Float32Array, ModelState]:
-        rows = []
-        for token in tokens:
-            log_probs, state = self.advance(state, token)
-            rows.append(log_probs)
-        return np.stack(rows), state
 
 
 def log_prob_after(model: LanguageModel, before: list[int], ids: list[int]) -> float:
@@ -88,7 +69,9 @@ def test_reading_many_tokens_at_once_changes_nothing() -> None:
     text = "We walked all night with our pony. " * 5
     arguments = (CAST, TURNS, text)
     one_by_one = guess_written_speaker(model, *arguments, eos_per_line=False)
-    at_once = guess_written_speaker(ReadsSeveral(model), *arguments, eos_per_line=False)
+    parallel = ParallelReader(model)
+    at_once = guess_written_speaker(parallel, *arguments, eos_per_line=False)
+    assert 0 < parallel.num_passes < len(text)  # each token is a character
     for expected, word in zip(one_by_one.words, at_once.words, strict=True):
         assert word.evidence == pytest.approx(expected.evidence, abs=1e-3)
 
