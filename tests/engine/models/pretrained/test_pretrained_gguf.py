@@ -106,11 +106,16 @@ def test_noise_inside_a_gguf_file_never_escapes_as_another_error(tmp_path: Path)
             load_pretrained(f"gguf:{path}")
 
 
-def test_a_gguf_file_of_an_unknown_or_another_architecture_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "message"), [("quantum9", "quantum9"), ("bert", "bert"), ("t5", "is an encoder-decoder model")]
+)
+def test_a_gguf_file_of_an_unknown_or_another_architecture_is_refused(
+    architecture: str, message: str, tmp_path: Path
+) -> None:
     pytest.importorskip("accelerate")
     path = tmp_path / "tiny.gguf"
-    write_gguf(path, architecture="quantum9")
-    check_refused(f"gguf:{path}", "quantum9")
+    write_gguf(path, architecture=architecture)
+    check_refused(f"gguf:{path}", message)
 
 
 def test_a_gguf_file_larger_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.models.pretrained import hub
 from engine.models.pretrained.loading import LoadingProgress, load_pretrained
 from tests.support.pretrained import check_refused, edit_json
 
@@ -44,8 +42,10 @@ class FakeHub:
 def test_a_cached_model_is_loaded_without_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeHub(monkeypatch, folder)
     fake.is_cached = True
-    monkeypatch.setattr(fake, "model_info", None)
-    assert load_pretrained("hf:owner/tiny").name == "hf:owner/tiny"
+    steps: list[LoadingProgress] = []
+    assert load_pretrained("hf:owner/tiny", steps.append).name == "hf:owner/tiny"
+    assert not any("Hub" in step.text for step in steps)
+    assert fake.downloaded == []
 
 
 def test_a_model_is_downloaded_without_pickles_and_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,11 +104,8 @@ def test_a_partly_cached_model_without_network_names_what_is_missing(
     check_refused("hf:owner/tiny", "has no weights")
 
 
-def test_the_real_hub_is_given_up_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_library_of_the_hub_fails_offline_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
     check_refused("hf:lotr-tui-tests/there-is-no-such-model", "neither in the local cache nor reachable")
-    assert time.monotonic() - start < 60
-    assert hub.TIMEOUT_SECONDS <= 10
