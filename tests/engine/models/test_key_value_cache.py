@@ -1,7 +1,6 @@
-"""Key-value caches of the Transformer: what branches share and copy, and random branches against reading anew."""
+"""Key-value caches of the Transformer: what branches share and copy, and branches against texts read from the start."""
 
 import threading
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -149,21 +148,22 @@ MODEL = random_transformer(make_tokenizer(VOCABULARY_SIZE), context_size=90)
         min_size=1,
         max_size=8,
     ),
-    st.sampled_from(["yes", "no"]),
+    st.booleans(),
 )
-def test_random_branches_equal_texts_read_anew(
-    branches: list[tuple[int, list[int]]], read_together: Literal["yes", "no"]
+def test_random_branches_equal_texts_read_from_the_start(
+    branches: list[tuple[int, list[int]]], read_together: bool
 ) -> None:
     texts: list[tuple[list[int], TransformerState]] = [([], MODEL.start())]
     for choice, tokens in branches:
         history, state = texts[choice % len(texts)]
-        if read_together == "yes":
+        if read_together:
             log_probs, state = MODEL.advance_tokens(state, tokens)
             texts.append((history + tokens, state))
-        for token in () if read_together == "yes" else tokens:
-            log_probs, state = MODEL.advance(state, token)
-            history = [*history, token]
-            texts.append((history, state))
+        else:
+            for token in tokens:
+                log_probs, state = MODEL.advance(state, token)
+                history = [*history, token]
+                texts.append((history, state))
         expected, _ = MODEL.advance_tokens(MODEL.start(), texts[-1][0])
         assert log_probs == pytest.approx(expected, abs=1e-4)
     for history, state in texts[1:]:
