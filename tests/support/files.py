@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.numpy_lstm import weight_shapes
+from engine.models.decoders import weight_shapes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -1,6 +1,7 @@
 """Commands `attach`, `status`, `stop` and `runs …`."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,11 @@ import time
 
 import pytest
 
+from engine.config import Config
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
+from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import RESUME_FILE
 from engine.runs.locked_run import create_run
@@ -19,6 +22,7 @@ from lotr_tui.cli import stop
 from tests.support.app import training_events
 from tests.support.commands import json_output
 from tests.support.file_limits import no_file_longer_than
+from tests.support.files import write_random_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
 
@@ -38,6 +42,16 @@ def make_run(home):
     return make
 
 
+@pytest.fixture
+def transformer_run(home):
+    """Return the directory of a run of a Transformer."""
+    sizes = {"embedding_size": 8, "num_layers": 1, "num_heads": 2}
+    config = Config("gpt-tiny").with_values(
+        architecture="transformer", tokenizer="words", **TRANSFORMER_VALUES, **sizes
+    )
+    return write_random_run(home / "runs" / "gpt", config, VOCABULARY)
+
+
 EVENTS = [
     Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0),
     Step(4, 0.5, 120.0, 0.003, 0.5, 1234.0, 61.0, 3700.0),
@@ -47,6 +61,13 @@ EVENTS = [
     Evaluated(8, 1.0, 95.0, False, 65.0),
     Checkpointed(8, RESUME_FILE),
 ]
+
+
+def test_list_states_the_architecture(command, make_run, transformer_run):
+    make_run("words")
+    runs = json_output(command("runs", "--json"))
+    assert {run["name"]: run["architecture"] for run in runs} == {"gpt": "transformer", "words": "lstm"}
+    assert re.search(r"gpt +.* transformer ", command("runs").stdout)
 
 
 class TestStatus:
@@ -285,6 +306,14 @@ class TestExport:
         make_run("r")
         assert "give one of --csv DIR, --tensorboard DIR and --hf DIR" in command("runs", "export", "r").stderr
         assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
+
+    def test_transformer_is_exported_for_transformers(self, command, transformer_run, tmp_path):
+        pytest.importorskip("tokenizers")
+        done = command("runs", "export", "gpt", "--hf", "exported")
+        assert done.returncode == 0, done.stderr
+        config = json.loads((tmp_path / "exported" / "config.json").read_text())
+        assert (config["model_type"], config["hidden_size"], config["vocab_size"]) == ("llama", 8, len(VOCABULARY))
+        assert "nothing is overwritten" in command("runs", "export", "gpt", "--hf", "exported").stderr
 
     def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):
         from lotr_tui.monitor.export import InvalidInputError, export_tensorboard
