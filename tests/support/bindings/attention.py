@@ -1,6 +1,5 @@
 """Keys of the attention screen."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.pilot import Pilot
@@ -10,28 +9,15 @@ from lotr_tui.screens.attention.head_along_text import HeadAlongText
 from lotr_tui.screens.attention.layer_predictions import LayerPredictions
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.screens.text.view import TokenTextView
-from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
 from tests.support.bindings.observations import focused, of, of_screen, screen_name
-from tests.support.bindings.rows import LIST, LONG_TEXT, Row, Stage, cursor_rows
-from tests.support.pilot import until
+from tests.support.bindings.rows import LIST, LONG_TEXT, Row, Stage, cursor_rows, with_focus
 
 
 async def attention(pilot: Pilot[None]) -> None:
     await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=24), LONG_TEXT)
-
-
-def attention_with_focus(widget_type: type[Any], *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
-    async def set_up(pilot: Pilot[None]) -> None:
-        app: Any = pilot.app
-        await attention(pilot)
-        await pilot.press(*keys)
-        await until(pilot, lambda: is_idle(app))
-        app.screen.query_one(widget_type).focus()
-
-    return set_up
 
 
 def _num_named(app: Any) -> int:
@@ -65,15 +51,15 @@ ATTENTION: dict[str, Stage] = {
         ],
     ),
     "strongest attention": Stage(
-        attention_with_focus(AttendedList, "f5"),
+        with_focus(attention, AttendedList, "f5"),
         [*cursor_rows("attended-list", of(AttendedList, "cursor_line"), {"first": becomes(0), **LIST})],
     ),
     "head along the text": Stage(
-        attention_with_focus(HeadAlongText, "f5", "f5"),
+        with_focus(attention, HeadAlongText, "f5", "f5"),
         [*cursor_rows("head-along-text", of(HeadAlongText, "cursor"), {"first": decreases, **LIST})],
     ),
     "logit lens": Stage(
-        attention_with_focus(LayerPredictions, "f5", "f5", "f5"),
+        with_focus(attention, LayerPredictions, "f5", "f5", "f5"),
         [*cursor_rows("layer-predictions", of(LayerPredictions, "cursor"), {"first": becomes(0), **LIST})],
     ),
 }

@@ -1,13 +1,15 @@
 """Rows and stages of the binding test: a key, the observed state, and its expected change."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from textual.pilot import Pilot
 
 from tests.support import scenes
+from tests.support.analysis import is_idle
 from tests.support.bindings.expectations import Expect, decreases, increases, moves
 from tests.support.bindings.observations import Observe
+from tests.support.pilot import until
 
 
 class Row(NamedTuple):
@@ -30,6 +32,20 @@ class Stage(NamedTuple):
     pace: float = 0
     trains: bool = False
     """True if the app is the dashboard of a `FakeJob`."""
+
+
+def with_focus(
+    open_screen: Callable[[Pilot[None]], Awaitable[None]], widget_type: type[Any], *keys: str
+) -> Callable[[Pilot[None]], Awaitable[None]]:
+    """Return a function that opens a screen that analyses a text, presses keys, and focuses a widget."""
+
+    async def set_up(pilot: Pilot[None]) -> None:
+        await open_screen(pilot)
+        await pilot.press(*keys)
+        await until(pilot, lambda: is_idle(pilot.app))
+        pilot.app.screen.query_one(widget_type).focus()
+
+    return set_up
 
 
 def cursor_rows(prefix: str, observe: Observe, expectations: dict[str, Expect]) -> list[Row]:
