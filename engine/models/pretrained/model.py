@@ -15,6 +15,7 @@ from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.contexts import Context, ContextReader, context_memory
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
+from engine.models.transformer_layout import num_kept_tokens
 
 NORMALIZED_ROWS = 16
 """Distributions that are normalized at once, so that they stay in the processor's cache."""
@@ -99,8 +100,7 @@ class PretrainedModel:
         self._forward = forward
         self._reader = reader
         self._reads_ragged_batches = reads_ragged_batches
-        self._num_kept_tokens = info.context_size // 2
-        """Tokens that stay in the context when it slides."""
+        self._num_kept_tokens = num_kept_tokens(info.context_size)
         others = [id for id in info.end_ids if id != tokenizer.end_id and id < len(tokenizer)]
         self._other_end_ids = torch.tensor(others, dtype=torch.long, device=forward.device)
         """The model's ids of the tokens that count as `<eos>` when they are predicted."""
@@ -149,7 +149,8 @@ class PretrainedModel:
         """Read at least one token; return the distribution after the last one, and the state there."""
         with torch.inference_mode():
             *_, (logits, _, last_state) = self._read(state, tokens, last_only=True)
-            return self._log_probs(logits[-1:])[0].cpu().numpy(), last_state
+            # A copy: a kept distribution must not keep the logits of the whole text in memory.
+            return self._log_probs(logits[-1:].clone())[0].cpu().numpy(), last_state
 
     def predict_tokens(self, state: PretrainedState, tokens: Sequence[int]) -> tuple[Float32Array, PretrainedState]:
         """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""

@@ -267,3 +267,16 @@ def test_slower_ways_to_keep_a_text_predict_the_same(new_reader: Any, pretrained
     batch = slow.advance_batch([state, state], ids[50:52])
     np.testing.assert_allclose(batch[0][0], expected[51], atol=1e-4)
     np.testing.assert_allclose(slow.advance(state, ids[50])[0], expected[51], atol=1e-4)
+
+
+def test_a_kept_distribution_does_not_keep_the_logits_of_the_whole_text(
+    pretrained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pretrained("llama")
+    monkeypatch.setattr(model._forward, "_last_logits_argument", None)  # as for models that compute all logits
+    log_probs, _ = model.advance_tokens(model.start(), [EOS_ID, *random_ids(10)])
+    owner = log_probs
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    kept = owner.base.untyped_storage().nbytes() if isinstance(owner.base, torch.Tensor) else owner.nbytes
+    assert kept == log_probs.nbytes
