@@ -116,7 +116,7 @@ class ModelConfig(_ValidatedConfig):
         0, "inner units of a transformer's feed-forward layers; 0: 8/3 of embedding_size, rounded up to 32s", 0, 65_536
     )
     context_size: int = setting(
-        256, "tokens that a transformer reads at most before it forgets the older half", 2, 65_536
+        64, "tokens that a transformer reads at most before it forgets the older half", 2, 65_536
     )
     tie_weights: bool = setting(True, "share one matrix between the embedding and the output layer (4.5)")
     variational_dropout: bool = setting(True, "use one dropout mask for all time steps (4.2)")

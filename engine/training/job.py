@@ -121,13 +121,24 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _check_window(config: Config) -> None:
-    """Raise a ConfigError if the windows of the training are longer than the context of a Transformer."""
-    bptt, context = config.training.bptt, config.model.context_size
-    if config.training.variable_bptt or bptt > context:
-        problem = "variable_bptt=true" if config.training.variable_bptt else f"bptt={bptt}"
-        remedy = "variable_bptt=false" if config.training.variable_bptt else f"bptt={context}"
+    """Raise a ConfigError if the windows of the training and the context of a Transformer do not fit together.
+
+    A Transformer from random weights needs windows as long as its context: other positions would stay untrained.
+    """
+    training, context = config.training, config.model.context_size
+    if training.variable_bptt:
         raise ConfigError(
-            f"{problem} makes windows that a transformer with context_size={context} cannot read; use --set {remedy}"
+            "variable_bptt=true makes windows that a transformer cannot read; use --set variable_bptt=false"
+        )
+    if training.bptt > context:
+        raise ConfigError(
+            f"bptt={training.bptt} makes windows that a transformer with context_size={context} cannot read; "
+            f"use --set bptt={context}"
+        )
+    if training.bptt < context and not training.init:
+        raise ConfigError(
+            f"bptt={training.bptt} trains only the first positions of a transformer with context_size={context}; "
+            f"use --set context_size={training.bptt} or --set bptt={context}"
         )
 
 

@@ -9,6 +9,7 @@ from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import ConfigError
+from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runs.directory import epoch_model_name, read_config
 from engine.runs.loading import find_model, load_model
 from engine.storage.files import absolute_path, default_runs_dir
@@ -23,11 +24,10 @@ DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}
 """Settings that keep the lines of a dialogue in order and together."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
-TRANSFORMER_DEFAULTS: dict[str, Any] = {
-    **WITHOUT_WORDS, "unigram_bias": False, "weight_drop": 0.0, "embedding_dropout": 0.0, "variational_dropout": False,
-    "speaker_input": "token",
+TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
+    "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
 }  # fmt: skip
-"""Settings of a Transformer where a preset has those of an LSTM."""
+"""Settings of a Transformer where the preset is for an LSTM."""
 DEFAULT_PATIENCE = 4
 """Patience of a training from an initial run, unless the preset has one: a small corpus is soon overfitted."""
 
@@ -52,7 +52,9 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         defaults = WITHOUT_WORDS | defaults
     is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
     if is_transformer and preset.model.architecture != "transformer":
-        defaults = TRANSFORMER_DEFAULTS | defaults
+        # Windows that are shorter than the context would leave its later positions untrained.
+        bptt = {"bptt": defaults.get("context_size", config.model.context_size)}
+        defaults = TRANSFORMER_DEFAULTS | bptt | defaults
     if config.data.mode == "dialogue":
         defaults = DIALOGUE_DEFAULTS | defaults
     return apply_options(preset.with_values(**defaults))

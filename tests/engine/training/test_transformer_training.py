@@ -82,10 +82,11 @@ def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpu
     other = write_csv(tmp_path / "other.csv", [f"{line} besides" for line in sentences(60)])
     config = configure(
         get_preset("finetune"),
-        lambda preset: preset.with_values(init="first", corpus=str(other), batch_size=4, bptt=12, threads=1),
+        lambda preset: preset.with_values(init="first", corpus=str(other), batch_size=4, threads=1),
         runs_dir,
     )
     assert config.model.architecture == "transformer"
+    assert config.training.bptt == config.model.context_size == 12
     job = prepare_job(config, "second", runs_dir)
     trainer = make_trainer_of(job)
     old, new = load_model(first.run.path).decoder, trainer.state.network.export_weights()
@@ -107,6 +108,7 @@ def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have(
     model = config.model
     assert (model.punctuation, model.subword_embeddings, model.weight_drop) == (False, False, 0.0)
     TransformerModel(model, 100, torch.Generator())  # refuses impossible settings
+    assert config.training.bptt == model.context_size  # otherwise, later positions would stay untrained
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have(
         ({"num_heads": 3}, "num_heads=3"),
         ({"bptt": 13}, "bptt=13 makes windows that a transformer with context_size=12 cannot read; use --set bptt=12"),
         ({"variable_bptt": True}, "use --set variable_bptt=false"),
+        ({"bptt": 11}, "bptt=11 trains only the first positions of a transformer with context_size=12"),
     ],
 )
 def test_impossible_settings_are_refused_before_a_run_is_created(
