@@ -7,13 +7,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from engine.analysis.model_parts import iter_parts
 from engine.data.arrays import Float32Array, Int32Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
-from engine.models.cache import NeuralCache
-from engine.models.dialogue import DialogueModel
-from engine.models.mixture import Mixture
 from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
@@ -82,14 +80,7 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
 
     For dynamic evaluation, return the LSTM with its weights after training.
     """
-    if isinstance(model, NumpyLSTM):
-        return model
-    if isinstance(model, (NeuralCache, DialogueModel)):
-        return find_lstm(model.model)
-    if isinstance(model, Mixture):
-        return next((lstm for part in model.models if (lstm := find_lstm(part))), None)
-    base_model = getattr(model, "base_model", None)  # not isinstance: importing DynamicEvaluation would import torch
-    return base_model if isinstance(base_model, NumpyLSTM) else None
+    return next((part for part in iter_parts(model) if isinstance(part, NumpyLSTM)), None)
 
 
 def record_activations(

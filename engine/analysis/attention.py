@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.analysis.model_parts import iter_parts
 from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError
 from engine.generation.sampling import entropy_bits, top_tokens
 from engine.models.attention import AttentionModel, AttentionRecord
 from engine.models.base import LanguageModel
-from engine.models.cache import NeuralCache
-from engine.models.dialogue import DialogueModel
-from engine.models.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,7 @@ class LayerPrediction:
 
 def find_attention_model(model: LanguageModel) -> AttentionModel | None:
     """Return the model with attention inside `model`, the first one of a mixture; None if there is none."""
-    if isinstance(model, (NeuralCache, DialogueModel)):
-        return find_attention_model(model.model)
-    if isinstance(model, Mixture):
-        return next((found for part in model.models if (found := find_attention_model(part))), None)
-    return model if isinstance(model, AttentionModel) else None
+    return next((part for part in iter_parts(model) if isinstance(part, AttentionModel)), None)
 
 
 def attention_rollout(weights: Float32Array, position: int) -> Float32Array:
@@ -80,7 +74,7 @@ def attention_rollouts(weights: Float32Array) -> Float32Array:
 def logit_lens(
     model: AttentionModel, record: AttentionRecord, position: int, target_id: int, top_n: int
 ) -> tuple[LayerPrediction, ...]:
-    """Return what each layer would predict at a position if it were the last: first the embedding, then the layers.
+    """Return the prediction of each layer at a position if it were the last one, and first that of the embedding.
 
     See nostalgebraist, "interpreting GPT: the logit lens" (2020).
 

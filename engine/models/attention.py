@@ -1,4 +1,4 @@
-"""What a Transformer computes inside while it reads a text: attention weights, and the vectors between its layers."""
+"""Record of a Transformer reading a text: attention weights, and the vectors between its layers."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -38,8 +38,8 @@ class AttentionModel(Protocol):
         """
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return what the model would predict from vectors `[rows, width]` if they were the last layer's (logit lens).
+        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs.
 
-        The result are natural-log probabilities `[rows, vocabulary]`. See nostalgebraist, "interpreting GPT: the logit
-        lens" (2020).
+        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020): vectors `[rows, width]` of any
+        layer are treated as those of the last one.
         """

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import Tokenizer
 from engine.models import numpy_lstm
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.storage.tensor_file import StoredTensor
-
-Decoder = NumpyLSTM | NumpyTransformer
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -22,7 +21,7 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
 
 def build_decoder(
     config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
-) -> Decoder:
+) -> NumpyDecoder:
     """Prepare the weights of a run, named as in `weight_shapes`, for inference.
 
     Matrices that are stored in 8 bits are multiplied in 8 bits; with `int8`, all large ones are.

@@ -10,7 +10,6 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
 from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer, current_speakers
-from engine.models.base import SequenceOutput
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
@@ -174,16 +173,6 @@ class LSTMModel(Network):
         # has_biases, num_layers, dropout, train, bidirectional, batch_first.
         return torch.lstm(vectors, state, weights, True, 1, 0.0, training, False, False)
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text, carrying the state from the first to the last token."""
-        chunks = list(self._iter_scored_chunks(ids))
-        hidden = torch.cat([vectors for _, vectors in chunks])
-        return SequenceOutput(np.concatenate([log_probs for log_probs, _ in chunks]), hidden.cpu().numpy())
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
-        return np.concatenate([log_probs for log_probs, _ in self._iter_scored_chunks(ids)])
-
     @torch.no_grad()
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
         """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`, chunk by chunk."""
@@ -202,7 +191,7 @@ class LSTMModel(Network):
             logits, states, raw, _ = self(inputs.to(device)[:, None], states, speakers=speakers)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
-            yield target_log_probs.double().cpu().numpy(), raw[:, 0].float()
+            yield target_log_probs.double().cpu().numpy(), raw[:, 0]
 
     def layer_groups(self) -> list[LayerGroup]:
         """Return the layer groups from top to bottom: see the base class."""

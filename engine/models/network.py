@@ -1,9 +1,10 @@
 """The interface of the networks that a `Trainer` trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.models.base import SequenceOutput
-from engine.models.decoders import Decoder
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -74,21 +75,25 @@ class Network(nn.Module, ABC):
                 whole batch and uses its own columns.
         """
 
-    @abstractmethod
     def init_output_bias(self, ids: TokenIds) -> None:
         """Set the output bias, if there is one, to the log frequencies of the tokens in `ids` `[time]`."""
 
-    @abstractmethod
     def input_speakers(self, ids: TokenIds) -> TokenIds | None:
         """Return the `speakers` `[time]` that `forward` takes with the inputs `ids` `[time]`; None for no speakers."""
+        return None
 
     @abstractmethod
+    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
+        """Yield the log-probabilities `[time]` of consecutive tokens of a text, and their vectors `[time, width]`."""
+
     def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
         """Read a whole text, carrying the state from the first to the last token."""
+        log_probs, hidden = zip(*self._iter_scored_chunks(ids), strict=True)
+        return SequenceOutput(np.concatenate(log_probs), torch.cat(hidden).float().cpu().numpy())
 
-    @abstractmethod
     def score_sequence(self, ids: TokenIds) -> Float64Array:
         """Return the natural-log probability `[time]` of each token without keeping the hidden vectors in memory."""
+        return np.concatenate([log_probs for log_probs, _ in self._iter_scored_chunks(ids)])
 
     @abstractmethod
     def layer_groups(self) -> list[LayerGroup]:
@@ -106,7 +111,7 @@ class Network(nn.Module, ABC):
         """Copy the tensors that `export_weights` returned into this model."""
 
     @abstractmethod
-    def to_decoder(self, tokenizer: Tokenizer) -> Decoder:
+    def to_decoder(self, tokenizer: Tokenizer) -> NumpyDecoder:
         """Return a copy of the model for inference in numpy; later training does not change the copy."""
 
     @property

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array
 from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.models.base import LogProbs, SequenceOutput
+from engine.models.base import LogProbs
 from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
+from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
 from engine.models.weight_checks import check_weights
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, to_float32
@@ -83,7 +84,7 @@ class _PunctuationWeights:
     """`[classes, vocabulary]`: sum of both biases and of the logits that the shift of the hidden state contributes."""
 
 
-class NumpyLSTM:
+class NumpyLSTM(NumpyDecoder):
     """A trained LSTM as a `LanguageModel`. The model itself never changes, so threads may share it."""
 
     def __init__(
@@ -101,7 +102,6 @@ class NumpyLSTM:
         self.tokenizer = tokenizer
         self.config = config
         self.int8 = int8
-        """True if weights in single precision were quantized for inference."""
         check_weights(weights, weight_shapes(config, len(tokenizer)))
         self._tensors: dict[str, StoredTensor | Int8Matrix] = dict(weights)
         """Tensors as given, except that layers in 8 bits are kept only once, in the form of `self._layers`."""
@@ -156,11 +156,6 @@ class NumpyLSTM:
             for name, tensor in self._tensors.items()
         }
 
-    @property
-    def weights(self) -> dict[str, Float32Array]:
-        """The same tensors in single precision; those in 8 bits are computed at every access."""
-        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
-
     def start(self) -> LSTMState:
         """Return hidden and cell states of zeros."""
         layers = tuple(
@@ -202,9 +197,7 @@ class NumpyLSTM:
             return self._marginal_log_probs(self._punctuation, hidden)
         logits = self._output.matmul(hidden)
         logits += self._output_bias
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
-        return logits
+        return normalize_logits(logits)
 
     def _marginal_log_probs(self, punctuation: _PunctuationWeights, hidden: Float32Array) -> Float32Array:
         """Return the same log-probabilities, summed over the punctuation classes before the token."""
@@ -226,29 +219,6 @@ class NumpyLSTM:
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         """Return the hidden state `[hidden]` of the last layer."""
         return state.layers[-1][0]
-
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text, carrying the state from the first to the last token."""
-        chunks = list(self._iter_scored_chunks(ids))
-        hidden = [vectors for _, vectors in chunks] or [np.empty((0, self._layers[-1].hidden_size), np.float32)]
-        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
-        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
-        for log_probs, _ in self._iter_chunks(ids):
-            yield from log_probs
-
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
-        """Yield the log-probabilities `[time]` of the tokens and the hidden vectors `[time, hidden]` in chunks."""
-        start = 0
-        for log_probs, hidden in self._iter_chunks(ids):
-            targets = ids[start : start + len(hidden)]
-            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
-            start += len(hidden)
 
     def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield distributions `[time, vocabulary]` and hidden vectors `[time, hidden]` of consecutive chunks."""

@@ -7,18 +7,24 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
-from engine.models.base import LogProbs, SequenceOutput
+from engine.models.base import LogProbs
 from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
 from engine.models.matmul import make_matrix
+from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
 from engine.models.transformer_layers import TransformerLayers
-from engine.models.transformer_layout import check_transformer_config, head_size, transformer_weight_shapes
+from engine.models.transformer_layout import (
+    check_transformer_config,
+    head_size,
+    num_kept_tokens,
+    transformer_weight_shapes,
+)
 from engine.models.transformer_weights import TransformerTensors
 from engine.models.weight_checks import check_weights
-from engine.storage.tensor_file import StoredTensor, to_float32
+from engine.storage.tensor_file import StoredTensor
 
 MAX_TRANSFORMER_WEIGHT = 1e4
 """Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
@@ -43,8 +49,8 @@ class TransformerState(NamedTuple):
     """Vector `[width]` that the next token is predicted from; zeros before the first token."""
 
 
-class NumpyTransformer:
-    """A trained Transformer as a `LanguageModel`. The model itself never changes, so threads may share it.
+class NumpyTransformer(NumpyDecoder):
+    """A trained Transformer as a `LanguageModel`.
 
     A text is read in windows of at most `context_size` tokens. A full window is replaced by one with its last
     `context_size // 2` tokens before the next token is read. Results for equal texts are equal to within rounding:
@@ -69,13 +75,11 @@ class NumpyTransformer:
         self.tokenizer = tokenizer
         self.config = config
         self.int8 = int8
-        """True if weights in single precision were quantized for inference."""
         self._tensors = TransformerTensors(weights, quantize=int8)
         self._layers = TransformerLayers(config, weights, self._tensors)
         self._output = make_matrix(weights["model.embed_tokens.weight"], quantize=int8)
         self._shape = CacheShape(config.num_layers, config.num_heads, head_size(config), config.context_size)
-        self._num_kept = config.context_size // 2
-        """Number of tokens that a full window keeps."""
+        self._num_kept = num_kept_tokens(config.context_size)
 
     @property
     def context_size(self) -> int:
@@ -91,11 +95,6 @@ class NumpyTransformer:
     def tensors(self) -> dict[str, StoredTensor]:
         """Tensors by name, as they were given; tensors of layers are computed at every access."""
         return self._tensors.to_dict()
-
-    @property
-    def weights(self) -> dict[str, Float32Array]:
-        """The same tensors in single precision, computed at every access."""
-        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> TransformerState:
         """Return an empty window."""
@@ -171,21 +170,6 @@ class NumpyTransformer:
         parts = [(self._log_probs(hidden), new_state) for hidden, new_state in self._iter_hidden(state, tokens)]
         return np.concatenate([log_probs for log_probs, _ in parts]), parts[-1][1]
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text from its start."""
-        chunks = list(self._iter_scored_chunks(ids))
-        hidden = [vectors for _, vectors in chunks] or [np.empty((0, self.config.embedding_size), np.float32)]
-        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
-        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
-        for log_probs, _ in self._iter_chunks(ids):
-            yield from log_probs
-
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
         """Read `<eos>` and then `ids` `[time]`, and record the attention and the layers of all `time + 1` positions.
 
@@ -200,15 +184,12 @@ class NumpyTransformer:
         return AttentionRecord(*self._layers.record(np.append(np.int32(EOS_ID), ids)))
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[rows, vocabulary]` if vectors `[rows, width]` were the last layer's output."""
+        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs."""
         return self._log_probs(self._layers.normalize(layer_outputs))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
-        logits = self._output.matmul(hidden)
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
-        return logits
+        return normalize_logits(self._output.matmul(hidden))
 
     def _iter_hidden(
         self, state: TransformerState, tokens: Sequence[int] | TokenIds
@@ -263,11 +244,3 @@ class NumpyTransformer:
         last = inputs[(num_full + 1) * stride :]
         if len(inputs) > context and len(last) > num_kept:
             yield self._layers.read_windows(last[None])[0, num_kept:]
-
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
-        """Yield the log-probabilities `[time]` of the tokens and their vectors `[time, width]` in chunks."""
-        start = 0
-        for log_probs, hidden in self._iter_chunks(ids):
-            targets = ids[start : start + len(hidden)]
-            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
-            start += len(hidden)

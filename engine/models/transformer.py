@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.models.base import SequenceOutput
 from engine.models.dropout import drop_tokens, dropout
 from engine.models.linear import linear
 from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
@@ -21,6 +20,7 @@ from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
     inner_size,
+    num_kept_tokens,
 )
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -98,7 +98,7 @@ class _Body(nn.Module):
 
 
 class TransformerModel(Network):
-    """A Transformer that reads windows of at most `context_size` tokens, each without what came before.
+    """A Transformer that reads windows of at most `context_size` tokens, each independent of the window before.
 
     Input dropout applies to the embeddings, hidden dropout to what each layer adds, and output dropout to the vectors
     that the tokens are predicted from.
@@ -126,23 +126,16 @@ class TransformerModel(Network):
 
     @torch.no_grad()
     def _init_weights(self, generator: torch.Generator) -> None:
-        """Draw matrices as GPT-2 does: those that add to the residual stream are smaller the more layers there are."""
+        """Draw matrices as GPT-2 does: projections to the residual stream are smaller in models with more layers."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
                 std = INIT_STD / math.sqrt(2 * self.config.num_layers) if is_residual else INIT_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
 
-    def init_output_bias(self, ids: TokenIds) -> None:
-        """Do nothing: the layout of Llama has no biases."""
-
     def initial_state(self, batch_size: int) -> RecurrentState:
         """Return an empty state: every window is read on its own."""
         return []
-
-    def input_speakers(self, ids: TokenIds) -> TokenIds | None:
-        """Return None: speakers are read as tokens only."""
-        return None
 
     def forward(
         self,
@@ -167,7 +160,7 @@ class TransformerModel(Network):
         """Return the normalized output `[time, batch, width]` of the last layer."""
         config = self.config
         embeddings = drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
-        # Scaled dot-product attention needs the batch first; dropout masks have the time first, like those of the LSTM.
+        # Scaled dot-product attention needs the batch first; dropout masks have the time first, as in the LSTM.
         vectors = nn.functional.embedding(ids, embeddings)
         vectors = self._dropout(vectors, config.input_dropout, generator, distributed).transpose(0, 1).contiguous()
         rotation = (self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)])
@@ -189,36 +182,22 @@ class TransformerModel(Network):
     ) -> Tensor:
         return dropout(vectors, p, generator, distributed, variational=self.config.variational_dropout)
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text in windows that overlap by half of the context."""
-        chunks = list(self._iter_scored_chunks(ids))
-        hidden = [vectors.float().cpu().numpy() for _, vectors in chunks]
-        width = self.config.embedding_size
-        return SequenceOutput(
-            np.concatenate([[], *(log_probs for log_probs, _ in chunks)]),
-            np.concatenate([np.empty((0, width), np.float32), *hidden]),
-        )
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the natural-log probability `[time]` of each token without keeping the hidden vectors in memory."""
-        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
-
     @torch.no_grad()
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
-        """Yield log-probabilities `[time]` and hidden vectors `[time, width]` of consecutive parts of a text.
+        """Yield log-probabilities `[time]` and hidden vectors `[time, width]` of consecutive tokens of a text.
 
-        A full window starts anew with its last `context_size // 2` tokens, as `NumpyTransformer` does. So a window
-        after the first one predicts only the tokens in its second half.
+        After a full window, the next one begins with its last `num_kept_tokens`, as in `NumpyTransformer`. So a window
+        after the first one predicts only the tokens after these.
         """
         context = self.config.context_size
-        num_reread = context // 2
+        num_reread = num_kept_tokens(context)
         inputs = np.append(np.int32(EOS_ID), ids[:-1]).astype(np.int64)
         starts = [0, *range(context - num_reread, max(1, len(ids) - num_reread), context - num_reread)]
         windows_per_batch = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
         groups = [starts[:1]] + [
             starts[first : first + windows_per_batch] for first in range(1, len(starts), windows_per_batch)
         ]
-        for group in groups if len(ids) else ():
+        for group in groups:
             first_row = 0 if group[0] == 0 else num_reread
             raw = self._read(self._stack_windows(inputs, group))
             for column, start in enumerate(group):

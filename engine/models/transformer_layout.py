@@ -1,5 +1,7 @@
 """Layout of the Transformer's weights, which are named and shaped as in Llama, and the constants of its layers."""
 
+from typing import Any
+
 from engine.config import ModelConfig
 from engine.errors import ConfigError
 
@@ -10,7 +12,7 @@ ROPE_BASE = 10_000.0
 FEED_FORWARD_MULTIPLE = 32
 """The automatic inner size of feed-forward layers is a multiple of this."""
 
-TRANSFORMER_VALUES = {
+TRANSFORMER_VALUES: dict[str, Any] = {
     "tie_weights": True, "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False,
     "speaker_input": "token", "initialization": "uniform",
 }  # fmt: skip
@@ -29,6 +31,11 @@ def inner_size(config: ModelConfig) -> int:
     # With its three matrices, a SwiGLU layer of this size has the parameters of a two-matrix layer of four times the
     # width (Shazeer 2020, arXiv 2002.05202).
     return -(-8 * config.embedding_size // (3 * FEED_FORWARD_MULTIPLE)) * FEED_FORWARD_MULTIPLE
+
+
+def num_kept_tokens(context_size: int) -> int:
+    """Return the number of last tokens that a full context keeps: they are read again from position 0."""
+    return context_size // 2
 
 
 def check_transformer_config(config: ModelConfig) -> None:

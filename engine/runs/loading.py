@@ -14,7 +14,8 @@ from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.events import Started, event_from_dict
 from engine.models.base import LanguageModel
-from engine.models.decoders import Decoder, build_decoder, weight_shapes
+from engine.models.decoders import build_decoder, weight_shapes
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import directory
 from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
@@ -75,7 +76,7 @@ class LoadedModel:
 class LoadedRun(LoadedModel):
     """Model of a run."""
 
-    decoder: Decoder
+    decoder: NumpyDecoder
     """Network of the run."""
 
 
@@ -177,7 +178,7 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
-def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> Decoder:
+def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyDecoder:
     """Read the weights of a model from a file. A damaged file, or one of another model, raises a RunError."""
     weights = read_weights(file, weight_shapes(config.model, len(tokenizer)))
     try:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from engine import events
 from engine.errors import RunError, printable
 from engine.events import TrainingEvent
-from engine.models.decoders import Decoder
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs import directory
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.locked_run import LockedRun
@@ -156,7 +156,7 @@ def _open_for_writing(file_type: Callable[[Path], File], path: Path) -> File:
 
 def _weights_to_save(run: LockedRun, event: events.Evaluated) -> list[tuple[Path, bytes]]:
     """Return path and content of the weight files that an evaluation causes to be written."""
-    if not isinstance(event.model, Decoder):
+    if not isinstance(event.model, NumpyDecoder):
         return []
     paths = [run.path / directory.MODEL_FILE] if event.is_best else []
     if run.config.training.keep_epoch_checkpoints and _is_power_of_two(event.epoch):

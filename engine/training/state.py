@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
-from engine.models.decoders import Decoder, build_decoder
+from engine.models.decoders import build_decoder
 from engine.models.network import Network, RecurrentState
 from engine.models.networks import build_network
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.schema import decode
 from engine.training import optim
@@ -104,7 +105,7 @@ class TrainerState:
         self.weight_average: WeightAverage | None = None
         if options.averaging == "ema":
             self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
-        self.best_model: Decoder | None = None
+        self.best_model: NumpyDecoder | None = None
         """Model with the best validation perplexity; None before the first validation."""
         self.windows = WindowReader(
             dataset, options, device, self.network.input_speakers, with_punctuation=config.model.punctuation

@@ -11,7 +11,7 @@ import torch
 from engine.config import Config
 from engine.data.dataset import Dataset, load_dataset
 from engine.events import Evaluated, Step, TrainingEvent
-from engine.models.decoders import Decoder
+from engine.models.numpy_decoder import NumpyDecoder
 from engine.training.run import train
 from engine.training.trainer import Trainer
 from tests.support.files import sentences
@@ -111,7 +111,7 @@ def events_of(event_type: type[Event], events: list[TrainingEvent]) -> list[Even
 
 def weights_of(event: Any) -> Weights:
     """Return the weights of the model in an `Evaluated` or `Finished` event."""
-    assert isinstance(event.model, Decoder)
+    assert isinstance(event.model, NumpyDecoder)
     return dict(event.model.weights)
 
 

@@ -150,10 +150,7 @@ class AttentionPretrainedModel(PretrainedModel):
             return AttentionRecord(_to_numpy(weights), _to_numpy(vectors))
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return what the model would predict from vectors `[rows, width]` if they were the last layer's (logit lens).
-
-        The result are natural-log probabilities `[rows, vocabulary]`.
-        """
+        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs."""
         dtype = next(self._forward.module.parameters()).dtype
         with torch.inference_mode():
             vectors = torch.from_numpy(np.ascontiguousarray(layer_outputs)).to(self._forward.device, dtype)

@@ -1,0 +1,85 @@
+"""The interface of trained networks for inference in numpy, and what they share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array, Float64Array
+from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.models.base import HiddenVector, LogProbs, ModelState, SequenceOutput
+from engine.storage.tensor_file import StoredTensor, to_float32
+
+
+class NumpyDecoder(ABC):
+    """A trained network as a `LanguageModel`. The model itself never changes, so threads may share it."""
+
+    tokenizer: Tokenizer
+    config: ModelConfig
+    int8: bool
+    """True if weights in single precision were quantized for inference."""
+
+    @property
+    @abstractmethod
+    def has_int8_weights(self) -> bool:
+        """True if a matrix was stored in 8 bits."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Tensors by name, as they were given; those kept in another form are computed at every access."""
+
+    @property
+    def weights(self) -> dict[str, Float32Array]:
+        """The same tensors in single precision; those in 8 bits are computed at every access."""
+        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
+
+    @abstractmethod
+    def start(self) -> ModelState:
+        """Return the state before any token."""
+
+    @abstractmethod
+    def advance(self, state: Any, token: int) -> tuple[LogProbs, ModelState]:
+        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
+
+    @abstractmethod
+    def hidden_vector(self, state: Any) -> HiddenVector:
+        """Return the vector `[width]` that the token after `state` is predicted from."""
+
+    @abstractmethod
+    def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
+        """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
+
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, carrying the state from the first to the last token."""
+        chunks = list(self._iter_scored_chunks(ids))
+        hidden = [vectors for _, vectors in chunks] or [
+            np.empty((0, len(self.hidden_vector(self.start()))), np.float32)
+        ]
+        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
+
+    def score_sequence(self, ids: TokenIds) -> Float64Array:
+        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
+        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
+
+    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
+        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
+        for log_probs, _ in self._iter_chunks(ids):
+            yield from log_probs
+
+    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
+        """Yield the log-probabilities `[time]` of the tokens and the hidden vectors `[time, width]` in chunks."""
+        start = 0
+        for log_probs, hidden in self._iter_chunks(ids):
+            targets = ids[start : start + len(hidden)]
+            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
+            start += len(hidden)
+
+
+def normalize_logits(logits: Float32Array) -> Float32Array:
+    """Turn logits `[rows, vocabulary]` into log-probabilities in place, and return them."""
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
+    return logits
