@@ -40,6 +40,6 @@ class AttentionModel(Protocol):
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs.
 
-        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020): vectors `[rows, width]` of any
-        layer are treated as those of the last one.
+        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020). Vectors `[rows, width]` of
+        any layer are treated as those of the last one.
         """
