@@ -26,7 +26,7 @@ def line_tokenizer() -> Tokenizer:
 
 
 class FakeChatTemplate(ChatTemplate):
-    """Template that writes `role: text`, and `<eos>` after each message."""
+    """Template that writes `role: text`, and `<eos>` after each message; the role has tokens of its own."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._fake_tokenizer = tokenizer
@@ -42,8 +42,12 @@ class FakeChatTemplate(ChatTemplate):
         if messages[0].role != "system":
             messages = [ChatMessage("system", self.default_system_prompt), *messages]
         for message in messages:
-            ids += [*self._fake_tokenizer.encode(f"{message.role}: {message.text}").tolist(), EOS_ID]
-        return (*ids, *self._fake_tokenizer.encode("assistant: ").tolist())
+            ids += [*self._encode(f"{message.role}: "), *self._encode(message.text), EOS_ID]
+        return (*ids, *self._encode("assistant: "))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._fake_tokenizer.encode(text).tolist()
+        return ids
 
 
 @dataclass(frozen=True)

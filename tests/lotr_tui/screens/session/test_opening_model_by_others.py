@@ -94,7 +94,6 @@ async def test_failure_is_one_line_and_the_session_continues(
 def test_model_by_others_is_loaded_after_the_first_paint(monkeypatch: pytest.MonkeyPatch, loader: ModelLoader) -> None:
     apps: list[LotrApp] = []
     monkeypatch.setattr(launch, "run_app", lambda app, mouse: apps.append(app) or 0)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for stream in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(f"sys.{stream}", type("Terminal", (), {"isatty": lambda self: True, "write": print})())
     launch.open_session([loader.source.name])
