@@ -15,7 +15,6 @@ from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.cli.main import run_command
 from lotr_tui.cli.model_names import report_names
 from tests.support.dialogue_runs import write_dialogue_run
-from tests.support.files import write_run
 
 pytest.importorskip("transformers")
 
@@ -131,7 +130,7 @@ class TestGenerate:
         assert done["event"] == "done"
         assert "id" in json.loads(printed(*GENERATE, "--reply", "--run", name, "--jsonl").splitlines()[0])
 
-    def test_a_model_without_template_continues_on_the_next_line(self, lotr, plain_folder, model):
+    def test_a_model_without_template_continues_on_the_next_line(self, lotr, plain_folder):
         arguments = (*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--temperature", "0")
         code, out, error = lotr(*arguments)
         assert code == 0
@@ -194,20 +193,8 @@ class TestEval:
         assert "context: 64 tokens; a full context continues with its last half" in shown
 
     def test_a_comparison_scores_the_split_of_the_other_run(self, printed, name, small_csv, home):
-        printed(
-            "train",
-            "--csv",
-            small_csv,
-            "--preset",
-            "tiny",
-            "--epochs",
-            "1",
-            "--no-tui",
-            "--threads",
-            "1",
-            "--run",
-            "lines",
-        )
+        options = ("--preset", "tiny", "--epochs", "1", "--threads", "1", "--no-tui")
+        printed("train", "--csv", small_csv, *options, "--run", "lines")
         for order in ((name, "lines"), ("lines", name)):
             record = json.loads(printed("eval", *order, "--split", "test", "--json"))
             (words,) = record["texts"]  # the lines are lower-case words
@@ -315,7 +302,7 @@ class TestBadInput:
         line = refusal(*command_line, f"hf:{tmp_path / 'empty'}")
         assert f"hf:{tmp_path / 'empty'} has no config.json" in line
 
-    def test_unusable_folders_and_files_are_refusal(self, refusal, broken, tmp_path):
+    def test_unusable_folders_and_files_are_refused(self, refusal, broken, tmp_path):
         from tests.support.pretrained import edit_json
 
         config = (broken / "config.json").read_text()
@@ -356,10 +343,3 @@ def test_names_of_equal_models_are_not_shortened(model_folder, tmp_path):
     first, second = f"hf:{model_folder}", f"hf:{tmp_path / 'llama'}"
     assert report_names([first, "my-run", "hf:owner/name"]) == ["hf:llama", "my-run", "hf:owner/name"]
     assert report_names([first, second]) == [first, second]
-
-
-def test_a_transformer_run_is_listed_with_its_architecture(printed, home):
-    write_run(home / "runs" / "words")
-    (record,) = json.loads(printed("runs", "--json"))
-    assert record["architecture"] == "lstm"
-    assert " lstm " in printed("runs")

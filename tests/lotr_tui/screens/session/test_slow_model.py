@@ -169,14 +169,15 @@ async def test_a_stopped_reply_keeps_its_words(make_app: MakeApp, model: FakeSlo
 async def test_completion_of_a_word_comes_from_a_thread(make_app: MakeApp, model: FakeSlowModel) -> None:
     async with open_session(make_app, model) as pilot:
         app = pilot.app
-        await pilot.press(*"the towe")
+        model.prefer(" wizard", 20)
+        await pilot.press("f6")  # continue
+        model.hold()
+        await pilot.press(*"the wiz")
         assert prompt_of(app).suggestion == ""
-        app.screen._slow_preview._cancel_reading()
-        app.screen._slow_preview._draft, app.screen._slow_preview._completion = "the towe", "r"
-        app.screen._show_completion()
-        assert prompt_of(app).suggestion == "r"
+        model.release()
+        await until(pilot, lambda: prompt_of(app).suggestion == "ard")
         await pilot.press("tab")
-        assert prompt_of(app).value == "the tower"
+        assert prompt_of(app).value == "the wizard"
 
 
 # Words
@@ -314,7 +315,7 @@ async def test_conversation_fits_each_terminal(make_app: MakeApp, model: FakeSlo
 # Other models
 
 
-async def test_session_goes_on_while_another_model_is_loaded(
+async def test_session_continues_while_another_model_is_loaded(
     make_app: MakeApp, model: FakeSlowModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     released = threading.Event()
