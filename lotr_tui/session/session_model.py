@@ -27,7 +27,7 @@ from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
 from lotr_tui.session.conversation.cast import answering_cast, speaking_role
 from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
-from lotr_tui.session.model_abilities import ContextModel, find_chat_template, is_slow
+from lotr_tui.session.model_abilities import find_chat_template, is_slow
 from lotr_tui.session.settings import ReplyMode
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class SessionModel:
     @classmethod
     def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
         """Wrap the model of a run, or a model by others."""
-        if is_slow(loaded.decoder):
-            return cls.from_pretrained(cast("PretrainedModel", loaded.decoder))
+        if is_pretrained_name(loaded.name):
+            return cls._from_pretrained(cast("PretrainedModel", loaded.decoder))
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         if config.architecture == "transformer":
@@ -89,8 +89,7 @@ class SessionModel:
         )
 
     @classmethod
-    def from_pretrained(cls, model: "PretrainedModel") -> "SessionModel":
-        """Wrap a model by others."""
+    def _from_pretrained(cls, model: "PretrainedModel") -> "SessionModel":
         name = printable(parse_pretrained_name(model.name).short_name)
         return cls(name, printable(model.description), model, corpus="", source=model.name, predicts_eos=False)
 
@@ -126,11 +125,6 @@ class SessionModel:
     def chat(self) -> ChatTemplate | None:
         """Chat template of a model without a cast; None if it has none."""
         return None if self.cast else find_chat_template(self.model)
-
-    @property
-    def context_size(self) -> int | None:
-        """Maximum number of tokens that the model can look back to; None without a limit."""
-        return self.model.context_size if isinstance(self.model, ContextModel) else None
 
     @property
     def is_by_others(self) -> bool:
@@ -212,19 +206,22 @@ def load_session_model(
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
     precision: str = "auto",
-    on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
     """Load the model of a run or of one of its epochs (None: the bundled model), or a combination of several runs.
 
-    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others, and `on_progress` gets the steps of it.
+    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others.
 
     Raises:
-        InvalidInputError: If a run is missing or damaged, or if the runs cannot be combined.
+        InvalidInputError: If a model is missing or damaged, or if the runs cannot be combined.
     """
-    if any(map(is_pretrained_name, names)):
+    pretrained = next((name for name in names if name is not None and is_pretrained_name(name)), None)
+    if pretrained is not None:
         if len(names) > 1 or combination is not None:
-            raise InvalidInputError("a model by others cannot be combined with other models; name it alone")
-        return load_pretrained_session_model(str(names[0]), on_progress)
+            raise InvalidInputError(
+                f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture, --cache "
+                "and --dynamic"
+            )
+        return load_pretrained_session_model(pretrained, precision=precision)
     runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     if combination is None and len(runs) == 1:
         return SessionModel.from_loaded(runs[0])
@@ -243,11 +240,11 @@ def load_session_model(
 
 
 def load_pretrained_session_model(
-    name: str, on_progress: "Callable[[LoadingProgress], None] | None" = None
+    name: str, on_progress: "Callable[[LoadingProgress], None] | None" = None, *, precision: str = "auto"
 ) -> SessionModel:
-    """Load a model by others, and prepare what the screens look up in its vocabulary.
+    """Load a model by others with `load_model_by_name`, and prepare what the screens look up in its vocabulary.
 
-    This takes seconds, during which other threads go on: see `background_import`.
+    Loading takes seconds, during which other threads keep running: see `background_import`.
 
     Raises:
         InvalidInputError: If the model cannot be loaded.
@@ -257,14 +254,12 @@ def load_pretrained_session_model(
     share_interpreter()
     preload_torch()
     with pause_garbage_collection():
-        from engine.models.pretrained.loading import load_pretrained  # imports torch and transformers
-
-        model = load_pretrained(name, on_progress)
-        warm_up_tokenizer(model.tokenizer)
-    return SessionModel.from_pretrained(model)
+        loaded = load_model_by_name(name, precision=precision, on_progress=on_progress)
+        _warm_up_tokenizer(loaded.decoder.tokenizer)
+    return SessionModel.from_loaded(loaded)
 
 
-def warm_up_tokenizer(tokenizer: Tokenizer) -> None:
+def _warm_up_tokenizer(tokenizer: Tokenizer) -> None:
     """Compute the tables of a vocabulary, which would otherwise delay the first key that needs them."""
     tokenizer.word_starts  # noqa: B018 - a cached property
     if isinstance(tokenizer, ByteTokenizer):

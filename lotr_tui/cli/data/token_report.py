@@ -11,7 +11,7 @@ from engine.errors import printable
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import read_config_and_tokenizer, resolve_run
 from lotr_tui.cli.console import make_console, print_json
-from lotr_tui.cli.model_names import report_names
+from lotr_tui.cli.model_names import report_name
 from lotr_tui.formatting import displayable, plural
 
 TOKEN_STYLES = ("reverse", "underline")
@@ -24,11 +24,10 @@ def find_tokenizer(
 ) -> tuple[Tokenizer, str]:
     """Return a tokenizer, and where it comes from."""
     if name is None and is_pretrained_name(run):
-        # Imported here: it loads PyTorch and transformers, which the other tokenizers do not need.
-        from engine.models.pretrained.loading import load_pretrained
+        from engine.runs.loading import load_model_by_name  # a tokenizer alone does not need it
 
-        model = load_pretrained(str(run))
-        return model.tokenizer, report_names([model.name])[0]
+        loaded = load_model_by_name(run, runs_dir)
+        return loaded.decoder.tokenizer, report_name(loaded.name)
     if name is None:
         path = resolve_run(run, runs_dir)
         return read_config_and_tokenizer(path)[1], f"run {run or 'bundled'}"

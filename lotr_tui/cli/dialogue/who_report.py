@@ -17,7 +17,7 @@ from engine.runs.loading import LoadedModel
 from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json
 from lotr_tui.cli.dialogue.script import format_turn, parse_script
 from lotr_tui.cli.generate_console import report_unknown_text
-from lotr_tui.cli.model_names import report_names
+from lotr_tui.cli.model_names import report_name
 from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
@@ -153,7 +153,7 @@ def print_guess(report: WhoReport) -> None:
 
 
 def _describe_model(name: str) -> str:
-    return report_names([name])[0] if is_pretrained_name(name) else f"run {name}"
+    return report_name(name) if is_pretrained_name(name) else f"run {name}"
 
 
 def _make_speaker_table(guess: SpeakerGuess, bar_width: int) -> Table:

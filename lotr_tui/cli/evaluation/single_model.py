@@ -24,6 +24,7 @@ from lotr_tui.cli.console import make_console, make_table, print_json, to_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
 from lotr_tui.cli.model_names import report_names
 from lotr_tui.formatting import MISSING
+from lotr_tui.session.model_abilities import ContextModel
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")
 """Keys of the combinations in the JSON report; each adds something to the one before it."""
@@ -82,9 +83,9 @@ def print_evaluation(
     label = source.name if text.tokenizer.reads_line_ends else f"{source.name}, {mode} mode"
     console.print(printable(f"{label}: {tokens}"))
     console.print(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
-    context_size = getattr(combiner.runs[0].decoder, "context_size", None)
-    if context_size is not None and len(text.ids) > context_size:
-        console.print(f"context: {context_size:,} tokens; a full context continues with its last half")
+    decoder = combiner.runs[0].decoder
+    if isinstance(decoder, ContextModel) and len(text.ids) > decoder.context_size:
+        console.print(f"context: {decoder.context_size:,} tokens; a full context continues with its last half")
     if len(text.ids) < MIN_INTERVAL_TOKENS:
         console.print(f"a confidence interval (95 % CI) needs at least {MIN_INTERVAL_TOKENS} tokens")
 
