@@ -13,11 +13,11 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
 from lotr_tui.session.conversation.cast import Roles, speaker_in
-from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
+from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.entries import word_to_continue
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import chat_start
+from lotr_tui.session.model_abilities import answers_by_template, chat_start
 from lotr_tui.session.settings import ReplyMode
 
 

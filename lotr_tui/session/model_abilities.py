@@ -4,10 +4,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState
 from engine.models.base import LanguageModel, LogProbs, ModelState
 from engine.models.pretrained.chat import ChatTemplate
+from lotr_tui.session.settings import ReplyMode
 
 NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
 """Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
@@ -53,22 +53,17 @@ def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
     return model.chat if isinstance(model, ChatModel) else None
 
 
-def chat_start(model: LanguageModel) -> DecoderState:
-    """Return the state before the ids of a chat template, which has no log-probabilities.
+def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
+    """Return True if a model without speakers answers by its chat template in a reply mode."""
+    return reply_mode == "conversation" and not model.tokenizer.cast and find_chat_template(model) is not None
 
-    Raises:
-        InvalidInputError: If the model has no chat template.
-    """
-    if not isinstance(model, ChatModel) or model.chat is None:
-        raise InvalidInputError("this model has no chat template; F6 continues a text instead")
+
+def chat_start(model: LanguageModel) -> DecoderState:
+    """Return the state before the ids of a model's chat template, which has no log-probabilities."""
+    assert isinstance(model, ChatModel), "the model has a chat template"
     return DecoderState(NO_LOG_PROBS, model.start_chat())
 
 
 def has_log_probs(state: DecoderState) -> bool:
-    """Return True if a state has the distribution of the next token, and False if it can only be read on from."""
+    """Return True if a state has the distribution of the next token, and False if the model must read another token."""
     return len(state.log_probs) > 0
-
-
-def has_slid(model: LanguageModel, state: DecoderState) -> bool:
-    """Return True if the beginning of the text has left the context of the model."""
-    return isinstance(model, ContextModel) and model.has_slid(state.model_state)

@@ -11,11 +11,11 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, LogProbs
 from lotr_tui.session.conversation.cast import Roles, answering_cast, speaker_in
-from lotr_tui.session.conversation.chat import answers_by_template
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import answers_by_template
 from lotr_tui.session.prefix_cache import PrefixCache
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
@@ -105,14 +105,13 @@ def find_unread_text(
         context = prepare_context(session_model, line, reply_mode, previous, roles)
         is_chat = answers_by_template(model, reply_mode)
         num_read = len(context.ids) - len(context.unread_ids)
-        return UnreadText(model, context.ids, context.state, num_read, is_chat, not is_chat, True)
+        return UnreadText(model, context.ids, context.state, num_read, is_chat=is_chat, reopens_last_word=not is_chat)
     last = conversation.active_reply or conversation.current_reply
     if last is not None and (last.session_model.model is not model or last.read_only_reason):
         return None
     if last is not None:
         return UnreadText.of_reply(last, len(last.tokens))
-    is_chat = answers_by_template(model, reply_mode)
-    return None if is_chat else UnreadText(model, (), None, 0, False, False, True)
+    return None if answers_by_template(model, reply_mode) else UnreadText(model, ())
 
 
 class NextTokenPreview:

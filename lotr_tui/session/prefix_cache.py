@@ -25,11 +25,15 @@ class PrefixCache:
     def read(self, ids: Sequence[int]) -> list[DecoderState]:
         """Return the decoder states `[len(ids) + 1]` before each token of `ids` and after the last."""
         self._states = self._states or [self.initial_state or prefill(self.model, ())]
-        num_shared = 0
-        while num_shared < min(len(ids), len(self._ids)) and ids[num_shared] == self._ids[num_shared]:
-            num_shared += 1
+        num_shared = count_shared(ids, self._ids)
         del self._states[num_shared + 1 :]
         for id in ids[num_shared:]:
             self._states.append(prefill(self.model, [id], self._states[-1]))
         self._ids = list(ids)
         return self._states[:]
+
+
+def count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
+    """Return the number of ids that two texts begin with in common."""
+    pairs = zip(ids, other_ids, strict=False)
+    return next((index for index, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(other_ids)))

@@ -78,7 +78,7 @@ class WordCompleter:
 
 
 def ends_inside_word(text: str) -> bool:
-    """Return True if a text ends in so many letters that its last word can be completed."""
+    """Return True if a text ends in at least `MIN_LETTERS` letters, so that its last word can be completed."""
     return all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS)))
 
 
@@ -91,7 +91,7 @@ def complete_slowly(reader: TextReader, model: LanguageModel, text: str, cancell
     if not isinstance(tokenizer, ByteTokenizer) or not ends_inside_word(text):
         return ""
     ids = tokenizer.encode(to_prompt_line(text)).tolist()
-    state = reader.read(UnreadText(model, ids, None, 0, False, True, True), cancelled)
+    state = reader.read(UnreadText(model, ids, reopens_last_word=True), cancelled)
     return "" if state is None else _greedy_rest(model, tokenizer, ids, state, cancelled)
 
 

@@ -1,11 +1,9 @@
 """Conversations by the chat template of a model by others: the messages, and their token ids."""
 
-from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.model_abilities import find_chat_template
-from lotr_tui.session.settings import ReplyMode
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
@@ -45,14 +43,8 @@ def chat_ids(model: LanguageModel, prompt: str, previous_reply: Reply | None, sy
     """Return the token ids that a model with a chat template reads before an answer; see `chat_messages`.
 
     Raises:
-        InvalidInputError: If the model has no chat template, or the template does not accept the messages.
+        InvalidInputError: If the template does not accept the messages.
     """
     template = find_chat_template(model)
-    if template is None:
-        raise InvalidInputError("this model has no chat template; F6 continues a text instead")
+    assert template is not None, "the model has a chat template"
     return list(template.encode(chat_messages(prompt, previous_reply, system_prompt)))
-
-
-def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
-    """Return True if a model without speakers answers by its chat template in a reply mode."""
-    return reply_mode == "conversation" and not model.tokenizer.cast and find_chat_template(model) is not None

@@ -7,11 +7,11 @@ from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, encode_prompt
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.cast import Roles, speaker_in
-from lotr_tui.session.conversation.chat import answers_by_template
 from lotr_tui.session.conversation.dialogue_turns import DialogueTurns
 from lotr_tui.session.conversation.generation import nearest_state, prepare_context, start_generation, to_prompt_line
 from lotr_tui.session.conversation.read_text import ReadText
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import answers_by_template
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 

@@ -12,10 +12,11 @@ from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, Turn, encod
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.cast import NO_ROLES, Roles, speaker_in, speaking_role
-from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
+from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
 from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines
-from lotr_tui.session.model_abilities import chat_start, has_log_probs
+from lotr_tui.session.model_abilities import answers_by_template, chat_start, has_log_probs
+from lotr_tui.session.prefix_cache import count_shared
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
@@ -145,12 +146,6 @@ def nearest_state(
                 return state, num_read
         reply = reply.turn.previous_reply
     return (chat_start(model) if is_chat else None), 0
-
-
-def count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
-    """Return the number of ids that two texts begin with in common."""
-    pairs = zip(ids, other_ids, strict=False)
-    return next((index for index, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(other_ids)))
 
 
 def start_generation(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from engine.generation.prompt import DecoderState, last_word_start
 from engine.models.base import LanguageModel
-from lotr_tui.session.conversation.generation import ReplyContext, count_shared, nearest_state
+from lotr_tui.session.conversation.generation import ReplyContext, nearest_state
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.model_abilities import has_log_probs
+from lotr_tui.session.prefix_cache import count_shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,15 +18,15 @@ class UnreadText:
     model: LanguageModel
     ids: Sequence[int]
     """Token ids of the whole text."""
-    state: DecoderState | None
+    state: DecoderState | None = None
     """Cached state; None if the model has read nothing."""
-    num_read: int
+    num_read: int = 0
     """Number of ids that `state` has read."""
-    is_chat: bool
+    is_chat: bool = False
     """True if a chat template has made the text, which then begins without `<eos>`."""
-    reopens_last_word: bool
+    reopens_last_word: bool = False
     """True if the next token may begin with the end of the text: see `reopen_last_word`."""
-    is_first_token: bool
+    is_first_token: bool = True
     """True if the next token is the first of a reply or of a line, which cannot be `<eos>`."""
 
     def is_same_text(self, other: "UnreadText") -> bool:
@@ -48,11 +49,10 @@ class UnreadText:
     def of_reply(cls, reply: Reply, index: int) -> "UnreadText":
         """Return the text up to the token `index` of a reply, in the vocabulary of its model."""
         model, ids = reply.session_model.model, reply.token_ids(index)
-        is_first_token = reply.starts_line(index)
-        if (state := reply.decoder_state(index)) is not None:
-            return cls(model, ids, state, len(ids), reply.is_chat, False, is_first_token)
-        state, num_read = nearest_state(reply, model, ids, is_chat=reply.is_chat)
-        return cls(model, ids, state, num_read, reply.is_chat, False, is_first_token)
+        state, num_read = reply.decoder_state(index), len(ids)
+        if state is None:
+            state, num_read = nearest_state(reply, model, ids, is_chat=reply.is_chat)
+        return cls(model, ids, state, num_read, is_chat=reply.is_chat, is_first_token=reply.starts_line(index))
 
 
 @dataclass(frozen=True, eq=False)

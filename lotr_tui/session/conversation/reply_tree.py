@@ -15,7 +15,7 @@ from lotr_tui.session.conversation.cast import describe_choice, speaker_in, spea
 from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers
-from lotr_tui.session.model_abilities import has_log_probs
+from lotr_tui.session.model_abilities import answers_by_template, has_log_probs
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
@@ -167,7 +167,7 @@ class Reply:
     @property
     def is_chat(self) -> bool:
         """True for an answer in a conversation with a model that knows no speakers but has a chat template."""
-        return self.reply_mode == "conversation" and not self.speaker and self.session_model.chat is not None
+        return not self.speaker and answers_by_template(self.session_model.model, self.reply_mode)
 
     @property
     def starts_turn(self) -> bool:

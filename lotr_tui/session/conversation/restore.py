@@ -14,10 +14,11 @@ from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_
 from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done, TokenEvent
 from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.chat import answers_by_template, chat_ids
+from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import OWN_FIELDS, Reply, Turn
+from lotr_tui.session.model_abilities import answers_by_template
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.session.session_model import SessionModel
