@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
+
+SEPARATOR = " · "
+"""Text between two parts of a line."""
 
 
 class StripWidget(Widget):
@@ -72,6 +76,19 @@ def fit_groups(groups: Iterable[Sequence[Segment]], width: int, style: Style, ga
         segments += [*group, Segment(" " * gap, style)]
         used += gap
     return Strip(segments)
+
+
+def join_fitting(parts: Sequence[str], width: int) -> str:
+    """Join as many of the first parts as fit `width` cells, with `SEPARATOR` between them; always keep the first."""
+    while len(parts) > 1 and cell_len(SEPARATOR.join(parts)) > width:
+        parts = parts[:-1]
+    return SEPARATOR.join(parts)
+
+
+def pointer_line(label: str, cell: int, width: int) -> str:
+    """Return a line that points to the cell above it, with a label: on the right if that fits `width` cells."""
+    fits_right = cell + cell_len(label) + 2 <= width
+    return f"{' ' * cell}▲ {label}" if fits_right else f"{label} ▲".rjust(cell + 1)
 
 
 def changed_width(old: Strip, new: Strip) -> int:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -19,7 +18,7 @@ from engine.analysis.activations import ACTIVATION_NAMES, ActivationName, LayerA
 from engine.data.arrays import Float32Array
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.drawing import StripWidget
+from lotr_tui.widgets.drawing import StripWidget, join_fitting, pointer_line
 
 SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
 """Activations between 0 and 1; the others have a sign."""
@@ -33,8 +32,6 @@ HELP_LINES: dict[ActivationName, str] = {
 }
 """Explanation of each activation in one line; `{noun}` is the noun for a token of the model."""
 POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
-SEPARATOR = " · "
-"""Text between two parts of the heading."""
 LABEL_WIDTH, VALUE_WIDTH = 18, 8
 """Width in cells of the label before a strip and of the value after it."""
 
@@ -242,16 +239,10 @@ class GateStrips(StripWidget, can_focus=True):
         """Draw the heading, the strips and the position of the cursor below them."""
         if not self._values:
             return [Strip([Segment(self.message, self._style("muted"))])]
-        heading = self._heading
-        while len(heading) > 1 and cell_len(SEPARATOR.join(heading)) > width:
-            heading = heading[:-1]
-        lines = [Strip([Segment(SEPARATOR.join(heading), self._style("muted"))])]
+        lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         lines += [self._draw_strip(gate) for gate in ACTIVATION_NAMES]
         cells = self.cursor_cells()
-        column = LABEL_WIDTH + cells[len(cells) // 2]
-        label = f"unit {self.unit}"
-        fits_right = column + len(label) + 2 <= width - VALUE_WIDTH
-        text = f"{' ' * column}▲ {label}" if fits_right else f"{label} ▲".rjust(column + 1)
+        text = pointer_line(f"unit {self.unit}", LABEL_WIDTH + cells[len(cells) // 2], width - VALUE_WIDTH)
         lines.append(Strip([Segment(text, self.rich_style)]))
         return lines
 

@@ -1,7 +1,6 @@
 """List of the values that one LSTM unit takes along a text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,18 +8,18 @@ from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import BindingType
-from textual.message import Message
 
 from engine.data.arrays import Float32Array
+from lotr_tui.screens.text.token_list import TokenList
 from lotr_tui.widgets.bars import bar
-from lotr_tui.widgets.line_list import LineList, line_bindings
+from lotr_tui.widgets.line_list import line_bindings
 
 TOKEN_WIDTH = 14
 """Width of the token column in cells."""
 NUMBER_WIDTH = 8
 
 
-class UnitActivations(LineList):
+class UnitActivations(TokenList):
     """One line per token: the token and the value of the unit, as a number and as a bar."""
 
     DEFAULT_CSS = """
@@ -38,22 +37,13 @@ class UnitActivations(LineList):
     BINDING_GROUP_TITLE = "Activations of a unit"
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("unit-activations", up="up,left", down="down,right")
 
-    @dataclass
-    class TokenSelected(Message):
-        """Posted when the cursor is to move to a token; the screen then calls `show`."""
-
-        index: int
-
     def __init__(self, noun: str = "word", *, id: str | None = None) -> None:
         """Start without activations; `noun` is the noun for a token of the model."""
-        super().__init__(id=id)
-        self._noun = noun
+        super().__init__(noun, id=id)
         self._tokens: Sequence[str] = ()
         self._values: Float32Array = np.empty(0, np.float32)
         self._is_signed = True
         self._scale = 1.0
-        self.cursor = 0
-        """Index of the token under the cursor."""
 
     def get_help_line(self) -> str:
         """Return the help, with the noun for a token."""
@@ -100,13 +90,3 @@ class UnitActivations(LineList):
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"unit-activations--{name}")
-
-    @property
-    def cursor_line(self) -> int | None:
-        """Line of the cursor, or None if there are no tokens."""
-        return self.cursor if self._tokens else None
-
-    def select_line(self, line: int) -> None:
-        """Post `TokenSelected` for the token on a line."""
-        if line != self.cursor:
-            self.post_message(self.TokenSelected(line))

@@ -1,6 +1,5 @@
 """List of the positions that one head attends to, token by token along a text."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -8,12 +7,12 @@ from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import BindingType
-from textual.message import Message
 
 from lotr_tui.formatting import format_percent, truncate
 from lotr_tui.screens.attention.reading import AttentionReading, HeadId
+from lotr_tui.screens.text.token_list import TokenList
 from lotr_tui.widgets.bars import bar
-from lotr_tui.widgets.line_list import LineList, line_bindings
+from lotr_tui.widgets.line_list import line_bindings
 
 TOKEN_WIDTH = 14
 """Width of a column with tokens in cells."""
@@ -22,7 +21,7 @@ HEADER = f" {'':{TOKEN_WIDTH}}{'start':>{WEIGHT_WIDTH}}  most attended"
 """Headings of the columns."""
 
 
-class HeadAlongText(LineList):
+class HeadAlongText(TokenList):
     """One line per token: the weight of the start of the text, and the other position with the largest weight.
 
     Many heads attend to the start of the text where they have nothing to do, which would hide all other positions.
@@ -39,23 +38,14 @@ class HeadAlongText(LineList):
     BINDING_GROUP_TITLE = "Head along the text"
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("head-along-text", up="up,left", down="down,right")
 
-    @dataclass
-    class TokenSelected(Message):
-        """Posted when the cursor is to move to a token; the screen then calls `show`."""
-
-        index: int
-
     def __init__(self, noun: str = "word", *, id: str | None = None) -> None:
         """Start without a text; `noun` is the noun for a token of the model."""
-        super().__init__(id=id)
-        self._noun = noun
+        super().__init__(noun, id=id)
         self._reading: AttentionReading | None = None
         self._head_id: HeadId | None = None
         self._start_weights: list[float] = []
         self._targets: list[int] = []
         self._target_weights: list[float] = []
-        self.cursor = 0
-        """Index of the token under the cursor."""
 
     def get_help_line(self) -> str:
         """Return the help, with the noun for a token."""
@@ -70,11 +60,10 @@ class HeadAlongText(LineList):
             self._reading, self._head_id = reading, head_id
             weights = reading.weights(head_id)[reading.token_positions - 1]
             self._start_weights = weights[:, 0].tolist()
-            others = weights.copy()
-            others[:, 0] = 0.0
-            targets = others.argmax(axis=1)
+            weights[:, 0] = 0.0
+            targets = weights.argmax(axis=1)
             self._targets = targets.tolist()
-            self._target_weights = others[np.arange(len(others)), targets].tolist()
+            self._target_weights = weights[np.arange(len(weights)), targets].tolist()
             self.update_virtual_size()
         self.cursor = cursor
         self.scroll_to_line(cursor)
@@ -113,16 +102,6 @@ class HeadAlongText(LineList):
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"head-along-text--{name}")
-
-    @property
-    def cursor_line(self) -> int | None:
-        """Line of the cursor, or None if there are no tokens."""
-        return self.cursor if self._targets else None
-
-    def select_line(self, line: int) -> None:
-        """Post `TokenSelected` for the token on a line."""
-        if line != self.cursor:
-            self.post_message(self.TokenSelected(line))
 
 
 def _column(name: str) -> str:

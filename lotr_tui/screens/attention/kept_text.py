@@ -1,4 +1,4 @@
-"""The end of a long text, as much as can be recorded."""
+"""End of a text that is too long for an attention record."""
 
 from collections.abc import Callable
 
@@ -18,16 +18,16 @@ def keep_last_tokens(tokens: TokenizedText, max_tokens: int, tokenize: Callable[
     The end begins with a line of a script, or else with a word, if such an end has a token.
     """
     while num_read(tokens) > max_tokens and len(tokens) > 1:
-        tokens = tokenize(tokens.text[_start_of_end(tokens, max_tokens) :])
+        tokens = tokenize(tokens.text[_find_start(tokens, max_tokens) :])
     return tokens
 
 
-def _start_of_end(tokens: TokenizedText, max_tokens: int) -> int:
+def _find_start(tokens: TokenizedText, max_tokens: int) -> int:
     """Return the index of the first character to keep, so that at least one token is dropped."""
-    num_read_from = np.ones(len(tokens), np.int64)
+    reads = np.ones(len(tokens), np.int64)  # for each token: itself and the speaker before it
     if tokens.has_speakers:
-        num_read_from += tokens.line_speakers >= 0
-    num_read_from = np.cumsum(num_read_from[::-1])[::-1]
+        reads += tokens.line_speakers >= 0
+    num_read_from = np.cumsum(reads[::-1])[::-1]
     first = min(max(1, int(np.count_nonzero(num_read_from > max_tokens))), len(tokens) - 1)
     lines = np.flatnonzero(tokens.line_speakers >= 0)
     if len(lines := lines[lines >= first]):

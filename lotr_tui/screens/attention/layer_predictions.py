@@ -26,9 +26,9 @@ HEADER = (
 """Headings of the columns."""
 
 
-def token_label(text: str) -> str:
-    """Return a token of a vocabulary as readers see it, with marks for spaces and line ends."""
-    return printable(format_lone_token(text).replace("\n", LINE_END_MARK)) or repr(text)[1:-1]
+def token_label(text: str, *, ends_text: bool = False) -> str:
+    """Return a token of a vocabulary as `format_lone_token` does, with a mark for a line end."""
+    return printable(format_lone_token(text, ends_text=ends_text).replace("\n", LINE_END_MARK)) or repr(text)[1:-1]
 
 
 class LayerPredictions(LineList):
@@ -56,9 +56,10 @@ class LayerPredictions(LineList):
         layer: int
         """Index of the layer; the line of the embedding selects the first one."""
 
-    def __init__(self, *, id: str | None = None) -> None:
-        """Start without predictions."""
+    def __init__(self, *, ends_text: bool = False, id: str | None = None) -> None:
+        """Start without predictions; with `ends_text`, `<eos>` ends a whole text instead of a line."""
         super().__init__(id=id)
+        self._ends_text = ends_text
         self._predictions: Sequence[LayerPrediction] = ()
         self._target = ""
         self._is_stale = False
@@ -112,7 +113,7 @@ class LayerPredictions(LineList):
         ]
         room = self.scrollable_content_region.width - sum(segment.cell_length for segment in segments)
         for text, prob in prediction.top_tokens:
-            name, number = f"  {token_label(text)}", f" {format_percent(prob)}"
+            name, number = f"  {token_label(text, ends_text=self._ends_text)}", f" {format_percent(prob)}"
             if cell_len(name + number) > room:
                 break
             room -= cell_len(name + number)

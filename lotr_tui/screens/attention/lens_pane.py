@@ -44,7 +44,7 @@ class LogitLensPane(Vertical):
         """Yield the headings and the list."""
         yield StatusBar(id="lens-heading")
         yield StatusBar(id="lens-columns")
-        yield LayerPredictions(id="lens")
+        yield LayerPredictions(ends_text=self._tokenizer.reads_line_ends, id="lens")
 
     def on_unmount(self) -> None:
         """Stop the thread."""

@@ -35,7 +35,7 @@ ROLLOUT = HeadId(None, None)
 
 
 def layer_rows(layer: int, num_heads: int) -> tuple[HeadId, ...]:
-    """Return what the screen shows for a layer: attention rollout, the mean of the heads, and each head."""
+    """Return the rows of the strips for a layer: attention rollout, the mean of the heads, and each head."""
     return (ROLLOUT, HeadId(layer, None), *(HeadId(layer, head) for head in range(num_heads)))
 
 
@@ -111,9 +111,7 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
     """
     ids, token_positions = _with_speakers(tokens)
     page = Page.from_tokens(tokens)
-    names = [START_NAME] * (len(ids) + 1)
-    for speaker in np.flatnonzero(np.isin(np.arange(len(ids)), token_positions - 1, invert=True)).tolist():
-        names[speaker + 1] = tokenizer.tokens[int(ids[speaker])].strip()
+    names = [START_NAME, *(tokenizer.tokens[id].strip() for id in ids.tolist())]  # only those of speakers stay
     for position, name in zip(token_positions.tolist(), token_names(page, tokenizer), strict=True):
         names[position] = name
     record = model.record_attention(ids)
@@ -132,7 +130,7 @@ def _with_speakers(tokens: TokenizedText) -> tuple[TokenIds, Int64Array]:
 
     Positions count from the start of the text, which is position 0.
     """
-    if not len(tokens.line_speakers):
+    if not tokens.has_speakers:
         return tokens.ids, np.arange(1, len(tokens) + 1)
     has_speaker = tokens.line_speakers >= 0
     ids = np.insert(tokens.ids, np.flatnonzero(has_speaker), tokens.line_speakers[has_speaker]).astype(np.int32)

@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -26,10 +25,8 @@ from lotr_tui.screens.attention.strip_columns import (
     shade_levels,
 )
 from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.drawing import StripWidget
+from lotr_tui.widgets.drawing import SEPARATOR, StripWidget, join_fitting, pointer_line
 
-SEPARATOR = " · "
-"""Text between two parts of the heading."""
 LABEL_WIDTH, VALUE_WIDTH = 12, 9
 """Width in cells of the label before a strip and of the weight after it."""
 NUM_HEADING_LINES, NUM_FIXED_ROWS = 2, 2
@@ -201,11 +198,9 @@ class AttentionStrips(StripWidget, can_focus=True):
         """Draw the heading, the names of the columns, the strips, and the position of the cursor below them."""
         if self._reading is None:
             return [Strip([Segment(self.message, self._style("muted"))])]
-        heading = self._heading
-        while len(heading) > 1 and cell_len(SEPARATOR.join(heading)) > width:
-            heading = heading[:-1]
         columns = self.columns()
-        lines = [Strip([Segment(SEPARATOR.join(heading), self._style("muted"))]), self._draw_names(columns)]
+        heading = Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])
+        lines = [heading, self._draw_names(columns)]
         rows = [*range(NUM_FIXED_ROWS), *(NUM_FIXED_ROWS + head for head in self.visible_heads)]
         lines += [self._draw_strip(row, columns) for row in rows]
         return [*lines, self._draw_cursor(columns, width)]
@@ -253,10 +248,7 @@ class AttentionStrips(StripWidget, can_focus=True):
         assert self._reading is not None, "called while attention is shown"
         column = columns.column_of(self.position)
         cell = LABEL_WIDTH + (0 if column is None else columns.cell_of(column) + columns.widths[column] // 2)
-        label = self.position_label(self.position)
-        fits_right = cell + cell_len(label) + 2 <= width
-        text = f"{' ' * cell}▲ {label}" if fits_right else f"{label} ▲".rjust(cell + 1)
-        return Strip([Segment(text, self.rich_style)])
+        return Strip([Segment(pointer_line(self.position_label(self.position), cell, width), self.rich_style)])
 
     def position_label(self, position: int) -> str:
         """Return the name of a position and its distance to the predicted token."""
