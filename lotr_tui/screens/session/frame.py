@@ -211,6 +211,11 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     # Panes
 
+    @property
+    def _has_training(self) -> bool:
+        """False for a model by others, whose training is not known, unless another model is trained now."""
+        return self.app.is_training or not (self.is_ready and self.session_model.is_by_others)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return None for an action that waits for the model, and False for the next pane on a wide terminal."""
         if not self.is_ready and action not in MODEL_FREE_ACTIONS:
@@ -218,9 +223,8 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
-        """Show the next pane; a model by others has no training."""
-        is_by_others = self.is_ready and self.session_model.is_by_others and not self.app.is_training
-        panes = [pane for pane in SESSION_PANES if pane != "training" or not is_by_others]
+        """Show the next pane, except that of the training if there is none."""
+        panes = [pane for pane in SESSION_PANES if pane != "training" or self._has_training]
         pane = self.query_one("#panes", PaneTabs).pane
         self._show_pane(panes[(panes.index(pane) + 1) % len(panes) if pane in panes else 0])
 

@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from engine.errors import describe_error
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from lotr_tui.background_task import run_in_thread
+from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.runs.open_run import choose_run, load_run
 from lotr_tui.screens.session.frame import BaseSessionScreen
@@ -85,24 +85,25 @@ class ModelSessionScreen(BaseSessionScreen):
         if is_pretrained_name(name):
             self.run_worker(self._load_model_by_others(name), exclusive=True, group="load")
         else:
-            self._show_loader(None)
             load_run(self, name, self.use_model)
 
     async def _load_model_by_others(self, name: str) -> None:
+        loader = None
         try:
             loader = ModelLoader(parse_pretrained_name(name))
             self._show_loader(loader)
             session_model = await run_in_thread(loader)
         except Exception as error:  # libraries for models raise errors of many types
-            self._show_loader(None)
             self.notify(describe_error(error), severity="error", markup=False, timeout=10)
             return
-        self._show_loader(None)
+        finally:  # also if the user has chosen another model, which cancels this worker
+            if self._loader is loader and not is_closed(self):
+                self._show_loader(None)
         self._follow_training = False
         self._run_path = None
         self.set_session_model(session_model, f"now using {session_model.name}")
 
-    def _show_loader(self, loader: "ModelLoader | None") -> None:
+    def _show_loader(self, loader: ModelLoader | None) -> None:
         """Show the progress of a model that is being loaded in the status line, until None is shown."""
         self._loader = loader
         if self._loading_timer is None and loader is not None:
@@ -113,11 +114,11 @@ class ModelSessionScreen(BaseSessionScreen):
         self._show_status()
 
     def _remember_model(self, session_model: "SessionModel") -> None:
-        """Offer a model by others again, and show no chart for it."""
+        """Offer a model by others again later, and hide the chart while it is used."""
         if session_model.source:
             recent = self.app.settings_store.current.recent_models
             self.app.update_settings(recent_models=add_recent_model(session_model.source, recent))
-        self.set_class(session_model.is_by_others and not self.app.is_training, "-by-others")
+        self._show_or_hide_chart()
 
     def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
         """Replace the model, and show a message about it."""
@@ -170,7 +171,7 @@ class ModelSessionScreen(BaseSessionScreen):
         if message.view.evaluations and self.is_ready:
             self._panes.run_chart.show(message.view)
         self._show_status()
-        self.set_class(self.is_ready and self.session_model.is_by_others and not self.app.is_training, "-by-others")
+        self._show_or_hide_chart()
         if message.view.failure:
             self._show_message(f"training failed: {message.view.failure}")
         if not self._follow_training:
@@ -194,6 +195,9 @@ class ModelSessionScreen(BaseSessionScreen):
         self.query_one("#status", SessionStatus).update_status(
             session_model, self.app.training_view, "" if self._loader is None else self._loader.describe_briefly()
         )
+
+    def _show_or_hide_chart(self) -> None:
+        self.set_class(not self._has_training, "-by-others")
 
     def _show_model_chart(self) -> None:
         """Draw the latest training of this process, or else read the run of the model."""
