@@ -77,7 +77,7 @@ def generate(
     ] = False,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="PROMPT", help="System prompt of the chat template. Default: the template's."),
+        typer.Option("--system", metavar="PROMPT", help="System prompt for the chat template. Default: its own one."),
     ] = None,
     dialogue: "DialogueOptions | None" = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,

@@ -51,7 +51,7 @@ def open_session(
     load: Callable[[], SessionModel] = load_session_model
     session_model = None
     if len(runs) == 1 and combination is None and is_pretrained_name(runs[0]):
-        # A model by others takes seconds, so that it is loaded after the first paint, like the bundled one.
+        # Loading a model by others takes seconds, so it follows the first paint, as with the bundled model.
         load = ModelLoader(parse_pretrained_name(runs[0]))
     elif runs or combination:
         session_model = load_session_model()  # a named run must exist before the screen is drawn

@@ -129,8 +129,8 @@ def runs_export(
         typer.Option(
             "--hf",
             metavar="DIR",
-            help="Write the model of a Transformer for Hugging Face's transformers, in a new folder: AutoTokenizer "
-            "returns the ids of the run after an <eos>, and AutoModelForCausalLM the same logits.",
+            help="Write a Transformer into a new folder that Hugging Face's transformers loads. AutoTokenizer returns "
+            "an <eos> and then the ids of the run, and AutoModelForCausalLM the same logits.",
         ),
     ] = None,
     runs_dir: RunsDirOption = None,

@@ -8,7 +8,7 @@ from engine.models.pretrained.names import HF_PREFIX
 from lotr_tui.session.settings import MAX_RECENT_MODELS
 
 MAX_CACHED_MODELS = 50
-"""Number of models of the cache that are listed."""
+"""Maximum number of models of the cache that are listed."""
 
 
 def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class _SavedTurn(NamedTuple):
 
     @property
     def _model_name(self) -> str:
-        """Name of a speaker without a cast: of a model with a chat template, or someone."""
+        """Speaker of an answer without a cast: the name of a model with a chat template, or else someone."""
         is_chat = self.answer.tokenizer == "pretrained"
         return printable(self.answer.model).upper()[:MAX_NAME_CHARACTERS] if is_chat else SOMEONE
 

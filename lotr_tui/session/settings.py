@@ -27,7 +27,7 @@ MAX_SYSTEM_PROMPT_CHARACTERS = 2000
 EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sentences."
 """System prompt that the interface offers as an example."""
 MAX_RECENT_MODELS = 8
-"""Number of models by others that are offered again."""
+"""Maximum number of models by others that are offered again."""
 MAX_MODEL_NAME_CHARACTERS = 4096
 """Maximum length of the name of a model by others, which may be a path."""
 MAX_SETTINGS_BYTES = 1_000_000
@@ -217,10 +217,10 @@ def check_best_of(best_of: int) -> None:
 def check_system_prompt(text: str) -> None:
     """Raise an InvalidInputError if a system prompt is too long or not one printable line."""
     if not text.isprintable():
-        raise InvalidInputError("system_prompt is not one line of printable characters; leave it empty")
+        raise InvalidInputError("a system prompt is one line; leave out line breaks and control characters")
     if len(text) > MAX_SYSTEM_PROMPT_CHARACTERS:
         raise InvalidInputError(
-            f"system_prompt has {len(text):,} characters; use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
+            f"the system prompt has {len(text):,} characters; use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
         )
 
 

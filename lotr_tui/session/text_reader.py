@@ -15,7 +15,7 @@ MAX_STATES = 64
 
 
 class TextReader:
-    """Reader that keeps states of the latest text, so that a text with the same beginning is soon read.
+    """Reader that keeps states of the latest text, so that the same beginning of another text is not read again.
 
     Threads may share a reader; one reads at a time.
     """

@@ -11,9 +11,10 @@ from lotr_tui.session.conversation.cast import speaking_role
 
 
 def read_prompt(prompt: str | None, tokenizer: Tokenizer, speaking_as: str = "") -> tuple[list[Turn], EncodedPrompt]:
-    """Return the lines of a prompt, none for None, and report on stderr what the model does not know.
+    """Return the lines of a prompt and its tokens, and report on stderr the words that the model does not know.
 
-    The member `speaking_as` of the cast, or a stranger if it is empty, says the first line if it has no name.
+    A prompt of None has no lines. A first line without a name is said by the member `speaking_as` of the cast, or by a
+    stranger if that is empty.
 
     Raises:
         PromptError: If no token of the prompt is known, or a name has no text.

@@ -69,7 +69,7 @@ def _table_row(scores: CandidateScores, name: str) -> list[str]:
 
 
 def _describe_best_two(comparison: FormComparison, names: Sequence[str]) -> str:
-    """Return the result of the paired test between the two best models, of `names`, best first, as a sentence."""
+    """Return the result of the paired test between the two best models as a sentence; `names` has the best first."""
     if comparison.best_two is None:
         return "the other models have a closed vocabulary, which cannot score this form of the text"
     best, second = names[:2]

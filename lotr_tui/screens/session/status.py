@@ -21,7 +21,10 @@ class SessionStatus(StatusBar):
     def update_status(
         self, session_model: "SessionModel | None", view: "TrainingView | None", loading: str = ""
     ) -> None:
-        """Show a model and the state of a training, each of which may be missing, or a model that is being loaded."""
+        """Show a model and the state of a training, each of which may be missing.
+
+        The text `loading`, about a model that is being loaded, replaces the state of the training.
+        """
         left = Content.styled("lotr-tui", "bold $accent")
         if session_model is not None:
             description = f" · {session_model.description}"

@@ -67,10 +67,10 @@ class TokenInspection:
         self._prefix_cache: PrefixCache | None = None
         self._reader = TextReader()
         self._latest: tuple[Reply, int, NextTokenContext] | None = None
-        """Text before a token of a reply that `read` has read last."""
+        """Reply and index of a token, and the text before it, which `read` has read last."""
 
     def is_known(self, reply: Reply, index: int) -> bool:
-        """Return True if `context` is fast: if the model is, or if it has read the text before the token."""
+        """Return True if `context` returns at once, because the model is fast or has read the text before the token."""
         is_latest = self._latest is not None and self._latest[:2] == (reply, index)
         return is_latest or not reply.session_model.is_slow or reply.decoder_state(index) is not None
 
