@@ -161,6 +161,7 @@ class TestGenerate:
         assert "--scene needs a model that knows speakers" in refusal("generate", "--scene", "--run", name)
         assert "cannot be combined" in refusal(*GENERATE, "--cache", "--run", name)
         assert "cannot be combined" in refusal(*GENERATE, "--run", name, "--run", name)
+        assert "--precision int8" in refusal(*GENERATE, "--run", name, "--precision", "int8")
         assert "--precision int8" in refusal("eval", name, "--text", "-", "--precision", "int8")
 
 

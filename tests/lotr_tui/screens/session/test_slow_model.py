@@ -10,10 +10,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
+from engine.errors import RunError
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill_prompt
 from engine.models.pretrained.loading import LoadingProgress
 from lotr_tui.app import LotrApp
+from lotr_tui.screens.runs.open_run import load_run
 from lotr_tui.screens.session.conversation.inspection import InspectedToken
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
@@ -340,6 +342,29 @@ async def test_session_continues_while_another_model_is_loaded(
         assert app.settings_store.current.recent_models == ("gguf:/models/Slowpoke-1B-Instruct.gguf",)
         assert not app.screen.query_one("#training").display
     assert threading.main_thread().name not in model.threads
+
+
+async def test_choosing_a_run_ends_the_progress_of_another_model(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    released = threading.Event()
+
+    def load(name: str, on_progress: object) -> object:
+        assert released.wait(10)
+        raise RunError("nobody waits for this model")
+
+    monkeypatch.setattr("lotr_tui.session.session_model.load_pretrained_session_model", load)
+    file = tmp_path / "slowpoke.gguf"
+    file.write_bytes(b"GGUF")
+    app = make_app()
+    async with app.run_test(size=(120, 35)) as pilot:
+        await send(pilot, f"/model gguf:{file}")
+        await until(pilot, lambda: "loading slowpoke" in text_of(app.screen.query_one("#status")))
+        load_run(app.screen, "bundled", app.screen.use_model)  # as the list of runs does
+        await until(pilot, lambda: "loading" not in text_of(app.screen.query_one("#status")))
+        released.set()
+        await pilot.pause()
+        assert "nobody" not in notices(app)
 
 
 @pytest.mark.parametrize("name", ["gguf:/no/such.gguf", "hf:/no/such/folder", "hf:", "gguf:"])
