@@ -27,9 +27,7 @@ def measure_startup(repeat: int) -> Iterator[Measurement]:
     pairs = alternate(_first_word_seconds, _import_torch_seconds, repeat)
     name = "generate, from a cold start to the first word"
     yield from compare(name, "import torch", "s", pairs, 0.6, ratio_upper_limit=0.34)
-    pairs = alternate(
-        partial(_first_paint_seconds, SESSION_COMMAND), partial(_first_paint_seconds, BARE_COMMAND), repeat
-    )
+    pairs = alternate(partial(first_paint_seconds, SESSION_COMMAND), partial(first_paint_seconds, BARE_COMMAND), repeat)
     name, baseline_name = "first paint of the session, 80x24", "first paint of a bare Textual app"
     yield from compare(name, baseline_name, "s", pairs, ratio_upper_limit=1.5)
     starts = [_first_key_and_ready_seconds() for _ in range(repeat)]
@@ -80,7 +78,7 @@ def _first_key_and_ready_seconds() -> tuple[float, float]:
         return key_seconds, time.perf_counter() - started
 
 
-def _first_paint_seconds(command: list[str]) -> float:
+def first_paint_seconds(command: list[str]) -> float:
     """Return the seconds from the start of `command` until an 80x24 screen counts as painted."""
     import pyte  # an optional dependency
 

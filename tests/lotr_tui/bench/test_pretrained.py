@@ -1,6 +1,8 @@
 """Measurements of models by others, with a small random Llama."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +100,19 @@ def test_smollm2_is_found_where_its_package_is(tmp_path: Path, monkeypatch: pyte
     assert pretrained.find_smollm2() is None
     (package / "model.gguf").touch()
     assert pretrained.find_smollm2() == f"gguf:{package / 'model.gguf'}"
+
+
+def test_measures_of_the_session_have_the_limits_of_the_issue(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = SimpleNamespace(write=lambda keys: None, read_until_quiet=lambda *seconds: None)
+    monkeypatch.setattr(pretrained_session, "find_smollm2", lambda: "gguf:model.gguf")
+    monkeypatch.setattr(pretrained_session, "run_in_terminal", lambda *options: nullcontext(terminal))
+    monkeypatch.setattr(pretrained_session, "first_paint_seconds", lambda command: 0.22 if "--run" in command else 0.2)
+    monkeypatch.setattr(pretrained_session, "step_latencies", lambda *_: [0.01] * 18 + [0.05, 0.2])
+    monkeypatch.setattr(pretrained_session, "type_keys", lambda *_: [0.01] * 18 + [0.06, 0.2])
+    measurements = [each for each in pretrained_session.measure_pretrained_session(1) if isinstance(each, Measurement)]
+    limited = [each for each in measurements if each.upper_limit is not None]
+    assert [each.upper_limit for each in limited] == [1.1, 50, 60]
+    assert [each.value for each in limited] == pytest.approx([1.1, 50, 60])
 
 
 def test_a_session_without_smollm2_is_a_skipped_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
