@@ -6,7 +6,7 @@ import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.batch import GenerationRequest, generate_batch
-from engine.generation.generate import Done, generate
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.attention import AttentionModel
@@ -221,16 +221,18 @@ def test_all_protocols_are_implemented(pretrained: Any) -> None:
 def test_texts_are_generated_with_the_sampler_chain_alone_and_in_a_batch(pretrained: Any) -> None:
     model: PretrainedModel = pretrained("llama")
     ids, settings = random_ids(6), SamplerSettings(max_tokens=12, temperature=0.8, repetition_penalty=1.2)
-    events = list(generate(model, ids, settings, seed=3))
-    assert isinstance(events[-1], Done)
-    assert len(events) > 1
-    state = prefill(model, ids)
-    requests = [GenerationRequest(state, tuple(ids), settings, seed) for seed in (3, 4, 5)]
-    steps = list(generate_batch(model, requests))
-    again = list(generate_batch(model, requests))
-    assert [[(i, e.id) for i, e in step if not isinstance(e, Done)] for step in steps] == [
-        [(i, e.id) for i, e in step if not isinstance(e, Done)] for step in again
+    seeds = (3, 4, 5)
+    alone = [
+        [event.id for event in generate(model, ids, settings, seed) if isinstance(event, TokenEvent)] for seed in seeds
     ]
+    assert all(alone)
+    state = prefill(model, ids)
+    together: list[list[int]] = [[] for _ in seeds]
+    for step in generate_batch(model, [GenerationRequest(state, tuple(ids), settings, seed) for seed in seeds]):
+        for index, event in step:
+            if isinstance(event, TokenEvent):
+                together[index].append(event.id)
+    assert together == alone
 
 
 def test_threads_may_continue_the_same_state(pretrained: Any) -> None:
