@@ -40,7 +40,7 @@ PRESET_DESCRIPTIONS = {
     "base": "pre-training on books, in hours",
     "finetune": "from the bundled pre-trained model, in minutes",
     "dialogue": "characters who answer, from the pre-trained model",
-    "gpt-tiny": "a small Transformer with attention, in a minute or two",
+    "gpt-tiny": "a small Transformer with attention, in minutes",
     "gpt": "a Transformer for books, in hours",
     "notebook": "the classroom notebook's large model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",

@@ -6,7 +6,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, encode_prompt
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation.cast import Roles, speaker_in
+from lotr_tui.session.conversation.cast import NO_ROLES, Roles, speaker_in
 from lotr_tui.session.conversation.dialogue_turns import DialogueTurns
 from lotr_tui.session.conversation.generation import nearest_state, prepare_context, start_generation, to_prompt_line
 from lotr_tui.session.conversation.read_text import ReadText
@@ -30,8 +30,7 @@ class Conversation(DialogueTurns):
         settings: SamplerSettings,
         seed: int,
         previous_reply: Reply | None,
-        speaker: str = "",
-        system_prompt: str = "",
+        roles: Roles = NO_ROLES,
         read_text: ReadText | None = None,
     ) -> Reply:
         """Start to continue or answer a prompt; an answer follows `previous_reply`, if there is one.
@@ -43,8 +42,8 @@ class Conversation(DialogueTurns):
             settings: Sampler settings.
             seed: Seed of the reply.
             previous_reply: Reply that the prompt follows, unless it is continued; None begins a text.
-            speaker: Member of the cast that a model with one speaks as; empty for someone.
-            system_prompt: Text that tells a model with a chat template who it is; empty for the one of the template.
+            roles: Speaker as whom a model with a cast continues the prompt, or else someone, and the system prompt of
+                a model with a chat template.
             read_text: Beginning of a text that the model has read already, perhaps of this one.
 
         Raises:
@@ -57,8 +56,8 @@ class Conversation(DialogueTurns):
             previous_reply = None
         is_chat = answers_by_template(session_model.model, reply_mode)
         roles = Roles(
-            speaker=speaker_in(tokenizer.cast, speaker) if tokenizer.cast else "",
-            system_prompt=system_prompt if is_chat else "",
+            speaker=speaker_in(tokenizer.cast, roles.speaker) if tokenizer.cast else "",
+            system_prompt=roles.system_prompt if is_chat else "",
         )
         self._check_idle()
         context = prepare_context(session_model, prompt.text, reply_mode, previous_reply, roles)

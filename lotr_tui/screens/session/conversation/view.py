@@ -77,8 +77,7 @@ class ConversationView(SavedSessionsPane):
             settings,
             seed,
             previous_reply,
-            roles.speaker,
-            roles.system_prompt,
+            roles,
             read_text,
         )
         if reply_mode == "reply":

@@ -10,6 +10,7 @@ from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.conversation import state_cache
+from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.chat import chat_messages
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.reply_tree import Reply
@@ -37,7 +38,7 @@ def session_model(model: FakeSlowModel) -> SessionModel:
 def say(
     conversation: Conversation, session_model: SessionModel, text: str, previous: Reply | None = None, system: str = ""
 ) -> Reply:
-    conversation.submit_prompt(session_model, text, "conversation", SETTINGS, 3, previous, system_prompt=system)
+    conversation.submit_prompt(session_model, text, "conversation", SETTINGS, 3, previous, Roles(system_prompt=system))
     return finish_reply(conversation)
 
 

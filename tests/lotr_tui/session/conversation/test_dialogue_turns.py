@@ -21,6 +21,7 @@ from engine.generation.turns import (
 )
 from engine.models.base import LogProbs, ModelState
 from lotr_tui.session.conversation import state_cache
+from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.state_cache import count_array_bytes
@@ -240,7 +241,9 @@ def test_model_with_speakers_continues_a_text_as_one_of_them(
 ) -> None:
     tokenizer = session_model.model.tokenizer
     for speaker, expected in (("GOLLUM", "GOLLUM"), ("", "SOMEONE")):
-        reply = conversation.submit_prompt(session_model, "the lamp ", "continue", SETTINGS, 1, None, speaker)
+        reply = conversation.submit_prompt(
+            session_model, "the lamp ", "continue", SETTINGS, 1, None, Roles(speaker=speaker)
+        )
         finish_reply(conversation)
         assert reply.speaker == expected
         assert reply.token_ids(0)[0] == tokenizer.speaker_id(expected)
