@@ -51,6 +51,7 @@ class LotrApp(LotrAppBase):
         SCREENS_DIR.parent / "app.tcss",
         SCREENS_DIR / "session" / "session.tcss",
         SCREENS_DIR / "dashboard" / "dashboard.tcss",
+        SCREENS_DIR / "learn" / "learn.tcss",
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_command_provider}
@@ -61,14 +62,16 @@ class LotrApp(LotrAppBase):
         session_model: "SessionModel | None" = None,
         load_session_model: "Callable[[], SessionModel] | None" = None,
         job: "TrainingJob | None" = None,
+        make_class_screen: "Callable[[], Screen[None]] | None" = None,
         **options: Unpack[AppOptions],
     ) -> None:
-        """Open a session, or with `job` the dashboard of a training.
+        """Open a session, with `job` the dashboard of a training, or with `make_class_screen` the class.
 
         Args:
             session_model: Model of the session; None calls `load_session_model`.
             load_session_model: Loads the model of the session, in a thread and after the first paint.
             job: Training to run in this process.
+            make_class_screen: Creates the screen of a chapter of the class.
             **options: Options of any app.
 
         Raises:
@@ -80,6 +83,7 @@ class LotrApp(LotrAppBase):
         self._load_session_model = load_session_model
         self.job = job
         """Training that the app was started with, or None."""
+        self._make_class_screen = make_class_screen
         self._local_training: LocalTraining | None = None  # kept when the training has ended, for its view
         self.terminal_closed = False
         """True once the terminal is gone; the training continues without it."""
@@ -93,7 +97,9 @@ class LotrApp(LotrAppBase):
         self._reported_keymap_problems: set[str] = set()
 
     def get_default_screen(self) -> Screen[Any]:
-        """Return the dashboard if the app was started with a job, else the session."""
+        """Return the dashboard if the app was started with a job, or the class, or else the session."""
+        if self._make_class_screen is not None:
+            return self._make_class_screen()
         if self.job is not None:
             from lotr_tui.monitor.training_view import TrainingView
             from lotr_tui.screens.dashboard.screen import DashboardScreen

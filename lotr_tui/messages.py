@@ -36,3 +36,16 @@ class PaneSelected(Message):
         super().__init__()
         self.pane = pane
         """ID of the pane."""
+
+
+class TaskPartDone(Message):
+    """Posted by the figure of a chapter when a part of its task is done."""
+
+    def __init__(self, part: int) -> None:
+        super().__init__()
+        self.part = part
+        """Index of the part."""
+
+
+class ChapterFigureReady(Message):
+    """Posted by the figure of a chapter when it shows its data for the first time."""

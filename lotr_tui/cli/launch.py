@@ -15,6 +15,7 @@ from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodab
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
+    from lotr_tui.learn.material import Material
     from lotr_tui.session.session_model import SessionModel
 
 
@@ -56,6 +57,34 @@ def open_session(
     elif runs or combination:
         session_model = load_session_model()  # a named run must exist before the screen is drawn
     app = LotrApp(session_model=session_model, load_session_model=load, runs_dir=runs_dir, pace=pace, theme=theme)
+    return run_app(app, mouse=mouse)
+
+
+def open_class(chapter: int | None, material: "Material | None", theme: str | None = None, *, mouse: bool) -> int:
+    """Open the class until the user quits.
+
+    Args:
+        chapter: Index of a chapter; None opens the first one whose task is not done.
+        material: Corpus and models; None for the bundled ones, which are loaded after the first paint.
+        theme: Name of a theme for this session; None is the saved one.
+        mouse: False to leave the mouse to the terminal.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InvalidInputError: If there is no terminal, or no such theme.
+    """
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise InvalidInputError("the class needs a terminal; `lotr-tui learn --list` prints its chapters")
+    from lotr_tui.screens.learn.screen import ChapterScreen
+
+    def make_material() -> "Material":
+        from lotr_tui.learn.material import Material
+
+        return material or Material()
+
+    app = LotrApp(make_class_screen=lambda: ChapterScreen(make_material, chapter, exit_on_close=True), theme=theme)
     return run_app(app, mouse=mouse)
 
 

@@ -11,6 +11,7 @@ from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
 from lotr_tui.cli.evaluation.command import evaluate
 from lotr_tui.cli.generate import generate
+from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.train import ablate, train
@@ -121,6 +122,7 @@ add_command(
     'lotr-tui who "we wants it"',
     "lotr-tui who --run dialogues --context scene.txt < line.txt",
 )(who)
+add_command(cli, "learn", "lotr-tui learn", "lotr-tui learn perplexity", "lotr-tui learn --csv dialogues.csv")(learn)
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
 add_command(

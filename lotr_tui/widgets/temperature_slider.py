@@ -4,24 +4,18 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.reactive import reactive
-from textual.widget import Widget
 
 from lotr_tui.messages import TemperatureChanged
-from lotr_tui.theme import MUTED
+from lotr_tui.widgets.slider import Track
 
 MAX_TEMPERATURE = 2.0
 TEMPERATURE_STEP = 0.05
 
 
-class TemperatureSlider(Widget, can_focus=True):
+class TemperatureSlider(Track):
     """Temperature from 0 to 2, set by arrow keys, digits ("7" is 0.7, "1.2" is 1.2), click, drag or mouse wheel."""
 
-    DEFAULT_CSS = """
-    TemperatureSlider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
-    TemperatureSlider:focus { background: $panel; }
-    """
     HELP_LINE = "Low temperatures pick safe words, high ones surprising words; ← → set it"
     BINDING_GROUP_TITLE = "Temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -37,7 +31,6 @@ class TemperatureSlider(Widget, can_focus=True):
         super().__init__(id=id)
         self.set_reactive(TemperatureSlider.value, value)
         self._typed_digits = ""
-        self._is_dragging = False
 
     def validate_value(self, value: float) -> float:
         """Return the value in range, with two decimals."""
@@ -47,18 +40,24 @@ class TemperatureSlider(Widget, can_focus=True):
         """Post `TemperatureChanged`."""
         self.post_message(TemperatureChanged(value))
 
-    def render(self) -> Content:
-        """Return `temperature ├────●────┤ 0.80`, with a shorter label in a narrow widget."""
-        label, track_width = self._label_and_track_width()
-        knob = round(self.value / MAX_TEMPERATURE * (track_width - 1))
-        return Content.assemble(
-            (f"{label}├", MUTED),
-            ("─" * knob, "$accent"),
-            ("●", "bold $accent"),
-            ("─" * (track_width - 1 - knob), MUTED),
-            ("┤ ", MUTED),
-            (f"{self.value:.2f}", "bold" if self.has_focus else ""),
-        )
+    @property
+    def label(self) -> str:
+        """Text before the track, shorter in a narrow widget."""
+        return "temperature" if self.size.width >= 40 else "temp"
+
+    @property
+    def shown_value(self) -> str:
+        """Temperature with two decimals."""
+        return f"{self.value:.2f}"
+
+    @property
+    def fraction(self) -> float:
+        """Place of the knob, from 0 to 1."""
+        return self.value / MAX_TEMPERATURE
+
+    def move_to(self, fraction: float) -> None:
+        """Set the temperature at a place from 0 to 1."""
+        self.action_set(fraction * MAX_TEMPERATURE)
 
     def action_step(self, steps: int) -> None:
         """Change the temperature by `steps` of 0.05, rounded to a multiple of 0.05."""
@@ -88,42 +87,6 @@ class TemperatureSlider(Widget, can_focus=True):
     def on_blur(self) -> None:
         """Start a new number with the next digit."""
         self._typed_digits = ""
-
-    def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Start to drag the knob."""
-        self._is_dragging = True
-        self.capture_mouse()
-        self._set_from_mouse(event)
-
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Drag the knob."""
-        if self._is_dragging:
-            self._set_from_mouse(event)
-
-    def on_mouse_up(self) -> None:
-        """Stop to drag the knob."""
-        self._is_dragging = False
-        self.release_mouse()
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """Raise the temperature."""
-        event.stop()
-        self.action_step(1)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """Lower the temperature."""
-        event.stop()
-        self.action_step(-1)
-
-    def _label_and_track_width(self) -> tuple[str, int]:
-        """Return the label and the width of the track in columns."""
-        label = "temperature " if self.size.width >= 40 else "temp "
-        return label, max(5, self.size.width - len(label) - len("├┤ 0.00"))
-
-    def _set_from_mouse(self, event: events.MouseEvent) -> None:
-        label, track_width = self._label_and_track_width()
-        self._typed_digits = ""
-        self.value = (event.x - len(label) - 1) / (track_width - 1) * MAX_TEMPERATURE
 
 
 def parse_temperature(digits: str) -> float:

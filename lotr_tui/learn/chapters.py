@@ -1,0 +1,171 @@
+"""The chapters of the class: what they say, their tasks, and the code that they link to."""
+
+from dataclasses import dataclass
+
+from engine.errors import InvalidInputError, suggest_nearest
+from lotr_tui.learn.source_code import SourceLink
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter: a few sentences beside a live figure, and one task."""
+
+    name: str
+    """Name on the command line and in the progress file."""
+    title: str
+    text: str
+    """Three to six sentences."""
+    task: tuple[str, ...]
+    """Parts of the task, one sentence each; the figure recognizes when a part is done."""
+    hint: str
+    """How to do the task."""
+    conclusion: str
+    """What the task has shown, in one or two sentences."""
+    source: SourceLink
+    """Code that implements what the chapter is about."""
+
+
+CHAPTERS: tuple[Chapter, ...] = (
+    Chapter(
+        "tokens",
+        "Text becomes numbers",
+        "A language model reads numbers. A tokenizer cuts a text into tokens, and each token has an id: its place in "
+        "the vocabulary. With words, everything outside the vocabulary becomes <unk>, and the model cannot tell one "
+        "<unk> from another. Characters and byte pairs (BPE) can write any text, but need more tokens for it. The "
+        "cut-off decides how often a word must occur in the training text to be in the vocabulary.",
+        (
+            "Type a line that has an <unk>.",
+            "Find the lowest cut-off at which more than 10 % of the words of the held-out text are unknown.",
+        ),
+        "Type a name that nobody in these dialogues has. Press tab to reach the cut-off, and → to raise it until the "
+        "figure beside it passes 10 %.",
+        "A higher cut-off makes a smaller vocabulary and an easier task: a model that may say <unk> looks better than "
+        "it is.",
+        SourceLink("engine/data/tokenizers/words.py", "WordTokenizer"),
+    ),
+    Chapter(
+        "counting",
+        "Counting already works",
+        "The simplest language model counts. A unigram model knows how often each word occurs; a bigram model counts "
+        "which word follows which, and a 5-gram model looks at four words. Long contexts are rare, so Kneser-Ney "
+        "smoothing takes a little from what was seen, and gives it to the shorter context: it backs off.",
+        (
+            "Find a word that the 5-gram model expects with more than 50 %.",
+            "Find a place where it has never seen the two words before.",
+        ),
+        "Move through the text with ← and →, or type a line of your own.",
+        "Counts are a strong baseline: a network has to beat them to be worth its training.",
+        SourceLink("engine/models/ngram.py", "KneserNey.advance"),
+    ),
+    Chapter(
+        "perplexity",
+        "Perplexity",
+        "A good model is not surprised. The surprisal of a word is -log2 of the probability that the model gave it, in "
+        "bits; the mean over a text is its cross-entropy, and 2 to that power its perplexity: the number of equally "
+        "likely words that would be as hard to guess. The notebook printed 1.000, which would mean certainty about "
+        "every word. It scores only whole windows of 50 words, and its rows have 36.",
+        (
+            "Find a word with less than 1 bit of surprisal.",
+            "Shrink the notebook's window until the true value appears.",
+        ),
+        "Move through the text with ← and →; press tab to reach the window, and ← to make it smaller.",
+        "A perplexity says nothing before you know what was scored.",
+        SourceLink("engine/analysis/perplexity.py", "summarize_log_probs"),
+    ),
+    Chapter(
+        "memory",
+        "A network with memory",
+        "An LSTM reads one word at a time and keeps a state. For each unit, the forget gate says how much of its cell "
+        "stays, the input gate how much of the new candidate is added, and the output gate how much of the cell is "
+        "visible. With the state reset before the last word, the network knows only that word; that is all the "
+        "notebook gives it of a prompt.",
+        (
+            "Reset the state before the last word.",
+            "Find a text after which the two predictions disagree about the most likely next word.",
+        ),
+        "Press space to keep or reset the state; type a text whose beginning matters.",
+        "What the network knows of the words before is in its state, and nowhere else.",
+        SourceLink("engine/models/numpy_lstm.py", "NumpyLSTM.advance_state"),
+    ),
+    Chapter(
+        "training",
+        "Training",
+        "Training moves the weights against the gradient of the surprisal, a small window of text at a time. The state "
+        "is carried from one window to the next, but gradients end at the border of the window: truncated "
+        "backpropagation through time. The learning rate says how far the weights move. Too low, and twenty seconds "
+        "are not enough; too high, and the loss jumps.",
+        (
+            "Train too slowly: end above the unigram model.",
+            "Train too fast: make the loss jump.",
+            "Train so that the curve passes the 5-gram model.",
+        ),
+        "Set the learning rate with ← and →, and press enter to train.",
+        "The learning rate is the first thing to tune.",
+        SourceLink("engine/training/trainer.py", "Trainer.train_step"),
+    ),
+    Chapter(
+        "overfitting",
+        "Overfitting and dropout",
+        "A network that only minimizes its training loss learns the training text by heart. Training perplexity goes "
+        "on falling, while the validation perplexity rises again. Dropout hides random units at each step, weight drop "
+        "random recurrent weights, and tying makes one matrix serve the first and the last layer.",
+        ("Train with a setting whose best validation perplexity is below the one of the prepared run.",),
+        "Turn dropout on with its slider, and press enter to train.",
+        "The gap between the two curves is what the network has learned by heart.",
+        SourceLink("engine/models/dropout.py", "dropout"),
+    ),
+    Chapter(
+        "sampling",
+        "Sampling",
+        "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities: below 1 "
+        "likely words become likelier, above 1 the distribution is flatter. Top-k keeps the k likeliest words, top-p "
+        "the smallest set with probability p, and min-p the words with at least that fraction of the likeliest. A "
+        "comment in the notebook says that a high temperature makes the model more confident.",
+        (
+            "Set a temperature at which the likeliest word is twice as likely as at 1.",
+            "Set a temperature at which it is half as likely.",
+            "At temperature 1, keep fewer than ten words.",
+        ),
+        "Move the sliders with ← and →; tab goes to the next one.",
+        "The comment has the direction wrong: a high temperature makes the model less confident.",
+        SourceLink("engine/generation/processors.py", "apply_temperature"),
+    ),
+    Chapter(
+        "attention",
+        "Attention, and what ChatGPT is",
+        "A Transformer has no state: each word looks back at all words before it, and attention decides how much it "
+        "takes from each. Several heads look for different things. ChatGPT is such a network, much larger, trained on "
+        "much of the web and then on conversations. Pre-training is what makes the difference: a model that has read "
+        "other books first needs fewer bits for these dialogues.",
+        (
+            "Type a line of your own, and find a head that looks more than half at one earlier word.",
+            "Find the model that needs the fewest bits per character.",
+        ),
+        "Type a line in which a word is repeated, and change the head with ↑ and ↓; tab goes to the models.",
+        "This is the whole idea: predict the next token, with more text and a larger network.",
+        SourceLink("engine/models/transformer.py", "_Attention"),
+    ),
+)
+"""All chapters, in their order."""
+
+
+def find_chapter(name: str) -> int:
+    """Return the index of a chapter, given its name or its number from 1.
+
+    Raises:
+        InvalidInputError: If there is no such chapter.
+    """
+    names = [chapter.name for chapter in CHAPTERS]
+    if name in names:
+        return names.index(name)
+    if name.isascii() and name.isdigit() and 1 <= int(name) <= len(CHAPTERS):
+        return int(name) - 1
+    raise InvalidInputError(
+        f"there is no chapter {name!r}{suggest_nearest(name, names)} The chapters are 1 to {len(CHAPTERS)}, or "
+        f"{', '.join(names)}"
+    )
+
+
+def first_open_chapter(done: tuple[str, ...]) -> int:
+    """Return the index of the first chapter whose task is not done, or 0 if all are done."""
+    return next((index for index, chapter in enumerate(CHAPTERS) if chapter.name not in done), 0)

@@ -1,0 +1,101 @@
+"""Small models of the class: bundled ones for the bundled dialogues, and others that are trained when first needed."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from engine.config import Config, DataConfig
+from engine.errors import RunError
+from engine.events import Evaluated, Finished, Preparing
+from engine.presets import get_preset
+from engine.runs.directory import is_locked, read_config
+from engine.storage.files import app_home, assets_dir
+from lotr_tui.formatting import format_perplexity
+
+ClassModelName = Literal["lstm", "transformer"]
+LABELS: dict[ClassModelName, str] = {"lstm": "LSTM", "transformer": "Transformer"}
+TEMPORARY_PREFIX = ".training-"
+"""Start of the names of folders in which a model is being trained."""
+
+
+def class_data_config(data: DataConfig) -> DataConfig:
+    """Return the configuration of a corpus as the class reads it: its words, line by line, with the same split."""
+    tokenizer = data.tokenizer if data.tokenizer in ("words", "whitespace") else "words"
+    return replace(data, tokenizer=tokenizer, mode="line")
+
+
+def bundled_data_config() -> DataConfig:
+    """Return the configuration of the bundled dialogues, with the split of the bundled model."""
+    return class_data_config(read_config(assets_dir() / "model").data)
+
+
+def class_model_config(name: ClassModelName, data: DataConfig) -> Config:
+    """Return the configuration of a small model that is trained within a minute on two cores."""
+    config = get_preset("tiny").with_values(epochs=10) if name == "lstm" else get_preset("gpt-tiny")
+    if name == "transformer":
+        config = config.with_values(embedding_size=96, num_layers=3, context_size=32, bptt=32, epochs=30)
+    return replace(config, preset=f"class-{name}", data=data)
+
+
+def class_models_dir(data: DataConfig, corpus_sha256: str) -> Path:
+    """Return the folder of the small models for a corpus; it may not exist yet."""
+    if data == bundled_data_config():
+        return assets_dir() / "class"
+    described = f"{corpus_sha256} {class_data_config(data)} {[class_model_config(name, data) for name in LABELS]}"
+    return app_home() / "class" / hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def train_class_model(
+    name: ClassModelName, data: DataConfig, corpus_sha256: str, cancelled: Callable[[], bool]
+) -> Generator[str, None, Path]:
+    """Train a small model on a corpus unless that was done before.
+
+    Yields:
+        Lines of progress.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        InvalidInputError: If the corpus is too small, or the model cannot be stored.
+        RunError: If the training was cancelled.
+    """
+    folder = class_models_dir(data, corpus_sha256)
+    run = folder / name
+    if run.is_dir():
+        return run
+    from engine.training.job import prepare_job  # training is rare, and imports much
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder, name)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
+            job = prepare_job(class_model_config(name, data), name, Path(temporary))
+            is_done = False
+            for event in job.events(cancelled):
+                if isinstance(event, Preparing):
+                    yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
+                elif isinstance(event, Evaluated):
+                    yield (
+                        f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
+                        f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)} …"
+                    )
+                is_done = isinstance(event, Finished) and event.reason == "done"
+            if not is_done:
+                raise RunError(f"the training of the small {LABELS[name]} was stopped; open the chapter again")
+            if not run.is_dir():  # another session may have been faster
+                job.run.path.replace(run)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; free some space") from error
+    return run
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    """Remove what killed processes have left of trainings."""
+    for temporary in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if not is_locked(temporary / name):
+            shutil.rmtree(temporary, ignore_errors=True)

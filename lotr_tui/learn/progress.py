@@ -1,0 +1,127 @@
+"""Progress of a student in the class, and the file that keeps it."""
+
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import InvalidInputError, RunError
+from engine.storage.files import app_home, read_limited, write_atomically
+from engine.storage.lock import FileLock
+from engine.storage.schema import decode, parse_json
+from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
+
+VERSION = 1
+MAX_PROGRESS_BYTES = 100_000
+LOCK_TIMEOUT = 2.0
+"""Seconds to wait for another session that writes the file."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Chapters that a student has finished, and the one that was open last."""
+
+    done: tuple[str, ...] = ()
+    """Names of the chapters whose task is done, in the order in which they were done."""
+    last: str = ""
+    """Name of the chapter that was open last; empty before the first one."""
+
+    def with_chapter(self, done: str = "", last: str = "") -> "Progress":
+        """Return the progress with one more chapter done, or another one open."""
+        is_new = bool(done) and done not in self.done
+        return Progress((*self.done, done) if is_new else self.done, last or self.last)
+
+    def to_json(self) -> str:
+        """Return the content of the file."""
+        return json.dumps({"version": VERSION, "done": list(self.done), "last": self.last}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Progress":
+        """Read the content of the file.
+
+        Raises:
+            InvalidInputError: If the text is damaged, or was written in another format.
+        """
+        record = parse_json(text)
+        if not isinstance(record, dict):
+            raise InvalidInputError("expected an object with the progress")
+        check_version(record.pop("version", None), VERSION)
+        return decode(cls, record)
+
+
+def progress_file() -> Path:
+    """Return the path of the progress file."""
+    return app_home() / "learn.json"
+
+
+class ProgressStore:
+    """Current progress and its file, which several sessions may share.
+
+    A session writes only what it has added, under a lock, so that no chapter of another session is lost. `save` may run
+    in another thread.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read the file at `path`, or begin the class; `notice` says why a file could not be read."""
+        self.path = path or progress_file()
+        self._failures = FailureReporter()
+        self._lock = threading.Lock()
+        self._added: list[Progress] = []
+        self._is_reset = False
+        stored, self.notice = self._read()
+        self.current = stored or Progress()
+
+    def add(self, *, done: str = "", last: str = "") -> None:
+        """Record that a chapter is done, or open; `save` writes it."""
+        self.current = self.current.with_chapter(done, last)
+        self._added = [*self._added, Progress((done,) if done else (), last)]
+
+    def reset(self) -> None:
+        """Begin the class again; `save` writes it."""
+        self.current, self._added, self._is_reset = Progress(), [], True
+
+    def save(self) -> str:
+        """Write what was added. Return a line for the user, "" if there is nothing to report.
+
+        If the file cannot be written, the first failure is reported, and the next `save` tries again.
+        """
+        with self._lock:
+            added, is_reset = self._added, self._is_reset
+            if not added and not is_reset:
+                return ""
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
+                    notice = self._merge(added, is_reset)
+            except (OSError, RunError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                return self._failures.report(f"progress is not saved: {self.path}: {os_error_reason(cause)}")
+            return notice
+
+    def _merge(self, added: list[Progress], is_reset: bool) -> str:
+        """Add to the stored progress, while the lock is held."""
+        stored, notice = self._read()
+        if notice and os.path.lexists(self.path):
+            return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
+        # A file that is gone is written again in full.
+        merged = Progress() if is_reset else stored or self.current
+        for change in added:
+            merged = merged.with_chapter("".join(change.done), change.last)
+        write_atomically(self.path, merged.to_json().encode())
+        self._added = self._added[len(added) :]
+        self._is_reset = False
+        self.current = merged
+        self._failures.reset()
+        return notice
+
+    def _read(self) -> tuple[Progress | None, str]:
+        """Return the progress in the file, None if there is none, and a line for the user."""
+        try:
+            return Progress.from_json(read_limited(self.path, MAX_PROGRESS_BYTES).decode()), ""
+        except FileNotFoundError:
+            return None, ""
+        except OSError as error:
+            return None, f"{self.path} cannot be read: {os_error_reason(error)}; the class begins again"
+        except (ValueError, InvalidInputError) as error:
+            return None, f"{quarantine_file(self.path, error)}; the class begins again"

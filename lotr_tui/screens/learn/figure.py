@@ -1,0 +1,128 @@
+"""Base class of the live figures."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from engine.errors import describe_error
+from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.learn.material import Material
+from lotr_tui.messages import ChapterFigureReady, TaskPartDone
+from lotr_tui.theme import MUTED
+
+DataT = TypeVar("DataT")
+
+
+@dataclass(frozen=True)
+class _Loaded(Generic[DataT]):
+    """Last item of the loading of a figure."""
+
+    data: DataT
+
+
+class ChapterFigure(Vertical, Generic[DataT]):
+    """Live figure of a chapter: it loads its data in a thread, and then reacts to keys and the mouse.
+
+    A subclass defines `compose_figure`, `load` and `show_data`, and calls `finish_part` once a part of the
+    task is done.
+    """
+
+    DEFAULT_CSS = """
+    ChapterFigure { height: 1fr; width: 1fr; }
+    ChapterFigure > #figure-message { height: auto; padding: 0 1; color: $muted; text-style: $muted-style; }
+    ChapterFigure > #figure-parts { height: 1fr; }
+    ChapterFigure.-loading > #figure-parts { display: none; }
+    """
+
+    def __init__(self, material: Material) -> None:
+        """Show a figure of `material` once it is mounted."""
+        super().__init__(id="figure", classes="-loading")
+        self.material = material
+        self.data: DataT | None = None
+        """What was loaded; None before."""
+        self._finished_parts: set[int] = set()
+        self._loading: BackgroundTask[str | _Loaded[DataT]] = BackgroundTask(
+            self, "chapter-figure", self._receive, self._show_failure
+        )
+
+    # Parts that a subclass implements
+
+    def compose_figure(self) -> ComposeResult:
+        """Yield the widgets of the figure."""
+        raise NotImplementedError
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, DataT]:
+        """Load what the figure shows; called in a thread.
+
+        Yields:
+            Lines of progress.
+        """
+        raise NotImplementedError
+
+    def show_data(self, data: DataT) -> None:
+        """Show the loaded data for the first time; the widgets are mounted."""
+        raise NotImplementedError
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the figure shows what its controls say; a subclass with threads of its own adds them."""
+        return self.data is not None and not self._loading.is_running
+
+    # Used by subclasses
+
+    def finish_part(self, part: int) -> None:
+        """Report that a part of the task is done; later calls have no effect."""
+        if part not in self._finished_parts:
+            self._finished_parts.add(part)
+            self.post_message(TaskPartDone(part))
+
+    def show_note(self, note: str) -> None:
+        """Show one line above the figure, such as why another model is used; "" removes it."""
+        message = self.query_one("#figure-message", Static)
+        message.update(Content(note))
+        message.display = bool(note)
+
+    # Loading
+
+    def compose(self) -> ComposeResult:
+        """Yield the line of progress and the figure, which is hidden while it is loaded."""
+        yield Static("loading …", id="figure-message", markup=False)
+        with Vertical(id="figure-parts"):
+            yield from self.compose_figure()
+
+    def on_mount(self) -> None:
+        """Load the data in a thread."""
+        self._loading.start(self._iter_items)
+
+    def on_unmount(self) -> None:
+        """Stop the thread."""
+        self._loading.cancel()
+
+    def _iter_items(self, cancelled: Cancellation) -> Iterator[str | _Loaded[DataT]]:
+        data = yield from self.load(cancelled)
+        yield _Loaded(data)
+
+    def _receive(self, items: list[str | _Loaded[DataT]]) -> None:
+        last = items[-1]
+        if isinstance(last, str):
+            self.show_note(last)
+            return
+        self.data = last.data
+        self.show_note("")
+        self.remove_class("-loading")
+        self.show_data(last.data)
+        self.post_message(ChapterFigureReady())
+
+    def _show_failure(self, error: BaseException) -> None:
+        self.query_one("#figure-message", Static).update(Content.styled(describe_error(error), "$text-error"))
+
+
+def muted(text: str) -> Content:
+    """Return secondary text."""
+    return Content.styled(text, MUTED)

@@ -1,0 +1,21 @@
+"""Figures of the chapters, one module or package for each. A module is imported when its chapter is opened."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from lotr_tui.learn.material import Material
+    from lotr_tui.screens.learn.figure import ChapterFigure
+
+FIGURES = {
+    "tokens": "tokens:TokensFigure",
+}
+"""Module and class of the figure of each chapter."""
+
+
+def create_figure(chapter: str, material: "Material") -> "ChapterFigure[Any]":
+    """Create the figure of a chapter."""
+    module, _, name = FIGURES[chapter].partition(":")
+    figure_class = getattr(import_module(f"{__name__}.{module}"), name)
+    return cast("Callable[[Material], ChapterFigure[Any]]", figure_class)(material)

@@ -1,0 +1,33 @@
+"""Chapters of the class in an app."""
+
+from collections.abc import Callable
+
+from textual.pilot import Pilot
+
+from lotr_tui.learn.chapters import find_chapter
+from lotr_tui.learn.material import Material
+from lotr_tui.screens.learn.screen import ChapterScreen
+from tests.support.pilot import until
+
+
+def chapter_screen(pilot: Pilot[None]) -> ChapterScreen:
+    """Return the open chapter."""
+    screen = pilot.app.screen
+    assert isinstance(screen, ChapterScreen)
+    return screen
+
+
+async def open_chapter(
+    pilot: Pilot[None], name: str, make_material: Callable[[], Material] = Material
+) -> ChapterScreen:
+    """Open a chapter, and wait until its figure is shown."""
+    await pilot.app.push_screen(ChapterScreen(make_material, find_chapter(name)))
+    screen = chapter_screen(pilot)
+    await until(pilot, lambda: screen.is_idle, 30)
+    await pilot.pause()
+    return screen
+
+
+async def until_done(pilot: Pilot[None]) -> None:
+    """Wait until the task of the open chapter is done."""
+    await until(pilot, lambda: chapter_screen(pilot).is_done)
