@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from engine.analysis.notebook_evaluation import printed_perplexity, window_starts
 from engine.analysis.perplexity import evaluate
 from engine.config import TrainingConfig
 from engine.data.dataset import Dataset, batchify
@@ -133,10 +134,14 @@ def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: 
     the sum is 0, and exp(0) is a perplexity of 1.000.
     """
     columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device)
-    width = len(columns) - (len(columns) - 1) % bptt if len(columns) else 1
-    state, total = network.initial_state(batch_size), 0.0
-    for begin in range(0, width - 1, bptt):
+    mean_nlls = _window_losses(network, columns, batch_size, bptt)
+    return printed_perplexity(mean_nlls, len(columns), bptt)
+
+
+def _window_losses(network: Network, columns: torch.Tensor, batch_size: int, bptt: int) -> Iterator[float]:
+    """Yield the mean loss of each window of `columns` `[time, batch]`, with the state carried between them."""
+    state = network.initial_state(batch_size)
+    for begin in window_starts(len(columns), bptt):
         logits, state, _, _ = network(columns[begin : begin + bptt].long(), state)
         targets = columns[begin + 1 : begin + 1 + bptt].long()
-        total += float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())) * bptt
-    return math.exp(total / width)
+        yield float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()))

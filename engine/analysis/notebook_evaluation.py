@@ -1,0 +1,111 @@
+"""The validation of the notebook that this project starts from: which tokens it scores, and what it prints.
+
+The notebook lays out a text as rows, trims the rows to whole windows plus one token, and divides the sum of its losses
+by the trimmed width. With rows that are shorter than a window, nothing is scored, and it prints exp(0) = 1.000.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.analysis.perplexity import perplexity
+from engine.data.arrays import Float64Array
+from engine.data.tokenizers.base import TokenIds
+from engine.models.base import LanguageModel, advance_batch
+
+NUM_ROWS, ROW_LENGTH = 64, 36
+"""Layout of the validation text in the notebook: its batch size, and the tokens per row that its text had."""
+NOTEBOOK_WINDOW = 50
+"""Tokens per window in the notebook."""
+
+
+def trimmed_length(row_length: int, window: int) -> int:
+    """Return the tokens per row that the notebook keeps: whole windows, and one token that is only predicted."""
+    length = max(1, row_length)
+    return length - (length - 1) % window
+
+
+def window_starts(row_length: int, window: int) -> range:
+    """Return the first input of each window of a row."""
+    return range(0, trimmed_length(row_length, window) - 1, window)
+
+
+def printed_perplexity(mean_nlls: Iterable[float], row_length: int, window: int) -> float:
+    """Return the perplexity that the notebook prints, given the mean negative log-probability of each window.
+
+    The notebook divides by the trimmed length, which is one more than the tokens that a row predicts.
+    """
+    total = sum(mean_nll * window for mean_nll in mean_nlls)
+    return perplexity(total / trimmed_length(row_length, window))
+
+
+@dataclass(frozen=True)
+class NotebookEvaluation:
+    """Result of the notebook's validation with one window size."""
+
+    window: int
+    num_windows: int
+    """Whole windows in a row."""
+    num_scored: int
+    """Scored tokens of all rows."""
+    divisor: int
+    """Number by which the notebook divides the sum of a row; one more than the scored tokens of a row."""
+    mean_bits: float
+    """Mean bits of the scored tokens; NaN without one."""
+    printed: float
+    """Perplexity that the notebook prints."""
+    perplexity: float | None
+    """Perplexity of the scored tokens; None without one."""
+
+
+def evaluate_windows(log_probs: Float64Array, window: int) -> NotebookEvaluation:
+    """Return the notebook's validation, given the natural-log probabilities `[rows, row length - 1]` of a text.
+
+    The first token of each row is only read. The state of the model must be carried from the start of a row to its end,
+    as the notebook does.
+    """
+    row_length = log_probs.shape[1] + 1
+    starts = window_starts(row_length, window)
+    scored = log_probs[:, : len(starts) * window]
+    mean_nll = float(-scored.mean()) if scored.size else math.nan
+    return NotebookEvaluation(
+        window=window,
+        num_windows=len(starts),
+        num_scored=scored.size,
+        divisor=trimmed_length(row_length, window),
+        mean_bits=mean_nll / math.log(2),
+        printed=printed_perplexity(
+            (float(-log_probs[:, start : start + window].mean()) for start in starts), row_length, window
+        ),
+        perplexity=perplexity(mean_nll) if scored.size else None,
+    )
+
+
+def notebook_rows(ids: TokenIds) -> TokenIds:
+    """Lay out the beginning of a text `[time]` as rows of the notebook's length: at most 64 rows of 36 tokens.
+
+    A text that is shorter than a row becomes one row.
+    """
+    length = min(ROW_LENGTH, len(ids))
+    num_rows = min(NUM_ROWS, len(ids) // max(1, length))
+    return ids[: num_rows * length].reshape(num_rows, length)
+
+
+def score_rows(model: LanguageModel, rows: TokenIds) -> Float64Array:
+    """Return the natural-log probabilities `[rows, length - 1]` of the tokens in rows `[rows, length]`.
+
+    The model reads each row from an empty state. Each token but the first is predicted from those before it in its row.
+    """
+    columns = list(_iter_columns(model, rows))
+    return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
+
+
+def _iter_columns(model: LanguageModel, rows: TokenIds) -> Iterator[Float64Array]:
+    """Yield the log-probabilities `[rows]` of the second, third, … token of each row."""
+    states = [model.start()] * len(rows)
+    for read, predicted in zip(rows.T[:-1].tolist(), rows.T[1:].tolist(), strict=True):
+        outputs = advance_batch(model, states, read)
+        states = [state for _, state in outputs]
+        yield np.array([log_probs[token] for (log_probs, _), token in zip(outputs, predicted, strict=True)], np.float64)
