@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.message import Message
+from textual.widget import Widget
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.events import TrainingEvent
@@ -41,8 +42,10 @@ class PaneSelected(Message):
 class TaskPartDone(Message):
     """Posted by the figure of a chapter when a part of its task is done."""
 
-    def __init__(self, part: int) -> None:
+    def __init__(self, figure: Widget, part: int) -> None:
         super().__init__()
+        self.figure = figure
+        """The figure."""
         self.part = part
         """Index of the part."""
 

@@ -30,9 +30,9 @@ CHAPTERS: tuple[Chapter, ...] = (
         "tokens",
         "Text becomes numbers",
         "A language model reads numbers. A tokenizer cuts a text into tokens, and each token has an id: its place in "
-        "the vocabulary. With words, everything outside the vocabulary becomes <unk>, and the model cannot tell one "
-        "<unk> from another. Characters and byte pairs (BPE) can write any text, but need more tokens for it. The "
-        "cut-off decides how often a word must occur in the training text to be in the vocabulary.",
+        "the vocabulary. A word outside the vocabulary becomes <unk>, and the model cannot tell one <unk> from "
+        "another. Characters and byte pairs (BPE) can write any text, but need more tokens. The cut-off decides how "
+        "often a word must occur in the training text to be in the vocabulary.",
         (
             "Type a line that has an <unk>.",
             "Find the lowest cut-off at which more than 10 % of the words of the held-out text are unknown.",
@@ -158,8 +158,9 @@ def find_chapter(name: str) -> int:
     names = [chapter.name for chapter in CHAPTERS]
     if name in names:
         return names.index(name)
-    if name.isascii() and name.isdigit() and 1 <= int(name) <= len(CHAPTERS):
-        return int(name) - 1
+    numbers = [str(number) for number in range(1, len(CHAPTERS) + 1)]
+    if name in numbers:
+        return numbers.index(name)
     raise InvalidInputError(
         f"there is no chapter {name!r}{suggest_nearest(name, names)} The chapters are 1 to {len(CHAPTERS)}, or "
         f"{', '.join(names)}"

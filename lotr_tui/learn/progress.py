@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,54 +67,67 @@ class ProgressStore:
         """Read the file at `path`, or begin the class; `notice` says why a file could not be read."""
         self.path = path or progress_file()
         self._failures = FailureReporter()
-        self._lock = threading.Lock()
-        self._added: list[Progress] = []
-        self._is_reset = False
+        self._save_lock = threading.Lock()
+        """Held while the file is written."""
+        self._state_lock = threading.Lock()
+        """Held while `current` and `_unsaved` change together."""
+        self._unsaved: list[Progress | None] = []
+        """Changes since the last write, oldest first; None begins the class again."""
         stored, self.notice = self._read()
         self.current = stored or Progress()
 
     def add(self, *, done: str = "", last: str = "") -> None:
         """Record that a chapter is done, or open; `save` writes it."""
-        self.current = self.current.with_chapter(done, last)
-        self._added = [*self._added, Progress((done,) if done else (), last)]
+        self._change(Progress((done,) if done else (), last))
 
     def reset(self) -> None:
         """Begin the class again; `save` writes it."""
-        self.current, self._added, self._is_reset = Progress(), [], True
+        self._change(None)
+
+    def _change(self, change: Progress | None) -> None:
+        with self._state_lock:
+            self.current = _apply(self.current, [change])
+            self._unsaved.append(change)
 
     def save(self) -> str:
         """Write what was added. Return a line for the user, "" if there is nothing to report.
 
         If the file cannot be written, the first failure is reported, and the next `save` tries again.
         """
-        with self._lock:
-            added, is_reset = self._added, self._is_reset
-            if not added and not is_reset:
+        with self._save_lock:
+            if not self._unsaved:
                 return ""
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
-                    notice = self._merge(added, is_reset)
+                    notice, problem = self._merge()
+            except BlockingIOError:  # the other session may have been suspended
+                notice, problem = "", "another session is writing the file"
             except (OSError, RunError) as error:
-                cause = error if isinstance(error, OSError) else error.__cause__
-                return self._failures.report(f"progress is not saved: {self.path}: {os_error_reason(cause)}")
+                notice, problem = "", os_error_reason(error if isinstance(error, OSError) else error.__cause__)
+            if problem:
+                return self._failures.report(f"progress is not saved: {self.path}: {problem}")
+            self._failures.reset()
             return notice
 
-    def _merge(self, added: list[Progress], is_reset: bool) -> str:
-        """Add to the stored progress, while the lock is held."""
+    def _merge(self) -> tuple[str, str]:
+        """Add to the stored progress, while the lock of the file is held.
+
+        Returns:
+            A line about a damaged file, and why the progress could not be written; both may be empty.
+        """
         stored, notice = self._read()
         if notice and os.path.lexists(self.path):
-            return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
+            return "", "it cannot be read"  # a file that could not be set aside must not be overwritten
+        with self._state_lock:
+            written, current = list(self._unsaved), self.current
         # A file that is gone is written again in full.
-        merged = Progress() if is_reset else stored or self.current
-        for change in added:
-            merged = merged.with_chapter("".join(change.done), change.last)
+        merged = _apply(stored or current, written)
         write_atomically(self.path, merged.to_json().encode())
-        self._added = self._added[len(added) :]
-        self._is_reset = False
-        self.current = merged
-        self._failures.reset()
-        return notice
+        with self._state_lock:
+            del self._unsaved[: len(written)]
+            self.current = _apply(merged, self._unsaved)
+        return notice, ""
 
     def _read(self) -> tuple[Progress | None, str]:
         """Return the progress in the file, None if there is none, and a line for the user."""
@@ -125,3 +139,10 @@ class ProgressStore:
             return None, f"{self.path} cannot be read: {os_error_reason(error)}; the class begins again"
         except (ValueError, InvalidInputError) as error:
             return None, f"{quarantine_file(self.path, error)}; the class begins again"
+
+
+def _apply(progress: Progress, changes: Sequence[Progress | None]) -> Progress:
+    """Return the progress after some changes, of which None begins the class again."""
+    for change in changes:
+        progress = Progress() if change is None else progress.with_chapter("".join(change.done), change.last)
+    return progress

@@ -42,9 +42,11 @@ def read_source(link: SourceLink) -> SourceExcerpt:
     """
     try:
         text = (ROOT / link.path).read_text(encoding="utf-8")
+        node: ast.AST = ast.parse(text)
     except OSError as error:
         raise InvalidInputError(f"{link.path} cannot be read: {error.strerror}; install lotr-tui again") from error
-    node: ast.AST = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise InvalidInputError(f"{link.path} is damaged; install lotr-tui again") from error
     for name in link.symbol.split("."):
         node = _find_definition(node, name, link)
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))

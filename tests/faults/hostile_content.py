@@ -106,6 +106,11 @@ SETTINGS_FILES = (
     file_with("settings of format 1", OLD_SETTINGS),
     file_with("settings with an old field name", OLD_SETTINGS.replace(b'"version": 1', b'"version": 2')),
 )
+PROGRESS_FILES = (
+    file_with("progress in a newer format", b'{"version": 2, "chapters": {}}'),
+    file_with("progress with names of escape sequences", json.dumps({"version": 1, "done": [ESCAPES]}).encode()),
+    file_with("30,000 chapters", json.dumps({"version": 1, "done": ["a"] * 30_000}).encode()),
+)
 CONFIGS = (file_with("a configuration with old setting names", OLD_CONFIG),)
 SESSIONS = (
     file_with("a session of format 1", OLD_SESSION),

@@ -12,6 +12,7 @@ from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import COMMANDS_FILE, EPOCHS_DIR, INITIAL_FILE, MODEL_FILE, RESUME_FILE
 from engine.training.job import prepare_job
+from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.saved_session import SavedToken
 from lotr_tui.session.session_file import SessionWriter
@@ -50,6 +51,9 @@ def make_home(home: Path) -> None:
     commands = [{"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"}]
     (run_dir / COMMANDS_FILE).write_text("".join(json.dumps(command) + "\n" for command in commands))
     SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    progress = ProgressStore()
+    progress.add(done="tokens", last="counting")
+    progress.save()
     history = PromptHistory()
     for text in ("the miller", "seven lanterns"):
         history.add(text)

@@ -29,6 +29,7 @@ from engine.storage.text_files import read_text_file
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
 from lotr_tui.cli.data.summary import print_data_summary
+from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.monitor.run_list import config_differences, list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.session.history import PromptHistory
@@ -39,6 +40,7 @@ from tests.faults.hostile_content import (
     CORPORA,
     FOR_ANY_READER,
     METRICS,
+    PROGRESS_FILES,
     SESSIONS,
     SETTINGS_FILES,
     TENSORS,
@@ -124,6 +126,15 @@ def _read_settings(home: Path) -> None:
         print(store.update(pace=3.0))
 
 
+def _read_progress(home: Path) -> None:
+    store = ProgressStore()
+    assert len(store.notice.splitlines()) <= 1, store.notice
+    if store.notice:  # otherwise the file is valid, and is replaced
+        print(store.notice)
+        store.add(done="tokens", last="tokens")
+        print(store.save())
+
+
 def _read_history(home: Path) -> None:
     PromptHistory()
     PromptHistory().add("more")
@@ -172,6 +183,7 @@ READERS = {
     "commands": Reader(f"{_RUN}/{COMMANDS_FILE}", _read_commands),
     "lock": Reader(f"{_RUN}/{LOCK_FILE}", lambda home: print(lock_owner(run_dir(home)), is_locked(run_dir(home)))),
     "settings": Reader("settings.json", _read_settings, SETTINGS_FILES),
+    "progress in the class": Reader("learn.json", _read_progress, PROGRESS_FILES),
     "history": Reader("history.jsonl", _read_history, rewrites_file=True),
     "lock of the history": Reader("history.lock", lambda home: PromptHistory().add("more"), rewrites_file=True),
     "session": Reader("sessions/*.jsonl", _read_sessions, SESSIONS),

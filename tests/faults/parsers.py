@@ -1,4 +1,4 @@
-"""Parsers of the engine to fuzz: seeds, and comparisons of their results with simpler computations.
+"""Parsers to fuzz: seeds, and comparisons of their results with simpler computations.
 
 A parser must return or raise a `LotrError`; a failed assertion about its result is a finding too.
 """
@@ -33,6 +33,7 @@ from engine.runs.loading import load_model_by_name
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import SCALE_SUFFIX, read_header, read_weights
 from engine.storage.text_files import read_text_file
+from lotr_tui.learn.progress import Progress
 from tests.support.datasets import encode_lines
 from tests.support.files import sentences
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
@@ -163,6 +164,12 @@ def _parse_config(content: bytes, folder: Path) -> None:
     config.model.layer_sizes()
 
 
+def _parse_progress(content: bytes, folder: Path) -> None:
+    progress = Progress.from_json(content.decode(errors="replace"))
+    assert Progress.from_json(progress.to_json()) == progress
+    assert progress.with_chapter("tokens").done.count("tokens") == max(1, progress.done.count("tokens"))
+
+
 def _parse_overrides(content: bytes, folder: Path) -> None:
     config = Config().with_overrides(content.decode(errors="surrogateescape").split("\n"))
     assert Config.from_json(config.to_json(), "round trip") == config
@@ -276,6 +283,10 @@ ENGINE_PARSERS = {
         ),
     ),
     "config": Parser(_parse_config, tuple(config.to_json().encode() for config in PRESETS.values())),
+    "progress": Parser(
+        _parse_progress,
+        (Progress(("tokens", "counting"), "perplexity").to_json().encode(), Progress().to_json().encode()),
+    ),
     "overrides": Parser(
         _parse_overrides,
         (

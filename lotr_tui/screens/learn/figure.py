@@ -80,7 +80,7 @@ class ChapterFigure(Vertical, Generic[DataT]):
         """Report that a part of the task is done; later calls have no effect."""
         if part not in self._finished_parts:
             self._finished_parts.add(part)
-            self.post_message(TaskPartDone(part))
+            self.post_message(TaskPartDone(self, part))
 
     def show_note(self, note: str) -> None:
         """Show one line above the figure, such as why another model is used; "" removes it."""
@@ -120,7 +120,9 @@ class ChapterFigure(Vertical, Generic[DataT]):
         self.post_message(ChapterFigureReady())
 
     def _show_failure(self, error: BaseException) -> None:
-        self.query_one("#figure-message", Static).update(Content.styled(describe_error(error), "$text-error"))
+        message = self.query_one("#figure-message", Static)
+        message.update(Content.styled(describe_error(error), "$text-error"))
+        message.display = True
 
 
 def muted(text: str) -> Content:

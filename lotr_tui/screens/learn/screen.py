@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Rule, Static
@@ -21,35 +20,39 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.key_footer import FooterKey, KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from lotr_tui.learn.material import Material
+    from lotr_tui.screens.learn.figure import ChapterFigure
 
-CONTENT_WIDTH = {"-stacked": (70, 22), "-beside": (110, 16)}
+LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 """Minimum columns and rows for text and figure at the same time, one above or beside the other."""
+MIN_COLUMNS, MIN_ROWS = 40, 12
+"""Size of the smallest terminal in which a text or a figure can be used."""
+TOO_SMALL = f"The class needs {MIN_COLUMNS} × {MIN_ROWS} characters."
+FOOTER_KEYS = ("part", "next", "previous", "hint", "source", "contents", "close")
+"""Keys of the footer, the most important first."""
 
 
 class ChapterScreen(AppScreen[None]):
     """A chapter of the class, with its text and its figure beside, above or instead of each other."""
 
     AUTO_FOCUS = ""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *binding_table(
-            "learn",
-            """
-            next     | f3     | step_chapter(1)  | next     | The next chapter
-            previous | f2     | step_chapter(-1) | previous | The previous chapter
-            part     | f5     | toggle_part      | text/figure | The text or the figure, where only one of them fits
-            hint     | f7     | show_hint        | hint     | How to do the task
-            source   | f4     | show_source      | code     | The code behind this chapter
-            contents | f6     | show_contents    | chapters | All chapters
-            close    | escape | close            | close    | Leave the class; the progress is kept
-            """,
-            show=True,
-        ),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn",
+        """
+        next     | f3     | step_chapter(1)  | next     | The next chapter
+        previous | f2     | step_chapter(-1) | previous | The previous chapter
+        part     | f5     | toggle_part      | figure   | The text or the figure, where only one of them fits
+        hint     | f7     | show_hint        | hint     | How to do the task
+        source   | f4     | show_source      | code     | The code behind this chapter
+        contents | f6     | show_contents    | chapters | All chapters
+        close    | escape | close            | close    | Leave the class; the progress is kept
+        """,
+        show=True,
+    )
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class ChapterScreen(AppScreen[None]):
         """Index of the open chapter."""
         self._make_material = make_material
         self._material: Material | None = None
+        self._figure: ChapterFigure[Any] | None = None
+        """Figure of the open chapter; None while it is created, or if that has failed."""
         self._exit_on_close = exit_on_close
         self._shows_hint = False
         self._finished_parts: set[int] = set()
@@ -91,8 +96,22 @@ class ChapterScreen(AppScreen[None]):
     @property
     def is_idle(self) -> bool:
         """True once the figure shows what its controls say."""
-        figures = self.query("#figure")
-        return bool(figures) and figures.first().is_idle  # type: ignore[attr-defined]
+        return self._figure is not None and self._figure.is_idle
+
+    @property
+    def takes_turns(self) -> bool:
+        """True if only the text or the figure fits."""
+        return not (self.has_class("-stacked") or self.has_class("-beside"))
+
+    def get_help_line(self) -> str:
+        """Return where the figure is, if the text is shown in its place."""
+        is_hidden = self.takes_turns and not self.has_class("-figure")
+        return f"{self._key('part')} shows the figure" if is_hidden else ""
+
+    def _key(self, name: str) -> str:
+        """Return the key of a binding for display, such as `f5`."""
+        binding = next(each for each in self.BINDINGS if isinstance(each, Binding) and each.id == f"learn.{name}")
+        return self.app.format_binding_keys(binding)
 
     def compose(self) -> ComposeResult:
         """Yield status, text, place of the figure, help line and footer."""
@@ -104,21 +123,28 @@ class ChapterScreen(AppScreen[None]):
                 yield Static(id="task", markup=False)
             yield Rule(line_style="solid", id="divider")
             yield Vertical(id="figure-place")
+        yield Static(TOO_SMALL, id="too-small", markup=False)
         yield HelpLine()
-        yield KeyFooter()
+        yield KeyFooter(self._footer_keys)
+
+    def _footer_keys(self) -> list[FooterKey]:
+        part = "text" if self.has_class("-figure") else "figure"
+        return [FooterKey(f"learn.{name}", part if name == "part" else "") for name in FOOTER_KEYS]
 
     def on_mount(self) -> None:
         """Show the text, and the figure after the first paint."""
         if self.progress_store.notice:
             self.notify(self.progress_store.notice, severity="warning", markup=False)
         self._show_text()
-        self.call_after_refresh(self._open_chapter)
+        self.call_after_refresh(self._load_chapter)
 
     def on_resize(self) -> None:
         """Lay out text and figure for the new size."""
         width, height = self.app.size
-        for name, (columns, rows) in CONTENT_WIDTH.items():
+        for name, (columns, rows) in LAYOUT_SIZES.items():
             self.set_class(width >= columns and height >= rows, name)
+        self.set_class(width < MIN_COLUMNS or height < MIN_ROWS, "-too-small")
+        self.call_after_refresh(self._focus_figure)
         super().on_resize()
 
     # Content
@@ -138,7 +164,8 @@ class ChapterScreen(AppScreen[None]):
         self.query_one("#status", StatusBar).show(title, dots)
         self.query_one("#sentences", Static).update(Content(chapter.text))
         if self.is_done:
-            task = Content.assemble(("✓ Done  ", "bold $success"), chapter.conclusion, (" f3 goes on.", MUTED))
+            what_next = f" {self._key('next')} goes on." if self.index + 1 < len(CHAPTERS) else ""
+            task = Content.assemble(("✓ Done  ", "bold $success"), chapter.conclusion, (what_next, MUTED))
         else:
             task = Content.assemble(("▸ Task  ", "bold $accent"), *map(self._task_part, range(len(chapter.task))))
             if self._shows_hint:
@@ -150,33 +177,41 @@ class ChapterScreen(AppScreen[None]):
         mark = (" ✓ ", "bold $success") if part in self._finished_parts else (" ", "")
         return Content.assemble(self.chapter.task[part], mark)
 
-    async def _open_chapter(self) -> None:
-        """Show the figure of the chapter."""
+    def _load_chapter(self) -> None:
+        """Show the figure of the chapter; the worker of an earlier call is cancelled."""
+        self._figure = None
+        self.run_worker(self._open_chapter(self.index), group="chapter", exclusive=True)
+
+    async def _open_chapter(self, index: int) -> None:
         place = self.query_one("#figure-place", Vertical)
         await place.remove_children()
-        index = self.index
         try:
-            figure_module = await run_in_thread(_import_figures)
-            if self._material is None:
-                self._material = await run_in_thread(self._make_material)
-            figure = figure_module(self.chapter.name, self._material)
+            create_figure, material = await run_in_thread(self._prepare_figure, CHAPTERS[index].name)
+            figure = create_figure(material)
         except Exception as error:
             await place.mount(Static(Content.styled(describe_error(error), "$text-error"), id="figure-failure"))
             return
-        if index != self.index or not self.is_attached:
-            return
+        self._figure, self._material = figure, material
         await place.mount(figure)
-        self.progress_store.add(last=self.chapter.name)
+        self.progress_store.add(last=CHAPTERS[index].name)
         self._save_progress()
+
+    def _prepare_figure(self, chapter: str) -> "tuple[Callable[[Material], ChapterFigure[Any]], Material]":
+        """Import the module of a figure, which imports numpy, and prepare the material; called in a thread."""
+        from lotr_tui.screens.learn.figures import import_figure
+
+        return import_figure(chapter), self._material or self._make_material()
 
     @on(TaskPartDone)
     def _finish_part(self, message: TaskPartDone) -> None:
+        if message.figure is not self._figure:  # the figure of a chapter that was left
+            return
         self._finished_parts.add(message.part)
         if len(self._finished_parts) == len(self.chapter.task) and not self.is_done:
             self.progress_store.add(done=self.chapter.name)
             self._save_progress()
             self._shows_hint = False
-            if not self.query_one("#text").display:
+            if self.takes_turns:
                 self.notify(f"Done. {self.chapter.conclusion}", markup=False)
         self._show_text()
 
@@ -188,21 +223,19 @@ class ChapterScreen(AppScreen[None]):
             self.notify(notice, severity="warning", markup=False)
 
     def show_chapter(self, index: int) -> None:
-        """Open another chapter; a training in the figure is stopped."""
-        if index == self.index:
-            return
+        """Open a chapter from its beginning; a training in the figure is stopped."""
         self.index, self._shows_hint, self._finished_parts = index, False, set()
         self.remove_class("-figure")
         self._show_text()
         self.query_one("#text", VerticalScroll).scroll_home(animate=False)
-        self.call_next(self._open_chapter)
+        self._load_chapter()
 
     @on(ChapterFigureReady)
     def _focus_figure(self) -> None:
-        """Focus the first control of the figure, unless another one has the focus."""
-        controls = [widget for widget in self.query("#figure *") if widget.focusable]
-        if self.focused is None and controls:
-            self.set_focus(controls[0])
+        """Focus the first control of the figure, if the figure is visible and nothing else has the focus."""
+        if self.focused is None and self.query_one("#figure-place").display and self._figure is not None:
+            controls = [widget for widget in self._figure.query("*") if widget.focusable]
+            self.set_focus(next(iter(controls), None))
 
     # Keys
 
@@ -211,7 +244,7 @@ class ChapterScreen(AppScreen[None]):
         if action == "step_chapter":
             return 0 <= self.index + int(str(parameters[0])) < len(CHAPTERS)
         if action == "toggle_part":
-            return not (self.has_class("-stacked") or self.has_class("-beside"))
+            return self.takes_turns
         return action != "show_hint" or not self.is_done
 
     def action_step_chapter(self, offset: int) -> None:
@@ -221,12 +254,16 @@ class ChapterScreen(AppScreen[None]):
     def action_toggle_part(self) -> None:
         """Show the figure in place of the text, or the reverse."""
         self.toggle_class("-figure")
-        if self.has_class("-figure"):
-            self.call_after_refresh(self._focus_figure)
+        if not self.has_class("-figure"):
+            self.set_focus(None)
+        self.query_one(HelpLine).update_text()
+        self.refresh_bindings()
+        self.call_after_refresh(self._focus_figure)
 
     def action_show_hint(self) -> None:
         """Show or hide how to do the task."""
         self._shows_hint = not self._shows_hint
+        self.remove_class("-figure")
         self._show_text()
         self.call_after_refresh(self.query_one("#text", VerticalScroll).scroll_end, animate=False)
 
@@ -243,11 +280,12 @@ class ChapterScreen(AppScreen[None]):
         self.app.push_screen(ContentsDialog(self.index, self.progress_store.current.done), self._on_contents_closed)
 
     def _on_contents_closed(self, choice: int | None) -> None:
-        if choice == -1:
+        from lotr_tui.screens.learn.contents import BEGIN_AGAIN
+
+        if choice == BEGIN_AGAIN:
             self.progress_store.reset()
-            self._save_progress()
-            self._show_text()
-        elif choice is not None:
+            self.show_chapter(0)
+        elif choice is not None and choice != self.index:
             self.show_chapter(choice)
 
     def action_close(self) -> None:
@@ -256,11 +294,3 @@ class ChapterScreen(AppScreen[None]):
             self.app.exit()
         else:
             self.dismiss()
-
-
-def _import_figures() -> "Callable[[str, Material], Any]":
-    """Import numpy and what all figures need, and return the function that creates a figure."""
-    from lotr_tui.screens.learn import figure  # noqa: F401 - imports numpy
-    from lotr_tui.screens.learn.figures import create_figure
-
-    return partial(create_figure)

@@ -14,8 +14,7 @@ FIGURES = {
 """Module and class of the figure of each chapter."""
 
 
-def create_figure(chapter: str, material: "Material") -> "ChapterFigure[Any]":
-    """Create the figure of a chapter."""
+def import_figure(chapter: str) -> "Callable[[Material], ChapterFigure[Any]]":
+    """Import the module of a figure, and return the function that creates the figure."""
     module, _, name = FIGURES[chapter].partition(":")
-    figure_class = getattr(import_module(f"{__name__}.{module}"), name)
-    return cast("Callable[[Material], ChapterFigure[Any]]", figure_class)(material)
+    return cast("Callable[[Material], ChapterFigure[Any]]", getattr(import_module(f"{__name__}.{module}"), name))
