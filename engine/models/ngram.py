@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.arrays import Float64Array, Int64Array, chunked_bincount, iter_slices
+from engine.data.arrays import Float64Array, Int32Array, Int64Array, chunked_bincount, iter_slices
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput
@@ -35,6 +35,48 @@ class Unigram:
 
 
 @dataclass(frozen=True)
+class BackoffLevel:
+    """Part of one context length in the probability of a token."""
+
+    context: tuple[int, ...]
+    """Ids of the tokens before; () for the level without context."""
+    context_count: int
+    """Sum of the counts of all tokens after this context; 0 for an unseen context."""
+    count: int
+    """Count of the token after this context."""
+    counts_tokens_before: bool
+    """False if an n-gram counts as often as it occurs; True if it counts the different tokens seen before it."""
+    discounted_prob: float
+    """(count - discount) / context_count; 0 for an unseen token or context."""
+    backoff_weight: float
+    """Weight of the next shorter context's probability; 1 for an unseen context."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Probability of a token as the sum of the parts of its contexts."""
+
+    levels: tuple[BackoffLevel, ...]
+    """One level per context length, the longest context first."""
+    uniform_prob: float
+    """Probability at the end of the chain, the same for every token of the vocabulary."""
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """Part of each level in the probability, and last the part of the uniform distribution."""
+        parts, weight = [], 1.0
+        for level in self.levels:
+            parts.append(weight * level.discounted_prob)
+            weight *= level.backoff_weight
+        return (*parts, weight * self.uniform_prob)
+
+    @property
+    def prob(self) -> float:
+        """Probability of the token."""
+        return sum(self.parts)
+
+
+@dataclass(frozen=True)
 class _NgramLevel:
     """All n-grams of one length n, as one level of a trie; arrays are `[ngrams]` unless stated otherwise.
 
@@ -44,6 +86,8 @@ class _NgramLevel:
 
     keys: Int64Array
     last_tokens: Int64Array
+    counts: Int32Array
+    """Occurrences on the highest level, and numbers of different tokens before the n-gram on the others."""
     discounted_probs: Float64Array
     """(count - discount) / total count of the context `[ngrams]`: the probability that needs no backoff."""
     backoff_weights: Float64Array
@@ -92,6 +136,37 @@ class KneserNey:
             probs *= level.backoff_weights[context]
             probs[level.last_tokens[first:last]] += level.discounted_probs[first:last]
         return np.log(probs).astype(np.float32), state
+
+    def explain_backoff(self, state: tuple[int, ...], token: int) -> Backoff:
+        """Return the parts of the probability that `advance` gives to `token` together with `state`.
+
+        Args:
+            state: The new state that `advance` returned, which is the longest context.
+            token: The token to predict.
+        """
+        contexts = [state[start:] for start in range(len(state) + 1)]
+        levels = tuple(self._explain_level(context, token) for context in contexts)
+        return Backoff(levels, 1.0 / self._vocabulary_size)
+
+    def _explain_level(self, context: tuple[int, ...], token: int) -> BackoffLevel:
+        level, node = self._levels[len(context)], self._lookup(context)
+        counts_tokens_before = len(context) + 1 < self.order
+        first = last = position = 0
+        if node is not None:
+            first_key = node * self._vocabulary_size
+            wanted = (first_key, first_key + self._vocabulary_size, first_key + token)
+            first, last, position = np.searchsorted(level.keys, wanted).tolist()
+        if node is None or first == last:
+            return BackoffLevel(context, 0, 0, counts_tokens_before, 0.0, 1.0)
+        is_seen = position < last and level.last_tokens[position] == token
+        return BackoffLevel(
+            context,
+            context_count=int(level.counts[first:last].sum()),
+            count=int(level.counts[position]) if is_seen else 0,
+            counts_tokens_before=counts_tokens_before,
+            discounted_prob=float(level.discounted_probs[position]) if is_seen else 0.0,
+            backoff_weight=float(level.backoff_weights[node]),
+        )
 
     def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
         """Score a whole text with the same sums as `advance`; the hidden vectors are empty."""
@@ -175,6 +250,7 @@ def _build_level(keys: Int64Array, counts: Int64Array, num_contexts: int, vocabu
     return _NgramLevel(
         keys=keys,
         last_tokens=keys % vocabulary_size,
+        counts=counts.astype(np.int32),
         discounted_probs=(counts - discounts) / divisors[contexts],
         backoff_weights=np.where(totals > 0, discounted_mass / divisors, 1.0),
     )
