@@ -1,0 +1,47 @@
+"""Comparison of two distributions of the next token."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.data.arrays import Float64Array
+from engine.data.tokenizers.base import TokenIds
+from engine.models.base import LogProbs
+
+
+def kl_divergence_bits(log_probs: LogProbs, other: LogProbs) -> float:
+    """Return the Kullback-Leibler divergence of `other` from `log_probs`, both `[vocabulary]`, in bits.
+
+    It is the expected number of bits that a token costs more with `other` if `log_probs` are true. It is 0 for equal
+    distributions, and at least 0.
+    """
+    first, second = log_probs.astype(np.float64), other.astype(np.float64)
+    return max(0.0, float(np.exp(first) @ (first - second)) / np.log(2))
+
+
+@dataclass(frozen=True)
+class NextTokenComparison:
+    """The likeliest next tokens of two distributions."""
+
+    ids: TokenIds
+    """Tokens `[count]` by their larger probability, in descending order."""
+    probs: Float64Array
+    """Probabilities `[2, count]` of the tokens in the first and in the second distribution."""
+    best: tuple[int, int]
+    """Likeliest token of the first and of the second distribution."""
+    divergence_bits: float
+    """Kullback-Leibler divergence of the second distribution from the first one, in bits."""
+
+    @property
+    def agrees(self) -> bool:
+        """True if both distributions have the same likeliest token."""
+        return self.best[0] == self.best[1]
+
+
+def compare_next_tokens(log_probs: LogProbs, other: LogProbs, count: int) -> NextTokenComparison:
+    """Compare two distributions `[vocabulary]`; list the `count` tokens that are likeliest in either."""
+    both = np.stack([log_probs, other])
+    ids = np.argsort(-both.max(axis=0), kind="stable")[:count].astype(np.int32)
+    probs: Float64Array = np.exp(both[:, ids].astype(np.float64))
+    first, second = both.argmax(axis=1).tolist()
+    return NextTokenComparison(ids, probs, (first, second), kl_divergence_bits(log_probs, other))
