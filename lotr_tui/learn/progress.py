@@ -76,6 +76,11 @@ class ProgressStore:
         stored, self.notice = self._read()
         self.current = stored or Progress()
 
+    @property
+    def has_unsaved_changes(self) -> bool:
+        """True if a change was not written yet."""
+        return bool(self._unsaved)
+
     def add(self, *, done: str = "", last: str = "") -> None:
         """Record that a chapter is done, or open; `save` writes it."""
         self._change(Progress((done,) if done else (), last))

@@ -1,7 +1,8 @@
 """Screen of a chapter of the class: a few sentences, a live figure, a task, and keys to the other chapters."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -138,6 +139,11 @@ class ChapterScreen(AppScreen[None]):
         self._show_text()
         self.call_after_refresh(self._load_chapter)
 
+    def on_unmount(self) -> None:
+        """Write the progress that no worker has written yet."""
+        if self.progress_store.has_unsaved_changes:
+            self.app.exit_message = self.progress_store.save() or self.app.exit_message
+
     def on_resize(self) -> None:
         """Lay out text and figure for the new size."""
         width, height = self.app.size
@@ -180,7 +186,8 @@ class ChapterScreen(AppScreen[None]):
     def _load_chapter(self) -> None:
         """Show the figure of the chapter; the worker of an earlier call is cancelled."""
         self._figure = None
-        self.run_worker(self._open_chapter(self.index), group="chapter", exclusive=True)
+        open_chapter: Callable[[], Awaitable[None]] = partial(self._open_chapter, self.index)
+        self.run_worker(open_chapter, group="chapter", exclusive=True)
 
     async def _open_chapter(self, index: int) -> None:
         place = self.query_one("#figure-place", Vertical)

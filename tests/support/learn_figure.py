@@ -1,0 +1,45 @@
+"""Figure of a chapter that needs no model, for tests of the screen around it."""
+
+from collections.abc import Generator
+
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from engine.runtime.worker import Cancellation
+from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.widgets.slider import Slider
+
+
+class SliderFigure(ChapterFigure[int]):
+    """A slider whose value N finishes part N - 1 of the task."""
+
+    def compose_figure(self) -> ComposeResult:
+        """Yield the slider and its value."""
+        yield Slider("value", [str(value) for value in range(10)], help_line="A value of the test", id="value")
+        yield Static(id="shown")
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, int]:
+        """Return a number."""
+        yield "loading the test …"
+        return 7
+
+    def show_data(self, data: int) -> None:
+        """Show the number."""
+        self.query_one("#shown", Static).update(f"loaded {data}")
+
+    @on(Slider.Changed)
+    def _finish_part(self) -> None:
+        value = self.query_one(Slider).index
+        self.query_one("#shown", Static).update(f"value {value}")
+        if value:
+            self.finish_part(value - 1)
+
+
+class FailingFigure(SliderFigure):
+    """A figure whose data cannot be loaded."""
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, int]:
+        """Fail."""
+        yield "loading the test …"
+        raise ValueError("the model\nis broken")
