@@ -16,6 +16,7 @@ from tests.support import scenes
 from tests.support.app import FakeJob, training_events
 from tests.support.bindings.activations import ACTIVATIONS
 from tests.support.bindings.attention import ATTENTION
+from tests.support.bindings.learn import LEARN
 from tests.support.bindings.rows import Row, Stage
 from tests.support.bindings.runs import RUNS
 from tests.support.bindings.session import SESSION
@@ -23,7 +24,7 @@ from tests.support.bindings.texts import TEXTS
 from tests.support.bindings.training import TRAINING
 from tests.support.pilot import MakeApp, until
 
-STAGES: dict[str, Stage] = SESSION | TEXTS | ACTIVATIONS | ATTENTION | TRAINING | RUNS
+STAGES: dict[str, Stage] = SESSION | TEXTS | ACTIVATIONS | ATTENTION | TRAINING | RUNS | LEARN
 BINDINGS: dict[str, Binding] = {str(binding.id): binding for _, table in iter_binding_tables() for binding in table}
 
 

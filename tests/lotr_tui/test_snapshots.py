@@ -10,6 +10,7 @@ import pytest
 from lotr_tui.app import LotrApp
 from tests.support import attention_scenes, dialogue_scenes, open_scenes, scenes
 from tests.support import dialogue_inspector_scenes as inspector_scenes
+from tests.support.learn_scenes import frame as learn_frame
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -75,6 +76,12 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (open_scenes.open_memorization, SMALL[:1]),
     (open_scenes.open_activations, [ALL[0], ALL[2]]),
     (open_scenes.open_top_activations, [("shire-light", (120, 35))]),
+    (learn_frame.learn_tokens, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_frame.learn_tokens_figure, NARROW[:1]),
+    (learn_frame.learn_done, [("shire", (80, 24)), ("ansi-light", (120, 35))]),
+    (learn_frame.learn_contents, SMALL),
+    (learn_frame.learn_source, [("shire", (80, 24)), ("shire-light", (120, 35))]),
+    (learn_frame.learn_too_small, [("shire", (38, 10))]),
 ]
 
 

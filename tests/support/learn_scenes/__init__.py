@@ -1,0 +1,1 @@
+"""Scenes for snapshots of the class, one module for each chapter."""
