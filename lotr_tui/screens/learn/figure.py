@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -117,7 +118,12 @@ class ChapterFigure(Vertical, Generic[DataT]):
         self.show_note("")
         self.remove_class("-loading")
         self.show_data(last.data)
+        self.call_after_refresh(self._repeat_resize)
         self.post_message(ChapterFigureReady())
+
+    def _repeat_resize(self) -> None:
+        """Post `Resize` again: Textual posts none for a new widget if another one asks for its own place before."""
+        self.post_message(events.Resize(self.size, self.virtual_size, self.container_size))
 
     def _show_failure(self, error: BaseException) -> None:
         message = self.query_one("#figure-message", Static)
