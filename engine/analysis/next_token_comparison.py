@@ -1,5 +1,6 @@
 """Comparison of two distributions of the next token."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ def kl_divergence_bits(log_probs: LogProbs, other: LogProbs) -> float:
     distributions, and at least 0.
     """
     first, second = log_probs.astype(np.float64), other.astype(np.float64)
-    return max(0.0, float(np.exp(first) @ (first - second)) / np.log(2))
+    return max(0.0, float(np.exp(first) @ (first - second)) / math.log(2))
 
 
 @dataclass(frozen=True)

@@ -46,44 +46,46 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "counting",
         "Counting already works",
-        "The simplest language model counts. A unigram model knows how often each word occurs; a bigram model counts "
-        "which word follows which, and a 5-gram model looks at four words. Long contexts are rare, so Kneser-Ney "
-        "smoothing takes a little from what was seen, and gives it to the shorter context: it backs off.",
+        "The simplest language model counts. A unigram model knows how often each word occurs; a 5-gram model looks at "
+        "four words before. Long contexts are rare. So Kneser-Ney smoothing takes a little from what a context has "
+        "seen (its own part), and leaves the rest to the shorter context below: it backs off.",
         (
-            "Find a word that the 5-gram model expects with more than 50 %.",
-            "Find a place where it has never seen the two words before.",
+            "Find a word that order 5 expects with more than 50 %.",
+            "See what order 1 gives that word.",
+            "Find a place where order 5 has never seen the two words before.",
         ),
-        "Move through the text with ← and →, or type a line of your own.",
+        "Move through the words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. What follows "
+        '"what should"? Where is "never" in the row of two words?',
         "Counts are a strong baseline: a network has to beat them to be worth its training.",
         SourceLink("engine/models/ngram.py", "KneserNey.advance"),
     ),
     Chapter(
         "perplexity",
         "Perplexity",
-        "A good model is not surprised. The surprisal of a word is -log2 of the probability that the model gave it, in "
-        "bits; the mean over a text is its cross-entropy, and 2 to that power its perplexity: the number of equally "
-        "likely words that would be as hard to guess. The notebook printed 1.000, which would mean certainty about "
-        "every word. It scores only whole windows of 50 words, and its rows have 36.",
+        "A good model is rarely surprised. The surprisal of a word is -log2 of the probability that the model gave it, "
+        "in bits. Its mean over a text is the cross-entropy, and 2 to that power the perplexity: the text is as hard as "
+        "a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores only "
+        "whole windows of 50 words, and its rows have 36.",
         (
             "Find a word with less than 1 bit of surprisal.",
-            "Shrink the notebook's window until the true value appears.",
+            "Shrink the notebook's window until a true perplexity appears.",
         ),
-        "Move through the text with ← and →; press tab to reach the window, and ← to make it smaller.",
-        "A perplexity says nothing before you know what was scored.",
+        "Move through the words with ← and →. Press tab to reach the notebook's window, and hold ← until it is smaller "
+        "than a row.",
+        "A perplexity says nothing before you know what was scored. Even then, the notebook divides by one too many.",
         SourceLink("engine/analysis/perplexity.py", "summarize_log_probs"),
     ),
     Chapter(
         "memory",
         "A network with memory",
-        "An LSTM reads one word at a time and keeps a state. For each unit, the forget gate says how much of its cell "
-        "stays, the input gate how much of the new candidate is added, and the output gate how much of the cell is "
-        "visible. With the state reset before the last word, the network knows only that word; that is all the "
-        "notebook gives it of a prompt.",
+        "An LSTM keeps a cell for each unit. At each word, the forget gate says how much of the cell stays, the input "
+        "gate how much of the new candidate is added, and the output gate how much of the cell is visible. With the "
+        "state reset before the last word, the LSTM knows that word alone, as in the notebook.",
         (
             "Reset the state before the last word.",
             "Find a text after which the two predictions disagree about the most likely next word.",
         ),
-        "Press space to keep or reset the state; type a text whose beginning matters.",
+        "Press f8 to reset the state, and type a text whose beginning matters, such as a question: What did you",
         "What the network knows of the words before is in its state, and nowhere else.",
         SourceLink("engine/models/numpy_lstm.py", "NumpyLSTM.advance_state"),
     ),

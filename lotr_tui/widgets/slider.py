@@ -139,6 +139,12 @@ class Slider(Track):
         """Return what the value means."""
         return self._help_line
 
+    def set_values(self, texts: Sequence[str], index: int = 0) -> None:
+        """Replace the values by others, without `Changed`."""
+        self._texts = tuple(texts)
+        self.set_reactive(Slider.index, index)
+        self.refresh()
+
     @property
     def label(self) -> str:
         """Text before the track."""

@@ -10,6 +10,9 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 
 FIGURES = {
     "tokens": "tokens:TokensFigure",
+    "perplexity": "perplexity.figure:PerplexityFigure",
+    "memory": "memory.figure:MemoryFigure",
+    "counting": "counting.figure:CountingFigure",
 }
 """Module and class of the figure of each chapter."""
 
