@@ -1,0 +1,266 @@
+"""Figure of the chapter on perplexity."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from textual import on
+from textual.app import ComposeResult
+from textual.timer import Timer
+from textual.widgets import Input, Static
+
+from engine.analysis.notebook_evaluation import NOTEBOOK_WINDOW, evaluate_windows
+from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.errors import describe_error
+from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, find_example, measure_held_out
+from lotr_tui.learn.material import ClassModel, Material
+from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.screens.learn.figures.perplexity.descriptions import (
+    describe_held_out,
+    describe_notebook,
+    describe_rows,
+    describe_sums,
+    describe_word,
+)
+from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
+from lotr_tui.screens.learn.line_bar import LineBar
+from lotr_tui.screens.text.text_input import marks_to_newlines
+from lotr_tui.session.model_abilities import is_slow
+from lotr_tui.widgets.slider import Slider
+
+EXAMPLE = "What do you think of the Ring, Aragorn?"
+MAX_EXAMPLES, MAX_SLOW_EXAMPLES = 300, 3
+"""Held-out lines among which an example is searched; fewer for a slow model."""
+WINDOWS = range(1, 61)
+POLL_INTERVAL = 0.01
+"""Seconds between two looks at the thread that scores the line."""
+PAUSE = 0.3
+"""Seconds without a key before a slow model scores the line."""
+TALL_HEIGHT = 29
+"""Rows from which on each section has a heading and bars."""
+
+
+@dataclass(frozen=True)
+class PerplexityData:
+    """A model that scores lines, and the held-out text."""
+
+    model: ClassModel
+    eos_per_line: bool
+    """True if the model was trained with an `<eos>` after each line."""
+    example: str
+    held_out: HeldOut
+
+
+class PerplexityFigure(ChapterFigure[PerplexityData]):
+    """A line with the bits of each word, their mean and perplexity; the held-out text; and the notebook's window."""
+
+    DEFAULT_CSS = """
+    PerplexityFigure Static { height: auto; padding: 0 1; }
+    PerplexityFigure #word { height: 1; }
+    PerplexityFigure #held-out { margin-top: 1; }
+    PerplexityFigure Slider { margin: 0 1; }
+    PerplexityFigure.-noted #held-out { margin-top: 0; }
+    PerplexityFigure.-tall #held-out { margin-top: 1; }
+    PerplexityFigure.-tall WordBits { height: 4; margin: 1 0; }
+    PerplexityFigure.-tall #word { height: 8; }
+    PerplexityFigure #rows { display: none; }
+    PerplexityFigure.-tall #rows { display: block; margin-top: 1; }
+    """
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material)
+        self._scores: TokenScores | None = None
+        self._cursor = 0
+        """Word of the line that the figure describes."""
+        self._has_moved = False
+        """True once the student has moved the cursor or changed the line."""
+        self._pause: Timer | None = None
+        self._scoring: BackgroundTask[ScoredChunk] = BackgroundTask(
+            self, "chapter-perplexity", self._take_chunks, self._show_scoring_error, interval=POLL_INTERVAL
+        )
+
+    def compose_figure(self) -> ComposeResult:
+        """Yield the line, its words, their sums, the held-out text, and the notebook's window and its result."""
+        yield LineBar("")
+        yield WordBits(id="words")
+        yield Static(id="word", markup=False)
+        yield Static(id="sums", markup=False)
+        yield Static(id="held-out", markup=False)
+        yield Static(id="rows", markup=False)
+        yield Slider(
+            "notebook's window",
+            [str(window) for window in WINDOWS],
+            WINDOWS.index(NOTEBOOK_WINDOW),
+            help_line="Words per window; the held-out text is in rows of 36; ← → change it",
+            id="window",
+        )
+        yield Static(id="notebook", markup=False)
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, PerplexityData]:
+        """Load the models, score the held-out text, and choose an example."""
+        held_out = yield from measure_held_out(self.material, cancelled)
+        model = yield from self.material.model(cancelled)
+        own = self.material.session_model
+        eos_per_line = own is None or own.predicts_eos
+        dataset = yield from self.material.words()
+        num_examples = MAX_SLOW_EXAMPLES if is_slow(model.model) else MAX_EXAMPLES
+        lines = [EXAMPLE, *(line.text for line in islice(dataset.splits.valid, num_examples))]
+        example = find_example(lines, model.model, eos_per_line=eos_per_line, cancelled=cancelled)
+        return PerplexityData(model, eos_per_line, example, held_out)
+
+    def show_data(self, data: PerplexityData) -> None:
+        """Show the example and the notebook's own window."""
+        self._fit_height()
+        self.show_note(data.held_out.note)
+        self.set_class(bool(data.held_out.note), "-noted")
+        self.query_one(LineBar).set_text(data.example)
+        self.watch(self.query_one(Input), "selection", self._follow_text_cursor, init=False)
+        self._score_line()
+        self._show_held_out()
+        num_rows, num_predicted = data.held_out.row_log_probs.shape
+        self.query_one("#rows", Static).update(describe_rows(num_rows, num_predicted + 1))
+        self._show_notebook()
+        words = self.query_one(WordBits)
+        if self.screen.focused is None and self.is_on_screen:
+            self.screen.set_focus(words)  # before the screen focuses the line
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current line is scored."""
+        return super().is_idle and not self._scoring.is_running and self._pause is None
+
+    def on_unmount(self) -> None:
+        """Stop the threads."""
+        super().on_unmount()
+        self._scoring.cancel()
+
+    def on_resize(self) -> None:
+        """Use headings and bars where there is room."""
+        self._fit_height()
+        if self.data is not None:
+            self._show_word()
+            self._show_held_out()
+            self._show_notebook()
+
+    def _fit_height(self) -> None:
+        self.set_class(self.size.height >= TALL_HEIGHT, "-tall")
+
+    @property
+    def _text_width(self) -> int:
+        return self.size.width - 2
+
+    # The line
+
+    @on(Input.Changed)
+    def _change_line(self) -> None:
+        """Score a line that the student has changed."""
+        if self.data is not None and self._line_text != self._scored_text:
+            self._has_moved = True
+            self._score_line()
+            self._cursor = self._word_at_text_cursor()
+            if not self._scoring.is_running or not len(self._current_scores.tokens):
+                self._show_line()  # the words of a slow model, whose bits follow
+
+    def _follow_text_cursor(self) -> None:
+        """Move the cursor to the word that the text cursor is on."""
+        if self.query_one(Input).has_focus and self._line_text == self._scored_text:
+            self.query_one(WordBits).move_cursor(self._word_at_text_cursor())
+
+    @property
+    def _line_text(self) -> str:
+        return self.query_one(LineBar).text
+
+    @property
+    def _scored_text(self) -> str:
+        return "" if self._scores is None else self._scores.tokens.text
+
+    def _word_at_text_cursor(self) -> int:
+        """Return the index of the last word that begins before the text cursor."""
+        line = self.query_one(Input)
+        num_characters = len(marks_to_newlines(line.value[: line.cursor_position]))
+        starts = self._current_scores.tokens.word_spans[0]
+        return max(0, int(np.searchsorted(starts, max(1, num_characters))) - 1)
+
+    # Scores
+
+    @property
+    def _current_scores(self) -> TokenScores:
+        assert self._scores is not None, "the example is scored before there is a key"
+        return self._scores
+
+    def _score_line(self) -> None:
+        """Score the line in a thread; the scores of the words that it shares with the line before are kept."""
+        assert self.data is not None
+        self._scoring.cancel()
+        model = self.data.model.model
+        tokens = tokenize_with_offsets(self._line_text, model.tokenizer, eos_per_line=self.data.eos_per_line)
+        self._scores = TokenScores(tokens, model.tokenizer, self._scores)
+        if self._pause is not None:
+            self._pause.stop()
+        self._pause = self.set_timer(PAUSE, self._start_scoring) if is_slow(model) else None
+        if self._pause is None:
+            self._start_scoring()
+
+    def _start_scoring(self) -> None:
+        assert self.data is not None
+        self._pause = None
+        model, tokens = self.data.model.model, self._current_scores.tokens
+        self._scoring.start(lambda cancelled: score_chunks(model, tokens, cancelled))
+
+    def _take_chunks(self, chunks: list[ScoredChunk]) -> None:
+        for chunk in chunks:
+            self._current_scores.add_chunk(chunk)
+        self._show_line()
+
+    def _show_scoring_error(self, error: BaseException) -> None:
+        self.show_note(f"Cannot score the line: {describe_error(error)}")
+
+    @on(WordBits.Moved)
+    def _move(self) -> None:
+        """Show another word."""
+        self._has_moved = True
+        self._cursor = self.query_one(WordBits).cursor
+        self._show_word()
+
+    def _show_line(self) -> None:
+        """Show the scores of the line so far."""
+        self.query_one(WordBits).show(self._current_scores, self._cursor)
+        self._show_word()
+
+    def _show_word(self) -> None:
+        """Show the word under the cursor, and the sums up to it."""
+        words = self.query_one(WordBits)
+        scores, word = words.scores, words.cursor
+        if scores is None:
+            return
+        tall = self.has_class("-tall")
+        self.query_one("#word", Static).update(describe_word(scores, word, self._text_width, tall=tall))
+        self.query_one("#sums", Static).update(describe_sums(scores, word, self._text_width))
+        score = scores.word_score(word)
+        if self._has_moved and score is not None and score.bits < CERTAIN_BITS:
+            self.finish_part(0)
+
+    # The held-out text
+
+    def _show_held_out(self) -> None:
+        assert self.data is not None
+        content = describe_held_out(self.data.held_out, self._text_width, tall=self.has_class("-tall"))
+        self.query_one("#held-out", Static).update(content)
+
+    @on(Slider.Changed)
+    def _change_window(self) -> None:
+        """Evaluate with another window."""
+        if self.data is not None and self._show_notebook():
+            self.finish_part(1)
+
+    def _show_notebook(self) -> bool:
+        """Show the notebook's validation with the chosen window; return True if it scores a word."""
+        assert self.data is not None
+        log_probs = self.data.held_out.row_log_probs
+        evaluation = evaluate_windows(log_probs, WINDOWS[self.query_one(Slider).index])
+        self.query_one("#notebook", Static).update(describe_notebook(evaluation, log_probs.size, self._text_width))
+        return evaluation.num_scored > 0
