@@ -17,6 +17,7 @@ from tests.support.app import FakeJob, training_events
 from tests.support.bindings.activations import ACTIVATIONS
 from tests.support.bindings.attention import ATTENTION
 from tests.support.bindings.learn import LEARN
+from tests.support.bindings.learn_memory import LEARN_MEMORY
 from tests.support.bindings.rows import Row, Stage
 from tests.support.bindings.runs import RUNS
 from tests.support.bindings.session import SESSION
@@ -24,7 +25,7 @@ from tests.support.bindings.texts import TEXTS
 from tests.support.bindings.training import TRAINING
 from tests.support.pilot import MakeApp, until
 
-STAGES: dict[str, Stage] = SESSION | TEXTS | ACTIVATIONS | ATTENTION | TRAINING | RUNS | LEARN
+STAGES: dict[str, Stage] = SESSION | TEXTS | ACTIVATIONS | ATTENTION | TRAINING | RUNS | LEARN | LEARN_MEMORY
 BINDINGS: dict[str, Binding] = {str(binding.id): binding for _, table in iter_binding_tables() for binding in table}
 
 

@@ -11,6 +11,7 @@ from lotr_tui.app import LotrApp
 from tests.support import attention_scenes, dialogue_scenes, open_scenes, scenes
 from tests.support import dialogue_inspector_scenes as inspector_scenes
 from tests.support.learn_scenes import frame as learn_frame
+from tests.support.learn_scenes import memory as learn_memory
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -82,6 +83,8 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (learn_frame.learn_contents, SMALL),
     (learn_frame.learn_source, [("shire", (80, 24)), ("shire-light", (120, 35))]),
     (learn_frame.learn_too_small, [("shire", (38, 10))]),
+    (learn_memory.learn_memory, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_memory.learn_memory_kept, [("shire", (80, 24)), ("ansi-dark", (200, 50))]),
 ]
 
 

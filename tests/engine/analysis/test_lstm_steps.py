@@ -6,14 +6,12 @@ import pytest
 from engine.analysis.activations import find_lstm, record_activations
 from engine.analysis.lstm_steps import UnitStep, liveliest_unit, read_steps
 from engine.config import ModelConfig
-from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
-from engine.storage.quantization import Int8Rows
-from engine.storage.tensor_file import StoredTensor
 from tests.support.models import make_tokenizer, random_ids, random_lstm
+from tests.support.plain_lstm import plain_cells
 
 SIZE = 23
 TWO_LAYERS = ModelConfig(embedding_size=6, hidden_size=10, num_layers=2)
@@ -21,40 +19,6 @@ TWO_LAYERS = ModelConfig(embedding_size=6, hidden_size=10, num_layers=2)
 
 def make_lstm(seed: int = 0) -> NumpyLSTM:
     return random_lstm(TWO_LAYERS, make_tokenizer(SIZE), seed, scale=0.8)
-
-
-def dequantize(tensor: StoredTensor) -> Float64Array:
-    if isinstance(tensor, Int8Rows):
-        return tensor.values.astype(np.float64) * tensor.scales.astype(np.float64)[:, None]
-    return tensor.astype(np.float64)
-
-
-def sigmoid(x: Float64Array) -> Float64Array:
-    return 1 / (1 + np.exp(-x))
-
-
-def plain_cells(lstm: NumpyLSTM, tokens: list[int]) -> list[list[dict[str, Float64Array]]]:
-    """Return the values of each unit, by name, for each token and layer: the equations of `torch.nn.LSTM`."""
-    weights = {name: dequantize(tensor) for name, tensor in lstm.tensors.items()}
-    sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
-    states = [(np.zeros(size), np.zeros(size)) for size in sizes]
-    rows = []
-    for token in tokens:
-        x, row = weights["embedding.weight"][token], []
-        for index, (h, c) in enumerate(states):
-            w_ih, w_hh, b_ih, b_hh = (
-                weights[f"layers.{index}.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            i, f, g, o = np.split(w_ih @ x + b_ih + w_hh @ h + b_hh, 4)
-            i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
-            after = f * c + i * g
-            x = o * np.tanh(after)
-            states[index] = x, after
-            row.append(
-                {"forget": f, "input": i, "candidate": g, "cell_before": c, "cell": after, "output": o, "hidden": x}
-            )
-        rows.append(row)
-    return rows
 
 
 def test_steps_match_a_plain_cell() -> None:

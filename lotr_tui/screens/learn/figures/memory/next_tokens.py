@@ -65,7 +65,7 @@ class NextTokens(Widget, can_focus=False):
         """Return the heading, the rows, the divergence and the verdict."""
         comparison = self._comparison
         if comparison is None:
-            return Content.styled("Type a line.", MUTED)
+            return Content.styled("No word yet: type a line.", MUTED)
         column_width = (self.size.width - NAME_WIDTH) // 2
         bar_width = max(1, min(MAX_BAR_WIDTH, column_width - PERCENT_WIDTH - 1))
         column_width = PERCENT_WIDTH + bar_width + 1

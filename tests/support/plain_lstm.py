@@ -1,0 +1,52 @@
+"""An LSTM in double precision, computed token by token with the equations in the docs of `torch.nn.LSTM`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.data.arrays import Float64Array
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import StoredTensor
+
+
+def dequantize(tensor: StoredTensor) -> Float64Array:
+    if isinstance(tensor, Int8Rows):
+        return tensor.values.astype(np.float64) * tensor.scales.astype(np.float64)[:, None]
+    return tensor.astype(np.float64)
+
+
+def sigmoid(x: Float64Array) -> Float64Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def plain_cells(lstm: NumpyLSTM, tokens: Sequence[int]) -> list[list[dict[str, Float64Array]]]:
+    """Return the values of each unit, by name, for each token and layer: the equations of `torch.nn.LSTM`."""
+    weights = {name: dequantize(tensor) for name, tensor in lstm.tensors.items()}
+    sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
+    states = [(np.zeros(size), np.zeros(size)) for size in sizes]
+    rows = []
+    for token in tokens:
+        x, row = weights["embedding.weight"][token], []
+        for index, (h, c) in enumerate(states):
+            w_ih, w_hh, b_ih, b_hh = (
+                weights[f"layers.{index}.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            i, f, g, o = np.split(w_ih @ x + b_ih + w_hh @ h + b_hh, 4)
+            i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+            after = f * c + i * g
+            x = o * np.tanh(after)
+            states[index] = x, after
+            row.append(
+                {"forget": f, "input": i, "candidate": g, "cell_before": c, "cell": after, "output": o, "hidden": x}
+            )
+        rows.append(row)
+    return rows
+
+
+def plain_next_probs(lstm: NumpyLSTM, tokens: Sequence[int]) -> Float64Array:
+    """Return the probabilities `[vocabulary]` of the token after `tokens`, for tied weights."""
+    hidden = plain_cells(lstm, tokens)[-1][-1]["hidden"]
+    logits = dequantize(lstm.tensors["embedding.weight"]) @ hidden + dequantize(lstm.tensors["output.bias"])
+    exps = np.exp(logits - logits.max())
+    return exps / exps.sum()
