@@ -79,6 +79,12 @@ def entropy_bits(log_probs: LogProbs) -> npt.NDArray[np.float32]:
     return entropy
 
 
+def sampling_entropy_bits(logits: Logits) -> float:
+    """Return the entropy, in bits, of log-probabilities `[vocabulary]` in which -inf removes a token."""
+    kept = logits[np.isfinite(logits)]
+    return float(-np.vecdot(np.exp(kept), kept) / math.log(2))
+
+
 def _process_logits(
     log_probs: LogProbs,
     settings: SamplerSettings,

@@ -46,8 +46,8 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "counting",
         "Counting already works",
-        "The simplest language model counts. A unigram model knows how often each word occurs; a 5-gram model looks at "
-        "four words before. Long contexts are rare. So Kneser-Ney smoothing takes a little from what a context has "
+        "The simplest language model counts. A unigram model knows how often each word occurs; a 5-gram model looks "
+        "at four words before. Long contexts are rare. So Kneser-Ney smoothing takes a little from what a context has "
         "seen (its own part), and leaves the rest to the shorter context below: it backs off.",
         (
             "Find a word that order 5 expects with more than 50 %.",
@@ -92,59 +92,65 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "training",
         "Training",
-        "Training moves the weights against the gradient of the surprisal, a small window of text at a time. The state "
-        "is carried from one window to the next, but gradients end at the border of the window: truncated "
-        "backpropagation through time. The learning rate says how far the weights move. Too low, and twenty seconds "
-        "are not enough; too high, and the loss jumps.",
+        "Each step reads a small window of text and moves the weights against the gradient of its loss. The state is "
+        "carried into the next window, but gradients end at the border: truncated backpropagation through time. The "
+        "learning rate says how far the weights move. Too low, and twenty seconds are not enough; too high, and the "
+        "loss jumps.",
         (
-            "Train too slowly: end above the unigram model.",
+            "Train too slowly: stay above the unigram model.",
             "Train too fast: make the loss jump.",
-            "Train so that the curve passes the 5-gram model.",
+            "Train until the held-out curve passes the 5-gram model.",
         ),
-        "Set the learning rate with ← and →, and press enter to train.",
-        "The learning rate is the first thing to tune.",
+        "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.00001 and "
+        "1. A good rate lies between them, and every step of the slider multiplies it by three.",
+        "A good learning rate is a few steps of the slider wide, so it is the first thing to tune.",
         SourceLink("engine/training/trainer.py", "Trainer.train_step"),
     ),
     Chapter(
         "overfitting",
         "Overfitting and dropout",
-        "A network that only minimizes its training loss learns the training text by heart. Training perplexity goes "
-        "on falling, while the validation perplexity rises again. Dropout hides random units at each step, weight drop "
-        "random recurrent weights, and tying makes one matrix serve the first and the last layer.",
-        ("Train with a setting whose best validation perplexity is below the one of the prepared run.",),
-        "Turn dropout on with its slider, and press enter to train.",
-        "The gap between the two curves is what the network has learned by heart.",
+        "A network that only minimizes its training loss learns the text by heart: its perplexity on training text "
+        "goes on falling, while the one on held-out text rises again. Dropout hides random units at each step, weight "
+        "drop random recurrent weights, and tying makes one matrix serve the first and the last layer. The run "
+        "without any of them is prepared.",
+        ("Train with a setting whose best held-out perplexity is below the best one of the run without.",),
+        "Raise dropout with →, and press enter to train. More is not always better: at 0.8 the network learns too "
+        "little in this time.",
+        "The gap between the two curves is what the network has learned by heart; dropout makes it smaller.",
         SourceLink("engine/models/dropout.py", "dropout"),
     ),
     Chapter(
         "sampling",
         "Sampling",
-        "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities: below 1 "
-        "likely words become likelier, above 1 the distribution is flatter. Top-k keeps the k likeliest words, top-p "
-        "the smallest set with probability p, and min-p the words with at least that fraction of the likeliest. A "
-        "comment in the notebook says that a high temperature makes the model more confident.",
+        "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities. Top-k "
+        "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least that "
+        "fraction of the likeliest one's. A comment in the notebook says that a high temperature makes the model more "
+        "confident.",
         (
-            "Set a temperature at which the likeliest word is twice as likely as at 1.",
-            "Set a temperature at which it is half as likely.",
+            "Test it: make the likeliest word twice as likely as at temperature 1.",
+            "Make it half as likely.",
             "At temperature 1, keep fewer than ten words.",
         ),
-        "Move the sliders with ← and →; tab goes to the next one.",
-        "The comment has the direction wrong: a high temperature makes the model less confident.",
+        "Press tab to reach the sliders, and move them with ← and →. At temperature 1, lower top-k or top-p, or raise "
+        "min-p.",
+        "The comment has the direction wrong: a low temperature makes the model more confident, a high one less.",
         SourceLink("engine/generation/processors.py", "apply_temperature"),
     ),
     Chapter(
         "attention",
         "Attention, and what ChatGPT is",
-        "A Transformer has no state: each word looks back at all words before it, and attention decides how much it "
-        "takes from each. Several heads look for different things. ChatGPT is such a network, much larger, trained on "
-        "much of the web and then on conversations. Pre-training is what makes the difference: a model that has read "
-        "other books first needs fewer bits for these dialogues.",
+        "A Transformer has no state: each word looks back at the words before it, and each head decides how much to "
+        "take from which. ChatGPT is such a network, much larger: pre-trained on much of the web, then trained on "
+        "conversations. f8 shows what pre-training changes here: after old tales, the same dialogues need fewer bits "
+        "per character than from scratch.",
         (
             "Type a line of your own, and find a head that looks more than half at one earlier word.",
-            "Find the model that needs the fewest bits per character.",
+            "Select the model that needs the fewest bits per character.",
         ),
-        "Type a line in which a word is repeated, and change the head with ↑ and ↓; tab goes to the models.",
-        "This is the whole idea: predict the next token, with more text and a larger network.",
+        "Type a line, press tab, and move with ↑ ↓ through the heads and with ← → through the words: the number on the "
+        "right must pass 50 %. Press tab or f8 to reach the models; all of them need a number first.",
+        "Predict the next token, with attention in place of a state, a larger network and much more text to read "
+        "first: this is the whole idea.",
         SourceLink("engine/models/transformer.py", "_Attention"),
     ),
 )

@@ -13,6 +13,10 @@ FIGURES = {
     "perplexity": "perplexity.figure:PerplexityFigure",
     "memory": "memory.figure:MemoryFigure",
     "counting": "counting.figure:CountingFigure",
+    "training": "training:TrainingFigure",
+    "overfitting": "overfitting:OverfittingFigure",
+    "sampling": "sampling:SamplingFigure",
+    "attention": "attention.figure:AttentionFigure",
 }
 """Module and class of the figure of each chapter."""
 

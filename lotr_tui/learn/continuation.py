@@ -1,0 +1,50 @@
+"""Sampled continuations of a text that are shown beside each other, with one seed."""
+
+from collections.abc import Callable, Sequence
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.generation.generate import TextInProgress, sample_step
+from engine.generation.prompt import DecoderState
+from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
+from lotr_tui.formatting import LINE_END_MARK, displayable
+
+
+def continue_text(
+    model: LanguageModel,
+    state: DecoderState,
+    ids: Sequence[int],
+    settings: SamplerSettings,
+    seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> str:
+    """Sample `settings.max_tokens` tokens after `ids`, and return their text on one line.
+
+    The engine's sampler draws the tokens, all with the noise of one seed. A sampled `<eos>` ends a line, which `¶`
+    marks, and the next line begins; where `<eos>` ends a whole text, it ends the continuation.
+
+    Args:
+        model: The model.
+        state: State of the model after `ids`.
+        ids: Ids of the text before.
+        settings: Sampler chain and number of tokens.
+        seed: Seed of the noise.
+        cancelled: Returns True to end the text early; called before each token.
+    """
+    text = TextInProgress.start(model, state, ids, settings, seed)
+    pieces: list[str] = []
+    is_line_start = False
+    for _ in range(settings.max_tokens):
+        if cancelled():
+            break
+        (event,) = sample_step(model, [text], suppress_eos=is_line_start)
+        is_line_start = event is None
+        if event is not None:
+            pieces.append(event.piece)
+            continue
+        pieces.append(f" {LINE_END_MARK}")
+        if model.tokenizer.reads_line_ends:
+            break
+        text.state = DecoderState(*model.advance(text.state.model_state, EOS_ID))
+        text.history.append(EOS_ID)
+    return " ".join(displayable("".join(pieces)).split())

@@ -1,0 +1,103 @@
+"""Table of the back-off: one row per context, the longest first, and the probability as their sum."""
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from textual.content import Content
+from textual.widget import Widget
+
+from engine.models.ngram import Backoff, BackoffLevel
+from lotr_tui.formatting import MISSING, format_percent, truncate
+from lotr_tui.theme import MUTED
+
+TIMES, BEFORE = "×", "‹"
+"""Marks of a count: occurrences, and different words seen before an n-gram."""
+LEGEND = f"{TIMES} times  {BEFORE} different words before"
+COUNT_WIDTH = 8
+OWN_WIDTH, REST_WIDTH, ADDS_WIDTH = 8, 6, 8
+NUM_ROWS = 8
+"""Headings, the contexts of a 5-gram, the uniform distribution and the sum."""
+NUM_WIDTHS = COUNT_WIDTH + OWN_WIDTH + REST_WIDTH + ADDS_WIDTH
+
+
+@dataclass(frozen=True)
+class ExplainedWord:
+    """A word, the names of its contexts, and its back-off."""
+
+    word: str
+    contexts: tuple[str, ...]
+    """Words of each context, in the order of the levels."""
+    backoff: Backoff
+
+
+class BackoffTable(Widget):
+    """Counts, discounted probability, back-off weight and part in the sum, for each context of a word."""
+
+    DEFAULT_CSS = """
+    BackoffTable { height: 8; padding: 0 1; }
+    """
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.explained: ExplainedWord | None = None
+
+    def show(self, explained: ExplainedWord) -> None:
+        """Show the back-off of a word."""
+        self.explained = explained
+        self.refresh()
+
+    def render(self) -> Content:
+        """Return the rows: headings, contexts, the uniform distribution, the sum."""
+        if self.explained is None:
+            return Content("")
+        width = self.content_size.width
+        backoff, word = self.explained.backoff, self.explained.word
+        word_heading = truncate(f"+{word}", max(COUNT_WIDTH - 1, min(14, width - NUM_WIDTHS - 20)))
+        word_width = max(COUNT_WIDTH, cell_len(word_heading) + 1)
+        context_width = max(6, width - NUM_WIDTHS - word_width)
+        headings = _numbers(word_width, "seen", word_heading, "own", "rest", "adds")
+        lines = [Content.styled(set_cell_size("after", context_width) + headings, MUTED)]
+        lines += [Content("")] * (NUM_ROWS - 3 - len(backoff.levels))  # a row does not move with the order
+        for level, context, part in zip(backoff.levels, self.explained.contexts, backoff.parts, strict=False):
+            name = _context_name(context, context_width - 1)
+            numbers = _level_numbers(level, part, word_width)
+            style = MUTED if not level.context_count else ""
+            lines.append(Content.assemble((set_cell_size(name, context_width), style), (numbers, style)))
+        uniform = _numbers(
+            word_width, "", "", format_percent(backoff.uniform_prob), "", format_percent(backoff.parts[-1])
+        )
+        lines.append(Content(set_cell_size("any word", context_width) + uniform))
+        total = format_percent(backoff.prob)
+        label = f"= P({truncate(word, 14)})"
+        legend = truncate(LEGEND, max(0, width - cell_len(label) - ADDS_WIDTH - 1))
+        gap = width - cell_len(legend) - cell_len(label) - ADDS_WIDTH
+        lines.append(
+            Content.assemble((legend, MUTED), " " * gap, (label, ""), (total.rjust(ADDS_WIDTH), "bold $accent"))
+        )
+        return Content("\n").join(lines)
+
+
+def _context_name(context: str, width: int) -> str:
+    """Return the end of a context that fits."""
+    if not context:
+        return "anything"
+    return context if cell_len(context) <= width else "…" + context[len(context) - width + 1 :]
+
+
+def _numbers(word_width: int, seen: str, count: str, own: str, rest: str, adds: str) -> str:
+    return (
+        seen.rjust(COUNT_WIDTH)
+        + count.rjust(word_width)
+        + own.rjust(OWN_WIDTH)
+        + rest.rjust(REST_WIDTH)
+        + adds.rjust(ADDS_WIDTH)
+    )
+
+
+def _level_numbers(level: BackoffLevel, part: float, word_width: int) -> str:
+    mark = BEFORE if level.counts_tokens_before else TIMES
+    rest = format_percent(level.backoff_weight)
+    if not level.context_count:
+        return _numbers(word_width, "never", MISSING, MISSING, rest, MISSING)
+    own, adds = (format_percent(level.discounted_prob), format_percent(part)) if level.count else (MISSING, MISSING)
+    return _numbers(word_width, f"{level.context_count:,}{mark}", f"{level.count:,}{mark}", own, rest, adds)

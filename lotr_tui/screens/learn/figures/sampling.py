@@ -1,0 +1,313 @@
+"""Figure of the chapter on sampling: next words before and after the sampler chain, and texts at some temperatures."""
+
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widgets import Input, Static
+
+from engine.data.tokenizers.base import UNK, Tokenizer
+from engine.errors import describe_error
+from engine.generation.prompt import DecoderState, prefill_prompt
+from engine.generation.settings import SamplerSettings
+from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.formatting import format_lone_token, format_percent, token_noun
+from lotr_tui.learn.continuation import continue_text
+from lotr_tui.learn.material import ClassModel, Material
+from lotr_tui.learn.sampler_view import SamplerView, view_sampler
+from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.screens.learn.line_bar import LineBar
+from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
+from lotr_tui.screens.learn.word_bars import WordBar, WordBars
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.slider import Slider
+
+EXAMPLE = "It is a long time since"
+TEMPERATURES = tuple(step / 20 for step in range(41))
+TOP_KS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 0)
+"""Values of top-k; 0 keeps all words."""
+TOP_PS = (*(percent / 100 for percent in range(5, 100, 5)), 0.98, 0.99, 1.0)
+MIN_PS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+OFF = "off"
+LADDER = (0.3, 0.7, 1.0, 1.5)
+"""Temperatures of the samples besides the chosen one."""
+SHORT_LADDER = (0.3, 1.0, 1.5)
+FIRST_SEED = 7
+SAMPLE_TOKENS = 30
+MAX_BARS = 20
+TWICE, HALF = 2.0, 0.5
+FEW_WORDS = 10
+TALL_HEIGHT = 22
+"""Rows from which the bars are below the sliders, not beside them."""
+
+
+@dataclass(frozen=True)
+class _ReadLine:
+    """A line that the model has read."""
+
+    text: str
+    ids: tuple[int, ...]
+    state: DecoderState
+
+
+class SamplingFigure(ChapterFigure[ClassModel]):
+    """Four sliders of the sampler chain, their effect on the next words, and sampled texts."""
+
+    BINDING_GROUP_TITLE = "Sampling"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn-sampling", "seed | f8 | next_seed | next seed | Sample other texts, with the next seed", show=True
+    )
+    DEFAULT_CSS = f"""
+    SamplingFigure #chain {{ height: 6; layout: horizontal; }}
+    SamplingFigure #sliders {{ width: 1fr; height: 6; padding: 0 1; }}
+    SamplingFigure #sliders Static {{ height: 1; text-wrap: nowrap; text-overflow: ellipsis; }}
+    SamplingFigure WordBars {{ max-width: 90; }}
+    SamplingFigure SampleRows {{ height: 1fr; }}
+    SamplingFigure.-tall #chain {{ layout: vertical; height: 1fr; margin-top: 1; }}
+    SamplingFigure.-tall #sliders {{ height: 6; }}
+    SamplingFigure.-tall WordBars {{ margin-top: 1; }}
+    SamplingFigure.-tall SampleRows {{ height: {2 * (len(LADDER) + 1) + 1}; margin-top: 1; }}
+    """
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material)
+        self.seed = FIRST_SEED
+        """Seed of the sampled texts."""
+        self._read: _ReadLine | None = None
+        self._first_view: tuple[str, SamplerSettings] | None = None
+        """Line and sampler chain before the student did something."""
+        self._reading = threading.Lock()
+        """Held while a model reads a line, so that slow models read one at a time."""
+        self._sampling: BackgroundTask[_ReadLine | tuple[Sample, ...]] = BackgroundTask(
+            self, "sampling-figure", self._show_items, self._show_sampling_error, interval=0.01
+        )
+
+    # Setting up
+
+    def compose_figure(self) -> ComposeResult:
+        """Yield the line, the sliders, the next words and the sampled texts."""
+        yield SamplingLine(EXAMPLE)
+        with Container(id="chain"):
+            with Vertical(id="sliders"):
+                yield from _make_sliders()
+                yield Static(id="kept", markup=False)
+                yield Static(id="ratio", markup=False)
+            yield WordBars(id="bars")
+        yield SampleRows(id="samples")
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, ClassModel]:
+        """Load the model."""
+        return (yield from self.material.model(cancelled))
+
+    def show_data(self, data: ClassModel) -> None:
+        """Show the example line."""
+        self.show_note(data.note)
+        self._first_view = self.query_one(LineBar).text, self.settings
+        self._follow_line()
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the sampled texts are shown too."""
+        return super().is_idle and not self._sampling.is_running
+
+    def on_mount(self) -> None:
+        """Load the data, and follow the size: a new figure gets no `Resize` if its region was read before."""
+        super().on_mount()
+        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._follow_size())
+
+    def on_unmount(self) -> None:
+        """Stop the threads."""
+        super().on_unmount()
+        self._sampling.cancel()
+
+    def _follow_size(self) -> None:
+        """Lay the bars beside or below the sliders."""
+        was_tall = self.has_class("-tall")
+        self.set_class(self.size.height >= TALL_HEIGHT, "-tall")
+        if was_tall != self.has_class("-tall"):
+            self._show_words()
+            self._sample()
+
+    # What the controls say
+
+    @property
+    def settings(self) -> SamplerSettings:
+        """Sampler chain of the sliders."""
+        index = {slider.id: slider.index for slider in self.query(Slider)}
+        return SamplerSettings(
+            temperature=TEMPERATURES[index["temperature"]],
+            top_k=TOP_KS[index["top-k"]],
+            top_p=TOP_PS[index["top-p"]],
+            min_p=MIN_PS[index["min-p"]],
+            max_tokens=SAMPLE_TOKENS,
+        )
+
+    def action_next_seed(self) -> None:
+        """Sample other texts."""
+        self.seed += 1
+        self._sample()
+
+    @on(Input.Changed)
+    def _follow_line(self) -> None:
+        """Read the line in a thread, and then sample after it."""
+        if self.data is not None:
+            self._start(None)
+
+    @on(Slider.Changed)
+    def _follow_sliders(self) -> None:
+        """Show another sampler chain."""
+        self._show_words()
+        self._sample()
+
+    # Reading and sampling
+
+    def _sample(self) -> None:
+        """Sample after the line; one that is being read is read first."""
+        if self.data is not None:
+            line = self.query_one(LineBar).text
+            self._start(self._read if self._read is not None and self._read.text == line else None)
+
+    def _start(self, known: _ReadLine | None) -> None:
+        assert self.data is not None
+        model, text, settings, seed = self.data.model, self.query_one(LineBar).text, self.settings, self.seed
+        is_tall = self.has_class("-tall")
+        others = LADDER if is_tall else SHORT_LADDER
+        temperatures = (settings.temperature, *others)
+
+        def run(cancelled: Cancellation) -> Iterator[_ReadLine | tuple[Sample, ...]]:
+            read = known
+            if read is None:
+                with self._reading:
+                    if cancelled():
+                        return
+                    ids = tuple(model.tokenizer.encode(text).tolist())
+                    read = _ReadLine(text, ids, prefill_prompt(model, ids))
+                yield read
+            samples = [
+                Sample(f"{temperature:.2f}", "…", row == 0, f"seed {seed}, {temperature:.2f}")
+                for row, temperature in enumerate(temperatures)
+            ]
+            for row, temperature in enumerate(temperatures):
+                chain = replace(settings, temperature=temperature)
+                sampled = continue_text(model, read.state, read.ids, chain, seed, cancelled)
+                samples[row] = replace(samples[row], text=f"… {sampled}")
+                yield tuple(samples)
+
+        self._sampling.start(run)
+
+    def _show_items(self, items: list[_ReadLine | tuple[Sample, ...]]) -> None:
+        for item in items:
+            if isinstance(item, _ReadLine):
+                self._read = item
+                self._show_words()
+        if not isinstance(items[-1], _ReadLine):
+            heading = f"sampled with seed {self.seed} at the chosen and other temperatures (f8: next seed)"
+            self.query_one(SampleRows).show(heading, items[-1])
+
+    def _show_sampling_error(self, error: BaseException) -> None:
+        self.show_note(describe_error(error))
+
+    # The figure
+
+    def _show_words(self) -> None:
+        """Show the next words after the line that was read, and check the task."""
+        if self.data is None or self._read is None:
+            return
+        tokenizer, settings, read = self.data.tokenizer, self.settings, self._read
+        history = read.ids[: len(read.ids) - read.state.num_reread_tokens]
+        view = view_sampler(read.state.log_probs, settings, history, tokenizer, MAX_BARS)
+        noun = token_noun(tokenizer)
+        bars = [
+            WordBar(
+                _name(tokenizer, candidate.ids[0]),
+                candidate.sampling_prob,
+                candidate.model_prob,
+                is_marked=candidate.ids[0] == view.likeliest,
+            )
+            for candidate in view.preview.candidates
+            if candidate.model_prob > 0
+        ]
+        self.query_one(WordBars).show(f"next {noun}", ("model", "sampled"), bars, scale=1.0)
+        kept, size = view.preview.num_kept, view.preview.vocabulary_size
+        self.query_one("#kept", Static).update(
+            Content.assemble(
+                ("keeps ", MUTED),
+                (f"{kept:,}", "bold"),
+                (f"{f' of {size:,} {noun}s' if self.has_class('-tall') else ''} · entropy ", MUTED),
+                (f"{view.preview.entropy:.1f} → {view.sampling_entropy:.1f}", "bold"),
+                (" bits", MUTED),
+            )
+        )
+        self.query_one("#ratio", Static).update(_describe_ratio(_name(tokenizer, view.likeliest), view))
+        if (read.text, settings) != self._first_view:
+            self._check_task(settings, view)
+
+    def _check_task(self, settings: SamplerSettings, view: SamplerView) -> None:
+        if view.ratio >= TWICE:
+            self.finish_part(0)
+        if view.ratio <= HALF:
+            self.finish_part(1)
+        if settings.temperature == 1 and view.preview.num_kept < FEW_WORDS:
+            self.finish_part(2)
+
+
+class SamplingLine(LineBar):
+    """Line that is continued."""
+
+    HELP_LINE = "Type a line; tab reaches the sliders; f8 samples with the next seed"
+
+
+def _make_sliders() -> Iterator[Slider]:
+    yield Slider(
+        "temperature",
+        [f"{temperature:.2f}" for temperature in TEMPERATURES],
+        TEMPERATURES.index(1.0),
+        help_line="Divisor of the log-probabilities; ← → change it",
+        id="temperature",
+    )
+    yield Slider(
+        "top-k      ",
+        [str(top_k or OFF).rjust(4) for top_k in TOP_KS],
+        len(TOP_KS) - 1,
+        help_line="Number of likeliest words to keep; ← → change it",
+        id="top-k",
+    )
+    yield Slider(
+        "top-p      ",
+        [(OFF if top_p == 1 else f"{top_p:.2f}").rjust(4) for top_p in TOP_PS],
+        len(TOP_PS) - 1,
+        help_line="Total probability of the likeliest words to keep; ← → change it",
+        id="top-p",
+    )
+    yield Slider(
+        "min-p      ",
+        [f"{min_p:.2f}" if min_p else f" {OFF}" for min_p in MIN_PS],
+        0,
+        help_line="Minimum probability of a word, as a fraction of the likeliest one's; ← → change it",
+        id="min-p",
+    )
+
+
+def _name(tokenizer: Tokenizer, id: int) -> str:
+    if id == tokenizer.unk_id:
+        return UNK
+    return format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends)
+
+
+def _describe_ratio(name: str, view: SamplerView) -> Content:
+    """Return how much likelier the likeliest word is than at temperature 1."""
+    if view.prob_at_one > 1 / TWICE and view.ratio > HALF:
+        return Content.assemble(
+            (name, "bold $accent"), (f": {format_percent(view.prob_at_one)} at 1, cannot double", MUTED)
+        )
+    return Content.assemble(
+        (name, "bold $accent"), (": ", MUTED), (f"{view.ratio:.2f} ×", "bold"), (" as likely as at 1", MUTED)
+    )
