@@ -71,7 +71,7 @@ def measure_held_out(material: Material, cancelled: Cancelled) -> Loading[HeldOu
     models.append((network.name, network.model))
     ids = dataset.valid[:MAX_HELD_OUT_TOKENS]
     vocabulary_size = len(dataset.tokenizer)
-    scores = [HeldOutScore("uniform", math.log2(vocabulary_size), vocabulary_size)]
+    scores = [HeldOutScore("uniform", math.log2(vocabulary_size), float(vocabulary_size))]
     for name, model in models:
         yield f"reading the held-out text of {material.corpus_name} with the {name} …"
         result = evaluate(model, ids)

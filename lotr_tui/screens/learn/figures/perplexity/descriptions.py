@@ -126,7 +126,8 @@ def describe_rows(num_rows: int, row_length: int) -> Content:
 
 
 def _short_perplexity(value: float) -> str:
-    return f"{value:,.0f}" if 1000 <= value < 1e6 else format_perplexity(value)
+    is_whole = value.is_integer() or 1000 <= value < 1e6
+    return f"{value:,.0f}" if is_whole else format_perplexity(value)
 
 
 def describe_notebook(evaluation: NotebookEvaluation, num_predicted: int, width: int) -> Content:
