@@ -17,7 +17,9 @@ from tests.support.app import FakeJob, training_events
 from tests.support.bindings.activations import ACTIVATIONS
 from tests.support.bindings.attention import ATTENTION
 from tests.support.bindings.learn import LEARN
+from tests.support.bindings.learn_counting import LEARN_COUNTING
 from tests.support.bindings.learn_memory import LEARN_MEMORY
+from tests.support.bindings.learn_perplexity import LEARN_PERPLEXITY
 from tests.support.bindings.rows import Row, Stage
 from tests.support.bindings.runs import RUNS
 from tests.support.bindings.session import SESSION
@@ -25,7 +27,18 @@ from tests.support.bindings.texts import TEXTS
 from tests.support.bindings.training import TRAINING
 from tests.support.pilot import MakeApp, until
 
-STAGES: dict[str, Stage] = SESSION | TEXTS | ACTIVATIONS | ATTENTION | TRAINING | RUNS | LEARN | LEARN_MEMORY
+STAGES: dict[str, Stage] = (
+    SESSION
+    | TEXTS
+    | ACTIVATIONS
+    | ATTENTION
+    | TRAINING
+    | RUNS
+    | LEARN
+    | LEARN_COUNTING
+    | LEARN_MEMORY
+    | LEARN_PERPLEXITY
+)
 BINDINGS: dict[str, Binding] = {str(binding.id): binding for _, table in iter_binding_tables() for binding in table}
 
 

@@ -10,8 +10,11 @@ import pytest
 from lotr_tui.app import LotrApp
 from tests.support import attention_scenes, dialogue_scenes, open_scenes, scenes
 from tests.support import dialogue_inspector_scenes as inspector_scenes
+from tests.support.learn_scenes import counting as learn_counting
 from tests.support.learn_scenes import frame as learn_frame
 from tests.support.learn_scenes import memory as learn_memory
+from tests.support.learn_scenes import perplexity as learn_perplexity
+from tests.support.learn_scenes import sampling as learn_sampling
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -83,6 +86,14 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     (learn_frame.learn_contents, SMALL),
     (learn_frame.learn_source, [("shire", (80, 24)), ("shire-light", (120, 35))]),
     (learn_frame.learn_too_small, [("shire", (38, 10))]),
+    (learn_counting.learn_counting, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_counting.learn_counting_trigram, [("shire", (60, 20)), ("ansi-dark", (200, 50))]),
+    (learn_sampling.learn_sampling, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_sampling.learn_sampling_figure, [("shire", (60, 20)), ("ansi-dark", (200, 50))]),
+    (
+        learn_perplexity.learn_perplexity,
+        [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20)), ("ansi-dark", (200, 50))],
+    ),
     (learn_memory.learn_memory, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
     (learn_memory.learn_memory_kept, [("shire", (80, 24)), ("ansi-dark", (200, 50))]),
 ]
