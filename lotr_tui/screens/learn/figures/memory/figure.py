@@ -187,7 +187,10 @@ class MemoryFigure(ChapterFigure[Memory]):
         cursor = reading.step_at(self.query_one(LineBar).query_one(Input).cursor_position)
         cursor = min(cursor, len(columns) - 1)
         self.query_one(StepTable).show(columns, cursor)
-        self.query_one("#equations", Static).update(describe_step(columns[cursor].step, self.size.width))
+        equations = self.query_one("#equations", Static)
+        described = describe_step(columns[cursor].step, self.size.width)
+        # Only another number of lines needs a layout, which takes as long as all the rest.
+        equations.update(described, layout=described.plain.count("\n") + 1 != equations.size.height)
 
     def _show_next_tokens(self) -> None:
         """Predict the next word with the state kept and reset."""
