@@ -92,10 +92,9 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "training",
         "Training",
-        "Each step reads a small window of text and moves the weights against the gradient of its loss. The state is "
-        "carried into the next window, but gradients end at the border: truncated backpropagation through time. The "
-        "learning rate says how far the weights move. Too low, and twenty seconds are not enough; too high, and the "
-        "loss jumps.",
+        "Each step reads a window of text and moves the weights against the gradient of its loss. The state goes on into "
+        "the next window, gradients stop at the border: truncated backpropagation through time. The learning rate "
+        "says how far the weights move: too low, and twenty seconds are not enough; too high, and the loss jumps.",
         (
             "Train too slowly: stay above the unigram model.",
             "Train too fast: make the loss jump.",
@@ -123,9 +122,9 @@ CHAPTERS: tuple[Chapter, ...] = (
         "sampling",
         "Sampling",
         "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities. Top-k "
-        "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least that "
-        "fraction of the likeliest one's. A comment in the notebook says that a high temperature makes the model more "
-        "confident.",
+        "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least "
+        "that fraction of the likeliest one's. A comment in the notebook says that a high temperature makes the model "
+        "more confident.",
         (
             "Test it: make the likeliest word twice as likely as at temperature 1.",
             "Make it half as likely.",
@@ -141,14 +140,14 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Attention, and what ChatGPT is",
         "A Transformer has no state: each word looks back at the words before it, and each head decides how much to "
         "take from which. ChatGPT is such a network, much larger: pre-trained on much of the web, then trained on "
-        "conversations. f8 shows what pre-training changes here: after old tales, the same dialogues need fewer bits "
-        "per character than from scratch.",
+        "conversations. The models show what pre-training changes: after old tales, an LSTM needs fewer bits per "
+        "character of these dialogues than from scratch.",
         (
             "Type a line of your own, and find a head that looks more than half at one earlier word.",
             "Select the model that needs the fewest bits per character.",
         ),
         "Type a line, press tab, and move with ↑ ↓ through the heads and with ← → through the words: the number on the "
-        "right must pass 50 %. Press tab or f8 to reach the models; all of them need a number first.",
+        "right must pass 50 %. Tab or f8 leads to the models; all of them need a number first.",
         "Predict the next token, with attention in place of a state, a larger network and much more text to read "
         "first: this is the whole idea.",
         SourceLink("engine/models/transformer.py", "_Attention"),
