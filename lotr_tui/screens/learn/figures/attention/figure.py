@@ -67,8 +67,10 @@ class AttentionFigure(ChapterFigure[AttentionData]):
     AttentionFigure #models { height: 1fr; display: none; }
     AttentionFigure.-models #attention { display: none; }
     AttentionFigure.-models #models { display: block; }
-    AttentionFigure.-both #attention { display: block; height: 1fr; padding-top: 1; }
-    AttentionFigure.-both #models { display: block; height: 13; }
+    AttentionFigure.-both #attention { display: block; height: auto; max-height: 60%; padding: 1 0; }
+    AttentionFigure.-both HeadRows { height: auto; max-height: 100%; }
+    AttentionFigure.-both #models { display: block; }
+    AttentionFigure.-both #details { margin-top: 1; height: 4; }
     AttentionFigure #header, AttentionFigure #details { padding: 0 1; height: auto; }
     AttentionFigure #header { color: $muted; text-style: $muted-style; height: 1; }
     AttentionFigure #details { height: 3; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -132,6 +134,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         line = self.query_one(LineBar)
         line.query_one(Input).max_length = MAX_CHARACTERS
         self._show_key_hints()
+        self.query_one(ModelList).styles.max_height = len(data.comparison.models)
         for index, outcome in data.comparison.outcomes.items():
             self._statuses[index] = outcome.reason if isinstance(outcome, Failed) else ""
         if data.example == line.text:
@@ -313,9 +316,8 @@ class AttentionFigure(ChapterFigure[AttentionData]):
 def _describe_bits(scored: Scored, num_lines: int) -> Content:
     """Return how the bits per character of a model are made up."""
     bits = scored.bits
-    text = ""
+    text = f" bits per character of {num_lines} held-out lines as written"
     if isinstance(scored.model.tokenizer, WordTokenizer):
         words, writing = bits.token_bits / bits.num_characters, bits.orthography_bits / bits.num_characters
-        text = f" = {words:.2f} words + {writing:.2f} capitals, punctuation"
-    text = f"{text}, on {num_lines} held-out lines as written"
+        text = f" = {words:.2f} words + {writing:.2f} capitals, punctuation · {num_lines} held-out lines"
     return Content.assemble((f"{bits.bits_per_character:.2f}", "bold"), text)

@@ -8,6 +8,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import BindingType
+from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
@@ -25,6 +26,8 @@ STRONGEST_WIDTH = 7
 """Width in cells of the largest weight of an earlier word."""
 MIN_COLUMN_WIDTH = 4
 """Minimum width in cells of a word: that of a weight."""
+MAX_WIDTH = 76
+"""Width in cells up to which the largest weights move to the right."""
 NUM_HEADING_LINES = 3
 """Lines above the heads: a sentence, the words, and the weights of the selected head."""
 
@@ -97,7 +100,12 @@ class HeadRows(StripWidget, can_focus=True):
         """Select the first head of a layer in the middle: the first layer often looks everywhere alike."""
         if self._reading is not None:
             self.head = self._reading.num_layers // 2 * self._reading.num_heads
-            self.redraw_changes()
+            self.refresh(layout=True)
+            self.redraw()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the lines of the headings, all heads and the legend."""
+        return NUM_HEADING_LINES + max(1, self.num_heads) + 1
 
     # State
 
@@ -215,8 +223,8 @@ class HeadRows(StripWidget, can_focus=True):
         strongest = strongest_earlier(weights)
         text = "" if strongest is None else _format_weight(strongest[1])
         used = sum(columns.widths) + len(columns.widths)
-        room = self.size.width - LABEL_WIDTH - used
-        return Strip([*segments, Segment(text.rjust(room), label_style)])
+        room = min(self.size.width, MAX_WIDTH) - LABEL_WIDTH - used
+        return Strip([*segments, Segment(text.rjust(max(STRONGEST_WIDTH, room)), label_style)])
 
     def _notes(self, columns: StripColumns, weights: Float32Array, room: int) -> str:
         """Return what the picture leaves out, as much as fits."""
