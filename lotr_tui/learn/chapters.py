@@ -92,9 +92,9 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "training",
         "Training",
-        "Each step reads a window of text and moves the weights against the gradient of its loss. The state goes on into "
-        "the next window, gradients stop at the border: truncated backpropagation through time. The learning rate "
-        "says how far the weights move: too low, and twenty seconds are not enough; too high, and the loss jumps.",
+        "Each step reads a window of text and moves the weights against the gradient of its loss. The state goes on "
+        "into the next window, but gradients stop at the border: truncated backpropagation through time. The learning "
+        "rate says how far a step goes: too low, and 20 seconds are not enough; too high, and the loss jumps.",
         (
             "Train too slowly: stay above the unigram model.",
             "Train too fast: make the loss jump.",

@@ -123,4 +123,4 @@ def _format_y_tick(value: float) -> str:
     """Return a tick label of at most four columns, if possible."""
     if value >= 10_000:
         return f"{value / 1000:.0f}k" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
-    return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.4g}"
+    return f"{value:.0f}" if value == round(value) or value >= 100 else f"{value:.4g}"

@@ -1,0 +1,125 @@
+"""Chart of a few perplexity curves, each named at its end, with the lines of other models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from textual.strip import Strip
+
+from engine.data.arrays import Float64Array
+from lotr_tui.formatting import format_perplexity
+from lotr_tui.monitor.smoothing import log10_or_nan
+from lotr_tui.widgets.charts.canvas import Canvas
+from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, YAxis, format_x_axis, frame_lines
+from lotr_tui.widgets.charts.plotting import BrailleCells
+from lotr_tui.widgets.drawing import StripWidget
+
+MIN_PLOT_COLUMNS = 16
+VALID, TRAIN, OTHER_VALID, OTHER_TRAIN = "chart--valid", "chart--train", "chart--other-valid", "chart--other-train"
+"""Styles of the curves: held-out and training text, of the live training and of another one."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Perplexities over the epochs."""
+
+    name: str
+    style: str
+    epochs: Sequence[float]
+    perplexities: Sequence[float]
+
+    @property
+    def label(self) -> str:
+        """Name and latest value."""
+        return f"{self.name} {format_perplexity(self.perplexities[-1])}"
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """Content of a `CurveChart`."""
+
+    curves: tuple[Curve, ...]
+    baselines: tuple[tuple[str, float], ...]
+    """Names and perplexities of models that are drawn as horizontal lines."""
+    num_epochs: float
+    y_range: tuple[float, float]
+    """Bottom and top of the logarithmic axis; it stays the same while a curve grows, so that nothing jumps."""
+
+
+class CurveChart(StripWidget):
+    """Curves with a logarithmic y axis; each has its name and latest value at the right, in the row of its end."""
+
+    DEFAULT_CSS = """
+    CurveChart { height: 1fr; min-height: 4; padding: 0 1; }
+    CurveChart > .chart--valid { color: $accent; text-style: bold; }
+    CurveChart > .chart--train { color: $accent 70%; }
+    CurveChart > .chart--other-valid { color: $foreground 80%; text-style: bold; }
+    CurveChart > .chart--other-train { color: $foreground 60%; }
+    CurveChart > .chart--baseline { color: $secondary; }
+    CurveChart > .chart--axis { color: $muted; text-style: $muted-style; }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        VALID, TRAIN, OTHER_VALID, OTHER_TRAIN, "chart--baseline", "chart--axis",
+    }  # fmt: skip
+
+    def __init__(self, label_width: int, *, id: str | None = None) -> None:
+        """Leave `label_width` columns for the names of the curves."""
+        super().__init__(id=id)
+        self._label_width = label_width
+        self._data: ChartData | None = None
+
+    def show(self, data: ChartData) -> None:
+        """Draw other curves."""
+        self._data = data
+        self.redraw_changes()
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        """Return the rows with the curves, and the x axis."""
+        data, rows, columns = self._data, height - 1, width - Y_LABEL_WIDTH
+        label_width = self._label_width if columns - self._label_width >= MIN_PLOT_COLUMNS else 0
+        if data is None or rows < 2 or columns < MIN_PLOT_COLUMNS:
+            return []
+        plot_columns = columns - label_width
+        x_range, y_axis = (0.0, data.num_epochs), YAxis(*data.y_range, rows)
+        cells: dict[str, BrailleCells] = {}
+        for curve in data.curves:
+            points = (np.array(curve.epochs, float), _log10(curve.perplexities))
+            plotted = y_axis.plot(points, x_range, plot_columns)
+            cells[curve.style] = np.pad(plotted, ((0, 0), (0, label_width)))
+        canvas = Canvas(rows, columns)
+        for name, perplexity in data.baselines:
+            if y_axis.low <= perplexity <= y_axis.high:
+                row = y_axis.row_at(perplexity)
+                occupied = np.logical_or.reduce(
+                    [np.zeros(columns, bool), *(curve[row] > 0 for curve in cells.values())]
+                )
+                occupied[plot_columns:] = True
+                canvas.draw_horizontal_line(row, f"{name} {format_perplexity(perplexity)}", "chart--baseline", occupied)
+                canvas.draw_text(row, plot_columns, " " * label_width, "")
+        canvas.draw_curves(cells)
+        if label_width:
+            self._draw_labels(canvas, y_axis, plot_columns)
+        styles = self.component_styles()
+        axis = format_x_axis(x_range, plot_columns, "epochs")
+        return frame_lines(canvas, y_axis, axis, styles, styles["chart--axis"])
+
+    def _draw_labels(self, canvas: Canvas, y_axis: YAxis, column: int) -> None:
+        """Write the name of each curve in the row of its end, or below the name of another one."""
+        assert self._data is not None
+        rows = canvas.rows
+        ends = sorted(
+            (min(max(y_axis.row_at(min(max(curve.perplexities[-1], 1e-9), 1e9)), 0), rows - 1), index, curve)
+            for index, curve in enumerate(self._data.curves)
+            if curve.perplexities
+        )
+        free_row = 0
+        for place, (row, _, curve) in enumerate(ends):
+            row = min(max(row, free_row), rows - (len(ends) - place))
+            if row >= free_row:
+                canvas.draw_text(row, column + 1, curve.label, curve.style)
+            free_row = row + 1
+
+
+def _log10(perplexities: Sequence[float]) -> Float64Array:
+    return log10_or_nan(np.array(perplexities, float))

@@ -1,0 +1,172 @@
+"""Figure of the chapter on overfitting: a prepared run without regularization, and a live training with some."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.widgets import Static
+
+from engine.config import DataConfig
+from engine.data.dataset import Dataset
+from engine.events import TrainingEvent
+from engine.runtime.worker import Cancellation
+from lotr_tui.formatting import format_perplexity
+from lotr_tui.learn.live_training import TemporaryTraining, limit_dataset
+from lotr_tui.learn.overfitting_run import Regularization, RunCurves, load_overfitting_run, overfitting_config
+from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.screens.learn.curve_chart import OTHER_TRAIN, OTHER_VALID, TRAIN, VALID, ChartData, Curve, CurveChart
+from lotr_tui.screens.learn.live_figure import LiveTrainingFigure, TrainLine
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.slider import Slider
+
+FRACTIONS = tuple(number / 10 for number in range(9))
+"""Values of the sliders for dropout and weight drop."""
+LABEL_WIDTH = 23
+NARROW = 66
+"""Columns of the figure below which the sliders are one above the other."""
+NAMES = ("without", "yours")
+"""Names of the prepared run and of the live one."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Corpus of the trainings, and the curves of the one without regularization."""
+
+    data: DataConfig
+    dataset: Dataset
+    curves: RunCurves
+    num_epochs: int
+
+
+class OverfittingFigure(LiveTrainingFigure[Prepared]):
+    """Curves of the training and the held-out text for two runs, and the gap between them."""
+
+    DEFAULT_CSS = """
+    OverfittingFigure #settings { layout: horizontal; height: 1; padding: 0 1; }
+    OverfittingFigure #settings Slider { min-width: 16; margin-right: 2; }
+    OverfittingFigure #settings #tie { margin-right: 0; }
+    OverfittingFigure.-narrow #settings { layout: vertical; height: 3; }
+    OverfittingFigure #gaps { height: 3; padding: 0 1; }
+    """
+
+    def compose_figure(self) -> ComposeResult:
+        """Yield the settings, the line of the training, the curves and the gaps."""
+        texts = [f"{fraction:.1f}" for fraction in FRACTIONS]
+        with Container(id="settings"):
+            yield Slider(
+                "dropout", texts, help_line="Fraction of the inputs and outputs hidden at a step", id="dropout"
+            )
+            yield Slider("weight drop", texts, help_line="Fraction of the recurrent weights hidden", id="weight-drop")
+            yield Slider("tied", ["no", "yes"], help_line="One matrix for the first and the last layer", id="tie")
+        yield TrainLine(id="train-line")
+        yield CurveChart(LABEL_WIDTH, id="curves")
+        yield Static(id="gaps", markup=False)
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, Prepared]:
+        """Read the run without regularization, or train it."""
+        dataset = limit_dataset((yield from self.material.words()))
+        data = self.material.data
+        curves = yield from load_overfitting_run(data, dataset, cancelled)
+        epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
+        return Prepared(data, dataset, curves, epochs)
+
+    def show_data(self, data: Prepared) -> None:
+        """Show the prepared run."""
+        self.show_train_line()
+        self.show_training([])
+
+    def on_resize(self) -> None:
+        """Lay out the sliders for the new width."""
+        self.set_class(self.size.width < NARROW, "-narrow")
+
+    # Training
+
+    @property
+    def setting(self) -> Regularization:
+        """What the sliders say."""
+        dropout, weight_drop, tie = (
+            self.query_one(name, Slider).index for name in ("#dropout", "#weight-drop", "#tie")
+        )
+        return Regularization(FRACTIONS[dropout], FRACTIONS[weight_drop], bool(tie))
+
+    @property
+    def idle_text(self) -> str:
+        """Text of the line before the first training."""
+        if self.setting == Regularization():
+            return "the same run once more; regularize it first"
+        return "about 25 seconds, with these settings"
+
+    @on(Slider.Changed)
+    def _show_setting(self) -> None:
+        """Say that the settings count from the next start on."""
+        if self.data is not None:
+            self.show_train_line()
+
+    def make_training(self) -> TemporaryTraining:
+        """Train from the same random numbers as the prepared run, with the settings of the sliders."""
+        assert self.data is not None
+        config = overfitting_config(self.data.data, len(self.data.dataset.train), self.setting)
+        return TemporaryTraining(config, scores_train=True)
+
+    @property
+    def live_curves(self) -> RunCurves:
+        """Curves of the current training, or the last one."""
+        if self.training is None:
+            return RunCurves((), (), ())
+        return RunCurves.from_evaluations(self.training.view.evaluations, self.training.train_scores)
+
+    def show_training(self, new_events: Sequence[TrainingEvent]) -> None:
+        """Show the curves and the gaps, and report when the task is done."""
+        assert self.data is not None
+        live = self.live_curves
+        self.query_one(CurveChart).show(chart_data(self.data, live))
+        self.query_one("#gaps", Static).update(describe_gaps(self.data.curves, live))
+        if live.valid and live.best < self.data.curves.best:
+            self.finish_part(0)
+
+    def describe_result(self, view: TrainingView) -> str:
+        """Return how the training compares with the prepared run, and what counts from the next start on."""
+        live = self.live_curves
+        if not live.valid:
+            return view.failure
+        assert self.data is not None
+        assert self.training is not None
+        model = self.training.config.model
+        trained = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
+        if trained != self.setting:
+            return "with the new settings"
+        below = live.best < self.data.curves.best
+        return f"best {format_perplexity(live.best)}: {'better' if below else 'no better'} than without"
+
+
+def chart_data(prepared: Prepared, live: RunCurves) -> ChartData:
+    """Return the curves of both runs, the prepared run below the live one."""
+    curves: list[Curve] = []
+    styles = ((OTHER_TRAIN, OTHER_VALID), (TRAIN, VALID))
+    for name, run, (train_style, valid_style) in zip(NAMES, (prepared.curves, live), styles, strict=True):
+        if run.epochs:
+            curves.append(Curve(f"{name} train", train_style, run.epochs, run.train))
+            curves.append(Curve(f"{name} held-out", valid_style, run.epochs, run.valid))
+    y_range = (0.85 * min(prepared.curves.train), 1.8 * max(prepared.curves.best, prepared.curves.valid[-1]))
+    return ChartData(tuple(curves), (), prepared.num_epochs, y_range)
+
+
+def describe_gaps(prepared: RunCurves, live: RunCurves) -> Content:
+    """Return a table with the perplexities of both runs at the end, their gap, and the best one."""
+    columns = ("train", "held-out", "gap", "best held-out")
+    lines = [Content.styled(" " * 10 + "".join(f"{column:>15}" for column in columns), MUTED)]
+    for name, run in zip(NAMES, (prepared, live), strict=True):
+        if run.epochs:
+            train, valid = run.train[-1], run.valid[-1]
+            numbers = [format_perplexity(value) for value in (train, valid, valid - train, run.best)]
+        else:
+            numbers = ["·"] * len(columns)
+        cells = [
+            (f"{number:>15}", "bold" if column == "gap" else "")
+            for number, column in zip(numbers, columns, strict=True)
+        ]
+        lines.append(Content.assemble((f"{name:10}", "$accent" if run is live else ""), *cells))
+    return Content("\n").join(lines)
