@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +12,17 @@ from engine.config import Config, DataConfig
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Preparing
 from engine.presets import get_preset
-from engine.runs.directory import is_locked, read_config
+from engine.runs.directory import read_config
 from engine.storage.files import app_home, assets_dir
+from engine.storage.lock import FileLock
 from lotr_tui.formatting import format_perplexity
 
 ClassModelName = Literal["lstm", "transformer"]
 LABELS: dict[ClassModelName, str] = {"lstm": "LSTM", "transformer": "Transformer"}
-TEMPORARY_PREFIX = ".training-"
-"""Start of the names of folders in which a model is being trained."""
+LOCK_FILE, TRAINING_DIR = "training.lock", "training"
+"""Lock of the process that trains, and the folder in which it trains; both are in the folder of all corpora."""
+LOCK_INTERVAL = 0.2
+"""Seconds between two attempts to take the lock."""
 
 
 def class_data_config(data: DataConfig) -> DataConfig:
@@ -54,6 +57,8 @@ def train_class_model(
 ) -> Generator[str, None, Path]:
     """Train a small model on a corpus unless that was done before.
 
+    One process trains at a time; others wait for it, and find its model if it is the one they need.
+
     Yields:
         Lines of progress.
 
@@ -64,38 +69,52 @@ def train_class_model(
         InvalidInputError: If the corpus is too small, or the model cannot be stored.
         RunError: If the training was cancelled.
     """
-    folder = class_models_dir(data, corpus_sha256)
-    run = folder / name
+    run = class_models_dir(data, corpus_sha256) / name
     if run.is_dir():
         return run
-    from engine.training.job import prepare_job  # training is rare, and imports much
-
+    folder = app_home() / "class"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder, name)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
-            job = prepare_job(class_model_config(name, data), name, Path(temporary))
-            is_done = False
-            for event in job.events(cancelled):
-                if isinstance(event, Preparing):
-                    yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
-                elif isinstance(event, Evaluated):
-                    yield (
-                        f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
-                        f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)} …"
-                    )
-                is_done = isinstance(event, Finished) and event.reason == "done"
-            if not is_done:
-                raise RunError(f"the training of the small {LABELS[name]} was stopped; open the chapter again")
-            if not run.is_dir():  # another session may have been faster
-                job.run.path.replace(run)
+        lock = FileLock(folder / LOCK_FILE)
+        while not lock.acquire():
+            if cancelled():
+                raise _stopped(name)
+            yield "waiting for a training in another window …"
+            time.sleep(LOCK_INTERVAL)
+        try:
+            if not run.is_dir():  # the other process may have trained it
+                yield from _train(name, data, folder / TRAINING_DIR, run, cancelled)
+        finally:
+            shutil.rmtree(folder / TRAINING_DIR, ignore_errors=True)
+            lock.release()
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; free some space") from error
     return run
 
 
-def _remove_abandoned(folder: Path, name: str) -> None:
-    """Remove what killed processes have left of trainings."""
-    for temporary in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if not is_locked(temporary / name):
-            shutil.rmtree(temporary, ignore_errors=True)
+def _train(
+    name: ClassModelName, data: DataConfig, temporary: Path, run: Path, cancelled: Callable[[], bool]
+) -> Generator[str, None, None]:
+    """Train a model in the folder `temporary`, and move it to `run` once it is complete."""
+    from engine.training.job import prepare_job  # training is rare, and imports much
+
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    job = prepare_job(class_model_config(name, data), name, temporary)
+    is_done = False
+    for event in job.events(cancelled):
+        if isinstance(event, Preparing):
+            yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
+        elif isinstance(event, Evaluated):
+            yield (
+                f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
+                f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)} …"
+            )
+        is_done = isinstance(event, Finished) and event.reason == "done"
+    if not is_done:
+        raise _stopped(name)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    job.run.path.replace(run)
+
+
+def _stopped(name: ClassModelName) -> RunError:
+    return RunError(f"the training of the small {LABELS[name]} was stopped; open the chapter again")
