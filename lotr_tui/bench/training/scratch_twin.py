@@ -1,7 +1,8 @@
 """The twin from scratch of the bundled pre-trained LSTM, with which the class isolates pre-training.
 
-It is an LSTM of byte pairs that reads the same dialogues, in the same split, with their speakers, but starts from random
-weights and learns its byte pairs from the dialogues. Its size, learning rate and epochs were chosen on validation:
+It is an LSTM of byte pairs that reads the same dialogues, in the same split, with their speakers, but starts from
+random weights and learns its byte pairs from the dialogues. Its size, learning rate and epochs were chosen on
+validation:
 
 | units | lr | epochs | bits per character, valid | minutes, one core |
 | --- | --- | --- | --- | --- |
