@@ -15,6 +15,11 @@ class LineBar(TextInputBar):
         super().__init__(example, id="line")
         self._example = example
 
+    def set_example(self, example: str) -> None:
+        """Replace the example and the line, such as by a line of the user's corpus."""
+        self._example = example
+        self.set_text(example)
+
     @property
     def is_edited(self) -> bool:
         """True if the line is not the example and not empty."""

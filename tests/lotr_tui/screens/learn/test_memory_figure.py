@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.files import assets_dir
+from lotr_tui.learn import class_models
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.memory.figure import EXAMPLE, MAX_CHARACTERS, MemoryFigure
+from lotr_tui.screens.learn.figures.memory.line_reading import find_example
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepTable
 from lotr_tui.session.session_model import SessionModel, load_session_model
@@ -26,6 +29,7 @@ from tests.support.learn import chapter_screen, open_chapter, until_done
 from tests.support.models import random_lstm
 from tests.support.pilot import MakeApp, lines_of, text_of
 from tests.support.plain_lstm import plain_cells, plain_next_probs
+from tests.support.small_corpora import CYRILLIC, write_corpus
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring", "is", "mine", "frodo", "sam", "where", "go"))
 NUMBER = r"[-+]?\d+\.\d{3}"
@@ -201,6 +205,41 @@ async def test_reset_without_a_line_of_ones_own_does_not_finish_the_task(make_ho
         await type_line(pilot, "What did you")
         assert not screen._finished_parts
         await type_line(pilot, EXAMPLE)
+        await pilot.press("f8")
+        await pilot.pause()
+        assert screen._finished_parts == {0}
+
+
+def test_example_is_the_first_line_that_is_known_and_agrees() -> None:
+    lstm = small_lstm()
+    lines = [
+        "gandalf goes",
+        "frodo",
+        "the ring is mine",
+        "where is sam",
+        "is sam mine",
+        "go frodo go",
+        "sam is the ring",
+    ]
+    agreeing = []
+    for line in lines[2:]:
+        ids = [EOS_ID, *WORDS.encode(line).tolist()]
+        if plain_next_probs(lstm, ids).argmax() == plain_next_probs(lstm, ids[-1:]).argmax():
+            agreeing.append(line)
+    assert find_example(lines, lstm) == agreeing[0]
+    assert find_example(lines[:2], lstm) == "gandalf goes"
+
+
+async def test_corpus_of_the_user_has_an_example_of_its_own(
+    make_host: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = class_models.class_model_config
+    monkeypatch.setattr(class_models, "class_model_config", lambda *args: full(*args).with_values(epochs=1))
+    data = write_corpus(tmp_path / "own.csv", words=CYRILLIC)
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "memory", partial(Material, data))
+        assert all(word in CYRILLIC for word in screen.query_one(Input).value.split())
+        assert "<unk>" not in text_of(screen.query_one(StepTable))
         await pilot.press("f8")
         await pilot.pause()
         assert screen._finished_parts == {0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 from textual import on
@@ -18,7 +19,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_lone_token, token_noun
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
-from lotr_tui.screens.learn.figures.memory.line_reading import LineReading, predict_next, read_line
+from lotr_tui.screens.learn.figures.memory.line_reading import LineReading, find_example, predict_next, read_line
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTable, describe_step
 from lotr_tui.screens.learn.line_bar import LineBar
@@ -30,6 +31,8 @@ from lotr_tui.widgets.slider import Slider
 EXAMPLE = "They are taking the hobbits to"
 MAX_CHARACTERS = 200
 """Maximum length of the line, so that a large model reads it within the time between two keys."""
+MAX_EXAMPLES = 200
+"""Held-out lines of a user's corpus that are tried as the example."""
 NUM_NEXT_TOKENS = 24
 MIN_WIDTH = 70
 """Columns for both controls on one line."""
@@ -43,6 +46,7 @@ class Memory:
 
     lstm: NumpyLSTM
     units: tuple[tuple[int, int], ...]
+    example: str
     note: str = ""
 
 
@@ -112,7 +116,11 @@ class MemoryFigure(ChapterFigure[Memory]):
         assert lstm is not None, "the material returns a model with an LSTM"
         sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
         units = tuple((layer, unit) for layer, size in enumerate(sizes) for unit in range(size))
-        return Memory(lstm, units, small.note)
+        lines = [EXAMPLE]
+        if lstm.tokenizer.unknown_spans(EXAMPLE):
+            dataset = yield from self.material.words()
+            lines += [line.text for line in islice(dataset.splits.valid, MAX_EXAMPLES)]
+        return Memory(lstm, units, find_example(lines, lstm), small.note)
 
     def show_data(self, data: Memory) -> None:
         """Show the example line, with the unit that changes most."""
@@ -123,6 +131,8 @@ class MemoryFigure(ChapterFigure[Memory]):
         self.query_one(Slider).set_values(
             [f"{layer + 1}·{unit}" if has_layers else f"{unit}" for layer, unit in data.units]
         )
+        if data.example != EXAMPLE:
+            self.query_one(LineBar).set_example(data.example)
         self._read_line()
         self.action_find_liveliest()
         self.watch(field, "selection", self._show_step, init=False)

@@ -1,6 +1,6 @@
 """What an LSTM reads of a typed line: its tokens, its steps, and its predictions with and without a reset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,11 @@ from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.formatting import format_lone_token
+
+EXAMPLE_WORDS = 6
+"""Maximum number of words of an example."""
+MIN_FORGOTTEN = 3
+"""Minimum number of tokens of an example that a reset makes the LSTM forget, `<eos>` included."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,24 @@ def read_line(lstm: NumpyLSTM, text: str, before: LineReading | None = None) -> 
         read_steps(lstm, last, before.reset_steps if before else ()),
         tokens.word(num_words - 1) if num_words else "",
     )
+
+
+def find_example(lines: Iterable[str], lstm: NumpyLSTM) -> str:
+    """Return the first line whose first words the LSTM knows, and after which it predicts the same with a reset.
+
+    The first line is the default.
+    """
+    first = None
+    for line in lines:
+        text = " ".join(line.split()[:EXAMPLE_WORDS])
+        first = text if first is None else first
+        reading = read_line(lstm, text)
+        if reading.num_forgotten < MIN_FORGOTTEN or lstm.tokenizer.unk_id in [step.token for step in reading.steps]:
+            continue
+        kept, reset = predict_next(lstm, reading.steps), predict_next(lstm, reading.reset_steps)
+        if kept.argmax() == reset.argmax():
+            return text
+    return first or ""
 
 
 def predict_next(lstm: NumpyLSTM, steps: Sequence[LSTMStep]) -> LogProbs:
