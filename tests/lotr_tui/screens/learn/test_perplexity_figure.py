@@ -185,6 +185,8 @@ async def test_typed_words_count_as_moves(make_host: MakeApp) -> None:
         await pilot.press(*["left"] * 7)
         assert screen.query_one(WordBits).cursor == 0
         assert shown(screen, "word").startswith("do  ")
+        await pilot.press("tab", "x")  # typed while the words have the focus
+        assert screen.query_one(Input).value == "xdo not "
         await type_line(pilot, screen, "what do you")
         await until(pilot, lambda: screen._finished_parts == {0})
 

@@ -62,22 +62,23 @@ def describe_sums(scores: TokenScores, word: int, width: int) -> Content:
     tokens = scores.tokens
     end = int(tokens.word_ends[word]) if tokens.num_words else 0
     return Content("\n").join(
-        _describe_sum(name, scores, size, width) for name, size in (("to the cursor", end), ("whole line", len(tokens)))
+        _describe_sum(name, scores, size, width) for name, size in (("to cursor", end), ("whole line", len(tokens)))
     )
 
 
 def _describe_sum(name: str, scores: TokenScores, size: int, width: int) -> Content:
-    """Return `name 13.4 bits ÷ 7 words = 1.91  2^1.91 = 3.8` for the first tokens of a text."""
+    """Return `name 13.4 bits ÷ 7 words = 1.91 bits  perplexity 2^1.91 = 3.8` for the first tokens of a text."""
     noun = token_noun(scores.tokenizer)
     bits = float(scores.bits[:size].sum()) if size else math.nan
     mean = bits / size if size else math.nan
-    if width < WIDE:
-        name = name.removeprefix("to the ").removeprefix("whole ")
+    is_wide = width >= WIDE
+    power = f"2^{_number(mean, 2)}"
     return Content.assemble(
-        (f"{name:{13 if width >= WIDE else 6}}", MUTED),
+        (f"{name:10}" if is_wide else f"{name.split()[-1]:6}", MUTED),
         f"{_number(bits, 1):>6} bits ÷ {size:>3,} {noun if size == 1 else f'{noun}s':{len(noun) + 1}} = ",
         (f"{_number(mean, 2):>5}", "bold"),
-        f"{f'2^{_number(mean, 2)}':>{10 if width >= WIDE else 8}} = ",
+        (" bits  perplexity " if is_wide else "  ", MUTED),
+        f"{power:>6} = ",
         (MISSING if math.isnan(mean) else format_perplexity(perplexity(mean * math.log(2))), "bold $accent"),
     )
 

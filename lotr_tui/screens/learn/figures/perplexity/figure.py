@@ -3,9 +3,10 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.timer import Timer
 from textual.widgets import Input, Static
@@ -38,6 +39,8 @@ MAX_EXAMPLES, MAX_SLOW_EXAMPLES = 300, 3
 WINDOWS = range(1, 61)
 POLL_INTERVAL = 0.01
 """Seconds between two looks at the thread that scores the line."""
+MAX_SECONDS = 0.015
+"""Time that the scoring of a line may take in the screen's thread, which shows it sooner than another thread."""
 PAUSE = 0.3
 """Seconds without a key before a slow model scores the line."""
 TALL_HEIGHT = 29
@@ -53,6 +56,8 @@ class PerplexityData:
     """True if the model was trained with an `<eos>` after each line."""
     example: str
     held_out: HeldOut
+    seconds_per_token: float
+    """Time in which the model scores a token."""
 
 
 class PerplexityFigure(ChapterFigure[PerplexityData]):
@@ -61,6 +66,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
     DEFAULT_CSS = """
     PerplexityFigure Static { height: auto; padding: 0 1; }
     PerplexityFigure #word { height: 1; }
+    PerplexityFigure #sums { height: 2; text-wrap: nowrap; }
     PerplexityFigure #held-out { margin-top: 1; }
     PerplexityFigure Slider { margin: 0 1; }
     PerplexityFigure.-noted #held-out { margin-top: 0; }
@@ -110,7 +116,11 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         num_examples = MAX_SLOW_EXAMPLES if is_slow(model.model) else MAX_EXAMPLES
         lines = [EXAMPLE, *(line.text for line in islice(dataset.splits.valid, num_examples))]
         example = find_example(lines, model.model, eos_per_line=eos_per_line, cancelled=cancelled)
-        return PerplexityData(model, eos_per_line, example, held_out)
+        tokens = tokenize_with_offsets(example, model.model.tokenizer, eos_per_line=eos_per_line)
+        started = perf_counter()
+        list(score_chunks(model.model, tokens, cancelled))
+        seconds = (perf_counter() - started) / max(1, len(tokens))
+        return PerplexityData(model, eos_per_line, example, held_out, seconds)
 
     def show_data(self, data: PerplexityData) -> None:
         """Show the example and the notebook's own window."""
@@ -160,10 +170,15 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """Score a line that the student has changed."""
         if self.data is not None and self._line_text != self._scored_text:
             self._has_moved = True
-            self._score_line()
-            self._cursor = self._word_at_text_cursor()
-            if not self._scoring.is_running or not len(self._current_scores.tokens):
-                self._show_line()  # the words of a slow model, whose bits follow
+            self._score_line(at_text_cursor=True)
+
+    def on_key(self, event: events.Key) -> None:
+        """Type into the line also while its words have the focus."""
+        if self.query_one(WordBits).has_focus and event.is_printable and event.character is not None:
+            event.stop()
+            line = self.query_one(Input)
+            line.focus()
+            line.insert_text_at_cursor(event.character)
 
     def _follow_text_cursor(self) -> None:
         """Move the cursor to the word that the text cursor is on."""
@@ -192,17 +207,27 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         assert self._scores is not None, "the example is scored before there is a key"
         return self._scores
 
-    def _score_line(self) -> None:
-        """Score the line in a thread; the scores of the words that it shares with the line before are kept."""
+    def _score_line(self, *, at_text_cursor: bool = False) -> None:
+        """Score the line at once if that is quick, or else in a thread, and keep the scores of the words before.
+
+        With `at_text_cursor`, the cursor moves to the word at the text cursor.
+        """
         assert self.data is not None
         self._scoring.cancel()
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause = None
         model = self.data.model.model
         tokens = tokenize_with_offsets(self._line_text, model.tokenizer, eos_per_line=self.data.eos_per_line)
         self._scores = TokenScores(tokens, model.tokenizer, self._scores)
-        if self._pause is not None:
-            self._pause.stop()
-        self._pause = self.set_timer(PAUSE, self._start_scoring) if is_slow(model) else None
-        if self._pause is None:
+        if at_text_cursor:
+            self._cursor = self._word_at_text_cursor()
+        if is_slow(model):
+            self._show_line()
+            self._pause = self.set_timer(PAUSE, self._start_scoring)
+        elif len(tokens) * self.data.seconds_per_token < MAX_SECONDS:
+            self._take_chunks(list(score_chunks(model, tokens)))
+        else:
             self._start_scoring()
 
     def _start_scoring(self) -> None:
