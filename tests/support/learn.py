@@ -4,10 +4,18 @@ from collections.abc import Callable
 
 from textual.pilot import Pilot
 
-from lotr_tui.learn.chapters import find_chapter
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
+from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.learn.screen import ChapterScreen
 from tests.support.pilot import until
+
+
+def open_class_before() -> None:
+    """Write the progress of a user who has opened the class, so that the session does not mention it."""
+    store = ProgressStore()
+    store.add(last=CHAPTERS[0].name)
+    assert not store.save()
 
 
 def chapter_screen(pilot: Pilot[None]) -> ChapterScreen:

@@ -19,6 +19,7 @@ compare           | ctrl+y   | inspect('side_by_side')   | compare  | The prompt
 memorization      | f9       | inspect('memorization')   | copied?  | Which parts are copied from training
 activations       | f10      | inspect('activations')    | inside   | Gates of an LSTM, or attention of a Transformer
 runs              | ctrl+o   | choose_model              | runs     | All runs: use one, compare, delete
+learn             | ctrl+underscore,ctrl+slash | learn   | class    | The class: what a language model is | ^/
 sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, new, rename, delete, export
 regenerate        | ctrl+r   | regenerate                | again    | Regenerate the reply with another seed
 continue          | ctrl+n   | continue                  | more     | Keep going: the next turn, or after the last word
@@ -36,7 +37,18 @@ page-up           | pageup   | scroll_page(-1)           | scroll up | Earlier r
 page-down         | pagedown | scroll_page(1)            | scroll down | Later replies
 interrupt         | ctrl+c   | interrupt                 | stop     | Stop the reply; ctrl+q quits
 """
-_HIDDEN_KEYS = {"f8", "ctrl+s", "f11", "f3", "f12", "ctrl+right_square_bracket", "pageup", "pagedown", "ctrl+c"}
+_HIDDEN_KEYS = {
+    "ctrl+underscore,ctrl+slash",
+    "f8",
+    "ctrl+s",
+    "f11",
+    "f3",
+    "f12",
+    "ctrl+right_square_bracket",
+    "pageup",
+    "pagedown",
+    "ctrl+c",
+}
 """Keys that only the palette and the help show."""
 _PRIORITY_KEYS = {"escape", "ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x", "ctrl+f", "ctrl+d", "f6", "f5", "ctrl+c"}
 """Keys that a focused input would otherwise take."""

@@ -1,5 +1,6 @@
 """Frame of the session: everything that is painted before the model is loaded."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from textual.widgets import Label, Rule
 from engine.errors import describe_error
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import token_noun
+from lotr_tui.learn.progress import progress_file
 from lotr_tui.messages import PaneSelected
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.prompt_screen import PromptScreen
@@ -33,8 +35,10 @@ SESSION_PANES = {"transcript": "conversation", "next": "next word", "training": 
 """Panes of a narrow terminal by id, with their names."""
 TWO_LINE_CONTROLS_WIDTH = 72
 """Minimum width in cells at which the controls take two lines."""
-MODEL_FREE_ACTIONS = ("choose_model", "train", "stop")
+MODEL_FREE_ACTIONS = ("choose_model", "train", "learn", "stop")
 """Actions that work without a model."""
+CLASS_HINT = "New to language models? /learn opens a short class"
+"""Help line for a user who has neither sent a prompt nor opened the class."""
 
 
 class BaseSessionScreen(AppScreen[None], PromptScreen):
@@ -57,6 +61,8 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         """True from the moment the panes are being created."""
         self._history = PromptHistory()
         self._first_steps = FirstSteps(len(self._history.entries))
+        self._knows_class = bool(self._history.entries) or os.path.lexists(progress_file())
+        """False for a new user until the class was opened, so that the help line mentions the class."""
         self._state: SessionState = "start"
         self._initial_session_model = session_model
         self._load_session_model = load_session_model
@@ -192,7 +198,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         if self.is_ready and self.has_class("-narrow") and pane != "transcript":
             return find_help_line(self.query_one(f"#{pane}"), below=self)
         if is_empty:
-            return self.session_model.introduction()
+            return self.session_model.introduction() if self._knows_class else CLASS_HINT
         return self._first_steps.hint(is_narrow=self.has_class("-narrow"))
 
     def _update_keys(self) -> None:

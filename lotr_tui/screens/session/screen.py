@@ -16,9 +16,11 @@ from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 from lotr_tui.screens.session.inspectors import InspectionContext, Inspector, create_inspector_screen
 from lotr_tui.screens.session.roles_screen import RolesSessionScreen
 from lotr_tui.screens.session.slash_commands.parsing import is_command, unescape_prompt
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from lotr_tui.learn.material import Material
     from lotr_tui.monitor.training_view import TrainingView
     from lotr_tui.screens.session.conversation.pane import ConversationPane
     from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
@@ -262,6 +264,25 @@ class SessionScreen(RolesSessionScreen):
         # While a reply is being written the bars follow its words instead.
         if self.is_ready and self._panes.conversation.conversation.active_reply is None:
             self._show_preview()
+
+    # The class
+
+    def action_learn(self, chapter: int | None = None) -> None:
+        """Open a chapter of the class on the model of this session, or the first one whose task is not done."""
+        from lotr_tui.screens.learn.screen import ChapterScreen
+
+        session_model = self.session_model if self.is_ready else None
+
+        def make_material() -> "Material":
+            from lotr_tui.learn.material import Material
+
+            return Material.from_session(session_model)
+
+        def close(_: None) -> None:
+            self.query_one(HelpLine).update_text()
+
+        self._knows_class = True
+        self.app.push_screen(ChapterScreen(make_material, chapter), close)
 
     # Inspectors
 

@@ -152,6 +152,7 @@ SESSION: dict[str, Stage] = {
             Row("session.find", of(SearchBar, "is_open"), becomes(True)),
             Row("session.train", screen_name, becomes("NewTrainingDialog")),
             Row("session.runs", screen_name, becomes("RunsScreen")),
+            Row("session.learn", screen_name, becomes("ChapterScreen")),
             Row("session.sessions", screen_name, becomes("SessionsScreen")),
             Row("session.ladder", screen_name, becomes("LadderScreen")),
             Row("session.compare", screen_name, becomes("SideBySideScreen")),

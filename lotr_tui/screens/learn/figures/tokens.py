@@ -30,6 +30,8 @@ UNKNOWN_GOAL = 0.1
 MAX_LINES = 100_000
 """Lines of the training text, and of the held-out text, that are counted."""
 BPE_VOCABULARY_SIZE = 2048
+MIN_HEIGHT_WITH_GAPS = 18
+"""Minimum height of the figure for empty lines between its rows."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,11 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         assert name == "words" or name == "whitespace", "the class reads corpora as words"
         own = self.material.session_model
         pairs: list[tuple[str, Tokenizer]] = [
-            ("characters", CharacterTokenizer.from_lines(train, FIRST_CUTOFF)),
             ("byte pairs", BPETokenizer.train(train, BPE_VOCABULARY_SIZE)),
+            ("characters", CharacterTokenizer.from_lines(train, FIRST_CUTOFF)),
         ]
         if own is not None and own.model.tokenizer.is_open:
-            pairs.append((own.name, own.model.tokenizer))
+            pairs.insert(0, (own.name, own.model.tokenizer))
         return Tokenizers(VocabularyCutoffs(train, held_out, name), tuple(pairs))
 
     def show_data(self, data: Tokenizers) -> None:
@@ -117,6 +119,10 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             self.finish_part(1)
         self._update_tokens()
 
+    def on_resize(self) -> None:
+        """Leave out the empty lines where they do not fit."""
+        self._update_tokens()
+
     @on(Input.Changed)
     def _update_tokens(self) -> None:
         """Tokenize the line."""
@@ -124,8 +130,9 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             return
         line = self.query_one(LineBar)
         rows = [("words", self._words), *self.data.open]
+        gap = "\n\n" if self.size.height >= MIN_HEIGHT_WITH_GAPS else "\n"
         self.query_one("#tokens", Static).update(
-            Content("\n\n").join(describe_tokens(name, tokenizer, line.text) for name, tokenizer in rows)
+            Content(gap).join(describe_tokens(name, tokenizer, line.text) for name, tokenizer in rows)
         )
         if line.is_edited and any(span.text for span in self._words.unknown_spans(line.text)):
             self.finish_part(0)

@@ -10,6 +10,7 @@ from textual.widgets import TextArea
 
 from engine.errors import InvalidInputError, LotrError, printable
 from lotr_tui.background_task import run_in_thread
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.screens.session.model_screen import ModelSessionScreen
 from lotr_tui.screens.session.slash_commands.command_list import SlashCommandList
 from lotr_tui.screens.session.slash_commands.parsing import (
@@ -41,6 +42,10 @@ class CommandSessionScreen(ModelSessionScreen):
 
     def submit_prompt(self, event: PromptInput.Submitted) -> None:
         """Send a prompt to the model."""
+        raise NotImplementedError
+
+    def action_learn(self, chapter: int | None = None) -> None:
+        """Open a chapter of the class."""
         raise NotImplementedError
 
     def complete_word(self, text: str) -> str:
@@ -89,6 +94,8 @@ class CommandSessionScreen(ModelSessionScreen):
         """Return the values that complete the argument of a command."""
         if command.name == "theme":
             return sorted(self.app.available_themes)
+        if command.name == "learn":
+            return [chapter.name for chapter in CHAPTERS]
         if command.name == "model":
             from engine.runs.directory import bundled_run_names, find_run_dirs
             from engine.storage.files import default_runs_dir
@@ -130,6 +137,8 @@ class CommandSessionScreen(ModelSessionScreen):
             self.app.choose_theme(argument)
         elif command.name == "model":
             self.load_named_model(argument)
+        elif command.name == "learn":
+            self.action_learn(find_chapter(argument))
         elif not self.is_ready:
             raise self._unavailable(command)
         elif command.name == "export":

@@ -12,6 +12,7 @@ from lotr_tui.screens.session.bindings import SESSION_BINDINGS
 
 _TABLE = """
 help        | app.help                  |         |
+learn       | session.learn             | CHAPTER |
 model       | session.runs              | RUN     | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE
 train       | session.train             |         |
 export      | export_session            | PATH    | Write this session to a .md, .txt, .json or .svg file

@@ -255,7 +255,7 @@ async def test_hint_replaces_the_figure_where_they_take_turns(make_host: MakeApp
 
 
 async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(80, 24)) as pilot:
+    async with make_host().run_test(size=(140, 35)) as pilot:
         await open_chapter(pilot, "counting")
         link = CHAPTERS[1].source
         await pilot.press("f4")

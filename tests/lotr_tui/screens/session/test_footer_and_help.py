@@ -13,6 +13,7 @@ from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from tests.support.learn import open_class_before
 from tests.support.pilot import MakeApp, notices, reply_to, send, set_field, text_of, until, until_reply_ended
 
 
@@ -80,6 +81,7 @@ async def test_footer_shows_the_keys_of_each_state(make_app: MakeApp) -> None:
 
 async def test_first_screen_says_only_what_to_type(make_app: MakeApp) -> None:
     app = make_app()
+    open_class_before()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: help_text(app) == "You are talking to the bundled model (51 words)")
         transcript = app.screen.query_one("#transcript")
@@ -146,6 +148,7 @@ async def test_focused_control_is_explained(make_app: MakeApp) -> None:
 
 async def test_pane_under_the_pointer_is_explained(make_app: MakeApp) -> None:
     app = make_app()
+    open_class_before()
     async with app.run_test(size=(120, 35)) as pilot:
         await pilot.pause()
         for pane, text in ((NextTokenBars, "after sampling, and raw"), ("#training", "lower is better")):
@@ -157,6 +160,7 @@ async def test_pane_under_the_pointer_is_explained(make_app: MakeApp) -> None:
 
 async def test_visible_pane_of_a_narrow_terminal_is_explained(make_app: MakeApp) -> None:
     app = make_app()
+    open_class_before()
     async with app.run_test(size=(80, 24)) as pilot:
         for text in ("after sampling, and raw", "lower is better", "talking to the bundled model"):
             await pilot.press("f2")

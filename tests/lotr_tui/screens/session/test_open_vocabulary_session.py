@@ -13,6 +13,7 @@ from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import make_decoder
+from tests.support.learn import open_class_before
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer, open_model
 from tests.support.pilot import (
     MakeApp,
@@ -170,6 +171,7 @@ async def test_copied_text_is_the_prompt_and_the_reply(make_app: MakeApp) -> Non
 @TOKENIZERS
 async def test_no_word_is_unknown_to_an_open_vocabulary(make_app: MakeApp, tokenizer: Tokenizer) -> None:
     app = make_open_app(make_app, open_model(tokenizer))
+    open_class_before()
     async with app.run_test(size=(120, 35)) as pilot:
         help_line = lines_of(app.screen.query_one(HelpLine))
         noun = {"bpe": "word pieces", "characters": "characters"}[tokenizer.name]

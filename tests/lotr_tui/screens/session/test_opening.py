@@ -104,7 +104,7 @@ async def test_keys_that_need_a_model_do_nothing_before_it_is_loaded(make_app: M
     app = make_app(session_model=None, load_session_model=loader)
     async with app.run_test(size=(80, 24)) as pilot:
         keys = [key for binding in app.screen.BINDINGS for key in binding.key.split(",")]  # type: ignore[union-attr]
-        allowed = {"ctrl+o", "ctrl+t"}
+        allowed = {"ctrl+o", "ctrl+t", "ctrl+underscore", "ctrl+slash"}
         assert allowed < set(keys)
         for key in keys:
             if key not in allowed:

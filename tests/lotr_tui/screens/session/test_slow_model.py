@@ -28,6 +28,7 @@ from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support.app import make_decoder
+from tests.support.learn import open_class_before
 from tests.support.pilot import (
     MakeApp,
     bars_text,
@@ -380,6 +381,7 @@ async def test_model_that_cannot_be_loaded_is_one_line(make_app: MakeApp, name: 
 async def test_conversation_with_a_model_that_knows_no_template_begins_another_mode(
     make_app: MakeApp, model: FakeSlowModel
 ) -> None:
+    open_class_before()
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         assert app.screen.reply_mode == "conversation"
