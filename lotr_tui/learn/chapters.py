@@ -85,7 +85,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             "Reset the state before the last word.",
             "Find a text after which the two predictions disagree about the most likely next word.",
         ),
-        "Press f8 to reset the state, and type a text whose beginning matters, such as a question: What did you",
+        'Press f8 to reset the state, and type the beginning of a question, such as "What did you".',
         "What the network knows of the words before is in its state, and nowhere else.",
         SourceLink("engine/models/numpy_lstm.py", "NumpyLSTM.advance_state"),
     ),
