@@ -17,6 +17,7 @@ from tests.support.app import FakeJob, training_events
 from tests.support.bindings.activations import ACTIVATIONS
 from tests.support.bindings.attention import ATTENTION
 from tests.support.bindings.learn import LEARN
+from tests.support.bindings.learn_attention import LEARN_ATTENTION
 from tests.support.bindings.learn_counting import LEARN_COUNTING
 from tests.support.bindings.learn_memory import LEARN_MEMORY
 from tests.support.bindings.learn_perplexity import LEARN_PERPLEXITY
@@ -35,6 +36,7 @@ STAGES: dict[str, Stage] = (
     | TRAINING
     | RUNS
     | LEARN
+    | LEARN_ATTENTION
     | LEARN_COUNTING
     | LEARN_MEMORY
     | LEARN_PERPLEXITY

@@ -10,6 +10,7 @@ import pytest
 from lotr_tui.app import LotrApp
 from tests.support import attention_scenes, dialogue_scenes, open_scenes, scenes
 from tests.support import dialogue_inspector_scenes as inspector_scenes
+from tests.support.learn_scenes import attention as learn_attention
 from tests.support.learn_scenes import counting as learn_counting
 from tests.support.learn_scenes import frame as learn_frame
 from tests.support.learn_scenes import memory as learn_memory
@@ -96,6 +97,8 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     ),
     (learn_memory.learn_memory, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
     (learn_memory.learn_memory_kept, [("shire", (80, 24)), ("ansi-dark", (200, 50))]),
+    (learn_attention.learn_attention, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_attention.learn_attention_models, [("shire", (60, 20)), ("shire", (80, 24)), ("ansi-dark", (200, 50))]),
 ]
 
 
