@@ -1,5 +1,6 @@
 """The command that opens the class."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,9 +59,11 @@ def learn(
 
     index = None if chapter is None else find_chapter(chapter)
     if list_chapters:
-        done = ProgressStore().current.done
+        store = ProgressStore()
         for number, each in enumerate(CHAPTERS, 1):
-            print(f"{number}  {'done' if each.name in done else '    '}  {each.name:12}  {each.title}")
+            print(f"{number}  {'done' if each.name in store.current.done else '    '}  {each.name:12}  {each.title}")
+        if store.notice:
+            print(f"lotr-tui: {store.notice}", file=sys.stderr)
         return 0
     if sum(option is not None for option in (run, csv, text)) > 1:
         raise InvalidInputError("--run, --csv and --text exclude one another; a run brings its own corpus")

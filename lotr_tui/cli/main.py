@@ -165,8 +165,9 @@ def bench(
 
 @add_command(cli, "locate")
 def locate() -> None:
-    """Print the paths of runs, settings, history, sessions and bundled files."""
+    """Print the paths of runs, settings, history, sessions, the progress in the class, and bundled files."""
     from engine.storage.files import app_home, assets_dir, cache_dir, default_runs_dir
+    from lotr_tui.learn.progress import progress_file
     from lotr_tui.session.history import history_file
     from lotr_tui.session.session_file import sessions_folder
     from lotr_tui.session.settings import settings_file
@@ -178,6 +179,7 @@ def locate() -> None:
         "settings": settings_file(),
         "history": history_file(),
         "sessions": sessions_folder(),
+        "progress": progress_file(),
         "assets": assets_dir(),
     }
     for name, path in paths.items():

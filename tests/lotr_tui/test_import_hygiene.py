@@ -68,6 +68,23 @@ async def paint():
 asyncio.run(paint())
 """
 
+FIRST_PAINT_OF_CLASS = """
+import asyncio
+from lotr_tui.cli.launch import LotrApp
+
+async def paint():
+    from lotr_tui.screens.learn.screen import ChapterScreen
+    painted = []
+    ChapterScreen._load_chapter = lambda screen: painted.append(screen)
+    app = LotrApp(make_class_screen=lambda: ChapterScreen(lambda: None, exit_on_close=True))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert painted == [app.screen]
+        assert "Task" in str(app.screen.query_one("#task").render())
+
+asyncio.run(paint())
+"""
+
 DRAW_CHARTS = """
 import numpy as np
 from lotr_tui.monitor.hardware_history import MetricTile
@@ -114,6 +131,8 @@ def imported_packages(tmp_path, environment):
         ["runs", "show", "untrained"],
         ["status", "untrained"],
         ["locate"],
+        ["learn", "--list"],
+        ["learn", "--help"],
     ],
 )
 def test_command_imports_neither_torch_nor_pandas(imported_packages, untrained_run, arguments):
@@ -174,6 +193,11 @@ def test_first_paint_imports_neither(imported_packages, tmp_path):
 
 def test_first_paint_without_a_model_imports_no_numpy(imported_packages):
     assert imported_packages(FIRST_PAINT_WITHOUT_MODEL, packages=NOT_IN_FIRST_PAINT) == []
+
+
+def test_first_paint_of_the_class_imports_no_numpy(imported_packages):
+    packages = (*NOT_IN_FIRST_PAINT, "pygments", "lotr_tui.learn.material")
+    assert imported_packages(FIRST_PAINT_OF_CLASS, packages=packages) == []
 
 
 def test_drawing_charts_does_not_import_numpy_ma(imported_packages):

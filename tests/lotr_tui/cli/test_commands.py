@@ -80,6 +80,7 @@ class TestSurface:
         assert shown["settings"] == str(home / "settings.json")
         assert shown["history"] == str(home / "history.jsonl")
         assert shown["sessions"] == str(home / "sessions")
+        assert shown["progress"] == str(home / "learn.json")
         assert not home.exists()
 
     def test_list_settings_prints_the_values(self, command):

@@ -66,7 +66,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             "cut-off",
             [f"{cutoff:,}" for cutoff in CUTOFFS],
             CUTOFFS.index(FIRST_CUTOFF),
-            help_line="Occurrences in the training text that a word of the vocabulary has at least; ← → change it",
+            help_line="How often a word must occur to be in the vocabulary; ← → change it",
             id="cutoff",
         )
         yield Static(id="unknown", markup=False)
