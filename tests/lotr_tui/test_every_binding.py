@@ -21,6 +21,7 @@ from tests.support.bindings.learn_attention import LEARN_ATTENTION
 from tests.support.bindings.learn_counting import LEARN_COUNTING
 from tests.support.bindings.learn_memory import LEARN_MEMORY
 from tests.support.bindings.learn_perplexity import LEARN_PERPLEXITY
+from tests.support.bindings.learn_training import LEARN_TRAINING
 from tests.support.bindings.rows import Row, Stage
 from tests.support.bindings.runs import RUNS
 from tests.support.bindings.session import SESSION
@@ -40,6 +41,7 @@ STAGES: dict[str, Stage] = (
     | LEARN_COUNTING
     | LEARN_MEMORY
     | LEARN_PERPLEXITY
+    | LEARN_TRAINING
 )
 BINDINGS: dict[str, Binding] = {str(binding.id): binding for _, table in iter_binding_tables() for binding in table}
 

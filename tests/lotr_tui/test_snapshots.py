@@ -16,6 +16,7 @@ from tests.support.learn_scenes import frame as learn_frame
 from tests.support.learn_scenes import memory as learn_memory
 from tests.support.learn_scenes import perplexity as learn_perplexity
 from tests.support.learn_scenes import sampling as learn_sampling
+from tests.support.learn_scenes import training as learn_training
 from tests.support.open_inspectors import use_training_text
 from tests.support.scenes import Scene
 
@@ -97,6 +98,9 @@ TABLE: list[tuple[Scene, list[Variant]]] = [
     ),
     (learn_memory.learn_memory, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
     (learn_memory.learn_memory_kept, [("shire", (80, 24)), ("ansi-dark", (200, 50))]),
+    (learn_training.learn_training, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
+    (learn_training.learn_training_start, [("shire", (60, 20)), ("ansi-dark", (200, 50))]),
+    (learn_training.learn_overfitting, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
     (learn_attention.learn_attention, [("shire", (120, 35)), ("shire-light", (80, 24)), (COLOURLESS, (60, 20))]),
     (learn_attention.learn_attention_models, [("shire", (60, 20)), ("shire", (80, 24)), ("ansi-dark", (200, 50))]),
 ]

@@ -1,5 +1,6 @@
 """Chart of a few perplexity curves, each named at its end, with the lines of other models."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,11 +29,7 @@ class Curve:
     style: str
     epochs: Sequence[float]
     perplexities: Sequence[float]
-
-    @property
-    def label(self) -> str:
-        """Name and latest value."""
-        return f"{self.name} {format_perplexity(self.perplexities[-1])}"
+    """At least one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class ChartData:
 
 
 class CurveChart(StripWidget):
-    """Curves with a logarithmic y axis; each has its name and latest value at the right, in the row of its end."""
+    """Curves with a logarithmic y axis, and lines of other models; their names and values are at the right."""
 
     DEFAULT_CSS = """
     CurveChart { height: 1fr; min-height: 4; padding: 0 1; }
@@ -64,7 +61,7 @@ class CurveChart(StripWidget):
     }  # fmt: skip
 
     def __init__(self, label_width: int, *, id: str | None = None) -> None:
-        """Leave `label_width` columns for the names of the curves."""
+        """Leave `label_width` columns for the names."""
         super().__init__(id=id)
         self._label_width = label_width
         self._data: ChartData | None = None
@@ -88,15 +85,10 @@ class CurveChart(StripWidget):
             plotted = y_axis.plot(points, x_range, plot_columns)
             cells[curve.style] = np.pad(plotted, ((0, 0), (0, label_width)))
         canvas = Canvas(rows, columns)
-        for name, perplexity in data.baselines:
+        for _, perplexity in data.baselines:
             if y_axis.low <= perplexity <= y_axis.high:
                 row = y_axis.row_at(perplexity)
-                occupied = np.logical_or.reduce(
-                    [np.zeros(columns, bool), *(curve[row] > 0 for curve in cells.values())]
-                )
-                occupied[plot_columns:] = True
-                canvas.draw_horizontal_line(row, f"{name} {format_perplexity(perplexity)}", "chart--baseline", occupied)
-                canvas.draw_text(row, plot_columns, " " * label_width, "")
+                canvas.draw_text(row, 0, "┄" * plot_columns, "chart--baseline")
         canvas.draw_curves(cells)
         if label_width:
             self._draw_labels(canvas, y_axis, plot_columns)
@@ -105,20 +97,18 @@ class CurveChart(StripWidget):
         return frame_lines(canvas, y_axis, axis, styles, styles["chart--axis"])
 
     def _draw_labels(self, canvas: Canvas, y_axis: YAxis, column: int) -> None:
-        """Write the name of each curve in the row of its end, or below the name of another one."""
+        """Write names and values, the highest first, each in the row of its value or in the next free one."""
         assert self._data is not None
-        rows = canvas.rows
-        ends = sorted(
-            (min(max(y_axis.row_at(min(max(curve.perplexities[-1], 1e-9), 1e9)), 0), rows - 1), index, curve)
-            for index, curve in enumerate(self._data.curves)
-            if curve.perplexities
-        )
-        free_row = 0
-        for place, (row, _, curve) in enumerate(ends):
-            row = min(max(row, free_row), rows - (len(ends) - place))
+        labels = [(curve.name, curve.perplexities[-1], curve.style) for curve in self._data.curves]
+        labels += [(name, perplexity, "chart--baseline") for name, perplexity in self._data.baselines]
+        labels = [label for label in labels if not math.isnan(label[1])]
+        free_row, rows = 0, canvas.rows
+        for place, (name, perplexity, style) in enumerate(sorted(labels, key=lambda label: -label[1])):
+            row = y_axis.row_at(min(max(perplexity, y_axis.low), y_axis.high))
+            row = min(max(row, free_row), rows - (len(labels) - place))
             if row >= free_row:
-                canvas.draw_text(row, column + 1, curve.label, curve.style)
-            free_row = row + 1
+                canvas.draw_text(row, column + 1, f"{name} {format_perplexity(perplexity)}", style)
+                free_row = row + 1
 
 
 def _log10(perplexities: Sequence[float]) -> Float64Array:

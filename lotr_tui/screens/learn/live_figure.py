@@ -25,7 +25,7 @@ DataT = TypeVar("DataT")
 
 POLL_INTERVAL = 0.05
 """Seconds between two reads of the events of the training."""
-CLOSE_TIMEOUT = 4.0
+CLOSE_TIMEOUT = 1.0
 """Seconds to wait for the end of the training when the chapter is left; it ends after its current step."""
 MAX_SECONDS = 60.0
 """Seconds of training after which a training on a slow computer is ended."""

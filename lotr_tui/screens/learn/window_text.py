@@ -12,6 +12,7 @@ from engine.events import Sampled
 from lotr_tui.formatting import LINE_END_MARK, displayable, truncate
 from lotr_tui.learn.bptt_window import window_of_step
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.drawing import join_fitting
 
 TALL, VERY_TALL = 30, 42
 """Rows of the terminal from which three samples, and six, are shown."""
@@ -57,7 +58,7 @@ class WindowText(Widget):
     DEFAULT_CSS = """
     WindowText { height: 3; padding: 0 1; }
     """
-    HELP_LINE = "The words that one step reads: the state comes in at [, and gradients end there"
+    HELP_LINE = "The words that one step reads: the state comes in at [, and gradients stop there"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -87,16 +88,17 @@ def describe_window(dataset: Dataset, options: TrainingConfig, step: int, *, wid
     # Wrapped lines end before a word that does not fit, which takes some columns of each line.
     room = max(0, width * rows - len(inside) - 2 - 8 * rows)
     before, after = _fitting(words[:begin][::-1], room // 3)[::-1], _fitting(words[end:], room - room // 3)
-    place = (
-        f"row 1 of {options.batch_size}, words {window.begin + 1:,} to {window.end:,} of {window.row_length:,}"
-        " · gradients end at ["
-    )
+    place = [
+        f"row 1 of {options.batch_size}",
+        f"words {window.begin + 1:,} to {window.end:,} of {window.row_length:,}",
+        "gradients stop at [",
+    ]
     if window.begin:
         before = ["…", *before]
     if window.end < window.row_length:
         after = [*after, "…"]
     return Content.assemble(
-        (truncate(place, width), MUTED), "\n", (" ".join([*before, ""]), MUTED), ("[", "bold $accent"), inside,
+        (join_fitting(place, width), MUTED), "\n", (" ".join([*before, ""]), MUTED), ("[", "bold $accent"), inside,
         ("]", "bold $accent"), (" ".join(["", *after]), MUTED),
     )  # fmt: skip
 
