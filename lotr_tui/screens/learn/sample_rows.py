@@ -28,6 +28,7 @@ class Sample:
 class SampleRows(Widget):
     """A heading if there is room, and below it the samples, wrapped if there is room for more than a line each."""
 
+    HELP_LINE = "Sampled texts that share the noise of one seed; ¶ is the end of a line"
     DEFAULT_CSS = """
     SampleRows { height: auto; padding: 0 1; }
     """

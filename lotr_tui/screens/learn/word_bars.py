@@ -38,6 +38,7 @@ class WordBar:
 class WordBars(Widget):
     """A heading and one bar per word, as many as there are rows."""
 
+    HELP_LINE = "Most likely next words; ▸ marks the word that the figure is about"
     DEFAULT_CSS = """
     WordBars { height: 1fr; width: 1fr; min-height: 2; padding: 0 1; text-wrap: nowrap; }
     """

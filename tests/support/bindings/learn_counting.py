@@ -3,7 +3,7 @@
 from textual.pilot import Pilot
 
 from lotr_tui.screens.learn.figures.counting.figure import CountingFigure
-from lotr_tui.screens.learn.figures.sampling import SamplingFigure
+from lotr_tui.screens.learn.figures.sampling.figure import SamplingFigure
 from tests.support.bindings.expectations import moves
 from tests.support.bindings.observations import of
 from tests.support.bindings.rows import Row, Stage

@@ -15,7 +15,7 @@ FIGURES = {
     "counting": "counting.figure:CountingFigure",
     "training": "training:TrainingFigure",
     "overfitting": "overfitting:OverfittingFigure",
-    "sampling": "sampling:SamplingFigure",
+    "sampling": "sampling.figure:SamplingFigure",
     "attention": "attention.figure:AttentionFigure",
 }
 """Module and class of the figure of each chapter."""

@@ -16,7 +16,7 @@ from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent
-from lotr_tui.learn.class_models import bundled_data_config
+from lotr_tui.learn.class_models import bundled_data_config, class_data_config
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable
 from lotr_tui.screens.learn.figures.counting.figure import SAMPLE_TOKENS
@@ -159,10 +159,12 @@ async def test_another_corpus_and_an_empty_line(make_host: MakeApp, tmp_path: Pa
         return Material(DataConfig(corpus=str(corpus)))
 
     async with make_host().run_test(size=(60, 20)) as pilot:
-        await pilot.press()
         screen = await open_chapter(pilot, "counting", make_material)
+        assert screen.query_one("#line Input", Input).value.startswith("the small red house")
         await pilot.press("f5", "ctrl+u")
         await until(pilot, lambda: screen.is_idle)
         assert "start" in rows(screen)[-4]
-        await pilot.press(*"the small")
-        assert rows(screen)[-1].split()[-2:] > ["50"]
+        await pilot.press(*"the small red")
+        assert "▸house " in text_of(screen.query_one(WordBars))
+        num_lines = len(load_dataset(class_data_config(DataConfig(corpus=str(corpus)))).splits.train)
+        assert f"{num_lines}×" in rows(screen)[1]  # "start the small red"

@@ -18,7 +18,8 @@ from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figures.sampling import EXAMPLE, SAMPLE_TOKENS, SamplingFigure
+from lotr_tui.screens.learn.figures.sampling.figure import EXAMPLE, SamplingFigure
+from lotr_tui.screens.learn.figures.sampling.sliders import SAMPLE_TOKENS
 from lotr_tui.screens.learn.sample_rows import SampleRows
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.learn.word_bars import WordBars

@@ -33,6 +33,7 @@ class ExplainedWord:
 class BackoffTable(Widget):
     """Counts, discounted probability, back-off weight and part in the sum, for each context of a word."""
 
+    HELP_LINE = "own + rest × the probability in the row below; adds: own × the rests above"
     DEFAULT_CSS = """
     BackoffTable { height: 8; padding: 0 1; }
     """

@@ -21,6 +21,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_token
 from lotr_tui.learn.continuation import continue_text
+from lotr_tui.learn.example_line import find_line_start
 from lotr_tui.learn.line_place import LinePlace, find_place
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
@@ -53,6 +54,8 @@ class CountModels:
     """Kneser-Ney models of the orders 1 to 5; the one of order 1 has discounted relative frequencies."""
 
     models: dict[int, KneserNey]
+    example: str
+    """Line that the figure starts with."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -125,10 +128,13 @@ class CountingFigure(ChapterFigure[CountModels]):
         models = {}
         for order in ORDERS:
             models[order] = yield from self.material.counts(order)
-        return CountModels(models)
+        dataset = yield from self.material.words()
+        lines = (line.text for line in dataset.splits.train)
+        return CountModels(models, find_line_start(EXAMPLE, dataset.tokenizer, lines))
 
     def show_data(self, data: CountModels) -> None:
         """Show the end of the example line."""
+        self.query_one(LineBar).set_example(data.example)
         line = self._input
         line.cursor_position = len(line.value)
         self._first_view = self._view

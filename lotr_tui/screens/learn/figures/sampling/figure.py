@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,36 +14,36 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from engine.data.tokenizers.base import UNK, Tokenizer
-from engine.errors import describe_error
+from engine.errors import CorpusError, describe_error
 from engine.generation.prompt import DecoderState, prefill_prompt
 from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_lone_token, format_percent, token_noun
 from lotr_tui.learn.continuation import continue_text
+from lotr_tui.learn.example_line import find_line_start
 from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.learn.sampler_view import SamplerView, view_sampler
 from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.screens.learn.figures.sampling.sliders import SAMPLE_TOKENS, make_sliders, read_settings
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
+from lotr_tui.session.model_abilities import is_slow
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.slider import Slider
 
 EXAMPLE = "It is a long time since"
-TEMPERATURES = tuple(step / 20 for step in range(41))
-TOP_KS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 0)
-"""Values of top-k; 0 keeps all words."""
-TOP_PS = (*(percent / 100 for percent in range(5, 100, 5)), 0.98, 0.99, 1.0)
-MIN_PS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-OFF = "off"
 LADDER = (0.3, 0.7, 1.0, 1.5)
 """Temperatures of the samples besides the chosen one."""
 SHORT_LADDER = (0.3, 1.0, 1.5)
 FIRST_SEED = 7
-SAMPLE_TOKENS = 30
+SHORT_SAMPLE_TOKENS = 20
 MAX_BARS = 20
+MAX_SHORT_LINE = 300
+"""Characters that a fast model reads at once, within milliseconds."""
 TWICE, HALF = 2.0, 0.5
 FEW_WORDS = 10
 TALL_HEIGHT = 22
@@ -58,7 +59,23 @@ class _ReadLine:
     state: DecoderState
 
 
-class SamplingFigure(ChapterFigure[ClassModel]):
+@dataclass(frozen=True)
+class _Sampled:
+    """The model, and the line that the figure starts with."""
+
+    source: ClassModel
+    example: str
+
+    @property
+    def model(self) -> LanguageModel:
+        return self.source.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.source.tokenizer
+
+
+class SamplingFigure(ChapterFigure[_Sampled]):
     """Four sliders of the sampler chain, their effect on the next words, and sampled texts."""
 
     BINDING_GROUP_TITLE = "Sampling"
@@ -97,19 +114,27 @@ class SamplingFigure(ChapterFigure[ClassModel]):
         yield SamplingLine(EXAMPLE)
         with Container(id="chain"):
             with Vertical(id="sliders"):
-                yield from _make_sliders()
+                yield from make_sliders()
                 yield Static(id="kept", markup=False)
                 yield Static(id="ratio", markup=False)
             yield WordBars(id="bars")
         yield SampleRows(id="samples")
 
-    def load(self, cancelled: Cancellation) -> Generator[str, None, ClassModel]:
+    def load(self, cancelled: Cancellation) -> Generator[str, None, _Sampled]:
         """Load the model."""
-        return (yield from self.material.model(cancelled))
+        source = yield from self.material.model(cancelled)
+        example = EXAMPLE
+        if source.tokenizer.unknown_spans(EXAMPLE):
+            with suppress(CorpusError):  # the model alone is enough
+                dataset = yield from self.material.words()
+                lines = (line.text for line in dataset.splits.train)
+                example = find_line_start(EXAMPLE, source.tokenizer, lines)
+        return _Sampled(source, example)
 
-    def show_data(self, data: ClassModel) -> None:
+    def show_data(self, data: _Sampled) -> None:
         """Show the example line."""
-        self.show_note(data.note)
+        self.show_note(data.source.note)
+        self.query_one(LineBar).set_example(data.example)
         self._first_view = self.query_one(LineBar).text, self.settings
         self._follow_line()
 
@@ -141,14 +166,7 @@ class SamplingFigure(ChapterFigure[ClassModel]):
     @property
     def settings(self) -> SamplerSettings:
         """Sampler chain of the sliders."""
-        index = {slider.id: slider.index for slider in self.query(Slider)}
-        return SamplerSettings(
-            temperature=TEMPERATURES[index["temperature"]],
-            top_k=TOP_KS[index["top-k"]],
-            top_p=TOP_PS[index["top-p"]],
-            min_p=MIN_PS[index["min-p"]],
-            max_tokens=SAMPLE_TOKENS,
-        )
+        return read_settings({str(slider.id): slider.index for slider in self.query(Slider)})
 
     def action_next_seed(self) -> None:
         """Sample other texts."""
@@ -157,9 +175,14 @@ class SamplingFigure(ChapterFigure[ClassModel]):
 
     @on(Input.Changed)
     def _follow_line(self) -> None:
-        """Read the line in a thread, and then sample after it."""
-        if self.data is not None:
-            self._start(None)
+        """Read the line, in a thread if that may take long, and sample after it."""
+        if self.data is None:
+            return
+        text = self.query_one(LineBar).text
+        if not is_slow(self.data.model) and len(text) <= MAX_SHORT_LINE:
+            self._read = _read_line(self.data.model, text)
+            self._show_words()
+        self._sample()
 
     @on(Slider.Changed)
     def _follow_sliders(self) -> None:
@@ -179,7 +202,7 @@ class SamplingFigure(ChapterFigure[ClassModel]):
         assert self.data is not None
         model, text, settings, seed = self.data.model, self.query_one(LineBar).text, self.settings, self.seed
         is_tall = self.has_class("-tall")
-        others = LADDER if is_tall else SHORT_LADDER
+        others, max_tokens = (LADDER, SAMPLE_TOKENS) if is_tall else (SHORT_LADDER, SHORT_SAMPLE_TOKENS)
         temperatures = (settings.temperature, *others)
 
         def run(cancelled: Cancellation) -> Iterator[_ReadLine | tuple[Sample, ...]]:
@@ -188,17 +211,17 @@ class SamplingFigure(ChapterFigure[ClassModel]):
                 with self._reading:
                     if cancelled():
                         return
-                    ids = tuple(model.tokenizer.encode(text).tolist())
-                    read = _ReadLine(text, ids, prefill_prompt(model, ids))
+                    read = _read_line(model, text)
                 yield read
             samples = [
                 Sample(f"{temperature:.2f}", "…", row == 0, f"seed {seed}, {temperature:.2f}")
                 for row, temperature in enumerate(temperatures)
             ]
-            for row, temperature in enumerate(temperatures):
-                chain = replace(settings, temperature=temperature)
+            for temperature in dict.fromkeys(temperatures):
+                chain = replace(settings, temperature=temperature, max_tokens=max_tokens)
                 sampled = continue_text(model, read.state, read.ids, chain, seed, cancelled)
-                samples[row] = replace(samples[row], text=f"… {sampled}")
+                for row in [row for row, each in enumerate(temperatures) if each == temperature]:
+                    samples[row] = replace(samples[row], text=f"… {sampled}")
                 yield tuple(samples)
 
         self._sampling.start(run)
@@ -265,35 +288,9 @@ class SamplingLine(LineBar):
     HELP_LINE = "Type a line; tab reaches the sliders; f8 samples with the next seed"
 
 
-def _make_sliders() -> Iterator[Slider]:
-    yield Slider(
-        "temperature",
-        [f"{temperature:.2f}" for temperature in TEMPERATURES],
-        TEMPERATURES.index(1.0),
-        help_line="Divisor of the log-probabilities; ← → change it",
-        id="temperature",
-    )
-    yield Slider(
-        "top-k      ",
-        [str(top_k or OFF).rjust(4) for top_k in TOP_KS],
-        len(TOP_KS) - 1,
-        help_line="Number of likeliest words to keep; ← → change it",
-        id="top-k",
-    )
-    yield Slider(
-        "top-p      ",
-        [(OFF if top_p == 1 else f"{top_p:.2f}").rjust(4) for top_p in TOP_PS],
-        len(TOP_PS) - 1,
-        help_line="Total probability of the likeliest words to keep; ← → change it",
-        id="top-p",
-    )
-    yield Slider(
-        "min-p      ",
-        [f"{min_p:.2f}" if min_p else f" {OFF}" for min_p in MIN_PS],
-        0,
-        help_line="Minimum probability of a word, as a fraction of the likeliest one's; ← → change it",
-        id="min-p",
-    )
+def _read_line(model: LanguageModel, text: str) -> _ReadLine:
+    ids = tuple(model.tokenizer.encode(text).tolist())
+    return _ReadLine(text, ids, prefill_prompt(model, ids))
 
 
 def _name(tokenizer: Tokenizer, id: int) -> str:
