@@ -6,7 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import InvalidInputError, suggest_nearest
-from lotr_tui.bench.interface import attach, keys, pretrained_session, slider, start_up, stream, transcript, usage
+from lotr_tui.bench.interface import (
+    attach,
+    keys,
+    learn,
+    pretrained_session,
+    slider,
+    start_up,
+    stream,
+    transcript,
+    usage,
+)
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
 from lotr_tui.bench.playing import branch, generation, memorization, pretrained, transformer_speed
 from lotr_tui.bench.training import (
@@ -49,6 +59,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "transformer-generate": transformer_speed.measure_transformer_generation,
         "pretrained": pretrained.measure_pretrained,
         "pretrained-session": pretrained_session.measure_pretrained_session,
+        "class": learn.measure_class,
     }
 
 
