@@ -209,7 +209,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
     if (own := material.session_model) is not None:
         yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
     real = find_installed_model()
-    if real is not None and (own is None or own.source != real):
+    if real is not None and (own is None or not _is_same_file(own.source, real)):
         description = "135 M parameters, by others; pre-trained on the web, then conversations"
         yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real))
 
@@ -217,7 +217,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
 def _bundled_model(name: str, folder: str, training: str) -> ComparedModel:
     """Return an LSTM of word pieces that comes with the program."""
     config = read_config(assets_dir() / folder)
-    description = f"{config.model.hidden_size} units, reads pieces of words; {training}"
+    description = f"{config.model.hidden_size} units, word pieces; {training}"
     return ComparedModel(name, description, config.data.mode, lambda _: _load_run(name, assets_dir() / folder))
 
 
@@ -236,6 +236,12 @@ def find_installed_model() -> str | None:
     folders: Sequence[str] = (spec.submodule_search_locations or ()) if spec is not None else ()
     files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
     return f"{GGUF_PREFIX}{files[0]}" if files else None
+
+
+def _is_same_file(name: str, other: str) -> bool:
+    """Return True if two names of GGUF files name the same file, maybe by a link."""
+    paths = [Path(each.removeprefix(GGUF_PREFIX)).expanduser().resolve() for each in (name, other)]
+    return name.startswith(GGUF_PREFIX) and paths[0] == paths[1]
 
 
 # Loading

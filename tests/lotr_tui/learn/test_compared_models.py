@@ -146,6 +146,19 @@ def test_model_of_the_user_is_compared_too() -> None:
     assert comparison.models[-1].name == "mine"
 
 
+def test_installed_model_is_compared_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "model.gguf")
+    monkeypatch.setattr(compared_models, "find_installed_model", lambda: f"gguf:{tmp_path / 'model.gguf'}")
+    model = random_transformer(_words(), context_size=32)
+    for source, names in (
+        (f"gguf:{tmp_path / 'link.gguf'}", ["mine"]),
+        ("hf:owner/name", ["mine", compared_models.INSTALLED_NAME]),
+    ):
+        own = SessionModel("mine", "by others", model, source=source)
+        assert [each.name for each in comparison_of(Material(session_model=own)).models[5:]] == names
+
+
 def _words() -> "compared_models.WordTokenizer":
     tokenizer = load_dataset(bundled_data_config()).tokenizer
     assert isinstance(tokenizer, compared_models.WordTokenizer)

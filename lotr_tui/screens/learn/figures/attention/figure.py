@@ -1,5 +1,6 @@
 """Figure of the last chapter: attention on a typed line, and the same line in models from counts to a real one."""
 
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,6 +41,8 @@ MAX_POSITIONS = 64
 """Maximum number of words of the line with attention, for the same reason."""
 MAX_NEXT_TOKENS = 12
 """Tokens of a continuation."""
+TYPING_PAUSE = 0.15
+"""Seconds without a key before the models continue the line, so that they do not delay the next key."""
 BOTH_HEIGHT = 26
 """Rows for attention and models at the same time."""
 PENDING = "…"
@@ -141,7 +144,6 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             self._read_line()
         else:
             line.set_text(data.example)
-        self.query_one(HeadRows).select_middle_layer()
         self._show_models()
         self._scoring.start(data.comparison.iter_events)
 
@@ -238,11 +240,11 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             return
 
         def iter_continuations(cancelled: Cancellation) -> Iterator[tuple[int, str, LineContinuation]]:
+            time.sleep(TYPING_PAUSE)
             for scored in missing:
-                continuation = continue_line(scored.model, line, MAX_NEXT_TOKENS, cancelled)
                 if cancelled():
                     return
-                yield scored.index, line, continuation
+                yield scored.index, line, continue_line(scored.model, line, MAX_NEXT_TOKENS, cancelled)
 
         self._continuing.start(iter_continuations)
 

@@ -90,18 +90,20 @@ class HeadRows(StripWidget, can_focus=True):
         return "Where each head looks from one word; ← → word, ↑ ↓ head, page keys: layer"
 
     def show(self, reading: AttentionReading | None) -> None:
-        """Show the attention on a line, and select its last word; None if it has no word."""
+        """Show the attention on a line, and select its last word; None if it has no word.
+
+        The first time, a layer in the middle is selected: the first layer often looks everywhere alike.
+        """
+        is_first = reading is not None and self._reading is None and not self.head
         self._reading = reading
         if reading is not None:
             self.position = len(reading.names) - 1
-        self.redraw_changes()
-
-    def select_middle_layer(self) -> None:
-        """Select the first head of a layer in the middle: the first layer often looks everywhere alike."""
-        if self._reading is not None:
-            self.head = self._reading.num_layers // 2 * self._reading.num_heads
+        if reading is not None and is_first:
+            self.head = reading.num_layers // 2 * reading.num_heads
             self.refresh(layout=True)
             self.redraw()
+        else:
+            self.redraw_changes()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the lines of the headings, all heads and the legend."""
@@ -138,7 +140,7 @@ class HeadRows(StripWidget, can_focus=True):
         """Return as many columns as fit, the selected word among them."""
         assert self._reading is not None, "there is a line"
         names = [set_cell_size(name, max(MIN_COLUMN_WIDTH, cell_len(name))) for name in self._reading.names]
-        num_cells = max(1, self.size.width - LABEL_WIDTH - STRONGEST_WIDTH)
+        num_cells = max(1, self.size.width - LABEL_WIDTH - 1 - STRONGEST_WIDTH)
         columns = named_columns(names, num_cells, self._first_column, self.position)
         self._first_column = int(columns.first_positions[0])
         return columns
@@ -224,7 +226,7 @@ class HeadRows(StripWidget, can_focus=True):
         text = "" if strongest is None else _format_weight(strongest[1])
         used = sum(columns.widths) + len(columns.widths)
         room = min(self.size.width, MAX_WIDTH) - LABEL_WIDTH - used
-        return Strip([*segments, Segment(text.rjust(max(STRONGEST_WIDTH, room)), label_style)])
+        return Strip([*segments, Segment(text.rjust(room), label_style)])
 
     def _notes(self, columns: StripColumns, weights: Float32Array, room: int) -> str:
         """Return what the picture leaves out, as much as fits."""
