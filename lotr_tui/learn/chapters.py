@@ -62,9 +62,9 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "perplexity",
         "Perplexity",
-        "A good model is rarely surprised. The surprisal of a word is -log2 of the probability that the model gave it, "
-        "in bits. Its mean over a text is the cross-entropy, and 2 to that power the perplexity: the text is as hard as "
-        "a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores only "
+        "A good model is rarely surprised. The surprisal of a word is -log2 of the probability that the model gave "
+        "it, in bits. Its mean over a text is the cross-entropy, and 2 to that power the perplexity: the text is as "
+        "hard as a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores only "
         "whole windows of 50 words, and its rows have 36.",
         (
             "Find a word with less than 1 bit of surprisal.",
@@ -93,8 +93,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "training",
         "Training",
         "Each step reads a window of text and moves the weights against the gradient of its loss. The state goes on "
-        "into the next window, but gradients stop at the border: truncated backpropagation through time. The learning "
-        "rate says how far a step goes: too low, and 20 seconds are not enough; too high, and the loss jumps.",
+        "into the next window, gradients do not: truncated backpropagation through time. The learning rate is how far "
+        "a step goes: too low, and 20 seconds are too short; too high, and the loss jumps.",
         (
             "Train too slowly: stay above the unigram model.",
             "Train too fast: make the loss jump.",

@@ -21,6 +21,12 @@ ClassModelName = Literal["lstm", "transformer"]
 LABELS: dict[ClassModelName, str] = {"lstm": "LSTM", "transformer": "Transformer"}
 LOCK_FILE, TRAINING_DIR = "training.lock", "training"
 """Lock of the process that trains, and the folder in which it trains; both are in the folder of all corpora."""
+MAX_TRAINED_TOKENS: dict[ClassModelName, int] = {"lstm": 1_500_000, "transformer": 3_500_000}
+"""Tokens that a training reads at most, in whole epochs and at least in one: a minute or two on two cores."""
+MAX_TRAINING_SECONDS = 180.0
+"""Time after which the training on a very large corpus ends, and its best model is kept."""
+STEPS_BETWEEN_EVALUATIONS, MAX_EVALUATED_TOKENS = 200, 20_000
+"""Settings of a training of a single epoch."""
 LOCK_INTERVAL = 0.2
 """Seconds between two attempts to take the lock."""
 
@@ -44,6 +50,15 @@ def class_model_config(name: ClassModelName, data: DataConfig) -> Config:
     return replace(config, preset=f"class-{name}", data=data)
 
 
+def fit_to_corpus(config: Config, name: ClassModelName, num_tokens: int) -> Config:
+    """Return the configuration with fewer epochs for a large corpus, and with evaluations during a single epoch."""
+    epochs = max(1, min(config.training.epochs, MAX_TRAINED_TOKENS[name] // max(1, num_tokens)))
+    config = config.with_values(epochs=epochs)
+    if epochs > 1:
+        return config
+    return config.with_values(eval_every_steps=STEPS_BETWEEN_EVALUATIONS, max_eval_tokens=MAX_EVALUATED_TOKENS)
+
+
 def class_models_dir(data: DataConfig, corpus_sha256: str) -> Path:
     """Return the folder of the small models for a corpus; it may not exist yet."""
     if data == bundled_data_config():
@@ -53,11 +68,18 @@ def class_models_dir(data: DataConfig, corpus_sha256: str) -> Path:
 
 
 def train_class_model(
-    name: ClassModelName, data: DataConfig, corpus_sha256: str, cancelled: Callable[[], bool]
+    name: ClassModelName, data: DataConfig, corpus_sha256: str, num_tokens: int, cancelled: Callable[[], bool]
 ) -> Generator[str, None, Path]:
     """Train a small model on a corpus unless that was done before.
 
     One process trains at a time; others wait for it, and find its model if it is the one they need.
+
+    Args:
+        name: Kind of the model.
+        data: Configuration of the corpus.
+        corpus_sha256: SHA-256 of the corpus.
+        num_tokens: Number of tokens of the training split.
+        cancelled: Function that returns True once the training is to stop.
 
     Yields:
         Lines of progress.
@@ -83,7 +105,8 @@ def train_class_model(
             time.sleep(LOCK_INTERVAL)
         try:
             if not run.is_dir():  # the other process may have trained it
-                yield from _train(name, data, folder / TRAINING_DIR, run, cancelled)
+                config = fit_to_corpus(class_model_config(name, data), name, num_tokens)
+                yield from train_small_model(name, config, folder / TRAINING_DIR, run, cancelled)
         finally:
             shutil.rmtree(folder / TRAINING_DIR, ignore_errors=True)
             lock.release()
@@ -92,16 +115,25 @@ def train_class_model(
     return run
 
 
-def _train(
-    name: ClassModelName, data: DataConfig, temporary: Path, run: Path, cancelled: Callable[[], bool]
+def train_small_model(
+    name: ClassModelName, config: Config, temporary: Path, run: Path, cancelled: Callable[[], bool]
 ) -> Generator[str, None, None]:
-    """Train a model in the folder `temporary`, and move it to `run` once it is complete."""
+    """Train a model in the folder `temporary`, and move it to `run` once it is complete.
+
+    Yields:
+        Lines of progress.
+
+    Raises:
+        InvalidInputError: If the corpus is too small.
+        RunError: If the training was cancelled.
+    """
     from engine.training.job import prepare_job  # training is rare, and imports much
 
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    job = prepare_job(class_model_config(name, data), name, temporary)
+    job = prepare_job(config, name, temporary)
+    ends_at = time.monotonic() + MAX_TRAINING_SECONDS
     is_done = False
-    for event in job.events(cancelled):
+    for event in job.events(lambda: cancelled() or time.monotonic() > ends_at):
         if isinstance(event, Preparing):
             yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
         elif isinstance(event, Evaluated):
@@ -109,7 +141,7 @@ def _train(
                 f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
                 f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)} …"
             )
-        is_done = isinstance(event, Finished) and event.reason == "done"
+        is_done = isinstance(event, Finished) and (event.reason == "done" or not cancelled())
     if not is_done:
         raise _stopped(name)
     run.parent.mkdir(parents=True, exist_ok=True)

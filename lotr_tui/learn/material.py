@@ -143,7 +143,7 @@ class Material:
         """
         if name not in self._models:
             dataset = yield from self.words()
-            run = yield from train_class_model(name, self.data, dataset.corpus.sha256, cancelled)
+            run = yield from train_class_model(name, self.data, dataset.corpus.sha256, len(dataset.train), cancelled)
             self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)
         return self._models[name]
 

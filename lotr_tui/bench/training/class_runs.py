@@ -5,16 +5,38 @@ in `assets/class`, or in the folder of `--to`. Training takes one to three minut
 """
 
 import argparse
+import shutil
+import tempfile
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 
 from engine.data.dataset import load_dataset
+from engine.runs.compact import write_compact_copy
 from engine.storage.files import assets_dir
 from lotr_tui.bench.training.scratch_twin import make_scratch_run
-from lotr_tui.learn.class_models import bundled_data_config
+from lotr_tui.learn.class_models import (
+    LABELS,
+    ClassModelName,
+    bundled_data_config,
+    class_model_config,
+    train_small_model,
+)
 from lotr_tui.learn.compared_models import SCRATCH_RUN
 from lotr_tui.learn.live_training import limit_dataset
 from lotr_tui.learn.overfitting_run import NAME, Regularization, overfitting_config, train_overfitting_run
+
+
+def make_small_model(name: ClassModelName, folder: Path) -> Generator[str, None, None]:
+    """Train a small model, and write a compact copy of it to `folder`, which is replaced; yield lines of progress."""
+    with tempfile.TemporaryDirectory() as temporary:
+        trained, copy = Path(temporary) / name, Path(temporary) / "compact"
+        yield from train_small_model(
+            name, class_model_config(name, bundled_data_config()), Path(temporary) / "runs", trained, lambda: False
+        )
+        write_compact_copy(trained, copy, "int8")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(copy, folder)
 
 
 def make_overfitting_run(folder: Path) -> Generator[str, None, None]:
@@ -25,6 +47,7 @@ def make_overfitting_run(folder: Path) -> Generator[str, None, None]:
 
 
 RUNS: dict[str, Callable[[Path], Generator[str, None, None]]] = {
+    **{name: partial(make_small_model, name) for name in LABELS},
     NAME: make_overfitting_run,
     SCRATCH_RUN: make_scratch_run,
 }

@@ -22,6 +22,7 @@ from lotr_tui.learn.class_models import (
     class_data_config,
     class_model_config,
     class_models_dir,
+    fit_to_corpus,
     train_class_model,
 )
 from tests.support.small_corpora import run_to_end, write_corpus
@@ -39,7 +40,7 @@ def folders(home: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", LABELS)
 def test_bundled_models_have_the_configuration_of_the_class(name: ClassModelName) -> None:
-    run, lines = run_to_end(train_class_model(name, bundled_data_config(), "", never))
+    run, lines = run_to_end(train_class_model(name, bundled_data_config(), "", 1000, never))
     assert run == assets_dir() / "class" / name
     assert not lines
     assert read_config(run).data == bundled_data_config()
@@ -49,11 +50,11 @@ def test_bundled_models_have_the_configuration_of_the_class(name: ClassModelName
 @pytest.mark.parametrize("name", LABELS)
 def test_model_of_a_corpus_is_trained_once(home: Path, tmp_path: Path, name: ClassModelName) -> None:
     data = write_corpus(tmp_path / "own.csv")
-    run, lines = run_to_end(train_class_model(name, data, "abc", never))
+    run, lines = run_to_end(train_class_model(name, data, "abc", 1000, never))
     assert run.is_relative_to(home)
     assert lines[-1].startswith(f"training a small {LABELS[name]} on this corpus, once: epoch 1 of 1, perplexity ")
     assert "ring" in load_model(run).model.tokenizer
-    assert run_to_end(train_class_model(name, data, "abc", never)) == (run, [])
+    assert run_to_end(train_class_model(name, data, "abc", 1000, never)) == (run, [])
     assert folders(home) == {class_models_dir(data, "abc").name}
 
 
@@ -68,17 +69,17 @@ def test_another_content_or_split_of_a_corpus_has_models_of_its_own() -> None:
 def test_cancelled_training_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
     data = write_corpus(tmp_path / "own.csv")
     is_cancelled = False
-    loading = train_class_model("lstm", data, "abc", lambda: is_cancelled)
+    loading = train_class_model("lstm", data, "abc", 1000, lambda: is_cancelled)
     assert next(loading).startswith("preparing a small LSTM")
     is_cancelled = True
     with pytest.raises(RunError, match="the training of the small LSTM was stopped; open the chapter again"):
         run_to_end(loading)
     assert not folders(home)
-    run_to_end(train_class_model("lstm", data, "abc", never))
+    run_to_end(train_class_model("lstm", data, "abc", 1000, never))
 
 
 def test_training_that_is_closed_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
-    loading = train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", never)
+    loading = train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never)
     next(loading)
     loading.close()
     assert not folders(home)
@@ -90,7 +91,7 @@ def test_what_a_killed_process_has_left_is_removed(home: Path, tmp_path: Path) -
     abandoned.mkdir(parents=True)
     (abandoned / "config.json").write_text("{")
     data = write_corpus(tmp_path / "own.csv")
-    run, _ = run_to_end(train_class_model("lstm", data, "abc", never))
+    run, _ = run_to_end(train_class_model("lstm", data, "abc", 1000, never))
     assert folders(home) == {run.parent.name}
 
 
@@ -100,7 +101,7 @@ def test_two_sessions_train_a_model_once(tmp_path: Path, monkeypatch: pytest.Mon
     prepare_job = job.prepare_job
     monkeypatch.setattr(job, "prepare_job", lambda *args: started.append(args) or prepare_job(*args))
     data = write_corpus(tmp_path / "own.csv")
-    first, second = (train_class_model("lstm", data, "abc", never) for _ in range(2))
+    first, second = (train_class_model("lstm", data, "abc", 1000, never) for _ in range(2))
     next(first)
     assert next(second) == "waiting for a training in another window …"
     run, _ = run_to_end(first)
@@ -110,7 +111,10 @@ def test_two_sessions_train_a_model_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_session_that_waits_can_be_left(tmp_path: Path) -> None:
     data = write_corpus(tmp_path / "own.csv")
-    first, second = train_class_model("lstm", data, "abc", never), train_class_model("lstm", data, "abc", lambda: True)
+    first, second = (
+        train_class_model("lstm", data, "abc", 1000, never),
+        train_class_model("lstm", data, "abc", 1000, lambda: True),
+    )
     next(first)
     with pytest.raises(RunError, match="was stopped"):
         next(second)
@@ -121,11 +125,27 @@ def test_session_that_waits_can_be_left(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written_gives_one_line(home: Path, tmp_path: Path) -> None:
     home.mkdir(mode=0o500)
     with pytest.raises(RunError, match="cannot write"):
-        run_to_end(train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", never))
+        run_to_end(train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never))
 
 
 def test_file_in_place_of_the_folder_gives_one_line(home: Path, tmp_path: Path) -> None:
     home.mkdir()
     (home / "class").write_text("")
     with pytest.raises(RunError, match=r"cannot write .*class: File exists; free some space"):
-        run_to_end(train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", never))
+        run_to_end(train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never))
+
+
+def test_training_on_a_large_corpus_has_fewer_epochs() -> None:
+    config = class_model_config("lstm", bundled_data_config())
+    assert fit_to_corpus(config, "lstm", 20_000) == config
+    assert fit_to_corpus(config, "lstm", 300_000).training.epochs == 5
+    single = fit_to_corpus(config, "lstm", 50_000_000).training
+    assert (single.epochs, single.eval_every_steps) == (1, 200)
+
+
+def test_training_that_takes_too_long_ends_and_its_model_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_models, "MAX_TRAINING_SECONDS", 0.0)
+    run, _ = run_to_end(train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never))
+    assert "ring" in load_model(run).model.tokenizer
