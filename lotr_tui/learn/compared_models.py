@@ -210,7 +210,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
         yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
     real = find_installed_model()
     if real is not None and (own is None or not _is_same_file(own.source, real)):
-        description = "135 M parameters, by others; pre-trained on the web, then conversations"
+        description = "135 M parameters, by others: the web, maybe these films too, then conversations"
         yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real))
 
 

@@ -184,6 +184,17 @@ async def test_task_is_done_by_mouse(make_host: MakeApp, material: Material) -> 
         await until_done(pilot)
 
 
+async def test_other_view_is_one_click_away(make_host: MakeApp, material: Material) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "attention", make(material))
+        figure, rows = screen.query_one(AttentionFigure), head_rows(pilot)
+        assert await pilot.click(rows, offset=(rows.size.width - 3, 0))
+        assert figure.has_class("-models")
+        header = screen.query_one("#header")
+        assert await pilot.click(header, offset=(header.size.width - 3, 0))
+        assert not figure.has_class("-models")
+
+
 async def test_example_alone_does_not_finish_the_task(make_host: MakeApp, material: Material) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "attention", make(material))

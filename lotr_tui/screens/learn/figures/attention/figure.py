@@ -309,6 +309,12 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         room = self.size.width - 2 - len(hint)
         self.query_one("#header", Static).update(Content(set_cell_size(header, max(0, room)) + hint))
 
+    @on(HeadRows.KeyHintClicked)
+    @on(events.Click, "#header")
+    def _toggle_view_by_mouse(self) -> None:
+        if not self.has_class("-both"):
+            self.action_toggle_view()
+
     def action_toggle_view(self) -> None:
         """Show the models in place of the heads, or the reverse."""
         self.toggle_class("-models")

@@ -72,6 +72,9 @@ class HeadRows(StripWidget, can_focus=True):
     class CursorMoved(Message):
         """Posted when the student has selected another head or word."""
 
+    class KeyHintClicked(Message):
+        """Posted when the text at the right end of the first line is clicked."""
+
     def __init__(self, *, id: str | None = None) -> None:
         """Start without a line."""
         super().__init__(id=id)
@@ -287,6 +290,8 @@ class HeadRows(StripWidget, can_focus=True):
         offset = event.get_content_offset(self)
         if offset is None or self._reading is None:
             return
+        if offset.y == 0 and offset.x >= self.size.width - cell_len(self.key_hint):
+            self.post_message(self.KeyHintClicked())
         line = offset.y - NUM_HEADING_LINES
         heads = self.visible_heads
         if 0 <= line < len(heads):
