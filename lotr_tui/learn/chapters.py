@@ -64,8 +64,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Perplexity",
         "A good model is rarely surprised. The surprisal of a word is -log2 of the probability that the model gave "
         "it, in bits. Its mean over a text is the cross-entropy, and 2 to that power the perplexity: the text is as "
-        "hard as a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores only "
-        "whole windows of 50 words, and its rows have 36.",
+        "hard as a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores "
+        "only whole windows of 50 words, and its rows have 36.",
         (
             "Find a word with less than 1 bit of surprisal.",
             "Shrink the notebook's window until a true perplexity appears.",
