@@ -29,11 +29,10 @@ from lotr_tui.learn.overfitting_run import NAME, Regularization, overfitting_con
 
 def make_small_model(name: ClassModelName, folder: Path) -> Generator[str, None, None]:
     """Train a small model, and write a compact copy of it to `folder`, which is replaced; yield lines of progress."""
+    config = class_model_config(name, bundled_data_config())
     with tempfile.TemporaryDirectory() as temporary:
         trained, copy = Path(temporary) / name, Path(temporary) / "compact"
-        yield from train_small_model(
-            name, class_model_config(name, bundled_data_config()), Path(temporary) / "runs", trained, lambda: False
-        )
+        yield from train_small_model(name, config, Path(temporary) / "runs", trained, lambda: False)
         write_compact_copy(trained, copy, "int8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(copy, folder)
