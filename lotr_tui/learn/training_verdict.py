@@ -1,9 +1,11 @@
 """What a live training has shown: whether it is too slow, has jumped, or beats the counting models."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from engine.events import Started
 from lotr_tui.monitor.training_view import TrainingView
 
 JUMP_RATIO = 3.0
@@ -38,10 +40,7 @@ def judge(view: TrainingView) -> Verdict:
         return Verdict()
     jump_step = _find_jump(view)
     has_jumped = jump_step is not None or view.failure.startswith("the loss is")
-    slow_epoch = SLOW_FRACTION * started.epochs
-    is_too_slow = not has_jumped and any(
-        event.epoch >= slow_epoch and event.valid_perplexity > started.unigram_perplexity for event in evaluations
-    )
+    is_too_slow = not has_jumped and _is_too_slow(view, started)
     is_hopeless = is_too_slow
     if jump_step is not None:
         best = min(event.valid_perplexity for event in evaluations if event.step < jump_step)
@@ -54,6 +53,20 @@ def judge(view: TrainingView) -> Verdict:
         beats_ngram=any(event.valid_perplexity < started.kneser_ney_perplexity for event in evaluations),
         is_hopeless=is_hopeless,
     )
+
+
+def _is_too_slow(view: TrainingView, started: Started) -> bool:
+    """Return True if the network has been worse than the unigram model for `SLOW_FRACTION` of the training.
+
+    A network that has learned a short text by heart is not slow, although it predicts the held-out text badly.
+    """
+    best = math.inf
+    for event in view.evaluations:
+        best = min(best, event.valid_perplexity)
+        if event.epoch >= SLOW_FRACTION * started.epochs and best > started.unigram_perplexity:
+            step = view.steps.last
+            return step is not None and step.train_perplexity > started.unigram_perplexity
+    return False
 
 
 def _find_jump(view: TrainingView) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
@@ -16,6 +17,7 @@ from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, YAxis, format_x_axis, f
 from lotr_tui.widgets.charts.plotting import BrailleCells
 from lotr_tui.widgets.drawing import StripWidget
 
+BoolArray = npt.NDArray[np.bool_]
 MIN_PLOT_COLUMNS = 16
 VALID, TRAIN, OTHER_VALID, OTHER_TRAIN = "chart--valid", "chart--train", "chart--other-valid", "chart--other-train"
 """Styles of the curves: held-out and training text, of the live training and of another one."""
@@ -45,7 +47,7 @@ class ChartData:
 
 
 class CurveChart(StripWidget):
-    """Curves with a logarithmic y axis, and lines of other models; their names and values are at the right."""
+    """Curves with a logarithmic y axis, and lines of other models; the names of the curves are at the right."""
 
     DEFAULT_CSS = """
     CurveChart { height: 1fr; min-height: 4; padding: 0 1; }
@@ -85,10 +87,14 @@ class CurveChart(StripWidget):
             plotted = y_axis.plot(points, x_range, plot_columns)
             cells[curve.style] = np.pad(plotted, ((0, 0), (0, label_width)))
         canvas = Canvas(rows, columns)
-        for _, perplexity in data.baselines:
+        for name, perplexity in data.baselines:
             if y_axis.low <= perplexity <= y_axis.high:
                 row = y_axis.row_at(perplexity)
-                canvas.draw_text(row, 0, "┄" * plot_columns, "chart--baseline")
+                occupied = np.zeros(plot_columns, bool)
+                for plotted in cells.values():
+                    occupied |= plotted[row, :plot_columns] > 0
+                line = _labelled_line(f" {name} {format_perplexity(perplexity)} ", occupied)
+                canvas.draw_text(row, 0, line, "chart--baseline")
         canvas.draw_curves(cells)
         if label_width:
             self._draw_labels(canvas, y_axis, plot_columns)
@@ -97,18 +103,30 @@ class CurveChart(StripWidget):
         return frame_lines(canvas, y_axis, axis, styles, styles["chart--axis"])
 
     def _draw_labels(self, canvas: Canvas, y_axis: YAxis, column: int) -> None:
-        """Write names and values, the highest first, each in the row of its value or in the next free one."""
+        """Write name and value of each curve, the highest first, in the row of its end or in the next free one."""
         assert self._data is not None
-        labels = [(curve.name, curve.perplexities[-1], curve.style) for curve in self._data.curves]
-        labels += [(name, perplexity, "chart--baseline") for name, perplexity in self._data.baselines]
-        labels = [label for label in labels if not math.isnan(label[1])]
+        ends = [(curve.perplexities[-1], curve) for curve in self._data.curves]
+        ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: -end[0])
         free_row, rows = 0, canvas.rows
-        for place, (name, perplexity, style) in enumerate(sorted(labels, key=lambda label: -label[1])):
+        for place, (perplexity, curve) in enumerate(ends):
             row = y_axis.row_at(min(max(perplexity, y_axis.low), y_axis.high))
-            row = min(max(row, free_row), rows - (len(labels) - place))
+            row = min(max(row, free_row), rows - (len(ends) - place))
             if row >= free_row:
-                canvas.draw_text(row, column + 1, f"{name} {format_perplexity(perplexity)}", style)
+                canvas.draw_text(row, column + 1, f"{curve.name} {format_perplexity(perplexity)}", curve.style)
                 free_row = row + 1
+
+
+def _labelled_line(label: str, occupied: BoolArray) -> str:
+    """Return a dotted line with a label where no curve crosses it: at the left, or else as far right as possible.
+
+    `occupied` `[columns]` is True for each column of the row that a curve crosses.
+    """
+    columns = len(occupied)
+    starts: list[int] = [2, *range(columns - len(label) - 2, -1, -1)]
+    for start in starts:
+        if not occupied[start : start + len(label)].any():
+            return ("┄" * start + label).ljust(columns, "┄")[:columns]
+    return "┄" * columns
 
 
 def _log10(perplexities: Sequence[float]) -> Float64Array:

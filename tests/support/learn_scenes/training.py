@@ -20,7 +20,7 @@ async def learn_training(pilot: Pilot[None]) -> None:
     assert figure.data is not None
     config = training_config(figure.data.data, len(figure.data.dataset.train))
     _show(figure, FakeTraining(live_events(VALID, TRAIN), config))
-    await pilot.press("right", "right")
+    await pilot.press("f5", "right", "right")
     await pilot.pause(0.1)
 
 

@@ -57,10 +57,23 @@ class OverfittingFigure(LiveTrainingFigure[Prepared]):
         texts = [f"{fraction:.1f}" for fraction in FRACTIONS]
         with Container(id="settings"):
             yield Slider(
-                "dropout", texts, help_line="Fraction of the inputs and outputs hidden at a step", id="dropout"
+                "dropout",
+                texts,
+                help_line="Fraction of inputs and outputs hidden at each step of the next training",
+                id="dropout",
             )
-            yield Slider("weight drop", texts, help_line="Fraction of the recurrent weights hidden", id="weight-drop")
-            yield Slider("tied", ["no", "yes"], help_line="One matrix for the first and the last layer", id="tie")
+            yield Slider(
+                "weight drop",
+                texts,
+                help_line="Fraction of recurrent weights hidden at each step of the next training",
+                id="weight-drop",
+            )
+            yield Slider(
+                "tied",
+                ["no", "yes"],
+                help_line="One matrix for the first and the last layer of the next training",
+                id="tie",
+            )
         yield TrainLine(id="train-line")
         yield CurveChart(LABEL_WIDTH, id="curves")
         yield Static(id="gaps", markup=False)
@@ -156,8 +169,8 @@ def chart_data(prepared: Prepared, live: RunCurves) -> ChartData:
 
 def describe_gaps(prepared: RunCurves, live: RunCurves) -> Content:
     """Return a table with the perplexities of both runs at the end, their gap, and the best one."""
-    columns = ("train", "held-out", "gap", "best held-out")
-    lines = [Content.styled(" " * 10 + "".join(f"{column:>15}" for column in columns), MUTED)]
+    columns = ("train", "held-out", "gap", "best")
+    lines = [Content.styled(" " * 8 + "".join(f"{column:>11}" for column in columns), MUTED)]
     for name, run in zip(NAMES, (prepared, live), strict=True):
         if run.epochs:
             train, valid = run.train[-1], run.valid[-1]
@@ -165,8 +178,8 @@ def describe_gaps(prepared: RunCurves, live: RunCurves) -> Content:
         else:
             numbers = ["·"] * len(columns)
         cells = [
-            (f"{number:>15}", "bold" if column == "gap" else "")
+            (f"{number:>11}", "bold" if column == "gap" else "")
             for number, column in zip(numbers, columns, strict=True)
         ]
-        lines.append(Content.assemble((f"{name:10}", "$accent" if run is live else ""), *cells))
+        lines.append(Content.assemble((f"{name:8}", "$accent" if run is live else ""), *cells))
     return Content("\n").join(lines)

@@ -114,7 +114,7 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
     @property
     def idle_text(self) -> str:
         """Text of the line before the first training."""
-        return "about 20 seconds; the learning rate can be moved meanwhile"
+        return "about 20 s; move the rate meanwhile"
 
     def make_training(self) -> TemporaryTraining:
         """Train from random weights with the learning rate of the slider."""
