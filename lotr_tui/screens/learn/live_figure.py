@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
+from engine.config import Config
 from engine.events import TrainingEvent
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.formatting import format_perplexity
@@ -100,6 +101,20 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
 
     # Used by subclasses
 
+    @property
+    def session_is_training(self) -> bool:
+        """True if a training of the session runs at the same time."""
+        return isinstance(self.app, LotrAppBase) and self.app.is_training
+
+    def start_thread(self, config: Config, *, scores_train: bool = False) -> TemporaryTraining:
+        """Start a training.
+
+        The number of threads for matrix products belongs to the process, so a training of the session keeps its own.
+        """
+        if self.session_is_training:
+            config = config.with_values(threads=0)
+        return TemporaryTraining(config, scores_train=scores_train)
+
     def end_training(self, note: str) -> None:
         """End the training before its last epoch, because of `note`."""
         if self.is_training and self.training is not None and not self._end_note:
@@ -123,9 +138,8 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         else:
             self._end_note = ""
             self.training, self.is_training = self.make_training(), True
-            app = self.app
-            is_shared = isinstance(app, LotrAppBase) and app.is_training
-            self.show_note("The training of the session runs too, so both are slower." if is_shared else "")
+            note = "The training of the session runs too, so both are slower."
+            self.show_note(note if self.session_is_training else "")
             if self._poll_timer is None:
                 self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll)
             self._poll_timer.resume()

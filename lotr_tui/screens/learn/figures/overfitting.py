@@ -122,7 +122,7 @@ class OverfittingFigure(LiveTrainingFigure[Prepared]):
         """Train from the same random numbers as the prepared run, with the settings of the sliders."""
         assert self.data is not None
         config = overfitting_config(self.data.data, len(self.data.dataset.train), self.setting)
-        return TemporaryTraining(config, scores_train=True)
+        return self.start_thread(config, scores_train=True)
 
     @property
     def live_curves(self) -> RunCurves:

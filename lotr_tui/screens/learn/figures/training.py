@@ -120,7 +120,7 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         """Train from random weights with the learning rate of the slider."""
         assert self.data is not None
         self._sent_rate = -1
-        training = TemporaryTraining(training_config(self.data.data, len(self.data.dataset.train)))
+        training = self.start_thread(training_config(self.data.data, len(self.data.dataset.train)))
         self._send_rate(training)
         return training
 

@@ -181,6 +181,9 @@ async def test_session_that_trains_too_is_mentioned(make_host: MakeApp, use_job:
         await open_chapter(pilot, "training")
         app.is_training = True
         await train(pilot, use_job, GOOD[:2])
+        training = figure_of(pilot).training
+        assert training is not None
+        assert training.config.training.threads == 0
         assert "both are slower" in text_of(figure_of(pilot).query_one("#figure-message", Static))
 
 
