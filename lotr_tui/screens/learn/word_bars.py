@@ -32,7 +32,7 @@ class WordBar:
     """Probability before the sampler chain, in a column of its own; None without a sampler chain."""
     is_marked: bool = False
     note: str = ""
-    """Text in place of the bar, such as the rank of a word that is far below."""
+    """Text in place of the bar where it fits, such as `#812` for the rank of a word that is far below."""
 
 
 class WordBars(Widget):
@@ -94,7 +94,8 @@ class WordBars(Widget):
         is_removed = row.model_prob is not None and row.prob == 0
         name_style = "bold $accent" if row.is_marked else MUTED if is_removed else ""
         bar_width = max(1, bar_width)
-        cells = truncate(row.note, bar_width) if row.note else bar(row.prob / scale, bar_width)
+        note = row.note if cell_len(row.note) <= bar_width else ""
+        cells = note if row.note else bar(row.prob / scale, bar_width)
         shade = ""
         if row.model_prob is not None:
             shade = MODEL_SHADE * (round(row.model_prob / scale * bar_width) - cell_len(cells))

@@ -3,17 +3,19 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
 from engine.data.tokenizers.base import UNK, Tokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_lone_token, format_percent, plural
 from lotr_tui.learn.material import Material
@@ -27,6 +29,8 @@ CUTOFFS: tuple[int, ...] = (*range(1, 41), 50, 60, 80, 100, 150, 200, 300, 500, 
 FIRST_CUTOFF = 3
 """Cut-off that trainings use."""
 UNKNOWN_GOAL = 0.1
+REST_SECONDS = 0.6
+"""Time without a change after which the chosen cut-off counts as an answer."""
 MAX_LINES = 100_000
 """Lines of the training text, and of the held-out text, that are counted."""
 BPE_VOCABULARY_SIZE = 2048
@@ -56,6 +60,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self._words: WordTokenizer | None = None
+        self._rest_timer: Timer | None = None
 
     def compose_figure(self) -> ComposeResult:
         """Yield the line, its tokens, the cut-off and the share of unknown words."""
@@ -79,8 +84,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         held_out = [line.text for line in islice(dataset.splits.valid, MAX_LINES)]
         from engine.data.tokenizers.bpe import BPETokenizer  # loads Hugging Face's tokenizers
 
-        name = self.material.data.tokenizer
-        assert name == "words" or name == "whitespace", "the class reads corpora as words"
+        name = cast(WordTokenizerName, self.material.data.tokenizer)  # the class reads corpora as words
         own = self.material.session_model
         pairs: list[tuple[str, Tokenizer]] = [
             ("byte pairs", BPETokenizer.train(train, BPE_VOCABULARY_SIZE)),
@@ -114,10 +118,20 @@ class TokensFigure(ChapterFigure[Tokenizers]):
                 (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
             )
         )
-        lowest = next((each for each in CUTOFFS if cutoffs.unknown_rate(each) > UNKNOWN_GOAL), None)
-        if cutoff == lowest:
-            self.finish_part(1)
         self._update_tokens()
+
+    @on(Slider.Changed)
+    def _wait_for_rest(self) -> None:
+        """Judge the cut-off once the slider rests: passing the right one is no answer."""
+        if self._rest_timer is not None:
+            self._rest_timer.stop()
+        self._rest_timer = self.set_timer(REST_SECONDS, self._judge_cutoff)
+
+    def _judge_cutoff(self) -> None:
+        if self.data is not None:
+            rate = self.data.cutoffs.unknown_rate
+            if self._cutoff == next((cutoff for cutoff in CUTOFFS if rate(cutoff) > UNKNOWN_GOAL), None):
+                self.finish_part(1)
 
     def on_resize(self) -> None:
         """Leave out the empty lines where they do not fit."""

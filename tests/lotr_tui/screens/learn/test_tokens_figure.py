@@ -7,10 +7,10 @@ from textual.widgets import Input, Static
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn.class_models import bundled_data_config
-from lotr_tui.screens.learn.figures.tokens import CUTOFFS
+from lotr_tui.screens.learn.figures.tokens import CUTOFFS, REST_SECONDS
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
-from tests.support.pilot import MakeApp, text_of
+from tests.support.pilot import MakeApp, text_of, until
 
 
 def unknown_rate(cutoff: int) -> float:
@@ -65,3 +65,16 @@ async def test_example_line_alone_does_not_finish_the_task(make_host: MakeApp) -
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "tokens")
         assert not screen._finished_parts
+
+
+async def test_passing_the_cutoff_is_no_answer(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "tokens")
+        slider = screen.query_one(Slider)
+        slider.focus()
+        lowest = next(index for index, cutoff in enumerate(CUTOFFS) if unknown_rate(cutoff) > 0.1)
+        await pilot.press(*["right"] * (lowest - slider.index + 1))
+        await pilot.pause(REST_SECONDS + 0.2)
+        assert not screen._finished_parts
+        await pilot.press("left")
+        await until(pilot, lambda: screen._finished_parts == {1})

@@ -222,7 +222,7 @@ class CountingFigure(ChapterFigure[CountModels]):
             for id in ranked[:MAX_BARS].tolist()
         ]
         rank = int((probs > probs[token]).sum()) + 1
-        last = WordBar(word, float(probs[token]), is_marked=True, note=f"rank {rank:,}")
+        last = WordBar(word, float(probs[token]), is_marked=True, note=f"#{rank:,}")
         self.query_one(WordBars).show("next word", ("prob",), bars, last)
         self.query_one("#place", Static).update(_describe_place(data.tokenizer, place, token))
         if self._view != self._first_view:
