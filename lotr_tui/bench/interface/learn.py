@@ -39,22 +39,22 @@ class Gesture:
 
 LETTER = Gesture("letter in the line", (b"x", _BACKSPACE))
 GESTURES: dict[str, tuple[str, Sequence[Gesture]]] = {
-    "tokens": ("held-out words unknown", (LETTER, Gesture("step of the cut-off", (_RIGHT, _LEFT), prepare=b"\t"))),
-    "counting": ("next word", (LETTER, Gesture("step of the order", (_LEFT, _RIGHT), prepare=b"\t"))),
+    "tokens": ("cut-off ├", (LETTER, Gesture("step of the cut-off", (_RIGHT, _LEFT), prepare=b"\t"))),
+    "counting": ("order ├", (LETTER, Gesture("step of the order", (_LEFT, _RIGHT), prepare=b"\t"))),
     "perplexity": (
-        "The notebook",
+        "window ├",
         (
             Gesture("step to the next word", (_RIGHT, _LEFT)),
             Gesture("step of the window over the held-out text", (_LEFT, _RIGHT), 100, prepare=b"\t"),
         ),
     ),
-    "memory": ("next word", (LETTER, Gesture("step to the next unit", (_DOWN, _UP)))),
-    "training": ("gradients end at", (Gesture("step of the learning rate", (_RIGHT, _LEFT), min_rows=1),)),
-    "overfitting": ("best held-out", (Gesture("step of the dropout", (_RIGHT, _LEFT), min_rows=1),)),
-    "sampling": ("next word", (LETTER, Gesture("step of the temperature", (_RIGHT, _LEFT), prepare=b"\t"))),
-    "attention": ("most at an earlier word", (LETTER, Gesture("step to the next head", (_DOWN, _UP), prepare=b"\t"))),
+    "memory": ("unit ├", (LETTER, Gesture("step to the next unit", (_DOWN, _UP)))),
+    "training": ("rate ├", (Gesture("step of the learning rate", (_RIGHT, _LEFT), min_rows=1),)),
+    "overfitting": ("dropout ├", (Gesture("step of the dropout", (_RIGHT, _LEFT), min_rows=1),)),
+    "sampling": ("temperature ├", (LETTER, Gesture("step of the temperature", (_RIGHT, _LEFT), prepare=b"\t"))),
+    "attention": ("bits/char", (LETTER, Gesture("step to the next head", (_DOWN, _UP), prepare=b"\t"))),
 }
-"""Text on the screen once the figure of a chapter is loaded, and gestures in it."""
+"""Text on the screen once the figure of a chapter is loaded, such as that of its slider, and gestures in it."""
 
 
 def measure_class(repeat: int) -> Iterator[Measurement]:
