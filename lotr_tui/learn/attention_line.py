@@ -1,15 +1,10 @@
-"""What the heads of a Transformer look back at from one word of a typed line."""
-
-from collections.abc import Iterable
+"""Earlier words that the heads of a Transformer look back at from one word of a typed line."""
 
 import numpy as np
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import Tokenizer
 
 EXAMPLE = "Frodo has the Ring, and Sam has the"
-EXAMPLE_WORDS = range(6, 12)
-"""Words of an example."""
 GOAL = 0.5
 """Weight that the head which a student looks for exceeds."""
 
@@ -30,10 +25,3 @@ def strongest_earlier(weights: Float32Array) -> tuple[int, float] | None:
         return None
     position = 1 + int(np.argmax(earlier))
     return position, float(weights[position])
-
-
-def find_example(lines: Iterable[str], tokenizer: Tokenizer) -> str:
-    """Return `EXAMPLE` if the tokenizer knows its words, or else the first of `lines` of ordinary length."""
-    if not tokenizer.unknown_spans(EXAMPLE):
-        return EXAMPLE
-    return next((line for line in lines if len(line.split()) in EXAMPLE_WORDS), EXAMPLE)

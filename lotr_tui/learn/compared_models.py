@@ -1,12 +1,12 @@
 """Models of the class from counts to a real one, scored on the same held-out lines."""
 
 import importlib.util
-from collections.abc import Callable, Generator, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from engine.analysis.written_bits import WrittenBits, lines_with_words, measure_written_bits
 from engine.config import BUNDLED, DataConfig
@@ -40,17 +40,17 @@ REQUIRED_PACKAGES = ("torch", "transformers", "gguf", "accelerate")
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model to compare, which is loaded when its turn comes."""
+    """A model to compare, which is loaded just before it is scored."""
 
     name: str
     description: str
-    """What the model is and what it was trained on, on one line."""
+    """Kind, size and training of the model, on one line."""
     mode: DataMode
     load: Callable[[Cancelled], Loading[LanguageModel]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class ModelProgress:
     """Line about a model that is being loaded or scored."""
 
     index: int
@@ -58,7 +58,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredModel:
     """A loaded model and its bits."""
 
     index: int
@@ -67,7 +67,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedModel:
     """A model that cannot be loaded or scored."""
 
     index: int
@@ -76,16 +76,19 @@ class Failed:
 
 @dataclass
 class Comparison:
-    """Models of a class with the lines that they are scored on. Scores are kept."""
+    """Models of a class with the lines that they are scored on; a thread scores them, and a screen shows the scores."""
 
     models: tuple[ComparedModel, ...]
     lines: tuple[str, ...]
     """Held-out lines, as they are written."""
     dataset: Dataset
     """The corpus as words."""
-    outcomes: dict[int, Scored | Failed] = field(default_factory=dict)
-    """Outcomes by the index of the model."""
+    outcomes: Mapping[int, ScoredModel | FailedModel] = field(default_factory=dict)
+    """Outcomes by the index of the model. Each new outcome makes a new mapping, so that readers need no lock."""
     _orthographies: dict[str, OrthographyModel] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a model is loaded and scored: a chapter that is opened again waits for the thread that it had before.
+    """
 
     @property
     def num_characters(self) -> int:
@@ -95,31 +98,42 @@ class Comparison:
     @property
     def best(self) -> int | None:
         """Index of the model that needs the fewest bits; None until every model has an outcome."""
-        scored = [outcome for outcome in self.outcomes.values() if isinstance(outcome, Scored)]
+        scored = self.scored_models
         if len(self.outcomes) < len(self.models) or not scored:
             return None
         return min(scored, key=lambda outcome: outcome.bits.bits_per_character).index
 
-    def iter_events(self, cancelled: Cancelled) -> Iterator[Progress | Scored | Failed]:
-        """Load and score one model after the other; called in a thread."""
-        for index, compared in enumerate(self.models):
-            if index in self.outcomes:
-                continue
-            outcome: Scored | Failed
-            try:
-                loading = compared.load(cancelled)
-                model = yield from _with_index(index, loading)
-                yield Progress(index, f"{compared.name} reads the held-out lines …")
-                bits = measure_written_bits(model, compared.mode, self.lines, self._orthography(model))
-                outcome = Scored(index, model, bits)
-            except Exception as error:  # a model by others may fail in any way, and the others are still compared
-                if cancelled():
-                    return
-                outcome = Failed(index, describe_error(error))
-            if cancelled():
-                return
-            self.outcomes[index] = outcome
-            yield outcome
+    @property
+    def scored_models(self) -> list[ScoredModel]:
+        """Models that have been scored, in the order of the comparison."""
+        return [outcome for outcome in self.outcomes.values() if isinstance(outcome, ScoredModel)]
+
+    def iter_events(self, cancelled: Cancelled) -> Iterator[ModelProgress | ScoredModel | FailedModel]:
+        """Load and score one model after the other, those without an outcome at the start; called in a thread."""
+        missing = [index for index in range(len(self.models)) if index not in self.outcomes]
+        for index in missing:
+            with self._lock:
+                if index not in self.outcomes:
+                    outcome = yield from self._score_model(index, cancelled)
+                    if outcome is None:
+                        return
+                    self.outcomes = {**self.outcomes, index: outcome}
+            yield self.outcomes[index]
+
+    def _score_model(
+        self, index: int, cancelled: Cancelled
+    ) -> Generator[ModelProgress, None, ScoredModel | FailedModel | None]:
+        """Load and score a model; return None if that was cancelled."""
+        if cancelled():
+            return None
+        compared = self.models[index]
+        try:
+            model = yield from _with_index(index, compared.load(cancelled))
+            yield ModelProgress(index, f"{compared.name} reads the held-out lines …")
+            bits = measure_written_bits(model, compared.mode, self.lines, self._orthography(model))
+        except Exception as error:  # a model by others may fail in any way, and the others are still compared
+            return None if cancelled() else FailedModel(index, describe_error(error))
+        return ScoredModel(index, model, bits)
 
     def _orthography(self, model: LanguageModel) -> OrthographyModel | None:
         """Return the model of what the tokens of `model` leave out."""
@@ -132,7 +146,7 @@ class Comparison:
         return self._orthographies[name]
 
 
-def _with_index(index: int, loading: Loading[LanguageModel]) -> Generator[Progress, None, LanguageModel]:
+def _with_index(index: int, loading: Loading[LanguageModel]) -> Generator[ModelProgress, None, LanguageModel]:
     """Yield the lines of progress of a loading with an index, and return what was loaded."""
     while True:
         try:
@@ -140,25 +154,24 @@ def _with_index(index: int, loading: Loading[LanguageModel]) -> Generator[Progre
         except StopIteration as end:
             model: LanguageModel = end.value
             return model
-        yield Progress(index, text)
-
-
-_COMPARISONS: WeakKeyDictionary[Material, Comparison] = WeakKeyDictionary()
-"""Comparisons that a chapter needs when it is opened again."""
+        yield ModelProgress(index, text)
 
 
 def load_comparison(material: Material) -> Loading[Comparison]:
-    """Return the models to compare, and the held-out lines.
+    """Return the models to compare, and the held-out lines; the material keeps them with the scores.
 
     Raises:
         CorpusError: If the corpus is missing, too small or has no line that can be scored.
     """
-    if material not in _COMPARISONS:
-        dataset = yield from material.words()
-        lines, has_bundled_models = _held_out_lines(dataset, material.data)
-        models = tuple(_list_models(material, has_bundled_models=has_bundled_models))
-        _COMPARISONS[material] = Comparison(models, tuple(lines), dataset)
-    return _COMPARISONS[material]
+    known = material.results.get(Comparison)
+    if isinstance(known, Comparison):
+        return known
+    dataset = yield from material.words()
+    lines, has_bundled_models = _held_out_lines(dataset, material.data)
+    models = tuple(_list_models(material, has_bundled_models=has_bundled_models))
+    comparison = Comparison(models, tuple(lines), dataset)
+    material.results[Comparison] = comparison
+    return comparison
 
 
 def _held_out_lines(dataset: Dataset, data: DataConfig) -> tuple[list[str], bool]:

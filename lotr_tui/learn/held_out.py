@@ -1,10 +1,8 @@
 """Perplexities of a class's held-out text by several models, and its text as the notebook lays it out."""
 
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from engine.analysis.notebook_evaluation import notebook_rows, score_rows
 from engine.analysis.perplexity import evaluate
@@ -21,8 +19,6 @@ from lotr_tui.session.training_text import is_line_mode
 
 MAX_HELD_OUT_TOKENS = 20_000
 """Tokens of the held-out text that are scored."""
-EXAMPLE_WORDS = range(6, 12)
-"""Words of an example."""
 CERTAIN_BITS = 1.0
 """Bits below which a word is nearly certain."""
 
@@ -51,18 +47,15 @@ class HeldOut:
     """Why the network is not the user's model; empty if it is, or if there is none."""
 
 
-_MEASURED: WeakKeyDictionary[Material, HeldOut] = WeakKeyDictionary()
-"""Measurements that a chapter needs when it is opened again."""
-
-
 def measure_held_out(material: Material, cancelled: Cancelled) -> Loading[HeldOut]:
-    """Score the held-out text of a class with all models, which read the same words.
+    """Score the held-out text of a class with all models, which read the same words; the material keeps the result.
 
     Raises:
         CorpusError: If the corpus is missing or too small.
     """
-    if material in _MEASURED:
-        return _MEASURED[material]
+    known = material.results.get(HeldOut)
+    if isinstance(known, HeldOut):
+        return known
     dataset = yield from material.words()
     network = yield from _find_network(material, dataset, cancelled)
     models: list[tuple[str, LanguageModel]] = [("unigram", Unigram(dataset.train, dataset.tokenizer))]
@@ -77,7 +70,7 @@ def measure_held_out(material: Material, cancelled: Cancelled) -> Loading[HeldOu
         result = evaluate(model, ids)
         scores.append(HeldOutScore(name, result.bits_per_token, result.perplexity))
     held_out = HeldOut(len(ids), tuple(scores), score_rows(network.model, notebook_rows(ids)), network.note)
-    _MEASURED[material] = held_out
+    material.results[HeldOut] = held_out
     return held_out
 
 
@@ -93,22 +86,12 @@ def _find_network(material: Material, dataset: Dataset, cancelled: Cancelled) ->
     return ClassModel(small.name, small.model, note)
 
 
-def find_example(
-    lines: Iterable[str], model: LanguageModel, *, eos_per_line: bool, cancelled: Cancelled = lambda: False
-) -> str:
-    """Return the first short line of known words with one that is nearly certain after the first.
-
-    If there is none, return the first short line of known words, or else "".
-    """
-    fallback = ""
-    for line in lines:
-        tokens = tokenize_with_offsets(line, model.tokenizer, eos_per_line=eos_per_line)
-        if tokens.num_words not in EXAMPLE_WORDS or tokens.unknown_mask.any():
-            continue
-        fallback = fallback or line
-        scores = TokenScores(tokens, model.tokenizer)
-        for chunk in score_chunks(model, tokens, cancelled):
-            scores.add_chunk(chunk)
-        if (scores.word_bits[1:] < CERTAIN_BITS).any():
-            return line
-    return fallback
+def has_certain_word(
+    line: str, model: LanguageModel, *, eos_per_line: bool, cancelled: Cancelled = lambda: False
+) -> bool:
+    """Return True if a word of the line after the first one is nearly certain for a model."""
+    tokens = tokenize_with_offsets(line, model.tokenizer, eos_per_line=eos_per_line)
+    scores = TokenScores(tokens, model.tokenizer)
+    for chunk in score_chunks(model, tokens, cancelled):
+        scores.add_chunk(chunk)
+    return bool((scores.word_bits[1:] < CERTAIN_BITS).any())

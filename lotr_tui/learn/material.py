@@ -1,5 +1,6 @@
 """Corpus and models that the chapters work on, loaded when they are first needed."""
 
+import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -51,14 +52,19 @@ class Material:
     """Corpus and models of a class: the bundled ones, a corpus of the user, or a run and its corpus.
 
     Methods that return a `Loading` may take long, and are called in a thread. Results are kept, so that a chapter that
-    is opened again has them at once.
+    is opened again has them at once. The thread of a chapter that was left may still load what the next chapter needs
+    too; then the second thread waits for the first one.
     """
 
     def __init__(self, data: DataConfig | None = None, session_model: SessionModel | None = None) -> None:
         """Use a corpus, a model with its corpus, or the bundled ones if both are None."""
         self.session_model = session_model
         """Model of the user; None for the models of the class."""
+        self.results: dict[type, object] = {}
+        """Results of chapters by their type, such as measurements that take seconds."""
         self._data = data
+        self._lock = threading.Lock()
+        """Held while a corpus is read, n-grams are counted, or the weights of a model are read."""
         self._counts: dict[int, KneserNey] = {}
         self._words: Dataset | None = None
         self._models: dict[ClassModelName, ClassModel] = {}
@@ -95,7 +101,9 @@ class Material:
         """
         if self._words is None:
             yield f"reading {self.corpus_name} …"
-            self._words, self._data = _load_words(self.data)
+            with self._lock:
+                if self._words is None:
+                    self._words, self._data = _load_words(self.data)
         return self._words
 
     def counts(self, order: int) -> Loading[KneserNey]:
@@ -107,7 +115,9 @@ class Material:
         dataset = yield from self.words()
         if order not in self._counts:
             yield f"counting the {order}-grams of {self.corpus_name} …"
-            self._counts[order] = KneserNey(dataset.train, dataset.tokenizer, order)
+            with self._lock:
+                if order not in self._counts:
+                    self._counts[order] = KneserNey(dataset.train, dataset.tokenizer, order)
         return self._counts[order]
 
     def model(self, cancelled: Cancelled) -> Loading[ClassModel]:
@@ -144,7 +154,9 @@ class Material:
         if name not in self._models:
             dataset = yield from self.words()
             run = yield from train_class_model(name, self.data, dataset.corpus.sha256, len(dataset.train), cancelled)
-            self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)
+            with self._lock:
+                if name not in self._models:
+                    self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)
         return self._models[name]
 
 

@@ -15,7 +15,6 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.learn.material import Material
 from lotr_tui.messages import ChapterFigureReady, TaskPartDone
-from lotr_tui.theme import MUTED
 
 DataT = TypeVar("DataT")
 
@@ -31,7 +30,8 @@ class ChapterFigure(Vertical, Generic[DataT]):
     """Live figure of a chapter: it loads its data in a thread, and then reacts to keys and the mouse.
 
     A subclass defines `compose_figure`, `load` and `show_data`, and calls `finish_part` once a part of the
-    task is done.
+    task is done. Textual calls `on_mount` and `on_unmount` of this class and of the subclass; `super()` would call them
+    twice.
     """
 
     DEFAULT_CSS = """
@@ -46,10 +46,10 @@ class ChapterFigure(Vertical, Generic[DataT]):
         super().__init__(id="figure", classes="-loading")
         self.material = material
         self.data: DataT | None = None
-        """What was loaded; None before."""
+        """Data of the figure; None until they are loaded."""
         self._finished_parts: set[int] = set()
         self._loading: BackgroundTask[str | _Loaded[DataT]] = BackgroundTask(
-            self, "chapter-figure", self._receive, self._show_failure
+            self, "chapter-figure", self._receive, self.show_failure
         )
 
     # Parts that a subclass implements
@@ -89,6 +89,12 @@ class ChapterFigure(Vertical, Generic[DataT]):
         message.update(Content(note))
         message.display = bool(note)
 
+    def show_failure(self, error: BaseException) -> None:
+        """Show why a thread has failed, above the figure."""
+        message = self.query_one("#figure-message", Static)
+        message.update(Content.styled(describe_error(error), "$text-error"))
+        message.display = True
+
     # Loading
 
     def compose(self) -> ComposeResult:
@@ -124,13 +130,3 @@ class ChapterFigure(Vertical, Generic[DataT]):
     def _repeat_resize(self) -> None:
         """Post `Resize` again: Textual posts none for a new widget if another one asks for its own place before."""
         self.post_message(events.Resize(self.size, self.virtual_size, self.container_size))
-
-    def _show_failure(self, error: BaseException) -> None:
-        message = self.query_one("#figure-message", Static)
-        message.update(Content.styled(describe_error(error), "$text-error"))
-        message.display = True
-
-
-def muted(text: str) -> Content:
-    """Return secondary text."""
-    return Content.styled(text, MUTED)

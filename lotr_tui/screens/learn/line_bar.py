@@ -2,7 +2,12 @@
 
 from typing import ClassVar
 
+from textual.widgets import Input
+
 from lotr_tui.screens.text.text_input import TextInputBar
+
+MAX_CHARACTERS = 2000
+"""Default maximum length of the line, so that a figure follows each key."""
 
 
 class LineBar(TextInputBar):
@@ -11,14 +16,21 @@ class LineBar(TextInputBar):
     PLACEHOLDER: ClassVar[str] = "type a line"
     HELP_LINE = "Type a line of your own; the figure follows each key"
 
-    def __init__(self, example: str) -> None:
+    def __init__(self, example: str, *, max_length: int = MAX_CHARACTERS) -> None:
+        """Start with `example`; the user can type at most `max_length` characters."""
         super().__init__(example, id="line")
+        self._input.max_length = max_length
         self._example = example
 
     def set_example(self, example: str) -> None:
         """Replace the example and the line, such as by a line of the user's corpus."""
         self._example = example
         self.set_text(example)
+
+    @property
+    def input(self) -> Input:
+        """The input with the line and its cursor."""
+        return self._input
 
     @property
     def is_edited(self) -> bool:

@@ -80,7 +80,6 @@ class SourceScreen(AppScreen[None]):
 
     def on_resize(self) -> None:
         """Fold the code to the width of the screen."""
-        super().on_resize()
         if self._excerpt is not None:
             width = self.query_one("#code").scrollable_content_region.width
             self.query_one("#source", Static).update(number_lines(self._excerpt, width))

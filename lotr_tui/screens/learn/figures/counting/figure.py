@@ -13,7 +13,6 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, Tokenizer
-from engine.errors import describe_error
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
@@ -21,7 +20,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_token
 from lotr_tui.learn.continuation import continue_text
-from lotr_tui.learn.example_line import find_line_start
+from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.line_place import LinePlace, find_place
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
@@ -107,7 +106,7 @@ class CountingFigure(ChapterFigure[CountModels]):
         self._likely_places: set[tuple[int, ...]] = set()
         """Words up to and with one that the highest order expects."""
         self._sampling: BackgroundTask[tuple[Sample, ...]] = BackgroundTask(
-            self, "counting-samples", self._show_samples, self._show_sampling_error, interval=0.01
+            self, "counting-samples", self._show_samples, self.show_failure, interval=0.01
         )
 
     # Setting up
@@ -130,7 +129,7 @@ class CountingFigure(ChapterFigure[CountModels]):
             models[order] = yield from self.material.counts(order)
         dataset = yield from self.material.words()
         lines = (line.text for line in dataset.splits.train)
-        return CountModels(models, find_line_start(EXAMPLE, dataset.tokenizer, lines))
+        return CountModels(models, find_example(EXAMPLE, lines, dataset.tokenizer, start_words=START_WORDS))
 
     def show_data(self, data: CountModels) -> None:
         """Show the end of the example line."""
@@ -148,15 +147,9 @@ class CountingFigure(ChapterFigure[CountModels]):
 
     def on_unmount(self) -> None:
         """Stop the threads."""
-        super().on_unmount()
         self._sampling.cancel()
 
-    def on_mount(self) -> None:
-        """Load the data, and follow the size: a new figure gets no `Resize` if its region was read before."""
-        super().on_mount()
-        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._follow_size())
-
-    def _follow_size(self) -> None:
+    def on_resize(self) -> None:
         """Lay the table beside or above the bars."""
         had_room = self.has_class("-taller")
         is_tall = self.size.height >= STACKED_HEIGHT
@@ -170,7 +163,7 @@ class CountingFigure(ChapterFigure[CountModels]):
 
     @property
     def _input(self) -> Input:
-        return self.query_one(LineBar).query_one(Input)
+        return self.query_one(LineBar).input
 
     @property
     def order(self) -> int:
@@ -263,9 +256,6 @@ class CountingFigure(ChapterFigure[CountModels]):
     def _show_samples(self, items: list[tuple[Sample, ...]]) -> None:
         heading = f"sampled after the words before the cursor, seed {self.seed} (f8: next seed)"
         self.query_one(SampleRows).show(heading, items[-1])
-
-    def _show_sampling_error(self, error: BaseException) -> None:
-        self.show_note(describe_error(error))
 
 
 class CountingLine(LineBar):

@@ -17,9 +17,10 @@ from engine.analysis.next_token_comparison import compare_next_tokens
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_lone_token, token_noun
+from lotr_tui.learn.example_line import START_WORDS, find_example
+from lotr_tui.learn.lstm_line import LineReading, agrees_after_reset, predict_next, read_line
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
-from lotr_tui.screens.learn.figures.memory.line_reading import LineReading, find_example, predict_next, read_line
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTable, describe_step
 from lotr_tui.screens.learn.line_bar import LineBar
@@ -92,8 +93,7 @@ class MemoryFigure(ChapterFigure[Memory]):
 
     def compose_figure(self) -> ComposeResult:
         """Yield the line, the controls, the equations, the bars of the unit and the next words."""
-        line = LineBar(EXAMPLE)
-        yield line
+        yield LineBar(EXAMPLE, max_length=MAX_CHARACTERS)
         with Container(id="controls"):
             yield Slider(
                 "↑↓ unit", ["0"], help_line="Unit of the LSTM; ↑ ↓ change it, f9 finds the liveliest", id="unit"
@@ -116,26 +116,26 @@ class MemoryFigure(ChapterFigure[Memory]):
         assert lstm is not None, "the material returns a model with an LSTM"
         sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
         units = tuple((layer, unit) for layer, size in enumerate(sizes) for unit in range(size))
-        lines = [EXAMPLE]
+        example = EXAMPLE
         if lstm.tokenizer.unknown_spans(EXAMPLE):
             dataset = yield from self.material.words()
-            lines += [line.text for line in islice(dataset.splits.valid, MAX_EXAMPLES)]
-        return Memory(lstm, units, find_example(lines, lstm), small.note)
+            lines = (line.text for line in islice(dataset.splits.valid, MAX_EXAMPLES))
+            example = find_example(
+                EXAMPLE, lines, lstm.tokenizer, lambda line: agrees_after_reset(lstm, line), start_words=START_WORDS
+            )
+        return Memory(lstm, units, example, small.note)
 
     def show_data(self, data: Memory) -> None:
         """Show the example line, with the unit that changes most."""
         self.show_note(data.note)
-        field = self.query_one(LineBar).query_one(Input)
-        field.max_length = MAX_CHARACTERS
         has_layers = data.units[-1][0] > 0
         self.query_one(Slider).set_values(
             [f"{layer + 1}·{unit}" if has_layers else f"{unit}" for layer, unit in data.units]
         )
-        if data.example != EXAMPLE:
-            self.query_one(LineBar).set_example(data.example)
+        self.query_one(LineBar).set_example(data.example)
         self._read_line()
         self.action_find_liveliest()
-        self.watch(field, "selection", self._show_step, init=False)
+        self.watch(self.query_one(LineBar).input, "selection", self._show_step, init=False)
 
     def on_resize(self) -> None:
         """Lay out the parts for the new size."""
@@ -165,7 +165,7 @@ class MemoryFigure(ChapterFigure[Memory]):
         """Read the typed line."""
         if self.data is None:
             return
-        text = sanitize_text(self.query_one(LineBar).query_one(Input).value)
+        text = sanitize_text(self.query_one(LineBar).input.value)
         self._reading = read_line(self.data.lstm, text, self._reading)
         self._show_step()
         self._show_next_tokens()
@@ -194,7 +194,7 @@ class MemoryFigure(ChapterFigure[Memory]):
                 zip(reading.names, reading.steps_with(is_reset=self.is_reset), strict=True)
             )
         ]
-        cursor = reading.step_at(self.query_one(LineBar).query_one(Input).cursor_position)
+        cursor = reading.step_at(self.query_one(LineBar).input.cursor_position)
         cursor = min(cursor, len(columns) - 1)
         self.query_one(StepTable).show(columns, cursor)
         equations = self.query_one("#equations", Static)
@@ -247,4 +247,4 @@ class MemoryFigure(ChapterFigure[Memory]):
     def _select_column(self, message: StepTable.ColumnSelected) -> None:
         """Move the cursor of the line to the end of a clicked token."""
         if self._reading is not None:
-            self.query_one(LineBar).query_one(Input).cursor_position = int(self._reading.ends[message.index])
+            self.query_one(LineBar).input.cursor_position = int(self._reading.ends[message.index])

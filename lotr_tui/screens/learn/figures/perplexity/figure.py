@@ -14,10 +14,10 @@ from textual.widgets import Input, Static
 from engine.analysis.notebook_evaluation import NOTEBOOK_WINDOW, evaluate_windows
 from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.errors import describe_error
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, find_example, measure_held_out
+from lotr_tui.learn.example_line import find_example
+from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out
 from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.perplexity.descriptions import (
@@ -86,7 +86,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """True once the student has moved the cursor or changed the line."""
         self._pause: Timer | None = None
         self._scoring: BackgroundTask[ScoredChunk] = BackgroundTask(
-            self, "chapter-perplexity", self._take_chunks, self._show_scoring_error, interval=POLL_INTERVAL
+            self, "chapter-perplexity", self._take_chunks, self.show_failure, interval=POLL_INTERVAL
         )
 
     def compose_figure(self) -> ComposeResult:
@@ -114,8 +114,13 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         eos_per_line = own is None or own.predicts_eos
         dataset = yield from self.material.words()
         num_examples = MAX_SLOW_EXAMPLES if is_slow(model.model) else MAX_EXAMPLES
-        lines = [EXAMPLE, *(line.text for line in islice(dataset.splits.valid, num_examples))]
-        example = find_example(lines, model.model, eos_per_line=eos_per_line, cancelled=cancelled)
+        lines = (line.text for line in islice(dataset.splits.valid, num_examples))
+        example = find_example(
+            EXAMPLE,
+            lines,
+            model.tokenizer,
+            lambda line: has_certain_word(line, model.model, eos_per_line=eos_per_line, cancelled=cancelled),
+        )
         tokens = tokenize_with_offsets(example, model.model.tokenizer, eos_per_line=eos_per_line)
         started = perf_counter()
         list(score_chunks(model.model, tokens, cancelled))
@@ -128,7 +133,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self.show_note(data.held_out.note)
         self.set_class(bool(data.held_out.note), "-noted")
         self.query_one(LineBar).set_text(data.example)
-        self.watch(self.query_one(Input), "selection", self._follow_text_cursor, init=False)
+        self.watch(self.query_one(LineBar).input, "selection", self._follow_text_cursor, init=False)
         self._score_line()
         self._show_held_out()
         num_rows, num_predicted = data.held_out.row_log_probs.shape
@@ -145,7 +150,6 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
 
     def on_unmount(self) -> None:
         """Stop the threads."""
-        super().on_unmount()
         self._scoring.cancel()
 
     def on_resize(self) -> None:
@@ -176,13 +180,13 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """Type into the line also while its words have the focus."""
         if self.query_one(WordBits).has_focus and event.is_printable and event.character is not None:
             event.stop()
-            line = self.query_one(Input)
+            line = self.query_one(LineBar).input
             line.focus()
             line.insert_text_at_cursor(event.character)
 
     def _follow_text_cursor(self) -> None:
         """Move the cursor to the word that the text cursor is on."""
-        if self.query_one(Input).has_focus and self._line_text == self._scored_text:
+        if self.query_one(LineBar).input.has_focus and self._line_text == self._scored_text:
             self.query_one(WordBits).move_cursor(self._word_at_text_cursor())
 
     @property
@@ -195,7 +199,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
 
     def _word_at_text_cursor(self) -> int:
         """Return the index of the last word that begins before the text cursor."""
-        line = self.query_one(Input)
+        line = self.query_one(LineBar).input
         num_characters = len(marks_to_newlines(line.value[: line.cursor_position]))
         starts = self._current_scores.tokens.word_spans[0]
         return max(0, int(np.searchsorted(starts, max(1, num_characters))) - 1)
@@ -240,9 +244,6 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         for chunk in chunks:
             self._current_scores.add_chunk(chunk)
         self._show_line()
-
-    def _show_scoring_error(self, error: BaseException) -> None:
-        self.show_note(f"Cannot score the line: {describe_error(error)}")
 
     @on(WordBits.Moved)
     def _move(self) -> None:

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from engine.data.tokenizers.base import UNK, Tokenizer
-from engine.errors import CorpusError, describe_error
+from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
@@ -22,7 +22,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_lone_token, format_percent, token_noun
 from lotr_tui.learn.continuation import continue_text
-from lotr_tui.learn.example_line import find_line_start
+from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.learn.sampler_view import SamplerView, view_sampler
 from lotr_tui.screens.learn.figure import ChapterFigure
@@ -104,7 +104,7 @@ class SamplingFigure(ChapterFigure[_Sampled]):
         self._reading = threading.Lock()
         """Held while a model reads a line, so that slow models read one at a time."""
         self._sampling: BackgroundTask[_ReadLine | tuple[Sample, ...]] = BackgroundTask(
-            self, "sampling-figure", self._show_items, self._show_sampling_error, interval=0.01
+            self, "sampling-figure", self._show_items, self.show_failure, interval=0.01
         )
 
     # Setting up
@@ -128,7 +128,7 @@ class SamplingFigure(ChapterFigure[_Sampled]):
             with suppress(CorpusError):  # the model alone is enough
                 dataset = yield from self.material.words()
                 lines = (line.text for line in dataset.splits.train)
-                example = find_line_start(EXAMPLE, source.tokenizer, lines)
+                example = find_example(EXAMPLE, lines, source.tokenizer, start_words=START_WORDS)
         return _Sampled(source, example)
 
     def show_data(self, data: _Sampled) -> None:
@@ -143,17 +143,11 @@ class SamplingFigure(ChapterFigure[_Sampled]):
         """True once the sampled texts are shown too."""
         return super().is_idle and not self._sampling.is_running
 
-    def on_mount(self) -> None:
-        """Load the data, and follow the size: a new figure gets no `Resize` if its region was read before."""
-        super().on_mount()
-        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._follow_size())
-
     def on_unmount(self) -> None:
         """Stop the threads."""
-        super().on_unmount()
         self._sampling.cancel()
 
-    def _follow_size(self) -> None:
+    def on_resize(self) -> None:
         """Lay the bars beside or below the sliders."""
         was_tall = self.has_class("-tall")
         self.set_class(self.size.height >= TALL_HEIGHT, "-tall")
@@ -234,9 +228,6 @@ class SamplingFigure(ChapterFigure[_Sampled]):
         if not isinstance(items[-1], _ReadLine):
             heading = f"sampled with seed {self.seed} at the chosen and other temperatures (f8: next seed)"
             self.query_one(SampleRows).show(heading, items[-1])
-
-    def _show_sampling_error(self, error: BaseException) -> None:
-        self.show_note(describe_error(error))
 
     # The figure
 
