@@ -1,4 +1,4 @@
-"""Slow work for screens and widgets: one result to await, or a stream of items from a thread."""
+"""Slow work for screens and widgets: one result to await, a stream of items from a thread, or a call after a pause."""
 
 import asyncio
 import threading
@@ -140,3 +140,33 @@ class BackgroundTask(Generic[T]):
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+
+
+class Debounce:
+    """Call that is made once it was not requested again for some time."""
+
+    def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], None]) -> None:
+        """Prepare to call `callback` on Textual's event loop, `delay` seconds after the last `request`."""
+        self._owner, self._delay, self._callback = owner, delay, callback
+        self._timer: Timer | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """True from a request until the call, or until `cancel`."""
+        return self._timer is not None
+
+    def request(self) -> None:
+        """Make the call after the delay; an earlier request is dropped."""
+        self.cancel()
+        self._timer = self._owner.set_timer(self._delay, self._call)
+
+    def cancel(self) -> None:
+        """Drop the request."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def _call(self) -> None:
+        self._timer = None
+        if not is_closed(self._owner):
+            self._callback()

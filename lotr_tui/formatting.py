@@ -25,6 +25,8 @@ END_OF_TEXT = "end of text"
 """Name of `<eos>` where line breaks are ordinary tokens."""
 SPACE_MARK = "·"
 """Mark of a space in a token that stands alone."""
+SELECTED_MARK = "▸"
+"""Mark of the selected row or column."""
 
 
 def format_duration(seconds: float) -> str:
@@ -113,6 +115,11 @@ def format_lone_token(text: str, *, ends_text: bool = False) -> str:
 def truncate(text: str, width: int) -> str:
     """Return a text of at most `width` cells; a longer text ends with an ellipsis."""
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"[:width]
+
+
+def fit_cells(text: str, width: int) -> str:
+    """Return a text of exactly `width` cells: a longer one ends with an ellipsis, a shorter one is padded."""
+    return set_cell_size(truncate(text, width), width)
 
 
 def displayable(text: str) -> str:

@@ -8,8 +8,7 @@ from rich.cells import set_cell_size
 from textual.content import Content
 from textual.widget import Widget
 
-from lotr_tui.formatting import truncate
-from lotr_tui.screens.learn.word_bars import MARK
+from lotr_tui.formatting import SELECTED_MARK, truncate
 from lotr_tui.theme import MUTED
 
 
@@ -58,7 +57,7 @@ class SampleRows(Widget):
             lines.append(
                 Content.assemble(
                     (
-                        set_cell_size(f"{MARK if sample.is_marked else ' '}{label}", label_width),
+                        set_cell_size(f"{SELECTED_MARK if sample.is_marked else ' '}{label}", label_width),
                         "bold $accent" if sample.is_marked else MUTED,
                     ),
                     text[0],

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from lotr_tui.formatting import MISSING, format_percent, truncate
+from lotr_tui.formatting import MISSING, SELECTED_MARK, fit_cells, format_percent
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 
@@ -15,8 +15,6 @@ MAX_NAME_WIDTH = 12
 MIN_BAR_WIDTH = 4
 PERCENT_WIDTH = 8
 """Width of a column of probabilities in cells."""
-MARK = "▸"
-"""Mark of the row that the rest of the figure is about."""
 MODEL_SHADE = "░"
 """Shades the part of the model's probability that the sampler chain takes away."""
 
@@ -31,6 +29,7 @@ class WordBar:
     model_prob: float | None = None
     """Probability before the sampler chain, in a column of its own; None without a sampler chain."""
     is_marked: bool = False
+    """True for the word that the rest of the figure is about."""
     note: str = ""
     """Text in place of the bar where it fits, such as `#812` for the rank of a word that is far below."""
 
@@ -82,7 +81,7 @@ class WordBars(Widget):
             rows = [*rows[: num_rows - 1], self._last]
         headings = "".join(heading.rjust(PERCENT_WIDTH) for heading in self._headings)
         title_width = max(0, width - cell_len(headings))
-        title = set_cell_size(truncate(self._title, title_width), title_width)
+        title = fit_cells(self._title, title_width)
         longest = max((cell_len(row.text) for row in rows), default=0)
         name_width = max(4, min(MAX_NAME_WIDTH, longest, title_width - MIN_BAR_WIDTH - 3))
         scale = self._scale or max((max(row.prob, row.model_prob or 0) for row in self._bars), default=0.0) or 1.0
@@ -103,8 +102,8 @@ class WordBars(Widget):
         if row.model_prob is not None:
             columns.insert(0, (format_percent(row.model_prob), MUTED))
         return Content.assemble(
-            (MARK if row.is_marked else " ", "bold $accent"),
-            (set_cell_size(truncate(row.text, name_width), name_width), name_style),
+            (SELECTED_MARK if row.is_marked else " ", "bold $accent"),
+            (fit_cells(row.text, name_width), name_style),
             " ",
             (cells, MUTED if row.note else "$accent"),
             (shade, MUTED),

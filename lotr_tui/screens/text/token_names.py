@@ -1,7 +1,7 @@
 """Names of tokens; those of an open vocabulary are parts of words and may be white space."""
 
 from engine.analysis.tokenized_text import TokenizedText
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.base import UNK, Tokenizer
 from lotr_tui.formatting import LINE_END_MARK, SPACE_MARK, format_lone_token
 from lotr_tui.screens.text.layout import Page
 
@@ -27,6 +27,13 @@ def token_names(page: Page, tokenizer: Tokenizer) -> list[str]:
     if page.tokens.unk_id is None:
         return part_names(page.tokens, tokenizer)
     return [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
+
+
+def next_token_name(tokenizer: Tokenizer, id: int) -> str:
+    """Return the name of a possible next token, which is `<unk>` for all words outside the vocabulary."""
+    if id == tokenizer.unk_id:
+        return UNK
+    return format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends)
 
 
 def describe_word_around(tokens: TokenizedText, token: int) -> str:

@@ -9,7 +9,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
@@ -17,6 +16,7 @@ from engine.data.tokenizers.base import UNK, Tokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import format_lone_token, format_percent, plural
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
@@ -48,7 +48,7 @@ class Tokenizers:
 
 
 class TokensFigure(ChapterFigure[Tokenizers]):
-    """A typed line as tokens with their ids, and the share of unknown words by cut-off."""
+    """A typed line as tokens with their ids, and the fraction of unknown words by cut-off."""
 
     DEFAULT_CSS = """
     TokensFigure #rows { height: 1fr; margin-top: 1; scrollbar-size-vertical: 1; }
@@ -60,10 +60,11 @@ class TokensFigure(ChapterFigure[Tokenizers]):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self._words: WordTokenizer | None = None
-        self._rest_timer: Timer | None = None
+        self._judging = Debounce(self, REST_SECONDS, self._judge_cutoff)
+        """Wait until the slider rests: passing the right cut-off is no answer."""
 
     def compose_figure(self) -> ComposeResult:
-        """Yield the line, its tokens, the cut-off and the share of unknown words."""
+        """Yield the line, its tokens, the cut-off and the fraction of unknown words."""
         yield LineBar(EXAMPLE)
         with VerticalScroll(id="rows", can_focus=False):
             yield Static(id="tokens", markup=False)
@@ -96,18 +97,21 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     def show_data(self, data: Tokenizers) -> None:
         """Show the example line."""
-        self._update_cutoff()
+        self._show_cutoff(data)
 
     @property
     def _cutoff(self) -> int:
         return CUTOFFS[self.query_one(Slider).index]
 
     @on(Slider.Changed)
-    def _update_cutoff(self) -> None:
-        """Make the vocabulary of another cut-off."""
-        if self.data is None:
-            return
-        cutoffs, cutoff = self.data.cutoffs, self._cutoff
+    def _change_cutoff(self) -> None:
+        if self.data is not None:
+            self._show_cutoff(self.data)
+            self._judging.request()
+
+    def _show_cutoff(self, data: Tokenizers) -> None:
+        """Show the vocabulary of the chosen cut-off, and the line in its words."""
+        cutoffs, cutoff = data.cutoffs, self._cutoff
         self._words = cutoffs.tokenizer(cutoff)
         rate = cutoffs.unknown_rate(cutoff)
         self.query_one("#unknown", Static).update(
@@ -119,13 +123,6 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             )
         )
         self._update_tokens()
-
-    @on(Slider.Changed)
-    def _wait_for_rest(self) -> None:
-        """Judge the cut-off once the slider rests: passing the right one is no answer."""
-        if self._rest_timer is not None:
-            self._rest_timer.stop()
-        self._rest_timer = self.set_timer(REST_SECONDS, self._judge_cutoff)
 
     def _judge_cutoff(self) -> None:
         if self.data is not None:

@@ -1,5 +1,6 @@
 """Rows of all heads of a Transformer: how much of each earlier word they take into the word under the cursor."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -13,8 +14,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.data.arrays import Float32Array
-from lotr_tui.formatting import truncate
-from lotr_tui.learn.attention_line import strongest_earlier
+from lotr_tui.formatting import SELECTED_MARK, truncate
+from lotr_tui.learn.attention_line import describe_head, format_weight, strongest_earlier
 from lotr_tui.screens.attention.reading import AttentionReading
 from lotr_tui.screens.attention.strip_columns import SHADES, THRESHOLDS, StripColumns, named_columns, shade_levels
 from lotr_tui.widgets.bindings import binding_table
@@ -89,7 +90,7 @@ class HeadRows(StripWidget, can_focus=True):
         self._first_column = 0
 
     def get_help_line(self) -> str:
-        """Return what the rows show."""
+        """Return how to read the rows, and their keys."""
         return "Where each head looks from one word; ← → word, ↑ ↓ head, page keys: layer"
 
     def show(self, reading: AttentionReading | None) -> None:
@@ -113,6 +114,10 @@ class HeadRows(StripWidget, can_focus=True):
         return NUM_HEADING_LINES + max(1, self.num_heads) + 1
 
     # State
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return () if self._reading is None else self._reading.names
 
     @property
     def _heads_per_layer(self) -> int:
@@ -177,20 +182,10 @@ class HeadRows(StripWidget, can_focus=True):
 
     def _draw_sentence(self, width: int) -> Strip:
         room = width - cell_len(self.key_hint)
-        text = set_cell_size(truncate(self.sentence(), room - 1), room)
-        return Strip([Segment(text, self._style("plain")), Segment(self.key_hint, self._style("muted"))])
-
-    def sentence(self) -> str:
-        """Return what the selected head takes from the earlier words."""
-        assert self._reading is not None, "there is a line"
-        names, weights = self._reading.names, self.selected_weights
         layer, head = divmod(self.head, self._heads_per_layer)
-        text = f'Layer {layer + 1}, head {head + 1}: "{names[self.position]}"'
-        if (strongest := strongest_earlier(weights)) is None:
-            return f"{text} is the first word, so it can look only at the start and at itself"
-        position, weight = strongest
-        own = _format_weight(float(weights[-1]))
-        return f'{text} looks {_format_weight(weight)} at "{names[position]}", {own} at itself'
+        sentence = describe_head(f"Layer {layer + 1}, head {head + 1}", self._names, self.selected_weights)
+        text = set_cell_size(truncate(sentence, room - 1), room)
+        return Strip([Segment(text, self._style("plain")), Segment(self.key_hint, self._style("muted"))])
 
     def _draw_names(self, columns: StripColumns) -> Strip:
         segments = [Segment("‹".rjust(LABEL_WIDTH - 1) if columns.first_positions[0] else " " * (LABEL_WIDTH - 1))]
@@ -205,7 +200,7 @@ class HeadRows(StripWidget, can_focus=True):
     def _draw_numbers(self, columns: StripColumns, weights: Float32Array) -> Strip:
         segments = [Segment(f" {'weight':<{LABEL_WIDTH - 1}}", self._style("muted"))]
         for width, position in zip(columns.widths, columns.first_positions.tolist(), strict=True):
-            text = _format_weight(float(weights[position])) if position <= self.position else ""
+            text = format_weight(float(weights[position])) if position <= self.position else ""
             is_strong = bool(text) and weights[position] >= THRESHOLDS[-2]
             style = self._style("bold" if is_strong else "plain")
             segments += [Segment(text.ljust(width), style), Segment(" ", self._style("plain"))]
@@ -215,7 +210,9 @@ class HeadRows(StripWidget, can_focus=True):
         is_selected = head == self.head
         label_style = self._style("selected" if is_selected else "plain")
         weights = self._weights(head)
-        segments = [Segment(f"{'▸' if is_selected else ' '}{self.head_name(head):<{LABEL_WIDTH - 1}}", label_style)]
+        segments = [
+            Segment(f"{SELECTED_MARK if is_selected else ' '}{self.head_name(head):<{LABEL_WIDTH - 1}}", label_style)
+        ]
         levels = shade_levels(columns.reduce(weights)).tolist()
         cells = [
             (level >= len(SHADES) - 2, SHADES[level] * width)
@@ -226,7 +223,7 @@ class HeadRows(StripWidget, can_focus=True):
             texts = "".join(f"{text} " for _, text in group)
             segments.append(Segment(texts, self._style("strong" if is_strong else "weight")))
         strongest = strongest_earlier(weights)
-        text = "" if strongest is None else _format_weight(strongest[1])
+        text = "" if strongest is None else format_weight(strongest[1])
         used = sum(columns.widths) + len(columns.widths)
         room = min(self.size.width, MAX_WIDTH) - LABEL_WIDTH - used
         return Strip([*segments, Segment(text.rjust(room), label_style)])
@@ -235,7 +232,7 @@ class HeadRows(StripWidget, can_focus=True):
         """Return what the picture leaves out, as much as fits."""
         notes = []
         if hidden := int(columns.first_positions[0]):
-            notes.append(f"‹ {hidden} before: {_format_weight(float(weights[:hidden].sum()))}")
+            notes.append(f"‹ {hidden} before: {format_weight(float(weights[:hidden].sum()))}")
         heads = self.visible_heads
         if len(heads) < self.num_heads:
             notes.append(f"heads {heads.start + 1}-{heads.stop} of {self.num_heads}")
@@ -301,8 +298,3 @@ class HeadRows(StripWidget, can_focus=True):
             column = columns.column_at(offset.x - LABEL_WIDTH)
             if column is not None:
                 self._move(self.head, int(columns.first_positions[column]))
-
-
-def _format_weight(weight: float) -> str:
-    """Return a weight as a percentage of at most four cells."""
-    return "100%" if weight >= 0.995 else f"{100 * weight:.0f} %"

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import BindingType
 from textual.message import Message
 
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import SELECTED_MARK, fit_cells, truncate
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
 NAME_WIDTH, BITS_WIDTH = 22, 7
@@ -74,11 +73,11 @@ class ModelList(LineList):
     def line_segments(self, line: int) -> list[Segment]:
         """Return the name of a model, its bits per character and its continuation."""
         row, is_cursor = self._rows[line], line == self.cursor
-        name = set_cell_size(truncate(row.name, NAME_WIDTH), NAME_WIDTH)
+        name = fit_cells(row.name, NAME_WIDTH)
         style = self._style("cursor" if is_cursor else "plain")
         room = max(0, self.scrollable_content_region.width - NAME_WIDTH - BITS_WIDTH - 6)
         return [
-            Segment(f"{'▸' if is_cursor else ' '} {name}{row.bits:>{BITS_WIDTH + 3}}", style),
+            Segment(f"{SELECTED_MARK if is_cursor else ' '} {name}{row.bits:>{BITS_WIDTH + 3}}", style),
             Segment(f"  {truncate(row.continuation, room)}", self._style("plain" if row.is_current else "muted")),
         ]
 

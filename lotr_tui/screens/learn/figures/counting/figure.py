@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -18,16 +17,17 @@ from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import format_token
 from lotr_tui.learn.continuation import continue_text
 from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.line_place import LinePlace, find_place
 from lotr_tui.learn.material import Material
+from lotr_tui.learn.ngram_view import view_ngrams
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable, ExplainedWord
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
+from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.slider import Slider
@@ -199,27 +199,21 @@ class CountingFigure(ChapterFigure[CountModels]):
         self._resample()
 
     def _show_place(self, data: CountModels, place: LinePlace) -> None:
-        model, names = data.models[self.order], data.tokenizer.tokens
-        log_probs, state = prefill(model, place.ids)[:2]
-        probs = np.exp(log_probs.astype(np.float64))
-        ranked = np.argsort(-probs, kind="stable")
-        token = int(ranked[0]) if place.token is None else place.token
-        backoff = model.explain_backoff(state, token)
+        view, tokenizer = view_ngrams(data.models[self.order], place, MAX_BARS), data.tokenizer
         contexts = tuple(
-            " ".join("start" if id == EOS_ID else names[id] for id in level.context) for level in backoff.levels
+            " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in level.context)
+            for level in view.backoff.levels
         )
-        word = format_token(names[token]) if token != UNK_ID else UNK
-        self.query_one(BackoffTable).show(ExplainedWord(word, contexts, backoff))
+        word = next_token_name(tokenizer, view.token)
+        self.query_one(BackoffTable).show(ExplainedWord(word, contexts, view.backoff))
         bars = [
-            WordBar(_name(data.tokenizer, id), float(probs[id]), is_marked=id == token)
-            for id in ranked[:MAX_BARS].tolist()
+            WordBar(next_token_name(tokenizer, id), prob, is_marked=id == view.token) for id, prob in view.likeliest
         ]
-        rank = int((probs > probs[token]).sum()) + 1
-        last = WordBar(word, float(probs[token]), is_marked=True, note=f"#{rank:,}")
+        last = WordBar(word, view.prob, is_marked=True, note=f"#{view.rank:,}")
         self.query_one(WordBars).show("next word", ("prob",), bars, last)
-        self.query_one("#place", Static).update(_describe_place(data.tokenizer, place, token))
+        self.query_one("#place", Static).update(_describe_place(place, word))
         if self._view != self._first_view:
-            self._check_task(data, place, token, backoff.prob)
+            self._check_task(data, place, view.token, view.backoff.prob)
 
     def _check_task(self, data: CountModels, place: LinePlace, token: int, prob: float) -> None:
         ngram = (*place.ids, token)
@@ -264,13 +258,9 @@ class CountingLine(LineBar):
     HELP_LINE = "Type a line; ← → choose a word, ↑ ↓ the order; f8 samples with the next seed"
 
 
-def _name(tokenizer: Tokenizer, id: int) -> str:
-    return UNK if id == UNK_ID else format_token(tokenizer.tokens[id])
-
-
-def _describe_place(tokenizer: Tokenizer, place: LinePlace, token: int) -> Content:
-    """Return which word the figure is about."""
+def _describe_place(place: LinePlace, word: str) -> Content:
+    """Return which word the figure is about; at the end of the line, that is `word`."""
     if place.token is None:
-        return Content.assemble(("end of the line, likeliest: ", MUTED), (_name(tokenizer, token), "bold $accent"))
+        return Content.assemble(("end of the line, likeliest: ", MUTED), (word, "bold $accent"))
     written = f"{place.written}→{UNK}" if place.token == UNK_ID else place.written
     return Content.assemble(("word at the cursor: ", MUTED), (written, "bold $accent"))

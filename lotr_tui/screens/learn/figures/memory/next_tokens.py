@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
 from engine.analysis.next_token_comparison import NextTokenComparison
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import SELECTED_MARK, fit_cells
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 
@@ -17,7 +16,6 @@ PERCENT_WIDTH = 7
 MAX_BAR_WIDTH = 24
 NUM_OTHER_LINES = 3
 """Lines that show no token: the heading, the divergence and the verdict."""
-BEST_MARK = "▸"
 
 
 class NextTokens(Widget, can_focus=False):
@@ -80,13 +78,12 @@ class NextTokens(Widget, can_focus=False):
             )
         ]
         for row, name in enumerate(self._names[:count]):
-            shown = truncate(name, NAME_WIDTH)
-            parts: list[tuple[str, str]] = [(shown + " " * (NAME_WIDTH - cell_len(shown)), "")]
+            parts: list[tuple[str, str]] = [(fit_cells(name, NAME_WIDTH), "")]
             for column in range(1 + self._is_reset):
                 prob = float(comparison.probs[column, row])
                 is_best = comparison.ids[row] == comparison.best[column]
                 parts += [
-                    (BEST_MARK if is_best else " ", "bold $accent"),
+                    (SELECTED_MARK if is_best else " ", "bold $accent"),
                     (f"{_format_percent(prob)} ", "bold" if is_best else ""),
                     (bar(prob / scale, bar_width).ljust(bar_width + 1), "" if column else "$accent"),
                 ]

@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from engine.analysis.lstm_steps import UnitStep
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import SELECTED_MARK, truncate
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar, signed_bar
 
@@ -91,10 +91,10 @@ class StepTable(Widget, can_focus=False):
 
     def _heading(self, index: int) -> Content:
         column, is_current = self.columns[index], index == self.cursor
-        name = truncate(column.name, COLUMN_WIDTH - 1)
-        padding = " " * (COLUMN_WIDTH - 1 - cell_len(name))
         style = "bold $accent" if is_current else MUTED if column.is_forgotten else ""
-        return Content.assemble(("▸" if is_current else " ", "bold $accent"), (name, style), padding)
+        mark = SELECTED_MARK if is_current else " "
+        name = truncate(column.name, COLUMN_WIDTH - 1)
+        return Content.assemble((mark, "bold $accent"), (name, style)).pad_right(COLUMN_WIDTH - 1 - cell_len(name))
 
     def _row(self, name: str, visible: range) -> Content:
         scale = self.cell_scale if name == "cell" else 1.0

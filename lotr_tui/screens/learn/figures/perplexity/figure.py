@@ -8,14 +8,13 @@ from time import perf_counter
 import numpy as np
 from textual import events, on
 from textual.app import ComposeResult
-from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from engine.analysis.notebook_evaluation import NOTEBOOK_WINDOW, evaluate_windows
 from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.runtime.worker import Cancellation
-from lotr_tui.background_task import BackgroundTask
+from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.learn.example_line import find_example
 from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out
 from lotr_tui.learn.material import ClassModel, Material
@@ -84,7 +83,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """Word of the line that the figure describes."""
         self._has_moved = False
         """True once the student has moved the cursor or changed the line."""
-        self._pause: Timer | None = None
+        self._pause = Debounce(self, PAUSE, self._start_scoring)
         self._scoring: BackgroundTask[ScoredChunk] = BackgroundTask(
             self, "chapter-perplexity", self._take_chunks, self.show_failure, interval=POLL_INTERVAL
         )
@@ -146,10 +145,10 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
     @property
     def is_idle(self) -> bool:
         """True once the current line is scored."""
-        return super().is_idle and not self._scoring.is_running and self._pause is None
+        return super().is_idle and not self._scoring.is_running and not self._pause.is_waiting
 
     def on_unmount(self) -> None:
-        """Stop the threads."""
+        """Stop the thread."""
         self._scoring.cancel()
 
     def on_resize(self) -> None:
@@ -218,9 +217,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """
         assert self.data is not None
         self._scoring.cancel()
-        if self._pause is not None:
-            self._pause.stop()
-            self._pause = None
+        self._pause.cancel()
         model = self.data.model.model
         tokens = tokenize_with_offsets(self._line_text, model.tokenizer, eos_per_line=self.data.eos_per_line)
         self._scores = TokenScores(tokens, model.tokenizer, self._scores)
@@ -228,7 +225,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
             self._cursor = self._word_at_text_cursor()
         if is_slow(model):
             self._show_line()
-            self._pause = self.set_timer(PAUSE, self._start_scoring)
+            self._pause.request()
         elif len(tokens) * self.data.seconds_per_token < MAX_SECONDS:
             self._take_chunks(list(score_chunks(model, tokens)))
         else:
@@ -236,7 +233,6 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
 
     def _start_scoring(self) -> None:
         assert self.data is not None
-        self._pause = None
         model, tokens = self.data.model.model, self._current_scores.tokens
         self._scoring.start(lambda cancelled: score_chunks(model, tokens, cancelled))
 

@@ -13,23 +13,23 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from engine.data.tokenizers.base import UNK, Tokenizer
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import CorpusError
-from engine.generation.prompt import DecoderState, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import format_lone_token, format_percent, token_noun
-from lotr_tui.learn.continuation import continue_text
+from lotr_tui.formatting import format_percent, token_noun
 from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.material import ClassModel, Material
+from lotr_tui.learn.sample_ladder import ReadLine, read_line, sample_ladder
 from lotr_tui.learn.sampler_view import SamplerView, view_sampler
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.sampling.sliders import SAMPLE_TOKENS, make_sliders, read_settings
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
+from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.session.model_abilities import is_slow
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
@@ -51,31 +51,24 @@ TALL_HEIGHT = 22
 
 
 @dataclass(frozen=True)
-class _ReadLine:
-    """A line that the model has read."""
-
-    text: str
-    ids: tuple[int, ...]
-    state: DecoderState
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """The model, and the line that the figure starts with."""
+class SampledModel:
+    """A model, and the line that the figure starts with."""
 
     source: ClassModel
     example: str
 
     @property
     def model(self) -> LanguageModel:
+        """Model that continues the line."""
         return self.source.model
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """Tokens of the model."""
         return self.source.tokenizer
 
 
-class SamplingFigure(ChapterFigure[_Sampled]):
+class SamplingFigure(ChapterFigure[SampledModel]):
     """Four sliders of the sampler chain, their effect on the next words, and sampled texts."""
 
     BINDING_GROUP_TITLE = "Sampling"
@@ -98,12 +91,12 @@ class SamplingFigure(ChapterFigure[_Sampled]):
         super().__init__(material)
         self.seed = FIRST_SEED
         """Seed of the sampled texts."""
-        self._read: _ReadLine | None = None
+        self._read: ReadLine | None = None
         self._first_view: tuple[str, SamplerSettings] | None = None
         """Line and sampler chain before the student did something."""
         self._reading = threading.Lock()
         """Held while a model reads a line, so that slow models read one at a time."""
-        self._sampling: BackgroundTask[_ReadLine | tuple[Sample, ...]] = BackgroundTask(
+        self._sampling: BackgroundTask[ReadLine | tuple[Sample, ...]] = BackgroundTask(
             self, "sampling-figure", self._show_items, self.show_failure, interval=0.01
         )
 
@@ -120,7 +113,7 @@ class SamplingFigure(ChapterFigure[_Sampled]):
             yield WordBars(id="bars")
         yield SampleRows(id="samples")
 
-    def load(self, cancelled: Cancellation) -> Generator[str, None, _Sampled]:
+    def load(self, cancelled: Cancellation) -> Generator[str, None, SampledModel]:
         """Load the model."""
         source = yield from self.material.model(cancelled)
         example = EXAMPLE
@@ -129,9 +122,9 @@ class SamplingFigure(ChapterFigure[_Sampled]):
                 dataset = yield from self.material.words()
                 lines = (line.text for line in dataset.splits.train)
                 example = find_example(EXAMPLE, lines, source.tokenizer, start_words=START_WORDS)
-        return _Sampled(source, example)
+        return SampledModel(source, example)
 
-    def show_data(self, data: _Sampled) -> None:
+    def show_data(self, data: SampledModel) -> None:
         """Show the example line."""
         self.show_note(data.source.note)
         self.query_one(LineBar).set_example(data.example)
@@ -174,7 +167,7 @@ class SamplingFigure(ChapterFigure[_Sampled]):
             return
         text = self.query_one(LineBar).text
         if not is_slow(self.data.model) and len(text) <= MAX_SHORT_LINE:
-            self._read = _read_line(self.data.model, text)
+            self._read = read_line(self.data.model, text)
             self._show_words()
         self._sample()
 
@@ -192,40 +185,35 @@ class SamplingFigure(ChapterFigure[_Sampled]):
             line = self.query_one(LineBar).text
             self._start(self._read if self._read is not None and self._read.text == line else None)
 
-    def _start(self, known: _ReadLine | None) -> None:
+    def _start(self, known: ReadLine | None) -> None:
         assert self.data is not None
         model, text, settings, seed = self.data.model, self.query_one(LineBar).text, self.settings, self.seed
         is_tall = self.has_class("-tall")
         others, max_tokens = (LADDER, SAMPLE_TOKENS) if is_tall else (SHORT_LADDER, SHORT_SAMPLE_TOKENS)
-        temperatures = (settings.temperature, *others)
+        temperatures, chain = (settings.temperature, *others), replace(settings, max_tokens=max_tokens)
 
-        def run(cancelled: Cancellation) -> Iterator[_ReadLine | tuple[Sample, ...]]:
+        def run(cancelled: Cancellation) -> Iterator[ReadLine | tuple[Sample, ...]]:
             read = known
             if read is None:
                 with self._reading:
                     if cancelled():
                         return
-                    read = _read_line(model, text)
+                    read = read_line(model, text)
                 yield read
-            samples = [
-                Sample(f"{temperature:.2f}", "…", row == 0, f"seed {seed}, {temperature:.2f}")
-                for row, temperature in enumerate(temperatures)
-            ]
-            for temperature in dict.fromkeys(temperatures):
-                chain = replace(settings, temperature=temperature, max_tokens=max_tokens)
-                sampled = continue_text(model, read.state, read.ids, chain, seed, cancelled)
-                for row in [row for row, each in enumerate(temperatures) if each == temperature]:
-                    samples[row] = replace(samples[row], text=f"… {sampled}")
-                yield tuple(samples)
+            for texts in sample_ladder(model, read, chain, temperatures, seed, cancelled):
+                yield tuple(
+                    Sample(f"{temperature:.2f}", f"… {sampled}".rstrip(), row == 0, f"seed {seed}, {temperature:.2f}")
+                    for row, (temperature, sampled) in enumerate(zip(temperatures, texts, strict=True))
+                )
 
         self._sampling.start(run)
 
-    def _show_items(self, items: list[_ReadLine | tuple[Sample, ...]]) -> None:
+    def _show_items(self, items: list[ReadLine | tuple[Sample, ...]]) -> None:
         for item in items:
-            if isinstance(item, _ReadLine):
+            if isinstance(item, ReadLine):
                 self._read = item
                 self._show_words()
-        if not isinstance(items[-1], _ReadLine):
+        if not isinstance(items[-1], ReadLine):
             heading = f"sampled with seed {self.seed} at the chosen and other temperatures (f8: next seed)"
             self.query_one(SampleRows).show(heading, items[-1])
 
@@ -236,12 +224,11 @@ class SamplingFigure(ChapterFigure[_Sampled]):
         if self.data is None or self._read is None:
             return
         tokenizer, settings, read = self.data.tokenizer, self.settings, self._read
-        history = read.ids[: len(read.ids) - read.state.num_reread_tokens]
-        view = view_sampler(read.state.log_probs, settings, history, tokenizer, MAX_BARS)
+        view = view_sampler(read.state.log_probs, settings, read.history, tokenizer, MAX_BARS)
         noun = token_noun(tokenizer)
         bars = [
             WordBar(
-                _name(tokenizer, candidate.ids[0]),
+                next_token_name(tokenizer, candidate.ids[0]),
                 candidate.sampling_prob,
                 candidate.model_prob,
                 is_marked=candidate.ids[0] == view.likeliest,
@@ -260,7 +247,7 @@ class SamplingFigure(ChapterFigure[_Sampled]):
                 (" bits", MUTED),
             )
         )
-        self.query_one("#ratio", Static).update(_describe_ratio(_name(tokenizer, view.likeliest), view))
+        self.query_one("#ratio", Static).update(_describe_ratio(next_token_name(tokenizer, view.likeliest), view))
         if (read.text, settings) != self._first_view:
             self._check_task(settings, view)
 
@@ -277,17 +264,6 @@ class SamplingLine(LineBar):
     """Line that is continued."""
 
     HELP_LINE = "Type a line; tab reaches the sliders; f8 samples with the next seed"
-
-
-def _read_line(model: LanguageModel, text: str) -> _ReadLine:
-    ids = tuple(model.tokenizer.encode(text).tolist())
-    return _ReadLine(text, ids, prefill_prompt(model, ids))
-
-
-def _name(tokenizer: Tokenizer, id: int) -> str:
-    if id == tokenizer.unk_id:
-        return UNK
-    return format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends)
 
 
 def _describe_ratio(name: str, view: SamplerView) -> Content:
