@@ -3,8 +3,8 @@
 import json
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
@@ -27,15 +27,24 @@ class Progress:
     """Names of the chapters whose task is done, in the order in which they were done."""
     last: str = ""
     """Name of the chapter that was open last; empty before the first one."""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Indices of the finished parts of the task, by the name of each chapter."""
 
-    def with_chapter(self, done: str = "", last: str = "") -> "Progress":
-        """Return the progress with one more chapter done, or another one open."""
-        is_new = bool(done) and done not in self.done
-        return Progress((*self.done, done) if is_new else self.done, last or self.last)
+    def merged_with(self, change: "Progress") -> "Progress":
+        """Return the progress after a change, which has what was added alone."""
+        done = tuple(dict.fromkeys((*self.done, *change.done)))
+        parts = {
+            name: self.finished_parts(name) | change.finished_parts(name) for name in {**self.parts, **change.parts}
+        }
+        return Progress(done, change.last or self.last, {name: tuple(sorted(each)) for name, each in parts.items()})
+
+    def finished_parts(self, chapter: str) -> frozenset[int]:
+        """Return the indices of the finished parts of a chapter's task."""
+        return frozenset(self.parts.get(chapter, ()))
 
     def to_json(self) -> str:
         """Return the content of the file."""
-        return json.dumps({"version": VERSION, "done": list(self.done), "last": self.last}, indent=2) + "\n"
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Progress":
@@ -81,9 +90,9 @@ class ProgressStore:
         """True if a change was not written yet."""
         return bool(self._unsaved)
 
-    def add(self, *, done: str = "", last: str = "") -> None:
-        """Record that a chapter is done, or open; `save` writes it."""
-        self._change(Progress((done,) if done else (), last))
+    def add(self, *, done: str = "", last: str = "", parts: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """Record that a chapter is done, or open, or that parts of its task are finished; `save` writes it."""
+        self._change(Progress((done,) if done else (), last, parts or {}))
 
     def reset(self) -> None:
         """Begin the class again; `save` writes it."""
@@ -149,5 +158,5 @@ class ProgressStore:
 def _apply(progress: Progress, changes: Sequence[Progress | None]) -> Progress:
     """Return the progress after some changes, of which None begins the class again."""
     for change in changes:
-        progress = Progress() if change is None else progress.with_chapter("".join(change.done), change.last)
+        progress = Progress() if change is None else progress.merged_with(change)
     return progress

@@ -67,4 +67,5 @@ class ContentsDialog(TextualFixesScreen, ModalScreen[int | None]):
 
     def action_reset(self) -> None:
         """Forget which tasks are done, once the user has confirmed."""
-        confirm(self.app, "Forget which tasks of the class are done?", lambda: self.dismiss(BEGIN_AGAIN))
+        question = "Forget which tasks of the class are done?"
+        confirm(self.app, question, lambda: self.dismiss(BEGIN_AGAIN), enter_confirms=False)

@@ -75,6 +75,11 @@ class ChapterFigure(Vertical, Generic[DataT]):
         """True once the figure shows what its controls say; a subclass with threads of its own adds them."""
         return self.data is not None and not self._loading.is_running
 
+    @property
+    def work_in_progress(self) -> str:
+        """Name of what leaving the chapter would stop, such as "training"; empty for nothing."""
+        return ""
+
     # Used by subclasses
 
     def finish_part(self, part: int) -> None:

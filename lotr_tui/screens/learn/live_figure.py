@@ -124,6 +124,11 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     # Training
 
     @property
+    def work_in_progress(self) -> str:
+        """Name of a running training."""
+        return "training" if self.is_training else ""
+
+    @property
     def is_idle(self) -> bool:
         """True once the figure shows what its controls say, and nothing is being trained."""
         return super().is_idle and not self.is_training

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Rule, Static
 
@@ -18,6 +18,7 @@ from lotr_tui.learn.chapters import CHAPTERS, Chapter, first_open_chapter
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.learn.chapter_text import ChapterText
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine
@@ -80,9 +81,6 @@ class ChapterScreen(AppScreen[None]):
         self._figure: ChapterFigure[Any] | None = None
         """Figure of the open chapter; None while it is created, or if that has failed."""
         self._exit_on_close = exit_on_close
-        self._shows_hint = False
-        self._finished_parts: set[int] = set()
-        """Finished parts of the task of the open chapter."""
 
     @property
     def chapter(self) -> Chapter:
@@ -93,6 +91,11 @@ class ChapterScreen(AppScreen[None]):
     def is_done(self) -> bool:
         """True if the task of the open chapter is done."""
         return self.chapter.name in self.progress_store.current.done
+
+    @property
+    def finished_parts(self) -> frozenset[int]:
+        """Indices of the finished parts of the task of the open chapter."""
+        return self.progress_store.current.finished_parts(self.chapter.name)
 
     @property
     def is_idle(self) -> bool:
@@ -119,9 +122,7 @@ class ChapterScreen(AppScreen[None]):
         yield StatusBar(id="status")
         yield Rule(line_style="solid")
         with Horizontal(id="body"):
-            with VerticalScroll(id="text", can_focus=False):
-                yield Static(id="sentences", markup=False)
-                yield Static(id="task", markup=False)
+            yield ChapterText(id="text")
             yield Rule(line_style="solid", id="divider")
             yield Vertical(id="figure-place")
         yield Static(TOO_SMALL, id="too-small", markup=False)
@@ -168,20 +169,10 @@ class ChapterScreen(AppScreen[None]):
             (chapter.title, "bold"),
         )
         self.query_one("#status", StatusBar).show(title, dots)
-        self.query_one("#sentences", Static).update(Content(chapter.text))
-        if self.is_done:
-            what_next = f" {self._key('next')} goes on." if self.index + 1 < len(CHAPTERS) else ""
-            task = Content.assemble(("✓ Done  ", "bold $success"), chapter.conclusion, (what_next, MUTED))
-        else:
-            task = Content.assemble(("▸ Task  ", "bold $accent"), *map(self._task_part, range(len(chapter.task))))
-            if self._shows_hint:
-                task = Content.assemble(task, "\n", ("Hint  ", "bold $accent"), chapter.hint)
-        self.query_one("#task", Static).update(task)
+        next_key = self._key("next") if self.index + 1 < len(CHAPTERS) else ""
+        text = self.query_one(ChapterText)
+        text.show(chapter, self.finished_parts, is_done=self.is_done, next_key=next_key)
         self.refresh_bindings()
-
-    def _task_part(self, part: int) -> Content:
-        mark = (" ✓ ", "bold $success") if part in self._finished_parts else (" ", "")
-        return Content.assemble(self.chapter.task[part], mark)
 
     def _load_chapter(self) -> None:
         """Show the figure of the chapter; the worker of an earlier call is cancelled."""
@@ -213,13 +204,13 @@ class ChapterScreen(AppScreen[None]):
     def _finish_part(self, message: TaskPartDone) -> None:
         if message.figure is not self._figure:  # the figure of a chapter that was left
             return
-        self._finished_parts.add(message.part)
-        if len(self._finished_parts) == len(self.chapter.task) and not self.is_done:
+        self.progress_store.add(parts={self.chapter.name: (message.part,)})
+        if len(self.finished_parts) == len(self.chapter.task) and not self.is_done:
             self.progress_store.add(done=self.chapter.name)
-            self._save_progress()
-            self._shows_hint = False
+            self.query_one(ChapterText).shows_hint = False
             if self.takes_turns:
                 self.notify(f"Done. {self.chapter.conclusion}", markup=False)
+        self._save_progress()
         self._show_text()
 
     def _save_progress(self) -> None:
@@ -231,10 +222,11 @@ class ChapterScreen(AppScreen[None]):
 
     def show_chapter(self, index: int) -> None:
         """Open a chapter from its beginning; a training in the figure is stopped."""
-        self.index, self._shows_hint, self._finished_parts = index, False, set()
+        if self._figure is not None and (work := self._figure.work_in_progress):
+            self.notify(f"The {work} was stopped, because you left its chapter.")
+        self.index = index
         self.remove_class("-figure")
-        self._show_text()
-        self.query_one("#text", VerticalScroll).scroll_home(animate=False)
+        self._show_hint(False)
         self._load_chapter()
 
     @on(ChapterFigureReady)
@@ -252,7 +244,7 @@ class ChapterScreen(AppScreen[None]):
             return 0 <= self.index + int(str(parameters[0])) < len(CHAPTERS)
         if action == "toggle_part":
             return self.takes_turns
-        return action != "show_hint" or not self.is_done
+        return True
 
     def action_step_chapter(self, offset: int) -> None:
         """Open a chapter before or after this one."""
@@ -268,11 +260,15 @@ class ChapterScreen(AppScreen[None]):
         self.call_after_refresh(self._focus_figure)
 
     def action_show_hint(self) -> None:
-        """Show or hide how to do the task."""
-        self._shows_hint = not self._shows_hint
+        """Show how to do the task in place of the sentences, or the sentences again."""
         self.remove_class("-figure")
+        self._show_hint(not self.query_one(ChapterText).shows_hint)
+
+    def _show_hint(self, shows_hint: bool) -> None:
+        text = self.query_one(ChapterText)
+        text.shows_hint = shows_hint
         self._show_text()
-        self.call_after_refresh(self.query_one("#text", VerticalScroll).scroll_end, animate=False)
+        text.scroll_home(animate=False)
 
     def action_show_source(self) -> None:
         """Show the code behind the chapter."""
@@ -296,7 +292,15 @@ class ChapterScreen(AppScreen[None]):
             self.show_chapter(choice)
 
     def action_close(self) -> None:
-        """Leave the class."""
+        """Leave the class; ask first if that stops a training."""
+        from lotr_tui.screens.dialogs.confirm import confirm
+
+        if self._figure is not None and (work := self._figure.work_in_progress):
+            confirm(self.app, f"Leave the class? The {work} stops.", self._close)
+        else:
+            self._close()
+
+    def _close(self) -> None:
         if self._exit_on_close:
             self.app.exit()
         else:

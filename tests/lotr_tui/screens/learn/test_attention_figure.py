@@ -1,7 +1,10 @@
 """Tests of the chapter on attention: its numbers, and its task by keyboard and by mouse."""
 
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from lotr_tui.learn import compared_models
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.compared_models import ScoredModel
 from lotr_tui.learn.material import Loading, Material
+from lotr_tui.screens.attention.reading import AttentionReading, read_attention
+from lotr_tui.screens.learn.figures.attention import figure as figure_module
 from lotr_tui.screens.learn.figures.attention.figure import AttentionFigure
 from lotr_tui.screens.learn.figures.attention.head_rows import LABEL_WIDTH, NUM_HEADING_LINES, HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList
@@ -199,7 +204,7 @@ async def test_example_alone_does_not_finish_the_task(make_host: MakeApp, materi
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "attention", make(material))
         await pilot.press("tab", *["down", "left"] * 12, *["up", "right"] * 12)
-        assert not screen._finished_parts
+        assert not screen.finished_parts
 
 
 async def test_views_take_turns_only_where_one_fits(make_host: MakeApp, material: Material) -> None:
@@ -251,6 +256,36 @@ async def test_slow_model_is_read_in_a_thread(make_host: MakeApp) -> None:
         assert screen.is_idle
 
 
+async def test_slow_model_reads_one_line_at_a_time(make_host: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, material = transformer_material()
+    model.is_slow = True  # type: ignore[attr-defined]
+    readings: list[int] = []
+    reading = threading.Lock()
+
+    def read_slowly(*args: Any) -> AttentionReading:
+        assert reading.acquire(blocking=False)
+        try:
+            time.sleep(0.1)
+            result = read_attention(*args)
+            readings.append(len(result.names))
+            return result
+        finally:
+            reading.release()
+
+    monkeypatch.setattr(figure_module, "read_attention", read_slowly)
+    async with make_host().run_test(size=(120, 40)) as pilot:
+        screen = await open_chapter(pilot, "attention", make(material))
+        before = len(readings)
+        line = screen.query_one(Input)
+        for text in ("where", "where is", "where is the", LINE):
+            line.value = text
+            await pilot.pause()
+        await until(pilot, lambda: screen.is_idle)
+        assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:]
+        assert len(readings) - before <= 2  # lines in between are not read
+        assert not screen.query_one("#figure-message").display
+
+
 async def test_failed_model_has_a_line_and_the_task_can_be_done(
     make_host: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,4 +302,4 @@ async def test_failed_model_has_a_line_and_the_task_can_be_done(
         assert "the file is broken" in lines_of(models).splitlines()[-1]
         models.focus()
         await pilot.press(*["down"] * 4)
-        await until(pilot, lambda: 1 in screen._finished_parts)
+        await until(pilot, lambda: 1 in screen.finished_parts)

@@ -35,6 +35,10 @@ def task_text(screen: ChapterScreen) -> str:
     return text_of(screen.query_one("#task", Static))
 
 
+def sentences(screen: ChapterScreen) -> str:
+    return text_of(screen.query_one("#sentences", Static))
+
+
 def footer(screen: ChapterScreen) -> str:
     return lines_of(screen.query_one(KeyFooter))
 
@@ -235,14 +239,27 @@ async def test_begin_again_in_the_first_chapter_forgets_its_parts(make_host: Mak
         await until_done(pilot)
 
 
-async def test_f7_shows_and_hides_the_hint(make_host: MakeApp) -> None:
+async def test_f7_shows_the_hint_in_place_of_the_sentences(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "training")
-        assert CHAPTERS[TRAINING].hint not in task_text(screen)
+        assert sentences(screen) == CHAPTERS[TRAINING].text
+        place = screen.query_one("#figure-place").region
         await pilot.press("f7")
-        assert task_text(screen).endswith(f"Hint  {CHAPTERS[TRAINING].hint}")
+        assert sentences(screen) == f"Hint  {CHAPTERS[TRAINING].hint}"
+        assert screen.query_one("#figure-place").region == place
         await pilot.press("f7")
-        assert CHAPTERS[TRAINING].hint not in task_text(screen)
+        assert sentences(screen) == CHAPTERS[TRAINING].text
+        assert screen.query_one("#figure-place").region == place
+
+
+async def test_f7_shows_the_task_again_once_it_is_done(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "training")
+        await pilot.press(*["right"] * NUM_PARTS)
+        await until_done(pilot)
+        await pilot.press("f7")
+        assert sentences(screen).startswith(f"▸ Task  {CHAPTERS[TRAINING].task[0]} ✓")
+        assert sentences(screen).endswith(CHAPTERS[TRAINING].hint)
 
 
 async def test_hint_replaces_the_figure_where_they_take_turns(make_host: MakeApp) -> None:
@@ -251,7 +268,7 @@ async def test_hint_replaces_the_figure_where_they_take_turns(make_host: MakeApp
         await pilot.press("f5")
         await pilot.press("f7")
         await until(pilot, lambda: screen.query_one("#text").region)
-        assert CHAPTERS[TRAINING].hint in task_text(screen)
+        assert CHAPTERS[TRAINING].hint in sentences(screen)
 
 
 async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host: MakeApp) -> None:
@@ -306,8 +323,8 @@ async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(ma
         await pilot.press("f7", "right")
         await until_done(pilot)
         assert task_text(screen) == f"✓ Done  {chapter.conclusion} f3 goes on."
-        assert "f7" not in footer(screen)
-        await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training"))
+        parts = {"training": tuple(range(NUM_PARTS))}
+        await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training", parts))
         assert lines_of(screen.query_one("#status")).count("●") == 1
         assert not notices(pilot.app)
         await pilot.press("f3")
@@ -315,6 +332,46 @@ async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(ma
         await pilot.press("f2")
         await until_chapter(pilot, TRAINING)
         assert "✓ Done" in task_text(screen)
+
+
+async def test_finished_parts_are_kept_when_the_chapter_is_left(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "training")
+        await pilot.press("right")
+        await until(pilot, lambda: screen.finished_parts == {0})
+        await pilot.press("f3")
+        await until_chapter(pilot, TRAINING + 1)
+        assert not screen.finished_parts
+        await pilot.press("f2")
+        await until_chapter(pilot, TRAINING)
+        assert f"{CHAPTERS[TRAINING].task[0]} ✓" in task_text(screen)
+        await pilot.press(*["right"] * NUM_PARTS)
+        await until_done(pilot)
+
+
+async def test_leaving_work_in_progress_is_said_or_asked(make_host: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "training")
+        monkeypatch.setattr(SliderFigure, "work_in_progress", "training")
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, ConfirmDialog)
+        await pilot.press("n")
+        assert pilot.app.screen is screen
+        await pilot.press("f3")
+        await until_chapter(pilot, TRAINING + 1)
+        assert notices(pilot.app) == "The training was stopped, because you left its chapter."
+        await pilot.press("escape", "y")
+        await until(pilot, lambda: pilot.app.screen is not screen)
+
+
+async def test_enter_does_not_forget_the_progress(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "tokens")
+        await pilot.press("right", "right")
+        await until_done(pilot)
+        await pilot.press("f6", "r", "enter")
+        assert isinstance(pilot.app.screen, ContentsDialog)
+        assert screen.is_done
 
 
 async def test_end_of_a_task_is_notified_where_the_text_is_hidden(make_host: MakeApp) -> None:
@@ -457,4 +514,4 @@ async def test_progress_is_written_when_the_app_ends_at_once(
         await until_done(pilot)
         assert not ProgressStore().current.done
         await pilot.press("escape")
-    assert ProgressStore().current == Progress(("tokens",), "tokens")
+    assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})

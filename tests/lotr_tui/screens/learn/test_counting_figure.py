@@ -116,11 +116,11 @@ async def test_sampled_text_is_the_one_of_the_engine(make_host: MakeApp) -> None
 async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "counting")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await pilot.press("ctrl+u", *"what should I do", *["left"] * 4)
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
         await pilot.press(*["down"] * 4)
-        assert screen._finished_parts == {0, 1}
+        assert screen.finished_parts == {0, 1}
         await pilot.press(*["up"] * 4, "ctrl+k", *"purple king ")
         await until_done(pilot)
 
@@ -130,7 +130,7 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
         screen = await open_chapter(pilot, "counting")
         line, slider = screen.query_one("#line Input", Input), screen.query_one(Slider)
         await pilot.click(line, offset=(12, 0))
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
         assert "word at the cursor: I" in text_of(screen.query_one("#place", Static))
         while slider.index > 0:
             await pilot._post_mouse_events([events.MouseScrollDown], slider)
@@ -147,7 +147,7 @@ async def test_unknown_words_are_shown_as_such(make_host: MakeApp) -> None:
         assert "<unk>" in rows(screen)[-4]
         await pilot.press("home")
         assert "zorblax→<unk>" in text_of(screen.query_one("#place", Static))
-        assert not screen._finished_parts - {0}
+        assert not screen.finished_parts - {0}
 
 
 async def test_another_corpus_and_an_empty_line(make_host: MakeApp, tmp_path: Path) -> None:

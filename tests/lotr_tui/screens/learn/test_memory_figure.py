@@ -167,7 +167,7 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
         await pilot.press("tab", "tab", "space")
         assert screen.query_one(ChoiceBar).index == 1
         await pilot.pause()
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
         assert "both expect “the”" in shown_rows(pilot)
         await pilot.press("shift+tab", "shift+tab", "ctrl+u", *"What did you")
         await until_done(pilot)
@@ -201,13 +201,13 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
 async def test_reset_without_a_line_of_ones_own_does_not_finish_the_task(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "memory")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await type_line(pilot, "What did you")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await type_line(pilot, EXAMPLE)
         await pilot.press("f8")
         await pilot.pause()
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
 
 
 def test_example_agrees_with_a_plain_lstm_after_a_reset() -> None:
@@ -233,7 +233,7 @@ async def test_corpus_of_the_user_has_an_example_of_its_own(
         assert "<unk>" not in text_of(screen.query_one(StepTable))
         await pilot.press("f8")
         await pilot.pause()
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
 
 
 async def test_keys_change_the_unit_while_a_line_is_typed(make_host: MakeApp) -> None:

@@ -65,7 +65,7 @@ async def test_prepared_run_is_shown_with_its_gap(make_host: MakeApp) -> None:
         chart = lines_of(screen.query_one(CurveChart))
         assert f"without held-out {valid:.1f}" in chart
         assert f"without train {train:.1f}" in chart
-        assert not screen._finished_parts
+        assert not screen.finished_parts
 
 
 async def test_live_run_is_shown_with_the_perplexity_of_the_training_text(make_host: MakeApp, use_job: UseJob) -> None:

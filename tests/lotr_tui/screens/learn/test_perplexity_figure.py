@@ -157,7 +157,7 @@ async def test_window_shows_what_the_loop_of_the_notebook_prints(
 async def test_nothing_is_done_at_the_start(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: BUNDLED)
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         assert "prints   1.000" in shown(screen, "notebook")
 
 
@@ -165,9 +165,9 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: BUNDLED)
         await pilot.press("right")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await pilot.press("right")
-        await until(pilot, lambda: screen._finished_parts == {0})
+        await until(pilot, lambda: screen.finished_parts == {0})
         await pilot.press("tab", *["left"] * 14)
         assert not screen.is_done  # a window of 36 does not fit
         await pilot.press("left")
@@ -188,7 +188,7 @@ async def test_typed_words_count_as_moves(make_host: MakeApp) -> None:
         await pilot.press("tab", "x")  # typed while the words have the focus
         assert screen.query_one(Input).value == "xdo not "
         await type_line(pilot, screen, "what do you")
-        await until(pilot, lambda: screen._finished_parts == {0})
+        await until(pilot, lambda: screen.finished_parts == {0})
 
 
 async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
@@ -196,7 +196,7 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
         screen = await open_chapter(pilot, "perplexity", lambda: BUNDLED)
         words = screen.query_one(WordBits)
         await pilot.click(words, offset=(words._cells[2].x + 2, 1))
-        await until(pilot, lambda: screen._finished_parts == {0})
+        await until(pilot, lambda: screen.finished_parts == {0})
         slider = screen.query_one(Slider)
         await pilot.click(slider, offset=(slider.size.width // 3, 0))
         assert slider.index < 35

@@ -145,18 +145,18 @@ async def test_texts_are_those_of_the_engine_with_the_same_seed(make_host: MakeA
 async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "sampling")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         base = sampled_probs().max()
         twice = next(step for step in range(1, 20) if sampled_probs(1 - step / 20).max() >= 2 * base)
         half = next(step for step in range(1, 20) if sampled_probs(1 + step / 20).max() <= base / 2)
         await press_until_idle(pilot, screen, "tab", *["left"] * (twice - 1))
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await press_until_idle(pilot, screen, "left")
-        assert screen._finished_parts == {0}
+        assert screen.finished_parts == {0}
         await press_until_idle(pilot, screen, *["right"] * (twice + half))
-        assert screen._finished_parts == {0, 1}
+        assert screen.finished_parts == {0, 1}
         await press_until_idle(pilot, screen, *["left"] * half, "tab", *["left"] * 8)  # top-k 10
-        assert screen._finished_parts == {0, 1}
+        assert screen.finished_parts == {0, 1}
         await pilot.press("left")
         await until_done(pilot)
 
@@ -167,9 +167,9 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
         temperature, top_k = screen.query_one("#temperature", Slider), screen.query_one("#top-k", Slider)
         middle = temperature.size.width // 2
         await pilot.click(temperature, offset=(middle - 4, 0))
-        await until(pilot, lambda: screen._finished_parts == {0})
+        await until(pilot, lambda: screen.finished_parts == {0})
         await pilot.click(temperature, offset=(temperature.size.width - 8, 0))
-        await until(pilot, lambda: screen._finished_parts == {0, 1})
+        await until(pilot, lambda: screen.finished_parts == {0, 1})
         while temperature.index > 20:
             await pilot._post_mouse_events([events.MouseScrollDown], temperature)
         await pilot.click(top_k, offset=(14, 0))

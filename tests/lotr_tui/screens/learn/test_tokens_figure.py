@@ -64,7 +64,7 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
 async def test_example_line_alone_does_not_finish_the_task(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "tokens")
-        assert not screen._finished_parts
+        assert not screen.finished_parts
 
 
 async def test_passing_the_cutoff_is_no_answer(make_host: MakeApp) -> None:
@@ -75,6 +75,6 @@ async def test_passing_the_cutoff_is_no_answer(make_host: MakeApp) -> None:
         lowest = next(index for index, cutoff in enumerate(CUTOFFS) if unknown_rate(cutoff) > 0.1)
         await pilot.press(*["right"] * (lowest - slider.index + 1))
         await pilot.pause(REST_SECONDS + 0.2)
-        assert not screen._finished_parts
+        assert not screen.finished_parts
         await pilot.press("left")
-        await until(pilot, lambda: screen._finished_parts == {1})
+        await until(pilot, lambda: screen.finished_parts == {1})

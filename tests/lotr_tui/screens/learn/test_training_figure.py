@@ -80,7 +80,7 @@ async def test_counting_models_and_first_window_are_shown_before_a_training(make
         assert f"row 1 of 20 · words 1 to 25 of {row_length:,}" in window
         inside = window[window.rindex("[") + 1 : window.index("]")].replace("¶", "<eos>").split()
         assert inside == [dataset.tokenizer.tokens[id] for id in dataset.train[:25].tolist()]
-        assert not screen._finished_parts
+        assert not screen.finished_parts
 
 
 async def test_curve_sample_and_window_are_those_of_the_events(make_host: MakeApp, use_job: UseJob) -> None:
@@ -108,9 +108,9 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp, use_job: UseJob) -> 
                 (GOOD, "stopped · best 108.2: below the 5-gram model"),
             )
         ):
-            assert part not in screen._finished_parts
+            assert part not in screen.finished_parts
             await train(pilot, use_job, valid)
-            await until(pilot, lambda part=part: part in screen._finished_parts)  # type: ignore[misc]
+            await until(pilot, lambda part=part: part in screen.finished_parts)  # type: ignore[misc]
             if valid is GOOD:
                 await pilot.press("enter")
             await until(pilot, lambda: not figure_of(pilot).is_training)
