@@ -29,16 +29,16 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "tokens",
         "Text becomes numbers",
-        "A language model reads numbers. A tokenizer cuts a text into tokens, and each token has an id: its place in "
-        "the vocabulary. A word outside the vocabulary becomes <unk>, and the model cannot tell one <unk> from "
-        "another. Characters and byte pairs (BPE) can write any text, but need more tokens. The cut-off decides how "
-        "often a word must occur in the training text to be in the vocabulary.",
+        "A language model reads numbers. A tokenizer cuts a text into tokens; each has an id, its place in the "
+        "vocabulary. Words lose capitals and punctuation, and one outside the vocabulary becomes <unk>: the model "
+        "cannot tell one <unk> from another. Characters and byte pairs (BPE) can write any text, but need more "
+        "tokens. The cut-off is how often a word must occur in the training text to be known.",
         (
             "Type a line that has an <unk>.",
             "Find the lowest cut-off at which more than 10 % of the words of the held-out text are unknown.",
         ),
         "Type a name that nobody in these dialogues has. Press tab to reach the cut-off, and → to raise it until the "
-        "figure beside it passes 10 %.",
+        "percentage below it passes 10.0 %.",
         "A higher cut-off makes a smaller vocabulary and an easier task: a model that may say <unk> looks better than "
         "it is.",
         SourceLink("engine/data/tokenizers/words.py", "WordTokenizer"),
@@ -123,8 +123,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Sampling",
         "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities. Top-k "
         "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least "
-        "that fraction of the likeliest one's. A comment in the notebook says that a high temperature makes the model "
-        "more confident.",
+        "that fraction of the likeliest one's. A comment in the notebook that this program grew out of says that a high "
+        "temperature makes the model more confident.",
         (
             "Test it: make the likeliest word twice as likely as at temperature 1.",
             "Make it half as likely.",

@@ -124,6 +124,10 @@ async def test_filters_keep_the_words_of_a_plain_computation(
         assert_bars(screen, sampled)
         assert f"keeps {np.count_nonzero(sampled)} of 2,249 words" in kept_line(screen)
         assert f"→ {entropy(sampled):.1f} bits" in kept_line(screen)
+        at_one = sampled_probs(**{**chain, "temperature": 1.0}).max()
+        cannot_double = f"the: {format_percent(at_one)} at 1, cannot double"
+        expected = f"the: {sampled.max() / at_one:.2f} × by temperature alone" if at_one <= 0.5 else cannot_double
+        assert text_of(screen.query_one("#ratio", Static)) == expected
 
 
 async def test_texts_are_those_of_the_engine_with_the_same_seed(make_host: MakeApp) -> None:
@@ -181,6 +185,13 @@ async def test_a_likely_word_cannot_double(make_host: MakeApp) -> None:
         screen = await open_chapter(pilot, "sampling")
         await press_until_idle(pilot, screen, "tab", "tab", "home")
         assert text_of(screen.query_one("#ratio", Static)) == "the: 100 % at 1, cannot double"
+        assert kept_line(screen).endswith("→ 0.0 bits")
+
+
+async def test_word_that_no_sampler_picks_is_named(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(120, 35)) as pilot:
+        screen = await open_chapter(pilot, "sampling")
+        assert "keeps 2,248 of 2,249 words (never <unk>)" in kept_line(screen)
 
 
 @pytest.mark.parametrize("run", ["model", "class/transformer"])

@@ -236,18 +236,23 @@ class SamplingFigure(ChapterFigure[SampledModel]):
             for candidate in view.preview.candidates
             if candidate.model_prob > 0
         ]
-        self.query_one(WordBars).show(f"next {noun}", ("model", "sampled"), bars, scale=1.0)
+        self.query_one(WordBars).show(f"next {noun}", ("model", "sampler"), bars, scale=1.0)
         kept, size = view.preview.num_kept, view.preview.vocabulary_size
+        size_text = f" of {size:,} {noun}s" if self.has_class("-tall") else ""
+        if size_text and kept == size - 1 and tokenizer.unk_id is not None:
+            size_text += " (never <unk>)"
         self.query_one("#kept", Static).update(
             Content.assemble(
                 ("keeps ", MUTED),
                 (f"{kept:,}", "bold"),
-                (f"{f' of {size:,} {noun}s' if self.has_class('-tall') else ''} · entropy ", MUTED),
-                (f"{view.preview.entropy:.1f} → {view.sampling_entropy:.1f}", "bold"),
+                (f"{size_text} · entropy ", MUTED),
+                (f"{view.preview.entropy:.1f} → {max(0.0, view.sampling_entropy):.1f}", "bold"),
                 (" bits", MUTED),
             )
         )
-        self.query_one("#ratio", Static).update(_describe_ratio(next_token_name(tokenizer, view.likeliest), view))
+        is_alone = not settings.top_k and settings.top_p == 1 and not settings.min_p
+        ratio = _describe_ratio(next_token_name(tokenizer, view.likeliest), view, is_alone=is_alone)
+        self.query_one("#ratio", Static).update(ratio)
         if (read.text, settings) != self._first_view:
             self._check_task(settings, view)
 
@@ -266,12 +271,14 @@ class SamplingLine(LineBar):
     HELP_LINE = "Type a line; tab reaches the sliders; f8 samples with the next seed"
 
 
-def _describe_ratio(name: str, view: SamplerView) -> Content:
-    """Return how much likelier the likeliest word is than at temperature 1."""
+def _describe_ratio(name: str, view: SamplerView, *, is_alone: bool) -> Content:
+    """Return how much likelier the likeliest word is than at temperature 1.
+
+    The ratio leaves out what the rest of the sampler chain changes; `is_alone` is True if there is no rest.
+    """
     if view.prob_at_one > 1 / TWICE and view.ratio > HALF:
         return Content.assemble(
             (name, "bold $accent"), (f": {format_percent(view.prob_at_one)} at 1, cannot double", MUTED)
         )
-    return Content.assemble(
-        (name, "bold $accent"), (": ", MUTED), (f"{view.ratio:.2f} ×", "bold"), (" as likely as at 1", MUTED)
-    )
+    meaning = " as likely as at 1" if is_alone else " by temperature alone"
+    return Content.assemble((name, "bold $accent"), (": ", MUTED), (f"{view.ratio:.2f} ×", "bold"), (meaning, MUTED))

@@ -53,6 +53,6 @@ def make_sliders() -> Iterator[Slider]:
         "min-p      ",
         [f"{min_p:.2f}" if min_p else f" {OFF}" for min_p in MIN_PS],
         0,
-        help_line="Minimum probability of a word, as a fraction of the likeliest one's; ← → change it",
+        help_line="Minimum fraction of the likeliest word's probability; ← → change it",
         id="min-p",
     )
