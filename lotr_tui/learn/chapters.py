@@ -100,7 +100,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             "Train too fast: make the loss jump.",
             "Train until the held-out curve passes the 5-gram model.",
         ),
-        "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.00001 and "
+        "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.000001 and "
         "1. A good rate lies between them, and every step of the slider multiplies it by three.",
         "A good learning rate is a few steps of the slider wide, so it is the first thing to tune.",
         SourceLink("engine/training/trainer.py", "Trainer.train_step"),

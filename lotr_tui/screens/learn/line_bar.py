@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
+from textual import on
 from textual.widgets import Input
 
 from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.widgets.help_line import HelpLine
 
 MAX_CHARACTERS = 2000
 """Default maximum length of the line, so that a figure follows each key."""
@@ -21,6 +23,22 @@ class LineBar(TextInputBar):
         super().__init__(example, id="line")
         self._input.max_length = max_length
         self._example = example
+        self._was_full = False
+
+    @property
+    def is_full(self) -> bool:
+        """True if the line has its maximum length."""
+        return len(self._input.value) >= (self._input.max_length or MAX_CHARACTERS)
+
+    def get_help_line(self) -> str:
+        """Return what to type, or why the line takes no more characters."""
+        return f"The line is full: {self._input.max_length:,} characters" if self.is_full else self.HELP_LINE
+
+    @on(Input.Changed)
+    def _update_help(self) -> None:
+        if self.is_full != self._was_full:
+            self._was_full = self.is_full
+            self.screen.query_one(HelpLine).update_text()
 
     def set_example(self, example: str) -> None:
         """Replace the example and the line, such as by a line of the user's corpus."""

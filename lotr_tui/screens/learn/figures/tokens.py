@@ -12,12 +12,12 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
-from engine.data.tokenizers.base import UNK, Tokenizer
+from engine.data.tokenizers.base import EOS, UNK, Tokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import Debounce
-from lotr_tui.formatting import format_lone_token, format_percent, plural
+from lotr_tui.formatting import format_lone_token, plural
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.line_bar import LineBar
@@ -34,6 +34,8 @@ REST_SECONDS = 0.6
 MAX_LINES = 100_000
 """Lines of the training text, and of the held-out text, that are counted."""
 BPE_VOCABULARY_SIZE = 2048
+NUM_SPECIAL_WORDS = 2
+"""Tokens of a vocabulary of words that are no words: `<unk>` and `<eos>`."""
 MIN_HEIGHT_WITH_GAPS = 18
 """Minimum height of the figure for empty lines between its rows."""
 
@@ -51,10 +53,11 @@ class TokensFigure(ChapterFigure[Tokenizers]):
     """A typed line as tokens with their ids, and the fraction of unknown words by cut-off."""
 
     DEFAULT_CSS = """
-    TokensFigure #rows { height: 1fr; margin-top: 1; scrollbar-size-vertical: 1; }
+    TokensFigure #rows { height: 1fr; scrollbar-size-vertical: 1; }
     TokensFigure #rows Static { padding: 0 1; margin-bottom: 1; }
     TokensFigure Slider { margin: 0 1; }
-    TokensFigure #unknown { height: 1; padding: 0 1; }
+    TokensFigure #unknown { height: 1; padding: 0 1; margin-bottom: 1; }
+    TokensFigure.-roomy Slider { margin: 1 1 0 1; }
     """
 
     def __init__(self, material: Material) -> None:
@@ -64,10 +67,8 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         """Wait until the slider rests: passing the right cut-off is no answer."""
 
     def compose_figure(self) -> ComposeResult:
-        """Yield the line, its tokens, the cut-off and the fraction of unknown words."""
+        """Yield the line, the cut-off, the fraction of unknown words, and the tokens of the line."""
         yield LineBar(EXAMPLE)
-        with VerticalScroll(id="rows", can_focus=False):
-            yield Static(id="tokens", markup=False)
         yield Slider(
             "cut-off",
             [f"{cutoff:,}" for cutoff in CUTOFFS],
@@ -76,6 +77,8 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             id="cutoff",
         )
         yield Static(id="unknown", markup=False)
+        with VerticalScroll(id="rows", can_focus=False):
+            yield Static(id="tokens", markup=False)
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, Tokenizers]:
         """Count the words of the corpus, and learn its characters and byte pairs."""
@@ -118,7 +121,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             Content.assemble(
                 (f"{cutoffs.vocabulary_size(cutoff):,}", "bold"),
                 (" words · ", MUTED),
-                (format_percent(rate), "bold"),
+                (f"{100 * rate:.1f} %", "bold"),  # the task compares it with 10 %
                 (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
             )
         )
@@ -132,6 +135,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     def on_resize(self) -> None:
         """Leave out the empty lines where they do not fit."""
+        self.set_class(self.size.height >= MIN_HEIGHT_WITH_GAPS, "-roomy")
         self._update_tokens()
 
     @on(Input.Changed)
@@ -153,7 +157,10 @@ def describe_tokens(name: str, tokenizer: Tokenizer, text: str) -> Content:
     """Return a heading, and below it the tokens of a text, each with its id."""
     spans = tokenizer.spans(text)
     size = plural(len(spans), "token")
-    heading = Content.assemble((name, "bold"), (f"  {size} · vocabulary of {len(tokenizer):,}", MUTED))
+    vocabulary = f"{len(tokenizer):,}"
+    if isinstance(tokenizer, WordTokenizer):
+        vocabulary = f"{len(tokenizer) - NUM_SPECIAL_WORDS:,} + {UNK}, {EOS}"
+    heading = Content.assemble((name, "bold"), (f"  {size} · vocabulary of {vocabulary}", MUTED))
     tokens: Sequence[Content] = [
         Content.assemble(
             (_token_text(tokenizer, span.id, text[span.start : span.end]), "$accent" if index % 2 else ""),
