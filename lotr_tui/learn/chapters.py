@@ -47,15 +47,15 @@ CHAPTERS: tuple[Chapter, ...] = (
         "counting",
         "Counting already works",
         "The simplest language model counts. A unigram model knows how often each word occurs; a 5-gram model looks "
-        "at four words before. Long contexts are rare. So Kneser-Ney smoothing takes a little from what a context has "
-        "seen (its own part), and leaves the rest to the shorter context below: it backs off.",
+        "at four words before. Long contexts are rare. So Kneser-Ney smoothing gives their words a little less than "
+        "was counted (own), and the rest to the row below: it backs off. A row adds own × the rests above.",
         (
-            "Find a word that order 5 expects with more than 50 %.",
-            "See what order 1 gives that word.",
-            "Find a place where order 5 has never seen the two words before.",
+            "Find a word that order 5 gives more than 50 %.",
+            "See what order 1 gives it.",
+            "Find a word after two words that order 5 has never seen together.",
         ),
-        "Move through the words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. What follows "
-        '"what should"? Where is "never" in the row of two words?',
+        "Move through the words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. A set phrase "
+        'has one likely next word. For two words of your own that nobody says together, their row has "never".',
         "Counts are a strong baseline: a network has to beat them to be worth its training.",
         SourceLink("engine/models/ngram.py", "KneserNey.advance"),
     ),
@@ -100,8 +100,8 @@ CHAPTERS: tuple[Chapter, ...] = (
             "Train too fast: make the loss jump.",
             "Train until the held-out curve passes the 5-gram model.",
         ),
-        "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.000001 and "
-        "1. A good rate lies between them, and every step of the slider multiplies it by three.",
+        "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.000001 "
+        "and 1. A good rate lies between them, and every step of the slider multiplies it by three.",
         "A good learning rate is a few steps of the slider wide, so it is the first thing to tune.",
         SourceLink("engine/training/trainer.py", "Trainer.train_step"),
     ),
@@ -123,8 +123,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Sampling",
         "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities. Top-k "
         "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least "
-        "that fraction of the likeliest one's. A comment in the notebook that this program grew out of says that a high "
-        "temperature makes the model more confident.",
+        "that fraction of the likeliest one's. A comment in the notebook that this program grew out of says that a "
+        "high temperature makes the model more confident.",
         (
             "Test it: make the likeliest word twice as likely as at temperature 1.",
             "Make it half as likely.",

@@ -1,11 +1,12 @@
 """Next words of a model of counts at a place in a line, and how it computes the probability of one of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.generation.prompt import prefill
-from engine.models.ngram import Backoff, KneserNey
+from engine.models.ngram import Backoff, BackoffLevel, KneserNey
 from lotr_tui.learn.line_place import LinePlace
 
 
@@ -38,3 +39,15 @@ def view_ngrams(model: KneserNey, place: LinePlace, top_n: int) -> NgramView:
         backoff=model.explain_backoff(state, token),
         likeliest=tuple((id, float(probs[id])) for id in ranked),
     )
+
+
+def count_plainly(models: Mapping[int, KneserNey], backoff: Backoff, token: int) -> BackoffLevel:
+    """Return how often the longest context that was seen occurs, and how often before `token`, without smoothing.
+
+    Args:
+        models: Models of all orders from 1 to the one of `backoff`.
+        backoff: Contexts of `token`.
+        token: The next word.
+    """
+    plain = [models[len(each.context) + 1].explain_backoff(each.context, token).levels[0] for each in backoff.levels]
+    return next((level for level in plain if level.context_count), plain[-1])

@@ -1,6 +1,5 @@
 """Sampled continuations of one text, a row or a few for each."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ class Sample:
 class SampleRows(Widget):
     """A heading if there is room, and below it the samples, wrapped if there is room for more than a line each."""
 
-    HELP_LINE = "Sampled texts that share the noise of one seed; ¶ is the end of a line"
+    HELP_LINE = "Texts sampled with the seed that is shown; ¶ is the end of a line"
     DEFAULT_CSS = """
     SampleRows { height: auto; padding: 0 1; }
     """
@@ -53,15 +52,15 @@ class SampleRows(Widget):
         label_width = max(map(len, labels)) + 3
         lines = [Content.styled(truncate(self._heading, width), MUTED)] if has_heading else []
         for sample, label in list(zip(self.samples, labels, strict=True))[: height - has_heading]:
-            text = textwrap.wrap(sample.text, max(8, width - label_width)) or [""]
+            text = Content(sample.text).wrap(max(8, width - label_width))  # counts cells, unlike `textwrap`
             lines.append(
                 Content.assemble(
                     (
                         set_cell_size(f"{SELECTED_MARK if sample.is_marked else ' '}{label}", label_width),
                         "bold $accent" if sample.is_marked else MUTED,
                     ),
-                    text[0],
+                    text[0] if text else "",
                 )
             )
-            lines += [Content(" " * label_width + line) for line in text[1:lines_each]]
+            lines += [line.pad_left(label_width) for line in text[1:lines_each]]
         return Content("\n").join(lines)

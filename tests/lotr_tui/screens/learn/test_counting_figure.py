@@ -101,16 +101,46 @@ async def test_sampled_text_is_the_one_of_the_engine(make_host: MakeApp) -> None
         screen = await open_chapter(pilot, "counting")
         samples = screen.query_one(SampleRows)
         await until(pilot, lambda: len(samples.samples) == 5)
-        for seed in (7, 8):
-            assert f"seed {seed} " in text_of(samples)
+        for first_seed in (0, 5):
             for order, sample in zip((1, 2, 3, 4, 5), samples.samples, strict=True):
                 model = KneserNey(DATASET().train, DATASET().tokenizer, order)
                 settings = SamplerSettings(temperature=1.0, max_tokens=SAMPLE_TOKENS)
+                seed = first_seed + order
+                assert f"order {order}, seed {seed} " in text_of(samples)
                 events_ = generate(model, encode("What should I do? Bilbo, I am afraid of the"), settings, seed)
                 words = [event.text for event in events_ if isinstance(event, TokenEvent)]
                 assert sample.text.removeprefix("… ").split(" ¶")[0] == " ".join(words)
             await pilot.press("f8")
             await until(pilot, lambda: screen.is_idle)
+
+
+async def test_counts_are_those_of_the_training_text(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "counting")
+        line, counted = screen.query_one("#line Input", Input), screen.query_one("#counted", Static)
+        assert counted.size.height == 1
+        seen, dark = occurrences("afraid of the"), occurrences("afraid of the dark")
+        assert text_of(
+            counted
+        ) == f"counted “afraid of the” {seen} times, {dark} before “dark” = {dark / seen:.0%}".replace("%", " %")
+        line.cursor_position = line.value.index("afraid")
+        await pilot.pause()
+        expected = f"counted “i am” {occurrences('i am')} times, {occurrences('i am afraid')} before “afraid” = "
+        assert text_of(counted).startswith(expected)
+        await pilot.press(*["down"] * 4)
+        words = len(DATASET().train) + 1  # with the end of a line before the text
+        expected = f"counted {words:,} words, {occurrences('afraid')} are “afraid” = "
+        assert text_of(counted).startswith(expected)
+
+
+async def test_row_before_the_start_of_the_line_says_so(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "counting")
+        await pilot.press("home", "ctrl+right", "ctrl+right")
+        assert rows(screen)[1].strip() == "too near the start"
+        assert "what should" in rows(screen)[2]
+        await pilot.press("down")
+        assert "too near the start" not in "".join(rows(screen))
 
 
 async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:

@@ -13,6 +13,9 @@ from lotr_tui.theme import MUTED
 TIMES, BEFORE = "×", "‹"
 """Marks of a count: occurrences, and different words seen before an n-gram."""
 LEGEND = f"{TIMES} times  {BEFORE} different words before"
+LONG_LEGEND = f"{LEGEND}  adds = own × the rests above"
+NEAR_START = "too near the start"
+"""Row of a context that would begin before the line."""
 COUNT_WIDTH = 8
 OWN_WIDTH, REST_WIDTH, ADDS_WIDTH = 8, 6, 8
 NUM_ROWS = 8
@@ -28,6 +31,8 @@ class ExplainedWord:
     contexts: tuple[str, ...]
     """Words of each context, in the order of the levels."""
     backoff: Backoff
+    order: int
+    """Order of the model."""
 
 
 class BackoffTable(Widget):
@@ -58,7 +63,9 @@ class BackoffTable(Widget):
         context_width = max(6, width - NUM_WIDTHS - word_width)
         headings = _numbers(word_width, "seen", word_heading, "own", "rest", "adds")
         lines = [Content.styled(set_cell_size("after", context_width) + headings, MUTED)]
-        lines += [Content("")] * (NUM_ROWS - 3 - len(backoff.levels))  # a row does not move with the order
+        order = self.explained.order
+        lines += [Content("")] * (NUM_ROWS - 3 - order)  # a row does not move with the order
+        lines += [Content.styled(NEAR_START, MUTED)] * (order - len(backoff.levels))
         for level, context, part in zip(backoff.levels, self.explained.contexts, backoff.parts, strict=False):
             name = _context_name(context, context_width - 1)
             numbers = _level_numbers(level, part, word_width)
@@ -70,7 +77,8 @@ class BackoffTable(Widget):
         lines.append(Content(set_cell_size("any word", context_width) + uniform))
         total = format_percent(backoff.prob)
         label = f"= P({truncate(word, 14)})"
-        legend = truncate(LEGEND, max(0, width - cell_len(label) - ADDS_WIDTH - 1))
+        max_width = max(0, width - cell_len(label) - ADDS_WIDTH - 1)
+        legend = LONG_LEGEND if cell_len(LONG_LEGEND) <= max_width else truncate(LEGEND, max_width)
         gap = width - cell_len(legend) - cell_len(label) - ADDS_WIDTH
         lines.append(
             Content.assemble((legend, MUTED), " " * gap, (label, ""), (total.rjust(ADDS_WIDTH), "bold $accent"))
@@ -78,11 +86,33 @@ class BackoffTable(Widget):
         return Content("\n").join(lines)
 
 
+def describe_counts(context: str, word: str, counted: BackoffLevel, width: int) -> Content:
+    """Return how often a context was read, and how often a word came next: the counts before any smoothing."""
+    ratio = counted.count / max(1, counted.context_count)
+    numbers: list[str | tuple[str, str]] = [
+        (f"{counted.context_count:,}", "bold"),
+        (" times, " if context else " words, ", MUTED),
+        (f"{counted.count:,}", "bold"),
+        (" before " if context else " are ", MUTED),
+        f"“{truncate(word, 14)}”",
+        (" = ", MUTED),
+        (format_percent(ratio), "bold"),
+    ]
+    rest = Content.assemble(*numbers)
+    name = f"“{_context_name(context, width - rest.cell_length - 11)}” " if context else ""
+    return Content.assemble(("counted ", MUTED), name, rest)
+
+
 def _context_name(context: str, width: int) -> str:
-    """Return the end of a context that fits."""
+    """Return the end of a context that fits `width` cells."""
     if not context:
         return "anything"
-    return context if cell_len(context) <= width else "…" + context[len(context) - width + 1 :]
+    if cell_len(context) <= width:
+        return context
+    end = context[-max(1, width - 1) :]
+    while len(end) > 1 and cell_len(end) >= width:
+        end = end[1:]
+    return f"…{end}"
 
 
 def _numbers(word_width: int, seen: str, count: str, own: str, rest: str, adds: str) -> str:

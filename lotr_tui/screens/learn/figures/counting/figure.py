@@ -14,16 +14,16 @@ from textual.widgets import Input, Static
 from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.models.ngram import KneserNey
+from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.learn.continuation import continue_text
 from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.line_place import LinePlace, find_place
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.ngram_view import view_ngrams
+from lotr_tui.learn.ngram_view import count_plainly, view_ngrams
 from lotr_tui.screens.learn.figure import ChapterFigure
-from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable, ExplainedWord
+from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable, ExplainedWord, describe_counts
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
@@ -37,9 +37,10 @@ ORDERS = (1, 2, 3, 4, 5)
 ORDER_NAMES = ("1: unigram", "2: bigram", "3: trigram", "4: 4-gram", "5: 5-gram")
 MAX_ORDER = ORDERS[-1]
 LIKELY_GOAL = 0.5
-FIRST_SEED = 7
 SAMPLE_TOKENS = 24
 MAX_BARS = 20
+COUNTED_HEIGHT = 12
+"""Rows from which the plain counts are shown."""
 STACKED_HEIGHT = 15
 """Rows from which the table is above the bars, not beside them."""
 BESIDE_WIDTH = 76
@@ -82,6 +83,8 @@ class CountingFigure(ChapterFigure[CountModels]):
     CountingFigure #order-row {{ height: 1; layout: horizontal; }}
     CountingFigure Slider {{ margin: 0 1; max-width: 48; }}
     CountingFigure #place {{ height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }}
+    CountingFigure #counted {{ display: none; height: 1; padding: 0 1; text-wrap: nowrap; }}
+    CountingFigure.-counted #counted {{ display: block; }}
     CountingFigure #words {{ height: 1fr; layout: horizontal; }}
     CountingFigure BackoffTable {{ width: 55; max-width: 90; }}
     CountingFigure WordBars {{ max-width: 90; }}
@@ -97,12 +100,14 @@ class CountingFigure(ChapterFigure[CountModels]):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self.seed = FIRST_SEED
-        """Seed of the sampled texts."""
+        self.seed = 0
+        """Seed of the sampled texts; each order adds its number, so that the texts do not share their noise."""
         self._first_view: tuple[str, int, int] | None = None
         """Line, cursor and order before the student did something."""
         self._shown: tuple[LinePlace, int] | None = None
         """Place and order that the table shows."""
+        self._counted: tuple[str, str, BackoffLevel] | None = None
+        """Context, word and their plain counts."""
         self._likely_places: set[tuple[int, ...]] = set()
         """Words up to and with one that the highest order expects."""
         self._sampling: BackgroundTask[tuple[Sample, ...]] = BackgroundTask(
@@ -112,11 +117,12 @@ class CountingFigure(ChapterFigure[CountModels]):
     # Setting up
 
     def compose_figure(self) -> ComposeResult:
-        """Yield the line, the order, the next words, the back-off and the sampled texts."""
+        """Yield the line, the order, the counts, the next words, the back-off and the sampled texts."""
         yield CountingLine(EXAMPLE)
         with Container(id="order-row"):
             yield Slider("order", ORDER_NAMES, MAX_ORDER - 1, help_line="Words of an n-gram; ← → change it", id="order")
             yield Static(id="place", markup=False)
+        yield Static(id="counted", markup=False)
         with Container(id="words"):
             yield BackoffTable(id="backoff")
             yield WordBars(id="bars")
@@ -152,12 +158,14 @@ class CountingFigure(ChapterFigure[CountModels]):
     def on_resize(self) -> None:
         """Lay the table beside or above the bars."""
         had_room = self.has_class("-taller")
+        self.set_class(self.size.height >= COUNTED_HEIGHT, "-counted")
         is_tall = self.size.height >= STACKED_HEIGHT
         self.set_class(is_tall, "-tall")
         self.set_class(not is_tall and self.size.width < BESIDE_WIDTH, "-narrow")
         self.set_class(self.size.height >= ALL_SAMPLES_HEIGHT, "-taller")
         if had_room != self.has_class("-taller"):
             self._resample()
+        self._show_counted()
 
     # What the controls say
 
@@ -180,7 +188,7 @@ class CountingFigure(ChapterFigure[CountModels]):
 
     def action_next_seed(self) -> None:
         """Sample other texts."""
-        self.seed += 1
+        self.seed += len(ORDERS)
         self._resample()
 
     # The figure
@@ -200,12 +208,12 @@ class CountingFigure(ChapterFigure[CountModels]):
 
     def _show_place(self, data: CountModels, place: LinePlace) -> None:
         view, tokenizer = view_ngrams(data.models[self.order], place, MAX_BARS), data.tokenizer
-        contexts = tuple(
-            " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in level.context)
-            for level in view.backoff.levels
-        )
+        contexts = tuple(_context_words(tokenizer, level.context) for level in view.backoff.levels)
         word = next_token_name(tokenizer, view.token)
-        self.query_one(BackoffTable).show(ExplainedWord(word, contexts, view.backoff))
+        self.query_one(BackoffTable).show(ExplainedWord(word, contexts, view.backoff, self.order))
+        counted = count_plainly(data.models, view.backoff, view.token)
+        self._counted = _context_words(tokenizer, counted.context), word, counted
+        self._show_counted()
         bars = [
             WordBar(next_token_name(tokenizer, id), prob, is_marked=id == view.token) for id, prob in view.likeliest
         ]
@@ -214,6 +222,10 @@ class CountingFigure(ChapterFigure[CountModels]):
         self.query_one("#place", Static).update(_describe_place(place, word))
         if self._view != self._first_view:
             self._check_task(data, place, view.token, view.backoff.prob)
+
+    def _show_counted(self) -> None:
+        if self._counted is not None:
+            self.query_one("#counted", Static).update(describe_counts(*self._counted, self.size.width - 2))
 
     def _check_task(self, data: CountModels, place: LinePlace, token: int, prob: float) -> None:
         ngram = (*place.ids, token)
@@ -241,21 +253,26 @@ class CountingFigure(ChapterFigure[CountModels]):
             settings = SamplerSettings(temperature=1.0, max_tokens=SAMPLE_TOKENS)
             for each in orders:
                 model = data.models[each]
-                text = continue_text(model, prefill(model, ids), ids, settings, seed, cancelled)
-                samples.append(Sample(f"order {each}", f"… {text}", each == order, f"order {each}, seed {seed}"))
+                text = continue_text(model, prefill(model, ids), ids, settings, seed + each, cancelled)
+                samples.append(Sample(f"order {each}, seed {seed + each}", f"… {text}", each == order))
             yield tuple(samples)
 
         self._sampling.start(sample)
 
     def _show_samples(self, items: list[tuple[Sample, ...]]) -> None:
-        heading = f"sampled after the words before the cursor, seed {self.seed} (f8: next seed)"
+        heading = "sampled after the words before the cursor (f8: next seeds)"
         self.query_one(SampleRows).show(heading, items[-1])
 
 
 class CountingLine(LineBar):
     """Line whose words are explained."""
 
-    HELP_LINE = "Type a line; ← → choose a word, ↑ ↓ the order; f8 samples with the next seed"
+    HELP_LINE = "Type; ← → choose a word, ↑ ↓ the order; f8 samples again"
+
+
+def _context_words(tokenizer: Tokenizer, context: tuple[int, ...]) -> str:
+    """Return the words of a context, with "start" for the start of the line."""
+    return " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in context)
 
 
 def _describe_place(place: LinePlace, word: str) -> Content:
