@@ -11,12 +11,13 @@ from engine.models.base import LogProbs
 
 
 def kl_divergence_bits(log_probs: LogProbs, other: LogProbs) -> float:
-    """Return the Kullback-Leibler divergence of `other` from `log_probs`, both `[vocabulary]`, in bits.
+    """Return the Kullback-Leibler divergence D(P ‖ Q) in bits, with P in `log_probs` and Q in `other`, `[vocabulary]`.
 
-    It is the expected number of bits that a token costs more with `other` if `log_probs` are true. It is 0 for equal
-    distributions, and at least 0.
+    A token costs this number of bits more, on average, if it is drawn from P and coded with Q. The divergence is 0 for
+    equal distributions, and infinite if Q excludes a token of P.
     """
-    first, second = log_probs.astype(np.float64), other.astype(np.float64)
+    possible = np.isfinite(log_probs)  # a token with probability 0 adds nothing
+    first, second = log_probs[possible].astype(np.float64), other[possible].astype(np.float64)
     return max(0.0, float(np.exp(first) @ (first - second)) / math.log(2))
 
 
@@ -31,7 +32,7 @@ class NextTokenComparison:
     best: tuple[int, int]
     """Likeliest token of the first and of the second distribution."""
     divergence_bits: float
-    """Kullback-Leibler divergence of the second distribution from the first one, in bits."""
+    """Kullback-Leibler divergence D(first ‖ second) in bits."""
 
     @property
     def agrees(self) -> bool:

@@ -19,7 +19,7 @@ class _Choice(NamedTuple):
     value: str
     """The characters between two words, or the form of a word: one of three names, or the word as it is written."""
     contexts: tuple[Hashable, ...]
-    """What the choice depends on, from the most general context to the most specific one."""
+    """Contexts that the choice depends on, from the most general one to the most specific one."""
 
 
 class OrthographyModel:

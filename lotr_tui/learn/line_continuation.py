@@ -17,7 +17,7 @@ NUM_NEXT_TOKENS = 5
 
 @dataclass(frozen=True)
 class LineContinuation:
-    """What a model says after a line."""
+    """Continuation of a line by a model, and its most likely next tokens."""
 
     text: str
     """The most likely token each time, on one line; `¶` is the end of a line."""

@@ -22,9 +22,9 @@ class SamplerView:
     likeliest: int
     """Id of the likeliest token after the sampler chain."""
     prob: float
-    """Its probability after the sampler chain."""
+    """Probability of that token after the sampler chain."""
     prob_at_one: float
-    """Its probability after the same chain with temperature 1."""
+    """Probability of that token after the same chain with temperature 1."""
 
     @property
     def ratio(self) -> float:

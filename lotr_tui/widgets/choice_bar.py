@@ -57,7 +57,7 @@ class ChoiceBar(Widget, can_focus=True):
         self._label, self._options, self._help_line = label, tuple(options), help_line
 
     def get_help_line(self) -> str:
-        """Return what is chosen."""
+        """Return the line that explains the choice."""
         return self._help_line
 
     def render(self) -> Content:

@@ -83,7 +83,7 @@ class Track(Widget, can_focus=True):
             self._set_from_mouse(event)
 
     def on_mouse_up(self) -> None:
-        """Stop to drag the knob."""
+        """Stop dragging the knob."""
         self._is_dragging = False
         self.release_mouse()
 
@@ -136,7 +136,7 @@ class Slider(Track):
         self.set_reactive(Slider.index, index)
 
     def get_help_line(self) -> str:
-        """Return what the value means."""
+        """Return the line that explains the value."""
         return self._help_line
 
     def set_values(self, texts: Sequence[str], index: int = 0) -> None:

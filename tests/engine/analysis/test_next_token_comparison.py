@@ -45,3 +45,11 @@ def test_comparison_lists_what_is_likely_in_either(first: list[float], second: l
     assert comparison.probs[1] == pytest.approx(np.exp(q[comparison.ids]), abs=1e-6)
     assert comparison.best == (int(np.argmax(p)), int(np.argmax(q)))
     assert comparison.agrees == (np.argmax(p) == np.argmax(q))
+
+
+def test_excluded_token_adds_nothing_to_the_divergence() -> None:
+    with np.errstate(divide="ignore"):
+        first, second = np.log(np.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]], np.float32))
+    assert kl_divergence_bits(first, second) == pytest.approx(1)
+    assert kl_divergence_bits(first, first) == 0
+    assert kl_divergence_bits(second, first) == math.inf

@@ -32,7 +32,7 @@ NAMES = ("without", "yours")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """Corpus of the trainings, and the curves of the one without regularization."""
 
     data: DataConfig
@@ -41,7 +41,7 @@ class Prepared:
     num_epochs: int
 
 
-class OverfittingFigure(LiveTrainingFigure[Prepared]):
+class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
     """Curves of the training and the held-out text for two runs, and the gap between them."""
 
     DEFAULT_CSS = """
@@ -78,15 +78,15 @@ class OverfittingFigure(LiveTrainingFigure[Prepared]):
         yield CurveChart(LABEL_WIDTH, id="curves")
         yield Static(id="gaps", markup=False)
 
-    def load(self, cancelled: Cancellation) -> Generator[str, None, Prepared]:
+    def load(self, cancelled: Cancellation) -> Generator[str, None, PreparedRun]:
         """Read the run without regularization, or train it."""
         dataset = limit_dataset((yield from self.material.words()))
         data = self.material.data
         curves = yield from load_overfitting_run(data, dataset, cancelled)
         epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
-        return Prepared(data, dataset, curves, epochs)
+        return PreparedRun(data, dataset, curves, epochs)
 
-    def show_data(self, data: Prepared) -> None:
+    def show_data(self, data: PreparedRun) -> None:
         """Show the prepared run."""
         self.show_train_line()
         self.show_training([])
@@ -99,7 +99,7 @@ class OverfittingFigure(LiveTrainingFigure[Prepared]):
 
     @property
     def setting(self) -> Regularization:
-        """What the sliders say."""
+        """Regularization that the sliders choose."""
         dropout, weight_drop, tie = (
             self.query_one(name, Slider).index for name in ("#dropout", "#weight-drop", "#tie")
         )
@@ -155,7 +155,7 @@ class OverfittingFigure(LiveTrainingFigure[Prepared]):
         return f"best {format_perplexity(live.best)}: {'better' if below else 'no better'} than without"
 
 
-def chart_data(prepared: Prepared, live: RunCurves) -> ChartData:
+def chart_data(prepared: PreparedRun, live: RunCurves) -> ChartData:
     """Return the curves of both runs, the prepared run below the live one."""
     curves: list[Curve] = []
     styles = ((OTHER_TRAIN, OTHER_VALID), (TRAIN, VALID))
