@@ -62,16 +62,16 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "perplexity",
         "Perplexity",
-        "A good model is rarely surprised. The surprisal of a word is -log2 of the probability that the model gave "
-        "it, in bits. Its mean over a text is the cross-entropy, and 2 to that power the perplexity: the text is as "
-        "hard as a guess among that many words. The notebook printed 1.000, as if it knew every word; but it scores "
-        "only whole windows of 50 words, and its rows have 36.",
+        "A good model is rarely surprised. The surprisal of a word is -log2 of its probability, in bits. Its mean "
+        "over a text is the cross-entropy, and 2 to that power the perplexity: the text is as hard as a guess among "
+        "that many words. The classroom notebook that this program grew out of printed 1.000: it scores only whole "
+        "windows of 50 words, and its rows have 36.",
         (
             "Find a word with less than 1 bit of surprisal.",
-            "Shrink the notebook's window until a true perplexity appears.",
+            "Find the largest window with which the notebook scores any word.",
         ),
-        "Move through the words with ← and →. Press tab to reach the notebook's window, and hold ← until it is smaller "
-        "than a row.",
+        "Move through the words with ← and →. Press tab to reach the notebook's window, and shrink it with ←: a row "
+        "has 36 words, and the first one is only read.",
         "A perplexity says nothing before you know what was scored. Even then, the notebook divides by one too many.",
         SourceLink("engine/analysis/perplexity.py", "summarize_log_probs"),
     ),

@@ -17,6 +17,8 @@ from lotr_tui.learn.material import Material
 from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 
 DataT = TypeVar("DataT")
+REST_SECONDS = 0.6
+"""Time without a change after which a choice counts as an answer: to pass the right one is no answer."""
 
 
 @dataclass(frozen=True)

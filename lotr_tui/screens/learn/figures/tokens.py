@@ -19,7 +19,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import format_lone_token, plural
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import Slider
@@ -29,8 +29,6 @@ CUTOFFS: tuple[int, ...] = (*range(1, 41), 50, 60, 80, 100, 150, 200, 300, 500, 
 FIRST_CUTOFF = 3
 """Cut-off that trainings use."""
 UNKNOWN_GOAL = 0.1
-REST_SECONDS = 0.6
-"""Time without a change after which the chosen cut-off counts as an answer."""
 MAX_LINES = 100_000
 """Lines of the training text, and of the held-out text, that are counted."""
 BPE_VOCABULARY_SIZE = 2048
@@ -64,7 +62,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         super().__init__(material)
         self._words: WordTokenizer | None = None
         self._judging = Debounce(self, REST_SECONDS, self._judge_cutoff)
-        """Wait until the slider rests: passing the right cut-off is no answer."""
+        """Wait until the slider rests."""
 
     def compose_figure(self) -> ComposeResult:
         """Yield the line, the cut-off, the fraction of unknown words, and the tokens of the line."""

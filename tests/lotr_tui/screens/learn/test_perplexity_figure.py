@@ -21,9 +21,11 @@ from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.material import Cancelled, ClassModel, Loading, Material
+from lotr_tui.screens.learn.figure import REST_SECONDS
 from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import MakeApp, lines_of, text_of, until
@@ -161,6 +163,22 @@ async def test_nothing_is_done_at_the_start(make_host: MakeApp) -> None:
         assert "prints   1.000" in shown(screen, "notebook")
 
 
+async def test_number_of_scored_words_is_explained(make_host: MakeApp, dataset: Dataset) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "perplexity", lambda: BUNDLED)
+        slider = screen.query_one(Slider)
+        slider.focus()
+        await pilot.pause()
+        expected = f"Reads {64 * 36:,} of {len(dataset.valid):,} words in 64 rows; predicts 35 of 36"
+        assert text_of(screen.query_one(HelpLine)).strip() == expected
+        await pilot.press("home")
+        assert "35 × 1 = 35 words of a row, divided by 36" in shown(screen, "notebook")
+        slider.index = 16
+        await pilot.pause()
+        assert "2 × 17 = 34 words of a row, divided by 35" in shown(screen, "notebook")
+        assert screen.query_one("#notebook").region.bottom <= 22
+
+
 async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: BUNDLED)
@@ -169,8 +187,12 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
         await pilot.press("right")
         await until(pilot, lambda: screen.finished_parts == {0})
         await pilot.press("tab", *["left"] * 14)
+        await pilot.pause(REST_SECONDS + 0.1)
         assert not screen.is_done  # a window of 36 does not fit
-        await pilot.press("left")
+        await pilot.press("left", "left")
+        await pilot.pause(REST_SECONDS + 0.1)
+        assert not screen.is_done  # a window of 35 fits too
+        await pilot.press("right")
         await until_done(pilot)
 
 
@@ -199,7 +221,9 @@ async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:
         await until(pilot, lambda: screen.finished_parts == {0})
         slider = screen.query_one(Slider)
         await pilot.click(slider, offset=(slider.size.width // 3, 0))
-        assert slider.index < 35
+        while slider.index < 34:
+            await pilot._post_mouse_events([events.MouseScrollUp], slider)
+        assert slider.index == 34
         await until_done(pilot)
         await pilot._post_mouse_events([events.MouseScrollUp], slider)
 

@@ -2,6 +2,7 @@
 
 import math
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from engine.analysis.notebook_evaluation import NotebookEvaluation
@@ -10,6 +11,7 @@ from engine.analysis.token_scores import TokenScores
 from lotr_tui.formatting import (
     LINE_END_MARK,
     MISSING,
+    fit_cells,
     format_lone_token,
     format_percent,
     format_perplexity,
@@ -45,7 +47,7 @@ def describe_word(scores: TokenScores, word: int, width: int, *, tall: bool) -> 
     expected = [(format_lone_token(token), prob) for token, prob in score.top_tokens[:NUM_EXPECTED]]
     if tall:
         rows = [_bar_row(token, format_percent(prob), prob, width) for token, prob in expected]
-        return Content("\n").join([Content.assemble(*parts), muted("expected there"), *rows])
+        return Content("\n").join([Content.assemble(*parts), _muted("expected there"), *rows])
     heading = Content.assemble(*parts, ("   expected ", MUTED))
     texts = [f"{token} {format_percent(prob)}" for token, prob in expected]
     return Content.assemble(heading, truncate(join_fitting(texts, width - heading.cell_length), 60))
@@ -53,8 +55,8 @@ def describe_word(scores: TokenScores, word: int, width: int, *, tall: bool) -> 
 
 def _bar_row(name: str, value: str, fraction: float, width: int) -> Content:
     """Return a row with a name, a value and a bar."""
-    heading = f"  {truncate(name, MAX_WORD_WIDTH):{MAX_WORD_WIDTH}} {value:>7}  "
-    return Content.assemble(heading, (bar(fraction, max(4, min(40, width - len(heading)))), "$accent"))
+    heading = f"  {fit_cells(name, MAX_WORD_WIDTH)} {value:>7}  "
+    return Content.assemble(heading, (bar(fraction, max(4, min(40, width - cell_len(heading)))), "$accent"))
 
 
 def describe_sums(scores: TokenScores, word: int, width: int) -> Content:
@@ -94,14 +96,14 @@ def describe_held_out(held_out: HeldOut, width: int, *, tall: bool) -> Content:
         heading = Content.assemble(
             ("The held-out text", "bold"), (f"  {held_out.num_tokens:,} words, ends of lines included", MUTED)
         )
-        most = max(score.bits for score in held_out.scores)
+        max_bits = max(score.bits for score in held_out.scores)
         bar_width = max(4, min(40, width - MAX_WORD_WIDTH - 26))
         rows = [
             Content.assemble(
-                f"  {name:{MAX_WORD_WIDTH}} ",
+                f"  {fit_cells(name, MAX_WORD_WIDTH)} ",
                 (f"{_short_perplexity(score.perplexity):>7}", "bold"),
                 (f" = 2^{score.bits:<5.2f}  ", MUTED),
-                (bar(score.bits / most, bar_width), "$accent"),
+                (bar(score.bits / max_bits, bar_width), "$accent"),
             )
             for name, score in values
         ]
@@ -123,6 +125,7 @@ def describe_rows(num_rows: int, row_length: int) -> Content:
     return Content.assemble(
         ("The notebook", "bold"),
         (f"  reads the first {num_rows * row_length:,} of them in {num_rows} rows of {row_length}", MUTED),
+        (f", and predicts {num_rows} × {row_length - 1} = {num_rows * (row_length - 1):,}", MUTED),
     )
 
 
@@ -147,17 +150,19 @@ def describe_notebook(evaluation: NotebookEvaluation, num_predicted: int, width:
         (" · true perplexity ", MUTED),
         (f"{true:>7}", "bold $accent"),
     )
-    return Content.assemble(numbers, "\n", muted(_explain(evaluation)))
+    return Content.assemble(numbers, "\n", _muted(_explain(evaluation, is_wide=width >= WIDE)))
 
 
-def _explain(evaluation: NotebookEvaluation) -> str:
-    """Return why the notebook does not print the true perplexity."""
+def _explain(evaluation: NotebookEvaluation, *, is_wide: bool) -> str:
+    """Return which words of a row are scored, and why the notebook does not print the true perplexity."""
     if not evaluation.num_windows:
         return f"No window of {evaluation.window} fits in a row. The sum is 0; 2^0 = 1."
     mean, divisor = evaluation.mean_bits, evaluation.divisor
-    return f"It divides by {divisor}, not by {divisor - 1}: 2^({mean:.2f} × {divisor - 1}/{divisor}), not 2^{mean:.2f}."
+    windows = f"{evaluation.num_windows} × {evaluation.window}"
+    scored = f"{windows} = {divisor - 1} words of a row, divided by" if is_wide else f"{windows} words ÷"
+    return f"{scored} {divisor}: 2^({mean:.2f} × {divisor - 1}/{divisor}), not 2^{mean:.2f}."
 
 
-def muted(text: str) -> Content:
+def _muted(text: str) -> Content:
     """Return secondary text."""
     return Content.styled(text, MUTED)

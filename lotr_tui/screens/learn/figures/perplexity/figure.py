@@ -18,7 +18,7 @@ from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.learn.example_line import find_example
 from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out
 from lotr_tui.learn.material import ClassModel, Material
-from lotr_tui.screens.learn.figure import ChapterFigure
+from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure
 from lotr_tui.screens.learn.figures.perplexity.descriptions import (
     describe_held_out,
     describe_notebook,
@@ -83,6 +83,8 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         """Word of the line that the figure describes."""
         self._has_moved = False
         """True once the student has moved the cursor or changed the line."""
+        self._judging = Debounce(self, REST_SECONDS, self._judge_window)
+        """Wait until the slider rests."""
         self._pause = Debounce(self, PAUSE, self._start_scoring)
         self._scoring: BackgroundTask[ScoredChunk] = BackgroundTask(
             self, "chapter-perplexity", self._take_chunks, self.show_failure, interval=POLL_INTERVAL
@@ -96,13 +98,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         yield Static(id="sums", markup=False)
         yield Static(id="held-out", markup=False)
         yield Static(id="rows", markup=False)
-        yield Slider(
-            "notebook's window",
-            [str(window) for window in WINDOWS],
-            WINDOWS.index(NOTEBOOK_WINDOW),
-            help_line="Words per window; the held-out text is in rows of 36; ← → change it",
-            id="window",
-        )
+        yield NotebookWindow()
         yield Static(id="notebook", markup=False)
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, PerplexityData]:
@@ -137,6 +133,10 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self._show_held_out()
         num_rows, num_predicted = data.held_out.row_log_probs.shape
         self.query_one("#rows", Static).update(describe_rows(num_rows, num_predicted + 1))
+        self.query_one(NotebookWindow).rows_help = (
+            f"Reads {num_rows * (num_predicted + 1):,} of {data.held_out.num_tokens:,} words in {num_rows} rows; "
+            f"predicts {num_predicted} of {num_predicted + 1}"
+        )
         self._show_notebook()
         words = self.query_one(WordBits)
         if self.screen.focused is None and self.is_on_screen:
@@ -276,13 +276,37 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
     @on(Slider.Changed)
     def _change_window(self) -> None:
         """Evaluate with another window."""
-        if self.data is not None and self._show_notebook():
-            self.finish_part(1)
+        if self.data is not None:
+            self._show_notebook()
+            self._judging.request()
 
-    def _show_notebook(self) -> bool:
-        """Show the notebook's validation with the chosen window; return True if it scores a word."""
+    @property
+    def _window(self) -> int:
+        return WINDOWS[self.query_one(Slider).index]
+
+    def _judge_window(self) -> None:
+        if self.data is not None:
+            log_probs = self.data.held_out.row_log_probs
+            scoring = [window for window in WINDOWS if evaluate_windows(log_probs, window).num_scored]
+            if scoring and self._window == scoring[-1]:
+                self.finish_part(1)
+
+    def _show_notebook(self) -> None:
+        """Show the notebook's validation with the chosen window."""
         assert self.data is not None
         log_probs = self.data.held_out.row_log_probs
-        evaluation = evaluate_windows(log_probs, WINDOWS[self.query_one(Slider).index])
+        evaluation = evaluate_windows(log_probs, self._window)
         self.query_one("#notebook", Static).update(describe_notebook(evaluation, log_probs.size, self._text_width))
-        return evaluation.num_scored > 0
+
+
+class NotebookWindow(Slider):
+    """Slider of the notebook's window, which explains how the notebook lays out the held-out text."""
+
+    def __init__(self) -> None:
+        windows = [str(window) for window in WINDOWS]
+        super().__init__("notebook's window", windows, WINDOWS.index(NOTEBOOK_WINDOW), id="window")
+        self.rows_help = ""
+
+    def get_help_line(self) -> str:
+        """Return how many words of the held-out text the notebook can score."""
+        return self.rows_help

@@ -79,7 +79,7 @@ class WordBits(LineScrollView, can_focus=True):
         last  | end   | step_to_end(1)  | last word     | The last word of the line
         """,
     )
-    HELP_LINE = "← → word by word: its bits, and what was expected; type to change the line"
+    HELP_LINE = "← → from word to word; typing changes the line"
 
     class Moved(Message):
         """Posted when the user has moved the cursor to another word."""
