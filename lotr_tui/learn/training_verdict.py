@@ -1,4 +1,4 @@
-"""What a live training has shown: whether it is too slow, has jumped, or beats the counting models."""
+"""Verdict on a live training: it is too slow, its loss has jumped, or it beats the counting models."""
 
 import math
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ SLOW_FRACTION = 0.4
 """Fraction of the training after which a network that still predicts worse than word frequencies is too slow."""
 EVALUATIONS_AFTER_JUMP = 3
 """Evaluations after a jump that still show it, before the training is ended."""
+FALL_RATIO = 0.8
+"""A curve below this ratio of its value two evaluations before is falling again, and the training goes on."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the events of a training show so far."""
+    """Facts that the events of a training show so far."""
 
     is_too_slow: bool = False
     """True if the network is worse than the unigram model after `SLOW_FRACTION` of the training, without a jump."""
@@ -34,7 +36,7 @@ class Verdict:
 
 
 def judge(view: TrainingView) -> Verdict:
-    """Return what the events of a training show so far."""
+    """Return the verdict on the events of a training so far."""
     started, evaluations = view.started, view.evaluations
     if started is None or not evaluations:
         return Verdict()
@@ -46,7 +48,9 @@ def judge(view: TrainingView) -> Verdict:
         best = min(event.valid_perplexity for event in evaluations if event.step < jump_step)
         after = [event.valid_perplexity for event in evaluations if event.step >= jump_step]
         last = after[-EVALUATIONS_AFTER_JUMP:]
-        is_hopeless = len(last) == EVALUATIONS_AFTER_JUMP and min(last) > min(best, started.unigram_perplexity)
+        is_falling = last[-1] < min(FALL_RATIO * last[0], evaluations[0].valid_perplexity) if last else False
+        is_bad = len(last) == EVALUATIONS_AFTER_JUMP and min(last) > min(best, started.unigram_perplexity)
+        is_hopeless = is_bad and not is_falling
     return Verdict(
         is_too_slow=is_too_slow,
         has_jumped=has_jumped,

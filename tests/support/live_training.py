@@ -38,9 +38,9 @@ def live_events(
     return events
 
 
-def live_job(events: list[TrainingEvent]) -> FakeJob:
-    """Return a job for `use_job` that yields the events and then waits to be stopped, with a training text."""
-    job = FakeJob(events).release()
+def live_job(events: list[TrainingEvent], failure: Exception | None = None) -> FakeJob:
+    """Return a job for `use_job` with a training text; it yields the events, and then fails or waits to be stopped."""
+    job = FakeJob(events, failure).release()
     job.dataset = SimpleNamespace(train=np.arange(700) % len(VOCABULARY))  # type: ignore[attr-defined]
     return job
 

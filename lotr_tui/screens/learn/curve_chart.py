@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from textual.strip import Strip
 
-from engine.data.arrays import Float64Array
 from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.smoothing import log10_or_nan
 from lotr_tui.widgets.charts.canvas import Canvas
@@ -43,7 +42,10 @@ class ChartData:
     """Names and perplexities of models that are drawn as horizontal lines."""
     num_epochs: float
     y_range: tuple[float, float]
-    """Bottom and top of the logarithmic axis; it stays the same while a curve grows, so that nothing jumps."""
+    """Bottom and top of the logarithmic axis; it stays the same while a curve grows, so that nothing jumps.
+
+    A curve outside runs along the bottom or the top.
+    """
 
 
 class CurveChart(StripWidget):
@@ -83,24 +85,30 @@ class CurveChart(StripWidget):
         x_range, y_axis = (0.0, data.num_epochs), YAxis(*data.y_range, rows)
         cells: dict[str, BrailleCells] = {}
         for curve in data.curves:
-            points = (np.array(curve.epochs, float), _log10(curve.perplexities))
+            clipped = np.clip(np.array(curve.perplexities, float), *data.y_range)
+            points = (np.array(curve.epochs, float), log10_or_nan(clipped))
             plotted = y_axis.plot(points, x_range, plot_columns)
             cells[curve.style] = np.pad(plotted, ((0, 0), (0, label_width)))
         canvas = Canvas(rows, columns)
-        for name, perplexity in data.baselines:
-            if y_axis.low <= perplexity <= y_axis.high:
-                row = y_axis.row_at(perplexity)
-                occupied = np.zeros(plot_columns, bool)
-                for plotted in cells.values():
-                    occupied |= plotted[row, :plot_columns] > 0
-                line = _labelled_line(f" {name} {format_perplexity(perplexity)} ", occupied)
-                canvas.draw_text(row, 0, line, "chart--baseline")
+        occupied = np.zeros((rows, plot_columns), bool)
+        for plotted in cells.values():
+            occupied |= plotted[:, :plot_columns] > 0
+        self._draw_baselines(canvas, y_axis, occupied)
         canvas.draw_curves(cells)
         if label_width:
             self._draw_labels(canvas, y_axis, plot_columns)
         styles = self.component_styles()
         axis = format_x_axis(x_range, plot_columns, "epochs")
         return frame_lines(canvas, y_axis, axis, styles, styles["chart--axis"])
+
+    def _draw_baselines(self, canvas: Canvas, y_axis: YAxis, occupied: BoolArray) -> None:
+        """Draw the lines of the other models; `occupied` `[rows, columns]` is True where a curve is."""
+        assert self._data is not None
+        for name, perplexity in self._data.baselines:
+            if y_axis.low <= perplexity <= y_axis.high:
+                row = y_axis.row_at(perplexity)
+                line = _labelled_line(f" {name} {format_perplexity(perplexity)} ", occupied[row])
+                canvas.draw_text(row, 0, line, "chart--baseline")
 
     def _draw_labels(self, canvas: Canvas, y_axis: YAxis, column: int) -> None:
         """Write name and value of each curve, the highest first, in the row of its end or in the next free one."""
@@ -127,7 +135,3 @@ def _labelled_line(label: str, occupied: BoolArray) -> str:
         if not occupied[start : start + len(label)].any():
             return ("┄" * start + label).ljust(columns, "┄")[:columns]
     return "┄" * columns
-
-
-def _log10(perplexities: Sequence[float]) -> Float64Array:
-    return log10_or_nan(np.array(perplexities, float))

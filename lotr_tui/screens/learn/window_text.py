@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
@@ -16,6 +17,10 @@ from lotr_tui.widgets.drawing import join_fitting
 
 TALL, VERY_TALL = 30, 42
 """Rows of the terminal from which three samples, and six, are shown."""
+NARROW = 70
+"""Columns of the terminal below which the words of a window need three rows."""
+HEAD = "reads  "
+"""Start of the text around a window where no line above says what it is."""
 
 
 class SampleLines(Widget):
@@ -53,10 +58,13 @@ class SampleLines(Widget):
 
 
 class WindowText(Widget):
-    """The first row of the batch around the window of the current step, which brackets mark."""
+    """The first row of the batch around the window of the current step, which brackets mark.
+
+    A low terminal has no room for the line that says where the window is.
+    """
 
     DEFAULT_CSS = """
-    WindowText { height: 3; padding: 0 1; }
+    WindowText { height: 2; padding: 0 1; }
     """
     HELP_LINE = "The words that one step reads: the state comes in at [, and gradients stop there"
 
@@ -70,15 +78,23 @@ class WindowText(Widget):
             self._content = (dataset, options, step)
             self.refresh()
 
+    def on_resize(self) -> None:
+        """Show the place of the window in a higher terminal, and a third row of text in a narrow one."""
+        self.styles.height = 3 if self.app.size.height >= TALL or self.app.size.width < NARROW else 2
+
     def render(self) -> Content:
         """Return the place of the window, and the text around it."""
         if self._content is None:
             return Content("")
-        return describe_window(*self._content, width=self.size.width, rows=self.size.height - 1)
+        has_place = self.app.size.height >= TALL
+        rows = max(1, self.size.height - has_place)
+        return describe_window(*self._content, width=self.size.width, rows=rows, has_place=has_place)
 
 
-def describe_window(dataset: Dataset, options: TrainingConfig, step: int, *, width: int, rows: int) -> Content:
-    """Return the place of the window of a step, and the text of the first row around it."""
+def describe_window(
+    dataset: Dataset, options: TrainingConfig, step: int, *, width: int, rows: int, has_place: bool
+) -> Content:
+    """Return the text of the first row around the window of a step, with the place of the window above or not."""
     window = window_of_step(step, len(dataset.train), options)
     row = dataset.train[: window.row_length]
     words = [token_text(dataset, id) for id in row[max(0, window.begin - width) : window.end + width].tolist()]
@@ -86,7 +102,7 @@ def describe_window(dataset: Dataset, options: TrainingConfig, step: int, *, wid
     end = begin + window.end - window.begin
     inside = " ".join(words[begin:end])
     # Wrapped lines end before a word that does not fit, which takes some columns of each line.
-    room = max(0, width * rows - len(inside) - 2 - 8 * rows)
+    room = max(0, width * rows - cell_len(inside) - 2 - 8 * rows - (0 if has_place else len(HEAD)))
     before, after = _fitting(words[:begin][::-1], room // 3)[::-1], _fitting(words[end:], room - room // 3)
     place = [
         f"row 1 of {options.batch_size}",
@@ -97,9 +113,10 @@ def describe_window(dataset: Dataset, options: TrainingConfig, step: int, *, wid
         before = ["…", *before]
     if window.end < window.row_length:
         after = [*after, "…"]
+    head = f"{join_fitting(place, width)}\n" if has_place else HEAD
     return Content.assemble(
-        (join_fitting(place, width), MUTED), "\n", (" ".join([*before, ""]), MUTED), ("[", "bold $accent"), inside,
-        ("]", "bold $accent"), (" ".join(["", *after]), MUTED),
+        (head + " ".join([*before, ""]), MUTED),
+        ("[", "bold $accent"), inside, ("]", "bold $accent"), (" ".join(["", *after]), MUTED),
     )  # fmt: skip
 
 
@@ -107,7 +124,7 @@ def _fitting(words: Sequence[str], room: int) -> list[str]:
     """Return as many of the first words as fit a number of columns."""
     fitting: list[str] = []
     for word in words:
-        room -= len(word) + 1
+        room -= cell_len(word) + 1
         if room < 0:
             break
         fitting.append(word)

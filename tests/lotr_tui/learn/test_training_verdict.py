@@ -78,3 +78,9 @@ def test_training_that_recovers_from_a_jump_is_not_ended() -> None:
     """A student who lowers the rate again sees the curve fall again."""
     valid = [*GOOD[:5], 900.0, 400.0, 140.0]
     assert verdict_of(live_events(valid)) == Verdict(has_jumped=True)
+
+
+def test_curve_that_falls_again_after_a_jump_is_not_ended() -> None:
+    valid = [2247.0, 5000.0, 1500.0, 900.0]
+    assert verdict_of(live_events(valid, [9e3, 1500.0, 900.0])) == Verdict(has_jumped=True)
+    assert verdict_of(live_events([*valid, 850.0, 830.0], [9e3, 1500.0, 900.0, 850.0, 830.0])).is_hopeless

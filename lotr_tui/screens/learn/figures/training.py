@@ -1,5 +1,6 @@
 """Figure of the chapter on training: a live training with a learning rate to move, and the window that it reads."""
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,10 @@ from engine.config import Config, DataConfig, ModelConfig
 from engine.control import ControlCommand
 from engine.data.dataset import Dataset
 from engine.events import TrainingEvent
-from engine.models.ngram import Unigram
+from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_perplexity
-from lotr_tui.learn.live_training import MAX_TRAIN_TOKENS, TemporaryTraining, limit_dataset, live_config
+from lotr_tui.learn.live_training import MAX_TRAIN_TOKENS, TemporaryTraining, TrainScore, limit_dataset, live_config
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.training_verdict import Verdict, judge
 from lotr_tui.monitor.training_view import TrainingView
@@ -39,6 +40,8 @@ LEARNING_RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.
 """Learning rates of the slider. The highest one is the rate of the configuration, which commands scale down."""
 FIRST_RATE = LEARNING_RATES.index(1e-3)
 ORDER = 5
+FALL_RATIO = 0.99
+"""A curve below this ratio of the evaluation before is falling."""
 LABEL_WIDTH = 17
 
 
@@ -72,7 +75,7 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self._sent_rate = -1
-        """Index of the learning rate that the training was given last."""
+        """Index of the learning rate that was sent to the training last; -1 before the first one."""
 
     def compose_figure(self) -> ComposeResult:
         """Yield the learning rate, the line of the training, the curve, the samples and the window."""
@@ -80,7 +83,7 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
             "learning rate",
             [format_rate(rate) for rate in LEARNING_RATES],
             FIRST_RATE,
-            help_line="How far each step moves the weights; ← → change it, also of a training that runs",
+            help_line="How far each step moves the weights; ← → change it, even while it trains",
             id="rate",
         )
         yield TrainLine(id="train-line")
@@ -97,8 +100,6 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         if len(dataset.train) == len(words.train):
             kneser_ney = yield from self.material.counts(ORDER)
         else:
-            from engine.models.ngram import KneserNey
-
             kneser_ney = KneserNey(dataset.train, dataset.tokenizer, ORDER)
         return Baselines(self.material.data, dataset, unigram, evaluate(kneser_ney, dataset.valid).perplexity)
 
@@ -120,12 +121,12 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         """Train from random weights with the learning rate of the slider."""
         assert self.data is not None
         self._sent_rate = -1
-        training = self.start_thread(training_config(self.data.data, len(self.data.dataset.train)))
+        training = self.start_thread(training_config(self.data.data, len(self.data.dataset.train)), scores_train=True)
         self._send_rate(training)
         return training
 
     def _send_rate(self, training: TemporaryTraining) -> None:
-        """Let a training use the learning rate of the slider from its next step on."""
+        """Send the learning rate of the slider to a training, which uses it from its next step on."""
         index = self.query_one(Slider).index
         if index != self._sent_rate:
             self._sent_rate = index
@@ -133,13 +134,13 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
 
     @on(Slider.Changed)
     def _change_rate(self) -> None:
-        """Change the rate of a training that runs, and with it the rest of its curve."""
+        """Change the learning rate of a training that runs."""
         if self.training is not None and self.is_training:
             self._send_rate(self.training)
 
     @property
     def verdict(self) -> Verdict:
-        """What the current training, or the last one, has shown."""
+        """Verdict on the current training, or on the last one."""
         return Verdict() if self.training is None else judge(self.training.view)
 
     def show_training(self, new_events: Sequence[TrainingEvent]) -> None:
@@ -147,8 +148,9 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         assert self.data is not None
         data = self.data
         view = TrainingView() if self.training is None else self.training.view
+        train_scores = () if self.training is None else self.training.train_scores
         config = training_config(data.data, len(data.dataset.train))
-        self.query_one(CurveChart).show(chart_data(view, data, config.training.epochs))
+        self.query_one(CurveChart).show(chart_data(view, train_scores, data, config.training.epochs))
         self.query_one(SampleLines).show(view.samples)
         self.query_one(WindowText).show(data.dataset, config.training, max(1, view.step))
         verdict = self.verdict
@@ -156,38 +158,48 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
             if is_done:
                 self.finish_part(part)
         if verdict.is_hopeless:
-            self.end_training("ended early")
+            self.end_training("")
 
     def describe_result(self, view: TrainingView) -> str:
-        """Return what the training has shown."""
+        """Return the best perplexity, and why the training is too fast, too slow or good."""
         if view.best is None:
             return view.failure
         verdict, best = self.verdict, format_perplexity(view.best.valid_perplexity)
+        ended = "ended, since " if verdict.is_hopeless else ""
         if verdict.has_jumped:
-            return f"best {best} before the loss jumped" if verdict.beats_ngram else "the loss has jumped: too fast"
+            has_been_good = verdict.beats_ngram
+            return f"best {best} before the loss jumped" if has_been_good else f"{ended}too fast: the loss has jumped"
         if verdict.is_too_slow:
-            return "still above the unigram model: too slow"
+            return f"{ended}too slow: still above the unigram model"
         if verdict.beats_ngram:
             return f"best {best}: below the 5-gram model"
-        return f"best {best}: above the 5-gram model"
+        before, last = ([math.inf] + [event.valid_perplexity for event in view.evaluations])[-2:]
+        is_falling = math.isfinite(before) and last < FALL_RATIO * before
+        return f"best {best}{', falling' if is_falling else ''}: above the 5-gram model"
 
 
-def chart_data(view: TrainingView, data: Baselines, num_epochs: int) -> ChartData:
-    """Return the curves of a training and the lines of the counting models."""
+def chart_data(view: TrainingView, train_scores: Sequence[TrainScore], data: Baselines, num_epochs: int) -> ChartData:
+    """Return the curves of a training and the lines of the counting models.
+
+    The training text is scored like the held-out text, so that their curves can be compared: the loss of a few steps
+    depends more on what they read.
+    """
     unigram, ngram = data.unigram, data.ngram
     if view.started is not None:
         unigram, ngram, num_epochs = (
             view.started.unigram_perplexity, view.started.kneser_ney_perplexity, view.started.epochs,
         )  # fmt: skip
     curves = [
-        Curve("train", TRAIN, view.steps.column("epoch").tolist(), view.steps.column("train_perplexity").tolist()),
+        Curve(
+            "train", TRAIN, [score.epoch for score in train_scores],
+            [score.train_perplexity for score in train_scores],
+        ),
         Curve(
             "held-out", VALID, [event.epoch for event in view.evaluations],
             [event.valid_perplexity for event in view.evaluations],
         ),
     ]  # fmt: skip
-    # A network that knows nothing expects each word of the vocabulary with the same probability.
-    y_range = (0.75 * min(unigram, ngram), 1.2 * max(len(data.dataset.tokenizer), unigram))
+    y_range = (0.75 * min(unigram, ngram), 3 * max(unigram, ngram))
     return ChartData(
         tuple(curve for curve in curves if curve.epochs), (("unigram", unigram), ("5-gram", ngram)), num_epochs, y_range
     )

@@ -13,10 +13,12 @@ from engine.data.dataset import load_dataset
 from engine.models.ngram import KneserNey, Unigram
 from engine.storage.files import assets_dir
 from lotr_tui.learn import live_training
-from lotr_tui.learn.chapters import find_chapter
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.class_models import bundled_data_config
+from lotr_tui.learn.live_training import train_perplexity
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.learn.curve_chart import CurveChart
 from lotr_tui.screens.learn.figures import training as figure_module
 from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, TrainingFigure, format_rate
@@ -25,7 +27,7 @@ from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.learn.window_text import SampleLines, WindowText
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.slider import Slider
-from tests.support.app import FakeJob, UseJob
+from tests.support.app import FakeJob, UseJob, make_decoder
 from tests.support.learn import chapter_screen, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import MakeApp, lines_of, text_of, until
@@ -57,9 +59,11 @@ def num_evaluations(pilot: Pilot[None]) -> int:
     return 0 if training is None else len(training.view.evaluations)
 
 
-async def train(pilot: Pilot[None], use_job: UseJob, valid: list[float], key: str = "enter") -> FakeJob:
+async def train(
+    pilot: Pilot[None], use_job: UseJob, valid: list[float], key: str = "enter", *, models: bool = False
+) -> FakeJob:
     """Start a training with the evaluations `valid`, and wait until all are shown."""
-    job = use_job(live_job(live_events(valid)))
+    job = use_job(live_job(live_events(valid, models=models)))
     await pilot.press(key)
     await until(pilot, lambda: num_evaluations(pilot) == len(valid))
     return job
@@ -86,11 +90,13 @@ async def test_counting_models_and_first_window_are_shown_before_a_training(make
 async def test_curve_sample_and_window_are_those_of_the_events(make_host: MakeApp, use_job: UseJob) -> None:
     async with make_host().run_test(size=(120, 45)) as pilot:
         screen = await open_chapter(pilot, "training")
-        await train(pilot, use_job, GOOD[:4])
+        job = await train(pilot, use_job, GOOD[:4], models=True)
         assert "held-out 170.0" in train_line(pilot)
         assert "epoch 0.75 of 5" in train_line(pilot)
         chart = lines_of(screen.query_one(CurveChart))
-        for text in ("held-out 170.0", "train 170.0", "unigram 285.8", "5-gram 110.2"):
+        # Both texts are scored in the same way, so that their curves can be compared.
+        train_score = train_perplexity(make_decoder(3), job.dataset)  # type: ignore[attr-defined]
+        for text in ("held-out 170.0", f"train {train_score:.1f}", "unigram 285.8", "5-gram 110.2"):
             assert text in chart
         samples = text_of(screen.query_one(SampleLines)).splitlines()
         assert samples == [f"{number / 4:6.2f}   bilbo baggins is a friend of mine {number}" for number in range(4)]
@@ -103,8 +109,8 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp, use_job: UseJob) -> 
         screen = await open_chapter(pilot, "training")
         for part, (valid, result) in enumerate(
             (
-                (SLOW, "ended early · still above the unigram model: too slow"),
-                (FAST, "ended early · the loss has jumped: too fast"),
+                (SLOW, "ended, since too slow: still above the unigram model"),
+                (FAST, "ended, since too fast: the loss has jumped"),
                 (GOOD, "stopped · best 108.2: below the 5-gram model"),
             )
         ):
@@ -125,7 +131,7 @@ async def test_mouse_starts_and_stops_a_training_and_moves_the_rate(make_host: M
         job = use_job(live_job(live_events(GOOD)))
         await pilot.click(TrainLine)
         await until(pilot, lambda: num_evaluations(pilot) == len(GOOD))
-        assert 2 in chapter_screen(pilot)._finished_parts
+        assert 2 in chapter_screen(pilot).finished_parts
         slider = figure_of(pilot).query_one(Slider)
         await pilot.click(slider, offset=(slider.size.width - 12, 0))
         assert slider.index > FIRST_RATE
@@ -151,6 +157,30 @@ async def test_slider_sets_the_rate_of_the_next_training_and_of_the_current_one(
         assert {command.kind for command in job.commands} == {"lr"}
 
 
+async def test_curve_that_is_stopped_while_it_falls_is_said_to_fall(make_host: MakeApp, use_job: UseJob) -> None:
+    for valid, result in (([2247.0, 180.0, 131.0], "131.0, falling"), ([2247.0, 131.0, 133.0], "131.0")):
+        async with make_host().run_test(size=(80, 24)) as pilot:
+            await open_chapter(pilot, "training")
+            await train(pilot, use_job, valid)
+            await pilot.press("enter")
+            await until(pilot, lambda: not figure_of(pilot).is_training)
+            assert train_line(pilot) == f"▶ enter trains again · stopped · best {result}: above the 5-gram model"
+
+
+def test_hint_names_the_ends_of_the_slider() -> None:
+    hint = CHAPTERS[find_chapter("training")].hint
+    assert f"{format_rate(LEARNING_RATES[0])} and {format_rate(LEARNING_RATES[-1])}." in hint
+
+
+async def test_window_is_a_sentence_where_the_chart_needs_the_row(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "training")
+        window = text_of(screen.query_one(WindowText))
+        assert window.startswith("reads  [")
+        assert "]" in window
+        assert screen.query_one(CurveChart).size.height == 7
+
+
 def test_learning_rates_are_written_without_exponent() -> None:
     texts = [format_rate(rate) for rate in LEARNING_RATES]
     assert [float(text) for text in texts] == list(LEARNING_RATES)
@@ -169,6 +199,9 @@ async def test_leaving_stops_the_training_and_keeps_the_progress(
         job = await train(pilot, use_job, GOOD)
         assert list(temporary.glob(f"{live_training.TEMPORARY_PREFIX}*"))
         await pilot.press(leave)
+        if leave == "escape":
+            await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.press("y")
         await until(pilot, lambda: job.stopped.is_set() or app.return_code is not None)
     assert job.stopped.wait(1)
     assert not list(temporary.glob(f"{live_training.TEMPORARY_PREFIX}*"))
@@ -190,7 +223,7 @@ async def test_session_that_trains_too_is_mentioned(make_host: MakeApp, use_job:
 async def test_failure_of_a_training_is_one_line(make_host: MakeApp, use_job: UseJob) -> None:
     async with make_host().run_test(size=(80, 24)) as pilot:
         await open_chapter(pilot, "training")
-        use_job(FakeJob([], failure=OSError(28, "No space left on device")).release())
+        use_job(live_job([], OSError(28, "No space left on device")))
         await pilot.press("enter")
         await until(pilot, lambda: not figure_of(pilot).is_training)
         assert "No space left" in train_line(pilot)
