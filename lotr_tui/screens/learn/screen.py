@@ -146,13 +146,12 @@ class ChapterScreen(AppScreen[None]):
             self.app.exit_message = self.progress_store.save() or self.app.exit_message
 
     def on_resize(self) -> None:
-        """Lay out text and figure for the new size."""
+        """Lay out text and figure for the new size; Textual also calls the method of the base class."""
         width, height = self.app.size
         for name, (columns, rows) in LAYOUT_SIZES.items():
             self.set_class(width >= columns and height >= rows, name)
         self.set_class(width < MIN_COLUMNS or height < MIN_ROWS, "-too-small")
         self.call_after_refresh(self._focus_figure)
-        super().on_resize()
 
     # Content
 
