@@ -87,6 +87,11 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         """Text of the line before the first training."""
         raise NotImplementedError
 
+    @property
+    def next_action(self) -> str:
+        """Action of enter after a training."""
+        return "trains again"
+
     def make_training(self) -> TemporaryTraining:
         """Start a training with what the controls say."""
         raise NotImplementedError
@@ -175,7 +180,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         view = self.training.view
         if not self.is_training:
             parts = [self._end_note, self.describe_result(view)]
-            line.show("▶", "trains again", Content(" · ".join(filter(None, parts))))
+            line.show("▶", self.next_action, Content(" · ".join(filter(None, parts))))
         elif view.started is None:
             line.show("■", "stops", Content.styled(f"{view.activity} … (PyTorch takes 1 to 3 seconds)", MUTED))
         else:

@@ -27,6 +27,7 @@ FRACTIONS = tuple(number / 10 for number in range(9))
 LABEL_WIDTH = 23
 NARROW = 66
 """Columns of the figure below which the sliders are one above the other."""
+NAME_WIDTH = 8
 NAMES = ("without", "yours")
 """Names of the prepared run and of the live one."""
 
@@ -94,6 +95,8 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
     def on_resize(self) -> None:
         """Lay out the sliders for the new width."""
         self.set_class(self.size.width < NARROW, "-narrow")
+        if self.data is not None:
+            self.query_one("#gaps", Static).update(self._describe_gaps())
 
     # Training
 
@@ -136,21 +139,32 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
         assert self.data is not None
         live = self.live_curves
         self.query_one(CurveChart).show(chart_data(self.data, live))
-        self.query_one("#gaps", Static).update(describe_gaps(self.data.curves, live))
+        self.query_one("#gaps", Static).update(self._describe_gaps())
         if live.valid and live.best < self.data.curves.best:
             self.finish_part(0)
 
-    def describe_result(self, view: TrainingView) -> str:
-        """Return how the training compares with the prepared run, and what counts from the next start on."""
-        live = self.live_curves
-        if not live.valid:
-            return view.failure
+    def _describe_gaps(self) -> Content:
         assert self.data is not None
-        assert self.training is not None
+        return describe_gaps(self.data.curves, self.live_curves, self.trained_setting, self.size.width - 2)
+
+    @property
+    def trained_setting(self) -> Regularization | None:
+        """Regularization of the current training, or the last one; None before the first one."""
+        if self.training is None:
+            return None
         model = self.training.config.model
-        trained = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
-        if trained != self.setting:
-            return "with the new settings"
+        return Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
+
+    @property
+    def next_action(self) -> str:
+        """Action of enter after a training."""
+        return "trains again" if self.trained_setting == self.setting else "trains these settings"
+
+    def describe_result(self, view: TrainingView) -> str:
+        """Return the best perplexity, and whether it is better than that of the prepared run."""
+        live = self.live_curves
+        if self.data is None or not live.valid:
+            return view.failure
         below = live.best < self.data.curves.best
         return f"best {format_perplexity(live.best)}: {'better' if below else 'no better'} than without"
 
@@ -167,19 +181,41 @@ def chart_data(prepared: PreparedRun, live: RunCurves) -> ChartData:
     return ChartData(tuple(curves), (), prepared.num_epochs, y_range)
 
 
-def describe_gaps(prepared: RunCurves, live: RunCurves) -> Content:
-    """Return a table with the perplexities of both runs at the end, their gap, and the best one."""
-    columns = ("train", "held-out", "gap", "best")
-    lines = [Content.styled(" " * 8 + "".join(f"{column:>11}" for column in columns), MUTED)]
-    for name, run in zip(NAMES, (prepared, live), strict=True):
+def describe_gaps(prepared: RunCurves, live: RunCurves, setting: Regularization | None, width: int) -> Content:
+    """Return a table with the perplexities of both runs at the end, their gap, the best one, and their settings.
+
+    Args:
+        prepared: The run without regularization.
+        live: The live run.
+        setting: Setting of the live run; None before the first one.
+        width: Columns of the table; the last columns are left out where they do not fit.
+    """
+    columns = ("train", "held-out", "gap", "best", "  dropout", "  weight drop", "  tied")
+    widths = [max(9, len(column)) for column in columns[:4]] + [len(column) for column in columns[4:]]
+    while NAME_WIDTH + sum(widths) > width and len(widths) > 4:
+        widths.pop()
+    rows = zip(NAMES, (prepared, live), (Regularization(), setting), strict=True)
+    lines = [Content.styled(" " * NAME_WIDTH + _align(columns, widths), MUTED)]
+    for name, run, regularization in rows:
+        texts = ["·"] * len(columns)
         if run.epochs:
             train, valid = run.train[-1], run.valid[-1]
-            numbers = [format_perplexity(value) for value in (train, valid, valid - train, run.best)]
-        else:
-            numbers = ["·"] * len(columns)
-        cells = [
-            (f"{number:>11}", "bold" if column == "gap" else "")
-            for number, column in zip(numbers, columns, strict=True)
-        ]
-        lines.append(Content.assemble((f"{name:8}", "$accent" if run is live else ""), *cells))
+            texts[:4] = [format_perplexity(value) for value in (train, valid, valid - train, run.best)]
+        if regularization is not None:
+            dropout, weight_drop = f"{regularization.dropout:.1f}", f"{regularization.weight_drop:.1f}"
+            texts[4:] = [dropout, weight_drop, "yes" if regularization.tie_weights else "no"]
+        lines.append(
+            Content.assemble(
+                (f"{name:{NAME_WIDTH}}", "$accent" if run is live else ""),
+                _align(texts[:2], widths[:2]),
+                (_align(texts[2:3], widths[2:3]), "bold"),
+                _align(texts[3:4], widths[3:4]),
+                (_align(texts[4:], widths[4:]), MUTED),
+            )
+        )
     return Content("\n").join(lines)
+
+
+def _align(texts: Sequence[str], widths: Sequence[int]) -> str:
+    """Return texts in columns, aligned at the right; texts without a width are left out."""
+    return "".join(text.rjust(width) for text, width in zip(texts, widths, strict=False))

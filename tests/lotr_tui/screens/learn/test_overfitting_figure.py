@@ -60,8 +60,9 @@ async def test_prepared_run_is_shown_with_its_gap(make_host: MakeApp) -> None:
         assert gaps(pilot)[1] == [
             "without",
             *(f"{value:.1f}" for value in (train, valid, valid - train, PREPARED.best)),
+            *("0.0", "0.0", "no"),
         ]
-        assert gaps(pilot)[2] == ["yours", *["·"] * 4]
+        assert gaps(pilot)[2] == ["yours", *["·"] * 7]
         chart = lines_of(screen.query_one(CurveChart))
         assert f"without held-out {valid:.1f}" in chart
         assert f"without train {train:.1f}" in chart
@@ -76,7 +77,7 @@ async def test_live_run_is_shown_with_the_perplexity_of_the_training_text(make_h
         await until(pilot, lambda: num_evaluations(pilot) == 3)
         train = train_perplexity(make_decoder(2), job.dataset)  # type: ignore[attr-defined]
         numbers = train, 130.0, 130.0 - train, 130.0
-        assert gaps(pilot)[2] == ["yours", *(f"{number:.1f}" for number in numbers)]
+        assert gaps(pilot)[2][:5] == ["yours", *(f"{number:.1f}" for number in numbers)]
         chart = lines_of(screen.query_one(CurveChart))
         assert "yours held-out 130.0" in chart
         assert f"yours train {train:.1f}" in chart
@@ -91,9 +92,13 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp, use_job: UseJob) -> 
         await pilot.press("enter")
         await until(pilot, lambda: not figure_of(pilot).is_training)
         assert not screen.is_done
+        assert "▶ enter trains again" in text_of(screen.query_one(TrainLine))
         assert "no better than without" in text_of(screen.query_one(TrainLine))
         await pilot.press(*["right"] * 3, "tab", "right", "tab", "right")
-        assert "with the new settings" in text_of(screen.query_one(TrainLine))
+        # The result stays, beside the settings that it was trained with.
+        assert "▶ enter trains these settings" in text_of(screen.query_one(TrainLine))
+        assert text_of(screen.query_one(TrainLine)).endswith("no better than without")
+        assert gaps(pilot)[2][5:] == ["0.0", "0.0", "no"]
         use(use_job, [2247.0, 150.0, BETTER])
         await pilot.press("enter")
         await until_done(pilot)
@@ -102,6 +107,7 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp, use_job: UseJob) -> 
         model = training.config.model
         assert (model.input_dropout, model.output_dropout) == (0.3, 0.3)
         assert (model.weight_drop, model.tie_weights) == (0.1, True)
+        assert gaps(pilot)[2][5:] == ["0.3", "0.1", "yes"]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20)])
