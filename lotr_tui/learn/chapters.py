@@ -78,9 +78,9 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "memory",
         "A network with memory",
-        "An LSTM keeps a cell for each unit. At each word, the forget gate says how much of the cell stays, the input "
-        "gate how much of the new candidate is added, and the output gate how much of the cell is visible. With the "
-        "state reset before the last word, the LSTM knows that word alone, as in the notebook.",
+        "An LSTM keeps a cell for each unit. The forget gate says how much of it stays, the input gate how much of "
+        "the candidate is added, the output gate how much the next layer sees (hidden). Reset before the last word, "
+        "the LSTM knows that word alone, as in the classroom notebook that this program grew out of.",
         (
             "Reset the state before the last word.",
             "Find a text after which the two predictions disagree about the most likely next word.",

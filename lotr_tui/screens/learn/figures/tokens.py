@@ -71,7 +71,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
             "cut-off",
             [f"{cutoff:,}" for cutoff in CUTOFFS],
             CUTOFFS.index(FIRST_CUTOFF),
-            help_line="How often a word must occur to be in the vocabulary; ← → change it",
+            help_line="How often a word must occur to be known; ← → change it",
             id="cutoff",
         )
         yield Static(id="unknown", markup=False)

@@ -116,7 +116,7 @@ async def test_next_words_are_those_of_a_plain_lstm_with_and_without_reset(make_
         await type_line(pilot, "where is sam")
         ids = [EOS_ID, *WORDS.encode("where is sam").tolist()]
         kept, reset = plain_next_probs(lstm, ids), plain_next_probs(lstm, ids[-1:])
-        names = ["rare word", "end of line", *WORDS.tokens[2:]]
+        names = ["<unk>", "end of line", *WORDS.tokens[2:]]
         for name, prob in zip(names, kept, strict=True):
             assert probs_shown(shown_rows(pilot), name)[0] == pytest.approx(100 * prob, abs=0.51)
         await pilot.press("f8")
@@ -152,13 +152,16 @@ async def test_bundled_model_shows_its_dequantized_weights(make_host: MakeApp) -
         assert figure.data is not None
         lstm = figure.data.lstm
         rows = plain_cells(lstm, [EOS_ID, *lstm.tokenizer.encode(EXAMPLE).tolist()])
-        changes = sum(np.abs(row[0]["cell"] - row[0]["cell_before"]) for row in rows[1:])
+        changes = np.abs(rows[-1][0]["cell"] - rows[-1][0]["cell_before"])
         assert changes[figure.unit] > 0.97 * changes.max()
         numbers = equation_numbers(pilot)
         assert numbers == pytest.approx(expected_numbers(rows[-1][0], figure.unit), abs=0.05)
         cell, forget, before, input_, candidate, hidden, output, _ = numbers
         assert cell == pytest.approx(forget * before + input_ * candidate, abs=3e-3)
         assert hidden == pytest.approx(output * np.tanh(cell), abs=2e-3)
+        assert "f9: changes most here" in text_of(screen.query_one("#equations", Static))
+        await pilot.press("up")
+        assert "f9" not in text_of(screen.query_one("#equations", Static))
 
 
 async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
@@ -173,6 +176,19 @@ async def test_task_is_done_by_keyboard(make_host: MakeApp) -> None:
         await until_done(pilot)
         assert "disagree: “say” or “have”" in shown_rows(pilot)
         assert "✓ Done" in text_of(screen.query_one("#task", Static))
+
+
+async def test_both_predictions_stay_once_the_state_was_reset(make_host: MakeApp) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "memory")
+        assert "reset" not in shown_rows(pilot)[0]
+        await pilot.press("f8", "f8")
+        assert screen.query_one(ChoiceBar).index == 0
+        assert "kept" in shown_rows(pilot)[0]
+        assert "reset" in shown_rows(pilot)[0]
+        await pilot.press("ctrl+u", *"What did you")
+        await until_done(pilot)
+        assert "disagree: “say” or “have”" in shown_rows(pilot)
 
 
 async def test_task_is_done_by_mouse(make_host: MakeApp) -> None:

@@ -16,7 +16,7 @@ from engine.analysis.lstm_steps import liveliest_unit
 from engine.analysis.next_token_comparison import compare_next_tokens
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
-from lotr_tui.formatting import format_lone_token, token_noun
+from lotr_tui.formatting import token_noun
 from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.lstm_line import LineReading, agrees_after_reset, predict_next, read_line
 from lotr_tui.learn.material import Material
@@ -25,6 +25,7 @@ from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTable, describe_step
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.text.layout import sanitize_text
+from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.choice_bar import ChoiceBar
 from lotr_tui.widgets.slider import Slider
@@ -74,7 +75,7 @@ class MemoryFigure(ChapterFigure[Memory]):
             "learn-memory",
             """
             reset     | f8   | toggle_reset   | reset       | Reset the state before the last word, or keep it
-            liveliest | f9   | find_liveliest | lively unit | The unit whose cell changes most on this line
+            liveliest | f9   | find_liveliest | lively unit | The unit whose cell changes most at this word
             """,
             show=True,
         ),
@@ -96,12 +97,12 @@ class MemoryFigure(ChapterFigure[Memory]):
         yield LineBar(EXAMPLE, max_length=MAX_CHARACTERS)
         with Container(id="controls"):
             yield Slider(
-                "↑↓ unit", ["0"], help_line="Unit of the LSTM; ↑ ↓ change it, f9 finds the liveliest", id="unit"
+                "↑↓ unit", ["0"], help_line="↑ ↓ change the unit; f9: the one that changes most here", id="unit"
             )
             yield ChoiceBar(
                 "f8 state",
                 ["kept", "reset before the last word"],
-                help_line="What the network remembers when it reads the last word; space keeps or resets it",
+                help_line="What is known at the last word; space keeps or resets it",
                 id="state",
             )
         yield Static(id="equations", markup=False)
@@ -126,7 +127,7 @@ class MemoryFigure(ChapterFigure[Memory]):
         return Memory(lstm, units, example, small.note)
 
     def show_data(self, data: Memory) -> None:
-        """Show the example line, with the unit that changes most."""
+        """Show the example line, with the unit that changes most at its last word."""
         self.show_note(data.note)
         has_layers = data.units[-1][0] > 0
         self.query_one(Slider).set_values(
@@ -157,6 +158,11 @@ class MemoryFigure(ChapterFigure[Memory]):
     def is_reset(self) -> bool:
         """True if the state is reset before the last word."""
         return self.query_one(ChoiceBar).index == 1
+
+    @property
+    def _shows_both(self) -> bool:
+        """True if both predictions are shown: with the state reset, and from then on with the state kept too."""
+        return self.is_reset or 0 in self._finished_parts
 
     # Updates
 
@@ -194,13 +200,21 @@ class MemoryFigure(ChapterFigure[Memory]):
                 zip(reading.names, reading.steps_with(is_reset=self.is_reset), strict=True)
             )
         ]
-        cursor = reading.step_at(self.query_one(LineBar).input.cursor_position)
-        cursor = min(cursor, len(columns) - 1)
+        cursor = self._step_at_cursor(reading)
         self.query_one(StepTable).show(columns, cursor)
         equations = self.query_one("#equations", Static)
-        described = describe_step(columns[cursor].step, self.size.width)
+        is_liveliest = (layer, unit) == self._find_liveliest(reading)
+        described = describe_step(columns[cursor].step, self.size.width, is_liveliest=is_liveliest)
         # Only another number of lines needs a layout, which takes as long as all the rest.
         equations.update(described, layout=described.plain.count("\n") + 1 != equations.size.height)
+
+    def _step_at_cursor(self, reading: LineReading) -> int:
+        return min(reading.step_at(self.query_one(LineBar).input.cursor_position), len(reading.names) - 1)
+
+    def _find_liveliest(self, reading: LineReading) -> tuple[int, int]:
+        """Return layer and unit whose cell changes most at the word of the cursor."""
+        steps = reading.steps_with(is_reset=self.is_reset)
+        return liveliest_unit([steps[self._step_at_cursor(reading)]])
 
     def _show_next_tokens(self) -> None:
         """Predict the next word with the state kept and reset."""
@@ -212,19 +226,19 @@ class MemoryFigure(ChapterFigure[Memory]):
             shown.show(None)
             return
         kept = predict_next(data.lstm, reading.steps)
-        other = predict_next(data.lstm, reading.reset_steps) if self.is_reset else kept
+        other = predict_next(data.lstm, reading.reset_steps) if self._shows_both else kept
         comparison = compare_next_tokens(kept, other, NUM_NEXT_TOKENS)
-        tokens = data.lstm.tokenizer.tokens
-        kept_best, other_best = (format_lone_token(tokens[id]) for id in comparison.best)
+        tokenizer = data.lstm.tokenizer
+        kept_best, other_best = (next_token_name(tokenizer, id) for id in comparison.best)
         shown.show(
             comparison,
-            [format_lone_token(tokens[id]) for id in comparison.ids.tolist()],
+            [next_token_name(tokenizer, id) for id in comparison.ids.tolist()],
             (kept_best, other_best),
-            noun=token_noun(data.lstm.tokenizer),
+            noun=token_noun(tokenizer),
             last_word=reading.last_word,
-            is_reset=self.is_reset,
+            shows_both=self._shows_both,
         )
-        if self.is_reset and not comparison.agrees and self.query_one(LineBar).is_edited:
+        if self._shows_both and not comparison.agrees and self.query_one(LineBar).is_edited:
             self.finish_part(1)
 
     # Keys and mouse
@@ -238,10 +252,9 @@ class MemoryFigure(ChapterFigure[Memory]):
         self.query_one(Slider).action_step(steps)
 
     def action_find_liveliest(self) -> None:
-        """Show the unit whose cell changes most on this line."""
+        """Show the unit whose cell changes most at the word of the cursor."""
         if self._reading is not None and self.data is not None:
-            steps = self._reading.steps[1:] or self._reading.steps
-            self.query_one(Slider).index = self.data.units.index(liveliest_unit(steps))
+            self.query_one(Slider).index = self.data.units.index(self._find_liveliest(self._reading))
 
     @on(StepTable.ColumnSelected)
     def _select_column(self, message: StepTable.ColumnSelected) -> None:

@@ -25,7 +25,7 @@ class NextTokens(Widget, can_focus=False):
     NextTokens { height: 1fr; }
     """
     ALLOW_SELECT = False
-    HELP_LINE = "The likeliest next words, and how likely they are; ▸ marks the likeliest one"
+    HELP_LINE = "The likeliest next words; ▸ marks the likeliest one"
 
     def __init__(self) -> None:
         super().__init__(id="next-tokens")
@@ -33,7 +33,7 @@ class NextTokens(Widget, can_focus=False):
         self._names: Sequence[str] = ()
         self._best = ("", "")
         self._noun, self._last_word = "word", ""
-        self._is_reset = False
+        self._shows_both = False
 
     def show(
         self,
@@ -43,7 +43,7 @@ class NextTokens(Widget, can_focus=False):
         *,
         noun: str = "word",
         last_word: str = "",
-        is_reset: bool = False,
+        shows_both: bool = False,
     ) -> None:
         """Show a comparison, or a hint to type if it is None.
 
@@ -53,10 +53,10 @@ class NextTokens(Widget, can_focus=False):
             best: Names of the likeliest token of each distribution.
             noun: Noun for a token.
             last_word: Word before which the state is reset.
-            is_reset: True to show the distribution with the state reset.
+            shows_both: True to show the distribution with the state reset too.
         """
         self._comparison, self._names, self._best = comparison, names, best
-        self._noun, self._last_word, self._is_reset = noun, last_word, is_reset
+        self._noun, self._last_word, self._shows_both = noun, last_word, shows_both
         self.refresh()
 
     def render(self) -> Content:
@@ -68,18 +68,18 @@ class NextTokens(Widget, can_focus=False):
         bar_width = max(1, min(MAX_BAR_WIDTH, column_width - PERCENT_WIDTH - 1))
         column_width = PERCENT_WIDTH + bar_width + 1
         count = max(1, min(len(self._names), self.size.height - NUM_OTHER_LINES))
-        scale = float(comparison.probs[: 1 + self._is_reset, :count].max())
+        scale = float(comparison.probs[: 1 + self._shows_both, :count].max())
         first, second = ("state kept", "state reset") if column_width > len("state reset") else ("kept", "reset")
         lines = [
             Content.assemble(
                 (f"next {self._noun}".ljust(NAME_WIDTH), MUTED),
                 (f" {first:<{column_width - 1}}", "bold $accent"),
-                (f" {second}" if self._is_reset else "", "bold"),
+                (f" {second}" if self._shows_both else "", "bold"),
             )
         ]
         for row, name in enumerate(self._names[:count]):
             parts: list[tuple[str, str]] = [(fit_cells(name, NAME_WIDTH), "")]
-            for column in range(1 + self._is_reset):
+            for column in range(1 + self._shows_both):
                 prob = float(comparison.probs[column, row])
                 is_best = comparison.ids[row] == comparison.best[column]
                 parts += [
@@ -92,7 +92,7 @@ class NextTokens(Widget, can_focus=False):
 
     def _verdict(self, comparison: NextTokenComparison) -> list[Content]:
         """Return how much the distributions differ, and whether they agree about the likeliest token."""
-        if not self._is_reset:
+        if not self._shows_both:
             return [Content.styled(f"f8 resets the state before “{self._last_word}”", MUTED)]
         kept, reset = self._best
         verdict = f"both expect “{kept}”" if comparison.agrees else f"disagree: “{kept}” or “{reset}”"

@@ -19,6 +19,7 @@ GATES = frozenset({"forget", "input", "output"})
 """Rows with values between 0 and 1; the others have a sign."""
 LABEL_WIDTH, NUMBER_WIDTH, COLUMN_WIDTH = 10, 8, 8
 MIN_WIDTH_WITH_NUMBERS = 60
+LIVELIEST = "  f9: changes most here"
 RESET_MARK = "┃"
 """Mark before the first token that is read after a reset."""
 
@@ -40,7 +41,7 @@ class StepTable(Widget, can_focus=False):
     StepTable { height: 7; width: 1fr; }
     """
     ALLOW_SELECT = False
-    HELP_LINE = "Gates from 0 to 1; candidate, cell and hidden to both sides of zero; a click selects the word"
+    HELP_LINE = "Gates: 0 to 1, the others around 0; a click selects a word"
 
     class ColumnSelected(Message):
         """Posted when a column was clicked."""
@@ -121,10 +122,13 @@ class StepTable(Widget, can_focus=False):
                 self.post_message(self.ColumnSelected(index))
 
 
-def describe_step(step: UnitStep, width: int) -> Content:
-    """Return the equations of a step with its numbers, on two lines, or on three where they are too long."""
+def describe_step(step: UnitStep, width: int, *, is_liveliest: bool = False) -> Content:
+    """Return the equations of a step with its numbers, on two lines, or on three where they are too long.
+
+    With `is_liveliest`, they say why f9 finds this unit, if there is room.
+    """
     cell_break = " " if width >= 78 else "\n" + " " * 13
-    return Content.assemble(
+    equations = Content.assemble(
         ("cell   ", MUTED),
         (f"{step.cell:+.3f}", "bold $accent"),
         (" = forget ", MUTED),
@@ -143,3 +147,6 @@ def describe_step(step: UnitStep, width: int) -> Content:
         (f"{step.cell:+.3f}", "bold"),
         (")", MUTED),
     )
+    last_width = cell_len(equations.plain.rpartition("\n")[2])
+    has_room = is_liveliest and last_width + len(LIVELIEST) <= width - 2
+    return Content.assemble(equations, (LIVELIEST, MUTED)) if has_room else equations

@@ -8,6 +8,7 @@ from textual.content import Content
 from engine.analysis.notebook_evaluation import NotebookEvaluation
 from engine.analysis.perplexity import perplexity
 from engine.analysis.token_scores import TokenScores
+from engine.data.tokenizers.base import UNK
 from lotr_tui.formatting import (
     LINE_END_MARK,
     MISSING,
@@ -44,7 +45,9 @@ def describe_word(scores: TokenScores, word: int, width: int, *, tall: bool) -> 
     elif len(score.parts) > 1 and tall:
         tokens = PART_SEPARATOR.join(visible_part(text) for text, _ in score.parts)
         parts.append((f", of {tokens}: {' + '.join(f'{bits:.1f}' for _, bits in score.parts)}", MUTED))
-    expected = [(format_lone_token(token), prob) for token, prob in score.top_tokens[:NUM_EXPECTED]]
+    expected = [
+        (token if token == UNK else format_lone_token(token), prob) for token, prob in score.top_tokens[:NUM_EXPECTED]
+    ]
     if tall:
         rows = [_bar_row(token, format_percent(prob), prob, width) for token, prob in expected]
         return Content("\n").join([Content.assemble(*parts), _muted("expected there"), *rows])
