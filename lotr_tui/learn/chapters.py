@@ -138,18 +138,20 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(
         "attention",
         "Attention, and what ChatGPT is",
-        "A Transformer has no state: each word looks back at the words before it, and each head decides how much to "
-        "take from which. ChatGPT is such a network, much larger: pre-trained on much of the web, then trained on "
-        "conversations. The models show what pre-training changes: after old tales, an LSTM needs fewer bits per "
-        "character of these dialogues than from scratch.",
+        "A Transformer has no state. In each head, a word compares its query with the keys of itself and the words "
+        "before it, and a softmax makes weights of the scores. ChatGPT is such a network, much larger: pre-trained on "
+        "much of the web, then trained on conversations. The models show what pre-training changes: with old tales "
+        "first, an LSTM needs fewer bits per character.",
         (
             "Type a line of your own, and find a head that looks more than half at one earlier word.",
             "Select the model that needs the fewest bits per character.",
         ),
         "Type a line, press tab, and move with ↑ ↓ through the heads and with ← → through the words: the number on the "
-        "right must pass 50 %. Tab or f8 leads to the models; all of them need a number first.",
+        "right must pass 50 %. f8 leads to the models (tab, where both are visible); wait until they "
+        "have numbers.",
         "Predict the next token, with attention in place of a state, a larger network and much more text to read "
-        "first: this is the whole idea.",
+        "first: this is the whole idea. At this size attention does not beat the LSTM; with more text and weights, it "
+        "does.",
         SourceLink("engine/models/transformer.py", "_Attention"),
     ),
 )

@@ -47,6 +47,8 @@ class ComparedModel:
     """Kind, size and training of the model, on one line."""
     mode: DataMode
     load: Callable[[Cancelled], Loading[LanguageModel]]
+    is_on_request: bool = False
+    """True for a large model, which is loaded only if the student asks for it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Comparison:
     """The corpus as words."""
     outcomes: Mapping[int, ScoredModel | FailedModel] = field(default_factory=dict)
     """Outcomes by the index of the model. Each new outcome makes a new mapping, so that readers need no lock."""
+    requested: frozenset[int] = frozenset()
+    """Indices of the models on request that the student has asked for."""
     _orthographies: dict[str, OrthographyModel] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a model is loaded and scored: a chapter that is opened again waits for the thread that it had before.
@@ -97,11 +101,23 @@ class Comparison:
 
     @property
     def best(self) -> int | None:
-        """Index of the model that needs the fewest bits; None until every model has an outcome."""
+        """Index of the model that needs the fewest bits; None until every model has an outcome.
+
+        A model on request counts once the student has asked for it.
+        """
         scored = self.scored_models
-        if len(self.outcomes) < len(self.models) or not scored:
+        if self.missing or not scored:
             return None
         return min(scored, key=lambda outcome: outcome.bits.bits_per_character).index
+
+    @property
+    def missing(self) -> list[int]:
+        """Indices of the models without an outcome, except those that the student has not asked for."""
+        return [index for index in range(len(self.models)) if index not in self.outcomes and self.is_wanted(index)]
+
+    def is_wanted(self, index: int) -> bool:
+        """Return False for a model on request that the student has not asked for."""
+        return index in self.requested or not self.models[index].is_on_request
 
     @property
     def scored_models(self) -> list[ScoredModel]:
@@ -110,8 +126,7 @@ class Comparison:
 
     def iter_events(self, cancelled: Cancelled) -> Iterator[ModelProgress | ScoredModel | FailedModel]:
         """Load and score one model after the other, those without an outcome at the start; called in a thread."""
-        missing = [index for index in range(len(self.models)) if index not in self.outcomes]
-        for index in missing:
+        for index in self.missing:
             with self._lock:
                 if index not in self.outcomes:
                     outcome = yield from self._score_model(index, cancelled)
@@ -224,7 +239,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
     real = find_installed_model()
     if real is not None and (own is None or not _is_same_file(own.source, real)):
         description = "135 M parameters, by others: the web, maybe these films too, then conversations"
-        yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real))
+        yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real), True)
 
 
 def _bundled_model(name: str, folder: str, training: str) -> ComparedModel:

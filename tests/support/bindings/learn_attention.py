@@ -1,10 +1,13 @@
 """Rows for the keys of the chapter on attention."""
 
+from dataclasses import replace
+
 from textual.pilot import Pilot
 
 from lotr_tui.screens.learn.figures.attention.figure import AttentionFigure
 from lotr_tui.screens.learn.figures.attention.head_rows import HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList
+from lotr_tui.screens.learn.figures.attention.models_view import ModelsView
 from tests.support.bindings.expectations import becomes, decreases, increases, moves
 from tests.support.bindings.observations import of
 from tests.support.bindings.rows import LIST, Row, Stage, cursor_rows
@@ -19,6 +22,21 @@ async def heads(pilot: Pilot[None]) -> None:
 async def models(pilot: Pilot[None]) -> None:
     await heads(pilot)
     await pilot.press("f8")
+
+
+async def large_model(pilot: Pilot[None]) -> None:
+    """Show the models, and after them one that the student has to ask for."""
+    await models(pilot)
+    data = pilot.app.screen.query_one(AttentionFigure).data
+    assert data is not None
+    data.comparison.models += (replace(data.comparison.models[0], name="large", is_on_request=True),)
+    pilot.app.screen.query_one(ModelsView).continue_line("the ring")
+
+
+def _requested_models(app: object) -> frozenset[int]:
+    figure: AttentionFigure = app.screen.query_one(AttentionFigure)  # type: ignore[attr-defined]
+    assert figure.data is not None
+    return figure.data.comparison.requested
 
 
 def _shows_models(app: object) -> bool:
@@ -44,5 +62,8 @@ LEARN_ATTENTION: dict[str, Stage] = {
     "compared models": Stage(
         models,
         [*cursor_rows("learn-models", of(ModelList, "cursor"), LIST)],
+    ),
+    "large model": Stage(
+        large_model, [Row("learn-models.load", _requested_models, becomes(frozenset({5})), first_keys=("end",))]
     ),
 }

@@ -93,8 +93,9 @@ async def test_weights_are_those_of_a_plain_transformer(make_host: MakeApp) -> N
             assert expected.sum() == pytest.approx(1)
             painted = lines_of(rows).splitlines()
             assert percentages(painted[2]) == pytest.approx(100 * expected, abs=0.51)
-            names = painted[1].split()
+            names = painted[1].split()[:-2]
             assert names == ["start", *LINE.split()]
+            assert (painted[1].rstrip()[-7:], painted[2].rstrip()[-7:]) == ("most at", "earlier")
             strongest = 1 + int(expected[1:-1].argmax()) if position > 1 else 0
             assert f'looks {100 * expected[strongest]:.0f} % at "{names[strongest]}"' in painted[0]
             assert f"{100 * expected[-1]:.0f} % at itself" in painted[0]
@@ -110,7 +111,7 @@ async def test_shades_are_those_of_the_weights(make_host: MakeApp) -> None:
         await open_chapter(pilot, "attention", make(material))
         await type_line(pilot, LINE)
         painted = lines_of(head_rows(pilot)).splitlines()
-        starts = [match.start() for match in re.finditer(r"\S+", painted[1])]
+        starts = [match.start() for match in re.finditer(r"\S+", painted[1])][:-2]
         for head in range(6):
             weights = attention[head // 3, head % 3, 8]
             shades = "".join(painted[NUM_HEADING_LINES + head][start] for start in starts)
@@ -252,7 +253,7 @@ async def test_slow_model_is_read_in_a_thread(make_host: MakeApp) -> None:
     async with make_host().run_test(size=(120, 40)) as pilot:
         screen = await open_chapter(pilot, "attention", make(material))
         await type_line(pilot, LINE)
-        assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:]
+        assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:-2]
         assert screen.is_idle
 
 
@@ -281,9 +282,64 @@ async def test_slow_model_reads_one_line_at_a_time(make_host: MakeApp, monkeypat
             line.value = text
             await pilot.pause()
         await until(pilot, lambda: screen.is_idle)
-        assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:]
+        assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:-2]
         assert len(readings) - before <= 2  # lines in between are not read
         assert not screen.query_one("#figure-message").display
+
+
+async def test_first_head_looks_most_at_an_earlier_word(make_host: MakeApp, material: Material) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        await open_chapter(pilot, "attention", make(material))
+        rows = head_rows(pilot)
+        assert rows._reading is not None
+        num_heads = rows._reading.num_heads
+        layer = rows._reading.num_layers // 2
+        earlier = rows._reading.record.weights[layer, :, rows.position, 1 : rows.position].max(axis=1)
+        assert rows.head == layer * num_heads + int(earlier.argmax())
+
+
+async def test_models_do_not_count_on_an_empty_line(make_host: MakeApp, material: Material) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "attention", make(material))
+        figure = screen.query_one(AttentionFigure)
+        await type_line(pilot, "")
+        await pilot.press("f8")
+        assert figure.data is not None
+        assert figure.data.comparison.best is not None
+        await pilot.press(*["down"] * figure.data.comparison.best)
+        await pilot.pause()
+        assert not screen.finished_parts
+
+
+@pytest.mark.parametrize("by_mouse", [False, True])
+async def test_large_model_is_loaded_when_the_student_asks_for_it(
+    make_host: MakeApp, monkeypatch: pytest.MonkeyPatch, by_mouse: bool
+) -> None:
+    loads: list[str] = []
+
+    def load(name: str, cancelled: object) -> Loading[compared_models.LanguageModel]:
+        loads.append(name)
+        yield "loading …"
+        return random_transformer(load_dataset(bundled_data_config()).tokenizer, context_size=32)
+
+    monkeypatch.setattr(compared_models, "find_installed_model", lambda: "gguf:model.gguf")
+    monkeypatch.setattr(compared_models, "_load_real", load)
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "attention", Material)
+        models, comparison = screen.query_one(ModelList), screen.query_one(AttentionFigure).data.comparison  # type: ignore[union-attr]
+        await pilot.press("f8", "end")
+        assert "-  enter loads it (135 M weights, seconds)" in lines_of(models).splitlines()[-1]
+        assert comparison.best is not None  # the task can be done without it
+        assert not loads
+        if by_mouse:
+            assert await pilot.click(models, offset=(5, 5))
+        else:
+            await pilot.press("enter", "enter")
+        await until(pilot, lambda: screen.is_idle and 5 in comparison.outcomes, 30)
+        assert loads == ["gguf:model.gguf"]
+        outcome = comparison.outcomes[5]
+        assert isinstance(outcome, ScoredModel)
+        assert f" {outcome.bits.bits_per_character:.2f}  " in lines_of(models).splitlines()[-1]
 
 
 async def test_failed_model_has_a_line_and_the_task_can_be_done(
@@ -299,7 +355,9 @@ async def test_failed_model_has_a_line_and_the_task_can_be_done(
     async with make_host().run_test(size=(120, 40)) as pilot:
         screen = await open_chapter(pilot, "attention", make(material))
         models = screen.query_one(ModelList)
-        assert "the file is broken" in lines_of(models).splitlines()[-1]
         models.focus()
-        await pilot.press(*["down"] * 4)
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: screen.is_idle)
+        assert "the file is broken" in lines_of(models).splitlines()[-1]
+        await pilot.press("up")
         await until(pilot, lambda: 1 in screen.finished_parts)

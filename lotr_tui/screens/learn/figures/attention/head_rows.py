@@ -25,6 +25,8 @@ LABEL_WIDTH = 12
 """Width in cells of the name of a head, with the mark before it."""
 STRONGEST_WIDTH = 7
 """Width in cells of the largest weight of an earlier word."""
+STRONGEST_HEADING = ("most at", "earlier")
+"""Heading of these weights, on two lines."""
 MIN_COLUMN_WIDTH = 4
 """Minimum width in cells of a word: that of a weight."""
 MAX_WIDTH = 76
@@ -96,14 +98,19 @@ class HeadRows(StripWidget, can_focus=True):
     def show(self, reading: AttentionReading | None) -> None:
         """Show the attention on a line, and select its last word; None if it has no word.
 
-        The first time, a layer in the middle is selected: the first layer often looks everywhere alike.
+        The first time, a layer in the middle is selected, because the first layer often looks everywhere alike, and in
+        it the head that looks most at an earlier word.
         """
         is_first = reading is not None and self._reading is None and not self.head
         self._reading = reading
         if reading is not None:
             self.position = len(reading.names) - 1
         if reading is not None and is_first:
-            self.head = reading.num_layers // 2 * reading.num_heads
+            first = reading.num_layers // 2 * reading.num_heads
+            strongest = [
+                strongest_earlier(self._weights(first + head)) or (0, 0.0) for head in range(reading.num_heads)
+            ]
+            self.head = first + max(range(reading.num_heads), key=lambda head: strongest[head][1])
             self.refresh(layout=True)
             self.redraw()
         else:
@@ -190,12 +197,17 @@ class HeadRows(StripWidget, can_focus=True):
     def _draw_names(self, columns: StripColumns) -> Strip:
         segments = [Segment("‹".rjust(LABEL_WIDTH - 1) if columns.first_positions[0] else " " * (LABEL_WIDTH - 1))]
         segments.append(Segment(" ", self._style("plain")))
+        used = LABEL_WIDTH + sum(columns.widths) + len(columns.widths)
         for name, position in zip(columns.names, columns.first_positions.tolist(), strict=True):
             style = self._style("word" if position == self.position else "plain")
             if position == 0 or position > self.position:
                 style = self._style("muted")
             segments += [Segment(name, style), Segment(" ", self._style("plain"))]
-        return Strip(segments)
+        return Strip([*segments, self._heading(STRONGEST_HEADING[0], used)])
+
+    def _heading(self, text: str, used: int) -> Segment:
+        """Return a line of the heading of the largest weights, after `used` cells."""
+        return Segment(text.rjust(min(self.size.width, MAX_WIDTH) - used), self._style("muted"))
 
     def _draw_numbers(self, columns: StripColumns, weights: Float32Array) -> Strip:
         segments = [Segment(f" {'weight':<{LABEL_WIDTH - 1}}", self._style("muted"))]
@@ -204,7 +216,8 @@ class HeadRows(StripWidget, can_focus=True):
             is_strong = bool(text) and weights[position] >= THRESHOLDS[-2]
             style = self._style("bold" if is_strong else "plain")
             segments += [Segment(text.ljust(width), style), Segment(" ", self._style("plain"))]
-        return Strip(segments)
+        used = LABEL_WIDTH + sum(columns.widths) + len(columns.widths)
+        return Strip([*segments, self._heading(STRONGEST_HEADING[1], used)])
 
     def _draw_head(self, head: int, columns: StripColumns) -> Strip:
         is_selected = head == self.head
@@ -236,7 +249,6 @@ class HeadRows(StripWidget, can_focus=True):
         heads = self.visible_heads
         if len(heads) < self.num_heads:
             notes.append(f"heads {heads.start + 1}-{heads.stop} of {self.num_heads}")
-        notes.append("right: most at an earlier word")
         while notes and cell_len(SEPARATOR.join(notes)) > room:
             notes.pop()
         return SEPARATOR.join(notes)

@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from lotr_tui.formatting import SELECTED_MARK, fit_cells, truncate
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
 NAME_WIDTH, BITS_WIDTH = 22, 7
@@ -38,10 +39,16 @@ class ModelList(LineList):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"model-list--{name}" for name in ("plain", "muted", "cursor")}
     BINDING_GROUP_TITLE = "Models"
-    BINDINGS: ClassVar[list[BindingType]] = line_bindings("learn-models")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *line_bindings("learn-models"),
+        *binding_table("learn-models", "load | enter | load | load | Load the selected model, if it is a large one"),
+    ]
 
     class RowSelected(Message):
         """Posted when the student selects a model, also the same one again."""
+
+    class LoadRequested(Message):
+        """Posted when the student presses enter on a model, or clicks it."""
 
     def __init__(self, *, id: str | None = None) -> None:
         """Start without models."""
@@ -95,3 +102,12 @@ class ModelList(LineList):
         self.scroll_to_line(line)
         self.refresh()
         self.post_message(self.RowSelected())
+
+    def click_line(self, line: int) -> None:
+        """Select a model, and load it if it is a large one."""
+        self.select_line(line)
+        self.action_load()
+
+    def action_load(self) -> None:
+        """Post `LoadRequested`."""
+        self.post_message(self.LoadRequested())

@@ -25,6 +25,8 @@ MAX_NEXT_TOKENS = 12
 TYPING_PAUSE = 0.15
 """Seconds without a key before the models continue the line, so that they do not delay the next key."""
 PENDING = "…"
+ON_REQUEST = "enter loads it (135 M weights, seconds)"
+"""Text in place of the continuation of a large model that the student has not asked for."""
 
 
 class ModelsView(Vertical):
@@ -53,7 +55,7 @@ class ModelsView(Vertical):
         self._reading = threading.Lock()
         """Held while a model continues a line, so that slow models continue one at a time."""
         self._scoring: BackgroundTask[ModelProgress | ScoredModel | FailedModel] = BackgroundTask(
-            self, "learn-models", self._receive_scores, on_error, self._check_best
+            self, "learn-models", self._receive_scores, on_error, self._end_scoring
         )
         self._continuing: BackgroundTask[tuple[int, str, LineContinuation]] = BackgroundTask(
             self, "learn-continuations", self._receive_continuations, on_error, self._continue_line
@@ -115,6 +117,24 @@ class ModelsView(Vertical):
             self._continue_line()
         self._show_models()
 
+    def _end_scoring(self) -> None:
+        """Score the models that were asked for meanwhile."""
+        if self._comparison is not None and self._comparison.missing:
+            self._scoring.start(self._comparison.iter_events)
+        self._check_best()
+
+    @on(ModelList.LoadRequested)
+    def _load_selected(self) -> None:
+        """Load and score the selected model, if it waits for that."""
+        comparison, index = self._comparison, self.query_one(ModelList).cursor
+        if comparison is None or comparison.is_wanted(index):
+            return
+        comparison.requested |= {index}
+        self._statuses[index] = f"loading {comparison.models[index].name} …"
+        if not self._scoring.is_running:
+            self._scoring.start(comparison.iter_events)
+        self._show_models()
+
     def _continue_line(self) -> None:
         """Continue the line with all models that have not done so."""
         if self._comparison is None:
@@ -159,6 +179,8 @@ class ModelsView(Vertical):
         continued_line, continuation = self._continuations.get(index, ("", None))
         text = self._statuses.get(index, "") or ("" if continuation is None else continuation.text)
         bits = MISSING if isinstance(outcome, FailedModel) else PENDING
+        if not comparison.is_wanted(index):
+            bits, text = MISSING, ON_REQUEST
         if isinstance(outcome, ScoredModel):
             bits = f"{outcome.bits.bits_per_character:.2f}"
         is_current = isinstance(outcome, ScoredModel) and continued_line == self._line
@@ -187,7 +209,8 @@ class ModelsView(Vertical):
 
     def _check_best(self) -> None:
         best = None if self._comparison is None else self._comparison.best
-        if self._is_model_chosen and best is not None and self.query_one(ModelList).cursor == best:
+        is_best = best is not None and self.query_one(ModelList).cursor == best
+        if self._is_model_chosen and is_best and self._line.strip():
             self.post_message(self.BestSelected())
 
 
