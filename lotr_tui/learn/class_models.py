@@ -1,6 +1,7 @@
 """Small models of the class: bundled ones for the bundled dialogues, and others that are trained when first needed."""
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from typing import Literal
 
 from engine.config import Config, DataConfig
 from engine.errors import RunError
-from engine.events import Evaluated, Finished, Preparing
+from engine.events import Evaluated, Finished, Preparing, Step
 from engine.presets import get_preset
 from engine.runs.directory import read_config
 from engine.storage.files import app_home, assets_dir
@@ -27,6 +28,8 @@ MAX_TRAINING_SECONDS = 180.0
 """Time after which the training on a very large corpus ends, and its best model is kept."""
 STEPS_BETWEEN_EVALUATIONS, MAX_EVALUATED_TOKENS = 200, 20_000
 """Settings of a training of a single epoch."""
+SECONDS_UNIT = 5
+"""Seconds to which the remaining time is rounded up."""
 LOCK_INTERVAL = 0.2
 """Seconds between two attempts to take the lock."""
 
@@ -133,19 +136,34 @@ def train_small_model(
     job = prepare_job(config, name, temporary)
     ends_at = time.monotonic() + MAX_TRAINING_SECONDS
     is_done = False
+    line = ""
     for event in job.events(lambda: cancelled() or time.monotonic() > ends_at):
         if isinstance(event, Preparing):
             yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
         elif isinstance(event, Evaluated):
-            yield (
+            line = (
                 f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
-                f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)} …"
+                f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)}"
             )
+            yield f"{line} …"
+        elif isinstance(event, Step) and line:
+            left = min(estimate_seconds_left(event, job.config.training.epochs), ends_at - time.monotonic())
+            yield f"{line}, {describe_seconds_left(left)} …"
         is_done = isinstance(event, Finished) and (event.reason == "done" or not cancelled())
     if not is_done:
         raise _stopped(name)
     run.parent.mkdir(parents=True, exist_ok=True)
     job.run.path.replace(run)
+
+
+def estimate_seconds_left(step: Step, num_epochs: int) -> float:
+    """Return the seconds that a training of `num_epochs` epochs needs after `step`, as fast as before it."""
+    return step.seconds / step.epoch * max(0.0, num_epochs - step.epoch) if step.epoch else math.inf
+
+
+def describe_seconds_left(seconds: float) -> str:
+    """Return a rough time, which does not change with each step."""
+    return f"about {max(1, math.ceil(seconds / SECONDS_UNIT)) * SECONDS_UNIT} s left"
 
 
 def _stopped(name: ClassModelName) -> RunError:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +22,10 @@ from lotr_tui.learn.class_models import (
     ClassModelName,
     bundled_data_config,
     class_data_config,
+    class_models_dir,
     train_class_model,
 )
+from lotr_tui.learn.shared_jobs import SharedJobs
 from lotr_tui.session.session_model import SessionModel
 
 T = TypeVar("T")
@@ -62,6 +64,8 @@ class Material:
         """Model of the user; None for the models of the class."""
         self.results: dict[type, object] = {}
         """Results of chapters by their type, such as measurements that take seconds."""
+        self.jobs = SharedJobs()
+        """Trainings of models for the corpus of the user, which go on when the chapter is left."""
         self._data = data
         self._lock = threading.Lock()
         """Held while a corpus is read, n-grams are counted, or the weights of a model are read."""
@@ -149,11 +153,14 @@ class Material:
 
         Raises:
             InvalidInputError: If the corpus is missing or too small, or the model cannot be stored.
-            RunError: If the training was cancelled.
+            RunError: If the training was stopped, or `cancelled` returned True; then the training goes on.
         """
         if name not in self._models:
             dataset = yield from self.words()
-            run = yield from train_class_model(name, self.data, dataset.corpus.sha256, len(dataset.train), cancelled)
+            run = class_models_dir(self.data, dataset.corpus.sha256) / name
+            if not run.is_dir():
+                arguments = name, self.data, dataset.corpus.sha256, len(dataset.train)
+                run = yield from self.jobs.wait_for(name, partial(train_class_model, *arguments), cancelled)
             with self._lock:
                 if name not in self._models:
                     self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)

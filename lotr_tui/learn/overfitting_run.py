@@ -9,12 +9,12 @@ from pathlib import Path
 from engine.config import Config, DataConfig, ModelConfig
 from engine.data.dataset import Dataset
 from engine.errors import InvalidInputError, RunError
-from engine.events import Evaluated, Finished, Preparing, event_to_dict
+from engine.events import Evaluated, Finished, Preparing, Step, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, read_config
 from engine.storage.files import read_limited, write_atomically
 from engine.storage.schema import decode_json
 from lotr_tui.formatting import format_perplexity
-from lotr_tui.learn.class_models import class_models_dir
+from lotr_tui.learn.class_models import class_models_dir, describe_seconds_left, estimate_seconds_left
 from lotr_tui.learn.live_training import (
     RUN_NAME,
     TrainScore,
@@ -132,16 +132,21 @@ def train_overfitting_run(config: Config, folder: Path, cancelled: Callable[[], 
             events: list[Evaluated] = []
             scores: list[TrainScore] = []
             is_done = False
+            line = ""
             for event in replace(job, dataset=dataset).events(cancelled):
                 if isinstance(event, Preparing):
                     yield f"preparing the run without regularization: {event.message} …"
                 elif isinstance(event, Evaluated) and event.model is not None:
                     events.append(event)
                     scores.append(TrainScore(event.step, event.epoch, train_perplexity(event.model, dataset)))
-                    yield (
+                    line = (
                         f"training without regularization on this corpus, once: epoch {event.epoch:.1f} of "
-                        f"{config.training.epochs}, held-out perplexity {format_perplexity(event.valid_perplexity)} …"
+                        f"{config.training.epochs}, held-out perplexity {format_perplexity(event.valid_perplexity)}"
                     )
+                    yield f"{line} …"
+                elif isinstance(event, Step) and line:
+                    left = estimate_seconds_left(event, config.training.epochs)
+                    yield f"{line}, {describe_seconds_left(left)} …"
                 is_done = isinstance(event, Finished) and event.reason == "done"
             if not is_done:
                 raise RunError("the training of the run without regularization was stopped; open the chapter again")

@@ -116,7 +116,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
 
         The number of threads for matrix products belongs to the process, so a training of the session keeps its own.
         """
-        if self.session_is_training:
+        if self.session_is_training or self.material.jobs.is_running:
             config = config.with_values(threads=0)
         return TemporaryTraining(config, scores_train=scores_train)
 
@@ -148,8 +148,9 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         else:
             self._end_note = ""
             self.training, self.is_training = self.make_training(), True
-            note = "The training of the session runs too, so both are slower."
-            self.show_note(note if self.session_is_training else "")
+            other = "The training of the session" if self.session_is_training else ""
+            other = other or ("The training of another chapter" if self.material.jobs.is_running else "")
+            self.show_note(f"{other} runs too, so both are slower." if other else "")
             if self._poll_timer is None:
                 self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll)
             self._poll_timer.resume()

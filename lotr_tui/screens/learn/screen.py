@@ -141,7 +141,9 @@ class ChapterScreen(AppScreen[None]):
         self.call_after_refresh(self._load_chapter)
 
     def on_unmount(self) -> None:
-        """Write the progress that no worker has written yet."""
+        """Stop the preparations in the background, and write the progress that no worker has written yet."""
+        if self._material is not None:
+            self._material.jobs.cancel()
         if self.progress_store.has_unsaved_changes:
             self.app.exit_message = self.progress_store.save() or self.app.exit_message
 

@@ -1,12 +1,14 @@
 """Tests of the small models of the class: they are trained once for each corpus, and nothing incomplete is kept."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from engine.config import DataConfig
 from engine.errors import RunError
+from engine.events import Step
 from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
@@ -22,6 +24,8 @@ from lotr_tui.learn.class_models import (
     class_data_config,
     class_model_config,
     class_models_dir,
+    describe_seconds_left,
+    estimate_seconds_left,
     fit_to_corpus,
     train_class_model,
 )
@@ -56,6 +60,23 @@ def test_model_of_a_corpus_is_trained_once(home: Path, tmp_path: Path, name: Cla
     assert "ring" in load_model(run).model.tokenizer
     assert run_to_end(train_class_model(name, data, "abc", 1000, never)) == (run, [])
     assert folders(home) == {class_models_dir(data, "abc").name}
+
+
+def test_progress_says_about_how_many_seconds_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        class_models, "class_model_config", lambda name, data: class_model_config(name, data).with_values(epochs=3)
+    )
+    data = write_corpus(tmp_path / "own.csv", 1000)
+    _, lines = run_to_end(train_class_model("lstm", data, "abc", 1000, never))
+    assert any(re.search(r"epoch \d of 3, perplexity \S+, about \d+ s left …$", line) for line in lines)
+
+
+def test_remaining_time_is_that_of_the_remaining_epochs() -> None:
+    step = Step(10, 2.0, 100.0, 0.01, 1.0, 1000.0, 8.0, 0.0)
+    assert estimate_seconds_left(step, 10) == pytest.approx(32)
+    assert describe_seconds_left(32) == "about 35 s left"
+    assert estimate_seconds_left(step, 2) == 0
+    assert describe_seconds_left(0) == "about 5 s left"
 
 
 def test_another_content_or_split_of_a_corpus_has_models_of_its_own() -> None:

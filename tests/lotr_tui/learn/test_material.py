@@ -1,7 +1,9 @@
 """Tests of the corpus and the models that the chapters work on."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,9 @@ from engine.config import BUNDLED, DataConfig
 from engine.errors import InvalidInputError
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.runtime.worker import GeneratorThread
 from engine.storage.files import assets_dir
+from engine.training import job
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.material import Material
 from lotr_tui.session.session_model import SessionModel, load_session_model
@@ -132,3 +136,52 @@ def test_model_without_a_run_has_the_bundled_corpus() -> None:
     assert material.data.corpus == BUNDLED
     assert run_to_end(material.model(never))[0].model is counts
     assert run_to_end(material.lstm(never))[0].note.startswith("counts has no gates")
+
+
+class PreparedJobs:
+    """Trainings that wait until `can_begin` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.can_begin = threading.Event()
+        self.starts = threading.Semaphore(0)
+        self.num_started = 0
+        prepare_job = job.prepare_job
+
+        def prepare(*args: Any) -> job.TrainingJob:
+            self.num_started += 1
+            self.starts.release()
+            assert self.can_begin.wait(10)
+            return prepare_job(*args)
+
+        monkeypatch.setattr(job, "prepare_job", prepare)
+
+
+def test_training_goes_on_when_its_chapter_is_left_and_is_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = PreparedJobs(monkeypatch)
+    material = Material(write_corpus(tmp_path / "own.csv"))
+    chapter = GeneratorThread("chapter", material.model).start()
+    assert prepared.starts.acquire(timeout=10)
+    chapter.cancel()
+    assert chapter.join(10)
+    assert str(chapter.exception) == "the chapter was left"
+    assert material.jobs.is_running
+    prepared.can_begin.set()
+    small, _ = run_to_end(material.lstm(never))  # the next chapter
+    assert isinstance(small.model, NumpyLSTM)
+    assert prepared.num_started == 1
+    assert not material.jobs.is_running
+
+
+def test_closed_class_stops_its_training(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = PreparedJobs(monkeypatch)
+    material = Material(write_corpus(tmp_path / "own.csv"))
+    chapter = GeneratorThread("chapter", material.model).start()
+    assert prepared.starts.acquire(timeout=10)
+    material.jobs.cancel()
+    prepared.can_begin.set()
+    assert chapter.join(10)
+    assert "the training of the small LSTM was stopped" in str(chapter.exception)
+    assert not list((home / "class").glob("*/lstm"))
+    run_to_end(material.model(never))  # a class that is opened again trains again

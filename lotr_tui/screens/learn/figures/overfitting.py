@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
@@ -83,7 +84,9 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
         """Read the run without regularization, or train it."""
         dataset = limit_dataset((yield from self.material.words()))
         data = self.material.data
-        curves = yield from load_overfitting_run(data, dataset, cancelled)
+        # In the background, so that a training on the user's corpus goes on if the chapter is left.
+        load = partial(load_overfitting_run, data, dataset)
+        curves = yield from self.material.jobs.wait_for("overfitting", load, cancelled)
         epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
         return PreparedRun(data, dataset, curves, epochs)
 
