@@ -29,7 +29,7 @@ class SampleLines(Widget):
     DEFAULT_CSS = """
     SampleLines { height: 1; padding: 0 1; }
     """
-    HELP_LINE = "What the network writes after each evaluation, always with the same random numbers"
+    HELP_LINE = "What the network writes after each evaluation, always with the same seed"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -66,7 +66,7 @@ class WindowText(Widget):
     DEFAULT_CSS = """
     WindowText { height: 2; padding: 0 1; }
     """
-    HELP_LINE = "The words that one step reads: the state comes in at [, and gradients stop there"
+    HELP_LINE = "Words that one step reads: the state comes in at [, gradients stop there"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)

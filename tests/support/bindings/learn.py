@@ -17,7 +17,7 @@ LAST_CUTOFF = 49
 
 
 def hint_is_shown(app: Any) -> bool:
-    return "Hint" in str(app.screen.query_one("#task").render())
+    return "Hint" in str(app.screen.query_one("#sentences").render())
 
 
 def figure_is_visible(app: Any) -> bool:
@@ -78,6 +78,7 @@ LEARN: dict[str, Stage] = {
         contents,
         [
             Row("learn-contents.reset", screen_name, becomes("ConfirmDialog")),
+            Row("confirm.enter", screen_name, becomes("ContentsDialog"), ("r",)),
             Row("learn-contents.close", screen_name, becomes("ChapterScreen")),
         ],
     ),

@@ -24,7 +24,7 @@ LEARN_COUNTING: dict[str, Stage] = {
         [
             Row("learn-counting.lower", of(CountingFigure, "order"), moves(-1)),
             Row("learn-counting.higher", of(CountingFigure, "order"), moves(1)),
-            Row("learn-counting.seed", of(CountingFigure, "seed"), moves(1)),
+            Row("learn-counting.seed", of(CountingFigure, "seed"), moves(5)),
         ],
     ),
     "chapter on sampling": Stage(sampling, [Row("learn-sampling.seed", of(SamplingFigure, "seed"), moves(1))]),

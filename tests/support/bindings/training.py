@@ -90,7 +90,6 @@ TRAINING: dict[str, Stage] = {
             Row("dashboard.close", screen_name, becomes("QuitDialog")),
             Row("dashboard.stop", screen_name, becomes("ConfirmDialog")),
             Row("confirm.no", screen_name, becomes("DashboardScreen"), ("s",)),
-            Row("confirm.enter", screen_name, becomes("DashboardScreen"), ("s",)),
             Row("confirm.yes", of_app("is_training"), becomes(False), ("s",)),
         ],
         trains=True,
