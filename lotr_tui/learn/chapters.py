@@ -1,4 +1,4 @@
-"""The chapters of the class: what they say, their tasks, and the code that they link to."""
+"""The chapters of the class: texts, tasks, and links to the code."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Chapter:
     hint: str
     """How to do the task."""
     conclusion: str
-    """What the task has shown, in one or two sentences."""
+    """Lesson of the task, in one or two sentences."""
     source: SourceLink
     """Code that implements what the chapter is about."""
 

@@ -112,11 +112,11 @@ class Comparison:
 
     @property
     def missing(self) -> list[int]:
-        """Indices of the models without an outcome, except those that the student has not asked for."""
+        """Indices of the models without an outcome, except models on request that the student has not requested."""
         return [index for index in range(len(self.models)) if index not in self.outcomes and self.is_wanted(index)]
 
     def is_wanted(self, index: int) -> bool:
-        """Return False for a model on request that the student has not asked for."""
+        """Return False for a model on request that the student has not requested."""
         return index in self.requested or not self.models[index].is_on_request
 
     @property
@@ -162,7 +162,7 @@ class Comparison:
 
 
 def _with_index(index: int, loading: Loading[LanguageModel]) -> Generator[ModelProgress, None, LanguageModel]:
-    """Yield the lines of progress of a loading with an index, and return what was loaded."""
+    """Yield the lines of progress of a loading with an index, and return the loaded model."""
     while True:
         try:
             text = next(loading)

@@ -23,7 +23,7 @@ def find_example(
 ) -> str:
     """Return the first suitable line of words that a model knows.
 
-    If there is none, return the first line of such words, or else the first line of ordinary length.
+    Without one, return the first line of such words, or else the first line of ordinary length.
 
     Args:
         default: Line in the words of the bundled dialogues, which is tried first.

@@ -30,7 +30,7 @@ class LineReading:
     last_word: str
 
     def steps_with(self, *, is_reset: bool) -> tuple[LSTMStep, ...]:
-        """Return the steps, those of the last word with the state kept or reset."""
+        """Return all steps; the steps of the last word start from the kept state, or from a reset one."""
         return (*self.steps[: self.num_forgotten], *self.reset_steps) if is_reset else self.steps
 
     @property

@@ -30,7 +30,7 @@ from lotr_tui.session.session_model import SessionModel
 
 T = TypeVar("T")
 Loading = Generator[str, None, T]
-"""Generator that yields lines of progress and returns what was loaded. A thread runs it."""
+"""Generator that yields lines of progress and returns the loaded value. A thread runs it."""
 Cancelled = Callable[[], bool]
 
 
@@ -65,7 +65,7 @@ class Material:
         self.results: dict[type, object] = {}
         """Results of chapters by their type, such as measurements that take seconds."""
         self.jobs = SharedJobs()
-        """Trainings of models for the corpus of the user, which go on when the chapter is left."""
+        """Trainings of models for the corpus of the user, which continue when the chapter is left."""
         self._data = data
         self._lock = threading.Lock()
         """Held while a corpus is read, n-grams are counted, or the weights of a model are read."""
@@ -153,7 +153,7 @@ class Material:
 
         Raises:
             InvalidInputError: If the corpus is missing or too small, or the model cannot be stored.
-            RunError: If the training was stopped, or `cancelled` returned True; then the training goes on.
+            RunError: If the training was stopped, or `cancelled` returned True; then the training continues.
         """
         if name not in self._models:
             dataset = yield from self.words()

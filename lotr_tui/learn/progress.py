@@ -31,7 +31,7 @@ class Progress:
     """Indices of the finished parts of the task, by the name of each chapter."""
 
     def merged_with(self, change: "Progress") -> "Progress":
-        """Return the progress after a change, which has what was added alone."""
+        """Return the progress after a change, which contains only additions."""
         done = tuple(dict.fromkeys((*self.done, *change.done)))
         parts = {
             name: self.finished_parts(name) | change.finished_parts(name) for name in {**self.parts, **change.parts}
@@ -68,7 +68,7 @@ def progress_file() -> Path:
 class ProgressStore:
     """Current progress and its file, which several sessions may share.
 
-    A session writes only what it has added, under a lock, so that no chapter of another session is lost. `save` may run
+    A session writes only its own additions, under a lock, so that no chapter of another session is lost. `save` may run
     in another thread.
     """
 
@@ -104,7 +104,7 @@ class ProgressStore:
             self._unsaved.append(change)
 
     def save(self) -> str:
-        """Write what was added. Return a line for the user, "" if there is nothing to report.
+        """Write the additions. Return a line for the user, "" if there is nothing to report.
 
         If the file cannot be written, the first failure is reported, and the next `save` tries again.
         """

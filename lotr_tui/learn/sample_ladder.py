@@ -40,7 +40,7 @@ def sample_ladder(
     """Continue a line at each temperature, all with the noise of one seed.
 
     Yields:
-        The continuations so far, one for each temperature; "" for those that are not sampled yet.
+        The continuations so far, one for each temperature; "" for a temperature that is not sampled yet.
     """
     texts: dict[float, str] = {}
     for temperature in dict.fromkeys(temperatures):

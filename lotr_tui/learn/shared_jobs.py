@@ -1,4 +1,4 @@
-"""Long preparations of a class, which go on in the background when the chapter that needs them is left."""
+"""Long preparations of a class, which continue in the background when the chapter that needs them is left."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -55,7 +55,7 @@ class SharedJobs:
         Args:
             name: Name of the job; callers with the same name wait for the same job.
             source: Creates the generator of the job, which yields lines of progress and returns the result.
-            cancelled: Returns True once the caller no longer waits; the job goes on.
+            cancelled: Returns True once the caller no longer waits; the job continues.
 
         Yields:
             Progress of the job that runs: this one, or the one before it.

@@ -11,14 +11,14 @@ from lotr_tui.monitor.training_view import TrainingView
 JUMP_RATIO = 3.0
 """A perplexity this many times the lowest one before is a jump.
 
-The perplexity of few windows may be 1.6 times that of others, because the text differs.
+The perplexity of a few windows may be 1.6 times as high as of others, because the text differs.
 """
 SLOW_FRACTION = 0.4
 """Fraction of the training after which a network that still predicts worse than word frequencies is too slow."""
 EVALUATIONS_AFTER_JUMP = 3
 """Evaluations after a jump that still show it, before the training is ended."""
 FALL_RATIO = 0.8
-"""A curve below this ratio of its value two evaluations before is falling again, and the training goes on."""
+"""A curve below this ratio of its value two evaluations before is falling again, and the training continues."""
 
 
 @dataclass(frozen=True)

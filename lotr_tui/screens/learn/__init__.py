@@ -1,1 +1,1 @@
-"""The class: one screen per chapter, with a live figure, a task and the code behind it."""
+"""The class: one screen per chapter, with a live figure, a task and a link to the code."""

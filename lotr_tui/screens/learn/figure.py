@@ -74,12 +74,12 @@ class ChapterFigure(Vertical, Generic[DataT]):
 
     @property
     def is_idle(self) -> bool:
-        """True once the figure shows what its controls say; a subclass with threads of its own adds them."""
+        """True once the figure shows what its controls say; a subclass adds its own threads."""
         return self.data is not None and not self._loading.is_running
 
     @property
     def work_in_progress(self) -> str:
-        """Name of what leaving the chapter would stop, such as "training"; empty for nothing."""
+        """Name of what leaving the chapter would stop, such as "training"; empty without such work."""
         return ""
 
     # Used by subclasses

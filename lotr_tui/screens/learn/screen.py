@@ -272,7 +272,7 @@ class ChapterScreen(AppScreen[None]):
         text.scroll_home(animate=False)
 
     def action_show_source(self) -> None:
-        """Show the code behind the chapter."""
+        """Show the code of the chapter."""
         from lotr_tui.screens.learn.source_screen import SourceScreen
 
         self.app.push_screen(SourceScreen(self.chapter.source))

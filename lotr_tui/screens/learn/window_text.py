@@ -20,7 +20,7 @@ TALL, VERY_TALL = 30, 42
 NARROW = 70
 """Columns of the terminal below which the words of a window need three rows."""
 HEAD = "reads  "
-"""Start of the text around a window where no line above says what it is."""
+"""Start of the text around a window that no line above describes."""
 
 
 class SampleLines(Widget):

@@ -27,7 +27,7 @@ class WordBar:
     prob: float
     """Length of the bar."""
     model_prob: float | None = None
-    """Probability before the sampler chain, in a column of its own; None without a sampler chain."""
+    """Probability before the sampler chain, for a second column; None without a sampler chain."""
     is_marked: bool = False
     """True for the word that the rest of the figure is about."""
     note: str = ""

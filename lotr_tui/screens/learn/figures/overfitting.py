@@ -84,7 +84,7 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
         """Read the run without regularization, or train it."""
         dataset = limit_dataset((yield from self.material.words()))
         data = self.material.data
-        # In the background, so that a training on the user's corpus goes on if the chapter is left.
+        # In the background, so that a training on the user's corpus continues if the chapter is left.
         load = partial(load_overfitting_run, data, dataset)
         curves = yield from self.material.jobs.wait_for("overfitting", load, cancelled)
         epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
@@ -164,7 +164,7 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
         return "trains again" if self.trained_setting == self.setting else "trains these settings"
 
     def describe_result(self, view: TrainingView) -> str:
-        """Return the best perplexity, and whether it is better than that of the prepared run."""
+        """Return the best perplexity, and whether it is better than the best one of the prepared run."""
         live = self.live_curves
         if self.data is None or not live.valid:
             return view.failure

@@ -182,7 +182,7 @@ def chart_data(view: TrainingView, train_scores: Sequence[TrainScore], data: Bas
     """Return the curves of a training and the lines of the counting models.
 
     The training text is scored like the held-out text, so that their curves can be compared: the loss of a few steps
-    depends more on what they read.
+    depends more on their text.
     """
     unigram, ngram = data.unigram, data.ngram
     if view.started is not None:

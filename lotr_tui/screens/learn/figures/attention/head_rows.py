@@ -28,7 +28,7 @@ STRONGEST_WIDTH = 7
 STRONGEST_HEADING = ("most at", "earlier")
 """Heading of these weights, on two lines."""
 MIN_COLUMN_WIDTH = 4
-"""Minimum width in cells of a word: that of a weight."""
+"""Minimum width in cells of a word, which is the width of a weight."""
 MAX_WIDTH = 76
 """Width in cells up to which the largest weights move to the right."""
 NUM_HEADING_LINES = 3

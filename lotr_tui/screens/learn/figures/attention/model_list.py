@@ -25,7 +25,7 @@ class ModelRow:
     """Bits per character, or a mark while they are unknown."""
     continuation: str
     is_current: bool
-    """False while the continuation is that of an earlier line, or a message."""
+    """False while the continuation belongs to an earlier line, or is a message."""
 
 
 class ModelList(LineList):
