@@ -127,6 +127,13 @@ class ModelConfig(_ValidatedConfig):
     )
     output_dropout: float = setting(0.6, "dropout on the output of the last layer", 0, 0.99)
     weight_drop: float = setting(0.5, "LSTM: DropConnect on the hidden-to-hidden weights (section 2)", 0, 0.99)
+    mogrifier_rounds: int = setting(
+        0,
+        "LSTM: rounds in which input and hidden state gate each other (Melis et al. 2019); 0: off",
+        0,
+        16,
+    )
+    mogrifier_rank: int = setting(32, "LSTM: inner size of the mogrifier's matrices", 1, 4096)
     initialization: Literal["uniform", "notebook"] = setting(
         "uniform", "uniform: as in the paper; notebook: Xavier input and orthogonal recurrent weights, zero biases"
     )

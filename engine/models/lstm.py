@@ -13,6 +13,7 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer, current_spe
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
+from engine.models.mogrifier import Mogrifier, mogrifier_lstm
 from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.punctuation_softmax import PunctuationSoftmax
@@ -56,6 +57,8 @@ class LSTMModel(Network):
         sizes = config.layer_sizes()
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
         self.layers = nn.ModuleList(nn.LSTM(input_size, hidden_size) for input_size, hidden_size in sizes)
+        rounds, rank = config.mogrifier_rounds, config.mogrifier_rank
+        self.mogrifiers = nn.ModuleList(Mogrifier(*size, rounds, rank) for size in sizes if rounds)
         self.output = nn.Linear(sizes[-1][1], vocabulary_size)
         if config.tie_weights:
             self.output.weight = self.embedding.weight
@@ -81,7 +84,8 @@ class LSTMModel(Network):
             elif notebook and "weight_hh" in name:
                 nn.init.orthogonal_(parameter, generator=generator)
             else:
-                fan = parameter.shape[1] if name == "output.weight" else parameter.shape[0] // 4
+                is_gate = not (name == "output.weight" or name.startswith("mogrifiers."))
+                fan = parameter.shape[0] // 4 if is_gate else parameter.shape[1]
                 nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5, generator=generator)
 
     @torch.no_grad()
@@ -123,7 +127,8 @@ class LSTMModel(Network):
             assert isinstance(layer, nn.LSTM)
             if i:
                 vectors = self._dropout(raw, config.hidden_dropout, dropout_generator, distributed)
-            raw, hidden, cell = self._run_layer(layer, vectors, layer_state, dropout_generator)
+            mogrifier = self.mogrifiers[i] if self.config.mogrifier_rounds else None
+            raw, hidden, cell = self._run_layer(layer, mogrifier, vectors, layer_state, dropout_generator)
             new_states.append((hidden, cell))
         dropped = self._dropout(raw, config.output_dropout, dropout_generator, distributed)
         weight: Tensor = embeddings if config.tie_weights else self.output.weight
@@ -158,7 +163,12 @@ class LSTMModel(Network):
         return dropout(vectors, p, dropout_generator, distributed, variational=self.config.variational_dropout)
 
     def _run_layer(
-        self, layer: nn.LSTM, vectors: Tensor, state: tuple[Tensor, Tensor], dropout_generator: torch.Generator | None
+        self,
+        layer: nn.LSTM,
+        mogrifier: nn.Module | None,
+        vectors: Tensor,
+        state: tuple[Tensor, Tensor],
+        dropout_generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run one LSTM layer; weight drop masks its recurrent weights once for the whole window."""
         weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
@@ -166,6 +176,8 @@ class LSTMModel(Network):
         if dropout_generator is not None and self.config.weight_drop:
             shape = tuple(weights[1].shape)
             weights[1] = weights[1] * dropout_mask(weights[1], shape, self.config.weight_drop, dropout_generator)
+        if isinstance(mogrifier, Mogrifier):
+            return mogrifier_lstm(mogrifier, vectors, state, weights)
         in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if in_bf16 and training and layer.hidden_size >= MIN_HIDDEN_SIZE:
             return lstm_bf16(vectors, state, weights)
@@ -198,7 +210,7 @@ class LSTMModel(Network):
         num_layers = len(self.layers)
         groups: list[LayerGroup] = [{} for _ in range(num_layers + 2)]
         for name, parameter in self.named_parameters():
-            if name.startswith("layers."):
+            if name.startswith(("layers.", "mogrifiers.")):
                 groups[num_layers - int(name.split(".")[1])][name] = parameter
             elif "embedding" in name and not self.config.tie_weights:
                 groups[-1][name] = parameter

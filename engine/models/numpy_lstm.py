@@ -34,6 +34,8 @@ SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
 MAX_TABLE_SIZE = 2**22
 """Maximum elements of the input gate table; computing a larger one takes longer than the products of a long text."""
+MAX_GATE_WEIGHT = 1e6
+"""Largest weight of a mogrifier; a training comes nowhere near it."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
 
@@ -47,6 +49,10 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
         shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden_size, hidden_size)
         shapes[f"layers.{i}.bias_ih_l0"] = (4 * hidden_size,)
         shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden_size,)
+        for index in range(config.mogrifier_rounds):
+            source, target = (hidden_size, input_size) if index % 2 == 0 else (input_size, hidden_size)
+            shapes[f"mogrifiers.{i}.down.{index}"] = (config.mogrifier_rank, source)
+            shapes[f"mogrifiers.{i}.up.{index}"] = (target, config.mogrifier_rank)
     if not config.tie_weights:
         shapes["output.weight"] = (vocabulary_size, config.hidden_size)
     shapes["output.bias"] = (vocabulary_size,)
@@ -71,6 +77,9 @@ class _LSTMLayer:
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     hidden_size: int
+    mogrifier: tuple[tuple[Matrix, Matrix], ...] = ()
+    """Matrices `[rank, source]` and `[target, rank]` of each round, see `engine.models.mogrifier`; the second one is
+    halved, as the gates are."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +126,16 @@ class NumpyLSTM(NumpyDecoder):
         None if the table would be too large, or if its factors are stored in 8 bits and their product is fast.
         """
         first = self._layers[0]
-        self._speaker_gates: Float32Array | None = None
-        """Contribution `[cast, 4 hidden]` of every speaker to the gates of the first layer, at each step of a line."""
+        self._speaker_vectors: Float32Array | None = None
+        """What every speaker adds to the first layer at each step of a line: to its gates `[cast, 4 hidden]`, or with a
+        mogrifier to its input `[cast, embedding]`."""
         if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
             speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
-            self._speaker_gates = first.weight_ih.matmul(self._embed(speakers))
-        if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
+            vectors = self._embed(speakers)
+            self._speaker_vectors = vectors if first.mogrifier else first.weight_ih.matmul(vectors)
+        # With a mogrifier, the input depends on the hidden state.
+        can_tabulate = isinstance(first.weight_ih, Float32Matrix) and not first.mogrifier
+        if can_tabulate and first.weight_ih is not None and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
             self.input_gate_table = first.weight_ih.matmul(to_float32(self._embedding)) + first.bias
             self._layers[0] = replace(first, weight_ih=None)
 
@@ -137,6 +150,13 @@ class NumpyLSTM(NumpyDecoder):
             bias=to_float32(_to_sigmoids_first_order(weights[bias_ih]))
             + to_float32(_to_sigmoids_first_order(weights[bias_hh])),
             hidden_size=hidden_size,
+            mogrifier=tuple(
+                (
+                    Float32Matrix(_clip_gate_weights(weights[f"mogrifiers.{index}.down.{i}"])),
+                    Float32Matrix(_clip_gate_weights(weights[f"mogrifiers.{index}.up.{i}"]) * np.float32(0.5)),
+                )
+                for i in range(self.config.mogrifier_rounds)
+            ),
         )
         for name, matrix in ((weight_ih, layer.weight_ih), (weight_hh, layer.weight_hh)):
             if isinstance(weights[name], Int8Rows) and isinstance(matrix, Int8Matrix):
@@ -161,7 +181,7 @@ class NumpyLSTM(NumpyDecoder):
         layers = tuple(
             (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
         )
-        return LSTMState(layers, None if self._speaker_gates is None else np.array([-1], np.int32))
+        return LSTMState(layers, None if self._speaker_vectors is None else np.array([-1], np.int32))
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
@@ -250,24 +270,29 @@ class NumpyLSTM(NumpyDecoder):
         """
         gates_by_layer: list[Float32Array] = []
         new_layers: list[tuple[Float32Array, Float32Array]] = []
-        speakers, speaker_gates = state.speakers, None
-        if speakers is not None and self._speaker_gates is not None:
+        speakers, added = state.speakers, None
+        if speakers is not None and self._speaker_vectors is not None:
             first_speaker = self.tokenizer.num_text_tokens
             speakers = np.where(token >= first_speaker, token, np.where(np.equal(token, EOS_ID), -1, speakers))
-            speaker_gates = self._speaker_gates[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
+            added = self._speaker_vectors[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
             if not isinstance(token, np.ndarray):
-                speaker_gates = speaker_gates[0]
+                added = added[0]
         for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
-            size = layer.hidden_size
-            gates = layer.weight_hh.matmul(hidden)
+            size, is_first = layer.hidden_size, not new_layers
             if layer.weight_ih is None:
                 assert self.input_gate_table is not None
+                gates = layer.weight_hh.matmul(hidden)
                 gates += self.input_gate_table[token]
             else:
-                gates += layer.weight_ih.matmul(new_layers[-1][0] if new_layers else self._embed(token))
+                inputs = self._embed(token) if is_first else new_layers[-1][0]
+                if layer.mogrifier:
+                    inputs = inputs + added if is_first and added is not None else inputs
+                    inputs, hidden = _mogrify(layer, inputs, hidden)
+                gates = layer.weight_hh.matmul(hidden)
+                gates += layer.weight_ih.matmul(inputs)
                 gates += layer.bias
-            if speaker_gates is not None and not new_layers:
-                gates += speaker_gates
+            if is_first and added is not None and not layer.mogrifier:
+                gates += added
             np.tanh(gates, out=gates)
             sigmoids = gates[..., : 3 * size]
             sigmoids *= 0.5
@@ -279,6 +304,25 @@ class NumpyLSTM(NumpyDecoder):
             gates_by_layer.append(gates)
             new_layers.append((hidden, cell))
         return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
+
+
+def _clip_gate_weights(tensor: StoredTensor) -> Float32Array:
+    """Return a matrix of a mogrifier without the huge weights that would overflow in a product of two matrices."""
+    clipped: Float32Array = np.clip(to_float32(tensor), -MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
+    return clipped
+
+
+def _mogrify(layer: _LSTMLayer, inputs: Float32Array, hidden: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Return the inputs `[..., input]` and hidden states `[..., hidden]` after all rounds of gating each other."""
+    for index, (down, up) in enumerate(layer.mogrifier):
+        gate = up.matmul(down.matmul(hidden if index % 2 == 0 else inputs))
+        np.tanh(gate, out=gate)
+        gate += 1  # 2 sigmoid(x) = 1 + tanh(x / 2)
+        if index % 2 == 0:
+            inputs = gate * inputs
+        else:
+            hidden = gate * hidden
+    return inputs, hidden
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:

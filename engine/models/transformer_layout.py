@@ -14,7 +14,7 @@ FEED_FORWARD_MULTIPLE = 32
 
 TRANSFORMER_VALUES: dict[str, Any] = {
     "tie_weights": True, "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False,
-    "speaker_input": "token", "initialization": "uniform",
+    "speaker_input": "token", "initialization": "uniform", "mogrifier_rounds": 0,
 }  # fmt: skip
 """Values of the settings that only LSTMs can choose."""
 

@@ -18,6 +18,7 @@ from engine.training.transfer.word_mapping import map_to_vocabulary
 INHERITED_SETTINGS = (
     "tokenizer", "vocabulary_size", "architecture", "embedding_size", "hidden_size", "num_layers", "num_heads",
     "feed_forward_size", "context_size", "tie_weights", "punctuation",
+    "mogrifier_rounds", "mogrifier_rank",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
 DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}

@@ -26,6 +26,9 @@ CONFIGS = {
     "three layers, notebook": ModelConfig(
         embedding_size=7, hidden_size=11, num_layers=3, tie_weights=False, initialization="notebook"
     ),
+    "two layers, mogrifier": ModelConfig(
+        embedding_size=10, hidden_size=24, num_layers=2, mogrifier_rounds=5, mogrifier_rank=4
+    ),
 }
 
 

@@ -119,3 +119,9 @@ def test_dynamic_evaluation_needs_a_speaker_token() -> None:
         DynamicEvaluation(make_model(speaker_input="embedding").to_decoder(TOKENIZER), text)
     model = DynamicEvaluation(make_model(speaker_input="token").to_decoder(TOKENIZER), text)
     assert np.isfinite(model.forward_sequence(IDS).log_probs).all()
+
+
+def test_decoder_adds_the_speaker_before_the_gates_of_a_mogrifier() -> None:
+    model = make_model(speaker_input="embedding", mogrifier_rounds=3, mogrifier_rank=4)
+    decoder = NumpyLSTM(model.config, TOKENIZER, model.export_weights())
+    np.testing.assert_allclose(decoder.score_sequence(IDS), model.score_sequence(IDS), atol=1e-5)
