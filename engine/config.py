@@ -158,6 +158,12 @@ class TrainingConfig(_ValidatedConfig):
     """Settings of the optimization, the evaluations and the hardware."""
 
     init: str = setting("", "run whose weights and tokenizer training starts from, such as base; empty: random weights")
+    teachers: str = setting(
+        "", "paths of runs, separated by commas, whose averaged predictions are learned besides the text; --teacher"
+    )
+    teacher_weight: float = setting(
+        0.5, "fraction of the loss that compares with the teachers' predictions (Hinton et al. 2015)", 0, 1
+    )
     epochs: int = setting(80, "passes over the training split", 1, 100_000)
     fine_tune_epochs: int = setting(
         0, "epochs of averaged SGD from the best weights, at most; ends when validation worsens (section 5)", 0, 100_000
@@ -227,6 +233,8 @@ class TrainingConfig(_ValidatedConfig):
         super().__post_init__()
         if self.softmax_samples and self.label_smoothing:
             raise ConfigError("softmax_samples and label_smoothing cannot be combined; set one of them to 0")
+        if self.softmax_samples and self.teachers:
+            raise ConfigError("a sampled softmax cannot learn from teachers; use --set softmax_samples=0")
         try:
             self.sample_prompt.encode()
         except UnicodeEncodeError as error:

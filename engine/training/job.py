@@ -62,6 +62,11 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     if init := config.training.init:
         config = config.with_values(init=canonical_name(init, runs_dir))
     dataset, initial_weights = load_dataset_and_weights(config, runs_dir)
+    if config.training.teachers:
+        limit_openmp_spinning()
+        from engine.training.teachers import check_teachers  # loads PyTorch
+
+        config = check_teachers(config, dataset, runs_dir)
     _check_batch_size(config.training.batch_size, len(dataset.train))
     if config.training.device not in ("auto", "cpu"):
         # Loads PyTorch early, to report a missing device before the run is created.

@@ -37,13 +37,20 @@ class Objective:
         return included.nonzero().flatten()
 
     def __call__(
-        self, logits: Tensor, targets: Tensor, sampled_classes: Tensor | None, raw: Tensor, dropped: Tensor
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        sampled_classes: Tensor | None,
+        raw: Tensor,
+        dropped: Tensor,
+        teacher_probs: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
 
         `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
         the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
-        the outputs of the last layer before and after dropout.
+        the outputs of the last layer before and after dropout. `teacher_probs` `[time, batch, vocabulary]` are the
+        predictions of teachers, if there are any.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
@@ -56,6 +63,9 @@ class Objective:
         if options.label_smoothing:
             smoothed = -(log_probs @ self._frequencies).mean()
             objective = (1 - options.label_smoothing) * loss + options.label_smoothing * smoothed
+        if teacher_probs is not None:
+            distilled = -(teacher_probs.flatten(0, 1) * log_probs).sum(dim=-1).mean()
+            objective = (1 - options.teacher_weight) * objective + options.teacher_weight * distilled
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
         if options.tar and len(raw) > 1:
@@ -85,12 +95,14 @@ class LossModule(nn.Module):
         sampled_classes: Tensor | None,
         state: RecurrentState,
         dropout_generator: torch.Generator,
+        teacher_probs: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
 
         `inputs`, `targets` and `speakers` are token ids and `punctuation` are classes, all `[time, batch]` with the
         columns of this process. `punctuation` is None if the model does not learn it, and `speakers` if it does not
-        read them at every step. The objective sampled `sampled_classes`.
+        read them at every step. The objective sampled `sampled_classes`. `teacher_probs` `[time, batch, vocabulary]`
+        are predictions of teachers, or None.
         """
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
@@ -99,7 +111,7 @@ class LossModule(nn.Module):
             logits, state, raw, dropped = self.network(
                 inputs, state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
             )
-        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped)
+        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, teacher_probs)
         if self.network.punctuation_softmax is not None and punctuation is not None:
             objective = objective + self.network.punctuation_softmax.loss(dropped, punctuation)
         return loss, objective, state

@@ -22,6 +22,7 @@ from engine.storage.schema import decode
 from engine.training import optim
 from engine.training.averaging import WeightAverage
 from engine.training.batches import Window, WindowReader
+from engine.training.teachers import Teachers, load_teachers
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
@@ -101,6 +102,11 @@ class TrainerState:
         self.device = device
         self.distributed = distributed
         self.network = build_network(config, dataset, initial_weights).to(device)
+        self.teachers: Teachers | None = None
+        """Networks whose predictions the training learns; None if there are none."""
+        if options.teachers:
+            columns = options.batch_size // distributed.process.world_size
+            self.teachers = Teachers.from_runs(load_teachers(config, dataset), dataset, device, columns)
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: WeightAverage | None = None
         if options.averaging == "ema":
@@ -160,6 +166,8 @@ class TrainerState:
         if self.windows.is_mid_epoch:
             for layer, (hidden, cell) in enumerate(recurrent_state):
                 state |= {f"lstm_state.{layer}.hidden": hidden, f"lstm_state.{layer}.cell": cell}
+            if self.teachers is not None:
+                state |= self.teachers.state_dict(gather)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,6 +192,8 @@ class TrainerState:
         self.windows.load_state_dict(state["windows"])
         if self.windows.is_mid_epoch:
             self._load_recurrent_state(state)
+            if self.teachers is not None:
+                self.teachers.load_state_dict(state, self.distributed.shard_batch)
 
     def _load_weight_average(self, state: Mapping[str, Any]) -> None:
         if state["averaged_updates"] is None:
@@ -214,7 +224,8 @@ class TrainerState:
     def max_tensor_bytes(self) -> int:
         """Upper limit for the tensors of a state with this configuration."""
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        columns = self.network.initial_state(1)
+        networks = [self.network, *(() if self.teachers is None else self.teachers.networks)]
+        columns = [pair for network in networks for pair in network.initial_state(1)]
         recurrent = sum(hidden.numel() + cell.numel() for hidden, cell in columns) * self.config.training.batch_size
         return 4 * (MAX_MODEL_COPIES * parameters + recurrent) + MAX_RNG_STATE_BYTES
 

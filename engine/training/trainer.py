@@ -96,6 +96,7 @@ class Trainer:
             sampled_classes,
             recurrent_state,
             state.dropout_generator,
+            None if state.teachers is None else state.teachers.predict(shard),
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()

@@ -40,6 +40,15 @@ InitOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+TeacherOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        metavar="RUN",
+        help="Distil: also learn the averaged predictions of this run; repeat it for an ensemble.",
+        rich_help_panel=TRAINING,
+    ),
+]
 CsvOption = Annotated[
     Path | None,
     typer.Option(
@@ -84,6 +93,7 @@ SetOption = Annotated[
 def train(
     preset: PresetOption = None,
     init: InitOption = None,
+    teachers: TeacherOption = None,
     csv: CsvOption = None,
     text: TextOption = None,
     valid: ValidOption = None,
@@ -164,6 +174,7 @@ def train(
             text_column=text_column,
             speaker_column=speaker_column,
             init=init,
+            teachers=",".join(teachers) if teachers else None,
             tokenizer=tokenizer,
             mode=mode,
             split=split,

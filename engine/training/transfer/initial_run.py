@@ -7,7 +7,7 @@ from typing import Any
 from engine.config import BASE, BUNDLED, Config, describe_settings
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.tokenizers.base import is_open_vocabulary
+from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.errors import ConfigError
 from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runs.directory import epoch_model_name, read_config
@@ -66,19 +66,28 @@ def load_dataset_and_weights(
 ) -> tuple[Dataset, dict[str, Float32Array] | None]:
     """Load the dataset of `config`, and the weights that the training starts from; None for random weights.
 
-    An open vocabulary is taken over from the initial run. A closed one is built from the dataset, and so is a cast. The
-    weights are mapped to the new vocabulary token by token.
+    An open vocabulary is taken over from the initial run, or else from the first teacher. A closed one is built from
+    the dataset, and so is a cast. The weights are mapped to the new vocabulary token by token.
 
     Raises:
         InvalidInputError: If the corpus cannot be read, there is no such run, or the run has other settings.
     """
     if not (init := config.training.init):
-        return load_dataset(config.data), None
+        return load_dataset(config.data, _tokenizer_of_teacher(config, runs_dir)), None
     model = load_model(*find_model(init, runs_dir))
     _check_settings(config, model.config, init)
     tokenizer = model.decoder.tokenizer
     dataset = load_dataset(config.data, tokenizer.with_cast(()) if tokenizer.is_open else None)
     return dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer)
+
+
+def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | None:
+    """Return the tokenizer of the first teacher if it has the open vocabulary that is configured, without a cast."""
+    name = config.training.teachers.partition(",")[0].strip()
+    if not name or not is_open_vocabulary(config.data.tokenizer):
+        return None
+    tokenizer = load_model(*find_model(name, runs_dir)).decoder.tokenizer
+    return tokenizer.with_cast(()) if tokenizer.name == config.data.tokenizer else None
 
 
 def canonical_name(init: str, runs_dir: Path | None = None) -> str:

@@ -92,6 +92,17 @@ def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencie
 # --- the sampled softmax --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_teachers_replace_a_part_of_the_targets(weight: float) -> None:
+    logits, targets, raw, dropped = make_window()
+    teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
+    objective = objective_of(teachers="a", teacher_weight=weight, ar=0.0, tar=0.0)
+    loss, distilled = objective(logits, targets, None, raw, dropped, teacher)
+    expected = -float((teacher.double().numpy() * log_probs_of(logits)).sum(-1).mean())
+    assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
+    assert float(distilled) == pytest.approx((1 - weight) * float(loss) + weight * expected, rel=1e-5)
+
+
 def test_label_smoothing_and_sampled_softmax_cannot_be_combined() -> None:
     with pytest.raises(ConfigError, match="softmax_samples and label_smoothing"):
         TrainingConfig(softmax_samples=10, label_smoothing=0.1)
