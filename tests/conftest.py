@@ -29,6 +29,15 @@ settings.load_profile("lotr-tui")
 USER_SETTINGS = ("LOTR_TUI_DEBUG", "LOTR_TUI_HOME", "PYTHONIOENCODING", "FORCE_COLOR")
 
 
+LONG_FILES = ("test_snapshots.py", "test_every_binding.py", "test_monkey.py", "test_commands.py")
+"""Files that take a minute or more. One worker runs a whole file, so the others would wait for it at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Run the longest files first, in an order that is the same in all workers."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_collection_finish():
     """Take the modules out of the garbage collection, which they would slow down during every test."""
     gc.collect()

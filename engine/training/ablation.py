@@ -46,6 +46,7 @@ ADDITIONS: dict[str, tuple[str, ...]] = {
     "NT-ASGD after SGD": ("optimizer=sgd", "lr=10", "schedule=constant", "averaging=nt_asgd", "weight_decay=1.2e-6"),
     "fine-tuning": ("fine_tune_epochs=16", "fine_tune_lr=1"),
     "a second layer": ("num_layers=2",),
+    "a mogrifier": ("mogrifier_rounds=4",),
 }
 """Overrides that add a technique. An addition that a preset already contains is left out."""
 
