@@ -69,11 +69,11 @@ def wrong_values_for(kind, low, high):
 
 
 def section_factory(config_class):
-    """Return a function that creates a section; it resolves the only conflict between two settings."""
+    """Return a function that creates a section; it resolves the only conflicts between two settings."""
 
     def make(**values):
         if values.get("softmax_samples"):
-            values["label_smoothing"] = 0.0
+            values |= {"label_smoothing": 0.0, "teachers": ""}
         return config_class(**values)
 
     return make

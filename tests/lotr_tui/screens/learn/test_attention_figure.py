@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -261,12 +260,13 @@ async def test_slow_model_reads_one_line_at_a_time(make_host: MakeApp, monkeypat
     model, material = transformer_material()
     model.is_slow = True  # type: ignore[attr-defined]
     readings: list[int] = []
-    reading = threading.Lock()
+    reading, may_end = threading.Lock(), threading.Event()
+    may_end.set()
 
     def read_slowly(*args: Any) -> AttentionReading:
         assert reading.acquire(blocking=False)
         try:
-            time.sleep(0.1)
+            assert may_end.wait(30)
             result = read_attention(*args)
             readings.append(len(result.names))
             return result
@@ -277,10 +277,12 @@ async def test_slow_model_reads_one_line_at_a_time(make_host: MakeApp, monkeypat
     async with make_host().run_test(size=(120, 40)) as pilot:
         screen = await open_chapter(pilot, "attention", make(material))
         before = len(readings)
+        may_end.clear()
         line = screen.query_one(Input)
         for text in ("where", "where is", "where is the", LINE):
             line.value = text
             await pilot.pause()
+        may_end.set()
         await until(pilot, lambda: screen.is_idle)
         assert LINE.split() == lines_of(head_rows(pilot)).splitlines()[1].split()[1:-2]
         assert len(readings) - before <= 2  # lines in between are not read
