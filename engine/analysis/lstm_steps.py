@@ -61,7 +61,7 @@ class LSTMStep:
 def read_steps(
     lstm: NumpyLSTM, tokens: TokenIds | Sequence[int], known: Sequence[LSTMStep] = ()
 ) -> tuple[LSTMStep, ...]:
-    """Read tokens from a state of zeros; return one step for each.
+    """Read tokens from a state of zeros; return one step per token.
 
     Args:
         lstm: LSTM that reads.

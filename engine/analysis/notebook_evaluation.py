@@ -1,4 +1,4 @@
-"""The validation of the notebook that this project starts from: which tokens it scores, and what it prints.
+"""The validation of the notebook that this project starts from: scored tokens and printed value.
 
 The notebook lays out a text as rows, trims the rows to whole windows plus one token, and divides the sum of its losses
 by the trimmed width. With rows that are shorter than a window, nothing is scored, and it prints exp(0) = 1.000.

@@ -16,7 +16,7 @@ class VocabularyCutoffs:
     """
 
     def __init__(self, train: Iterable[str], held_out: Iterable[str], name: WordTokenizerName = "words") -> None:
-        """Count the words of the lines of a training text, and look up those of a held-out text."""
+        """Count the words of a training text, given as lines, and look up the words of a held-out text."""
         self._name = name
         self._counts = Counter(word for line in train for word in split_words(line, name))
         held_out_counts = [self._counts[word] for line in held_out for word in split_words(line, name)]

@@ -127,8 +127,8 @@ class NumpyLSTM(NumpyDecoder):
         """
         first = self._layers[0]
         self._speaker_vectors: Float32Array | None = None
-        """What every speaker adds to the first layer at each step of a line: to its gates `[cast, 4 hidden]`, or with a
-        mogrifier to its input `[cast, embedding]`."""
+        """Vectors that the speakers add to the first layer at each step of a line: to its gates `[cast, 4 hidden]`, or
+        with a mogrifier to its input `[cast, embedding]`."""
         if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
             speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
             vectors = self._embed(speakers)

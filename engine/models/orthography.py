@@ -26,8 +26,8 @@ class OrthographyModel:
     """Probability of a line as it is written, given its words as a tokenizer of words reads them.
 
     A model of words and this model together give each line with a word a probability, so that their bits compare with
-    those of a model that reads text as it is written. Counts of the training text are interpolated from the general to
-    the specific context (Witten and Bell 1991); a string that is new has 257 equally likely symbols per byte.
+    the bits of a model that reads text as it is written. Counts of the training text are interpolated from the general
+    to the specific context (Witten and Bell 1991); a string that is new has 257 equally likely symbols per byte.
     """
 
     def __init__(self, lines: Iterable[str], tokenizer_name: WordTokenizerName) -> None:

@@ -89,7 +89,7 @@ def _different_tokens(teacher: LoadedRun, config: Config, dataset: Dataset) -> s
 
 
 class Teachers:
-    """Networks that read the same windows as the student, each with a state of its own."""
+    """Networks that read the same windows as the student, each with its own state."""
 
     def __init__(self, networks: Sequence[Network], batch_size: int) -> None:
         """Use trained `networks` on windows with `batch_size` columns."""

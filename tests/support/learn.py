@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.screens.learn.live_figure import LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
-from tests.support.pilot import until
+from lotr_tui.widgets.key_footer import KeyFooter
+from tests.support.pilot import lines_of, text_of, until
 
 
 def open_class_before() -> None:
@@ -39,3 +42,29 @@ async def open_chapter(
 async def until_done(pilot: Pilot[None]) -> None:
     """Wait until the task of the open chapter is done."""
     await until(pilot, lambda: chapter_screen(pilot).is_done)
+
+
+def task_text(screen: ChapterScreen) -> str:
+    return text_of(screen.query_one("#task", Static))
+
+
+def sentences(screen: ChapterScreen) -> str:
+    return text_of(screen.query_one("#sentences", Static))
+
+
+def footer(screen: ChapterScreen) -> str:
+    return lines_of(screen.query_one(KeyFooter))
+
+
+async def until_chapter(pilot: Pilot[None], index: int) -> ChapterScreen:
+    """Wait until another chapter is open."""
+    screen = chapter_screen(pilot)
+    await until(pilot, lambda: screen.index == index and screen.is_idle)
+    await pilot.pause()
+    return screen
+
+
+def num_evaluations(pilot: Pilot[None]) -> int:
+    """Return the number of evaluations of the live training that are shown."""
+    training = chapter_screen(pilot).query_one(LiveTrainingFigure).training
+    return 0 if training is None else len(training.view.evaluations)

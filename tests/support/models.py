@@ -1,5 +1,6 @@
 """Small language models with random weights, and the distributions that models predict."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,3 +101,13 @@ class UniformModel:
 
     def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
         return np.full(len(self.tokenizer), -np.log(len(self.tokenizer)), np.float32), None
+
+
+def naive_bits(model: LanguageModel, ids: Sequence[int]) -> float:
+    """Return the bits of tokens, read one by one after `<eos>`."""
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    total = 0.0
+    for token in ids:
+        total -= float(log_probs[token]) / math.log(2)
+        log_probs, state = model.advance(state, token)
+    return total

@@ -1,4 +1,4 @@
-"""The class: its first paint beside that of the session, and the latency from a key to the changed figure."""
+"""The class: its first paint beside the session's, and the latency from a key to the changed figure."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ KEYS_PER_RUN = 16
 QUIET_SECONDS = 0.25
 """Seconds without output after which a figure counts as complete."""
 LOADING_TIMEOUT = 30.0
-"""Maximum seconds to wait for the figure, which may go on loading other models, to become quiet."""
+"""Maximum seconds to wait for the figure, which may still load other models, to become quiet."""
 _LEFT, _RIGHT, _UP, _DOWN, _BACKSPACE = b"\x1b[D", b"\x1b[C", b"\x1b[A", b"\x1b[B", b"\x7f"
 
 

@@ -1,7 +1,6 @@
 """Tests of the bits of written lines against a naive sum of the log-probabilities of a model."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,23 +11,13 @@ from engine.analysis.written_bits import lines_with_words, measure_written_bits
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.orthography import OrthographyModel
 from engine.models.spelling import SpellingModel
+from tests.support.models import naive_bits
 
 TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]
 LINES = ["The lamp is on?", "Where: the MINE of Moria."]
-
-
-def naive_bits(model: LanguageModel, ids: Sequence[int]) -> float:
-    """Return the bits of tokens, read one by one after `<eos>`."""
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    total = 0.0
-    for token in ids:
-        total -= float(log_probs[token]) / math.log(2)
-        log_probs, state = model.advance(state, token)
-    return total
 
 
 def test_model_of_words_pays_for_spelling_and_writing() -> None:

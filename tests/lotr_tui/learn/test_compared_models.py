@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.machinery import ModuleSpec
@@ -36,6 +36,7 @@ from lotr_tui.learn.compared_models import (
 )
 from lotr_tui.learn.material import Loading, Material
 from lotr_tui.session.session_model import SessionModel
+from tests.support.models import naive_bits
 from tests.support.numpy_transformer import random_transformer
 
 
@@ -54,16 +55,6 @@ def comparison_of(material: Material) -> Comparison:
         except StopIteration as end:
             comparison: Comparison = end.value
             return comparison
-
-
-def naive_bits(model: LanguageModel, ids: Sequence[int]) -> float:
-    """Return the bits of tokens, read one by one after `<eos>`."""
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    total = 0.0
-    for token in ids:
-        total -= float(log_probs[token]) / math.log(2)
-        log_probs, state = model.advance(state, token)
-    return total
 
 
 def test_bits_of_models_of_words_equal_naive_sums() -> None:

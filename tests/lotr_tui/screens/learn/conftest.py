@@ -1,5 +1,8 @@
 """Fixtures of the class."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from lotr_tui.screens.learn import figures
@@ -11,3 +14,10 @@ def slider_figure(monkeypatch: pytest.MonkeyPatch) -> type[SliderFigure]:
     """Use `SliderFigure` in all chapters."""
     monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
     return SliderFigure
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder for temporary files of live trainings."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path

@@ -1,6 +1,5 @@
 """Tests of the chapter on overfitting: its numbers, its task, its controls, and leaving it while it trains."""
 
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,29 +18,19 @@ from lotr_tui.screens.learn.live_figure import TrainLine
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import FakeJob, UseJob, make_decoder
-from tests.support.learn import chapter_screen, open_chapter, until_done
+from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import MakeApp, lines_of, text_of, until
 from tests.support.small_corpora import write_corpus
 
 PREPARED = read_curves(assets_dir() / "class/overfitting")
+pytestmark = pytest.mark.usefixtures("temporary")
+
 BETTER, WORSE = PREPARED.best - 0.1, PREPARED.best + 0.1
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder for temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
 
 
 def figure_of(pilot: Pilot[None]) -> OverfittingFigure:
     return chapter_screen(pilot).query_one(OverfittingFigure)
-
-
-def num_evaluations(pilot: Pilot[None]) -> int:
-    training = figure_of(pilot).training
-    return 0 if training is None else len(training.view.evaluations)
 
 
 def gaps(pilot: Pilot[None]) -> list[list[str]]:

@@ -1,6 +1,5 @@
 """Tests of the chapter on training: its numbers, its task, its controls, and leaving it while it trains."""
 
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,22 +27,17 @@ from lotr_tui.screens.learn.window_text import SampleLines, WindowText
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import FakeJob, UseJob, make_decoder
-from tests.support.learn import chapter_screen, open_chapter, until_done
+from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import MakeApp, lines_of, text_of, until
 from tests.support.small_corpora import write_corpus
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.2]
 SLOW = [2247.0, *[2000.0] * 8]
+pytestmark = pytest.mark.usefixtures("temporary")
+
 FAST = [2247.0, 1e9, 1e9, 1e9]
 SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=False, unigram_bias=False)
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder for temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
 
 
 def figure_of(pilot: Pilot[None]) -> TrainingFigure:
@@ -52,11 +46,6 @@ def figure_of(pilot: Pilot[None]) -> TrainingFigure:
 
 def train_line(pilot: Pilot[None]) -> str:
     return text_of(figure_of(pilot).query_one(TrainLine))
-
-
-def num_evaluations(pilot: Pilot[None]) -> int:
-    training = figure_of(pilot).training
-    return 0 if training is None else len(training.view.evaluations)
 
 
 async def train(

@@ -46,6 +46,8 @@ MAX_SHORT_LINE = 300
 """Characters that a fast model reads at once, within milliseconds."""
 TWICE, HALF = 2.0, 0.5
 FEW_WORDS = 10
+ENTROPY_WIDTH = 66
+"""Columns of the figure from which the entropy has its name beside it; the unit is always there."""
 TALL_HEIGHT = 22
 """Rows from which the bars are below the sliders, not beside them."""
 
@@ -245,7 +247,7 @@ class SamplingFigure(ChapterFigure[SampledModel]):
             Content.assemble(
                 ("keeps ", MUTED),
                 (f"{kept:,}", "bold"),
-                (f"{size_text} · entropy ", MUTED),
+                (f"{size_text} · {'' if self.size.width < ENTROPY_WIDTH else 'entropy '}", MUTED),
                 (f"{view.preview.entropy:.1f} → {max(0.0, view.sampling_entropy):.1f}", "bold"),
                 (" bits", MUTED),
             )
