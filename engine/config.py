@@ -216,6 +216,7 @@ class TrainingConfig(_ValidatedConfig):
     validation_metric: Literal["perplexity", "notebook"] = setting(
         "perplexity", "metric for the schedule and for the best model; notebook: a faulty formula that scores no token"
     )
+    score_test: bool = setting(True, "score the test split once, at the end; false: never read it")
     checkpoint_seconds: float = setting(30.0, "seconds between checkpoints; 0: only on request, and at the end", 0, 1e6)
     patience: int = setting(0, "stop after this many evaluations without a new best; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of initialization, dropout and line order", 0, 2**63 - 1)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from engine.errors import InvalidInputError, printable, suggest_nearest
 
-CommandKind = Literal["pause", "resume", "checkpoint", "stop", "detach", "prompt", "lr"]
+CommandKind = Literal["pause", "resume", "checkpoint", "stop", "detach", "prune", "prompt", "lr"]
 POLL_INTERVAL = 0.2
 """Seconds between two looks for commands from other processes."""
 MAX_SAMPLE_PROMPT_LENGTH = 200
@@ -22,7 +22,8 @@ class ControlCommand:
 
     kind: CommandKind
     """Action: "pause"; "resume"; "checkpoint" (save now); "stop" (save and end); "detach" (save and end here, to be
-    resumed by another process); "prompt" (change the sample prompt); "lr" (scale the scheduled learning rate)."""
+    resumed by another process); "prune" (end without a checkpoint); "prompt" (change the sample prompt); "lr" (scale
+    the scheduled learning rate)."""
     value: str = ""
     """Argument: the new prompt, or the factor of the learning rate, above 0 and at most 1; otherwise empty."""
 

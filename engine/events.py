@@ -9,7 +9,8 @@ import msgspec
 
 from engine.models.base import LanguageModel
 
-StopReason = Literal["done", "stopped", "detached", "patience"]
+StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]
+"""Reason for the end of a training; "pruned" is the decision of a hyperparameter search."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Finished:
     epochs: float
     valid_perplexity: float
     test_perplexity: float
-    """Perplexity on the test split, which is scored once; NaN if the training was stopped."""
+    """Perplexity on the test split, which is scored once; NaN if the training was stopped, or `score_test` is false."""
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
     """Best model; not recorded."""

@@ -12,7 +12,9 @@ from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, find_ru
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.storage.files import default_runs_dir
 
-RunState = Literal["running", "finished", "stopped", "failed", "crashed"]
+RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed"]
+COMPLETE: tuple[RunState, ...] = ("finished", "pruned")
+"""States of a run that cannot be resumed."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def summarize_run(run_dir: Path) -> RunSummary:
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Return True if the metrics of a run say that the training is complete."""
-    return _end_state(_final_row(read_current_rows(run_dir / METRICS_FILE, subsample=True))) == "finished"
+    """Return True if the metrics of a run say that the training is complete, or was pruned."""
+    return _end_state(_final_row(read_current_rows(run_dir / METRICS_FILE, subsample=True))) in COMPLETE
 
 
 def saved_perplexity(rows: Iterable[Row]) -> float | None:
@@ -108,7 +110,8 @@ def _final_row(rows: Sequence[Row]) -> Row:
 def _end_state(final_row: Row) -> RunState:
     """Return the state of a run that no process is training."""
     if final_row.get("event") == "finished":
-        return "stopped" if final_row.get("reason") in ("stopped", "detached") else "finished"
+        reason = final_row.get("reason")
+        return "stopped" if reason in ("stopped", "detached") else "pruned" if reason == "pruned" else "finished"
     return "failed" if final_row.get("event") == "failed" else "crashed"
 
 

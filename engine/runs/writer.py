@@ -74,7 +74,7 @@ class _RunWriter:
             self._pending_files[resume_path] = (event.step, event.content)
             return self._flush_pending_files()
         if isinstance(event, events.Finished):
-            self._is_complete = event.reason in ("done", "patience")
+            self._is_complete = event.reason in ("done", "patience", "pruned")
             if self._is_complete:
                 self._pending_files.pop(resume_path, None)
             checkpoints = self._flush_pending_files()

@@ -48,6 +48,8 @@ class CommandHandler:
                         return "stopped"
                     case "detach":
                         return "detached"
+                    case "prune":
+                        return "pruned"
                     case "pause" if pause_time is None:
                         pause_time = time.perf_counter()
                     case "resume" if pause_time is not None:

@@ -80,7 +80,9 @@ def train(
 ) -> Iterator[TrainingEvent]:
     """Train a model on `dataset`, and yield every event; the last one is `Finished`.
 
-    The model in `Finished` is the one with the best validation perplexity. The test split is scored once, at the end.
+    The model in `Finished` is the one with the best validation perplexity. The test split is scored once, at the
+    end, unless the training is stopped or `score_test` is false.
+
     All processes of a `distributed` training compute the same; only the main process yields the events of reports,
     validation and checkpoints.
 
@@ -132,7 +134,7 @@ def train(
         yield Resume(0 if checkpoint is None else state.progress.step + 1)
     reason = yield from trainer.fit(cancelled, command_queue or CommandQueue())
     assert state.best_model is not None
-    best_model, ended_early = state.best_model, reason in ("stopped", "detached")
+    best_model, ended_early = state.best_model, reason in ("stopped", "detached", "pruned")
     initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
     if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
         yield Warned(
@@ -145,7 +147,7 @@ def train(
         epochs=state.progress.epoch,
         valid_perplexity=state.progress.best_perplexity,
         test_perplexity=math.nan
-        if ended_early
+        if ended_early or not options.score_test
         else distributed.broadcast_object(lambda: evaluate(best_model, dataset.test).perplexity),
         seconds=state.seconds,
         model=best_model,

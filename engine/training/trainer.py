@@ -63,7 +63,8 @@ class Trainer:
             stop_reason: StopReason | None = yield from commands.apply_pending()
             progress = state.progress
             if stop_reason is not None:
-                yield from self._save(reporter)
+                if stop_reason != "pruned":
+                    yield from self._save(reporter)
                 return stop_reason
             if progress.evaluation_due:
                 yield from validate(state, self.dataset)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from engine.errors import printable
 from engine.runs.directory import MODEL_FILE, RESUME_FILE, lock_owner, run_word
-from engine.runs.summary import RunState, summarize_run
+from engine.runs.summary import COMPLETE, RunState, summarize_run
 from lotr_tui.cli.console import make_console, print_json
 from lotr_tui.formatting import format_age, format_count, format_duration, format_perplexity
 from lotr_tui.monitor.training_view import TrainingView
@@ -140,7 +140,7 @@ def _suggested_commands(status: RunStatus) -> list[tuple[str, str]]:
     commands = [("view", f"lotr-tui attach {name}")]
     if status.has_model:
         commands.append(("play", f"lotr-tui --run {name}"))
-    if status.state != "finished":
+    if status.state not in COMPLETE:
         commands.append(("resume", f"lotr-tui train --resume {name}"))
     return commands
 

@@ -91,6 +91,7 @@ def _format_command(event: events.CommandApplied) -> str:
         "checkpoint": "checkpoint requested",
         "stop": "stop requested",
         "detach": "detach requested",
+        "prune": "pruned by its search",
         "prompt": f"sample prompt: “{printable(event.value)}”",
         "lr": f"learning rate × {printable(event.value)}",
     }.get(event.kind, printable(f"{event.kind} {event.value}"))

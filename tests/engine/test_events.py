@@ -140,7 +140,7 @@ def assert_none_or_valid(decoded: TrainingEvent | None) -> None:
         elif item.type in (int, bool, str):
             assert type(value) is item.type
         else:
-            assert value in ("done", "stopped", "patience")
+            assert value in ("done", "stopped", "patience", "pruned")
 
 
 def test_bits_per_character_are_the_bits_of_all_tokens_and_of_what_they_leave_out() -> None:

@@ -55,7 +55,7 @@ def _state(view: TrainingView, pending: Sequence[ControlCommand], *, is_followin
         return Content.styled("failed", "bold $text-error")
     if view.finished:
         reason = view.finished.reason
-        return Content.styled(reason if reason in ("stopped", "detached") else "finished", "bold $accent")
+        return Content.styled(reason if reason in ("stopped", "detached", "pruned") else "finished", "bold $accent")
     if labels:
         return Content.styled(f"{labels[-1]} …", "bold $accent")
     if view.paused:

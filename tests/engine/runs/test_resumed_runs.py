@@ -97,7 +97,7 @@ def test_a_torn_last_line_is_repaired_on_resume(tmp_path: Path) -> None:
     assert [row.get("step") for row in read_current_rows(path / METRICS_FILE)] == [1, 2, 2]
 
 
-@pytest.mark.parametrize("reason", ["done", "patience"])
+@pytest.mark.parametrize("reason", ["done", "patience", "pruned"])
 def test_a_finished_run_cannot_be_resumed(tmp_path: Path, reason: Any) -> None:
     path = record_run(tmp_path, "r", [*make_events(None), Finished(reason, "r", 2.0, 90.0, 88.0, 5.0, make_decoder(1))])
     with pytest.raises(RunError, match="'r' is finished; start a new one"):

@@ -97,6 +97,7 @@ def test_the_lock_owner_is_the_printable_text_in_the_lock_file(tmp_path: Path) -
         ([{"event": "finished"}], "finished"),
         ([{"event": "finished", "reason": "stopped"}], "stopped"),
         ([{"event": "finished", "reason": "detached"}], "stopped"),
+        ([{"event": "finished", "reason": "pruned"}], "pruned"),
         ([{"event": "failed"}], "failed"),
         ([{"event": "failed"}, {"event": "evaluated"}], "crashed"),
         ([{"event": "finished"}, {"event": "warned"}, {"event": "checkpointed"}], "finished"),
@@ -110,7 +111,7 @@ def test_the_state_depends_on_the_last_row_about_the_training(
     run.lock.release()
     (run.path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert summarize_run(run.path).state == state
-    assert is_finished(run.path) == (state == "finished")
+    assert is_finished(run.path) == (state in ("finished", "pruned"))
 
 
 def test_an_exception_is_recorded_logged_and_raised(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Ends of a training: stopped, out of patience, or an error with a remedy."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from engine.control import CommandQueue, ControlCommand
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError, TrainingError
-from engine.events import Evaluated, Finished, Step, TrainingEvent
+from engine.events import Evaluated, Finished, Snapshot, Step, TrainingEvent
 from engine.training.reporting import check_finite
 from engine.training.run import train
 from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
@@ -30,6 +32,40 @@ def test_stop_ends_at_once_and_does_not_score_the_test_split(dataset: Dataset) -
     (evaluated,) = events_of(Evaluated, events)  # the validation before the first step, so that there is always a model
     assert finished.valid_perplexity == evaluated.valid_perplexity
     assert weights_equal(weights_of(finished), weights_of(evaluated))
+
+
+class Untouchable:
+    """A split that fails the test as soon as anything is read from it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        pytest.fail(f"{name} of the test split was read")
+
+    def __len__(self) -> int:
+        pytest.fail("the length of the test split was read")
+
+    def __getitem__(self, index: Any) -> Any:
+        pytest.fail("the test split was read")
+
+
+def test_a_training_without_score_test_never_reads_the_test_split(dataset: Dataset) -> None:
+    untouchable = replace(dataset, test=Untouchable())  # type: ignore[arg-type]
+    events = list(train(make_config(epochs=1, score_test=False), untouchable, "r", lambda: False))
+    (finished,) = events_of(Finished, events)
+    assert (finished.reason, math.isnan(finished.test_perplexity)) == ("done", True)
+    with pytest.raises(pytest.fail.Exception):  # the same training with the score
+        list(train(make_config(epochs=1), untouchable, "r", lambda: False))
+
+
+def test_prune_ends_without_a_checkpoint_and_without_the_test_split(dataset: Dataset) -> None:
+    queue, events = CommandQueue(), []
+    for event in train(make_config(epochs=50), dataset, "r", lambda: False, queue):
+        events.append(event)
+        if isinstance(event, Evaluated) and event.epoch == 1:
+            queue.send(ControlCommand("prune"))
+    (finished,) = events_of(Finished, events)
+    assert (finished.reason, finished.epochs) == ("pruned", 1)
+    assert math.isnan(finished.test_perplexity)
+    assert not events_of(Snapshot, events)
 
 
 def test_stop_before_the_first_step_still_returns_a_model(dataset: Dataset) -> None:
