@@ -13,7 +13,8 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer, current_spe
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
-from engine.models.mogrifier import Mogrifier, mogrifier_lstm
+from engine.models.mogrifier import Mogrifier
+from engine.models.mogrifier_lstm import mogrifier_lstm
 from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.punctuation_softmax import PunctuationSoftmax

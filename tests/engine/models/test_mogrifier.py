@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from engine.models.lstm import LSTMModel
+from engine.models.mogrifier import Mogrifier
+from engine.models.mogrifier_lstm import mogrifier_lstm
 from engine.models.numpy_lstm import NumpyLSTM
 from tests.support.lstm import VOCABULARY_SIZE, make_model, make_window
 from tests.support.models import make_tokenizer
@@ -75,6 +77,62 @@ def test_every_matrix_gets_a_gradient() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def differentiable_outputs(mogrifier: Mogrifier, vectors: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    """Return the outputs `[time, batch, hidden]` of one layer, by operations that PyTorch differentiates."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    h = c = torch.full((vectors.shape[1], weight_hh.shape[1]), 0.1, dtype=vectors.dtype)
+    outputs = []
+    for x in vectors:
+        for index, (down, up) in enumerate(zip(mogrifier.down, mogrifier.up, strict=True)):
+            if index % 2 == 0:
+                x = 2 * torch.sigmoid(h @ down.T @ up.T) * x
+            else:
+                h = 2 * torch.sigmoid(x @ down.T @ up.T) * h
+        i, f, g, o = (x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_gradients_are_those_of_automatic_differentiation(rounds: int) -> None:
+    time, batch, input_size, hidden_size = 4, 3, 5, 6
+    generator = torch.Generator().manual_seed(rounds)
+    mogrifier = Mogrifier(input_size, hidden_size, rounds, rank=2).double()
+    lstm = torch.nn.LSTM(input_size, hidden_size).double()
+    vectors = torch.randn(time, batch, input_size, dtype=torch.float64, generator=generator, requires_grad=True)
+    parameters = [vectors, *lstm.parameters(), *mogrifier.parameters()]
+    with torch.no_grad():
+        for parameter in parameters[1:]:
+            parameter.uniform_(-1, 1, generator=generator)
+    state = torch.full((1, batch, hidden_size), 0.1, dtype=torch.float64)
+    coefficients = torch.randn(time, batch, hidden_size, dtype=torch.float64, generator=generator)
+    outputs, _, _ = mogrifier_lstm(mogrifier, vectors, (state, state), list(lstm.parameters()))
+    expected = differentiable_outputs(mogrifier, vectors, *lstm.parameters())
+    torch.testing.assert_close(outputs, expected)
+    gradients = torch.autograd.grad((outputs * coefficients).sum(), parameters)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * coefficients).sum(), parameters))
+
+
+def test_bf16_stays_near_float32_and_keeps_the_cell_in_float32() -> None:
+    model = make_model(5, **VALUES)
+    ids, state = make_window(), model.initial_state(3)
+    exact, parameters = model(ids, state), list(model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(ids, state)
+    assert rounded.raw.dtype == torch.bfloat16
+    assert all(cell.dtype == torch.float32 for _, cell in rounded.state)
+    torch.testing.assert_close(rounded.raw.float(), exact.raw, atol=0.01, rtol=0)
+    for part, whole in zip(
+        torch.autograd.grad(rounded.raw.float().square().sum(), parameters, allow_unused=True),
+        torch.autograd.grad(exact.raw.square().sum(), parameters, allow_unused=True),
+        strict=True,
+    ):
+        if whole is not None:
+            assert (part - whole).norm() <= 0.1 * whole.norm()
 
 
 def test_matrices_are_in_the_group_of_their_layer() -> None:
