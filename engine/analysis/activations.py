@@ -41,6 +41,11 @@ class LayerActivations:
     """Cell state after the token, unbounded."""
     hidden: Float32Array
     """Hidden state after the token, -1 to 1: the input of the next layer or of the output layer."""
+    mogrifier: tuple[Float32Array, ...] = ()
+    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn.
+
+    The gates are computed from the input and the hidden state after all rounds. Empty without a mogrifier.
+    """
 
     def get(self, name: ActivationName) -> Float32Array:
         """Return the activation with this name; an unknown name raises an InvalidInputError."""
@@ -94,14 +99,21 @@ def record_activations(
     gates = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
     hiddens = [np.empty((len(ids), size), np.float32) for size in sizes]
     cells = [np.empty((len(ids), size), np.float32) for size in sizes]
+    factors: list[tuple[tuple[Float32Array, ...], ...]] = []
     _, state = lstm.advance_state(lstm.start(), EOS_ID)
     for row, token in enumerate(ids):
         if len(line_speakers) and line_speakers[row] >= 0:
             _, state = lstm.advance_state(state, int(line_speakers[row]))
-        gates_by_layer, state = lstm.advance_state(state, int(token))
+        before = state
+        gates_by_layer, state = lstm.advance_state(before, int(token))
         for layer, (hidden, cell) in enumerate(state.layers):
             gates[layer][row], hiddens[layer][row], cells[layer][row] = gates_by_layer[layer], hidden, cell
-    return tuple(map(_to_layer_activations, gates, cells, hiddens))
+        factors.append(lstm.mogrifier_factors(before, int(token), state))
+    mogrifiers = [
+        tuple(map(np.stack, zip(*(by_layer[layer] for by_layer in factors), strict=True)))
+        for layer in range(len(sizes))
+    ]
+    return tuple(map(_to_layer_activations, gates, cells, hiddens, mogrifiers))
 
 
 def unit_activations(
@@ -214,10 +226,12 @@ def _batched_unit_activations(
         yield _to_layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]
 
 
-def _to_layer_activations(gates: Float32Array, cell: Float32Array, hidden: Float32Array) -> LayerActivations:
+def _to_layer_activations(
+    gates: Float32Array, cell: Float32Array, hidden: Float32Array, mogrifier: tuple[Float32Array, ...] = ()
+) -> LayerActivations:
     """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
     input_, forget, output, candidate = np.split(gates, 4, axis=1)
-    return LayerActivations(input_, forget, output, candidate, cell, hidden)
+    return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
 
 
 def _first_distinct_prefixes(

@@ -1,7 +1,7 @@
 """LSTM layer with a mogrifier, with a backward pass of its own.
 
 Each step depends on the one before, so a loop over the steps is needed. PyTorch's differentiation of such a loop takes
-half as long again: it computes the gradient of each weight matrix once per step, and this layer once per window.
+a third longer: it computes the gradient of each weight matrix once per step, and this layer once per window.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,7 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
+from engine.models.numpy_mogrifier import MogrifierRounds, make_rounds, mogrify
 from engine.models.weight_checks import check_weights
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, to_float32
@@ -34,8 +35,6 @@ SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
 MAX_TABLE_SIZE = 2**22
 """Maximum elements of the input gate table; computing a larger one takes longer than the products of a long text."""
-MAX_GATE_WEIGHT = 1e6
-"""Largest weight of a mogrifier; a training comes nowhere near it."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
 
@@ -77,9 +76,7 @@ class _LSTMLayer:
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     hidden_size: int
-    mogrifier: tuple[tuple[Matrix, Matrix], ...] = ()
-    """Matrices `[rank, source]` and `[target, rank]` of each round, see `engine.models.mogrifier`; the second one is
-    halved, as the gates are."""
+    mogrifier: MogrifierRounds = ()
 
 
 @dataclass(frozen=True)
@@ -150,13 +147,7 @@ class NumpyLSTM(NumpyDecoder):
             bias=to_float32(_to_sigmoids_first_order(weights[bias_ih]))
             + to_float32(_to_sigmoids_first_order(weights[bias_hh])),
             hidden_size=hidden_size,
-            mogrifier=tuple(
-                (
-                    Float32Matrix(_clip_gate_weights(weights[f"mogrifiers.{index}.down.{i}"])),
-                    Float32Matrix(_clip_gate_weights(weights[f"mogrifiers.{index}.up.{i}"]) * np.float32(0.5)),
-                )
-                for i in range(self.config.mogrifier_rounds)
-            ),
+            mogrifier=make_rounds(weights, index, self.config.mogrifier_rounds),
         )
         for name, matrix in ((weight_ih, layer.weight_ih), (weight_hh, layer.weight_hh)):
             if isinstance(weights[name], Int8Rows) and isinstance(matrix, Int8Matrix):
@@ -274,7 +265,7 @@ class NumpyLSTM(NumpyDecoder):
         if speakers is not None and self._speaker_vectors is not None:
             first_speaker = self.tokenizer.num_text_tokens
             speakers = np.where(token >= first_speaker, token, np.where(np.equal(token, EOS_ID), -1, speakers))
-            added = self._speaker_vectors[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
+            added = self._added_vectors(self._speaker_vectors, speakers)
             if not isinstance(token, np.ndarray):
                 added = added[0]
         for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
@@ -287,7 +278,7 @@ class NumpyLSTM(NumpyDecoder):
                 inputs = self._embed(token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
                     inputs = inputs + added if is_first and added is not None else inputs
-                    inputs, hidden = _mogrify(layer, inputs, hidden)
+                    inputs, hidden, _ = mogrify(layer.mogrifier, inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
                 gates += layer.weight_ih.matmul(inputs)
                 gates += layer.bias
@@ -305,24 +296,28 @@ class NumpyLSTM(NumpyDecoder):
             new_layers.append((hidden, cell))
         return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
 
+    def _added_vectors(self, speaker_vectors: Float32Array, speakers: TokenIds) -> Float32Array:
+        """Return the rows `[texts, ...]` of `speaker_vectors` for the `speakers` `[texts]`, zeros for none."""
+        first_speaker = self.tokenizer.num_text_tokens
+        added: Float32Array = speaker_vectors[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
+        return added
 
-def _clip_gate_weights(tensor: StoredTensor) -> Float32Array:
-    """Return a matrix of a mogrifier without the huge weights that would overflow in a product of two matrices."""
-    clipped: Float32Array = np.clip(to_float32(tensor), -MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
-    return clipped
+    def mogrifier_factors(
+        self, before: LSTMState, token: int, after: LSTMState
+    ) -> tuple[tuple[Float32Array, ...], ...]:
+        """Return the factors `[target]` of each round of each layer in the step that reads `token`.
 
-
-def _mogrify(layer: _LSTMLayer, inputs: Float32Array, hidden: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Return the inputs `[..., input]` and hidden states `[..., hidden]` after all rounds of gating each other."""
-    for index, (down, up) in enumerate(layer.mogrifier):
-        gate = up.matmul(down.matmul(hidden if index % 2 == 0 else inputs))
-        np.tanh(gate, out=gate)
-        gate += 1  # 2 sigmoid(x) = 1 + tanh(x / 2)
-        if index % 2 == 0:
-            inputs = gate * inputs
-        else:
-            hidden = gate * hidden
-    return inputs, hidden
+        A factor is 0 to 2. The first round multiplies the input, the second the hidden state before the step, and so
+        on. There are no rounds without a mogrifier.
+        """
+        inputs, factors_by_layer = self._embed(token), []
+        if after.speakers is not None and self._speaker_vectors is not None and self.config.mogrifier_rounds:
+            inputs = inputs + self._added_vectors(self._speaker_vectors, after.speakers)[0]
+        for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before.layers, after.layers, strict=True):
+            _, _, factors = mogrify(layer.mogrifier, inputs, hidden_before)
+            factors_by_layer.append(factors)
+            inputs = hidden_after
+        return tuple(factors_by_layer)
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:

@@ -14,6 +14,7 @@ from engine.analysis.activations import LayerActivations, find_lstm, record_acti
 from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import token_noun
 from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
+from lotr_tui.screens.activations.mogrifier_line import mogrifier_line
 from lotr_tui.screens.activations.search_pane import UnitSearchPane
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.activations.unit_activations import UnitActivations
@@ -91,11 +92,14 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         return super().is_idle and not self.query_one(UnitSearchPane).is_searching
 
     def compose(self) -> ComposeResult:
-        """Yield status, text, strips, legend, the panes for one unit, input and footer."""
+        """Yield status, text, strips, mogrifier, legend, the panes for one unit, input and footer."""
         yield StatusBar(id="status")
         yield TokenTextView(PLACEHOLDER, id="text")
         yield Rule(line_style="solid")
         yield GateStrips(self._token_noun, id="strips")
+        mogrifier = StatusBar(id="mogrifier")
+        mogrifier.display = self._lstm is not None and self._lstm.config.mogrifier_rounds > 0
+        yield mogrifier
         yield StatusBar(id="legend")
         with Container(id="body"):
             with Vertical(id="left"):
@@ -172,11 +176,13 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     @on(GateStrips.CursorMoved)
     def _update_view(self) -> None:
         """Update strips, legend and unit for the current cursors."""
-        strips, legend = self.query_one(GateStrips), self.query_one("#legend", StatusBar)
+        strips = self.query_one(GateStrips)
+        mogrifier, legend = self.query_one("#mogrifier", StatusBar), self.query_one("#legend", StatusBar)
         if not self.layer_activations:
             self.query_one(UnitActivations).clear()
             self.show_line("#unit-activations-heading")
-            legend.show(Content(""), Content(""))
+            for line in (mogrifier, legend):
+                line.show(Content(""), Content(""))
             return
         assert self.page is not None, "the text is analysed"
         position = self.query_one(TokenTextView).cursor
@@ -191,6 +197,11 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
             ],
         )
         self.query_one(HelpLine).update_text()
+        if factors := self.layer_activations[self.layer_index].mogrifier:
+            factor_texts = mogrifier_line([factor[position] for factor in factors], self.size.width - 2)
+            mogrifier.show(
+                *(Content.styled(text, style) for text, style in zip(factor_texts, ("", MUTED), strict=True))
+            )
         characters, cells = strips_legend(strips.num_shown_units, strips.num_cells, self.size.width - 2)
         legend.show(Content.styled(characters, MUTED), Content.styled(cells, MUTED))
         unit_id = layer, unit, activation = self._current_unit()

@@ -17,6 +17,7 @@ from tests.support.models import make_tokenizer, random_ids, random_lstm
 
 SIZE = 23
 VOCABULARY = make_tokenizer(SIZE)
+MOGRIFIER = ModelConfig(embedding_size=6, hidden_size=10, num_layers=2, mogrifier_rounds=5, mogrifier_rank=3)
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=7, hidden_size=7),
     "two layers of 10 and 6": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2),
@@ -43,7 +44,10 @@ def sigmoid(x: Float64Array) -> Float64Array:
 
 
 def reference_activations(lstm: NumpyLSTM, ids: TokenIds) -> list[dict[str, Float64Array]]:
-    """Compute the activations `[time, hidden]` of every layer with the equations in the docs of torch.nn.LSTM."""
+    """Compute the activations `[time, hidden]` of every layer with the equations in the docs of torch.nn.LSTM.
+
+    Factors of a mogrifier (Melis et al. 2019, equations 1 and 2) have the names 0, 1, and so on.
+    """
     weights = {name: value.astype(np.float64) for name, value in lstm.weights.items()}
     sequence = weights["embedding.weight"][[EOS_ID, *ids]]
     layers = []
@@ -52,8 +56,16 @@ def reference_activations(lstm: NumpyLSTM, ids: TokenIds) -> list[dict[str, Floa
             weights[f"layers.{i}.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         h, c = np.zeros(size), np.zeros(size)
-        rows: dict[str, list[Float64Array]] = {name: [] for name in activations.ACTIVATION_NAMES}
-        for x in sequence:
+        rounds = [str(index) for index in range(lstm.config.mogrifier_rounds)]
+        rows: dict[str, list[Float64Array]] = {name: [] for name in (*activations.ACTIVATION_NAMES, *rounds)}
+        for vector in sequence:
+            x = vector
+            for name in rounds:
+                matrix = weights[f"mogrifiers.{i}.up.{name}"] @ weights[f"mogrifiers.{i}.down.{name}"]
+                is_input = int(name) % 2 == 0
+                factor = 2 * sigmoid(matrix @ (h if is_input else x))
+                x, h = (factor * x, h) if is_input else (x, factor * h)
+                rows[name].append(factor)
             sums = np.split(weight_ih @ x + bias_ih + weight_hh @ h + bias_hh, 4)
             i_, f, g, o = sigmoid(sums[0]), sigmoid(sums[1]), np.tanh(sums[2]), sigmoid(sums[3])
             c = f * c + i_ * g
@@ -74,6 +86,17 @@ def test_activations_match_the_equations(lstm: NumpyLSTM) -> None:
             assert layer.get(name).shape == expected_layer[name].shape
             assert layer.get(name).dtype == np.float32
             assert layer.get(name) == pytest.approx(expected_layer[name], abs=2e-5), name
+
+
+def test_gates_are_computed_from_the_mogrified_input_and_state() -> None:
+    lstm, ids = random_lstm(MOGRIFIER, VOCABULARY, 3, scale=0.8), make_ids(30)
+    for layer, expected in zip(record_activations(lstm, ids), reference_activations(lstm, ids), strict=True):
+        for name in activations.ACTIVATION_NAMES:
+            assert layer.get(name) == pytest.approx(expected[name], abs=2e-5), name
+        assert len(layer.mogrifier) == 5
+        for index, factors in enumerate(layer.mogrifier):
+            assert factors == pytest.approx(expected[str(index)], abs=2e-5), index
+        assert np.ptp(layer.mogrifier[0]) > 0.5  # no factor is near 1 only
 
 
 @torch.no_grad()

@@ -125,3 +125,18 @@ def test_decoder_adds_the_speaker_before_the_gates_of_a_mogrifier() -> None:
     model = make_model(speaker_input="embedding", mogrifier_rounds=3, mogrifier_rank=4)
     decoder = NumpyLSTM(model.config, TOKENIZER, model.export_weights())
     np.testing.assert_allclose(decoder.score_sequence(IDS), model.score_sequence(IDS), atol=1e-5)
+    speakers = current_speakers(IDS, TOKENIZER.num_text_tokens)
+    is_speaker = np.isin(IDS, np.arange(TOKENIZER.num_text_tokens, len(TOKENIZER)))
+    position = int(np.flatnonzero((speakers >= 0) & ~is_speaker)[-1])
+    text_token, speaker = int(IDS[position]), int(speakers[position])
+    before = decoder.start()
+    for token in IDS[:position].tolist():
+        _, before = decoder.advance_state(before, token)
+    _, state = decoder.advance_state(before, text_token)
+    weights = model.export_weights()
+    source = weights["embedding.weight"][text_token] + weights["embedding.weight"][speaker]
+    hidden = before.layers[0][0]
+    first, second, _ = decoder.mogrifier_factors(before, text_token, state)[0]
+    for factor, index, vector in ((first, 0, hidden), (second, 1, first * source)):
+        sums = weights[f"mogrifiers.0.up.{index}"] @ weights[f"mogrifiers.0.down.{index}"] @ vector
+        np.testing.assert_allclose(factor, 2 / (1 + np.exp(-sums)), atol=1e-5)
