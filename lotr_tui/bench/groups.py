@@ -23,6 +23,7 @@ from lotr_tui.bench.training import (
     byte_pairs,
     dashboard,
     distributed,
+    gpu,
     growth,
     quality,
     speed,
@@ -60,6 +61,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "pretrained": pretrained.measure_pretrained,
         "pretrained-session": pretrained_session.measure_pretrained_session,
         "class": learn.measure_class,
+        "gpu": gpu.measure_gpu,
     }
 
 

@@ -1,9 +1,11 @@
 """Measurements of training speed, of several processes, and of growth with the data."""
 
+import json
 import math
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from engine.presets import get_preset
 from engine.training.trainer import Trainer
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement
 from lotr_tui.bench.terminal import BenchError
-from lotr_tui.bench.training import byte_pairs, growth, loop_speed, notebook_loop, quality, speed
+from lotr_tui.bench.training import byte_pairs, gpu, gpu_speed, growth, loop_speed, notebook_loop, quality, speed
 from lotr_tui.bench.training.distributed import TrainingResult, max_loss_difference, train
 from lotr_tui.bench.training.synthetic_text import write_synthetic_text
 from tests.support.files import sentences, write_csv
@@ -140,3 +142,38 @@ def test_byte_pairs_are_measured_for_a_small_text() -> None:
     measurements = list(byte_pairs.measure_byte_pairs(1, megabytes=0.2))
     assert [measurement.unit for measurement in measurements] == ["s", "s", "MB"]
     assert all(measurement.value > 0 for measurement in measurements)
+
+
+def test_gpu_speeds_are_compared_by_precision_and_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"fp32": 100.0, "bf16": 150.0, "cpu": 4.0}
+
+    def run_module(_: str, options: str) -> dict[str, object]:
+        values = json.loads(options)
+        if not values:
+            return {"gpu": "H100"}
+        rate = rates["cpu" if values["device"] == "cpu" else values["precision"]]
+        return {"tokens_per_second": rate, "peak_bytes": 2e9 if values["precision"] == "fp32" else 1e9}
+
+    monkeypatch.setattr(gpu, "run_module", run_module)
+    values = {
+        item.name.split(" on H100, ")[1]: item.value for item in gpu.measure_gpu(1) if isinstance(item, Measurement)
+    }
+    assert values == {
+        "fp32": 100, "bf16": 150, "ratio of bf16 to fp32": 1.5, "peak GPU memory": 2000,
+        "ratio of fp32 to all cores of the CPU": 25,
+    }  # fmt: skip
+    monkeypatch.setattr(gpu, "run_module", lambda *_: {"gpu": None})
+    (skipped,) = gpu.measure_gpu(1)
+    assert isinstance(skipped, SkippedMeasurement)
+
+
+def test_speed_of_steps_counts_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_speed, "NUM_BYTES", 20_000)
+    monkeypatch.setattr(gpu_speed, "NUM_DISTINCT_WORDS", 50)
+    monkeypatch.setattr(gpu_speed, "WARMUP_STEPS", 0)
+    clock = iter([10.0, 12.0])
+    monkeypatch.setattr(gpu_speed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    tiny = get_preset("tiny").training
+    result = gpu_speed.measure_steps("tiny", "fp32", "cpu", 2)
+    assert result["peak_bytes"] == 0
+    assert result["tokens_per_second"] == pytest.approx(tiny.batch_size * tiny.bptt)

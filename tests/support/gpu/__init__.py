@@ -1,0 +1,1 @@
+"""Checks of everything that needs a GPU, which `tests/gpu.sh` runs."""
