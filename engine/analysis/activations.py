@@ -219,7 +219,7 @@ def _batched_unit_activations(
         tokens = np.array([line[position] for line in lines[:num_unfinished]], np.int32)
         unfinished = LSTMState(
             tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state.layers),
-            None if state.speakers is None else state.speakers[:num_unfinished],
+            None if state.speakers is None else np.atleast_1d(state.speakers)[:num_unfinished],
         )
         gates, state = lstm.advance_state(unfinished, tokens)
         hidden, cell = state.layers[layer]

@@ -80,14 +80,19 @@ class BatchModel(Protocol):
 
 
 @runtime_checkable
-class ParallelModel(Protocol):
-    """A model that reads several tokens of one text together faster than one after the other."""
+class PrefillModel(Protocol):
+    """A model that reads several tokens of a text faster if only the distribution after the last one is needed."""
 
     def advance_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[LogProbs, Any]:
         """Read at least one token; return the distribution after the last one, and the state there.
 
         The result equals `advance` for each token, to within rounding.
         """
+
+
+@runtime_checkable
+class ParallelModel(PrefillModel, Protocol):
+    """A model that reads several tokens of one text together faster than one after the other."""
 
     def predict_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[Float32Array, Any]:
         """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
@@ -137,7 +142,7 @@ def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int
 
     The result equals `advance` for each token, to within rounding.
     """
-    if len(tokens) > 1 and isinstance(model, ParallelModel):
+    if len(tokens) > 1 and isinstance(model, PrefillModel):
         return model.advance_tokens(state, tokens)
     log_probs = None
     for token in tokens:

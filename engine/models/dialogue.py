@@ -120,6 +120,13 @@ class DialogueModel:
         outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
         return list(map(self._finish_step, states, tokens, outputs))
 
+    def advance_tokens(self, state: DialogueState, tokens: Sequence[int]) -> tuple[LogProbs, DialogueState]:
+        """Read at least one token; return the distribution after the last one, and the state there."""
+        log_probs, model_state = base.advance_tokens(self.model, state.model_state, tokens)
+        for token in tokens:
+            state = self._next_state(state, token, model_state)
+        return self._restrict(log_probs, state, tokens[-1]), state
+
     def hidden_vector(self, state: DialogueState) -> HiddenVector:
         """Return the hidden vector of the language model."""
         return self._model_hidden_vector(state.model_state)
@@ -142,17 +149,25 @@ class DialogueModel:
     ) -> tuple[LogProbs, DialogueState]:
         """Return the restricted distribution after `token` and the new state, given the language model's `output`."""
         log_probs, model_state = output
+        new_state = self._next_state(state, token, model_state)
+        return self._restrict(log_probs, new_state, token), new_state
+
+    def _next_state(self, state: DialogueState, token: int, model_state: ModelState) -> DialogueState:
+        """Return the state after `token`, given the language model's."""
         if token == EOS_ID:
-            turns = self._end_line(state)
-            return self._speaker_log_probs(log_probs, turns), DialogueState(model_state, turns)
+            return DialogueState(model_state, self._end_line(state))
         if token >= self._num_text_tokens:
             is_inside_line = state.speaker is not None or state.line
             turns = self._end_line(state) if is_inside_line else state.turns
-            new_state = DialogueState(model_state, turns, token - self._num_text_tokens)
-        else:
-            line = (*state.line[1 - MAX_LINE_TOKENS :], token) if self.turn_model else ()
-            new_state = DialogueState(model_state, state.turns, state.speaker, line)
-        return self._text_log_probs(log_probs, new_state.speaker), new_state
+            return DialogueState(model_state, turns, token - self._num_text_tokens)
+        line = (*state.line[1 - MAX_LINE_TOKENS :], token) if self.turn_model else ()
+        return DialogueState(model_state, state.turns, state.speaker, line)
+
+    def _restrict(self, log_probs: LogProbs, state: DialogueState, token: int) -> LogProbs:
+        """Return the distribution of the tokens that are possible in `state`, which is the one after `token`."""
+        if token == EOS_ID:
+            return self._speaker_log_probs(log_probs, state.turns)
+        return self._text_log_probs(log_probs, state.speaker)
 
     def _start_scene(self) -> TurnState | None:
         """Return the state of the turn model at the start of a scene; None without a turn model."""

@@ -38,7 +38,7 @@ class Float32Matrix:
     def __init__(self, matrix: Float32Array, *, by_columns: bool = False) -> None:
         """Store `matrix` `[outputs, inputs]`, without a copy if it is contiguous.
 
-        Stored by columns, the product of a large matrix and one vector reads memory about a fifth faster.
+        Stored by columns, the product of a matrix and one vector reads memory about a fifth faster.
         """
         self._matrix = np.asfortranarray(matrix) if by_columns else np.ascontiguousarray(matrix)
         self._out_features, self._in_features = matrix.shape
@@ -71,10 +71,13 @@ class Float32Matrix:
     @cached_property
     def _strips(self) -> Float32Array:
         """Transposed strips `[strips, inputs, STRIP_ROWS]`, the last one padded; built by the first batched product."""
-        num_strips = -(-self._out_features // STRIP_ROWS)
-        padded = np.zeros((num_strips * STRIP_ROWS, self._in_features), np.float32)
-        padded[: self._out_features] = self._matrix
-        return np.ascontiguousarray(padded.reshape(num_strips, STRIP_ROWS, self._in_features).swapaxes(1, 2))
+        num_whole, rest = divmod(self._out_features, STRIP_ROWS)
+        strips = np.zeros((num_whole + bool(rest), self._in_features, STRIP_ROWS), np.float32)
+        whole = self._matrix[: num_whole * STRIP_ROWS].reshape(num_whole, STRIP_ROWS, self._in_features)
+        strips[:num_whole] = whole.swapaxes(1, 2)
+        if rest:
+            strips[-1, :, :rest] = self._matrix[-rest:].T
+        return strips
 
 
 class Int8Matrix:

@@ -27,8 +27,8 @@ class LSTMState(NamedTuple):
 
     layers: tuple[tuple[Float32Array, Float32Array], ...]
     """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts."""
-    speakers: TokenIds | None = None
-    """Token `[texts]` of the speaker of each text, -1 for none; None if the model does not read it at every step."""
+    speakers: int | TokenIds | None = None
+    """Index of the speaker in the cast, or indices `[batch]`, -1 for none; None if they are not read at every step."""
 
 
 SCORING_CHUNK = 128
@@ -113,7 +113,7 @@ class NumpyLSTM(NumpyDecoder):
         """Tensors as given, except that layers in 8 bits are kept only once, in the form of `self._layers`."""
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
-        self._output = make_matrix(output, quantize=int8)
+        self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
         self._output_bias = to_float32(weights["output.bias"])
         self._punctuation = _punctuation_weights(weights, to_float32(output)) if config.punctuation else None
         self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
@@ -124,12 +124,13 @@ class NumpyLSTM(NumpyDecoder):
         """
         first = self._layers[0]
         self._speaker_vectors: Float32Array | None = None
-        """Vectors that the speakers add to the first layer at each step of a line: to its gates `[cast, 4 hidden]`, or
-        with a mogrifier to its input `[cast, embedding]`."""
+        """Vectors that the speakers add to the first layer at each step of a line: to its gates `[cast + 1, 4 hidden]`,
+        or with a mogrifier to its input `[cast + 1, embedding]`. The last row, of zeros, is for no speaker."""
         if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
             speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
             vectors = self._embed(speakers)
-            self._speaker_vectors = vectors if first.mogrifier else first.weight_ih.matmul(vectors)
+            added = vectors if first.mogrifier else first.weight_ih.matmul(vectors)
+            self._speaker_vectors = np.concatenate([added, np.zeros_like(added[:1])])
         # With a mogrifier, the input depends on the hidden state.
         can_tabulate = isinstance(first.weight_ih, Float32Matrix) and not first.mogrifier
         if can_tabulate and first.weight_ih is not None and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
@@ -142,8 +143,10 @@ class NumpyLSTM(NumpyDecoder):
             f"layers.{index}.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         layer = _LSTMLayer(
-            weight_ih=make_matrix(_to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0),
-            weight_hh=make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8),
+            weight_ih=make_matrix(
+                _to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0, by_columns=True
+            ),
+            weight_hh=make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8, by_columns=True),
             bias=to_float32(_to_sigmoids_first_order(weights[bias_ih]))
             + to_float32(_to_sigmoids_first_order(weights[bias_hh])),
             hidden_size=hidden_size,
@@ -172,11 +175,16 @@ class NumpyLSTM(NumpyDecoder):
         layers = tuple(
             (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
         )
-        return LSTMState(layers, None if self._speaker_vectors is None else np.array([-1], np.int32))
+        return LSTMState(layers, None if self._speaker_vectors is None else -1)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
-        _, state = self.advance_state(state, token)
+        return self.advance_tokens(state, (token,))
+
+    def advance_tokens(self, state: LSTMState, tokens: Sequence[int]) -> tuple[LogProbs, LSTMState]:
+        """Read at least one token; compute only the log-probabilities `[vocabulary]` after the last one."""
+        for token in tokens:
+            _, state = self.advance_state(state, token)
         return self._log_probs(state.layers[-1][0][None])[0], state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
@@ -187,19 +195,13 @@ class NumpyLSTM(NumpyDecoder):
                 zip(*layer, strict=True) for layer in zip(*[state.layers for state in states], strict=True)
             )
         )
-        speakers = [state.speakers for state in states if state.speakers is not None]
-        batch = LSTMState(layers, np.concatenate(speakers) if speakers else None)
-        _, batch = self.advance_state(batch, np.asarray(tokens))
+        speakers = None if self._speaker_vectors is None else np.array([state.speakers for state in states])
+        _, batch = self.advance_state(LSTMState(layers, speakers), np.asarray(tokens))
         log_probs = self._log_probs(batch.layers[-1][0])
+        new_speakers = batch.speakers.tolist() if isinstance(batch.speakers, np.ndarray) else [None] * len(tokens)
         return [
-            (
-                log_probs[row],
-                LSTMState(
-                    tuple((hidden[row], cell[row]) for hidden, cell in batch.layers),
-                    None if batch.speakers is None else batch.speakers[row : row + 1],
-                ),
-            )
-            for row in range(len(tokens))
+            (log_probs[row], LSTMState(tuple((hidden[row], cell[row]) for hidden, cell in batch.layers), speaker))
+            for row, speaker in enumerate(new_speakers)
         ]
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
@@ -248,6 +250,29 @@ class NumpyLSTM(NumpyDecoder):
             return self._embedding.values[token] * self._embedding.scales[token, None]
         return self._embedding[token]
 
+    def _input_gates(self, layer: _LSTMLayer, token: int | TokenIds) -> Float32Array:
+        """Return what `token` contributes to the gates `[..., 4 hidden]` of the first layer, with their bias."""
+        if layer.weight_ih is None:
+            assert self.input_gate_table is not None
+            return self.input_gate_table[token]
+        if isinstance(layer.weight_ih, Int8Matrix) and isinstance(self._embedding, Int8Rows):
+            rows = np.atleast_1d(token)
+            embeddings = Int8Rows(self._embedding.values[rows], self._embedding.scales[rows])
+            gates = layer.weight_ih.matmul_rows(embeddings).reshape(*np.shape(token), -1)
+        else:
+            gates = layer.weight_ih.matmul(self._embed(token))
+        gates += layer.bias
+        return gates
+
+    def _next_speakers(self, speakers: int | TokenIds | None, token: int | TokenIds) -> int | TokenIds | None:
+        """Return the speakers after `token`: itself if it is a speaker, and none after `<eos>`."""
+        first = self.tokenizer.num_text_tokens
+        if speakers is None:
+            return None
+        if isinstance(token, np.ndarray):
+            return np.where(token >= first, token - first, np.where(token == EOS_ID, -1, speakers)).astype(np.int32)
+        return token - first if token >= first else -1 if token == EOS_ID else speakers
+
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token` without predicting the next one.
 
@@ -261,20 +286,17 @@ class NumpyLSTM(NumpyDecoder):
         """
         gates_by_layer: list[Float32Array] = []
         new_layers: list[tuple[Float32Array, Float32Array]] = []
-        speakers, added = state.speakers, None
-        if speakers is not None and self._speaker_vectors is not None:
-            first_speaker = self.tokenizer.num_text_tokens
-            speakers = np.where(token >= first_speaker, token, np.where(np.equal(token, EOS_ID), -1, speakers))
-            added = self._added_vectors(self._speaker_vectors, speakers)
-            if not isinstance(token, np.ndarray):
-                added = added[0]
+        speakers = self._next_speakers(state.speakers, token)
+        added = None if speakers is None or self._speaker_vectors is None else self._speaker_vectors[speakers]
         for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
             size, is_first = layer.hidden_size, not new_layers
-            if layer.weight_ih is None:
-                assert self.input_gate_table is not None
+            if is_first and not layer.mogrifier:
                 gates = layer.weight_hh.matmul(hidden)
-                gates += self.input_gate_table[token]
+                gates += self._input_gates(layer, token)
+                if added is not None:
+                    gates += added
             else:
+                assert layer.weight_ih is not None
                 inputs = self._embed(token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
                     inputs = inputs + added if is_first and added is not None else inputs
@@ -282,8 +304,6 @@ class NumpyLSTM(NumpyDecoder):
                 gates = layer.weight_hh.matmul(hidden)
                 gates += layer.weight_ih.matmul(inputs)
                 gates += layer.bias
-            if is_first and added is not None and not layer.mogrifier:
-                gates += added
             np.tanh(gates, out=gates)
             sigmoids = gates[..., : 3 * size]
             sigmoids *= 0.5
@@ -296,12 +316,6 @@ class NumpyLSTM(NumpyDecoder):
             new_layers.append((hidden, cell))
         return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
 
-    def _added_vectors(self, speaker_vectors: Float32Array, speakers: TokenIds) -> Float32Array:
-        """Return the rows `[texts, ...]` of `speaker_vectors` for the `speakers` `[texts]`, zeros for none."""
-        first_speaker = self.tokenizer.num_text_tokens
-        added: Float32Array = speaker_vectors[np.maximum(speakers - first_speaker, 0)] * (speakers >= 0)[:, None]
-        return added
-
     def mogrifier_factors(
         self, before: LSTMState, token: int, after: LSTMState
     ) -> tuple[tuple[Float32Array, ...], ...]:
@@ -312,7 +326,7 @@ class NumpyLSTM(NumpyDecoder):
         """
         inputs, factors_by_layer = self._embed(token), []
         if after.speakers is not None and self._speaker_vectors is not None and self.config.mogrifier_rounds:
-            inputs = inputs + self._added_vectors(self._speaker_vectors, after.speakers)[0]
+            inputs = inputs + self._speaker_vectors[after.speakers]
         for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before.layers, after.layers, strict=True):
             _, _, factors = mogrify(layer.mogrifier, inputs, hidden_before)
             factors_by_layer.append(factors)

@@ -114,12 +114,20 @@ def generated_text(reply: Reply, seed: int | None = None) -> str:
 
 def count_tokens(session_model: SessionModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that gets each token that the model reads from now on."""
-    model, tokens = session_model.model, list[int]()
-    advance = model.advance
-
-    def counted_advance(state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
-        tokens.append(token)
-        return advance(state, token)
-
-    monkeypatch.setattr(model, "advance", counted_advance)
+    tokens: list[int] = []
+    model = session_model.model
+    assert isinstance(model, DialogueModel)
+    record_read_tokens(model, tokens, monkeypatch)
     return tokens
+
+
+def record_read_tokens(model: DialogueModel, tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Append each token that the model reads from now on to `tokens`, except those of batches."""
+    advance_tokens = model.advance_tokens
+
+    def recorded_advance(state: ModelState, read: Sequence[int]) -> tuple[LogProbs, ModelState]:
+        tokens.extend(read)
+        return advance_tokens(state, read)
+
+    monkeypatch.setattr(model, "advance_tokens", recorded_advance)
+    monkeypatch.setattr(model, "advance", lambda state, token: recorded_advance(state, [token]))

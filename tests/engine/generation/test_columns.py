@@ -18,10 +18,9 @@ from engine.generation.columns import GenerationColumn, generate_columns, genera
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import Turn, encode_turns
-from engine.models.base import LogProbs, ModelState
 from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
-from tests.support.dialogues import dialogue_model
+from tests.support.dialogues import dialogue_model, record_read_tokens
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times, zipf_probs
 
 TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
@@ -125,7 +124,7 @@ def test_a_seed_out_of_range_is_refused() -> None:
 
 
 def test_generated_words_end_with_eos_only_if_the_model_ended_the_text() -> None:
-    event = make_token_event(text="on", piece=" on")
+    event = make_token_event(piece=" on")
     assert generated_words([event, Done("eos", 0, 1, 1.0)]) == ["on", EOS]
     for reason in ("length", "cancelled", "error"):
         assert generated_words([event, Done(reason, 0, 1, 1.0)]) == ["on"]  # type: ignore[arg-type]
@@ -188,13 +187,7 @@ def test_columns_of_one_model_read_their_common_text_once(monkeypatch: pytest.Mo
     columns = [GenerationColumn(model, (*context, tokenizer.speaker_id(name)), short) for name in names]
     alone = [list(generate_columns([column], 3, Cancellation())) for column in columns]
     tokens: list[int] = []
-    advance = model.advance
-
-    def counted_advance(state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
-        tokens.append(token)
-        return advance(state, token)
-
-    monkeypatch.setattr(model, "advance", counted_advance)
+    record_read_tokens(model, tokens, monkeypatch)
     together = list(generate_columns(columns, 3, Cancellation()))
     assert tokens[: len(context) + 1] == [EOS_ID, *context]
     speakers = {tokenizer.speaker_id(name) for name in names}

@@ -73,6 +73,20 @@ def test_only_speakers_follow_a_line_and_only_text_follows_a_speaker(name: str, 
         assert (row[possible] > 0).all()
 
 
+@settings(max_examples=25, deadline=None)
+@given(ids=TEXTS, following=TEXTS.filter(bool))
+def test_reading_a_text_at_once_equals_reading_it_token_by_token(ids: list[int], following: list[int]) -> None:
+    model = DialogueModel(LSTM, TURN_MODEL, speaker_words=SPEAKER_WORDS)
+    expected, end = read(model, ids), following[-1]
+    for token in following[:-1]:
+        _, expected = model.advance(expected, token)
+    expected_log_probs, expected = model.advance(expected, end)
+    log_probs, state = model.advance_tokens(read(model, ids), following)
+    assert np.array_equal(log_probs, expected_log_probs)
+    assert (state.speaker, state.line) == (expected.speaker, expected.line)
+    assert np.array_equal(model.advance(state, 3)[0], model.advance(expected, 3)[0])
+
+
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=25, deadline=None)
 @given(ids=TEXTS)

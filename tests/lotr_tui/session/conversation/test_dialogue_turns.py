@@ -1,6 +1,7 @@
 """Turns of conversations with speakers: their contexts, who answers, scenes without the user, and other answers."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,6 +21,7 @@ from engine.generation.turns import (
     sample_speaker,
 )
 from engine.models.base import LogProbs, ModelState
+from engine.models.dialogue import DialogueModel
 from lotr_tui.session.conversation import state_cache
 from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
@@ -153,13 +155,14 @@ def test_answer_stopped_before_its_first_word_is_left_out_of_the_context(
     conversation: Conversation, session_model: SessionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, stopped = session_model.model, threading.Event()
-    advance = model.advance
+    assert isinstance(model, DialogueModel)
+    advance_tokens = model.advance_tokens
 
-    def advance_after_stop(state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+    def advance_after_stop(state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
         assert stopped.wait(10)
-        return advance(state, token)
+        return advance_tokens(state, tokens)
 
-    monkeypatch.setattr(model, "advance", advance_after_stop)
+    monkeypatch.setattr(model, "advance_tokens", advance_after_stop)
     first = conversation.say(session_model, "where is frodo", "", None, SETTINGS, 1, None)
     conversation.stop()
     stopped.set()
