@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.generate import stack_rows
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState, last_word_start
-from engine.generation.sampling import Probs, sampling_probs
+from engine.generation.sampling import Probs, sampling_probs, stack_rows
 from engine.generation.settings import SamplerSettings
 from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, advance_batch
 

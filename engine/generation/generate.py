@@ -3,16 +3,16 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, Self
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
 from engine.generation.prompt import DecoderState, continued_decoder, prefill_prompt
-from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, top_tokens
+from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, stack_rows, top_tokens
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel, LogProbs, advance_batch
 
@@ -21,34 +21,63 @@ NUM_TOP_TOKENS = 8
 NUM_KEY_TOKENS = 64
 """Tokens before a line of a dialogue that its noise depends on."""
 
+_NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
+
 FinishReason = Literal["eos", "length", "stop", "cancelled", "error"]
 """Reason why a text ended: `<eos>` was sampled, the maximum length was reached, the user stopped it, and so on."""
 
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """One generated token. All figures but `sampling_prob` and `num_kept` describe the model's own distribution."""
+    """One generated token. All figures but `sampling_prob` and `num_kept` describe the model's own distribution.
+
+    Figures that need a pass over the vocabulary are computed from `log_probs` when they are first read.
+    """
 
     index: int
     """Position in the generated text, from 0."""
     id: int
-    text: str
     logprob: float
     """Natural logarithm of the token's probability."""
     sampling_prob: float
     """Probability of the token after the sampler chain."""
-    rank: int
-    """Rank of the token by probability; 1 is the likeliest."""
-    entropy: float
-    """Entropy of the distribution, in bits."""
     num_kept: int
     """Number of tokens that the sampler chain left to sample from."""
-    top_tokens: tuple[tuple[str, float], ...]
-    """The likeliest tokens and their probabilities, likeliest first."""
     seconds: float
     """Time spent computing this token."""
-    piece: str = ""
+    piece: str
     """Text that the token adds to the text before it, with its space; "" inside a character of several bytes."""
+    log_probs: LogProbs = field(repr=False, compare=False)
+    """The model's distribution `[vocabulary]` before the token, which the states of the text share."""
+    token_texts: Sequence[str] = field(repr=False, compare=False)
+    """Text of each token `[vocabulary]`."""
+
+    def without_distribution(self) -> Self:
+        """Return the event without the memory of its distribution, and without the figures that need it."""
+        return replace(self, log_probs=_NO_LOG_PROBS)
+
+    @property
+    def text(self) -> str:
+        """Text of the token in the vocabulary."""
+        return self.token_texts[self.id]
+
+    @cached_property
+    def rank(self) -> int:
+        """Rank of the token by probability; 1 is the likeliest."""
+        return 1 + int(np.count_nonzero(self.log_probs > self.logprob))
+
+    @cached_property
+    def entropy(self) -> float:
+        """Entropy of the distribution, in bits."""
+        return float(entropy_bits(self.log_probs))
+
+    @cached_property
+    def top_tokens(self) -> tuple[tuple[str, float], ...]:
+        """The likeliest tokens and their probabilities, likeliest first."""
+        (ids,), (log_probs,) = top_tokens(self.log_probs[None], NUM_TOP_TOKENS)
+        return tuple(
+            (self.token_texts[id], math.exp(value)) for id, value in zip(ids.tolist(), log_probs.tolist(), strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -123,27 +152,21 @@ def sample_step(
     All texts have the same length. `suppress_eos` excludes `<eos>`, which cannot be the first token of a text.
     """
     start_time = time.perf_counter()
+    tokenizer = model.tokenizer
     log_probs = stack_rows([text.state.log_probs for text in texts])
     settings, histories = [text.settings for text in texts], [text.history for text in texts]
-    tokenizer = model.tokenizer
     probs = sampling_probs(log_probs, settings, histories, suppress_eos=suppress_eos, unk_id=tokenizer.unk_id)
     noise = {rng: rng.standard_exponential((log_probs.shape[1],)) for rng in {text.rng for text in texts}}
-    tokens = sample_tokens(probs, stack_rows([noise[text.rng] for text in texts]))
-    events: list[TokenEvent | None] = [None] * len(texts)
-    running = [row for row, token in enumerate(tokens.tolist()) if token != EOS_ID]
-    if not running:
-        return events
-    fields = describe_tokens(tokens, log_probs, probs, tokenizer.tokens)
-    states = advance_batch(
-        model, [texts[row].state.model_state for row in running], [fields[row]["id"] for row in running]
-    )
+    tokens = sample_tokens(probs, stack_rows([noise[text.rng] for text in texts])).tolist()
+    running = [row for row, token in enumerate(tokens) if token != EOS_ID]
+    states = advance_batch(model, [texts[row].state.model_state for row in running], [tokens[row] for row in running])
     seconds = (time.perf_counter() - start_time) / len(texts)
+    events: list[TokenEvent | None] = [None] * len(texts)
     for row, state in zip(running, states, strict=True):
-        text = texts[row]
-        piece = text.piece_decoder.decode(fields[row]["id"])[text.state.num_reread_characters :]
-        events[row] = event = TokenEvent(index=text.num_tokens, seconds=seconds, piece=piece, **fields[row])
+        text, token = texts[row], tokens[row]
+        events[row] = _token_event(text, token, log_probs[row], probs[row], tokenizer.tokens, seconds)
         text.state = DecoderState(*state)
-        text.history.append(event.id)
+        text.history.append(token)
         text.num_tokens += 1
         text.seconds += seconds
     return events
@@ -208,53 +231,32 @@ def force_token(
     """Continue a text with the given token instead of a sampled one. See `generate_from` for the arguments."""
     start_time = time.perf_counter()
     text, tokenizer = TextInProgress.start(model, state, history, settings, 0), model.tokenizer
-    log_probs = state.log_probs[None]
-    probs = sampling_probs(log_probs, [settings], [text.history], suppress_eos=is_first_token, unk_id=tokenizer.unk_id)
-    (fields,) = describe_tokens(np.array([token]), log_probs, probs, tokenizer.tokens)
-    piece = text.piece_decoder.decode(token)[state.num_reread_characters :]
+    probs = sampling_probs(
+        state.log_probs[None], [settings], [text.history], suppress_eos=is_first_token, unk_id=tokenizer.unk_id
+    )
     new_state = DecoderState(*model.advance(state.model_state, token))
-    return TokenEvent(index=0, seconds=time.perf_counter() - start_time, piece=piece, **fields), new_state
+    seconds = time.perf_counter() - start_time
+    return _token_event(text, token, state.log_probs, probs[0], tokenizer.tokens, seconds), new_state
 
 
-def describe_tokens(
-    tokens: npt.NDArray[np.intp], log_probs: LogProbs, probs: Probs, token_texts: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the fields of the `TokenEvent` of each text, except `index` and `seconds`.
+def _token_event(
+    text: TextInProgress, token: int, log_probs: LogProbs, probs: Probs, token_texts: Sequence[str], seconds: float
+) -> TokenEvent:
+    """Return the event of the next token of a text.
 
-    `tokens` `[texts]` are the chosen ids, `log_probs` and `probs` `[texts, vocabulary]` the distributions before and
-    after the sampler chain, and `token_texts` the text of each id.
+    `log_probs` and `probs` `[vocabulary]` are the distributions before and after the sampler chain.
     """
-    rows = np.arange(len(tokens))
-    token_log_probs = log_probs[rows, tokens]
-    top_ids, top_log_probs = top_tokens(log_probs, NUM_TOP_TOKENS)
-    return [
-        {
-            "id": token,
-            "text": token_texts[token],
-            "logprob": logprob,
-            "sampling_prob": sampling_prob,
-            "rank": 1 + int(np.count_nonzero(is_likelier)),
-            "entropy": entropy,
-            "num_kept": int(np.count_nonzero(text_probs)),
-            "top_tokens": tuple([(token_texts[i], math.exp(value)) for i, value in zip(ids, values, strict=True)]),
-        }
-        for token, logprob, sampling_prob, is_likelier, entropy, text_probs, ids, values in zip(
-            tokens.tolist(),
-            token_log_probs.tolist(),
-            probs[rows, tokens].tolist(),
-            log_probs > token_log_probs[:, None],
-            entropy_bits(log_probs).tolist(),
-            probs,
-            top_ids.tolist(),
-            top_log_probs.tolist(),
-            strict=True,
-        )
-    ]
-
-
-def stack_rows(vectors: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Stack vectors as the rows of a matrix, much faster than `np.stack`. A single vector is not copied."""
-    return vectors[0][None] if len(vectors) == 1 else np.concatenate(vectors).reshape(len(vectors), -1)
+    return TokenEvent(
+        index=text.num_tokens,
+        id=token,
+        logprob=log_probs.item(token),
+        sampling_prob=probs.item(token),
+        num_kept=int(np.count_nonzero(probs)),
+        seconds=seconds,
+        piece=text.piece_decoder.decode(token)[text.state.num_reread_characters :],
+        log_probs=log_probs,
+        token_texts=token_texts,
+    )
 
 
 def tokens_per_second(tokens: int, seconds: float) -> float:

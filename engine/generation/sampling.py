@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +44,12 @@ def sampling_probs(
     unk_id: int | None = UNK_ID,
 ) -> Probs:
     """Return the probabilities `[texts, vocabulary]` after the sampler chain of each text; see `process_log_probs`."""
-    probs = np.empty(log_probs.shape)
-    for row, (text_settings, history) in enumerate(zip(settings, histories, strict=True)):
-        probs[row] = _process_logits(log_probs[row], text_settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
+    probs = stack_rows(
+        [
+            _process_logits(text_log_probs, text_settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
+            for text_log_probs, text_settings, history in zip(log_probs, settings, histories, strict=True)
+        ]
+    )
     probs -= probs.max(axis=1, keepdims=True)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=1, keepdims=True)
@@ -61,6 +65,11 @@ def sample_tokens(probs: Probs, noise: Probs) -> npt.NDArray[np.intp]:
     # is needed because float32 noise is exactly 0 now and then, which would select a removed token.
     tokens: npt.NDArray[np.intp] = np.divide(probs, noise, out=noise).argmax(axis=1)
     return tokens
+
+
+def stack_rows(vectors: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Stack vectors as the rows of a matrix, much faster than `np.stack`. A single vector is not copied."""
+    return vectors[0][None] if len(vectors) == 1 else np.concatenate(vectors).reshape(len(vectors), -1)
 
 
 def top_tokens(log_probs: LogProbs, k: int) -> tuple[npt.NDArray[np.intp], LogProbs]:

@@ -50,10 +50,10 @@ class TextPrinter:
         """
         if self.jsonl:
             for event in events:
-                is_token = isinstance(event, TokenEvent)
-                print_json(
-                    {"event": "token" if is_token else "done", **asdict(event), **({} if is_token else details or {})}
-                )
+                if isinstance(event, TokenEvent):
+                    print_json({"event": "token", **token_record(event)})
+                else:
+                    print_json({"event": "done", **asdict(event), **(details or {})})
         elif self.as_json:
             self._print_record(events, details or {})
         else:
@@ -61,19 +61,21 @@ class TextPrinter:
 
     def _print_record(self, events: Iterator[TokenEvent | Done], details: Mapping[str, object]) -> None:
         is_open = self.session_model.model.tokenizer.is_open
-        tokens: list[TokenEvent] = []
+        pieces: list[str] = []
+        tokens: list[dict[str, object]] = []
         first_token_seconds: float | None = None
         for event in events:
             if isinstance(event, TokenEvent):
                 if first_token_seconds is None:
                     first_token_seconds = time.perf_counter() - STARTED
-                tokens.append(event)
+                pieces.append(event.piece)
+                tokens.append(token_record(event))
                 continue
             result = {
                 "prompt": self.prompt.text,
-                "text": "".join([token.piece for token in tokens]).removeprefix("" if is_open else " "),
+                "text": "".join(pieces).removeprefix("" if is_open else " "),
                 **details,
-                "tokens": [asdict(token) for token in tokens],
+                "tokens": tokens,
                 "unknown": self.prompt.unknown_tokens,
                 "seed": event.seed,
                 **asdict(self.settings),
@@ -96,6 +98,23 @@ class TextPrinter:
             parts += [f"seed {event.seed}", self.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
             print(" · ".join(parts), file=sys.stderr)
+
+
+def token_record(event: TokenEvent) -> dict[str, object]:
+    """Return the figures of a token as the fields of its JSON object."""
+    return {
+        "index": event.index,
+        "id": event.id,
+        "text": event.text,
+        "logprob": event.logprob,
+        "sampling_prob": event.sampling_prob,
+        "rank": event.rank,
+        "entropy": event.entropy,
+        "num_kept": event.num_kept,
+        "top_tokens": event.top_tokens,
+        "seconds": event.seconds,
+        "piece": event.piece,
+    }
 
 
 def generate_on_console(

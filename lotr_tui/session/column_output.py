@@ -81,6 +81,10 @@ class ColumnOutput:
         """The tokens that have been generated."""
         return [event for event in self.events if isinstance(event, TokenEvent)]
 
+    def add_event(self, event: TokenEvent | Done) -> None:
+        """Append an event; a token is kept without its distribution, which takes much memory."""
+        self.events.append(event.without_distribution() if isinstance(event, TokenEvent) else event)
+
     def clear(self) -> None:
         """Remove the text and the failure."""
         self.events, self.failure = [], ""

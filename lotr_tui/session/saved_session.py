@@ -19,11 +19,12 @@ from msgspec import Meta
 from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.data.tokenizers.base import EOS, TokenizerName, is_open_vocabulary
 from engine.errors import InvalidInputError
-from engine.generation.generate import FinishReason, TokenEvent
+from engine.generation.generate import FinishReason
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.json_store import check_version
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
 VERSION, OLDEST_VERSION = 4, 2
@@ -44,7 +45,7 @@ SystemPrompt = Annotated[str, Meta(max_length=MAX_SYSTEM_PROMPT_CHARACTERS)]
 
 
 class SavedToken(NamedTuple):
-    """Token of a reply with the figures of its `TokenEvent`; a figure that is not finite is None."""
+    """A `ReplyToken`; a figure that is not finite is None."""
 
     id: Index
     text: str
@@ -57,11 +58,11 @@ class SavedToken(NamedTuple):
     """Text that the token adds to the text before it, with its space; None in files of earlier versions."""
 
     @classmethod
-    def from_event(cls, event: TokenEvent) -> "SavedToken":
-        """Return the part of an event that is saved."""
-        figures = (event.logprob, event.sampling_prob, event.entropy)
+    def from_token(cls, token: ReplyToken) -> "SavedToken":
+        """Return a token as it is saved."""
+        figures = (token.logprob, token.sampling_prob, token.entropy)
         logprob, prob, entropy = (figure if math.isfinite(figure) else None for figure in figures)
-        return cls(event.id, event.text, logprob, prob, event.rank, entropy, event.piece)
+        return cls(token.id, token.text, logprob, prob, token.rank, entropy, token.piece)
 
 
 @dataclass(frozen=True)

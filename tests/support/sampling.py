@@ -72,14 +72,13 @@ def make_token_event(**fields: object) -> TokenEvent:
     defaults = TokenEvent(
         index=0,
         id=5,
-        text="on",
         logprob=-1.0,
         sampling_prob=0.3,
-        rank=1,
-        entropy=2.0,
         num_kept=9,
-        top_tokens=(),
         seconds=0.0,
+        piece="",
+        log_probs=np.zeros(6, np.float32),
+        token_texts=id_vocabulary(6).tokens,
     )
     return replace(defaults, **fields)  # type: ignore[arg-type]
 

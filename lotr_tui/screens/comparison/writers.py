@@ -80,7 +80,7 @@ class ColumnWriters:
 
     def _take_events(self, slots: Sequence[ColumnSlot], events: list[IndexedEvent]) -> None:
         for index, event in events:
-            slots[index].output.events.append(event)
+            slots[index].output.add_event(event)
         self._on_tokens()
 
     def _fail(self, slots: Sequence[ColumnSlot], error: BaseException) -> None:

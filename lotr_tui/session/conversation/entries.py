@@ -1,10 +1,10 @@
 """Entries of a transcript, which are exchanges with the model and notes of the app, and their line breaking."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.generation.generate import Done, TokenEvent
+from engine.generation.generate import Done
 from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
 from lotr_tui.session.conversation.speaker_labels import ExchangeSpeakers, SpeakerLabel
 
@@ -131,16 +131,16 @@ class Exchange:
         """Return the index of the token at a character of the reply block; -1 after the last token."""
         return token_index_at(self.shown_pieces, max(0, character - len(self.lead)))
 
-    def add_events(self, events: Sequence[TokenEvent | Done]) -> None:
-        """Append the tokens that were generated since the last call, and complete the figures at the end."""
-        for event in events:
-            if isinstance(event, TokenEvent):
-                self.pieces.append(displayable(event.piece))
-            else:
-                self.is_generating = False
-                is_expected = event.reason == "eos" and self.speakers is not None
-                self._ending = "" if is_expected else describe_finish_reason(event, self._noun)
-                self._speed = format_generation_speed(event, self._noun)
+    def add_pieces(self, pieces: Iterable[str]) -> None:
+        """Append the text of tokens that were generated."""
+        self.pieces += map(displayable, pieces)
+
+    def mark_done(self, done: Done) -> None:
+        """End the reply, and complete its figures."""
+        self.is_generating = False
+        is_expected = done.reason == "eos" and self.speakers is not None
+        self._ending = "" if is_expected else describe_finish_reason(done, self._noun)
+        self._speed = format_generation_speed(done, self._noun)
 
     def mark_interrupted(self) -> None:
         """End the reply that was being written when its session ended; the tokens generated so far stay."""

@@ -1,7 +1,5 @@
 """Generation of the active reply of a conversation in a thread, and the collection of its tokens."""
 
-from dataclasses import replace
-
 from engine.errors import InvalidInputError, describe_error
 from engine.generation.best_of import AnswerChosen
 from engine.generation.generate import Done
@@ -13,6 +11,7 @@ from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnsw
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.saved_replies import SavedReplies
 from lotr_tui.session.conversation.state_cache import DecoderStateCache, evict_models
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.session_file import SessionWriter
 
 STOP_TIMEOUT = 0.5
@@ -92,7 +91,7 @@ class ReplyGeneration(SavedReplies):
         """Apply an event to the active reply."""
         if isinstance(event, Done):
             reply.done = event
-            reply.exchange.add_events([event])
+            reply.exchange.mark_done(event)
         elif isinstance(event, SpeakerProb):
             reply.set_speaker(event.name, event.prob)
         elif isinstance(event, AnswerChosen):
@@ -106,9 +105,9 @@ class ReplyGeneration(SavedReplies):
             self._state_cache.add(reply, event)
         else:
             token, state = event
-            reply.tokens.append(replace(token, top_tokens=()))  # computed again on demand, to save memory
+            reply.tokens.append(ReplyToken.from_event(token))
             self._state_cache.add(reply, state)
-            reply.exchange.add_events([token])
+            reply.exchange.add_pieces([token.piece])
 
     def _add_answers(self, reply: Reply, ranked: RankedAnswers) -> None:
         """Give the active reply its score, and add the other answers as branches of its turn."""
@@ -130,9 +129,10 @@ class ReplyGeneration(SavedReplies):
                 speaker_prob=reply.speaker_prob,
                 score=AnswerScore.from_answer(answer, rank, num_answers),
             )
-            branch.tokens += [replace(token, top_tokens=()) for token in answer.events]
+            branch.tokens += map(ReplyToken.from_event, answer.events)
             branch.done = answer.done
-            branch.exchange.add_events([*branch.tokens, answer.done])
+            branch.exchange.add_pieces(token.piece for token in branch.tokens)
+            branch.exchange.mark_done(answer.done)
             branch.turn.replies.append(branch)
             self.replies_by_exchange[branch.exchange] = branch
             self._other_answers.append(branch)

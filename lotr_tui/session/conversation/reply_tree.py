@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.data.tokenizers.base import EOS_ID, speaker_text
-from engine.generation.generate import Done, TokenEvent
+from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import Turn as SpokenLine
@@ -16,6 +16,7 @@ from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_l
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers
 from lotr_tui.session.model_abilities import answers_by_template, has_log_probs
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
@@ -97,7 +98,7 @@ class Reply:
     """Number of the parent's own tokens before this reply."""
     num_shared_tokens: int = 0
     """Number of leading tokens that belong to the parent or its ancestors in the same turn."""
-    tokens: list[TokenEvent] = field(default_factory=list)
+    tokens: list[ReplyToken] = field(default_factory=list)
     decoder_states: list[DecoderState | None] = field(default_factory=list)
     """Decoder state before each token and after the last; evicted states are None or missing at the end, and states of
     slow models may lack their log-probabilities, see `has_log_probs`."""
@@ -123,7 +124,7 @@ class Reply:
             marks_line_ends=not self.session_model.model.tokenizer.reads_line_ends,
         )
         self.update_exchange()
-        self.exchange.add_events(self.tokens)
+        self.exchange.add_pieces(token.piece for token in self.tokens)
 
     def update_exchange(self) -> None:
         """Show the seed, the speakers and the score on the exchange, after they have changed."""
@@ -300,7 +301,7 @@ class Reply:
             **{name: getattr(self, name) for name in SAVED_FIELDS},
             parent_id=None if self.parent is None else self.parent.id,
             prompt=self.prompt if self.starts_turn else None,
-            tokens=tuple(SavedToken.from_event(token) for token in self.tokens[self.num_shared_tokens :]),
+            tokens=tuple(SavedToken.from_token(token) for token in self.tokens[self.num_shared_tokens :]),
             reason="error" if self.done is None else self.done.reason,
             tokens_per_second=0.0 if self.done is None else self.done.tokens_per_second,
             model=self.session_model.name,

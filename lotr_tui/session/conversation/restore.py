@@ -12,13 +12,14 @@ from typing import Any
 from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_vocabulary
 from engine.errors import InvalidInputError, printable
-from engine.generation.generate import Done, TokenEvent
+from engine.generation.generate import Done
 from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import OWN_FIELDS, Reply, Turn
 from lotr_tui.session.model_abilities import answers_by_template
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.session.session_model import SessionModel
@@ -155,9 +156,8 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
         reply.split_context(min(saved.num_reread_tokens, len(reply.context_ids)))
     for token, id in zip(saved.tokens, ids, strict=True):
         unknown_id = EOS_ID if token.text == EOS else UNK_ID
-        event = _token_event(token, len(reply.tokens), unknown_id if id is None else id)
-        reply.tokens.append(event)
-        reply.exchange.add_events([event])
+        reply.tokens.append(_reply_token(token, unknown_id if id is None else id))
+    reply.exchange.add_pieces(token.piece for token in reply.tokens[reply.num_shared_tokens :])
     reply.saved = saved
     reply.name = printable(saved.name)
     if saved.reason == "error":
@@ -165,7 +165,7 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
         return
     num_tokens = saved.settings.max_tokens if saved.reason == "length" else len(saved.tokens)
     reply.done = Done(saved.reason, saved.seed, num_tokens, saved.tokens_per_second)
-    reply.exchange.add_events([reply.done])
+    reply.exchange.mark_done(reply.done)
 
 
 def _check_speakers(reply: Reply) -> None:
@@ -198,21 +198,17 @@ def _token_id(token: SavedToken, tokenizer: Tokenizer) -> int | None:
     return None if tokenizer.is_open else tokenizer.token_to_id.get(token.text)
 
 
-def _token_event(token: SavedToken, index: int, id: int) -> TokenEvent:
-    """Return a saved token as the event that generated it, with its id in the session model's vocabulary."""
+def _reply_token(token: SavedToken, id: int) -> ReplyToken:
+    """Return a saved token as it was in the reply, with its id in the session model's vocabulary."""
     figures = (token.logprob, token.prob, token.entropy)
     logprob, prob, entropy = (math.nan if figure is None else figure for figure in figures)
-    return TokenEvent(
-        index=index,
+    return ReplyToken(
         id=id,
         text=token.text,
         logprob=min(logprob, 0.0),  # an edited file may hold any number
         sampling_prob=prob,
         rank=token.rank,
         entropy=entropy,
-        num_kept=0,
-        top_tokens=(),
-        seconds=0.0,
         piece=token.piece or "",
     )
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.generation.generate import describe_tokens
 from engine.generation.preview import next_token_probs
 from engine.generation.processors import log_softmax
 from engine.generation.sampling import process_log_probs, sampling_probs
@@ -44,13 +43,10 @@ def test_probabilities_sum_to_one_at_very_low_temperatures() -> None:
     assert actual[:, 2:] == pytest.approx(np.full((2, 38), 1 / 38))
 
 
-def test_missing_settings_histories_or_tokens_are_errors() -> None:
+def test_missing_settings_or_histories_are_errors() -> None:
     log_probs = np.stack([random_logits(seed) for seed in (0, 1)]).astype(np.float32)
-    probs = sampling_probs(log_probs, [NO_FILTERS, NO_FILTERS], [[], []], suppress_eos=True)
     with pytest.raises(ValueError, match="shorter"):
         sampling_probs(log_probs, [NO_FILTERS, NO_FILTERS], [[]], suppress_eos=True)
-    with pytest.raises(ValueError, match="longer"):
-        describe_tokens(np.array([3]), log_probs, probs, id_vocabulary(40).tokens)
 
 
 def test_chain_does_not_change_its_input() -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.generation.generate import describe_tokens
 from engine.generation.sampling import sample_tokens, sampling_probs
 from engine.generation.settings import SamplerSettings
 from tests.support import sampling
@@ -106,18 +105,15 @@ def test_noise_of_a_seed_does_not_depend_on_the_filters() -> None:
 
 
 def test_sampling_several_texts_equals_sampling_each_alone() -> None:
-    number, tokenizer = len(CHAINS), sampling.id_vocabulary(40).tokens
+    number = len(CHAINS)
     log_probs = np.stack([sampling.random_logits(seed) for seed in range(number)]).astype(np.float32)
     histories = [[seed, seed + 1, 2 * seed] for seed in range(number)]
     probs = sampling_probs(log_probs, CHAINS, histories, suppress_eos=False)
     noise = np.random.default_rng(0).standard_exponential(probs.shape)
     sampled = sample_tokens(probs, noise.copy())
-    fields = describe_tokens(sampled, log_probs, probs, tokenizer)
     for i in range(number):
         own = log_probs[i : i + 1]
         alone = sampling_probs(own, CHAINS[i : i + 1], histories[i : i + 1], suppress_eos=False)
         assert np.array_equal(alone[0], probs[i])
         assert sample_tokens(alone, noise[i : i + 1].copy()).tolist() == [sampled[i]]
         assert sampled[i] == max(range(40), key=lambda word: alone[0, word] / noise[i, word])
-        assert describe_tokens(sampled[i : i + 1], own, alone, tokenizer) == [fields[i]]
-        assert (fields[i]["id"], fields[i]["text"]) == (sampled[i], tokenizer[sampled[i]])

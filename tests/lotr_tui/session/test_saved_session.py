@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from engine.errors import InvalidInputError
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session, reply_record
 from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
 
@@ -29,7 +30,8 @@ def test_latest_reply_is_selected_where_the_file_says_nothing_else():
 
 def test_figures_of_generated_tokens_are_saved(decoder):
     events = [e for e in generate(decoder, [5, 6], SamplerSettings(max_tokens=6), 3) if isinstance(e, TokenEvent)]
-    reply = replace(saved_reply(), tokens=tuple(SavedToken.from_event(event) for event in events))
+    tokens = map(ReplyToken.from_event, events)
+    reply = replace(saved_reply(), tokens=tuple(map(SavedToken.from_token, tokens)))
     (decoded,) = parse_session("x", session_bytes(reply)).replies
     for event, token in zip(events, decoded.tokens, strict=True):
         expected = (event.id, event.text, event.logprob, event.sampling_prob, event.rank, event.entropy)
@@ -37,19 +39,8 @@ def test_figures_of_generated_tokens_are_saved(decoder):
 
 
 def test_figure_that_is_not_finite_is_null():
-    event = TokenEvent(
-        index=0,
-        id=5,
-        text="a",
-        logprob=-math.inf,
-        sampling_prob=1.0,
-        rank=1,
-        entropy=math.nan,
-        num_kept=1,
-        top_tokens=(),
-        seconds=0.0,
-    )
-    content = session_bytes(replace(saved_reply(), tokens=(SavedToken.from_event(event),)))
+    saved = ReplyToken(5, "a", logprob=-math.inf, sampling_prob=1.0, rank=1, entropy=math.nan, piece=" a")
+    content = session_bytes(replace(saved_reply(), tokens=(SavedToken.from_token(saved),)))
     ((token,),) = (reply.tokens for reply in parse_session("x", content).replies)
     assert (token.logprob, token.prob, token.entropy) == (None, 1.0, None)
     assert b"NaN" not in content

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.generation.complete_words import word_around
-from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent
+from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import Candidate, NextTokenProbs, Unit
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.next_tokens import NextTokenContext
 from lotr_tui.session.prefix_cache import PrefixCache
+from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.text_reader import TextReader
 
 
@@ -17,7 +18,7 @@ from lotr_tui.session.text_reader import TextReader
 class InspectedToken:
     """Token of a reply and the distribution it was sampled from."""
 
-    token: TokenEvent
+    token: ReplyToken
     word: str
     """Word that the token belongs to."""
     position: int

@@ -398,7 +398,7 @@ async def test_long_words_are_split_to_the_column_width(make_host: MakeHost) -> 
         screen = await open_ladder(pilot, prompt="")
         texts = [ColumnOutput("0.5"), ColumnOutput("木" * 40, description="a " * 90)]
         for text, word in zip(texts, ("x" * 40, "高い塔" * 9), strict=True):
-            text.events = [make_token_event(index=i, text=word, piece=f" {word}") for i in range(3)]
+            text.events = [make_token_event(index=i, piece=f" {word}") for i in range(3)]
         columns = screen.query_one(GenerationColumns)
         columns.show(texts, 1)
         await pilot.pause()

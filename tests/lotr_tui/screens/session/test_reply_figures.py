@@ -218,7 +218,7 @@ async def test_reply_mode_explains_its_limits_once_for_each_session_and_model(ma
 
 def test_speed_of_a_slow_model_has_a_decimal_and_a_reply_without_words_has_no_speed() -> None:
     exchange = Exchange("prompt", (), 1, SamplerSettings().describe())
-    exchange.add_events([Done("length", 1, 3, 0.34)])
+    exchange.mark_done(Done("length", 1, 3, 0.34))
     assert exchange.figures.endswith(" · 0.3 words/s")
-    exchange.add_events([Done("cancelled", 1, 0, 0.0)])
+    exchange.mark_done(Done("cancelled", 1, 0, 0.0))
     assert "words/s" not in exchange.figures

@@ -32,7 +32,7 @@ def exchange(prompt: str, speaking_as: str, speaker: str, text: str = TEXT) -> E
     """Return a complete turn of a conversation."""
     turn = Exchange(prompt, (), 7, "temperature 0.80", speakers=exchange_speakers(CAST, speaking_as, speaker))
     turn.pieces = [f" {word}" for word in text.split()]
-    turn.add_events([Done("eos", 7, len(turn.pieces), 900.0)])
+    turn.mark_done(Done("eos", 7, len(turn.pieces), 900.0))
     turn.choice = "Gandalf by your choice"
     return turn
 

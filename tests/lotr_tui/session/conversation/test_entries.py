@@ -11,7 +11,6 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done
 from lotr_tui.session.conversation.entries import Exchange, show_pieces, token_index_at, token_span
 from lotr_tui.session.conversation.wrapping import wrap
-from tests.support.sampling import make_token_event
 
 WORDS = st.lists(st.text("abcdé漢字", min_size=1, max_size=12), min_size=1, max_size=30)
 
@@ -63,8 +62,8 @@ def finished_exchange(*words: str) -> Exchange:
     pieces = WordTokenizer((UNK, EOS, *words)).pieces(
         [EOS_ID if word == EOS else words.index(word) + 2 for word in words]
     )
-    exchange.add_events([make_token_event(index=i, piece=piece) for i, piece in enumerate(pieces)])
-    exchange.add_events([Done("eos", 3, len(words), 100.0)])
+    exchange.add_pieces(pieces)
+    exchange.mark_done(Done("eos", 3, len(words), 100.0))
     return exchange
 
 
@@ -115,7 +114,7 @@ def test_line_ends_of_prose_stay_on_the_line_of_the_word_before_them() -> None:
 
 def test_reply_that_continues_a_word_is_shown_with_its_beginning() -> None:
     exchange = Exchange("The old wiz", (), 3, "greedy", continues_prompt=True, noun="token")
-    exchange.add_events([make_token_event(index=i, piece=piece) for i, piece in enumerate(["ard", ",", " said"])])
+    exchange.add_pieces(["ard", ",", " said"])
     exchange.other_branches = [("branch 2 of 2", ["ened", " man"]), ("branch 3 of 3", [" of"])]
     block = next(block for block in exchange.blocks() if block.is_reply)
     assert block.text == "wizard, said▌"
@@ -123,10 +122,10 @@ def test_reply_that_continues_a_word_is_shown_with_its_beginning() -> None:
     assert [block.text[slice(*exchange.token_span(index))] for index in range(3)] == ["ard", ",", "said"]
     assert [exchange.token_index_at(character) for character in (0, 3, 6, 7, 8)] == [0, 0, 1, 1, 2]
     assert [block.text for block in exchange.blocks()[-2:]] == ["branch 2 of 2: wizened man", "branch 3 of 3: of"]
-    exchange.add_events([Done("length", 3, 3, 1200.0)])
+    exchange.mark_done(Done("length", 3, 3, 1200.0))
     assert "stopped at 3 tokens · seed 3 · greedy · 1,200 tokens/s" in exchange.figures
     long_word = Exchange("x" * 500, (), 3, "greedy", continues_prompt=True)
-    long_word.add_events([make_token_event(piece="y")])
+    long_word.add_pieces(["y"])
     assert next(block for block in long_word.blocks() if block.is_reply).text == "…" + "x" * 30 + "y▌"
 
 
