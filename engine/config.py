@@ -269,15 +269,7 @@ class Config:
         Raises:
             ConfigError: If a text has another form, a setting does not exist, or a value is invalid.
         """
-        values = {}
-        for assignment in overrides:
-            name, equals, text = assignment.partition("=")
-            if not equals:
-                raise ConfigError(f"--set {assignment!r} is not of the form key=value")
-            name = name.strip()
-            field_type = _field_types(_SECTIONS[_section_of(name)])[name]
-            values[name] = _convert(name, text.strip(), field_type, strict=False)
-        return self.with_values(**values)
+        return self.with_values(**{name: parse_setting(name, text) for name, text in map(split_assignment, overrides)})
 
     def to_json(self) -> str:
         """Return the configuration as JSON: one object per section."""
@@ -317,6 +309,29 @@ def describe_settings() -> dict[str, tuple[str, str]]:
         for section, config_class in _SECTIONS.items()
         for name, field_type in _field_types(config_class).items()
     }
+
+
+def split_assignment(assignment: str) -> tuple[str, str]:
+    """Return the name and the text of "key=value"; another form raises a ConfigError."""
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {assignment!r} is not of the form key=value")
+    return name.strip(), text.strip()
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """Return the value of a setting from text, as `--set` takes it.
+
+    Raises:
+        ConfigError: If the setting does not exist, or the value has the wrong type or is out of range.
+    """
+    return _convert(name, text, _field_types(_SECTIONS[_section_of(name)])[name], strict=False)
+
+
+def setting_type(name: str) -> tuple[Any, msgspec.Meta]:
+    """Return the type of a setting, and its description and range; an unknown name raises a ConfigError."""
+    plain_type, meta = get_args(_field_types(_SECTIONS[_section_of(name)])[name])
+    return plain_type, meta
 
 
 def _section_of(name: str) -> str:

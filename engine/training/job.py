@@ -19,7 +19,7 @@ from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
-from engine.training.transfer.initial_run import canonical_name, load_dataset_and_weights
+from engine.training.transfer.initial_run import DatasetAndWeights, canonical_name, load_dataset_and_weights
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,27 @@ class TrainingJob:
         )
 
 
-def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:
+def prepare_job(
+    config: Config,
+    run_name: str | None = None,
+    runs_dir: Path | None = None,
+    load: Callable[[Config, Path | None], DatasetAndWeights] = load_dataset_and_weights,
+) -> TrainingJob:
     """Read the data, check that the data fits the configuration, and create the run directory.
+
+    `load` reads the data; a caller with many jobs may pass a function that remembers the results of
+    `load_dataset_and_weights`.
 
     Raises:
         InvalidInputError: If the input is unusable; nothing is written then.
     """
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     if config.model.architecture == "transformer":
         check_transformer_config(config.model)
         _check_window(config)
     if init := config.training.init:
         config = config.with_values(init=canonical_name(init, runs_dir))
-    dataset, initial_weights = load_dataset_and_weights(config, runs_dir)
+    dataset, initial_weights = load(config, runs_dir)
     if config.training.teachers:
         limit_openmp_spinning()
         from engine.training.teachers import check_teachers  # loads PyTorch
@@ -117,7 +125,7 @@ def _make_job(config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bo
     return TrainingJob(config, dataset, run, command_queue, is_resume)
 
 
-def _with_absolute_paths(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """Make the paths of corpora absolute, so that the run finds them again from any directory."""
     data = config.data
     paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}

@@ -14,6 +14,7 @@ from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
+from lotr_tui.cli.search.command import search
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
@@ -134,6 +135,13 @@ add_command(
 add_command(
     cli, "ablate", "lotr-tui ablate --preset tiny --seeds 2", "lotr-tui ablate --only weight_drop --set epochs=20"
 )(ablate)
+add_command(
+    cli,
+    "search",
+    "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set input_dropout=0.3..0.7",
+    "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd --set lr=0.001..10",
+    "lotr-tui search --resume search-20250131-120000 --minutes 60",
+)(search)
 
 
 @add_command(cli, "bench", "lotr-tui bench --only generate --repeat 3")

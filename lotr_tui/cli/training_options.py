@@ -228,3 +228,5 @@ def parse_training(
 
 with_training = options.merge_options("training", parse_training)
 """Decorator of a command that has a parameter `training`: it gets the options of `parse_training` instead."""
+NO_OPTIONS = parse_training()
+"""The result of `parse_training` without any option."""

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 # Imported here so that no fork has to import them.
+import optuna  # noqa: F401
 import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
 import torch  # noqa: F401

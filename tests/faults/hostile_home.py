@@ -12,6 +12,9 @@ from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import COMMANDS_FILE, EPOCHS_DIR, INITIAL_FILE, MODEL_FILE, RESUME_FILE
 from engine.training.job import prepare_job
+from engine.training.search.plan import SearchPlan
+from engine.training.search.records import SearchFolder, TrialRecord
+from engine.training.search.space import parse_space
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.saved_session import SavedToken
@@ -20,7 +23,7 @@ from lotr_tui.session.settings import SettingsStore
 from tests.support.files import sentences, write_csv
 from tests.support.sessions import saved_reply
 
-RUN = "r"
+RUN, SEARCH = "r", "search"
 
 
 def small_config(home: Path) -> Config:
@@ -58,6 +61,7 @@ def make_home(home: Path) -> None:
     for text in ("the miller", "seven lanterns"):
         history.add(text)
     _save_session()
+    _save_search(config)
     cache_every_corpus()
     load_dataset(config.data)
 
@@ -67,6 +71,14 @@ def _train_until_second_epoch(config: Config) -> None:
     for event in prepare_job(config, RUN).events(lambda: epochs[-1] >= 1):
         if isinstance(event, Evaluated):
             epochs.append(event.epoch)
+
+
+def _save_search(config: Config) -> None:
+    plan = SearchPlan(config, parse_space(["lr=0.01..0.1"])[1], (1234,), "")
+    folder = SearchFolder.create(SEARCH, None, plan)
+    folder.write(TrialRecord(0, "complete", {"lr": 0.05}, folder.run_names(0), [9.5], [(25, 12.5), (100, 9.5)], 3.0))
+    folder.write(TrialRecord(1, "stopped", {"lr": 0.02}, folder.run_names(1), [], [(25, 13.5)], 1.0))
+    folder.close()
 
 
 def _save_session() -> None:

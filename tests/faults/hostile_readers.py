@@ -28,6 +28,8 @@ from engine.runs.summary import list_runs, summarize_run
 from engine.storage.text_files import read_text_file
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
+from engine.training.search.records import SEARCH_FILE, TRAINING_FILE, TRIALS_FILE, SearchFolder
+from engine.training.search.study import SearchStudy
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.monitor.run_list import config_differences, list_selectable_runs, read_validation_curve
@@ -47,7 +49,7 @@ from tests.faults.hostile_content import (
     VOCABULARIES,
     HostileFile,
 )
-from tests.faults.hostile_home import RUN, cache_every_corpus, small_config
+from tests.faults.hostile_home import RUN, SEARCH, cache_every_corpus, small_config
 
 VALID_HOME_VARIABLE = "LOTR_TUI_TESTS_VALID_HOME"
 """Environment variable with the path of the home whose files are all valid."""
@@ -145,6 +147,14 @@ def _read_sessions(home: Path) -> None:
         load_session(summary.path)
 
 
+def _read_search(home: Path) -> None:
+    folder = SearchFolder.open(SEARCH, None)
+    study = SearchStudy(folder.plan.space, 0)
+    for record in folder.records.values():
+        study.finish(study.replay(record), record.state, record.value)
+    folder.close()
+
+
 @dataclass(frozen=True)
 class Reader:
     """Function that reads a file of a home."""
@@ -187,5 +197,8 @@ READERS = {
     "history": Reader("history.jsonl", _read_history, rewrites_file=True),
     "lock of the history": Reader("history.lock", lambda home: PromptHistory().add("more"), rewrites_file=True),
     "session": Reader("sessions/*.jsonl", _read_sessions, SESSIONS),
+    "plan of a search": Reader(f"runs/{SEARCH}/{SEARCH_FILE}", _read_search, CONFIGS),
+    "configuration of a search": Reader(f"runs/{SEARCH}/{TRAINING_FILE}", _read_search, CONFIGS),
+    "trials of a search": Reader(f"runs/{SEARCH}/{TRIALS_FILE}", _read_search, METRICS, rewrites_file=True),
     "cache": Reader("cache/*/*", _read_cache, rewrites_file=True),
 }

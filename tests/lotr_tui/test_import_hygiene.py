@@ -133,6 +133,7 @@ def imported_packages(tmp_path, environment):
         ["locate"],
         ["learn", "--list"],
         ["learn", "--help"],
+        ["search", "--help"],
     ],
 )
 def test_command_imports_neither_torch_nor_pandas(imported_packages, untrained_run, arguments):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 
 from engine.config import Config
@@ -66,6 +67,19 @@ SMALL: dict[str, Any] = {
     "sample_prompt": "the old hobbit",
 }
 """Settings of a small model, complete so that changed defaults do not change the tests."""
+
+
+class Untouchable:
+    """A split that fails the test as soon as anything is read from it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        pytest.fail(f"{name} of the test split was read")
+
+    def __len__(self) -> int:
+        pytest.fail("the length of the test split was read")
+
+    def __getitem__(self, index: Any) -> Any:
+        pytest.fail("the test split was read")
 
 
 def make_config(**values: Any) -> Config:

@@ -15,6 +15,9 @@ from engine.runs.loading import find_model, load_model
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.training.transfer.word_mapping import map_to_vocabulary
 
+DatasetAndWeights = tuple[Dataset, dict[str, Float32Array] | None]
+"""A dataset, and the weights that a training starts from; None for random weights."""
+
 INHERITED_SETTINGS = (
     "tokenizer", "vocabulary_size", "architecture", "embedding_size", "hidden_size", "num_layers", "num_heads",
     "feed_forward_size", "context_size", "tie_weights", "punctuation",
@@ -61,9 +64,7 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
     return apply_options(preset.with_values(**defaults))
 
 
-def load_dataset_and_weights(
-    config: Config, runs_dir: Path | None = None
-) -> tuple[Dataset, dict[str, Float32Array] | None]:
+def load_dataset_and_weights(config: Config, runs_dir: Path | None = None) -> DatasetAndWeights:
     """Load the dataset of `config`, and the weights that the training starts from; None for random weights.
 
     An open vocabulary is taken over from the initial run, or else from the first teacher. A closed one is built from

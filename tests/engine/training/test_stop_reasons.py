@@ -13,7 +13,15 @@ from engine.errors import ConfigError, TrainingError
 from engine.events import Evaluated, Finished, Snapshot, Step, TrainingEvent
 from engine.training.reporting import check_finite
 from engine.training.run import train
-from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
+from tests.support.training import (
+    Untouchable,
+    events_of,
+    make_config,
+    make_trainer,
+    run_training,
+    weights_equal,
+    weights_of,
+)
 
 
 def test_stop_ends_at_once_and_does_not_score_the_test_split(dataset: Dataset) -> None:
@@ -32,19 +40,6 @@ def test_stop_ends_at_once_and_does_not_score_the_test_split(dataset: Dataset) -
     (evaluated,) = events_of(Evaluated, events)  # the validation before the first step, so that there is always a model
     assert finished.valid_perplexity == evaluated.valid_perplexity
     assert weights_equal(weights_of(finished), weights_of(evaluated))
-
-
-class Untouchable:
-    """A split that fails the test as soon as anything is read from it."""
-
-    def __getattribute__(self, name: str) -> Any:
-        pytest.fail(f"{name} of the test split was read")
-
-    def __len__(self) -> int:
-        pytest.fail("the length of the test split was read")
-
-    def __getitem__(self, index: Any) -> Any:
-        pytest.fail("the test split was read")
 
 
 def test_a_training_without_score_test_never_reads_the_test_split(dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ from tests.support.files import KNOWN_WORDS
 
 COMMANDS = [
     *((), ("train",), ("attach",), ("status",), ("stop",), ("generate",), ("eval",), ("ablate",), ("bench",)),
+    ("search",),
     *(("locate",), ("data",), ("data", "info"), ("data", "fetch")),
     *(("runs",), ("runs", "show"), ("runs", "rm"), ("runs", "rename"), ("runs", "export"), ("runs", "compact")),
 ]
