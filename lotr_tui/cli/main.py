@@ -139,7 +139,7 @@ add_command(
     cli,
     "search",
     "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set input_dropout=0.3..0.7",
-    "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd --set lr=0.001..10",
+    "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd",
     "lotr-tui search --resume search-20250131-120000 --minutes 60",
 )(search)
 
