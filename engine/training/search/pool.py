@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,10 +33,10 @@ class WorkerPool:
 
     def start(self, assignment: Assignment) -> None:
         """Give a trial to an idle worker, which is started if there is none yet."""
-        idle = next((item for item in self._processes if item not in self._numbers), None)
-        connection = idle or self._start_worker()
+        idle = (item for item in self._processes if item not in self._numbers)
+        connection = next(idle, None) or self._start_worker()
         self._numbers[connection] = assignment.number
-        connection.send(assignment)
+        _send(connection, assignment)
 
     def messages(self, timeout: float) -> Iterator[tuple[int, Message]]:
         """Wait for messages, at most `timeout` seconds, and yield them with the numbers of their trials.
@@ -56,7 +57,7 @@ class WorkerPool:
     def answer(self, number: int, *, may_continue: bool) -> None:
         """Answer the progress of a trial: True to continue, False to prune it."""
         connection = next(connection for connection, busy in self._numbers.items() if busy == number)
-        connection.send(may_continue)
+        _send(connection, may_continue)
 
     def stop(self) -> None:
         """Ask all workers to save and stop their trials at the next optimizer step."""
@@ -68,7 +69,7 @@ class WorkerPool:
             if connection in self._numbers:
                 process.kill()
             else:
-                connection.send(None)
+                _send(connection, None)
         for connection, process in self._processes.items():
             process.join(EXIT_TIMEOUT)
             process.kill()
@@ -99,3 +100,9 @@ class WorkerPool:
         code = process.exitcode or 0
         end = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return f"its process ended {end}; fewer --jobs need less memory"
+
+
+def _send(connection: Connection, message: object) -> None:
+    """Send a message. A worker that has died is noticed when its answer is read."""
+    with suppress(OSError):
+        connection.send(message)

@@ -30,13 +30,6 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class TrialStarted:
-    """Start of a trial, or its continuation."""
-
-    record: TrialRecord
-
-
-@dataclass(frozen=True)
 class TrialEnded:
     """End of a trial."""
 
@@ -65,7 +58,7 @@ class SearchEnded:
     seconds: float
 
 
-SearchEvent = TrialStarted | TrialEnded | SearchWarned | SearchEnded
+SearchEvent = TrialEnded | SearchWarned | SearchEnded
 
 
 @dataclass
@@ -179,7 +172,6 @@ class _Search:
                     num_done=len(record.perplexities),
                 )
             )
-            yield TrialStarted(record)
 
     def _typical_seconds(self) -> float:
         """Return the median duration of the trials that are complete or pruned; 0 before the first one."""

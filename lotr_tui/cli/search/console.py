@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from engine.errors import printable
+from engine.errors import TrainingError, printable
 from engine.runtime.worker import Cancellation
 from engine.training.search.records import SearchFolder
 from engine.training.search.runner import Budget, SearchEnded, SearchWarned, TrialEnded, run_search
@@ -47,6 +47,7 @@ def search_on_console(
     report = SearchReport(folder, budget, as_json=as_json)
     report.print_start(num_jobs, remarks)
     broken_pipe: BrokenPipeError | None = None
+    no_result = ""
     for event in run_search(folder, budget, num_jobs, cancellation):
         try:
             match event:
@@ -55,11 +56,15 @@ def search_on_console(
                 case TrialEnded() if broken_pipe is None:
                     report.print_trial(event)
                 case SearchEnded() if broken_pipe is None:
+                    no_result = report.print_end(event)
                     exit_code = exit_code or int(event.reason == "failures")
-                    report.print_end(event)
         except BrokenPipeError as error:
             broken_pipe = error
             cancellation.set()
     if broken_pipe:
         raise broken_pipe
+    if no_result:
+        if exit_code <= 1:
+            raise TrainingError(no_result)
+        print(f"lotr-tui: {no_result}", file=sys.stderr)
     return exit_code

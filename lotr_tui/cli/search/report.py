@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from engine.config import Config
-from engine.errors import TrainingError, printable, shell_word
+from engine.errors import printable, shell_word
 from engine.runs.directory import run_word
+from engine.storage.files import default_runs_dir
 from engine.training.search.records import UNFINISHED, SearchFolder, TrialRecord, TrialState
 from engine.training.search.runner import Budget, SearchEnded, TrialEnded, find_best
 from engine.training.search.space import format_value
@@ -86,11 +87,11 @@ class SearchReport:
         message = f": {printable(record.message)}" if record.message else ""
         print("  ".join(filter(None, columns)) + message, flush=True)
 
-    def print_end(self, ended: SearchEnded) -> None:
+    def print_end(self, ended: SearchEnded) -> str:
         """Print the best trials, the importances of the settings, and commands to continue with.
 
-        Raises:
-            TrainingError: If no trial is complete.
+        Returns:
+            "", or a line that explains why no trial is complete.
         """
         best = find_best(ended.records)
         command = None if best is None else format_train_command(self._best_config(best))
@@ -103,14 +104,16 @@ class SearchReport:
                 print(f"importance for validation: {', '.join(shares)}")
             print(f"train with the best settings:\n  {command}")
             if ended.reason != "exhausted":
-                print(f"continue the search:\n  {self._resume_command}", flush=True)
-        if best is None:
-            raise TrainingError(self._explain_no_result(ended))
+                print(f"continue the search:\n  {self._resume_command()}", flush=True)
+        return "" if best is not None else self._explain_no_result(ended)
 
-    @property
-    def _resume_command(self) -> str:
-        minutes = self._budget.seconds / 60 if math.isfinite(self._budget.seconds) else 10
-        return f"lotr-tui search --resume {shell_word(self._folder.path.name)} --minutes {minutes:g}"
+    def _resume_command(self, minutes: float | None = None) -> str:
+        """Return the command that continues the search, by default with the same time."""
+        if minutes is None:
+            minutes = self._budget.seconds / 60 if math.isfinite(self._budget.seconds) else 10
+        path = self._folder.path
+        runs_dir = "" if path.parent == default_runs_dir() else f" --runs-dir {shell_word(str(path.parent))}"
+        return f"lotr-tui search --resume {shell_word(path.name)} --minutes {minutes:g}{runs_dir}"
 
     def _print_summary(self, ended: SearchEnded, best: TrialRecord | None, command: str | None) -> None:
         states = [record.state for record in ended.records]
@@ -154,18 +157,19 @@ class SearchReport:
 
     def _explain_no_result(self, ended: SearchEnded) -> str:
         """Return why no trial is complete, and what to do."""
-        name = shell_word(self._folder.path.name)
         failed = next((record for record in reversed(ended.records) if record.message), None)
         if failed is not None and (ended.reason == "failures" or not any(record.value for record in ended.records)):
-            return f"search {name} has no result; trial {failed.number} {failed.state}: {failed.message}"
+            return (
+                f"search {self._folder.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
+            )
         furthest = max(ended.records, key=self._fraction, default=None)
         if furthest is None or not (fraction := self._fraction(furthest)):
-            return f"no trial reached its first validation; give it more time: {self._resume_command}"
+            return f"no trial reached its first validation; give it more time: {self._resume_command()}"
         minutes = furthest.seconds / fraction / 60
         return (
             f"no trial is complete, which takes about {max(minutes, 0.1):.1f} minutes; trial {furthest.number} is at "
             f"{format_percent(fraction)} with validation {_format_perplexity(furthest.value)}; continue it: "
-            f"lotr-tui search --resume {name} --minutes {math.ceil(4 * minutes)}"
+            f"{self._resume_command(math.ceil(4 * minutes))}"
         )
 
     def _best_config(self, best: TrialRecord) -> Config:
