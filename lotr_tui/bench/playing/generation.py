@@ -8,6 +8,8 @@ from lotr_tui.bench.playing.generation_speeds import BATCH_SIZE, weight_bytes_pe
 from lotr_tui.bench.processes import SINGLE_THREAD_ENV, run_module
 
 BUNDLED_NAME, LARGE_NAME = "bundled model", "2 layers of 512"
+REPLYING_MODELS = {"words": "model of words", "bundled": BUNDLED_NAME}
+"""Names of the models whose first replies are measured, by their key in `reply_speed`."""
 
 
 def measure_generation(repeat: int) -> Iterator[Measurement]:
@@ -16,6 +18,9 @@ def measure_generation(repeat: int) -> Iterator[Measurement]:
     for _ in range(repeat):
         baseline = run_module("lotr_tui.bench.playing.notebook_generation", env=SINGLE_THREAD_ENV)
         speeds = run_module("lotr_tui.bench.playing.generation_speeds", env=SINGLE_THREAD_ENV)
+        for model in REPLYING_MODELS:
+            replies = run_module("lotr_tui.bench.playing.reply_speed", model, env=SINGLE_THREAD_ENV)
+            speeds |= {f"{model}_{key}": value for key, value in replies.items()}
         runs.append({"baseline": baseline, **speeds})
     yield from summarize_speeds(runs)
 
@@ -32,6 +37,13 @@ def summarize_speeds(runs: Sequence[Mapping[str, float]]) -> Iterator[Measuremen
     yield speed(f"baseline (nn.LSTM, {LARGE_NAME})", "baseline")
     yield speed(BUNDLED_NAME, "bundled")
     yield ratio(f"{BUNDLED_NAME}, ratio to the baseline", "bundled", "baseline", 15)
+    for key, model_name in REPLYING_MODELS.items():
+        for runs_key, name, limit in (
+            ("all", "40 replies in one process", 60),
+            ("first", "first reply of a process", 40),
+        ):
+            yield speed(f"{model_name}, {name}", f"{key}_{runs_key}")
+            yield ratio(f"{model_name}, {name}, ratio to the baseline", f"{key}_{runs_key}", "baseline", limit)
     yield speed(LARGE_NAME, "large")
     yield ratio(f"{LARGE_NAME}, ratio to the baseline", "large", "baseline", 18)
     bandwidth = statistics.median(run["memory_bound"] for run in runs) * weight_bytes_per_token() / 1e9

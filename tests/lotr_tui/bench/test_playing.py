@@ -8,7 +8,7 @@ import pytest
 from engine.analysis.memorization import TrainingIndex
 from engine.config import ModelConfig
 from lotr_tui.bench.measurement import Measurement
-from lotr_tui.bench.playing import branch
+from lotr_tui.bench.playing import branch, reply_speed
 from lotr_tui.bench.playing.generation import summarize_speeds
 from lotr_tui.bench.playing.generation_speeds import (
     generate_batched,
@@ -70,14 +70,29 @@ def test_ratios_of_speeds_are_computed_within_each_run() -> None:
             "large_batched": n * 8000,
             "bundled_sequential": n * 7000,
             "bundled_batched": n * 21000,
+            "words_all": n * 7000,
+            "words_first": n * 3000,
+            "bundled_all": n * 6500,
+            "bundled_first": n * 4500,
         }
         for n in (1, 2, 9)
     ]
     measurements = [item for item in summarize_speeds(runs) if isinstance(item, Measurement)]
     assert len(measurements) == len(list(summarize_speeds(runs)))
     ratios = [measurement for measurement in measurements if measurement.unit == ""]
-    assert [ratio.value for ratio in ratios] == pytest.approx([70, 17, 0.85, 25, 5, 3])
-    assert [ratio.is_within_limits for ratio in ratios] == [True, False, True, True, True, False]
+    assert [ratio.value for ratio in ratios] == pytest.approx([70, 70, 30, 65, 45, 17, 0.85, 25, 5, 3])
+    assert [ratio.is_within_limits for ratio in ratios] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert [measurement.value for measurement in measurements if measurement.unit][:2] == [200, 14000]
     assert f"{4000 * LARGE_WEIGHT_BYTES / 1e9:.0f} GB/s" in " ".join(measurement.name for measurement in measurements)
 
@@ -92,6 +107,14 @@ def test_all_texts_reach_their_maximum_length(punctuation: bool) -> None:
 def test_weight_bytes_are_those_of_the_matrices_read_per_token() -> None:
     assert weight_bytes_per_token() == LARGE_WEIGHT_BYTES
     assert multiply_all([np.ones((3, 2), np.float32)], 5) == 5
+
+
+@pytest.mark.parametrize("name", reply_speed.MODELS)
+def test_the_speed_of_first_replies_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reply_speed, "NUM_REPLIES", 2)
+    speeds = reply_speed.measure_replies(name)
+    assert set(speeds) == {"first", "all"}
+    assert all(speed > 0 for speed in speeds.values())
 
 
 def test_every_speed_is_measured() -> None:
