@@ -12,7 +12,8 @@ from engine.data.arrays import Float32Array
 from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.base import LogProbs
-from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
+from engine.models.input_gates import InputGates, embed
+from engine.models.matmul import Int8Matrix, Matrix, make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
 from engine.models.numpy_mogrifier import MogrifierRounds, make_rounds, mogrify
 from engine.models.weight_checks import check_weights
@@ -33,8 +34,6 @@ class LSTMState(NamedTuple):
 
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
-MAX_TABLE_SIZE = 2**22
-"""Maximum elements of the input gate table; computing a larger one takes longer than the products of a long text."""
 MIN_PROB = np.finfo(np.float32).tiny
 """Lower bound of a probability, so that its logarithm is finite."""
 
@@ -72,7 +71,7 @@ class _LSTMLayer:
     """
 
     weight_ih: Matrix | None
-    """`[4 hidden, input]`; None in a first layer whose products with all embeddings are looked up in a table."""
+    """`[4 hidden, input]`; None in a first layer whose products with the embeddings are in `InputGates`."""
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     hidden_size: int
@@ -117,24 +116,19 @@ class NumpyLSTM(NumpyDecoder):
         self._output_bias = to_float32(weights["output.bias"])
         self._punctuation = _punctuation_weights(weights, to_float32(output)) if config.punctuation else None
         self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
-        self.input_gate_table: Float32Array | None = None
-        """Contribution `[vocabulary, 4 hidden]` of every token to the gates of the first layer.
-
-        None if the table would be too large, or if its factors are stored in 8 bits and their product is fast.
-        """
         first = self._layers[0]
         self._speaker_vectors: Float32Array | None = None
         """Vectors that the speakers add to the first layer at each step of a line: to its gates `[cast + 1, 4 hidden]`,
         or with a mogrifier to its input `[cast + 1, embedding]`. The last row, of zeros, is for no speaker."""
         if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
             speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
-            vectors = self._embed(speakers)
+            vectors = embed(self._embedding, speakers)
             added = vectors if first.mogrifier else first.weight_ih.matmul(vectors)
             self._speaker_vectors = np.concatenate([added, np.zeros_like(added[:1])])
-        # With a mogrifier, the input depends on the hidden state.
-        can_tabulate = isinstance(first.weight_ih, Float32Matrix) and not first.mogrifier
-        if can_tabulate and first.weight_ih is not None and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
-            self.input_gate_table = first.weight_ih.matmul(to_float32(self._embedding)) + first.bias
+        self.input_gates: InputGates | None = None
+        """Input gates of the first layer by token; None with a mogrifier, where the input depends on the state."""
+        if not first.mogrifier and first.weight_ih is not None:
+            self.input_gates = InputGates(first.weight_ih, first.bias, self._embedding)
             self._layers[0] = replace(first, weight_ih=None)
 
     def _make_layer(self, weights: Mapping[str, StoredTensor], index: int, hidden_size: int) -> _LSTMLayer:
@@ -244,26 +238,6 @@ class NumpyLSTM(NumpyDecoder):
                 hidden[row], previous = state.layers[-1][0], int(target)
             yield self._log_probs(hidden), hidden
 
-    def _embed(self, token: int | TokenIds) -> Float32Array:
-        """Return the embedding `[..., embedding]` of `token`."""
-        if isinstance(self._embedding, Int8Rows):
-            return self._embedding.values[token] * self._embedding.scales[token, None]
-        return self._embedding[token]
-
-    def _input_gates(self, layer: _LSTMLayer, token: int | TokenIds) -> Float32Array:
-        """Return what `token` contributes to the gates `[..., 4 hidden]` of the first layer, with their bias."""
-        if layer.weight_ih is None:
-            assert self.input_gate_table is not None
-            return self.input_gate_table[token]
-        if isinstance(layer.weight_ih, Int8Matrix) and isinstance(self._embedding, Int8Rows):
-            rows = np.atleast_1d(token)
-            embeddings = Int8Rows(self._embedding.values[rows], self._embedding.scales[rows])
-            gates = layer.weight_ih.matmul_rows(embeddings).reshape(*np.shape(token), -1)
-        else:
-            gates = layer.weight_ih.matmul(self._embed(token))
-        gates += layer.bias
-        return gates
-
     def _next_speakers(self, speakers: int | TokenIds | None, token: int | TokenIds) -> int | TokenIds | None:
         """Return the speakers after `token`: itself if it is a speaker, and none after `<eos>`."""
         first = self.tokenizer.num_text_tokens
@@ -290,14 +264,14 @@ class NumpyLSTM(NumpyDecoder):
         added = None if speakers is None or self._speaker_vectors is None else self._speaker_vectors[speakers]
         for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
             size, is_first = layer.hidden_size, not new_layers
-            if is_first and not layer.mogrifier:
+            if is_first and self.input_gates is not None:
                 gates = layer.weight_hh.matmul(hidden)
-                gates += self._input_gates(layer, token)
+                gates += self.input_gates[token]
                 if added is not None:
                     gates += added
             else:
                 assert layer.weight_ih is not None
-                inputs = self._embed(token) if is_first else new_layers[-1][0]
+                inputs = embed(self._embedding, token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
                     inputs = inputs + added if is_first and added is not None else inputs
                     inputs, hidden, _ = mogrify(layer.mogrifier, inputs, hidden)
@@ -324,7 +298,7 @@ class NumpyLSTM(NumpyDecoder):
         A factor is 0 to 2. The first round multiplies the input, the second the hidden state before the step, and so
         on. There are no rounds without a mogrifier.
         """
-        inputs, factors_by_layer = self._embed(token), []
+        inputs, factors_by_layer = embed(self._embedding, token), []
         if after.speakers is not None and self._speaker_vectors is not None and self.config.mogrifier_rounds:
             inputs = inputs + self._speaker_vectors[after.speakers]
         for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before.layers, after.layers, strict=True):

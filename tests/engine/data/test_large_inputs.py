@@ -54,9 +54,10 @@ def test_scores_do_not_depend_on_the_chunk_size_or_on_hidden_vectors(
 def test_numpy_model_predicts_the_same_without_its_input_gate_table(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = make_model(punctuation=True), np.arange(len(WORDS), dtype=np.int32)
     with_table = model.to_decoder(WORDS)
-    monkeypatch.setattr("engine.models.numpy_lstm.MAX_TABLE_SIZE", 10)
+    monkeypatch.setattr("engine.models.input_gates.MAX_TABLE_SIZE", 10)
     without = model.to_decoder(WORDS)
-    assert without.input_gate_table is None
+    assert without.input_gates is not None
+    assert without.input_gates.table is None
     assert without.score_sequence(ids) == pytest.approx(with_table.score_sequence(ids), abs=1e-6)
     states = LSTMState(
         tuple((np.zeros((3, 6), np.float32), np.zeros((3, 6), np.float32)) for _ in without.start().layers)
