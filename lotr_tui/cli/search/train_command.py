@@ -11,7 +11,8 @@ from engine.training.transfer.initial_run import configure
 DEFAULT_PRESET = "default"
 OF_DEFAULTS = ("init", "tokenizer", "mode", "architecture")
 """Settings on which the defaults of other settings depend."""
-CORPUS = ("corpus", "corpus_format")
+WITH_OPTIONS = ("init", "corpus", "corpus_format")
+"""Settings with a separate option."""
 
 
 def format_train_command(config: Config) -> str:
@@ -24,10 +25,12 @@ def format_train_command(config: Config) -> str:
     words = ["lotr-tui", "train"]
     if config.preset != DEFAULT_PRESET or "init" in different:
         words += ["--preset", config.preset]
+    if "init" in different:
+        words += ["--init", config.training.init]
     if config.data.corpus != BUNDLED:
         words += ["--csv" if config.data.corpus_format == "csv" else "--text", config.data.corpus]
     for name, value in different.items():
-        if name not in CORPUS:
+        if name not in WITH_OPTIONS:
             words += ["--set", f"{name}={format_value(value)}"]
     return " ".join(map(shell_word, words))
 

@@ -5,8 +5,13 @@ import shlex
 
 import pytest
 
+from engine.config import describe_settings
+from engine.data.tokenizers.words import WordTokenizer
 from engine.runs.summary import list_runs
+from lotr_tui.cli.search.train_command import format_train_command
+from lotr_tui.cli.training_options import parse_training
 from tests.support.files import sentences
+from tests.support.initial_runs import write_initial_run
 
 SMALL = (
     *("--set", "embedding_size=16", "--set", "subword_embeddings=false", "--set", "punctuation=false"),
@@ -23,9 +28,14 @@ def corpus(tmp_path):
 
 
 def settings_of(command, *options):
+    """Return the value of each setting as text."""
     process = command("train", "--list-settings", *options)
     assert process.returncode == 0, process.stderr
-    return dict(line.split(maxsplit=1)[0].split("=", 1) for line in process.stdout.splitlines())
+    settings = {}
+    for line in process.stdout.splitlines():
+        name, _, rest = line.partition("=")
+        settings[name] = rest.removesuffix(describe_settings()[name][1]).rstrip()
+    return settings
 
 
 def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(command, home, corpus):
@@ -57,6 +67,28 @@ def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(comman
     corpus.write_text("\n".join(sentences(121)))
     refused = command("search", "--resume", "s", "--trials", 1)
     assert (refused.returncode, "has changed since the search was started" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (["--preset", "notebook", "--mode", "stream"], {"preset": "notebook", "mode": "stream"}),
+        (["--init", "words", "--set", "patience=0"], {"init": "words", "assignments": ["patience=0"]}),
+        (
+            ["--tokenizer", "bpe", "--set", "punctuation=true"],
+            {"tokenizer": "bpe", "assignments": ["punctuation=true"]},
+        ),
+        (
+            ["--set", "architecture=transformer", "--set", "sample_prompt=a b"],
+            {"assignments": ["architecture=transformer", "sample_prompt=a b"]},
+        ),
+    ],
+)
+def test_the_command_repeats_any_configuration(command, home, options, values):
+    (home / "runs").mkdir(parents=True)
+    write_initial_run(home / "runs" / "words", WordTokenizer(("<unk>", "<eos>", "the", "miller")))
+    printed = format_train_command(parse_training(**values).configure())
+    assert settings_of(command, *shlex.split(printed)[2:]) == settings_of(command, *options)
 
 
 def test_a_budget_shorter_than_a_trial_is_one_line_and_can_be_continued(command, home, corpus):
