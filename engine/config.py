@@ -164,6 +164,12 @@ class TrainingConfig(_ValidatedConfig):
     teacher_weight: float = setting(
         0.5, "fraction of the loss that compares with the teachers' predictions (Hinton et al. 2015)", 0, 1
     )
+    teacher_columns: int = setting(
+        0,
+        "columns of each window that hold text written by the teachers, besides batch_size columns of the corpus",
+        0,
+        65_536,
+    )
     epochs: int = setting(80, "passes over the training split", 1, 100_000)
     fine_tune_epochs: int = setting(
         0, "epochs of averaged SGD from the best weights, at most; ends when validation worsens (section 5)", 0, 100_000

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.punctuation import PUNCTUATION_CLASSES
+from engine.data.punctuation import PUNCTUATION_CLASSES, PunctuationIds
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.input_gates import InputGates, embed
@@ -223,6 +223,24 @@ class NumpyLSTM(NumpyDecoder):
         log_probs: Float32Array = np.log(mixed, out=mixed)
         return log_probs
 
+    def punctuation_probs(self, hidden: Float32Array) -> Float32Array:
+        """Return the probabilities `[texts, classes]` of the punctuation after the hidden states `[texts, hidden]`.
+
+        The model must have a punctuation softmax.
+        """
+        assert self._punctuation is not None
+        return _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
+
+    def token_probs(self, hidden: Float32Array, punctuation: PunctuationIds | None) -> Float32Array:
+        """Return the probabilities `[texts, vocabulary]` of the tokens after the hidden states `[texts, hidden]`.
+
+        `punctuation` `[texts]` are the classes before these tokens; None for a model without a punctuation softmax.
+        """
+        if self._punctuation is None or punctuation is None:
+            return _softmax(self._output.matmul(hidden) + self._output_bias)
+        logits = self._output.matmul(hidden * self._punctuation.scale[punctuation])
+        return _softmax(logits + self._punctuation.bias[punctuation])
+
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         """Return the hidden state `[hidden]` of the last layer."""
         return state.layers[-1][0]
@@ -306,6 +324,14 @@ class NumpyLSTM(NumpyDecoder):
             factors_by_layer.append(factors)
             inputs = hidden_after
         return tuple(factors_by_layer)
+
+
+def _softmax(logits: Float32Array) -> Float32Array:
+    """Return the softmax over the last axis, computed in place."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:

@@ -30,10 +30,12 @@ class PunctuationSoftmax(nn.Module):
         """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
         return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
 
-    def loss(self, hidden: Tensor, punctuation: Tensor) -> Tensor:
-        """Return the mean negative log-probability of the punctuation classes `[time, batch]` of the text."""
+    def losses(self, hidden: Tensor, punctuation: Tensor) -> Tensor:
+        """Return the negative log-probability `[time, batch]` of the punctuation classes `[time, batch]` of a text."""
         log_probs = self.gate_log_probs(hidden.to(self.gate_weight.dtype))  # `hidden` may be bfloat16
-        return nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten())
+        return nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none").view_as(
+            punctuation
+        )
 
     def conditional_logits(
         self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None

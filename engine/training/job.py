@@ -72,9 +72,10 @@ def prepare_job(
     dataset, initial_weights = load(config, runs_dir)
     if config.training.teachers:
         limit_openmp_spinning()
-        from engine.training.teachers import check_teachers  # loads PyTorch
+        from engine.training.distillation.loading import check_teachers  # loads PyTorch
 
         config = check_teachers(config, dataset, runs_dir)
+    _check_teacher_columns(config)
     _check_batch_size(config.training.batch_size, len(dataset.train))
     if config.training.device not in ("auto", "cpu"):
         # Loads PyTorch early, to report a missing device before the run is created.
@@ -153,6 +154,16 @@ def _check_window(config: Config) -> None:
             f"bptt={training.bptt} trains only the first positions of a transformer with context_size={context}; "
             f"use --set context_size={training.bptt} or --set bptt={context}"
         )
+
+
+def _check_teacher_columns(config: Config) -> None:
+    """Raise a ConfigError if there is nobody to write the columns of teachers, or several processes to divide them."""
+    if not config.training.teacher_columns:
+        return
+    if not config.training.teachers:
+        raise ConfigError("teacher_columns needs teachers that write the text; add --teacher RUN")
+    if get_process_info().world_size > 1:
+        raise ConfigError("teacher_columns needs a single process; use --set teacher_columns=0, or omit torchrun")
 
 
 def _check_batch_size(batch_size: int, num_tokens: int) -> None:

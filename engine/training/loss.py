@@ -11,7 +11,9 @@ from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
 from engine.models.network import Network, RecurrentState
+from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.runtime.distributed import DistributedContext
+from engine.training.distillation.predictions import SoftTargets
 
 
 class Objective:
@@ -43,14 +45,14 @@ class Objective:
         sampled_classes: Tensor | None,
         raw: Tensor,
         dropped: Tensor,
-        teacher_probs: Tensor | None = None,
+        soft_targets: SoftTargets | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
 
         `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
         the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
-        the outputs of the last layer before and after dropout. `teacher_probs` `[time, batch, vocabulary]` are the
-        predictions of teachers, if there are any.
+        the outputs of the last layer before and after dropout. `soft_targets` are the predictions of teachers, if there
+        are any; the cross-entropy counts only the columns of the corpus.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
@@ -58,14 +60,15 @@ class Objective:
             log_inclusion_probs = self._log_inclusion_probs[sampled_classes]
             logits, classes = correct_sampled_logits(logits, classes, sampled_classes, log_inclusion_probs)
         log_probs = torch.log_softmax(logits, dim=-1)
-        loss = nn.functional.nll_loss(log_probs, classes)
-        objective = loss
+        losses = nn.functional.nll_loss(log_probs, classes, reduction="none").view_as(targets)
+        loss = losses.mean() if soft_targets is None else losses[:, : soft_targets.num_corpus_columns].mean()
         if options.label_smoothing:
-            smoothed = -(log_probs @ self._frequencies).mean()
-            objective = (1 - options.label_smoothing) * loss + options.label_smoothing * smoothed
-        if teacher_probs is not None:
-            distilled = -(teacher_probs.flatten(0, 1) * log_probs).sum(dim=-1).mean()
-            objective = (1 - options.teacher_weight) * objective + options.teacher_weight * distilled
+            smoothed = -(log_probs @ self._frequencies).view_as(targets)
+            losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
+        if soft_targets is not None:
+            distilled = -(soft_targets.predictions.tokens.flatten(0, 1) * log_probs).sum(dim=-1).view_as(targets)
+            losses = (1 - soft_targets.weights) * losses + soft_targets.weights * distilled
+        objective = losses.mean()
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
         if options.tar and len(raw) > 1:
@@ -95,14 +98,14 @@ class LossModule(nn.Module):
         sampled_classes: Tensor | None,
         state: RecurrentState,
         dropout_generator: torch.Generator,
-        teacher_probs: Tensor | None = None,
+        soft_targets: SoftTargets | None = None,
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
 
         `inputs`, `targets` and `speakers` are token ids and `punctuation` are classes, all `[time, batch]` with the
         columns of this process. `punctuation` is None if the model does not learn it, and `speakers` if it does not
-        read them at every step. The objective sampled `sampled_classes`. `teacher_probs` `[time, batch, vocabulary]`
-        are predictions of teachers, or None.
+        read them at every step. The objective sampled `sampled_classes`. `soft_targets` are the predictions of
+        teachers, or None.
         """
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
@@ -111,10 +114,22 @@ class LossModule(nn.Module):
             logits, state, raw, dropped = self.network(
                 inputs, state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
             )
-        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, teacher_probs)
+        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets)
         if self.network.punctuation_softmax is not None and punctuation is not None:
-            objective = objective + self.network.punctuation_softmax.loss(dropped, punctuation)
+            objective = objective + self._punctuation_loss(
+                self.network.punctuation_softmax, dropped, punctuation, soft_targets
+            )
         return loss, objective, state
+
+    def _punctuation_loss(
+        self, softmax: PunctuationSoftmax, dropped: Tensor, punctuation: Tensor, soft_targets: SoftTargets | None
+    ) -> Tensor:
+        """Return the cross-entropy of the punctuation, compared with the predictions of teachers as the tokens are."""
+        losses = softmax.losses(dropped, punctuation)
+        if soft_targets is not None and (probs := soft_targets.predictions.punctuation) is not None:
+            distilled = -(probs * softmax.gate_log_probs(dropped)).sum(dim=-1)
+            losses = (1 - soft_targets.weights) * losses + soft_targets.weights * distilled
+        return losses.mean()
 
 
 def correct_sampled_logits(

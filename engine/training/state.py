@@ -22,7 +22,7 @@ from engine.storage.schema import decode
 from engine.training import optim
 from engine.training.averaging import WeightAverage
 from engine.training.batches import Window, WindowReader
-from engine.training.teachers import Teachers, load_teachers
+from engine.training.distillation.teachers import Teachers
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
@@ -103,10 +103,10 @@ class TrainerState:
         self.distributed = distributed
         self.network = build_network(config, dataset, initial_weights).to(device)
         self.teachers: Teachers | None = None
-        """Networks whose predictions the training learns; None if there are none."""
+        """Trained runs that the training learns from; None if there are none."""
         if options.teachers:
             columns = options.batch_size // distributed.process.world_size
-            self.teachers = Teachers.from_runs(load_teachers(config, dataset), dataset, device, columns)
+            self.teachers = Teachers.from_config(config, dataset, device, columns)
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: WeightAverage | None = None
         if options.averaging == "ema":
@@ -218,7 +218,8 @@ class TrainerState:
 
     def initial_recurrent_state(self) -> RecurrentState:
         """Return the state before the first window of an epoch: zeros for the columns of this process."""
-        return self.network.initial_state(self.config.training.batch_size // self.distributed.process.world_size)
+        columns = self.config.training.batch_size // self.distributed.process.world_size
+        return self.network.initial_state(columns + (0 if self.teachers is None else self.teachers.num_columns))
 
     @property
     def max_tensor_bytes(self) -> int:
@@ -226,7 +227,8 @@ class TrainerState:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         networks = [self.network, *(() if self.teachers is None else self.teachers.networks)]
         columns = [pair for network in networks for pair in network.initial_state(1)]
-        recurrent = sum(hidden.numel() + cell.numel() for hidden, cell in columns) * self.config.training.batch_size
+        num_columns = self.config.training.batch_size + self.config.training.teacher_columns
+        recurrent = sum(hidden.numel() + cell.numel() + 1 for hidden, cell in columns) * num_columns
         return 4 * (MAX_MODEL_COPIES * parameters + recurrent) + MAX_RNG_STATE_BYTES
 
 

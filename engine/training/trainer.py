@@ -88,7 +88,9 @@ class Trainer:
         # Back-propagation is truncated at the start of the window.
         recurrent_state = [(hidden.detach(), cell.detach()) for hidden, cell in state.recurrent_state]
         sampled_classes = self.objective.sample_softmax_classes(window.targets, state.dropout_generator)
-        shard = window.shard(self.distributed)
+        shard, soft_targets = window.shard(self.distributed), None
+        if state.teachers is not None:
+            shard, soft_targets = state.teachers.teach(shard, state.dropout_generator)
         loss, objective, state.recurrent_state = self.loss_module(
             shard.inputs,
             shard.targets,
@@ -97,7 +99,7 @@ class Trainer:
             sampled_classes,
             recurrent_state,
             state.dropout_generator,
-            None if state.teachers is None else state.teachers.predict(shard),
+            soft_targets,
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()

@@ -30,3 +30,9 @@ def write_initial_run(path: Path, tokenizer: Tokenizer, weights: Weights | None 
     run.lock.release()
     save_file(random_weights(config, tokenizer) if weights is None else weights, path / MODEL_FILE)
     return config
+
+
+def write_teacher(path: Path, tokenizer: Tokenizer, seed: int = 0, **values: Any) -> str:
+    """Write a run with random weights drawn from `seed`, and return its path as `teachers` takes it."""
+    write_initial_run(path, tokenizer, random_weights(make_config(**values), tokenizer, seed), **values)
+    return str(path)

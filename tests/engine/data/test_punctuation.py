@@ -124,7 +124,9 @@ def test_mixture_equals_the_naive_sum_over_punctuation() -> None:
             vector[None, None], torch.tensor([[mark]]), weight[sampled_ids], bias[sampled_ids], sampled_ids
         )
         assert sampled_logits[0, 0].tolist() == pytest.approx(logits[0, 0, sampled_ids].tolist(), abs=1e-12)
-        assert float(softmax.loss(vector[None, None], torch.tensor([[mark]]))) == pytest.approx(-math.log(gates[mark]))
+        assert float(softmax.losses(vector[None, None], torch.tensor([[mark]]))) == pytest.approx(
+            -math.log(gates[mark])
+        )
 
 
 def make_model(**values: Any) -> LSTMModel:

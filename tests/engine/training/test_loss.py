@@ -12,6 +12,7 @@ from engine.config import Config, ModelConfig, TrainingConfig
 from engine.errors import ConfigError
 from engine.models.lstm import LSTMModel
 from engine.presets import get_preset
+from engine.training.distillation.predictions import Predictions, SoftTargets
 from engine.training.loss import Objective, correct_sampled_logits
 from tests.support.training import NO_DROPOUT
 
@@ -96,11 +97,26 @@ def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencie
 def test_teachers_replace_a_part_of_the_targets(weight: float) -> None:
     logits, targets, raw, dropped = make_window()
     teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
-    objective = objective_of(teachers="a", teacher_weight=weight, ar=0.0, tar=0.0)
-    loss, distilled = objective(logits, targets, None, raw, dropped, teacher)
+    objective = objective_of(ar=0.0, tar=0.0)
+    weights = torch.full((targets.shape[1],), weight)
+    soft_targets = SoftTargets(Predictions(teacher, None), weights, targets.shape[1])
+    loss, distilled = objective(logits, targets, None, raw, dropped, soft_targets)
     expected = -float((teacher.double().numpy() * log_probs_of(logits)).sum(-1).mean())
     assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
     assert float(distilled) == pytest.approx((1 - weight) * float(loss) + weight * expected, rel=1e-5)
+
+
+def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy() -> None:
+    logits, targets, raw, dropped = make_window()
+    teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
+    corpus_columns = targets.shape[1] - 1
+    weights = torch.tensor([0.0] * corpus_columns + [1.0])
+    soft_targets = SoftTargets(Predictions(teacher, None), weights, corpus_columns)
+    loss, objective = objective_of(ar=0.0, tar=0.0)(logits, targets, None, raw, dropped, soft_targets)
+    of_text = cross_entropy(logits[:, :-1], targets[:, :-1])
+    of_teachers = -float((teacher.double().numpy() * log_probs_of(logits))[:, -1].sum(-1).mean())
+    assert float(loss) == pytest.approx(of_text, rel=1e-6)
+    assert float(objective) == pytest.approx((corpus_columns * of_text + of_teachers) / targets.shape[1], rel=1e-5)
 
 
 def test_label_smoothing_and_sampled_softmax_cannot_be_combined() -> None:

@@ -13,10 +13,11 @@ from engine.errors import ConfigError, InvalidInputError
 from engine.events import Finished, Snapshot
 from engine.models.decoders import build_decoder
 from engine.training.checkpoint import ResumeCheckpoint
+from engine.training.distillation.loading import canonical_teachers, load_teachers
+from engine.training.distillation.reader import TeacherReader
 from engine.training.job import prepare_job
 from engine.training.run import train
-from engine.training.teachers import Teachers, canonical_teachers, load_teachers
-from tests.support.initial_runs import random_weights, write_initial_run
+from tests.support.initial_runs import random_weights, write_initial_run, write_teacher
 from tests.support.training import (
     NO_DROPOUT,
     events_of,
@@ -35,26 +36,21 @@ def dataset(tmp_path: Path) -> Dataset:
     return make_dataset(tmp_path)
 
 
-def write_teacher(path: Path, dataset: Dataset, seed: int = 0, **values: Any) -> str:
-    config = make_config(**values)
-    write_initial_run(path, dataset.tokenizer, random_weights(config, dataset.tokenizer, seed), **values)
-    return str(path)
-
-
 @pytest.mark.parametrize("values", [{}, {"punctuation": True}, {"num_layers": 2, "mogrifier_rounds": 2}])
 def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_far(
     tmp_path: Path, dataset: Dataset, values: dict[str, Any]
 ) -> None:
-    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset, seed, **values) for seed in range(2)]
+    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
     trainer = make_trainer(dataset, teachers=",".join(names), **values)
     teachers = trainer.state.teachers
     assert teachers is not None
     windows = [trainer.state.windows.next_window() for _ in range(3)]
-    predicted = torch.cat([teachers.predict(window) for window in windows])
+    lessons = [teachers.teach(window, trainer.state.dropout_generator) for window in windows]
+    predicted = torch.cat([targets.predictions.tokens for _, targets in lessons])
     column = torch.cat([window.inputs for window in windows])[:, 1].tolist()
     expected = np.zeros(predicted.shape[::2])
     for run in load_teachers(trainer.config, dataset):
-        network = Teachers.from_runs([run], dataset, torch.device("cpu"), 1).networks[0]
+        network = TeacherReader.from_runs([run], dataset, torch.device("cpu"), 1).networks[0]
         punctuation = None
         if values.get("punctuation"):
             punctuation = torch.cat([window.punctuation for window in windows])[:, 1:2]  # type: ignore[misc]
@@ -65,11 +61,12 @@ def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_f
 
 
 def test_teacher_predicts_what_its_decoder_predicts(tmp_path: Path, dataset: Dataset) -> None:
-    name = write_teacher(tmp_path / "teacher", dataset)
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     trainer = make_trainer(dataset, teachers=name, **FIXED)
     assert trainer.state.teachers is not None
     window = trainer.state.windows.next_window()
-    predicted = trainer.state.teachers.predict(window)
+    _, targets = trainer.state.teachers.teach(window, trainer.state.dropout_generator)
+    predicted = targets.predictions.tokens
     weights = random_weights(trainer.config, dataset.tokenizer)
     decoder = build_decoder(trainer.config.model, dataset.tokenizer, weights)
     state = decoder.start()
@@ -79,7 +76,7 @@ def test_teacher_predicts_what_its_decoder_predicts(tmp_path: Path, dataset: Dat
 
 
 def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path: Path, dataset: Dataset) -> None:
-    name = write_teacher(tmp_path / "teacher", dataset)
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, **FIXED}
     weights = random_weights(make_config(), dataset.tokenizer)
     trainer = make_trainer(dataset, weights, **values, **NO_DROPOUT)
@@ -87,9 +84,11 @@ def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path: Pat
     assert float(result.gradient_norm) < 1e-6
 
 
-def test_resume_with_teachers_is_bit_exact(tmp_path: Path, dataset: Dataset) -> None:
-    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset, seed) for seed in range(2)]
-    config = make_config(teachers=",".join(names), checkpoint_seconds=0.0, epochs=2)
+@pytest.mark.parametrize("values", [{}, {"teacher_columns": 3}, {"teacher_columns": 3, "punctuation": True}])
+def test_resume_with_teachers_is_bit_exact(tmp_path: Path, dataset: Dataset, values: dict[str, Any]) -> None:
+    model = {"punctuation": True} if "punctuation" in values else {}
+    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **model) for seed in range(2)]
+    config = make_config(teachers=",".join(names), checkpoint_seconds=0.0, epochs=2, **values)
     complete = events_of(Finished, list(train(config, dataset, "run", lambda: False)))[0]
     steps = 0
 
@@ -108,7 +107,7 @@ def test_resume_with_teachers_is_bit_exact(tmp_path: Path, dataset: Dataset) -> 
 def test_job_records_where_its_teachers_are(tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
-    write_teacher(runs / "first", dataset)
+    write_teacher(runs / "first", dataset.tokenizer)
     data = {"corpus": dataset.corpus.source, "corpus_format": "text"}
     job = prepare_job(make_config(teachers="first", **data), "student", runs)
     job.run.lock.release()
@@ -136,13 +135,13 @@ def test_teacher_that_does_not_fit_is_refused(
 
 def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path, dataset: Dataset) -> None:
     other = replace(dataset, tokenizer=type(dataset.tokenizer)((*dataset.tokenizer.tokens, "zorblax")))  # type: ignore[call-arg]
-    write_teacher(tmp_path / "teacher", other)
+    write_teacher(tmp_path / "teacher", other.tokenizer)
     with pytest.raises(ConfigError, match="another vocabulary than the student"):
         load_teachers(make_config(teachers=str(tmp_path / "teacher")), dataset)
 
 
 def test_missing_and_repeated_teachers_are_refused(tmp_path: Path, dataset: Dataset) -> None:
-    write_teacher(tmp_path / "teacher", dataset)
+    write_teacher(tmp_path / "teacher", dataset.tokenizer)
     with pytest.raises(InvalidInputError, match="no-such"):
         canonical_teachers(["no-such"], tmp_path)
     with pytest.raises(ConfigError, match="given twice"):
