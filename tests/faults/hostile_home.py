@@ -76,8 +76,8 @@ def _train_until_second_epoch(config: Config) -> None:
 def _save_search(config: Config) -> None:
     plan = SearchPlan(config, parse_space(["lr=0.01..0.1"])[1], (1234,), "")
     folder = SearchFolder.create(SEARCH, None, plan)
-    folder.write(TrialRecord(0, "complete", {"lr": 0.05}, folder.run_names(0), [9.5], [(25, 12.5), (100, 9.5)], 3.0))
-    folder.write(TrialRecord(1, "stopped", {"lr": 0.02}, folder.run_names(1), [], [(25, 13.5)], 1.0))
+    folder.write(TrialRecord(0, "complete", {"lr": 0.05}, folder.run_names(0), [9.5], [(0.25, 12.5), (1.0, 9.5)], 3.0))
+    folder.write(TrialRecord(1, "stopped", {"lr": 0.02}, folder.run_names(1), [], [(0.25, 13.5)], 1.0))
     folder.close()
 
 

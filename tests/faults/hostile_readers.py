@@ -149,7 +149,7 @@ def _read_sessions(home: Path) -> None:
 
 def _read_search(home: Path) -> None:
     folder = SearchFolder.open(SEARCH, None)
-    study = SearchStudy(folder.plan.space, 0)
+    study = SearchStudy(folder.plan.space, 0, folder.plan.rungs)
     for record in folder.records.values():
         study.finish(study.replay(record), record.state, record.value)
     folder.close()

@@ -41,8 +41,8 @@ class TrialRecord:
     """Names of its runs, one for each split."""
     perplexities: list[Perplexity] = field(default_factory=list)
     """Best validation perplexity of each run that is complete."""
-    reports: list[tuple[Annotated[int, Meta(ge=1)], Perplexity]] = field(default_factory=list)
-    """Steps of the study, and the best validation perplexity until then: the geometric mean over the runs so far."""
+    reports: list[tuple[Annotated[float, Meta(gt=0)], Perplexity]] = field(default_factory=list)
+    """Number of runs, with fraction, and the best validation perplexity until then, as geometric mean over the runs."""
     seconds: Annotated[float, Meta(ge=0)] = 0.0
     message: str = ""
     """Reason for a failure."""

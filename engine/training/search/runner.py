@@ -9,7 +9,7 @@ from typing import Literal
 
 from engine.training.search.pool import WorkerPool
 from engine.training.search.records import UNFINISHED, SearchFolder, TrialRecord
-from engine.training.search.study import STEPS_PER_RUN, Proposal, SearchStudy
+from engine.training.search.study import Proposal, SearchStudy
 from engine.training.search.worker import Assignment, Progress, RunWarning, TrialEnd
 
 POLL_INTERVAL = 0.2
@@ -97,7 +97,7 @@ class _Search:
         self._budget = budget
         self._cancelled = cancelled
         self._start_time = time.monotonic()
-        self._study = SearchStudy(self._plan.space, self._plan.seed)
+        self._study = SearchStudy(self._plan.space, self._plan.seed, self._plan.rungs)
         self._pool = WorkerPool(num_jobs, folder.path.parent)
         self._active: dict[int, _Trial] = {}
         self._unfinished: list[tuple[TrialRecord, Proposal]] = []
@@ -201,14 +201,12 @@ class _Search:
         """Record the progress of a trial. Return True if it may continue."""
         perplexities = [*trial.record.perplexities, progress.perplexity]
         value = statistics.geometric_mean(perplexities)
-        step = int(STEPS_PER_RUN * (progress.run_index + progress.fraction))
-        reports = trial.record.reports
-        if not reports or step > reports[-1][0]:
-            trial.record = replace(trial.record, reports=[*reports, (step, value)])
+        num_runs = round(progress.run_index + progress.fraction, 4)
+        trial.record = replace(trial.record, reports=[*trial.record.reports, (num_runs, value)])
         if progress.fraction == 1:
             trial.record = replace(trial.record, perplexities=perplexities)
-        is_last = step == STEPS_PER_RUN * len(self._plan.split_seeds)
-        return not trial.proposal.report(step, value) or is_last
+        is_last = num_runs == len(self._plan.split_seeds)
+        return not trial.proposal.report(num_runs, value) or is_last
 
     def _end_trial(self, trial: _Trial, end: TrialEnd) -> Iterator[SearchEvent]:
         record = replace(

@@ -1,7 +1,9 @@
 """The study of optuna: it proposes settings, and decides which trials end early by successive halving."""
 
+import bisect
 import math
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError
@@ -12,11 +14,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-STEPS_PER_RUN = 100
-"""Steps of the study in one training, so that trials of different lengths are compared after equal parts."""
-FIRST_RUNG, REDUCTION = 25, 2
-"""A trial continues after a quarter of its first run, after half of it, after one run, after two runs, and so on, only
-if it is in the better half of the trials that have reached this point."""
+REDUCTION = 2
+"""Number of trials that reach a rung for each one that continues."""
 NUM_RANDOM_TRIALS = 10
 """Trials with random settings before the model of optuna's TPE sampler is used."""
 MIN_TRIALS_FOR_IMPORTANCES = 10
@@ -35,31 +34,47 @@ def check_optuna() -> None:
 class Proposal:
     """Settings that are being tried, and their comparison with other trials."""
 
-    def __init__(self, settings: dict[str, Value], trial: "optuna.Trial") -> None:
-        """Wrap a trial of optuna that tries `settings`."""
+    def __init__(self, settings: dict[str, Value], trial: "optuna.Trial", rungs: Sequence[float]) -> None:
+        """Wrap a trial of optuna that tries `settings` and is compared at `rungs`."""
         self.settings = settings
         self.trial = trial
-        self.last_step = 0
-        """Steps of the study at the latest report."""
+        self._rungs = rungs
+        self._num_rungs = 0
+        """Number of rungs that the trial has reached."""
 
-    def report(self, step: int, value: float) -> bool:
-        """Report the value after `step` steps of the study. Return True if the trial should be pruned."""
-        if step <= self.last_step:
+    def report(self, num_runs: float, value: float) -> bool:
+        """Report the value after `num_runs` runs, with fraction. Return True if the trial should be pruned."""
+        num_rungs = bisect.bisect_right(self._rungs, num_runs)
+        if num_rungs == self._num_rungs:
             return False
-        self.last_step = step
-        self.trial.report(value, step)
+        self._num_rungs = num_rungs
+        self.trial.report(value, self._to_step(num_rungs))
         return self.trial.should_prune()
+
+    def report_divergence(self) -> None:
+        """Report an infinite value at the next rung."""
+        self.trial.report(math.inf, self._to_step(self._num_rungs + 1))
+
+    @staticmethod
+    def _to_step(num_rungs: int) -> int:
+        """Return the step of the study at a rung: optuna's pruner has its rungs at powers of the reduction factor."""
+        return int(REDUCTION ** (num_rungs - 1))
 
 
 class SearchStudy:
     """Study of optuna in memory: multivariate TPE and successive halving, both seeded."""
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        """Create an empty study; an InvalidInputError is raised if optuna is not installed."""
+    def __init__(self, space: SearchSpace, seed: int, rungs: Sequence[float]) -> None:
+        """Create an empty study, which compares trials after `rungs` runs.
+
+        Raises:
+            InvalidInputError: If optuna is not installed.
+        """
         check_optuna()
         import optuna
 
         self._space = space
+        self._rungs = rungs
         self._distributions = {dimension.name: _to_distribution(dimension) for dimension in space.dimensions}
         self._tried: list[dict[str, Value]] = []
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -68,7 +83,7 @@ class SearchStudy:
             sampler = optuna.samplers.TPESampler(
                 n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True, constant_liar=True, seed=seed
             )
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=REDUCTION)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
 
     def propose(self) -> Proposal | None:
@@ -96,8 +111,8 @@ class SearchStudy:
         proposal = self._ask(record.settings)
         if record.state != "failed":
             self._tried.append(record.settings)
-        for step, value in record.reports:
-            proposal.report(step, value)
+        for num_runs, value in record.reports:
+            proposal.report(num_runs, value)
         return proposal
 
     def finish(self, proposal: Proposal, outcome: TrialState, value: float | None = None) -> None:
@@ -108,7 +123,7 @@ class SearchStudy:
             self._study.tell(proposal.trial, value)
             return
         if outcome == "diverged":
-            proposal.trial.report(math.inf, proposal.last_step + 1)
+            proposal.report_divergence()
         is_bad = outcome in ("pruned", "diverged")
         self._study.tell(proposal.trial, state=TrialState.PRUNED if is_bad else TrialState.FAIL)
 
@@ -135,7 +150,7 @@ class SearchStudy:
             else trial.params[dimension.name]
             for dimension in self._space.dimensions
         }
-        return Proposal(rounded, trial)
+        return Proposal(rounded, trial, self._rungs)
 
 
 def _to_distribution(dimension: Range | Choice) -> "BaseDistribution":

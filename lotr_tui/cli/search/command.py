@@ -73,8 +73,8 @@ def search(
     """Search hyperparameters: train with different settings and keep the best ones by validation perplexity.
 
     A setting is searched where --set gives two limits or a list: --set lr=0.002..0.02 or --set optimizer=adamw,sgd.
-    Each trial is a run. The worse half of the trials ends after a quarter of the training, and again after half of it.
-    The test split is never read.
+    Each trial is a run. The worse half of the trials ends after two thirds of the training. The test split is never
+    read.
     """
     if minutes is None and trials is None:
         raise InvalidInputError("a search needs a budget; give --minutes N, --trials N or both")

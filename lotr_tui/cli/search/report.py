@@ -13,7 +13,6 @@ from engine.storage.files import default_runs_dir
 from engine.training.search.records import UNFINISHED, SearchFolder, TrialRecord, TrialState
 from engine.training.search.runner import Budget, SearchEnded, TrialEnded, find_best
 from engine.training.search.space import format_value
-from engine.training.search.study import STEPS_PER_RUN
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.search.train_command import format_train_command
 from lotr_tui.formatting import format_duration, format_percent
@@ -177,8 +176,8 @@ class SearchReport:
 
     def _fraction(self, record: TrialRecord) -> float:
         """Return the part of a trial that was trained."""
-        steps = record.reports[-1][0] if record.reports else 0
-        return steps / (STEPS_PER_RUN * len(self._plan.split_seeds))
+        num_runs = record.reports[-1][0] if record.reports else 0.0
+        return num_runs / len(self._plan.split_seeds)
 
     def _describe_state(self, record: TrialRecord) -> str:
         if record.state in ("pruned", *UNFINISHED):

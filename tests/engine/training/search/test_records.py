@@ -18,7 +18,7 @@ PLAN = SearchPlan(make_config(), parse_space(["lr=0.01..0.1", "optimizer=adamw,s
 def record(number: int, lr: float = 0.02) -> TrialRecord:
     settings = {"lr": lr, "optimizer": "sgd"}
     runs = [f"s-{number:03}-split1234", f"s-{number:03}-split0"]
-    return TrialRecord(number, "complete", settings, runs, [9.5, 9.5], [(25, 11.25), (200, 9.5)], 3.5)
+    return TrialRecord(number, "complete", settings, runs, [9.5, 9.5], [(0.25, 11.25), (2.0, 9.5)], 3.5)
 
 
 def test_an_opened_search_has_the_plan_and_the_records(tmp_path: Path) -> None:

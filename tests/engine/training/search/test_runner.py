@@ -28,7 +28,7 @@ class Clock:
 
 
 class ScriptedPool:
-    """Pool whose workers report after each half of a run, and take `TRIAL_SECONDS` for a run."""
+    """Pool whose workers report after three quarters and at the end of a run, and take `TRIAL_SECONDS` for a run."""
 
     clock: Clock
     result: Callable[[Assignment, int], float | TrialEnd]
@@ -55,7 +55,7 @@ class ScriptedPool:
             if isinstance(result, TrialEnd):
                 yield result
                 return
-            for fraction in (0.5, 1.0):
+            for fraction in (0.75, 1.0):
                 self.clock.now += TRIAL_SECONDS / 2
                 if self._is_stopped:
                     yield TrialEnd("stopped")
@@ -118,7 +118,7 @@ def search(
 
 def test_no_trial_starts_when_a_typical_one_does_not_fit_any_more(tmp_path: Path) -> None:
     records, ended = search(create_folder(tmp_path), Budget(seconds=34))
-    # Complete: 10 s; pruned after half: 5 s. A trial of the median length still fits, and is not stopped.
+    # A complete trial takes 10 s, a pruned one 5 s. A trial of the median length still fits, and is not stopped.
     assert ended.reason == "budget"
     assert all(record.state in ("complete", "pruned") for record in records)
     assert 24 < ScriptedPool.clock.now <= 34
@@ -141,7 +141,7 @@ def test_the_value_of_a_trial_is_the_geometric_mean_over_its_splits(tmp_path: Pa
     (record,), _ = search(create_folder(tmp_path, (1, 2)), Budget(num_trials=1))
     first, second = record.perplexities
     assert record.value == pytest.approx(math.sqrt(first * second))
-    assert [step for step, _ in record.reports] == [50, 100, 150, 200]
+    assert [num_runs for num_runs, _ in record.reports] == [0.75, 1, 1.75, 2]
 
 
 def test_a_search_in_which_all_trials_fail_ends_and_a_single_failure_does_not_end_it(tmp_path: Path) -> None:
