@@ -16,6 +16,7 @@ from engine.models.input_gates import InputGates, embed
 from engine.models.matmul import Int8Matrix, Matrix, make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
 from engine.models.numpy_mogrifier import MogrifierRounds, make_rounds, mogrify
+from engine.models.numpy_punctuation import NumpyPunctuationSoftmax, softmax
 from engine.models.weight_checks import check_weights
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, to_float32
@@ -34,8 +35,6 @@ class LSTMState(NamedTuple):
 
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
-MIN_PROB = np.finfo(np.float32).tiny
-"""Lower bound of a probability, so that its logarithm is finite."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -78,17 +77,6 @@ class _LSTMLayer:
     mogrifier: MogrifierRounds = ()
 
 
-@dataclass(frozen=True)
-class _PunctuationWeights:
-    """Weights of the mixture over punctuation classes, see `engine.models.punctuation_softmax`."""
-
-    gate_weight: Float32Array  # [hidden, classes]
-    gate_bias: Float32Array  # [classes]
-    scale: Float32Array  # [classes, hidden]
-    bias: Float32Array
-    """`[classes, vocabulary]`: sum of both biases and of the logits that the shift of the hidden state contributes."""
-
-
 class NumpyLSTM(NumpyDecoder):
     """A trained LSTM as a `LanguageModel`. The model itself never changes, so threads may share it."""
 
@@ -114,7 +102,9 @@ class NumpyLSTM(NumpyDecoder):
         output = self._embedding if config.tie_weights else weights["output.weight"]
         self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
         self._output_bias = to_float32(weights["output.bias"])
-        self._punctuation = _punctuation_weights(weights, to_float32(output)) if config.punctuation else None
+        self._punctuation: NumpyPunctuationSoftmax | None = None
+        if config.punctuation:
+            self._punctuation = NumpyPunctuationSoftmax.from_weights(weights, self._output, to_float32(output))
         self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
         first = self._layers[0]
         self._speaker_vectors: Float32Array | None = None
@@ -201,45 +191,26 @@ class NumpyLSTM(NumpyDecoder):
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`."""
         if self._punctuation is not None:
-            return self._marginal_log_probs(self._punctuation, hidden)
+            return self._punctuation.marginal_log_probs(hidden)
         logits = self._output.matmul(hidden)
         logits += self._output_bias
         return normalize_logits(logits)
 
-    def _marginal_log_probs(self, punctuation: _PunctuationWeights, hidden: Float32Array) -> Float32Array:
-        """Return the same log-probabilities, summed over the punctuation classes before the token."""
-        probs = self._output.matmul(hidden[:, None] * punctuation.scale)  # [time, classes, vocabulary]
-        probs += punctuation.bias
-        probs -= probs.max(axis=2, keepdims=True)
-        np.exp(probs, out=probs)
-        gates = hidden @ punctuation.gate_weight
-        gates += punctuation.gate_bias
-        gates -= gates.max(axis=1, keepdims=True)
-        np.exp(gates, out=gates)
-        gates /= gates.sum(axis=1, keepdims=True)
-        gates /= probs.sum(axis=2)
-        mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
-        np.maximum(mixed, MIN_PROB, out=mixed)
-        log_probs: Float32Array = np.log(mixed, out=mixed)
-        return log_probs
-
-    def punctuation_probs(self, hidden: Float32Array) -> Float32Array:
+    def punctuation_probs(self, hidden: Float32Array) -> Float32Array | None:
         """Return the probabilities `[texts, classes]` of the punctuation after the hidden states `[texts, hidden]`.
 
-        The model must have a punctuation softmax.
+        None if the model does not learn punctuation.
         """
-        assert self._punctuation is not None
-        return _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
+        return None if self._punctuation is None else self._punctuation.gate_probs(hidden)
 
     def token_probs(self, hidden: Float32Array, punctuation: PunctuationIds | None) -> Float32Array:
         """Return the probabilities `[texts, vocabulary]` of the tokens after the hidden states `[texts, hidden]`.
 
-        `punctuation` `[texts]` are the classes before these tokens; None for a model without a punctuation softmax.
+        `punctuation` `[texts]` are the classes before these tokens; None for a model that does not learn punctuation.
         """
-        if self._punctuation is None or punctuation is None:
-            return _softmax(self._output.matmul(hidden) + self._output_bias)
-        logits = self._output.matmul(hidden * self._punctuation.scale[punctuation])
-        return _softmax(logits + self._punctuation.bias[punctuation])
+        if self._punctuation is not None and punctuation is not None:
+            return self._punctuation.conditional_probs(hidden, punctuation)
+        return softmax(self._output.matmul(hidden) + self._output_bias)
 
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         """Return the hidden state `[hidden]` of the last layer."""
@@ -326,14 +297,6 @@ class NumpyLSTM(NumpyDecoder):
         return tuple(factors_by_layer)
 
 
-def _softmax(logits: Float32Array) -> Float32Array:
-    """Return the softmax over the last axis, computed in place."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits
-
-
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
     """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
     if isinstance(tensor, Int8Rows):
@@ -354,16 +317,3 @@ def _swap_last_gates(tensor: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Return a copy of `[4 hidden, ...]` with the last two of the four gates exchanged."""
     first, second, third, fourth = np.split(tensor, 4)
     return np.concatenate([first, second, fourth, third])
-
-
-def _punctuation_weights(weights: Mapping[str, StoredTensor], output: Float32Array) -> _PunctuationWeights:
-    gate_weight, gate_bias, scale, shift, bias = (
-        to_float32(weights[f"punctuation_softmax.{name}"])
-        for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
-    )
-    return _PunctuationWeights(
-        gate_weight=np.ascontiguousarray(gate_weight.T),
-        gate_bias=gate_bias,
-        scale=1 + scale,
-        bias=to_float32(weights["output.bias"]) + bias + shift @ output.T,
-    )

@@ -46,56 +46,53 @@ class TeacherWriter:
         """
         inputs, speakers, targets, punctuation, steps = [], [], [], [], []
         for _ in range(length):
-            inputs.append(torch.from_numpy(self._tokens).long())
-            first_speaker, tokens = self._tokenizer.num_text_tokens, self._tokens
-            self._speakers = np.where(tokens >= first_speaker, tokens, np.where(tokens == EOS_ID, -1, self._speakers))
-            speakers.append(torch.from_numpy(self._speakers).long())
-            classes, predictions = self._predict(generator)
-            drawn = torch.multinomial(predictions.tokens, 1, generator=generator)[:, 0]
-            self._tokens = drawn.cpu().numpy().astype(np.int32)
-            targets.append(drawn)
-            punctuation.append(classes)
+            inputs.append(self._to_tensor(self._tokens).long())
+            classes, predictions = self._read_tokens(generator)
+            speakers.append(self._to_tensor(self._speakers).long())
+            tokens = torch.multinomial(predictions.tokens, 1, generator=generator)[:, 0]
+            self._tokens = tokens.cpu().numpy().astype(np.int32)
+            targets.append(tokens)
             steps.append(predictions)
+            if classes is not None:
+                punctuation.append(classes)
         window = Window(
-            inputs=torch.stack(inputs).to(self._device),
+            inputs=torch.stack(inputs),
             targets=torch.stack(targets),
-            punctuation=torch.stack([classes for classes in punctuation if classes is not None])
-            if classes is not None
-            else None,
-            speakers=torch.stack(speakers).to(self._device),
+            punctuation=torch.stack(punctuation) if punctuation else None,
+            speakers=torch.stack(speakers),
             start=0.0,
             end=0.0,
         )
         return window, _stack_steps(steps)
 
-    def _predict(self, generator: torch.Generator) -> tuple[Tensor | None, Predictions]:
+    def _read_tokens(self, generator: torch.Generator) -> tuple[Tensor | None, Predictions]:
         """Read the last token of each text, and sample the punctuation after it.
 
         Returns:
             The punctuation classes `[columns]`, None if the teachers learn none, and the predictions `[columns, ...]`
             of the next tokens.
         """
+        tokens, first_speaker = self._tokens, self._tokenizer.num_text_tokens
+        self._speakers = np.where(tokens >= first_speaker, tokens, np.where(tokens == EOS_ID, -1, self._speakers))
         hidden = []
         for index, decoder in enumerate(self._decoders):
-            _, self._states[index] = decoder.advance_state(self._states[index], self._tokens)
+            _, self._states[index] = decoder.advance_state(self._states[index], tokens)
             hidden.append(self._states[index].layers[-1][0])
-        if not self._decoders[0].config.punctuation:
-            probs = [
-                decoder.token_probs(vectors, None) for decoder, vectors in zip(self._decoders, hidden, strict=True)
-            ]
-            return None, Predictions(self._to_tensor(np.mean(probs, axis=0)), None)
-        gates = np.stack([d.punctuation_probs(vectors) for d, vectors in zip(self._decoders, hidden, strict=True)])
+        readers = list(zip(self._decoders, hidden, strict=True))
+        gate_probs = [probs for each, vectors in readers if (probs := each.punctuation_probs(vectors)) is not None]
+        if not gate_probs:
+            probs = np.mean([each.token_probs(vectors, None) for each, vectors in readers], axis=0)
+            return None, Predictions(self._to_tensor(probs), None)
+        gates = np.stack(gate_probs)
         mean_gates = self._to_tensor(gates.mean(axis=0))
         classes = torch.multinomial(mean_gates, 1, generator=generator)[:, 0]
         chosen = classes.cpu().numpy().astype(np.uint8)
         # A teacher counts as much as it expected this punctuation: then the mean is the one of the joint distribution.
-        weights = gates[:, np.arange(len(chosen)), chosen]
-        weights /= weights.sum(axis=0)
+        weights = gates[:, np.arange(len(chosen)), chosen, None]
         probs = sum(
-            weight[:, None] * decoder.token_probs(vectors, chosen)
-            for weight, decoder, vectors in zip(weights, self._decoders, hidden, strict=True)
+            weight * each.token_probs(vectors, chosen) for weight, (each, vectors) in zip(weights, readers, strict=True)
         )
-        return classes, Predictions(self._to_tensor(probs), mean_gates)
+        return classes, Predictions(self._to_tensor(probs / weights.sum(axis=0)), mean_gates)
 
     def _to_tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -128,12 +125,13 @@ class TeacherWriter:
         for ids in (self._tokens, self._speakers):
             if ids.min() < -1 or ids.max() >= len(self._tokenizer):
                 raise ValueError(f"{STATE_PREFIX} has tokens outside of the vocabulary")
+        cast_indices = np.where(self._speakers < 0, -1, self._speakers - self._tokenizer.num_text_tokens)
         for teacher, state in enumerate(self._states):
             layers = tuple(
                 (load(f"{teacher}.{layer}.hidden", hidden), load(f"{teacher}.{layer}.cell", cell))
                 for layer, (hidden, cell) in enumerate(state.layers)
             )
-            self._states[teacher] = LSTMState(layers, None if state.speakers is None else self._speakers.copy())
+            self._states[teacher] = LSTMState(layers, None if state.speakers is None else cast_indices)
 
 
 def _repeat_state(state: LSTMState, num_texts: int) -> LSTMState:

@@ -59,7 +59,7 @@ def test_predictions_are_the_mean_of_what_each_teacher_predicts_after_the_text_i
             hidden = [decoder.hidden_vector(state)[None] for decoder, state in zip(decoders, states, strict=True)]
             joint = np.mean(
                 [
-                    decoder.punctuation_probs(vector)[0, :, None]
+                    decoder.punctuation_probs(vector)[0, :, None]  # type: ignore[index]
                     * np.concatenate([decoder.token_probs(vector, np.array([mark], np.uint8)) for mark in range(4)])
                     for decoder, vector in zip(decoders, hidden, strict=True)
                 ],
@@ -93,6 +93,17 @@ def test_speakers_of_the_columns_follow_the_tokens(dataset: Dataset) -> None:
     for column in range(5):
         expected = current_speakers(window.inputs[:, column].numpy(), tokenizer.num_text_tokens)
         np.testing.assert_array_equal(window.speakers[:, column].numpy(), expected)
+
+
+def test_restored_texts_continue_as_they_would_have(dataset: Dataset) -> None:
+    tokenizer = dataset.tokenizer.with_cast(("FRODO", "SAM"))
+    decoders = make_decoders(tokenizer, 2, speaker_input="embedding")
+    writer, restored = TeacherWriter(decoders, 5, CPU), TeacherWriter(decoders, 5, CPU)
+    writer.write(30, torch.Generator().manual_seed(3))
+    restored.load_state_dict(writer.state_dict())
+    windows = [each.write(20, torch.Generator().manual_seed(4))[0] for each in (writer, restored)]
+    assert torch.equal(windows[0].targets, windows[1].targets)
+    assert torch.equal(windows[0].speakers, windows[1].speakers)  # type: ignore[arg-type]
 
 
 def test_student_of_its_own_weights_has_nothing_to_learn_from_written_text(tmp_path: Path, dataset: Dataset) -> None:
