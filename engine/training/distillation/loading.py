@@ -41,6 +41,12 @@ def check_teachers(config: Config, dataset: Dataset, runs_dir: Path | None = Non
     """
     names = [name.strip() for name in config.training.teachers.split(SEPARATOR)]
     config = config.with_values(teachers=canonical_teachers(names, runs_dir))
+    init = config.training.init
+    if init and canonical_teachers([init], runs_dir) in config.training.teachers.split(SEPARATOR):
+        raise ConfigError(
+            f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
+            "use another --teacher, or omit --init"
+        )
     load_teachers(config, dataset)
     return config
 

@@ -148,6 +148,15 @@ def test_missing_and_repeated_teachers_are_refused(tmp_path: Path, dataset: Data
         canonical_teachers(["teacher", str(tmp_path / "teacher")], tmp_path)
 
 
+def test_teacher_that_equals_the_student_is_refused(tmp_path: Path, dataset: Dataset) -> None:
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
+    data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": name}
+    with pytest.raises(ConfigError, match="starts with all that it could learn"):
+        prepare_job(make_config(init="teacher", **data), "student", tmp_path)
+    with pytest.raises(InvalidInputError, match="choose another --run name"):
+        prepare_job(make_config(**data), "teacher", tmp_path)
+
+
 def test_sampled_softmax_has_no_teachers() -> None:
     with pytest.raises(ConfigError, match="softmax_samples=0"):
         make_config(softmax_samples=5, teachers="a")
