@@ -75,6 +75,14 @@ def test_teacher_predicts_what_its_decoder_predicts(tmp_path: Path, dataset: Dat
         np.testing.assert_allclose(predicted[step, 0], np.exp(log_probs), atol=1e-6)
 
 
+def test_students_learn_in_bfloat16(tmp_path: Path, dataset: Dataset) -> None:
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
+    trainer = make_trainer(dataset, teachers=name, teacher_columns=2, punctuation=True, precision="bf16")
+    first = float(trainer.train_step().loss)
+    losses = [float(trainer.train_step().loss) for _ in range(40)]
+    assert np.mean(losses[-5:]) < first
+
+
 def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path: Path, dataset: Dataset) -> None:
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, **FIXED}
