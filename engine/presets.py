@@ -22,6 +22,14 @@ PRESETS: dict[str, Config] = {
         ),
         training=TrainingConfig(epochs=7, bptt=35, lr=0.012, weight_decay=0.01, label_smoothing=0.05, averaging="none"),
     ),
+    # Learns from teachers (`--teacher RUN`), mostly from text that they write, of which there is no end: less dropout.
+    "student": Config(
+        "student",
+        model=ModelConfig(
+            punctuation=True, embedding_dropout=0.1, input_dropout=0.3, output_dropout=0.3, weight_drop=0.2,
+        ),
+        training=TrainingConfig(epochs=60, teacher_weight=0.7, teacher_columns=40, ema_decay=0.995),
+    ),
     # Pre-training on books: contiguous text, little dropout, and nearly all of the text for training.
     "base": Config(
         "base",
