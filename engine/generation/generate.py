@@ -21,8 +21,6 @@ NUM_TOP_TOKENS = 8
 NUM_KEY_TOKENS = 64
 """Tokens before a line of a dialogue that its noise depends on."""
 
-_NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
-
 FinishReason = Literal["eos", "length", "stop", "cancelled", "error"]
 """Reason why a text ended: `<eos>` was sampled, the maximum length was reached, the user stopped it, and so on."""
 
@@ -47,34 +45,39 @@ class TokenEvent:
     """Time spent computing this token."""
     piece: str
     """Text that the token adds to the text before it, with its space; "" inside a character of several bytes."""
-    log_probs: LogProbs = field(repr=False, compare=False)
-    """The model's distribution `[vocabulary]` before the token, which the states of the text share."""
+    log_probs: LogProbs | None = field(repr=False, compare=False)
+    """The model's distribution `[vocabulary]` before the token, shared with the states of the text; None if dropped."""
     token_texts: Sequence[str] = field(repr=False, compare=False)
     """Text of each token `[vocabulary]`."""
 
     def without_distribution(self) -> Self:
-        """Return the event without the memory of its distribution, and without the figures that need it."""
-        return replace(self, log_probs=_NO_LOG_PROBS)
+        """Return the event without the memory of its distribution; reading a figure that needs it raises an error."""
+        return replace(self, log_probs=None)
 
     @property
     def text(self) -> str:
         """Text of the token in the vocabulary."""
         return self.token_texts[self.id]
 
+    @property
+    def _distribution(self) -> LogProbs:
+        assert self.log_probs is not None, "the distribution of this token was dropped"
+        return self.log_probs
+
     @cached_property
     def rank(self) -> int:
         """Rank of the token by probability; 1 is the likeliest."""
-        return 1 + int(np.count_nonzero(self.log_probs > self.logprob))
+        return 1 + int(np.count_nonzero(self._distribution > self.logprob))
 
     @cached_property
     def entropy(self) -> float:
         """Entropy of the distribution, in bits."""
-        return float(entropy_bits(self.log_probs))
+        return float(entropy_bits(self._distribution))
 
     @cached_property
     def top_tokens(self) -> tuple[tuple[str, float], ...]:
         """The likeliest tokens and their probabilities, likeliest first."""
-        (ids,), (log_probs,) = top_tokens(self.log_probs[None], NUM_TOP_TOKENS)
+        (ids,), (log_probs,) = top_tokens(self._distribution[None], NUM_TOP_TOKENS)
         return tuple(
             (self.token_texts[id], math.exp(value)) for id, value in zip(ids.tolist(), log_probs.tolist(), strict=True)
         )
