@@ -46,6 +46,8 @@ PRESET_DESCRIPTIONS = {
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in about an hour",
 }
+OFFERED_PRESETS = tuple(name for name, preset in PRESETS.items() if not preset.training.teacher_columns)
+"""Presets in the list: all but those that need teachers, for which the dialog has no field."""
 SUGGESTED_PRESET = "tiny"
 """Preset that is highlighted first, because it trains fastest."""
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
@@ -129,7 +131,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         with VerticalScroll(classes="dialog", can_focus=False):
             yield Label("Train a model in the background", classes="dialog-title")
             yield PresetList(
-                *(Option(_format_preset(name, is_chosen=False), id=name) for name in PRESETS),
+                *(Option(_format_preset(name, is_chosen=False), id=name) for name in OFFERED_PRESETS),
                 id="preset",
                 markup=False,
             )
@@ -165,7 +167,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
     @on(OptionList.OptionHighlighted)
     def _show_preset(self) -> None:
         """Mark the preset, which is not highlighted without the focus, and show the values of the empty fields."""
-        for name in PRESETS:
+        for name in OFFERED_PRESETS:
             prompt = _format_preset(name, is_chosen=name == self._preset.preset)
             self.query_one("#preset", OptionList).replace_option_prompt(name, prompt)
         self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
