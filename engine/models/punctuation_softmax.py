@@ -31,13 +31,6 @@ class PunctuationSoftmax(nn.Module):
         hidden = hidden.to(self.gate_weight.dtype)  # bfloat16 after a forward pass with autocast
         return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
 
-    def losses(self, hidden: Tensor, punctuation: Tensor) -> Tensor:
-        """Return the negative log-probability `[time, batch]` of the punctuation classes `[time, batch]` of a text."""
-        log_probs = self.gate_log_probs(hidden)
-        return nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none").view_as(
-            punctuation
-        )
-
     def conditional_logits(
         self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
     ) -> Tensor:

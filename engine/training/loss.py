@@ -11,7 +11,6 @@ from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
 from engine.models.network import Network, RecurrentState
-from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.runtime.distributed import DistributedContext
 from engine.training.distillation.predictions import SoftTargets
 
@@ -66,8 +65,9 @@ class Objective:
             smoothed = -(log_probs @ self._frequencies).view_as(targets)
             losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
         if soft_targets is not None:
-            distilled = -(soft_targets.predictions.tokens.flatten(0, 1) * log_probs).sum(dim=-1).view_as(targets)
-            losses = (1 - soft_targets.weights) * losses + soft_targets.weights * distilled
+            losses = soft_targets.mix_losses(
+                losses, log_probs.view(*targets.shape, -1), soft_targets.predictions.tokens
+            )
         objective = losses.mean()
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
@@ -116,20 +116,21 @@ class LossModule(nn.Module):
             )
         loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets)
         if self.network.punctuation_softmax is not None and punctuation is not None:
-            objective = objective + self._punctuation_loss(
-                self.network.punctuation_softmax, dropped, punctuation, soft_targets
-            )
+            log_probs = self.network.punctuation_softmax.gate_log_probs(dropped)
+            objective = objective + punctuation_loss(log_probs, punctuation, soft_targets)
         return loss, objective, state
 
-    def _punctuation_loss(
-        self, softmax: PunctuationSoftmax, dropped: Tensor, punctuation: Tensor, soft_targets: SoftTargets | None
-    ) -> Tensor:
-        """Return the cross-entropy of the punctuation, compared with the predictions of teachers as the tokens are."""
-        losses = softmax.losses(dropped, punctuation)
-        if soft_targets is not None and (probs := soft_targets.predictions.punctuation) is not None:
-            distilled = -(probs * softmax.gate_log_probs(dropped)).sum(dim=-1)
-            losses = (1 - soft_targets.weights) * losses + soft_targets.weights * distilled
-        return losses.mean()
+
+def punctuation_loss(log_probs: Tensor, punctuation: Tensor, soft_targets: SoftTargets | None = None) -> Tensor:
+    """Return the mean loss of the log-probabilities `[time, batch, classes]` of punctuation.
+
+    `punctuation` `[time, batch]` are the classes of the text. `soft_targets` are the predictions of teachers, or None.
+    """
+    losses = nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none")
+    losses = losses.view_as(punctuation)
+    if soft_targets is not None and soft_targets.predictions.punctuation is not None:
+        losses = soft_targets.mix_losses(losses, log_probs, soft_targets.predictions.punctuation)
+    return losses.mean()
 
 
 def correct_sampled_logits(

@@ -36,10 +36,18 @@ class Predictions:
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """What a student learns besides the text of a window."""
+    """Predictions of teachers for a window, and how much each column of the window learns from them."""
 
     predictions: Predictions
     weights: Tensor
     """Fraction `[batch]` of each column's loss that compares with the predictions instead of the text."""
     num_corpus_columns: int
     """Number of columns that are from the corpus; the teachers wrote the text of the columns after them."""
+
+    def mix_losses(self, losses: Tensor, log_probs: Tensor, probs: Tensor) -> Tensor:
+        """Return the losses `[time, batch]` of the text mixed with the cross-entropies of predictions.
+
+        `log_probs` of the student and `probs` of the teachers are `[time, batch, classes]`.
+        """
+        cross_entropies = -(probs * log_probs).sum(dim=-1)
+        return (1 - self.weights) * losses + self.weights * cross_entropies

@@ -19,6 +19,7 @@ from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.presets import get_preset
+from engine.training.loss import punctuation_loss
 from engine.training.trainer import Trainer
 from tests.support.training import events_of, make_config, run_training, weights_equal, weights_of
 from tests.support.training_spies import record_steps
@@ -124,9 +125,9 @@ def test_mixture_equals_the_naive_sum_over_punctuation() -> None:
             vector[None, None], torch.tensor([[mark]]), weight[sampled_ids], bias[sampled_ids], sampled_ids
         )
         assert sampled_logits[0, 0].tolist() == pytest.approx(logits[0, 0, sampled_ids].tolist(), abs=1e-12)
-        assert float(softmax.losses(vector[None, None], torch.tensor([[mark]]))) == pytest.approx(
-            -math.log(gates[mark])
-        )
+        assert float(
+            punctuation_loss(softmax.gate_log_probs(vector[None, None]), torch.tensor([[mark]]))
+        ) == pytest.approx(-math.log(gates[mark]))
 
 
 def make_model(**values: Any) -> LSTMModel:
