@@ -1,4 +1,4 @@
-"""LSTM layer with a mogrifier, with a backward pass of its own.
+"""LSTM layer with a mogrifier, with a hand-written backward pass.
 
 Each step depends on the one before, so a loop over the steps is needed. PyTorch's differentiation of such a loop takes
 a third longer: it computes the gradient of each weight matrix once per step, and this layer once per window.
@@ -67,7 +67,7 @@ class _MogrifierLSTM(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, bias: Tensor, *matrices: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the outputs and the last cell state; `matrices` are those of all rounds, first all of `down`."""
+        """Return the outputs and the last cell state; `matrices` are `down` of all rounds, then `up` of all rounds."""
         device = inputs.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs.dtype
         with torch.autocast(device, enabled=False):
@@ -148,7 +148,7 @@ def _backward(saved: _Saved, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
     grad_inputs = torch.empty_like(chain[0])
     grad_inners = [torch.empty_like(inner) for inner in inners]
     grad_factor_sums = [torch.empty_like(factor) for factor in factors]
-    # Each factor is 2 sigmoid(x); what follows from the gradients of sigmoid(x) is doubled.
+    # Each factor is 2 sigmoid(x), so the gradients that come from sigmoid(x) are doubled.
     rounds = [
         (chain[index].unbind(), factors[index].unbind(), (factors[index] / 2).unbind(),
          grad_inners[index].unbind(), grad_factor_sums[index].unbind(), 2 * ups[index], downs[index])
@@ -195,5 +195,5 @@ def _backward(saved: _Saved, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _weight_gradient(gradients: Tensor, inputs: Tensor) -> Tensor:
-    """Return the gradient `[output, input]` of a matrix, summed over `[time, batch, ...]`, from that of its output."""
+    """Return the gradient `[output, input]` of a matrix from the `gradients` of its outputs `[time, batch, output]`."""
     return gradients.flatten(0, 1).t() @ inputs.flatten(0, 1)

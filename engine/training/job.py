@@ -157,7 +157,7 @@ def _check_window(config: Config) -> None:
 
 
 def _check_teacher_columns(config: Config) -> None:
-    """Raise a ConfigError if there is nobody to write the columns of teachers, or several processes to divide them."""
+    """Raise a ConfigError if `teacher_columns` is set without teachers, or in a distributed training."""
     if not config.training.teacher_columns:
         return
     if not config.training.teachers:

@@ -227,9 +227,11 @@ class TrainerState:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         networks = [self.network, *(() if self.teachers is None else self.teachers.networks)]
         columns = [pair for network in networks for pair in network.initial_state(1)]
-        num_columns = self.config.training.batch_size + self.config.training.teacher_columns
-        recurrent = sum(hidden.numel() + cell.numel() + 1 for hidden, cell in columns) * num_columns
-        return 4 * (MAX_MODEL_COPIES * parameters + recurrent) + MAX_RNG_STATE_BYTES
+        options = self.config.training
+        num_columns = options.batch_size + options.teacher_columns
+        recurrent = sum(hidden.numel() + cell.numel() for hidden, cell in columns) * num_columns
+        written = 2 * options.teacher_columns  # last token and speaker of each text that teachers write
+        return 4 * (MAX_MODEL_COPIES * parameters + recurrent + written) + MAX_RNG_STATE_BYTES
 
 
 def _is_evaluation_due(options: TrainingConfig, progress: TrainingProgress, *, epoch_done: bool) -> bool:

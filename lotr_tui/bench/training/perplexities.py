@@ -37,12 +37,12 @@ class Scores:
     valid: float
     test: float
     seconds: float = 0.0
-    """Training time, that of teachers included."""
+    """Training time in seconds, including the time of teachers."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the runs of one split are, and the options that all of them share."""
+    """Folder of the runs of one split, and the options that all of these runs share."""
 
     runs_dir: Path
     csv: Path

@@ -9,9 +9,9 @@ from engine.training.search.space import format_value
 from engine.training.transfer.initial_run import configure
 
 DEFAULT_PRESET = "default"
-OF_DEFAULTS = ("init", "tokenizer", "mode", "architecture")
+DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")
 """Settings on which the defaults of other settings depend."""
-WITH_OPTIONS = ("init", "corpus", "corpus_format")
+SETTINGS_WITH_OPTIONS = ("init", "corpus", "corpus_format")
 """Settings with a separate option."""
 
 
@@ -19,7 +19,7 @@ def format_train_command(config: Config) -> str:
     """Return the `lotr-tui train` command that trains with `config`, which has the name of its preset."""
     preset = PRESETS[config.preset]
     values, before = _flatten(config), _flatten(preset)
-    decisive = {name: values[name] for name in OF_DEFAULTS if values[name] != before[name]}
+    decisive = {name: values[name] for name in DECISIVE_SETTINGS if values[name] != before[name]}
     defaults = _flatten(configure(preset, lambda defaults: defaults.with_values(**decisive)))
     different = decisive | {name: value for name, value in values.items() if value != defaults[name]}
     words = ["lotr-tui", "train"]
@@ -30,7 +30,7 @@ def format_train_command(config: Config) -> str:
     if config.data.corpus != BUNDLED:
         words += ["--csv" if config.data.corpus_format == "csv" else "--text", config.data.corpus]
     for name, value in different.items():
-        if name not in WITH_OPTIONS:
+        if name not in SETTINGS_WITH_OPTIONS:
             words += ["--set", f"{name}={format_value(value)}"]
     return " ".join(map(shell_word, words))
 
