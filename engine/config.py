@@ -229,7 +229,7 @@ class TrainingConfig(_ValidatedConfig):
     keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1, 2, 4, 8 ..., loaded as RUN@EPOCH")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto: bf16 where the GPU supports it, or the CPU does and layers have 512 units or more; else fp32"
+        "auto", "auto: bf16 where the GPU supports it, or the CPU does and layers have 400 units or more; else fp32"
     )
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
@@ -252,7 +252,8 @@ class TrainingConfig(_ValidatedConfig):
 class Config:
     """Complete configuration of a training: enough to repeat it."""
 
-    preset: str = "default"
+    preset: str = ""
+    """Name of the preset that it comes from; empty for the defaults of all settings."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig(punctuation=True)
     training: TrainingConfig = TrainingConfig()

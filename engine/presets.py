@@ -12,7 +12,15 @@ def get_preset(name: str) -> Config:
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config("default"),
+    # A mogrifier learns faster than a plain LSTM, and memorizes faster: fewer epochs, and more dropout.
+    "default": Config(
+        "default",
+        model=ModelConfig(
+            embedding_size=400, hidden_size=400, mogrifier_rounds=4, punctuation=True,
+            input_dropout=0.65, output_dropout=0.65, weight_drop=0.6,
+        ),
+        training=TrainingConfig(epochs=50),
+    ),
     # Seven epochs are enough to beat Kneser-Ney, and too few to need strong dropout or averaging.
     "tiny": Config(
         "tiny",
@@ -26,9 +34,10 @@ PRESETS: dict[str, Config] = {
     "student": Config(
         "student",
         model=ModelConfig(
-            punctuation=True, embedding_dropout=0.1, input_dropout=0.3, output_dropout=0.3, weight_drop=0.2,
+            embedding_size=400, hidden_size=400, mogrifier_rounds=4, punctuation=True,
+            embedding_dropout=0.1, input_dropout=0.4, output_dropout=0.4, weight_drop=0.3,
         ),
-        training=TrainingConfig(epochs=60, teacher_weight=0.7, teacher_columns=40, ema_decay=0.995),
+        training=TrainingConfig(epochs=40, teacher_weight=0.7, teacher_columns=40, ema_decay=0.995),
     ),
     # Pre-training on books: contiguous text, little dropout, and nearly all of the text for training.
     "base": Config(

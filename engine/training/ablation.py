@@ -34,6 +34,7 @@ REMOVALS: dict[str, tuple[str, ...]] = {
     "AR and TAR": ("ar=0", "tar=0"),
     "label smoothing": ("label_smoothing=0",),
     "pre-training (random weights)": ("init=",),
+    "a mogrifier": ("mogrifier_rounds=0",),
     "discriminative learning rates": ("layer_lr_decay=1",),
     "gradual unfreezing": ("unfreeze_epochs=0",),
 }

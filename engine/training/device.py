@@ -6,8 +6,10 @@ import torch
 
 from engine.config import Config, TrainingConfig
 from engine.errors import ConfigError
-from engine.models.bf16_lstm import MIN_HIDDEN_SIZE
 from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo
+
+MIN_BF16_UNITS = 400
+"""Minimum units of a layer for which training in bfloat16 on a CPU was measured to be faster, by 1.5 times."""
 
 
 def choose_device(config: TrainingConfig, process: ProcessInfo = SINGLE_PROCESS_INFO) -> torch.device:
@@ -42,7 +44,7 @@ def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
         has_bf16 = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bf16}.get(device.type)
         model = config.model
         width = model.embedding_size if model.architecture == "transformer" else model.hidden_size
-        is_large = device.type == "cuda" or width >= MIN_HIDDEN_SIZE
+        is_large = device.type == "cuda" or width >= MIN_BF16_UNITS
         return torch.bfloat16 if has_bf16 and is_large and has_bf16() else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 

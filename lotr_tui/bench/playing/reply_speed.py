@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from engine.config import ModelConfig
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
@@ -31,12 +32,26 @@ def load_bundled_model() -> NumpyLSTM:
     return decoder
 
 
-def make_word_model() -> NumpyLSTM:
-    """Return a model of words with the settings of the preset `default`; random weights are as fast as trained ones."""
-    return random_decoder(get_preset("default").model, VOCABULARY_SIZE)
+def make_plain_model() -> NumpyLSTM:
+    """Return a model of words with one layer of 300 units and no mogrifier, as the bundled one was at first."""
+    return _make_word_model(ModelConfig(punctuation=True))
 
 
-MODELS: dict[str, Callable[[], NumpyLSTM]] = {"bundled": load_bundled_model, "words": make_word_model}
+def make_default_model() -> NumpyLSTM:
+    """Return a model of words with the settings of the preset `default`."""
+    return _make_word_model(get_preset("default").model)
+
+
+def _make_word_model(config: ModelConfig) -> NumpyLSTM:
+    # Random weights are as fast as trained ones.
+    return random_decoder(config, VOCABULARY_SIZE)
+
+
+MODELS: dict[str, Callable[[], NumpyLSTM]] = {
+    "words": make_plain_model,
+    "default": make_default_model,
+    "bundled": load_bundled_model,
+}
 
 
 def measure_replies(name: str) -> dict[str, float]:

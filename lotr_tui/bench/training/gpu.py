@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from lotr_tui.bench.measurement import Measurement, SkippedMeasurement, median_of_runs
 from lotr_tui.bench.processes import run_module
 
-PRESETS = {"default": "1 layer of 300", "base": "1 layer of 768", "paper": "3 layers of up to 1,150"}
+PRESETS = {"default": "1 layer of 400 with a mogrifier", "base": "1 layer of 768", "paper": "3 layers of up to 1,150"}
 """Measured presets and the sizes of their LSTMs."""
 CPU_STEPS, GPU_STEPS = 10, 100
 """Number of timed steps on each device."""

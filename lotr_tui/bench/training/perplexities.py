@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lotr_tui.bench.programs import SESSION_COMMAND
 from lotr_tui.bench.terminal import BenchError
@@ -20,22 +19,24 @@ from lotr_tui.bench.terminal import BenchError
 SPLIT_SEEDS = (1234, 0, 1)
 SEEDS = (0, 1, 2)
 """Seeds of the trainings whose median is a row of a single model."""
-NUM_TEACHERS = 4
-MIXTURES = (
-    ("ensemble", ()),
-    ("… with dynamic evaluation", ("--dynamic",)),
-    ("… and a cache", ("--dynamic", "--cache")),
-    ("… and Kneser-Ney", ("--dynamic", "--cache", "--mixture")),
-)
-"""Name and options of `eval` of each row that combines models."""
+TEACHERS = tuple(f"default-{seed}" for seed in SEEDS)
+"""Runs of these trainings, without the seed of the split."""
+MIXTURES = {
+    "plain": "ensemble of these four",
+    "dynamic": "… with dynamic evaluation",
+    "cache": "… and a cache",
+    "mixture": "… and Kneser-Ney",
+}
+"""Names of the rows that combine models, by their key in the JSON output of `eval`."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Perplexities of one model on one split."""
 
-    valid: float
     test: float
+    valid: float | None = None
+    """None for mixtures, whose weights are chosen on this split."""
     seconds: float = 0.0
     """Training time in seconds, including the time of teachers."""
 
@@ -68,16 +69,14 @@ class Plan:
         if finished["reason"] not in ("done", "patience"):
             path.unlink()
             raise BenchError(f"the training of {run} was stopped")
-        return Scores(finished["valid_perplexity"], finished["test_perplexity"], finished["seconds"])
+        return Scores(finished["test_perplexity"], finished["valid_perplexity"], finished["seconds"])
 
-    def evaluate(self, runs: Sequence[str], options: Sequence[str]) -> Scores:
-        """Return the perplexities of a combination of runs; its weights are chosen on validation."""
+    def evaluate(self, runs: Sequence[str]) -> list[Scores]:
+        """Return the scores of all `MIXTURES` of the runs; their weights are chosen on validation."""
         names = [option for run in runs for option in ("--run", f"{run}-{self.split_seed}")]
-        values = [
-            json.loads(self._run("eval", *names, *options, "--split", split, "--json")) for split in ("valid", "test")
-        ]
-        valid, test = (_best_perplexity(value) for value in values)
-        return Scores(valid, test)
+        options = ["--dynamic", "--cache", "--mixture", "--split", "test", "--json"]
+        result = json.loads(self._run("eval", *names, *options))
+        return [Scores(result[key]) for key in MIXTURES]
 
     def teacher_options(self, teachers: Sequence[str]) -> list[str]:
         """Return the options of `train` for runs that are teachers."""
@@ -91,43 +90,26 @@ class Plan:
         return process.stdout
 
 
-def _best_perplexity(result: dict[str, Any]) -> float:
-    """Return the perplexity of the last combination in the JSON output of `eval`."""
-    return float(next(result[key] for key in ("mixture", "cache", "dynamic", "perplexity") if result.get(key)))
-
-
-def measure_default(plan: Plan) -> Scores:
-    """Return the median of several trainings of the preset `default`."""
-    all_scores = [plan.train(f"default-{seed}", "--seed", str(seed)) for seed in SEEDS]
-    return Scores(
-        statistics.median(scores.valid for scores in all_scores),
-        statistics.median(scores.test for scores in all_scores),
-        statistics.median(scores.seconds for scores in all_scores),
-    )
-
-
-def measure_student(plan: Plan) -> Scores:
-    """Return the scores of a student of `NUM_TEACHERS` trainings, with the time of all of them."""
-    teachers = [f"default-{seed}" for seed in range(NUM_TEACHERS)]
-    seconds = sum(plan.train(name, "--seed", name.partition("-")[2]).seconds for name in teachers)
-    student = plan.train("student", "--preset", "student", *plan.teacher_options(teachers))
-    return Scores(student.valid, student.test, student.seconds + seconds)
-
-
 def measure_split(plan: Plan) -> list[Scores]:
-    """Return the scores of all rows of the table for one split."""
-    rows = [measure_default(plan), measure_student(plan)]
-    members = [*(f"default-{seed}" for seed in range(NUM_TEACHERS)), "student"]
-    return rows + [plan.evaluate(members, options) for _, options in MIXTURES]
+    """Return the scores of all rows of the table for one split.
+
+    The time of the student includes that of its teachers, which are all trainings of the preset `default`.
+    """
+    trainings = [plan.train(name, "--seed", str(seed)) for name, seed in zip(TEACHERS, SEEDS, strict=True)]
+    tests, valids, times = ([getattr(scores, name) for scores in trainings] for name in ("test", "valid", "seconds"))
+    default = Scores(statistics.median(tests), statistics.median(valids), statistics.median(times))
+    student = plan.train("student", "--preset", "student", *plan.teacher_options(TEACHERS))
+    student = Scores(student.test, student.valid, student.seconds + sum(times))
+    return [default, student, *plan.evaluate([*TEACHERS, "student"])]
 
 
 def format_table(columns: Sequence[Sequence[Scores]]) -> Iterator[str]:
     """Yield the lines of the table as Markdown; `columns` has the scores of all rows for each split."""
-    names = ["`default`, median of three", f"`student` of {NUM_TEACHERS}", *(name for name, _ in MIXTURES)]
+    names = [f"`default`, median of {len(SEEDS)}", "`student` of these", *MIXTURES.values()]
     yield "| test (valid) | " + " | ".join(f"split {seed}" for seed in SPLIT_SEEDS) + " | training time, one core |"
     yield "| --- |" + " --- |" * (len(SPLIT_SEEDS) + 1)
     for name, scores in zip(names, zip(*columns, strict=True), strict=True):
-        cells = [f"{each.test:.1f} ({each.valid:.1f})" for each in scores]
+        cells = [f"{each.test:.1f} ({each.valid:.1f})" if each.valid else f"{each.test:.1f}" for each in scores]
         minutes = statistics.median(each.seconds for each in scores) / 60
         yield f"| {name} | " + " | ".join(cells) + f" | {f'{minutes:.0f} min' if minutes else ''} |"
 

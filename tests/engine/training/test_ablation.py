@@ -89,6 +89,7 @@ def test_additions_are_new_to_the_preset(name: str) -> None:
     training, variants = config.training, {variant.name for variant in list_variants(config)}
     assert ("with NT-ASGD after SGD" in variants) == (training.averaging != "nt_asgd")
     assert ("with fine-tuning" in variants) == (training.fine_tune_epochs == 0)
+    assert ("without a mogrifier" in variants) == (config.model.mogrifier_rounds > 0)
     assert ("with a second layer" in variants) == (config.model.num_layers == 1 and not training.init)
     assert ("without a schedule (constant learning rate)" in variants) == (training.schedule != "constant")
 

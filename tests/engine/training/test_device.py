@@ -13,8 +13,8 @@ WITH_BF16, WITHOUT_BF16 = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf1
 @pytest.mark.parametrize(
     ("capabilities", "hidden_size", "precision", "dtype"),
     [
-        (WITH_BF16, 512, "auto", torch.bfloat16),
-        (WITH_BF16, 511, "auto", torch.float32),
+        (WITH_BF16, 400, "auto", torch.bfloat16),
+        (WITH_BF16, 399, "auto", torch.float32),
         (WITHOUT_BF16, 2000, "auto", torch.float32),
         ({}, 2000, "auto", torch.float32),
         (WITH_BF16, 2000, "fp32", torch.float32),

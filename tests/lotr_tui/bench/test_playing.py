@@ -72,6 +72,8 @@ def test_ratios_of_speeds_are_computed_within_each_run() -> None:
             "bundled_batched": n * 21000,
             "words_all": n * 7000,
             "words_first": n * 3000,
+            "default_all": n * 4000,
+            "default_first": n * 2000,
             "bundled_all": n * 6500,
             "bundled_first": n * 4500,
         }
@@ -80,11 +82,13 @@ def test_ratios_of_speeds_are_computed_within_each_run() -> None:
     measurements = [item for item in summarize_speeds(runs) if isinstance(item, Measurement)]
     assert len(measurements) == len(list(summarize_speeds(runs)))
     ratios = [measurement for measurement in measurements if measurement.unit == ""]
-    assert [ratio.value for ratio in ratios] == pytest.approx([70, 70, 30, 65, 45, 17, 0.85, 25, 5, 3])
+    assert [ratio.value for ratio in ratios] == pytest.approx([70, 70, 30, 40, 20, 65, 45, 17, 0.85, 25, 5, 3])
     assert [ratio.is_within_limits for ratio in ratios] == [
         True,
         True,
         False,
+        None,
+        None,
         True,
         True,
         False,

@@ -6,7 +6,6 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
-from engine.config import Config
 from engine.presets import PRESETS
 from lotr_tui.screens.dialogs.completing_input import CompletingInput
 from lotr_tui.screens.dialogs.new_training import (
@@ -191,7 +190,7 @@ async def test_empty_fields_show_the_values_of_the_preset(make_host: MakeApp, tm
         epochs = pilot.app.screen.query_one("#epochs", Input)
         assert epochs.placeholder == "7"
         await pilot.press("up")
-        await until(pilot, lambda: epochs.placeholder == str(Config().training.epochs))
+        await until(pilot, lambda: epochs.placeholder == str(PRESETS["default"].training.epochs))
 
 
 async def test_mouse_highlights_a_preset_and_starts_with_the_last_line(make_host: MakeApp, tmp_path: Path) -> None:
