@@ -1,11 +1,13 @@
-"""`lotr-tui data`: description of a corpus, and the download of the film dialogues and of the pre-training text."""
+"""`lotr-tui data`: description of a corpus, speech of a book, and downloads of dialogues and pre-training text."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from engine.config import Config
+from engine.data.quotations import MIN_WORDS, write_speech
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import absolute_path
 from lotr_tui.cli import options
@@ -13,12 +15,12 @@ from lotr_tui.cli.data.kaggle import fetch_dataset
 from lotr_tui.cli.data.tales import fetch_tales
 from lotr_tui.cli.parser import add_command, make_group
 
-data_cli = make_group("Describe a corpus, or download one.")
+data_cli = make_group("Describe or download a corpus, or find the speech in it.")
 
 
 @data_cli.callback()
 def data(context: typer.Context) -> None:
-    """Describe a corpus, or download one."""
+    """Describe or download a corpus, or find the speech in it."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -127,3 +129,24 @@ def data_fetch(
         raise InvalidInputError("--mirror downloads books and --from reads them from a folder; use one of the two")
     summary = fetch_tales(output, mirror, source)
     print(printable(str(summary.path)))
+
+
+@add_command(
+    data_cli,
+    "speech",
+    "lotr-tui data speech novel.txt",
+    'lotr-tui train --text "$(lotr-tui data speech novel.txt)"',
+)
+def data_speech(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Plain text with one paragraph per line.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="File of the speech. Default: NAME-speech.txt beside the text."),
+    ] = None,
+) -> None:
+    """Write what stands between quotation marks in a text, one speech a line. Print the path of the file."""
+    source = absolute_path(path)
+    target = absolute_path(output) if output else source.with_name(f"{source.stem}-speech.txt")
+    number = write_speech(source, target)
+    print(f"quotations of {MIN_WORDS} words or more: {number:,}", file=sys.stderr)
+    print(printable(str(target)))

@@ -1,0 +1,59 @@
+"""Speech in prose: the text between quotation marks, as training text that is nearer to dialogue than a whole book."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.data.file_scan import read_whole_text
+from engine.errors import CorpusError, InvalidInputError, LotrError
+from engine.storage.files import atomic_replace
+
+MIN_WORDS = 4
+"""Shortest quotation that is kept; shorter ones are mostly titles, single words and cries."""
+
+_DOUBLE = re.compile(r'[“"]([^“”"]+)(?:[”"]|$)')
+# A single quotation mark is an apostrophe too, unless it stands where a word begins or ends.
+_SINGLE = re.compile(r"(?:(?<=[\s—(])|^)‘(.+?)’(?=[\s—)]|$)")
+
+
+def find_quotations(paragraph: str) -> list[str]:
+    """Return what is said in a paragraph, without quotation marks.
+
+    A quotation without an end reaches to the end of the paragraph: the next paragraph continues it. Single quotation
+    marks count only if there are no double ones, since a quotation in a quotation has the other kind.
+    """
+    found = _DOUBLE.findall(paragraph) or _SINGLE.findall(paragraph)
+    quotations = [quotation.strip().rstrip(",") for quotation in found]
+    return [quotation for quotation in quotations if len(quotation.split()) >= MIN_WORDS]
+
+
+def write_speech(source: Path, output: Path) -> int:
+    """Write the quotations of a plain text to `output`, one a line, and return their number.
+
+    The text has one paragraph per line.
+
+    Raises:
+        CorpusError: If `source` is not a text, or contains no speech.
+        InvalidInputError: If `output` is `source` or not a file, or its folder does not exist.
+        LotrError: If the file cannot be written.
+    """
+    quotations = list(_read_quotations(source))
+    if not quotations:
+        raise CorpusError(f"{source} contains no speech of {MIN_WORDS} words between quotation marks")
+    if output.exists() and (not output.is_file() or output.samefile(source)):
+        raise InvalidInputError(f"--output {output} is not a file, or is the text itself; name another file")
+    if not output.parent.is_dir():
+        raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
+    try:
+        with atomic_replace(output) as file:
+            file.write("".join(f"{quotation}\n" for quotation in quotations).encode())
+    except OSError as error:
+        raise LotrError(
+            f"{output} cannot be written: {error.strerror}; free some space or name another --output"
+        ) from error
+    return len(quotations)
+
+
+def _read_quotations(source: Path) -> Iterator[str]:
+    for paragraph in read_whole_text(source).split("\n"):
+        yield from find_quotations(paragraph)

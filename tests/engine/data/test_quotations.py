@@ -1,0 +1,54 @@
+"""Speech found between quotation marks."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.data.quotations import find_quotations, write_speech
+from engine.errors import CorpusError, InvalidInputError
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "quotations"),
+    [
+        ("“Where are you going?” asked the smith.", ["Where are you going?"]),
+        ('"I am going to the sea," said Ivo, "and I am late."', ["I am going to the sea", "and I am late."]),
+        ("“We shall see about that, and you will not like it.", ["We shall see about that, and you will not like it."]),
+        ("He read “The Wreck” aloud.", []),
+        ("‘I’ve never been to the king’s hall,’ he said.", ["I’ve never been to the king’s hall"]),
+        ("She said—‘come in out of the rain’—and shut the door.", ["come in out of the rain"]),
+        (
+            "“He told me, ‘stay at home tonight,’ and so I stay.”",
+            ["He told me, ‘stay at home tonight,’ and so I stay."],
+        ),
+        ("It’s the smiths’ road, and the miller’s.", []),
+        ("", []),
+    ],
+)
+def test_speech_is_what_stands_between_quotation_marks(paragraph: str, quotations: list[str]) -> None:
+    assert find_quotations(paragraph) == quotations
+
+
+def test_every_quotation_becomes_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(
+        "“One two three four,” he said, “five six seven eight.”\r\n\r\n“A b c d”\n".encode()
+    )
+    assert write_speech(tmp_path / "a.txt", tmp_path / "b.txt") == 3
+    assert (tmp_path / "b.txt").read_text() == "One two three four\nfive six seven eight.\nA b c d\n"
+
+
+def test_bad_files_are_refused(tmp_path: Path) -> None:
+    text, silent = tmp_path / "a.txt", tmp_path / "silent.txt"
+    text.write_text("“One two three four,” he said.\n")
+    silent.write_text("Nobody said a word.\n")
+    with pytest.raises(CorpusError, match="contains no speech of 4 words"):
+        write_speech(silent, tmp_path / "out.txt")
+    with pytest.raises(CorpusError, match="does not exist"):
+        write_speech(tmp_path / "nowhere.txt", text)
+    with pytest.raises(InvalidInputError, match="is the text itself"):
+        write_speech(text, text)
+    with pytest.raises(InvalidInputError, match="not a file"):
+        write_speech(text, tmp_path)
+    with pytest.raises(InvalidInputError, match="folder that does not exist"):
+        write_speech(text, tmp_path / "no" / "out.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "silent.txt"]
