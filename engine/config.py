@@ -153,6 +153,10 @@ class ModelConfig(_ValidatedConfig):
         return list(zip([self.embedding_size, *hidden[:-1]], hidden, strict=True))
 
 
+TEACHER_SEPARATOR = ","
+"""Character between the names of runs in the setting `teachers`."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig(_ValidatedConfig):
     """Settings of the optimization, the evaluations and the hardware."""
@@ -235,6 +239,11 @@ class TrainingConfig(_ValidatedConfig):
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)
     sample_temperature: float = setting(0.7, "temperature of the sample at every evaluation", 0, 2)
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Names of the teachers, as `teachers` lists them."""
+        return tuple(name.strip() for name in self.teachers.split(TEACHER_SEPARATOR) if name.strip())
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.config import Config
+from engine.config import TEACHER_SEPARATOR, Config
 from engine.errors import InvalidInputError
 from engine.presets import PRESETS, get_preset
 from engine.storage.files import absolute_path
@@ -211,7 +211,7 @@ def parse_training(
         mode=mode,
         tokenizer=tokenizer,
         overrides={
-            "teachers": ",".join(teachers) if teachers else None,
+            "teachers": TEACHER_SEPARATOR.join(teachers) if teachers else None,
             "text_column": text_column,
             "speaker_column": speaker_column,
             "split": split,

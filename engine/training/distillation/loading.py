@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.config import BASE, BUNDLED, Config
+from engine.config import BASE, BUNDLED, TEACHER_SEPARATOR, Config
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import LoadedRun, find_model, load_model
 from engine.storage.files import absolute_path
-
-SEPARATOR = ","
-"""Character between the names of teachers in the setting `teachers`."""
 
 
 def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> str:
@@ -25,12 +22,12 @@ def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> st
         path, epoch = (None, None) if name in (BASE, BUNDLED) else find_model(name, runs_dir)
         full = name if path is None else str(absolute_path(path))
         full = full if epoch is None else f"{full}@{epoch}"
-        if SEPARATOR in full:
+        if TEACHER_SEPARATOR in full:
             raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
         if full in canonical:
             raise ConfigError(f"--teacher {name} is given twice; give each teacher once")
         canonical.append(full)
-    return SEPARATOR.join(canonical)
+    return TEACHER_SEPARATOR.join(canonical)
 
 
 def check_teachers(config: Config, dataset: Dataset, runs_dir: Path | None = None) -> Config:
@@ -39,10 +36,9 @@ def check_teachers(config: Config, dataset: Dataset, runs_dir: Path | None = Non
     Raises:
         InvalidInputError: If a teacher is missing, damaged or does not fit.
     """
-    names = [name.strip() for name in config.training.teachers.split(SEPARATOR)]
-    config = config.with_values(teachers=canonical_teachers(names, runs_dir))
+    config = config.with_values(teachers=canonical_teachers(config.training.teacher_names, runs_dir))
     init = config.training.init
-    if init and canonical_teachers([init], runs_dir) in config.training.teachers.split(SEPARATOR):
+    if init and canonical_teachers([init], runs_dir) in config.training.teacher_names:
         raise ConfigError(
             f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
             "use another --teacher, or omit --init"
@@ -60,7 +56,7 @@ def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
             cannot write text.
     """
     loaded = []
-    for name in filter(None, config.training.teachers.split(SEPARATOR)):
+    for name in config.training.teacher_names:
         teacher = load_model(*find_model(name))
         if teacher.decoder.tokenizer != dataset.tokenizer:
             raise ConfigError(_different_tokens(teacher, config, dataset))

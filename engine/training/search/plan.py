@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.training.distillation.loading import SEPARATOR, canonical_teachers
+from engine.training.distillation.loading import canonical_teachers
 from engine.training.job import with_absolute_paths
 from engine.training.search.space import SearchSpace
 from engine.training.transfer.initial_run import INHERITED_SETTINGS, canonical_name, load_dataset_and_weights
@@ -75,8 +75,7 @@ def make_plan(
     if training.init:
         config = config.with_values(init=canonical_name(training.init, runs_dir))
     if training.teachers:
-        names = [name.strip() for name in training.teachers.split(SEPARATOR)]
-        config = config.with_values(teachers=canonical_teachers(names, runs_dir))
+        config = config.with_values(teachers=canonical_teachers(training.teacher_names, runs_dir))
     seeds = tuple(split_seeds) or (config.data.split_seed,)
     config = config.with_values(split_seed=seeds[0])
     dataset, _ = load_dataset_and_weights(config, runs_dir)

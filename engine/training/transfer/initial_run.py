@@ -84,10 +84,10 @@ def load_dataset_and_weights(config: Config, runs_dir: Path | None = None) -> Da
 
 def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | None:
     """Return the tokenizer of the first teacher if it has the open vocabulary that is configured, without a cast."""
-    name = config.training.teachers.partition(",")[0].strip()
-    if not name or not is_open_vocabulary(config.data.tokenizer):
+    names = config.training.teacher_names
+    if not names or not is_open_vocabulary(config.data.tokenizer):
         return None
-    tokenizer = load_model(*find_model(name, runs_dir)).decoder.tokenizer
+    tokenizer = load_model(*find_model(names[0], runs_dir)).decoder.tokenizer
     return tokenizer.with_cast(()) if tokenizer.name == config.data.tokenizer else None
 
 
