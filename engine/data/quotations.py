@@ -12,7 +12,7 @@ MIN_WORDS = 4
 """Shortest quotation that is kept; shorter ones are mostly titles, single words and cries."""
 
 _DOUBLE = re.compile(r'[“"]([^“”"]+)(?:[”"]|$)')
-# A single quotation mark is an apostrophe too, unless it stands where a word begins or ends.
+# A single quotation mark is an apostrophe too, unless it is where a word begins or ends.
 _SINGLE = re.compile(r"(?:(?<=[\s—(])|^)‘(.+?)’(?=[\s—)]|$)")
 
 

@@ -144,7 +144,7 @@ def data_speech(
         typer.Option("--output", metavar="FILE", help="File of the speech. Default: NAME-speech.txt beside the text."),
     ] = None,
 ) -> None:
-    """Write what stands between quotation marks in a text, one speech a line. Print the path of the file."""
+    """Write the text between quotation marks, one quotation per line. Print the path of the file."""
     source = absolute_path(path)
     target = absolute_path(output) if output else source.with_name(f"{source.stem}-speech.txt")
     number = write_speech(source, target)
