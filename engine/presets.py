@@ -134,12 +134,12 @@ PRESETS: dict[str, Config] = {
     "ptb": Config(
         "ptb",
         model=ModelConfig(
-            embedding_size=400, hidden_size=400, subword_embeddings=False,
-            embedding_dropout=0.1, input_dropout=0.4, output_dropout=0.4, weight_drop=0.4,
+            embedding_size=512, hidden_size=512, mogrifier_rounds=4, mogrifier_rank=64, subword_embeddings=False,
+            embedding_dropout=0.1, input_dropout=0.5, output_dropout=0.5, weight_drop=0.5,
         ),
         training=TrainingConfig(
-            epochs=24, batch_size=40, bptt=35, shuffle_lines=False, softmax_samples=2000,
-            lr=0.005, warmup_fraction=0.2, weight_decay=0.02, clip=0.5, ema_decay=0.998, eval_every_epochs=2,
+            epochs=32, batch_size=40, bptt=35, shuffle_lines=False, softmax_samples=2000,
+            lr=0.005, warmup_fraction=0.2, weight_decay=0.02, clip=0.5, ema_decay=0.999, eval_every_epochs=2,
         ),
     ),
 }  # fmt: skip

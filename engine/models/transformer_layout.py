@@ -24,6 +24,11 @@ def head_size(config: ModelConfig) -> int:
     return config.embedding_size // config.num_heads
 
 
+def largest_num_heads(embedding_size: int, max_heads: int) -> int:
+    """Return the largest number of attention heads of an even size, or `max_heads` if no number divides the size."""
+    return next((heads for heads in range(max_heads, 0, -1) if embedding_size % (2 * heads) == 0), max_heads)
+
+
 def inner_size(config: ModelConfig) -> int:
     """Return the inner size of the feed-forward layers."""
     if config.feed_forward_size:

@@ -9,7 +9,7 @@ from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.errors import ConfigError
-from engine.models.transformer_layout import TRANSFORMER_VALUES
+from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
 from engine.runs.directory import epoch_model_name, read_config
 from engine.runs.loading import find_model, load_model
 from engine.storage.files import absolute_path, default_runs_dir
@@ -56,9 +56,12 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         defaults = WITHOUT_WORDS | defaults
     is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
     if is_transformer and preset.model.architecture != "transformer":
-        # Windows that are shorter than the context would leave its later positions untrained.
-        bptt = {"bptt": defaults.get("context_size", config.model.context_size)}
-        defaults = TRANSFORMER_DEFAULTS | bptt | defaults
+        sizes = {
+            # Windows that are shorter than the context would leave its later positions untrained.
+            "bptt": defaults.get("context_size", config.model.context_size),
+            "num_heads": largest_num_heads(config.model.embedding_size, config.model.num_heads),
+        }
+        defaults = TRANSFORMER_DEFAULTS | sizes | defaults
     if config.data.mode == "dialogue":
         defaults = DIALOGUE_DEFAULTS | defaults
     return apply_options(preset.with_values(**defaults))

@@ -38,7 +38,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr": 0.03,
         "ema_decay": 0.9,
     },
-    "a transformer": {**TRANSFORMER, "variational_dropout": False, "hidden_dropout": 0.3, "lr": 0.03, "ema_decay": 0.9},
+    "a transformer": {
+        **TRANSFORMER,
+        "mogrifier_rounds": 0,
+        "variational_dropout": False,
+        "hidden_dropout": 0.3,
+        "lr": 0.03,
+        "ema_decay": 0.9,
+    },
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
         "ar": 2.0,
         "tar": 1.0,

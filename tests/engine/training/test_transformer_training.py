@@ -108,6 +108,7 @@ def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have(
     model = config.model
     assert (model.punctuation, model.subword_embeddings, model.weight_drop) == (False, False, 0.0)
     TransformerModel(model, 100, torch.Generator())  # refuses impossible settings
+    assert model.num_heads == 5, "the largest number of heads, up to 6, that divides 400 units evenly"
     assert config.training.bptt == model.context_size  # otherwise, later positions would stay untrained
 
 

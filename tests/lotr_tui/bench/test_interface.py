@@ -28,7 +28,7 @@ def test_written_session_can_be_loaded(tmp_path: Path) -> None:
 
 def test_random_run_has_the_default_size_and_can_be_loaded(tmp_path: Path) -> None:
     model = load_model(write_random_run(tmp_path / "random", 700)).decoder
-    assert (model.config.hidden_size, len(model.tokenizer)) == (300, 700)
+    assert (model.config.hidden_size, len(model.tokenizer)) == (400, 700)
     assert all(word in model.tokenizer for word in ("aaa", "aab", "aac"))
     log_probs, _ = model.advance(model.start(), 2)
     assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-4)
