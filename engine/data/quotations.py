@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.data.file_scan import read_whole_text
-from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage.files import atomic_replace
+from engine.errors import CorpusError, InvalidInputError
+from engine.storage.output_file import check_output, write_output
 
 MIN_WORDS = 4
 """Shortest quotation that is kept; shorter ones are mostly titles, single words and cries."""
@@ -17,7 +17,7 @@ _SINGLE = re.compile(r"(?:(?<=[\s—(])|^)‘(.+?)’(?=[\s—)]|$)")
 
 
 def find_quotations(paragraph: str) -> list[str]:
-    """Return what is said in a paragraph, without quotation marks.
+    """Return the quotations in a paragraph, without quotation marks.
 
     A quotation without an end reaches to the end of the paragraph: the next paragraph continues it. Single quotation
     marks count only if there are no double ones, since a quotation in a quotation has the other kind.
@@ -28,7 +28,7 @@ def find_quotations(paragraph: str) -> list[str]:
 
 
 def write_speech(source: Path, output: Path) -> int:
-    """Write the quotations of a plain text to `output`, one a line, and return their number.
+    """Write the quotations of a plain text to `output`, one per line, and return their number.
 
     The text has one paragraph per line.
 
@@ -40,17 +40,10 @@ def write_speech(source: Path, output: Path) -> int:
     quotations = list(_read_quotations(source))
     if not quotations:
         raise CorpusError(f"{source} contains no speech of {MIN_WORDS} words between quotation marks")
-    if output.exists() and (not output.is_file() or output.samefile(source)):
-        raise InvalidInputError(f"--output {output} is not a file, or is the text itself; name another file")
-    if not output.parent.is_dir():
-        raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
-    try:
-        with atomic_replace(output) as file:
-            file.write("".join(f"{quotation}\n" for quotation in quotations).encode())
-    except OSError as error:
-        raise LotrError(
-            f"{output} cannot be written: {error.strerror}; free some space or name another --output"
-        ) from error
+    check_output(output)
+    if output.exists() and output.samefile(source):
+        raise InvalidInputError(f"--output {output} is the text itself; name another file")
+    write_output(output, "".join(f"{quotation}\n" for quotation in quotations).encode())
     return len(quotations)
 
 

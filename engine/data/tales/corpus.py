@@ -9,7 +9,8 @@ from engine.data.tales.books import Book
 from engine.data.tales.cleaning import clean_body
 from engine.data.tales.source import MAX_BOOK_BYTES, read_book
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage.files import app_home, atomic_replace, read_limited
+from engine.storage import output_file
+from engine.storage.files import app_home, read_limited
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ def check_source_folder(folder: Path, books: Sequence[Book]) -> None:
 
 def check_output(output: Path, folder: Path, books: Sequence[Book]) -> None:
     """Raise an InvalidInputError if `output` cannot be written, or is the file of a book."""
-    if output.exists() and not output.is_file():
-        raise InvalidInputError(f"--output {output} is not a file; name a file that ends in .txt")
-    if not output.parent.is_dir():
-        raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
+    output_file.check_output(output)
     if any(output == folder / book.file_name for book in books):
         raise InvalidInputError(f"--output {output} would replace a book; name another file")
 
@@ -98,13 +96,7 @@ def write_tales(folder: Path, output: Path, books: Sequence[Book], on_book: Call
         on_book(book)
     text = "\n".join(texts)
     encoded = text.encode()
-    try:
-        with atomic_replace(output) as file:
-            file.write(encoded)
-    except OSError as error:
-        raise LotrError(
-            f"{output} cannot be written: {error.strerror}; free some space or name another --output"
-        ) from error
+    output_file.write_output(output, encoded)
     return TalesSummary(
         path=output,
         num_books=len(books),

@@ -7,7 +7,7 @@ import pytest
 from lotr_tui.cli.main import cli
 
 
-def test_the_file_stands_beside_the_text_and_its_path_is_printed(
+def test_the_file_is_beside_the_text_and_its_path_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "novel.txt").write_text("“The road is long and cold,” said Ivo.\n")
