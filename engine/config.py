@@ -262,7 +262,7 @@ class Config:
     """Complete configuration of a training: enough to repeat it."""
 
     preset: str = ""
-    """Name of the preset that it comes from; empty for the defaults of all settings."""
+    """Name of the preset that the configuration comes from; empty for the defaults of all settings."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig(punctuation=True)
     training: TrainingConfig = TrainingConfig()

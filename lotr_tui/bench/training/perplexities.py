@@ -93,7 +93,7 @@ class Plan:
 def measure_split(plan: Plan) -> list[Scores]:
     """Return the scores of all rows of the table for one split.
 
-    The time of the student includes that of its teachers, which are all trainings of the preset `default`.
+    The time of the student includes the time of its teachers, which are the trainings of the preset `default`.
     """
     trainings = [plan.train(name, "--seed", str(seed)) for name, seed in zip(TEACHERS, SEEDS, strict=True)]
     tests, valids, times = ([getattr(scores, name) for scores in trainings] for name in ("test", "valid", "seconds"))

@@ -47,7 +47,7 @@ PRESET_DESCRIPTIONS = {
     "ptb": "for a corpus of a million words, in about an hour",
 }
 OFFERED_PRESETS = tuple(name for name, preset in PRESETS.items() if not preset.training.teacher_columns)
-"""Presets in the list: all but those that need teachers, for which the dialog has no field."""
+"""Presets in the list: all that need no teachers, for which the dialog has no field."""
 SUGGESTED_PRESET = "tiny"
 """Preset that is highlighted first, because it trains fastest."""
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
