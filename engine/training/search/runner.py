@@ -10,7 +10,7 @@ from typing import Literal
 from engine.training.search.pool import WorkerPool
 from engine.training.search.records import UNFINISHED, SearchFolder, TrialRecord
 from engine.training.search.study import Proposal, SearchStudy
-from engine.training.search.worker import Assignment, Progress, RunWarning, TrialEnd
+from engine.training.search.worker import Assignment, RunWarning, TrialEnd, TrialProgress
 
 POLL_INTERVAL = 0.2
 """Maximum seconds between two looks at the clock and for an interruption."""
@@ -129,7 +129,7 @@ class _Search:
                 break
             for number, message in self._pool.messages(POLL_INTERVAL):
                 match message:
-                    case Progress():
+                    case TrialProgress():
                         self._pool.answer(number, may_continue=self._report(self._active[number], message))
                     case RunWarning():
                         yield SearchWarned(f"{message.run}: {message.message}")
@@ -197,7 +197,7 @@ class _Search:
         record = TrialRecord(number, "running", new_proposal.settings, self._folder.run_names(number))
         return _Trial(record, new_proposal, time.monotonic())
 
-    def _report(self, trial: _Trial, progress: Progress) -> bool:
+    def _report(self, trial: _Trial, progress: TrialProgress) -> bool:
         """Record the progress of a trial. Return True if it may continue."""
         perplexities = [*trial.record.perplexities, progress.perplexity]
         value = statistics.geometric_mean(perplexities)

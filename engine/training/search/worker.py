@@ -48,7 +48,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrialProgress:
     """Report of a worker, which then waits for True to continue, or False to prune the trial."""
 
     run_index: int
@@ -74,7 +74,7 @@ class TrialEnd:
     message: str = ""
 
 
-Message = Progress | RunWarning | TrialEnd
+Message = TrialProgress | RunWarning | TrialEnd
 
 
 class StopFlag(Protocol):
@@ -142,7 +142,7 @@ class TrialTrainer:
                     best = min(best, event.valid_perplexity)
                     fraction = event.epoch / epochs
                     # The end is reported when the run is complete.
-                    if 0 < fraction < 1 and not self._may_continue(Progress(index, fraction, best)):
+                    if 0 < fraction < 1 and not self._may_continue(TrialProgress(index, fraction, best)):
                         job.command_queue.send(ControlCommand("prune"))
                 case Warned():
                     self._send(RunWarning(name, event.message))
@@ -154,7 +154,7 @@ class TrialTrainer:
 
     def _finish_run(self, index: int, perplexity: float) -> TrialState:
         """Report a complete run. Return "complete", or "pruned" if the trial ends before the next one."""
-        return "complete" if self._may_continue(Progress(index, 1.0, perplexity)) else "pruned"
+        return "complete" if self._may_continue(TrialProgress(index, 1.0, perplexity)) else "pruned"
 
     def _load(self, config: Config, runs_dir: Path | None) -> DatasetAndWeights:
         """Return what `load_dataset_and_weights` returns, which the settings of a search do not change."""
@@ -166,7 +166,7 @@ class TrialTrainer:
     def _is_stopped(self) -> bool:
         return self._is_orphan or self._stop.is_set()
 
-    def _may_continue(self, progress: Progress) -> bool:
+    def _may_continue(self, progress: TrialProgress) -> bool:
         """Report the progress, and return the decision of the search."""
         if not self._send(progress):
             return True

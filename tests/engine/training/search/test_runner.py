@@ -11,7 +11,7 @@ from engine.training.search.plan import SearchPlan
 from engine.training.search.records import SearchFolder, TrialRecord
 from engine.training.search.runner import Budget, SearchEnded, SearchEvent, TrialEnded, run_search
 from engine.training.search.space import parse_space
-from engine.training.search.worker import Assignment, Message, Progress, TrialEnd
+from engine.training.search.worker import Assignment, Message, TrialEnd, TrialProgress
 from tests.support.training import make_config
 
 TRIAL_SECONDS = 10.0
@@ -60,7 +60,7 @@ class ScriptedPool:
                 if self._is_stopped:
                     yield TrialEnd("stopped")
                     return
-                yield Progress(index, fraction, result)
+                yield TrialProgress(index, fraction, result)
                 if not self._answers.pop(assignment.number):
                     yield TrialEnd("pruned")
                     return

@@ -14,7 +14,7 @@ from engine.runs.summary import summarize_run
 from engine.training.job import load_dataset_and_weights
 from engine.training.search import worker
 from engine.training.search.space import Value
-from engine.training.search.worker import Assignment, Progress, TrialEnd, TrialTrainer
+from engine.training.search.worker import Assignment, TrialEnd, TrialProgress, TrialTrainer
 from engine.training.transfer.initial_run import DatasetAndWeights
 from tests.support.files import sentences
 from tests.support.training import Untouchable, make_config
@@ -23,12 +23,12 @@ from tests.support.training import Untouchable, make_config
 class Connection:
     """Connection to a search that answers every report with `decide`."""
 
-    def __init__(self, decide: Callable[[Progress], bool] = lambda progress: True) -> None:
-        self.reports: list[Progress] = []
+    def __init__(self, decide: Callable[[TrialProgress], bool] = lambda progress: True) -> None:
+        self.reports: list[TrialProgress] = []
         self._decide = decide
 
     def send(self, message: object) -> None:
-        assert isinstance(message, Progress)
+        assert isinstance(message, TrialProgress)
         self.reports.append(message)
 
     def recv(self) -> bool:
@@ -86,7 +86,7 @@ def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_one_line(tmp_path:
 
 
 def test_a_trial_whose_search_is_gone_is_stopped_and_goes_on_where_it_was(tmp_path: Path, config: Config) -> None:
-    def fail(progress: Progress) -> bool:
+    def fail(progress: TrialProgress) -> bool:
         raise EOFError
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
