@@ -25,7 +25,7 @@ def head_size(config: ModelConfig) -> int:
 
 
 def largest_num_heads(embedding_size: int, max_heads: int) -> int:
-    """Return the largest number of attention heads of an even size, or `max_heads` if no number divides the size."""
+    """Return the largest number of heads up to `max_heads` that gives each an even size; `max_heads` if none does."""
     return next((heads for heads in range(max_heads, 0, -1) if embedding_size % (2 * heads) == 0), max_heads)
 
 

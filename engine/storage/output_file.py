@@ -7,7 +7,7 @@ from engine.storage.files import atomic_replace
 
 
 def check_output(output: Path) -> None:
-    """Raise an InvalidInputError if `output` cannot be written because of what is at its path."""
+    """Raise an InvalidInputError if `output` is a folder or a special file, or its folder does not exist."""
     if output.exists() and not output.is_file():
         raise InvalidInputError(f"--output {output} is not a file; name a file that ends in .txt")
     if not output.parent.is_dir():

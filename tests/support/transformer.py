@@ -4,6 +4,7 @@ from typing import Any
 
 from engine.config import ModelConfig
 from engine.models.transformer import TransformerModel
+from engine.models.transformer_layout import TRANSFORMER_VALUES
 from tests.support.lstm import VOCABULARY_SIZE, seeded
 
 TRANSFORMER: dict[str, Any] = {
@@ -12,11 +13,7 @@ TRANSFORMER: dict[str, Any] = {
     "num_layers": 2,
     "num_heads": 2,
     "context_size": 12,
-    "weight_drop": 0.0,
-    "subword_embeddings": False,
-    "punctuation": False,
-    "initialization": "uniform",
-    "tie_weights": True,
+    **TRANSFORMER_VALUES,
 }
 """Settings of a small Transformer, to be combined with those of a small training."""
 

@@ -44,7 +44,7 @@ PRESET_DESCRIPTIONS = {
     "gpt": "a Transformer for books, in hours",
     "notebook": "the classroom notebook's large model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",
-    "ptb": "for a corpus of a million words, in about an hour",
+    "ptb": "for a corpus of a million words, in hours",
 }
 OFFERED_PRESETS = tuple(name for name, preset in PRESETS.items() if not preset.training.teacher_columns)
 """Presets in the list: all that need no teachers, for which the dialog has no field."""

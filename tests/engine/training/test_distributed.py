@@ -40,7 +40,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "a transformer": {
         **TRANSFORMER,
-        "mogrifier_rounds": 0,
         "variational_dropout": False,
         "hidden_dropout": 0.3,
         "lr": 0.03,
