@@ -304,7 +304,10 @@ class TestExport:
 
     def test_export_needs_exactly_one_format(self, command, make_run):
         make_run("r")
-        assert "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER" in command("runs", "export", "r").stderr
+        assert (
+            "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"
+            in command("runs", "export", "r").stderr
+        )
         assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
 
     def test_transformer_is_exported_for_transformers(self, command, transformer_run, tmp_path):
