@@ -57,7 +57,10 @@ def _speed(tracker: str | None = None, environment: Mapping[str, str] | None = N
         command += ["--run", RUN_NAME, *(["--log", tracker] if tracker else [])]
         local = {"LOTR_TUI_HOME": folder, "TRACKIO_DIR": f"{folder}/trackio", "WANDB_MODE": "offline"}
         process = subprocess.Popen(
-            command, env=os.environ | local | (environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            env={**os.environ, **local, **(environment or {})},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         follower = RecordFollower(Path(folder) / "runs" / RUN_NAME / METRICS_FILE)
         while process.poll() is None and not any(row["event"] == "finished" for row in follower.read_batch(0.1).rows):
