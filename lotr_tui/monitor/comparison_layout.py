@@ -27,6 +27,7 @@ from lotr_tui.monitor.text_table import (
     truncate_start,
 )
 
+RESULTS_TITLE = "results"
 UNKNOWN = "?"
 """Text for a setting that is unknown."""
 BEST_MARK = "*"
@@ -74,7 +75,8 @@ def _run_columns(
     With `is_percent_below`, a difference in percent is below the absolute one, instead of beside it.
     """
     labels = [*(row.name for row in comparison.settings), *map(_metric_label, rows)]
-    label_width = max(map(cell_len, labels))
+    settings_title = _settings_title(comparison)
+    label_width = max(map(cell_len, [*labels, settings_title])) + 1
     room = width - label_width - len(GAP) * len(names)
     value_width = max(VALUE_WIDTHS[0], min(_max_value_width(width), room // len(names) - 1))
     settings = [
@@ -95,11 +97,10 @@ def _run_columns(
         return []
     widths = [label_width, *widths]
     return [
-        *heading_lines(["", *names], widths, end=" "),
-        _settings_title(comparison),
+        *heading_lines([settings_title, *names], widths, end=" "),
         *(row_line(cells, widths) for cells in settings),
         (),
-        (("results", "heading"),),
+        *heading_lines([RESULTS_TITLE, *names], widths, end=" "),
         *(row_line(cells, widths) for cells in results),
     ]
 
@@ -119,10 +120,10 @@ def _run_rows(comparison: RunComparison, names: Sequence[str], rows: Sequence[Me
             group.append(Column("difference", [_join_parts(parts) for parts in _difference_cells(row)]))
         figures.append(group)
     return [
-        _settings_title(comparison),
+        ((_settings_title(comparison), "heading"),),
         *table_blocks(first, settings, width),
         (),
-        (("results", "heading"),),
+        ((RESULTS_TITLE, "heading"),),
         *table_blocks(first, figures, width),
     ]
 
@@ -130,8 +131,8 @@ def _run_rows(comparison: RunComparison, names: Sequence[str], rows: Sequence[Me
 # Texts
 
 
-def _settings_title(comparison: RunComparison) -> Line:
-    return (("settings that differ" if comparison.settings else "no setting differs", "heading"),)
+def _settings_title(comparison: RunComparison) -> str:
+    return "different settings" if comparison.settings else "no setting differs"
 
 
 def _metric_label(row: MetricRow) -> str:

@@ -49,15 +49,17 @@ def row_line(cells: Sequence[Cell], widths: Sequence[int]) -> Line:
 
 
 def heading_lines(headings: Sequence[str], widths: Sequence[int], end: str = "") -> list[Line]:
-    """Return the line of the headings, each followed by `end`; one that is too long continues on the next line."""
+    """Return the line of the headings, each followed by `end`.
+
+    A heading that is too long takes several lines, and the others are on the last one.
+    """
     parts = [
-        [f"{part}{end}" for part in chop_cells(heading, width - len(end))]
+        [f"{part}{end}" for part in chop_cells(heading, max(1, width - len(end)))]
         for heading, width in zip(headings, widths, strict=True)
     ]
-    return [
-        row_line([Cell(part[number] if number < len(part) else "", "heading") for part in parts], widths)
-        for number in range(max(map(len, parts)))
-    ]
+    height = max(map(len, parts))
+    padded = [[""] * (height - len(part)) + part for part in parts]
+    return [row_line([Cell(text, "heading") for text in line], widths) for line in zip(*padded, strict=True)]
 
 
 def table_blocks(first: Column, groups: Sequence[Sequence[Column]], width: int) -> list[Line]:
