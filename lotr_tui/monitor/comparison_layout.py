@@ -56,8 +56,8 @@ def layout_comparison(comparison: RunComparison, names: Sequence[str], width: in
         or _run_columns(comparison, names, rows, width, is_percent_below=True)
         or _run_rows(comparison, names, rows, width)
     )
-    legend = [f"baseline {names[comparison.baseline]}", "↓ lower is better", "↑ higher is better"]
-    legend += [f"{BEST_MARK} best"] if any(row.best for row in rows) else []
+    legend = [f"{BEST_MARK} best"] if any(row.best for row in rows) else []
+    legend += ["↓ lower is better", "↑ higher is better", f"baseline {names[comparison.baseline]}"]
     lines.append(())
     for note in [" · ".join(legend), *comparison.notes]:
         lines += [((line, "muted"),) for line in textwrap.wrap(printable(note), max(10, width))]
@@ -173,9 +173,15 @@ def _difference_texts(row: MetricRow, difference: Difference) -> tuple[str, str]
     if not difference.absolute:
         return "=", ""
     sign = "+" if difference.absolute > 0 else "-"
-    percent = difference.percent
-    text = f"{percent:+,.{1 if abs(percent) < 9.95 else 0}f} %" if math.isfinite(percent) else ""
-    return f"{sign}{_figure_text(row, abs(difference.absolute))}", text
+    return f"{sign}{_figure_text(row, abs(difference.absolute))}", _signed_percent(difference.percent)
+
+
+def _signed_percent(percent: float) -> str:
+    """Return a difference as "+4.2 %", "-31 %" or "+1,200 %"; "" if it is not finite."""
+    if not math.isfinite(percent):
+        return ""
+    decimals = 1 if abs(percent) < 9.95 else 0
+    return f"{percent:+,.{decimals}f} %" if abs(percent) < 1e5 else f"{percent:+.0e} %"
 
 
 def _difference_role(row: MetricRow, difference: Difference) -> Role:

@@ -27,6 +27,8 @@ class Metric:
     format: Callable[[float], str]
     parts: tuple[str, ...] = ()
     """Parts of `ScoredText` that have to be equal; () for a figure that does not depend on the text."""
+    is_of_finished: bool = False
+    """True if only finished runs can be the best, since the figure of another one is of a part of its training."""
 
 
 METRICS = (
@@ -34,7 +36,7 @@ METRICS = (
     Metric("test_perplexity", "test", "lower", format_perplexity, PERPLEXITY_PARTS),
     Metric("valid_bits_per_character", "valid bits/char", "lower", lambda bits: f"{bits:.3f}", BITS_PARTS),
     Metric("epochs", "epochs", "", lambda epochs: f"{epochs:.1f}"),
-    Metric("seconds", "time", "lower", format_duration),
+    Metric("seconds", "time", "lower", format_duration, is_of_finished=True),
     Metric("tokens_per_second", "tokens/s", "higher", format_count),
     Metric("parameters", "parameters", "lower", format_count),
     Metric("size_bytes", "size", "lower", format_bytes),
@@ -135,11 +137,13 @@ def _compare_metric(metric: Metric, runs: Sequence[ComparedRun], baseline: int) 
     known = [(index, value) for index, value in enumerate(values) if value is not None]
     first = runs[known[0][0]] if known else None
     is_comparable = first is None or not any(unequal_parts(runs[index], first, metric.parts) for index, _ in known[1:])
+    candidates = {
+        index: value for index, value in known if runs[index].state == "finished" or not metric.is_of_finished
+    }
     best: frozenset[int] = frozenset()
-    distinct = {value for _, value in known}
-    if metric.better and is_comparable and len(distinct) > 1:
-        target = min(distinct) if metric.better == "lower" else max(distinct)
-        best = frozenset(index for index, value in known if value == target)
+    if metric.better and is_comparable and len(set(candidates.values())) > 1:
+        target = min(candidates.values()) if metric.better == "lower" else max(candidates.values())
+        best = frozenset(index for index, value in candidates.items() if value == target)
     return MetricRow(metric, baseline, values, differences, best, is_comparable)
 
 

@@ -48,7 +48,7 @@ class OverlayChart(StripWidget):
         self._marks: Sequence[str] = ()
 
     def show(self, curves: Sequence[ValidationCurve], marks: Sequence[str]) -> None:
-        """Draw curves with their marks, the first one on top."""
+        """Draw curves with their marks, the first one on top, and the baseline below all others."""
         self._curves, self._marks = curves, marks
         self.redraw()
 
@@ -68,7 +68,9 @@ class OverlayChart(StripWidget):
         x_range = (0.0, max(1.0, *(float(epochs[-1]) for epochs, _ in log_curves if len(epochs))))
         styles = self.component_styles()
         canvas = Canvas(rows, columns)
-        for index, (epochs, log_perplexities) in reversed(list(enumerate(log_curves))):
+        from_below = sorted(range(len(log_curves)), key=lambda index: (self._marks[index] != BASELINE_MARK, -index))
+        for index in from_below:
+            epochs, log_perplexities = log_curves[index]
             if not len(epochs):
                 continue
             style = _style_name(self._marks[index])
