@@ -107,6 +107,8 @@ def status_to_dict(status: RunStatus) -> dict[str, Any]:
 def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
     view, step, best = status.view, status.view.steps.last, status.view.best
     progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
+    if status.state == "imported":
+        progress = f"{view.epoch:.1f}"
     rows = [("epoch", progress + (f", step {step.step:,}" if step else ""))]
     if view.failure:
         rows.append(("failed", view.failure))

@@ -22,6 +22,7 @@ from lotr_tui.monitor.background import (
     resume_in_background,
     rotate_console_log,
 )
+from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PROGRESS_INTERVAL = 5.0
 """Minimum seconds between two progress lines."""
+MAX_TRACKER_WAIT = 60.0
+"""Seconds to wait at the end of a training until its trackers have received everything."""
+TRACKER_REPORT_DELAY = 2.0
+"""Seconds of waiting after which a line says so."""
+TRACKER_POLL_INTERVAL = 0.1
 
 
 def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
@@ -66,7 +72,8 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     broken_pipe: BrokenPipeError | None = None
     has_failed_output = False
     is_detached = False
-    for event in job.events(cancellation):
+    trackers = TrackerSupervisor(job.run.path)
+    for event in job.events(cancellation, trackers.take_problems):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
         line = to_json(_event_record(event, job)) if as_json else lines.format(event)
         if line is None or broken_pipe:
@@ -85,12 +92,33 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
                 discard_output()
                 hint = f"lotr-tui attach {run_word(job.run.path)}"
                 print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
+    trackers.end_training()
     if broken_pipe:
         raise broken_pipe
+    if not is_detached:
+        _wait_for_trackers(trackers, cancellation)
     if is_detached:
         print(resume_in_background(job.run.path), file=sys.stderr)
         return 0
     return exit_code or int(has_failed_output)
+
+
+def _wait_for_trackers(trackers: TrackerSupervisor, cancellation: Cancellation) -> None:
+    """Wait until the trackers have received the end of the training, and print on stderr how to see it there.
+
+    A tracker that takes long, or an interruption, ends the waiting; its process goes on alone.
+    """
+    started_at = time.monotonic()
+    is_reported = False
+    while not trackers.wait(TRACKER_POLL_INTERVAL) and not cancellation():
+        waited = time.monotonic() - started_at
+        if waited > MAX_TRACKER_WAIT:
+            break
+        if waited > TRACKER_REPORT_DELAY and not is_reported:
+            is_reported = True
+            print(f"waiting for {', '.join(trackers.running)} to receive the end of the training", file=sys.stderr)
+    for line in trackers.closing_lines():
+        print(line, file=sys.stderr)
 
 
 def train_worker_rank() -> int:

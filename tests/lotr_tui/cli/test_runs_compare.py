@@ -8,6 +8,7 @@ import pytest
 
 from engine.events import Checkpointed, Evaluated, Finished, Started, Step
 from engine.runs.directory import MODEL_FILE
+from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.locked_run import create_run
 from tests.support.commands import json_output
 from tests.support.metrics import append_events
@@ -110,6 +111,17 @@ def test_damaged_configuration_is_unknown(lotr, folder, tmp_path, content):
     report = json_output(lotr("runs", "compare", "a", "b", damaged, "--json"))
     assert report["runs"][2]["settings"] == {"lr": None}
     assert report["runs"][2]["valid_perplexity"] is None
+
+
+def test_imported_curves_are_shown_and_not_compared(lotr, folder):
+    events = [Evaluated(n, float(n), 60.0 - n, True, float(n)) for n in range(3)]
+    write_imported_run(folder / "runs", "other", ImportSource("TensorBoard", "/logs", "val"), events, 1e9)
+    done = lotr("runs", "compare", "a", "b", "other")
+    assert "lr 0.01 0.02 ?\n" in words(done.stdout)
+    assert "valid ↓ 64.0 48.0 58.0\n -16.0 -25 %\n" in words(done.stdout)
+    assert "Trained by other programs, with unknown settings: other." in done.stdout
+    assert "not comparable with a: unknown corpus, split, mode and vocabulary." in done.stdout
+    assert "config.json" not in done.stdout
 
 
 @pytest.mark.parametrize(
