@@ -47,13 +47,14 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     Raises:
         BrokenPipeError: If the reader of stdout is gone.
     """
-    cancellation = Cancellation()
+    cancellation, waiting = Cancellation(), Cancellation()
+    has_ended = False
     exit_code = 0
 
     def stop(signal_number: signal.Signals) -> None:
         nonlocal exit_code
         exit_code = exit_code or 128 + signal_number
-        cancellation.set()
+        (waiting if has_ended else cancellation).set()
 
     def continue_without_terminal() -> None:
         detach_from_terminal()
@@ -92,11 +93,12 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
                 discard_output()
                 hint = f"lotr-tui attach {run_word(job.run.path)}"
                 print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
+    has_ended = True
     trackers.end_training()
     if broken_pipe:
         raise broken_pipe
     if not is_detached:
-        _wait_for_trackers(trackers, cancellation)
+        _wait_for_trackers(trackers, waiting)
     if is_detached:
         print(resume_in_background(job.run.path), file=sys.stderr)
         return 0
@@ -106,7 +108,8 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
 def _wait_for_trackers(trackers: TrackerSupervisor, cancellation: Cancellation) -> None:
     """Wait until the trackers have received the end of the training, and print on stderr how to see it there.
 
-    A tracker that takes long, or an interruption, ends the waiting; its process goes on alone.
+    A tracker that takes long, or a signal after the end of the training, ends the waiting; the process of the tracker
+    continues alone.
     """
     started_at = time.monotonic()
     is_reported = False

@@ -27,8 +27,8 @@ STEP_METRICS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second", 
 """Fields of a `Step` that become metrics."""
 EVALUATION_METRICS = ("valid_perplexity", "notebook_perplexity", "epoch", "seconds")
 """Fields of an `Evaluated` that become metrics."""
-READ_BUDGET = 0.05
-"""Seconds of reading per batch."""
+READ_BUDGET = 0.0
+"""Seconds of reading per batch: one chunk of the file, a few hundred rows, so that a kill repeats no more than that."""
 MAX_POINTS = 500
 """Number of points that a tracker receives at once."""
 

@@ -25,21 +25,22 @@ class TrackioTracker:
             auto_log_cpu=False,
         )
         self.tracker_id: str = self._run.name
-        # Points that an earlier process had sent before it was killed are in the database already.
+        # What an earlier process had sent before it was killed is in the database already, except for a part of the
+        # last step, which is sent again as a whole.
         last_step = trackio.SQLiteStorage.get_max_step_for_run(_project(), run.name) if run.tracker_id else None
         self._first_step = -1 if last_step is None else last_step
 
     def log_points(self, points: Sequence[MetricPoint]) -> None:
-        """Send metrics, without those of steps that the database has already."""
+        """Send metrics, without those of steps that the database is sure to have already."""
         for point in points:
-            if point.step > self._first_step:
+            if point.step >= self._first_step:
                 self._run.log(dict(point.values), step=point.step)
 
     def log_sample(self, sample: TextSample) -> None:
         """Send a text sample, as a code block, so that the text is not read as Markdown."""
         import trackio
 
-        if sample.step > self._first_step:
+        if sample.step >= self._first_step:
             self._run.log({"sample": trackio.Markdown(f"    {sample.text}")}, step=sample.step)
 
     def flush(self) -> bool:

@@ -32,6 +32,20 @@ def send(run_dir: Path, name: str) -> None:
     assert process.returncode == 0, process.stderr
 
 
+KILLED_SENDER = """
+import os, sys, time
+from pathlib import Path
+from lotr_tui.trackers import run_stream, sender
+run_stream.MAX_POINTS = 2
+calls = iter(range(1000))
+def on_progress(factor):
+    if next(calls) == 7:
+        time.sleep(1)  # a thread of the package stores what it has
+        os._exit(9)
+sender.send_run(Path(sys.argv[1]), sys.argv[2], on_progress=on_progress)
+"""
+
+
 def expected_metrics(events):
     metrics = {}
     for event in events:
@@ -86,3 +100,18 @@ def test_run_is_sent_once(home, name, command):
     second = command("runs", "export", "r", "--log", name)
     assert "has everything of run r" in second.stdout
     assert READERS[name](home / "runs" / "r").counts == before
+
+
+def test_killed_process_loses_nothing(home, name):
+    pytest.importorskip(name)
+    events = complete_training()
+    run_dir = record_run(home / "runs", "r", events)
+    killed = subprocess.run([sys.executable, "-c", KILLED_SENDER, str(run_dir), name], capture_output=True, text=True)
+    assert killed.returncode == 9, killed.stderr
+    send(run_dir, name)
+    stored = READERS[name](run_dir)
+    for metric, values in expected_metrics(events).items():
+        assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
+        if name in ("mlflow", "trackio"):  # the files of the others keep what the killed process had begun to send
+            assert stored.counts[metric] <= len(values) + 1, metric
+    assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
