@@ -54,7 +54,7 @@ def print_run_comparison(runs: Sequence[str], baseline: str | None, runs_dir: Pa
 
 
 def comparison_record(comparison: RunComparison) -> dict[str, Any]:
-    """Return a comparison as a JSON object. Unknown figures and settings, and what is not comparable, are null."""
+    """Return a comparison as a JSON object. Unknown values and differences of incomparable figures are null."""
     names = [run.name for run in comparison.runs]
     records = []
     for index, run in enumerate(comparison.runs):
