@@ -75,7 +75,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
     return RunSummary(
         name=run_dir.name,
         path=run_dir,
-        state="running" if is_locked(run_dir) else _end_state(final_row),
+        state=run_state(run_dir, rows),
         preset=config.preset,
         corpus=config.data.corpus,
         mode=config.data.mode,
@@ -83,9 +83,16 @@ def summarize_run(run_dir: Path) -> RunSummary:
         valid_perplexity=saved_perplexity(all_rows),
         test_perplexity=number_or_none(final_row.get("test_perplexity")),
         started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
-        size_bytes=_directory_size(run_dir),
+        size_bytes=directory_size(run_dir),
         architecture=config.model.architecture,
     )
+
+
+def run_state(run_dir: Path, rows: Sequence[Row]) -> RunState:
+    """Return the state of a run; `rows` are its rows without superseded ones."""
+    if is_imported(run_dir):
+        return "imported"
+    return "running" if is_locked(run_dir) else _end_state(_final_row(rows))
 
 
 def _summarize_imported_run(run_dir: Path) -> RunSummary:
@@ -102,7 +109,7 @@ def _summarize_imported_run(run_dir: Path) -> RunSummary:
         valid_perplexity=saved_perplexity(rows),
         test_perplexity=None,
         started_at=(run_dir / IMPORT_FILE).stat().st_mtime,
-        size_bytes=_directory_size(run_dir),
+        size_bytes=directory_size(run_dir),
         architecture="?",
     )
 
@@ -146,7 +153,7 @@ def _end_state(final_row: Row) -> RunState:
     return "failed" if final_row.get("event") == "failed" else "crashed"
 
 
-def _directory_size(path: Path) -> int:
+def directory_size(path: Path) -> int:
     """Return the total size in bytes of the files in a folder."""
     size = 0
     for folder, _, names in os.walk(path):

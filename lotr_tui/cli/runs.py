@@ -12,9 +12,10 @@ from lotr_tui.cli.parser import add_command, int_option, make_group
 from lotr_tui.trackers.registry import TrackerName
 
 runs_cli = make_group(
-    "List runs, or show, rename, delete, export and copy one. Without a command, this lists the runs, latest first.",
+    "List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first.",
     "lotr-tui runs",
     "lotr-tui runs show latest",
+    "lotr-tui runs compare my-run other-run",
     "lotr-tui runs export my-run --csv tables",
     "lotr-tui runs export my-gpt --hf my-gpt-hf",
     "lotr-tui runs export my-run --log wandb",
@@ -82,6 +83,27 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     from lotr_tui.cli.reports import print_run
 
     print_run(run, runs_dir)
+
+
+@add_command(runs_cli, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Names or paths of runs, or latest.")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="RUN",
+            help="Run that differences refer to. Default: the first one.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the settings that differ between runs, their results, and the differences to a baseline."""
+    from lotr_tui.cli.runs_compare import print_run_comparison
+
+    print_run_comparison(runs, baseline, runs_dir, as_json=as_json)
 
 
 @add_command(runs_cli, "rm")

@@ -6,7 +6,9 @@ import pytest
 
 from engine.runs.directory import find_run_dirs
 from engine.runs.summary import list_runs, summarize_run
-from lotr_tui.monitor.run_list import config_differences, read_validation_curve
+from lotr_tui.monitor.compared_run import read_compared_run
+from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.run_list import read_validation_curve
 from tests.support.app import training_events
 from tests.support.runs import record_run
 
@@ -119,7 +121,8 @@ def test_an_imported_run_can_be_listed_compared_and_deleted_but_not_played(home,
     record_run(home / "runs", "ours", training_events())
     assert command("runs", "import", "--tensorboard", "theirs").returncode == 0
     theirs, ours = (next(run for run in list_runs() if run.name == name) for name in ("theirs", "ours"))
-    assert ("preset", ["?", "tiny"]) in config_differences([theirs, ours])
+    comparison = compare_runs([read_compared_run(run.path) for run in (theirs, ours)])
+    assert "Trained by other programs, with unknown settings: theirs." in comparison.notes
     for arguments in (("generate", "a", "--run", "theirs"), ("eval", "theirs"), ("train", "--resume", "theirs")):
         done = command(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
