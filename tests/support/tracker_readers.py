@@ -129,7 +129,9 @@ def read_trackio(run_dir: Path) -> StoredRun:
     if any(database.glob("artifacts/**/*")):
         trackio.init("lotr-tui", name="reader", embed=False, auto_log_gpu=False, auto_log_cpu=False)
         artifact = trackio.use_artifact(f"{run.name}-model:latest")
-        stored.model_files = {path.name for path in Path(artifact.download(str(database / "download"))).rglob("*") if path.is_file()}
+        stored.model_files = {
+            path.name for path in Path(artifact.download(str(database / "download"))).rglob("*") if path.is_file()
+        }
         trackio.finish()
     return stored
 
