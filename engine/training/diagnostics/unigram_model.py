@@ -1,0 +1,81 @@
+"""A model that still knows no more than the frequencies of the tokens."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from engine.config import Config
+from engine.events import DiagnosisKind, Evaluated, Started, Step
+from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
+from engine.training.diagnostics.wording import format_lr, format_perplexity
+
+UNIGRAM_FRACTION = 0.95
+"""Fraction of the unigram perplexity that a model which uses the context is below after an epoch."""
+MIN_IMPROVEMENT = 0.97
+"""Best perplexity divided by the best one an epoch earlier: below this ratio, the model is still learning. Transformers
+from random weights are above the unigram perplexity after an epoch, and at half of it after four."""
+MIN_EPOCHS = 1.0
+MIN_WARM_UP = 0.25
+"""Fraction of the peak learning rate that must have been used; before, the warm-up has hardly begun."""
+USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
+"""Lowest and highest learning rate with which the models of this program learn."""
+GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
+MUCH_DROPOUT = 0.7
+"""Dropout above which a small model hardly learns."""
+GOOD_DROPOUT = 0.4
+
+
+@dataclass(frozen=True)
+class UnigramModel(Detector):
+    """Unigram baseline, highest learning rate so far, and the best perplexities of the last epoch."""
+
+    kind: ClassVar[DiagnosisKind] = "unigram_model"
+
+    unigram_perplexity: float = math.nan
+    max_lr: float = 0.0
+    bests: tuple[tuple[float, float], ...] = ()
+    """Epoch of each evaluation, and the best perplexity up to it; the first is at least an epoch old, if any is."""
+
+    def observe(self, observation: Observation, setup: TrainingSetup) -> tuple["UnigramModel", Outcome]:
+        """Return a finding if an evaluation after an epoch is as bad as the unigram model, and not getting better."""
+        if isinstance(observation, Started):
+            return replace(self, unigram_perplexity=observation.unigram_perplexity), None
+        if isinstance(observation, Step) and observation.lr > self.max_lr:
+            return replace(self, max_lr=observation.lr), None
+        if not isinstance(observation, Evaluated) or not math.isfinite(observation.valid_perplexity):
+            return self, None
+        perplexity, epoch = observation.valid_perplexity, observation.epoch
+        best = min(perplexity, self.bests[-1][1]) if self.bests else perplexity
+        bests = (*self.bests, (epoch, best))
+        while len(bests) > 1 and bests[1][0] <= epoch - MIN_EPOCHS:
+            bests = bests[1:]
+        state = replace(self, bests=bests)
+        is_unigram = (
+            epoch >= MIN_EPOCHS
+            and perplexity >= UNIGRAM_FRACTION * self.unigram_perplexity
+            and best > MIN_IMPROVEMENT * bests[0][1]
+            and epoch - bests[0][0] >= MIN_EPOCHS
+            and self.max_lr >= MIN_WARM_UP * setup.config.training.lr
+        )
+        if not is_unigram:
+            return state, None
+        message = (
+            f"after {epoch:.1f} epochs the model knows no more than token frequencies: validation perplexity is "
+            f"{format_perplexity(perplexity)}, a unigram model has {format_perplexity(self.unigram_perplexity)}"
+        )
+        return state, Finding(message, f"stop, and train again with {_better_learning(setup.config)}")
+
+
+def _better_learning(config: Config) -> str:
+    """Return the settings that likely let the model learn more."""
+    options, model = config.training, config.model
+    if options.validation_metric == "notebook" and options.schedule == "plateau":
+        return "--set validation_metric=perplexity; the notebook's metric halves the learning rate after every epoch"
+    lowest, highest = USUAL_LR[options.optimizer]
+    if not lowest <= options.lr <= highest:
+        problem = "low" if options.lr < lowest else "high"
+        return f"--set lr={format_lr(GOOD_LR[options.optimizer])}; lr={format_lr(options.lr)} is {problem}"
+    too_much = [name for name in ("input_dropout", "output_dropout") if getattr(model, name) > MUCH_DROPOUT]
+    if too_much:
+        return " ".join(f"--set {name}={GOOD_DROPOUT}" for name in too_much)
+    return f"--set lr={format_lr(options.lr / 3)}, and check that the order of words in the text has a meaning"
