@@ -15,11 +15,15 @@ MIN_IMPROVEMENT = 0.97
 """Best perplexity divided by the best one an epoch earlier: below this ratio, the model is still learning. Transformers
 from random weights are above the unigram perplexity after an epoch, and at half of it after four."""
 MIN_EPOCHS = 1.0
+MIN_STEPS = 50
+"""Steps between the two best perplexities, besides an epoch: a short text has too few steps per epoch to learn much."""
 MIN_WARM_UP = 0.25
 """Fraction of the peak learning rate that must have been used; before, the warm-up has hardly begun."""
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
 """Lowest and highest learning rate with which the models of this program learn."""
 GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
+MAX_ADAM_DECAY = 1e-4
+"""Weight decay that Adam adds to the gradients and divides by their size (Loshchilov and Hutter 2019, section 2)."""
 MUCH_DROPOUT = 0.7
 """Dropout above which a small model hardly learns."""
 GOOD_DROPOUT = 0.4
@@ -33,8 +37,8 @@ class UnigramModel(Detector):
 
     unigram_perplexity: float = math.nan
     max_lr: float = 0.0
-    bests: tuple[tuple[float, float], ...] = ()
-    """Epoch of each evaluation, and the best perplexity up to it; the first is at least an epoch old, if any is."""
+    bests: tuple[Evaluated, ...] = ()
+    """Evaluations with the best perplexity up to each; the first is old enough to compare with, if any is."""
 
     def observe(self, observation: Observation, setup: TrainingSetup) -> tuple["UnigramModel", Outcome]:
         """Return a finding if an evaluation after an epoch is as bad as the unigram model, and not getting better."""
@@ -44,26 +48,31 @@ class UnigramModel(Detector):
             return replace(self, max_lr=observation.lr), None
         if not isinstance(observation, Evaluated) or not math.isfinite(observation.valid_perplexity):
             return self, None
-        perplexity, epoch = observation.valid_perplexity, observation.epoch
-        best = min(perplexity, self.bests[-1][1]) if self.bests else perplexity
-        bests = (*self.bests, (epoch, best))
-        while len(bests) > 1 and bests[1][0] <= epoch - MIN_EPOCHS:
+        perplexity = observation.valid_perplexity
+        best = min(perplexity, self.bests[-1].valid_perplexity) if self.bests else perplexity
+        bests = (*self.bests, replace(observation, valid_perplexity=best, model=None))
+        while len(bests) > 1 and _is_old(bests[1], observation):
             bests = bests[1:]
-        state = replace(self, bests=bests)
         is_unigram = (
-            epoch >= MIN_EPOCHS
+            _is_old(bests[0], observation)
             and perplexity >= UNIGRAM_FRACTION * self.unigram_perplexity
-            and best > MIN_IMPROVEMENT * bests[0][1]
-            and epoch - bests[0][0] >= MIN_EPOCHS
+            and best > MIN_IMPROVEMENT * bests[0].valid_perplexity
             and self.max_lr >= MIN_WARM_UP * setup.config.training.lr
         )
+        state = replace(self, bests=bests)
         if not is_unigram:
             return state, None
         message = (
-            f"after {epoch:.1f} epochs the model knows no more than token frequencies: validation perplexity is "
-            f"{format_perplexity(perplexity)}, a unigram model has {format_perplexity(self.unigram_perplexity)}"
+            f"after {observation.epoch:.1f} epochs the model knows no more than token frequencies: validation "
+            f"perplexity {format_perplexity(perplexity)}, a unigram model has "
+            f"{format_perplexity(self.unigram_perplexity)}"
         )
         return state, Finding(message, f"stop, and train again with {_better_learning(setup.config)}")
+
+
+def _is_old(earlier: Evaluated, latest: Evaluated) -> bool:
+    """Return True if an epoch, and enough steps, are between two evaluations."""
+    return latest.epoch - earlier.epoch >= MIN_EPOCHS and latest.step - earlier.step >= MIN_STEPS
 
 
 def _better_learning(config: Config) -> str:
@@ -75,6 +84,8 @@ def _better_learning(config: Config) -> str:
     if not lowest <= options.lr <= highest:
         problem = "low" if options.lr < lowest else "high"
         return f"--set lr={format_lr(GOOD_LR[options.optimizer])}; lr={format_lr(options.lr)} is {problem}"
+    if options.optimizer == "adam" and options.weight_decay > MAX_ADAM_DECAY:
+        return "--set optimizer=adamw; the weight decay of adam keeps weights with small gradients at zero"
     too_much = [name for name in ("input_dropout", "output_dropout") if getattr(model, name) > MUCH_DROPOUT]
     if too_much:
         return " ".join(f"--set {name}={GOOD_DROPOUT}" for name in too_much)
