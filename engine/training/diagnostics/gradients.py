@@ -8,7 +8,7 @@ from typing import ClassVar
 from engine.config import Config
 from engine.events import DiagnosisKind, Step
 from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
-from engine.training.diagnostics.wording import format_lr
+from engine.training.diagnostics.remedies import GOOD_LR, lower_lr, weaker_decay
 
 NUM_EARLY_REPORTS = 20
 """Reports whose median is the early level of the norm."""
@@ -26,10 +26,6 @@ EXPLODED_RATIO = 20.0
 EXPLODED_WINDOW = 40
 MIN_EXPLODED = 36
 """Reports with far too large gradients among the last `EXPLODED_WINDOW` that are "nearly all"."""
-DECAY_PER_STEP = 0.001
-"""Fraction of a weight that weight decay may remove per step without harm; the presets stay below 0.003."""
-MIN_ADAPTIVE_LR = 0.003
-"""Learning rate of Adam with which the models of this program learn."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +82,16 @@ class ExplodingGradients(Detector):
             f"the gradients explode: nearly every step is clipped, now from {observation.gradient_norm:.3g} to "
             f"{options.clip:g}"
         )
-        return state, Finding(message, f"train again with --set lr={format_lr(options.lr / 3)}")
+        return state, Finding(message, f"train again with {lower_lr(options)}")
 
 
 def _more_gradient(config: Config) -> str:
     """Return the settings that likely keep the gradients alive."""
     options = config.training
-    decay_per_step = options.lr * options.weight_decay
-    if decay_per_step > DECAY_PER_STEP:  # the weights have decayed to zero, and with them the gradients
-        return f"--set weight_decay={DECAY_PER_STEP / options.lr:.2g}"
+    if decay := weaker_decay(options):  # the weights have decayed to zero, and with them the gradients
+        return decay
     if options.optimizer == "sgd":
-        return f"--set optimizer=adamw --set lr={MIN_ADAPTIVE_LR}"
+        return f"--set optimizer=adamw --set lr={GOOD_LR['adamw']}"
     if config.model.num_layers > 1:
-        return f"--set num_layers={config.model.num_layers // 2} --set lr={format_lr(options.lr / 3)}"
-    return f"--set lr={format_lr(options.lr / 3)}"
+        return f"--set num_layers={config.model.num_layers // 2} {lower_lr(options)}"
+    return lower_lr(options)

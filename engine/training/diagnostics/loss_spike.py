@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from engine.events import DiagnosisKind, Step
 from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
-from engine.training.diagnostics.wording import format_lr, format_perplexity
+from engine.training.diagnostics.remedies import lower_lr
+from engine.training.diagnostics.wording import format_perplexity
 
 WINDOW = 40
 """Reports in the running median; about ten seconds."""
@@ -51,6 +52,5 @@ class LossSpike(Detector):
             f"training perplexity jumped from about {format_perplexity(math.exp(level))} to "
             f"{format_perplexity(observation.train_perplexity)} at step {observation.step:,}"
         )
-        lower_lr = f"--set lr={format_lr(options.lr / 3)}"
-        change = lower_lr if options.clip else f"--set clip=1, or {lower_lr}"
+        change = lower_lr(options) if options.clip else f"--set clip=1, or {lower_lr(options)}"
         return state, Finding(message, f"if it does not fall back soon, train again with {change}")

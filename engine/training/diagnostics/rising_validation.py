@@ -7,12 +7,14 @@ from typing import ClassVar
 from engine.config import Config
 from engine.events import DiagnosisKind, Evaluated, Step
 from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
-from engine.training.diagnostics.wording import format_lr, format_perplexity
+from engine.training.diagnostics.remedies import lower_lr
+from engine.training.diagnostics.wording import format_perplexity
 
-MIN_EVALUATIONS = 3
-"""Evaluations without a new best. One or two are noise (Prechelt 1998, "Early Stopping - But When?", criterion UP)."""
-MIN_RISE = 1.03
-"""Perplexity divided by the best one. A flat end of a healthy training rises by up to 2 %."""
+MIN_EVALUATIONS = 4
+"""Evaluations without a new best. Up to three are noise, as with a constant learning rate on a short text."""
+MIN_RISE = 1.05
+"""Perplexity divided by the best one: a generalization loss of 5 % (Prechelt 1998, "Early Stopping - But When?", GL).
+The flat end of a healthy training rises by up to 2 %."""
 LOW_DROPOUT = 0.3
 """Dropout below which more of it is worth a try; the presets for the dialogues use 0.3 to 0.65."""
 MORE_DROPOUT = 0.5
@@ -77,7 +79,7 @@ class RisingValidation(Detector):
             f"{self.best_epoch:.1f}, to {format_perplexity(perplexity)} in {state.evaluations_since_best} evaluations; "
             f"{reason}"
         )
-        change = _more_dropout(setup.config) if is_overfitted else f" --set lr={format_lr(options.lr / 3)}"
+        change = _more_dropout(setup.config) if is_overfitted else f" {lower_lr(options)}"
         is_over = observation.epoch >= options.epochs + options.fine_tune_epochs
         now = "the best model is kept" if is_over else f"lotr-tui stop {setup.run} keeps the best model"
         return state, Finding(message, f"{now}; next time --set patience={MIN_EVALUATIONS}{change}")

@@ -7,6 +7,7 @@ from typing import ClassVar
 from engine.config import Config
 from engine.events import DiagnosisKind, Evaluated, Started, Step
 from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
+from engine.training.diagnostics.remedies import GOOD_LR, USUAL_LR, lower_lr, weaker_decay
 from engine.training.diagnostics.wording import format_lr, format_perplexity
 
 UNIGRAM_FRACTION = 0.95
@@ -15,13 +16,12 @@ MIN_IMPROVEMENT = 0.97
 """Best perplexity divided by the best one an epoch earlier: below this ratio, the model is still learning. Transformers
 from random weights are above the unigram perplexity after an epoch, and at half of it after four."""
 MIN_EPOCHS = 1.0
-MIN_STEPS = 50
+MIN_STEPS = 100
 """Steps between the two best perplexities, besides an epoch: a short text has too few steps per epoch to learn much."""
+ENDED_LR = 0.1
+"""Fraction of the highest learning rate so far at which the model learns no more, so that fewer steps are enough."""
 MIN_WARM_UP = 0.25
 """Fraction of the peak learning rate that must have been used; before, the warm-up has hardly begun."""
-USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
-"""Lowest and highest learning rate with which the models of this program learn."""
-GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
 MAX_ADAM_DECAY = 1e-4
 """Weight decay that Adam adds to the gradients and divides by their size (Loshchilov and Hutter 2019, section 2)."""
 MUCH_DROPOUT = 0.7
@@ -36,6 +36,7 @@ class UnigramModel(Detector):
     kind: ClassVar[DiagnosisKind] = "unigram_model"
 
     unigram_perplexity: float = math.nan
+    lr: float = 0.0
     max_lr: float = 0.0
     bests: tuple[Evaluated, ...] = ()
     """Evaluations with the best perplexity up to each; the first is old enough to compare with, if any is."""
@@ -44,17 +45,18 @@ class UnigramModel(Detector):
         """Return a finding if an evaluation after an epoch is as bad as the unigram model, and not getting better."""
         if isinstance(observation, Started):
             return replace(self, unigram_perplexity=observation.unigram_perplexity), None
-        if isinstance(observation, Step) and observation.lr > self.max_lr:
-            return replace(self, max_lr=observation.lr), None
+        if isinstance(observation, Step):
+            return replace(self, lr=observation.lr, max_lr=max(self.max_lr, observation.lr)), None
         if not isinstance(observation, Evaluated) or not math.isfinite(observation.valid_perplexity):
             return self, None
         perplexity = observation.valid_perplexity
         best = min(perplexity, self.bests[-1].valid_perplexity) if self.bests else perplexity
         bests = (*self.bests, replace(observation, valid_perplexity=best, model=None))
-        while len(bests) > 1 and _is_old(bests[1], observation):
+        min_steps = 1 if self.lr <= ENDED_LR * self.max_lr else MIN_STEPS
+        while len(bests) > 1 and _is_old(bests[1], observation, min_steps):
             bests = bests[1:]
         is_unigram = (
-            _is_old(bests[0], observation)
+            _is_old(bests[0], observation, min_steps)
             and perplexity >= UNIGRAM_FRACTION * self.unigram_perplexity
             and best > MIN_IMPROVEMENT * bests[0].valid_perplexity
             and self.max_lr >= MIN_WARM_UP * setup.config.training.lr
@@ -70,9 +72,9 @@ class UnigramModel(Detector):
         return state, Finding(message, f"stop, and train again with {_better_learning(setup.config)}")
 
 
-def _is_old(earlier: Evaluated, latest: Evaluated) -> bool:
-    """Return True if an epoch, and enough steps, are between two evaluations."""
-    return latest.epoch - earlier.epoch >= MIN_EPOCHS and latest.step - earlier.step >= MIN_STEPS
+def _is_old(earlier: Evaluated, latest: Evaluated, min_steps: int) -> bool:
+    """Return True if an epoch, and `min_steps` steps, are between two evaluations."""
+    return latest.epoch - earlier.epoch >= MIN_EPOCHS and latest.step - earlier.step >= min_steps
 
 
 def _better_learning(config: Config) -> str:
@@ -80,6 +82,8 @@ def _better_learning(config: Config) -> str:
     options, model = config.training, config.model
     if options.validation_metric == "notebook" and options.schedule == "plateau":
         return "--set validation_metric=perplexity; the notebook's metric halves the learning rate after every epoch"
+    if decay := weaker_decay(options):
+        return decay
     lowest, highest = USUAL_LR[options.optimizer]
     if not lowest <= options.lr <= highest:
         problem = "low" if options.lr < lowest else "high"
@@ -89,4 +93,4 @@ def _better_learning(config: Config) -> str:
     too_much = [name for name in ("input_dropout", "output_dropout") if getattr(model, name) > MUCH_DROPOUT]
     if too_much:
         return " ".join(f"--set {name}={GOOD_DROPOUT}" for name in too_much)
-    return f"--set lr={format_lr(options.lr / 3)}, and check that the order of words in the text has a meaning"
+    return f"{lower_lr(options)}, and check that the order of words in the text has a meaning"

@@ -1,9 +1,9 @@
 """Banner of the dashboard with a problem of the training and its remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widget import Widget
 
@@ -32,10 +32,13 @@ class DiagnosisBanner(Widget, can_focus=False):
     """
     HELP_LINE: ClassVar[str] = "A problem of the training and its remedy; the log keeps it"
 
-    def __init__(self, bindings: Sequence[Binding], *, id: str | None = None) -> None:
-        """Name the keys of `bindings`, which include the ones of `REMEDY_BINDINGS`."""
+    def __init__(
+        self, bindings: Sequence[BindingType], format_keys: Callable[[Binding], str], *, id: str | None = None
+    ) -> None:
+        """Show keys of `bindings`, which include the ones of `REMEDY_BINDINGS`, as `format_keys` returns them."""
         super().__init__(id=id)
-        self._bindings = {binding.id: binding for binding in bindings}
+        self._binding_by_id = {binding.id: binding for binding in bindings if isinstance(binding, Binding)}
+        self._format_keys = format_keys
         self._diagnosis: Diagnosed | None = None
         self._num_others = 0
         self._is_active = False
@@ -62,8 +65,8 @@ class DiagnosisBanner(Widget, can_focus=False):
         ]
         remedy_binding = REMEDY_BINDINGS.get(diagnosis.kind) if self._is_active else None
         for binding_id in filter(None, (remedy_binding, DISMISS_BINDING)):
-            binding = self._bindings[binding_id]
-            parts += ["  ", (self.app.format_binding_keys(binding), "bold $accent"), (f" {binding.description}", MUTED)]
+            binding = self._binding_by_id[binding_id]
+            parts += ["  ", (self._format_keys(binding), "bold $accent"), (f" {binding.description}", MUTED)]
         if self._num_others:
             parts.append((f"  {self._num_others} more", MUTED))
         return Content.assemble(*parts)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import Rule
@@ -85,8 +85,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield Rule(line_style="solid")
         yield TrainingMetrics(self._view, id="metrics")
         yield MetricTiles(id="tiles")
-        bindings = [binding for binding in DASHBOARD_BINDINGS if isinstance(binding, Binding)]
-        yield DiagnosisBanner(bindings, id="diagnosis")
+        yield DiagnosisBanner(DASHBOARD_BINDINGS, self.app.format_binding_keys, id="diagnosis")
         with Horizontal(id="body"):
             yield TrainingChart(id="chart")
             with Vertical(id="side"):

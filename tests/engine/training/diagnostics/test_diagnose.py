@@ -21,7 +21,7 @@ from engine.training.diagnostics.probes import DISK_INTERVAL, DiskProbe, read_gp
 from tests.support.diagnoses import STARTED, diagnoses, evaluations, norms, step, steps
 from tests.support.metrics import append_events
 
-RISING = evaluations(200, 80, 60, 70, 80, 90, 100)
+RISING = evaluations(200, 80, 60, 70, 80, 90, 100, 110)
 CONFIG = Config().with_values(epochs=100)
 
 
@@ -40,10 +40,10 @@ def test_diagnosis_follows_the_event_that_shows_it_and_comes_once(tmp_path: Path
     stream = list(diagnose(iter(events), CONFIG, tmp_path))
     assert [event for event in stream if not isinstance(event, Diagnosed)] == events
     (index,) = [index for index, event in enumerate(stream) if isinstance(event, Diagnosed)]
-    assert stream[index - 1] == RISING[5]
+    assert stream[index - 1] == RISING[6]
     diagnosis = stream[index]
     assert isinstance(diagnosis, Diagnosed)
-    assert (diagnosis.kind, diagnosis.step, diagnosis.epoch) == ("rising_validation", 500, 5.0)
+    assert (diagnosis.kind, diagnosis.step, diagnosis.epoch) == ("rising_validation", 600, 6.0)
     assert event_from_dict(event_to_dict(diagnosis)) == diagnosis
 
 
@@ -53,7 +53,7 @@ def test_every_kind_is_reported_once() -> None:
         *(STARTED, DiskReading(10), *steps(*falling), *steps(500, 500, 500, 500)),
         *norms(*[0.3] * 20, *[1e-9] * 30, *[99.0] * 50),
         *evaluations(140, 160, 150, 150, 150),
-        *evaluations(140, 139, 150, 150, 160),
+        *evaluations(140, 139, 150, 150, 160, 170),
         *(DiskReading(10), *steps(500, 500)),
     ]
     kinds = [diagnosis.kind for diagnosis in diagnoses(observations, init="base")]
@@ -65,21 +65,21 @@ def test_every_kind_is_reported_once() -> None:
 
 
 def test_resumed_training_repeats_no_diagnosis(tmp_path: Path) -> None:
-    (first,) = diagnosed([STARTED, *RISING[:6]], tmp_path)
-    assert diagnosed([STARTED, Resume(first.step + 1), *RISING[6:]], tmp_path) == []
+    (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
+    assert diagnosed([STARTED, Resume(first.step + 1), *RISING[7:]], tmp_path) == []
 
 
 def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(tmp_path: Path) -> None:
-    (first,) = diagnosed([STARTED, *RISING[:6]], tmp_path)
-    (second,) = diagnosed([STARTED, Resume(first.step), *RISING[5:]], tmp_path)
+    (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
+    (second,) = diagnosed([STARTED, Resume(first.step), *RISING[6:]], tmp_path)
     assert second == first  # with the best evaluation of the earlier process
     (third,) = diagnosed([STARTED, Resume(0), *RISING], tmp_path)
     assert third == first
 
 
-def test_resume_of_a_run_without_a_record_starts_again(tmp_path: Path) -> None:
-    (found,) = diagnosed([STARTED, Resume(501), *RISING], tmp_path / "r") if (tmp_path / "r").mkdir() is None else ()
-    assert found.kind == "rising_validation"
+def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path: Path) -> None:
+    stream = list(diagnose(iter([STARTED, Resume(601), *RISING]), CONFIG, tmp_path / "missing"))
+    assert [event.kind for event in stream if isinstance(event, Diagnosed)] == ["rising_validation"]
 
 
 # --- disk -------------------------------------------------------------------------------------------------------
