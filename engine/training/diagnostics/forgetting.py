@@ -9,9 +9,9 @@ from engine.training.diagnostics.detector import Detector, Finding, Observation,
 from engine.training.diagnostics.wording import format_lr, format_perplexity
 
 MIN_RISE_AT_ONCE = 1.1
-"""Perplexity divided by the perplexity of the initial model that is reported at the first evaluation."""
+"""Perplexity divided by the perplexity of the initial model that is reported at once."""
 MIN_RISE = 1.02
-"""The same for several evaluations in a row; a large corpus raises it by 0.3 % for a while."""
+"""The same for the first evaluations, if all are worse; a large corpus raises it by 0.3 % for a while."""
 MIN_EVALUATIONS = 2
 MUCH_WORSE = 1.5
 """Perplexity divided by the perplexity of the initial model from which the learning rate is far too high."""
@@ -21,7 +21,7 @@ MUCH_WORSE = 1.5
 class Forgetting(Detector):
     """Perplexity of the initial model, and the number of worse evaluations since then.
 
-    Once an evaluation is better than the initial model, a later rise is for `RisingValidation`.
+    Once an evaluation is better than the initial model, a small rise is for `RisingValidation`.
     """
 
     kind: ClassVar[DiagnosisKind] = "forgetting"
@@ -37,10 +37,10 @@ class Forgetting(Detector):
         perplexity = observation.valid_perplexity
         if not observation.step:
             return Forgetting(perplexity), None
-        if self.has_improved or perplexity < self.initial_perplexity:
-            return replace(self, has_improved=True), None
         rise = perplexity / self.initial_perplexity
-        state = replace(self, num_worse=self.num_worse + 1 if rise >= MIN_RISE else 0)
+        has_improved = self.has_improved or rise < 1
+        num_worse = self.num_worse + 1 if rise >= MIN_RISE and not has_improved else 0
+        state = replace(self, num_worse=num_worse, has_improved=has_improved)
         if not (rise >= MIN_RISE_AT_ONCE or state.num_worse >= MIN_EVALUATIONS):
             return state, None
         options = setup.config.training

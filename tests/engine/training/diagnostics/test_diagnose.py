@@ -52,7 +52,7 @@ def test_every_kind_is_reported_once() -> None:
     observations = [
         *(STARTED, DiskReading(10), *steps(*falling), *steps(500, 500, 500, 500)),
         *norms(*[0.3] * 20, *[1e-9] * 30, *[99.0] * 50),
-        *evaluations(140, 160, 150, 150, 150),
+        *(step(1, 150), *evaluations(140, 160, 150, 150, 150)),
         *evaluations(140, 139, 150, 150, 160, 170),
         *(DiskReading(10), *steps(500, 500)),
     ]
