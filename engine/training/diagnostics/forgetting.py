@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from engine.events import DiagnosisKind, Evaluated
 from engine.training.diagnostics.detector import Detector, Finding, Observation, Outcome, TrainingSetup
+from engine.training.diagnostics.remedies import USUAL_LR
 from engine.training.diagnostics.wording import format_lr, format_perplexity
 
 MIN_RISE_AT_ONCE = 1.1
@@ -15,6 +16,8 @@ MIN_RISE = 1.02
 MIN_EVALUATIONS = 2
 MUCH_WORSE = 1.5
 """Perplexity divided by the perplexity of the initial model from which the learning rate is far too high."""
+FINE_TUNING_LR = {"adamw": 0.001, "adam": 0.001, "sgd": 1.0}
+"""Learning rate instead of one that is too high even for random weights: the rate of the preset `finetune`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Forgetting(Detector):
         if not (rise >= MIN_RISE_AT_ONCE or state.num_worse >= MIN_EVALUATIONS):
             return state, None
         options = setup.config.training
-        lr = options.lr / (10 if rise >= MUCH_WORSE else 3)
+        is_unusual = options.lr > USUAL_LR[options.optimizer][1]
+        lr = FINE_TUNING_LR[options.optimizer] if is_unusual else options.lr / (10 if rise >= MUCH_WORSE else 3)
         message = (
             f"fine-tuning destroys what was learned: validation perplexity was "
             f"{format_perplexity(self.initial_perplexity)} before it and is {format_perplexity(perplexity)} at epoch "
