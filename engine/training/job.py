@@ -19,6 +19,7 @@ from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
+from engine.training.diagnostics.diagnose import diagnose
 from engine.training.transfer.initial_run import DatasetAndWeights, canonical_name, load_dataset_and_weights
 
 
@@ -51,9 +52,10 @@ class TrainingJob:
         limit_openmp_spinning()
         from engine.training.run import train_run
 
-        yield from train_run(
+        training = train_run(
             self.config, self.dataset, self.run.path, cancelled, self.command_queue, is_resume=self.is_resume
         )
+        yield from diagnose(training, self.config, self.run.path)
 
 
 def _with_warnings(

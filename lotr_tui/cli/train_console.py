@@ -202,6 +202,8 @@ class ProgressFormatter:
                 return f"resuming at step {event.step:,}" if event.step else "restarting from the beginning"
             case events.Warned():
                 return f"warning: {printable(event.message)}"
+            case events.Diagnosed():
+                return f"diagnosis: {printable(event.message)}\n    remedy: {printable(event.remedy)}"
             case events.Failed():
                 raise TrainingError(event.message)
         return None
