@@ -13,6 +13,7 @@ from engine.errors import InvalidInputError, RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_rows
+from engine.runtime.packages import require_package, require_torch
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
@@ -32,8 +33,10 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     Rows that a resumed training has superseded are left out, and unknown numbers are empty cells.
 
     Raises:
+        InvalidInputError: If pandas is not installed.
         RunError: If the folder is not empty or cannot be written.
     """
+    require_package("pandas", "export to CSV")
     import pandas as pd  # takes 0.35 s, which other commands do not need
 
     events_by_type: dict[str, list[TrainingEvent]] = {}
@@ -55,9 +58,10 @@ def export_tensorboard(run: Path, folder: Path) -> None:
     """Write the curves and samples of a run for `tensorboard --logdir FOLDER`.
 
     Raises:
-        InvalidInputError: If TensorBoard is not installed.
+        InvalidInputError: If PyTorch or TensorBoard is not installed.
         RunError: If the folder is not empty or cannot be written.
     """
+    require_torch("export to TensorBoard")
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
