@@ -47,12 +47,9 @@ REFUSED = {
 PLAYED = (
     "generate road --run scenes",
     "generate --scene --turns 2 --run scenes",
-    "generate Hello --as GANDALF --best-of 2",
     "eval scenes --text own.txt",
     "who road --run scenes",
     "tokenize road --run scenes",
-    "tokenize road --tokenizer bpe",
-    "runs",
     "runs show scenes",
     "status scenes",
     "train --list-settings",
