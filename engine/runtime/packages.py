@@ -17,7 +17,7 @@ def require_package(name: str, purpose: str) -> None:
     """
     if importlib.util.find_spec(name) is None:
         shown = NAMES.get(name, name)
-        raise InvalidInputError(f"{purpose} needs {shown}, which is not installed; {install_command(name)}")
+        raise InvalidInputError(f"{purpose} needs {shown}; {install_command(name)}")
 
 
 def require_torch(purpose: str = "training") -> None:

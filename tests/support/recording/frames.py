@@ -11,7 +11,7 @@ from lotr_tui.bench.terminal import Terminal
 
 FRAME_INTERVAL = 0.1
 """Minimum seconds between two frames."""
-TIMEOUT = 300.0
+TIMEOUT = 900.0
 
 
 @dataclass(frozen=True)
