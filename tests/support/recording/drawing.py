@@ -1,9 +1,12 @@
 """Drawing of terminal screens with Pillow, and an animated GIF of them."""
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.support.recording.frames import Cell, Frame, Screen
@@ -13,6 +16,8 @@ FOREGROUND, BACKGROUND = "d8d4cc", "121212"
 NAMED_COLORS = {"black": "1c1c1c", "red": "d75f5f", "green": "87af5f", "brown": "d7af5f", "blue": "5f87d7"}
 NAMED_COLORS |= {"magenta": "af87d7", "cyan": "5fafaf", "white": "d8d4cc"}
 PADDING = 12
+NUM_COLORS = 128
+"""Colours of the palette, which includes the shades at the edges of letters."""
 FONT_SIZE = 16
 FONT_FILES = {
     (False, False): "DejaVuSansMono.ttf",
@@ -89,19 +94,26 @@ def _color(name: str, default: str) -> str:
 
 
 def write_gif(frames: Sequence[Frame], path: Path) -> None:
-    """Write an animated GIF with one palette. It holds only what changes from frame to frame, and repeats for ever."""
+    """Write an animated GIF of `frames`."""
     pictures = [draw_screen(frame.screen) for frame in frames]
+    encode_gif(pictures, [max(20, round(100 * frame.seconds) * 10) for frame in frames], path)
+
+
+def encode_gif(pictures: Sequence[Image.Image], milliseconds: Sequence[int], path: Path) -> None:
+    """Write pictures with one palette as an animated GIF that repeats for ever; unchanged pixels are transparent."""
     palette = _common_palette(pictures)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    indexed[0].save(
-        path,
-        save_all=True,
-        append_images=indexed[1:],
-        duration=[max(20, round(100 * frame.seconds) * 10) for frame in frames],
-        loop=0,
-        disposal=1,
-        optimize=False,
-    )
+    changes = [indexed[0], *(_changed_pixels(*pair) for pair in itertools.pairwise(indexed))]
+    options: dict[str, Any] = {"loop": 0, "disposal": 1, "transparency": NUM_COLORS, "optimize": False}
+    changes[0].save(path, save_all=True, append_images=changes[1:], duration=list(milliseconds), **options)
+
+
+def _changed_pixels(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Return `after` with the transparent colour for all pixels that equal those of `before`."""
+    old, new = np.asarray(before), np.asarray(after)
+    picture = Image.fromarray(np.where(old == new, NUM_COLORS, new).astype(np.uint8), "P")
+    picture.putpalette(after.getpalette() or ())
+    return picture
 
 
 def _common_palette(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -111,4 +123,4 @@ def _common_palette(pictures: Sequence[Image.Image]) -> Image.Image:
     stacked = Image.new("RGB", (width, height * len(samples)))
     for index, sample in enumerate(samples):
         stacked.paste(sample, (0, index * height))
-    return stacked.quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    return stacked.quantize(NUM_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
