@@ -18,7 +18,7 @@ REINSTALL = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
 
 
 def describe_engine_problem() -> str:
-    """Return one line that says why the package `engine` is not that of lotr-tui, and what to do, or "".
+    """Return one line that says why `engine` is not the package of lotr-tui, and what to do, or "".
 
     Checked are the folder of the package, other distributions that install files into it, and the files themselves.
     """

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.files import CHECKOUT
+from lotr_tui.monitor.background import resume_in_background
+from tests.support.files import CHECKOUT, write_run
 
 FAKE_PACKAGES = {
     "an empty package": {"engine/__init__.py": ""},
@@ -120,3 +121,24 @@ def test_windows_is_refused_in_one_line_before_any_import(tmp_path):
     (line,) = process.stderr.splitlines()
     assert line.startswith("lotr-tui: Windows is not supported")
     assert "WSL" in line
+
+
+def test_a_training_in_the_background_ignores_an_engine_in_the_working_directory(tmp_path, monkeypatch):
+    write_files(tmp_path, FAKE_PACKAGES["an empty package"])
+    run = write_run(tmp_path / "run")
+    started = []
+
+    def start(command, **options):
+        started.append((command, options))
+        raise FileNotFoundError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(FileNotFoundError):
+        resume_in_background(run)
+    monkeypatch.undo()
+    ((command, options),) = started
+    command = [*command[: command.index("lotr_tui")], "lotr_tui", "locate"]
+    environment = options["env"] | {"PYTHONPATH": str(CHECKOUT)}
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

@@ -1,6 +1,6 @@
 """Record the session in the README: `python -m tests.support.recording [FILE.gif]`.
 
-A shell in a pseudo-terminal starts the real program, in which keys are pressed. The replies are those of fixed seeds.
+A shell in a pseudo-terminal starts the real program, in which keys are pressed. The seed of the replies is fixed.
 Loading is cut, and the training is shown in fewer seconds than it takes.
 """
 

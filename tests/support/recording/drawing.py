@@ -109,7 +109,7 @@ def encode_gif(pictures: Sequence[Image.Image], milliseconds: Sequence[int], pat
 
 
 def _changed_pixels(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Return `after` with the transparent colour for all pixels that equal those of `before`."""
+    """Return `after` with the transparent colour for each pixel that is the same in `before`."""
     old, new = np.asarray(before), np.asarray(after)
     picture = Image.fromarray(np.where(old == new, NUM_COLORS, new).astype(np.uint8), "P")
     picture.putpalette(after.getpalette() or ())

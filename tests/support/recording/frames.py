@@ -92,14 +92,15 @@ class Recorder:
 
     @contextmanager
     def compress(self, seconds: float) -> Iterator[None]:
-        """Show what is recorded in the context within `seconds`."""
+        """Shorten or lengthen the recording of the context to `seconds`."""
         first, start = len(self._screens), self._time
         yield
         factor, compressed = seconds / (self._time - start), self._screens[:first]
         for recorded_at, screen in self._screens[first:]:
             shown_at = start + (recorded_at - start) * factor
-            if shown_at - compressed[-1][0] >= FRAME_INTERVAL:
-                compressed.append((shown_at, screen))
+            if len(compressed) > first and shown_at - compressed[-1][0] < FRAME_INTERVAL:
+                shown_at, _ = compressed.pop()  # a later screen replaces the one before
+            compressed.append((shown_at, screen))
         self._screens, self._time = compressed, start + seconds
 
     def frames(self) -> list[Frame]:
