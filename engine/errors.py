@@ -8,6 +8,14 @@ from collections.abc import Iterable
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
 """Unicode categories: controls, format marks (which can reverse the text around them), surrogates, unassigned."""
 
+_DEPENDENCIES = frozenset(
+    {
+        *("msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors", "textual"),
+        *("tokenizers", "torch", "typer"),
+    }
+)
+"""Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""
+
 MAX_MESSAGE_LENGTH = 2_000
 """Maximum characters of an error message, which may quote a value of any length from a file."""
 
@@ -43,6 +51,8 @@ class LotrError(Exception):
 
 def describe_error(error: BaseException) -> str:
     """Return the error as one printable line, with the exception type unless it is a `LotrError`."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _DEPENDENCIES:
+        return f"the package {error.name} is not installed; pip install {error.name}"
     return str(error) if isinstance(error, LotrError) else printable(f"{type(error).__name__}: {error}")
 
 

@@ -8,7 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from engine.errors import LotrError, OutputError, printable
+if sys.platform == "win32":  # before the import of a module that Windows does not have
+    sys.exit("lotr-tui: Windows is not supported, because it has no flock, SIGHUP and pseudo-terminals; use WSL")
+
+try:
+    from engine.errors import LotrError, OutputError, describe_error, printable
+except (ImportError, AttributeError) as error:
+    from lotr_tui.engine_package import exit_on_engine_problem
+
+    exit_on_engine_problem(error)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -104,7 +112,17 @@ def _dispatch() -> int:
             from lotr_tui.cli.parser import describe_usage_error
 
             return _report_error(describe_usage_error(error), getattr(error, "exit_code", 2))
-        return _report_error(f"{type(error).__name__}: {error}; LOTR_TUI_DEBUG=1 shows the traceback", 1)
+        return _report_error(_describe_failure(error), 1)
+
+
+def _describe_failure(error: Exception) -> str:
+    """Return one line about an error that is no `LotrError`. A failed import may be due to another package `engine`."""
+    if isinstance(error, ImportError | AttributeError):
+        from lotr_tui.engine_package import describe_engine_problem
+
+        if problem := describe_engine_problem():
+            return problem
+    return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
 
 
 def _exit_process(exit_code: int) -> NoReturn:

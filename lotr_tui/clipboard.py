@@ -1,4 +1,4 @@
-"""Copying to the terminal's clipboard by the escape sequence OSC 52."""
+"""Copying to the terminal's clipboard by the escape sequence OSC 52, and in the terminal of macOS by `pbcopy`."""
 
 import base64
 import os
@@ -31,8 +31,20 @@ def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.
     num_bytes = len(_encode(text))
     if num_bytes > MAX_BYTES:
         return f"not copied: {num_bytes:,} bytes, and terminals take at most {MAX_BYTES:,}{paste_hint}"
+    if environ.get("TERM_PROGRAM") == "Apple_Terminal" and "SSH_CONNECTION" not in environ and _run_pbcopy(text):
+        return f"copied {len(text):,} characters"
     write_to_terminal(app, osc52_sequence(text, environ))
     return f"copied {len(text):,} characters (if your terminal allows it)"
+
+
+def _run_pbcopy(text: str) -> bool:
+    """Copy `text` by the program of macOS, whose own terminal ignores the sequence. Return True on success."""
+    import subprocess
+
+    try:
+        return subprocess.run(["pbcopy"], input=_encode(text), timeout=2, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def osc52_sequence(text: str, environ: Mapping[str, str]) -> str:

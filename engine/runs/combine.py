@@ -15,6 +15,7 @@ from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
+from engine.runtime.packages import require_torch
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,11 @@ class ModelCombiner:
         """Combine the runs, tuning on the validation split all parameters that `options` leave open.
 
         Raises:
-            InvalidInputError: If the corpus cannot be read, the weights do not match the models, or int8 weights would
-                have to be trained.
+            InvalidInputError: If the corpus cannot be read, the weights do not match the models, int8 weights would
+                have to be trained, or PyTorch, which dynamic evaluation needs, is not installed.
         """
+        if options.dynamic:
+            require_torch("--dynamic")
         num_models = len(self.runs) + options.mixture
         if options.weights and num_models == 1:
             raise InvalidInputError("--weights needs several models; add --mixture or another --run")

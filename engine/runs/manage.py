@@ -53,12 +53,19 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
     new_path = runs_dir / new_name
     try:
         with _hold_run_lock(path):
-            if new_path.exists() or new_path.is_symlink():
+            if _is_taken(new_path, path):
                 raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
             path.rename(new_path)
     except OSError as error:
         raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
     return f"run {path.name} is now {new_name}"
+
+
+def _is_taken(new_path: Path, path: Path) -> bool:
+    """Return True if `new_path` exists, unless it is `path` in other letters on a file system that ignores case."""
+    if new_path.name != path.name and new_path.name.casefold() == path.name.casefold() and new_path.exists():
+        return not new_path.samefile(path)
+    return new_path.exists() or new_path.is_symlink()
 
 
 @contextlib.contextmanager

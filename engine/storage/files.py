@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -104,7 +105,7 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
             temporary = Path(file.name)
             yield cast(IO[bytes], file)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         temporary.chmod(0o644)
         if exclusive:
             _link_exclusive(temporary, path)
@@ -132,12 +133,22 @@ def _link_exclusive(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+def fsync(fd: int) -> None:
+    """Flush an open file to the disk, on macOS also from the memory of the disk, where `os.fsync` leaves it."""
+    full_fsync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_fsync is not None:
+        with contextlib.suppress(OSError):  # network disks and others do not support it
+            fcntl.fcntl(fd, full_fsync)
+            return
+    os.fsync(fd)
+
+
 def fsync_path(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk if the file system supports it."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            fsync(fd)
         finally:
             os.close(fd)
 

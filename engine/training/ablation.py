@@ -11,6 +11,7 @@ from engine.config import Config
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
+from engine.runtime.packages import require_torch
 from engine.runtime.process import limit_openmp_spinning
 from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_dataset_and_weights
 
@@ -145,8 +146,9 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
     """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order.
 
     Raises:
-        InvalidInputError: If the data cannot be read, or a setting is invalid.
+        InvalidInputError: If the data cannot be read, a setting is invalid, or PyTorch is not installed.
     """
+    require_torch("ablation")
     load_dataset_and_weights(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)

@@ -17,6 +17,7 @@ from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resol
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
+from engine.runtime.packages import require_torch
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
 from engine.training.diagnostics.diagnose import diagnose
@@ -79,8 +80,9 @@ def prepare_job(
     `load_dataset_and_weights`.
 
     Raises:
-        InvalidInputError: If the input is unusable; nothing is written then.
+        InvalidInputError: If the input is unusable, or PyTorch is not installed; nothing is written then.
     """
+    require_torch()
     config = with_absolute_paths(config)
     if config.model.architecture == "transformer":
         check_transformer_config(config.model)
@@ -119,8 +121,9 @@ def resume_job(
 
     Raises:
         InvalidInputError: If the corpus or the configuration has changed, the run is finished or being trained, or a
-            file is damaged.
+            file is damaged, or PyTorch is not installed.
     """
+    require_torch()
     run_dir = resolve_run(run, runs_dir)
     config, tokenizer = read_config_and_tokenizer(run_dir)
     _check_config_unchanged(config, apply_options(config), run_dir)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import InvalidInputError, suggest_nearest
+from engine.runtime.packages import install_command
 from lotr_tui.bench.interface import (
     attach,
     keys,
@@ -33,6 +34,14 @@ from lotr_tui.bench.training import (
 
 BenchmarkGroup = Callable[[int], Iterator[Measurement | SkippedMeasurement]]
 """Function from a number of repetitions to the measurements of a group."""
+
+TORCH_GROUPS = frozenset(
+    {
+        *("train", "quality", "start", "memory", "generate", "dashboard", "scale-out", "gpu"),
+        *("transformer-train", "transformer-start", "transformer-generate"),
+    }
+)
+"""Groups that train, or compare with PyTorch."""
 
 
 def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mapping[str, BenchmarkGroup]:
@@ -89,6 +98,11 @@ def run_groups(
             raise InvalidInputError(f"no benchmark group is named {name!r}{hint} Groups: {', '.join(groups)}")
     if importlib.util.find_spec("pyte") is None:
         raise InvalidInputError("bench needs pyte to read the screen; pip install 'lotr-tui[dev]'")
+    has_torch = importlib.util.find_spec("torch") is not None
     for name, group in groups.items():
-        if not only or name in only:
+        if only and name not in only:
+            continue
+        if name in TORCH_GROUPS and not has_torch:
+            yield SkippedMeasurement(name, f"needs PyTorch; {install_command('torch')}")
+        else:
             yield from group(repeat)

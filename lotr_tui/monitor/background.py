@@ -37,7 +37,12 @@ def resume_in_background(path: Path) -> str:
         ) from error
     with os.fdopen(fd, "ab") as console:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+            env=_environment_for_module(),
         )
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
@@ -50,6 +55,15 @@ def resume_in_background(path: Path) -> str:
         f"run {path.name} did not start in the background; see {console_log}, "
         f"then resume it with: lotr-tui train --resume {run_word(path)}"
     )
+
+
+def _environment_for_module() -> dict[str, str]:
+    """Return the environment for `python -m lotr_tui`, without the working directory among the folders of modules.
+
+    A folder `engine` there would hide ours. In a checkout that is not installed, the working directory is needed.
+    """
+    is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()
+    return dict(os.environ) if is_checkout else os.environ | {"PYTHONSAFEPATH": "1"}
 
 
 def rotate_console_log(path: Path) -> None:

@@ -12,6 +12,7 @@ from engine.errors import RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, read_config
 from engine.runs.metrics import read_current_rows
+from engine.runtime.packages import require_package
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
@@ -29,8 +30,10 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     Rows that a resumed training has superseded are left out, and unknown numbers are empty cells.
 
     Raises:
+        InvalidInputError: If pandas is not installed.
         RunError: If the folder is not empty or cannot be written.
     """
+    require_package("pandas", "export to CSV")
     import pandas as pd  # takes 0.35 s, which other commands do not need
 
     events_by_type: dict[str, list[TrainingEvent]] = {}

@@ -1,7 +1,6 @@
 """The known experiment trackers: their names, packages, and how to open them."""
 
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,11 +27,7 @@ def parse_tracker_names(names: Sequence[str]) -> list[TrackerName]:
 def check_installed(names: Sequence[TrackerName]) -> None:
     """Raise an InvalidInputError if the package of a tracker is not installed. No package is imported."""
     for name in names:
-        if name in sys.modules and sys.modules[name] is None:
-            is_installed = False
-        else:
-            is_installed = importlib.util.find_spec(name) is not None
-        if not is_installed:
+        if importlib.util.find_spec(name) is None:
             raise InvalidInputError(f"{name} is not installed; pip install 'lotr-tui[{name}]'")
 
 

@@ -78,7 +78,7 @@ def _folder_bytes(files: list[Path], name: str) -> int:
 
 
 def _check_extra(source: PretrainedSource) -> None:
-    modules = ["transformers", *(["gguf", "accelerate"] if source.kind == "gguf" else [])]
+    modules = ["torch", "transformers", *(["gguf", "accelerate"] if source.kind == "gguf" else [])]
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise InvalidInputError(f"{source.name} needs {' and '.join(missing)}; pip install 'lotr-tui[hf]'")

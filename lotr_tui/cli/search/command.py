@@ -80,6 +80,7 @@ def search(
         raise InvalidInputError("a search needs a budget; give --minutes N, --trials N or both")
     if minutes is not None and not 0 < minutes <= MAX_MINUTES:
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
+    from engine.runtime.packages import require_torch
     from engine.training.search.plan import check_corpus, default_num_jobs, make_plan
     from engine.training.search.records import SearchFolder
     from engine.training.search.runner import Budget
@@ -87,6 +88,7 @@ def search(
     from engine.training.search.study import check_optuna
     from lotr_tui.cli.search.console import search_on_console
 
+    require_torch("search")
     check_optuna()
     remarks: list[str] = []
     if resume is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.timer import Timer
 
-from engine.errors import describe_error
+from engine.errors import InvalidInputError, describe_error
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.messages import TrainingChanged
@@ -144,7 +144,14 @@ class ModelSessionScreen(BaseSessionScreen):
             self.app.open_dashboard(view, lambda loaded: None if loaded is None else self.use_model(loaded))
             return
         from engine.config import BUNDLED
+        from engine.runtime.packages import require_torch
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
+
+        try:
+            require_torch()  # before the user fills in the dialog
+        except InvalidInputError as error:
+            self.notify(str(error), severity="error", markup=False, timeout=10)
+            return
 
         def start(training: "NewTraining | None") -> None:
             if training is not None:

@@ -122,3 +122,21 @@ async def test_key_copies_the_reply_under_the_cursor(make_app, monkeypatch):
         await until(pilot, lambda: "if your terminal allows it" in notices(app))
         sent = next(text for text in written if text.startswith("\x1b]52;"))
         assert base64.b64decode(sent.removeprefix("\x1b]52;c;").removesuffix("\x07")).decode() == first.text()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(0, "copied 5 characters"), (1, "copied 5 characters (if your terminal allows it)")]
+)
+async def test_the_terminal_of_macos_copies_by_pbcopy(tmp_path, monkeypatch, status, message):
+    program = tmp_path / "pbcopy"
+    program.write_text(f"#!/bin/sh\ncat > {tmp_path}/copied\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    environ = {"TERM": "xterm-256color", "TERM_PROGRAM": "Apple_Terminal"}
+    app = InputApp()
+    async with app.run_test():
+        assert copy_to_clipboard(app, "Fëanr", environ) == message
+        assert (tmp_path / "copied").read_text("utf-8") == "Fëanr"
+        (tmp_path / "copied").unlink()
+        copy_to_clipboard(app, "Fëanr", environ | {"SSH_CONNECTION": "1"})
+        assert not (tmp_path / "copied").exists()

@@ -219,10 +219,10 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder: Path) -> None:
 
 def test_a_missing_extra_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_refused(folder, "needs transformers; pip install 'lotr-tui[hf]'")
+    check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
     path = folder / "x.gguf"
     path.touch()
-    check_refused(f"gguf:{path}", "needs transformers and gguf and accelerate; pip install 'lotr-tui[hf]'")
+    check_refused(f"gguf:{path}", "needs torch and transformers and gguf and accelerate; pip install 'lotr-tui[hf]'")
 
 
 def test_names_are_parsed_without_heavy_imports() -> None:

@@ -1,0 +1,1 @@
+"""Recording of a session: a real terminal session as an animated picture for the README."""

@@ -1,0 +1,134 @@
+"""Tests of macOS by simulation: its folders, file names, flushes and clipboard, and what only Linux has."""
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.errors import RunError
+from engine.runs.manage import rename_run
+from engine.storage import files
+from lotr_tui.bench.programs import INPUT_READY_TEXT, MODEL_READY_TEXT
+from lotr_tui.bench.terminal import Terminal
+from lotr_tui.session.session_file import SessionError, _rename_file
+from tests.support.commands import run_process
+from tests.support.dialogue_runs import write_dialogue_run
+from tests.support.files import CHECKOUT
+
+PROGRAM = """
+import os, select, signal, sys, sysconfig
+import psutil  # has one module for each system
+sysconfig.get_config_vars()  # of the system that Python was built for
+for module, names in (
+    (os, ["sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate", "memfd_create", "pipe2",
+          "fdatasync", "pidfd_open", "eventfd", "copy_file_range", "splice", "getrandom", "O_TMPFILE", "O_PATH"]),
+    (signal, ["SIGSTKFLT", "SIGPWR", "SIGPOLL", "SIGRTMIN", "SIGRTMAX", "sigtimedwait", "sigwaitinfo"]),
+    (select, ["epoll"]),
+):
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
+sys.platform = "darwin"
+
+def refuse_proc(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(("/proc", "/sys")):
+        raise FileNotFoundError(2, "No such file or directory", arguments[0])
+
+sys.addaudithook(refuse_proc)
+from lotr_tui.__main__ import main
+main()
+"""
+"""The program without the functions, signals and files that macOS does not have."""
+
+
+@pytest.fixture
+def mac_environment(tmp_path, environment):
+    """Return the environment of a user whose home is empty."""
+    made = environment("", HOME=str(tmp_path), PYTHONPATH=str(CHECKOUT))
+    return {name: value for name, value in made.items() if name != "LOTR_TUI_HOME" and not name.startswith("XDG_")}
+
+
+@pytest.fixture
+def ignore_case(monkeypatch):
+    """Let the file system find files whose names differ in case."""
+    plain_stat = os.stat
+
+    def stat(path, **options):
+        try:
+            return plain_stat(path, **options)
+        except FileNotFoundError:
+            path = Path(path)
+            for sibling in os.listdir(path.parent):  # noqa: PTH208 - pathlib would call this function
+                if sibling.casefold() == path.name.casefold():
+                    return plain_stat(path.with_name(sibling), **options)
+            raise
+
+    monkeypatch.setattr(os, "stat", stat)
+
+
+def test_folders_are_those_of_macos(tmp_path, mac_environment):
+    process = run_process([sys.executable, "-c", PROGRAM, "locate"], tmp_path, mac_environment)
+    assert f"runs      {tmp_path}/Library/Application Support/lotr-tui/runs\n" in process.stdout
+
+
+def test_commands_need_nothing_that_only_linux_has(tmp_path, mac_environment):
+    runs = tmp_path / "Library" / "Application Support" / "lotr-tui" / "runs"
+    write_dialogue_run(runs / "scenes")
+    for arguments in (["generate", "the road", "--run", "scenes"], ["runs"], ["status", "scenes"]):
+        assert run_process([sys.executable, "-c", PROGRAM, *arguments], tmp_path, mac_environment).stdout.strip()
+
+
+def test_a_session_needs_nothing_that_only_linux_has(tmp_path):
+    with Terminal([sys.executable, "-c", PROGRAM], 100, 30, tmp_path).spawn() as terminal:
+        terminal.read_until(INPUT_READY_TEXT)
+        terminal.read_until(MODEL_READY_TEXT)
+        terminal.press(b"Hello, Gandalf.\r", "seed")
+        terminal.write(b"\x11")
+        terminal.read_until_exit()
+        assert terminal.has_exited()
+    assert terminal.exit_status == 0
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_files_are_flushed_from_the_memory_of_the_disk(tmp_path, monkeypatch, is_supported):
+    calls = []
+
+    def control(fd, command):
+        calls.append(command)
+        if not is_supported:
+            raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
+    files.write_atomically(tmp_path / "model", b"12345")
+    assert calls == ([51, 51] if is_supported else [51, "fsync", 51, "fsync"])  # the file, then its folder
+    assert (tmp_path / "model").read_bytes() == b"12345"
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_the_case_of_a_run_can_be_changed_where_case_is_ignored(tmp_path):
+    write_dialogue_run(tmp_path / "film")
+    write_dialogue_run(tmp_path / "other")
+    rename_run("film", "Film", tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["Film", "other"]  # noqa: PTH208
+    for name in ("Other", "other", "Film"):
+        with pytest.raises(RunError, match=f"run '{name}' exists"):
+            rename_run("Film", name, tmp_path)
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_the_case_of_a_session_can_be_changed_where_case_is_ignored(tmp_path, monkeypatch):
+    def refuse(path, target):
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    first, second = tmp_path / "ring.jsonl", tmp_path / "shire.jsonl"
+    first.touch()
+    second.touch()
+    _rename_file(first, tmp_path / "Ring.jsonl")
+    assert sorted(os.listdir(tmp_path)) == ["Ring.jsonl", "shire.jsonl"]  # noqa: PTH208
+    with pytest.raises(SessionError, match="exists already"):
+        _rename_file(second, tmp_path / "RING.jsonl")
