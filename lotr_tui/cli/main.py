@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lotr_tui.cli import options
+from lotr_tui.cli.completion.command import completion
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
@@ -192,3 +193,11 @@ def locate() -> None:
     }
     for name, path in paths.items():
         print(f"{name:8}  {path}")
+
+
+add_command(
+    cli,
+    "completion",
+    'eval "$(lotr-tui completion bash)"',
+    "lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish",
+)(completion)
