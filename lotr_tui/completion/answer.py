@@ -44,13 +44,11 @@ def complete_in_bash(text: str, word_breaks: str) -> tuple[list[str], int]:
     line = parse_line(text)
     if line.has_expansion or (line.current.value.startswith("~") and "/" not in line.current.value):
         return [], SHELL_COMPLETES
-    start = replaced_start(line, word_breaks)
-    kept = parse_line(
-        text[line.current.start : line.current.quote_start if line.current.quote else start]
-    ).current.value
+    quote, start = line.current.quote, replaced_start(line, word_breaks)
+    kept = parse_line(text[line.current.start : line.current.quote_start if quote else start]).current.value
     candidates = _complete(line.words[1:], line.current.value, groups=True)
     assert not isinstance(candidates, ShellFiles)
-    quote, at_start = line.current.quote, start == line.current.start
+    at_start = start == line.current.start
     return [
         quote_text(candidate.text[len(kept) :], quote, at_start=at_start)
         + (" " if candidate.is_complete and not quote else "")
@@ -70,7 +68,9 @@ def complete_in_zsh(num_before: int, words: Sequence[str]) -> list[str]:
         pattern = "-/" if answer.only_folders else f"-g *.({endings})(-.)" if endings else ""
         return [f"f{len(answer.prefix)} {pattern}"]
     return [
-        f"{'c' if candidate.is_complete else 'p'}{_escape_colons(candidate.text)}:{candidate.description}"
+        ("c" if candidate.is_complete else "p")
+        + _escape_colons(candidate.text)
+        + (f":{candidate.description}" if candidate.description else "")
         for candidate in answer
     ]
 

@@ -15,7 +15,7 @@ from lotr_tui.completion.candidate import Candidate
 from lotr_tui.completion.command_tree import CommandTree
 
 MAX_RUNS = 200
-"""Maximum runs to offer. Looking at one takes four microseconds, and shells ask before they show more than a hundred."""
+"""Maximum runs to offer one by one; shells ask before they show more than a hundred names."""
 MAX_CAST_BYTES = 1_000_000
 
 
@@ -43,11 +43,8 @@ class RunFolder(NamedTuple):
     def complete_searches(self, word: str) -> list[Candidate]:
         """Return the searches whose names begin with `word`."""
         file = self.tree.run_files["search"]
-        return [
-            Candidate(name)
-            for name, folder in sorted(self._list_folders(word).items())
-            if _modified_at(self.path / folder / file)
-        ]
+        folders = sorted(self._list_folders(word).items())
+        return [Candidate(name) for name, folder in folders if _modified_at(self.path / folder / file)]
 
     def complete_epochs(self, run: str, word: str) -> list[Candidate]:
         """Return RUN@EPOCH for the epochs whose weights a run keeps, earliest first."""
@@ -128,16 +125,22 @@ def group_names(names: Sequence[str]) -> list[Candidate]:
 
     The groups differ in the first character after the beginning that all names have.
     """
-    shared = len(os.path.commonprefix([names[0], names[-1]]))
+    shared = len(common_beginning(names[0], names[-1]))
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name[: shared + 1], []).append(name)
     return [
         Candidate(group[0])
         if len(group) == 1
-        else Candidate(os.path.commonprefix([group[0], group[-1]]), f"{len(group):,} runs", is_complete=False)
+        else Candidate(common_beginning(group[0], group[-1]), f"{len(group):,} runs", is_complete=False)
         for group in groups.values()
     ]
+
+
+def common_beginning(first: str, second: str) -> str:
+    """Return the longest text with which both texts begin."""
+    length = min(len(first), len(second))
+    return first[: next((index for index in range(length) if first[index] != second[index]), length)]
 
 
 def _shown_name(name: str) -> str:

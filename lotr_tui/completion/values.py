@@ -81,7 +81,10 @@ class Completer:
             if word.startswith("hf:"):
                 return self._complete_path(word, "hf:", (), only_folders=True)
             if word.startswith("gguf:"):
-                return self._complete_path(word, "gguf:", (".gguf",))
+                paths = self._complete_path(word, "gguf:", (".gguf",))
+                if isinstance(paths, ShellFiles):
+                    return paths
+                return [path for path in paths if not path.is_complete or path.text.casefold().endswith(".gguf")]
         if "/" in word or word.startswith(("~", ".")):
             return self._complete_path(word, "", (), only_folders=True)
         run, at, epoch = word.rpartition("@")
