@@ -22,8 +22,10 @@ _lotr-tui() {
         esac
     done
     local result=1
-    (( $#whole )) && _describe -V 'lotr-tui' whole && result=0
-    (( $#partial )) && _describe -V 'lotr-tui' partial -S '' && result=0
+    # Only words that match are listed, also in another case where no word matches exactly.
+    local -a options=(-M 'm:{[:lower:][:upper:]}={[:upper:][:lower:]}')
+    (( $#whole )) && _describe -V 'lotr-tui' whole $options && result=0
+    (( $#partial )) && _describe -V 'lotr-tui' partial -S '' $options && result=0
     return result
 }
 
