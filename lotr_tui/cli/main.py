@@ -10,6 +10,7 @@ from lotr_tui.cli.completion.command import completion
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
+from lotr_tui.cli.doctor import doctor
 from lotr_tui.cli.evaluation.command import evaluate
 from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
@@ -65,15 +66,19 @@ def session(
     ] = None,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the versions that matter.")] = False,
 ) -> int:
     """Open the interactive session, unless a command is given."""
     if context.invoked_subcommand:
         return 0
     if version:
-        from importlib.metadata import version as installed_version
+        import platform
 
-        print(installed_version("lotr-tui"))
+        from lotr_tui.doctor.environment import describe_platform, find_version
+        from lotr_tui.doctor.versions import list_versions
+
+        for name, value in list_versions(platform.python_version(), describe_platform(), find_version).items():
+            print(f"{name} {value}")
         return 0
     if pace is not None:
         from lotr_tui.session.settings import check_pace
@@ -201,3 +206,4 @@ add_command(
     'eval "$(lotr-tui completion bash)"',
     "lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish",
 )(completion)
+add_command(cli, "doctor", "lotr-tui doctor", "lotr-tui doctor --json > report.json")(doctor)

@@ -1,0 +1,34 @@
+"""Versions that matter for a bug report, found without importing the packages."""
+
+from collections.abc import Callable
+
+from lotr_tui.doctor.environment import Environment
+from lotr_tui.doctor.finding import Finding
+
+PACKAGES = ("textual", "numpy", "torch")
+NOT_INSTALLED = "not installed"
+
+
+def list_versions(python: str, machine: str, find_version: Callable[[str], str | None]) -> dict[str, str]:
+    """Return the versions of lotr-tui, Python and the packages that matter, and the platform."""
+    return {
+        "lotr-tui": find_version("lotr-tui") or NOT_INSTALLED,
+        "Python": python,
+        **{name: find_version(name) or NOT_INSTALLED for name in PACKAGES},
+        "platform": machine,
+    }
+
+
+def check_versions(environment: Environment) -> list[Finding]:
+    """Report the versions, and an installation without metadata."""
+    versions = list_versions(environment.python, environment.machine, environment.find_version)
+    platform = versions.pop("platform")
+    is_installed = versions["lotr-tui"] != NOT_INSTALLED
+    summary = ", ".join(f"{name} {version}" for name, version in versions.items())
+    advice = "" if is_installed else "run from source files; `pip install -e .` records version and extras"
+    return [
+        Finding("versions", "ok" if is_installed else "warning", summary, advice),
+        Finding("platform", "ok", platform)
+        if environment.system != "win32"
+        else Finding("platform", "problem", platform, "Windows is not supported; use WSL"),
+    ]
