@@ -1,5 +1,6 @@
 """`lotr-tui doctor`: what works on this machine."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -39,8 +40,8 @@ def print_findings(findings: Sequence["Finding"]) -> None:
     console = make_console()
     width = min(terminal_width(), MAX_WIDTH) - STATE_WIDTH - NAME_WIDTH
     for finding in findings:
-        advice = textwrap.wrap(printable(finding.advice), width - 2)
-        lines = textwrap.wrap(printable(finding.summary), width, break_on_hyphens=False)
+        advice = _wrap(finding.advice, width - 2)
+        lines = _wrap(finding.summary, width)
         lines += [f"{'→' if number == 0 else ' '} {line}" for number, line in enumerate(advice)]
         for number, line in enumerate(lines):
             state, name = (finding.state, finding.name) if number == 0 else ("", "")
@@ -49,3 +50,10 @@ def print_findings(findings: Sequence["Finding"]) -> None:
     counts = [(state, sum(finding.state == state for finding in findings)) for state in ("problem", "warning")]
     parts = [f"{count or 'no'} {state}{'' if count == 1 else 's'}" for state, count in counts]
     console.print(f"{len(findings)} checks: {', '.join(parts)}")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Return the lines of a text, in which a command in backquotes is not split."""
+    joined = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), printable(text))
+    lines = textwrap.wrap(joined, width, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]

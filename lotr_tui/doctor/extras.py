@@ -21,5 +21,5 @@ def check_extras(environment: Environment) -> list[Finding]:
     missing = [extra for extra in packages if extra not in present]
     summary = f"installed: {', '.join(present) or 'none'}"
     if missing:
-        summary += f"; not installed: {', '.join(missing)} (pip install 'lotr-tui[{missing[0]}]')"
+        summary += f"; not installed: {', '.join(missing)} (`pip install 'lotr-tui[{missing[0]}]'`)"
     return [Finding("extras", "ok", summary)]

@@ -46,7 +46,7 @@ def check_numpy(environment: Environment) -> list[Finding]:
     if answer is None or answer.exit_code:
         reason = printable(answer.errors)[-120:] if answer else "Python cannot be started"
         return [
-            Finding("numpy", "problem", f"not usable: {reason}", "reinstall it: pip install --force-reinstall numpy")
+            Finding("numpy", "problem", f"not usable: {reason}", "reinstall it: `pip install --force-reinstall numpy`")
         ]
     blas = _read_json(answer.output)
     name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
@@ -59,18 +59,17 @@ def check_torch_and_gpu(environment: Environment) -> list[Finding]:
     """Report whether torch can be imported, in which time, and which GPU it can train on."""
     gpu = _nvidia_gpu(environment)
     if environment.find_version("torch") is None:
-        torch = Finding("torch", "warning", "not installed: playing works, training does not", "pip install torch")
+        torch = Finding("torch", "warning", "not installed: playing works, training does not", "`pip install torch`")
         return [torch, Finding("GPU", "ok", gpu or "none found")]
     answer = environment.run([sys.executable, "-c", TORCH_PROBE])
     if answer is None or answer.exit_code:
         reason = printable(answer.errors)[-120:] if answer else "Python cannot be started"
-        advice = "training does not work; reinstall it: pip install --force-reinstall torch"
+        advice = "training does not work; reinstall it: `pip install --force-reinstall torch`"
         return [Finding("torch", "problem", f"not usable: {reason}", advice), Finding("GPU", "ok", gpu or "none found")]
     found = _read_json(answer.output)
     products = "MKL" if found.get("mkl") else "Accelerate" if environment.system == "darwin" else "its own library"
-    summary = (
-        f"imported in {found.get('seconds', 0):.1f} s, matrix products by {products}, {found.get('threads')} threads"
-    )
+    threads = f"{found.get('threads')} thread{'' if found.get('threads') == 1 else 's'}"
+    summary = f"imported in {found.get('seconds', 0):.1f} s, matrix products by {products}, {threads}"
     return [Finding("torch", "ok", summary), _check_gpu(gpu, found)]
 
 
