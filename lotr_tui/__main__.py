@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from engine.errors import LotrError, OutputError, printable
+from lotr_tui.completion import COMPLETE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-COMPLETE = "__complete"
-"""Hidden command that shells run at every key press that completes, so it must not load the parser of commands."""
-
 
 def main() -> NoReturn:
     """Run the command line. Every error becomes one line on stderr and an exit code."""
-    if sys.argv[1:2] == [COMPLETE]:
+    if sys.argv[1:2] == [COMPLETE]:  # at every key press in a shell, so before the parser of commands is loaded
         from lotr_tui.completion.answer import answer_shell
 
         os._exit(answer_shell(sys.argv[2:]))  # a normal exit takes two milliseconds more

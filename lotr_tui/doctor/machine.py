@@ -8,6 +8,7 @@ from lotr_tui.doctor.environment import Environment
 from lotr_tui.doctor.finding import Finding
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+NO_ANSWER = "an NVIDIA driver that does not answer"
 NUMPY_PROBE = """
 import json, numpy
 print(json.dumps(numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]))
@@ -60,17 +61,22 @@ def check_torch_and_gpu(environment: Environment) -> list[Finding]:
     gpu = _nvidia_gpu(environment)
     if environment.find_version("torch") is None:
         torch = Finding("torch", "warning", "not installed: playing works, training does not", "`pip install torch`")
-        return [torch, Finding("GPU", "ok", gpu or "none found")]
+        return [torch, _describe_gpu(gpu)]
     answer = environment.run([sys.executable, "-c", TORCH_PROBE])
     if answer is None or answer.exit_code:
         reason = printable(answer.errors)[-120:] if answer else "Python cannot be started"
         advice = "training does not work; reinstall it: `pip install --force-reinstall torch`"
-        return [Finding("torch", "problem", f"not usable: {reason}", advice), Finding("GPU", "ok", gpu or "none found")]
+        return [Finding("torch", "problem", f"not usable: {reason}", advice), _describe_gpu(gpu)]
     found = _read_json(answer.output)
     products = "MKL" if found.get("mkl") else "Accelerate" if environment.system == "darwin" else "its own library"
     threads = f"{found.get('threads')} thread{'' if found.get('threads') == 1 else 's'}"
     summary = f"imported in {found.get('seconds', 0):.1f} s, matrix products by {products}, {threads}"
     return [Finding("torch", "ok", summary), _check_gpu(gpu, found)]
+
+
+def _describe_gpu(gpu: str) -> Finding:
+    """Return the finding on a GPU of which torch says nothing."""
+    return Finding("GPU", "warning" if gpu == NO_ANSWER else "ok", gpu or "none found")
 
 
 def _check_gpu(gpu: str, torch: dict[str, object]) -> Finding:
@@ -97,7 +103,7 @@ def _nvidia_gpu(environment: Environment) -> str:
     fields = "--query-gpu=name,memory.total,driver_version"
     answer = environment.run(["nvidia-smi", fields, "--format=csv,noheader"])
     if answer is None or answer.exit_code:
-        return "an NVIDIA driver that does not answer"
+        return NO_ANSWER
     rows = [row.split(", ") for row in printable(answer.output.replace("\n", "; ")).split("; ") if row.strip()]
     rows = [row for row in rows if len(row) == 3]
     return (

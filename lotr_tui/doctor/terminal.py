@@ -63,7 +63,7 @@ def check_colors(environment: Environment) -> list[Finding]:
         return [Finding("colours", "warning", f"none{origin}", "set TERM to the name of your terminal")]
     if system == "truecolor":
         return [Finding("colours", "ok", f"true colour{origin}")]
-    advice = "if your terminal can show more, set COLORTERM=truecolor; the theme ansi-dark needs 16 colours"
+    advice = "if the terminal can show more, set COLORTERM=truecolor"
     return [Finding("colours", "warning", f"{COLOR_NAMES[system]}{origin}", advice)]
 
 
@@ -75,7 +75,7 @@ def check_encoding(environment: Environment) -> list[Finding]:
     if environment.encoding.lower().replace("-", "") != "utf8":
         return [Finding("text", "problem", summary, "marks and letters beyond ASCII are lost; export LC_ALL=C.UTF-8")]
     is_plain = bool(locale) and "utf" not in locale.lower()
-    advice = "if tmux or the terminal shows wrong characters, export LC_ALL=C.UTF-8" if is_plain else ""
+    advice = "if characters look wrong, `export LC_ALL=C.UTF-8`" if is_plain else ""
     return [Finding("text", "warning" if is_plain else "ok", summary, advice)]
 
 
