@@ -39,8 +39,9 @@ def measure_completion(repeat: int) -> Iterator[Measurement | SkippedMeasurement
         home = Path(folder)
         write_runs(home / "runs", NUM_RUNS)
         for what, line in LINES.items():
-            seconds = [_command_seconds(home, line) for _ in range(repeat * PRESSES)]
-            yield from _summarize(f"completion of {what}", seconds)
+            times = [_command_seconds(home, line) for _ in range(repeat * PRESSES)]
+            yield from _summarize(f"completion of {what}", [elapsed for elapsed, _ in times])
+            yield median_of_runs(f"completion of {what}, CPU time", "ms", [1000 * cpu for _, cpu in times])
         for shell in _COMMANDS:
             name = f"tab in {shell} to the run"
             if (program := shutil.which(shell)) is None:
@@ -61,12 +62,17 @@ def _summarize(name: str, seconds: list[float]) -> Iterator[Measurement]:
     yield latency_percentile(name, seconds, MAX_MILLISECONDS)
 
 
-def _command_seconds(home: Path, line: str) -> float:
-    """Return the seconds that the command takes that bash runs at a key press."""
+def _command_seconds(home: Path, line: str) -> tuple[float, float]:
+    """Return the elapsed seconds and the CPU time of the command that bash runs at a key press."""
     command = [_program(), COMPLETE, "bash", f"lotr-tui {line}", WORD_BREAKS]
     started = time.perf_counter()
-    subprocess.run(command, env=os.environ | {"LOTR_TUI_HOME": str(home)}, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
+    with subprocess.Popen(command, env=os.environ | {"LOTR_TUI_HOME": str(home)}, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    elapsed = time.perf_counter() - started
+    if process.returncode:
+        raise BenchError(f"`lotr-tui {COMPLETE}` failed with exit code {process.returncode}")
+    return elapsed, usage.ru_utime + usage.ru_stime
 
 
 def _shell_seconds(shell: str, program: str, home: Path, number: int) -> list[float]:
