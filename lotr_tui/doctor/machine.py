@@ -53,7 +53,14 @@ def check_numpy(environment: Environment) -> list[Finding]:
     name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
     is_fast = any(word in name.lower() for word in ("openblas", "mkl", "accelerate", "blis"))
     advice = "" if is_fast else "generation is slow; install numpy from PyPI, with OpenBLAS"
-    return [Finding("numpy", "ok" if is_fast else "warning", f"matrix products by {name}", advice)]
+    return [
+        Finding(
+            "numpy",
+            "ok" if is_fast else "warning",
+            f"{environment.find_version('numpy')}, matrix products by {name}",
+            advice,
+        )
+    ]
 
 
 def check_torch_and_gpu(environment: Environment) -> list[Finding]:
@@ -70,7 +77,9 @@ def check_torch_and_gpu(environment: Environment) -> list[Finding]:
     found = _read_json(answer.output)
     products = "MKL" if found.get("mkl") else "Accelerate" if environment.system == "darwin" else "its own library"
     threads = f"{found.get('threads')} thread{'' if found.get('threads') == 1 else 's'}"
-    summary = f"imported in {found.get('seconds', 0):.1f} s, matrix products by {products}, {threads}"
+    summary = (
+        f"{found.get('version')}, imported in {found.get('seconds', 0):.1f} s, matrix products by {products}, {threads}"
+    )
     return [Finding("torch", "ok", summary), _check_gpu(gpu, found)]
 
 

@@ -20,15 +20,14 @@ def list_versions(python: str, machine: str, find_version: Callable[[str], str |
 
 
 def check_versions(environment: Environment) -> list[Finding]:
-    """Report the versions, and an installation without metadata."""
+    """Report the versions, and an installation without metadata; numpy and torch have checks of their own."""
     versions = list_versions(environment.python, environment.machine, environment.find_version)
-    platform = versions.pop("platform")
-    is_installed = versions["lotr-tui"] != NOT_INSTALLED
-    summary = ", ".join(f"{name} {version}" for name, version in versions.items())
-    advice = "" if is_installed else "run from source files; `pip install -e .` records version and extras"
-    return [
-        Finding("versions", "ok" if is_installed else "warning", summary, advice),
-        Finding("platform", "ok", platform)
-        if environment.system != "win32"
-        else Finding("platform", "problem", platform, "Windows is not supported; use WSL"),
-    ]
+    summary = ", ".join(
+        [*(f"{name} {versions[name]}" for name in ("lotr-tui", "Python", "textual")), environment.machine]
+    )
+    if environment.system == "win32":
+        return [Finding("versions", "problem", summary, "Windows is not supported; use WSL")]
+    if versions["lotr-tui"] == NOT_INSTALLED:
+        advice = "run from source files; `pip install -e .` records version and extras"
+        return [Finding("versions", "warning", summary, advice)]
+    return [Finding("versions", "ok", summary)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -136,8 +137,9 @@ class TestMachine:
 
     def test_real_torch_and_numpy_answer(self):
         torch, _ = check_torch_and_gpu(this_environment())
-        assert (torch.state, torch.summary[:11]) == ("ok", "imported in")
-        assert check_numpy(this_environment())[0].summary.startswith("matrix products by ")
+        assert torch.state == "ok"
+        assert torch.summary.startswith(f"{version('torch')}, imported in ")
+        assert check_numpy(this_environment())[0].summary.startswith(f"{version('numpy')}, matrix products by ")
 
 
 class TestFolder:
@@ -184,14 +186,12 @@ class TestFolder:
 
 class TestInstallation:
     def test_versions_of_packages_that_are_missing(self):
-        versions, platform = check_versions(simulate(versions={"lotr-tui": "0.1.0", "textual": "8.2.8"}))
-        assert versions.summary == (
-            "lotr-tui 0.1.0, Python 3.12.1, textual 8.2.8, numpy not installed, torch not installed"
-        )
-        assert platform.summary == "Linux 6.1 x86_64"
+        expected = "lotr-tui 0.1.0, Python 3.12.1, textual not installed, Linux 6.1 x86_64"
+        assert summary(check_versions, simulate(versions={"lotr-tui": "0.1.0"})) == ("ok", expected)
+        assert check_versions(simulate(versions={}))[0].state == "warning"
 
     def test_windows_is_a_problem(self):
-        assert check_versions(simulate(system="win32"))[1].state == "problem"
+        assert check_versions(simulate(system="win32"))[0].state == "problem"
 
     def test_extras_that_are_installed_and_not(self):
         expected = "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)"
