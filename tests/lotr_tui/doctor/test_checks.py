@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.cli.doctor import print_findings
+from lotr_tui.cli.doctor_report import print_findings
 from lotr_tui.doctor.checks import CHECKS, run_checks
 from lotr_tui.doctor.copying import check_clipboard
 from lotr_tui.doctor.environment import ProgramOutput, this_environment
