@@ -141,6 +141,32 @@ class Warned:
     message: str
 
 
+DiagnosisKind = Literal[
+    "rising_validation",
+    "loss_spike",
+    "forgetting",
+    "vanishing_gradients",
+    "exploding_gradients",
+    "unigram_model",
+    "idle_gpu",
+    "disk_space",
+]
+"""Problem of a training that a detector of `engine.training.diagnostics` finds."""
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """Problem that was found in the course of a training, with a remedy; reported once per training and kind."""
+
+    step: int
+    epoch: float
+    kind: DiagnosisKind
+    message: str
+    """Observation with its figures, one line."""
+    remedy: str
+    """Options, settings or commands that help, one line."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """End of a training, with the perplexities of the best model."""
@@ -167,7 +193,7 @@ class Failed:
 
 
 LifecycleEvent = Preparing | Started | Resume | Finished | Failed
-RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | Checkpointed | Warned
+RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | Checkpointed | Warned | Diagnosed
 TrainingEvent = RecordedEvent | Snapshot
 
 

@@ -34,6 +34,8 @@ POLL_INTERVAL = 0.5
 """Seconds between two looks at the events of the training."""
 QUIT_TIMEOUT = 0.8
 """Seconds to wait, with the screen still open, for the training to save."""
+TRACKER_WAIT = 5.0
+"""Seconds to wait, once the screen is closed, until experiment trackers have received the end of the training."""
 SAVE_TIMEOUT = 20.0
 """Seconds to wait for the training to save once the screen is closed."""
 
@@ -280,6 +282,14 @@ class LotrApp(LotrAppBase):
         self._exit_requested = True
         if self.is_running and self._event_loop is not None:
             self._event_loop.call_soon_threadsafe(self.exit)
+
+    def tracker_lines(self) -> list[str]:
+        """Return lines about the experiment trackers of the latest training, to print once the screen is closed."""
+        trackers = None if self._local_training is None else self._local_training.trackers
+        if trackers is None:
+            return []
+        trackers.wait(TRACKER_WAIT)
+        return trackers.closing_lines()
 
     def _launch_training(self, prepare: "Callable[[], TrainingJob]", resumed_run: Path | None = None) -> None:
         from lotr_tui.monitor.local_training import LocalTraining

@@ -31,6 +31,8 @@ INITIAL_FILE = "initial.safetensors"
 """Weights that a fine-tuning run starts from, kept until the training is complete."""
 COMMANDS_FILE = "commands.jsonl"
 """Commands that other processes send to the process that trains the run."""
+IMPORT_FILE = "imported.json"
+"""Origin of a run that was trained by another program, in place of the configuration."""
 EPOCHS_DIR = "epochs"
 """Folder of the weights that are kept after selected epochs."""
 LATEST_RUN = "latest"
@@ -110,14 +112,14 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     path = Path(run)
     try:
         path = path.expanduser()
-        is_file, is_run, is_folder = path.is_file(), (path / CONFIG_FILE).is_file(), path.is_dir()
+        is_file, is_folder_of_run, is_folder = path.is_file(), is_run(path), path.is_dir()
     except (OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
-        is_file = is_run = is_folder = False
+        is_file = is_folder_of_run = is_folder = False
     if is_file:
         raise RunError(
             f"--run {run} is {describe_file(path)}; a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"
         )
-    if is_run:
+    if is_folder_of_run:
         return path
     if is_folder:
         raise RunError(f"--run {run} is a folder without {CONFIG_FILE}, so it is not a run; see `lotr-tui runs`")
@@ -146,20 +148,41 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
 
 
 def find_run_dirs(runs_dir: Path) -> list[Path]:
-    """Return the folders that contain a configuration; an empty list if `runs_dir` is missing or unreadable."""
+    """Return the folders of runs, including imported ones; an empty list if `runs_dir` is missing or unreadable."""
     try:
         return [path for path in runs_dir.iterdir() if _created_at(path) is not None]
     except OSError:
         return []
 
 
+def is_run(run_dir: Path) -> bool:
+    """Return True if a folder is a run: it has a configuration, or was imported."""
+    return (run_dir / CONFIG_FILE).is_file() or is_imported(run_dir)
+
+
+def is_imported(run_dir: Path) -> bool:
+    """Return True if a run was trained by another program, so that it has curves but no model."""
+    return (run_dir / IMPORT_FILE).is_file() and not (run_dir / CONFIG_FILE).exists()
+
+
+def read_import_file(run_dir: Path) -> str:
+    """Return the content of the file that describes the origin of an imported run.
+
+    Raises:
+        RunError: If the file is missing or cannot be read.
+    """
+    return _read_text(run_dir / IMPORT_FILE, MAX_CONFIG_BYTES)
+
+
 def _created_at(run_dir: Path) -> float | None:
     """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
-    try:
-        status = (run_dir / CONFIG_FILE).stat()
-    except (OSError, ValueError):  # a name with a zero byte
-        return None
-    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
+    for name in (CONFIG_FILE, IMPORT_FILE):
+        try:
+            status = (run_dir / name).stat()
+        except (OSError, ValueError):  # a name with a zero byte
+            continue
+        return status.st_mtime if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _latest_run(runs_dir: Path) -> Path:
@@ -181,6 +204,8 @@ def read_config(run_dir: Path) -> Config:
         ConfigError: If the file is damaged, or was written by another version.
     """
     file = run_dir / CONFIG_FILE
+    if is_imported(run_dir):
+        raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
         return Config.from_json(_read_text(file, MAX_CONFIG_BYTES), str(file))
     except ConfigError as error:

@@ -12,6 +12,7 @@ from engine.runs.directory import (
     bundled_run_name,
     check_run_name,
     is_locked,
+    is_run,
     resolve_run,
     run_word,
 )
@@ -29,7 +30,7 @@ def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
         raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be deleted")
     if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
-    if not (run_dir / CONFIG_FILE).is_file():
+    if not is_run(run_dir):
         raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
     try:
         with _hold_run_lock(run_dir):

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import InvalidInputError
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, find_run_dirs, is_locked, read_config
+from engine.runs.directory import (
+    CONFIG_FILE,
+    IMPORT_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    find_run_dirs,
+    is_imported,
+    is_locked,
+    read_config,
+)
+from engine.runs.imported import read_import_source
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.storage.files import default_runs_dir
 
-RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed"]
-COMPLETE: tuple[RunState, ...] = ("finished", "pruned")
+RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
+COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")
 """States of a run that cannot be resumed."""
 
 
@@ -36,7 +46,7 @@ class RunSummary:
     """Start time in seconds since 1970."""
     size_bytes: int
     architecture: str
-    """"lstm" or "transformer"."""
+    """"lstm" or "transformer"; "?" for an imported run."""
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
@@ -55,6 +65,8 @@ def summarize_run(run_dir: Path) -> RunSummary:
         RunError: If the configuration is missing or cannot be read.
         ConfigError: If the configuration is damaged.
     """
+    if is_imported(run_dir):
+        return _summarize_imported_run(run_dir)
     config = read_config(run_dir)
     all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
     rows = drop_superseded_rows(all_rows)
@@ -63,7 +75,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
     return RunSummary(
         name=run_dir.name,
         path=run_dir,
-        state="running" if is_locked(run_dir) else _end_state(final_row),
+        state=run_state(run_dir, rows),
         preset=config.preset,
         corpus=config.data.corpus,
         mode=config.data.mode,
@@ -71,8 +83,34 @@ def summarize_run(run_dir: Path) -> RunSummary:
         valid_perplexity=saved_perplexity(all_rows),
         test_perplexity=number_or_none(final_row.get("test_perplexity")),
         started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
-        size_bytes=_directory_size(run_dir),
+        size_bytes=directory_size(run_dir),
         architecture=config.model.architecture,
+    )
+
+
+def run_state(run_dir: Path, rows: Sequence[Row]) -> RunState:
+    """Return the state of a run; `rows` are its rows without superseded ones."""
+    if is_imported(run_dir):
+        return "imported"
+    return "running" if is_locked(run_dir) else _end_state(_final_row(rows))
+
+
+def _summarize_imported_run(run_dir: Path) -> RunSummary:
+    source = read_import_source(run_dir)
+    rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
+    return RunSummary(
+        name=run_dir.name,
+        path=run_dir,
+        state="imported",
+        preset=source.program,
+        corpus=source.path,
+        mode="?",
+        epochs=max((value for row in rows if (value := number_or_none(row.get("epoch"))) is not None), default=0.0),
+        valid_perplexity=saved_perplexity(rows),
+        test_perplexity=None,
+        started_at=(run_dir / IMPORT_FILE).stat().st_mtime,
+        size_bytes=directory_size(run_dir),
+        architecture="?",
     )
 
 
@@ -115,7 +153,7 @@ def _end_state(final_row: Row) -> RunState:
     return "failed" if final_row.get("event") == "failed" else "crashed"
 
 
-def _directory_size(path: Path) -> int:
+def directory_size(path: Path) -> int:
     """Return the total size in bytes of the files in a folder."""
     size = 0
     for folder, _, names in os.walk(path):

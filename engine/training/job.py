@@ -1,6 +1,6 @@
 """Training jobs: checked input and a locked run directory, for a new run or for one to resume."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,7 +10,7 @@ from engine.control import CommandQueue
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import Preparing, TrainingEvent
+from engine.events import Preparing, TrainingEvent, Warned
 from engine.models.transformer_layout import check_transformer_config
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
@@ -19,6 +19,7 @@ from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
+from engine.training.diagnostics.diagnose import diagnose
 from engine.training.transfer.initial_run import DatasetAndWeights, canonical_name, load_dataset_and_weights
 
 
@@ -32,21 +33,38 @@ class TrainingJob:
     command_queue: CommandQueue
     is_resume: bool = False
 
-    def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def events(
+        self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
+    ) -> Iterator[TrainingEvent]:
         """Train, and yield every event once it is recorded in the run directory.
 
         PyTorch is imported here, so that a caller can import it in the thread that trains.
+
+        Args:
+            cancelled: Function that returns True if the training should save and stop.
+            take_problems: Function that returns new problems of other readers of the events, such as experiment
+                trackers, without waiting. They are recorded as warnings.
         """
-        return record_events(self.run, self._train(cancelled))
+        return record_events(self.run, _with_warnings(self._train(cancelled), take_problems))
 
     def _train(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         yield Preparing("loading PyTorch")
         limit_openmp_spinning()
         from engine.training.run import train_run
 
-        yield from train_run(
+        training = train_run(
             self.config, self.dataset, self.run.path, cancelled, self.command_queue, is_resume=self.is_resume
         )
+        yield from diagnose(training, self.config, self.run.path)
+
+
+def _with_warnings(
+    training: Iterator[TrainingEvent], take_problems: Callable[[], Sequence[str]]
+) -> Iterator[TrainingEvent]:
+    """Yield the events of a training, and problems of others as warnings before the event that follows them."""
+    for event in training:
+        yield from map(Warned, take_problems())
+        yield event
 
 
 def prepare_job(

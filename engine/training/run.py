@@ -22,7 +22,6 @@ from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distr
 from engine.training.checkpoint import ResumeCheckpoint, load_latest_checkpoint
 from engine.training.device import choose_device, set_num_threads
 from engine.training.trainer import Trainer
-from engine.training.validation import fine_tuning_remedy
 
 
 def train_run(
@@ -139,7 +138,8 @@ def train(
     if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
         yield Warned(
             f"fine-tuning has not improved validation perplexity, which was {initial:.1f} before it; the run keeps the "
-            f"weights it started from; {fine_tuning_remedy(options)}"
+            "weights it started from; use a lower learning rate, such as "
+            f"--set lr={options.lr / 3:.2g}, or more dropout"
         )
     yield Finished(
         reason=reason,

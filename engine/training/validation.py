@@ -11,22 +11,20 @@ from engine.analysis.perplexity import evaluate
 from engine.config import TrainingConfig
 from engine.data.dataset import Dataset, batchify
 from engine.data.tokenizers.base import TokenIds
-from engine.events import Evaluated, Sampled, TrainingEvent, Warned
+from engine.events import Evaluated, Sampled, TrainingEvent
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.network import Network
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
 from engine.training.reporting import check_finite
-from engine.training.state import TrainerState, TrainingProgress
+from engine.training.state import TrainerState
 
 MAX_SAMPLE_TOKENS = 25
 
 
 def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     """Score the validation split, check the perplexity, update the state, and yield `Evaluated` and `Sampled`.
-
-    The first perplexity that is worse than before fine-tuning is followed by a warning.
 
     Every process of a distributed training must call this function; only the main process scores and yields.
     """
@@ -43,7 +41,6 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
         state.best_model, progress.best_perplexity, progress.evaluations_since_best = model, perplexity, 0
     else:
         progress.evaluations_since_best += 1
-    is_first_worse = _is_first_worse(progress, perplexity)
     if not progress.step:
         progress.initial_perplexity = perplexity
     else:
@@ -61,22 +58,6 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
             notebook_perplexity=progress.notebook_perplexity,
         )
         yield _sample(model, state)
-        if options.init and is_first_worse:
-            yield Warned(
-                f"validation perplexity {perplexity:.1f} is worse than {progress.initial_perplexity:.1f} before "
-                f"fine-tuning; if it stays so, {fine_tuning_remedy(options)}"
-            )
-
-
-def fine_tuning_remedy(options: TrainingConfig) -> str:
-    """Return what to do if a training makes its initial model worse."""
-    return f"use a lower learning rate, such as --set lr={options.lr / 3:.2g}, or more dropout"
-
-
-def _is_first_worse(progress: TrainingProgress, perplexity: float) -> bool:
-    """Return True for the first validation whose perplexity is higher than the one before the first step."""
-    initial = progress.initial_perplexity  # NaN in the validation before the first step
-    return perplexity > initial and not any(earlier > initial for earlier in progress.valid_perplexities)
 
 
 def _score(network: Network, ids: TokenIds, state: TrainerState) -> tuple[float, float]:

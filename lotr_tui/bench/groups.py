@@ -28,6 +28,7 @@ from lotr_tui.bench.training import (
     growth,
     quality,
     speed,
+    trackers,
     transformer_training,
 )
 
@@ -51,6 +52,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "transcript": transcript.measure_transcript,
         "branch": branch.measure_branch,
         "dashboard": dashboard.measure_dashboard,
+        "trackers": trackers.measure_trackers,
         "attach": attach.measure_attach,
         "scale-out": distributed.measure_scale_out,
         "memorization": partial(memorization.measure_memorization, ptb=ptb),

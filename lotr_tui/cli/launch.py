@@ -111,6 +111,8 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
         print(resume_in_background(app.detached_run))
     elif app.job is not None or app.is_training:  # a training that ended in the session was shown there
         _print_run(app)
+    for line in app.tracker_lines():
+        print(line)
     if app.exit_message:
         print(f"lotr-tui: {app.exit_message}", file=sys.stderr)
     return app.exit_code

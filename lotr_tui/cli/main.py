@@ -159,7 +159,7 @@ def bench(
             "--only",
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
-            "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth, byte-pairs, "
+            "idle, transcript, branch, dashboard, trackers, attach, scale-out, memorization, growth, byte-pairs, "
             "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class, "
             "completion or gpu.",
         ),

@@ -8,14 +8,18 @@ import typer
 
 from engine.errors import InvalidInputError, LotrError, printable, shell_word
 from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
-from lotr_tui.cli.parser import add_command, make_group
+from lotr_tui.cli.parser import add_command, int_option, make_group
+from lotr_tui.trackers.registry import TrackerName
 
 runs_cli = make_group(
-    "List runs, or show, rename, delete, export and copy one. Without a command, this lists the runs, latest first.",
+    "List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first.",
     "lotr-tui runs",
     "lotr-tui runs show latest",
+    "lotr-tui runs compare my-run other-run",
     "lotr-tui runs export my-run --csv tables",
     "lotr-tui runs export my-gpt --hf my-gpt-hf",
+    "lotr-tui runs export my-run --log wandb",
+    "lotr-tui runs import --tensorboard their-logs",
     "lotr-tui runs compact my-run small --precision int8",
 )
 
@@ -81,6 +85,27 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     print_run(run, runs_dir)
 
 
+@add_command(runs_cli, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Names or paths of runs, or latest.")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="RUN",
+            help="Run that differences refer to. Default: the first one.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the settings that differ between runs, their results, and the differences to a baseline."""
+    from lotr_tui.cli.runs_compare import print_run_comparison
+
+    print_run_comparison(runs, baseline, runs_dir, as_json=as_json)
+
+
 @add_command(runs_cli, "rm")
 def runs_rm(
     run: RunArgument,
@@ -133,6 +158,15 @@ def runs_export(
             "an <eos> and then the ids of the run, and AutoModelForCausalLM the same logits.",
         ),
     ] = None,
+    tracker: Annotated[
+        TrackerName | None,
+        typer.Option(
+            "--log",
+            metavar="tensorboard|wandb|mlflow|trackio",
+            help="Send to an experiment tracker what it misses of the run: all of it, or what a tracker of the "
+            "training did not receive.",
+        ),
+    ] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
@@ -140,8 +174,13 @@ def runs_export(
 
     path = resolve_run(run, runs_dir).absolute()
     folders = [folder for folder in (csv, tensorboard, hugging_face) if folder is not None]
-    if len(folders) != 1:
-        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR and --hf DIR")
+    if len(folders) + (tracker is not None) != 1:
+        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER")
+    if tracker is not None:
+        from lotr_tui.cli.trackers import send_to_tracker
+
+        send_to_tracker(path, tracker)
+        return
     if hugging_face is not None:
         from engine.runs.export_hugging_face import export_hugging_face
 
@@ -154,6 +193,37 @@ def runs_export(
         elif tensorboard is not None:
             export_tensorboard(path, tensorboard)
     print(printable(str(folders[0])))
+
+
+@add_command(runs_cli, "import")
+def runs_import(
+    tensorboard: Annotated[
+        Path, typer.Option("--tensorboard", metavar="DIR", help="Folder with event files, one run per folder in it.")
+    ],
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Name of the new run. Default: the name of the folder.")
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option("--tag", metavar="TAG", help="Curve of the validation. Default: the first one that looks so."),
+    ] = None,
+    as_perplexity: Annotated[
+        bool | None,
+        typer.Option(
+            "--perplexity/--loss",
+            help="Values of the curves: perplexities, or losses in nats. Default: by the name of the tag.",
+        ),
+    ] = None,
+    steps_per_epoch: Annotated[
+        int | None,
+        int_option("--steps-per-epoch", minimum=1, help="Steps in an epoch. Default: the curve called epoch."),
+    ] = None,
+    runs_dir: RunsDirOption = None,
+) -> None:
+    """Import the curves of trainings by other programs, to compare them in the list of runs."""
+    from lotr_tui.cli.trackers import import_tensorboard
+
+    import_tensorboard(tensorboard, run, runs_dir, tag, steps_per_epoch, as_perplexity=as_perplexity)
 
 
 @add_command(runs_cli, "compact")

@@ -100,6 +100,9 @@ def status_to_dict(status: RunStatus) -> dict[str, Any]:
         "sample": sample and {"epoch": _finite_or_none(sample.epoch), "prompt": sample.prompt, "text": sample.text},
         "saved_seconds_ago": status.checkpoint_age_seconds,
         "failure": view.failure or None,
+        "diagnoses": [
+            {"kind": event.kind, "message": event.message, "remedy": event.remedy} for event in view.current_diagnoses
+        ],
     }
     return {name: _finite_or_none(value) if isinstance(value, float) else value for name, value in record.items()}
 
@@ -107,6 +110,8 @@ def status_to_dict(status: RunStatus) -> dict[str, Any]:
 def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
     view, step, best = status.view, status.view.steps.last, status.view.best
     progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
+    if status.state == "imported":
+        progress = f"{view.epoch:.1f}"
     rows = [("epoch", progress + (f", step {step.step:,}" if step else ""))]
     if view.failure:
         rows.append(("failed", view.failure))
@@ -125,6 +130,8 @@ def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
         rows.append(("learning rate", f"{step.lr:.5f}, {format_count(step.tokens_per_second)} tokens/s"))
         remaining = f", {format_duration(step.eta_seconds)} left" if status.state == "running" else ""
         rows.append(("time", format_duration(view.finished.seconds if view.finished else step.seconds) + remaining))
+    for diagnosis in view.current_diagnoses:
+        rows += [("diagnosis", diagnosis.message), ("remedy", diagnosis.remedy)]
     if view.samples:
         sample = view.samples[-1]
         rows.append(("sample", f'epoch {sample.epoch:.1f}: "{sample.prompt}" {sample.text}'))

@@ -10,6 +10,7 @@ from engine.config import Config, describe_settings
 from engine.errors import InvalidInputError
 from lotr_tui.cli import options, training_options
 from lotr_tui.cli.parser import int_option
+from lotr_tui.trackers.registry import check_installed, parse_tracker_names
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
@@ -51,6 +52,15 @@ def train(
         bool,
         typer.Option("--json", help="Print one JSON object per event; implies --no-tui.", rich_help_panel=OUTPUT),
     ] = False,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="tensorboard|wandb|mlflow|trackio",
+            help="Send the training to this experiment tracker too; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
 ) -> int:
@@ -67,12 +77,18 @@ def train(
     if list_settings:
         _print_settings(training.configure(runs_dir))
         return 0
+    tracker_names = parse_tracker_names(trackers or ())
+    check_installed(tracker_names)
     if resume is not None:
         if training.preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
         job = resume_job(resume, runs_dir, training.apply)
     else:
         job = prepare_job(training.configure(runs_dir), run, runs_dir)
+    if tracker_names:
+        from lotr_tui.trackers.send_state import choose_trackers
+
+        choose_trackers(job.run.path, tracker_names)
     if detach:
         from lotr_tui.monitor.background import resume_in_background
 

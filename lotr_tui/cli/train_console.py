@@ -22,6 +22,7 @@ from lotr_tui.monitor.background import (
     resume_in_background,
     rotate_console_log,
 )
+from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PROGRESS_INTERVAL = 5.0
 """Minimum seconds between two progress lines."""
+MAX_TRACKER_WAIT = 60.0
+"""Seconds to wait at the end of a training until its trackers have received everything."""
+TRACKER_REPORT_DELAY = 2.0
+"""Seconds of waiting after which a line says so."""
+TRACKER_POLL_INTERVAL = 0.1
 
 
 def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
@@ -41,13 +47,14 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     Raises:
         BrokenPipeError: If the reader of stdout is gone.
     """
-    cancellation = Cancellation()
+    cancellation, waiting = Cancellation(), Cancellation()
+    has_ended = False
     exit_code = 0
 
     def stop(signal_number: signal.Signals) -> None:
         nonlocal exit_code
         exit_code = exit_code or 128 + signal_number
-        cancellation.set()
+        (waiting if has_ended else cancellation).set()
 
     def continue_without_terminal() -> None:
         detach_from_terminal()
@@ -66,7 +73,8 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
     broken_pipe: BrokenPipeError | None = None
     has_failed_output = False
     is_detached = False
-    for event in job.events(cancellation):
+    trackers = TrackerSupervisor(job.run.path)
+    for event in job.events(cancellation, trackers.take_problems):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
         line = to_json(_event_record(event, job)) if as_json else lines.format(event)
         if line is None or broken_pipe:
@@ -85,12 +93,35 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
                 discard_output()
                 hint = f"lotr-tui attach {run_word(job.run.path)}"
                 print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
+    has_ended = True
+    trackers.end_training()
     if broken_pipe:
         raise broken_pipe
+    if not is_detached:
+        _wait_for_trackers(trackers, waiting)
     if is_detached:
         print(resume_in_background(job.run.path), file=sys.stderr)
         return 0
     return exit_code or int(has_failed_output)
+
+
+def _wait_for_trackers(trackers: TrackerSupervisor, cancellation: Cancellation) -> None:
+    """Wait until the trackers have received the end of the training, and print on stderr how to see it there.
+
+    A tracker that takes long, or a signal after the end of the training, ends the waiting; the process of the tracker
+    continues alone.
+    """
+    started_at = time.monotonic()
+    is_reported = False
+    while not trackers.wait(TRACKER_POLL_INTERVAL) and not cancellation():
+        waited = time.monotonic() - started_at
+        if waited > MAX_TRACKER_WAIT:
+            break
+        if waited > TRACKER_REPORT_DELAY and not is_reported:
+            is_reported = True
+            print(f"waiting for {', '.join(trackers.running)} to receive the end of the training", file=sys.stderr)
+    for line in trackers.closing_lines():
+        print(line, file=sys.stderr)
 
 
 def train_worker_rank() -> int:
@@ -171,6 +202,8 @@ class ProgressFormatter:
                 return f"resuming at step {event.step:,}" if event.step else "restarting from the beginning"
             case events.Warned():
                 return f"warning: {printable(event.message)}"
+            case events.Diagnosed():
+                return f"diagnosis: {printable(event.message)}\n    remedy: {printable(event.remedy)}"
             case events.Failed():
                 raise TrainingError(event.message)
         return None

@@ -1,6 +1,5 @@
 """Export of the metrics of a run to CSV files or TensorBoard."""
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,21 +8,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InvalidInputError, RunError, printable
+from engine.errors import RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, read_config
 from engine.runs.metrics import read_current_rows
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.trackers.registry import check_installed
+from lotr_tui.trackers.run_stream import RunStream, send_items
+from lotr_tui.trackers.tracker import TrackedRun
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STEP_CHUNK_SIZE = 10_000
-"""Steps that are converted to Python objects at once."""
-TENSORBOARD_SCALARS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second")
-"""Fields of `Step` that become TensorBoard curves."""
 
 
 def export_csv(run: Path, folder: Path) -> list[Path]:
@@ -52,32 +49,27 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
 
 
 def export_tensorboard(run: Path, folder: Path) -> None:
-    """Write the curves and samples of a run for `tensorboard --logdir FOLDER`.
+    """Write the curves, samples and settings of a run for `tensorboard --logdir FOLDER`.
 
     Raises:
         InvalidInputError: If TensorBoard is not installed.
         RunError: If the folder is not empty or cannot be written.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InvalidInputError("TensorBoard is not installed; pip install 'lotr-tui[tensorboard]'") from error
-    view = TrainingView.from_run(run)
-    started_at = (run / CONFIG_FILE).stat().st_mtime
-    with _fill_folder(folder) as partial, SummaryWriter(str(partial)) as writer:
-        for values in _iter_step_rows(view):
-            row = dict(zip(STEP_FIELDS, values, strict=True))
-            for name in TENSORBOARD_SCALARS:
-                if row[name] != "":
-                    writer.add_scalar(name, row[name], _clamp_step(row["step"]), started_at + (row["seconds"] or 0))
-        for event in view.evaluations:
-            if math.isfinite(event.valid_perplexity):
-                value, step = event.valid_perplexity, _clamp_step(event.step)
-                writer.add_scalar("valid_perplexity", value, step, started_at + event.seconds)
-        for sample in view.samples:
-            # Indented as a code block, so that the text is not read as Markdown.
-            text = printable(f"{sample.prompt} {sample.text}")
-            writer.add_text("sample", f"    {text}", _clamp_step(sample.step))
+    check_installed(["tensorboard"])
+    from lotr_tui.trackers.tensorboard import TensorBoardTracker
+
+    stream = RunStream(run, {})
+    with _fill_folder(folder) as partial:
+        batch = stream.read()
+        settings = stream.settings(read_config(run))
+        tracker = TensorBoardTracker(partial, TrackedRun(run.name, run, settings, tracker_id=""))
+        try:
+            send_items(tracker, batch.items)
+            while not batch.at_end:
+                batch = stream.read()
+                send_items(tracker, batch.items)
+        finally:
+            tracker.close("stopped", {}, [])
 
 
 def _read_events(run: Path) -> Iterator[TrainingEvent]:
@@ -87,19 +79,6 @@ def _read_events(run: Path) -> Iterator[TrainingEvent]:
     for row in (*metrics, *samples):
         if (event := event_from_dict(row)) is not None:
             yield event
-
-
-def _iter_step_rows(view: TrainingView) -> Iterator[list[Any]]:
-    """Yield the values of each step in the order of `STEP_FIELDS`; unknown numbers are ""."""
-    for start in range(0, len(view.steps), STEP_CHUNK_SIZE):
-        columns = [view.steps.column(name)[start : start + STEP_CHUNK_SIZE].tolist() for name in STEP_FIELDS]
-        for values in zip(*columns, strict=True):
-            yield [int(values[0]), *("" if math.isnan(value) else value for value in values[1:])]
-
-
-def _clamp_step(step: int) -> int:
-    """Return a step that fits into TensorBoard's 64-bit integers; damaged metrics may contain others."""
-    return min(max(step, -(2**63)), 2**63 - 1)
 
 
 def _printable_values(row: dict[str, Any]) -> dict[str, Any]:

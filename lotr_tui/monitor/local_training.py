@@ -12,6 +12,7 @@ from engine.events import Evaluated, Failed, Preparing, Step, TrainingEvent
 from engine.runtime.allocator import disable_heap_trimming, trim_heap
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
@@ -34,6 +35,8 @@ class LocalTraining:
         self.view = TrainingView()
         self._prepare_job = prepare_job
         self._resume_path = resume_path
+        self.trackers: TrackerSupervisor | None = None
+        """Processes that send the training to trackers; None until the training is prepared."""
         self._job: TrainingJob | None = None
         self._early_commands: list[ControlCommand] = []
         self._job_lock = threading.Lock()
@@ -101,12 +104,14 @@ class LocalTraining:
             self._job = job
             for command in self._early_commands:
                 job.command_queue.send(command)
+        trackers = self.trackers = TrackerSupervisor(job.run.path)
         trimmed_at = time.monotonic()
         try:
-            for event in job.events(cancellation):
+            for event in job.events(cancellation, trackers.take_problems):
                 yield event
                 if isinstance(event, Evaluated) and time.monotonic() - trimmed_at >= MEMORY_TRIM_INTERVAL:
                     trim_heap()
                     trimmed_at = time.monotonic()
         finally:
+            trackers.end_training()
             trim_heap()

@@ -14,6 +14,7 @@ LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
     events.Evaluated: "evaluation",
     events.CommandApplied: "command",
     events.Warned: "warning",
+    events.Diagnosed: "warning",
     events.Failed: "error",
 }
 """Kinds of the events whose lines are not plain."""
@@ -76,6 +77,8 @@ def _format_event(event: events.TrainingEvent) -> str:
         case events.Checkpointed():
             purpose = f" at step {event.step:,}, to resume from" if event.file == RESUME_FILE else ""
             return f"saved {printable(event.file)}{purpose}"
+        case events.Diagnosed():
+            return printable(f"{event.message}; {event.remedy}")
         case events.Warned() | events.Failed():
             return printable(event.message)
         case events.Finished():

@@ -1,10 +1,9 @@
-"""List of runs for browsing: columns, filter, sort order, validation curves and differences in configuration."""
+"""List of runs for browsing: columns, filter, sort order and validation curves."""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Resume, event_from_dict
-from engine.runs.directory import METRICS_FILE, bundled_run_names, read_config, resolve_run
+from engine.runs.directory import METRICS_FILE, bundled_run_names, resolve_run
 from engine.runs.metrics import read_rows
 from engine.runs.summary import RunSummary, list_runs, summarize_run
 from lotr_tui.formatting import format_age, format_bytes, format_perplexity
@@ -96,22 +95,6 @@ def read_validation_curve(run: RunSummary) -> ValidationCurve:
     perplexities = np.array([event.valid_perplexity for event in evaluations], np.float64)
     perplexities[~(perplexities > 0) | ~np.isfinite(perplexities)] = np.nan
     return ValidationCurve(run.name, np.array([event.epoch for event in evaluations], np.float64), perplexities)
-
-
-def config_differences(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
-    """Return name and values per run of each setting that differs; "?" for a configuration that cannot be read."""
-    settings_by_run: list[dict[str, object]] = []
-    for run in runs:
-        settings: dict[str, object] = {}
-        with suppress(InvalidInputError):
-            sections = asdict(read_config(run.path))
-            settings["preset"] = sections.pop("preset")
-            for section in sections.values():
-                settings |= section
-        settings_by_run.append(settings)
-    names = dict.fromkeys(chain.from_iterable(settings_by_run))
-    values_by_name = {name: [str(settings.get(name, "?")) for settings in settings_by_run] for name in names}
-    return [(name, values) for name, values in values_by_name.items() if len(set(values)) > 1]
 
 
 def _unknown_last(value: float | None) -> float:

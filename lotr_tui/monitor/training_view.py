@@ -11,6 +11,7 @@ import numpy as np
 from engine import events
 from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_rows
+from lotr_tui.monitor.diagnoses import current_diagnoses
 from lotr_tui.monitor.log_lines import LogLine, TrainingLog
 from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
 from lotr_tui.monitor.step_columns import StepColumns
@@ -31,6 +32,8 @@ class TrainingView:
     """Evaluations, oldest first; only the latest one keeps its model."""
     samples: list[events.Sampled] = field(default_factory=list)
     applied_commands: list[events.CommandApplied] = field(default_factory=list)
+    diagnoses: list[events.Diagnosed] = field(default_factory=list)
+    """Problems that were found, oldest first."""
     resume_count: int = 0
     """Number of times that the training was resumed."""
     paused: bool = False
@@ -41,6 +44,7 @@ class TrainingView:
     """Step of the latest resume checkpoint; None before the first one."""
     notice: str = ""
     """Notice about a followed run, as that no process is training it; empty if there is none."""
+    _dismissed: list[events.Diagnosed] = field(default_factory=list, compare=False)
     _log: TrainingLog = field(default_factory=TrainingLog, compare=False)
 
     @classmethod
@@ -98,6 +102,8 @@ class TrainingView:
             case events.CommandApplied():
                 self.applied_commands.append(event)
                 self.paused = event.kind == "pause" or (self.paused and event.kind != "resume")
+            case events.Diagnosed():
+                self.diagnoses.append(event)
             case events.Checkpointed():
                 self.checkpoint_step = event.step if event.file == RESUME_FILE else self.checkpoint_step
             case events.Finished():
@@ -112,6 +118,7 @@ class TrainingView:
         self.steps.rewind(step)
         self.evaluations = [event for event in self.evaluations if event.step < step]
         self.applied_commands = [event for event in self.applied_commands if event.step < step]
+        self.diagnoses = [event for event in self.diagnoses if event.step < step]
         self._log.rewind(step)
         self.resume_count += 1
         self.paused = False
@@ -125,6 +132,19 @@ class TrainingView:
     def log(self) -> list[LogLine]:
         """Log lines, oldest first."""
         return self._log.lines
+
+    @property
+    def current_diagnoses(self) -> list[events.Diagnosed]:
+        """Problems that were neither dismissed nor ended by later events, oldest first."""
+        if not self.diagnoses:
+            return []
+        shown = [diagnosis for diagnosis in self.diagnoses if diagnosis not in self._dismissed]
+        unigram_perplexity = self.started.unigram_perplexity if self.started else math.nan
+        return current_diagnoses(shown, self.evaluations, self.checkpoint_step, unigram_perplexity)
+
+    def dismiss_diagnosis(self, diagnosis: events.Diagnosed) -> None:
+        """Leave a problem out of `current_diagnoses` from now on."""
+        self._dismissed.append(diagnosis)
 
     @property
     def is_active(self) -> bool:

@@ -72,13 +72,16 @@ class Settings:
     """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
     export_folder: str = ""
     """Absolute path of the folder of the last export; empty before the first one."""
+    baseline_run: str = ""
+    """Absolute path of the run that others are compared with; empty for none."""
 
     def __post_init__(self) -> None:
         if not self.theme or not self.theme.isprintable():
             raise InvalidInputError(f"theme {self.theme!r} is not a name; choose a theme from the command palette")
         check_pace(self.pace)
-        if self.export_folder and not (self.export_folder.isprintable() and Path(self.export_folder).is_absolute()):
-            raise InvalidInputError(f"export_folder {self.export_folder!r} is not an absolute path; leave it empty")
+        for name, path in (("export_folder", self.export_folder), ("baseline_run", self.baseline_run)):
+            if path and not (path.isprintable() and Path(path).is_absolute()):
+                raise InvalidInputError(f"{name} {path!r} is not an absolute path; leave it empty")
         if self.reply_mode not in get_args(ReplyMode):
             raise InvalidInputError(
                 f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +24,7 @@ EVENTS: list[TrainingEvent] = [
     events.CommandApplied(7, 0.5, "prompt", "the road"),
     events.Resume(8),
     events.Warned("cannot write metrics.jsonl: no room"),
+    events.Diagnosed(7, 1.0, "loss_spike", "training perplexity jumped", "--set lr=0.01"),
 ]
 KINDS = [type(event) for event in EVENTS]
 FLOAT_FIELDS = [(event, item.name) for event in EVENTS for item in dataclasses.fields(event) if item.type is float]
@@ -93,6 +94,7 @@ def test_a_row_with_a_field_of_another_type_is_no_event(event: TrainingEvent) ->
         {"event": {"step": 1}},
         {"event": 7},
         event_to_dict(EVENTS[6]) | {"reason": "because"},
+        event_to_dict(EVENTS[-1]) | {"kind": "boredom"},
         event_to_dict(EVENTS[2]) | {"step": True},
         event_to_dict(EVENTS[2]) | {"step": None},
         event_to_dict(EVENTS[3]) | {"is_best": 1},
@@ -140,7 +142,7 @@ def assert_none_or_valid(decoded: TrainingEvent | None) -> None:
         elif item.type in (int, bool, str):
             assert type(value) is item.type
         else:
-            assert value in ("done", "stopped", "patience", "pruned")
+            assert value in (*get_args(events.StopReason), *get_args(events.DiagnosisKind))
 
 
 def test_bits_per_character_are_the_bits_of_all_tokens_and_of_what_they_leave_out() -> None:

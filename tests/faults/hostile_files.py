@@ -57,6 +57,7 @@ SOMETIMES = (
     ["runs"],
     ["runs", "--json"],
     ["runs", "show", RUN],
+    ["runs", "compare", "bundled", RUN],
     ["runs", "export", RUN, "--csv", EXPORT],
     ["attach", RUN],
 )

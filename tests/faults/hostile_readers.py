@@ -32,7 +32,10 @@ from engine.training.search.records import SEARCH_FILE, TRAINING_FILE, TRIALS_FI
 from engine.training.search.study import SearchStudy
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.monitor.run_list import config_differences, list_selectable_runs, read_validation_curve
+from lotr_tui.monitor.compared_run import read_compared_run
+from lotr_tui.monitor.comparison_layout import layout_comparison
+from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import list_sessions, load_session
@@ -83,7 +86,8 @@ def _read_cache(home: Path) -> None:
 
 def _list_runs(home: Path) -> None:
     runs = [*list_runs(), *list_selectable_runs(None)]
-    config_differences(runs)
+    comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
+    layout_comparison(comparison, [run.name for run in comparison.runs], 80)
     for run in runs:
         read_validation_curve(run)
     list_epoch_checkpoints(run_dir(home))

@@ -17,6 +17,7 @@ from engine.errors import printable
 from engine.events import (
     Checkpointed,
     CommandApplied,
+    Diagnosed,
     Evaluated,
     Failed,
     Finished,
@@ -224,7 +225,8 @@ TERMINAL_PARSERS = {
             _json_lines(
                 _STARTED, *_steps(1, 9), Checkpointed(8, "model.safetensors"), Checkpointed(8, "resume.safetensors"),
                 Resume(4), *_steps(4, 6), CommandApplied(5, 0.5, "lr", "0.5"), CommandApplied(5, 0.5, "pause", ""),
-                Warned("a disk is full"), Finished("done", "r", 1.0, 88.0, 87.0, 9.5),
+                Warned("a disk is full"), Diagnosed(5, 0.5, "idle_gpu", "idle", "--device cpu"),
+                Finished("done", "r", 1.0, 88.0, 87.0, 9.5),
             ),
             _json_lines(_STARTED, Failed("it broke", "Traceback"), CommandApplied(5, 0.5, "prompt", "the road")),
         ),

@@ -129,6 +129,7 @@ def imported_packages(tmp_path, environment):
         ["generate", "the road", "--run", "untrained", "--json"],
         ["runs"],
         ["runs", "show", "untrained"],
+        ["runs", "compare", "untrained", "base"],
         ["status", "untrained"],
         ["locate"],
         ["learn", "--list"],

@@ -9,7 +9,7 @@ import pytest
 from textual.widgets import OptionList
 
 from engine.errors import InvalidInputError, TrainingError
-from engine.events import Sampled, Started, Warned, event_to_dict
+from engine.events import Diagnosed, Sampled, Started, Warned, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.loading import load_model
 from lotr_tui.app import LotrApp
@@ -197,10 +197,11 @@ def test_old_session_is_refused_in_one_line_and_set_aside(
 def test_console_of_a_training_prints_no_control_characters() -> None:
     """The prompt comes from the configuration, which may be untrusted; a warning contains paths."""
     formatter = ProgressFormatter(_Job())  # type: ignore[arg-type]
-    for event in (Sampled(1, 1.0, ESCAPES, "the road", 0, 0.7), Warned(f"cannot write {ESCAPES}")):
-        line = formatter.format(event)
-        assert line is not None
-        assert line.isprintable()
+    diagnosed = Diagnosed(1, 1.0, "disk_space", ESCAPES, f"lotr-tui stop {ESCAPES}")
+    for event in (Sampled(1, 1.0, ESCAPES, "the road", 0, 0.7), Warned(f"cannot write {ESCAPES}"), diagnosed):
+        text = formatter.format(event)
+        assert text is not None
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 class _Job:

@@ -1,7 +1,7 @@
 """A small model with random weights, a host app for screens, and a fake training job."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,9 @@ class FakeJob:
         self.released.release(number or len(self._events) + 1)
         return self
 
-    def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def events(
+        self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
+    ) -> Iterator[TrainingEvent]:
         for event in self._events:
             while not self.released.acquire(timeout=0.01):
                 yield from self._apply_commands()

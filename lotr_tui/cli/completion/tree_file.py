@@ -1,6 +1,7 @@
 """Description of the command line for completion: all commands and options, and the values of those with fixed ones."""
 
 import json
+import re
 from typing import Any, Literal, get_args, get_origin
 
 import typer.main
@@ -101,9 +102,14 @@ def _fixed_choices(param: Any) -> dict[str, str]:
     descriptor = getattr(param, "type_descriptor", None)
     if descriptor is None:
         return dict.fromkeys(map(str, getattr(param.type, "choices", ())), "")
-    types = [descriptor.annotation, *get_args(descriptor.annotation)]
-    literals = (each for each in types if get_origin(each) is Literal)
-    return {str(value): "" for each in literals for value in get_args(each)}
+    return dict.fromkeys(map(str, _literal_values(descriptor.annotation)), "")
+
+
+def _literal_values(annotation: Any) -> list[Any]:
+    """Return the values of the `Literal` in a type such as `list[Literal["a", "b"]] | None`; [] without one."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [value for part in get_args(annotation) for value in _literal_values(part)]
 
 
 def _named_choices(name: str, metavar: str | None) -> dict[str, str]:
@@ -121,6 +127,8 @@ def _named_choices(name: str, metavar: str | None) -> dict[str, str]:
         return {chapter.name: chapter.title for chapter in CHAPTERS}
     if metavar == "SHELL":
         return dict.fromkeys(SHELLS, "")
+    if metavar and re.fullmatch(r"\w+(\|\w+)+", metavar):  # such as line|stream
+        return dict.fromkeys(metavar.split("|"), "")
     return {}
 
 

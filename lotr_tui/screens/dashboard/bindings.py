@@ -19,6 +19,7 @@ runs            | ctrl+o           | choose_model               | runs     | All
 close           | q,escape         | close                      | close    | Close the dashboard
 """
 _HIDDEN = """
+dismiss       | k              | dismiss_diagnosis         | dismiss       | Hide the problem; the log keeps it
 next-sample   | right          | step_sample(1)            | next sample   | The next sample
 zoom-out      | minus          | chart('zoom(2.0)')        | zoom out      | Zoom out of the curve
 reset-lr      | L              | reset_lr                  | full lr       | Restore the scheduled learning rate

@@ -22,6 +22,7 @@ from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dashboard.bindings import DASHBOARD_BINDINGS
 from lotr_tui.screens.dashboard.chart import TrainingChart
+from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
 from lotr_tui.screens.dashboard.log_pane import LogPane
 from lotr_tui.screens.dashboard.metrics import TrainingMetrics
 from lotr_tui.screens.dashboard.prompt_dialog import SamplePromptDialog
@@ -84,6 +85,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield Rule(line_style="solid")
         yield TrainingMetrics(self._view, id="metrics")
         yield MetricTiles(id="tiles")
+        yield DiagnosisBanner(DASHBOARD_BINDINGS, self.app.format_binding_keys, id="diagnosis")
         with Horizontal(id="body"):
             yield TrainingChart(id="chart")
             with Vertical(id="side"):
@@ -130,6 +132,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         tiles = self.query_one(MetricTiles)
         tiles.set_machine_monitoring(view.is_active and not self._attached)
         tiles.show(view)
+        self.query_one(DiagnosisBanner).show(view.current_diagnoses, is_active=view.is_active)
         self._chart.show(view)
         self._samples.show(view)
         self.query_one(LogPane).show(view.log)
@@ -156,6 +159,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         """Disable control actions after the training, and the pane key on wide terminals, which show all panes."""
         if action in CONTROL_ACTIONS:
             return self._view.is_active
+        if action == "dismiss_diagnosis":
+            return bool(self._view.current_diagnoses)
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self) -> None:
@@ -206,6 +211,13 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     async def action_log(self, action: str) -> None:
         """Run an action of the log."""
         await self.query_one(LogPane).run_action(action)
+
+    def action_dismiss_diagnosis(self) -> None:
+        """Hide the problem that the banner shows; the log keeps it."""
+        if diagnoses := self._view.current_diagnoses:
+            self._view.dismiss_diagnosis(diagnoses[-1])
+            self.show_view(self._view)
+            self.refresh_bindings()
 
     # Control of the training
 

@@ -1,29 +1,37 @@
-"""Comparison of runs: their validation curves and the settings that differ."""
+"""Comparison of runs: their validation curves, the settings that differ, and the results."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
-from textual.content import Content
-from textual.widgets import Static
 
-from engine.errors import printable
-from engine.runs.summary import RunSummary
+from engine.runs.summary import RunState, RunSummary
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.monitor.run_list import ValidationCurve, config_differences, read_validation_curve
-from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS, OverlayChart
+from lotr_tui.monitor.compared_run import ComparedRun, read_compared_run
+from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.run_list import ValidationCurve, read_validation_curve
+from lotr_tui.screens.runs.difference_table import DifferenceTable
+from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, OverlayChart
 
-MAX_VALUE_WIDTH = 20
-"""Maximum width of the value of a setting."""
+
+@dataclass(frozen=True)
+class _RunContent:
+    """What a comparison reads of a run directory, with the size and state of the run when it was read."""
+
+    size_bytes: int
+    state: RunState
+    curve: ValidationCurve
+    compared_run: ComparedRun
 
 
-class RunComparison(Horizontal):
-    """Chart with the validation curves, and a table of different settings beside it."""
+class ComparisonPane(Horizontal):
+    """Chart with the validation curves, and a table of differences beside it."""
 
     DEFAULT_CSS = """
-    RunComparison {
+    ComparisonPane {
         height: 1fr;
         #curves { width: 1fr; }
         #differences { width: 1fr; display: none; padding: 0 1; scrollbar-size-vertical: 1; }
@@ -32,59 +40,53 @@ class RunComparison(Horizontal):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._curve_cache: dict[Path, tuple[int, ValidationCurve]] = {}
-        """Curve of each run directory, with the size of the directory when the curve was read."""
+        self._content_cache: dict[Path, _RunContent] = {}
 
     def compose(self) -> ComposeResult:
         """Create the chart and the table."""
         yield OverlayChart(id="curves")
         with VerticalScroll(id="differences", can_focus=False):
-            yield Static(id="settings", markup=False)
+            yield DifferenceTable(id="settings")
 
     @work(exclusive=True)
-    async def compare(self, runs: Sequence[RunSummary]) -> None:
-        """Show the curves of runs and, for two or more, the settings that differ."""
-        curves = [await self._load_curve(run) for run in runs]
+    async def compare(self, marked_runs: Sequence[tuple[str, RunSummary]]) -> None:
+        """Show the curves of runs and, for two or more, their differences to the first one.
+
+        Each run comes with its mark, which stands at its curve and at its column.
+        """
+        contents = [await self._read(run) for _, run in marked_runs]
         if not self._is_complete:
             return
-        self.query_one(OverlayChart).show(curves)
-        if len(runs) < 2:
-            text = "Mark two or more runs with space to see the settings that differ."
+        marks = [mark for mark, _ in marked_runs]
+        self.query_one(OverlayChart).show([content.curve for content in contents], marks)
+        table = self.query_one(DifferenceTable)
+        if len(contents) >= 2:
+            comparison = compare_runs([content.compared_run for content in contents])
+            table.show(comparison, [f"{mark} {run.name}" for mark, run in marked_runs])
+        elif marks == [BASELINE_MARK]:
+            table.show_message("Select or mark another run to see its differences to the baseline.")
         else:
-            rows = await run_in_thread(config_differences, runs)
-            text = _format_differences(rows) if rows else "The settings are the same."
-            if not self._is_complete:
-                return
-        self.query_one("#settings", Static).update(Content(text))
+            table.show_message(
+                "Mark two or more runs with space, or pin one as the baseline with b, to see differences."
+            )
+
+    def scroll_differences(self, pages: int) -> None:
+        """Scroll the table by pages, down if `pages` is positive."""
+        pane = self.query_one("#differences")
+        pane.scroll_relative(y=pages * max(1, pane.size.height - 1), animate=False)
 
     @property
     def _is_complete(self) -> bool:
         """False while the screen is being closed, which removes the children first."""
         return bool(self.query("#curves") and self.query("#settings"))
 
-    async def _load_curve(self, run: RunSummary) -> ValidationCurve:
-        size, curve = self._curve_cache.get(run.path, (-1, None))
-        if curve is None or size != run.size_bytes:
-            curve = await run_in_thread(read_validation_curve, run)
-            self._curve_cache[run.path] = (run.size_bytes, curve)
-        return curve
+    async def _read(self, run: RunSummary) -> _RunContent:
+        content = self._content_cache.get(run.path)
+        if content is None or (content.size_bytes, content.state) != (run.size_bytes, run.state):
+            content = await run_in_thread(_read_content, run)
+            self._content_cache[run.path] = content
+        return content
 
 
-def _format_differences(rows: Sequence[tuple[str, list[str]]]) -> str:
-    """Return a table with one line per setting and one column per run, below the marks of the runs."""
-    num_runs = len(rows[0][1])
-    table = [
-        ("", list(CURVE_MARKS[:num_runs])),
-        *((name, [_truncate_start(printable(value)) for value in values]) for name, values in rows),
-    ]
-    widths = [max(len(values[index]) for _, values in table) for index in range(num_runs)]
-    name_width = max(len(name) for name, _ in table)
-    return "\n".join(
-        "  ".join([name.ljust(name_width), *(value.rjust(width) for value, width in zip(values, widths, strict=True))])
-        for name, values in table
-    )
-
-
-def _truncate_start(value: str) -> str:
-    """Return the end of a long value: the end of a path is its most specific part."""
-    return value if len(value) <= MAX_VALUE_WIDTH else f"…{value[1 - MAX_VALUE_WIDTH :]}"
+def _read_content(run: RunSummary) -> _RunContent:
+    return _RunContent(run.size_bytes, run.state, read_validation_curve(run), read_compared_run(run.path, run.name))

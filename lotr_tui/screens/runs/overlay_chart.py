@@ -18,6 +18,8 @@ from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
 CURVE_MARKS = "123456789"
 """Marks of the curves, which also distinguish them on terminals without colour."""
+BASELINE_MARK = "b"
+"""Mark of the baseline, which is also the key that pins it."""
 NUM_CURVE_STYLES = 5
 
 
@@ -31,20 +33,23 @@ class OverlayChart(StripWidget):
     OverlayChart > .overlay-chart--2 { color: $error; }
     OverlayChart > .overlay-chart--3 { color: $foreground; }
     OverlayChart > .overlay-chart--4 { color: $secondary; }
+    OverlayChart > .overlay-chart--baseline { color: $muted; }
     OverlayChart > .overlay-chart--axis { color: $muted; text-style: $muted-style; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(f"overlay-chart--{number}" for number in range(NUM_CURVE_STYLES)),
+        "overlay-chart--baseline",
         "overlay-chart--axis",
     }
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._curves: Sequence[ValidationCurve] = ()
+        self._marks: Sequence[str] = ()
 
-    def show(self, curves: Sequence[ValidationCurve]) -> None:
-        """Draw curves, the first one on top."""
-        self._curves = curves[: len(CURVE_MARKS)]
+    def show(self, curves: Sequence[ValidationCurve], marks: Sequence[str]) -> None:
+        """Draw curves with their marks, the first one on top, and the baseline below all others."""
+        self._curves, self._marks = curves, marks
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
@@ -63,31 +68,35 @@ class OverlayChart(StripWidget):
         x_range = (0.0, max(1.0, *(float(epochs[-1]) for epochs, _ in log_curves if len(epochs))))
         styles = self.component_styles()
         canvas = Canvas(rows, columns)
-        for index, (epochs, log_perplexities) in reversed(list(enumerate(log_curves))):
+        from_below = sorted(range(len(log_curves)), key=lambda index: (self._marks[index] != BASELINE_MARK, -index))
+        for index in from_below:
+            epochs, log_perplexities = log_curves[index]
             if not len(epochs):
                 continue
-            style = _style_name(index)
+            style = _style_name(self._marks[index])
             curve = decimate(epochs, log_perplexities, x_range, 2 * columns)
             canvas.draw_curves({style: y_axis.plot(curve, x_range, columns)})
             row = y_axis.row_at(10.0 ** float(log_perplexities[-1]))
             if 0 <= row < rows:
-                canvas.draw_text(row, column_at(float(epochs[-1]), x_range, columns), CURVE_MARKS[index], style)
+                canvas.draw_text(row, column_at(float(epochs[-1]), x_range, columns), self._marks[index], style)
         x_axis = format_x_axis(x_range, columns, "epochs")
         return [self._legend(width), *frame_lines(canvas, y_axis, x_axis, styles, axis_style)]
 
     def _legend(self, width: int) -> Strip:
         """Return mark, name and lowest perplexity of each curve."""
         groups = [[Segment("validation perplexity", self.get_component_rich_style("overlay-chart--axis"))]]
-        for index, curve in enumerate(self._curves):
+        for mark, curve in zip(self._marks, self._curves, strict=True):
             bounds = perplexity_bounds(_finite_log_curve(curve))
             best = f" {format_perplexity(bounds[0])}" if bounds else ""
-            text = f"{CURVE_MARKS[index]} {printable(curve.run_name)}{best}"
-            groups.append([Segment(text, self.get_component_rich_style(_style_name(index)))])
+            text = f"{mark} {printable(curve.run_name)}{best}"
+            groups.append([Segment(text, self.get_component_rich_style(_style_name(mark)))])
         return fit_groups(groups, width, self.rich_style)
 
 
-def _style_name(index: int) -> str:
-    return f"overlay-chart--{index % NUM_CURVE_STYLES}"
+def _style_name(mark: str) -> str:
+    if mark == BASELINE_MARK:
+        return "overlay-chart--baseline"
+    return f"overlay-chart--{CURVE_MARKS.index(mark) % NUM_CURVE_STYLES}"
 
 
 def _finite_log_curve(curve: ValidationCurve) -> LogCurve:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.content import Content
 from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
@@ -25,8 +25,9 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.confirm import confirm
 from lotr_tui.screens.dialogs.line_dialog import RenameDialog
 from lotr_tui.screens.dialogs.path_dialog import ask_to_export
-from lotr_tui.screens.runs.comparison import RunComparison
-from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS
+from lotr_tui.screens.runs.bindings import RUNS_BINDINGS
+from lotr_tui.screens.runs.comparison import ComparisonPane
+from lotr_tui.screens.runs.marks import RunMarks
 from lotr_tui.screens.runs.row_format import format_header, format_row, name_width
 from lotr_tui.session.export_path import check_export_target
 from lotr_tui.textual_fixes.option_list import RobustOptionList
@@ -58,32 +59,20 @@ class RunsScreen(AppScreen[str | None]):
         }
         #message { height: auto; max-height: 3; padding: 0 1; }
         &.-differences #differences { display: block; }
+        &.-differences #comparison { height: 2fr; }
         &.-differences.-narrow #curves { display: none; }
     }
     """
     AUTO_FOCUS = "#runs"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select_run", "play", id="runs.select", tooltip="Play with the selected run", priority=True),
-        Binding("space", "toggle_mark", "mark", id="runs.mark", tooltip="Mark the run for the comparison"),
-        Binding("slash", "focus_filter", "filter", key_display="/", id="runs.filter", tooltip="Filter the runs"),
-        Binding("s", "sort(1)", "sort", id="runs.sort", tooltip="Sort by the next column"),
-        Binding("S", "reverse_sort", "reverse", show=False, id="runs.reverse", tooltip="Reverse the order"),
-        Binding("d", "toggle_differences", "settings", id="runs.differences", tooltip="Settings that differ"),
-        Binding("r", "rename", "rename", id="runs.rename", tooltip="Rename the selected run"),
-        Binding("delete,x", "delete", "delete", key_display="x", id="runs.delete", tooltip="Delete the selected run"),
-        Binding("c", "export('csv')", "CSV", id="runs.csv", tooltip="Export the metrics as CSV files"),
-        Binding("t", "export('tensorboard')", "TensorBoard", id="runs.tensorboard", tooltip="Export to TensorBoard"),
-        Binding("f5", "refresh", "refresh", show=False, id="runs.refresh", tooltip="Read the runs again"),
-        Binding("escape", "back", "back", id="runs.back", tooltip="Clear the filter, or go back", priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = RUNS_BINDINGS
 
     def __init__(self, runs_dir: Path | None = None) -> None:
         """List the runs of a directory, or of the default one."""
         super().__init__()
-        self._runs_dir = runs_dir or default_runs_dir()
+        self._runs_dir = (runs_dir or default_runs_dir()).absolute()
         self._runs: list[RunSummary] = []
         self._visible_runs: list[RunSummary] = []
-        self._marked_paths: list[Path] = []
+        self._marks = RunMarks()
         self._sort_column, self._sort_reversed = AGE_COLUMN, False  # latest first
 
     def compose(self) -> ComposeResult:
@@ -94,12 +83,14 @@ class RunsScreen(AppScreen[str | None]):
         yield Static(id="columns", markup=False)
         yield RobustOptionList(id="runs", markup=False)
         yield Rule(line_style="solid")
-        yield RunComparison(id="comparison")
+        yield ComparisonPane(id="comparison")
         yield Static(id="message", markup=False)
         yield KeyFooter()
 
     def on_mount(self) -> None:
         """Read the runs, and start to refresh the list while a run is training."""
+        if baseline := self.app.settings_store.current.baseline_run:
+            self._marks.baseline = Path(baseline)
         self._show_message("reading the runs …")
         self.action_refresh()
         self.set_interval(POLL_INTERVAL, self._refresh_if_training)
@@ -116,8 +107,7 @@ class RunsScreen(AppScreen[str | None]):
         self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
         if self._is_closing:
             return
-        paths = {run.path for run in self._runs}
-        self._marked_paths = [path for path in self._marked_paths if path in paths]
+        self._marks.keep({run.path for run in self._runs})
         has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
         self._show_message("" if has_own_runs else "No runs yet. Press esc, then ctrl+t to train one.")
         self._update_rows()
@@ -155,10 +145,8 @@ class RunsScreen(AppScreen[str | None]):
         self._update_comparison()
 
     def _format_row(self, run: RunSummary, width: int, min_name_width: int) -> Content:
-        marked = run.path in self._marked_paths
-        mark = CURVE_MARKS[self._marked_paths.index(run.path)] if marked else " "
         row = format_row(run, width, min_name_width, self._sort_column)
-        return Content.assemble((f" {mark} ", "bold $accent"), row)
+        return Content.assemble((f" {self._marks.mark_of(run.path)} ", "bold $accent"), row)
 
     @property
     def _is_closing(self) -> bool:
@@ -171,12 +159,9 @@ class RunsScreen(AppScreen[str | None]):
 
     @on(OptionList.OptionHighlighted)
     def _update_comparison(self) -> None:
-        """Compare the marked runs, or show the selected run if no run is marked."""
-        if self._is_closing:
-            return
-        selected = self._selected_run()
-        marked = [run for path in self._marked_paths for run in self._runs if run.path == path]
-        self.query_one(RunComparison).compare(marked or ([selected] if selected else []))
+        """Compare the marked runs, or the selected run if no run is marked, with the baseline."""
+        if not self._is_closing:
+            self.query_one(ComparisonPane).compare(self._marks.compared_runs(self._runs, self._selected_run()))
 
     # Actions
 
@@ -214,13 +199,37 @@ class RunsScreen(AppScreen[str | None]):
         run = self._selected_run()
         if run is None:
             return
-        if run.path in self._marked_paths:
-            self._marked_paths.remove(run.path)
-        elif len(self._marked_paths) < len(CURVE_MARKS):
-            self._marked_paths.append(run.path)
-        else:
-            self._show_message(f"At most {len(CURVE_MARKS)} runs can be marked; remove a mark first.")
+        self._show_message(self._marks.toggle(run))
         self._update_rows()
+
+    def action_toggle_baseline(self) -> None:
+        """Pin the selected run as the baseline and show the differences to it; unpin it if it is the baseline."""
+        run = self._selected_run()
+        if run is None:
+            return
+        if self._marks.toggle_baseline(run):
+            self.add_class("-differences")
+            self.refresh_bindings()
+            self._show_message(f"{run.name} is the baseline; other runs are compared with it.")
+        else:
+            self._show_message(f"{run.name} is no longer the baseline.")
+        self._keep_baseline()
+        self._update_rows()
+
+    def _keep_baseline(self) -> None:
+        """Keep the baseline for the next session."""
+        path = str(self._marks.baseline.absolute()) if self._marks.baseline else ""
+        self.app.update_settings(baseline_run=path if path.isprintable() else "")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Disable the keys that scroll the comparison while it is hidden."""
+        if action == "scroll_differences" and not self.has_class("-differences"):
+            return False
+        return super().check_action(action, parameters)
+
+    def action_scroll_differences(self, pages: int) -> None:
+        """Scroll the comparison by pages."""
+        self.query_one(ComparisonPane).scroll_differences(pages)
 
     def action_sort(self, offset: int) -> None:
         """Sort by the column `offset` columns further."""
@@ -234,8 +243,9 @@ class RunsScreen(AppScreen[str | None]):
         self._update_rows()
 
     def action_toggle_differences(self) -> None:
-        """Show or hide the settings that differ."""
+        """Show or hide the settings and results that differ."""
         self.toggle_class("-differences")
+        self.refresh_bindings()
 
     def action_rename(self) -> None:
         """Ask for a new name of the selected run."""
@@ -248,6 +258,8 @@ class RunsScreen(AppScreen[str | None]):
 
         def renamed(name: str | None) -> None:
             if name is not None and name != run.name:
+                self._marks.rename(run.path, self._runs_dir / name)
+                self._keep_baseline()
                 self._reload(f"{run.name} is now {name}", self._runs_dir / name)
 
         title = f"New name of {printable(run.name)}"
@@ -272,6 +284,8 @@ class RunsScreen(AppScreen[str | None]):
         except LotrError as error:
             self._reload(f"✗ {error}")
         else:
+            self._marks.forget(run.path)
+            self._keep_baseline()
             self._reload(f"deleted {run.name}")
 
     @work(exclusive=True, group="list")

@@ -37,6 +37,7 @@ COMMANDS = {
     "status": ["status", "--", "NAME"],
     "stop": ["stop", "--", "NAME"],
     "show": ["runs", "show", "--", "NAME"],
+    "compare": ["runs", "compare", "--", "r", "NAME"],
     "rm": ["runs", "rm", "--yes", "--", "NAME"],
     "rename": ["runs", "rename", "--", "NAME", "new"],
     "rename to": ["runs", "rename", "--", "r", "NAME"],

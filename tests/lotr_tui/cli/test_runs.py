@@ -304,7 +304,10 @@ class TestExport:
 
     def test_export_needs_exactly_one_format(self, command, make_run):
         make_run("r")
-        assert "give one of --csv DIR, --tensorboard DIR and --hf DIR" in command("runs", "export", "r").stderr
+        assert (
+            "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"
+            in command("runs", "export", "r").stderr
+        )
         assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
 
     def test_transformer_is_exported_for_transformers(self, command, transformer_run, tmp_path):
@@ -316,9 +319,9 @@ class TestExport:
         assert "nothing is overwritten" in command("runs", "export", "gpt", "--hf", "exported").stderr
 
     def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):
-        from lotr_tui.monitor.export import InvalidInputError, export_tensorboard
+        from lotr_tui.monitor.export import export_tensorboard
 
-        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(InvalidInputError, match=r"pip install 'lotr-tui\[tensorboard\]'"):
             export_tensorboard(make_run("r", EVENTS), tmp_path / "logs")
         assert not (tmp_path / "logs").exists()

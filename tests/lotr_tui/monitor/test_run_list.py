@@ -1,4 +1,4 @@
-"""List of runs: filter, order, validation curves and settings that differ."""
+"""List of runs: filter, order and validation curves."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Config
 from engine.events import Evaluated, Resume
 from engine.runs import directory
 from engine.runs.summary import RunSummary
 from lotr_tui.monitor.run_list import (
     RUN_COLUMNS,
-    config_differences,
     filter_and_sort_runs,
     list_selectable_runs,
     read_validation_curve,
@@ -57,22 +55,6 @@ def test_unknown_perplexities_sort_after_all_others(perplexities: list[float | N
     num_unknown = len(values) - len(known)
     unknown = values[:num_unknown] if is_reversed else values[len(known) :]
     assert unknown == [None] * num_unknown
-
-
-def test_only_settings_that_differ_are_listed(tmp_path: Path) -> None:
-    runs = []
-    for name, changes in (("a", {}), ("b", {"lr": 0.5, "epochs": 9}), ("c", {"epochs": 9})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(Config("tiny").with_values(**changes).to_json())
-        runs.append(summary(name, path=tmp_path / name))
-    default = Config("tiny").training
-    assert config_differences(runs) == [
-        ("epochs", [str(default.epochs), "9", "9"]),
-        ("lr", [str(default.lr), "0.5", str(default.lr)]),
-    ]
-    assert config_differences(runs[:1]) == []
-    (tmp_path / "c" / "config.json").write_text("{")
-    assert dict(config_differences(runs))["lr"][2] == "?"
 
 
 def test_curve_leaves_out_evaluations_superseded_by_a_resume(tmp_path: Path) -> None:

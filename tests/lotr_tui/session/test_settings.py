@@ -30,6 +30,7 @@ settings = st.builds(
     preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
+    baseline_run=names.map("/runs/{}".format) | st.just(""),
 )
 
 
@@ -139,6 +140,7 @@ FORMAT_1 = json.dumps({"version": 1, "theme": "nord", "way": "reply", "sampler":
         (record(pace=True), "pace: expected float, got bool"),
         (record(export_folder="exports"), "export_folder 'exports' is not an absolute path"),
         (record(export_folder="/a\x1b[2J"), "is not an absolute path"),
+        (record(baseline_run="ring"), "baseline_run 'ring' is not an absolute path"),
         ('{"version": 2, "pace": 1e999}', "not valid JSON"),
         (record(pace=10**400), "pace: number out of range"),
         (record(theme=3), "theme: expected str, got int"),

@@ -11,11 +11,11 @@ from engine.events import Checkpointed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.app import LotrApp
 from lotr_tui.monitor.run_list import RUN_COLUMNS
-from lotr_tui.screens.runs.overlay_chart import CURVE_MARKS
+from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
-from tests.support.bindings.expectations import becomes, moves
+from tests.support.bindings.expectations import becomes, decreases, increases, moves
 from tests.support.bindings.observations import focused, screen_name
 from tests.support.bindings.rows import Row, Stage
 from tests.support.files import write_run
@@ -37,6 +37,16 @@ def listed(app: LotrApp) -> int:
 def marks(app: LotrApp) -> int:
     """Return the number of marked rows."""
     return sum(row[1] in CURVE_MARKS for row in rows(app))
+
+
+def baseline(app: LotrApp) -> int:
+    """Return the number of rows with the mark of the baseline."""
+    return sum(row[1] == BASELINE_MARK for row in rows(app))
+
+
+def first_line(app: LotrApp) -> int:
+    """Return the number of lines above the visible part of the comparison."""
+    return round(app.screen.query_one("#differences").scroll_y)
 
 
 def sorted_by(app: LotrApp) -> str:
@@ -91,6 +101,9 @@ RUNS: dict[str, Stage] = {
         [
             Row("runs.mark", marks, moves(1)),
             Row("runs.differences", lambda app: "hidden" in differences(app), becomes(True), ("up", "space")),
+            Row("runs.scroll-down", first_line, increases),
+            Row("runs.scroll-up", first_line, decreases),
+            Row("runs.baseline", baseline, moves(1)),
             Row("runs.reverse", rows, is_reversed, ("down",)),
             Row("runs.sort", sorted_by, becomes("size↓")),
             Row("runs.csv", suggested_folder, becomes("first-csv")),

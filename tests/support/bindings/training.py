@@ -4,8 +4,10 @@ from typing import Any
 
 from textual.pilot import Pilot
 
+from engine.events import Diagnosed
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.dashboard.chart import TrainingChart
+from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
 from lotr_tui.screens.dashboard.log_pane import LogPane
 from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.widgets.pane_tabs import PaneTabs
@@ -63,6 +65,14 @@ async def log(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: scroll_y(LogPane)(pilot.app) > 0)  # type: ignore[arg-type]
 
 
+async def diagnosis(pilot: Pilot[None]) -> None:
+    """Show a problem of the training in the banner."""
+    await train(pilot)
+    app: Any = pilot.app
+    app.training_view.apply(Diagnosed(123, 12.0, "idle_gpu", "the GPU was idle", "--set batch_size=40"))
+    app.screen.show_view(app.training_view)
+
+
 TRAINING: dict[str, Stage] = {
     "dashboard": Stage(
         train,
@@ -115,6 +125,11 @@ TRAINING: dict[str, Stage] = {
             Row("dashboard.save", of_view("checkpoint_step"), becomes(7)),
             Row("dashboard.detach", commands, sends("detach")),
         ],
+        trains=True,
+    ),
+    "problem of the training": Stage(
+        diagnosis,
+        [Row("dashboard.dismiss", lambda app: app.screen.query_one(DiagnosisBanner).display, becomes(False))],
         trains=True,
     ),
     "log of the training": Stage(

@@ -1,12 +1,14 @@
 """Screen with the runs."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
@@ -15,12 +17,13 @@ from engine.config import Config
 from engine.events import Checkpointed, Evaluated, Finished
 from engine.runs.directory import BUNDLED_FOLDERS, MODEL_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor import run_list
+from lotr_tui.monitor import compared_run, run_list
 from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.dialogs.line_dialog import RenameDialog
 from lotr_tui.screens.dialogs.path_dialog import ExportDialog
 from lotr_tui.screens.runs import screen as module
+from lotr_tui.screens.runs.difference_table import DifferenceTable
 from lotr_tui.screens.runs.overlay_chart import OverlayChart
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
@@ -78,11 +81,16 @@ def rows(pilot: Pilot[None]) -> list[str]:
 
 
 def names(pilot: Pilot[None]) -> list[str]:
-    return [row.replace("1 ", "  ", 1).replace("2 ", "  ", 1).split()[0] for row in rows(pilot)]
+    return [row[3:].split()[0] for row in rows(pilot)]
 
 
 def static_text(pilot: Pilot[None], id: str) -> str:
     return text_of(pilot.app.screen.query_one(f"#{id}", Static))
+
+
+def differences(pilot: Pilot[None]) -> str:
+    """Return the table of differences, or the text in its place, with single spaces."""
+    return re.sub(" +", " ", text_of(pilot.app.screen.query_one(DifferenceTable)))
 
 
 def message(pilot: Pilot[None]) -> str:
@@ -207,11 +215,93 @@ async def test_marked_runs_are_compared(make_host: MakeApp, runs_dir: Path) -> N
         assert "1" in curves
         assert "2" in curves
         assert any(0x2800 < ord(character) < 0x2900 for character in curves)
-        await until(pilot, lambda: "lr " in static_text(pilot, "settings"))
-        assert "embedding_size" in static_text(pilot, "settings")
-        assert "dropout" not in static_text(pilot, "settings")
+        await until(pilot, lambda: "\nlr " in differences(pilot))
+        assert "different settings 1 ring 2 shire" in differences(pilot)
+        assert "embedding_size" in differences(pilot)
+        assert "dropout" not in differences(pilot)
+        assert "valid ↓ 70.0 80.0" in differences(pilot)  # without a best one: the vocabularies are not the same
+        assert "other vocabulary" in differences(pilot).replace("\n", " ")
         await pilot.press("space")  # removes the mark of shire
         await until(pilot, lambda: "shire" not in chart_text(pilot))
+        assert "Mark two or more runs" in differences(pilot)
+
+
+@pytest.mark.parametrize("size", [(200, 50), (120, 35), (80, 24), (60, 20)], ids=str)
+async def test_pinned_baseline_is_compared_with_the_selected_run(
+    make_host: MakeApp, runs_dir: Path, size: tuple[int, int]
+) -> None:
+    async with make_host().run_test(size=size) as pilot:
+        await show(pilot, runs_dir)
+        await highlight(pilot, "shire")
+        await pilot.press("b")
+        await until(pilot, lambda: "Select or mark another run" in differences(pilot))
+        assert "shire is the baseline" in message(pilot)
+        assert [row[1] for row in rows(pilot)] == ["b" if name == "shire" else " " for name in names(pilot)]
+        await pilot.press("down")
+        await until(pilot, lambda: "b shire 1 active" in differences(pilot))
+        lines = differences(pilot).split("\n")
+        valid = next(number for number, line in enumerate(lines) if line.startswith("valid ↓"))
+        assert lines.index(next(line for line in lines if line.startswith("lr "))) < valid
+        assert lines[valid].strip() == "valid ↓ 80.0* 101.2"  # 90 + 90 / 8
+        assert lines[valid + 1].strip() == "+21.2 +27 %"
+        table = pilot.app.screen.query_one(DifferenceTable)
+        assert all(cell_len(line) <= table.size.width for line in text_of(table).split("\n"))
+        assert table.region.intersection(pilot.app.screen.region).area
+        if size[0] >= 100:
+            assert "b shire 81.4   1 active 101." in chart_text(pilot)
+        await pilot.press("up", "space")
+        await until(pilot, lambda: "press b to unpin it" in message(pilot))
+        await pilot.press("b")
+        await until(pilot, lambda: "no longer the baseline" in message(pilot))
+        await until(pilot, lambda: "Mark two or more runs" in differences(pilot))
+
+
+async def test_baseline_is_pinned_again_when_the_list_is_opened_again(make_host: MakeApp, runs_dir: Path) -> None:
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        await show(pilot, runs_dir)
+        await highlight(pilot, "ring")
+        await pilot.press("b", "r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RenameDialog))
+        await pilot.press(*"other", "enter")
+        await until(pilot, lambda: "ring is now other" in message(pilot))
+        await pilot.press("escape")
+        await show(pilot, runs_dir)
+        assert any(row.startswith(" b other") for row in rows(pilot))
+        await highlight(pilot, "other")
+        await open_dialog(pilot, "x", ConfirmDialog)
+        await pilot.press("y")
+        await until(pilot, lambda: "deleted other" in message(pilot))
+        assert pilot.app.settings_store.current.baseline_run == ""  # type: ignore[attr-defined]
+
+
+async def test_many_marked_runs_are_rows_that_scroll(make_host: MakeApp, runs_dir: Path) -> None:
+    for number in range(8):
+        write_run(runs_dir / f"other{number}")
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        await show(pilot, runs_dir)
+        await until(pilot, lambda: len(rows(pilot)) == 13)
+        await pilot.press("s", "s", "home", "b", "d", *["down", "space"] * 10)
+        assert "At most 9 runs can be marked" in message(pilot)
+        await pilot.press("d")
+        await until(pilot, lambda: "\nb active" in differences(pilot) and "\n9 other" in differences(pilot))
+        pane = pilot.app.screen.query_one("#differences")
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: pane.scroll_y > 0)
+        await pilot.press("d", "left_square_bracket", "d")  # the key does nothing while the table is hidden
+        await pilot.pause()
+        assert pane.scroll_y > 0
+        await pilot.press(*["left_square_bracket"] * 9)
+        await until(pilot, lambda: pane.scroll_y == 0)
+
+
+async def test_damaged_configuration_of_the_baseline_is_unknown(make_host: MakeApp, runs_dir: Path) -> None:
+    async with make_host().run_test(size=(120, 35)) as pilot:
+        await show(pilot, runs_dir)
+        (runs_dir / "shire" / "config.json").write_text("{")  # after the list was read
+        await highlight(pilot, "shire")
+        await pilot.press("b", "down")
+        await until(pilot, lambda: "Settings unknown" in differences(pilot))
+        assert "no setting differs" in differences(pilot)
 
 
 @pytest.mark.parametrize("removed", ["*", "#curves", "#settings"])
@@ -339,7 +429,7 @@ async def test_session_continues_with_the_selected_run(make_app: MakeApp, runs_d
         await until(pilot, lambda: "ring" in text_of(pilot.app.screen.query_one("#status")))
 
 
-@pytest.mark.parametrize("size", [(60, 20), (80, 24), (160, 45)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 35), (200, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_runs_screen_snapshots(
     snap_compare: Callable[..., bool],
     make_host: MakeApp,
@@ -350,6 +440,7 @@ def test_runs_screen_snapshots(
     """Run `pytest --snapshot-update` after a change that was checked."""
     monkeypatch.setattr(module, "POLL_INTERVAL", 1000)
     monkeypatch.setattr(run_list, "format_age", lambda seconds: "3 h")
+    monkeypatch.setattr(compared_run, "directory_size", lambda path: 4_200_000)
     monkeypatch.setattr(
         module,
         "list_selectable_runs",
@@ -363,8 +454,8 @@ def test_runs_screen_snapshots(
     async def show_comparison(pilot: Pilot[None]) -> None:
         pilot.app.push_screen(RunsScreen(runs_dir))
         await until(pilot, lambda: len(rows(pilot)) == 3)
-        await pilot.press("s", "s", "home", "space", "down", "down", "space", *(["d"] if size != (80, 24) else []))
-        await until(pilot, lambda: "lr  0.1  0.2" in static_text(pilot, "settings"))
+        await pilot.press("s", "s", "home", "b", "down", "down", "space", *(["d"] if size == (80, 24) else []))
+        await until(pilot, lambda: "\nresults" in differences(pilot))
         await pilot.pause(0.2)
 
     assert snap_compare(make_host(), terminal_size=size, run_before=show_comparison)

@@ -1,6 +1,6 @@
 """Tests of saved epochs: used by name, and compared side by side during and after a training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,9 @@ class RecordedJob(FakeJob):
         )
         self.recorded = create_run(config, VOCABULARY, RUN, folder)
 
-    def events(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def events(
+        self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
+    ) -> Iterator[TrainingEvent]:
         return record_events(self.recorded, super().events(cancelled))
 
 

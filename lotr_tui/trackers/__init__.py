@@ -1,0 +1,1 @@
+"""Experiment trackers, which show trainings: TensorBoard, Weights & Biases, MLflow and trackio."""

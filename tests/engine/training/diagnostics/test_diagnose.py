@@ -1,0 +1,143 @@
+"""Diagnoses in the stream of events: once each, also after a resume, and without a change of the training."""
+
+import shutil
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.config import Config
+from engine.events import Diagnosed, Resume, Step, TrainingEvent, event_from_dict, event_to_dict
+from engine.training.diagnostics import probes
+from engine.training.diagnostics.detector import DiskReading
+from engine.training.diagnostics.diagnose import diagnose
+from engine.training.diagnostics.probes import DISK_INTERVAL, DiskProbe, read_gpu_utilization
+from tests.support.diagnoses import STARTED, diagnoses, evaluations, norms, step, steps
+from tests.support.metrics import append_events
+
+RISING = evaluations(200, 80, 60, 70, 80, 90, 100, 110)
+CONFIG = Config().with_values(epochs=100)
+
+
+def diagnosed(training: list[TrainingEvent], run_dir: Path, config: Config = CONFIG) -> list[Diagnosed]:
+    """Return the diagnoses of a stream, whose events and diagnoses are recorded in the run directory."""
+    found = []
+    for event in diagnose(iter(training), config, run_dir):
+        append_events(run_dir, [event])
+        if isinstance(event, Diagnosed):
+            found.append(event)
+    return found
+
+
+def test_diagnosis_follows_the_event_that_shows_it_and_comes_once(tmp_path: Path) -> None:
+    events: list[TrainingEvent] = [STARTED, *RISING]
+    stream = list(diagnose(iter(events), CONFIG, tmp_path))
+    assert [event for event in stream if not isinstance(event, Diagnosed)] == events
+    (index,) = [index for index, event in enumerate(stream) if isinstance(event, Diagnosed)]
+    assert stream[index - 1] == RISING[6]
+    diagnosis = stream[index]
+    assert isinstance(diagnosis, Diagnosed)
+    assert (diagnosis.kind, diagnosis.step, diagnosis.epoch) == ("rising_validation", 600, 6.0)
+    assert event_from_dict(event_to_dict(diagnosis)) == diagnosis
+
+
+def test_every_kind_is_reported_once() -> None:
+    falling = [float(200 - number) for number in range(30)]
+    observations = [
+        *(STARTED, DiskReading(10), *steps(*falling), *steps(500, 500, 500, 500)),
+        *norms(*[0.3] * 20, *[1e-9] * 30, *[99.0] * 50),
+        *(step(1, 150), *evaluations(140, 160, 150, 150, 150)),
+        *evaluations(140, 139, 150, 150, 160, 170),
+        *(DiskReading(10), *steps(500, 500)),
+    ]
+    kinds = [diagnosis.kind for diagnosis in diagnoses(observations, init="base")]
+    assert len(kinds) == len(set(kinds))
+    assert set(kinds) == {
+        *("rising_validation", "loss_spike", "forgetting", "vanishing_gradients", "exploding_gradients"),
+        *("unigram_model", "disk_space"),
+    }
+
+
+def test_resumed_training_repeats_no_diagnosis(tmp_path: Path) -> None:
+    (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
+    assert diagnosed([STARTED, Resume(first.step + 1), *RISING[7:]], tmp_path) == []
+
+
+def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(tmp_path: Path) -> None:
+    (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
+    (second,) = diagnosed([STARTED, Resume(first.step), *RISING[6:]], tmp_path)
+    assert second == first  # with the best evaluation of the earlier process
+    (third,) = diagnosed([STARTED, Resume(0), *RISING], tmp_path)
+    assert third == first
+
+
+def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path: Path) -> None:
+    stream = list(diagnose(iter([STARTED, Resume(601), *RISING]), CONFIG, tmp_path / "missing"))
+    assert [event.kind for event in stream if isinstance(event, Diagnosed)] == ["rising_validation"]
+
+
+# --- disk -------------------------------------------------------------------------------------------------------
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 5_000_000))
+    (found,) = diagnosed([STARTED, *steps(80, 79, 78)], tmp_path)
+    assert (found.kind, found.step) == ("disk_space", 0)
+    assert "it needs 22.0 MB, and 5.0 MB are free" in found.message
+
+
+def test_disk_is_read_rarely_and_a_missing_folder_is_no_error(tmp_path: Path) -> None:
+    now = 100.0
+    probe = DiskProbe(tmp_path, lambda: now)
+    assert [len(probe.read()) for _ in range(3)] == [1, 0, 0]
+    now += DISK_INTERVAL
+    assert len(probe.read()) == 1
+    assert DiskProbe(tmp_path / "gone").read() == []
+
+
+# --- GPU --------------------------------------------------------------------------------------------------------
+
+
+def gpu_training(run_dir: Path, monkeypatch: pytest.MonkeyPatch, utilization: Iterator[Any]) -> list[TrainingEvent]:
+    """Return the stream of a training on a GPU with these readings, of which one comes every millisecond."""
+    monkeypatch.setattr(probes, "GPU_INTERVAL", 0.001)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(utilization))
+
+    def training() -> Iterator[TrainingEvent]:
+        yield replace(STARTED, device="cuda:0")
+        for number in range(1, 60):
+            yield step(number)
+            time.sleep(0.01)
+
+    return list(diagnose(training(), CONFIG, run_dir))
+
+
+def test_idle_gpu_is_reported_from_readings_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = gpu_training(tmp_path, monkeypatch, repeat(30))
+    (found,) = [event for event in stream if isinstance(event, Diagnosed)]
+    assert found.kind == "idle_gpu"
+    assert "idle 70%" in found.message
+
+
+def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops_to_report() -> Iterator[int]:
+        yield from [0] * 30
+        raise RuntimeError("driver")
+
+    for utilization in (repeat(90), chain([10], repeat(70)), stops_to_report()):
+        stream = gpu_training(tmp_path, monkeypatch, utilization)
+        assert not any(isinstance(event, Diagnosed) for event in stream)
+        assert sum(isinstance(event, Step) for event in stream) == 59
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_utilization_is_unknown_without_a_gpu() -> None:
+    assert read_gpu_utilization("cuda:0") is None

@@ -1,0 +1,128 @@
+"""Diagnoses of real trainings: the problem is found, the remedy ends it, and a healthy training has none."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import Config
+from engine.data.dataset import Dataset
+from engine.events import Diagnosed, Evaluated, Finished, TrainingEvent
+from engine.runs.directory import LOG_FILE, METRICS_FILE
+from engine.runs.metrics import read_current_rows
+from engine.training.diagnostics.diagnose import diagnose
+from engine.training.job import prepare_job, resume_job
+from engine.training.run import train
+from tests.support.files import sentences, write_csv
+from tests.support.training import (
+    NO_DROPOUT,
+    Weights,
+    events_of,
+    make_config,
+    make_sentence_dataset,
+    run_training,
+    weights_equal,
+    weights_of,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HEALTHY: dict[str, Any] = {"epochs": 12, "variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
+OVERFITTED: dict[str, Any] = {
+    **HEALTHY,
+    **NO_DROPOUT,
+    "embedding_size": 64,
+    "hidden_size": 64,
+    "epochs": 30,
+    "schedule": "constant",
+    "averaging": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def sentence_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_sentence_dataset(tmp_path_factory.mktemp("sentences"), 100)
+
+
+def train_diagnosed(
+    dataset: Dataset, folder: Path, initial_weights: Weights | None = None, **values: Any
+) -> tuple[list[TrainingEvent], dict[str, Diagnosed]]:
+    """Return all events, and the diagnoses by kind."""
+    config = make_config(**values)
+    training = train(config, dataset, "r", lambda: False, initial_weights=initial_weights)
+    events = list(diagnose(training, config, folder))
+    return events, {diagnosis.kind: diagnosis for diagnosis in events_of(Diagnosed, events)}
+
+
+def remedied(values: dict[str, Any], diagnosis: Diagnosed) -> dict[str, Any]:
+    """Return settings, changed as the remedy of a diagnosis says."""
+    assignments = re.findall(r"--set (\w+=\S+?)[;,]?(?= |$)", diagnosis.remedy)
+    assert assignments
+    changed = Config().with_values(**values).with_overrides(assignments)
+    names = [assignment.partition("=")[0] for assignment in assignments]
+    return values | {
+        name: getattr(changed.training, name) if hasattr(changed.training, name) else getattr(changed.model, name)
+        for name in names
+    }
+
+
+def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset: Dataset, tmp_path: Path) -> None:
+    events, found = train_diagnosed(dataset, tmp_path, **HEALTHY)
+    assert found == {}
+    plain = run_training(dataset, **HEALTHY)
+    assert weights_equal(weights_of(events[-1]), weights_of(plain[-1]))
+
+
+def test_overfitted_training_is_found_and_stops_with_the_remedy(sentence_dataset: Dataset, tmp_path: Path) -> None:
+    events, found = train_diagnosed(sentence_dataset, tmp_path, **OVERFITTED)
+    diagnosis = found["rising_validation"]
+    before = [event for event in events_of(Evaluated, events) if event.step <= diagnosis.step]
+    best = min(before, key=lambda event: event.valid_perplexity)
+    assert f"its best, {best.valid_perplexity:.1f} at epoch {best.epoch:.1f}" in diagnosis.message
+    assert "overfits" in diagnosis.message
+    events, found = train_diagnosed(sentence_dataset, tmp_path, **remedied(OVERFITTED, diagnosis))
+    assert "rising_validation" not in found
+    assert events_of(Finished, events)[0].reason == "patience"
+
+
+def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_improves_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """The weights before the first step are evaluated, and every later evaluation is compared with them."""
+    initial = weights_of(run_training(dataset, **HEALTHY)[-1])
+    values = HEALTHY | {"init": "base", "lr": 1.0, "epochs": 3, "schedule": "constant", "averaging": "none"}
+    _, found = train_diagnosed(dataset, tmp_path, initial, **values)
+    assert found["forgetting"].epoch == 1
+    assert found["forgetting"].remedy.endswith("--set lr=0.001")
+    _, found = train_diagnosed(dataset, tmp_path, initial, **remedied(values, found["forgetting"]))
+    assert "forgetting" not in found
+
+
+@pytest.mark.parametrize("lr", [1e-6, 1.0])
+def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns(
+    dataset: Dataset, tmp_path: Path, lr: float
+) -> None:
+    values = HEALTHY | {"lr": lr}
+    _, found = train_diagnosed(dataset, tmp_path, **values)
+    diagnosis = found["unigram_model"]
+    assert f"lr={lr:.2g} is {'low' if lr < 1 else 'high'}" in diagnosis.remedy
+    _, found = train_diagnosed(dataset, tmp_path, **remedied(values, diagnosis))
+    assert "unigram_model" not in found
+
+
+def test_diagnosis_is_recorded_and_a_resumed_run_does_not_repeat_it(tmp_path: Path, home: Path) -> None:
+    corpus = write_csv(tmp_path / "corpus.csv", sentences(100))
+    config = make_config(**OVERFITTED, corpus=str(corpus), keep_epoch_checkpoints=False)
+    job = prepare_job(config, "r")
+    stop_at: list[int] = []
+    for event in job.events(lambda: bool(stop_at)):
+        if isinstance(event, Diagnosed) and event.kind == "rising_validation":
+            stop_at.append(event.step)
+    assert stop_at
+    resumed = list(resume_job("r").events(lambda: False))
+    assert not any(event.kind == "rising_validation" for event in events_of(Diagnosed, resumed))
+    rows = [row for row in read_current_rows(job.run.path / METRICS_FILE) if row.get("kind") == "rising_validation"]
+    assert [row["step"] for row in rows] == stop_at
+    assert json.dumps(rows[0]["message"]) in (job.run.path / LOG_FILE).read_text()

@@ -1,0 +1,259 @@
+"""Comparison of runs: settings that differ, differences to a baseline, best figures, and what is comparable."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.config import Config
+from engine.events import Checkpointed, Evaluated, Finished, Resume, Started, Step
+from engine.runs.directory import MODEL_FILE
+from engine.runs.locked_run import create_run
+from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
+from lotr_tui.monitor.run_comparison import METRICS, RunComparison, compare_runs, differing_settings
+from tests.support.files import write_run
+from tests.support.metrics import append_events
+from tests.support.runs import CONFIG, VOCABULARY
+
+TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
+
+
+def make_run(name: str, **figures: float) -> ComparedRun:
+    return ComparedRun(name, Path(name), "finished", "cpu", {"lr": 0.01}, TEXT, figures)
+
+
+def row_of(comparison: RunComparison, name: str):  # type: ignore[no-untyped-def]
+    return next(row for row in comparison.metrics if row.metric.name == name)
+
+
+def write_metrics(folder: Path, valid_perplexity: float, seconds: float, *, sha256: str = "ab") -> None:
+    """Append a finished training of 3 steps at 100, 300 and 200 tokens/s, on 10 tokens and 50 characters."""
+    started = Started("r", "tiny", 99, 5, 100, 10, 2, "cpu", sha256, 151.0, 94.0, 1, 50, 7.0)
+    speeds = (100.0, 300.0, 200.0)
+    steps = [Step(n, n / 3, 90.0, 0.01, 1.0, speed, n / 3, 0.0) for n, speed in enumerate(speeds)]
+    evaluations = [Evaluated(n, n / 3, valid_perplexity + 2 - n, True, n / 3) for n in range(3)]
+    events = [event for pair in zip(steps, evaluations, strict=True) for event in pair]
+    finished = Finished("done", "r", 2.0, valid_perplexity, valid_perplexity + 5, seconds)
+    append_events(folder, [started, *events, Checkpointed(2, MODEL_FILE), finished])
+
+
+# Comparison
+
+
+def test_differences_and_best_of_three_runs() -> None:
+    runs = [
+        make_run("a", valid_perplexity=80.0, test_perplexity=90.0, tokens_per_second=500.0, epochs=10.0),
+        make_run("b", valid_perplexity=76.0, test_perplexity=93.6, tokens_per_second=750.0, epochs=20.0),
+        make_run("c", valid_perplexity=100.0, tokens_per_second=500.0, epochs=10.0),
+    ]
+    comparison = compare_runs(runs)
+    valid, test = row_of(comparison, "valid_perplexity"), row_of(comparison, "test_perplexity")
+    assert [(item.absolute, item.percent) for item in valid.differences] == [(0, 0), (-4, -5), (20, 25)]
+    assert valid.best == {1}
+    assert test.values == (90, 93.6, None)
+    assert test.differences[1].percent == pytest.approx(4)
+    assert test.differences[2] is None
+    assert test.best == {0}
+    assert row_of(comparison, "tokens_per_second").best == {1}  # higher is better
+    assert row_of(comparison, "epochs").best == frozenset()  # neither is better
+    assert row_of(comparison, "parameters").values == (None, None, None)
+    assert any("Choose a run by its validation figures" in note for note in comparison.notes)
+    to_c = compare_runs(runs, 2)
+    assert [item.absolute for item in row_of(to_c, "valid_perplexity").differences] == [-20, -24, 0]
+
+
+def test_equal_figures_have_no_best_and_equal_best_figures_are_all_marked() -> None:
+    equal = [make_run("a", valid_perplexity=80.0), make_run("b", valid_perplexity=80.0)]
+    assert row_of(compare_runs(equal), "valid_perplexity").best == frozenset()
+    three = compare_runs([*equal, make_run("c", valid_perplexity=81.0)])
+    assert row_of(three, "valid_perplexity").best == {0, 1}
+
+
+@pytest.mark.parametrize("part", ["corpus", "split", "mode", "vocabulary"])
+@pytest.mark.parametrize("value", ["other", None])
+def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part: str, value: str | None) -> None:
+    figures = {"valid_perplexity": 80.0, "valid_bits_per_character": 2.0, "tokens_per_second": 1.0}
+    runs = [make_run("a", **figures), make_run("b", **{key: 2 * figure for key, figure in figures.items()})]
+    runs[1] = replace(runs[1], text=replace(TEXT, **{part: value}))
+    comparison = compare_runs(runs)
+    valid, bits = row_of(comparison, "valid_perplexity"), row_of(comparison, "valid_bits_per_character")
+    assert not valid.is_comparable
+    assert valid.best == frozenset()
+    assert valid.differences[0].absolute == 0
+    assert valid.differences[1] is None
+    reason = f"{'unknown' if value is None else 'other'} {part}"
+    assert f"Perplexities of b are not comparable with a: {reason}." in comparison.notes
+    same_text = part in ("mode", "vocabulary")
+    assert bits.is_comparable == same_text
+    assert bits.best == ({0} if same_text else frozenset())
+    assert ("Bits per character are comparable." in comparison.notes) == same_text
+    assert row_of(comparison, "tokens_per_second").best == {1}
+
+
+def test_runs_of_the_text_of_the_baseline_are_compared_beside_one_of_another_text() -> None:
+    runs = [make_run(name, valid_perplexity=figure) for name, figure in (("a", 80.0), ("b", 60.0), ("c", 70.0))]
+    runs[1] = replace(runs[1], text=replace(TEXT, vocabulary="other"))
+    row = row_of(compare_runs(runs), "valid_perplexity")
+    assert [item and item.absolute for item in row.differences] == [0, None, -10]
+    assert row.best == frozenset()
+
+
+def test_time_of_an_unfinished_run_is_never_the_best() -> None:
+    runs = [make_run("a", seconds=50.0), make_run("b", seconds=60.0), make_run("c", seconds=5.0)]
+    runs[2] = replace(runs[2], state="running")
+    comparison = compare_runs(runs)
+    assert row_of(comparison, "seconds").best == {0}
+    assert "Still training, with figures so far: c." in comparison.notes
+
+
+def test_times_of_different_devices_are_noted() -> None:
+    runs = [make_run("a", seconds=50.0), replace(make_run("b", seconds=5.0), device="cuda")]
+    assert "Time and tokens/s are of different devices (cpu: a; cuda: b)." in compare_runs(runs).notes
+
+
+figures = st.dictionaries(st.sampled_from([metric.name for metric in METRICS]), st.floats(1e-3, 1e9))
+texts = st.builds(ScoredText, *[st.sampled_from(["x", "y", None])] * 5)
+values = st.one_of(st.integers(0, 2), st.booleans(), st.sampled_from(["", "1"]))
+settings = st.none() | st.dictionaries(st.sampled_from("abcd"), values)
+compared_runs = st.lists(
+    st.builds(ComparedRun, st.just("r"), st.just(Path("r")), st.sampled_from(["running", "finished"]), st.just("cpu"),
+              settings, texts, figures),
+    min_size=2, max_size=6,
+)  # fmt: skip
+
+
+@given(compared_runs, st.data())
+def test_baseline_does_not_differ_from_itself_and_best_is_an_extreme_of_comparable_figures(
+    runs: list[ComparedRun], data: st.DataObject
+) -> None:
+    baseline = data.draw(st.integers(0, len(runs) - 1))
+    for row in compare_runs(runs, baseline).metrics:
+        own = row.differences[baseline]
+        assert (own is None) == (row.values[baseline] is None)
+        assert own is None or (own.absolute, own.percent) == (0, 0)
+        for value, difference in zip(row.values, row.differences, strict=True):
+            if difference is not None:
+                reference = row.values[baseline]
+                assert reference + difference.absolute == pytest.approx(value, abs=1e-9 * reference)
+        known = [index for index, value in enumerate(row.values) if value is not None]
+        for index in row.best:
+            better = [other for other in known if runs[other].state == "finished" or not row.metric.is_of_finished]
+            extreme = (min if row.metric.better == "lower" else max)(row.values[other] for other in better)
+            assert row.values[index] == extreme
+            parts = [[getattr(runs[other].text, part) for part in row.metric.parts] for other in known]
+            assert all(part == parts[0] and None not in part for part in parts)
+
+
+@given(compared_runs)
+def test_settings_are_exactly_those_that_differ(runs: list[ComparedRun]) -> None:
+    known = [run.settings for run in runs if run.settings is not None]
+    rows = {row.name: row.values for row in differing_settings(runs)}
+    for name in "abcd":
+        shown = {str(item.get(name)) if name in item else "absent" for item in known}
+        assert (name in rows) == (len(shown) > 1)
+        if name in rows:
+            assert rows[name] == tuple((run.settings or {}).get(name) for run in runs)
+
+
+# Reading
+
+
+def test_figures_of_a_finished_run(tmp_path: Path) -> None:
+    run = create_run(CONFIG, VOCABULARY, "ring", tmp_path)
+    run.lock.release()
+    write_metrics(run.path, 64.0, 12.5)
+    compared = read_compared_run(run.path)
+    assert (compared.name, compared.state, compared.device) == ("ring", "finished", "cpu")
+    size = sum(path.stat().st_size for path in run.path.rglob("*"))
+    assert compared.figures == {
+        "valid_perplexity": 64.0,
+        "test_perplexity": 69.0,
+        "valid_bits_per_character": pytest.approx((10 * math.log2(64) + 7) / 50),
+        "epochs": 2.0,
+        "seconds": 12.5,
+        "tokens_per_second": 200.0,
+        "parameters": 99,
+        "size_bytes": size,
+    }
+    assert compared.settings is not None
+    assert (compared.settings["preset"], compared.settings["embedding_size"]) == ("tiny", 6)
+
+
+def test_a_resumed_run_has_no_end_and_no_figures_that_are_repeated(tmp_path: Path) -> None:
+    run = create_run(CONFIG, VOCABULARY, "ring", tmp_path)
+    write_metrics(run.path, 64.0, 12.5)
+    append_events(run.path, [Resume(1)])
+    compared = read_compared_run(run.path)
+    run.lock.release()
+    assert compared.state == "running"
+    assert "test_perplexity" not in compared.figures
+    assert compared.figures["epochs"] == 0
+    assert compared.figures["tokens_per_second"] == 100
+
+
+def test_runs_with_the_same_text_and_tokenizer_are_comparable(tmp_path: Path) -> None:
+    def text(name: str, sha256: str = "ab", **changes: object) -> ScoredText:
+        run = create_run(CONFIG.with_values(**changes), VOCABULARY, name, tmp_path)
+        write_metrics(run.path, 64.0, 1.0, sha256=sha256)
+        run.lock.release()
+        return read_compared_run(run.path).text
+
+    plain = text("a")
+    assert None not in vars(plain).values()
+    assert text("b", lr=0.5, num_layers=3, corpus="/another/path/of/the/same/file.csv") == plain
+    assert text("c", "cd").corpus != plain.corpus
+    for number, changes in enumerate(
+        ({"split_seed": 1}, {"split": "scenes"}, {"held_out": 0.2}, {"min_characters": 3}, {"max_eval_tokens": 9})
+    ):
+        assert text(f"split{number}", **changes) == replace(plain, split=text(f"again{number}", **changes).split)
+    stream = text("d", mode="stream")
+    assert (stream.mode, stream.form) == ("stream", plain.form)
+    (tmp_path / "b" / "vocabulary.json").write_text("{}")
+    assert read_compared_run(tmp_path / "b").text.vocabulary not in (None, plain.vocabulary)
+    (tmp_path / "b" / "vocabulary.json").unlink()
+    assert read_compared_run(tmp_path / "b").text.vocabulary is None
+
+
+def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path: Path) -> None:
+    for name, rounds in (("old", 0), ("new", 0), ("other", 4)):
+        write_run(tmp_path / name)
+        config = Config("tiny").with_values(mogrifier_rounds=rounds)
+        text = config.to_json().replace('"mogrifier_rounds": 0,', "") if name == "old" else config.to_json()
+        (tmp_path / name / "config.json").write_text(text)
+    assert "mogrifier_rounds" not in (tmp_path / "old" / "config.json").read_text()
+    runs = [read_compared_run(tmp_path / name) for name in ("old", "new", "other")]
+    (row,) = differing_settings(runs)
+    assert (row.name, row.values) == ("mogrifier_rounds", (0, 0, 4))
+    assert differing_settings(runs[:2]) == ()
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"preset": "tiny"}'])
+def test_a_run_of_metrics_alone_has_figures_and_unknown_settings(tmp_path: Path, content: str | None) -> None:
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    if content is not None:
+        (imported / "config.json").write_text(content)
+    append_events(imported, [Evaluated(n, n / 2, 90.0 - n, True, float(n)) for n in range(5)])
+    append_events(imported, [Evaluated(9, 4.5, float("nan"), False, 9.0), Step(9, 4.6, 80.0, 0.1, 1.0, 7.0, 9.5, 1.0)])
+    compared = read_compared_run(imported)
+    assert compared.settings is None
+    assert compared.text == ScoredText()
+    assert compared.figures["valid_perplexity"] == 86
+    assert compared.figures["epochs"] == 4.6
+    assert "parameters" not in compared.figures
+    write_run(tmp_path / "own")
+    write_metrics(tmp_path / "own", 64.0, 1.0)
+    comparison = compare_runs([read_compared_run(tmp_path / "own"), compared])
+    assert comparison.settings == ()
+    assert "Settings unknown, because config.json is missing or damaged: imported." in comparison.notes
+    assert row_of(comparison, "valid_perplexity").best == frozenset()
+
+
+def test_an_empty_folder_can_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    comparison = compare_runs([read_compared_run(tmp_path / "a", "first"), read_compared_run(tmp_path / "a", "again")])
+    assert [run.name for run in comparison.runs] == ["first", "again"]
+    assert row_of(comparison, "valid_perplexity").differences == (None, None)

@@ -1,0 +1,117 @@
+"""Each tracker's own library finds our numbers, texts, settings and model in what was sent."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
+from engine.runs.directory import MODEL_FILE
+from tests.support.app import training_events
+from tests.support.runs import CONFIG, record_run
+from tests.support.tracker_readers import READERS
+
+pytestmark = pytest.mark.parametrize("name", READERS)
+
+
+def complete_training():
+    events = training_events(epochs=3)
+    model = next(event.model for event in reversed(events) if isinstance(event, Evaluated))
+    return [*events, Finished("done", "r", 3.0, 103.75, 101.5, 6.0, model)]
+
+
+def send(run_dir: Path, name: str) -> None:
+    """Send a run in a new process, as the libraries keep state for the life of a process."""
+    code = (
+        "import sys; from pathlib import Path; from lotr_tui.trackers.sender import send_run; "
+        "send_run(Path(sys.argv[1]), sys.argv[2])"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(run_dir), name], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+KILLED_SENDER = """
+import os, sys, time
+from pathlib import Path
+from lotr_tui.trackers import run_stream, sender
+run_stream.MAX_POINTS = 2
+calls = iter(range(1000))
+def on_progress(factor):
+    if next(calls) == 7:
+        time.sleep(1)  # a thread of the package stores what it has
+        os._exit(9)
+sender.send_run(Path(sys.argv[1]), sys.argv[2], on_progress=on_progress)
+"""
+
+
+def expected_metrics(events):
+    metrics = {}
+    for event in events:
+        names = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second") if isinstance(event, Step) else ()
+        for field in (*names, *(("valid_perplexity",) if isinstance(event, Evaluated) else ())):
+            metrics.setdefault(field, {})[event.step] = getattr(event, field)
+    return metrics
+
+
+def test_library_returns_what_was_recorded(home, name):
+    pytest.importorskip(name)
+    events = complete_training()
+    run_dir = record_run(home / "runs", "r", events)
+    send(run_dir, name)
+    stored = READERS[name](run_dir)
+    for metric, values in expected_metrics(events).items():
+        assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
+    assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
+    assert stored.settings["hidden_size"] == str(CONFIG.model.hidden_size)
+    assert stored.settings["parameters"] == "752239"
+    assert MODEL_FILE in stored.model_files
+    results = {metric for metric in stored.metrics if metric.endswith("test_perplexity")}
+    assert [list(stored.metrics[metric].values()) for metric in results] == [[pytest.approx(101.5)]]
+
+
+def test_resumed_training_is_continued_without_repetitions(home, name):
+    """The part before a checkpoint is sent first; the resumed training repeats the steps after the checkpoint."""
+    pytest.importorskip(name)
+    events = complete_training()
+    cut = next(i for i, event in enumerate(events) if isinstance(event, Step) and event.step == 22)
+    run_dir = record_run(home / "runs", "r", events[:cut])
+    send(run_dir, name)
+    again = [event for event in events[cut - 4 :] if not isinstance(event, (Started, Sampled))]
+    rows = [Resume(getattr(again[0], "step", 0)), *again]
+    from engine.events import event_to_dict
+
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(event_to_dict(event))}\n" for event in rows)
+    send(run_dir, name)
+    stored = READERS[name](run_dir)
+    for metric, values in expected_metrics(events).items():
+        assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
+        assert stored.counts[metric] == len(values), metric
+
+
+def test_run_is_sent_once(home, name, command):
+    pytest.importorskip(name)
+    record_run(home / "runs", "r", complete_training())
+    first = command("runs", "export", "r", "--log", name)
+    assert first.returncode == 0, first.stderr
+    before = READERS[name](home / "runs" / "r").counts
+    second = command("runs", "export", "r", "--log", name)
+    assert "has everything of run r" in second.stdout
+    assert READERS[name](home / "runs" / "r").counts == before
+
+
+def test_killed_process_loses_nothing(home, name):
+    pytest.importorskip(name)
+    events = complete_training()
+    run_dir = record_run(home / "runs", "r", events)
+    killed = subprocess.run([sys.executable, "-c", KILLED_SENDER, str(run_dir), name], capture_output=True, text=True)
+    assert killed.returncode == 9, killed.stderr
+    send(run_dir, name)
+    stored = READERS[name](run_dir)
+    for metric, values in expected_metrics(events).items():
+        assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
+        if name in ("mlflow", "trackio"):  # the files of the others keep what the killed process had begun to send
+            assert stored.counts[metric] <= len(values) + 1, metric
+    assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
