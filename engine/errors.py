@@ -1,7 +1,5 @@
 """Errors that a user can act on: one printable line that names the problem, the value and the remedy."""
 
-import difflib
-import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -28,11 +26,15 @@ def printable(text: str) -> str:
 
 def shell_word(name: str) -> str:
     """Return `name` as one printable word of a shell command, quoted where it needs quotes."""
+    import shlex
+
     return shlex.quote(printable(name))
 
 
 def suggest_nearest(name: str, names: Iterable[str]) -> str:
     """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close."""
+    import difflib
+
     matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]}?" if matches else "."
 

@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -17,6 +16,7 @@ except (ImportError, AttributeError) as error:
     from lotr_tui.engine_package import exit_on_engine_problem
 
     exit_on_engine_problem(error)
+from lotr_tui.completion import COMPLETE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line. Every error becomes one line on stderr and an exit code."""
+    if sys.argv[1:2] == [COMPLETE]:  # at every key press in a shell, so before the parser of commands is loaded
+        from lotr_tui.completion.answer import answer_shell
+
+        os._exit(answer_shell(sys.argv[2:]))  # a normal exit takes two milliseconds more
     _open_closed_streams()
     sys.stdout = _wrap_stream(sys.stdout, _StandardOutput, "replace")  # file names need not be valid text
     sys.stderr = _wrap_stream(sys.stderr, _StandardError, "backslashreplace")
@@ -131,7 +135,8 @@ def _exit_process(exit_code: int) -> NoReturn:
         sys.stdout.flush()
     except (OSError, ValueError, OutputError):  # the terminal is gone, or the failure was reported
         _discard_output()
-    if threading.active_count() > 1:
+    threading = sys.modules.get("threading")  # without this module there are no threads
+    if threading and threading.active_count() > 1:
         with suppress(OSError, ValueError):
             sys.stderr.flush()
         # A normal exit can abort the process if a thread is still importing PyTorch.

@@ -125,9 +125,14 @@ OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_ACCENTS))
 """Themes to register; the last ones replace themes of Textual."""
 
 
+def theme_names() -> list[str]:
+    """Return the names of all themes, ours first."""
+    return [SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES]
+
+
 def check_theme_name(name: str) -> None:
     """Raise a ConfigError that lists all themes if none has this name."""
-    names = [SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES]
+    names = theme_names()
     if name not in names:
         nearest = suggest_nearest(name, names)
         raise ConfigError(f"unknown theme {name!r}{nearest} The themes: {', '.join(names)}")

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -99,6 +98,8 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
         FileExistsError: If `exclusive` is set and the file exists.
         OSError: If the folder cannot be written. The old file is then unchanged.
     """
+    import tempfile  # takes 7 ms, and commands that only read, such as the completion, do not need it
+
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

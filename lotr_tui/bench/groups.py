@@ -9,6 +9,7 @@ from engine.errors import InvalidInputError, suggest_nearest
 from engine.runtime.packages import install_command
 from lotr_tui.bench.interface import (
     attach,
+    completion,
     keys,
     learn,
     pretrained_session,
@@ -72,6 +73,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "pretrained": pretrained.measure_pretrained,
         "pretrained-session": pretrained_session.measure_pretrained_session,
         "class": learn.measure_class,
+        "completion": completion.measure_completion,
         "gpu": gpu.measure_gpu,
     }
 

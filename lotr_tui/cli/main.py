@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lotr_tui.cli import options
+from lotr_tui.cli.completion.command import completion
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
+from lotr_tui.cli.doctor import doctor
 from lotr_tui.cli.evaluation.command import evaluate
 from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
@@ -64,15 +66,19 @@ def session(
     ] = None,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the versions that matter.")] = False,
 ) -> int:
     """Open the interactive session, unless a command is given."""
     if context.invoked_subcommand:
         return 0
     if version:
-        from importlib.metadata import version as installed_version
+        import platform
 
-        print(installed_version("lotr-tui"))
+        from lotr_tui.doctor.environment import describe_platform, find_version
+        from lotr_tui.doctor.versions import list_versions
+
+        for name, value in list_versions(platform.python_version(), describe_platform(), find_version).items():
+            print(f"{name} {value}")
         return 0
     if pace is not None:
         from lotr_tui.session.settings import check_pace
@@ -154,7 +160,8 @@ def bench(
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
             "idle, transcript, branch, dashboard, trackers, attach, scale-out, memorization, growth, byte-pairs, "
-            "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class or gpu.",
+            "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class, "
+            "completion or gpu.",
         ),
     ] = None,
     ptb: Annotated[
@@ -192,3 +199,12 @@ def locate() -> None:
     }
     for name, path in paths.items():
         print(f"{name:8}  {path}")
+
+
+add_command(
+    cli,
+    "completion",
+    'eval "$(lotr-tui completion bash)"',
+    "lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish",
+)(completion)
+add_command(cli, "doctor", "lotr-tui doctor", "lotr-tui doctor --json > report.json")(doctor)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import re
 import shutil
 import signal
@@ -70,8 +71,12 @@ class TestSurface:
         shown = command(name, "--help", COLUMNS="200").stdout
         assert [option for option in options.split() if not re.search(rf"{option}\b", shown)] == []
 
-    def test_version_is_that_of_the_package(self, command):
-        assert command("--version").stdout.strip() == version("lotr-tui")
+    def test_version_names_the_package_first_and_then_what_matters(self, command):
+        lines = command("--version").stdout.splitlines()
+        assert lines[0] == f"lotr-tui {version('lotr-tui')}"
+        assert lines[1] == f"Python {platform.python_version()}"
+        assert lines[2:5] == [f"{name} {version(name)}" for name in ("textual", "numpy", "torch")]
+        assert lines[5].startswith(f"platform {platform.system()} ")
 
     def test_locate_prints_paths_without_creating_them(self, command, home):
         shown = dict(line.split(maxsplit=1) for line in command("locate").stdout.splitlines())

@@ -1,0 +1,219 @@
+"""Candidates for a line: options, runs, settings, speakers and paths, also with hostile names."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.runs.directory import resolve_run
+from lotr_tui.completion.answer import answer_shell, complete_in_bash, complete_in_fish, complete_in_zsh
+from lotr_tui.completion.runs import MAX_RUNS, common_beginning, group_names
+from tests.support.files import CHECKOUT
+
+WORD_BREAKS = " \t\n\"'@><=;|&(:"
+
+
+def complete(line, word_breaks=" \t\n"):
+    """Return the texts that bash inserts after `lotr-tui LINE`."""
+    return [text.rstrip() for text in complete_in_bash(f"lotr-tui {line}", word_breaks)[0]]
+
+
+def write_runs(folder, *names):
+    for index, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+        os.utime(folder / name / "config.json", (1e9 + index, 1e9 + index))
+
+
+@pytest.fixture
+def runs(home):
+    write_runs(home / "runs", "first", "second", "third")
+    (home / "runs" / "no-run").mkdir()
+    (home / "runs" / "file").write_text("")
+    (home / "runs" / "second" / "epochs").mkdir()
+    for name in ("1", "2", "16", "x"):
+        (home / "runs" / "second" / "epochs" / f"{name}.safetensors").write_text("")
+    return home / "runs"
+
+
+class TestOptions:
+    def test_commands_and_options(self):
+        assert complete("run") == ["runs"]
+        assert set(complete("runs ")) >= {"show", "rm", "rename", "export", "compact"}
+        assert complete("train --device ") == ["auto", "cpu", "cuda", "mps"]
+        assert complete("train --device=c") == ["--device=cpu", "--device=cuda"]
+        assert complete("train --device=c", WORD_BREAKS) == ["cpu", "cuda"]
+        assert complete("train --tok") == ["--tokenizer"]
+
+    def test_an_option_is_offered_once_unless_it_is_repeatable(self):
+        assert complete("train --seed 1 --see") == []
+        assert complete("train --set seed=1 --se") == ["--seed", "--set"]
+
+    def test_a_value_is_not_taken_for_a_command(self):
+        assert complete("--run train learn perp") == ["perplexity"]
+
+    def test_nothing_after_an_unknown_command_or_an_argument_too_many(self):
+        assert complete("frobnicate ") == []
+        assert complete("attach latest x") == []
+
+    def test_after_two_hyphens_there_are_no_options(self, runs):
+        assert complete("attach -- --") == []
+        assert complete("attach -- fi") == ["first"]
+
+    def test_settings_and_their_values(self):
+        assert complete("train --set optim") == ["optimizer="]
+        assert complete("train --set optimizer=ad", WORD_BREAKS) == ["adamw", "adam"]
+        assert complete("train --set=tie_weights=", WORD_BREAKS) == ["true", "false"]
+        assert complete("train --set lr=") == []
+
+    def test_names_are_found_in_another_case(self, home):
+        assert complete("generate x --as gand") == ["GANDALF"]
+        assert complete("generate --scene --cast SAM,fro") == ["SAM,FRODO"]
+        assert complete("generate --scene --cast SAM,sa") == ["SAM,SARUMAN"]
+
+
+class TestRuns:
+    def test_runs_are_offered_latest_first_without_other_folders(self, runs):
+        assert complete("attach ") == ["latest", "third", "second", "first"]
+        assert complete("generate x --run ") == [
+            "latest",
+            "bundled",
+            "base",
+            "third",
+            "second",
+            "first",
+            "hf:",
+            "gguf:",
+        ]
+
+    def test_epochs_of_a_run(self, runs):
+        assert complete("eval second@") == ["second@1", "second@2", "second@16"]
+        assert complete("eval second@1", WORD_BREAKS) == ["1", "16"]
+        assert complete("eval none@") == []
+
+    def test_the_folder_of_the_runs_is_the_one_that_is_typed(self, runs, tmp_path):
+        write_runs(tmp_path / "my runs", "elsewhere")
+        assert complete(f"attach --runs-dir '{tmp_path}/my runs' e") == ["elsewhere"]
+        assert complete(f"attach --runs-dir={tmp_path}/my\\ runs ") == ["latest", "elsewhere"]
+        after = ["attach", "", "--runs-dir", str(tmp_path / "my runs")]
+        assert [line.partition(":")[0] for line in complete_in_zsh(1, after)] == ["clatest", "celsewhere"]
+
+    @pytest.mark.parametrize("folder", ["missing", "file"])
+    def test_an_unusable_folder_of_runs_has_none(self, tmp_path, monkeypatch, folder):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / folder))
+        assert complete("attach ") == ["latest"]
+
+    def test_a_home_of_an_unknown_user_has_no_runs(self, monkeypatch):
+        monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-of-this-name/x")
+        assert complete("attach ") == ["latest"]
+
+    @pytest.mark.parametrize(
+        "name", ["a b", "it's", 'q"', "new\nline", "esc\x1b[31m", "tab\there", "ünï", "$(reboot)", "x" * 200]
+    )
+    def test_a_hostile_name_is_printable_and_still_names_the_run(self, home, name):
+        write_runs(home / "runs", name)
+        lines = complete_in_zsh(1, ["attach", ""])
+        text = lines[1][1:].rpartition(":started")[0]
+        assert text.isprintable()
+        assert resolve_run(text) == home / "runs" / name
+        assert all(line.isprintable() for line in complete_in_bash("lotr-tui attach ", WORD_BREAKS)[0])
+        assert complete_in_fish(1, ["attach", ""])[0][1].count("\t") == 1
+
+    def test_a_name_that_is_not_utf_8_does_no_harm(self, home):
+        write_runs(home / "runs", "good", os.fsdecode(b"bad\xff"))
+        assert "good" in complete("attach ")
+
+    @given(st.sets(st.text("ab-0", min_size=1, max_size=6), min_size=2, max_size=30))
+    def test_groups_cover_all_names_and_share_their_beginning(self, names):
+        ordered = sorted(names)
+        groups = [candidate.text for candidate in group_names(ordered)]
+        assert all(any(name.startswith(group) for group in groups) for name in ordered)
+        assert len(groups) == len(set(groups)) >= 2
+        assert common_beginning(min(groups), max(groups)) == common_beginning(ordered[0], ordered[-1])
+
+    def test_many_runs_are_bounded_and_every_one_can_be_reached(self, home):
+        write_runs(home / "runs", *(f"run-{index:03}" for index in range(MAX_RUNS + 100)))
+        assert complete("attach r") == ["run-0", "run-1", "run-2"]
+        assert len(complete("attach run-1")) == 100
+        some = [line.partition("\t")[0] for line in complete_in_fish(1, ["attach", "r"])[0]]
+        assert 2 <= len(some) <= MAX_RUNS
+        assert {"run-000", "run-299"} <= set(some)
+
+
+class TestPaths:
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "data").mkdir()
+        for name in ("lines.csv", "notes.md", "a b.csv", "model.gguf", ".hidden.csv", "bad\nname.csv"):
+            (tmp_path / name).write_text("")
+
+    def test_files_of_the_right_kind_come_alone(self):
+        assert complete("train --csv ") == ["a\\ b.csv", "data/", "lines.csv"]
+        assert complete("train --csv no") == ["notes.md"]
+        assert complete("train --csv .h") == [".hidden.csv"]
+
+    def test_folders_and_models_by_others(self):
+        assert complete("runs export latest --csv ") == ["data/"]
+        assert complete("eval gguf:", WORD_BREAKS) == ["data/", "model.gguf"]
+        assert complete("eval hf:", WORD_BREAKS) == ["data/"]
+        assert complete("eval ./") == ["./data/"]
+
+    def test_a_path_with_a_variable_is_left_to_the_shell(self):
+        assert complete_in_bash("lotr-tui train --csv $HOME/", WORD_BREAKS) == ([], 3)
+        assert complete_in_zsh(1, ["eval", "gguf:m"]) == ["f5 -g *.(gguf)(-.)"]
+        assert complete_in_zsh(1, ["train", "--csv=m"]) == ["f6 -g *.(csv|tsv)(-.)"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["bash"], ["fish", "x"], ["zsh", "1"], ["zsh", "-5", "a"], ["bash", "\0", "\0"]]
+)
+def test_wrong_arguments_are_silent(arguments, capfd):
+    answer_shell(arguments)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@given(st.text(max_size=30))
+def test_any_line_is_answered(line):
+    lines, _ = complete_in_bash(f"lotr-tui {line}", WORD_BREAKS)
+    assert all(text.isprintable() for text in lines)
+
+
+HEAVY = ("typer", "numpy", "msgspec", "textual", "rich", "torch", "tempfile", "dataclasses", "engine.config")
+
+
+def test_a_key_press_imports_nothing_heavy_and_writes_nothing(home, environment, tmp_path):
+    code = f"""
+import os, sys
+sys.argv = ["lotr-tui", "__complete", "bash", "lotr-tui attach ", ""]
+os._exit = lambda code: print([name for name in {HEAVY} if name in sys.modules], code)
+from lotr_tui.__main__ import main
+try:
+    main()
+except SystemExit:
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        env=environment(home, PYTHONPATH=str(CHECKOUT)),
+        timeout=60,
+        check=False,
+    )
+    assert "latest \n" in done.stdout
+    assert "[] 0\n" in done.stdout
+    assert not home.exists()
+
+
+def test_an_unknown_shell_is_refused_in_one_line(command):
+    done = command("completion", "bahs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "lotr-tui: there is no completion for the shell 'bahs'; did you mean bash? The shells: bash, zsh, fish"
+    ]
