@@ -15,6 +15,7 @@ from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.search.command import search
+from lotr_tui.cli.serve import serve
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ add_command(
     'lotr-tui who "we wants it"',
     "lotr-tui who --run dialogues --context scene.txt < line.txt",
 )(who)
+add_command(
+    cli,
+    "serve",
+    "lotr-tui serve",
+    "lotr-tui serve --run latest --port 0",
+    "lotr-tui serve --attach latest",
+)(serve)
 add_command(cli, "learn", "lotr-tui learn", "lotr-tui learn perplexity", "lotr-tui learn --csv dialogues.csv")(learn)
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
