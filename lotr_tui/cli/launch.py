@@ -1,5 +1,6 @@
 """Start of the app in a terminal, and its orderly end."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -102,9 +103,15 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
     replace_undecodable_input()
     app.run(mouse=mouse)
-    from lotr_tui.monitor.background import detach_from_terminal, resume_in_background  # not needed for the first paint
+    from lotr_tui.monitor.background import (  # not needed for the first paint
+        describe_background_run,
+        detach_from_terminal,
+        resume_in_background,
+    )
 
     if app.terminal_closed:
+        if is_served() and app.is_training and app.run_path is not None:
+            print(describe_background_run(app.run_path, os.getpid()), file=sys.stderr)  # the server shows it
         detach_from_terminal()
     app.finish_training()
     if app.detached_run is not None:

@@ -64,12 +64,16 @@ class AccessGuard:
             try:
                 response = await handler(request)
             except web.HTTPException as error:
-                error.headers.update(_SECURITY_HEADERS)
+                self.protect(error)
                 raise
         if not response.prepared:
-            for name, value in _SECURITY_HEADERS.items():
-                response.headers.setdefault(name, value)
+            self.protect(response)
         return response
+
+    def protect(self, response: web.StreamResponse) -> None:
+        """Add the security headers to an answer that is not sent yet."""
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
 
 
 def _is_equal(given: str, secret: str) -> bool:

@@ -90,7 +90,7 @@ class AppProcess(AppService):
 
     @property
     def has_ended(self) -> bool:
-        """True if the process has ended. False after `stop` means that it trains in the background."""
+        """True if the process has ended. After `stop`, a process may continue a training for hours."""
         return self._child is None or self._child.poll() is not None
 
     async def start(self, width: int, height: int) -> None:
@@ -158,10 +158,6 @@ class AppProcess(AppService):
         task.cancel()
         for transport in self._transports:
             transport.close()
-        for _ in range(20):  # its output has ended, so it exits, or trains in the background
-            if self.has_ended:
-                break
-            await asyncio.sleep(0.05)
 
     def _send_packet(self, kind: Any, payload: bytes) -> bool:
         transport = self.stdin.transport

@@ -1,4 +1,4 @@
-"""The server: one app per browser, and an orderly end of all of them."""
+"""The server: its routes, one session per browser, and an orderly end of all of them."""
 
 import asyncio
 import contextlib
@@ -8,29 +8,16 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from textual_serve.download_manager import DownloadManager
 
 from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard
 from lotr_tui.serve.app_process import AppProcess
-from lotr_tui.serve.browser_input import (
-    MAX_HEIGHT,
-    MAX_MESSAGE_BYTES,
-    MAX_WIDTH,
-    InputLimiter,
-    clamp,
-    parse_message,
-)
+from lotr_tui.serve.browser_session import BrowserSession
 from lotr_tui.serve.page import page_response, static_response
 
-HEARTBEAT = 15.0
-"""Seconds between two pings; a browser that does not answer for half as long has left."""
-NOTICE_INTERVAL = 3.0
-"""Minimum seconds between two messages to a user about dropped input."""
-BYTES_PER_SECOND = 256 << 10
-"""Rate at which messages that were refused are received; the rest waits in the browser."""
 POLL_INTERVAL = 1.0
-"""Seconds between two looks at apps that train in the background."""
+"""Seconds between two looks at apps without a browser."""
 TOO_MANY_BROWSERS = 4001
 """Code with which a websocket is closed when all places are taken."""
 _SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -60,15 +47,10 @@ class BrowserServer:
         self._max_browsers = max_browsers
         self._report = report
         self._downloads = DownloadManager()
-        self._num_browsers = 0  # counts apps that are starting, and those that are still saving
+        self._sessions: dict[asyncio.Task[None], BrowserSession] = {}  # also those whose app is still saving
         self._num_opened = 0
-        self._connections: dict[AppProcess, web.WebSocketResponse] = {}
-        self._background: list[AppProcess] = []  # they train without a browser
-
-    @property
-    def processes(self) -> list[AppProcess]:
-        """Apps that browsers show now."""
-        return list(self._connections)
+        self._ending: list[AppProcess] = []  # without a browser; some continue a training for hours
+        self._is_closing = False
 
     def make_application(self) -> web.Application:
         """Return the web application with its routes."""
@@ -93,9 +75,7 @@ class BrowserServer:
         received: asyncio.Queue[int] = asyncio.Queue()
         for number in _SHUTDOWN_SIGNALS:
             loop.add_signal_handler(number, received.put_nowait, number.value)
-        runner = web.AppRunner(
-            self.make_application(), access_log=None, handler_cancellation=False, shutdown_timeout=1.0
-        )
+        runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.SockSite(runner, listening).start()
         reaper = asyncio.create_task(self._reap())
@@ -112,15 +92,15 @@ class BrowserServer:
 
     async def close(self) -> None:
         """Close all tabs: every app saves and ends, or continues its training in the background."""
+        self._is_closing = True
         reason = b"The server has ended."
-        websockets = [websocket.close(code=1001, message=reason) for websocket in self._connections.values()]
-        await asyncio.gather(*websockets, return_exceptions=True)
-        while self._num_browsers:  # the handlers stop the apps, and report how they have ended
-            await asyncio.sleep(0.02)
+        closing = [session.websocket.close(code=1001, message=reason) for session in self._sessions.values()]
+        await asyncio.gather(*closing, return_exceptions=True)
+        await asyncio.gather(*self._sessions, return_exceptions=True)
 
     async def _handle_page(self, request: web.Request) -> web.StreamResponse:
-        if self._num_browsers >= self._max_browsers:
-            return web.Response(status=503, text=f"503 unavailable: {self._too_many()}\n")
+        if (refused := self._refusal()) is not None:
+            return web.Response(status=503, text=f"503 unavailable: {refused}\n")
         response = page_response(request, self._program.title, self._program.background)
         self._guard.remember(response)
         return response
@@ -138,6 +118,7 @@ class BrowserServer:
         response.content_type = "application/octet-stream"  # the browser saves it, and never shows it as a page
         name = "".join(c for c in download.file_name if c.isascii() and (c.isalnum() or c in "._-")) or "download"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        self._guard.protect(response)
         await response.prepare(request)
         async for chunk in self._downloads.download(key):
             await response.write(chunk)
@@ -145,98 +126,37 @@ class BrowserServer:
         return response
 
     async def _handle_websocket(self, request: web.Request) -> web.StreamResponse:
-        websocket = web.WebSocketResponse(heartbeat=HEARTBEAT, compress=False, max_msg_size=MAX_MESSAGE_BYTES)
-        if self._num_browsers >= self._max_browsers:
+        if (refused := self._refusal()) is not None:
+            websocket = web.WebSocketResponse()
             await websocket.prepare(request)
-            await websocket.close(code=TOO_MANY_BROWSERS, message=self._too_many().encode())
+            await websocket.close(code=TOO_MANY_BROWSERS, message=refused.encode())
             return websocket
-        self._num_browsers += 1
         self._num_opened += 1
-        number = self._num_opened
+        session = BrowserSession(self._program.command, self._num_opened, self._downloads, self._report)
+        task = asyncio.create_task(self._run_session(session, request))
+        self._sessions[task] = session
+        task.add_done_callback(self._sessions.pop)
+        await asyncio.shield(task)  # a request that is cancelled must not leave its app behind
+        return session.websocket
+
+    async def _run_session(self, session: BrowserSession, request: web.Request) -> None:
         try:
-            await websocket.prepare(request)
-            await self._run_app(websocket, request, number)
+            await session.run(request)
         finally:
-            self._num_browsers -= 1
-        return websocket
+            self._ending.append(session.process)
 
-    async def _run_app(self, websocket: web.WebSocketResponse, request: web.Request, number: int) -> None:
-        process = AppProcess(
-            self._program.command,
-            write_bytes=websocket.send_bytes,
-            write_str=websocket.send_str,
-            close=websocket.close,
-            download_manager=self._downloads,
-        )
-        size = (clamp(request.query.get("width"), 80, MAX_WIDTH), clamp(request.query.get("height"), 24, MAX_HEIGHT))
-        self._connections[process] = websocket
-        try:
-            await process.start(*size)
-            self._report(f"browser {number} has opened the session ({request.remote})")
-            await self._forward_input(websocket, process)
-        except OSError as error:
-            self._report(f"browser {number}: the app did not start: {error.strerror}")
-            await websocket.close(message=b"The app did not start; see the terminal of the server.")
-        finally:
-            await process.stop()
-            del self._connections[process]
-            self._report_end(process, number)
-
-    async def _forward_input(self, websocket: web.WebSocketResponse, process: AppProcess) -> None:
-        limiter = InputLimiter()
-        last_notice = -NOTICE_INTERVAL
-        loop = asyncio.get_running_loop()
-        async for message in websocket:
-            if message.type != WSMsgType.TEXT:
-                continue
-            refused = await self._forward_message(str(message.data), websocket, process, limiter)
-            if refused is None:
-                continue
-            if refused and loop.time() - last_notice >= NOTICE_INTERVAL:
-                last_notice = loop.time()
-                await process.send_meta({"type": "notice", "text": refused})
-            await asyncio.sleep(len(message.data) / BYTES_PER_SECOND)  # a flood waits in its own browser
-
-    async def _forward_message(
-        self, data: str, websocket: web.WebSocketResponse, process: AppProcess, limiter: InputLimiter
-    ) -> str | None:
-        """Forward one message of a page. Return None, or why it was dropped; "" where the user need not know."""
-        message = parse_message(data)
-        if message is None:
-            return "input dropped: it was too long, or not of this page"
-        sent = True
-        match message.kind:
-            case "stdin":
-                if (refused := limiter.refusal(message.text)) is not None:
-                    return refused
-                sent = await process.send_bytes(message.text.encode(errors="replace"))
-            case "resize":
-                await process.set_terminal_size(*message.size)
-            case "focus":
-                await process.focus()
-            case "blur":
-                await process.blur()
-            case "ping":
-                await websocket.send_json(["pong", message.text[:32]])
-        return None if sent else ""
-
-    def _report_end(self, process: AppProcess, number: int) -> None:
-        lines = process.error_text.splitlines()
-        for line in lines:
-            self._report(f"browser {number}: {line}")
-        if process.has_ended:
-            self._report(f"browser {number} has closed the session")
-        else:
-            self._background.append(process)
-            self._report(f"browser {number} has closed the session; its training continues as process {process.pid}")
-
-    def _too_many(self) -> str:
-        return f"{self._num_browsers} browsers are connected, the most that --max-browsers allows; close one first"
+    def _refusal(self) -> str | None:
+        """Return why no further browser can have a session now, or None."""
+        if self._is_closing:
+            return "the server is ending"
+        if len(self._sessions) < self._max_browsers:
+            return None
+        return f"{self._max_browsers} of {self._max_browsers} sessions are open (--max-browsers); close a tab first"
 
     async def _reap(self) -> None:
-        """Collect the exit status of apps that have trained in the background."""
+        """Collect the exit status of apps without a browser."""
         while True:
-            self._background = [process for process in self._background if not process.has_ended]
+            self._ending = [process for process in self._ending if not process.has_ended]
             await asyncio.sleep(POLL_INTERVAL)
 
 
