@@ -18,6 +18,8 @@ from lotr_tui.serve.browser_input import (
 
 HEARTBEAT = 15.0
 """Seconds between two pings; a browser that does not answer for half as long has left."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a browser has to confirm that the connection is closed."""
 NOTICE_INTERVAL = 3.0
 """Minimum seconds between two messages to a user about dropped input."""
 BYTES_PER_SECOND = 256 << 10
@@ -39,6 +41,7 @@ class BrowserSession:
             report: Gets one line per event, for the terminal of the server.
         """
         self.websocket = web.WebSocketResponse(
+            timeout=CLOSE_TIMEOUT,
             heartbeat=HEARTBEAT,
             compress=False,  # it takes longer than it saves at the short distances that the server is made for
             max_msg_size=MAX_MESSAGE_BYTES,
