@@ -39,7 +39,7 @@ Object.defineProperty(Object.prototype, "terminal", {
 });
 window.lotrRow = (row) => {
   const line = window.lotrTerminal.buffer.active.getLine(row);
-  return line ? line.translateToString(false) : "";
+  return line ? line.translateToString(false, 0, window.lotrTerminal.cols) : "";  // a row keeps its greatest length
 };
 window.lotrScreen = () => {
   const rows = window.lotrTerminal ? window.lotrTerminal.rows : 0;
