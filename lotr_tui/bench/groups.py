@@ -11,6 +11,7 @@ from lotr_tui.bench.interface import (
     keys,
     learn,
     pretrained_session,
+    serve,
     slider,
     start_up,
     stream,
@@ -61,6 +62,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "pretrained": pretrained.measure_pretrained,
         "pretrained-session": pretrained_session.measure_pretrained_session,
         "class": learn.measure_class,
+        "serve": serve.measure_serve,
         "gpu": gpu.measure_gpu,
     }
 

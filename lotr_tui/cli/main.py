@@ -162,7 +162,8 @@ def bench(
             metavar="GROUP",
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
             "idle, transcript, branch, dashboard, attach, scale-out, memorization, growth, byte-pairs, "
-            "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class or gpu.",
+            "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class, serve "
+            "or gpu.",
         ),
     ] = None,
     ptb: Annotated[

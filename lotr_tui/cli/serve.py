@@ -66,15 +66,18 @@ def serve(
     listening = bind(host, port, public=public)
     port = listening.getsockname()[1]
     guard = AccessGuard(AllowedHosts([host, *(allow_host or [])], public=public))
-    print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
-    print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE, then open the same URL there")
-    if public:
-        print("anyone who can read this network's traffic can read the token: without an encrypting proxy, use SSH")
-    print("ctrl+c ends the server", flush=True)
+
+    def print_address() -> None:
+        print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
+        print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE, then open the same URL there")
+        if public:
+            print("the network can read the token and the session, unless a proxy encrypts them; SSH does")
+        print("ctrl+c ends the server", flush=True)
+
     title = "lotr-tui" if attach is None else f"{attach} · lotr-tui"
     program = ServedProgram(app_command(*arguments), printable(title), _page_background(theme))
     server = BrowserServer(program, guard, max_browsers, lambda line: print(printable(line), flush=True))
-    return run_server(server, listening)
+    return run_server(server, listening, print_address)
 
 
 def _app_arguments(runs: list[str], attach: str | None, runs_dir: Path | None, theme: str | None) -> list[str]:

@@ -65,8 +65,12 @@ class BrowserServer:
         )
         return application
 
-    async def run(self, listening: socket.socket) -> int:
+    async def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> int:
         """Serve until a signal arrives, then close all tabs; a second signal does not wait for the apps.
+
+        Args:
+            listening: Socket to accept browsers on.
+            on_ready: Called once browsers and signals are served.
 
         Returns:
             The exit code: 128 plus the number of the signal.
@@ -78,6 +82,7 @@ class BrowserServer:
         runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.SockSite(runner, listening).start()
+        on_ready()
         reaper = asyncio.create_task(self._reap())
         received_number = await received.get()
         closing = asyncio.create_task(self.close())
@@ -160,7 +165,7 @@ class BrowserServer:
             await asyncio.sleep(POLL_INTERVAL)
 
 
-def serve(server: BrowserServer, listening: socket.socket) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, and return the exit code."""
+def serve(server: BrowserServer, listening: socket.socket, on_ready: Callable[[], None]) -> int:
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return the exit code; see `BrowserServer.run`."""
     with contextlib.closing(listening):
-        return asyncio.run(server.run(listening))
+        return asyncio.run(server.run(listening, on_ready))

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,11 +99,16 @@ class ServeProcess:
             text=True,
             env=inherited | {"LOTR_TUI_HOME": str(home)} | dict(environment or {}),
         )
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().strip()
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not self._lines and self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.url = self._lines[0] if self._lines else ""
         """URL with the token."""
         if not self.url.startswith("http://"):
-            raise BenchError(f"lotr-tui serve has not started: {self.url} {self._process.stdout.read()}")
+            raise BenchError(f"lotr-tui serve has not started: {self.output()}")
 
     @property
     def pid(self) -> int:
@@ -128,11 +134,21 @@ class ServeProcess:
         """Send a signal, and return the exit code and the lines that the server has printed."""
         self._process.send_signal(number)
         try:
-            output, _ = self._process.communicate(timeout=TIMEOUT_SECONDS)
+            self._process.wait(TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
             self._process.kill()
             raise BenchError(f"lotr-tui serve has not ended after {number.name}") from error
-        return self._process.returncode, output
+        self._reader.join(TIMEOUT_SECONDS)
+        return self._process.returncode, self.output()
+
+    def output(self) -> str:
+        """Return the lines that the server has printed so far."""
+        return "\n".join(self._lines)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line.rstrip("\n"))
 
     def __enter__(self) -> "ServeProcess":
         """Return the server."""
@@ -142,8 +158,6 @@ class ServeProcess:
         """Stop the server if it still runs."""
         if self._process.poll() is None:
             self.stop()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 class BrowserTab:
