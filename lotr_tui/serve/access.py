@@ -50,9 +50,10 @@ class AccessGuard:
             return None
         return f"no token; {_REMEDY}"
 
-    def remember(self, response: web.StreamResponse) -> None:
+    def remember(self, request: web.Request, response: web.StreamResponse) -> None:
         """Give the browser a cookie, which scripts cannot read and which pages of other sites cannot send."""
-        response.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="Strict")
+        secure = is_encrypted(request)
+        response.set_cookie(self._cookie, self._session, path="/", httponly=True, secure=secure, samesite="Strict")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -74,6 +75,11 @@ class AccessGuard:
         """Add the security headers to an answer that is not sent yet."""
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
+
+
+def is_encrypted(request: web.Request) -> bool:
+    """Return True if the browser uses HTTPS, as a proxy in front of the server states."""
+    return request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
 
 
 def _is_equal(given: str, secret: str) -> bool:

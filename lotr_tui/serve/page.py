@@ -15,6 +15,8 @@ from pathlib import Path
 import textual_serve
 from aiohttp import web
 
+from lotr_tui.serve.access import is_encrypted
+
 UPSTREAM_STATIC = Path(textual_serve.__file__).parent / "static"
 OWN_STATIC = Path(__file__).parent / "static"
 DEFAULT_FONT_SIZE, MIN_FONT_SIZE, MAX_FONT_SIZE = 16, 6, 48
@@ -61,7 +63,7 @@ def page_response(request: web.Request, title: str, background: str) -> web.Resp
         title: Title of the page.
         background: CSS colour until the app is drawn.
     """
-    scheme = "wss" if request.headers.get("X-Forwarded-Proto", request.scheme) == "https" else "ws"
+    scheme = "wss" if is_encrypted(request) else "ws"
     websocket_origin = f"{scheme}://{request.headers['Host']}"
     text = _PAGE.format(
         title=escape(title),

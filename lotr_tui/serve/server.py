@@ -107,7 +107,7 @@ class BrowserServer:
         if (refused := self._refusal()) is not None:
             return web.Response(status=503, text=f"503 unavailable: {refused}\n")
         response = page_response(request, self._program.title, self._program.background)
-        self._guard.remember(response)
+        self._guard.remember(request, response)
         return response
 
     async def _handle_static(self, request: web.Request) -> web.StreamResponse:

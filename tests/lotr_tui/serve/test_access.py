@@ -60,6 +60,9 @@ async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_fr
         missing = await client.get("/static/secret")
         assert missing.status == 404
         assert missing.headers["Referrer-Policy"] == "no-referrer"
+        proxied = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+        assert "Secure" in proxied.headers["Set-Cookie"]
+        assert "wss://" in await proxied.text()
 
 
 @pytest.mark.parametrize("origin", ["", "null", "http://evil.example", "http://localhost:1", "file://127.0.0.1"])

@@ -95,7 +95,7 @@ def test_a_closed_tab_does_not_end_the_training_of_its_session(
     tab.page.keyboard.press("Control+t")
     tab.wait_for("Train a model in the background")
     settings = "hidden_size=8 embedding_size=8 batch_size=10 bptt=20"
-    for label, text in (("Corpus", str(small_csv)), ("Run name", "web"), ("Epochs", "300"), ("Settings", settings)):
+    for label, text in (("Corpus", str(small_csv)), ("Run name", "web"), ("Epochs", "120"), ("Settings", settings)):
         tab.page.mouse.click(*tab.cell_position(label, 14))
         tab.page.keyboard.type(text)
         tab.wait_for(text[-12:])
