@@ -69,9 +69,14 @@ def serve(
 
     def print_address() -> None:
         print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
-        print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE, then open the same URL there")
         if public:
-            print("the network can read the token and the session, unless a proxy encrypts them; SSH does")
+            print(
+                "without HTTPS by a proxy, others in the network can read the token and the session; an SSH tunnel is safe"
+            )
+        else:
+            print(
+                f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE, then open the same URL there"
+            )
         print("ctrl+c ends the server", flush=True)
 
     title = "lotr-tui" if attach is None else f"{attach} · lotr-tui"
