@@ -71,11 +71,11 @@ def serve(
         print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
         if public:
             print(
-                "without HTTPS by a proxy, others in the network can read the token and the session; an SSH tunnel is safe"
+                "the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe"
             )
         else:
             print(
-                f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE, then open the same URL there"
+                f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then open the URL there"
             )
         print("ctrl+c ends the server", flush=True)
 
