@@ -70,13 +70,9 @@ def serve(
     def print_address() -> None:
         print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
         if public:
-            print(
-                "the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe"
-            )
+            print("the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe")
         else:
-            print(
-                f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then open the URL there"
-            )
+            print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then open the URL there")
         print("ctrl+c ends the server", flush=True)
 
     title = "lotr-tui" if attach is None else f"{attach} · lotr-tui"
