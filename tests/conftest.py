@@ -44,6 +44,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say once why the tests in a browser were skipped; the reasons of single tests are not printed."""
+    reasons = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])}
+    for reason in sorted(reasons):
+        if "browser tests skipped" in reason:
+            terminalreporter.write_line(reason.removeprefix("Skipped: "))
+
+
 def pytest_sessionfinish():
     """Save coverage before xdist kills a worker that does not end in time."""
     coverage = sys.modules.get("coverage")

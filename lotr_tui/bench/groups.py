@@ -13,6 +13,7 @@ from lotr_tui.bench.interface import (
     keys,
     learn,
     pretrained_session,
+    serve,
     slider,
     start_up,
     stream,
@@ -74,6 +75,7 @@ def benchmark_groups(ptb: Path | None = None, csv: Path | None = None) -> Mappin
         "pretrained-session": pretrained_session.measure_pretrained_session,
         "class": learn.measure_class,
         "completion": completion.measure_completion,
+        "serve": serve.measure_serve,
         "gpu": gpu.measure_gpu,
     }
 

@@ -1,5 +1,6 @@
 """Start of the app in a terminal, and its orderly end."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.textual_fixes.terminal import closed_terminal_output
 from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
+from lotr_tui.textual_fixes.terminal.served import is_served
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -36,8 +38,7 @@ def open_session(
     Raises:
         InvalidInputError: If there is no terminal, a run or theme does not exist, or a run is damaged.
     """
-    # The screen is drawn on standard error.
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+    if not _has_screen():
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
 
     def load_session_model() -> "SessionModel":
@@ -75,7 +76,7 @@ def open_class(chapter: int | None, material: "Material | None", theme: str | No
     Raises:
         InvalidInputError: If there is no terminal, or no such theme.
     """
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+    if not _has_screen():
         raise InvalidInputError("the class needs a terminal; `lotr-tui learn --list` prints its chapters")
     from lotr_tui.screens.learn.screen import ChapterScreen
 
@@ -102,9 +103,15 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
     replace_undecodable_input()
     app.run(mouse=mouse)
-    from lotr_tui.monitor.background import detach_from_terminal, resume_in_background  # not needed for the first paint
+    from lotr_tui.monitor.background import (  # not needed for the first paint
+        describe_background_run,
+        detach_from_terminal,
+        resume_in_background,
+    )
 
     if app.terminal_closed:
+        if is_served() and app.is_training and app.run_path is not None:
+            print(describe_background_run(app.run_path, os.getpid()), file=sys.stderr)  # the server shows it
         detach_from_terminal()
     app.finish_training()
     if app.detached_run is not None:
@@ -116,6 +123,11 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     if app.exit_message:
         print(f"lotr-tui: {app.exit_message}", file=sys.stderr)
     return app.exit_code
+
+
+def _has_screen() -> bool:
+    """Return True in a browser, or if all standard streams are a terminal; the screen is drawn on standard error."""
+    return is_served() or all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _print_run(app: LotrApp) -> None:

@@ -17,6 +17,7 @@ from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.search.command import search
+from lotr_tui.cli.serve import serve
 from lotr_tui.cli.train import ablate, train
 
 if TYPE_CHECKING:
@@ -129,6 +130,13 @@ add_command(
     'lotr-tui who "we wants it"',
     "lotr-tui who --run dialogues --context scene.txt < line.txt",
 )(who)
+add_command(
+    cli,
+    "serve",
+    "lotr-tui serve",
+    "lotr-tui serve --run latest --port 0",
+    "lotr-tui serve --attach latest",
+)(serve)
 add_command(cli, "learn", "lotr-tui learn", "lotr-tui learn perplexity", "lotr-tui learn --csv dialogues.csv")(learn)
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
@@ -161,7 +169,7 @@ def bench(
             help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
             "idle, transcript, branch, dashboard, trackers, attach, scale-out, memorization, growth, byte-pairs, "
             "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class, "
-            "completion or gpu.",
+            "completion, serve or gpu.",
         ),
     ] = None,
     ptb: Annotated[

@@ -12,6 +12,7 @@ import typer
 
 from engine.errors import InvalidInputError
 from lotr_tui.cli.parser import int_option
+from lotr_tui.textual_fixes.terminal.served import is_served
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -144,7 +145,9 @@ def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) ->
 
 
 def has_terminal() -> bool:
-    """Return True if a screen can be drawn: all standard streams are a terminal that is not dumb, and CI is not set."""
+    """Return True if a screen can be drawn: in a browser, or on a terminal that is not dumb while CI is not set."""
+    if is_served():
+        return True
     is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
     # The screen is drawn on standard error.
     return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)) and not is_plain

@@ -47,8 +47,7 @@ def resume_in_background(path: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         if is_locked(path):
-            name = printable(path.name)
-            return f"run {name} continues in the background as process {process.pid}\n{attach_hint(path)}"
+            return describe_background_run(path, process.pid)
         time.sleep(POLL_INTERVAL)
     process.kill()
     raise TrainingError(
@@ -81,6 +80,11 @@ def rotate_console_log(path: Path) -> None:
 
 def _open_console_log(path: Path) -> int:
     return open_regular_file(path / CONSOLE_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def describe_background_run(path: Path, pid: int) -> str:
+    """Return lines that say which process trains a run in the background, and how to watch and stop it."""
+    return f"run {printable(path.name)} continues in the background as process {pid}\n{attach_hint(path)}"
 
 
 def attach_hint(path: Path) -> str:

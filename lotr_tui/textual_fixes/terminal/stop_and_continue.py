@@ -30,6 +30,8 @@ from textual.drivers.linux_driver import (
 from textual.events import Resize
 from textual.geometry import Size
 
+from lotr_tui.textual_fixes.terminal.signal_wakeup import wake_loop_at_signals
+
 KITTY_FLAGS = KITTY_DISAMBIGUATE_ESCAPE_CODES | KITTY_REPORT_ALL_KEYS | KITTY_REPORT_ASSOCIATED_TEXT
 
 
@@ -57,12 +59,7 @@ class ContinuableLinuxDriver(LinuxDriver):
     ) -> None:
         """Initialize the driver, and let every signal with a handler wake the event loop."""
         super().__init__(app, debug=debug, mouse=mouse, size=size)
-        # Not asyncio's descriptor: it is closed before the process ends, and many signals fill it; both print errors.
-        read_end, write_end = os.pipe()  # open until the process ends
-        for end in (read_end, write_end):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        self._loop.add_reader(read_end, os.read, read_end, 4096)
+        wake_loop_at_signals(self._loop)
 
     def start_application_mode(self) -> None:
         """Start application mode. In the background, wait until the process is continued in the foreground."""

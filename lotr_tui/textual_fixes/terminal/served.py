@@ -1,0 +1,11 @@
+"""Detection of an app in a browser. Commands without a screen use it, so it imports no Textual."""
+
+import os
+
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
+"""Value of the environment variable `TEXTUAL_DRIVER` in an app that textual-serve starts."""
+
+
+def is_served() -> bool:
+    """Return True if a server shows the screen of this process in a browser, so that no terminal is needed."""
+    return os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER

@@ -1,0 +1,77 @@
+"""A small program in place of the app, which speaks the protocol of Textual's web driver, and a server for it."""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp.test_utils import TestClient, TestServer
+
+from lotr_tui.serve.access import AccessGuard
+from lotr_tui.serve.address import AllowedHosts
+from lotr_tui.serve.server import BrowserServer, ServedProgram
+
+ECHO_PROGRAM = """
+import json, os, struct, sys
+def read(size):
+    data = b""
+    while len(data) < size:
+        data += os.read(0, size - len(data)) or sys.exit(3)
+    return data
+def write(kind, data):
+    data = kind + struct.pack(">I", len(data)) + data
+    while data:
+        data = data[os.write(1, data):]
+open(sys.argv[1], "a").write("started ")
+os.write(1, b"__GANGLION__\\n")
+write(b"D", f"size {os.environ['COLUMNS']}x{os.environ['ROWS']};".encode())
+while True:
+    kind, size = struct.unpack(">cI", read(5))
+    payload = read(size)
+    if kind == b"D":
+        write(b"D", b"got %d;" % len(payload))
+    else:
+        message = json.loads(payload)
+        if message["type"] == "quit":
+            open(sys.argv[1], "a").write("quit ")
+            sys.exit(0)
+        write(b"D", (json.dumps(message) + ";").encode())
+"""
+"""Program that answers every input with its length, and notes its start and its end in the file of its argument."""
+
+
+def echo_command(record: Path) -> list[str]:
+    """Return the command of `ECHO_PROGRAM`."""
+    return [sys.executable, "-c", ECHO_PROGRAM, str(record)]
+
+
+@asynccontextmanager
+async def run_server(
+    command: Sequence[str], *, max_browsers: int = 8, hosts: AllowedHosts | None = None
+) -> "AsyncIterator[tuple[TestClient, AccessGuard, list[str]]]":
+    """Run a server of `command`, with a client, its guard, and the lines that it has reported."""
+    guard, lines = AccessGuard(hosts or AllowedHosts()), list[str]()
+    server = BrowserServer(ServedProgram(command, "a <title>", "#14150f"), guard, max_browsers, lines.append)
+    async with TestClient(TestServer(server.make_application())) as client:
+        yield client, guard, lines
+        await server.close()  # ends the apps, as a signal does
+
+
+async def connect(client: TestClient, guard: AccessGuard, **options: object) -> ClientWebSocketResponse:
+    """Open the page and then its websocket, as a browser does."""
+    page = await client.get("/", params={"token": guard.token})
+    assert page.status == 200, await page.text()
+    return await client.ws_connect(
+        "/ws?width=100&height=30", headers={"Origin": str(client.make_url("/")).rstrip("/")}, **options
+    )
+
+
+async def read_until(websocket: ClientWebSocketResponse, text: str, timeout: float = 20) -> str:
+    """Return the output of the app up to the message that completes `text`."""
+    output = ""
+    while text not in output:
+        message = await websocket.receive(timeout)
+        assert message.type in (WSMsgType.BINARY, WSMsgType.TEXT), (message, output)
+        output += message.data.decode() if message.type == WSMsgType.BINARY else message.data
+    return output
