@@ -33,7 +33,7 @@ KINDS_BY_NAME = {
 """Kinds of the values of single options: of one command, or of all commands that have the option."""
 KINDS_BY_METAVAR = {"RUN": "run", "OLD": "run", "FILE": "file", "DIR": "folder"}
 EXTENSIONS = {"--csv": [".csv", ".tsv"], "--text": [".txt"], "--ptb": [".txt"]}
-FREE_METAVARS = ("N", "X", "NAME", "NEW", "TAG", "PROMPT", "TEXT", "[TEXT|-]", "URL", "N,N,...", "W,W,...")
+FREE_METAVARS = ("N", "X", "HOST", "NAME", "NEW", "TAG", "PROMPT", "TEXT", "[TEXT|-]", "URL", "N,N,...", "W,W,...")
 """Placeholders of values that nothing can be offered for."""
 
 
