@@ -55,10 +55,10 @@ def expected_metrics(events):
     return metrics
 
 
-def test_library_returns_what_was_recorded(home, name):
+def test_library_returns_what_was_recorded(runs_dir, name):
     pytest.importorskip(name)
     events = complete_training()
-    run_dir = record_run(home / "runs", "r", events)
+    run_dir = record_run(runs_dir, "r", events)
     send(run_dir, name)
     stored = READERS[name](run_dir)
     for metric, values in expected_metrics(events).items():
@@ -71,12 +71,12 @@ def test_library_returns_what_was_recorded(home, name):
     assert [list(stored.metrics[metric].values()) for metric in results] == [[pytest.approx(101.5)]]
 
 
-def test_resumed_training_is_continued_without_repetitions(home, name):
+def test_resumed_training_is_continued_without_repetitions(runs_dir, name):
     """The part before a checkpoint is sent first; the resumed training repeats the steps after the checkpoint."""
     pytest.importorskip(name)
     events = complete_training()
     cut = next(i for i, event in enumerate(events) if isinstance(event, Step) and event.step == 22)
-    run_dir = record_run(home / "runs", "r", events[:cut])
+    run_dir = record_run(runs_dir, "r", events[:cut])
     send(run_dir, name)
     again = [event for event in events[cut - 4 :] if not isinstance(event, (Started, Sampled))]
     rows = [Resume(getattr(again[0], "step", 0)), *again]
@@ -91,21 +91,21 @@ def test_resumed_training_is_continued_without_repetitions(home, name):
         assert stored.counts[metric] == len(values), metric
 
 
-def test_run_is_sent_once(home, name, command):
+def test_run_is_sent_once(runs_dir, name, command):
     pytest.importorskip(name)
-    record_run(home / "runs", "r", complete_training())
+    record_run(runs_dir, "r", complete_training())
     first = command("runs", "export", "r", "--log", name)
     assert first.returncode == 0, first.stderr
-    before = READERS[name](home / "runs" / "r").counts
+    before = READERS[name](runs_dir / "r").counts
     second = command("runs", "export", "r", "--log", name)
     assert "has everything of run r" in second.stdout
-    assert READERS[name](home / "runs" / "r").counts == before
+    assert READERS[name](runs_dir / "r").counts == before
 
 
-def test_killed_process_loses_nothing(home, name):
+def test_killed_process_loses_nothing(runs_dir, name):
     pytest.importorskip(name)
     events = complete_training()
-    run_dir = record_run(home / "runs", "r", events)
+    run_dir = record_run(runs_dir, "r", events)
     killed = subprocess.run([sys.executable, "-c", KILLED_SENDER, str(run_dir), name], capture_output=True, text=True)
     assert killed.returncode == 9, killed.stderr
     send(run_dir, name)
