@@ -95,6 +95,9 @@ def test_run_app_installs_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
         def finish_training(self) -> None:
             pass
 
+        def tracker_lines(self) -> list[str]:
+            return []
+
     run_app(FakeApp(), mouse=False)  # type: ignore[arg-type]
     assert used == [ResilientWriterThread]
 
