@@ -1,4 +1,4 @@
-"""Words of a line that is being typed in bash, and quoting of what is inserted."""
+"""Words of a line that is being typed in bash, and quoting of the inserted text."""
 
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def parse_line(text: str) -> BashLine:
 
 
 def _read_word(text: str, start: int) -> tuple[TypedWord, int]:
-    """Return the word that begins at `start`, and the index behind it."""
+    """Return the word that begins at `start`, and the index of the character after the word."""
     value: list[str] = []
     quote, quote_start, index = "", 0, start
     while index < len(text):

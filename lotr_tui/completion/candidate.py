@@ -23,7 +23,7 @@ class ShellFiles(NamedTuple):
 
 
 def matching(candidates: Iterable[Candidate], word: str) -> list[Candidate]:
-    """Return the candidates that continue `word`; if none does, those that continue it in another case."""
+    """Return the candidates that continue `word`, or if none does, the ones that continue the word in another case."""
     every = list(candidates)
     exact = [candidate for candidate in every if candidate.text.startswith(word)]
     folded = word.casefold()

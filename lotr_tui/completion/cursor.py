@@ -1,4 +1,4 @@
-"""What can be typed at the cursor: an option, the value of an option, a command or an argument."""
+"""Kind of word at the cursor: an option, the value of an option, a command or an argument."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -98,7 +98,7 @@ class RunFolder(NamedTuple):
         return {name: shown[name] for name in shown if name.startswith(word) and name[:1] not in (".", "-")}
 
     def _describe_runs(self, folders: Mapping[str, str]) -> list[Candidate]:
-        """Return those of the folders that are runs, latest first."""
+        """Return the folders that are runs, latest first."""
         return [
             Candidate(name, time.strftime("started %Y-%m-%d %H:%M", time.localtime(started)))
             for started, name in sorted(self._date_runs(folders), reverse=True)

@@ -16,12 +16,12 @@ class Completer:
     """Lists the candidates of every kind of value for one shell."""
 
     def __init__(self, tree: CommandTree, *, shell_completes_files: bool, groups: bool) -> None:
-        """Store what the shell can do.
+        """Store the abilities of the shell.
 
         Args:
             tree: Description of the command line.
             shell_completes_files: True to answer with `ShellFiles` where a path is typed.
-            groups: True if the shell shows a common beginning of many names without a space behind it.
+            groups: True if the shell shows a common beginning of many names without adding a space.
         """
         self._tree = tree
         self._shell_completes_files = shell_completes_files

@@ -30,7 +30,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_checks(environment: Environment, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
-    """Yield what each check finds; a check that fails is a problem of its own, and the others still run."""
+    """Yield the findings of each check; a check that fails is a problem itself, and the others still run."""
     for check in checks:
         try:
             yield from check(environment)

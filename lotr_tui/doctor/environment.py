@@ -44,7 +44,7 @@ class Environment:
     encoding: str
     """Encoding of standard output."""
     cores: tuple[int, int]
-    """Cores of the machine, and those that this process may use."""
+    """Number of cores of the machine, and number of cores that this process may use."""
     user_home: Path
     find_program: Callable[[str], str | None]
     run: Callable[[Sequence[str]], ProgramOutput | None]

@@ -9,12 +9,12 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, on one line each."""
+    """Finding of a check, in texts of one line."""
 
     name: str
     """Subject of the check, in one or two words."""
     state: State
     summary: str
-    """What is there and what works."""
+    """State of the subject, and the parts that work."""
     advice: str = ""
     """What to do; empty if there is nothing to do."""

@@ -1,6 +1,7 @@
 """The process of an app that a browser shows, with all workarounds for textual-serve.
 
-Seen in textual-serve 1.1.3, in `AppService`. No issue reports these; `page.py` has the workarounds for its page.
+The defects are in `AppService` of textual-serve 1.1.3, and no issue reports them. `page.py` has the workarounds for the
+page.
 
 - The command is run by a shell, and a shell splits a path with blanks. The process is also killed when the server ends:
   asyncio kills what it has started, also a training that continues in the background.
@@ -46,7 +47,7 @@ _TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
 
 class AppProcess(AppService):
-    """One app in a process of its own. Its output goes to a browser, until the browser leaves or the app ends."""
+    """One app in a separate process. Its output goes to a browser, until the browser leaves or the app ends."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a browser sends: messages of the page, with limits on their size and rate."""
+"""Input from a browser: messages of the page, with limits on their size and rate."""
 
 import json
 import re

@@ -36,7 +36,7 @@ class BrowserSession:
 
         Args:
             command: Program and arguments of the app, without a shell.
-            number: Number of the browser in what is reported.
+            number: Number of the browser in reports.
             downloads: Files that browsers may download.
             report: Gets one line per event, for the terminal of the server.
         """

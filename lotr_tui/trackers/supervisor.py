@@ -46,7 +46,7 @@ class TrackerSupervisor:
             thread.start()
 
     def end_training(self) -> None:
-        """Let the processes send what is recorded now, and end. The end of this process has the same effect."""
+        """Let the processes send everything recorded so far, and end. The end of this process has the same effect."""
         with self._input_lock:
             self._has_ended = True
             for standard_input in self._inputs:
@@ -72,7 +72,7 @@ class TrackerSupervisor:
         return not self.running
 
     def closing_lines(self) -> list[str]:
-        """Return lines for the end of a training: new problems, what is still being sent, and how to see the rest."""
+        """Return lines for the end of a training: new problems, unfinished trackers, and how to see the run."""
         lines = [printable(f"warning: {problem}") for problem in self.take_problems()]
         for name in self._threads:
             if name in self.running:

@@ -52,7 +52,7 @@ class TextSample:
 class Tracker(Protocol):
     """Connection to an experiment tracker, opened for one run.
 
-    Every method may raise any exception and may block for long: a tracker runs in a process of its own.
+    Every method may raise any exception and may block for long: a tracker runs in a separate process.
     """
 
     tracker_id: str

@@ -31,7 +31,7 @@ class TrackioTracker:
         self._first_step = -1 if last_step is None else last_step
 
     def log_points(self, points: Sequence[MetricPoint]) -> None:
-        """Send metrics, without those of steps that the database is sure to have already."""
+        """Send metrics, except for steps that the database is sure to have already."""
         for point in points:
             if point.step >= self._first_step:
                 self._run.log(dict(point.values), step=point.step)

@@ -56,7 +56,7 @@ class WandbTracker:
         self._run.log({"sample": panel, "sample_text": sample.text}, step=sample.step)
 
     def flush(self) -> bool:
-        """Return False: wandb writes in a process of its own, and only its end says that everything is written."""
+        """Return False: wandb writes in a separate process, and only its end says that everything is written."""
         return False
 
     def close(self, status: CloseStatus, results: Mapping[str, float], model_files: Sequence[Path]) -> None:

@@ -55,7 +55,7 @@ class Diagnostician:
         return diagnoses
 
     def restore(self, earlier: Iterable[TrainingEvent]) -> None:
-        """Continue after the events of an earlier process, without reporting again what they report."""
+        """Continue after the events of an earlier process, without reporting their problems again."""
         for event in earlier:
             if isinstance(event, Diagnosed):
                 self._reported.add(event.kind)
@@ -68,8 +68,8 @@ class Diagnostician:
 def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -> Iterator[TrainingEvent]:
     """Yield the events of `training`, and after each of them the problems that it shows.
 
-    After a resume, the rows of `run_dir` say what is known and reported already. The main process of a distributed
-    training calls this function; the others report nothing.
+    After a resume, the rows of `run_dir` hold earlier evaluations and reported problems. The main process of a
+    distributed training calls this function; the others report nothing.
     """
     setup = TrainingSetup(config, run_word(run_dir))
     diagnostician = Diagnostician(setup)

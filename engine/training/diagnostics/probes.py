@@ -66,7 +66,7 @@ def _poll_gpu(device: str, cancelled: Cancellation) -> Iterator[GpuReading]:
 def read_gpu_utilization(device: str) -> float | None:
     """Return the fraction of the last second in which a GPU computed; None without the extra `gpu`, or on a MIG slice.
 
-    PyTorch finds the GPU of `device` among those that NVIDIA's library counts, and starts no computation for it.
+    PyTorch finds the GPU of `device` in the list of NVIDIA's library, and starts no computation for it.
     """
     import torch
 

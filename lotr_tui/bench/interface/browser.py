@@ -222,7 +222,7 @@ def run_chromium() -> Iterator["Browser"]:
 
 
 def open_tab(browser: "Browser", url: str, ready_text: str, size: tuple[int, int] = (1280, 720)) -> BrowserTab:
-    """Open a URL in a browser window of its own, without the cookies of others, and wait for `ready_text`."""
+    """Open a URL in a separate browser window, without the cookies of others, and wait for `ready_text`."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     tab = BrowserTab(context.new_page())
     tab.open(url, ready_text)

@@ -23,7 +23,7 @@ PRESSES = 8
 WORD_BREAKS = " \t\n\"'@><=;|&(:"
 """Value of `COMP_WORDBREAKS` in bash."""
 LINES = {"a preset": "train --preset noteb", "a run": "attach run-0123", "any of the runs": "attach "}
-"""What is completed, and the line of the command."""
+"""Completed word, and the line of the command."""
 _COMMANDS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
 _LOAD = {
     "bash": "source {script}",

@@ -54,11 +54,11 @@ GESTURES: dict[str, tuple[str, Sequence[Gesture]]] = {
     "sampling": ("temperature ├", (LETTER, Gesture("step of the temperature", (_RIGHT, _LEFT), prepare=b"\t"))),
     "attention": ("bits/char", (LETTER, Gesture("step to the next head", (_DOWN, _UP), prepare=b"\t"))),
 }
-"""Text on the screen once the figure of a chapter is loaded, such as that of its slider, and gestures in it."""
+"""Text on the screen once the figure of a chapter is loaded, such as the label of its slider, and gestures in it."""
 
 
 def measure_class(repeat: int) -> Iterator[Measurement]:
-    """Measure the first paint, and gestures in each chapter, whose figure is opened anew in each run."""
+    """Measure the first paint, and gestures in each chapter, whose figure is opened again in each run."""
     paint_class, paint_session = (partial(first_paint_seconds, each) for each in (CLASS_COMMAND, BASELINE_COMMAND))
     pairs = alternate(paint_class, paint_session, repeat)
     yield from compare(
