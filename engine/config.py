@@ -267,6 +267,14 @@ class Config:
     model: ModelConfig = ModelConfig(punctuation=True)
     training: TrainingConfig = TrainingConfig()
 
+    def settings(self) -> dict[str, str | int | float | bool]:
+        """Return the preset and the value of every setting, by name, in the order of the sections."""
+        sections = asdict(self)
+        settings: dict[str, str | int | float | bool] = {"preset": sections.pop("preset")}
+        for section in sections.values():
+            settings |= section
+        return settings
+
     def with_values(self, **values: Any) -> Self:
         """Return a copy with some settings replaced. Setting names are unique over the sections.
 

@@ -7,7 +7,6 @@ from engine.errors import InvalidInputError, LotrError, describe_error, printabl
 from engine.runs.directory import is_locked, run_word
 from engine.storage.files import default_runs_dir
 from lotr_tui.trackers.registry import TrackerName, check_installed, view_command
-from lotr_tui.trackers.send_state import read_state
 from lotr_tui.trackers.sender import send_run
 
 
@@ -19,9 +18,6 @@ def send_to_tracker(run_dir: Path, name: TrackerName) -> None:
         LotrError: If the tracker fails.
     """
     check_installed([name])
-    if read_state(run_dir, name).is_complete:
-        print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view_command(name, run_dir)}"))
-        return
     try:
         state = send_run(run_dir, name)
     except InvalidInputError:

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +13,7 @@ from engine.data.tokenizers.base import is_open_vocabulary
 from engine.data.tokenizers.loading import CAST_FILE, tokenizer_file_name
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Finished, Started, Step, event_from_dict
-from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, read_config
+from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, is_imported, read_config
 from engine.runs.metrics import drop_superseded_rows, read_rows
 from engine.runs.summary import RunState, directory_size, run_state, saved_perplexity
 from engine.storage.files import read_limited
@@ -51,7 +51,7 @@ class ComparedRun:
 
 
 def read_compared_run(path: Path, name: str = "") -> ComparedRun:
-    """Read a run directory, whatever it lacks; `name` replaces the name of the folder.
+    """Read a run directory, from which any file may be missing; `name` replaces the name of the folder.
 
     A setting that an older configuration lacks has its default, with which the run is also loaded. The validation
     perplexity is the one of the saved model; without a saved model, it is the lowest one.
@@ -83,14 +83,14 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
         "seconds": finished.seconds if finished else max((event.seconds for event in progress), default=None),
         "tokens_per_second": _median_speed(steps),
         "parameters": started.parameters if started else None,
-        "size_bytes": directory_size(path),
+        "size_bytes": None if is_imported(path) else directory_size(path),
     }
     return ComparedRun(
         name=name or path.name,
         path=path,
         state=run_state(path, rows),
         device=started.device if started else "",
-        settings=None if config is None else _settings(config),
+        settings=None if config is None else config.settings(),
         text=ScoredText() if config is None else _scored_text(path, config, started),
         figures={key: value for key, value in figures.items() if value is not None and math.isfinite(value)},
     )
@@ -100,15 +100,6 @@ def _median_speed(steps: Sequence[Step]) -> float | None:
     """Return the median of the tokens per second, which a pause or a busy minute hardly changes."""
     speeds = [event.tokens_per_second for event in steps if math.isfinite(event.tokens_per_second)]
     return median(speeds) if speeds else None
-
-
-def _settings(config: Config) -> dict[str, object]:
-    """Return preset and settings by name, in the order of the configuration."""
-    sections = asdict(config)
-    settings: dict[str, object] = {"preset": sections.pop("preset")}
-    for section in sections.values():
-        settings |= section
-    return settings
 
 
 def _scored_text(path: Path, config: Config, started: Started | None) -> ScoredText:

@@ -89,10 +89,7 @@ class RunStream:
 
     def settings(self, config: Config) -> dict[str, Setting]:
         """Return the configuration and the description of the training, by name."""
-        sections = asdict(config)
-        settings: dict[str, Setting] = {"preset": sections.pop("preset")}
-        for section in sections.values():
-            settings |= section
+        settings: dict[str, Setting] = config.settings()
         if self.started is not None:
             described = {name: value for name, value in asdict(self.started).items() if name not in settings}
             settings |= {name: value for name, value in described.items() if _is_setting(value)}

@@ -50,7 +50,9 @@ def send_run(
         RunError: If another process sends the run, or the run directory cannot be read or written.
         Exception: Any exception of the tracker. The state says then what the tracker has stored.
     """
-    read_config(run_dir)  # a run without one has nothing to send, and no file is written into its folder
+    # A run without a configuration, or with a damaged state, is refused before a file is written into its folder.
+    read_config(run_dir)
+    read_state(run_dir, name)
     state_file(run_dir, name).parent.mkdir(exist_ok=True)
     try:
         with FileLock(state_file(run_dir, name, ".lock"), LOCK_TIMEOUT):
