@@ -76,12 +76,15 @@ class RunFolder(NamedTuple):
         if run in self.tree.bundled_folders:
             return assets_dir() / self.tree.bundled_folders[run]
         if run in self.tree.run_names:
-            folders = self._list_folders("")
-            dated = self._date_runs(folders)
-            return self.path / folders[max(dated)[1]] if dated else None
+            paths = [self.path / folder for folder in self._list_folders("").values()]
+            # The latest run is one with a configuration: an imported run has no model.
+            dated = [
+                (started, path) for path in paths if (started := _modified_at(path / self.tree.run_files["config"]))
+            ]
+            return max(dated)[1] if dated else None
         with suppress(OSError, ValueError, RuntimeError):
             for folder in (self.path / run, Path(run).expanduser()):
-                if _modified_at(folder / self.tree.run_files["config"]):
+                if self._started_at(folder):
                     return folder
         return None
 
@@ -104,11 +107,15 @@ class RunFolder(NamedTuple):
             for started, name in sorted(self._date_runs(folders), reverse=True)
         ]
 
+    def _started_at(self, folder: Path) -> float:
+        """Return when a run was started, in seconds since 1970; 0 for a folder that is no run."""
+        files = self.tree.run_files
+        return _modified_at(folder / files["config"]) or _modified_at(folder / files["imported"])
+
     def _date_runs(self, folders: Mapping[str, str]) -> list[tuple[float, str]]:
         """Return when each run was started, in seconds since 1970, and its name, for those folders that are runs."""
-        file = self.tree.run_files["config"]
         names = [name for name in folders if name not in self.tree.run_names]
-        return [(started, name) for name in names if (started := _modified_at(self.path / folders[name] / file))]
+        return [(started, name) for name in names if (started := self._started_at(self.path / folders[name]))]
 
 
 def open_run_folder(tree: CommandTree, runs_dir: str | None) -> RunFolder | None:

@@ -9,7 +9,7 @@ import typer.main
 from engine.config import BASE, BUNDLED, describe_settings
 from engine.data.tokenizers.loading import CAST_FILE
 from engine.presets import PRESETS
-from engine.runs.directory import BUNDLED_FOLDERS, CONFIG_FILE, EPOCHS_DIR, LATEST_RUN
+from engine.runs.directory import BUNDLED_FOLDERS, CONFIG_FILE, EPOCHS_DIR, IMPORT_FILE, LATEST_RUN
 from engine.training.ablation import ADDITIONS, FINE_TUNING_ADDITIONS, REMOVALS
 from engine.training.search.records import SEARCH_FILE
 from lotr_tui.bench.groups import benchmark_groups
@@ -52,7 +52,13 @@ def describe_program() -> str:
             BASE: "the pre-trained model shipped with lotr-tui",
         },
         "bundled_folders": BUNDLED_FOLDERS,
-        "run_files": {"config": CONFIG_FILE, "cast": CAST_FILE, "search": SEARCH_FILE, "epochs": EPOCHS_DIR},
+        "run_files": {
+            "config": CONFIG_FILE,
+            "imported": IMPORT_FILE,
+            "cast": CAST_FILE,
+            "search": SEARCH_FILE,
+            "epochs": EPOCHS_DIR,
+        },
         "root": _describe_command(typer.main.get_command(cli), ""),
     }
     return _format_json(content, "") + "\n"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.runs.directory import resolve_run
 from lotr_tui.completion.answer import answer_shell, complete_in_bash, complete_in_fish, complete_in_zsh
-from lotr_tui.completion.runs import MAX_RUNS, common_beginning, group_names
+from lotr_tui.completion.command_tree import read_command_tree
+from lotr_tui.completion.runs import MAX_RUNS, common_beginning, group_names, open_run_folder
 from tests.support.files import CHECKOUT
 
 WORD_BREAKS = " \t\n\"'@><=;|&(:"
@@ -37,6 +38,15 @@ def runs(home):
     for name in ("1", "2", "16", "x"):
         (home / "runs" / "second" / "epochs" / f"{name}.safetensors").write_text("")
     return home / "runs"
+
+
+def test_an_imported_run_is_offered_but_is_never_the_latest(runs):
+    (runs / "theirs").mkdir()
+    (runs / "theirs" / "imported.json").write_text("{}")
+    assert complete("runs compare th") == ["theirs", "third"]
+    folder = open_run_folder(read_command_tree(), None)
+    assert folder.find("theirs") == runs / "theirs"
+    assert folder.find("latest") == runs / "third"
 
 
 class TestOptions:
