@@ -145,7 +145,7 @@ def _figure_text(row: MetricRow, value: float) -> str:
 
 
 def _value_cells(row: MetricRow) -> list[Cell]:
-    """Return a figure for each run, with a mark or a space behind it."""
+    """Return a figure for each run, followed by a mark or a space."""
     cells = []
     for index, value in enumerate(row.values):
         if value is None:

@@ -86,11 +86,11 @@ class BrowserServer:
         reaper = asyncio.create_task(self._reap())
         received_number = await received.get()
         closing = asyncio.create_task(self.close())
-        impatient = asyncio.create_task(received.get())
-        await asyncio.wait({closing, impatient}, return_when=asyncio.FIRST_COMPLETED)
+        second_signal = asyncio.create_task(received.get())
+        await asyncio.wait({closing, second_signal}, return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
             os._exit(128 + received_number)  # the end of their input tells the apps to close
-        for task in (impatient, reaper):
+        for task in (second_signal, reaper):
             task.cancel()
         await runner.cleanup()
         return 128 + received_number

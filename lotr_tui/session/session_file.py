@@ -294,7 +294,7 @@ def _rename_file(path: Path, new_path: Path) -> None:
     try:
         new_path.hardlink_to(path)
     except OSError as error:  # FAT and some network file systems have no hard links
-        # A file system that ignores case, as that of macOS, has the file under its new name already.
+        # A file system that ignores case, as on macOS, has the file under its new name already.
         if new_path.exists() and (new_path.name == path.name or not new_path.samefile(path)):
             raise SessionError(f"a session {new_path.stem!r} exists already; choose another name") from error
         path.rename(new_path)

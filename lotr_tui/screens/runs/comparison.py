@@ -19,7 +19,7 @@ from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, OverlayChart
 
 @dataclass(frozen=True)
 class _RunContent:
-    """What a comparison reads of a run directory, with the size and state of the run when it was read."""
+    """Content of a run directory for a comparison, with the size and state of the run when it was read."""
 
     size_bytes: int
     state: RunState
@@ -52,7 +52,7 @@ class ComparisonPane(Horizontal):
     async def compare(self, marked_runs: Sequence[tuple[str, RunSummary]]) -> None:
         """Show the curves of runs and, for two or more, their differences to the first one.
 
-        Each run comes with its mark, which stands at its curve and at its column.
+        Each run comes with its mark, which is shown at its curve and in the heading of its column.
         """
         contents = [await self._read(run) for _, run in marked_runs]
         if not self._is_complete:

@@ -101,7 +101,7 @@ class ClosableWebDriver(WebDriver):
         self._app.theme_changed_signal.subscribe(self._app, self._send_background)
 
     def _send_background(self, _: Theme) -> None:
-        """Set the background colour of the terminal in the page to that of the theme."""
+        """Give the terminal in the page the background colour of the theme."""
         name = self._app.theme_variables.get("background", "")
         if name.startswith("#"):  # an ANSI theme has the terminal's own background
             self.write(f"\x1b]11;{Color.parse(name).hex6.lower()}\x07")
