@@ -11,12 +11,11 @@ import pytest
 from engine.errors import RunError
 from engine.runs.manage import rename_run
 from engine.storage import files
-from lotr_tui.bench.programs import INPUT_READY_TEXT, MODEL_READY_TEXT
-from lotr_tui.bench.terminal import Terminal
 from lotr_tui.session.session_file import SessionError, _rename_file
 from tests.support.commands import run_process
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT
+from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal
 
 PROGRAM = """
 import os, select, signal, sys, sysconfig

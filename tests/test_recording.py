@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from lotr_tui.bench.terminal import Terminal
+from tests.support.terminal import Terminal
 from tests.support.files import CHECKOUT
 from tests.support.recording.drawing import cell_size, write_gif
 from tests.support.recording.frames import Cell, Frame, Recorder

@@ -1,6 +1,5 @@
 """The command line: one thin function per command, importing only the modules that the command needs."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ from lotr_tui.cli.doctor import doctor
 from lotr_tui.cli.evaluation.command import evaluate
 from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
-from lotr_tui.cli.parser import add_command, float_option, int_option, make_group
+from lotr_tui.cli.parser import add_command, float_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.search.command import search
 from lotr_tui.cli.serve import serve
@@ -156,34 +155,6 @@ add_command(
     "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd",
     "lotr-tui search --resume search-20250131-120000 --minutes 60",
 )(search)
-
-
-@add_command(cli, "bench", "lotr-tui bench --only generate --repeat 3")
-def bench(
-    repeat: Annotated[int, int_option("--repeat", minimum=1, maximum=1_000, help="Runs of each measurement.")] = 5,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="GROUP",
-            help="Group to measure; repeatable: train, quality, start, memory, generate, stream, bytes, keys, slider, "
-            "idle, transcript, branch, dashboard, trackers, attach, scale-out, memorization, growth, byte-pairs, "
-            "transformer-train, transformer-start, transformer-generate, pretrained, pretrained-session, class, "
-            "completion, serve or gpu.",
-        ),
-    ] = None,
-    ptb: Annotated[
-        Path | None, typer.Option("--ptb", metavar="FILE", help="Penn Treebank training text, for memorization.")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Dialogues to train on, for train and quality.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per measurement.")] = False,
-) -> None:
-    """Measure the speed on this machine, and compare it with limits and baselines."""
-    from lotr_tui.cli.reports import print_bench
-
-    print_bench(repeat, only or [], ptb, csv, as_json=as_json)
 
 
 @add_command(cli, "locate")

@@ -1,4 +1,4 @@
-"""Tables and JSON of the plain commands: runs, ablation, benchmark."""
+"""Tables and JSON of the plain commands: runs, ablation."""
 
 import json
 import sys
@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -20,9 +19,6 @@ from engine.storage.files import default_runs_dir
 from engine.training.ablation import Trial, Variant, run_ablation, summarize_trials
 from lotr_tui.cli.console import make_console, make_fitting_table, make_table, print_json
 from lotr_tui.formatting import format_age, format_perplexity
-
-if TYPE_CHECKING:
-    from lotr_tui.bench.measurement import Measurement
 
 
 def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
@@ -89,27 +85,3 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
         figures = (summary.valid_mean, summary.valid_range, summary.test_mean, summary.test_range)
         table.add_row(Text(printable(summary.variant)), *(f"{figure:.2f}" for figure in figures))
     make_console().print(table)
-
-
-def print_bench(
-    repeat: int, only: Sequence[str], ptb: Path | None = None, csv: Path | None = None, *, as_json: bool
-) -> None:
-    """Print each measurement of the benchmark when it is done: median, lowest and highest run, and limits."""
-    from lotr_tui.bench.groups import run_groups
-    from lotr_tui.bench.measurement import Measurement
-
-    for result in run_groups(repeat, only, ptb, csv):
-        if as_json:
-            print_json(asdict(result))
-        elif isinstance(result, Measurement):
-            spread = f"({min(result.runs):,.4g} to {max(result.runs):,.4g})"
-            value = f"{result.value:10,.4g} {result.unit:8} {spread:22}"
-            print(f"{value} {_format_limits(result):16} {result.name}", flush=True)
-        else:
-            print(f"{'-':>10} {result.name}: {result.reason}", flush=True)
-
-
-def _format_limits(measurement: "Measurement") -> str:
-    limits = [("at most", measurement.upper_limit), ("at least", measurement.lower_limit)]
-    texts = [f"{name} {limit:,g}" for name, limit in limits if limit is not None]
-    return f"{'✓' if measurement.is_within_limits else '✗'} {', '.join(texts)}" if texts else ""

@@ -23,8 +23,8 @@ from pathlib import Path
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, is_locked
 from engine.runs.loading import load_model
 from engine.runs.summary import summarize_run
-from lotr_tui.bench.terminal import BenchError, Terminal
 from tests.faults.reference_training import TIMEOUT, ReferenceTraining
+from tests.support.terminal import Terminal, TerminalError
 
 SLOWDOWN_PER_KILL = 1.05
 """Factor on the expected duration after each kill, so that a training reaches its end at last."""
@@ -123,7 +123,7 @@ class InterruptedTrainings(ReferenceTraining):
             while not (run_dir / METRICS_FILE).exists():  # before that, there is no training to continue
                 terminal.read(0.02)
             close_time = time.monotonic() + self.rng.uniform(0, self.duration)
-            with suppress(BenchError):  # the program has ended
+            with suppress(TerminalError):  # the program has ended
                 while time.monotonic() < close_time and is_locked(run_dir):
                     terminal.read(0.02)
             terminal.hang_up()

@@ -21,12 +21,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.bench.programs import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND
-from lotr_tui.bench.terminal import BenchError, Terminal, strip_control_sequences
-from lotr_tui.bench.training.dashboard import epoch_marker
 from lotr_tui.session.settings import Settings
 from tests.faults.disturbed_training import DisturbedTraining, stop_all_trainings
 from tests.faults.session_user import SIZES
+from tests.support.terminal import (
+    INPUT_READY_TEXT,
+    MODEL_READY_TEXT,
+    SESSION_COMMAND,
+    Terminal,
+    TerminalError,
+    epoch_marker,
+    strip_control_sequences,
+)
 
 EPOCHS = 100_000
 TRAIN = ["train", "--preset", "tiny", "--set", f"epochs={EPOCHS}", "--set", "threads=1"]
@@ -112,7 +118,7 @@ class Monkey:
     def _write(self, terminal: Terminal, keys: bytes) -> None:
         try:
             terminal.write(keys)
-        except BenchError:  # the program is suspended, or has closed its terminal and is about to end
+        except TerminalError:  # the program is suspended, or has closed its terminal and is about to end
             self._wait(
                 terminal,
                 lambda: terminal.has_exited() or self._continue_if_suspended(terminal),
@@ -153,7 +159,7 @@ class Monkey:
         try:
             while time.monotonic() < end and (output := terminal.read(quiet_seconds)):
                 self._output = (self._output + output)[-300_000:]
-        except BenchError:
+        except TerminalError:
             time.sleep(0.02)  # the program has ended, or is about to
         assert b"Traceback" not in self._output, (
             f"after {self._keys[-40:]}: {strip_control_sequences(self._output)[-9000:]}"

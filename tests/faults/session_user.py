@@ -8,8 +8,7 @@ from collections import Counter, deque
 from contextlib import ExitStack
 from pathlib import Path
 
-from lotr_tui.bench.programs import SESSION_COMMAND
-from lotr_tui.bench.terminal import BenchError, Terminal, strip_control_sequences
+from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError, strip_control_sequences
 
 ESC, DOWN = b"\x1b", b"\x1b[B"
 F4, F7, F8, F9, F10 = b"\x1bOS", b"\x1b[18~", b"\x1b[19~", b"\x1b[20~", b"\x1b[21~"
@@ -103,7 +102,7 @@ class SessionUser:
         try:
             while output := self._terminal.read(0):
                 self._output = (self._output + output)[-MAX_OUTPUT_BYTES:]
-        except BenchError:
+        except TerminalError:
             return  # the session has ended
         finally:
             assert b"Traceback" not in self._output, f"{self.name}: {strip_control_sequences(self._output)}"

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.runs.directory import CONFIG_FILE, is_locked
-from lotr_tui.bench.programs import SESSION_COMMAND
-from lotr_tui.bench.terminal import BenchError, Terminal, strip_control_sequences
+from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError, strip_control_sequences
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 RUN = "finished-run"
@@ -49,7 +48,7 @@ def send_signal_after(arguments: list[str], number: signal.Signals, delay: float
             nonlocal output
             try:
                 output += terminal.read(0.01)
-            except BenchError:  # the program has ended
+            except TerminalError:  # the program has ended
                 time.sleep(0.01)
 
         def describe() -> str:

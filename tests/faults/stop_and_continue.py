@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lotr_tui.bench.programs import SESSION_COMMAND
-from lotr_tui.bench.terminal import BenchError, Terminal
 from tests.faults.disturbed_training import stop_all_trainings
+from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError
 
 RUN = "finished-run"
 TRAIN = ["train", "--preset", "tiny", "--set", "threads=1", "--set", "epochs={epochs}"]
@@ -61,7 +60,7 @@ class StoppedProgram:
         while (left := end - time.monotonic()) > 0 and not self._terminal.has_exited():
             try:
                 self.output += self._terminal.read(min(left, 0.02))
-            except BenchError:  # the program has ended
+            except TerminalError:  # the program has ended
                 time.sleep(0.01)
 
     def read_until(self, condition: Callable[[], bool]) -> bool:
@@ -79,7 +78,7 @@ class StoppedProgram:
     def press(self, keys: bytes) -> None:
         """Press keys, one after the other, unless the program has ended."""
         for key in keys:
-            with suppress(BenchError):
+            with suppress(TerminalError):
                 self._terminal.write(bytes([key]))
             self.read(0.2)
 
@@ -158,7 +157,7 @@ def _await_exit(
             problems.append(f"exit status {terminal.exit_status}")
         if seconds > MAX_QUIT_SECONDS:
             problems.append("slow")
-    with suppress(BenchError):
+    with suppress(TerminalError):
         while output := terminal.read(0.05):
             program.output += output
     if modes != shell_modes:

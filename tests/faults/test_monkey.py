@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from lotr_tui.bench.programs import MODEL_READY_TEXT, SESSION_COMMAND
-from lotr_tui.bench.terminal import Terminal
+from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
 
 def test_session_survives_bytes_that_are_not_utf8(tmp_path: Path) -> None:

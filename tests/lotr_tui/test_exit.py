@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.bench.programs import INPUT_READY_TEXT, MODEL_READY_TEXT
-from lotr_tui.bench.terminal import BenchError, Terminal
+from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal, TerminalError
 
 SLOW_SECONDS = 60.0
 """Seconds that a slow function takes, so that waiting for it is noticed."""
@@ -71,6 +70,6 @@ def test_exit_does_not_wait_for_a_busy_thread(name: str, tmp_path: Path) -> None
             assert time.monotonic() < quit_at + MAX_EXIT_SECONDS, f"the app waits for {function}"
             try:
                 terminal.read()
-            except BenchError:
+            except TerminalError:
                 time.sleep(0.01)
     assert terminal.exit_status == 0

@@ -10,7 +10,6 @@ import pytest
 
 from engine.errors import InvalidInputError, describe_error
 from engine.runtime.packages import install_command, require_package
-from lotr_tui.bench.groups import TORCH_GROUPS, benchmark_groups, run_groups
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT
 from tests.support.pilot import notices
@@ -103,13 +102,6 @@ async def test_new_training_without_torch_is_refused_before_the_dialog(monkeypat
         await pilot.pause()
         assert notices(app) == "training needs PyTorch; pip install torch"
         assert len(app.screen_stack) == 1
-
-
-def test_benchmarks_that_need_torch_are_skipped_with_the_reason(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert set(benchmark_groups()) >= TORCH_GROUPS
-    (skipped,) = run_groups(1, ["train"])
-    assert skipped.reason == "needs PyTorch; pip install torch"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.bench.terminal import Terminal
+from tests.support.terminal import Terminal
 
 COMMANDS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
 SHELLS = [

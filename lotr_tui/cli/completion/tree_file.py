@@ -12,7 +12,6 @@ from engine.presets import PRESETS
 from engine.runs.directory import BUNDLED_FOLDERS, CONFIG_FILE, EPOCHS_DIR, IMPORT_FILE, LATEST_RUN
 from engine.training.ablation import ADDITIONS, FINE_TUNING_ADDITIONS, REMOVALS
 from engine.training.search.records import SEARCH_FILE
-from lotr_tui.bench.groups import benchmark_groups
 from lotr_tui.completion.shell_scripts import SHELLS
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.dialogs.completing_input import setting_choices
@@ -124,8 +123,6 @@ def _named_choices(name: str, metavar: str | None) -> dict[str, str]:
         return dict.fromkeys(PRESETS, "")
     if name == "--theme":
         return dict.fromkeys(theme_names(), "")
-    if metavar == "GROUP":
-        return dict.fromkeys(benchmark_groups(), "")
     if metavar == "VARIANT":
         removed = [f"without {technique}" for technique in REMOVALS]
         return dict.fromkeys([*removed, *(f"with {name}" for name in [*ADDITIONS, *FINE_TUNING_ADDITIONS])], "")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.bench.terminal import Terminal
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 from tests.support.files import sentences, write_csv
+from tests.support.terminal import Terminal
 
 LEARN = [sys.executable, "-m", "lotr_tui", "learn"]
 

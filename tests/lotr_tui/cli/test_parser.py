@@ -9,7 +9,7 @@ from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
 
 COMMANDS = [
-    *((), ("train",), ("attach",), ("status",), ("stop",), ("generate",), ("eval",), ("ablate",), ("bench",)),
+    *((), ("train",), ("attach",), ("status",), ("stop",), ("generate",), ("eval",), ("ablate",)),
     ("search",),
     *(("locate",), ("data",), ("data", "info"), ("data", "fetch")),
     *(("runs",), ("runs", "show"), ("runs", "rm"), ("runs", "rename"), ("runs", "export"), ("runs", "compact")),
@@ -114,7 +114,6 @@ class TestNumbers:
             (["generate", "the", "--top-p", "0"], "top-p 0.0 is out of range; use a number above 0, at most 1"),
             (["generate", "the", "--top-k", "-1"], "top-k -1 is out of range; use a number from 0 to 1,000,000"),
             (["generate", "the", "--temperature", "hot"], "--temperature hot is not a number"),
-            (["bench", "--repeat", "0"], "--repeat 0 is not a whole number from 1 to 1,000"),
             (["ablate", "--seeds", "0"], "--seeds 0 is not a whole number from 1 to 1,000"),
             (["ablate", "--jobs", "-2"], "--jobs -2 is not a whole number from 1"),
             (["train", "--epochs", "ten"], "--epochs ten is not a whole number"),

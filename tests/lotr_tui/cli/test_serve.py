@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-from lotr_tui.bench.interface.browser import ServeProcess
+from tests.support.browser import ServeProcess
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])

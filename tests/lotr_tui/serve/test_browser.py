@@ -11,13 +11,13 @@ import pytest
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, is_locked
 from engine.runs.metrics import read_current_rows
 from engine.runs.summary import summarize_run
-from lotr_tui.bench.interface.browser import (
+from tests.support.browser import (
     ServeProcess,
     missing_for_browser,
     open_tab,
     run_chromium,
 )
-from lotr_tui.bench.programs import MODEL_READY_TEXT
+from tests.support.terminal import MODEL_READY_TEXT
 
 MISSING = missing_for_browser()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"browser tests skipped: {MISSING}")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.bench.programs import MODEL_READY_TEXT
-from lotr_tui.bench.terminal import strip_control_sequences
 from lotr_tui.textual_fixes.terminal.served import WEB_DRIVER
+from tests.support.terminal import MODEL_READY_TEXT, strip_control_sequences
 
 PRINTING_APP = """
 import os, sys, threading, time

@@ -15,12 +15,12 @@ import pytest
 from textual.drivers import linux_driver
 from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
-from lotr_tui.bench.terminal import BenchError, Terminal
 from lotr_tui.cli.launch import run_app
 from lotr_tui.textual_fixes.app import TextualFixesApp
 from lotr_tui.textual_fixes.terminal.closed_terminal_output import ResilientWriterThread
 from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
 from lotr_tui.textual_fixes.terminal.stop_and_continue import ContinuableLinuxDriver
+from tests.support.terminal import Terminal, TerminalError
 from tests.support.textual_defects import expect_defect
 
 
@@ -185,9 +185,9 @@ def read_to_exit(terminal: Terminal, seconds: float = 10) -> bytes:
     output, deadline = b"", time.monotonic() + seconds
     while not terminal.has_exited():
         assert time.monotonic() < deadline, "the process does not end"
-        with suppress(BenchError):
+        with suppress(TerminalError):
             output += terminal.read(0.02)
-    with suppress(BenchError):
+    with suppress(TerminalError):
         output += terminal.read(0.02)
     return output
 
@@ -267,7 +267,7 @@ def test_a_continue_signal_during_the_exit_changes_nothing(start_app: Callable[[
     output = b""
     while not terminal.has_exited():
         os.kill(terminal.pid, signal.SIGCONT)
-        with suppress(BenchError):
+        with suppress(TerminalError):
             output += terminal.read(0.005)
     assert b"Traceback" not in output
     assert terminal.exit_status == 0

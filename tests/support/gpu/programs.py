@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from lotr_tui.bench.processes import module_command
-from lotr_tui.bench.programs import SESSION_COMMAND, set_options
-from lotr_tui.bench.terminal import Terminal
+
 from tests.support.gpu.options import StepOptions
+from tests.support.terminal import SESSION_COMMAND, Terminal, set_options
 
 WIDTH, HEIGHT = 160, 45
 WATCH_SECONDS = 12.0

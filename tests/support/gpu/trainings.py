@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lotr_tui.bench.processes import module_command
 from torch import distributed
 
 from engine.config import Config
@@ -16,10 +17,9 @@ from engine.runs.directory import METRICS_FILE
 from engine.runs.metrics import read_current_rows
 from engine.runtime.distributed import SINGLE_PROCESS, MultiProcessContext
 from engine.runtime.process import get_process_info
-from lotr_tui.bench.processes import module_command
-from lotr_tui.bench.programs import set_options
 from tests.support.distributed_worker import Result, train_and_summarize
 from tests.support.gpu.options import StepOptions
+from tests.support.terminal import set_options
 
 PAPER_EPOCH_SECONDS, PAPER_PERPLEXITIES = 65, "61.2 valid and 58.8 test before fine-tuning"
 """Epoch of the paper's model on an NVIDIA GP100, and its results, as the authors report them."""

@@ -9,10 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lotr_tui.bench.terminal import Terminal
 from tests.support.files import CHECKOUT
 from tests.support.recording.drawing import write_gif
 from tests.support.recording.frames import Recorder
+from tests.support.terminal import Terminal
 
 WIDTH, HEIGHT = 110, 32
 SHELL = ["/bin/bash", "--noprofile", "--norc", "-i"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyte
 
-from lotr_tui.bench.terminal import Terminal
+from tests.support.terminal import Terminal
 
 FRAME_INTERVAL = 0.1
 """Minimum seconds between two frames."""

@@ -2,18 +2,14 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from engine.runs import loading
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
-from engine.runs.loading import LoadedModel, load_model_by_name
-from engine.runs.metrics import READ_CHUNK_BYTES, RecordFollower, RowBatch
-from lotr_tui.bench.interface.attach import write_long_run
+from engine.runs.loading import load_model_by_name
+from engine.runs.metrics import READ_CHUNK_BYTES, RecordFollower
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.runs import open_run
@@ -23,14 +19,15 @@ from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.files import write_run
-from tests.support.pilot import MakeApp, notices, text_of, until
+from tests.support.long_run import write_long_run
+from tests.support.pilot import notices, text_of, until
 
 NUM_UPDATES = 3000
 """Number of updates; the record then has about ten chunks."""
 
 
 @pytest.fixture
-def long_run(tmp_path: Path) -> Path:
+def long_run(tmp_path):
     """A run with a model and metrics of several chunks."""
     path = write_run(tmp_path / "runs" / "long")
     write_long_run(tmp_path / "record", NUM_UPDATES)
@@ -41,12 +38,12 @@ def long_run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gate(long_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+def gate(long_run, monkeypatch):
     """Semaphore that lets the follower of the long run read one chunk per release, of metrics and samples in turn."""
     opened = threading.Semaphore(0)
 
     class GatedFollower(RecordFollower):
-        def read_batch(self, max_seconds: float) -> RowBatch:
+        def read_batch(self, max_seconds):
             assert threading.current_thread() is not threading.main_thread()
             if self.path.parent == long_run:
                 opened.acquire()
@@ -58,20 +55,18 @@ def gate(long_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.
     opened.release(1_000_000)  # lets waiting threads end
 
 
-def chart(pilot: Pilot[None]) -> RunPerplexityChart:
+def chart(pilot):
     return pilot.app.screen.query_one(RunPerplexityChart)
 
 
-def legend(pilot: Pilot[None]) -> str:
+def legend(pilot):
     return chart(pilot).render_line(0).text
 
 
-async def test_typing_works_while_a_long_run_is_read(
-    make_app: MakeApp, long_run: Path, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_typing_works_while_a_long_run_is_read(make_app, long_run, gate, monkeypatch):
     may_load = threading.Event()
 
-    def load(name: str, folder: Path) -> LoadedModel:
+    def load(name, folder):
         assert threading.current_thread() is not threading.main_thread()
         may_load.wait()
         return load_model_by_name(name, folder)
@@ -104,7 +99,7 @@ async def test_typing_works_while_a_long_run_is_read(
         assert not chart(pilot).is_loading
 
 
-async def test_last_requested_chart_wins(make_app: MakeApp, long_run: Path, gate: threading.Semaphore) -> None:
+async def test_last_requested_chart_wins(make_app, long_run, gate):
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
         await pilot.pause(0.1)
@@ -119,7 +114,7 @@ async def test_last_requested_chart_wins(make_app: MakeApp, long_run: Path, gate
         assert "reading" not in legend(pilot)
 
 
-async def test_run_without_metrics_clears_the_chart(make_app: MakeApp, long_run: Path) -> None:
+async def test_run_without_metrics_clears_the_chart(make_app, long_run):
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
         await pilot.pause(0.1)
@@ -130,9 +125,9 @@ async def test_run_without_metrics_clears_the_chart(make_app: MakeApp, long_run:
         await until(pilot, lambda: "valid" not in legend(pilot))
 
 
-async def test_unreadable_run_is_reported(make_app: MakeApp, long_run: Path) -> None:
+async def test_unreadable_run_is_reported(make_app, long_run):
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
         (long_run / "model.safetensors").write_bytes(b"no")
-        open_run.load_run(app.screen, str(long_run), lambda _: pytest.fail("there is no model"))  # type: ignore[arg-type]
+        open_run.load_run(app.screen, str(long_run), lambda _: pytest.fail("there is no model"))
         await until(pilot, lambda: "model.safetensors" in notices(app))

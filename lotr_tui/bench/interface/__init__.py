@@ -1,1 +1,0 @@
-"""Measurements of the interface, made from outside in a pseudo-terminal."""

@@ -1,1 +1,0 @@
-"""Measurements of text generation and of the memorization index."""

@@ -1,1 +1,0 @@
-"""Measurements of training: speed, quality, the dashboard, several processes, and growth with the data."""
