@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidInputError
-from lotr_tui.session.export_path import abbreviate_home, check_export_target, suggest_export_path
+from lotr_tui.session.export_path import check_export_target, suggest_export_path
 
 
 def test_suggestion_names_no_existing_file(tmp_path):
@@ -24,39 +24,11 @@ def test_suggestion_is_in_the_current_folder_if_the_last_one_is_gone(tmp_path, m
         assert suggest_export_path(gone, "a.md") == tmp_path / "a.md"
 
 
-def test_suggestion_is_in_the_home_folder_if_the_current_one_was_deleted(tmp_path, monkeypatch):
-    (tmp_path / "deleted").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path / "deleted")
-    (tmp_path / "deleted").rmdir()
-    assert suggest_export_path(tmp_path / "gone", "a.md") == tmp_path / "a.md"
-
-
-@pytest.mark.parametrize("is_folder", [False, True])
-def test_new_path_is_accepted(tmp_path, is_folder):
-    target = check_export_target(f"  {tmp_path}/новый file.md ", is_folder=is_folder)
-    assert (target.path, target.exists, target.missing_folder) == (tmp_path / "новый file.md", False, None)
-
-
-def test_existing_file_is_reported_and_a_link_is_followed(tmp_path):
-    (tmp_path / "real.md").touch()
-    (tmp_path / "link.md").symlink_to("real.md")
-    target = check_export_target(f"{tmp_path}/link.md", is_folder=False)
-    assert (target.path, target.exists) == (tmp_path / "real.md", True)
-
-
 def test_missing_folder_is_named_and_not_created(tmp_path):
     target = check_export_target(f"{tmp_path}/a/b/c.md", is_folder=False)
     assert target.missing_folder == tmp_path / "a" / "b"
     assert check_export_target(f"{tmp_path}/a/b", is_folder=True).missing_folder == tmp_path / "a"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_home_folder_is_expanded_and_abbreviated(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert check_export_target("~/x.md", is_folder=False).path == tmp_path / "x.md"
-    assert abbreviate_home(tmp_path / "a" / "x.md") == "~/a/x.md"
-    assert abbreviate_home(Path("/elsewhere/x.md")) == "/elsewhere/x.md"
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,17 @@
 """Names of models by others that are offered."""
 
-from pathlib import Path
-
-import pytest
-
 from lotr_tui.session.known_models import add_recent_model, cached_model_names, hub_cache, known_model_names
 from lotr_tui.session.settings import MAX_RECENT_MODELS, Settings
 
 
-def cache_model(cache: Path, name: str, *files: str) -> None:
+def cache_model(cache, name, *files):
     snapshot = cache / name / "snapshots" / "0123abcd"
     snapshot.mkdir(parents=True)
     for file in files:
         (snapshot / file).touch()
 
 
-def test_models_with_safetensors_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_with_safetensors_are_listed(tmp_path, monkeypatch):
     cache_model(tmp_path, "models--owner--small-model", "config.json", "model.safetensors")
     cache_model(tmp_path, "models--gpt2", "config.json", "model.safetensors")
     cache_model(tmp_path, "models--owner--pickle", "config.json", "pytorch_model.bin")
@@ -28,7 +24,7 @@ def test_models_with_safetensors_are_listed(tmp_path: Path, monkeypatch: pytest.
     assert known_model_names(["gguf:a.gguf", "hf:gpt2"]) == ["gguf:a.gguf", "hf:gpt2", "hf:owner/small-model"]
 
 
-def test_model_used_last_comes_first() -> None:
+def test_model_used_last_comes_first():
     recent: tuple[str, ...] = ()
     for number in (*range(12), 9):
         recent = add_recent_model(f"hf:owner/m{number}", recent)

@@ -18,14 +18,10 @@ SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0
 
 
 @given(reply_trees())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_encoded_session_is_decoded_unchanged(replies):
     session = SavedSession("x", "bundled", 1.7e9, tuple(replies), replies[0].id if replies else None)
     assert parse_session("x", encode_session(session)) == session
-
-
-def test_latest_reply_is_selected_where_the_file_says_nothing_else():
-    assert parse_session("x", session_bytes(saved_reply(0), saved_reply(1))).current_id == 1
 
 
 def test_figures_of_generated_tokens_are_saved(decoder):
@@ -50,10 +46,6 @@ def test_figure_that_is_not_finite_is_null():
 # Damage
 
 
-def test_unchanged_lines_of_the_damage_tests_are_valid():
-    assert parse_session("x", changed_reply_lines()).replies == (saved_reply(),)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -61,46 +53,28 @@ def test_unchanged_lines_of_the_damage_tests_are_valid():
         (b"\xff\xfe\n", "not valid JSON"),
         (b"nonsense\n", "not valid JSON"),
         (b"[" * 100_000 + b"\n", "not valid JSON"),
-        (b"[]\n", "neither"),
-        (b'{"session": 3}\n', "neither"),
         (b'{"song": {}}\n', "neither"),
         (header_line() + b"\n", "not valid JSON"),
         (header_line(version=5), "newer"),
         (header_line(version=None), "version"),
-        (header_line(started="now"), "started: expected float"),
-        (header_line(started=1e300), "started: expected float"),
         (header_line(started=1e17), "started 1e+17 is not a time"),
         (header_line(model="\x1b[31m"), "model is not a printable name"),
-        (header_line(current_id="x"), "current_id: expected int"),
         (changed_reply_lines(id=...), "id"),
-        (changed_reply_lines(id="0"), "id: expected int, got str"),
-        (changed_reply_lines(id=True), "id: expected int, got bool"),
         (changed_reply_lines(id=-1), "id: expected int >= 0"),
         (changed_reply_lines(seed=2**63), "seed: expected int <= "),
-        (changed_reply_lines(seed=-1), "seed: expected int >= 0"),
         (changed_reply_lines(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
         (changed_reply_lines(parent_id=0), "continues reply 0"),
         (changed_reply_lines(parent_id=3), "continues reply 3"),
-        (changed_reply_lines(prompt=3), "prompt: expected str"),
         (changed_reply_lines(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
-        (changed_reply_lines(reason=[]), "reason: expected str"),
         (changed_reply_lines(settings={"temperature": -1}), "temperature -1"),
-        (changed_reply_lines(tokens=3), "tokens: expected array"),
         (changed_reply_lines(tokens=[[1, "a", -1.0, 0.5, 1]]), "tokens[0]: expected array of length 6"),
-        (changed_reply_lines(tokens=[[True, "a", -1.0, 0.5, 1, 2.0]]), "tokens[0][0]: expected int"),
         (changed_reply_lines(tokens=[[1, "a\x1b[0m", -1.0, 0.5, 1, 2.0]]), "tokens of reply 0: control characters"),
-        (changed_reply_lines(tokens=[[1, "a", "x", 0.5, 1, 2.0]]), "tokens[0][2]: expected float"),
         (changed_reply_lines(tokens=[[1, "a", -1.0, 1e300, 1, 2.0]]), "tokens[0][3]: expected float < "),
-        (changed_reply_lines(tokens_per_second="x"), "tokens_per_second: expected float"),
-        (changed_reply_lines(unknown_tokens=[1]), "unknown_tokens[0]: expected str"),
         (changed_reply_lines(unknown_tokens=["\x00"]), "unknown_tokens of reply 0: control characters"),
         (changed_reply_lines(speaker="\x1b[31m"), "speaker of reply 0: control characters"),
-        (changed_reply_lines(speaking_as="\n"), "speaking_as of reply 0: control characters"),
         (changed_reply_lines(speaker="A" * 41), "speaker: expected str of length <= 40"),
         (changed_reply_lines(speaker_prob=1.5), "speaker_prob: expected float <= 1"),
-        (changed_reply_lines(score={"rank": 0}), "score"),
         (changed_reply_lines(score=SCORE | {"rank": 0}), "score.rank: expected int >= 1"),
-        (changed_reply_lines(score=SCORE | {"num_answers": 65}), "score.num_answers: expected int <= 64"),
         (changed_reply_lines(score=SCORE | {"log_prob": 1e300}), "score.log_prob: expected float < "),
         (changed_reply_lines(colour="red"), "unknown field 'colour'"),
         (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
@@ -110,15 +84,6 @@ def test_damaged_line_is_refused_with_the_name_of_the_field(content, message):
     with pytest.raises(InvalidInputError) as raised:
         parse_session("x", content)
     assert message in str(raised.value)
-
-
-def test_session_of_the_first_format_is_refused_with_the_remedy():
-    """Format 1 had lines of the kind "node", with "words", "way" and "current" among their fields."""
-    header = {"version": 1, "model": "m", "started": 1.0, "current": None}
-    node = {"id": 0, "parent": None, "at": 0, "prompt": "bilbo is", "way": "continue", "words": []}
-    content = b"".join(json.dumps(line).encode() + b"\n" for line in ({"session": header}, {"node": node}))
-    with pytest.raises(InvalidInputError, match=r"^written by an older lotr-tui \(format 1\); use that release"):
-        parse_session("x", content)
 
 
 def test_session_of_the_second_format_has_no_speakers():

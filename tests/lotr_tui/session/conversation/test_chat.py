@@ -1,50 +1,39 @@
 """Conversations by a chat template: what the model reads, branches, limits of memory, and saved sessions."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.conversation import state_cache
 from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.chat import chat_messages
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.conversation.restore import rebuild_conversation
 from lotr_tui.session.export import to_json, to_text
 from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
-from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import branch_off, finish_reply, only_session
-from tests.support.dialogues import dialogue_model
 from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
 
 SETTINGS = SamplerSettings(max_tokens=30)
 
 
 @pytest.fixture
-def model() -> FakeSlowModel:
+def model():
     return FakeSlowModel()
 
 
 @pytest.fixture
-def session_model(model: FakeSlowModel) -> SessionModel:
+def session_model(model):
     return slow_session_model(model)
 
 
-def say(
-    conversation: Conversation, session_model: SessionModel, text: str, previous: Reply | None = None, system: str = ""
-) -> Reply:
+def say(conversation, session_model, text, previous=None, system=""):
     conversation.submit_prompt(session_model, text, "conversation", SETTINGS, 3, previous, Roles(system_prompt=system))
     return finish_reply(conversation)
 
 
-def test_earlier_turns_are_messages(
-    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
-) -> None:
+def test_earlier_turns_are_messages(conversation, session_model, model):
     first = say(conversation, session_model, "Hello there", system="You are Gandalf.")
     second = say(conversation, session_model, "Where is the Ring?", first, "You are Gandalf.")
     assert model.chat is not None
@@ -61,29 +50,7 @@ def test_earlier_turns_are_messages(
     assert (speakers.user.text, speakers.answerer.text) == ("You", "Slowpoke-1B")
 
 
-def test_messages_of_one_role_become_one(conversation: Conversation, session_model: SessionModel) -> None:
-    scene = SessionModel("scene", "", dialogue_model())
-    conversation.go_on(scene, None, 2, SETTINGS, 1, None)
-    while conversation.active_reply is not None:
-        last = finish_reply(conversation)
-    messages = chat_messages("and you?", last)
-    assert [message.role for message in messages] == ["assistant", "user"]
-
-
-def test_context_of_the_turn_before_is_not_read_again(
-    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
-) -> None:
-    first = say(conversation, session_model, "Hello there")
-    model.num_read = 0
-    second = say(conversation, session_model, "Where is the Ring?", first)
-    num_shared = len(first.context_ids)  # the template may spell the answer itself in other tokens
-    assert list(second.context_ids[:num_shared]) == list(first.context_ids)
-    assert model.num_read <= len(second.context_ids) - num_shared + len(second.tokens)
-
-
-def test_seed_gives_the_same_answer_again_and_branches_share_tokens(
-    conversation: Conversation, session_model: SessionModel
-) -> None:
+def test_seed_gives_the_same_answer_again_and_branches_share_tokens(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
     again = branch_off(conversation, reply, 0, None, SETTINGS, 3)
     assert [token.id for token in again.tokens] == [token.id for token in reply.tokens]
@@ -93,9 +60,7 @@ def test_seed_gives_the_same_answer_again_and_branches_share_tokens(
     assert branch.turn is reply.turn
 
 
-def test_ended_answer_is_not_continued_and_a_cut_one_is(
-    conversation: Conversation, session_model: SessionModel
-) -> None:
+def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
     assert reply.done is not None
     conversation.continue_reply(reply, SETTINGS, 4)
@@ -107,18 +72,14 @@ def test_ended_answer_is_not_continued_and_a_cut_one_is(
         conversation.continue_reply(longer, SETTINGS, 4)
 
 
-def test_conversation_that_the_template_refuses_is_one_line(
-    conversation: Conversation, session_model: SessionModel
-) -> None:
+def test_conversation_that_the_template_refuses_is_one_line(conversation, session_model):
     with pytest.raises(InvalidInputError, match="chat template cannot write"):
         say(conversation, session_model, REFUSED_TEXT)
     assert conversation.current_reply is None
     assert say(conversation, session_model, "Hello there").tokens
 
 
-def test_model_states_stay_where_log_probs_were_evicted(
-    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_states_stay_where_log_probs_were_evicted(conversation, session_model, model, monkeypatch):
     monkeypatch.setattr(state_cache, "MAX_LOG_PROB_BYTES", 5 * 4 * len(model.tokenizer))
     reply = say(conversation, session_model, "Hello there")
     assert [index for index in range(31) if reply.decoder_state(index) is not None] == [26, 27, 28, 29, 30]
@@ -129,9 +90,7 @@ def test_model_states_stay_where_log_probs_were_evicted(
     assert len(branch.tokens) == 12
 
 
-def test_states_of_the_oldest_texts_are_evicted_together(
-    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_of_the_oldest_texts_are_evicted_together(conversation, session_model, model, monkeypatch):
     monkeypatch.setattr(state_cache, "MAX_TEXT_BYTES", 250)
     texts = iter(range(100))
     replies = []
@@ -145,9 +104,7 @@ def test_states_of_the_oldest_texts_are_evicted_together(
     assert [token.id for token in branch.tokens] == [token.id for token in expected.tokens]
 
 
-def test_session_file_keeps_the_system_prompt(
-    conversation: Conversation, session_model: SessionModel, tmp_path: Path
-) -> None:
+def test_session_file_keeps_the_system_prompt(conversation, session_model, tmp_path):
     first = say(conversation, session_model, "Hello there", system="You are Gandalf.")
     second = say(conversation, session_model, "Where is the Ring?", first, "You are Frodo.")
     path = only_session(tmp_path)
@@ -164,9 +121,7 @@ def test_session_file_keeps_the_system_prompt(
     assert json.loads(to_json(session))["replies"][1]["system_prompt"] == "You are Frodo."
 
 
-def test_answers_of_a_chat_cannot_be_continued_without_a_template(
-    conversation: Conversation, session_model: SessionModel
-) -> None:
+def test_answers_of_a_chat_cannot_be_continued_without_a_template(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
     session = SavedSession("x", "m", 1.0, (reply.to_saved(),), 0)
     assert parse_session("x", encode_session(session)).replies == session.replies
@@ -175,26 +130,3 @@ def test_answers_of_a_chat_cannot_be_continued_without_a_template(
     assert "cannot continue" in restored.read_only_reason
     assert restored.reply_text() == reply.reply_text()
     assert "Hello there" in to_text(session)
-
-
-def test_line_breaks_are_not_marked_as_ends_of_lines(
-    conversation: Conversation, session_model: SessionModel, model: FakeSlowModel
-) -> None:
-    model.prefer("\n", 14)
-    reply = say(conversation, session_model, "Hello there")
-    shown = next(block.text for block in reply.exchange.blocks() if block.is_reply)
-    assert "\n" in reply.reply_text()
-    assert "¶" not in shown
-    assert shown.count("\n") >= reply.reply_text().strip("\n").count("\n") - 1
-    assert EOS_ID not in [token.id for token in reply.tokens]
-
-
-def test_reply_mode_without_a_template_adds_a_line_break(conversation: Conversation) -> None:
-    model = FakeSlowModel(has_chat=False)
-    session_model = slow_session_model(model)
-    assert session_model.reply_modes == ("continue", "reply")
-    conversation.submit_prompt(session_model, "Hello there", "reply", SETTINGS, 3, None)
-    first = finish_reply(conversation)
-    ids = [*first.context_ids, *first.reread_ids]
-    assert model.tokenizer.decode(ids) == "Hello there\n"
-    assert EOS_ID not in ids

@@ -1,44 +1,39 @@
-"""Conversation without a screen: generation, branches, context, saving and memory limits."""
+"""Conversations without a screen: generation, branches, context, saving and memory limits."""
 
-import random
-import time
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.generate import TokenEvent, generate_from
+from engine.generation.generate import generate_from
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LogProbs
-from engine.models.numpy_lstm import LSTMState, NumpyLSTM
+from engine.models.cache import CHUNK_ROWS, CacheSettings, NeuralCache
+from engine.models.dialogue import DialogueModel
 from lotr_tui.session.conversation import state_cache
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.conversation.state_cache import count_array_bytes
+from lotr_tui.session.conversation.state_cache import count_array_bytes, state_arrays
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
-from tests.support.conversations import SETTINGS, Ask, branch_off, finish_reply, ids_of, only_session
-from tests.support.sessions import path_to
+from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
+from tests.support.dialogues import dialogue_model, finish_scene
+from tests.support.models import make_tokenizer
+from tests.support.numpy_transformer import random_transformer
 
 
 class CountingModel:
     """Model that counts the tokens it reads, and that can be kept from predicting `<eos>` or made to predict one."""
 
-    def __init__(self, decoder: NumpyLSTM, *, predicts_eos: bool = True) -> None:
+    def __init__(self, decoder, *, predicts_eos=True):
         self.decoder = decoder
         self.tokenizer = decoder.tokenizer
         self.num_read = 0
         self.predicts_eos = predicts_eos
         self.likeliest_id: int | None = None
 
-    def start(self) -> LSTMState:
+    def start(self):
         return self.decoder.start()
 
-    def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
+    def advance(self, state, token):
         self.num_read += 1
         log_probs, state = self.decoder.advance(state, token)
         if not self.predicts_eos:
@@ -49,27 +44,23 @@ class CountingModel:
 
 
 @pytest.fixture
-def model() -> CountingModel:
+def model():
     return CountingModel(make_decoder(), predicts_eos=False)
 
 
 @pytest.fixture
-def session_model(model: CountingModel) -> SessionModel:
+def session_model(model):
     return SessionModel("test", "", model)
 
 
-def sampled_ids(
-    model: CountingModel, ids: list[int], settings: SamplerSettings, seed: int, *, is_first_token: bool = True
-) -> list[int]:
+def sampled_ids(model, ids, settings, seed, *, is_first_token=True):
     """Ids of the tokens that follow `ids`, if the whole text is read from the beginning."""
     history = [id for id in ids if id != EOS_ID]
     events = generate_from(model, prefill(model, ids), history, settings, seed, is_first_token=is_first_token)
     return [event[0].id for event in events if isinstance(event, tuple)]
 
 
-def test_branch_after_500_tokens_reads_only_the_chosen_token(
-    conversation: Conversation, model: CountingModel, ask: Ask
-) -> None:
+def test_branch_after_500_tokens_reads_only_the_chosen_token(conversation, model, ask):
     reply = ask("bilbo is", settings=SamplerSettings(max_tokens=500))
     assert len(reply.tokens) == 500
     chosen = next(id for id in ids_of("tower pony frodo") if id != reply.tokens[480].id)
@@ -81,22 +72,7 @@ def test_branch_after_500_tokens_reads_only_the_chosen_token(
     assert branch.token_ids() == [*ids, *sampled_ids(model, ids, settings, 7, is_first_token=False)]
 
 
-def test_figures_of_a_chosen_token_are_those_of_its_position(
-    conversation: Conversation, model: CountingModel, ask: Ask
-) -> None:
-    reply = ask("bilbo is")
-    chosen = next(id for id in ids_of("tower pony") if id != reply.tokens[4].id)
-    conversation.branch(reply, 4, [chosen], SETTINGS, 2)
-    token: TokenEvent = finish_reply(conversation).tokens[4]
-    log_probs = prefill(model, reply.token_ids(4)).log_probs.astype(np.float64)
-    assert token.logprob == pytest.approx(log_probs[chosen], abs=1e-6)
-    assert token.rank == 1 + int((log_probs > log_probs[chosen]).sum())
-    probs = np.exp(log_probs / SETTINGS.temperature)
-    probs[[0, EOS_ID]] = 0
-    assert token.sampling_prob == pytest.approx(probs[chosen] / probs.sum(), rel=1e-5)
-
-
-def test_context_of_an_answer_is_the_whole_conversation(model: CountingModel, ask: Ask) -> None:
+def test_context_of_an_answer_is_the_whole_conversation(model, ask):
     first = ask("bilbo is", "reply")
     model.num_read = 0
     second = ask("where frodo", "reply", seed=2, previous=first)
@@ -108,17 +84,7 @@ def test_context_of_an_answer_is_the_whole_conversation(model: CountingModel, as
     assert [token.id for token in second.tokens] == sampled_ids(model, context, SETTINGS, 2)
 
 
-def test_another_model_reads_the_conversation_from_the_beginning(conversation: Conversation, ask: Ask) -> None:
-    first = ask("bilbo is", "reply")
-    other = CountingModel(make_decoder(5), predicts_eos=False)
-    conversation.submit_prompt(SessionModel("other", "", other), "frodo", "reply", SETTINGS, 2, first)
-    second = finish_reply(conversation)
-    assert [token.id for token in second.tokens] == sampled_ids(other, list(second.context_ids), SETTINGS, 2)
-
-
-def test_continuation_replaces_the_reply_and_reads_no_token_again(
-    conversation: Conversation, model: CountingModel, ask: Ask
-) -> None:
+def test_continuation_replaces_the_reply_and_reads_no_token_again(conversation, model, ask):
     reply = ask("bilbo is")
     model.num_read = 0
     continuation = branch_off(conversation, reply, 12, None, SETTINGS, 2)
@@ -129,16 +95,14 @@ def test_continuation_replaces_the_reply_and_reads_no_token_again(
     assert (continuation.parent, continuation.parent_offset) == (reply, 12)
 
 
-def end_line(model: CountingModel, ask: Ask) -> Reply:
+def end_line(model, ask):
     """Return a reply that the model has ended by `<eos>`."""
     model.predicts_eos = True
     settings = SamplerSettings(max_tokens=200, temperature=2)
     return next(reply for seed in range(50) if (reply := ask("bilbo is", seed=seed, settings=settings)).has_ended_line)
 
 
-def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(
-    conversation: Conversation, model: CountingModel, ask: Ask, tmp_path: Path
-) -> None:
+def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(conversation, model, ask, tmp_path):
     reply = end_line(model, ask)
     settings = SamplerSettings(max_tokens=5)
     model.num_read = 0
@@ -153,66 +117,7 @@ def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(
     assert saved.text == f"\n{model.tokenizer.decode(next_line)}"
 
 
-def test_every_line_has_a_word_even_if_the_model_would_end_it_at_once(
-    conversation: Conversation, model: CountingModel, ask: Ask
-) -> None:
-    model.likeliest_id = EOS_ID
-    reply = ask("bilbo is")
-    for seed in range(3):
-        conversation.continue_reply(reply, SETTINGS, seed)
-        reply = finish_reply(conversation)
-    assert [token.id == EOS_ID for token in reply.tokens] == [False, True, False, True, False, True, False]
-    assert reply.has_ended_line
-
-
-def test_branch_within_shared_tokens_leaves_the_parent(conversation: Conversation, ask: Ask) -> None:
-    root = ask("bilbo is")
-    branch = branch_off(conversation, root, 6, ids_of("tower")[0], SETTINGS, 2)
-    assert branch.resolve_token(3) == (root, 3)
-    assert branch.resolve_token(6) == (root, 6)  # another choice at the same place
-    assert branch.resolve_token(8) == (branch, 2)
-    assert [reply.exchange.branch_label for reply in branch.turn.replies] == ["branch 1 of 2", "branch 2 of 2"]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_saved_session_contains_the_tokens_of_every_reply(
-    conversation: Conversation, session_model: SessionModel, model: CountingModel, tmp_path: Path, seed: int
-) -> None:
-    model.predicts_eos = True
-    rng = random.Random(seed)
-    for number in range(25):
-        replies = list(conversation.replies_by_exchange.values())
-        reply = rng.choice(replies) if replies else None
-        action = rng.choice(["continue", "reply", "branch", "branch", "again", "more"]) if reply else "continue"
-        settings = SamplerSettings(max_tokens=rng.randint(1, 8))
-        if action in ("continue", "reply"):
-            current = conversation.current_reply
-            previous = current if action == "reply" and current and current.reply_mode == "reply" else None
-            conversation.submit_prompt(session_model, "the lamp", action, settings, number, previous)  # type: ignore[arg-type]
-        elif action == "branch" and reply is not None and reply.tokens:
-            conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, number)
-        elif reply is not None:
-            conversation.branch(reply, 0 if action == "again" else len(reply.tokens), (), settings, number)
-        finish_reply(conversation)
-    conversation.close()
-    assert not conversation.notice
-    session = load_session(next((tmp_path / "sessions").iterdir()))
-    assert len(session.replies) == 25
-    for reply in conversation.replies_by_exchange.values():
-        ids: list[int] = []
-        for saved in path_to(session, reply.id):
-            shared: list[int] = []
-            if saved.prompt is None:  # `parent_offset` counts the parent's own tokens; those before them stay
-                assert saved.parent_id is not None
-                num_parent_tokens = len(session.replies_by_id[saved.parent_id].tokens)
-                shared = ids[: len(ids) - num_parent_tokens + saved.parent_offset]
-            ids = shared + [token.id for token in saved.tokens]
-        assert ids == [token.id for token in reply.tokens]
-
-
-def test_branch_is_the_same_where_decoder_states_were_evicted(
-    conversation: Conversation, model: CountingModel, monkeypatch: pytest.MonkeyPatch, ask: Ask
-) -> None:
+def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, model, monkeypatch, ask):
     states_of_one_reply = 13 * count_array_bytes(prefill(model, ()))
     monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", states_of_one_reply)
     reply = ask("bilbo is")
@@ -228,8 +133,8 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(
 
 
 def test_conversation_that_is_renamed_while_a_reply_is_generated_is_saved_under_the_new_name(
-    conversation: Conversation, session_model: SessionModel, ask: Ask, tmp_path: Path
-) -> None:
+    conversation, session_model, ask, tmp_path
+):
     ask("bilbo is")
     conversation.submit_prompt(session_model, "the lamp", "continue", SETTINGS, 7, None)
     conversation.rename("party")
@@ -240,19 +145,7 @@ def test_conversation_that_is_renamed_while_a_reply_is_generated_is_saved_under_
     assert len(load_session(only_session(tmp_path)).replies) == 2
 
 
-def test_conversation_that_is_deleted_while_a_reply_is_generated_leaves_no_file(
-    conversation: Conversation, session_model: SessionModel, ask: Ask, tmp_path: Path
-) -> None:
-    ask("bilbo is")
-    conversation.submit_prompt(session_model, "the lamp", "continue", SETTINGS, 7, None)
-    conversation.delete()
-    assert conversation.active_reply is None
-    assert list((tmp_path / "sessions").iterdir()) == []
-
-
-def test_second_reply_is_refused_while_one_is_generated(
-    conversation: Conversation, session_model: SessionModel
-) -> None:
+def test_second_reply_is_refused_while_one_is_generated(conversation, session_model):
     conversation.pace = 5
     reply = conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
     with pytest.raises(InvalidInputError, match="still generating"):
@@ -262,14 +155,14 @@ def test_second_reply_is_refused_while_one_is_generated(
     assert finish_reply(conversation).done is not None
 
 
-def test_unreadable_prompt_changes_nothing(conversation: Conversation, session_model: SessionModel) -> None:
+def test_unreadable_prompt_changes_nothing(conversation, session_model):
     with pytest.raises(PromptError):
         conversation.submit_prompt(session_model, "xylophone", "reply", SETTINGS, 1, None)
     assert conversation.current_reply is None
     assert not conversation.replies_by_exchange
 
 
-def test_failure_to_save_is_reported_once(conversation: Conversation, tmp_path: Path, ask: Ask) -> None:
+def test_failure_to_save_is_reported_once(conversation, tmp_path, ask):
     (tmp_path / "sessions").write_text("not a folder")
     notices = []
     for seed in range(3):
@@ -280,23 +173,7 @@ def test_failure_to_save_is_reported_once(conversation: Conversation, tmp_path: 
     assert notices[1:] == ["", ""]
 
 
-def test_long_reply_keeps_a_limited_number_of_decoder_states(
-    conversation: Conversation, session_model: SessionModel, model: CountingModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", 20 * count_array_bytes(prefill(model, ())))
-    settings = SamplerSettings(max_tokens=200)
-    reply = conversation.submit_prompt(session_model, "bilbo is", "continue", settings, 1, None)
-    max_states = 0
-    while conversation.active_reply is not None:
-        conversation.poll()
-        max_states = max(max_states, sum(state is not None for state in reply.decoder_states))
-        time.sleep(0.001)
-    assert len(reply.tokens) == 200
-    assert max_states == 20
-    assert reply.decoder_state(200) is not None
-
-
-def test_latest_models_of_a_training_replace_earlier_ones(conversation: Conversation) -> None:
+def test_latest_models_of_a_training_replace_earlier_ones(conversation):
     session_models = [SessionModel("learning", "", make_decoder(seed)) for seed in range(6)]
     for session_model in session_models:
         conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
@@ -308,3 +185,39 @@ def test_latest_models_of_a_training_replace_earlier_ones(conversation: Conversa
     conversation.branch(first, 5, (), SETTINGS, 9)
     expected = sampled_ids(kept[0].model, first.token_ids(5), SETTINGS, 9, is_first_token=False)
     assert [token.id for token in finish_reply(conversation).tokens[5:]] == expected
+
+
+HIDDEN_SIZE = 12
+
+
+def cached_model():
+    """Return a dialogue model with a neural cache, whose states share the hidden vectors of the tokens before."""
+    model = dialogue_model()
+    return DialogueModel(NeuralCache(model.model, CacheSettings(window=200, theta=0.4, weight=0.1)), model.turn_model)
+
+
+def test_arrays_that_states_share_count_once(conversation, monkeypatch):
+    limit = 300_000
+    monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", limit)
+    conversation.go_on(SessionModel("cached", "", cached_model()), None, 40, SamplerSettings(max_tokens=20), 3, None)
+    turns = finish_scene(conversation)
+    states = [state for turn in turns for state in turn.decoder_states if state is not None]
+    arrays = {id(array): array for state in states for array in state_arrays(state)}
+    chunk_bytes = 4 * CHUNK_ROWS * HIDDEN_SIZE
+    assert any(array.nbytes == chunk_bytes for array in arrays.values())
+    num_bytes = sum(array.nbytes for array in arrays.values())
+    num_shared_chunks = 200 // CHUNK_ROWS + 1  # arrays of evicted states that later states still use
+    assert limit // 2 < num_bytes < limit + num_shared_chunks * chunk_bytes
+    assert sum(map(count_array_bytes, states)) > 2 * limit
+
+
+def test_following_states_share_their_arrays():
+    model = random_transformer(make_tokenizer(11), context_size=90)
+    _, state = model.advance_tokens(model.start(), [1] * 60)
+    _, following = model.advance(state, 3)
+    _, branch = model.advance(state, 4)
+    arrays = {id(array): array.nbytes for array in state_arrays(state)}
+    own = [array for array in state_arrays(following) if id(array) not in arrays]
+    assert [array.shape for array in own] == [(8,)]  # the hidden vector
+    added = sum(array.nbytes for array in state_arrays(branch) if id(array) not in arrays)
+    assert 0 < added < sum(arrays.values())

@@ -4,13 +4,13 @@ import base64
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.app import App
+from textual.drivers.headless_driver import HeadlessDriver
 from textual.widgets import Input
 
 from lotr_tui.clipboard import MAX_BYTES, copy_to_clipboard, osc52_sequence
-from tests.support.pilot import notices, reply_to, until
 
 TMUX = {"TERM": "tmux-256color", "TMUX": "/tmp/tmux-0/default,1,0"}
 SCREEN = {"TERM": "screen.xterm-256color", "STY": "1.pts-0.host"}
@@ -26,6 +26,7 @@ def decoded(sequence):
 
 
 @given(texts)
+@settings(max_examples=50)
 def test_terminal_receives_the_text(text):
     assert decoded(osc52_sequence(text, PLAIN)) == text
 
@@ -59,69 +60,39 @@ class InputApp(App):
 
 
 @pytest.fixture
-async def app():
+def written(monkeypatch):
+    """Sequences for the clipboard that are written to the terminal."""
+    written = []
+    monkeypatch.setattr(HeadlessDriver, "write", lambda _, data: written.append(data) if "]52;" in data else None)
+    return written
+
+
+async def test_text_is_sent_and_can_be_pasted_in_the_app_and_the_report_does_not_claim_that_the_terminal_copied(
+    written,
+):
     app = InputApp()
     async with app.run_test() as pilot:
-        app.written = []
-        app._driver.write = app.written.append
-        app.pilot = pilot
-        yield app
+        line = copy_to_clipboard(app, "très bien", PLAIN)
+        assert line == "copied 9 characters (if your terminal allows it)"
+        assert decoded(written.pop()) == "très bien"
+        await pilot.press("ctrl+v")
+        assert app.query_one(Input).value == "très bien"
+        assert copy_to_clipboard(app, "a\ud800", PLAIN).startswith("copied 2 characters")
+        assert decoded(written.pop()) == "a?"
+        assert copy_to_clipboard(app, "x" * MAX_BYTES, PLAIN).startswith(f"copied {MAX_BYTES:,} characters")
+        assert len(written.pop()) - len("\x1b]52;c;\x07") <= 74_994
 
 
-async def test_report_does_not_claim_that_the_terminal_copied(app):
-    line = copy_to_clipboard(app, "très bien", PLAIN)
-    assert line == "copied 9 characters (if your terminal allows it)"
-    assert decoded("".join(app.written)) == "très bien"
-
-
-async def test_copied_text_can_be_pasted_in_the_app(app):
-    copy_to_clipboard(app, "bilbo", PLAIN)
-    await app.pilot.press("ctrl+v")
-    assert app.query_one(Input).value == "bilbo"
-
-
-async def test_text_over_the_terminals_limit_is_not_sent(app):
-    assert copy_to_clipboard(app, "x" * MAX_BYTES, PLAIN).startswith(f"copied {MAX_BYTES:,} characters")
-    (sent,) = app.written
-    assert len(sent) - len("\x1b]52;c;\x07") <= 74_994
-    app.written.clear()
-    line = copy_to_clipboard(app, "é" * (MAX_BYTES // 2) + "x", PLAIN)
-    assert line == ("not copied: 56,245 bytes, and terminals take at most 56,244; ctrl+v pastes the text in the prompt")
-    assert app.written == []
-
-
-@pytest.mark.parametrize("terminal", ["linux", "dumb", ""])
-async def test_terminal_without_clipboard_receives_nothing(app, terminal):
-    assert "has no clipboard" in copy_to_clipboard(app, "bilbo", {"TERM": terminal})
-    assert app.written == []
-    assert app.clipboard == "bilbo"
-
-
-async def test_empty_text_is_not_copied(app):
-    assert copy_to_clipboard(app, "", PLAIN) == "nothing to copy"
-    assert app.written == []
-
-
-async def test_lone_surrogate_is_replaced(app):
-    assert copy_to_clipboard(app, "a\ud800", PLAIN).startswith("copied 2 characters")
-    assert decoded(app.written[0]) == "a?"
-
-
-async def test_key_copies_the_reply_under_the_cursor(make_app, monkeypatch):
-    for name, value in {"TERM": "xterm-256color", "TMUX": "", "STY": ""}.items():
-        monkeypatch.setenv(name, value)
-    app = make_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        written = []
-        monkeypatch.setattr(app._driver, "write", written.append)
-        await pilot.press("f11")
-        await until(pilot, lambda: notices(app) == "nothing to copy")
-        first = await reply_to(pilot)
-        await reply_to(pilot, "the road")
-        await pilot.press("ctrl+g", "up", "y")
-        await until(pilot, lambda: "if your terminal allows it" in notices(app))
-        sent = next(text for text in written if text.startswith("\x1b]52;"))
-        assert base64.b64decode(sent.removeprefix("\x1b]52;c;").removesuffix("\x07")).decode() == first.text()
+async def test_nothing_is_sent_where_it_would_be_cut_or_printed(written):
+    app = InputApp()
+    async with app.run_test():
+        assert copy_to_clipboard(app, "", PLAIN) == "nothing to copy"
+        line = copy_to_clipboard(app, "é" * (MAX_BYTES // 2) + "x", PLAIN)
+        assert line.startswith("not copied: 56,245 bytes, and terminals take at most 56,244; ctrl+v pastes")
+        for terminal in ("linux", "dumb", ""):
+            assert "has no clipboard" in copy_to_clipboard(app, "bilbo", {"TERM": terminal})
+            assert app.clipboard == "bilbo"
+    assert written == []
 
 
 @pytest.mark.parametrize(

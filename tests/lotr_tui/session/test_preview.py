@@ -1,0 +1,282 @@
+"""Previews of what comes next: tokens, speakers, the rest of a word, and texts that a slow model reads in a thread."""
+
+import numpy as np
+import pytest
+
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation.prompt import prefill, prefill_prompt
+from engine.generation.turns import Turn, begin_turn, next_speaker_probs, read_turns
+from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.conversation.cast import Roles
+from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation.generation import ReplyContext
+from lotr_tui.session.conversation.read_text import UnreadText
+from lotr_tui.session.next_tokens import NextTokenContext, NextTokenPreview
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.text_reader import CHUNK_TOKENS, MAX_STATES, TextReader
+from lotr_tui.session.word_completion import WordCompleter, complete_slowly
+from tests.support.app import VOCABULARY, make_decoder
+from tests.support.conversations import SETTINGS, finish_reply
+from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.slow_models import FakeSlowModel
+
+OPEN_TOKENIZERS = pytest.mark.parametrize(
+    "tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"]
+)
+TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Where is the wiz"
+
+
+# The next token
+
+
+@OPEN_TOKENIZERS
+def test_growing_draft_has_the_distribution_of_its_reply(tokenizer):
+    session_model = SessionModel("open", "", open_model(tokenizer))
+    preview, conversation, text = NextTokenPreview(session_model), Conversation(0), "Where is the wizard"
+    for end in range(1, len(text) + 1):
+        draft = text[:end]
+        context = preview.read(session_model, conversation, draft, "continue", None)
+        expected = prefill_prompt(session_model.model, tokenizer.encode(draft).tolist())
+        assert context.state.num_reread_tokens == expected.num_reread_tokens, draft
+        assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4), draft
+        assert tokenizer.decode(context.ids) == draft
+
+
+@OPEN_TOKENIZERS
+def test_end_of_the_text_is_named_by_its_last_word(tokenizer):
+    model = open_model(tokenizer)
+    for text, word in [("the wizard", "wizard"), ("the wizard ", "wizard"), ("Ring?", "?"), ("“No", "No"), (" ", "")]:
+        ids = tokenizer.encode(text).tolist()
+        context = NextTokenContext(model, prefill(model, ids), ids, is_first_token=True)
+        assert context.last_text("word") == word
+        assert context.last_text("token") == tokenizer.tokens[ids[-1]]
+
+
+@OPEN_TOKENIZERS
+def test_any_draft_can_be_read(tokenizer):
+    session_model = SessionModel("open", "", open_model(tokenizer))
+    for draft in ("", "\ud800", "a\ud800b", "\0", "\t\n", "☺"):
+        context = NextTokenPreview(session_model).read(session_model, Conversation(0), draft, "continue", None)
+        assert np.exp(context.state.log_probs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-4)
+
+
+# Conversations
+
+
+@pytest.fixture(params=[False, True], ids=["words", "bpe"])
+def session_model(request):
+    return dialogue_session_model(is_open=request.param)
+
+
+def test_growing_draft_has_the_speakers_who_answer_it(conversation, session_model):
+    previous = say(conversation, session_model, "where is frodo")
+    before = [Turn("STRANGER", "where is frodo"), Turn("GANDALF", text_of(previous))]
+    preview, text, model = NextTokenPreview(session_model), "bilbo is a friend", session_model.model
+    for end in range(1, len(text) + 1):
+        speakers = preview.read_speakers(session_model, text[:end], "FRODO", previous)
+        if not model.tokenizer.is_open:  # random bytes are encoded in another way than they were generated
+            state = read_turns(model, [*before, Turn("FRODO", text[:end])])
+            expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
+            assert [each.name for each in speakers] == [each.name for each in expected]
+            assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
+        assert {each.name for each in speakers} == {"GANDALF", "GOLLUM"}
+        assert sum(each.prob for each in speakers) == pytest.approx(1)
+
+
+def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
+    preview = NextTokenPreview(session_model)
+    opening = preview.read_speakers(session_model, "", "", None)
+    expected = next_speaker_probs(session_model.model, prefill(session_model.model, ()), ANSWERING)
+    assert [each.name for each in opening] == [each.name for each in expected]
+    previous = say(conversation, session_model, "where is frodo")
+    speakers = preview.read_speakers(session_model, " ", "", previous)
+    conversation.go_on(session_model, None, 1, SETTINGS, 3, previous)
+    (turn,) = finish_scene(conversation)
+    assert turn.speaker_prob == pytest.approx(next(each.prob for each in speakers if each.name == turn.speaker))
+
+
+@pytest.mark.parametrize("speaker", ["GOLLUM", ""])
+def test_next_token_is_the_first_of_the_answer_by_the_chosen_or_likeliest_speaker(conversation, session_model, speaker):
+    previous = say(conversation, session_model, "where is frodo")
+    preview, model = NextTokenPreview(session_model), session_model.model
+    context = preview.read(session_model, conversation, "bilbo is", "conversation", previous, Roles("FRODO", speaker))
+    likeliest = preview.read_speakers(session_model, "bilbo is", "FRODO", previous)[0].name
+    reply = say(conversation, session_model, "bilbo is", speaker or likeliest, speaking_as="FRODO", previous=previous)
+    assert list(context.ids) == list(reply.context_ids)
+    expected = begin_turn(model, prefill(model, reply.context_ids[:-1]), reply.speaker)
+    assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4)
+    assert context.is_first_token
+    assert sum(each.model_prob for each in context.token_probs(SETTINGS, 1000).candidates) == pytest.approx(1, abs=1e-3)
+
+
+def test_without_a_draft_the_next_token_after_an_ended_line_is_that_of_the_next_turn(conversation):
+    session_model = dialogue_session_model()
+    session_model.model.model.weights["output.bias"][EOS_ID] = 3.0
+    reply = say(conversation, session_model, "where is frodo")
+    assert reply.has_ended_line
+    preview = NextTokenPreview(session_model)
+    context = preview.read(session_model, conversation, "", "conversation", reply, Roles(speaker="GOLLUM"))
+    assert list(context.ids) == [*reply.token_ids(), EOS_ID, session_model.model.tokenizer.speaker_id("GOLLUM")]
+
+
+def test_columns_read_the_line_as_different_characters(conversation, session_model):
+    tokenizer = session_model.model.tokenizer
+    previous = say(conversation, session_model, "where is frodo")
+    context = PromptContext("conversation", previous, Roles("FRODO", "GANDALF"))
+    line = [tokenizer.speaker_id("FRODO"), *tokenizer.encode("bilbo is").tolist(), EOS_ID]
+    before = [*previous.token_ids(), EOS_ID, *line]
+    assert list(context.token_ids("bilbo is", tokenizer)) == [*before, tokenizer.speaker_id("GANDALF")]
+    assert list(context.token_ids("bilbo is", tokenizer, "GOLLUM")) == [*before, tokenizer.speaker_id("GOLLUM")]
+    without_roles = PromptContext("conversation", previous)
+    assert without_roles.token_ids("bilbo is", tokenizer)[-1] == tokenizer.speaker_id("SOMEONE")
+
+
+def test_columns_of_a_model_without_speakers_read_the_lines(conversation):
+    session_model, plain = dialogue_session_model(), make_decoder()
+    previous = say(conversation, session_model, "where is frodo")
+    ids = PromptContext("conversation", previous, Roles("", "GOLLUM")).token_ids("bilbo is", plain.tokenizer)
+    assert plain.tokenizer.decode(ids) == f"where is frodo\n{text_of(previous)}\nbilbo is\n"
+    conversation.submit_prompt(session_model, "bilbo", "continue", SETTINGS, 1, None)
+    continued = finish_reply(conversation)
+    ids = PromptContext("reply", continued).token_ids("bilbo is", plain.tokenizer)
+    assert plain.tokenizer.decode(ids) == f"bilbo{text_of(continued)}\nbilbo is\n"
+
+
+# The rest of a word
+
+
+def complete(model, text, draft="", reply_mode="continue"):
+    """Complete `text` after the bars were shown for `draft`."""
+    session_model = SessionModel("test", "", model)
+    preview = NextTokenPreview(session_model)
+    preview.read(session_model, Conversation(0), draft, reply_mode, None)
+    return WordCompleter(preview).complete(model, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("the win", "ter"), ("The WIN", "ter"), ("a\nwin", "ter"), ("(win", "ter"), ("w", ""), ("winter", ""),
+        ("winx", ""), ("win ", ""), ("win,", ""), ("☺", ""), ("", ""), ("<un", ""),
+    ],
+)  # fmt: skip
+def test_last_word_is_completed(text, rest):
+    assert complete(make_decoder(), text) == rest
+
+
+def test_a_word_is_completed_before_its_forms_with_an_apostrophe():
+    model = open_model(WordTokenizer((UNK, EOS, "bilbo's", "bilbo")))
+    assert complete(model, "Bil") == "bo"
+    assert complete(model, "Bilbo") == ""
+
+
+@pytest.mark.parametrize("reply_mode", ["continue", "reply"])
+@pytest.mark.parametrize("before", ["", "in the"])
+def test_most_probable_word_after_the_typed_words_is_taken(before, reply_mode):
+    model = make_decoder(5)
+    log_probs = prefill(model, VOCABULARY.encode(before).tolist()).log_probs
+    words = [token for token in VOCABULARY.tokens if token.startswith("th")]
+    expected = max(words, key=lambda word: log_probs[VOCABULARY.token_to_id[word]])
+    assert complete(model, f"{before} th", f"{before} t", reply_mode) == expected[2:]
+
+
+@pytest.mark.parametrize(("text", "rest"), [("The wiz", "ard"), ("The wizar", "d"), ("The wizard", ""), ("The ", "")])
+def test_word_of_an_open_vocabulary_is_completed_token_by_token(text, rest):
+    tokenizer = bpe_tokenizer()
+    model = open_model(tokenizer)
+    model.weights["output.bias"][tokenizer.token_to_id[" wizard"]] = 20
+    assert complete(model, text) == rest
+    assert complete(open_model(character_tokenizer()), "the w") == ""
+
+
+def test_completion_of_an_open_vocabulary_is_the_likeliest_continuation():
+    """Compare with the greedy continuation of a character model, which has one token for each character."""
+    tokenizer = character_tokenizer()
+    model = open_model(tokenizer, 3)
+    for word in ("wizard", "tower", "winter", "pony"):
+        ids, expected = tokenizer.encode(f"the {word}").tolist(), ""
+        while len(expected) < 24:
+            ids.append(int(np.argmax(prefill(model, ids).log_probs)))
+            if not tokenizer.tokens[ids[-1]].isalnum():
+                break
+            expected += tokenizer.tokens[ids[-1]]
+        assert complete(model, f"the {word}") == (expected if len(expected) < 24 else "")
+
+
+# Texts of slow models
+
+
+@pytest.fixture
+def model():
+    return FakeSlowModel()
+
+
+def unread(model, text, *, is_chat=False, reopens=False):
+    return UnreadText(model, model.tokenizer.encode(text).tolist(), None, 0, is_chat, reopens, True)
+
+
+@pytest.mark.parametrize("text", ["", "B", TEXT, f"{TEXT} ", f"{TEXT}\n"])
+def test_state_is_the_one_that_a_reply_continues_from(model, text):
+    item = unread(model, text, reopens=True)
+    state, expected = TextReader().read(item), prefill_prompt(model, item.ids)
+    assert np.allclose(state.log_probs, expected.log_probs, atol=1e-5)
+    assert state.num_reread_tokens == expected.num_reread_tokens
+    assert state.num_reread_characters == expected.num_reread_characters
+
+
+def test_only_what_follows_the_common_beginning_is_read(model):
+    reader = TextReader()
+    for length in range(20, len(TEXT)):  # as it is typed
+        reader.read(unread(model, TEXT[:length], reopens=True))
+    num_tokens = len(unread(model, TEXT).ids)
+    assert model.num_read < 3 * num_tokens
+    model.num_read = 0
+    reader.read(unread(model, TEXT, reopens=True))
+    reader.read(unread(model, TEXT, reopens=True))
+    assert model.num_read <= 3
+    reader.read(unread(model, f"X{TEXT}"))
+    assert model.num_read > num_tokens
+
+
+def test_long_text_is_read_in_few_passes_and_keeps_few_large_states(model):
+    reader = TextReader()
+    item = unread(model, TEXT * 40)
+    reader.read(item)
+    assert model.num_passes <= len(item.ids) // CHUNK_TOKENS + 2
+    assert len(reader.latest.states) <= MAX_STATES
+    assert sum(len(state.log_probs) > 0 for state in reader.latest.states.values()) == 1
+
+
+def test_cancelled_text_is_continued_where_it_was_left(model):
+    reader = TextReader()
+    item = unread(model, TEXT * 10)
+    assert reader.read(item, lambda: model.num_passes >= 3) is None
+    assert model.num_read < len(item.ids)
+    state = reader.read(item)
+    assert model.num_read <= len(item.ids) + 1  # with <eos>
+    assert np.allclose(state.log_probs, prefill(model, item.ids).log_probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_reply_to_a_text_that_was_read_starts_there(model, is_chat):
+    reader = TextReader()
+    item = unread(model, TEXT, is_chat=is_chat, reopens=not is_chat)
+    expected = reader.read(item)
+    context = ReplyContext(None, list(item.ids), list(item.ids))
+    shorter = reader.latest.shorten(context, model, is_chat=is_chat)
+    assert len(shorter.unread_ids) == (0 if is_chat else 2)  # the last word may be left to the next token
+    state = (prefill if is_chat else prefill_prompt)(model, shorter.unread_ids, shorter.state)
+    assert np.allclose(state.log_probs, expected.log_probs, atol=1e-5)
+    assert state.num_reread_tokens == expected.num_reread_tokens
+    assert reader.latest.shorten(context, model, is_chat=not is_chat) is context
+    assert reader.latest.shorten(context, FakeSlowModel(), is_chat=is_chat) is context
+
+
+def test_word_of_a_slow_model_is_completed_only_inside_of_a_word(model):
+    model.prefer(" wizard", 20)
+    reader = TextReader()
+    assert complete_slowly(reader, model, "the wiz", lambda: False) == "ard"
+    assert complete_slowly(reader, model, "the wizard ", lambda: False) == ""
+    assert complete_slowly(reader, model, "the wiz", lambda: True) == ""
