@@ -1,17 +1,16 @@
 """Short trainings for tests: a small corpus, a small configuration, and helpers for events and weights."""
 
 import random
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 
 from engine.config import Config
-from engine.data.dataset import Dataset, load_dataset
-from engine.events import Evaluated, Step, TrainingEvent
+from engine.data.dataset import load_dataset
+from engine.events import Evaluated, Step
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.training.run import train
 from engine.training.trainer import Trainer
@@ -20,14 +19,14 @@ from tests.support.files import sentences
 Event = TypeVar("Event")
 Weights = dict[str, np.ndarray]
 
-NO_DROPOUT: dict[str, Any] = {
+NO_DROPOUT = {
     "embedding_dropout": 0.0,
     "input_dropout": 0.0,
     "hidden_dropout": 0.0,
     "output_dropout": 0.0,
     "weight_drop": 0.0,
 }
-SMALL: dict[str, Any] = {
+SMALL = {
     "embedding_size": 16,
     "hidden_size": 16,
     "num_layers": 1,
@@ -67,27 +66,29 @@ SMALL: dict[str, Any] = {
     "sample_prompt": "the old hobbit",
 }
 """Settings of a small model, complete so that changed defaults do not change the tests."""
+REPORT_EACH_STEP = {"checkpoint_seconds": 1e-9}
+"""Settings with which a training yields a `Step` and a `Snapshot` for each step, whatever the clock says."""
 
 
 class Untouchable:
     """A split that fails the test as soon as anything is read from it."""
 
-    def __getattribute__(self, name: str) -> Any:
+    def __getattribute__(self, name):
         pytest.fail(f"{name} of the test split was read")
 
-    def __len__(self) -> int:
+    def __len__(self):
         pytest.fail("the length of the test split was read")
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index):
         pytest.fail("the test split was read")
 
 
-def make_config(**values: Any) -> Config:
+def make_config(**values):
     """Return the small configuration with some settings replaced."""
     return Config("test").with_values(**(SMALL | values))
 
 
-def make_dataset(folder: Path) -> Dataset:
+def make_dataset(folder):
     """Return 140 lines of a small grammar in which the previous word predicts the next one well."""
     rng = random.Random(5)
     subjects = ["the old hobbit", "a tall ranger", "the grey wizard", "my cousin"]
@@ -97,46 +98,71 @@ def make_dataset(folder: Path) -> Dataset:
     return _load_lines(folder, lines)
 
 
-def make_sentence_dataset(folder: Path, num_lines: int) -> Dataset:
+def make_sentence_dataset(folder, num_lines):
     """Return a dataset of `num_lines` random sentences, which a model cannot learn as well as the small grammar."""
     return _load_lines(folder, sentences(num_lines))
 
 
-def _load_lines(folder: Path, lines: list[str]) -> Dataset:
+def _load_lines(folder, lines):
     path = folder / "lines.txt"
     path.write_text("\n".join(lines))
     return load_dataset(make_config(corpus=str(path), corpus_format="text").data)
 
 
-def run_training(dataset: Dataset, cancelled: Callable[[], bool] = lambda: False, **values: Any) -> list[TrainingEvent]:
+def run_training(dataset, cancelled=lambda: False, **values):
     """Train with the small configuration and some settings replaced; return all events."""
     return list(train(make_config(**values), dataset, "a-run", cancelled))
 
 
-def make_trainer(dataset: Dataset, initial_weights: Weights | None = None, **values: Any) -> Trainer:
+def make_trainer(dataset, initial_weights=None, **values):
     """Return a trainer that has not trained yet."""
     return Trainer(make_config(**values), dataset, torch.device("cpu"), initial_weights=initial_weights)
 
 
-def events_of(event_type: type[Event], events: list[TrainingEvent]) -> list[Event]:
+@dataclass
+class RecordedStep:
+    """One optimizer step of a trainer; weights and gradients by name."""
+
+    lr: float
+    loss: float
+    before: Weights
+    after: Weights
+    gradients: Weights
+    """Gradients after clipping."""
+
+
+def take_step(trainer):
+    """Do one optimizer step, and return its record."""
+
+    def copy(tensors):
+        return {name: tensor.detach().numpy().copy() for name, tensor in tensors}
+
+    network = trainer.state.network
+    before = copy(network.named_parameters())
+    result = trainer.train_step()
+    gradients = copy((name, p.grad) for name, p in network.named_parameters() if p.grad is not None)
+    return RecordedStep(result.lr, float(result.loss), before, copy(network.named_parameters()), gradients)
+
+
+def events_of(event_type, events):
     """Return the events of one type."""
     return [event for event in events if isinstance(event, event_type)]
 
 
-def weights_of(event: Any) -> Weights:
+def weights_of(event):
     """Return the weights of the model in an `Evaluated` or `Finished` event."""
     assert isinstance(event.model, NumpyDecoder)
     return dict(event.model.weights)
 
 
-def weights_equal(first: Weights, second: Weights) -> bool:
+def weights_equal(first, second):
     """Return True if all weights are equal bit for bit."""
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def learning_rates_by_epoch(events: list[TrainingEvent]) -> list[set[float]]:
+def learning_rates_by_epoch(events):
     """Return the learning rates between each evaluation and the next one."""
-    rates: list[set[float]] = []
+    rates = []
     for event in events:
         if isinstance(event, Evaluated):
             rates.append(set())

@@ -3,8 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -18,28 +17,24 @@ from engine.training.ablation import Trial, Variant, list_variants, run_ablation
 from engine.training.run import train
 from tests.support.files import sentences
 from tests.support.initial_runs import random_weights, write_initial_run
-from tests.support.training import Weights
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flat(config):
     """Return every setting by name."""
     return {name: value for part in ("data", "model", "training") for name, value in asdict(config)[part].items()}
 
 
-def changed(config: Config, variant: Variant) -> dict[str, Any]:
+def changed(config, variant):
     before, after = flat(config), flat(config.with_overrides(list(variant.overrides)))
     return {name: after[name] for name in before if after[name] != before[name]}
 
 
-def setting_names(variant: Variant) -> list[str]:
+def setting_names(variant):
     return [setting.partition("=")[0] for setting in variant.overrides]
 
 
-# --- variants -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name: str) -> None:
+def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name):
     config = get_preset(name)
     first, *others = list_variants(config)
     assert first == Variant(name, ())
@@ -52,14 +47,14 @@ def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name
     assert len({result.to_json() for result in results}) == len(others), "two variants are the same training"
 
 
-def test_variants_of_the_default_preset_change_all_their_settings() -> None:
+def test_variants_of_the_default_preset_change_all_their_settings():
     config = get_preset("default")
     for variant in list_variants(config)[1:]:
         assert sorted(changed(config, variant)) == sorted(setting_names(variant))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_techniques_in_use_are_removed_and_others_added(name: str) -> None:
+def test_techniques_in_use_are_removed_and_others_added(name):
     config = get_preset(name)
     settings, variants = flat(config), {variant.name for variant in list_variants(config)}
     for setting, technique in [
@@ -83,7 +78,7 @@ def test_techniques_in_use_are_removed_and_others_added(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_additions_are_new_to_the_preset(name: str) -> None:
+def test_additions_are_new_to_the_preset(name):
     """A technique is added only to a preset without it, and a schedule removed only from a preset with one."""
     config = get_preset(name)
     training, variants = config.training, {variant.name for variant in list_variants(config)}
@@ -101,7 +96,7 @@ ULMFIT = {
 }
 
 
-def test_fine_tuning_has_a_row_for_each_technique_of_ulmfit_and_one_without_pre_training() -> None:
+def test_fine_tuning_has_a_row_for_each_technique_of_ulmfit_and_one_without_pre_training():
     config = get_preset("finetune")
     variants = {variant.name: changed(config, variant) for variant in list_variants(config)}
     assert {name: variants.get(name) for name in ULMFIT} == ULMFIT
@@ -113,7 +108,7 @@ def test_fine_tuning_has_a_row_for_each_technique_of_ulmfit_and_one_without_pre_
     assert not ULMFIT.keys() & {variant.name for variant in list_variants(get_preset("default"))}
 
 
-def test_techniques_of_ulmfit_in_use_are_removed() -> None:
+def test_techniques_of_ulmfit_in_use_are_removed():
     config = get_preset("finetune").with_values(
         layer_lr_decay=2.6, unfreeze_epochs=1, schedule="slanted_triangular", warmup_fraction=0.1
     )
@@ -125,14 +120,14 @@ def test_techniques_of_ulmfit_in_use_are_removed() -> None:
     assert not ULMFIT.keys() & variants.keys()
 
 
-def test_all_overrides_are_valid_settings() -> None:
+def test_all_overrides_are_valid_settings():
     tables = (ablation.REMOVALS, ablation.ADDITIONS, ablation.FINE_TUNING_ADDITIONS)
     for assignments in [assignments for table in tables for assignments in table.values()]:
         assert {assignment.partition("=")[0] for assignment in assignments} <= describe_settings().keys()
         Config().with_overrides(list(assignments))
 
 
-def test_variants_are_selected_by_name_in_the_given_order() -> None:
+def test_variants_are_selected_by_name_in_the_given_order():
     config = get_preset("default")
     names = ["without weight tying", "default", "with AR and TAR"]
     assert [variant.name for variant in select_variants(config, names)] == names
@@ -144,7 +139,7 @@ def test_variants_are_selected_by_name_in_the_given_order() -> None:
     assert select_variants(config, []) == list_variants(config)
 
 
-def test_an_unknown_variant_is_refused_with_the_nearest_name_and_all_names() -> None:
+def test_an_unknown_variant_is_refused_with_the_nearest_name_and_all_names():
     with pytest.raises(ConfigError) as caught:
         select_variants(get_preset("default"), ["default", "without weight drip"])
     message = str(caught.value)
@@ -155,10 +150,7 @@ def test_an_unknown_variant_is_refused_with_the_nearest_name_and_all_names() -> 
         select_variants(get_preset("default"), ["without AR and TAR"])
 
 
-# --- summaries ----------------------------------------------------------------------------------------------------
-
-
-def test_summaries_are_means_and_ranges() -> None:
+def test_summaries_are_means_and_ranges():
     trials = [
         Trial("b", (), 0, 13.0, 20.0, 1.0),
         Trial("a", ("x=1",), 0, 7.0, 9.0, 1.0),
@@ -173,11 +165,8 @@ def test_summaries_are_means_and_ranges() -> None:
     assert ablation.summarize_trials([]) == []
 
 
-# --- trainings ------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(sentences(60)))
     data = {"corpus": str(path), "corpus_format": "text"}
@@ -190,18 +179,18 @@ class FakeProcessPool(ThreadPoolExecutor):
 
     configs: ClassVar[list[Config]] = []
 
-    def __init__(self, jobs: int, context: Any, max_tasks_per_child: int) -> None:
+    def __init__(self, jobs, context, max_tasks_per_child):
         assert context.get_start_method() == "spawn"
         assert max_tasks_per_child == 1
         super().__init__(jobs)
 
-    def submit(self, function: Any, config: Config, *rest: Any, **more: Any) -> Any:
+    def submit(self, function, config, *rest, **more):
         self.configs.append(config)
         return super().submit(function, config, *rest, **more)
 
 
 @pytest.fixture
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+def in_threads(monkeypatch):
     """Replace the process pool; return the list of submitted configurations."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "3000")  # a trial sets this variable; restore it afterwards
     monkeypatch.setattr("engine.training.ablation.ProcessPoolExecutor", FakeProcessPool)
@@ -209,7 +198,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return FakeProcessPool.configs
 
 
-def train_alone(config: Config, initial_weights: Weights | None = None) -> Finished:
+def train_alone(config, initial_weights=None):
     dataset = load_dataset(config.data)
     *_, finished = train(config, dataset, "alone", lambda: False, initial_weights=initial_weights)
     assert isinstance(finished, Finished)
@@ -217,7 +206,7 @@ def train_alone(config: Config, initial_weights: Weights | None = None) -> Finis
 
 
 @pytest.mark.usefixtures("one_thread", "in_threads")
-def test_every_variant_is_trained_with_every_seed_like_a_single_training(config: Config) -> None:
+def test_every_variant_is_trained_with_every_seed_like_a_single_training(config):
     variants = select_variants(config, ["tiny", "without weight tying"])
     trials = list(run_ablation(config, variants, [3, 4], jobs=1))
     assert [(trial.variant, trial.overrides, trial.seed) for trial in trials] == [
@@ -237,7 +226,7 @@ def test_every_variant_is_trained_with_every_seed_like_a_single_training(config:
 
 
 @pytest.mark.usefixtures("one_thread", "in_threads")
-def test_fine_tuning_variants_start_from_the_initial_run(config: Config, home: Path) -> None:
+def test_fine_tuning_variants_start_from_the_initial_run(config, home):
     (home / "runs").mkdir(parents=True)
     tokenizer = load_dataset(config.data).tokenizer
     weights = random_weights(config, tokenizer)
@@ -255,7 +244,7 @@ def test_fine_tuning_variants_start_from_the_initial_run(config: Config, home: P
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_worker_process_gives_the_same_perplexities(config: Config) -> None:
+def test_a_worker_process_gives_the_same_perplexities(config):
     (trial,) = run_ablation(config, select_variants(config, ["without weight drop"]), [5], jobs=1)
     finished = train_alone(config.with_values(seed=5, weight_drop=0.0))
     assert trial.valid_perplexity == pytest.approx(finished.valid_perplexity, rel=1e-6)
@@ -264,9 +253,7 @@ def test_a_worker_process_gives_the_same_perplexities(config: Config) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("jobs", "threads"), [(1, 2), (2, 1)])
-def test_parallel_trainings_use_one_thread_each(
-    config: Config, in_threads: list[Config], monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
-) -> None:
+def test_parallel_trainings_use_one_thread_each(config, in_threads, monkeypatch, jobs, threads):
     monkeypatch.setattr(
         "engine.training.ablation._run_trial", lambda config, variant: (variant.name, config.training.seed)
     )
@@ -275,7 +262,7 @@ def test_parallel_trainings_use_one_thread_each(
     assert [(each.training.clip, each.training.seed) for each in in_threads] == [(1, 0), (1, 7), (0, 0), (0, 7)]
 
 
-def test_a_bad_corpus_is_refused_before_any_process_starts(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_corpus_is_refused_before_any_process_starts(config, monkeypatch):
     monkeypatch.setattr(
         "engine.training.ablation.ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process was started")
     )

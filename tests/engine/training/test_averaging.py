@@ -1,27 +1,23 @@
 """Weight averages, the non-monotone trigger, NT-ASGD and fine-tuning."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from engine.config import ModelConfig
-from engine.data.dataset import Dataset
-from engine.events import Evaluated, Finished, Started, Step, TrainingEvent
+from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
 from tests.support import training
-from tests.support.training import Weights, events_of, run_training, weights_equal, weights_of
-from tests.support.training_spies import RecordedStep, record_steps, script_validation
+from tests.support.training import events_of, run_training, weights_equal, weights_of
+from tests.support.training_spies import record_steps, script_validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_network(value: float, **values: Any) -> LSTMModel:
+def make_network(value, **values):
     network = LSTMModel(
         ModelConfig(embedding_size=2, hidden_size=2, num_layers=1, **values), 3, torch.Generator().manual_seed(0)
     )
@@ -29,21 +25,18 @@ def make_network(value: float, **values: Any) -> LSTMModel:
     return network
 
 
-def fill(network: LSTMModel, value: float) -> None:
+def fill(network, value):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(value)
 
 
-def values_of(average: WeightAverage) -> set[float]:
+def values_of(average):
     return {round(value, 4) for parameter in average.network.parameters() for value in parameter.flatten().tolist()}
 
 
-# --- WeightAverage --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("tied", [True, False])
-def test_without_decay_the_average_is_the_mean_since_its_creation(tied: bool) -> None:
+def test_without_decay_the_average_is_the_mean_since_its_creation(tied):
     network = make_network(100.0, tie_weights=tied)  # the weights before the first update do not count
     average = WeightAverage(network)
     assert values_of(average) == {100.0}
@@ -55,7 +48,7 @@ def test_without_decay_the_average_is_the_mean_since_its_creation(tied: bool) ->
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05, 0.4, 0.98])
-def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay: float) -> None:
+def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay):
     rng = np.random.default_rng(0)
     network = make_network(7.0)
     average, expected = WeightAverage(network, decay), 7.0
@@ -70,7 +63,7 @@ def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay:
         )
 
 
-def test_the_average_of_a_pretrained_network_starts_at_its_weights() -> None:
+def test_the_average_of_a_pretrained_network_starts_at_its_weights():
     network = make_network(10.0)
     average = WeightAverage(network, 0.9, is_pretrained=True)
     assert values_of(average) == {10.0}
@@ -80,11 +73,11 @@ def test_the_average_of_a_pretrained_network_starts_at_its_weights() -> None:
         assert values_of(average) == {mean}
 
 
-def parameters_of(average: WeightAverage) -> list[Tensor]:
+def parameters_of(average):
     return list(average.network.parameters())
 
 
-def test_the_average_is_a_copy_of_the_network_and_keeps_tied_weights() -> None:
+def test_the_average_is_a_copy_of_the_network_and_keeps_tied_weights():
     network = make_network(1.0, tie_weights=True)
     average = WeightAverage(network)
     fill(network, 3.0)
@@ -92,10 +85,7 @@ def test_the_average_is_a_copy_of_the_network_and_keeps_tied_weights() -> None:
     assert average.network.output.weight is average.network.embedding.weight
 
 
-# --- the trigger ----------------------------------------------------------------------------------------------
-
-
-def test_the_trigger_waits_and_ignores_the_latest_evaluations() -> None:
+def test_the_trigger_waits_and_ignores_the_latest_evaluations():
     """Algorithm 1 of Merity et al. 2017 with n=2: compares with the best of all evaluations but the latest two."""
     validation = [100, 90, 95, 99, 85, 88, 90, 86, 84]
     # The trigger compares each value, from the fourth on, with 100, 90, 90, 90, 85, 85.
@@ -107,7 +97,7 @@ def test_the_trigger_waits_and_ignores_the_latest_evaluations() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=15), st.integers(0, 9), st.integers(1, 6))
-def test_the_trigger_follows_the_paper(history: list[int], perplexity: int, interval: int) -> None:
+def test_the_trigger_follows_the_paper(history, perplexity, interval):
     """T > n and v_t > min of v_0 .. v_(T-n-1), in a plain loop."""
     expected = False
     for index, value in enumerate(history):
@@ -116,34 +106,31 @@ def test_the_trigger_follows_the_paper(history: list[int], perplexity: int, inte
     assert nonmonotone_trigger(history, perplexity, interval) == expected
 
 
-# --- in a training --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory):
     """Return a dataset of sentences that the model does not learn by heart."""
     return training.make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
 
 
-def run(dataset: Dataset, **values: Any) -> list[TrainingEvent]:
+def run(dataset, **values):
     return run_training(dataset, **({"shuffle_lines": False, "variable_bptt": False} | values))
 
 
-def mean_weights(steps: list[RecordedStep]) -> Weights:
+def mean_weights(steps):
     assert steps
     return {name: np.mean([step.after[name] for step in steps], axis=0, dtype=np.float64) for name in steps[0].after}
 
 
-def assert_close(actual: Weights, expected: Weights) -> None:
+def assert_close(actual, expected):
     assert actual.keys() == expected.keys()
     for name in actual:
         assert actual[name] == pytest.approx(expected[name], abs=1e-5)
 
 
-SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "schedule": "constant", "clip": 0.25, "weight_decay": 1e-3}
+SGD = {"optimizer": "sgd", "lr": 1.0, "schedule": "constant", "clip": 0.25, "weight_decay": 1e-3}
 
 
-def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset, monkeypatch):
     """The evaluation of 99 is compared with 100; the evaluation of 91 is worse than 90, and starts the average."""
     script = [50.0, 100.0, 90.0, 95.0, 99.0, 91.0, 40.0, 30.0]  # the first one is before any step and does not count
     script_validation(monkeypatch, script)
@@ -169,7 +156,7 @@ def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset: Dataset, monke
     assert all(weights_equal(plain.after, other.after) for plain, other in zip(steps, averaged, strict=True))
 
 
-def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset, monkeypatch):
     script = [100.0, 50.0, 60.0, 55.0, 54.0, 56.0, 53.0, 54.5]  # 54.5 is worse than 54, which is three evaluations back
     script_validation(monkeypatch, script)
     steps = record_steps(monkeypatch)
@@ -195,9 +182,7 @@ def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset: Dataset, mon
         assert_close(weights_of(event), mean_weights(steps[begin : event.step]))
 
 
-def test_fine_tuning_that_keeps_improving_lasts_for_all_its_epochs(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fine_tuning_that_keeps_improving_lasts_for_all_its_epochs(dataset, monkeypatch):
     script_validation(monkeypatch, [100.0, 90.0, 80.0, 70.0, 60.0, 50.0])
     events = run(dataset, epochs=2, fine_tune_epochs=3, fine_tune_lr=0.1, nonmonotone_interval=1)
     (finished,) = events_of(Finished, events)

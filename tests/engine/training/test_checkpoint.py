@@ -1,10 +1,9 @@
-"""Resume from a checkpoint is bit-exact; control commands; damaged checkpoints."""
+"""Resume from a checkpoint is bit-exact; control commands; damaged checkpoints and the one before."""
 
 import json
 import os
-from collections.abc import Callable
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,316 +11,222 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.config import Config
 from engine.control import CommandQueue, ControlCommand
-from engine.data.dataset import Dataset
 from engine.errors import RunError
-from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Step, TrainingEvent
+from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
+from engine.runs.metrics import read_current_rows
 from engine.training.checkpoint import ResumeCheckpoint
+from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
-from tests.support.training import events_of, make_config, weights_equal, weights_of
+from tests.support.files import sentences, write_csv
+from tests.support.training import REPORT_EACH_STEP, events_of, make_config, make_trainer, weights_equal, weights_of
 from tests.support.transformer import TRANSFORMER
 
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS = {
     "adamw, moving average, variable BPTT": {"ema_decay": 0.9},
-    "subword embeddings and punctuation": {"subword_embeddings": True, "punctuation": True, "variable_bptt": False},
-    "nt-asgd and fine-tuning": {
+    "bfloat16 layers, subword embeddings, punctuation": {
+        "precision": "bf16",
+        "num_layers": 2,
+        "subword_embeddings": True,
+        "punctuation": True,
+        "variable_bptt": False,
+    },
+    "nt-asgd, plateau, fine-tuning": {
         "optimizer": "sgd",
         "lr": 1.0,
         "averaging": "nt_asgd",
         "nonmonotone_interval": 1,
         "eval_every_steps": 3,
+        "epochs": 1,
         "fine_tune_epochs": 2,
         "fine_tune_lr": 0.5,
         "schedule": "plateau",
     },
-    "two layers, sampled softmax, patience": {
-        "num_layers": 2,
-        "softmax_samples": 10,
-        "patience": 2,
-        "eval_every_steps": 5,
-        "lr": 0.2,
-    },
+    "sampled softmax, patience": {"softmax_samples": 10, "patience": 2, "eval_every_steps": 5, "lr": 0.2},
     "discriminative rates, gradual unfreezing, slanted triangular": {
         "num_layers": 2,
         "tie_weights": False,
         "layer_lr_decay": 2.6,
         "unfreeze_epochs": 1,
         "schedule": "slanted_triangular",
-        "ema_decay": 0.9,
         "weight_decay": 0.1,
     },
-    "gradual unfreezing of SGD": {
-        "optimizer": "sgd",
-        "lr": 0.5,
-        "layer_lr_decay": 1.5,
-        "unfreeze_epochs": 1,
-        "fine_tune_epochs": 1,
-        "fine_tune_lr": 0.5,
-    },
-    "bfloat16 layers, punctuation": {"precision": "bf16", "num_layers": 2, "punctuation": True},
-    "a transformer": {**TRANSFORMER, "variable_bptt": False, "variational_dropout": False, "ema_decay": 0.9},
-    "a transformer in bfloat16, fine-tuning": {
+    "a transformer, fine-tuning": {
         **TRANSFORMER,
         "variable_bptt": False,
-        "precision": "bf16",
-        "softmax_samples": 10,
+        "variational_dropout": False,
+        "bptt": 12,
+        "batch_size": 8,
+        "epochs": 1,
         "fine_tune_epochs": 1,
     },
 }
 
 
-class StopAfter:
-    """Cancellation that becomes true after a number of optimizer steps."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self.steps_done = 0
-
-    def __call__(self) -> bool:
-        return self.steps_done >= self.step
-
-    def watch(self, events: Any) -> list[TrainingEvent]:
-        watched = []
-        for event in events:
-            self.steps_done = max(self.steps_done, getattr(event, "step", 0))
-            watched.append(event)
-        return watched
+def run(config, dataset, checkpoint=None, cancelled=lambda: False, queue=None):
+    return list(train(config, dataset, "a-run", cancelled, queue, checkpoint))
 
 
-def write_last_snapshot(events: list[TrainingEvent], path: Path) -> ResumeCheckpoint:
-    path.write_bytes(events_of(Snapshot, events)[-1].content)
+def results(events):
+    """Return the content of the events that does not depend on the clock."""
+    kept = []
+    for event in events:
+        if isinstance(event, Evaluated):
+            kept.append((event.step, event.valid_perplexity, event.is_best))
+        elif isinstance(event, Step):
+            kept.append((event.step, event.train_perplexity, event.gradient_norm, event.lr))
+        elif isinstance(event, (Sampled, CommandApplied)):
+            kept.append(event)
+    return kept
+
+
+def write_checkpoint(snapshot, path):
+    path.write_bytes(snapshot.content)
     return ResumeCheckpoint(path)
 
 
-def results(events: list[TrainingEvent]) -> list[Any]:
-    """Return the content of the events that does not depend on the clock."""
-    return [
-        (event.step, event.valid_perplexity, event.is_best) if isinstance(event, Evaluated) else event
-        for event in events
-        if isinstance(event, (Evaluated, Sampled))
-    ]
-
-
-@pytest.fixture
-def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.training.reporting.REPORT_INTERVAL", 0.0)
-
-
-@pytest.mark.usefixtures("every_step_is_reported")
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_resume_from_any_step_is_bit_exact(
-    dataset: Dataset,
-    settings: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("engine.models.lstm.MIN_HIDDEN_SIZE", 1)
-    config = make_config(epochs=2, **SETTINGS[settings])
-    whole = list(train(config, dataset, "a-run", lambda: False))
-    last = events_of(Step, whole)[-1].step
-    for step in range(0, last, max(1, last // 5)):
-        stop = StopAfter(step)
-        first = stop.watch(train(config, dataset, "a-run", stop))
-        assert first[-1].reason == "stopped"  # type: ignore[union-attr]
-        second = list(
-            train(config, dataset, "a-run", lambda: False, checkpoint=write_last_snapshot(first, tmp_path / "resume"))
-        )
-        assert events_of(Resume, second)[0].step == events_of(Snapshot, first)[-1].step + 1
-        assert results(first) + results(second) == results(whole)
-        assert weights_equal(weights_of(second[-1]), weights_of(whole[-1]))
-        assert second[-1].test_perplexity == whole[-1].test_perplexity  # type: ignore[union-attr]
+def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.models.lstm.MIN_HIDDEN_SIZE", 1)  # otherwise small layers are never bfloat16
+    config = make_config(**({"epochs": 2, "bptt": 24} | REPORT_EACH_STEP | SETTINGS[settings]))
+    whole = run(config, dataset)
+    snapshots = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]
+    for index in snapshots[1 :: len(snapshots) // 3]:
+        saved = write_checkpoint(whole[index], tmp_path / "resume")
+        resumed = run(config, dataset, saved)
+        assert events_of(Resume, resumed)[0].step == whole[index].step + 1
+        assert results(resumed) == results(whole[index:])
+        assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+        assert resumed[-1].test_perplexity == whole[-1].test_perplexity
+        assert resumed[-1].seconds >= saved.progress.seconds >= whole[index].step * 1e-6  # the clock goes on
 
 
-@pytest.mark.usefixtures("every_step_is_reported")
-@pytest.mark.parametrize("averaging", ["none", "ema"])
-def test_resume_during_fine_tuning_is_bit_exact(
-    dataset: Dataset,
-    averaging: str,
-    tmp_path: Path,
-) -> None:
-    """Fine-tuning replaces the optimizer and the weight average of the initial state."""
-    values = {"averaging": averaging, "ema_decay": 0.9, "weight_decay": 0.01}
-    config = make_config(epochs=1, fine_tune_epochs=2, fine_tune_lr=0.5, nonmonotone_interval=50, **values)
-    whole = list(train(config, dataset, "a-run", lambda: False))
-    begin, _, last = (event.step for event in events_of(Evaluated, whole)[1:])
-    for step in (begin + 1, last - 1):
-        stop = StopAfter(step)
-        first = stop.watch(train(config, dataset, "a-run", stop))
-        saved = write_last_snapshot(first, tmp_path / "resume")
-        assert (saved.progress.step, saved.progress.fine_tuning) == (step, True)
-        second = list(train(config, dataset, "a-run", lambda: False, checkpoint=saved))
-        assert results(first) + results(second) == results(whole)
-        assert weights_equal(weights_of(second[-1]), weights_of(whole[-1]))
-
-
-@pytest.mark.usefixtures("every_step_is_reported")
-def test_many_resumes_in_a_row_are_bit_exact(dataset: Dataset, tmp_path: Path) -> None:
-    config = make_config(epochs=2, ema_decay=0.9)
-    whole = list(train(config, dataset, "a-run", lambda: False))
-    events: list[TrainingEvent] = []
-    saved = None
-    for step in range(3, events_of(Step, whole)[-1].step, 7):
-        stop = StopAfter(step)
-        part = stop.watch(train(config, dataset, "a-run", stop, checkpoint=saved))
-        saved = write_last_snapshot(part, tmp_path / "resume")
+def test_many_stops_and_resumes_in_a_row_are_bit_exact(dataset, tmp_path):
+    config = make_config(epochs=2, bptt=24, ema_decay=0.9, eval_every_steps=1)
+    whole, events, saved = run(config, dataset), [], None
+    for _ in range(4):
+        calls = iter(range(12))  # of the function that is called before each step and each validation
+        part = run(config, dataset, saved, lambda calls=calls: next(calls, 12) == 11)
+        assert part[-1].reason == "stopped"
+        saved = write_checkpoint(events_of(Snapshot, part)[-1], tmp_path / "resume")
         events += part
-    events += list(train(config, dataset, "a-run", lambda: False, checkpoint=saved))
+    events += run(config, dataset, saved)
     assert results(events) == results(whole)
     assert weights_equal(weights_of(events[-1]), weights_of(whole[-1]))
-    steps = [event.step for event in events_of(Step, events)]
-    assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("values", [{"checkpoint_seconds": 1e-9}, {"eval_every_steps": 3}])
-def test_a_checkpoint_contains_the_validation_that_was_due(
-    dataset: Dataset,
-    values: dict[str, Any],
-) -> None:
-    """A resume from any snapshot does not repeat the validation of its step."""
-    command_queue = CommandQueue()
-    events: list[TrainingEvent] = []
-    for event in train(make_config(epochs=2, **values), dataset, "a-run", lambda: False, command_queue):
-        if isinstance(event, Step):
-            command_queue.send(ControlCommand("checkpoint"))
-        events.append(event)
-    snapshots = [(index, event) for index, event in enumerate(events) if isinstance(event, Snapshot)]
-    assert snapshots
-    for index, snapshot in snapshots:
-        assert all(event.step > snapshot.step for event in events_of(Evaluated, events[index:]))
+SHORT = {"epochs": 1, "bptt": 24, "eval_every_steps": 1, "variable_bptt": False}
 
 
-def test_training_time_continues_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:
-    config = make_config(epochs=2)
-    stop = StopAfter(20)
-    first = stop.watch(train(config, dataset, "a-run", stop))
-    saved = write_last_snapshot(first, tmp_path / "resume")
-    second = list(train(config, dataset, "a-run", lambda: False, checkpoint=saved))
-    assert events_of(Step, second)[0].seconds >= saved.progress.seconds >= events_of(Step, first)[-1].seconds
-    assert events_of(Finished, second)[0].seconds >= saved.progress.seconds
-
-
-def train_with_commands(dataset: Dataset, commands: dict[int, ControlCommand], **values: Any) -> list[TrainingEvent]:
+def train_with_commands(dataset, commands):
     """Train, and send each command after the step that is its key."""
-    command_queue = CommandQueue()
-    events = []
-    for event in train(make_config(epochs=2, **values), dataset, "a-run", lambda: False, command_queue):
+    queue, events = CommandQueue(), []
+    for event in train(make_config(**SHORT), dataset, "a-run", lambda: False, queue):
         if isinstance(event, Step) and event.step in commands:
-            command_queue.send(commands[event.step])
+            queue.send(commands[event.step])
         events.append(event)
     return events
 
 
-@pytest.mark.usefixtures("every_step_is_reported")
-def test_commands_are_applied_and_reported(dataset: Dataset) -> None:
-    plain = train_with_commands(dataset, {}, variable_bptt=False)
-    events = train_with_commands(
-        dataset,
-        {5: ControlCommand("checkpoint"), 10: ControlCommand("lr", "0.5"), 12: ControlCommand("prompt", "the road")},
-        variable_bptt=False,
-    )
-    assert [(event.step, event.kind, event.value) for event in events_of(CommandApplied, events)] == [
-        (5, "checkpoint", ""),
-        (10, "lr", "0.5"),
-        (12, "prompt", "the road"),
-    ]
-    assert [event.step for event in events_of(Snapshot, events)] == [5, 10, 12]
-    rates, scheduled = ({event.step: event.lr for event in events_of(Step, each)} for each in (events, plain))
-    assert all(rates[step] == scheduled[step] * (1 if step <= 10 else 0.5) for step in scheduled)
-    prompts = {event.step: event.prompt for event in events_of(Sampled, events)}
-    assert all((prompts[step] == "the road") == (step > 12) for step in prompts)
-    assert not weights_equal(weights_of(events[-1]), weights_of(plain[-1]))
+def test_commands_take_effect_are_saved_and_survive_a_resume(dataset, tmp_path):
+    commands = {
+        3: ControlCommand("checkpoint"),
+        5: ControlCommand("lr", "0.5"),
+        6: ControlCommand("prompt", "the road"),
+    }
+    plain, whole = train_with_commands(dataset, {}), train_with_commands(dataset, commands)
+    applied = [(event.step, event.kind, event.value) for event in events_of(CommandApplied, whole)]
+    assert applied == [(step, command.kind, command.value) for step, command in commands.items()]
+    assert [event.step for event in events_of(Snapshot, whole)] == [3, 5, 6]
+    for scheduled, step in zip(events_of(Step, plain), events_of(Step, whole), strict=True):
+        assert step.lr == scheduled.lr * (1 if step.step <= 5 else 0.5)
+        assert (step.train_perplexity == scheduled.train_perplexity) == (step.step <= 6)
+    assert all((event.prompt == "the road") == (event.step >= 6) for event in events_of(Sampled, whole))
 
-
-@pytest.mark.usefixtures("every_step_is_reported")
-def test_command_effects_survive_a_resume(dataset: Dataset, tmp_path: Path) -> None:
-    commands = {5: ControlCommand("lr", "0.25"), 6: ControlCommand("prompt", "the road")}
-    whole = train_with_commands(dataset, commands)
     first = train_with_commands(dataset, commands | {9: ControlCommand("detach")})
-    assert first[-1].reason == "detached"  # type: ignore[union-attr]
-    second = list(
-        train(
-            make_config(epochs=2),
-            dataset,
-            "a-run",
-            lambda: False,
-            checkpoint=write_last_snapshot(first, tmp_path / "resume"),
-        )
-    )
+    assert first[-1].reason == "detached"
+    saved = write_checkpoint(events_of(Snapshot, first)[-1], tmp_path / "resume")
+    second = run(make_config(**SHORT), dataset, saved)
+    detach = events_of(CommandApplied, first)[-1]
+    assert [each for each in results(first) if each != detach] + results(second) == results(whole)
     assert weights_equal(weights_of(second[-1]), weights_of(whole[-1]))
-    assert results(first) + results(second) == results(whole)
 
 
-@pytest.mark.usefixtures("every_step_is_reported")
-def test_a_pause_waits_and_saves_but_does_not_change_the_training(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command_queue, waited = CommandQueue(), []
+class ResumingQueue(CommandQueue):
+    """Queue that is sent "resume" while a paused training waits for the third time."""
 
-    def wait(seconds: float) -> None:
-        waited.append(seconds)
-        if len(waited) == 3:
-            command_queue.send(ControlCommand("resume"))
+    waits = 0
 
-    monkeypatch.setattr(command_queue, "wait", wait)
-    events = []
-    for event in train(make_config(epochs=2), dataset, "a-run", lambda: False, command_queue):
+    def wait(self, seconds):
+        self.waits += 1
+        if self.waits == 3:
+            self.send(ControlCommand("resume"))
+
+
+def test_a_pause_waits_and_saves_but_does_not_change_the_training(dataset):
+    queue, events = ResumingQueue(), []
+    for event in train(make_config(**SHORT), dataset, "r", lambda: False, queue):
         if isinstance(event, Step) and event.step == 4:
-            command_queue.send(ControlCommand("pause"))
+            queue.send(ControlCommand("pause"))
         events.append(event)
-    assert len(waited) == 3
+    assert queue.waits == 3
     assert [event.kind for event in events_of(CommandApplied, events)] == ["pause", "resume"]
     assert [event.step for event in events_of(Snapshot, events)] == [4]
     assert weights_equal(weights_of(events[-1]), weights_of(train_with_commands(dataset, {})[-1]))
 
 
-def test_a_paused_training_can_be_cancelled(dataset: Dataset) -> None:
-    command_queue = CommandQueue()
-    command_queue.send(ControlCommand("pause"))
-    stop = StopAfter(10**9)
-    events = []
-    for event in train(make_config(), dataset, "a-run", stop, command_queue):
-        events.append(event)
-        if isinstance(event, Snapshot):
-            stop.step = 0
-    assert events[-1].reason == "stopped"  # type: ignore[union-attr]
+def test_a_paused_training_can_be_cancelled(dataset):
+    queue = ResumingQueue()
+    queue.send(ControlCommand("pause"))
+    events = run(make_config(epochs=1), dataset, cancelled=lambda: queue.waits == 2, queue=queue)
+    assert events[-1].reason == "stopped"
+    assert not events_of(Step, events)
 
 
-def test_a_checkpoint_is_saved_every_checkpoint_seconds(dataset: Dataset) -> None:
-    often = list(train(make_config(epochs=1, checkpoint_seconds=1e-9), dataset, "a-run", lambda: False))
+def test_a_checkpoint_is_saved_every_checkpoint_seconds(dataset):
+    often = run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset)
     assert {event.step for event in events_of(Snapshot, often)} == set(range(events_of(Step, often)[-1].step + 1))
-    assert not events_of(
-        Snapshot, list(train(make_config(epochs=1, checkpoint_seconds=0), dataset, "a-run", lambda: False))
-    )
+    never = run(make_config(epochs=1, bptt=24, checkpoint_seconds=0), dataset)
+    assert not events_of(Snapshot, never)
+    assert weights_equal(weights_of(often[-1]), weights_of(never[-1]))
+
+
+@pytest.fixture(scope="module")
+def checkpoint_content(dataset):
+    """Return the content of a checkpoint from the middle of an epoch."""
+    return events_of(Snapshot, run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset))[3].content
 
 
 @pytest.fixture
-def checkpoint_path(dataset: Dataset, tmp_path: Path, every_step_is_reported: None) -> Path:
-    """Return the path of a checkpoint from the middle of an epoch."""
-    stop = StopAfter(3)
+def checkpoint_path(checkpoint_content, tmp_path):
     path = tmp_path / "resume.safetensors"
-    path.write_bytes(events_of(Snapshot, stop.watch(train(make_config(), dataset, "a-run", stop)))[-1].content)
+    path.write_bytes(checkpoint_content)
     return path
 
 
-def test_another_configuration_is_refused_with_the_first_difference(dataset: Dataset, checkpoint_path: Path) -> None:
+def restore(path, dataset):
+    config = make_config(epochs=1, bptt=24, **REPORT_EACH_STEP)
+    checkpoint = ResumeCheckpoint(path)
+    checkpoint.check_config(config)
+    checkpoint.restore(make_trainer(dataset, epochs=1, bptt=24).state)
+
+
+def test_another_configuration_is_refused_with_the_first_difference(dataset, checkpoint_path):
+    restore(checkpoint_path, dataset)
     with pytest.raises(RunError, match=r"saved with lr=0\.03, but the configuration has lr=0\.01"):
-        list(train(make_config(lr=0.01), dataset, "a-run", lambda: False, checkpoint=ResumeCheckpoint(checkpoint_path)))
+        ResumeCheckpoint(checkpoint_path).check_config(make_config(epochs=1, bptt=24, lr=0.01))
 
 
-def truncate(path: Path) -> None:
+def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def overwrite_with_noise(path: Path) -> None:
-    path.write_bytes(np.random.default_rng(0).bytes(5000))
-
-
-def changed(
-    change: Callable[[dict[str, Any], dict[str, Any]], object], config: str | None = None
-) -> Callable[[Path], None]:
+def changed(change, config=None):
     """Return a function that changes the tensors and the JSON values of a checkpoint, or its configuration."""
 
-    def write(path: Path) -> None:
+    def write(path):
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -333,82 +238,142 @@ def changed(
     return write
 
 
-def changed_progress(**values: Any) -> Callable[[Path], None]:
+def changed_progress(**values):
     return changed(lambda tensors, state: state["progress"].update(values))
 
 
-def changed_windows(**values: Any) -> Callable[[Path], None]:
+def changed_windows(**values):
     return changed(lambda tensors, state: state["windows"].update(values))
+
+
+def shortened(name):
+    return changed(lambda tensors, state: tensors.update({name: tensors[name][..., :1].clone()}))
+
+
+def without_tensor(name):
+    return changed(lambda tensors, state: tensors.pop(name))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         truncate,
-        overwrite_with_noise,
+        lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
         changed(lambda tensors, state: state.pop("progress")),
-        changed(lambda tensors, state: state.pop("windows")),
         changed(lambda tensors, state: state["windows"].pop("rng_state")),
         changed(lambda tensors, state: state["progress"].pop("step")),
         changed(lambda tensors, state: state["progress"].update(unknown=1)),
         changed(lambda tensors, state: state.update(averaged_updates=float("inf"))),
-        changed(lambda tensors, state: state.clear(), config="[]"),
         changed(lambda tensors, state: None, config="[]"),
         changed(lambda tensors, state: None, config='{"training": 3}'),
         changed(lambda tensors, state: None, config="["),
         changed_progress(step="7"),
         changed_progress(step=float("inf")),
         changed_progress(fine_tuning="no"),
-        changed_progress(seconds=float("nan")),
         changed_progress(seconds=10**400),
-        changed_progress(epoch=float("inf")),
         changed_progress(lr_scale=float("nan")),
         changed_progress(valid_perplexities=["a"]),
         changed_progress(sample_prompt="\ud800"),
         changed_windows(rng_state=[3, [1, 2], None]),
-        changed_windows(rng_state=["a"]),
         changed_windows(epoch_rng_state=["a"]),
         changed_windows(position=10**9),
         changed_windows(position=-1),
-        changed(lambda tensors, state: tensors.pop("network.output.bias")),
-        changed(
-            lambda tensors, state: tensors.update({"network.output.bias": tensors["network.output.bias"][:3].clone()})
-        ),
-        changed(lambda tensors, state: tensors.update(dropout_generator=tensors["dropout_generator"][:7].clone())),
-        changed(lambda tensors, state: tensors.pop("dropout_generator")),
-        changed(lambda tensors, state: tensors.pop("best_model.output.bias")),
-        changed(
-            lambda tensors, state: tensors.update({"lstm_state.0.cell": tensors["lstm_state.0.cell"][:, :1].clone()})
-        ),
+        without_tensor("network.output.bias"),
+        without_tensor("dropout_generator"),
+        without_tensor("best_model.output.bias"),
+        without_tensor("optimizer.0.exp_avg"),
+        shortened("network.output.bias"),
+        shortened("dropout_generator"),
+        shortened("lstm_state.0.cell"),
+        shortened("optimizer.0.exp_avg"),
         changed(lambda tensors, state: tensors.update({"optimizer.0.step": torch.zeros(3)})),
-        changed(lambda tensors, state: tensors.update({"optimizer.0.exp_avg": torch.zeros(3)})),
-        changed(lambda tensors, state: tensors.pop("optimizer.0.exp_avg")),
         changed(lambda tensors, state: tensors.update({"optimizer.x.step": torch.zeros(())})),
-        os.mkfifo,
+        lambda path: (path.unlink(), os.mkfifo(path)),
         lambda path: os.truncate(path, 50_000_000_000),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(
-    dataset: Dataset, checkpoint_path: Path, damage: Callable[[Path], None]
-) -> None:
-    if damage is os.mkfifo:
-        checkpoint_path.unlink()  # type: ignore[unreachable]
+def test_a_damaged_checkpoint_is_refused(dataset, checkpoint_path, damage):
     damage(checkpoint_path)
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
-        list(train(make_config(), dataset, "a-run", lambda: False, checkpoint=ResumeCheckpoint(checkpoint_path)))
+        restore(checkpoint_path, dataset)
 
 
-def test_a_checkpoint_larger_than_any_state_is_not_loaded(
-    dataset: Dataset,
-    checkpoint_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_checkpoint_larger_than_any_state_is_not_loaded(dataset, checkpoint_path, monkeypatch):
     changed(lambda tensors, state: tensors.update({"more": torch.zeros(300_000)}))(checkpoint_path)
     monkeypatch.setattr("engine.training.checkpoint.safe_open", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
-        list(train(make_config(), dataset, "a-run", lambda: False, checkpoint=ResumeCheckpoint(checkpoint_path)))
+        restore(checkpoint_path, dataset)
 
 
-def test_a_missing_checkpoint_is_named_in_the_error(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_named_in_the_error(tmp_path):
     with pytest.raises(RunError, match="is missing; the run cannot be resumed"):
         ResumeCheckpoint(tmp_path / "resume.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return a folder with the run `whole`, and `stopped`, which was saved after each step and stopped early."""
+    runs = tmp_path_factory.mktemp("runs")
+    corpus = write_csv(runs.parent / "small.csv", sentences(120))
+    values = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 10, "bptt": 20, "threads": 1}
+    values |= {**REPORT_EACH_STEP, "eval_every_steps": 3, "corpus": str(corpus)}
+    for name in ("whole", "stopped"):
+        job = prepare_job(Config("tiny").with_values(**values), name, runs)
+        for event in job.events(lambda: False):
+            if name == "stopped" and isinstance(event, Evaluated) and event.step >= 6:
+                job.command_queue.send(ControlCommand("stop"))
+    return runs
+
+
+@pytest.fixture
+def stopped_run(runs, tmp_path):
+    return Path(shutil.copytree(runs / "stopped", tmp_path / "stopped"))
+
+
+def resume(path):
+    return list(resume_job(path.name, path.parent).events(lambda: False))
+
+
+def evaluations(path):
+    rows = read_current_rows(path / METRICS_FILE)
+    return [(row["step"], row["valid_perplexity"]) for row in rows if row["event"] == "evaluated"]
+
+
+@pytest.mark.parametrize(("damage", "problem"), [(truncate, "damaged"), (Path.unlink, "missing"), (None, "")])
+def test_resume_of_a_run_from_its_latest_undamaged_checkpoint_is_bit_exact(runs, stopped_run, damage, problem):
+    if damage is not None:
+        damage(stopped_run / RESUME_FILE)
+    events = resume(stopped_run)
+    warned = [event.message for event in events_of(Warned, events)]
+    if problem:
+        step = events_of(Resume, events)[0].step - 1
+        expected = f"{stopped_run / RESUME_FILE} was {problem}; resuming from the previous checkpoint, at step {step}"
+        assert warned == [expected]
+        assert [type(event) for event in events].index(Warned) < [type(event) for event in events].index(Started)
+        assert expected in [row.get("message") for row in read_current_rows(stopped_run / METRICS_FILE)]
+    else:
+        assert not warned
+    assert isinstance(events[-1], Finished)
+    assert (stopped_run / MODEL_FILE).read_bytes() == (runs / "whole" / MODEL_FILE).read_bytes()
+    assert evaluations(stopped_run) == evaluations(runs / "whole")
+    assert not list(stopped_run.glob("resume*"))
+
+
+def test_a_damaged_checkpoint_does_not_replace_the_previous_one(stopped_run):
+    """Otherwise only the damaged file would exist between the two renames of the next save."""
+    good = (stopped_run / PREVIOUS_RESUME_FILE).read_bytes()
+    truncate(stopped_run / RESUME_FILE)
+    for event in resume_job("stopped", stopped_run.parent).events(lambda: False):
+        if isinstance(event, Started):
+            assert (stopped_run / RESUME_FILE).read_bytes() == good
+            assert not (stopped_run / PREVIOUS_RESUME_FILE).exists()
+            break
+
+
+def test_with_two_damaged_checkpoints_both_stay_and_the_latest_is_named(stopped_run):
+    for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
+        truncate(stopped_run / name)
+    before = {path.name: path.read_bytes() for path in stopped_run.glob("resume*")}
+    with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
+        resume(stopped_run)
+    assert {path.name: path.read_bytes() for path in stopped_run.glob("resume*")} == before

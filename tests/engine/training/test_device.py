@@ -22,20 +22,18 @@ WITH_BF16, WITHOUT_BF16 = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf1
     ],
 )
 def test_auto_precision_is_bf16_for_large_layers_on_a_cpu_with_bf16(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], hidden_size: int, precision: str, dtype: torch.dtype
-) -> None:
+    monkeypatch, capabilities, hidden_size, precision, dtype
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     config = get_preset("default").with_values(hidden_size=hidden_size, precision=precision)
     assert choose_dtype(config, CPU) == dtype
 
 
-def test_auto_precision_is_fp32_with_a_pytorch_that_does_not_report_capabilities(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_auto_precision_is_fp32_with_a_pytorch_that_does_not_report_capabilities(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert choose_dtype(get_preset("paper"), CPU) == torch.float32
 
 
-def test_the_notebook_preset_uses_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_preset_uses_fp32(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITH_BF16, raising=False)
     assert choose_dtype(get_preset("notebook"), CPU) == torch.float32

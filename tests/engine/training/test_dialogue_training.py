@@ -1,14 +1,12 @@
 """Trainings in dialogue mode: whole scenes in a new order, speakers in every window, exact resume, and fine-tuning."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engine.config import Config, DataConfig
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID, current_speakers
 from engine.events import Finished
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
@@ -22,19 +20,19 @@ from tests.support.training import NO_DROPOUT, make_config
 DIALOGUE = {"mode": "dialogue", "split": "scenes", "min_characters": -1, "min_speaker_lines": 5}
 
 
-def dialogue_config(folder: Path, **values: object) -> Config:
+def dialogue_config(folder, **values):
     corpus = write_distinct_dialogues(folder / "dialogues.csv")
     settings = {**DIALOGUE, "keep_epoch_checkpoints": False, "sample_prompt": "the precious", "min_count": 1}
     return make_config(corpus=str(corpus), **(settings | values))
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config):
     dataset = load_dataset(config)
     assert sorted(dataset.tokenizer.cast[:-1]) == ["FRODO", "GOLLUM", "SAM"]
     return dataset
 
 
-def make_reader(dataset: Dataset, **values: object) -> WindowReader:
+def make_reader(dataset, **values):
     options = make_config(**values).training
     first = dataset.tokenizer.num_text_tokens
     return WindowReader(
@@ -42,7 +40,7 @@ def make_reader(dataset: Dataset, **values: object) -> WindowReader:
     )
 
 
-def split_scenes(ids: np.ndarray) -> Counter[tuple[int, ...]]:
+def split_scenes(ids):
     scenes, scene = Counter[tuple[int, ...]](), list[int]()
     for before, id in zip([0, *ids.tolist()], [*ids.tolist(), EOS_ID], strict=True):
         if id == EOS_ID and before in (0, EOS_ID):
@@ -53,7 +51,7 @@ def split_scenes(ids: np.ndarray) -> Counter[tuple[int, ...]]:
     return scenes
 
 
-def test_scenes_stay_whole_when_they_are_shuffled(tmp_path: Path) -> None:
+def test_scenes_stay_whole_when_they_are_shuffled(tmp_path):
     dataset = load(dialogue_config(tmp_path).data)
     reader = make_reader(dataset)
     epochs = [reader.draw_epoch()[0] for _ in range(2)]
@@ -64,7 +62,7 @@ def test_scenes_stay_whole_when_they_are_shuffled(tmp_path: Path) -> None:
         assert whole.total() >= split_scenes(dataset.train).total() - 3  # rolling cuts a scene or two
 
 
-def test_windows_know_the_speaker_of_each_input(tmp_path: Path) -> None:
+def test_windows_know_the_speaker_of_each_input(tmp_path):
     dataset = load(dialogue_config(tmp_path).data)
     reader = make_reader(dataset, shuffle_lines=False, batch_size=3, variable_bptt=False, bptt=7)
     height = len(dataset.train) // 3
@@ -80,7 +78,7 @@ def test_windows_know_the_speaker_of_each_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("speaker_input", ["token", "embedding"])
-def test_a_trained_model_knows_what_each_speaker_says(tmp_path: Path, speaker_input: str) -> None:
+def test_a_trained_model_knows_what_each_speaker_says(tmp_path, speaker_input):
     """A line of Gollum's words is far likelier from him, and the speakers take turns as in the corpus."""
     config = dialogue_config(tmp_path, speaker_input=speaker_input, epochs=12, **NO_DROPOUT)
     run = _train(config, tmp_path)
@@ -103,7 +101,7 @@ def test_a_trained_model_knows_what_each_speaker_says(tmp_path: Path, speaker_in
 
 
 @pytest.mark.parametrize("speaker_input", ["token", "embedding"])
-def test_a_resumed_training_is_bit_exact(tmp_path: Path, speaker_input: str) -> None:
+def test_a_resumed_training_is_bit_exact(tmp_path, speaker_input):
     config = dialogue_config(tmp_path, speaker_input=speaker_input, epochs=2)
     whole = _train(config, tmp_path, "whole")
     calls = iter(range(1000))
@@ -115,12 +113,12 @@ def test_a_resumed_training_is_bit_exact(tmp_path: Path, speaker_input: str) -> 
         assert (whole / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
-def test_fine_tuning_adds_the_cast_of_the_new_text(tmp_path: Path) -> None:
+def test_fine_tuning_adds_the_cast_of_the_new_text(tmp_path):
     """The words keep their vectors; new speakers get the mean vector, and known ones keep theirs."""
     plain = dialogue_config(tmp_path, mode="line", split="scenes", tokenizer="characters", epochs=1)
     _train(plain, tmp_path, "plain")
 
-    def apply_options(config: Config) -> Config:
+    def apply_options(config):
         values = {**DIALOGUE, "corpus": plain.data.corpus, "init": "plain", "epochs": 1, "lr": 1e-9, "batch_size": 4}
         return config.with_values(**values)
 
@@ -135,7 +133,7 @@ def test_fine_tuning_adds_the_cast_of_the_new_text(tmp_path: Path) -> None:
     assert load_model(tuned).config.data.split == "scenes"
 
 
-def _train(config: Config, folder: Path, name: str = "run") -> Path:
+def _train(config, folder, name="run"):
     job = prepare_job(config, name, folder)
     events = list(job.events(lambda: False))
     assert isinstance(events[-1], Finished)

@@ -6,21 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from engine.config import Config
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import load_dataset
 from engine.presets import get_preset
 from engine.runtime import distributed
 from engine.runtime.distributed import SINGLE_PROCESS, PeerLostError, distributed_context
 from engine.runtime.process import ProcessInfo
-from tests.support.distributed_worker import Result, train_and_summarize
+from tests.support.distributed_worker import train_and_summarize
 from tests.support.transformer import TRANSFORMER
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS = {
     "the default preset": {"lr": 0.03, "ema_decay": 0.9},
     "sampled softmax, two layers, no variational dropout": {
         "softmax_samples": 10,
@@ -62,7 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(dataset: Dataset, settings: str) -> Config:
+def make_config(dataset, settings):
     """Return a small model of the default preset with one of the settings."""
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 2, "batch_size": 4, "bptt": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
@@ -74,10 +72,10 @@ class FakeContext:
 
     num_destroyed = 0
 
-    def __init__(self, process: ProcessInfo) -> None:
+    def __init__(self, process):
         self.process = process
 
-    def destroy(self) -> None:
+    def destroy(self):
         FakeContext.num_destroyed += 1
 
 
@@ -89,9 +87,7 @@ class FakeContext:
         ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
     ],
 )
-def test_only_connection_errors_are_reported_as_a_lost_peer(
-    monkeypatch: pytest.MonkeyPatch, message: str, error_type: type[Exception]
-) -> None:
+def test_only_connection_errors_are_reported_as_a_lost_peer(monkeypatch, message, error_type):
     monkeypatch.setattr(distributed, "get_process_info", lambda: ProcessInfo(1, 2, 1, 2))
     monkeypatch.setattr(distributed, "MultiProcessContext", FakeContext)
     before = FakeContext.num_destroyed
@@ -105,7 +101,7 @@ def test_only_connection_errors_are_reported_as_a_lost_peer(
 
 
 @pytest.fixture(scope="module")
-def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(dataset, tmp_path_factory):
     """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("several")
     texts = [make_config(dataset, settings).to_json() for settings in SETTINGS]
@@ -123,14 +119,14 @@ def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_results(folder: Path, settings: str) -> dict[str, Result]:
-    results: list[dict[str, Result]] = json.loads((folder / "results.json").read_text())
+def read_results(folder, settings):
+    results = json.loads((folder / "results.json").read_text())
     return results[list(SETTINGS).index(settings)]
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_two_processes_have_the_same_losses_as_one(dataset: Dataset, folder: Path, settings: str) -> None:
+def test_two_processes_have_the_same_losses_as_one(dataset, folder, settings):
     config = make_config(dataset, settings)
     single = train_and_summarize(config, load_dataset(config.data), SINGLE_PROCESS)
     double = read_results(folder, settings)["whole"]
@@ -148,7 +144,7 @@ def test_two_processes_have_the_same_losses_as_one(dataset: Dataset, folder: Pat
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_resume_of_two_processes_is_bit_exact(folder: Path, settings: str) -> None:
+def test_resume_of_two_processes_is_bit_exact(folder, settings):
     results = read_results(folder, settings)
     whole, first, rest = results["whole"], results["first"], results["rest"]
     assert 0 < len(first["steps"]) < len(whole["steps"])
@@ -158,5 +154,5 @@ def test_resume_of_two_processes_is_bit_exact(folder: Path, settings: str) -> No
     assert rest["test"] == whole["test"]
 
 
-def test_only_the_main_process_yields_steps(folder: Path) -> None:
+def test_only_the_main_process_yields_steps(folder):
     assert json.loads((folder / "steps-1.json").read_text()) == [0] * len(SETTINGS)

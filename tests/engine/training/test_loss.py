@@ -1,12 +1,10 @@
 """The training objective against formulas in plain Python, and the sampled softmax against the full softmax."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.errors import ConfigError
@@ -21,15 +19,15 @@ TEXT = np.array([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 10, 10], 
 """A text without the last token of the vocabulary, 11."""
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def objective_of(size: int = VOCABULARY_SIZE, text: np.ndarray = TEXT, **values: Any) -> Objective:
+def objective_of(size=VOCABULARY_SIZE, text=TEXT, **values):
     return Objective(TrainingConfig(**({"label_smoothing": 0.0} | values)), text, size, torch.device("cpu"))
 
 
-def make_window(time: int = 5, batch: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def make_window(time=5, batch=3):
     """Return logits, targets, and outputs before and after dropout."""
     generator = seeded(1)
     raw = torch.randn(time, batch, 4, generator=generator)
@@ -38,18 +36,18 @@ def make_window(time: int = 5, batch: int = 3) -> tuple[Tensor, Tensor, Tensor, 
     return 2 * torch.randn(time, batch, VOCABULARY_SIZE, generator=generator), targets, raw, dropped
 
 
-def log_probs_of(logits: Tensor) -> np.ndarray:
+def log_probs_of(logits):
     values = logits.double().numpy()
     return values - np.log(np.exp(values).sum(-1, keepdims=True))
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> float:
+def cross_entropy(logits, targets):
     log_probs = log_probs_of(logits)
     time, batch = targets.shape
     return -float(np.mean([log_probs[t, b, targets[t, b]] for t in range(time) for b in range(batch)]))
 
 
-def test_without_penalties_the_objective_equals_the_loss() -> None:
+def test_without_penalties_the_objective_equals_the_loss():
     logits, targets, raw, dropped = make_window()
     loss, objective = objective_of(ar=0.0, tar=0.0)(logits, targets, None, raw, dropped)
     assert float(loss) == float(objective)
@@ -57,7 +55,7 @@ def test_without_penalties_the_objective_equals_the_loss() -> None:
 
 
 @pytest.mark.parametrize(("ar", "tar"), [(2.0, 0.0), (0.0, 1.0), (2.0, 1.0), (0.3, 7.0)])
-def test_ar_and_tar_follow_the_paper_and_do_not_change_the_loss(ar: float, tar: float) -> None:
+def test_ar_and_tar_follow_the_paper_and_do_not_change_the_loss(ar, tar):
     """Merity et al. 2017, section 4.6: AR penalizes squared dropped outputs, TAR squared changes of raw outputs."""
     logits, targets, raw, dropped = make_window()
     plain, _ = objective_of()(logits, targets, None, raw, dropped)
@@ -69,14 +67,14 @@ def test_ar_and_tar_follow_the_paper_and_do_not_change_the_loss(ar: float, tar: 
     assert float(objective - loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_window_of_one_step_has_no_tar_penalty() -> None:
+def test_a_window_of_one_step_has_no_tar_penalty():
     logits, targets, raw, dropped = make_window(time=1)
     loss, objective = objective_of(tar=5.0)(logits, targets, None, raw, dropped)
     assert float(loss) == float(objective)
 
 
 @pytest.mark.parametrize("smoothing", [0.05, 0.4])
-def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencies(smoothing: float) -> None:
+def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencies(smoothing):
     logits, targets, raw, dropped = make_window()
     loss, objective = objective_of(label_smoothing=smoothing)(logits, targets, None, raw, dropped)
     log_probs, total = log_probs_of(logits), 0.0
@@ -90,11 +88,8 @@ def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencie
     assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
 
 
-# --- the sampled softmax --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_teachers_replace_a_part_of_the_targets(weight: float) -> None:
+def test_teachers_replace_a_part_of_the_targets(weight):
     logits, targets, raw, dropped = make_window()
     teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
     objective = objective_of(ar=0.0, tar=0.0)
@@ -106,7 +101,7 @@ def test_teachers_replace_a_part_of_the_targets(weight: float) -> None:
     assert float(distilled) == pytest.approx((1 - weight) * float(loss) + weight * expected, rel=1e-5)
 
 
-def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy() -> None:
+def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy():
     logits, targets, raw, dropped = make_window()
     teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
     corpus_columns = targets.shape[1] - 1
@@ -119,7 +114,7 @@ def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy
     assert float(objective) == pytest.approx((corpus_columns * of_text + of_teachers) / targets.shape[1], rel=1e-5)
 
 
-def test_label_smoothing_and_sampled_softmax_cannot_be_combined() -> None:
+def test_label_smoothing_and_sampled_softmax_cannot_be_combined():
     with pytest.raises(ConfigError, match="softmax_samples and label_smoothing"):
         TrainingConfig(softmax_samples=10, label_smoothing=0.1)
     with pytest.raises(ConfigError, match="softmax_samples and label_smoothing"):
@@ -128,14 +123,14 @@ def test_label_smoothing_and_sampled_softmax_cannot_be_combined() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_overrides_are_checked_together_in_any_order(order: int) -> None:
+def test_overrides_are_checked_together_in_any_order(order):
     overrides = ["label_smoothing=0", "softmax_samples=9"][::order]
     assert get_preset("tiny").training.label_smoothing > 0
     training = get_preset("tiny").with_overrides(overrides).training
     assert (training.label_smoothing, training.softmax_samples) == (0, 9)
 
 
-def test_sampled_classes_are_the_targets_and_a_random_sample() -> None:
+def test_sampled_classes_are_the_targets_and_a_random_sample():
     size, samples = 2000, 500
     objective = objective_of(size, np.arange(size, dtype=np.int32), softmax_samples=samples)
     generator, counts = seeded(3), []
@@ -157,7 +152,7 @@ def test_sampled_classes_are_the_targets_and_a_random_sample() -> None:
     assert objective_of().sample_softmax_classes(torch.zeros(1, 1, dtype=torch.int64), generator) is None
 
 
-def test_sampled_classes_are_corrected_except_the_target_of_a_position() -> None:
+def test_sampled_classes_are_corrected_except_the_target_of_a_position():
     classes = torch.tensor([2, 5, 7, 9])
     log_inclusion_probs = torch.log(torch.tensor([0.5, 0.25, 1.0, 0.1]))
     logits = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, -1.0, 5.0, 2.0]])
@@ -169,9 +164,9 @@ def test_sampled_classes_are_corrected_except_the_target_of_a_position() -> None
 
 
 @pytest.mark.parametrize("target", [3, 8, 11])
-def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target: int) -> None:
+def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
     """The other targets of a window are drawn by frequency, and the sampled classes by the objective."""
-    options: dict[str, Any] = {"softmax_samples": 3, "bptt": 4, "batch_size": 2}
+    options = {"softmax_samples": 3, "bptt": 4, "batch_size": 2}
     objective, generator = objective_of(**options), seeded(11)
     logits = 1.5 * torch.randn(VOCABULARY_SIZE, generator=seeded(2))
     text, outputs = torch.from_numpy(TEXT.astype(np.int64)), torch.zeros(1, 1, 4)
@@ -192,7 +187,7 @@ def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target: int) ->
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("samples", [VOCABULARY_SIZE, 1000])
-def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples: int, tied: bool) -> None:
+def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
     config = ModelConfig(embedding_size=4, hidden_size=4, tie_weights=tied, subword_embeddings=False, **NO_DROPOUT)
     _, targets, _, _ = make_window()
     inputs = torch.randint(VOCABULARY_SIZE, targets.shape, generator=seeded(8))
@@ -214,7 +209,7 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples: int, tied: 
         torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_logits_of_sampled_classes_equal_the_same_columns_of_all_logits() -> None:
+def test_logits_of_sampled_classes_equal_the_same_columns_of_all_logits():
     network = LSTMModel(ModelConfig(embedding_size=4, hidden_size=4, **NO_DROPOUT), VOCABULARY_SIZE, seeded(0))
     with torch.no_grad():
         network.output.bias.copy_(torch.randn(VOCABULARY_SIZE, generator=seeded(1)))

@@ -1,19 +1,16 @@
 """The notebook's perplexity formula on whole windows and on the real data, compared with the true perplexity."""
 
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import load_dataset
 from engine.data.tokenizers.words import WordTokenizer
-from engine.events import Evaluated, Finished, Started, Step, TrainingEvent
+from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
-from engine.models.numpy_lstm import NumpyLSTM
 from engine.presets import get_preset
 from engine.training.run import train
 from engine.training.validation import notebook_perplexity
@@ -28,10 +25,7 @@ NOTEBOOK = get_preset("notebook")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# --- the formula ----------------------------------------------------------------------------------------------
-
-
-def make_network() -> LSTMModel:
+def make_network():
     """Return a small untied network whose token probabilities differ much."""
     network = LSTMModel(
         ModelConfig(embedding_size=5, hidden_size=6, num_layers=2, tie_weights=False),
@@ -44,7 +38,7 @@ def make_network() -> LSTMModel:
     return network
 
 
-def notebook_formula(model: NumpyLSTM, text: list[int], batch: int, bptt: int) -> float:
+def notebook_formula(model, text, batch, bptt):
     """Compute the notebook's formula column by column with the numpy model."""
     rows = len(text) // batch
     trimmed = rows - (rows - 1) % bptt
@@ -64,9 +58,7 @@ def notebook_formula(model: NumpyLSTM, text: list[int], batch: int, bptt: int) -
     ("length", "batch", "bptt"),
     [(63, 3, 5), (64, 3, 5), (65, 3, 10), (80, 4, 6), (41, 1, 8), (22, 2, 10), (200, 3, 7), (120, 5, 1)],
 )
-def test_with_whole_windows_the_formula_divides_their_sum_by_the_trimmed_width(
-    length: int, batch: int, bptt: int
-) -> None:
+def test_with_whole_windows_the_formula_divides_their_sum_by_the_trimmed_width(length, batch, bptt):
     text = np.random.default_rng(length).integers(0, 10, length).astype(np.int32)
     network = make_network()
     result = notebook_perplexity(network, text, batch, bptt)
@@ -76,7 +68,7 @@ def test_with_whole_windows_the_formula_divides_their_sum_by_the_trimmed_width(
     )
 
 
-def test_the_formula_counts_one_token_too_many_per_column() -> None:
+def test_the_formula_counts_one_token_too_many_per_column():
     """With two tokens a column, one is predicted and two are counted: the result is the square root of the truth."""
     network, text = make_network(), np.array([2, 3, 4, 5, 6, 7], np.int32)
     result = notebook_perplexity(network, text, 3, 1)
@@ -86,17 +78,14 @@ def test_the_formula_counts_one_token_too_many_per_column() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 8, 40, 43])
-def test_columns_shorter_than_a_window_have_a_perplexity_of_one(length: int) -> None:
+def test_columns_shorter_than_a_window_have_a_perplexity_of_one(length):
     text = np.full(length, 5, np.int32)
     assert notebook_perplexity(make_network(), text, 4, 10) == 1.0
     if length == 43:  # one more row completes a window
         assert notebook_perplexity(make_network(), np.full(44, 5, np.int32), 4, 10) != 1.0
 
 
-# --- the real dialogues ---------------------------------------------------------------------------------------
-
-
-def test_on_the_real_dialogues_the_formula_scores_no_token(lotr_csv: Path) -> None:
+def test_on_the_real_dialogues_the_formula_scores_no_token(lotr_csv):
     assert (NOTEBOOK.training.batch_size, NOTEBOOK.training.bptt) == (64, 50)
     dataset = load_dataset(NOTEBOOK.with_values(corpus=str(lotr_csv)).data)
     assert 50 * 20 < len(dataset.valid) < 64 * 50 + 64  # not empty, but shorter than a window plus a token per column
@@ -107,9 +96,9 @@ def test_on_the_real_dialogues_the_formula_scores_no_token(lotr_csv: Path) -> No
     assert notebook_perplexity(network, dataset.train[: 64 * 51], 64, 50) > 500
 
 
-def test_the_notebook_preset_ends_no_better_than_a_unigram_model(lotr_csv: Path) -> None:
+def test_the_notebook_preset_ends_no_better_than_a_unigram_model(lotr_csv):
     """With a smaller, faster network: the formula returns 1, the true perplexity is about 150, 5-grams have 91."""
-    small: dict[str, Any] = {"embedding_size": 64, "hidden_size": 64, "lr": 0.01, "epochs": 4}
+    small = {"embedding_size": 64, "hidden_size": 64, "lr": 0.01, "epochs": 4}
     config = NOTEBOOK.with_values(corpus=str(lotr_csv), threads=1, device="cpu", **small)
     events = list(train(config, load_dataset(config.data), "a-run", lambda: False))
     (started,), (finished,) = events_of(Started, events), events_of(Finished, events)
@@ -123,20 +112,17 @@ def test_the_notebook_preset_ends_no_better_than_a_unigram_model(lotr_csv: Path)
     assert all(event.is_best for event in evaluated)
 
 
-# --- trainings with validation_metric=notebook ----------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory):
     return training.make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
 
 
-def run(dataset: Dataset, **values: Any) -> list[TrainingEvent]:
+def run(dataset, **values):
     defaults = {"variable_bptt": False, "averaging": "none", "schedule": "plateau", "lr": 0.01}
     return training.run_training(dataset, **(defaults | values))
 
 
-def test_the_formula_halves_the_learning_rate_although_the_true_perplexity_improves(dataset: Dataset) -> None:
+def test_the_formula_halves_the_learning_rate_although_the_true_perplexity_improves(dataset):
     assert len(dataset.valid) // 4 < 30, "this test needs columns shorter than a window"
     notebook = run(dataset, validation_metric="notebook", bptt=30, epochs=5)
     perplexities = [event.valid_perplexity for event in events_of(Evaluated, notebook)]
@@ -155,9 +141,7 @@ def test_the_formula_halves_the_learning_rate_although_the_true_perplexity_impro
     assert events_of(Step, perplexity)[-1].train_perplexity != events_of(Step, notebook)[-1].train_perplexity
 
 
-def test_the_formula_saves_the_latest_weights_even_if_they_are_worse(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_formula_saves_the_latest_weights_even_if_they_are_worse(dataset, monkeypatch):
     script = [50.0, 40.0, 60.0, 70.0]
     script_validation(monkeypatch, script)
     events = run(dataset, validation_metric="notebook", bptt=30, epochs=3, patience=1)
@@ -168,7 +152,7 @@ def test_the_formula_saves_the_latest_weights_even_if_they_are_worse(
     assert not weights_equal(weights_of(finished), weights_of(evaluated[1]))
 
 
-def test_with_whole_windows_the_formula_does_not_lower_the_learning_rate(dataset: Dataset) -> None:
+def test_with_whole_windows_the_formula_does_not_lower_the_learning_rate(dataset):
     """With windows of 5 the formula scores most tokens and decreases like the true perplexity."""
     events = run(dataset, validation_metric="notebook", bptt=5, epochs=3)
     values = [event.notebook_perplexity for event in events_of(Evaluated, events)]

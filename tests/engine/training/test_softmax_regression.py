@@ -10,7 +10,7 @@ from engine.training.softmax_regression import fit_softmax_regression
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 20))
-def test_the_gradient_of_the_penalized_likelihood_is_small(seed: int, num_events: int, l2: float) -> None:
+def test_the_gradient_of_the_penalized_likelihood_is_small(seed, num_events, l2):
     rng = np.random.default_rng(seed)
     features = rng.normal(0, 1, (num_events, 5)).astype(np.float32)
     labels, offsets = rng.integers(0, 3, num_events), rng.normal(0, 1, 3)
@@ -22,7 +22,7 @@ def test_the_gradient_of_the_penalized_likelihood_is_small(seed: int, num_events
     assert np.abs(gradient).max() < 0.05 * (1 + num_events) ** 0.5
 
 
-def test_offsets_that_explain_the_labels_leave_no_weights() -> None:
+def test_offsets_that_explain_the_labels_leave_no_weights():
     labels = np.array([0] * 6 + [1] * 2)
     weights = fit_softmax_regression(np.ones((8, 1), np.float32), labels, np.log([6.0, 2.0]), l2=1)
     assert weights == pytest.approx(np.zeros((1, 2)), abs=1e-6)

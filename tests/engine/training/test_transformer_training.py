@@ -1,15 +1,11 @@
 """A Transformer trained by the same trainer: settings, tokenizers, fine-tuning, and the model that is played."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
-from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.events import Evaluated, Finished
 from engine.generation.generate import TokenEvent, generate
@@ -18,7 +14,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
 from engine.presets import get_preset
 from engine.runs.loading import load_model, read_initial_weights
-from engine.training.job import TrainingJob, prepare_job
+from engine.training.job import prepare_job
 from engine.training.trainer import Trainer
 from engine.training.transfer.initial_run import configure
 from tests.support.files import sentences, write_csv
@@ -27,34 +23,34 @@ from tests.support.transformer import TRANSFORMER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SETTINGS: dict[str, Any] = {**TRANSFORMER, "variable_bptt": False, "lr": 0.01}
+SETTINGS = {**TRANSFORMER, "variable_bptt": False, "lr": 0.01}
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path):
     return write_csv(tmp_path / "corpus.csv", sentences(60))
 
 
-def small_preset(**values: Any) -> Config:
+def small_preset(**values):
     """Return a configuration of one short training, with the settings of a Transformer."""
     training = {"epochs": 1, "batch_size": 4, "bptt": 12, "threads": 1, "keep_epoch_checkpoints": False, "patience": 0}
     return Config("small").with_values(**(SETTINGS | training | {"embedding_dropout": 0.0} | values))
 
 
-def test_perplexity_falls_far_below_that_of_a_unigram_model(dataset: Dataset) -> None:
+def test_perplexity_falls_far_below_that_of_a_unigram_model(dataset):
     events = run_training(dataset, **SETTINGS, epochs=12)
     perplexities = [event.valid_perplexity for event in events_of(Evaluated, events)]
     assert perplexities[-1] < 0.4 * perplexities[0]
     assert min(perplexities) < 8  # a unigram model has about 25
 
 
-def test_the_played_model_has_the_perplexity_of_the_trained_network(dataset: Dataset) -> None:
+def test_the_played_model_has_the_perplexity_of_the_trained_network(dataset):
     finished = events_of(Finished, run_training(dataset, **SETTINGS, epochs=2))[0]
     assert isinstance(finished.model, NumpyTransformer)
     assert evaluate(finished.model, dataset.valid).perplexity == pytest.approx(finished.valid_perplexity, rel=1e-4)
 
 
-def test_every_tokenizer_trains_and_the_run_can_be_played(corpus: Path, tmp_path: Path) -> None:
+def test_every_tokenizer_trains_and_the_run_can_be_played(corpus, tmp_path):
     for tokenizer in ("words", "whitespace", "characters", "bpe"):
         config = small_preset(corpus=str(corpus), tokenizer=tokenizer, vocabulary_size=300)
         job = prepare_job(config, tokenizer, tmp_path / "runs")
@@ -65,7 +61,7 @@ def test_every_tokenizer_trains_and_the_run_can_be_played(corpus: Path, tmp_path
         assert any(isinstance(event, TokenEvent) for event in events)
 
 
-def test_dialogue_mode_reads_speakers_as_tokens(tmp_path: Path) -> None:
+def test_dialogue_mode_reads_speakers_as_tokens(tmp_path):
     rows = [("SAM" if i % 2 else "FRODO", text) for i, text in enumerate(sentences(300))]
     path = tmp_path / "dialogue.csv"
     path.write_text("char,dialog\n" + "".join(f'{name},"{text}"\n' for name, text in rows))
@@ -75,7 +71,7 @@ def test_dialogue_mode_reads_speakers_as_tokens(tmp_path: Path) -> None:
     assert load_model(job.run.path).model.tokenizer.cast[:2] == ("FRODO", "SAM")
 
 
-def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpus: Path, tmp_path: Path) -> None:
+def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpus, tmp_path):
     runs_dir = tmp_path / "runs"
     first = prepare_job(small_preset(corpus=str(corpus)), "first", runs_dir)
     list(first.events(lambda: False))
@@ -97,13 +93,13 @@ def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpu
     np.testing.assert_allclose(new[name][besides], old.weights[name].mean(axis=0), rtol=1e-5, atol=1e-7)
 
 
-def make_trainer_of(job: TrainingJob) -> Trainer:
+def make_trainer_of(job):
     """Return the trainer of a job, with the initial weights that the run keeps."""
     weights = read_initial_weights(job.run.path, job.config, job.dataset.tokenizer)
     return Trainer(job.config, job.dataset, torch.device("cpu"), initial_weights=weights)
 
 
-def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have() -> None:
+def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have():
     config = configure(get_preset("default"), lambda preset: preset.with_values(architecture="transformer"))
     model = config.model
     assert (model.punctuation, model.subword_embeddings, model.weight_drop) == (False, False, 0.0)
@@ -122,16 +118,14 @@ def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have(
         ({"bptt": 11}, "bptt=11 trains only the first positions of a transformer with context_size=12"),
     ],
 )
-def test_impossible_settings_are_refused_before_a_run_is_created(
-    corpus: Path, tmp_path: Path, values: dict[str, Any], message: str
-) -> None:
+def test_impossible_settings_are_refused_before_a_run_is_created(corpus, tmp_path, values, message):
     with pytest.raises(ConfigError) as error:
         prepare_job(small_preset(corpus=str(corpus), **values), "refused", tmp_path / "runs")
     assert message in str(error.value)
     assert not (tmp_path / "runs" / "refused").exists()
 
 
-def test_weight_decay_leaves_the_scales_of_norms_alone(dataset: Dataset) -> None:
+def test_weight_decay_leaves_the_scales_of_norms_alone(dataset):
     trainer = make_trainer(dataset, **SETTINGS, weight_decay=0.1)
     decayed = {
         id(parameter)
@@ -144,7 +138,7 @@ def test_weight_decay_leaves_the_scales_of_norms_alone(dataset: Dataset) -> None
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "gpt"])
-def test_presets_have_settings_of_a_transformer(name: str) -> None:
+def test_presets_have_settings_of_a_transformer(name):
     config = get_preset(name)
     network = TransformerModel(config.model, 2048, torch.Generator())
     assert config.training.bptt <= config.model.context_size

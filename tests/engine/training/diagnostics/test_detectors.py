@@ -2,14 +2,13 @@
 
 import math
 from itertools import chain
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import CommandApplied, Evaluated, Snapshot
-from engine.training.diagnostics.detector import DiskReading, Finding, GpuReading, Observation, Recovered
+from engine.training.diagnostics.detector import DiskReading, Finding, GpuReading, Recovered
 from engine.training.diagnostics.disk_space import DiskSpace
 from engine.training.diagnostics.forgetting import Forgetting
 from engine.training.diagnostics.gradients import ExplodingGradients, VanishingGradients
@@ -19,10 +18,8 @@ from engine.training.diagnostics.rising_validation import RisingValidation
 from engine.training.diagnostics.unigram_model import UnigramModel
 from tests.support.diagnoses import STARTED, diagnoses, evaluations, first_finding, norms, setup, step, steps
 
-# --- rising validation ------------------------------------------------------------------------------------------
 
-
-def test_rising_validation_is_reported_with_its_best_and_the_evaluations_since() -> None:
+def test_rising_validation_is_reported_with_its_best_and_the_evaluations_since():
     result = first_finding(RisingValidation(), evaluations(200, 80, 60, 61, 62, 62.9, 63.1), output_dropout=0.5)
     assert result is not None
     index, finding = result
@@ -41,11 +38,11 @@ def test_rising_validation_is_reported_with_its_best_and_the_evaluations_since()
         (200, 80, 60, *[math.nan] * 5),
     ],
 )
-def test_validation_that_hardly_rises_or_falls_again_is_not_reported(perplexities: tuple[float, ...]) -> None:
+def test_validation_that_hardly_rises_or_falls_again_is_not_reported(perplexities):
     assert first_finding(RisingValidation(), evaluations(*perplexities)) is None
 
 
-def test_training_that_stops_by_itself_needs_no_advice_to_stop() -> None:
+def test_training_that_stops_by_itself_needs_no_advice_to_stop():
     rising = evaluations(200, 80, 60, 70, 80, 90, 100, 110, 120, 130, 140)
     assert first_finding(RisingValidation(), rising, patience=3) is None
     late = first_finding(RisingValidation(), rising, averaging="nt_asgd", nonmonotone_interval=4)
@@ -53,8 +50,8 @@ def test_training_that_stops_by_itself_needs_no_advice_to_stop() -> None:
     assert late[0] == 10  # averaging is due to start before
 
 
-def test_training_perplexity_that_rises_too_points_to_the_learning_rate() -> None:
-    events: list[Observation] = []
+def test_training_perplexity_that_rises_too_points_to_the_learning_rate():
+    events = []
     for number, event in enumerate(evaluations(200, 80, 60, 70, 80, 90, 95)):
         events += [step(100 * number + 1, train_perplexity=event.valid_perplexity), event]
     result = first_finding(RisingValidation(), events, lr=0.015)
@@ -68,7 +65,7 @@ def test_training_perplexity_that_rises_too_points_to_the_learning_rate() -> Non
 LEVEL = tuple(80 + 4 * math.sin(number) for number in range(30))
 
 
-def test_doubled_training_perplexity_is_a_spike_unless_it_lasts_a_single_report() -> None:
+def test_doubled_training_perplexity_is_a_spike_unless_it_lasts_a_single_report():
     assert first_finding(LossSpike(), steps(*LEVEL, 170, 81, 170, 80)) is None
     result = first_finding(LossSpike(), steps(*LEVEL, 170, 175))
     assert result is not None
@@ -80,13 +77,10 @@ def test_doubled_training_perplexity_is_a_spike_unless_it_lasts_a_single_report(
     assert first_finding(LossSpike(), steps(*LEVEL, 150, 150, 150)) is None
 
 
-def test_start_of_a_training_and_losses_that_always_vary_have_no_spikes() -> None:
+def test_start_of_a_training_and_losses_that_always_vary_have_no_spikes():
     assert first_finding(LossSpike(), steps(*LEVEL[:19], 500, 500)) is None
     varying = [40 * 4 ** (number % 3) for number in range(60)]  # a factor of 16 between reports
     assert first_finding(LossSpike(), steps(*varying)) is None
-
-
-# --- forgetting -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,9 +93,7 @@ def test_start_of_a_training_and_losses_that_always_vary_have_no_spikes() -> Non
         ((87, 62, 96), 2, "0.0033"),  # undone by a learning rate that is still rising
     ],
 )
-def test_model_that_gets_worse_than_its_initial_weights_is_reported(
-    perplexities: tuple[float, ...], index: int, lr: str
-) -> None:
+def test_model_that_gets_worse_than_its_initial_weights_is_reported(perplexities, index, lr):
     result = first_finding(Forgetting(), evaluations(*perplexities), init="base", lr=0.01)
     assert result is not None
     assert result[0] == index
@@ -112,18 +104,15 @@ def test_model_that_gets_worse_than_its_initial_weights_is_reported(
 @pytest.mark.parametrize(
     "perplexities", [(25, 26, 24, 27, 27), (25, 25.4, 25.4, 25.4), (25, 26, 25.1, 26), (math.nan, 30, 40)]
 )
-def test_model_that_is_hardly_worse_or_was_better_forgets_nothing(perplexities: tuple[float, ...]) -> None:
+def test_model_that_is_hardly_worse_or_was_better_forgets_nothing(perplexities):
     assert first_finding(Forgetting(), evaluations(*perplexities), init="base") is None
 
 
-def test_random_weights_have_nothing_to_forget() -> None:
+def test_random_weights_have_nothing_to_forget():
     assert first_finding(Forgetting(), evaluations(25, 60, 70)) is None
 
 
-# --- gradients --------------------------------------------------------------------------------------------------
-
-
-def test_gradients_vanish_if_their_norm_stays_a_thousand_times_lower() -> None:
+def test_gradients_vanish_if_their_norm_stays_a_thousand_times_lower():
     early = [0.3] * 20
     assert first_finding(VanishingGradients(), norms(*early, *[0.00031] * 50)) is None
     assert first_finding(VanishingGradients(), norms(*early, *[0.00029] * 19, 0.3, *[0.00029] * 19)) is None
@@ -133,7 +122,7 @@ def test_gradients_vanish_if_their_norm_stays_a_thousand_times_lower() -> None:
     assert first_finding(VanishingGradients(), norms(*[0.0] * 20)) is not None
 
 
-def test_small_gradients_of_a_memorized_text_are_natural() -> None:
+def test_small_gradients_of_a_memorized_text_are_natural():
     memorized = [step(number, 1.01, 0.3 if number < 20 else 1e-5) for number in range(80)]
     assert first_finding(VanishingGradients(), memorized) is None
 
@@ -146,21 +135,18 @@ def test_small_gradients_of_a_memorized_text_are_natural() -> None:
         ({"num_layers": 8}, "--set num_layers=4"),
     ],
 )
-def test_remedy_for_vanishing_gradients_fits_the_settings(values: dict[str, Any], remedy: str) -> None:
+def test_remedy_for_vanishing_gradients_fits_the_settings(values, remedy):
     result = first_finding(VanishingGradients(), norms(*[0.0] * 20), **values)
     assert result is not None
     assert remedy in result[1].remedy
 
 
-def test_gradients_explode_if_nearly_all_are_clipped_by_a_large_factor() -> None:
+def test_gradients_explode_if_nearly_all_are_clipped_by_a_large_factor():
     assert first_finding(ExplodingGradients(), norms(*[9.9] * 80), clip=0.5) is None
     assert first_finding(ExplodingGradients(), norms(*[11.0, 11.0, 11.0, 0.2] * 30), clip=0.5) is None
     assert first_finding(ExplodingGradients(), norms(*[11.0] * 35), clip=0.5) is None
     assert first_finding(ExplodingGradients(), norms(*[11.0] * 36), clip=0.5) is not None
     assert first_finding(ExplodingGradients(), norms(*[1e9] * 80), clip=0.0) is None
-
-
-# --- a unigram model --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,9 +157,7 @@ def test_gradients_explode_if_nearly_all_are_clipped_by_a_large_factor() -> None
         ((151, 900, 2000), 1),
     ],
 )
-def test_model_as_bad_as_the_unigram_model_is_reported_once_it_stops_to_improve(
-    perplexities: tuple[float, ...], index: int
-) -> None:
+def test_model_as_bad_as_the_unigram_model_is_reported_once_it_stops_to_improve(perplexities, index):
     events = [STARTED, step(1, 200), *evaluations(*perplexities)]
     result = first_finding(UnigramModel(), events)
     assert result is not None
@@ -182,17 +166,17 @@ def test_model_as_bad_as_the_unigram_model_is_reported_once_it_stops_to_improve(
 
 
 @pytest.mark.parametrize("perplexities", [(2000, 160, 140, 120), (151, 142, 141.9), (151, 130), (2000, 180, 170, 160)])
-def test_model_that_improves_or_uses_the_context_is_no_unigram_model(perplexities: tuple[float, ...]) -> None:
+def test_model_that_improves_or_uses_the_context_is_no_unigram_model(perplexities):
     assert first_finding(UnigramModel(), [STARTED, step(1, 200), *evaluations(*perplexities)]) is None
 
 
-def test_overfitted_model_is_no_unigram_model() -> None:
+def test_overfitted_model_is_no_unigram_model():
     before, after = evaluations(151, 150)
     assert first_finding(UnigramModel(), [STARTED, before, step(1, 104), after]) is None
     assert first_finding(UnigramModel(), [STARTED, before, step(1, 106), after]) is not None
 
 
-def test_evaluations_within_an_epoch_and_a_warm_up_that_has_hardly_begun_are_too_early() -> None:
+def test_evaluations_within_an_epoch_and_a_warm_up_that_has_hardly_begun_are_too_early():
     within = [Evaluated(50 * number, number / 4, 150.0, False, 1.0) for number in range(5)]
     assert first_finding(UnigramModel(), [STARTED, step(1, 200), *within[:4]]) is None
     assert first_finding(UnigramModel(), [STARTED, step(1, 200), *within]) is not None
@@ -217,22 +201,19 @@ def test_evaluations_within_an_epoch_and_a_warm_up_that_has_hardly_begun_are_too
         ({}, "--epochs 300, since 100 steps are few"),
     ],
 )
-def test_remedy_for_a_unigram_model_fits_the_settings(values: dict[str, Any], remedy: str) -> None:
+def test_remedy_for_a_unigram_model_fits_the_settings(values, remedy):
     events = [STARTED, step(1, 200, lr=values.get("lr", 0.01)), *evaluations(151, 150)]
     result = first_finding(UnigramModel(), events, **values)
     assert result is not None
     assert remedy in result[1].remedy + ";"
 
 
-# --- GPU --------------------------------------------------------------------------------------------------------
-
-
-def readings(utilization: float, number: int = NUM_READINGS) -> list[Observation]:
+def readings(utilization, number=NUM_READINGS):
     return [GpuReading(utilization)] * number
 
 
 @pytest.mark.parametrize(("utilization", "is_idle"), [(0.49, True), (0.51, False), (0.05, True), (0.97, False)])
-def test_gpu_is_idle_if_its_mean_utilization_is_less_than_half(utilization: float, is_idle: bool) -> None:
+def test_gpu_is_idle_if_its_mean_utilization_is_less_than_half(utilization, is_idle):
     result = first_finding(IdleGpu(), [STARTED, step(1), *readings(utilization)], batch_size=10, bptt=25)
     assert (result is not None) == is_idle
     if result is not None:
@@ -240,7 +221,7 @@ def test_gpu_is_idle_if_its_mean_utilization_is_less_than_half(utilization: floa
         assert f"--set batch_size={10 * factor}" in result[1].remedy
 
 
-def test_gpu_is_not_idle_before_the_first_step_in_a_pause_and_after_few_readings() -> None:
+def test_gpu_is_not_idle_before_the_first_step_in_a_pause_and_after_few_readings():
     pause, resume = CommandApplied(1, 0.1, "pause", ""), CommandApplied(1, 0.1, "resume", "")
     observations = [
         *(STARTED, *readings(0.0), step(1), *readings(0.9, 60)),
@@ -250,20 +231,17 @@ def test_gpu_is_not_idle_before_the_first_step_in_a_pause_and_after_few_readings
     assert first_finding(IdleGpu(), [STARTED, step(1), *readings(0.0, NUM_READINGS - 1)]) is None
 
 
-def test_text_too_short_for_larger_steps_is_advised_to_use_the_cpu() -> None:
+def test_text_too_short_for_larger_steps_is_advised_to_use_the_cpu():
     result = first_finding(IdleGpu(), [STARTED, step(1), *readings(0.4)], batch_size=60, bptt=100)
     assert result is not None
     assert "--device cpu" in result[1].remedy
     assert "batch_size" not in result[1].remedy
 
 
-# --- disk -------------------------------------------------------------------------------------------------------
-
-
-def test_disk_is_full_before_a_checkpoint_fails_and_again_after_it_had_room() -> None:
+def test_disk_is_full_before_a_checkpoint_fails_and_again_after_it_had_room():
     detector, training = DiskSpace(), setup(optimizer="adamw", averaging="ema")
     outcomes = []
-    observations: list[Observation] = [
+    observations = [
         STARTED,
         DiskReading(23_000_000),  # the estimate is 5 copies of a million parameters, and a margin
         DiskReading(21_000_000),
@@ -291,11 +269,9 @@ NOISE = st.floats(-1, 1)
     norm=st.floats(0.05, 4),
     init=st.sampled_from(["", "base"]),
 )
-def test_healthy_decreasing_noisy_curve_never_alarms(
-    noise: list[list[float]], start: float, end: float, norm: float, init: str
-) -> None:
+def test_healthy_decreasing_noisy_curve_never_alarms(noise, start, end, norm, init):
     """Losses fall exponentially with 20 % noise in each report, 1 % in each evaluation, and norms within a factor 4."""
-    observations: list[Observation] = [STARTED, Evaluated(0, 0.0, start, True, 0.0)]
+    observations = [STARTED, Evaluated(0, 0.0, start, True, 0.0)]
     number = 0
     for epoch, values in enumerate(noise, 1):
         level = end + (start - end) * math.exp(-epoch)

@@ -3,17 +3,14 @@
 import shutil
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, repeat
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from engine.config import Config
-from engine.events import Diagnosed, Resume, Step, TrainingEvent, event_from_dict, event_to_dict
+from engine.events import Diagnosed, Resume, Step, event_from_dict, event_to_dict
 from engine.training.diagnostics import probes
 from engine.training.diagnostics.detector import DiskReading
 from engine.training.diagnostics.diagnose import diagnose
@@ -25,7 +22,7 @@ RISING = evaluations(200, 80, 60, 70, 80, 90, 100, 110)
 CONFIG = Config().with_values(epochs=100)
 
 
-def diagnosed(training: list[TrainingEvent], run_dir: Path, config: Config = CONFIG) -> list[Diagnosed]:
+def diagnosed(training, run_dir, config=CONFIG):
     """Return the diagnoses of a stream, whose events and diagnoses are recorded in the run directory."""
     found = []
     for event in diagnose(iter(training), config, run_dir):
@@ -35,8 +32,8 @@ def diagnosed(training: list[TrainingEvent], run_dir: Path, config: Config = CON
     return found
 
 
-def test_diagnosis_follows_the_event_that_shows_it_and_comes_once(tmp_path: Path) -> None:
-    events: list[TrainingEvent] = [STARTED, *RISING]
+def test_diagnosis_follows_the_event_that_shows_it_and_comes_once(tmp_path):
+    events = [STARTED, *RISING]
     stream = list(diagnose(iter(events), CONFIG, tmp_path))
     assert [event for event in stream if not isinstance(event, Diagnosed)] == events
     (index,) = [index for index, event in enumerate(stream) if isinstance(event, Diagnosed)]
@@ -47,7 +44,7 @@ def test_diagnosis_follows_the_event_that_shows_it_and_comes_once(tmp_path: Path
     assert event_from_dict(event_to_dict(diagnosis)) == diagnosis
 
 
-def test_every_kind_is_reported_once() -> None:
+def test_every_kind_is_reported_once():
     falling = [float(200 - number) for number in range(30)]
     observations = [
         *(STARTED, DiskReading(10), *steps(*falling), *steps(500, 500, 500, 500)),
@@ -64,12 +61,12 @@ def test_every_kind_is_reported_once() -> None:
     }
 
 
-def test_resumed_training_repeats_no_diagnosis(tmp_path: Path) -> None:
+def test_resumed_training_repeats_no_diagnosis(tmp_path):
     (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
     assert diagnosed([STARTED, Resume(first.step + 1), *RISING[7:]], tmp_path) == []
 
 
-def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(tmp_path: Path) -> None:
+def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(tmp_path):
     (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
     (second,) = diagnosed([STARTED, Resume(first.step), *RISING[6:]], tmp_path)
     assert second == first  # with the best evaluation of the earlier process
@@ -77,7 +74,7 @@ def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(t
     assert third == first
 
 
-def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path: Path) -> None:
+def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path):
     stream = list(diagnose(iter([STARTED, Resume(601), *RISING]), CONFIG, tmp_path / "missing"))
     assert [event.kind for event in stream if isinstance(event, Diagnosed)] == ["rising_validation"]
 
@@ -87,14 +84,14 @@ def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path: Path) ->
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 5_000_000))
     (found,) = diagnosed([STARTED, *steps(80, 79, 78)], tmp_path)
     assert (found.kind, found.step) == ("disk_space", 0)
     assert "it needs 22.0 MB, and 5.0 MB are free" in found.message
 
 
-def test_disk_is_read_rarely_and_a_missing_folder_is_no_error(tmp_path: Path) -> None:
+def test_disk_is_read_rarely_and_a_missing_folder_is_no_error(tmp_path):
     now = 100.0
     probe = DiskProbe(tmp_path, lambda: now)
     assert [len(probe.read()) for _ in range(3)] == [1, 0, 0]
@@ -103,15 +100,12 @@ def test_disk_is_read_rarely_and_a_missing_folder_is_no_error(tmp_path: Path) ->
     assert DiskProbe(tmp_path / "gone").read() == []
 
 
-# --- GPU --------------------------------------------------------------------------------------------------------
-
-
-def gpu_training(run_dir: Path, monkeypatch: pytest.MonkeyPatch, utilization: Iterator[Any]) -> list[TrainingEvent]:
+def gpu_training(run_dir, monkeypatch, utilization):
     """Return the stream of a training on a GPU with these readings, of which one comes every millisecond."""
     monkeypatch.setattr(probes, "GPU_INTERVAL", 0.001)
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(utilization))
 
-    def training() -> Iterator[TrainingEvent]:
+    def training():
         yield replace(STARTED, device="cuda:0")
         for number in range(1, 60):
             yield step(number)
@@ -120,15 +114,15 @@ def gpu_training(run_dir: Path, monkeypatch: pytest.MonkeyPatch, utilization: It
     return list(diagnose(training(), CONFIG, run_dir))
 
 
-def test_idle_gpu_is_reported_from_readings_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_gpu_is_reported_from_readings_in_a_thread(tmp_path, monkeypatch):
     stream = gpu_training(tmp_path, monkeypatch, repeat(30))
     (found,) = [event for event in stream if isinstance(event, Diagnosed)]
     assert found.kind == "idle_gpu"
     assert "idle 70%" in found.message
 
 
-def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stops_to_report() -> Iterator[int]:
+def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path, monkeypatch):
+    def stops_to_report():
         yield from [0] * 30
         raise RuntimeError("driver")
 
@@ -139,5 +133,5 @@ def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path: Path, monk
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_utilization_is_unknown_without_a_gpu() -> None:
+def test_utilization_is_unknown_without_a_gpu():
     assert read_gpu_utilization("cuda:0") is None

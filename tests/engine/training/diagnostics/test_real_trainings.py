@@ -2,14 +2,11 @@
 
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.config import Config
-from engine.data.dataset import Dataset
-from engine.events import Diagnosed, Evaluated, Finished, TrainingEvent
+from engine.events import Diagnosed, Evaluated, Finished
 from engine.runs.directory import LOG_FILE, METRICS_FILE
 from engine.runs.metrics import read_current_rows
 from engine.training.diagnostics.diagnose import diagnose
@@ -18,7 +15,6 @@ from engine.training.run import train
 from tests.support.files import sentences, write_csv
 from tests.support.training import (
     NO_DROPOUT,
-    Weights,
     events_of,
     make_config,
     make_sentence_dataset,
@@ -29,8 +25,8 @@ from tests.support.training import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HEALTHY: dict[str, Any] = {"epochs": 12, "variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
-OVERFITTED: dict[str, Any] = {
+HEALTHY = {"epochs": 12, "variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
+OVERFITTED = {
     **HEALTHY,
     **NO_DROPOUT,
     "embedding_size": 64,
@@ -42,13 +38,11 @@ OVERFITTED: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def sentence_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def sentence_dataset(tmp_path_factory):
     return make_sentence_dataset(tmp_path_factory.mktemp("sentences"), 100)
 
 
-def train_diagnosed(
-    dataset: Dataset, folder: Path, initial_weights: Weights | None = None, **values: Any
-) -> tuple[list[TrainingEvent], dict[str, Diagnosed]]:
+def train_diagnosed(dataset, folder, initial_weights=None, **values):
     """Return all events, and the diagnoses by kind."""
     config = make_config(**values)
     training = train(config, dataset, "r", lambda: False, initial_weights=initial_weights)
@@ -56,7 +50,7 @@ def train_diagnosed(
     return events, {diagnosis.kind: diagnosis for diagnosis in events_of(Diagnosed, events)}
 
 
-def remedied(values: dict[str, Any], diagnosis: Diagnosed) -> dict[str, Any]:
+def remedied(values, diagnosis):
     """Return settings, changed as the remedy of a diagnosis says."""
     assignments = re.findall(r"--set (\w+=\S+?)[;,]?(?= |$)", diagnosis.remedy)
     assert assignments
@@ -68,14 +62,14 @@ def remedied(values: dict[str, Any], diagnosis: Diagnosed) -> dict[str, Any]:
     }
 
 
-def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset: Dataset, tmp_path: Path) -> None:
+def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, tmp_path):
     events, found = train_diagnosed(dataset, tmp_path, **HEALTHY)
     assert found == {}
     plain = run_training(dataset, **HEALTHY)
     assert weights_equal(weights_of(events[-1]), weights_of(plain[-1]))
 
 
-def test_overfitted_training_is_found_and_stops_with_the_remedy(sentence_dataset: Dataset, tmp_path: Path) -> None:
+def test_overfitted_training_is_found_and_stops_with_the_remedy(sentence_dataset, tmp_path):
     events, found = train_diagnosed(sentence_dataset, tmp_path, **OVERFITTED)
     diagnosis = found["rising_validation"]
     before = [event for event in events_of(Evaluated, events) if event.step <= diagnosis.step]
@@ -87,9 +81,7 @@ def test_overfitted_training_is_found_and_stops_with_the_remedy(sentence_dataset
     assert events_of(Finished, events)[0].reason == "patience"
 
 
-def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_improves_it(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_improves_it(dataset, tmp_path):
     """The weights before the first step are evaluated, and every later evaluation is compared with them."""
     initial = weights_of(run_training(dataset, **HEALTHY)[-1])
     values = HEALTHY | {"init": "base", "lr": 1.0, "epochs": 3, "schedule": "constant", "averaging": "none"}
@@ -101,9 +93,7 @@ def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_impro
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1.0])
-def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns(
-    dataset: Dataset, tmp_path: Path, lr: float
-) -> None:
+def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns(dataset, tmp_path, lr):
     values = HEALTHY | {"lr": lr}
     _, found = train_diagnosed(dataset, tmp_path, **values)
     diagnosis = found["unigram_model"]
@@ -112,11 +102,11 @@ def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns
     assert "unigram_model" not in found
 
 
-def test_diagnosis_is_recorded_and_a_resumed_run_does_not_repeat_it(tmp_path: Path, home: Path) -> None:
+def test_diagnosis_is_recorded_and_a_resumed_run_does_not_repeat_it(tmp_path, home):
     corpus = write_csv(tmp_path / "corpus.csv", sentences(100))
     config = make_config(**OVERFITTED, corpus=str(corpus), keep_epoch_checkpoints=False)
     job = prepare_job(config, "r")
-    stop_at: list[int] = []
+    stop_at = []
     for event in job.events(lambda: bool(stop_at)):
         if isinstance(event, Diagnosed) and event.kind == "rising_validation":
             stop_at.append(event.step)

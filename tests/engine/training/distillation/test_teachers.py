@@ -1,14 +1,11 @@
 """Tests of training from teachers: their predictions, exact resume, and teachers that do not fit."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from engine.data.dataset import Dataset
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Finished, Snapshot
 from engine.models.decoders import build_decoder
@@ -32,14 +29,12 @@ FIXED = {"variable_bptt": False}
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
+def dataset(tmp_path):
     return make_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("values", [{}, {"punctuation": True}, {"num_layers": 2, "mogrifier_rounds": 2}])
-def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_far(
-    tmp_path: Path, dataset: Dataset, values: dict[str, Any]
-) -> None:
+def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_far(tmp_path, dataset, values):
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
     trainer = make_trainer(dataset, teachers=",".join(names), **values)
     teachers = trainer.state.teachers
@@ -53,14 +48,14 @@ def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_f
         network = TeacherReader.from_runs([run], dataset, torch.device("cpu"), 1).networks[0]
         punctuation = None
         if values.get("punctuation"):
-            punctuation = torch.cat([window.punctuation for window in windows])[:, 1:2]  # type: ignore[misc]
+            punctuation = torch.cat([window.punctuation for window in windows])[:, 1:2]
         with torch.no_grad():
             output = network(torch.tensor(column)[:, None], network.initial_state(1), punctuation=punctuation)
         expected += torch.softmax(output.logits[:, 0].double(), -1).numpy() / 2
     np.testing.assert_allclose(predicted[:, 1], expected, atol=1e-6)
 
 
-def test_teacher_predicts_what_its_decoder_predicts(tmp_path: Path, dataset: Dataset) -> None:
+def test_teacher_predicts_what_its_decoder_predicts(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     trainer = make_trainer(dataset, teachers=name, **FIXED)
     assert trainer.state.teachers is not None
@@ -75,7 +70,7 @@ def test_teacher_predicts_what_its_decoder_predicts(tmp_path: Path, dataset: Dat
         np.testing.assert_allclose(predicted[step, 0], np.exp(log_probs), atol=1e-6)
 
 
-def test_students_learn_in_bfloat16(tmp_path: Path, dataset: Dataset) -> None:
+def test_students_learn_in_bfloat16(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
     trainer = make_trainer(dataset, teachers=name, teacher_columns=2, punctuation=True, precision="bf16")
     first = float(trainer.train_step().loss)
@@ -83,7 +78,7 @@ def test_students_learn_in_bfloat16(tmp_path: Path, dataset: Dataset) -> None:
     assert np.mean(losses[-5:]) < first
 
 
-def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path: Path, dataset: Dataset) -> None:
+def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, **FIXED}
     weights = random_weights(make_config(), dataset.tokenizer)
@@ -93,14 +88,14 @@ def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path: Pat
 
 
 @pytest.mark.parametrize("values", [{}, {"teacher_columns": 3}, {"teacher_columns": 3, "punctuation": True}])
-def test_resume_with_teachers_is_bit_exact(tmp_path: Path, dataset: Dataset, values: dict[str, Any]) -> None:
+def test_resume_with_teachers_is_bit_exact(tmp_path, dataset, values):
     model = {"punctuation": True} if "punctuation" in values else {}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **model) for seed in range(2)]
     config = make_config(teachers=",".join(names), checkpoint_seconds=0.0, epochs=2, **values)
     complete = events_of(Finished, list(train(config, dataset, "run", lambda: False)))[0]
     steps = 0
 
-    def stop_in_the_middle() -> bool:
+    def stop_in_the_middle():
         nonlocal steps
         steps += 1
         return steps > 7
@@ -112,7 +107,7 @@ def test_resume_with_teachers_is_bit_exact(tmp_path: Path, dataset: Dataset, val
     assert weights_equal(weights_of(events_of(Finished, resumed)[0]), weights_of(complete))
 
 
-def test_job_records_where_its_teachers_are(tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_records_where_its_teachers_are(tmp_path, dataset, monkeypatch):
     runs = tmp_path / "runs"
     runs.mkdir()
     write_teacher(runs / "first", dataset.tokenizer)
@@ -129,26 +124,24 @@ def test_job_records_where_its_teachers_are(tmp_path: Path, dataset: Dataset, mo
         ({"punctuation": True}, "was trained with punctuation=true"),
     ],
 )
-def test_teacher_that_does_not_fit_is_refused(
-    tmp_path: Path, dataset: Dataset, values: dict[str, Any], message: str
-) -> None:
+def test_teacher_that_does_not_fit_is_refused(tmp_path, dataset, values, message):
     tokenizer = dataset.tokenizer
     if "tokenizer" in values:
-        tokenizer = type(tokenizer)(tokenizer.tokens, "whitespace")  # type: ignore[call-arg]
+        tokenizer = type(tokenizer)(tokenizer.tokens, "whitespace")
         values = {}
     write_initial_run(tmp_path / "teacher", tokenizer, **values)
     with pytest.raises(ConfigError, match=message):
         load_teachers(make_config(teachers=str(tmp_path / "teacher")), dataset)
 
 
-def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path, dataset: Dataset) -> None:
-    other = replace(dataset, tokenizer=type(dataset.tokenizer)((*dataset.tokenizer.tokens, "zorblax")))  # type: ignore[call-arg]
+def test_teacher_with_another_vocabulary_is_refused(tmp_path, dataset):
+    other = replace(dataset, tokenizer=type(dataset.tokenizer)((*dataset.tokenizer.tokens, "zorblax")))
     write_teacher(tmp_path / "teacher", other.tokenizer)
     with pytest.raises(ConfigError, match="another vocabulary than the student"):
         load_teachers(make_config(teachers=str(tmp_path / "teacher")), dataset)
 
 
-def test_missing_and_repeated_teachers_are_refused(tmp_path: Path, dataset: Dataset) -> None:
+def test_missing_and_repeated_teachers_are_refused(tmp_path, dataset):
     write_teacher(tmp_path / "teacher", dataset.tokenizer)
     with pytest.raises(InvalidInputError, match="no-such"):
         canonical_teachers(["no-such"], tmp_path)
@@ -156,7 +149,7 @@ def test_missing_and_repeated_teachers_are_refused(tmp_path: Path, dataset: Data
         canonical_teachers(["teacher", str(tmp_path / "teacher")], tmp_path)
 
 
-def test_teacher_that_equals_the_student_is_refused(tmp_path: Path, dataset: Dataset) -> None:
+def test_teacher_that_equals_the_student_is_refused(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": name}
     with pytest.raises(ConfigError, match="starts with all that it could learn"):
@@ -165,6 +158,6 @@ def test_teacher_that_equals_the_student_is_refused(tmp_path: Path, dataset: Dat
         prepare_job(make_config(**data), "teacher", tmp_path)
 
 
-def test_sampled_softmax_has_no_teachers() -> None:
+def test_sampled_softmax_has_no_teachers():
     with pytest.raises(ConfigError, match="softmax_samples=0"):
         make_config(softmax_samples=5, teachers="a")

@@ -1,7 +1,5 @@
 """The folder of a search: records that survive damage, and names that are taken."""
 
-from pathlib import Path
-
 import pytest
 
 from engine.errors import RunError
@@ -15,13 +13,13 @@ from tests.support.training import make_config
 PLAN = SearchPlan(make_config(), parse_space(["lr=0.01..0.1", "optimizer=adamw,sgd"])[1], (1234, 0), "ab" * 32)
 
 
-def record(number: int, lr: float = 0.02) -> TrialRecord:
+def record(number, lr=0.02):
     settings = {"lr": lr, "optimizer": "sgd"}
     runs = [f"s-{number:03}-split1234", f"s-{number:03}-split0"]
     return TrialRecord(number, "complete", settings, runs, [9.5, 9.5], [(0.25, 11.25), (2.0, 9.5)], 3.5)
 
 
-def test_an_opened_search_has_the_plan_and_the_records(tmp_path: Path) -> None:
+def test_an_opened_search_has_the_plan_and_the_records(tmp_path):
     folder = SearchFolder.create("s", tmp_path, PLAN)
     assert folder.run_names(7) == ["s-007-split1234", "s-007-split0"]
     folder.write(record(0))
@@ -35,7 +33,7 @@ def test_an_opened_search_has_the_plan_and_the_records(tmp_path: Path) -> None:
         SearchFolder.open("s", tmp_path)
 
 
-def test_damaged_lines_lose_their_trials_only(tmp_path: Path) -> None:
+def test_damaged_lines_lose_their_trials_only(tmp_path):
     folder = SearchFolder.create("s", tmp_path, PLAN)
     for number in range(3):
         folder.write(record(number))
@@ -51,7 +49,7 @@ def test_damaged_lines_lose_their_trials_only(tmp_path: Path) -> None:
     assert list(SearchFolder.open("s", tmp_path).records) == [0, 5]
 
 
-def test_a_full_disk_keeps_the_records_until_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_records_until_there_is_room(tmp_path):
     folder = SearchFolder.create("s", tmp_path, PLAN)
     folder.write(record(0))
     with no_file_longer_than((tmp_path / "s" / TRIALS_FILE).stat().st_size + 10):
@@ -66,7 +64,7 @@ def test_a_full_disk_keeps_the_records_until_there_is_room(tmp_path: Path) -> No
     [(SEARCH_FILE, "{"), (SEARCH_FILE, '{"space": ["lr=1"], "split_seeds": [1], "corpus_sha256": ""}'),
      (TRAINING_FILE, "[]"), (TRAINING_FILE, None)],
 )  # fmt: skip
-def test_a_damaged_search_is_refused_in_one_line(tmp_path: Path, file: str, content: str | None) -> None:
+def test_a_damaged_search_is_refused_in_one_line(tmp_path, file, content):
     SearchFolder.create("s", tmp_path, PLAN).close()
     path = tmp_path / "s" / file
     path.unlink() if content is None else path.write_text(content)
@@ -74,7 +72,7 @@ def test_a_damaged_search_is_refused_in_one_line(tmp_path: Path, file: str, cont
         SearchFolder.open("s", tmp_path)
 
 
-def test_taken_and_unknown_names_are_refused(tmp_path: Path) -> None:
+def test_taken_and_unknown_names_are_refused(tmp_path):
     SearchFolder.create("lantern", tmp_path, PLAN).close()
     with pytest.raises(RunError, match="continue it with --resume"):
         SearchFolder.create("lantern", tmp_path, PLAN)

@@ -1,17 +1,16 @@
 """A search within its budget, with a pool of workers that follow a script and a clock that only they move."""
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from engine.training.search import runner
 from engine.training.search.plan import SearchPlan
-from engine.training.search.records import SearchFolder, TrialRecord
-from engine.training.search.runner import Budget, SearchEnded, SearchEvent, TrialEnded, run_search
+from engine.training.search.records import SearchFolder
+from engine.training.search.runner import Budget, SearchEnded, TrialEnded, run_search
 from engine.training.search.space import parse_space
-from engine.training.search.worker import Assignment, Message, TrialEnd, TrialProgress
+from engine.training.search.worker import Assignment, TrialEnd, TrialProgress
 from tests.support.training import make_config
 
 TRIAL_SECONDS = 10.0
@@ -20,10 +19,10 @@ TRIAL_SECONDS = 10.0
 class Clock:
     """Stand-in for the module `time`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self.now
 
 
@@ -34,22 +33,22 @@ class ScriptedPool:
     result: Callable[[Assignment, int], float | TrialEnd]
     """Perplexity of a run of a trial, or the end of the trial in its place."""
 
-    def __init__(self, size: int, runs_dir: Path) -> None:
+    def __init__(self, size, runs_dir):
         self.size = size
-        self.assignments: list[Assignment] = []
-        self._trials: dict[int, Iterator[Message]] = {}
-        self._answers: dict[int, bool] = {}
+        self.assignments = []
+        self._trials = {}
+        self._answers = {}
         self._is_stopped = False
 
     @property
-    def num_busy(self) -> int:
+    def num_busy(self):
         return len(self._trials)
 
-    def start(self, assignment: Assignment) -> None:
+    def start(self, assignment):
         self.assignments.append(assignment)
         self._trials[assignment.number] = self._train(assignment)
 
-    def _train(self, assignment: Assignment) -> Iterator[Message]:
+    def _train(self, assignment):
         for index in range(assignment.num_done, len(assignment.run_names)):
             result = type(self).result(assignment, index)
             if isinstance(result, TrialEnd):
@@ -66,33 +65,33 @@ class ScriptedPool:
                     return
         yield TrialEnd("complete")
 
-    def messages(self, timeout: float) -> Iterator[tuple[int, Message]]:
+    def messages(self, timeout):
         for number, trial in list(self._trials.items()):
             message = next(trial)
             if isinstance(message, TrialEnd):
                 del self._trials[number]
             yield number, message
 
-    def answer(self, number: int, *, may_continue: bool) -> None:
+    def answer(self, number, *, may_continue):
         self._answers[number] = may_continue
 
-    def stop(self) -> None:
+    def stop(self):
         self._is_stopped = True
 
-    def close(self) -> None:
+    def close(self):
         self._trials.clear()
 
 
-def perplexity_is_lr(assignment: Assignment, index: int) -> float | TrialEnd:
+def perplexity_is_lr(assignment, index):
     return 100 * float(assignment.settings["lr"]) * (index + 1)
 
 
 @pytest.fixture(autouse=True)
-def pools(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedPool]:
+def pools(monkeypatch):
     """Replace pool and clock, and return the list of all pools."""
-    created: list[ScriptedPool] = []
+    created = []
 
-    def create(size: int, runs_dir: Path) -> ScriptedPool:
+    def create(size, runs_dir):
         created.append(ScriptedPool(size, runs_dir))
         return created[-1]
 
@@ -102,21 +101,19 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedPool]:
     return created
 
 
-def create_folder(folder: Path, split_seeds: tuple[int, ...] = (1234,)) -> SearchFolder:
+def create_folder(folder, split_seeds=(1234,)):
     space = parse_space(["lr=0.01..0.1"])[1]
     return SearchFolder.create("s", folder, SearchPlan(make_config(), space, split_seeds, ""))
 
 
-def search(
-    folder: SearchFolder, budget: Budget, jobs: int = 1, cancelled: Callable[[], bool] = lambda: False
-) -> tuple[list[TrialRecord], SearchEnded]:
-    events: list[SearchEvent] = list(run_search(folder, budget, jobs, cancelled))
+def search(folder, budget, jobs=1, cancelled=lambda: False):
+    events = list(run_search(folder, budget, jobs, cancelled))
     ended = events[-1]
     assert isinstance(ended, SearchEnded)
     return [event.record for event in events if isinstance(event, TrialEnded)], ended
 
 
-def test_no_trial_starts_when_a_typical_one_does_not_fit_any_more(tmp_path: Path) -> None:
+def test_no_trial_starts_when_a_typical_one_does_not_fit_any_more(tmp_path):
     records, ended = search(create_folder(tmp_path), Budget(seconds=34))
     # A complete trial takes 10 s, a pruned one 5 s. A trial of the median length still fits, and is not stopped.
     assert ended.reason == "budget"
@@ -124,9 +121,7 @@ def test_no_trial_starts_when_a_typical_one_does_not_fit_any_more(tmp_path: Path
     assert 24 < ScriptedPool.clock.now <= 34
 
 
-def test_trials_are_stopped_at_the_end_and_trained_further_by_the_next_search(
-    tmp_path: Path, pools: list[ScriptedPool]
-) -> None:
+def test_trials_are_stopped_at_the_end_and_trained_further_by_the_next_search(tmp_path, pools):
     records, ended = search(create_folder(tmp_path, (1, 2)), Budget(seconds=14))
     assert [(record.state, record.perplexities) for record in records] == [("stopped", [records[0].reports[0][1]])]
     assert ended.reason == "budget"
@@ -137,15 +132,15 @@ def test_trials_are_stopped_at_the_end_and_trained_further_by_the_next_search(
     assert ended.reason == "trials"
 
 
-def test_the_value_of_a_trial_is_the_geometric_mean_over_its_splits(tmp_path: Path) -> None:
+def test_the_value_of_a_trial_is_the_geometric_mean_over_its_splits(tmp_path):
     (record,), _ = search(create_folder(tmp_path, (1, 2)), Budget(num_trials=1))
     first, second = record.perplexities
     assert record.value == pytest.approx(math.sqrt(first * second))
     assert [num_runs for num_runs, _ in record.reports] == [0.75, 1, 1.75, 2]
 
 
-def test_a_search_in_which_all_trials_fail_ends_and_a_single_failure_does_not_end_it(tmp_path: Path) -> None:
-    def fail_often(assignment: Assignment, index: int) -> float | TrialEnd:
+def test_a_search_in_which_all_trials_fail_ends_and_a_single_failure_does_not_end_it(tmp_path):
+    def fail_often(assignment, index):
         return TrialEnd("diverged", "the loss is nan") if assignment.number != 3 else 7.0
 
     ScriptedPool.result = staticmethod(fail_often)
@@ -155,7 +150,7 @@ def test_a_search_in_which_all_trials_fail_ends_and_a_single_failure_does_not_en
     assert records[0].message == "the loss is nan"
 
 
-def test_a_cancelled_search_keeps_its_results(tmp_path: Path) -> None:
+def test_a_cancelled_search_keeps_its_results(tmp_path):
     records, ended = search(create_folder(tmp_path), Budget(), 2, lambda: ScriptedPool.clock.now > 35)
     assert ended.reason == "interrupted"
     assert [record.state for record in records].count("stopped") <= 2

@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 from engine.training.search.space import Choice, Range, parse_space
 
 
-def test_ranges_choices_and_single_values_are_told_apart() -> None:
+def test_ranges_choices_and_single_values_are_told_apart():
     fixed, space = parse_space(
         ["lr=0.002..0.02", "hidden_size=200..500", "optimizer=adamw,sgd", "tie_weights=yes,no", "epochs=40",
          "teachers=a,b", "corpus=../a..b.txt"]
@@ -25,7 +25,7 @@ def test_ranges_choices_and_single_values_are_told_apart() -> None:
     assert space.size == math.inf
 
 
-def test_the_last_value_of_a_setting_counts() -> None:
+def test_the_last_value_of_a_setting_counts():
     fixed, space = parse_space(["lr=0.1", "clip=1..2", "lr=0.01..0.02", "clip=3"])
     assert (fixed, [dimension.name for dimension in space.dimensions]) == (["clip=3"], ["lr"])
 
@@ -42,16 +42,14 @@ def test_the_last_value_of_a_setting_counts() -> None:
         ("hidden_size=100..800:linear", False),
     ],
 )
-def test_wide_positive_ranges_are_logarithmic_unless_they_are_of_fractions(
-    assignment: str, is_logarithmic: bool
-) -> None:
+def test_wide_positive_ranges_are_logarithmic_unless_they_are_of_fractions(assignment, is_logarithmic):
     (dimension,) = parse_space([assignment])[1].dimensions
     assert isinstance(dimension, Range)
     assert dimension.is_logarithmic is is_logarithmic
 
 
 @given(st.floats(1e-9, 1000), st.floats(1e-9, 1000), st.booleans())
-def test_a_range_survives_its_text_and_rounding_stays_inside(first: float, last: float, is_logarithmic: bool) -> None:
+def test_a_range_survives_its_text_and_rounding_stays_inside(first, last, is_logarithmic):
     low, high = sorted((first, last))
     if low == high:
         return
@@ -64,7 +62,7 @@ def test_a_range_survives_its_text_and_rounding_stays_inside(first: float, last:
         assert rounded == pytest.approx(value, rel=1e-3)
 
 
-def test_combinations_of_a_finite_space() -> None:
+def test_combinations_of_a_finite_space():
     _, space = parse_space(["optimizer=adamw,sgd", "num_layers=1..3"])
     combinations = list(space.combinations())
     assert len(combinations) == space.size == 6
@@ -95,7 +93,7 @@ def test_combinations_of_a_finite_space() -> None:
         ("lr", "is not of the form key=value"),
     ],
 )
-def test_invalid_ranges_are_refused_in_one_line(assignment: str, message: str) -> None:
+def test_invalid_ranges_are_refused_in_one_line(assignment, message):
     with pytest.raises(ConfigError) as refused:
         parse_space([assignment])
     assert message in str(refused.value)

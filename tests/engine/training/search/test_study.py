@@ -6,21 +6,21 @@ import pytest
 
 from engine.training.search.plan import SearchPlan
 from engine.training.search.records import TrialRecord
-from engine.training.search.space import Value, parse_space
-from engine.training.search.study import Proposal, SearchStudy
+from engine.training.search.space import parse_space
+from engine.training.search.study import SearchStudy
 from tests.support.training import make_config
 
 RUNGS = (0.25, 0.5, 1.0)
 SPACE = parse_space(["lr=0.001..0.1", "num_layers=1..3", "optimizer=adamw,sgd"])[1]
 
 
-def propose(study: SearchStudy) -> Proposal:
+def propose(study):
     proposal = study.propose()
     assert proposal is not None
     return proposal
 
 
-def proposed_settings(seed: int, count: int = 14) -> list[dict[str, Value]]:
+def proposed_settings(seed, count=14):
     study = SearchStudy(SPACE, seed, RUNGS)
     settings = []
     for _ in range(count):
@@ -30,13 +30,13 @@ def proposed_settings(seed: int, count: int = 14) -> list[dict[str, Value]]:
     return settings
 
 
-def test_the_seed_determines_the_proposals() -> None:
+def test_the_seed_determines_the_proposals():
     assert proposed_settings(3) == proposed_settings(3)
     assert proposed_settings(3) != proposed_settings(4)
     assert all(settings in SPACE for settings in proposed_settings(3))
 
 
-def test_the_worse_half_is_pruned_at_each_rung() -> None:
+def test_the_worse_half_is_pruned_at_each_rung():
     study = SearchStudy(SPACE, 0, RUNGS)
     proposals = [propose(study) for _ in range(4)]
     assert not any(proposal.report(0.24, 1000.0) for proposal in proposals)  # before the first rung
@@ -61,20 +61,18 @@ def test_the_worse_half_is_pruned_at_each_rung() -> None:
         ("constant", "schedule=constant,one_cycle", (0.66, 1, 2)),
     ],
 )
-def test_trials_are_compared_late_where_the_learning_rate_falls(
-    schedule: str, assignment: str, rungs: tuple[float, ...]
-) -> None:
+def test_trials_are_compared_late_where_the_learning_rate_falls(schedule, assignment, rungs):
     plan = SearchPlan(make_config(schedule=schedule), parse_space([assignment])[1], (0, 1), "")
     assert plan.rungs == rungs
 
 
-def test_a_diverged_trial_is_worse_than_all_others() -> None:
+def test_a_diverged_trial_is_worse_than_all_others():
     study = SearchStudy(SPACE, 0, RUNGS)
     study.finish(propose(study), "diverged")
     assert not propose(study).report(0.25, 1e9)
 
 
-def test_every_combination_of_a_finite_space_is_proposed_once() -> None:
+def test_every_combination_of_a_finite_space_is_proposed_once():
     _, space = parse_space(["optimizer=adamw,sgd", "num_layers=1..3"])
     study = SearchStudy(space, 0, RUNGS)
     seen = []
@@ -84,8 +82,8 @@ def test_every_combination_of_a_finite_space_is_proposed_once() -> None:
     assert sorted(map(str, seen)) == sorted(map(str, space.combinations()))
 
 
-def test_replayed_trials_decide_and_guide_as_they_did() -> None:
-    settings: dict[str, Value] = {"lr": 0.01, "num_layers": 1, "optimizer": "sgd"}
+def test_replayed_trials_decide_and_guide_as_they_did():
+    settings = {"lr": 0.01, "num_layers": 1, "optimizer": "sgd"}
     reports = [(0.25, 10.0), (0.5, 9.0), (1.0, 8.0)]
     study = SearchStudy(SPACE, 0, RUNGS)
     study.finish(study.replay(TrialRecord(0, "complete", settings, ["r"], [8.0], reports)), "complete", 8.0)
@@ -95,7 +93,7 @@ def test_replayed_trials_decide_and_guide_as_they_did() -> None:
     assert better.report(0.5, 9.5)
 
 
-def test_importances_need_ten_complete_trials_and_name_the_setting_that_matters() -> None:
+def test_importances_need_ten_complete_trials_and_name_the_setting_that_matters():
     study = SearchStudy(SPACE, 1, RUNGS)
     for number in range(40):
         assert bool(study.importances()) == (number >= 10)

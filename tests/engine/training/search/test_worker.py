@@ -1,21 +1,15 @@
 """Trials as ordinary runs: their results, their ends, and a test split that is never read."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
-from typing import Any
 
 import pytest
 
-from engine.config import Config
 from engine.runs.directory import read_config
 from engine.runs.summary import summarize_run
 from engine.training.job import load_dataset_and_weights
 from engine.training.search import worker
-from engine.training.search.space import Value
 from engine.training.search.worker import Assignment, TrialEnd, TrialProgress, TrialTrainer
-from engine.training.transfer.initial_run import DatasetAndWeights
 from tests.support.files import sentences
 from tests.support.training import Untouchable, make_config
 
@@ -23,25 +17,25 @@ from tests.support.training import Untouchable, make_config
 class Connection:
     """Connection to a search that answers every report with `decide`."""
 
-    def __init__(self, decide: Callable[[TrialProgress], bool] = lambda progress: True) -> None:
-        self.reports: list[TrialProgress] = []
+    def __init__(self, decide=lambda progress: True):
+        self.reports = []
         self._decide = decide
 
-    def send(self, message: object) -> None:
+    def send(self, message):
         assert isinstance(message, TrialProgress)
         self.reports.append(message)
 
-    def recv(self) -> bool:
+    def recv(self):
         return self._decide(self.reports[-1])
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+def config(tmp_path, monkeypatch):
     """Return the configuration of a small search. Every dataset that is loaded fails if its test split is read."""
 
-    def load(config: Config, runs_dir: Path | None) -> DatasetAndWeights:
+    def load(config, runs_dir):
         dataset, weights = load_dataset_and_weights(config, runs_dir)
-        return replace(dataset, test=Untouchable()), weights  # type: ignore[arg-type]
+        return replace(dataset, test=Untouchable()), weights
 
     monkeypatch.setattr(worker, "load_dataset_and_weights", load)
     corpus = tmp_path / "corpus.txt"
@@ -49,12 +43,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return make_config(corpus=str(corpus), corpus_format="text", epochs=4)
 
 
-def train_trial(config: Config, runs_dir: Path, connection: Any, **settings: Value) -> TrialEnd:
+def train_trial(config, runs_dir, connection, **settings):
     assignment = Assignment(0, config, settings, (1, 2), ("s-000-split1", "s-000-split2"))
     return TrialTrainer(connection, Event(), runs_dir).train_trial(assignment)
 
 
-def test_a_trial_is_a_run_for_each_split_and_never_reads_the_test_split(tmp_path: Path, config: Config) -> None:
+def test_a_trial_is_a_run_for_each_split_and_never_reads_the_test_split(tmp_path, config):
     connection = Connection()
     assert train_trial(config, tmp_path, connection, lr=0.02) == TrialEnd("complete")
     assert [(report.run_index, report.fraction) for report in connection.reports] == [
@@ -68,7 +62,7 @@ def test_a_trial_is_a_run_for_each_split_and_never_reads_the_test_split(tmp_path
         assert (saved.training.lr, saved.data.split_seed, saved.training.score_test) == (0.02, index + 1, False)
 
 
-def test_a_pruned_trial_is_a_pruned_run_without_a_checkpoint(tmp_path: Path, config: Config) -> None:
+def test_a_pruned_trial_is_a_pruned_run_without_a_checkpoint(tmp_path, config):
     connection = Connection(lambda progress: progress.fraction < 0.5)
     assert train_trial(config, tmp_path, connection) == TrialEnd("pruned")
     summary = summarize_run(tmp_path / "s-000-split1")
@@ -77,7 +71,7 @@ def test_a_pruned_trial_is_a_pruned_run_without_a_checkpoint(tmp_path: Path, con
     assert not (tmp_path / "s-000-split2").exists()
 
 
-def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_one_line(tmp_path: Path, config: Config) -> None:
+def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_one_line(tmp_path, config):
     diverging = config.with_values(optimizer="sgd", lr=1000.0, clip=0.0)
     end = train_trial(diverging, tmp_path / "first", Connection())
     assert (end.state, end.message.startswith("the loss is")) == ("diverged", True)
@@ -85,8 +79,8 @@ def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_one_line(tmp_path:
     assert (end.state, end.message.startswith("batch_size=60000 is too large")) == ("failed", True)
 
 
-def test_a_trial_whose_search_is_gone_is_stopped_and_goes_on_where_it_was(tmp_path: Path, config: Config) -> None:
-    def fail(progress: TrialProgress) -> bool:
+def test_a_trial_whose_search_is_gone_is_stopped_and_goes_on_where_it_was(tmp_path, config):
+    def fail(progress):
         raise EOFError
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -1,24 +1,19 @@
 """Training that starts from another run: settings, tokenizer, weights, resume and refusals."""
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.analysis.perplexity import evaluate
-from engine.config import BASE, Config
-from engine.data.dataset import Dataset
-from engine.data.tokenizers.base import Tokenizer
+from engine.config import BASE
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import Evaluated, Finished, TrainingEvent, Warned
+from engine.events import Evaluated, Finished, Warned
 from engine.runs.directory import INITIAL_FILE, epoch_weights_path, read_config_and_tokenizer
 from engine.runs.loading import load_model
-from engine.training.job import TrainingJob, prepare_job, resume_job
+from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
 from engine.training.transfer.initial_run import DEFAULT_PATIENCE, configure
 from engine.training.transfer.word_mapping import map_to_vocabulary
@@ -36,10 +31,10 @@ PRESET = make_config(epochs=1, batch_size=8, bptt=25, keep_epoch_checkpoints=Fal
 
 
 @pytest.fixture
-def runs_dir(tmp_path: Path) -> Path:
+def runs_dir(tmp_path):
     """Return a folder with the runs `words`, `letters` and `pieces`, which have other sizes than `PRESET`."""
     runs_dir = tmp_path / "runs"
-    sizes: dict[str, Any] = {"embedding_size": 10, "hidden_size": 14, "num_layers": 2}
+    sizes = {"embedding_size": 10, "hidden_size": 14, "num_layers": 2}
     write_initial_run(runs_dir / "words", WORDS, **sizes, punctuation=True)
     write_initial_run(runs_dir / "letters", CHARACTERS, **sizes)
     write_initial_run(runs_dir / "pieces", bpe_tokenizer(), **sizes, tie_weights=False)
@@ -47,24 +42,21 @@ def runs_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path):
     return write_csv(tmp_path / "corpus.csv", sentences(40))
 
 
-def options(corpus: Path | str, **values: Any) -> Callable[[Config], Config]:
+def options(corpus, **values):
     """Return the change of a configuration that command-line options make."""
     return lambda config: config.with_values(corpus=str(corpus), **values)
 
 
-def prepare(runs_dir: Path, corpus: Path, init: str, **values: Any) -> TrainingJob:
+def prepare(runs_dir, corpus, init, **values):
     config = configure(PRESET, options(corpus, init=init, **values), runs_dir)
     return prepare_job(config, "new", runs_dir)
 
 
-# --- settings -------------------------------------------------------------------------------------------------
-
-
-def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_preset(runs_dir: Path) -> None:
+def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_preset(runs_dir):
     config = configure(PRESET, options("x", init="pieces", lr=0.5), runs_dir)
     model = config.model
     assert (model.embedding_size, model.hidden_size, model.num_layers, model.tie_weights) == (10, 14, 2, False)
@@ -75,14 +67,14 @@ def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_pres
 
 
 @pytest.mark.parametrize(("preset", "option", "expected"), [(0, {}, 4), (2, {}, 2), (0, {"patience": 0}, 0)])
-def test_fine_tuning_stops_early_by_default(runs_dir: Path, preset: int, option: dict[str, int], expected: int) -> None:
+def test_fine_tuning_stops_early_by_default(runs_dir, preset, option, expected):
     config = configure(PRESET.with_values(patience=preset), options("x", init="words", **option), runs_dir)
     assert config.training.patience == expected
     assert configure(PRESET, options("x"), runs_dir).training.patience == 0
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-def test_an_open_vocabulary_has_no_settings_about_words_unless_they_are_set(runs_dir: Path, tokenizer: str) -> None:
+def test_an_open_vocabulary_has_no_settings_about_words_unless_they_are_set(runs_dir, tokenizer):
     preset = PRESET.with_values(punctuation=True, subword_embeddings=True)
     model = configure(preset, options("x", tokenizer=tokenizer)).model
     assert (model.punctuation, model.subword_embeddings) == (False, False)
@@ -106,26 +98,19 @@ def test_an_open_vocabulary_has_no_settings_about_words_unless_they_are_set(runs
         ("pieces", {"vocabulary_size": 4096}, "vocabulary_size=4096 .* use --set vocabulary_size=2048"),
     ],
 )
-def test_other_settings_than_those_of_the_run_are_refused(
-    runs_dir: Path, corpus: Path, init: str, values: dict[str, Any], message: str
-) -> None:
+def test_other_settings_than_those_of_the_run_are_refused(runs_dir, corpus, init, values, message):
     with pytest.raises(ConfigError, match=message):
         prepare(runs_dir, corpus, init, **values)
     assert not (runs_dir / "new").exists()
 
 
-def test_an_unknown_run_is_refused(runs_dir: Path, corpus: Path) -> None:
+def test_an_unknown_run_is_refused(runs_dir, corpus):
     with pytest.raises(RunError, match=r"run 'wrods' is neither in .*; did you mean words"):
         prepare(runs_dir, corpus, "wrods")
 
 
-# --- weights and tokenizer ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("init", "tokenizer"), [("letters", CHARACTERS), ("pieces", bpe_tokenizer())])
-def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(
-    runs_dir: Path, corpus: Path, init: str, tokenizer: Tokenizer
-) -> None:
+def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(runs_dir, corpus, init, tokenizer):
     job = prepare(runs_dir, corpus, init)
     initial = load_model(runs_dir / init).decoder
     assert job.dataset.tokenizer == tokenizer
@@ -136,7 +121,7 @@ def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(
     assert first.valid_perplexity == pytest.approx(evaluate(initial, job.dataset.valid).perplexity, rel=1e-4)
 
 
-def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir: Path, corpus: Path) -> None:
+def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, corpus):
     job = prepare(runs_dir, corpus, "words", subword_embeddings=True)
     tokenizer = job.dataset.tokenizer
     assert "barrels" in tokenizer
@@ -148,7 +133,7 @@ def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir: Pat
     assert np.array_equal(weights_of(first)["embedding.weight"][row], initial.weights["embedding.weight"][3])
 
 
-def test_subword_embeddings_do_not_change_the_initial_model(dataset: Dataset) -> None:
+def test_subword_embeddings_do_not_change_the_initial_model(dataset):
     """The exported embeddings include subword vectors, so the new ones start at zero, and are trained."""
     config = make_config(subword_embeddings=True)
     weights = random_weights(config, dataset.tokenizer)
@@ -160,7 +145,7 @@ def test_subword_embeddings_do_not_change_the_initial_model(dataset: Dataset) ->
     assert float(subword_embedding.detach().abs().max()) > 0
 
 
-def test_the_moving_average_starts_at_the_initial_weights(dataset: Dataset) -> None:
+def test_the_moving_average_starts_at_the_initial_weights(dataset):
     config = make_config(init=BASE, ema_decay=0.75)
     weights = random_weights(config, dataset.tokenizer)
     trainer = make_trainer(dataset, weights, init=BASE, ema_decay=0.75)
@@ -171,7 +156,7 @@ def test_the_moving_average_starts_at_the_initial_weights(dataset: Dataset) -> N
     assert not weights_equal(average, weights)
 
 
-def test_weights_of_an_epoch(runs_dir: Path, corpus: Path) -> None:
+def test_weights_of_an_epoch(runs_dir, corpus):
     (runs_dir / "letters" / "epochs").mkdir(exist_ok=True)
     shutil.move(runs_dir / "letters" / "model.safetensors", epoch_weights_path(runs_dir / "letters", 2))
     job = prepare(runs_dir, corpus, "letters@2")
@@ -181,9 +166,7 @@ def test_weights_of_an_epoch(runs_dir: Path, corpus: Path) -> None:
         prepare(runs_dir, corpus, "letters@3")
 
 
-def test_the_configuration_names_the_initial_run_so_that_it_stays_valid(
-    runs_dir: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_configuration_names_the_initial_run_so_that_it_stays_valid(runs_dir, corpus, monkeypatch):
     monkeypatch.chdir(runs_dir.parent)
     for name in ("words", "pieces"):
         shutil.rmtree(runs_dir / name)
@@ -193,23 +176,20 @@ def test_the_configuration_names_the_initial_run_so_that_it_stays_valid(
     assert other.config.training.init == str(runs_dir / "letters")
 
 
-# --- resume ---------------------------------------------------------------------------------------------------
-
-
-def results(events: list[TrainingEvent]) -> list[tuple[int, float]]:
+def results(events):
     return [(event.step, event.valid_perplexity) for event in events_of(Evaluated, events)]
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])
 @pytest.mark.parametrize("init", ["words", "pieces"])
-def test_resume_needs_no_initial_run(runs_dir: Path, corpus: Path, init: str, steps_before: int) -> None:
+def test_resume_needs_no_initial_run(runs_dir, corpus, init, steps_before):
     """Before the first step there is no checkpoint, as after a detach; the file of the initial weights remains."""
     settings = {"epochs": 2, "layer_lr_decay": 2.0, "unfreeze_epochs": 1, "ema_decay": 0.9}
     whole = list(prepare(runs_dir, corpus, init, **settings).events(lambda: False))
     assert not (runs_dir / "new" / INITIAL_FILE).exists(), "a complete training needs no initial weights"
     shutil.rmtree(runs_dir / "new")
     job = prepare(runs_dir, corpus, init, **settings)
-    first: list[TrainingEvent] = []
+    first = []
     if steps_before < 0:
         job.run.lock.release()
     else:
@@ -220,19 +200,14 @@ def test_resume_needs_no_initial_run(runs_dir: Path, corpus: Path, init: str, st
     assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
 
 
-def test_missing_initial_weights_are_an_error(runs_dir: Path, corpus: Path) -> None:
+def test_missing_initial_weights_are_an_error(runs_dir, corpus):
     job = prepare(runs_dir, corpus, "letters")
     (job.run.path / INITIAL_FILE).unlink()
     with pytest.raises(RunError, match=r"initial\.safetensors is missing"):
         list(job.events(lambda: False))
 
 
-# --- warnings -------------------------------------------------------------------------------------------------
-
-
-def scripted_warnings(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, perplexities: list[float], **values: Any
-) -> list[tuple[int, str]]:
+def scripted_warnings(dataset, monkeypatch, perplexities, **values):
     """Train with scripted validations; return the validations done and the text of each warning."""
     script_validation(monkeypatch, perplexities)
     values = {"epochs": len(perplexities) - 1, "averaging": "none", "init": BASE, **values}
@@ -248,20 +223,16 @@ def scripted_warnings(
     return warnings
 
 
-def test_a_model_that_never_gets_better_is_reported_at_the_end(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_never_gets_better_is_reported_at_the_end(dataset, monkeypatch):
     ((evaluations, message),) = scripted_warnings(dataset, monkeypatch, [50, 51, 52, 53, 54, 55], patience=3)
     assert evaluations == 4, "patience ends the training"
     assert message.startswith("fine-tuning has not improved validation perplexity, which was 50.0 before it; the run ")
 
 
 @pytest.mark.parametrize("perplexities", [[50.0, 49, 49.9, 50, 48], [50.0, 50, 49]])
-def test_a_model_that_gets_better_is_not_reported(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, perplexities: list[float]
-) -> None:
+def test_a_model_that_gets_better_is_not_reported(dataset, monkeypatch, perplexities):
     assert scripted_warnings(dataset, monkeypatch, perplexities) == []
 
 
-def test_a_training_from_random_weights_is_not_reported(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_from_random_weights_is_not_reported(dataset, monkeypatch):
     assert scripted_warnings(dataset, monkeypatch, [50.0, 51, 52], init="") == []

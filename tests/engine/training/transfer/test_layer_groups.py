@@ -1,47 +1,42 @@
 """Discriminative learning rates and gradual unfreezing."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from engine.data.dataset import Dataset
-from tests.support.training import NO_DROPOUT, Weights, make_trainer, run_training
-from tests.support.training_spies import RecordedStep, record_steps
+from tests.support.training import NO_DROPOUT, make_trainer, run_training
+from tests.support.training_spies import record_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-THREE_LAYERS: dict[str, Any] = {**NO_DROPOUT, "num_layers": 3, "tie_weights": False}
-ONE_STEP: dict[str, Any] = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant", "clip": 0.0, "variable_bptt": False}
+THREE_LAYERS = {**NO_DROPOUT, "num_layers": 3, "tie_weights": False}
+ONE_STEP = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant", "clip": 0.0, "variable_bptt": False}
 
 
-def names(dataset: Dataset, **values: Any) -> list[set[str]]:
+def names(dataset, **values):
     return [set(group) for group in make_trainer(dataset, **values).state.network.layer_groups()]
 
 
-def lstm_parameters(layer: int) -> set[str]:
+def lstm_parameters(layer):
     return {f"layers.{layer}.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 
 
-def test_groups_of_an_untied_model_end_with_the_embedding(dataset: Dataset) -> None:
+def test_groups_of_an_untied_model_end_with_the_embedding(dataset):
     output = {"output.weight", "output.bias"}
     expected = [output, lstm_parameters(1), lstm_parameters(0), {"embedding.weight", "subword_embedding"}]
     assert names(dataset, num_layers=2, tie_weights=False, subword_embeddings=True) == expected
 
 
-def test_a_tied_embedding_belongs_to_the_output_layer(dataset: Dataset) -> None:
+def test_a_tied_embedding_belongs_to_the_output_layer(dataset):
     top, lstm = names(dataset, subword_embeddings=True, punctuation=True)
     assert {"embedding.weight", "subword_embedding", "output.bias", "punctuation_softmax.bias"} <= top
     assert lstm == lstm_parameters(0)
 
 
-def changes(before: Weights, after: Weights) -> Weights:
+def changes(before, after):
     return {name: after[name] - before[name] for name in before}
 
 
-def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset, monkeypatch):
     """One SGD step from the same weights with and without the decay: the gradients are equal, the rates are not."""
     steps = record_steps(monkeypatch)
     for decay in (1.0, 2.6):
@@ -56,7 +51,7 @@ def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(
     assert [step.lr for step in steps] == [0.5, 0.5]  # the reported rate is that of the top
 
 
-def test_adamw_decays_a_lower_layer_by_its_own_rate(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adamw_decays_a_lower_layer_by_its_own_rate(dataset, monkeypatch):
     """Decoupled weight decay is the learning rate times the decay times the weight."""
     steps = record_steps(monkeypatch)
     for weight_decay in (0.0, 0.5):
@@ -69,14 +64,12 @@ def test_adamw_decays_a_lower_layer_by_its_own_rate(dataset: Dataset, monkeypatc
     assert np.array_equal(plain.after["layers.0.bias_ih_l0"], decayed.after["layers.0.bias_ih_l0"])
 
 
-def moved(step: RecordedStep) -> set[str]:
+def moved(step):
     return {name for name in step.before if not np.array_equal(step.before[name], step.after[name])}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_one_more_group_moves_after_every_unfreeze_epochs(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
+def test_one_more_group_moves_after_every_unfreeze_epochs(dataset, monkeypatch, optimizer):
     """Weight decay does not move a frozen group either."""
     steps = record_steps(monkeypatch)
     run_training(
@@ -92,9 +85,7 @@ def test_one_more_group_moves_after_every_unfreeze_epochs(
             assert moved(step) == expected == step.gradients.keys()
 
 
-def test_zero_unfreeze_epochs_trains_all_groups_from_the_start(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zero_unfreeze_epochs_trains_all_groups_from_the_start(dataset, monkeypatch):
     steps = record_steps(monkeypatch)
     make_trainer(dataset, **THREE_LAYERS, unfreeze_epochs=0).train_step()
     assert moved(steps[0]) == steps[0].before.keys()
