@@ -21,7 +21,10 @@ def sigmoid(x: Float64Array) -> Float64Array:
 
 
 def plain_cells(lstm: NumpyLSTM, tokens: Sequence[int]) -> list[list[dict[str, Float64Array]]]:
-    """Return the values of each unit, by name, for each token and layer: the equations of `torch.nn.LSTM`."""
+    """Return the values of each unit, by name, for each token and layer: the equations of `torch.nn.LSTM`.
+
+    Factors of a mogrifier (Melis et al. 2019, equations 1 and 2) have the names "0", "1" and so on.
+    """
     weights = {name: dequantize(tensor) for name, tensor in lstm.tensors.items()}
     sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
     states = [(np.zeros(size), np.zeros(size)) for size in sizes]
@@ -32,14 +35,18 @@ def plain_cells(lstm: NumpyLSTM, tokens: Sequence[int]) -> list[list[dict[str, F
             w_ih, w_hh, b_ih, b_hh = (
                 weights[f"layers.{index}.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
+            factors = {}
+            for r in range(lstm.config.mogrifier_rounds):
+                product = weights[f"mogrifiers.{index}.up.{r}"] @ weights[f"mogrifiers.{index}.down.{r}"]
+                factor = factors[str(r)] = 2 * sigmoid(product @ (x if r % 2 else h))
+                x, h = (x, factor * h) if r % 2 else (factor * x, h)
             i, f, g, o = np.split(w_ih @ x + b_ih + w_hh @ h + b_hh, 4)
             i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
             after = f * c + i * g
             x = o * np.tanh(after)
             states[index] = x, after
-            row.append(
-                {"forget": f, "input": i, "candidate": g, "cell_before": c, "cell": after, "output": o, "hidden": x}
-            )
+            cells = {"cell_before": c, "cell": after, "hidden": x}
+            row.append({"forget": f, "input": i, "candidate": g, "output": o, **cells, **factors})
         rows.append(row)
     return rows
 

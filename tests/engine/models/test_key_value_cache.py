@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 
 from engine.models.key_value_cache import (
     MAX_COPIED_ROWS,
-    MAX_SEGMENTS,
     MIN_CAPACITY,
     CacheBuffer,
     CacheShape,
     Claim,
-    Segments,
     extend_segments,
     segment_tokens,
 )
-from engine.models.numpy_transformer import TransformerState
 from tests.support.models import make_tokenizer
 from tests.support.numpy_transformer import random_transformer
 
@@ -26,11 +23,11 @@ SHAPE = CacheShape(num_layers=2, num_heads=2, head_size=4, context_size=400)
 VOCABULARY_SIZE = 11
 
 
-def num_positions(segments: Segments) -> int:
+def num_positions(segments):
     return sum(length for _, length in segments)
 
 
-def append(segments: Segments, tokens: list[int]) -> Segments:
+def append(segments, tokens):
     """Append tokens whose keys and values are the token and the position."""
     start = num_positions(segments)
     extended = extend_segments(segments, start, tokens, SHAPE)
@@ -42,13 +39,13 @@ def append(segments: Segments, tokens: list[int]) -> Segments:
     return extended
 
 
-def append_one_by_one(segments: Segments, tokens: list[int]) -> Segments:
+def append_one_by_one(segments, tokens):
     for token in tokens:
         segments = append(segments, [token])
     return segments
 
 
-def check_content(segments: Segments, tokens: list[int]) -> None:
+def check_content(segments, tokens):
     assert segment_tokens(segments).tolist() == tokens
     for layer in range(SHAPE.num_layers):
         rows = [buffer.layers[layer][:, :, :length] for buffer, length in segments]
@@ -57,7 +54,7 @@ def check_content(segments: Segments, tokens: list[int]) -> None:
         assert np.array_equal(values[1, :, 3], np.arange(len(tokens)))
 
 
-def test_a_text_without_branches_stays_in_one_buffer() -> None:
+def test_a_text_without_branches_stays_in_one_buffer():
     segments, buffers = (), set()
     for token in range(300):
         segments = append(segments, [token])
@@ -67,7 +64,7 @@ def test_a_text_without_branches_stays_in_one_buffer() -> None:
     assert len(buffers) < 10  # the buffer grows by half its size
 
 
-def test_a_branch_shares_the_rows_before_it() -> None:
+def test_a_branch_shares_the_rows_before_it():
     trunk = append_one_by_one((), list(range(200)))
     first = append(trunk, [500])
     second = append(trunk, [501])
@@ -80,7 +77,7 @@ def test_a_branch_shares_the_rows_before_it() -> None:
     check_content(trunk, list(range(200)))
 
 
-def test_a_branch_copies_only_a_short_segment() -> None:
+def test_a_branch_copies_only_a_short_segment():
     trunk = append_one_by_one((), list(range(100)))
     append(trunk, [0])
     branch = append_one_by_one(trunk, list(range(100, 100 + MAX_COPIED_ROWS)))
@@ -91,7 +88,7 @@ def test_a_branch_copies_only_a_short_segment() -> None:
     check_content(twig, [*range(100 + MAX_COPIED_ROWS), 7])
 
 
-def test_only_one_text_copies_a_full_buffer() -> None:
+def test_only_one_text_copies_a_full_buffer():
     segments = append((), [0])
     trunk = append_one_by_one(segments, list(range(1, len(segments[0].buffer.tokens))))
     assert num_positions(trunk) == len(trunk[0].buffer.tokens)
@@ -101,18 +98,7 @@ def test_only_one_text_copies_a_full_buffer() -> None:
         check_content(branch, [*range(num_positions(trunk)), token])
 
 
-def test_branches_of_branches_have_few_segments() -> None:
-    segments: Segments = ()
-    tokens: list[int] = []
-    for step in range(8):
-        added = list(range(step * 40, step * 40 + 40))
-        append(segments, [999])  # another text goes first, so that this one is a branch
-        segments, tokens = append_one_by_one(segments, added), tokens + added
-        assert len(segments) <= MAX_SEGMENTS
-    check_content(segments, tokens)
-
-
-def test_buffers_never_exceed_the_context() -> None:
+def test_buffers_never_exceed_the_context():
     segments = append((), list(range(390)))
     append(segments, [1])
     for kept in (segments, append(segments, [2])):
@@ -121,11 +107,11 @@ def test_buffers_never_exceed_the_context() -> None:
         assert sum(len(buffer.tokens) for buffer, _ in full) <= 400 + MIN_CAPACITY
 
 
-def test_one_thread_gets_each_row() -> None:
+def test_one_thread_gets_each_row():
     buffer = CacheBuffer.create(SHAPE, 64)
     barrier, claimed = threading.Barrier(8), []
 
-    def claim() -> None:
+    def claim():
         barrier.wait()
         claimed.extend(row for row in range(64) if buffer.claim(row, 1) is Claim.APPEND)
 
@@ -150,10 +136,8 @@ MODEL = random_transformer(make_tokenizer(VOCABULARY_SIZE), context_size=90)
     ),
     st.booleans(),
 )
-def test_random_branches_equal_texts_read_from_the_start(
-    branches: list[tuple[int, list[int]]], read_together: bool
-) -> None:
-    texts: list[tuple[list[int], TransformerState]] = [([], MODEL.start())]
+def test_random_branches_equal_texts_read_from_the_start(branches, read_together):
+    texts = [([], MODEL.start())]
     for choice, tokens in branches:
         history, state = texts[choice % len(texts)]
         if read_together:

@@ -1,31 +1,34 @@
-"""The numpy LSTM against the PyTorch LSTM with the same weights."""
+"""The numpy LSTM against the PyTorch LSTM with the same weights, in 32 and in 8 bits, and its matrix products."""
 
-from typing import Any
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.dataset import load_dataset
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.errors import RunError
+from engine.errors import InvalidInputError, RunError
 from engine.models.lstm import LSTMModel
+from engine.models.matmul import Float32Matrix, Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from engine.models.weight_checks import MAX_WEIGHT
-from tests.support.models import make_tokenizer, random_ids
+from engine.models.weight_checks import MAX_SCALE, MAX_WEIGHT
+from engine.runs.loading import load_model
+from engine.storage.files import assets_dir
+from engine.storage.quantization import Int8Rows, quantize_rows
+from tests.support.models import assert_branches_are_independent, distributions, make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37
 VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12),
-    "one layer, untied": ModelConfig(embedding_size=12, hidden_size=20, tie_weights=False),
     "two layers, tied, wide": ModelConfig(embedding_size=10, hidden_size=24, num_layers=2),
     "two layers, untied": ModelConfig(embedding_size=16, hidden_size=9, num_layers=2, tie_weights=False),
     "three layers, tied": ModelConfig(embedding_size=8, hidden_size=14, num_layers=3),
-    "three layers, notebook": ModelConfig(
-        embedding_size=7, hidden_size=11, num_layers=3, tie_weights=False, initialization="notebook"
-    ),
     "two layers, mogrifier": ModelConfig(
         embedding_size=10, hidden_size=24, num_layers=2, mogrifier_rounds=5, mogrifier_rank=4
     ),
@@ -33,7 +36,7 @@ CONFIGS = {
 
 
 @pytest.fixture(params=list(CONFIGS))
-def torch_lstm(request: pytest.FixtureRequest) -> LSTMModel:
+def torch_lstm(request):
     """A model with weights so large that the gates leave their linear range."""
     model = make_torch_lstm(request.param, seed=3)
     with torch.no_grad():
@@ -42,92 +45,79 @@ def torch_lstm(request: pytest.FixtureRequest) -> LSTMModel:
     return model
 
 
-def make_torch_lstm(name: str, seed: int = 0) -> LSTMModel:
+def make_torch_lstm(name, seed=0):
     return LSTMModel(CONFIGS[name], VOCABULARY_SIZE, torch.Generator().manual_seed(seed))
 
 
-def make_ids(length: int) -> TokenIds:
+def make_ids(length):
     return random_ids(length, VOCABULARY_SIZE)
 
 
-def make_numpy_lstm() -> NumpyLSTM:
-    return make_torch_lstm("two layers, tied, wide").to_decoder(VOCABULARY)
-
-
 @torch.no_grad()
-def test_log_probs_match_pytorch_token_by_token(torch_lstm: LSTMModel) -> None:
-    lstm = torch_lstm.to_decoder(VOCABULARY)
-    ids = make_ids(60)
+def test_log_probs_match_pytorch_token_by_token_and_in_one_pass(torch_lstm):
+    lstm, ids = torch_lstm.to_decoder(VOCABULARY), make_ids(60)
     inputs = torch.tensor([EOS_ID, *ids.tolist()])[:, None]
-    expected = torch.log_softmax(torch_lstm(inputs, torch_lstm.initial_state(1))[0], -1)[:, 0].numpy()
+    expected = torch.log_softmax(torch_lstm(inputs, torch_lstm.initial_state(1)).logits, -1)[:, 0].numpy()
     state = lstm.start()
-    for token, row in zip([EOS_ID, *ids.tolist()], expected, strict=True):
+    for token, row in zip(inputs[:, 0].tolist(), expected, strict=True):
         log_probs, state = lstm.advance(state, token)
         assert log_probs.dtype == np.float32
         assert log_probs == pytest.approx(row, abs=1e-4)
-        assert np.exp(log_probs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
+    scores = expected[np.arange(60), ids]
+    assert lstm.forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
+    assert torch_lstm.forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
 
 
-def test_scores_of_a_text_match_pytorch(torch_lstm: LSTMModel) -> None:
-    lstm = torch_lstm.to_decoder(VOCABULARY)
-    ids = make_ids(200)
-    assert lstm.forward_sequence(ids).log_probs == pytest.approx(torch_lstm.forward_sequence(ids).log_probs, abs=1e-4)
+@pytest.mark.parametrize("length", [511, 512, 513, 1100])
+def test_long_texts_are_scored_in_chunks_with_the_state_carried(length):
+    lstm, ids = make_torch_lstm("one layer, tied").to_decoder(VOCABULARY), make_ids(length)
+    expected = distributions(lstm, ids)[np.arange(length), ids]
+    assert np.exp(lstm.forward_sequence(ids).log_probs) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("length", [1, 511, 512, 513, 1100])
-def test_scores_of_a_text_match_token_by_token(length: int) -> None:
-    lstm = make_numpy_lstm()
-    ids = make_ids(length)
-    log_probs, state = lstm.advance(lstm.start(), EOS_ID)
-    expected = []
-    for token in ids.tolist():
-        expected.append(log_probs[token])
-        log_probs, state = lstm.advance(state, token)
-    assert lstm.forward_sequence(ids).log_probs == pytest.approx(expected, abs=1e-4)
-
-
-def test_kept_states_are_not_changed_by_later_tokens(torch_lstm: LSTMModel) -> None:
+def test_a_kept_state_is_a_branch_point(torch_lstm):
     lstm = torch_lstm.to_decoder(VOCABULARY)
     _, kept = lstm.advance(lstm.start(), EOS_ID)
-    before = [(hidden.copy(), cell.copy()) for hidden, cell in kept.layers]
-    first, after = lstm.advance(kept, 5)
-    other, _ = lstm.advance(kept, 6)
-    lstm.advance(after, 7)
-    again, after_again = lstm.advance(kept, 5)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    for (hidden, cell), (hidden_before, cell_before) in zip(kept.layers, before, strict=True):
-        assert np.array_equal(hidden, hidden_before)
-        assert np.array_equal(cell, cell_before)
-    for (hidden, cell), (hidden_again, cell_again) in zip(after.layers, after_again.layers, strict=True):
-        assert np.array_equal(hidden, hidden_again)
-        assert np.array_equal(cell, cell_again)
+    assert_branches_are_independent(lstm, kept, 5, 6)
 
 
-def test_returned_log_probs_belong_to_the_caller() -> None:
-    lstm = make_numpy_lstm()
-    first, state = lstm.advance(lstm.start(), EOS_ID)
-    kept = first.copy()
-    for token in range(10):
-        _, state = lstm.advance(state, token)
-    assert np.array_equal(first, kept)
-    first += 1000  # must not change the model
-    assert np.array_equal(lstm.advance(lstm.start(), EOS_ID)[0], kept)
+def test_texts_that_are_read_together_get_the_same_log_probs(torch_lstm):
+    weights = torch_lstm.export_weights()
+    stored = {name: quantize_rows(value) if value.ndim == 2 else value for name, value in weights.items()}
+    for tensors in (weights, stored):
+        lstm = NumpyLSTM(torch_lstm.config, VOCABULARY, tensors)
+        states = [lstm.advance(lstm.start(), token)[1] for token in (3, 8, 21)]
+        for (log_probs, _), state, token in zip(lstm.advance_batch(states, [5, 6, 7]), states, (5, 6, 7), strict=True):
+            assert log_probs == pytest.approx(lstm.advance(state, token)[0], abs=1e-4)
 
 
-def test_extreme_logits_give_finite_log_probs() -> None:
-    weights = {name: value.copy() for name, value in make_numpy_lstm().weights.items()}
-    weights["output.bias"][:] = 0
-    weights["output.bias"][3] = 5000
-    lstm = NumpyLSTM(make_numpy_lstm().config, VOCABULARY, weights)
-    log_probs, _ = lstm.advance(lstm.start(), EOS_ID)
-    assert np.exp(log_probs).sum() == pytest.approx(1)
-    assert np.isfinite(log_probs).all()
-    assert np.isfinite(lstm.forward_sequence(make_ids(5)).log_probs).all()
+@torch.no_grad()
+def test_the_bundled_model_predicts_what_pytorch_predicts():
+    """The weights in 8 bits are played within the rounding of their products."""
+    run = load_model(assets_dir() / "model")
+    tokenizer, weights = run.decoder.tokenizer, run.decoder.weights
+    inputs = np.append(np.int32(EOS_ID), load_dataset(run.config.data, tokenizer).valid[:60])
+    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator(), num_speakers=len(tokenizer.cast))
+    model.load_weights(weights)
+    model.double()
+    speakers = torch.from_numpy(model.input_speakers(inputs))[:, None]
+    logits = model(torch.from_numpy(inputs).long()[:, None], model.initial_state(1), speakers=speakers).logits
+    expected = torch.log_softmax(logits, -1)[:, 0].numpy()
+    exact = NumpyLSTM(run.config.model, tokenizer, weights)
+    state, rounded_state, errors = exact.start(), run.decoder.start(), []
+    for token, row in zip(inputs.tolist(), expected, strict=True):
+        log_probs, state = exact.advance(state, token)
+        assert log_probs == pytest.approx(row, rel=1e-5, abs=1e-5)
+        rounded, rounded_state = run.decoder.advance(rounded_state, token)
+        errors.append(rounded - row)
+    assert run.decoder.has_int8_weights
+    probable = expected > -8
+    assert np.abs(np.array(errors)[probable]).max() < 0.5
+    assert abs(np.array(errors)[probable].mean()) < 0.02
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), ModelConfig(punctuation=True)])
-def test_the_largest_weights_that_are_accepted_give_finite_log_probs(config: ModelConfig) -> None:
+def test_the_largest_weights_that_are_accepted_give_finite_log_probs(config):
     rng = np.random.default_rng(0)
     weights = {
         name: np.copysign(np.float32(MAX_WEIGHT), rng.standard_normal(shape, np.float32))
@@ -138,7 +128,7 @@ def test_the_largest_weights_that_are_accepted_give_finite_log_probs(config: Mod
         assert np.isfinite(lstm.forward_sequence(make_ids(20)).log_probs).all()
 
 
-def test_later_training_does_not_change_the_numpy_lstm() -> None:
+def test_later_training_does_not_change_the_numpy_lstm():
     torch_lstm = make_torch_lstm("one layer, tied")
     lstm = torch_lstm.to_decoder(VOCABULARY)
     before = lstm.advance(lstm.start(), EOS_ID)[0]
@@ -148,39 +138,179 @@ def test_later_training_does_not_change_the_numpy_lstm() -> None:
     assert np.array_equal(lstm.advance(lstm.start(), EOS_ID)[0], before)
 
 
-def test_weight_shapes_match_pytorch(torch_lstm: LSTMModel) -> None:
-    expected = {name: value.shape for name, value in torch_lstm.export_weights().items()}
-    assert weight_shapes(torch_lstm.config, VOCABULARY_SIZE) == expected
+DAMAGES = {
+    "misshapen": lambda tensor: tensor[:-1],
+    "transposed": lambda tensor: tensor[None] if tensor.ndim == 1 else tensor.T,
+    "nan": lambda tensor: np.where(np.arange(tensor.size).reshape(tensor.shape) == 3, np.float32("nan"), tensor),
+    "-3e38": lambda tensor: np.full_like(tensor, -3e38),
+    "float64": lambda tensor: tensor.astype(np.float64),
+    "integers": lambda tensor: tensor.astype(np.int32),
+}
 
 
-@pytest.mark.parametrize("name", list(weight_shapes(CONFIGS["two layers, untied"], VOCABULARY_SIZE)))
-@pytest.mark.parametrize(
-    "damage", ["missing", "misshapen", "transposed", "nan", "inf", "-3e38", "float16", "float64", "integers"]
-)
-def test_damaged_tensors_are_rejected_by_name(name: str, damage: str) -> None:
-    weights: dict[str, Any] = make_torch_lstm("two layers, untied").export_weights()
-    tensor = weights[name]
-    if damage == "missing":
-        del weights[name]
-    elif damage == "misshapen":
-        weights[name] = tensor[:-1]
-    elif damage == "transposed":
-        weights[name] = tensor[None] if tensor.ndim == 1 else tensor.T
-    elif damage in ("nan", "inf", "-3e38"):
-        tensor.flat[tensor.size // 2] = float(damage)
-    else:
-        weights[name] = tensor.astype({"float16": "f2", "float64": "f8", "integers": "i4"}[damage])
+@pytest.mark.parametrize("name", ["embedding.weight", "layers.1.weight_hh_l0", "layers.0.bias_ih_l0", "output.bias"])
+def test_damaged_and_missing_tensors_are_refused_by_name(name):
+    config, weights = CONFIGS["two layers, untied"], make_torch_lstm("two layers, untied").export_weights()
+    for damage in DAMAGES.values():
+        with pytest.raises(RunError, match=name.replace(".", r"\.")):
+            NumpyLSTM(config, VOCABULARY, weights | {name: damage(weights[name])})
     with pytest.raises(RunError, match=name.replace(".", r"\.")):
-        NumpyLSTM(CONFIGS["two layers, untied"], VOCABULARY, weights)
+        NumpyLSTM(config, VOCABULARY, {other: weights[other] for other in weights if other != name})
 
 
-def test_unknown_tensors_are_rejected_by_name() -> None:
-    weights = dict(make_numpy_lstm().weights) | {"output.weight": np.zeros((VOCABULARY_SIZE, 10), np.float32)}
+def test_unknown_tensors_and_a_vocabulary_of_another_size_are_refused():
+    lstm = make_torch_lstm("one layer, tied").to_decoder(VOCABULARY)
     with pytest.raises(RunError, match=r"output\.weight"):  # this configuration has tied weights
-        NumpyLSTM(make_numpy_lstm().config, VOCABULARY, weights)
-
-
-def test_a_vocabulary_of_another_size_is_rejected() -> None:
-    shorter = WordTokenizer(VOCABULARY.tokens[:-1])
+        NumpyLSTM(lstm.config, VOCABULARY, lstm.weights | {"output.weight": lstm.weights["embedding.weight"]})
     with pytest.raises(RunError, match=r"embedding\.weight"):
-        NumpyLSTM(make_numpy_lstm().config, shorter, make_numpy_lstm().weights)
+        NumpyLSTM(lstm.config, WordTokenizer(VOCABULARY.tokens[:-1]), lstm.weights)
+
+
+# --- matrices in 8 bits ---
+
+
+INT8_CONFIGS = {name: CONFIGS[name] for name in ("one layer, tied", "two layers, untied")}
+
+
+def make_tensors(config):
+    """Return random tensors, all matrices in 8 bits."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in weight_shapes(config, VOCABULARY_SIZE).items():
+        values = rng.normal(0, 0.5, shape).astype(np.float32)
+        tensors[name] = quantize_rows(values) if len(shape) == 2 else values
+    return tensors
+
+
+def to_float32(tensors):
+    return {name: tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor for name, tensor in tensors.items()}
+
+
+def reference_log_probs(config, weights, ids):
+    """Return the log-probabilities after each token; in products, hidden states are rounded to 127 steps."""
+
+    def rounded(vector):
+        step = max(np.abs(vector).max(), 1e-20) / 127
+        return np.rint(vector / step) * step
+
+    def sigmoid(values):
+        return 1 / (1 + np.exp(-values))
+
+    tensors = {name: value.astype(np.float64) for name, value in weights.items()}
+    sizes = [size for _, size in config.layer_sizes()]
+    hiddens, cells = [np.zeros(size) for size in sizes], [np.zeros(size) for size in sizes]
+    rows = []
+    for token in ids:
+        inputs = tensors["embedding.weight"][token]
+        for i in range(len(sizes)):
+            gates = tensors[f"layers.{i}.weight_ih_l0"] @ inputs + tensors[f"layers.{i}.bias_ih_l0"]
+            gates += tensors[f"layers.{i}.weight_hh_l0"] @ rounded(hiddens[i]) + tensors[f"layers.{i}.bias_hh_l0"]
+            input_, forget, candidate, output = np.split(gates, 4)  # PyTorch's order
+            cells[i] = sigmoid(forget) * cells[i] + sigmoid(input_) * np.tanh(candidate)
+            hiddens[i] = sigmoid(output) * np.tanh(cells[i])
+            inputs = rounded(hiddens[i])
+        output_weight = tensors.get("output.weight", tensors["embedding.weight"])
+        logits = output_weight @ inputs + tensors["output.bias"]
+        rows.append(logits - np.log(np.exp(logits).sum()))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("name", INT8_CONFIGS)
+def test_log_probs_in_8_bits_match_a_plain_computation(name):
+    config, tensors = CONFIGS[name], make_tensors(CONFIGS[name])
+    lstm = NumpyLSTM(config, VOCABULARY, tensors)
+    ids = [EOS_ID, *make_ids(8).tolist()]
+    expected = reference_log_probs(config, to_float32(tensors), ids)
+    state, rows = lstm.start(), []
+    for token in ids:
+        log_probs, state = lstm.advance(state, token)
+        rows.append(log_probs)
+    assert np.stack(rows) == pytest.approx(expected, abs=0.02)  # a hidden state can be rounded to the next step
+    assert np.median(np.abs(np.stack(rows) - expected)) < 1e-3
+
+
+@pytest.mark.parametrize("name", INT8_CONFIGS)
+def test_stored_weights_are_restored_exactly(name):
+    tensors = make_tensors(CONFIGS[name])
+    lstm = NumpyLSTM(CONFIGS[name], VOCABULARY, tensors)
+    expected = to_float32(tensors)
+    assert lstm.weights.keys() == expected.keys()
+    assert all(np.array_equal(lstm.weights[name], expected[name]) for name in expected)
+    for tensor_name, tensor in lstm.tensors.items():
+        assert type(tensor) is type(tensors[tensor_name])
+        assert all(map(np.array_equal, tensor, tensors[tensor_name])), tensor_name
+    assert (lstm.has_int8_weights, lstm.int8) == (True, False)
+    assert not NumpyLSTM(CONFIGS[name], VOCABULARY, lstm.weights).has_int8_weights
+
+
+def test_one_matrix_in_8_bits_among_others_in_single_precision_is_played():
+    config = CONFIGS["one layer, tied"]
+    tensors, ids = make_tensors(config), make_ids(9)
+    exact = NumpyLSTM(config, VOCABULARY, to_float32(tensors)).score_sequence(ids)
+    for name in (name for name in tensors if isinstance(tensors[name], Int8Rows)):
+        mixed = NumpyLSTM(config, VOCABULARY, {**to_float32(tensors), name: tensors[name]})
+        assert mixed.score_sequence(ids) == pytest.approx(exact, abs=0.1), name
+        assert np.array_equal(mixed.weights[name], to_float32(tensors)[name])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 2 * MAX_SCALE])
+@pytest.mark.parametrize("name", ["embedding.weight", "layers.0.weight_hh_l0"])
+def test_a_scale_that_is_not_finite_negative_or_huge_is_refused(name, value):
+    tensors = make_tensors(CONFIGS["one layer, tied"])
+    rows = tensors[name]
+    rows.scales[2] = value
+    with pytest.raises(RunError, match=rf"{name}\.scale holds values that are negative, not finite or beyond"):
+        NumpyLSTM(CONFIGS["one layer, tied"], VOCABULARY, tensors)
+
+
+def test_the_largest_scales_that_are_accepted_give_finite_log_probs():
+    rng = np.random.default_rng(0)
+    for config in INT8_CONFIGS.values():
+        tensors = {
+            name: Int8Rows(
+                np.where(rng.random(shape) < 0.5, -128, 127).astype(np.int8), np.full(shape[0], MAX_SCALE, np.float32)
+            )
+            if len(shape) == 2
+            else np.zeros(shape, np.float32)
+            for name, shape in weight_shapes(config, VOCABULARY_SIZE).items()
+        }
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            assert np.isfinite(NumpyLSTM(config, VOCABULARY, tensors).score_sequence(make_ids(20))).all()
+
+
+SHAPES = st.tuples(st.integers(1, 200), st.integers(1, 40))
+BATCHES = st.lists(st.integers(1, 9), max_size=2)
+
+
+def random_array(shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, BATCHES, st.integers(0, 99))
+def test_float32_products_match_plain_products(shape, batch, seed):
+    matrix, vectors = random_array(shape, seed), random_array((*batch, shape[1]), seed + 100)
+    products = Float32Matrix(matrix).matmul(vectors)
+    assert products.dtype == np.float32
+    assert products.shape == (*batch, shape[0])
+    assert products == pytest.approx(vectors.astype(np.float64) @ matrix.T, abs=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, BATCHES, st.integers(0, 99))
+def test_int8_error_is_bounded_by_the_rounding(shape, batch, seed):
+    matrix, vectors = random_array(shape, seed), random_array((*batch, shape[1]), seed + 100)
+    products = Int8Matrix(quantize_rows(matrix)).matmul(vectors)
+    exact = vectors.astype(np.float64) @ matrix.T
+    assert products.dtype == np.float32
+    assert products.shape == exact.shape
+    # Each factor is off by half a step at most, 1 / 254 of the largest value in its row or vector.
+    vector_peaks, row_peaks = np.abs(vectors).max(axis=-1, keepdims=True), np.abs(matrix).max(axis=1)
+    bound = shape[1] * vector_peaks * row_peaks * (1 / 127 + 1 / 254**2) + 1e-5
+    assert (np.abs(products - exact) <= bound).all()
+
+
+def test_int8_without_numkong_is_an_error_that_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numkong", None)
+    with pytest.raises(InvalidInputError, match="pip install numkong"):
+        Int8Matrix(quantize_rows(np.ones((2, 2), np.float32)))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, TokenIds, current_speakers
+from engine.data.tokenizers.base import EOS_ID, current_speakers
 from engine.errors import InvalidInputError
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from engine.models.lstm import LSTMModel
@@ -19,8 +19,8 @@ IDS = encode_scenes(random_scenes(12, seed=3))
 LAYERS = [{"num_layers": 1}, {"num_layers": 2, "tie_weights": False}]
 
 
-def make_model(**values: object) -> LSTMModel:
-    config = ModelConfig(embedding_size=6, hidden_size=6, **values)  # type: ignore[arg-type]
+def make_model(**values):
+    config = ModelConfig(embedding_size=6, hidden_size=6, **values)
     generator = torch.Generator().manual_seed(0)
     model = LSTMModel(config, len(TOKENIZER), generator, num_speakers=len(CAST))
     with torch.no_grad():
@@ -28,11 +28,10 @@ def make_model(**values: object) -> LSTMModel:
     return model
 
 
-def naive_scores(model: LSTMModel, ids: TokenIds, *, adds_speaker: bool) -> np.ndarray:
+def naive_scores(model, ids, *, adds_speaker):
     """Score a text with one `nn.LSTMCell` per layer and step, adding the current speaker's vector by hand."""
     weight, cells = model.embedding.weight, []
     for layer in model.layers:
-        assert isinstance(layer, nn.LSTM)
         cell = nn.LSTMCell(layer.input_size, layer.hidden_size)
         cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
         cells.append(cell)
@@ -54,7 +53,7 @@ def naive_scores(model: LSTMModel, ids: TokenIds, *, adds_speaker: bool) -> np.n
 
 @pytest.mark.parametrize("speaker_input", ["token", "embedding"])
 @pytest.mark.parametrize("layers", LAYERS, ids=["one layer", "two layers"])
-def test_scores_are_those_of_cells_that_add_the_speaker(layers: dict[str, object], speaker_input: str) -> None:
+def test_scores_are_those_of_cells_that_add_the_speaker(layers, speaker_input):
     model = make_model(speaker_input=speaker_input, **layers)
     with torch.no_grad():
         expected = naive_scores(model, IDS, adds_speaker=speaker_input == "embedding")
@@ -67,12 +66,7 @@ def test_scores_are_those_of_cells_that_add_the_speaker(layers: dict[str, object
         log_probs, state = lstm.advance(state, token)
 
 
-def test_both_inputs_differ() -> None:
-    scores = [make_model(speaker_input=name).score_sequence(IDS) for name in ("token", "embedding")]
-    assert np.abs(scores[0] - scores[1]).max() > 0.1
-
-
-def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch):
     model = make_model(speaker_input="embedding")
     expected = model.score_sequence(IDS)
     monkeypatch.setattr("engine.models.lstm.SCORING_CHUNK", 5)
@@ -81,7 +75,7 @@ def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch: pytest
     assert model.to_decoder(TOKENIZER).score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
 
 
-def test_texts_with_different_speakers_advance_together() -> None:
+def test_texts_with_different_speakers_advance_together():
     lstm = make_model(speaker_input="embedding").to_decoder(TOKENIZER)
     texts = [[8, 3, 4, EOS_ID, 9], [9, 2, 3, 5, 6], [EOS_ID, EOS_ID, 10, 2, EOS_ID]]
     states = [lstm.start()] * 3
@@ -92,13 +86,12 @@ def test_texts_with_different_speakers_advance_together() -> None:
         states = [state for _, state in outputs]
 
 
-def test_weights_in_8_bits_also_read_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_8_bits_also_read_the_speaker(monkeypatch):
     """Without the table of the gates, the products of the speakers are computed from quantized matrices."""
     model = make_model(speaker_input="embedding")
     weights = model.export_weights()
     stored = {name: quantize_rows(value) if value.ndim == 2 else value for name, value in weights.items()}
     small = NumpyLSTM(model.config, TOKENIZER, stored)
-    assert small.input_gates is not None
     assert small.input_gates.table is None
     without = NumpyLSTM(model.config, make_tokenizer(len(TOKENIZER)), stored)
     expected = model.score_sequence(IDS)
@@ -107,14 +100,7 @@ def test_weights_in_8_bits_also_read_the_speaker(monkeypatch: pytest.MonkeyPatch
     assert errors[0] < errors[1] / 2
 
 
-def test_current_speakers_of_a_short_text() -> None:
-    """Two lines, the end of a scene, and a line whose speaker came before the text."""
-    ids = np.array([3, EOS_ID, 8, 2, 3, EOS_ID, EOS_ID, 9, EOS_ID, 4], np.int32)
-    assert current_speakers(ids, 8).tolist() == [-1, -1, 8, 8, 8, -1, -1, 9, -1, -1]
-    assert current_speakers(ids[:0], 8).tolist() == []
-
-
-def test_dynamic_evaluation_needs_a_speaker_token() -> None:
+def test_dynamic_evaluation_needs_a_speaker_token():
     text = np.tile(IDS, 20)
     with pytest.raises(InvalidInputError, match=r"speaker_input=embedding; leave out --dynamic$"):
         DynamicEvaluation(make_model(speaker_input="embedding").to_decoder(TOKENIZER), text)
@@ -122,7 +108,7 @@ def test_dynamic_evaluation_needs_a_speaker_token() -> None:
     assert np.isfinite(model.forward_sequence(IDS).log_probs).all()
 
 
-def test_decoder_adds_the_speaker_before_the_gates_of_a_mogrifier() -> None:
+def test_decoder_adds_the_speaker_before_the_gates_of_a_mogrifier():
     model = make_model(speaker_input="embedding", mogrifier_rounds=3, mogrifier_rank=4)
     decoder = NumpyLSTM(model.config, TOKENIZER, model.export_weights())
     np.testing.assert_allclose(decoder.score_sequence(IDS), model.score_sequence(IDS), atol=1e-5)

@@ -19,7 +19,6 @@ from engine.models.speaker_text import (
     WORD_WEIGHT,
     SpeakerTextModel,
     letter_groups,
-    split_words,
 )
 from engine.models.turn_features import SpokenLine
 from engine.storage.schema import decode_json
@@ -33,19 +32,14 @@ SCENES = [
 MODEL = fit_speaker_text(4, SCENES)
 
 
-def test_words_and_marks_are_split_in_lower_case() -> None:
-    assert split_words("Don't! It's -- 3 O'Clock…") == ["don't", "!", "it's", "--", "3", "o'clock"]
-    assert split_words(" ") == []
-
-
-def test_groups_of_letters_include_the_spaces_around_words() -> None:
+def test_groups_of_letters_include_the_spaces_around_words():
     groups = letter_groups(["ab", "!"])
     assert Counter(groups) == Counter(
         [" a", "ab", "b ", " !", "! ", " ab", "ab ", "b !", " ! ", " ab ", "ab !", "b ! "]
     )
 
 
-def test_scores_of_words_match_a_hand_calculation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_words_match_a_hand_calculation(monkeypatch):
     monkeypatch.setattr(speaker_text, "MAX_REGRESSION_SPEAKERS", 1)
     model = fit_speaker_text(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
     assert model.groups == ()
@@ -57,7 +51,7 @@ def test_scores_of_words_match_a_hand_calculation(monkeypatch: pytest.MonkeyPatc
     assert model.scores("what").tolist() == [0, 0]
 
 
-def test_scores_of_groups_are_the_products_of_features_and_weights() -> None:
+def test_scores_of_groups_are_the_products_of_features_and_weights():
     text, words_only = "the precious potatoes", np.zeros(4)
     counts = np.zeros((len(MODEL.words), 4))
     for speaker, pairs in enumerate(MODEL.word_counts):
@@ -80,24 +74,24 @@ def test_scores_of_groups_are_the_products_of_features_and_weights() -> None:
     assert MODEL.scores(text) == pytest.approx(WORD_WEIGHT * words_only + LETTER_WEIGHT * by_groups, abs=1e-3)
 
 
-def test_each_speaker_is_recognized_by_new_texts_with_the_own_words() -> None:
+def test_each_speaker_is_recognized_by_new_texts_with_the_own_words():
     assert MODEL.scores("Precious wants!").argmax() == 0
     assert MODEL.scores("Mister, potatoes").argmax() == 1
     assert MODEL.scores("preciousss").argmax() == 0  # no known word, but known letters
 
 
 @given(st.text(max_size=50))
-def test_any_text_has_finite_scores(text: str) -> None:
+def test_any_text_has_finite_scores(text):
     scores = MODEL.scores(text)
     assert scores.shape == (4,)
     assert np.isfinite(scores).all()
 
 
-def test_the_end_of_a_long_text_is_used() -> None:
+def test_the_end_of_a_long_text_is_used():
     assert MODEL.scores("potatoes " * 100_000 + "precious " * 300) == pytest.approx(MODEL.scores("precious " * 300))
 
 
-def test_a_large_cast_needs_little_memory() -> None:
+def test_a_large_cast_needs_little_memory():
     scenes = [[SpokenLine(speaker, f"name{speaker} word{speaker % 100} and") for speaker in range(3000)]]
     tracemalloc.start()
     model = fit_speaker_text(3000, scenes)
@@ -107,22 +101,9 @@ def test_a_large_cast_needs_little_memory() -> None:
     assert peak < 50_000_000
 
 
-def test_a_large_text_is_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speaker_text, "MAX_REGRESSION_ELEMENTS", 3000)
-    model = fit_speaker_text(4, SCENES * 10)
-    assert model.scores("preciousss").argmax() == 0
-    assert model.scores("potatoess").argmax() == 1
-
-
 @pytest.mark.parametrize("scenes", [[], [[]], [[SpokenLine(0, "")]], [[SpokenLine(0, "one")]]], ids=str)
-def test_a_text_with_hardly_a_line_gives_no_evidence(scenes: list[list[SpokenLine]]) -> None:
+def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
     assert fit_speaker_text(2, scenes).scores("something else").tolist() == [0, 0]
-
-
-def test_a_model_survives_its_json() -> None:
-    again = decode_json(SpeakerTextModel, json.dumps(asdict(MODEL)))
-    assert again == MODEL
-    assert np.array_equal(again.scores("my precious"), MODEL.scores("my precious"))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +122,7 @@ def test_a_model_survives_its_json() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_model_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+def test_a_damaged_model_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         decode_json(SpeakerTextModel, json.dumps(asdict(MODEL) | changes))
     assert str(caught.value).isprintable()

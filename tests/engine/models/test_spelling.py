@@ -1,16 +1,15 @@
-"""The spelling of unknown words: probabilities by hand, by enumeration, and of strange words."""
+"""What words of a closed vocabulary do not say: the letters of unknown words, capitals and punctuation."""
 
 import math
-from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.arrays import Float64Array
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models import spelling
+from engine.models.orthography import OrthographyModel
 from engine.models.spelling import SpellingModel, spelling_model
 
 NUM_SYMBOLS = 257
@@ -18,11 +17,11 @@ NUM_SYMBOLS = 257
 WORDS = ["frodo", "gandalf", "gollum", "bilbo", "sam", "merry", "pippin", "the", "there", "other", "mother", "gather"]
 
 
-def probs(model: SpellingModel, words: list[str]) -> Float64Array:
+def probs(model, words):
     return np.exp(model.log_probs(words))
 
 
-def test_probability_matches_a_hand_calculation() -> None:
+def test_probability_matches_a_hand_calculation():
     """Bigrams of the word `ab`: end a, a b, b end; too short to estimate discounts, so each count of 1 loses a half."""
     model = SpellingModel(["ab"], order=2)
     # Continuation counts: a, b and the end follow one symbol each: discounted (1 - .5) / 3, and half of all is uniform.
@@ -38,43 +37,9 @@ def test_probability_matches_a_hand_calculation() -> None:
     assert np.exp(model.unknown_log_probs(["b"])) == pytest.approx([0.5 * seen * after / unknown], rel=1e-5)
 
 
-def test_probabilities_of_all_words_sum_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With four symbols in all, every word of up to nine of the three bytes is enumerated."""
-
-    class FewSymbols:
-        def __init__(self, characters: list[str]) -> None:
-            self.size = 4
-
-        def __len__(self) -> int:
-            return self.size
-
-    monkeypatch.setattr(spelling, "CharacterTokenizer", FewSymbols)
-    letters = "\x00\x01\x02"  # bytes that become the ids 0, 2 and 3; 1 is the end of a word
-    model = SpellingModel(["\x00\x01", "\x01", "\x02\x00", "\x01\x00"], order=3)
-    words = ["".join(word) for length in range(10) for word in product(letters, repeat=length)]
-    total = probs(model, words).sum()
-    assert 0.98 < total < 1
-    longer = ["".join(word) for word in product(letters, repeat=10)]
-    assert total < total + probs(model, longer).sum() < 1
-    known = {"\x00\x01", "\x01", "\x02\x00", "\x01\x00"}
-    unknown = [word for word in words if word not in known]
-    assert 0.96 < np.exp(model.unknown_log_probs(unknown)).sum() < 1
-
-
-def test_known_words_and_words_like_them_are_likelier_than_random_ones() -> None:
-    model = SpellingModel(WORDS)
-    rng = np.random.default_rng(0)
-    for word in WORDS:
-        random_word = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), len(word)))
-        similar = word[::-1]  # the same letters
-        known_prob, similar_prob, random_prob = model.log_probs([word, similar, random_word])
-        assert known_prob > similar_prob > random_prob
-    assert model.log_probs(["brother"])[0] > model.log_probs(["rbtoher"])[0]
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(), max_size=30), min_size=1, max_size=5))
-def test_every_string_has_a_probability(words: list[str]) -> None:
+def test_every_string_has_a_probability(words):
     """Strings of any code points, lone surrogates too; a word's probability does not depend on the words beside it."""
     model = SpellingModel(WORDS)
     together = model.unknown_log_probs(words)
@@ -83,7 +48,7 @@ def test_every_string_has_a_probability(words: list[str]) -> None:
     assert together == pytest.approx([model.unknown_log_probs([word])[0] for word in words])
 
 
-def test_the_model_depends_on_the_words_alone() -> None:
+def test_the_model_depends_on_the_words_alone():
     tokenizers = [WordTokenizer(("<unk>", "<eos>", *words)) for words in (WORDS, WORDS, WORDS[:6])]
     first, second, other = (spelling_model(tokenizer).log_probs(["gothmog"])[0] for tokenizer in tokenizers)
     assert first == second != other
@@ -92,7 +57,7 @@ def test_the_model_depends_on_the_words_alone() -> None:
     assert SpellingModel(reversed(WORDS)).log_probs(["gothmog"])[0] == pytest.approx(first)
 
 
-def test_a_vocabulary_without_words_spells_uniformly() -> None:
+def test_a_vocabulary_without_words_spells_uniformly():
     model = SpellingModel([])
     assert model.log_probs(["abc", "é"]) == pytest.approx(
         [model.log_probs(["xyz"])[0], model.log_probs(["ab"])[0]], rel=1e-6
@@ -100,13 +65,58 @@ def test_a_vocabulary_without_words_spells_uniformly() -> None:
     assert model.unknown_log_probs(["abc"])[0] == pytest.approx(model.log_probs(["abc"])[0])
 
 
-def test_a_word_of_300000_letters_is_scored() -> None:
+def test_a_word_of_300000_letters_is_scored():
     model = SpellingModel(WORDS)
     long, half = model.log_probs(["na" * 150_000, "na" * 75_000])
     assert long == pytest.approx(2 * half, rel=1e-4)
     assert math.isfinite(long)
 
 
-def test_a_huge_vocabulary_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_vocabulary_is_read_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(spelling, "MAX_TRAINING_BYTES", len("frodo") + len("gandalf") + len("gollum") + 3 * 4 + 1)
     assert SpellingModel(WORDS).log_probs(["sam"]) == SpellingModel(WORDS[:3]).log_probs(["sam"])
+
+
+LINES = ["The Ring, Mr. Frodo!", "the ring is mine.", "Where is the Ring?"]
+BYTES = 257.0
+
+
+def test_bits_equal_a_computation_by_hand():
+    model = OrthographyModel(["Go on.", "go"], "words")
+    # Separators: "" before go (twice), " " before on, "." and "" at the ends. Forms: Capital, lower (on), lower (go).
+    new = {"": 1 / BYTES, "Capital": BYTES**-8, "lower": BYTES**-6}
+    separator = (3 + 3 * new[""]) / (5 + 3)  # all separators
+    at_start = (2 + separator) / (2 + 1)
+    before_go = (2 + at_start) / (2 + 1)
+    after_start = (2 + before_go) / (2 + 1)
+    first = (2 + after_start) / (2 + 1)
+    at_end = (1 + 2 * separator) / (2 + 2)
+    before_end = (1 + 2 * at_end) / (2 + 2)
+    after_go = (1 + before_end) / (1 + 1)
+    last = (1 + after_go) / (1 + 1)
+    form = (2 + 2 * new["lower"]) / (3 + 2)
+    sentence = (1 + 2 * form) / (2 + 2)
+    word = (1 + 2 * sentence) / (2 + 2)
+    assert model.bits("go") == pytest.approx(-math.log2(first * word * last), rel=1e-12)
+
+
+def test_probabilities_of_all_seen_values_and_a_new_one_sum_to_one():
+    model = OrthographyModel(LINES, "words")
+    contexts = (("separator",), ("separator", False, False), ("before", "ring"), ("between", "the", "ring"))
+    seen = {"", " ", ", ", ". ", "!", ".", "?"}
+    # What is left for the strings that were never seen is what the byte symbols give them, through all contexts.
+    rest = 1 - sum(BYTES ** -(len(value) + 1) for value in seen)
+    unseen = model.prob("~", contexts) / BYTES**-2
+    assert sum(model.prob(value, contexts) for value in seen) + unseen * rest == pytest.approx(1, rel=1e-12)
+
+
+def test_tokenizer_of_white_space_has_only_spaces_to_say():
+    model = OrthographyModel(["A b, c."] * 100, "whitespace")
+    assert model.bits("A b, c.") < 0.2
+
+
+@given(st.text())
+def test_any_text_has_finite_bits(text):
+    bits = OrthographyModel(LINES, "words").bits(text)
+    assert math.isfinite(bits)
+    assert bits > 0

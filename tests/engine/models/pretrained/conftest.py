@@ -1,22 +1,19 @@
 """Tiny models by others, created and loaded once."""
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.models.pretrained.loading import load_pretrained
-from engine.models.pretrained.model import PretrainedModel
 from tests.support.pretrained import save_model
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def folders(tmp_path_factory):
     """Return a function from a family to a folder with a tiny model of it, which is created once."""
-    created: dict[str, Path] = {}
+    created = {}
 
-    def find(family: str) -> Path:
+    def find(family):
         if family not in created:
             created[family] = tmp_path_factory.mktemp(family)
             save_model(created[family], family)
@@ -26,11 +23,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
-def pretrained(folders: Any) -> Any:
+def pretrained(folders):
     """Return a function from a family to a loaded tiny model of it, which is loaded once."""
-    loaded: dict[str, PretrainedModel] = {}
+    loaded = {}
 
-    def load(family: str) -> PretrainedModel:
+    def load(family):
         if family not in loaded:
             loaded[family] = load_pretrained(f"hf:{folders(family)}")
         return loaded[family]
@@ -39,13 +36,13 @@ def pretrained(folders: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def references(folders: Any) -> Any:
+def references(folders):
     """Return a function from a family to the model of transformers itself."""
     import transformers
 
-    loaded: dict[str, Any] = {}
+    loaded = {}
 
-    def load(family: str) -> Any:
+    def load(family):
         if family not in loaded:
             loaded[family] = transformers.AutoModelForCausalLM.from_pretrained(folders(family)).eval()
         return loaded[family]
@@ -54,7 +51,7 @@ def references(folders: Any) -> Any:
 
 
 @pytest.fixture
-def folder(folders: Any, tmp_path: Path) -> Path:
+def folder(folders, tmp_path):
     """A copy of the folder of a tiny Llama, which a test may damage."""
     shutil.copytree(folders("llama"), tmp_path / "model")
     return tmp_path / "model"

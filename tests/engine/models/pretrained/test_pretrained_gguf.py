@@ -1,6 +1,4 @@
 import contextlib
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +6,14 @@ import pytest
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained import gguf_file, loading
-from engine.models.pretrained.loading import LoadingProgress, load_pretrained
+from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.names import parse_pretrained_name
 from tests.support.pretrained import check_refused
 
 pytest.importorskip("transformers")
 
 
-def write_gguf(path: Path, **changes: Any) -> None:
+def write_gguf(path, **changes):
     """Write a GGUF file of a one-layer Llama."""
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(str(path), changes.get("architecture", "llama"))
@@ -36,7 +34,7 @@ def write_gguf(path: Path, **changes: Any) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     rng = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes = {
         "token_embd": (vocabulary, width),
         "output_norm": (width,),
         "blk.0.attn_norm": (width,),
@@ -54,14 +52,14 @@ def write_gguf(path: Path, **changes: Any) -> None:
     writer.close()
 
 
-def test_a_gguf_file_is_loaded_and_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_is_loaded_and_parsed_once(tmp_path, monkeypatch):
     pytest.importorskip("accelerate")
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
-    opened: list[Path] = []
+    opened = []
     original = gguf_file._new_reader
     monkeypatch.setattr(gguf_file, "_new_reader", lambda path: opened.append(path) or original(path))
-    steps: list[LoadingProgress] = []
+    steps = []
     model = load_pretrained(f"gguf:{path}", steps.append)
     assert opened == [path]
     assert any(step.text == "converting weights, 0 %" for step in steps)
@@ -73,7 +71,7 @@ def test_a_gguf_file_is_loaded_and_parsed_once(tmp_path: Path, monkeypatch: pyte
     assert loading.required_bytes(parse_pretrained_name(f"gguf:{path}")) == 2 * 4 * model.num_parameters
 
 
-def test_damaged_gguf_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_gguf_files_are_refused(tmp_path):
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
     content = path.read_bytes()
@@ -91,7 +89,7 @@ def test_damaged_gguf_files_are_refused(tmp_path: Path) -> None:
         check_refused(f"gguf:{path}", "is not a GGUF file")
 
 
-def test_noise_inside_a_gguf_file_never_escapes_as_another_error(tmp_path: Path) -> None:
+def test_noise_inside_a_gguf_file_never_escapes_as_another_error(tmp_path):
     pytest.importorskip("accelerate")
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
@@ -109,16 +107,14 @@ def test_noise_inside_a_gguf_file_never_escapes_as_another_error(tmp_path: Path)
 @pytest.mark.parametrize(
     ("architecture", "message"), [("quantum9", "quantum9"), ("bert", "bert"), ("t5", "is an encoder-decoder model")]
 )
-def test_a_gguf_file_of_an_unknown_or_another_architecture_is_refused(
-    architecture: str, message: str, tmp_path: Path
-) -> None:
+def test_a_gguf_file_of_an_unknown_or_another_architecture_is_refused(architecture, message, tmp_path):
     pytest.importorskip("accelerate")
     path = tmp_path / "tiny.gguf"
     write_gguf(path, architecture=architecture)
     check_refused(f"gguf:{path}", message)
 
 
-def test_a_gguf_file_larger_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from engine.errors import InvalidInputError
@@ -7,16 +5,16 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 
 
 @pytest.mark.parametrize("name", ["hf:gpt2", "hf:owner/name", "hf:/some/folder", "gguf:file.gguf", "hf:", "gguf:"])
-def test_prefixed_names_are_models_by_others(name: str) -> None:
+def test_prefixed_names_are_models_by_others(name):
     assert is_pretrained_name(name)
 
 
 @pytest.mark.parametrize("name", [None, "", "middle-earth", "runs/hf", "gpt2", "HF:x", "./hf:x"])
-def test_other_names_are_runs(name: str | None) -> None:
+def test_other_names_are_runs(name):
     assert not is_pretrained_name(name)
 
 
-def test_folders_come_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_come_before_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse_pretrained_name("hf:owner/name").kind == "hub"
     (tmp_path / "owner" / "name").mkdir(parents=True)
@@ -26,7 +24,7 @@ def test_folders_come_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert parse_pretrained_name("hf:gpt2").kind == "hub"
 
 
-def test_a_gguf_file_is_found_and_named(tmp_path: Path) -> None:
+def test_a_gguf_file_is_found_and_named(tmp_path):
     path = tmp_path / "SmolLM2-135M.Q4_1.gguf"
     path.touch()
     source = parse_pretrained_name(f"gguf:{path}")
@@ -49,14 +47,14 @@ def test_a_gguf_file_is_found_and_named(tmp_path: Path) -> None:
         ("gguf:a\0b", "there is no such file"),
     ],
 )
-def test_impossible_names_are_refused(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_names_are_refused(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError) as error:
         parse_pretrained_name(name)
     assert message in str(error.value)
 
 
-def test_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path: Path) -> None:
+def test_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path):
     file = tmp_path / "model.gguf"
     file.touch()
     with pytest.raises(InvalidInputError, match=r"is a file, not a folder; write gguf:"):
