@@ -1,18 +1,12 @@
 """Models and helpers for tests of the attention screen."""
 
 import zlib
-from typing import Any
 
 import numpy as np
-from textual.app import App
-from textual.pilot import Pilot
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
-from engine.models.base import LogProbs
 from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.session.session_model import SessionModel
@@ -33,9 +27,7 @@ class RandomAttentionModel:
     The first head of each layer attends to the start of the text, as in real models, and the last to the token before.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, num_layers: int = 3, num_heads: int = 4, context_size: int = 1024
-    ) -> None:
+    def __init__(self, tokenizer, *, num_layers=3, num_heads=4, context_size=1024):
         self.tokenizer = tokenizer
         self.context_size = context_size
         self._num_layers, self._num_heads = num_layers, num_heads
@@ -43,15 +35,15 @@ class RandomAttentionModel:
         self.num_records = 0
         """Number of texts that were recorded."""
 
-    def start(self) -> tuple[int, ...]:
+    def start(self):
         return ()
 
-    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+    def advance(self, state, token):
         state = (*state, token)
         outputs = self.record_attention(np.array(state[1:], np.int32)).layer_outputs
         return self.layer_log_probs(outputs[-1, -1:])[0], state
 
-    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+    def record_attention(self, ids):
         num_positions = len(ids) + 1
         if num_positions > self.context_size:
             raise InvalidInputError(f"{num_positions} positions do not fit into {self.context_size}")
@@ -67,19 +59,18 @@ class RandomAttentionModel:
         outputs = rng.normal(0, 1, (self._num_layers + 1, num_positions, WIDTH))
         return AttentionRecord(weights.astype(np.float32), outputs.astype(np.float32))
 
-    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
+    def layer_log_probs(self, layer_outputs):
         logits = layer_outputs @ self._output
         logits -= logits.max(axis=-1, keepdims=True)
-        log_probs: Float32Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-        return log_probs
+        return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def attention_session_model(tokenizer: Tokenizer, **settings: int) -> SessionModel:
+def attention_session_model(tokenizer, **settings):
     """Return the model of a session that has attention, with settings of `RandomAttentionModel`."""
     return SessionModel("gpt", "Transformer, random weights", RandomAttentionModel(tokenizer, **settings))
 
 
-async def open_attention(pilot: Pilot[None], session_model: SessionModel, text: str = LENS_TEXT) -> AttentionScreen:
+async def open_attention(pilot, session_model, text=LENS_TEXT):
     """Open the attention screen, and wait for the attention and for the predictions of the layers."""
     screen = AttentionScreen(session_model, text)
     await pilot.app.push_screen(screen)
@@ -88,22 +79,22 @@ async def open_attention(pilot: Pilot[None], session_model: SessionModel, text: 
     return screen
 
 
-def attention_strips(app: App[Any]) -> AttentionStrips:
+def attention_strips(app):
     """Return the strips of the screen."""
     return app.screen.query_one(AttentionStrips)
 
 
-def expected_record(model: SessionModel, text: str = ACTIVATIONS_TEXT) -> AttentionRecord:
+def expected_record(model, text=ACTIVATIONS_TEXT):
     """Return the attention of a text, as the model itself records it."""
     assert isinstance(model.model, RandomAttentionModel)
     return model.model.record_attention(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
 
 
-def strip_lines(app: App[Any]) -> list[str]:
+def strip_lines(app):
     """Return the painted lines of the strips."""
     return painted_lines(attention_strips(app))
 
 
-def list_lines(app: App[Any], widget_type: type[Any]) -> list[str]:
+def list_lines(app, widget_type):
     """Return the painted lines of a list of the screen."""
     return painted_lines(app.screen.query_one(widget_type))

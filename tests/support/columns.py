@@ -1,40 +1,37 @@
 """Helpers for tests of the screens that compare generated texts in columns."""
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Static
 
 from engine.generation.generate import TokenEvent
 from lotr_tui.screens.comparison.columns import GenerationColumns
-from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
-from lotr_tui.session.column_output import ColumnOutput
 from tests.support.analysis import painted_lines
 from tests.support.pilot import text_of, until
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (60, 20)], ids=["80x24", "60x20"])
 
 
-async def until_columns_ended(pilot: Pilot[None], screen: GenerationColumnsScreen) -> None:
+async def until_columns_ended(pilot, screen):
     """Run the app until every column is complete or has failed."""
     await until(pilot, lambda: all(slot.output.done_event or slot.output.failure for slot in screen.slots))
     await pilot.pause()
 
 
-def column_lines(screen: GenerationColumnsScreen) -> list[str]:
+def column_lines(screen):
     """Return the painted lines of the columns."""
     return painted_lines(screen.query_one(GenerationColumns))
 
 
-def columns_text(screen: GenerationColumnsScreen) -> str:
+def columns_text(screen):
     """Return the painted lines of the columns as one text."""
     return "\n".join(column_lines(screen))
 
 
-def note_text(screen: GenerationColumnsScreen) -> str:
+def note_text(screen):
     """Return the line below the columns."""
     return text_of(screen.query_one("#note", Static))
 
 
-def generated_words(output: ColumnOutput) -> list[str]:
+def generated_words(output):
     """Return the generated words of a column."""
     return [event.text for event in output.events if isinstance(event, TokenEvent)]

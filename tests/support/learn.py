@@ -1,8 +1,5 @@
 """Chapters of the class in an app."""
 
-from collections.abc import Callable
-
-from textual.pilot import Pilot
 from textual.widgets import Static
 
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
@@ -14,23 +11,21 @@ from lotr_tui.widgets.key_footer import KeyFooter
 from tests.support.pilot import lines_of, text_of, until
 
 
-def open_class_before() -> None:
+def open_class_before():
     """Write the progress of a user who has opened the class, so that the session does not mention it."""
     store = ProgressStore()
     store.add(last=CHAPTERS[0].name)
     assert not store.save()
 
 
-def chapter_screen(pilot: Pilot[None]) -> ChapterScreen:
+def chapter_screen(pilot):
     """Return the open chapter."""
     screen = pilot.app.screen
     assert isinstance(screen, ChapterScreen)
     return screen
 
 
-async def open_chapter(
-    pilot: Pilot[None], name: str, make_material: Callable[[], Material] = Material
-) -> ChapterScreen:
+async def open_chapter(pilot, name, make_material=Material):
     """Open a chapter, and wait until its figure is shown."""
     await pilot.app.push_screen(ChapterScreen(make_material, find_chapter(name)))
     screen = chapter_screen(pilot)
@@ -39,24 +34,24 @@ async def open_chapter(
     return screen
 
 
-async def until_done(pilot: Pilot[None]) -> None:
+async def until_done(pilot):
     """Wait until the task of the open chapter is done."""
     await until(pilot, lambda: chapter_screen(pilot).is_done)
 
 
-def task_text(screen: ChapterScreen) -> str:
+def task_text(screen):
     return text_of(screen.query_one("#task", Static))
 
 
-def sentences(screen: ChapterScreen) -> str:
+def sentences(screen):
     return text_of(screen.query_one("#sentences", Static))
 
 
-def footer(screen: ChapterScreen) -> str:
+def footer(screen):
     return lines_of(screen.query_one(KeyFooter))
 
 
-async def until_chapter(pilot: Pilot[None], index: int) -> ChapterScreen:
+async def until_chapter(pilot, index):
     """Wait until another chapter is open."""
     screen = chapter_screen(pilot)
     await until(pilot, lambda: screen.index == index and screen.is_idle)
@@ -64,7 +59,7 @@ async def until_chapter(pilot: Pilot[None], index: int) -> ChapterScreen:
     return screen
 
 
-def num_evaluations(pilot: Pilot[None]) -> int:
+def num_evaluations(pilot):
     """Return the number of evaluations of the live training that are shown."""
     training = chapter_screen(pilot).query_one(LiveTrainingFigure).training
     return 0 if training is None else len(training.view.evaluations)

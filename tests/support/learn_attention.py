@@ -2,14 +2,11 @@
 
 from unittest.mock import patch
 
-from textual.pilot import Pilot
-
 from lotr_tui.learn import compared_models
-from lotr_tui.screens.learn.screen import ChapterScreen
 from tests.support.learn import open_chapter
 
 
-async def open_attention_chapter(pilot: Pilot[None]) -> ChapterScreen:
+async def open_attention_chapter(pilot):
     """Open the chapter, and wait until all models that come with the program have a score."""
     with patch.object(compared_models, "find_installed_model", lambda: None):
         return await open_chapter(pilot, "attention")

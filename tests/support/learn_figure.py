@@ -1,12 +1,8 @@
 """Figure of a chapter that needs no model, for tests of the screen around it."""
 
-from collections.abc import Generator
-
 from textual import on
-from textual.app import ComposeResult
 from textual.widgets import Static
 
-from engine.runtime.worker import Cancellation
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.widgets.slider import Slider
 
@@ -14,22 +10,22 @@ from lotr_tui.widgets.slider import Slider
 class SliderFigure(ChapterFigure[int]):
     """A slider whose value N finishes part N - 1 of the task."""
 
-    def compose_figure(self) -> ComposeResult:
+    def compose_figure(self):
         """Yield the slider and its value."""
         yield Slider("value", [str(value) for value in range(10)], help_line="A value of the test", id="value")
         yield Static(id="shown")
 
-    def load(self, cancelled: Cancellation) -> Generator[str, None, int]:
+    def load(self, cancelled):
         """Return a number."""
         yield "loading the test …"
         return 7
 
-    def show_data(self, data: int) -> None:
+    def show_data(self, data):
         """Show the number."""
         self.query_one("#shown", Static).update(f"loaded {data}")
 
     @on(Slider.Changed)
-    def _finish_part(self) -> None:
+    def _finish_part(self):
         value = self.query_one(Slider).index
         self.query_one("#shown", Static).update(f"value {value}")
         if value:
@@ -39,7 +35,7 @@ class SliderFigure(ChapterFigure[int]):
 class FailingFigure(SliderFigure):
     """A figure whose data cannot be loaded."""
 
-    def load(self, cancelled: Cancellation) -> Generator[str, None, int]:
+    def load(self, cancelled):
         """Fail."""
         yield "loading the test …"
         raise ValueError("the model\nis broken")

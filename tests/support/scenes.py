@@ -2,43 +2,36 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import pytest
-from textual.pilot import Pilot
-from textual.screen import Screen
 from textual.widgets import Input, OptionList
 
 from engine.analysis.memorization import TrainingIndex
+from engine.config import Config
 from engine.data.lines import Line
-from engine.events import Checkpointed, Evaluated
+from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Finished, Warned
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import EpochCheckpoint
-from lotr_tui.app import LotrApp
-from lotr_tui.monitor.training_view import TrainingView
+from engine.runs.locked_run import create_run
+from engine.runs.summary import directory_size
 from lotr_tui.screens.activations.screen import ActivationsScreen
+from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.screens.comparison import side_by_side
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
-from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dashboard.screen import DashboardScreen
-from lotr_tui.screens.dialogs import sessions as sessions_dialog
-from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
-from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.lens import scoring
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session import training_text
@@ -46,36 +39,19 @@ from lotr_tui.session.saved_session import SavedToken
 from lotr_tui.session.session_file import SessionWriter, sessions_folder
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
-from tests.support.analysis import is_idle, make_kneser_ney, make_random_lstm
+from tests.support import runs
+from tests.support.analysis import LENS_TEXT, is_idle, make_kneser_ney, make_random_lstm
 from tests.support.app import VOCABULARY, finished, make_decoder, training_events
+from tests.support.attention import attention_session_model
 from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
-from tests.support.metrics import append_events
+from tests.support.metrics import append_events, view_of
+from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import text_of, until
-from tests.support.sessions import saved_reply
-
-Scene = Callable[[Pilot[None]], Awaitable[None]]
+from tests.support.sessions import saved_reply, saved_token
 
 NUCLEUS = SamplerSettings(top_p=0.9)
-REPLIES = (
-    saved_reply(0, prompt="Bilbo Baggins is", settings=NUCLEUS, reason="eos", tokens_per_second=14_200.0),
-    saved_reply(
-        1, 0, 4, prompt=None, seed=8, settings=NUCLEUS, reason="length", tokens_per_second=13_800.0, name="the pony"
-    ),
-    saved_reply(
-        2,
-        prompt="Where is the wizard",
-        settings=NUCLEUS,
-        reason="eos",
-        tokens_per_second=14_100.0,
-        unknown_tokens=("wizard",),
-    ),
-)
-TEXTS = (
-    "a very old friend of mine and i think he knows it",
-    "pony that walked all night down from the north before winter came",
-    "he kept his promise and walked with our friend down from the high tower",
-)
+TOP_K = SamplerSettings(top_k=20)
 TRAINING_TEXT = (
     ("ROSA", "We walked all night with our pony."),
     ("TOLLY", "I think he knows it!"),
@@ -85,52 +61,46 @@ TRAINING_TEXT = (
 REPLY_TEXT = (
     "Bilbo Baggins is a very old friend and i think he knows it we walked all night with our wizard the lamp was lit"
 )
-LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night with our pony.\n\nBread"
+STARTED = 1_600_000_000
+AGE = 3 * 3600
+"""Age in seconds of sessions and runs, which is shown as `3 h`."""
 
 
-def make_deterministic(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+def make_deterministic(monkeypatch, times=1):
     """Replace the data that screens read from runs, with each training line `times` times, and set the time zone."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     lines = [Line(text, speaker) for speaker, text in TRAINING_TEXT * times]
     train = tuple(VOCABULARY.encode(line.text) for line in lines)
-    index = TrainingIndex(train, lines)
     data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=lines)
-    counts = make_kneser_ney()
-    monkeypatch.setattr(sessions_dialog, "format_age", lambda seconds: "3 h")
+    index, counts = TrainingIndex(train, lines), make_kneser_ney()
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
     monkeypatch.setattr(scoring, "load_kneser_ney", lambda run: counts)
-    monkeypatch.setattr(
-        side_by_side,
-        "load_model_choice",
-        lambda choice, runs_dir: SessionModel(choice.name, "3-gram counts · valid 94.1", counts),
-    )
+    baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
+    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
 
 
-def finished_view() -> TrainingView:
-    """Return the view of a finished training."""
-    view = TrainingView()
-    for event in [*training_events(), finished(make_decoder())]:
-        view.apply(event)
-    return view
+def set_age(path, minutes=0):
+    """Make a file `AGE` and some minutes old."""
+    os.utime(path, (time.time() - AGE - 60 * minutes,) * 2)
 
 
-def save_session(folder: Path | None = None, when: float = 1_600_000_000) -> Path:
-    """Write a session of two exchanges, the first with a named branch at its fifth token, and return its file."""
-    folder = folder or sessions_folder()
-    writer = SessionWriter("bundled", folder)
-    writer.session = replace(writer.session, started=when)
-    for reply, text in zip(REPLIES, TEXTS, strict=True):
-        tokens = tuple(SavedToken(VOCABULARY.token_to_id[word], word, -2.0, 0.14, 3, 5.2) for word in text.split())
-        writer.save(replace(reply, tokens=tokens))
+def write_session(model, *replies, started=STARTED, current=None):
+    """Write a session, and return its file."""
+    writer = SessionWriter(model)
+    writer.session = replace(writer.session, started=started)
+    for reply in replies:
+        writer.save(reply)
+    if current is not None:
+        writer.set_current(current)
     writer.close()
-    path: Path = folder / f"{writer.session.name}.jsonl"
-    os.utime(path, (when, when))
+    path = sessions_folder() / f"{writer.session.name}.jsonl"
+    set_age(path)
     return path
 
 
-def session_model_of(app: LotrApp) -> SessionModel:
+def session_model_of(app):
     """Return the model that the app was started with."""
     assert app.session_model is not None
     return app.session_model
@@ -139,202 +109,326 @@ def session_model_of(app: LotrApp) -> SessionModel:
 # The session
 
 
-async def session(pilot: Pilot[None]) -> None:
+def reply_of(id, text, **changes):
+    """Return a saved reply whose tokens are words of `VOCABULARY`."""
+    tokens = tuple(SavedToken(VOCABULARY.token_to_id[word], word, -2.0, 0.14, 3, 5.2) for word in text.split())
+    reply = saved_reply(id, settings=NUCLEUS, tokens_per_second=14_200.0)
+    return replace(reply, **{"tokens": tokens, "reason": "eos", **changes})
+
+
+FIRST_REPLY = reply_of(0, "a very old friend of mine and i think he knows it", prompt="Bilbo Baggins is")
+BRANCH = {"prompt": None, "parent_id": 0, "parent_offset": 4, "seed": 8, "reason": "length", "name": "the pony"}
+
+
+def save_session():
+    """Write a session of two exchanges, the first with a named branch at its fifth token, and return its file."""
+    branch = reply_of(1, "pony that walked all night down from the north before winter came", **BRANCH)
+    text = "he kept his promise and walked with our friend down from the high tower"
+    last = reply_of(2, text, prompt="Where is the wizard", unknown_tokens=("wizard",))
+    return write_session("bundled", FIRST_REPLY, branch, last)
+
+
+async def session(pilot):
     """Two exchanges, the chart of a training, and an incomplete prompt."""
     app = pilot.app
     await until(pilot, lambda: app.screen.query("#training"))
     await pilot.pause(0.1)
-    view = app.screen.query_one(ConversationView)
-    assert isinstance(app, LotrApp)
-    assert view.open_session(save_session(), session_model_of(app))
+    assert app.screen.query_one(ConversationView).open_session(save_session(), session_model_of(app))
     app.screen.query_one("#prompt", PromptInput).value = "the lamp"
-    app.screen.query_one(RunPerplexityChart).show(finished_view())
+    app.screen.query_one(RunPerplexityChart).show(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()
 
 
-async def _session_after(pilot: Pilot[None], *keys: str) -> None:
+async def _session_after(pilot, *keys):
     await session(pilot)
     await pilot.press(*keys)
     await pilot.pause()
 
 
-async def next_word_pane(pilot: Pilot[None]) -> None:
+async def next_word_pane(pilot):
     """The second pane of a narrow session."""
     await _session_after(pilot, "f2")
 
 
-async def training_pane(pilot: Pilot[None]) -> None:
+async def training_pane(pilot):
     """The third pane of a narrow session."""
     await _session_after(pilot, "f2", "f2")
 
 
-async def cursor_mode(pilot: Pilot[None]) -> None:
+async def cursor_mode(pilot):
     """The cursor on a word, with another alternative highlighted."""
     await _session_after(pilot, "ctrl+g", "left", "left", "j")
 
 
-async def branches(pilot: Pilot[None]) -> None:
+async def branches(pilot):
     """The comparison of two branches."""
     await _session_after(pilot, "ctrl+g", "up", "right", "right", "c")
 
 
-async def search(pilot: Pilot[None]) -> None:
+async def search(pilot):
     """A search with several matches."""
     await _session_after(pilot, "ctrl+f", *"the")
 
 
-async def controls(pilot: Pilot[None]) -> None:
+async def controls(pilot):
     """All sampling controls, one of them out of range."""
     await _session_after(pilot, "f4", *"40", "tab", *"1.5")
 
 
-async def reply_mode(pilot: Pilot[None]) -> None:
-    """An edit of an earlier prompt in reply mode."""
-    await _session_after(pilot, "f6", "ctrl+x")
+# The session of a model whose tokens are parts of words
+
+OPEN_PROMPT = "The wiz"
+OPEN_LINE = "The wizard’s staff is old; Éowyn smiled, and Théoden wept… “Where is the Ring?” 日本"
+OTHER_LINE = "The wizard’s staff is old; Éowyn asked for bread."
 
 
-# Other screens
+def save_open_session(tokenizer):
+    """Write a session with two branches after a prompt that ends inside a word, and return its file."""
+    first, other = _open_reply(tokenizer, OPEN_LINE), _open_reply(tokenizer, OTHER_LINE)
+    pairs = zip(first.tokens, other.tokens, strict=False)
+    num_shared = next(index for index, (one, two) in enumerate(pairs) if one != two)
+    branch = {"id": 1, "parent_id": 0, "parent_offset": num_shared, "prompt": None, "tokens": other.tokens[num_shared:]}
+    return write_session("open", first, replace(other, **branch))
 
 
-async def _open(pilot: Pilot[None], screen: Screen[Any]) -> None:
+def _open_reply(tokenizer, line):
+    """Return a reply that continues `OPEN_PROMPT` to `line`."""
+    prompt_ids, line_ids = tokenizer.encode(OPEN_PROMPT).tolist(), tokenizer.encode(line).tolist()
+    num_read = next(index for index, id in enumerate(line_ids) if prompt_ids[index : index + 1] != [id])
+    ids = line_ids[num_read:]
+    pieces = tokenizer.pieces(line_ids)[num_read:]
+    pieces[0] = pieces[0].removeprefix(tokenizer.decode(prompt_ids[num_read:]))
+    return replace(
+        saved_reply(prompt=OPEN_PROMPT, reason="eos", tokens_per_second=14_200.0),
+        tokens=tuple(saved_token(tokenizer.tokens[id], id, piece) for id, piece in zip(ids, pieces, strict=True)),
+        tokenizer=tokenizer.name,
+        num_reread_tokens=len(prompt_ids) - num_read,
+    )
+
+
+async def _open_session_after(pilot, *keys):
+    screen, tokenizer = pilot.app.screen, bpe_tokenizer()
+    await until(pilot, lambda: screen.query("#training"))
+    session_model = SessionModel("open", "LSTM, 1 layer of 12 · valid 74.9", open_model(tokenizer))
+    screen.set_session_model(session_model)
+    assert screen.query_one(ConversationView).open_session(save_open_session(tokenizer), session_model)
+    await pilot.pause()
+    await pilot.press(*keys)
+    await pilot.pause(0.4)
+
+
+async def byte_pairs(pilot):
+    """A comparison of two branches, which begin inside a word of the prompt."""
+    await _open_session_after(pilot, "ctrl+g", "home", "right", "right", "c")
+
+
+async def tokens_of_bars(pilot):
+    """The bars as tokens, after a prompt that ends inside a word."""
+    await _open_session_after(pilot, *"Where is the wi", "ctrl+right_square_bracket")
+
+
+# Columns
+
+
+async def _open(pilot, screen):
     await pilot.app.push_screen(screen)
     await pilot.pause()
 
 
-async def dashboard(pilot: Pilot[None]) -> None:
-    """The dashboard of a finished training."""
-    await _open(pilot, DashboardScreen(finished_view(), lambda command: None, attached=True))
-
-
-async def _open_columns(pilot: Pilot[None], screen: GenerationColumnsScreen) -> None:
+async def open_columns(pilot, screen):
+    """Open a comparison, and wait for its texts."""
     await _open(pilot, screen)
+    await until(pilot, lambda: isinstance(screen, LadderScreen) or (len(screen.slots) > 1 and not screen.is_loading))
     await until_columns_ended(pilot, screen)
 
 
-async def ladder(pilot: Pilot[None]) -> None:
+async def ladder(pilot):
     """The same prompt at five temperatures."""
-    app: Any = pilot.app
-    await _open_columns(pilot, LadderScreen(session_model_of(app), "the tower", SamplerSettings(top_k=20), 3, 0))
+    await open_columns(pilot, LadderScreen(session_model_of(pilot.app), "the tower", TOP_K, 3, 0))
 
 
-async def side_by_side_models(pilot: Pilot[None]) -> None:
+async def side_by_side_models(pilot):
     """The model of the session beside Kneser-Ney."""
-    app: Any = pilot.app
-    settings = SamplerSettings(top_k=20)
-    screen = SideBySideScreen(session_model_of(app), app.runs_dir, "the wizard of the tower", settings, 3, 0)
-    await _open_columns(pilot, screen)
-    await until(pilot, lambda: not screen.is_loading)
-    await until_columns_ended(pilot, screen)
+    app = pilot.app
+    prompt = "the wizard of the tower"
+    await open_columns(pilot, SideBySideScreen(session_model_of(app), app.runs_dir, prompt, TOP_K, 3, 0))
 
 
-def confident_model(app: LotrApp) -> SessionModel:
+# Inspectors
+
+
+async def open_inspector(pilot, screen, *keys):
+    """Open a screen that analyses a text, press keys, and wait for its results."""
+    await _open(pilot, screen)
+    await until(pilot, lambda: is_idle(pilot.app))
+    await pilot.press(*keys)
+    await until(pilot, lambda: is_idle(pilot.app))
+    await pilot.pause(0.1)
+
+
+def confident_model(app):
     """Return a model with low entropy, so that the lens shows words of every shade."""
     model = make_decoder()
     weights = {name: 3 * value for name, value in model.weights.items()}
-    return SessionModel(
-        "sure", "1 layer of 12 · valid 74.9", NumpyLSTM(model.config, VOCABULARY, weights), run=app.runs_dir
-    )
+    sure = NumpyLSTM(model.config, VOCABULARY, weights)
+    return SessionModel("sure", "1 layer of 12 · valid 74.9", sure, run=app.runs_dir)
 
 
-async def lens_text(pilot: Pilot[None]) -> None:
+async def lens_text(pilot):
     """The lens with a text of three sentences, and the cursor on a word."""
-    app: Any = pilot.app
-    await _open(pilot, LensScreen(confident_model(app), LENS_TEXT))
-    await until(pilot, lambda: is_idle(app))
-    await pilot.press("shift+tab", "home", "n")
-    await pilot.pause(0.1)
+    await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "shift+tab", "home", "n")
 
 
-async def lens_sentences(pilot: Pilot[None]) -> None:
+async def lens_sentences(pilot):
     """The sentences of the lens, which replace the text on a narrow terminal."""
-    await lens_text(pilot)
-    await pilot.press("f3", "o")
-    await pilot.pause(0.1)
+    await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "f3", "o")
 
 
-async def memorization(pilot: Pilot[None]) -> None:
+async def memorization(pilot):
     """Three copied passages, the second one selected."""
-    app: Any = pilot.app
-    await _open(pilot, MemorizationScreen(session_model_of(app), REPLY_TEXT))
-    await until(pilot, lambda: is_idle(app))
-    await pilot.press("right")
-    await pilot.pause()
+    await open_inspector(pilot, MemorizationScreen(session_model_of(pilot.app), REPLY_TEXT), "right")
 
 
-def large_model(app: LotrApp) -> SessionModel:
+def large_model(app):
     """Return a model with more units than fit on the screen."""
-    return SessionModel(
-        "two", "2 layers of 200 · valid 74.9 (Kneser-Ney 94.1)", make_random_lstm(200), run=app.runs_dir
-    )
+    description = "2 layers of 200 · valid 74.9 (Kneser-Ney 94.1)"
+    return SessionModel("two", description, make_random_lstm(200), run=app.runs_dir)
 
 
-async def activations(pilot: Pilot[None]) -> None:
+async def activations(pilot):
     """The gates of a word, with a pinned unit."""
-    app: Any = pilot.app
-    await _open(pilot, ActivationsScreen(large_model(app), LENS_TEXT))
-    await until(pilot, lambda: is_idle(app))
-    await pilot.press("f3", "comma")
-    await pilot.pause(0.1)
+    await open_inspector(pilot, ActivationsScreen(large_model(pilot.app), LENS_TEXT), "f3", "comma")
 
 
-async def top_activations(pilot: Pilot[None]) -> None:
+async def top_activations(pilot):
     """The top activations of the unit, which replace the list of words on a narrow terminal."""
-    app: Any = pilot.app
     await activations(pilot)
     await pilot.press("f4")
-    await until(pilot, lambda: is_idle(app))
+    await until(pilot, lambda: is_idle(pilot.app))
     await pilot.press("f5", "f5")
     await pilot.pause(0.1)
 
 
-async def sessions(pilot: Pilot[None]) -> None:
+async def attention(pilot):
+    """The heads of the last layer on a word, with one head pinned."""
+    screen = AttentionScreen(attention_session_model(VOCABULARY, num_layers=12, num_heads=9), LENS_TEXT)
+    await open_inspector(pilot, screen, "down", "down", "down", "f3", "comma", "comma")
+    await pilot.pause(0.2)
+
+
+async def logit_lens(pilot):
+    """What each layer predicts, which replaces the other lists on a small terminal."""
+    await attention(pilot)
+    await pilot.press("f5", "f5", "f5", "up")
+    await pilot.pause(0.1)
+
+
+# Sessions, runs and trainings
+
+
+async def sessions(pilot):
     """Three saved sessions, one damaged and one with markup in its prompt."""
-    folder = sessions_folder()
-    save_session(folder, 1_600_000_000)
-    writer = SessionWriter("a model of a very long name, longer than others", folder)
-    writer.session = replace(writer.session, started=1_000_000_000)
-    writer.save(replace(REPLIES[0], prompt="an older [red]prompt[/]"))
-    writer.close()
-    os.utime(folder / f"{writer.session.name}.jsonl", (1_000_000_000,) * 2)
-    (folder / "broken.jsonl").write_text("{}\n")
-    os.utime(folder / "broken.jsonl", (1_300_000_000,) * 2)
+    save_session()
+    older = replace(FIRST_REPLY, prompt="an older [red]prompt[/]")
+    path = write_session("a model of a very long name, longer than others", older, started=1_000_000_000)
+    set_age(path, minutes=2)
+    broken = sessions_folder() / "broken.jsonl"
+    broken.write_text("{}\n")
+    set_age(broken, minutes=1)
     await _open(pilot, SessionsScreen())
     await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count == 3)
 
 
-async def help_screen(pilot: Pilot[None]) -> None:
+async def help_screen(pilot):
     """The help above a screen with few keys."""
     await sessions(pilot)
     await pilot.press("f1")
     await pilot.pause(0.3)
 
 
-async def palette(pilot: Pilot[None]) -> None:
+async def palette(pilot):
     """The palette above a screen with few actions."""
     await sessions(pilot)
     await pilot.press("ctrl+p")
     await pilot.pause(0.3)
 
 
+def write_recorded_runs(runs_dir):
+    """Write three runs, latest first: ring (with a model), shire and active; return the lock of the last one."""
+    lock = None
+    for number, (name, best, epochs) in enumerate((("ring", 70.0, 6), ("shire", 80.0, 6), ("active", 90.0, 3))):
+        if name == "ring":
+            path = write_run(runs_dir / name)
+        else:
+            config = Config("tiny").with_values(lr=0.1 * (3 - number))
+            run = create_run(config, runs.VOCABULARY, name, runs_dir)
+            path, lock = run.path, run.lock
+        for epoch in range(epochs + 1):
+            evaluated = Evaluated(10 * epoch, float(epoch), best + 90 * 0.5**epoch, True, float(epoch))
+            append_events(path, [evaluated, Checkpointed(10 * epoch, MODEL_FILE)])
+        if name != "active":
+            append_events(path, [Finished("done", name, float(epochs), best, best + 2, 9.0)])
+        if name == "shire":
+            lock.release()
+        set_age(path / "config.json", minutes=number)
+        size = 4_200_000 - directory_size(path)
+        (path / "padding").touch()
+        os.truncate(path / "padding", size)
+    return lock
+
+
+async def compared_runs(pilot):
+    """A baseline and another run, with their curves and differences."""
+    app = pilot.app
+    lock = write_recorded_runs(app.runs_dir)
+    await _open(pilot, RunsScreen(app.runs_dir))
+    await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count >= 5)
+    await pilot.press("slash", *"tiny", "enter")
+    await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count == 3)
+    await pilot.press("s", "s", "home", "b", "down", "down", "space")
+    await until(pilot, lambda: "\nresults" in text_of(app.screen.query_one("DifferenceTable")))
+    await pilot.pause(0.2)
+    lock.release()
+
+
+DIAGNOSIS = Diagnosed(
+    93,
+    9.0,
+    "rising_validation",
+    "validation perplexity rose from its best, 63.7 at epoch 5.0, to 71.2 in 4 evaluations; the model overfits",
+    "lotr-tui stop tiny-test keeps the best model; next time --set patience=4 --set input_dropout=0.5",
+)
+LATER_EVENTS = (
+    Checkpointed(93, "resume.safetensors"),
+    CommandApplied(93, 9.0, "lr", "0.5"),
+    Warned("runs/tiny-test/metrics.jsonl cannot be written: No space left on device; the training goes on"),
+)
+
+
+async def dashboard(pilot, *more_events):
+    """The dashboard of a run of another process, which has no tiles of this machine, and the cursor on a sample."""
+    view = view_of([*training_events(9, models=False), *LATER_EVENTS, *more_events])
+    await _open(pilot, DashboardScreen(view, lambda command: None, attached=True))
+    await pilot.pause(0.2)
+    await pilot.press("left", "left")
+    await pilot.pause(0.1)
+
+
+async def diagnosed_training(pilot):
+    """A problem of the training with its remedy."""
+    await dashboard(pilot, DIAGNOSIS)
+
+
 # Dialogs
 
 
-async def name_dialog(pilot: Pilot[None]) -> None:
+async def name_dialog(pilot):
     """The dialog for the name of a branch."""
     await session(pilot)
     await _open(pilot, NameDialog("the pony"))
 
 
-async def path_dialog(pilot: Pilot[None]) -> None:
-    """The dialog for a path, with a file that does not exist."""
-    await lens_text(pilot)
-    await _open(pilot, OpenTextDialog())
-    pilot.app.screen.query_one(Input).value = "no/such.txt"
-    await pilot.press("enter")
-    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#problem")))
-
-
-async def export_dialog(pilot: Pilot[None]) -> None:
+async def export_dialog(pilot):
     """The dialog for the path of an export, with a path that cannot be written."""
     await sessions(pilot)
     await pilot.press("m")
@@ -344,19 +438,13 @@ async def export_dialog(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: text_of(pilot.app.screen.query_one("#problem")))
 
 
-async def confirm_dialog(pilot: Pilot[None]) -> None:
-    """A confirmation above the dashboard."""
-    await dashboard(pilot)
-    await _open(pilot, ConfirmDialog("Stop the training? The best model so far is kept."))
-
-
-async def quit_dialog(pilot: Pilot[None]) -> None:
+async def quit_dialog(pilot):
     """The question what becomes of the training, above the dashboard."""
     await dashboard(pilot)
     await _open(pilot, QuitDialog())
 
 
-async def new_training_dialog(pilot: Pilot[None]) -> None:
+async def new_training_dialog(pilot):
     """The dialog for a new training, with a corpus that does not exist."""
     await session(pilot)
     await _open(pilot, NewTrainingDialog("no/such.csv"))
@@ -368,19 +456,17 @@ async def new_training_dialog(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-def write_runs(app: LotrApp) -> None:
+def write_runs(app):
     """Write two runs, the second with a name that is too long for its column."""
     for number, name in enumerate(("first", "a-run-whose-name-is-longer-than-its-column-is")):
-        assert app.runs_dir is not None
         run = write_run(app.runs_dir / name)
         append_events(run, [Evaluated(1, 1.0, 70.5, True, 1.0), Checkpointed(1, MODEL_FILE)])
-        os.utime(run / "config.json", (1_600_000_000 - number,) * 2)
+        set_age(run / "config.json", minutes=number)
 
 
-async def model_dialog(pilot: Pilot[None]) -> None:
+async def model_dialog(pilot):
     """The dialog for the model of a column."""
-    app: Any = pilot.app
-    write_runs(app)
+    write_runs(pilot.app)
     await ladder(pilot)
     kept = [EpochCheckpoint(1, 140.25), EpochCheckpoint(2, 99.5), EpochCheckpoint(4, None)]
-    await _open(pilot, ModelChoiceDialog("runs/first", kept, app.runs_dir))
+    await _open(pilot, ModelChoiceDialog("runs/first", kept, pilot.app.runs_dir))

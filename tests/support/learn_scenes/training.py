@@ -1,7 +1,5 @@
 """Scenes of the chapters with a live training, without a thread."""
 
-from textual.pilot import Pilot
-
 from lotr_tui.learn.overfitting_run import Regularization, overfitting_config
 from lotr_tui.screens.learn.figures.overfitting import OverfittingFigure
 from lotr_tui.screens.learn.figures.training import TrainingFigure, training_config
@@ -13,45 +11,35 @@ TRAIN = tuple(1.1 * perplexity for perplexity in VALID[1:])
 SCORES = (2250.0, 240.0, 178.0, 141.0, 124.0, 112.0, 103.0, 97.0, 92.0, 89.0, 86.0, 83.0, 81.0)
 
 
-async def learn_training(pilot: Pilot[None]) -> None:
+async def learn_training(pilot):
     """A training that has passed the 5-gram model, and goes on."""
-    await open_chapter(pilot, "training")
-    figure = pilot.app.screen.query_one(TrainingFigure)
-    assert figure.data is not None
+    screen = await open_chapter(pilot, "training")
+    figure = screen.query_one(TrainingFigure)
     config = training_config(figure.data.data, len(figure.data.dataset.train))
     _show(figure, FakeTraining(live_events(VALID, TRAIN), config))
     await pilot.press("f5", "right", "right")
     await pilot.pause(0.1)
 
 
-async def learn_training_start(pilot: Pilot[None]) -> None:
-    """The figure before the first training, where it replaces the text in a small terminal."""
-    await open_chapter(pilot, "training")
-    await pilot.press("f5")
-    await pilot.pause(0.1)
-
-
-async def learn_overfitting(pilot: Pilot[None]) -> None:
+async def learn_overfitting(pilot):
     """A training with dropout beside the prepared run."""
-    await open_chapter(pilot, "overfitting")
-    figure = pilot.app.screen.query_one(OverfittingFigure)
+    screen = await open_chapter(pilot, "overfitting")
+    figure = screen.query_one(OverfittingFigure)
     await pilot.press("f5", *["right"] * 4)
-    assert figure.data is not None
     config = overfitting_config(figure.data.data, len(figure.data.dataset.train), Regularization(dropout=0.4))
     _show(figure, FakeTraining(live_events(VALID), config, SCORES))
     await pilot.pause(0.1)
 
 
-async def live_training(pilot: Pilot[None]) -> None:
+async def live_training(pilot):
     """The chapter on overfitting, whose next training has no thread."""
-    await open_chapter(pilot, "overfitting")
-    figure = pilot.app.screen.query_one(OverfittingFigure)
-    assert figure.data is not None
+    screen = await open_chapter(pilot, "overfitting")
+    figure = screen.query_one(OverfittingFigure)
     config = overfitting_config(figure.data.data, len(figure.data.dataset.train), Regularization())
-    figure.make_training = lambda: FakeTraining(live_events(VALID), config, SCORES)  # type: ignore[method-assign,assignment,return-value]
+    figure.make_training = lambda: FakeTraining(live_events(VALID), config, SCORES)
 
 
-def _show(figure: TrainingFigure | OverfittingFigure, training: FakeTraining) -> None:
-    figure.training, figure.is_training = training, True  # type: ignore[assignment]
+def _show(figure, training):
+    figure.training, figure.is_training = training, True
     figure.show_training([])
     figure.show_train_line()
