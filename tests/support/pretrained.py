@@ -70,15 +70,11 @@ def save_model(folder: Path, family: str, **options: Any) -> Any:
         "gpt_neox": llama,
         "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_SIZE},
         "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-        "bert": llama,
         "gemma2": {**llama, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8},
     }
     config = transformers.AutoConfig.for_model(family, **{**shared, **settings[family], **options})
     torch.manual_seed(5)
-    if family == "bert":
-        model = transformers.BertForMaskedLM(config)
-    else:
-        model = transformers.AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model.eval()

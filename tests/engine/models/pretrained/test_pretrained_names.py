@@ -1,17 +1,14 @@
+"""Names of models by others, which are parsed without torch and transformers."""
+
 import pytest
 
 from engine.errors import InvalidInputError
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 
 
-@pytest.mark.parametrize("name", ["hf:gpt2", "hf:owner/name", "hf:/some/folder", "gguf:file.gguf", "hf:", "gguf:"])
-def test_prefixed_names_are_models_by_others(name):
-    assert is_pretrained_name(name)
-
-
-@pytest.mark.parametrize("name", [None, "", "middle-earth", "runs/hf", "gpt2", "HF:x", "./hf:x"])
-def test_other_names_are_runs(name):
-    assert not is_pretrained_name(name)
+def test_prefixed_names_are_models_by_others_and_other_names_are_runs():
+    assert all(map(is_pretrained_name, ["hf:gpt2", "hf:owner/name", "hf:/some/folder", "gguf:file.gguf", "hf:"]))
+    assert not any(map(is_pretrained_name, [None, "", "middle-earth", "runs/hf", "gpt2", "HF:x", "./hf:x"]))
 
 
 def test_folders_come_before_the_hub(tmp_path, monkeypatch):

