@@ -32,7 +32,7 @@ def main() -> NoReturn:
     sys.stdout = _wrap_stream(sys.stdout, _StandardOutput, "replace")  # file names need not be valid text
     sys.stderr = _wrap_stream(sys.stderr, _StandardError, "backslashreplace")
     try:
-        _exit_process(_dispatch())
+        _exit_process(run())
     except BrokenPipeError:
         _discard_output()
         sys.exit(0)
@@ -90,7 +90,8 @@ def _discard_output() -> None:
         discard_output()
 
 
-def _dispatch() -> int:
+def run() -> int:
+    """Run the command that `sys.argv` names, and return its exit code. An error becomes one line on stderr."""
     try:
         if len(sys.argv) == 1:
             # Building the parsers of all commands takes a fifth of the time to the first paint.

@@ -1,11 +1,63 @@
-"""Commands that run in a new process, and their output."""
+"""Commands in this process and in new ones, and their output."""
 
 import json
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from unittest.mock import patch
+
+from typer.testing import CliRunner
+
+from lotr_tui.__main__ import run
+
+USER_SETTINGS = dict.fromkeys(("LOTR_TUI_DEBUG", "PYTHONIOENCODING", "FORCE_COLOR"))
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@contextmanager
+def kept_signal_handlers() -> Iterator[None]:
+    """Restore the handlers that a training replaces."""
+    handlers = [signal.getsignal(number) for number in HANDLED_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(HANDLED_SIGNALS, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def run_here(arguments: Sequence[Any], stdin: bytes = b"", **variables: str) -> CompletedProcess[str]:
+    """Run `lotr-tui` in this process, with streams and environment variables of its own."""
+    arguments = list(map(str, arguments))
+    environment = {**USER_SETTINGS, "COLUMNS": "120", "NO_COLOR": "1", **variables}
+    with (
+        CliRunner().isolation(stdin, environment) as (stdout, stderr, _),
+        patch.object(sys, "argv", ["lotr-tui", *arguments]),
+        kept_signal_handlers(),
+    ):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        try:
+            code = run()
+        except SystemExit as end:
+            code = end.code  # type: ignore[assignment]
+        except KeyboardInterrupt:
+            code = 130
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return CompletedProcess(arguments, code, stdout.getvalue().decode(), stderr.getvalue().decode())
+
+
+def refusal(process: CompletedProcess[str]) -> str:
+    """Return the line on stderr of a command that was refused."""
+    assert (process.returncode, process.stdout) == (2, ""), process
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("lotr-tui: ")
+    assert "Traceback" not in line
+    return line
 
 
 def run_process(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Caches, mixtures, ensembles and dynamic evaluation on the command line."""
+"""`eval`: one model, combinations of models, and several models in one table, with the text that they are scored on."""
 
 import json
 import math
@@ -6,166 +6,266 @@ import math
 import pytest
 
 from engine.analysis.bits_per_character import spelling_bits
+from engine.data.dataset import load_dataset
 from engine.presets import get_preset
 from engine.runs.loading import load_model
-from engine.training.job import prepare_job
-from tests.support.commands import json_output
-from tests.support.files import sentences, write_csv, write_run
+from tests.support.commands import json_output, run_here
+from tests.support.files import sentences, write_csv, write_random_run
 
-SMALL = ["embedding_size=8", "hidden_size=8", "batch_size=4", "epochs=2", "threads=1"]
+OPEN = ["subword_embeddings=no", "punctuation=no"]
+RUNS = {
+    "words": [],
+    "stream": ["mode=stream"],
+    "whitespace": ["tokenizer=whitespace", "punctuation=no"],
+    "characters": ["tokenizer=characters", *OPEN],
+    "bpe": ["tokenizer=bpe", "vocabulary_size=300", *OPEN],
+}
+TEXT = "The Miller sells: seven lanterns!\n\n  A king  carries a bag of apples…\nNo.\n" * 20
+TRAIN = (
+    "train --preset tiny --threads 1 --set embedding_size=8 --set hidden_size=8 --set batch_size=4 --epochs 2 --json"
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return the home of the runs `one` and `two` on the same corpus, and of the run `other` on another corpus."""
+    """Return the home of runs with random weights and different tokenizers, and of `other` on another corpus."""
     folder = tmp_path_factory.mktemp("runs")
-    one, other = write_csv(folder / "one.csv", sentences(120)), write_csv(folder / "other.csv", sentences(60, seed=3))
-    for name, corpus, seed in (("one", one, 0), ("two", one, 1), ("other", other, 0)):
-        config = get_preset("tiny").with_overrides(SMALL).with_values(corpus=str(corpus), seed=seed)
-        job = prepare_job(config.with_values(min_count=3 if name != "other" else 12), name, folder / "runs")
-        assert list(job.events(lambda: False))
+    corpus, other = write_csv(folder / "one.csv", sentences(200)), write_csv(folder / "two.csv", sentences(60, seed=3))
+    for name, changes in {**RUNS, "other": []}.items():
+        config = get_preset("tiny").with_overrides(["embedding_size=8", "hidden_size=8", *changes])
+        config = config.with_values(corpus=str(corpus if name != "other" else other))
+        write_random_run(folder / "runs" / name, config, load_dataset(config.data).tokenizer)
+    (folder / "own.txt").write_text(TEXT)
     return folder
 
 
-def test_json_has_the_perplexity_of_each_requested_combination(lotr):
-    row = json_output(lotr("eval", "one", "--cache", "--mixture", "--dynamic", "--baselines", "--json"))
-    assert row["run"] == "one"
-    for key in ("perplexity", "cache", "mixture", "dynamic", "plain"):
-        assert 1 < row[key] < 100
-    assert row["mixture"] < 1.001 * min(row["plain"], row["baselines"]["kneser_ney_5"])
-    assert "Kneser-Ney" in row["mixture_description"]
-    assert "cache" in row["mixture_description"]
-    plain = json_output(lotr("eval", "one", "--json"))
-    assert plain["perplexity"] == row["plain"]
-    assert not {"cache", "mixture", "dynamic", "baselines", "plain"} & plain.keys()
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Train `one` and `two` with different seeds, and return the events of `one`."""
+    events = {}
+    for seed, name in enumerate(("one", "two")):
+        arguments = [*TRAIN.split(), "--csv", folder / "one.csv", "--run", name, "--seed", seed]
+        done = run_here(arguments, LOTR_TUI_HOME=str(folder))
+        assert done.returncode == 0, done.stderr
+        events[name] = [json.loads(line) for line in done.stdout.splitlines()]
+    return events["one"]
 
 
-def test_json_figures_at_the_top_are_those_of_the_complete_combination(lotr):
-    plain, row = (
-        json_output(lotr("eval", "one", "--split", "train", "--json", *more)) for more in ((), ("--mixture",))
-    )
-    assert row["perplexity"] == row["mixture"]
-    assert row["plain"] == plain["perplexity"] != row["perplexity"]
-    assert row["bits_per_token"] == pytest.approx(math.log2(row["mixture"]))
-    low, high = row["confidence_interval"]
-    assert low < row["mixture"] < high
-    assert row["confidence_interval"] != plain["confidence_interval"]
+@pytest.fixture
+def home(folder, monkeypatch):
+    monkeypatch.setenv("LOTR_TUI_HOME", str(folder))
+    return folder
 
 
-def test_short_text_has_no_confidence_interval(lotr, tmp_path):
-    (tmp_path / "line.txt").write_text("the miller carries a bag of apples\n")
-    arguments = ("eval", "one", "--text", "line.txt")
-    assert json_output(lotr(*arguments, "--json"))["confidence_interval"] is None
-    shown = lotr(*arguments).stdout
-    assert "a confidence interval (95 % CI) needs at least 200 tokens" in shown
-    assert shown.splitlines()[1].split()[2] == "-"
+@pytest.fixture
+def score(lotr, trained):
+    """Return a function that runs `eval --json` with the trained runs."""
+    return lambda *arguments, **options: json_output(lotr("eval", *arguments, "--json", **options))
 
 
-def test_several_runs_are_an_ensemble(lotr):
-    ensemble = json_output(lotr("eval", "one", "--run", "two", "--json"))
-    assert ensemble["run"] == "one+two"
-    assert json_output(lotr("eval", "--run", "one", "--run", "two", "--json")) == ensemble
-    alone = [json_output(lotr("eval", name, "--json"))["perplexity"] for name in ("one", "two")]
-    assert ensemble["perplexity"] < sum(alone) / 2
-    assert json_output(lotr("eval", "one", "--run", "one", "--json"))["perplexity"] == pytest.approx(alone[0], rel=1e-5)
+class TestOneModel:
+    def test_json_agrees_with_the_training_events(self, score, trained):
+        started = next(event for event in trained if event["event"] == "started")
+        row = score("one", "--baselines")
+        assert (row["run"], row["split"], row["mode"]) == ("one", "valid", "line")
+        assert row["tokens"] == started["valid_tokens"]
+        assert row["perplexity"] == pytest.approx(trained[-1]["valid_perplexity"], rel=1e-3)
+        assert row["bits_per_token"] == pytest.approx(math.log2(row["perplexity"]))
+        assert 0 <= row["unk_rate"] < 1
+        assert row["baselines"]["unigram"] == pytest.approx(started["unigram_perplexity"])
+        assert row["baselines"]["kneser_ney_5"] == pytest.approx(started["kneser_ney_perplexity"])
+        test = score("one", "--split", "test")
+        assert test["perplexity"] == pytest.approx(trained[-1]["test_perplexity"], rel=1e-3)
+        assert not {"cache", "mixture", "dynamic", "baselines", "plain"} & test.keys()
+
+    def test_a_saved_epoch_is_selected_by_name(self, score, trained, lotr):
+        valid = next(e["valid_perplexity"] for e in trained if e["event"] == "evaluated" and e["epoch"] == 1)
+        row = score("one@1")
+        assert (row["run"], row["perplexity"]) == ("one@1", pytest.approx(valid, rel=1e-3))
+        assert json_output(lotr("generate", "the miller", "--run", "one@1", "--json"))["run"] == "one@1"
+        done = lotr("eval", "one@9")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "run 'one' did not keep epoch 9; it kept 1, 2, and the best model" in done.stderr
+
+    def test_jsonl_prints_one_object_per_token(self, lotr, score):
+        for arguments in (("one",), ("one", "--run", "two", "--mixture", "--cache")):
+            rows = [json.loads(line) for line in lotr("eval", *arguments, "--jsonl").stdout.splitlines()]
+            row = score(*arguments)
+            assert len(rows) == row["tokens"]
+            assert set(rows[0]) == {"id", "text", "logprob"}
+            assert rows[-1]["text"] == "<eos>"
+            assert math.exp(-sum(token["logprob"] for token in rows) / len(rows)) == pytest.approx(row["perplexity"])
+
+    def test_text_is_read_from_a_file_or_standard_input(self, score, tmp_path):
+        text = "the miller sells seven lanterns\nzzz\n\n"
+        (tmp_path / "own.txt").write_text(text)
+        from_file = score("one", "--text", "own.txt")
+        piped = score("one", "--text", "-", stdin=text.encode() + b"\xff")
+        assert from_file["tokens"] == piped["tokens"] == 5 + 1 + 1 + 1
+        assert from_file["unk_rate"] == 1 / 8
+        assert from_file["perplexity"] == piped["perplexity"]
+
+    def test_bits_per_character_count_the_line_ends_and_the_letters_of_unknown_words(self, score, folder):
+        row = score("one", "--text", "-", stdin=b"The miller sells; seven lanterns!\n\nZzz...\n")
+        tokenizer = load_model(folder / "runs" / "one").decoder.tokenizer
+        assert row["text_form"] == "words"
+        assert row["characters"] == len("the miller sells seven lanterns\nzzz\n")
+        assert row["bits_per_character"] * row["characters"] == pytest.approx(
+            row["bits_per_token"] * row["tokens"] + spelling_bits(tokenizer, ["zzz"]).sum()
+        )
+        assert row["unk_rate"] == 1 / 8
+
+    def test_a_short_text_has_no_confidence_interval(self, lotr, score):
+        assert score("one", "--text", "-", stdin=b"the miller sells\n")["confidence_interval"] is None
+        shown = lotr("eval", "one", "--text", "-", stdin=b"the miller sells\n").stdout
+        assert "a confidence interval (95 % CI) needs at least 200 tokens" in shown
+        assert shown.splitlines()[1].split()[2] == "-"
+
+    def test_carriage_returns_and_byte_order_marks_are_no_text(self, score, folder):
+        windows = b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode()
+        (folder / "windows.txt").write_bytes(windows)
+        plain = score("bpe", "--text", folder / "own.txt")
+        for other in (score("bpe", "--text", folder / "windows.txt"), score("bpe", "--text", "-", stdin=windows)):
+            for key in ("characters", "tokens", "bits_per_character"):
+                assert plain[key] == other[key]
 
 
-def test_jsonl_scores_the_complete_combination(lotr):
-    options = ("eval", "one", "--run", "two", "--mixture", "--cache")
-    rows = [json.loads(line) for line in lotr(*options, "--jsonl").stdout.splitlines()]
-    row = json_output(lotr(*options, "--json"))
-    assert len(rows) == row["tokens"]
-    assert math.exp(-sum(token["logprob"] for token in rows) / len(rows)) == pytest.approx(row["mixture"])
+class TestCombinations:
+    def test_json_has_the_perplexity_of_each_combination_and_of_the_complete_one_at_the_top(self, score):
+        row = score("one", "--cache", "--mixture", "--dynamic", "--baselines")
+        assert row["run"] == "one"
+        assert all(1 < row[key] < 100 for key in ("perplexity", "cache", "mixture", "dynamic", "plain"))
+        assert row["mixture"] < 1.001 * min(row["plain"], row["baselines"]["kneser_ney_5"])
+        assert "Kneser-Ney" in row["mixture_description"]
+        plain, row = (score("one", "--split", "train", *more) for more in ((), ("--mixture",)))
+        assert row["plain"] == plain["perplexity"] != row["perplexity"] == row["mixture"]
+        assert row["bits_per_token"] == pytest.approx(math.log2(row["mixture"]))
+        low, high = row["confidence_interval"]
+        assert low < row["mixture"] < high
 
+    def test_several_runs_are_an_ensemble(self, score):
+        ensemble = score("one", "--run", "two")
+        assert ensemble["run"] == "one+two"
+        assert score("--run", "one", "--run", "two") == ensemble
+        alone = [score(name)["perplexity"] for name in ("one", "two")]
+        assert ensemble["perplexity"] < sum(alone) / 2
+        assert score("one", "--run", "one")["perplexity"] == pytest.approx(alone[0], rel=1e-5)
 
-def test_weights_option_sets_the_mixture_weights(lotr):
-    row = json_output(lotr("eval", "one", "--run", "two", "--weights", "1,0", "--json"))
-    assert row["mixture"] == pytest.approx(json_output(lotr("eval", "one", "--json"))["perplexity"], rel=1e-5)
-    with_kneser_ney = json_output(lotr("eval", "one", "--mixture", "--weights", "0,1", "--baselines", "--json"))
-    assert with_kneser_ney["mixture"] == pytest.approx(with_kneser_ney["baselines"]["kneser_ney_5"], rel=1e-5)
+    def test_weights_option_sets_the_mixture_weights(self, score):
+        row = score("one", "--run", "two", "--weights", "1,0")
+        assert row["mixture"] == pytest.approx(score("one")["perplexity"], rel=1e-5)
+        row = score("one", "--mixture", "--weights", "0,1", "--baselines")
+        assert row["mixture"] == pytest.approx(row["baselines"]["kneser_ney_5"], rel=1e-5)
 
+    @pytest.mark.usefixtures("trained")
+    def test_table_has_all_combinations_and_descriptions(self, lotr):
+        shown = lotr("eval", "one", "--run", "two", "--mixture", "--cache").stdout
+        lines = shown.splitlines()
+        assert [line.split("  ")[0] for line in lines[1:8]] == [
+            *["ensemble", "with a cache", "mixture", "one", "two", "unigram", "Kneser-Ney 5"]
+        ]
+        assert any(line.startswith("mixture: ") and "one + " in line and "Kneser-Ney" in line for line in lines)
 
-def test_bits_per_character_counts_the_line_ends_and_the_letters_of_unknown_words(lotr, folder):
-    text = b"The miller sells; seven lanterns!\n\nZzz...\n"
-    row = json_output(lotr("eval", "one", "--text", "-", "--json", stdin=text))
-    tokenizer = load_model(folder / "runs" / "one").decoder.tokenizer
-    spelled = spelling_bits(tokenizer, ["zzz"]).sum()
-    assert row["text_form"] == "words"
-    assert row["characters"] == len("the miller sells seven lanterns\nzzz\n")
-    assert row["bits_per_character"] * row["characters"] == pytest.approx(
-        row["bits_per_token"] * row["tokens"] + spelled
-    )
-    assert row["unk_rate"] == 1 / 8
-    assert row["bits_per_character_interval"] is None
-
-
-def test_a_text_of_unknown_words_is_spelled(lotr):
-    row = json_output(lotr("eval", "one", "--text", "-", "--json", stdin=b"xyzzy plugh\n"))
-    assert row["unk_rate"] == 2 / 3
-    assert row["bits_per_character"] > 3
-    assert row["bits_per_character"] * row["characters"] > 2 * row["bits_per_token"] * row["tokens"]
-
-
-def test_table_has_all_combinations_and_descriptions(lotr):
-    shown = lotr("eval", "one", "--run", "two", "--mixture", "--cache", "--dynamic").stdout
-    lines = shown.splitlines()
-    assert [line.split("  ")[0] for line in lines[1:9]] == [
-        *["ensemble", "with dynamic evaluation", "with a cache", "mixture", "one", "two", "unigram", "Kneser-Ney 5"]
-    ]
-    assert any(line.startswith("mixture: ") and "one + " in line and "Kneser-Ney" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    "options", [["--mixture"], ["--cache"], ["--dynamic"], ["--run", "two"], ["--run", "two", "--mixture", "--cache"]]
-)
-def test_generate_accepts_the_same_combinations(lotr, options):
-    arguments = ["generate", "the miller", "--run", "one", *options, "--seed", "5", "--json"]
-    row = json_output(lotr(*arguments))
-    assert row["text"]
-    assert row["run"] == ("one+two" if "two" in options else "one")
-    assert json_output(lotr(*arguments))["text"] == row["text"]
-
-
-class TestRefusals:
-    @pytest.fixture
-    def refused_in_folder(self, refused, folder):
-        return lambda *arguments, **options: refused(*arguments, LOTR_TUI_HOME=str(folder), **options)
+    @pytest.mark.usefixtures("trained")
+    def test_generate_accepts_the_same_combinations(self, lotr):
+        for options in (["--mixture"], ["--cache"], ["--dynamic"], ["--run", "two", "--mixture", "--cache"]):
+            arguments = ["generate", "the miller", "--run", "one", *options, "--seed", "5", "--json"]
+            row = json_output(lotr(*arguments))
+            assert row["text"]
+            assert row["run"] == ("one+two" if "two" in options else "one")
+            assert json_output(lotr(*arguments))["text"] == row["text"]
 
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
             (["--mixture", "--weights", "0.5,0.2"], "weights 0.5,0.2 sum to 0.7; they must be 0 or more and sum to 1"),
-            (["--mixture", "--weights", "1.5,-0.5"], "weights 1.5,-0.5 sum to 1; they must be 0 or more"),
             (["--mixture", "--weights", "nan,1"], "they must be 0 or more and sum to 1"),
             (["--mixture", "--weights", "0.5,0.2,0.3"], "3 weights for 2 models"),
-            (["--mixture", "--weights", "half,half"], "--weights half,half must be numbers separated by commas"),
-            (["--weights", "1"], "--weights needs several models; add --mixture or another --run"),
-            (["--cache", "--cache-window", "0"], "--cache-window 0 is not a whole number from 1"),
-            (["--cache", "--cache-window", "-3"], "--cache-window -3 is not a whole number from 1"),
-            (["--cache-window", "5"], "--cache-window 5 has no effect without --cache"),
-            (["--run", "other"], "run other has another vocabulary than run one"),
+            (["--run", "other"], "run other has another vocabulary than run words"),
         ],
     )
-    @pytest.mark.parametrize("command_name", ["eval", "generate"])
-    def test_invalid_combination_is_refused(self, refused_in_folder, command_name, options, expected):
-        first = ["eval", "one"] if command_name == "eval" else ["generate", "the miller", "--run", "one"]
-        assert expected in refused_in_folder(*first, *options)
+    def test_invalid_combination_is_refused(self, refused, options, expected):
+        assert expected in refused("eval", "words", *options)
+        assert expected in refused("generate", "the miller", "--run", "words", *options)
 
-    def test_tensors_of_another_configuration_are_refused(self, refused, home, tmp_path):
-        mixed_up = write_run(home / "runs" / "mixed-up")
-        larger = write_run(tmp_path / "larger")
-        config = json.loads((larger / "config.json").read_text())
-        config["model"]["hidden_size"] = config["model"]["embedding_size"] = 16
-        (mixed_up / "config.json").write_text(json.dumps(config))
-        assert "model.safetensors: embedding.weight is float32" in refused(
-            "eval", "mixed-up", "--text", "-", stdin=b"a"
+
+class TestSeveralModels:
+    def test_all_models_are_scored_on_the_same_text(self, score, folder):
+        report = score(*RUNS, "--text", folder / "own.txt")
+        assert report["split"] == str(folder / "own.txt")
+        texts = {text["text_form"]: text for text in report["texts"]}
+        assert list(texts) == ["words", "whitespace", "original"]
+        assert {row["run"] for row in texts["words"]["models"]} == set(RUNS)
+        assert {row["run"] for row in texts["whitespace"]["models"]} == set(RUNS) - {"words", "stream"}
+        assert {row["run"] for row in texts["original"]["models"]} == {"characters", "bpe"}
+        assert texts["original"]["characters"] == len(TEXT)
+        for text in texts.values():
+            figures = [row["bits_per_character"] for row in text["models"]]
+            assert figures == sorted(figures)
+            best_two = text["best_two"]
+            assert best_two["runs"] == [row["run"] for row in text["models"][:2]]
+            assert best_two["difference"] == pytest.approx(figures[0] - figures[1])
+            assert best_two["confidence_interval"][0] <= best_two["difference"] <= best_two["confidence_interval"][1]
+            for row in text["models"]:
+                low, high = row["bits_per_character_interval"]
+                assert low < row["bits_per_character"] < high
+                total = row["bits_per_token"] * row["tokens"]
+                assert total == pytest.approx(math.log2(row["perplexity"]) * row["tokens"])
+                if row["tokenizer"] in ("characters", "bpe"):
+                    assert row["bits_per_character"] * text["characters"] == pytest.approx(total)
+                    assert row["unk_rate"] == 0
+                else:
+                    assert row["bits_per_character"] * text["characters"] > total
+        assert score("bpe", "words", "--text", folder / "own.txt") == score(
+            "words", "bpe", "--text", folder / "own.txt"
         )
 
-    @pytest.mark.parametrize("options", [["--valid", "a.txt"], ["--test", "a.txt"]])
-    def test_valid_and_test_need_each_other(self, refused, small_csv, options):
-        assert "--valid and --test need each other" in refused("train", "--csv", small_csv, *options)
+    def test_each_model_has_the_figures_that_it_has_alone(self, score, folder):
+        path = folder / "own.txt"
+        report = score("words", "bpe", "characters", "--text", path)
+        for form, names in (("words", ["words"]), ("original", ["bpe", "characters"])):
+            text = next(text for text in report["texts"] if text["text_form"] == form)
+            for name in names:
+                alone = score(name, "--text", path)
+                row = next(row for row in text["models"] if row["run"] == name)
+                assert (alone["text_form"], alone["characters"]) == (form, text["characters"])
+                for key in ("bits_per_character", "bits_per_character_interval", "perplexity", "tokens", "unk_rate"):
+                    assert alone[key] == row[key]
 
-    def test_valid_and_test_need_a_training_text(self, refused, small_csv):
-        assert "and --text or --csv for the training text" in refused(
-            "train", "--valid", small_csv, "--test", small_csv
-        )
+    def test_normalized_scores_lower_case_words_with_every_tokenizer(self, score, folder):
+        options = ("--normalized", "--text", folder / "own.txt")
+        (text,) = score("characters", "bpe", *options)["texts"]
+        words = "the miller sells seven lanterns\na king carries a bag of apples\nno\n" * 20
+        assert (text["text_form"], text["characters"]) == ("words", len(words))
+        alone = score("bpe", *options)
+        assert alone["characters"] == len(words)
+        assert alone["bits_per_character"] in [row["bits_per_character"] for row in text["models"]]
+
+    def test_splits_of_the_same_corpus_are_compared(self, score, refused):
+        report = score("words", "bpe", "--split", "test")
+        assert report["split"] == "test"
+        alone = score("words", "--split", "test")
+        assert alone["bits_per_character"] in [row["bits_per_character"] for row in report["texts"][0]["models"]]
+        assert "the splits of words and other are not the same text" in refused("eval", "words", "other")
+
+    def test_a_model_is_not_better_than_itself(self, score):
+        (text,) = score("words", "words", "--split", "train")["texts"]
+        assert (text["best_two"]["difference"], text["best_two"]["better_fraction"]) == (0, 0.5)
+
+    def test_combinations_apply_to_each_model(self, score):
+        report = score("words", "stream", "--mixture")
+        row = next(row for row in report["texts"][0]["models"] if row["run"] == "words")
+        assert row["perplexity"] == pytest.approx(score("words", "--mixture")["mixture"])
+        assert [note.split(": ")[0] for note in report["notes"]] == ["words", "stream"]
+
+    def test_table_has_a_row_for_each_model_and_the_paired_test(self, lotr, folder):
+        lines = lotr("eval", "words", "bpe", "--text", folder / "own.txt").stdout.splitlines()
+        assert lines[0].endswith("own.txt: the lower-case words, 1,320 characters")
+        assert lines[1].split() == ["run", "tokenizer", "bits/char", "95", "%", "CI", "perplexity", "tokens", "rare"]
+        assert {line.split()[0] for line in lines[2:4]} == {"words", "bpe"}
+        assert "bits/char less than" in lines[4]
+        assert lines[4].endswith("% of resampled texts")
+        assert lines[6].endswith(f"the original text, {len(TEXT):,} characters")
+        assert lines[8].split()[:2] == ["bpe", "bpe"]
+        short = lotr("eval", "words", "bpe", "--text", "-", stdin=b"The miller sells.")
+        assert "the text is too short for a confidence interval" in short.stdout

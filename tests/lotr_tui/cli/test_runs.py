@@ -1,9 +1,10 @@
-"""Commands `attach`, `status`, `stop` and `runs …`."""
+"""`runs …`, `status`, `stop` and `locate`: lists, tables, JSON, and what is written, renamed and deleted."""
 
 import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,27 +13,39 @@ import pytest
 
 from engine.config import Config
 from engine.control import ControlCommand
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, LotrError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
 from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runs.control_files import CommandFileReader
-from engine.runs.directory import RESUME_FILE
+from engine.runs.directory import MODEL_FILE, RESUME_FILE
+from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.locked_run import create_run
 from lotr_tui.cli import stop
-from tests.support.app import training_events
+from lotr_tui.monitor.export import export_csv, export_tensorboard
 from tests.support.commands import json_output
 from tests.support.file_limits import no_file_longer_than
-from tests.support.files import write_random_run
+from tests.support.files import write_random_run, write_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
+
+EVENTS = [
+    Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0),
+    Step(4, 0.5, 120.0, 0.003, 0.5, 1234.0, 61.0, 3700.0),
+    Evaluated(4, 0.5, 90.0, True, 61.0),
+    Sampled(4, 0.5, "bilbo is", "here\x1b[31m [b]now", 0, 0.7),
+    Step(8, 1.0, 110.0, 0.002, 0.5, 1300.0, 65.0, 3600.0),
+    Evaluated(8, 1.0, 95.0, False, 65.0),
+    Checkpointed(8, RESUME_FILE),
+]
+FINISHED = Finished("done", "r", 1.0, 90.0, 88.0, 70.0)
 
 
 @pytest.fixture
 def make_run(home):
     """Return a function that writes a run, and returns its directory, or the locked run itself with `lock`."""
 
-    def make(name, events=(), lock=False):
-        run = create_run(CONFIG, VOCABULARY, name, home / "runs")
+    def make(name, events=(), lock=False, **settings):
+        run = create_run(CONFIG.with_values(**settings), VOCABULARY, name, home / "runs")
         append_events(run.path, list(events))
         if not lock:
             run.lock.release()
@@ -52,31 +65,54 @@ def transformer_run(home):
     return write_random_run(home / "runs" / "gpt", config, VOCABULARY)
 
 
-EVENTS = [
-    Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0),
-    Step(4, 0.5, 120.0, 0.003, 0.5, 1234.0, 61.0, 3700.0),
-    Evaluated(4, 0.5, 90.0, True, 61.0),
-    Sampled(4, 0.5, "bilbo is", "here\x1b[31m [b]now", 0, 0.7),
-    Step(8, 1.0, 110.0, 0.002, 0.5, 1300.0, 65.0, 3600.0),
-    Evaluated(8, 1.0, 95.0, False, 65.0),
-    Checkpointed(8, RESUME_FILE),
-]
+def test_locate_prints_paths_without_creating_them(lotr, home):
+    shown = dict(line.split(maxsplit=1) for line in lotr("locate").stdout.splitlines())
+    assert shown["home"] == str(home)
+    names = {"runs": "runs", "settings": "settings.json", "history": "history.jsonl", "sessions": "sessions"}
+    assert {name: shown[name] for name in names} == {name: str(home / file) for name, file in names.items()}
+    assert not home.exists()
 
 
-def test_list_states_the_architecture(command, make_run, transformer_run):
-    make_run("words")
-    runs = json_output(command("runs", "--json"))
-    assert {run["name"]: run["architecture"] for run in runs} == {"gpt": "transformer", "words": "lstm"}
-    assert re.search(r"gpt +.* transformer ", command("runs").stdout)
+class TestList:
+    def test_state_perplexity_and_architecture_of_each_run(self, lotr, home, make_run, transformer_run):
+        make_run("mine", [*EVENTS, FINISHED])
+        (home / "runs" / "junk").mkdir()
+        (home / "runs" / "file").write_text("x")
+        (write_run(home / "runs" / "broken") / "config.json").write_text("{}")
+        rows = {row["name"]: row for row in json_output(lotr("runs", "--json"))}
+        assert sorted(rows) == ["gpt", "mine"]
+        assert (rows["mine"]["state"], rows["mine"]["valid_perplexity"], rows["mine"]["preset"]) == (
+            *("finished", 90.0),
+            "tiny",
+        )
+        assert (rows["gpt"]["architecture"], rows["mine"]["architecture"]) == ("transformer", "lstm")
+        done = lotr("runs")
+        assert re.search(r"mine +finished +tiny +lstm +line +1\.0 ", done.stdout)
+        assert re.search(r"gpt +.* transformer ", done.stdout)
+        assert done.stderr == "run broken cannot be read; see `lotr-tui runs show broken`\n"
+
+    def test_list_without_runs_is_empty(self, lotr):
+        done = lotr("runs")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "no runs yet" in done.stderr
+        assert json_output(lotr("runs", "--json")) == []
+
+    def test_show_finds_a_run_by_name_and_path(self, lotr, make_run):
+        path = make_run("mine", EVENTS)
+        for name in ("mine", "latest", path):
+            row = json_output(lotr("runs", "show", name))
+            assert row["path"] == str(path)
+            assert row["config"]["model"]["embedding_size"] == 6
+            assert [evaluation[1] for evaluation in row["evaluations"]] == [0.5, 1.0]
 
 
 class TestStatus:
-    def test_status_fits_one_screen(self, command, make_run):
+    def test_status_fits_one_screen(self, lotr, make_run):
         run = make_run("r", EVENTS, lock=True)
         (run.path / RESUME_FILE).write_bytes(b"")
         saved = time.time() - 125
         os.utime(run.path / RESUME_FILE, (saved, saved))
-        done = command("status", "r")
+        done = lotr("status", "r")
         assert done.returncode == 0
         shown = " ".join(done.stdout.split())
         for text in (
@@ -96,18 +132,14 @@ class TestStatus:
         assert "\x1b" not in done.stdout
         assert len(done.stdout.splitlines()) < 24
 
-    def test_json_has_all_figures_and_null_for_unknown_ones(self, command, make_run):
-        make_run("r", [*EVENTS, Finished("done", "r", 1.0, 90.0, 88.0, 70.0)])
-        shown = json_output(command("status", "--json"))
-        assert shown["state"] == "finished"
-        assert (shown["valid_perplexity"], shown["best_valid_perplexity"], shown["test_perplexity"]) == (
-            95.0,
-            90.0,
-            88.0,
-        )
+    def test_json_has_all_figures_and_null_for_unknown_ones(self, lotr, make_run):
+        make_run("r", [*EVENTS, FINISHED])
+        shown = json_output(lotr("status", "--json"))
+        assert (shown["state"], shown["step"]) == ("finished", 8)
+        names = ("valid_perplexity", "best_valid_perplexity", "test_perplexity")
+        assert [shown[name] for name in names] == [95.0, 90.0, 88.0]
         assert (shown["eta_seconds"], shown["writer"], shown["saved_seconds_ago"]) == (None, None, None)
         assert shown["sample"]["text"] == "here\x1b[31m [b]now"
-        assert shown["step"] == 8
 
     @pytest.mark.parametrize(
         ("last", "state", "hint"),
@@ -117,34 +149,22 @@ class TestStatus:
             ([Finished("stopped", "r", 1.0, 90.0, float("nan"), 5.0)], "stopped", "train --resume r"),
         ],
     )
-    def test_state_and_suggested_command_are_shown(self, command, make_run, last, state, hint):
+    def test_state_and_suggested_command_are_shown(self, lotr, make_run, last, state, hint):
         make_run("r", [*EVENTS, *last])
-        shown = command("status", "r").stdout
+        shown = lotr("status", "r").stdout
         assert shown.startswith(f"r  {state}\n")
         assert hint in shown
 
-    def test_run_without_events_has_a_status(self, command, make_run):
+    def test_run_without_events_has_a_status(self, lotr, make_run):
         make_run("r")
-        assert json_output(command("status", "r", "--json"))["epoch"] == 0
-        assert command("status", "r").returncode == 0
+        assert json_output(lotr("status", "r", "--json"))["epoch"] == 0
+        assert lotr("status", "r").returncode == 0
 
-    def test_unknown_run_suggests_the_nearest(self, command, make_run):
-        assert "there is no run in" in command("status").stderr
-        make_run("ring")
-        done = command("status", "rng")
-        assert done.returncode == 2
-        assert "did you mean ring?" in done.stderr
-
-
-class TestAttach:
-    def test_attach_without_a_terminal_is_refused(self, command, make_run):
-        make_run("r")
-        done = command("attach", "r")
-        assert done.returncode == 2
-        assert "use `lotr-tui status r` instead" in done.stderr
-
-    def test_attach_to_an_unknown_run_is_refused(self, command):
-        assert command("attach", "../x").returncode == 2
+    def test_suggested_command_can_be_copied_to_a_shell(self, lotr, home, tmp_path):
+        write_run(home / "runs" / "my run")
+        assert "lotr-tui --run 'my run'\n" in lotr("status", "my run").stdout
+        run = write_run(tmp_path / "elsewhere" / "r")
+        assert f"lotr-tui --run {run}\n" in lotr("status", "r", "--runs-dir", tmp_path / "elsewhere").stdout
 
 
 # Program that holds the lock of a run: "checkpoint" makes it write a checkpoint, "stop" ends it.
@@ -166,34 +186,25 @@ while True:
 """
 
 
-@pytest.fixture
-def running(make_run):
-    """Return the path of a run that another process holds and saves or stops on command."""
-    path = make_run("r", EVENTS)
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout.readline() == "held\n"
-        yield path
-        writer.kill()
-
-
 class TestStop:
-    def test_checkpoint_and_stop_wait_for_the_training(self, command, running):
-        done = command("stop", "r", "--checkpoint")
-        assert (done.returncode, done.stdout) == (0, "run r is saved\n")
-        done = command("stop", "r")
-        assert done.returncode == 0
-        assert done.stdout == "run r has stopped; resume it: lotr-tui train --resume r\n"
-        done = command("stop", "r")
-        assert done.returncode == 2
-        assert "not being trained" in done.stderr
+    def test_checkpoint_and_stop_wait_for_the_training(self, lotr, make_run):
+        path = make_run("r", EVENTS)
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout.readline() == "held\n"
+            done = lotr("stop", "r", "--checkpoint")
+            assert (done.returncode, done.stdout) == (0, "run r is saved\n")
+            done = lotr("stop", "r")
+            assert done.returncode == 0
+            assert done.stdout == "run r has stopped; resume it: lotr-tui train --resume r\n"
+            writer.kill()
 
-    def test_no_wait_returns_at_once(self, command, make_run):
+    def test_no_wait_returns_at_once(self, lotr, make_run):
         run = make_run("r", EVENTS, lock=True)
         requests = CommandFileReader(run.path)
-        assert command("stop", "r", "--no-wait").stdout == "run r was asked to save and stop\n"
-        assert command("stop", "r", "--no-wait", "--checkpoint").stdout == "run r was asked to save\n"
+        assert lotr("stop", "r", "--no-wait").stdout == "run r was asked to save and stop\n"
+        assert lotr("stop", "r", "--no-wait", "--checkpoint").stdout == "run r was asked to save\n"
         assert requests() == [ControlCommand("stop"), ControlCommand("checkpoint")]
 
     def test_training_that_does_not_react_in_time_is_an_error(self, make_run, monkeypatch):
@@ -201,76 +212,70 @@ class TestStop:
         monkeypatch.setattr(stop, "TIMEOUT", 0.05)
         monkeypatch.setattr(stop, "POLL_INTERVAL", 0.01)
         for request, outcome in ((stop.request_stop, "stopped"), (stop.request_checkpoint, "saved")):
-            with pytest.raises(stop.LotrError, match=f"has not {outcome} within"):
+            with pytest.raises(LotrError, match=f"has not {outcome} within"):
                 request(run.path)
 
 
-class TestRename:
-    def test_run_has_its_new_name(self, command, make_run, home):
+class TestRemoveAndRename:
+    def test_rm_asks_for_confirmation(self, lotr, make_run):
+        path = make_run("old")
+        assert lotr("runs", "rm", "old", stdin=b"n\n").returncode != 0
+        unanswered = lotr("runs", "rm", "old")
+        assert unanswered.returncode == 2
+        assert unanswered.stderr.splitlines()[-1] == "lotr-tui: runs rm old needs a confirmation; give --yes"
+        assert path.is_dir()
+        assert lotr("runs", "rm", "old", stdin=b"y\n").returncode == 0
+        assert not path.exists()
+
+    def test_rm_of_the_latest_run_says_which_one_it_deleted(self, lotr, make_run):
+        path = make_run("mine")
+        assert lotr("runs", "rm", "latest", "--yes").stdout == f"deleted run mine: {path}\n"
+
+    def test_a_saved_epoch_is_not_removed_as_a_run(self, refused, home):
+        run = write_run(home / "runs" / "mine")
+        (run / "epochs").mkdir()
+        (run / "epochs" / "1.safetensors").write_bytes(b"")
+        refused("runs", "rm", "mine@1", "--yes")
+
+    def test_renamed_run_has_its_new_name(self, lotr, make_run, home):
         make_run("old", EVENTS)
-        assert command("runs", "rename", "old", "new").stdout == "run old is now new\n"
+        assert lotr("runs", "rename", "old", "new").stdout == "run old is now new\n"
         assert [path.name for path in (home / "runs").iterdir()] == ["new"]
 
-    @pytest.mark.parametrize(
-        "name", ["../x", "-rf", "a/b", "a\nb", "x" * 300, "", "latest", "bundled", "base", ".hidden", "a@1"]
-    )
-    def test_invalid_new_name_is_refused(self, command, make_run, home, name):
-        make_run("old")
-        done = command("runs", "rename", "--", "old", name)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
-        assert [path.name for path in (home / "runs").iterdir()] == ["old"]
-
-    def test_existing_name_and_running_run_are_refused(self, command, make_run, home):
-        make_run("old")
-        make_run("other", lock=False)
-        assert "exists in" in command("runs", "rename", "old", "other").stderr
+    def test_existing_name_and_running_run_are_refused(self, refused, make_run, home, untrained_run):
+        for name in ("old", "other"):
+            make_run(name)
+        assert "exists in" in refused("runs", "rename", "old", "other")
         (home / "runs" / "dangling").symlink_to("nowhere")
-        assert "exists in" in command("runs", "rename", "old", "dangling").stderr
+        assert "exists in" in refused("runs", "rename", "old", "dangling")
+        assert "only runs of that folder can be renamed" in refused("runs", "rename", untrained_run, "new")
         _locked_run = make_run("held", lock=True)
-        assert "being trained; stop it first" in command("runs", "rename", "held", "new").stderr
-
-    def test_run_outside_the_runs_folder_is_refused(self, command, make_run, untrained_run):
-        make_run("old")
-        done = command("runs", "rename", str(untrained_run), "new")
-        assert "only runs of that folder can be renamed" in done.stderr
-        assert untrained_run.is_dir()
-        assert command("runs", "rename", "bundled", "mine").returncode == 2
+        assert "being trained; stop it first" in refused("runs", "rename", "held", "new")
 
 
 class TestCompact:
-    def test_copy_plays_like_the_run_and_the_sizes_are_printed(self, command, untrained_run, tmp_path):
-        done = command("runs", "compact", str(untrained_run), "small")
+    def test_copy_plays_like_the_run_and_the_sizes_are_printed(self, lotr, untrained_run):
+        done = lotr("runs", "compact", untrained_run, "small")
         assert (done.returncode, done.stderr) == (0, "")
         assert re.fullmatch(
             r"small: model\.safetensors \d+ (k?B) → \d+ k?B \(int8\), \d+ k?B with all files\n", done.stdout
         )
-        texts = [command("generate", "bilbo", "--run", run, "--seed", "3").stdout for run in (untrained_run, "./small")]
+        texts = [lotr("generate", "bilbo", "--run", run, "--seed", "3").stdout for run in (untrained_run, "./small")]
         assert texts[0] == texts[1] != ""
-        assert json_output(command("generate", "bilbo", "--run", "./small", "--json"))["run"] == "small"
 
     @pytest.mark.parametrize("target", ["mine.txt", "folder", "no/such/folder"])
-    def test_nothing_is_overwritten_and_no_folder_is_created(self, command, untrained_run, tmp_path, target):
+    def test_nothing_is_overwritten_and_no_folder_is_created(self, refused, untrained_run, tmp_path, target):
         (tmp_path / "mine.txt").write_text("x")
         (tmp_path / "folder").mkdir()
-        before = {path for path in tmp_path.rglob("*") if ".command" not in path.parts}
-        done = command("runs", "compact", str(untrained_run), target, "--precision", "fp16")
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert target in done.stderr
-        assert {path for path in tmp_path.rglob("*") if ".command" not in path.parts} == before
-
-    def test_unknown_precision_and_run_are_refused(self, command, untrained_run, tmp_path):
-        done = command("runs", "compact", str(untrained_run), "small", "--precision", "int4")
-        assert (done.returncode, "--precision int4 is not one of fp16, int8" in done.stderr) == (2, True)
-        assert "'gone' is neither in" in command("runs", "compact", "gone", "small").stderr
-        assert not (tmp_path / "small").exists()
+        before = set(tmp_path.rglob("*"))
+        assert target in refused("runs", "compact", untrained_run, target, "--precision", "fp16")
+        assert set(tmp_path.rglob("*")) == before
 
 
 class TestExport:
-    def test_csv_export_writes_one_table_per_event_type(self, command, make_run, tmp_path):
+    def test_csv_export_writes_one_table_per_event_type(self, lotr, make_run, tmp_path):
         make_run("r", [*EVENTS, Step(9, 1.1, 109.0, 0.001, float("nan"), 1.0, 66.0, 1.0)])
-        done = command("runs", "export", "r", "--csv", "out")
-        assert done.stdout == "out\n"
+        assert lotr("runs", "export", "r", "--csv", "out").stdout == "out\n"
         rows = {path.stem: list(csv.DictReader(path.open(newline=""))) for path in (tmp_path / "out").iterdir()}
         assert set(rows) == {"started", "step", "evaluated", "sampled", "checkpointed"}
         assert [(row["step"], row["train_perplexity"], row["gradient_norm"]) for row in rows["step"]] == [
@@ -281,18 +286,14 @@ class TestExport:
         assert [row["valid_perplexity"] for row in rows["evaluated"]] == ["90.0", "95.0"]
         assert rows["sampled"][0]["text"] == "here\N{REPLACEMENT CHARACTER}[31m [b]now"
 
-    def test_export_overwrites_no_file(self, command, make_run, tmp_path):
+    def test_export_overwrites_no_file(self, refused, make_run, tmp_path):
         make_run("r", EVENTS)
         (tmp_path / "mine.txt").write_text("x")
-        done = command("runs", "export", "r", "--csv", ".")
-        assert done.returncode == 2
-        assert "is not empty" in done.stderr
-        assert "File exists" in command("runs", "export", "r", "--csv", "mine.txt").stderr
+        assert "is not empty" in refused("runs", "export", "r", "--csv", ".")
+        assert "File exists" in refused("runs", "export", "r", "--csv", "mine.txt")
         assert (tmp_path / "mine.txt").read_text() == "x"
 
     def test_full_disk_leaves_no_part_of_an_export(self, make_run, tmp_path):
-        from lotr_tui.monitor.export import export_csv
-
         run = make_run("r", EVENTS)
         with no_file_longer_than(100), pytest.raises(InvalidInputError, match=r"cannot write to .*out: File too large"):
             export_csv(run, tmp_path / "out")
@@ -302,37 +303,94 @@ class TestExport:
             export_csv(run, tmp_path / "empty")
         assert list((tmp_path / "empty").iterdir()) == []
 
-    def test_export_needs_exactly_one_format(self, command, make_run):
-        make_run("r")
-        assert (
-            "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"
-            in command("runs", "export", "r").stderr
-        )
-        assert command("runs", "export", "r", "--csv", "a", "--tensorboard", "b").returncode == 2
-
-    def test_transformer_is_exported_for_transformers(self, command, transformer_run, tmp_path):
+    def test_transformer_is_exported_for_transformers(self, lotr, transformer_run, tmp_path):
         pytest.importorskip("tokenizers")
-        done = command("runs", "export", "gpt", "--hf", "exported")
+        done = lotr("runs", "export", "gpt", "--hf", "exported")
         assert done.returncode == 0, done.stderr
         config = json.loads((tmp_path / "exported" / "config.json").read_text())
         assert (config["model_type"], config["hidden_size"], config["vocab_size"]) == ("llama", 8, len(VOCABULARY))
-        assert "nothing is overwritten" in command("runs", "export", "gpt", "--hf", "exported").stderr
+        assert "nothing is overwritten" in lotr("runs", "export", "gpt", "--hf", "exported").stderr
 
     def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):
-        from lotr_tui.monitor.export import export_tensorboard
-
         monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(InvalidInputError, match=r"pip install 'lotr-tui\[tensorboard\]'"):
             export_tensorboard(make_run("r", EVENTS), tmp_path / "logs")
         assert not (tmp_path / "logs").exists()
 
-    def test_tensorboard_reads_the_export(self, make_run, tmp_path):
-        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-        from lotr_tui.monitor.export import export_tensorboard
 
-        export_tensorboard(make_run("r", training_events(models=False)), tmp_path / "logs")
-        events = accumulator.EventAccumulator(str(tmp_path / "logs"))
-        events.Reload()
-        steps = [event.step for event in training_events(models=False) if isinstance(event, Step)]
-        assert [scalar.step for scalar in events.Scalars("train_perplexity")] == steps
-        assert len(events.Scalars("valid_perplexity")) == 13
+class TestCompare:
+    @pytest.fixture(autouse=True)
+    def runs(self, make_run):
+        """Write the runs a, b and c with different learning rates and perplexities."""
+        for name, lr, perplexity, speed in (
+            *(("a", 0.01, 64.0, 500.0), ("b", 0.02, 48.0, 400.0)),
+            ("c", 0.02, 80.0, 500.0),
+        ):
+            events = [
+                Started("r", "tiny", 99, 5, 100, 10, 2, "cpu", "ab", 151.0, 94.0, 1, 50, 7.0),
+                Step(1, 0.5, 90.0, lr, 1.0, speed, 1.0, 0.0),
+                Evaluated(2, 1.0, perplexity, True, 2.0),
+                Checkpointed(2, MODEL_FILE),
+            ]
+            finished = Finished("done", "r", 1.0, perplexity, perplexity + 1, 10.0)
+            make_run(name, events if name == "c" else [*events, finished], lr=lr)
+
+    @pytest.fixture
+    def table(self, lotr):
+        """Return a function that returns the table with single spaces."""
+        return lambda *arguments: re.sub(" +", " ", lotr("runs", "compare", *arguments).stdout)
+
+    def test_table_has_settings_that_differ_results_and_differences(self, table):
+        shown = table("a", "b", "c")
+        assert "different settings a b c\nlr 0.01 0.02 0.02\n\nresults a b c\n" in shown
+        assert "valid ↓ 64.0 48.0* 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
+        assert "test ↓ 65.0 49.0* -\n" in shown
+        assert "tokens/s ↑ 500* 400 500*\n" in shown
+        assert "baseline a\n" in shown
+        assert "Choose a run by its validation figures" in shown
+        assert "valid ↓ 64.0 48.0*\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
+        assert "results c a b\n" in table("a", "b", "--baseline", "c")
+
+    def test_json_has_settings_figures_differences_and_best_runs(self, lotr, home):
+        report = json_output(lotr("runs", "compare", "a", "b", "c", "--json"))
+        assert list(report) == ["baseline", "runs", "best", "comparable", "notes"]
+        assert report["baseline"] == "a"
+        a, b, c = report["runs"]
+        assert (b["run"], b["path"], b["state"]) == ("b", str(home / "runs" / "b"), "finished")
+        assert [run["settings"] for run in report["runs"]] == [{"lr": 0.01}, {"lr": 0.02}, {"lr": 0.02}]
+        assert (b["valid_perplexity"], b["test_perplexity"], b["parameters"], b["seconds"]) == (48, 49, 99, 10)
+        assert b["valid_bits_per_character"] < a["valid_bits_per_character"]
+        assert b["difference"]["valid_perplexity"] == {"absolute": -16, "percent": -25}
+        assert (c["state"], c["test_perplexity"], c["difference"]["test_perplexity"]) == ("crashed", None, None)
+        assert (report["best"]["valid_perplexity"], report["best"]["tokens_per_second"]) == ("b", "a")
+        assert report["best"]["seconds"] is None
+        assert all(report["comparable"].values())
+
+    def test_other_vocabulary_is_not_compared(self, lotr, home, tmp_path):
+        other = shutil.copytree(home / "runs" / "b", tmp_path / "b")
+        (other / "vocabulary.json").write_text('["<unk>", "<eos>", "frodo"]')
+        report = json_output(lotr("runs", "compare", "b", other, "--json"))
+        assert [run["run"] for run in report["runs"]] == [str(home / "runs" / "b"), str(other)]  # not "b" twice
+        assert report["comparable"] == {
+            "valid_perplexity": False,
+            "test_perplexity": False,
+            "valid_bits_per_character": True,
+        }
+        assert report["best"]["valid_perplexity"] is None
+        assert "other vocabulary" in " ".join(report["notes"])
+
+    def test_damaged_and_imported_runs_have_figures_and_unknown_settings(self, lotr, table, home):
+        damaged = home / "runs" / "c"
+        (damaged / "config.json").write_text("{")
+        (damaged / "metrics.jsonl").write_text(
+            '{"event": "finished", "valid_perplexity": NaN}\n\x00\n{"event": "step"}'
+        )
+        assert "lr 0.01 0.02 ?\n" in table("a", "b", damaged)
+        report = json_output(lotr("runs", "compare", "a", "b", damaged, "--json"))
+        assert (report["runs"][2]["settings"], report["runs"][2]["valid_perplexity"]) == ({"lr": None}, None)
+        events = [Evaluated(n, float(n), 60.0 - n, True, float(n)) for n in range(3)]
+        write_imported_run(home / "runs", "other", ImportSource("TensorBoard", "/logs", "val"), events, 1e9)
+        shown = table("a", "b", "other")
+        assert "valid ↓ 64.0 48.0 58.0\n -16.0 -25 %\n" in shown
+        assert "Trained by other programs, with unknown settings: other." in shown
+        assert "not comparable with a: unknown corpus, split, mode and vocabulary." in shown

@@ -1,0 +1,303 @@
+"""`data info`, `data speech`, `data fetch` and `tokenize`: speakers, scenes, splits, vocabularies and downloads."""
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from engine.data.tales import books, download
+from tests.support.book_server import serve_books
+from tests.support.commands import json_output
+from tests.support.files import sentences, write_csv
+from tests.support.open_models import bpe_tokenizer, write_open_run
+from tests.support.tales import make_books
+
+SCRIPT = "SAM: the old mill\nFRODO (V.O.): the old road, Sam\nSAM: the old mill\nMerry: on\n\n" * 40
+DIALOGUE = ("--mode", "dialogue")
+BOOKS = make_books()
+FETCH_SMALL_BOOKS = """
+import sys
+from engine.data.tales import books
+from lotr_tui.__main__ import main
+from tests.support.tales import make_books
+books.BOOKS = tuple(make_books())
+sys.argv = ["lotr-tui", "data", "fetch", "tales", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture
+def info(lotr):
+    """Return a function that runs `data info --json`."""
+    return lambda *arguments: json_output(lotr("data", "info", *arguments, "--json"))
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "play.txt").write_text(SCRIPT)
+    return tmp_path / "play.txt"
+
+
+class TestInfo:
+    def test_speakers_scenes_pairs_and_marks(self, info, script):
+        row = info(script, *DIALOGUE)
+        assert (row["mode"], row["split"], row["num_lines"], row["num_scenes"]) == ("dialogue", "scenes", 160, 40)
+        assert row["cast"] == ["SAM", "FRODO", "MERRY", "SOMEONE"]
+        assert row["speakers"][1] == {
+            "name": "FRODO",
+            "num_lines": 40,
+            "num_words": 160,
+            "num_followed": 40,
+            "next_speakers": [["SAM", 40]],
+        }
+        assert row["speaker_pairs"][0] == {"speaker": "SAM", "next_speaker": "FRODO", "count": 40}
+        assert row["marks"] == [["VOICE OVER", 40]]
+        changed = info(script, "--set", "scene_lines=2", "--set", "min_speaker_lines=40", *DIALOGUE)
+        assert (changed["num_scenes"], changed["cast"]) == (80, ["SAM", "SOMEONE"])
+
+    def test_counts_of_the_real_dialogues(self, info, lotr, lotr_csv):
+        row = info(lotr_csv)
+        names = ("num_rows", "num_lines", "num_tokens", "vocabulary_size")
+        assert tuple(row[name] for name in names) == (2390, 1644, 23_615, 879)
+        assert [row["splits"][name]["num_tokens"] for name in ("train", "valid", "test")] == [19_021, 2_226, 2_368]
+        assert (row["encoding"], row["separator"], row["split_seed"]) == ("UTF-8", "comma", 1234)
+        assert dict(map(tuple, row["speaker_line_counts"]))["GANDALF"] == 168
+        shown = lotr("data", "info", lotr_csv).stdout
+        assert all(text in shown for text in ("2,390", "1,644", "23,615", "879", "the 1,138", "142 words"))
+        assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
+        assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
+
+    def test_pairs_of_the_film_dialogues_equal_those_of_a_naive_reader(self, info, lotr_csv):
+        row = info(lotr_csv, *DIALOGUE, "--set", "scene_lines=1000000", "--split", "lines")
+
+        def name(raw):
+            plain = re.sub(r"[()\u00a0 -]+", "", raw).upper()
+            return plain.removesuffix("VOICE").removesuffix("VOICEOVER") or plain
+
+        with lotr_csv.open(encoding="utf-8", newline="") as file:
+            rows = [line for line in csv.DictReader(file) if line["dialog"].strip()]
+        pairs = Counter(
+            (name(first["char"]), name(second["char"]))
+            for first, second in pairwise(rows)
+            if first["movie"] == second["movie"]
+        )
+        found = row["speaker_pairs"]
+        assert [pair["count"] for pair in found] == [count for _, count in pairs.most_common(len(found))]
+        assert all(pairs[pair["speaker"], pair["next_speaker"]] == pair["count"] for pair in found)
+
+    def test_table_of_the_cast_and_who_speaks_next(self, lotr, script):
+        shown = lotr("data", "info", script, *DIALOGUE).stdout
+        for row in (
+            r"scenes +40, of 20 lines or fewer",
+            r"speakers +3, of whom 3 with at least 10 lines in train are the cast",
+            r"marks +VOICE OVER 40",
+            r"who follows +Frodo after Sam 40, ",
+            r"Sam +80 +240 +Frodo 50, Merry 50",
+            r"Frodo +40 +160 +Sam 100",
+            r"vocabulary .* and 4 speakers",
+        ):
+            assert re.search(f"^{row}", shown, re.MULTILINE), row
+        shown = lotr("data", "info", script, *DIALOGUE, "--set", "min_speaker_lines=40").stdout
+        assert re.search(r"^2 others +80 +200", shown, re.MULTILINE)
+
+    def test_a_long_cast_is_cut(self, lotr, tmp_path):
+        lines = "".join(f"SOLDIER {number}: the old mill\n" for number in range(300))
+        (tmp_path / "play.txt").write_text(lines * 2)
+        shown = lotr("data", "info", "play.txt", *DIALOGUE, "--set", "min_speaker_lines=1").stdout
+        assert len(re.findall(r"^Soldier \d+ +2 +6", shown, re.MULTILINE)) == 30
+        assert re.search(r"^270 others +540 +1,620", shown, re.MULTILINE)
+
+    def test_encoding_separator_and_columns_are_found(self, info, tmp_path):
+        texts = [f"{text}, she said – “oh”" for text in sentences(60)]
+        write_csv(tmp_path / "a.csv", texts, encoding="cp1252", separator=";", columns=("who", "what"))
+        row = info("a.csv", "--text-column", "what", "--speaker-column", "who")
+        assert (row["encoding"], row["separator"], row["num_lines"]) == ("Windows-1252", "semicolon", 60)
+        assert len(row["speaker_line_counts"]) == 3
+
+    def test_plain_text_is_told_by_name_or_option_and_a_column_means_csv(self, info, lotr, tmp_path):
+        for name in ("a.txt", "a.dat"):
+            (tmp_path / name).write_text("\n".join(sentences(60)))
+        row = info("a.txt")
+        assert (row["separator"], row["num_lines"]) == ("none", 60)
+        assert info("a.dat", "--plain")["num_tokens"] == row["num_tokens"]
+        assert "who speaks next" not in lotr("data", "info", "a.txt").stdout
+        write_csv(tmp_path / "b.txt", sentences(60), columns=("who", "what"))
+        row = info("b.txt", "--text-column", "what")
+        assert (row["separator"], row["num_lines"], row["speaker_line_counts"]) == ("comma", 60, [])
+
+    @pytest.mark.parametrize("name", ["\x1b[2JSam", "[red]Sam[/red]", "\u202eSam", "<b>Sam</b>"])
+    def test_control_characters_and_markup_of_the_corpus_are_not_printed(self, lotr, tmp_path, name):
+        rows = f"{name},{'the old mill ' * 10}\nFRODO,the old road\n" * 60
+        (tmp_path / "a.csv").write_text("char,dialog\n" + rows)
+        shown = lotr("data", "info", "a.csv", *DIALOGUE).stdout
+        assert re.search(r"^Sam +60 +1,800", shown, re.MULTILINE)
+        assert not set("\x1b\u202e") & set(shown)
+
+    def test_a_name_of_ten_thousand_letters_is_nobody(self, info, tmp_path):
+        rows = f"{'x' * 10_000},the old mill is the old mill\nSAM,the old mill is the old mill\n" * 30
+        (tmp_path / "a.csv").write_text("char,dialog\n" + rows)
+        row = info("a.csv", *DIALOGUE)
+        assert (row["cast"], row["speaker_line_counts"]) == (["SAM", "SOMEONE"], [["SAM", 30]])
+
+    def test_what_dialogue_mode_cannot_use_is_refused(self, refused, lotr, tmp_path):
+        write_csv(tmp_path / "a.csv", ["the old mill is the old mill"] * 120, columns=("who", "dialog"))
+        message = refused("data", "info", "a.csv", *DIALOGUE)
+        assert "no column 'char' of speakers" in message
+        assert "--speaker-column, or use --mode line" in message
+        assert lotr("data", "info", "a.csv", *DIALOGUE, "--speaker-column", "who").returncode == 0
+        (tmp_path / "b.csv").write_text("char,dialog,char\n" + "SAM,the old mill is old,SAM\n" * 60)
+        assert "has 2 columns 'char'" in refused("data", "info", "b.csv", *DIALOGUE)
+        (tmp_path / "a.txt").write_text("the old mill\n" * 60)
+        assert "'NAME: text'" in refused("data", "info", "a.txt", *DIALOGUE)
+
+    def test_vocabulary_of_a_tokenizer_and_held_out_scenes(self, info, tmp_path):
+        path = write_csv(tmp_path / "corpus.csv", sentences(200))
+        row = info(path, "--tokenizer", "bpe", "--vocabulary-size", "350")
+        assert row["tokenizer"] == "bpe"
+        assert row["vocabulary_size"] <= 350
+        assert all(split["unk_rate"] == 0 for split in row["splits"].values())
+        row = info(path, "--split", "scenes")
+        assert (row["split"], row["splits"]["valid"]["num_lines"]) == ("scenes", 20)
+
+
+def test_speech_is_written_beside_the_text_and_its_path_is_printed(lotr, tmp_path):
+    (tmp_path / "novel.txt").write_text("“The road is long and cold,” said Ivo.\n")
+    done = lotr("data", "speech", tmp_path / "novel.txt")
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'novel-speech.txt'}\n", "quotations of 4 words or more: 1\n")
+    assert (tmp_path / "novel-speech.txt").read_text() == "The road is long and cold\n"
+
+
+class TestTokenize:
+    @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+    def test_the_tokens_of_an_open_vocabulary_hold_the_whole_text(self, lotr, tokenizer):
+        text = "Théoden's  ☺ wizards\nlaughed."
+        report = json_output(lotr("tokenize", text, "--tokenizer", tokenizer, "--json"))
+        assert (report["tokenizer"], report["unknown"], report["characters"]) == (tokenizer, [], len(text))
+        assert "".join(token["text"] for token in report["tokens"]) == text
+        assert all(text[token["start"] :].startswith(token["text"]) for token in report["tokens"])
+        piped = json_output(lotr("tokenize", "-", "--tokenizer", tokenizer, "--json", stdin=text.encode()))
+        assert piped["tokens"] == report["tokens"]
+
+    def test_the_bundled_tokenizer_is_the_default_and_the_size_of_another_can_be_chosen(self, lotr):
+        assert json_output(lotr("tokenize", "Where is Xyzzy?", "--json"))["vocabulary_size"] == 2048
+        report = json_output(lotr("tokenize", "a", "--tokenizer", "bpe", "--vocabulary-size", "400", "--json"))
+        assert report["vocabulary_size"] == 400
+
+    def test_a_closed_vocabulary_names_what_it_does_not_know(self, lotr):
+        marked, tokens, summary = lotr("tokenize", "Where is Xyzzy?", "--tokenizer", "words").stdout.splitlines()
+        assert marked == "Where is Xyzzy?"
+        assert tokens.startswith("where:")
+        assert "<unk>:0" in tokens
+        assert "unknown: xyzzy" in summary.lower()
+
+    def test_the_tokenizer_of_a_run_is_used(self, lotr, tmp_path):
+        run = write_open_run(tmp_path / "run", bpe_tokenizer())
+        report = json_output(lotr("tokenize", "Bilbo Baggins", "--run", run, "--json"))
+        assert [token["id"] for token in report["tokens"]] == bpe_tokenizer().encode("Bilbo Baggins").tolist()
+
+    def test_control_characters_do_not_reach_the_terminal(self, lotr, tmp_path):
+        run = write_open_run(tmp_path / "run", bpe_tokenizer())
+        process = lotr("tokenize", "a\x1b[2Jb \u202e", "--run", run)
+        assert process.returncode == 0
+        assert not set("\x1b\u202e") & set(process.stdout)
+
+
+class TestFetch:
+    @pytest.fixture
+    def mirror(self, monkeypatch):
+        """Return a server of three small books, which are the listed ones."""
+        monkeypatch.setattr(books, "BOOKS", tuple(BOOKS))
+        monkeypatch.setattr(download, "PAUSE", 0.0)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        files = {f"/cache/epub/{book.id}/pg{book.id}.txt": content for book, content in BOOKS.items()}
+        with serve_books(files) as state:
+            yield state
+
+    def test_books_of_a_mirror_become_one_file_and_are_not_downloaded_again(self, lotr, mirror, home, tmp_path):
+        done = lotr("data", "fetch", "tales", "--mirror", mirror.url)
+        path = home / "tales" / "tales.txt"
+        assert done.stdout == f"{path}\n"
+        assert done.stderr.startswith("3 books, ")
+        assert len(path.read_text().split("\n\n")) == 3
+        lotr("data", "fetch", "tales", "--mirror", mirror.url, "--output", "again.txt")
+        assert [request for request, _ in mirror.requests] == [f"/cache/epub/{n}/pg{n}.txt" for n in (1, 2, 3)]
+        assert (tmp_path / "again.txt").read_bytes() == path.read_bytes()
+
+    def test_another_edition_is_a_warning(self, lotr, mirror, home):
+        address = "/cache/epub/2/pg2.txt"
+        mirror.files[address] = mirror.files[address].replace(b"ferryman", b"boatman")
+        done = lotr("data", "fetch", "tales", "--mirror", mirror.url)
+        assert "1 of 3 books are other editions" in done.stderr
+        assert "boatman" in (home / "tales" / "tales.txt").read_text()
+
+    def test_a_page_in_place_of_the_last_book_leaves_the_old_text(self, lotr, mirror, tmp_path):
+        (tmp_path / "tales.txt").write_text("old")
+        mirror.files["/cache/epub/3/pg3.txt"] = b"<!DOCTYPE html><title>Too many requests</title>"
+        done = lotr("data", "fetch", "tales", "--mirror", mirror.url, "--output", "tales.txt")
+        assert "pg3.txt is an HTML page, not the plain text of 'The Ferry, part 3'" in done.stderr
+        assert done.returncode != 0
+        assert (tmp_path / "tales.txt").read_text() == "old"
+
+    def test_books_of_a_folder_need_no_network(self, lotr, mirror, home, tmp_path):
+        for book, content in BOOKS.items():
+            (tmp_path / book.file_name).write_bytes(content)
+        assert lotr("data", "fetch", "tales", "--from", tmp_path).returncode == 0
+        assert (home / "tales" / "tales.txt").is_file()
+        assert mirror.requests == []
+
+    @pytest.mark.slow
+    def test_an_interrupt_leaves_no_text_and_a_download_to_continue(self, tmp_path, environment):
+        output = tmp_path / "tales.txt"
+        output.write_text("old")
+        with serve_books({"/1.txt": next(iter(BOOKS.values()))}) as mirror:
+            mirror.statuses = [(503, {"Retry-After": "50"})] * 9
+            process = subprocess.Popen(
+                [sys.executable, "-c", FETCH_SMALL_BOOKS, "--mirror", f"{mirror.url}/{{id}}.txt", "--output", output],
+                env={**environment(tmp_path / "home"), "PYTHONPATH": str(Path.cwd()), "no_proxy": "127.0.0.1"},
+                stderr=subprocess.PIPE,
+                text=True,
+                # A job in the background of a shell ignores interrupts, and its children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+            deadline = time.monotonic() + 30
+            while not mirror.requests and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert output.read_text() == "old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "tales.txt"]
+
+    @pytest.mark.parametrize(
+        ("module_source", "exit_code", "message"),
+        [
+            ("raise ImportError('none')", 2, "pip install 'lotr-tui[kaggle]'"),
+            ("def dataset_download(name): raise OSError('no\\nroute')", 1, "could not be downloaded: no route"),
+            ("def dataset_download(name): return '.'", 1, "does not contain lotr_scripts.csv any more"),
+        ],
+    )
+    def test_a_failure_of_kaggle_is_one_line(self, command, tmp_path, module_source, exit_code, message):
+        (tmp_path / "kagglehub.py").write_text(module_source)
+        done = command("data", "fetch", PYTHONPATH=str(tmp_path))
+        assert (done.returncode, done.stdout) == (exit_code, "")
+        (line,) = done.stderr.splitlines()
+        assert message in line
+
+    def test_the_path_of_the_dialogues_is_printed(self, command, tmp_path):
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "lotr_scripts.csv").write_text("x")
+        (tmp_path / "kagglehub.py").write_text(
+            "def dataset_download(name):\n"
+            "    assert name == 'paultimothymooney/lord-of-the-rings-data'\n"
+            f"    return {str(tmp_path / 'cache')!r}\n"
+        )
+        done = command("data", "fetch", PYTHONPATH=str(tmp_path))
+        assert done.stdout.strip() == str(tmp_path / "cache" / "lotr_scripts.csv")

@@ -1,0 +1,364 @@
+"""`generate --as`, `generate --scene`, `who` and `eval --by-speaker`: dialogue models, compared with the engine."""
+
+import json
+import math
+import os
+import re
+import signal
+
+import pytest
+
+from engine.analysis.speaker_posterior import SpeakerPosterior
+from engine.generation.best_of import NUM_SCORED_TOKENS
+from engine.generation.generate import Done
+from engine.generation.prompt import prefill
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import (
+    Turn,
+    TurnEnd,
+    TurnStart,
+    begin_turn,
+    encode_turn,
+    encode_turns,
+    generate_scene,
+    generate_turn,
+    next_speaker_probs,
+    read_turns,
+)
+from engine.runs.loading import load_model
+from lotr_tui.cli.dialogue.options import SceneOptions
+from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console
+from lotr_tui.session.session_model import SessionModel
+from tests.support.commands import json_output, run_here
+from tests.support.dialogue_runs import CAST, WORDS, write_dialogue_run, write_distinct_dialogues
+from tests.support.files import KNOWN_WORDS
+
+ANSWER = ("generate", "the road", "--as", "FRODO", "--to", "SAM")
+SCENE = ("generate", "--scene", "--cast", "frodo,King of the Dead", "--turns", "6", "--seed", "4")
+TRAIN = (
+    "train --preset tiny --threads 1 --csv dialogues.csv --mode dialogue --split scenes --run distinct --epochs 20 "
+    "--set lr=0.02 --set bptt=20 --set batch_size=8 --set embedding_size=24 --set hidden_size=24"
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return the path of a dialogue run with random weights."""
+    return write_dialogue_run(tmp_path / "scenes")
+
+
+@pytest.fixture
+def model(run):
+    return load_model(run).model
+
+
+@pytest.fixture
+def talk(lotr, run):
+    """Return a function that runs a command with the run of random weights, and returns its JSON."""
+    return lambda *arguments, **options: json_output(lotr(*arguments, "--run", run, "--json", **options))
+
+
+@pytest.fixture(scope="module")
+def trained_home(tmp_path_factory):
+    """Train the run `distinct`, whose speakers have words of their own; return its home."""
+    folder = tmp_path_factory.mktemp("distinct")
+    corpus = write_distinct_dialogues(folder / "dialogues.csv")
+    done = run_here(TRAIN.replace("dialogues.csv", str(corpus)).split(), LOTR_TUI_HOME=str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def distinct(trained_home, lotr):
+    """Return a function that runs a command in the home of the run `distinct`."""
+    return lambda *arguments, **options: lotr(*arguments, LOTR_TUI_HOME=str(trained_home), **options)
+
+
+def answer(model, turns, speaker, seed):
+    """Return the answer that a model gives to turns."""
+    history = encode_turns(model.tokenizer, turns)
+    events = generate_turn(model, read_turns(model, turns), speaker, SamplerSettings(), seed, history=history)
+    return "".join(event[0].piece for event in events if not isinstance(event, Done)).strip()
+
+
+def scene_of(model, given=(), seed=4, cast=("FRODO", "KING OF THE DEAD"), num_turns=6):
+    """Return the events of a scene that begins with the turns `given`."""
+    state, history = read_turns(model, given), encode_turns(model.tokenizer, given)
+    return list(generate_scene(model, cast, num_turns, SamplerSettings(), seed, state, history=history))
+
+
+def script_of(model, **options):
+    """Return the lines of a scene as a script."""
+    turns = [event.turn for event in scene_of(model, **options) if isinstance(event, TurnEnd)]
+    return [f"{turn.speaker}: {turn.text}" for turn in turns]
+
+
+class TestAnswers:
+    def test_only_the_answer_is_on_stdout(self, lotr, run):
+        done = lotr("generate", "the road", "--as", "Frodo", "--to", "sam", "--run", run, "--seed", "3")
+        assert done.returncode == 0
+        assert set(done.stdout.split()) <= set(KNOWN_WORDS)
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stderr.startswith("FRODO · seed 3 · temperature 0.80")
+
+    @pytest.mark.parametrize("name", [" Gollum ", "GOLLUM (V.O.)", "[bold]Gollum[/bold]", "\x1b[31mGollum\x1b[0m"])
+    def test_a_name_may_have_any_case_and_marks(self, lotr, run, name):
+        assert lotr("generate", "the road", f"--as={name}", "--run", run).stderr.startswith("GOLLUM · seed ")
+
+    @pytest.mark.parametrize(
+        ("prompt", "arguments", "turns"),
+        [
+            ("the road", ["--to", "SAM"], [Turn("SAM", "the road")]),
+            ("the   road\nand a friend\n", [], [Turn("SOMEONE", "the road and a friend")]),
+            ("gollum: the road\n\nSam: a friend", [], [Turn("GOLLUM", "the road"), Turn("SAM", "a friend")]),
+            ("GOLLUM: the road", ["--to", "SAM"], [Turn("GOLLUM", "the road")]),
+            ("BARLIMAN: the road", ["--to", "SAM"], [Turn("SOMEONE", "the road")]),
+            ("the king: the road", ["--to", "SAM"], [Turn("SAM", "the king: the road")]),
+            ("king of the dead (V.O.): the road", [], [Turn("KING OF THE DEAD", "the road")]),
+        ],
+    )
+    def test_the_speaker_answers_the_lines_of_the_prompt(self, talk, model, prompt, arguments, turns):
+        record = talk("generate", prompt, "--as", "FRODO", *arguments, "--seed", "5")
+        assert record["text"] == answer(model, turns, "FRODO", 5)
+        assert (record["prompt"], record["speaker"]) == (prompt, "FRODO")
+        assert (record["score"], record["candidates"]) == (None, [])
+        piped = talk("generate", "-", "--as", "FRODO", *arguments, "--seed", "5", stdin=prompt.encode())
+        assert piped["text"] == record["text"]
+
+    def test_without_a_prompt_the_speaker_opens_and_standard_input_is_not_read(self, talk, model):
+        record = talk("generate", "--as", "GOLLUM", "--seed", "5", stdin=b"the road")
+        assert record["text"] == answer(model, [], "GOLLUM", 5)
+        assert (record["prompt"], record["to"]) == ("", None)
+
+    def test_the_likeliest_speaker_answers_where_nobody_is_named(self, lotr, talk, run, model):
+        probs = {
+            item.name: item.prob for item in next_speaker_probs(model, read_turns(model, [Turn("SAM", "the road")]))
+        }
+        expected = max(("FRODO", "GOLLUM", "KING OF THE DEAD"), key=lambda name: probs[name])
+        for option in (["--to", "SAM"], ["--to", "SAM", "--reply"], ["--to", "SAM", "--best-of", "2"]):
+            record = talk("generate", "the road", *option)
+            assert record["speaker"] == expected
+            assert record["probability"] == pytest.approx(probs[expected])
+        done = lotr("generate", "SAM: the road", "--reply", "--run", run)
+        assert done.stderr.startswith(f"{expected} answers, the likeliest speaker (")
+
+    def test_the_best_of_several_answers_is_the_one_that_the_prompt_makes_most_likely(self, talk, model):
+        record = talk(*ANSWER, "--seed", "7", "--best-of", "5")
+        candidates = record["candidates"]
+        assert sorted(candidate["seed"] for candidate in candidates) == [7, 8, 9, 10, 11]
+        turns = [Turn("SAM", "the road")]
+        for candidate in candidates:
+            assert candidate["text"] == answer(model, turns, "FRODO", candidate["seed"])
+            # Word by word, instead of the engine's batches.
+            ids = (*model.tokenizer.encode(candidate["text"]).tolist(), *([1] if candidate["reason"] == "eos" else []))
+            ids = ids[:NUM_SCORED_TOKENS]
+            log_probs = []
+            for context in (read_turns(model, turns), prefill(model, [])):
+                state, total = begin_turn(model, context, "FRODO"), 0.0
+                for id in ids:
+                    total += float(state.log_probs[id])
+                    state = prefill(model, [id], state)
+                log_probs.append(total)
+            assert candidate["log_prob"] == pytest.approx(log_probs[0], abs=1e-3)
+            assert candidate["log_prob_alone"] == pytest.approx(log_probs[1], abs=1e-3)
+            assert candidate["score"] == pytest.approx(log_probs[0] - log_probs[1] + 0.3 * len(ids), abs=1e-3)
+        scores = [candidate["score"] for candidate in candidates]
+        assert scores == sorted(scores, reverse=True)
+        best = candidates[0]
+        assert (record["text"], record["score"], record["seed"]) == (best["text"], best["score"], best["seed"])
+
+    def test_several_best_answers_have_seeds_of_their_own(self, lotr, run):
+        done = lotr(*ANSWER, "--run", run, "--seed", "7", "--best-of", "3", "--json", "--count", "2")
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        seeds = [sorted(candidate["seed"] for candidate in record["candidates"]) for record in records]
+        assert seeds == [[7, 8, 9], [10, 11, 12]]
+
+    def test_a_first_line_is_the_one_that_makes_the_answer_of_its_listener_likely(self, talk, model):
+        record = talk("generate", "--as", "FRODO", "--to", "GOLLUM", "--seed", "7", "--best-of", "4")
+        scores = [candidate["score"] for candidate in record["candidates"]]
+        assert scores == sorted(scores, reverse=True)
+        for candidate in record["candidates"]:
+            state = prefill(model, encode_turn(model.tokenizer, Turn("FRODO", candidate["text"])))
+            (prob,) = [item.prob for item in next_speaker_probs(model, state) if item.name == "GOLLUM"]
+            assert candidate["score"] == pytest.approx(math.log(prob), abs=1e-4)
+
+    def test_jsonl_ends_with_the_speaker(self, lotr, talk, run):
+        arguments = (*ANSWER, "--seed", "7", "--best-of", "2")
+        rows = [json.loads(line) for line in lotr(*arguments, "--run", run, "--jsonl").stdout.splitlines()]
+        assert [row["event"] for row in rows] == ["token"] * (len(rows) - 1) + ["done"]
+        assert "".join(row["piece"] for row in rows[:-1]).strip() == talk(*arguments)["text"]
+        assert (rows[-1]["speaker"], len(rows[-1]["candidates"])) == ("FRODO", 2)
+
+    def test_a_prompt_alone_is_continued_under_its_name(self, talk, model):
+        for prompt, speaker in (("the road", "SOMEONE"), ("SAM: the road", "SAM")):
+            ids = encode_turn(model.tokenizer, Turn(speaker, "the road"))[:-1]
+            log_probs = prefill(model, ids, read_turns(model, [])).log_probs
+            record = talk("generate", prompt, "--seed", "7")
+            assert "speaker" not in record
+            first = record["tokens"][0]
+            assert first["logprob"] == pytest.approx(float(log_probs[first["id"]]), abs=1e-4)
+
+
+class TestScenes:
+    def test_a_scene_is_a_script_on_stdout(self, lotr, run, model):
+        done = lotr(*SCENE, "--run", run)
+        assert done.returncode == 0
+        assert done.stdout.splitlines() == script_of(model)
+        assert re.fullmatch(r"seed 4 · temperature 0\.80 · [\d,]+ words/s · 6 turns\n", done.stderr)
+        everybody = lotr("generate", "--scene", "--seed", "4", "--run", run)
+        assert everybody.stdout.splitlines() == script_of(model, cast=None, num_turns=8)
+
+    @pytest.mark.parametrize(
+        ("prompt", "given"),
+        [
+            ("SAM: the   road", [Turn("SAM", "the road")]),
+            ("the road", [Turn("SOMEONE", "the road")]),
+            ("gollum: the road\nSam: the river", [Turn("GOLLUM", "the road"), Turn("SAM", "the river")]),
+        ],
+    )
+    def test_the_prompt_is_the_first_line(self, lotr, run, model, prompt, given):
+        lines = lotr(*SCENE, prompt, "--run", run).stdout.splitlines()
+        assert lines == [*(f"{turn.speaker}: {turn.text}" for turn in given), *script_of(model, given=given)]
+
+    def test_json_describes_every_turn(self, lotr, run, talk, model):
+        record = talk(*SCENE, "SAM: the road")
+        events = scene_of(model, given=[Turn("SAM", "the road")])
+        starts = [event for event in events if isinstance(event, TurnStart)]
+        ends = [event for event in events if isinstance(event, TurnEnd)]
+        assert record["given"] == [{"speaker": "SAM", "text": "the road"}]
+        assert (record["seed"], record["run"], record["reason"]) == (4, "scenes", "length")
+        assert [(turn["speaker"], turn["text"], turn["reason"]) for turn in record["turns"]] == [
+            (end.turn.speaker, end.turn.text, end.done.reason) for end in ends
+        ]
+        for turn, start in zip(record["turns"], starts, strict=True):
+            assert turn["probability"] == pytest.approx(start.prob, abs=1e-6)
+            assert turn["seed"] == start.seed
+            assert set(turn["speakers"]) == {speaker.name for speaker in start.candidates}
+            assert sum(turn["speakers"].values()) == pytest.approx(1)
+            assert turn["speakers"][turn["speaker"]] == turn["probability"]
+        lines = lotr(*SCENE, "SAM: the road", "--run", run, "--jsonl").stdout.splitlines()
+        assert [json.loads(line) for line in lines] == [{"scene": 0, **turn} for turn in record["turns"]]
+
+    def test_several_scenes_have_consecutive_seeds(self, lotr, run, model):
+        arguments = ("generate", "--scene", "--turns", "2", "--seed", "4", "--count", "2", "--run", run)
+        expected = [script_of(model, seed=seed, cast=None, num_turns=2) for seed in (4, 5)]
+        assert lotr(*arguments).stdout.splitlines() == [*expected[0], "", *expected[1]]
+        records = [json.loads(line) for line in lotr(*arguments, "--json").stdout.splitlines()]
+        assert [record["seed"] for record in records] == [4, 5]
+
+    def test_an_interrupted_scene_has_its_turns_so_far_in_json(self, model, monkeypatch, capsys):
+        def interrupted_scene(*arguments, **options):
+            starts = 0
+            for event in generate_scene(*arguments, **options):
+                yield event
+                starts += isinstance(event, TurnStart)
+                if starts == 2:  # ctrl+c at the start of the second turn
+                    os.kill(os.getpid(), signal.SIGINT)
+                    starts = 3
+
+        monkeypatch.setattr("lotr_tui.cli.dialogue.scenes.generate_scene", interrupted_scene)
+        session_model = SessionModel("scenes", "", model)
+        with pytest.raises(KeyboardInterrupt):
+            generate_scenes_on_console(
+                session_model, None, SceneOptions(num_turns=6), SamplerSettings(), [4, 5], as_json=True, jsonl=False
+            )
+        (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        complete = [event.turn.text for event in scene_of(model, cast=None) if isinstance(event, TurnEnd)]
+        assert [turn["reason"] == "cancelled" for turn in record["turns"]] == [False, True]
+        assert record["reason"] == "cancelled"
+        assert record["turns"][0]["text"] == complete[0]
+        assert complete[1].startswith(record["turns"][1]["text"])
+
+
+class TestWho:
+    @pytest.mark.parametrize(
+        ("text", "speaker", "giveaway"),
+        [
+            ("the nasty one", "GOLLUM", "nasty"),
+            ("now supper here", "SAM", "supper"),
+            ("it the shadow", "FRODO", "shadow"),
+        ],
+    )
+    def test_the_speaker_of_a_word_is_found_and_the_word_named(self, distinct, text, speaker, giveaway):
+        done = distinct("who", text, "--run", "distinct")
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[1].startswith(f"{speaker} ")
+        assert f'"{giveaway}" gave {speaker} away: odds × ' in done.stdout
+        record = json_output(distinct("who", text, "--run", "distinct", "--json"))
+        assert record["speaker"] == speaker
+        assert max(record["words"], key=lambda word: word["log_odds_gain"])["word"] == giveaway
+
+    def test_json_is_the_posterior_after_the_context(self, talk, run, model):
+        (run.parent / "scene.txt").write_text("frodo: the road\nSam: a friend of\n\nmine\n")
+        record = talk("who", "The road  is", "--context", "scene.txt")
+        turns = [Turn("FRODO", "the road"), Turn("SAM", "a friend of mine")]
+        assert record["context"] == [{"speaker": turn.speaker, "text": turn.text} for turn in turns]
+        context = read_turns(model, turns)
+        guess = SpeakerPosterior(model, context).update("The road is", is_complete=True)
+        assert [item["speaker"] for item in record["speakers"]] == [item.name for item in guess.ranking()]
+        assert [word["word"] for word in record["words"]] == ["The", "road", "is"]
+        assert [word["log_odds_gain"] for word in record["words"]] == pytest.approx(
+            [word.gain for word in guess.words], abs=1e-4
+        )
+        # Prior and evidence explain the probabilities.
+        prior = {item.name: item.prob for item in next_speaker_probs(model, context)}
+        joint = {name: prior[name] * math.exp(sum(word["evidence"][name] for word in record["words"])) for name in CAST}
+        for item in record["speakers"]:
+            assert item["prior"] == pytest.approx(prior[item["speaker"]], abs=1e-5)
+            assert item["probability"] == pytest.approx(joint[item["speaker"]] / sum(joint.values()), abs=1e-5)
+            assert record["words"][-1]["probabilities"][item["speaker"]] == item["probability"]
+
+    def test_the_report_fits_80_columns_without_control_characters(self, lotr, run):
+        (run.parent / "scene.txt").write_text("FRODO: [bold]the\x1b[2J road[/bold] \u202e\n")
+        text = "[red]the[/red] \x1b[2Jroad " * 30 + "antidisestablishmentarianism" * 3
+        done = lotr("who", text, "--run", run, "--context", "scene.txt")
+        assert done.returncode == 0
+        assert all(len(line) <= 80 for line in done.stdout.splitlines())
+        assert "[red]the[/red]" in done.stdout
+        assert "[bold]the" in done.stdout
+        assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
+        assert "24 of 61 words: those with the strongest evidence" in done.stdout
+        assert "not in the vocabulary, read as rare words: " in done.stderr
+
+    def test_standard_input_is_read(self, talk):
+        expected = talk("who", "the road")
+        assert talk("who", stdin=b"the road\n")["speakers"] == expected["speakers"]
+        assert talk("who", "-", stdin=b"the road")["words"] == expected["words"]
+
+
+class TestBySpeaker:
+    def test_a_split_is_scored_by_speaker(self, distinct):
+        record = json_output(distinct("eval", "distinct", "--by-speaker", "--json"))
+        assert (record["run"], record["split"], record["mode"]) == ("distinct", "valid", "dialogue")
+        speakers = {scores["speaker"]: scores for scores in record["speakers"]}
+        assert set(speakers) == set(WORDS)
+        assert sum(scores["lines"] for scores in speakers.values()) == record["next_speaker"]["turns"] == 40
+        assert all(scores["tokens"] == 8 * scores["lines"] for scores in speakers.values())  # seven words and <eos>
+        # Nobody says more than nine different words, and speakers alternate in a fixed order.
+        assert all(1 < scores["perplexity"] < 14 for scores in speakers.values())
+        assert record["next_speaker"]["accuracy"] > 0.9
+        assert record["next_speaker"]["bits_per_turn"] < 1
+        shown = distinct("eval", "distinct", "--by-speaker").stdout
+        lines = shown.splitlines()
+        assert lines[0].split() == ["speaker", "perplexity", "bits/char", "tokens", "lines"]
+        for line, scores in zip(lines[1:], record["speakers"], strict=False):
+            figures = (f"{scores['perplexity']:.2f}", f"{scores['bits_per_character']:.3f}")
+            assert line.split() == [scores["speaker"], *figures, str(scores["tokens"]), str(scores["lines"])]
+        assert re.search(r"\nwho speaks next: \d\.\d\d bits per turn, top-1 accuracy \d+ % of 40 turns\n", shown)
+
+    def test_a_script_is_scored(self, distinct):
+        script = b"SAM: supper now\nGOLLUM: nasty\n\nSAM: supper here\n"
+        arguments = ("eval", "distinct", "--by-speaker", "--text", "-", "--json")
+        record = json_output(distinct(*arguments, stdin=script))
+        counts = {scores["speaker"]: (scores["lines"], scores["tokens"]) for scores in record["speakers"]}
+        assert counts == {"SAM": (2, 6), "GOLLUM": (1, 2)}
+        characters = {scores["speaker"]: scores["characters"] for scores in record["speakers"]}
+        assert characters == {"SAM": len("supper now\nsupper here\n"), "GOLLUM": len("nasty\n")}
+        assert record["next_speaker"]["turns"] == 3
+        cached = json_output(distinct(*arguments, "--cache", stdin=script))
+        assert cached["next_speaker"] == pytest.approx(record["next_speaker"], abs=0.1)
+
+
+def test_a_damaged_cast_is_refused(refused, run):
+    (run / "cast.json").write_text('{"version": 1, "cast": ["FRODO", "FRODO"]}')
+    assert "lists a speaker twice" in refused("generate", "--scene", "--run", run)

@@ -1,0 +1,186 @@
+"""`generate`: the text on stdout, JSON, seeds, notes on stderr, and models of open vocabularies."""
+
+import json
+import re
+
+import pytest
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.generation.prompt import encode_prompt
+from engine.generation.settings import SamplerSettings
+from lotr_tui.cli.generate_console import generate_on_console
+from lotr_tui.session.session_model import SessionModel
+from tests.support.commands import json_output
+from tests.support.files import KNOWN_WORDS
+from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
+
+TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
+
+
+@pytest.fixture
+def generate(lotr, untrained_run):
+    """Return a function that runs `generate` with the run of random weights."""
+    return lambda prompt, *options, **more: lotr("generate", prompt, "--run", untrained_run, *options, **more)
+
+
+def test_only_the_text_is_on_stdout(generate):
+    done = generate("Bilbo Baggins is", "--seed", "3")
+    assert done.returncode == 0
+    assert done.stdout.endswith("\n")
+    assert 1 <= len(done.stdout.split()) <= 30
+    assert set(done.stdout.split()) <= set(KNOWN_WORDS)
+    assert done.stderr.startswith("seed 3 · temperature 0.80")
+
+
+def test_bundled_model_is_found_from_any_folder(lotr):
+    done = lotr("generate", "Bilbo Baggins is", "--seed", "0")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"[ -~]*[a-z][ -~]*\n", done.stdout)
+
+
+def test_json_and_jsonl_describe_the_same_text(generate):
+    row = json_output(generate("the road", "--seed", "1", "--json"))
+    assert set(row) >= {"prompt", "text", "tokens", "seed", "temperature", "run", "reason", "tokens_per_second"}
+    assert (row["prompt"], row["seed"], row["temperature"], row["run"]) == ("the road", 1, 0.8, "untrained")
+    assert row["reason"] in ("eos", "length")
+    assert row["tokens_per_second"] > 0
+    assert row["first_token_seconds"] > 0
+    assert row["text"] == " ".join(token["text"] for token in row["tokens"])
+    assert [token["index"] for token in row["tokens"]] == list(range(len(row["tokens"])))
+    rows = [json.loads(line) for line in generate("the road", "--seed", "1", "--jsonl").stdout.splitlines()]
+    assert [each["event"] for each in rows] == ["token"] * (len(rows) - 1) + ["done"]
+    assert " ".join(each["text"] for each in rows[:-1]) == row["text"]
+
+
+def test_a_seed_and_a_temperature_decide_the_text(generate):
+    texts = [generate("the road", "--seed", seed, "--temperature", "1.5").stdout for seed in ("1", "1", "2")]
+    assert texts[0] == texts[1] != texts[2]
+    assert generate("the", "--temperature", "0", "--seed", "1").stdout == generate("the", "--temperature", "0").stdout
+    first = json_output(generate("the road", "--json"))  # a random seed is printed
+    assert json_output(generate("the road", "--json", "--seed", first["seed"]))["text"] == first["text"]
+
+
+def test_count_uses_consecutive_seeds(generate):
+    rows = [json.loads(line) for line in generate("the", "--json", "--seed", "5", "--count", "3").stdout.splitlines()]
+    assert [row["seed"] for row in rows] == [5, 6, 7]
+    assert rows[2]["text"] == json_output(generate("the", "--json", "--seed", "7"))["text"]
+
+
+@pytest.mark.parametrize("options", [("--top-k", "1"), ("--top-p", "0.01"), ("--min-p", "1")], ids=" ".join)
+def test_each_filter_can_leave_the_likeliest_word_only(generate, options):
+    free, filtered = (generate("the road", "--seed", "2", "--temperature", "2", *more) for more in ((), options))
+    assert filtered.stdout == generate("the road", "--temperature", "0").stdout != free.stdout
+
+
+def test_the_number_of_tokens_and_repetitions_are_limited(generate):
+    options = ("the road", "--seed", "2", "--temperature", "2")
+    words = generate(*options).stdout.split()
+    assert len(words) > 4
+    assert generate(*options, "--max-tokens", "4").stdout.split() == words[:4]
+    assert generate(*options, "--repetition-penalty", "1.9").stdout.split() != words
+
+
+@pytest.mark.parametrize("stdin", [b"the road\n", b"\xff\xfe the \x80 road"])
+def test_standard_input_is_read_for_a_dash_and_without_a_prompt(generate, lotr, untrained_run, stdin):
+    expected = generate("the road", "--seed", "0").stdout
+    assert generate("-", "--seed", "0", stdin=stdin).stdout == expected
+    assert lotr("generate", "--run", untrained_run, "--seed", "0", stdin=stdin).stdout == expected
+
+
+def test_what_the_model_cannot_read_is_reported(generate):
+    done = generate("☺ the мир xyzzy road")
+    assert done.returncode == 0
+    assert "not in the vocabulary, read as rare words: xyzzy\n" in done.stderr
+    assert "skipped, because the model reads only words of a to z, digits and apostrophes: ☺, мир\n" in done.stderr
+    assert json_output(generate("☺ the xyzzy", "--json"))["unknown"] == ["☺", "xyzzy"]
+
+
+def test_a_reply_starts_a_new_line_and_says_what_it_cannot_know(generate, untrained_run):
+    plain, reply = (json_output(generate("the road", "--json", *more)) for more in ((), ("--reply",)))
+    assert plain["tokens"][0]["top_tokens"] != reply["tokens"][0]["top_tokens"]
+    assert "note: this model learned each line on its own" in generate("the road", "--reply").stderr
+    assert generate("the road", "--reply", "--json").stderr == ""
+    file = untrained_run / "config.json"
+    file.write_text(file.read_text().replace('"mode": "line"', '"mode": "stream"'))
+    assert "note: this model was trained without line ends" in generate("the road", "--reply").stderr
+
+
+def test_an_argument_that_is_not_utf8_gives_valid_json(generate):
+    assert json_output(generate("the \udcff road", "--json"))["prompt"] == "the \ufffd road"
+
+
+# Open vocabularies
+
+
+def recite(model, prompt, seeds=(3,), *, predicts_eos=True, **options):
+    session_model = SessionModel("open", "", model, predicts_eos=predicts_eos)
+    flags = {"reply": False, "as_json": False, "jsonl": False, **options}
+    encoded = encode_prompt(prompt, model.tokenizer)
+    generate_on_console(session_model, encoded, SamplerSettings(max_tokens=90), seeds, **flags)
+
+
+@TOKENIZERS
+def test_text_on_stdout_continues_the_prompt_exactly(tokenizer, capsys):
+    recite(RecitingModel(tokenizer, LINE), "The wiz", (3, 4))
+    out, err = capsys.readouterr()
+    assert out == f"{LINE.removeprefix('The wiz')}\n" * 2
+    assert "tokens/s · end of line" in err
+    assert "vocabulary" not in err
+
+
+@TOKENIZERS
+def test_json_has_the_exact_text_and_the_pieces(tokenizer, capsys):
+    recite(RecitingModel(tokenizer, LINE), "The", as_json=True)
+    result = json.loads(capsys.readouterr().out)
+    assert result["prompt"] + result["text"] == LINE
+    assert "".join(token["piece"] for token in result["tokens"]) == result["text"]
+    recite(RecitingModel(tokenizer, LINE), "The", jsonl=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
+
+
+def test_each_write_is_of_whole_characters(monkeypatch):
+    written = []
+    monkeypatch.setattr("builtins.print", lambda *texts, **_: written.extend(texts))
+    recite(RecitingModel(character_tokenizer(), "The 日本"), "The")
+    assert written[:7] == ["", "", "", "日", "", "", "本"]
+
+
+class Recorder(RecitingModel):
+    """A model that records which tokens it reads."""
+
+    def __init__(self, tokenizer):
+        super().__init__(tokenizer, "")
+        self.read = []
+
+    def advance(self, state, token):
+        self.read.append(token)
+        return super().advance(state, token)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "predicts_eos", "reply", "expected"),
+    [
+        ("a b", True, False, "^a b"),
+        ("a\nb\n", True, False, "^a^b"),  # a line feed is <eos> where each line ends in <eos>
+        ("a\r\nb\r\n", True, True, "^a^b^"),
+        ("a\nb\n", False, False, "^a\nb"),
+        ("a\n\nb", False, True, "^a\n\nb^"),
+    ],
+)
+@pytest.mark.usefixtures("capsys")
+def test_line_feeds_of_a_prompt_are_read_as_in_training(prompt, predicts_eos, reply, expected):
+    model = Recorder(character_tokenizer())
+    recite(model, prompt, predicts_eos=predicts_eos, reply=reply)
+    read = "".join("^" if id == EOS_ID else model.tokenizer.tokens[id] for id in model.read)
+    assert read.replace("<0x0A>", "\n").startswith(expected)
+
+
+def test_a_terminal_gets_no_control_characters(monkeypatch, capsys):
+    model = RecitingModel(character_tokenizer(), "a\x1b[2Jb")
+    recite(model, "a")
+    assert capsys.readouterr().out == "\x1b[2Jb\n"  # a file gets the text as it is
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    recite(model, "a")
+    assert capsys.readouterr().out == "�[2Jb\n"

@@ -1,0 +1,76 @@
+"""Help texts and versions."""
+
+import platform
+import re
+from importlib.metadata import version
+
+import pytest
+
+from lotr_tui.cli.main import cli
+
+COMMANDS = [
+    *((), ("train",), ("attach",), ("status",), ("stop",), ("generate",), ("eval",), ("ablate",), ("search",)),
+    *(("locate",), ("data",), ("data", "info"), ("data", "fetch"), ("learn",), ("serve",)),
+    *(("runs",), ("runs", "show"), ("runs", "rm"), ("runs", "rename"), ("runs", "export"), ("runs", "compact")),
+]
+CONTRACT = {
+    "train": "--preset --csv --text --text-column --speaker-column --mode --split-seed --seed --epochs --device "
+    "--threads --precision --set --run --runs-dir --resume --detach --no-tui --json --init "
+    "--tokenizer --split --teacher --log",
+    "generate": "--run --temperature --top-k --top-p --min-p --repetition-penalty --seed --max-tokens --count --reply "
+    "--as --to --best-of --scene --cast --turns --json --jsonl",
+    "eval": "--split --text --baselines --cache --mixture --by-speaker --json --jsonl",
+    "who": "--run --runs-dir --context --json",
+    "search": "--minutes --set --resume",
+    "learn": "--run --csv --text --list --theme",
+}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
+def test_help_has_no_types_of_python_and_fits_the_width(command, name, columns):
+    done = command(*name, "--help", COLUMNS=str(columns))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(" ".join(["Usage: lotr-tui", *name, "[OPTIONS]"]))
+    assert max(map(len, lines)) <= columns
+    assert not re.search(r"<(bool|str|int|float|path)|range|\[\[|\{|TEXT\b|INTEGER|PATH\b", done.stdout)
+    assert "--help" in done.stdout
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_help_lists_the_options_that_scripts_rely_on(lotr, name):
+    shown = lotr(name, "--help").stdout
+    assert [option for option in CONTRACT[name].split() if not re.search(rf"{option}\b", shown)] == []
+
+
+def test_all_commands_are_listed(lotr):
+    shown = lotr("--help").stdout
+    listed = re.findall(r"^  ([a-z]+) ", shown.partition("Commands:")[2].partition("\n\n")[0], re.MULTILINE)
+    registered = [item.callback.__name__ if item.name is None else item.name for item in cli.registered_commands]
+    assert sorted(listed) == sorted([*registered, *(group.name for group in cli.registered_groups)])
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "many", ""])
+def test_unusable_columns_are_ignored(command, columns):
+    assert "--repetition-penalty X" in command("generate", "--help", COLUMNS=columns).stdout
+
+
+def test_optional_and_required_arguments_differ(lotr):
+    assert lotr("status", "--help").stdout.startswith("Usage: lotr-tui status [OPTIONS] [RUN]\n")
+    assert lotr("runs", "show", "--help").stdout.startswith("Usage: lotr-tui runs show [OPTIONS] RUN\n")
+    assert lotr("eval", "--help").stdout.startswith("Usage: lotr-tui eval [OPTIONS] [RUN...]\n")
+
+
+def test_a_group_without_a_command_shows_its_help(lotr):
+    done = lotr("data")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == lotr("data", "--help").stdout
+
+
+def test_version_names_the_package_first_and_then_what_matters(lotr):
+    lines = lotr("--version").stdout.splitlines()
+    assert lines[0] == f"lotr-tui {version('lotr-tui')}"
+    assert lines[1] == f"Python {platform.python_version()}"
+    assert lines[2:5] == [f"{name} {version(name)}" for name in ("textual", "numpy", "torch")]
+    assert lines[5].startswith(f"platform {platform.system()} ")

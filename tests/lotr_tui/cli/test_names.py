@@ -1,0 +1,135 @@
+"""Names of runs: odd ones that exist are found by every command, and invalid ones are refused in one line."""
+
+import os
+import shutil
+import unicodedata
+
+import pytest
+
+from tests.support.commands import json_output, refusal
+from tests.support.files import write_run
+
+NAMES = ["my run", "été", unicodedata.normalize("NFD", "café"), "_", ".hidden", "x@4", "-dash", "bad\udcff"]
+INVALID_NAMES = [
+    *("", ".", "..", "../outside", "a/b", "r/", "r/../../outside", "/", "/nowhere/x", "-rf", "--yes", "a\nb", "r\n"),
+    *("x" * 300, "x" * 5000, "\x1b[31mred\x1b]0;title\x07", "\udcff\udcfe", "~", "~nobody-of-that-name/x", "*"),
+    *("r@1", "r@0", "%s", "[red]r[/red]", "\u202er"),
+]
+COMMANDS = [
+    ["attach", "--", "NAME"],
+    ["status", "--", "NAME"],
+    ["stop", "--", "NAME"],
+    ["runs", "show", "--", "NAME"],
+    ["runs", "compare", "--", "r", "NAME"],
+    ["runs", "rm", "--yes", "--", "NAME"],
+    ["runs", "rename", "--", "NAME", "new"],
+    ["runs", "rename", "--", "r", "NAME"],
+    ["runs", "export", "--csv", "out", "--", "NAME"],
+    ["runs", "compact", "--", "NAME", "out"],
+    ["generate", "--run=NAME", "the"],
+    ["train", "--no-tui", "--resume=NAME"],
+    ["train", "--no-tui", "--csv=small.csv", "--run=NAME"],
+    ["eval", "--", "NAME"],
+]
+
+
+def folder_state(folder):
+    """Return mode, modification time and content of every path below a folder."""
+    state = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        state[path] = (status.st_mode, status.st_mtime_ns, path.read_bytes() if path.is_file() else None)
+    return state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_listed_run_is_found_by_its_name(lotr, home, name):
+    run = write_run(home / "runs" / name)
+    shown = lotr("runs").stdout.splitlines()[1].partition("  ")[0]
+    for given in {name, shown, unicodedata.normalize("NFC", shown), unicodedata.normalize("NFD", shown)}:
+        assert json_output(lotr("runs", "show", "--", given))["saved_epochs"] == []
+    assert lotr("generate", "the road", f"--run={shown}").returncode == 0
+    assert lotr("eval", "--text", "-", "--", shown, stdin=b"the road\n").returncode == 0
+    assert "is not being trained" in lotr("stop", "--", shown).stderr
+    assert "attach needs a terminal" in lotr("attach", "--", shown).stderr
+    assert "resume" in lotr("status", "--", shown).stdout
+    assert "has changed since the run was started" in lotr("train", f"--resume={shown}").stderr
+    assert lotr("runs", "export", "--csv", "out", "--", shown).returncode == 0
+    done = lotr("runs", "rm", "--yes", "--", shown)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"deleted run {shown}: ")
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.usefixtures("small_csv")
+def test_an_invalid_name_is_refused_in_one_line_and_no_file_is_changed(lotr, home, tmp_path, arguments):
+    write_run(home / "runs" / "r")
+    write_run(home / "outside")
+    before = folder_state(tmp_path)
+    for name in INVALID_NAMES:
+        line = refusal(lotr(*(argument.replace("NAME", name) for argument in arguments)))
+        assert line.isprintable(), name
+        assert "LOTR_TUI_DEBUG" not in line, (name, line)
+        assert folder_state(tmp_path) == before, name
+
+
+@pytest.mark.parametrize("name", ["latest", "bundled", "base", ".hidden", "été", "my run"])
+def test_a_new_name_follows_the_rule(refused, small_csv, home, name):
+    write_run(home / "runs" / "old")
+    assert "start with a letter or digit" in refused("train", "--csv", small_csv, f"--run={name}") or name.isalpha()
+    refused("runs", "rename", "--", "old", name)
+
+
+def test_runs_that_look_alike_are_not_confused(lotr, home):
+    for name in ("bad\udcff", "bad\udcfe"):
+        write_run(home / "runs" / name)
+    done = lotr("runs", "rm", "--yes", "bad\ufffd")
+    assert done.returncode == 2
+    assert "2 runs in" in done.stderr
+    assert lotr("runs", "rm", "--yes", "bad\udcfe").returncode == 0
+    assert lotr("runs", "rm", "--yes", "bad\ufffd").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["outside", "./outside", "home/runs/../outside", "link", "home/runs/link"])
+@pytest.mark.parametrize("arguments", [["runs", "rm", "--yes"], ["runs", "rename"]], ids=["rm", "rename"])
+def test_a_run_outside_the_runs_folder_is_not_changed(lotr, home, tmp_path, name, arguments):
+    (home / "runs").mkdir(parents=True)
+    write_run(tmp_path / "outside")
+    write_run(home / "outside")
+    (home / "runs" / "link").symlink_to(home / "outside")
+    before = folder_state(tmp_path)
+    done = lotr(*arguments, name, *(["new"] if arguments[1] == "rename" else []))
+    if "link" in name and arguments[1] == "rename":  # the link itself is renamed, not the run
+        assert done.returncode == 0, done
+        outside = {path: state for path, state in before.items() if home / "outside" in path.parents}
+        assert folder_state(home / "outside") == outside
+        return
+    assert "only runs of that folder can be" in refusal(done)
+    assert folder_state(tmp_path) == before
+
+
+def test_a_folder_with_invalid_utf8_and_escapes_is_printed_as_text(lotr, tmp_path):
+    folder = tmp_path / "\udcff\x1b[31m"
+    write_run(folder / "r")
+    for arguments in (
+        ["runs", "--runs-dir", folder],
+        ["runs", "--runs-dir", folder, "--json"],
+        ["runs", "show", "r", "--runs-dir", folder],
+        ["status", "r", "--runs-dir", folder],
+        ["status", "r", "--runs-dir", folder, "--json"],
+        ["runs", "export", "r", "--runs-dir", folder, "--csv", folder / "out"],
+    ):
+        done = lotr(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert "\x1b" not in done.stdout
+    assert (folder / "out").is_dir()
+
+
+def test_a_name_that_is_not_utf8_gives_valid_json(lotr, home):
+    run = write_run(home / "runs" / "r")
+    shutil.move(run, home / "runs" / os.fsdecode(b"bad\xff"))
+    (listed,) = json_output(lotr("runs", "--json"))
+    assert listed["name"] == "bad\ufffd"
+    assert json_output(lotr("runs", "show", "bad\udcff"))["name"] == "bad\ufffd"
+    assert json_output(lotr("status", "bad\ufffd", "--json"))["run"] == "bad\ufffd"

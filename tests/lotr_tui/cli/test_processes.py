@@ -1,0 +1,316 @@
+"""Commands in processes of their own: exit codes, standard streams, signals, broken pipes and terminals."""
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from lotr_tui.cli import options as cli_options
+from lotr_tui.cli.console import make_fitting_table, to_json
+from tests.support.commands import refusal
+from tests.support.dialogue_runs import write_dialogue_run
+from tests.support.files import KNOWN_WORDS, sentences, write_run
+
+needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+FULL_MESSAGE = "lotr-tui: standard output cannot be written: No space left on device"
+COMMANDS = {
+    "version": "--version",
+    "help": "--help",
+    "status": "status r",
+    "generate": "generate the --run r",
+    "scene as JSON": "generate --scene --run d --json",
+    "eval": "eval r --text own.txt",
+}
+TRAIN = "train --preset tiny --csv small.csv --run new --set embedding_size=8 --set hidden_size=8 --set epochs=1"
+LONG_NAME = "a-run-with-a-name-that-is-longer-than-any-terminal-" + "x" * 40
+
+
+@pytest.fixture
+def files(home, tmp_path):
+    """Write the runs `r` and `d`, and a text."""
+    write_run(home / "runs" / "r")
+    write_dialogue_run(home / "runs" / "d")
+    (tmp_path / "own.txt").write_text("the road and the river and a friend of mine\n" * 40)
+
+
+@pytest.fixture
+def shell(files, home, tmp_path, environment):
+    """Return a function that runs a command with redirections in a shell."""
+
+    def run(command):
+        return subprocess.run(
+            ["sh", "-c", f'exec "{sys.executable}" -m lotr_tui {command}'],
+            cwd=tmp_path,
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(files, home, tmp_path, environment):
+    """Return a function that starts a command, which is killed at the end."""
+    processes = []
+
+    def start_process(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lotr_tui", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment(home),
+        )
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("command_line", "message"),
+    [
+        ("", "needs a terminal; use `lotr-tui generate"),
+        ("trian", "unknown command 'trian'; did you mean `lotr-tui train`?"),
+        ("--zzz", "unknown option --zzz; see `lotr-tui --help`"),
+        ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
+        ("train --csv none.csv", "none.csv does not exist"),
+        ("train --resume ring", "run 'ring' is neither in"),
+        ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
+        ("status ring", "run 'ring' is neither in"),
+        ("stop r", "not being trained"),
+        ("generate the --temperature 3", "temperature 3.0 is out of range"),
+        ("generate the --run d --as Golum", "speaker 'Golum' is not in the cast of this model; did you mean GOLLUM?"),
+        ("eval --split dev", "--split dev is not one of valid, test, train"),
+        ("who the --run r", "needs a model that knows speakers"),
+        ("runs show", "RUN is missing; see `lotr-tui runs show --help`"),
+        ("runs rm bundled --yes", "bundled model"),
+        ("data info none.csv", "none.csv does not exist"),
+        ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
+        ("search --set lr=0.01..0.1", "a search needs a budget"),
+        ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
+        ("completion bahs", "there is no completion for the shell 'bahs'; did you mean bash?"),
+    ],
+)
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(command, command_line, message):
+    assert message in refusal(command(*command_line.split()))
+
+
+def test_the_traceback_is_shown_on_request_only(command):
+    done = command("eval", "ring", LOTR_TUI_DEBUG="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("lotr-tui: run 'ring' is neither in")
+
+
+class TestStreams:
+    @needs_full_device
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_full_standard_output_is_one_line_and_exit_code_1(self, shell, name):
+        done = shell(f"{COMMANDS[name]} >/dev/full")
+        assert (done.returncode, done.stderr.splitlines()) == (1, [FULL_MESSAGE])
+
+    def test_closed_standard_output_counts_as_the_null_device(self, shell):
+        done = shell("generate the --run r >&-")
+        assert done.returncode == 0
+        assert done.stderr.startswith("seed ")
+        assert "lotr-tui:" not in done.stderr
+
+    @pytest.mark.parametrize("redirection", ["2>&-", pytest.param("2>/dev/full", marks=needs_full_device)])
+    def test_unusable_standard_error_loses_only_its_messages(self, shell, redirection):
+        done = shell(f"generate the --run r --seed 3 {redirection}")
+        assert done.returncode == 0
+        assert set(done.stdout.split()) <= set(KNOWN_WORDS)
+        assert shell(f"status nowhere {redirection}").returncode == 2
+
+    def test_closed_standard_input_is_an_empty_text(self, shell):
+        done = shell("generate - <&-")
+        assert done.returncode == 2
+        assert done.stderr.startswith("lotr-tui: the prompt is empty")
+
+    def test_files_do_not_take_the_place_of_closed_streams(self, shell, tmp_path):
+        """A file that is opened first would get the number of a closed stream, and what is printed later."""
+        assert shell("runs export r --csv out <&- >&- 2>&-").returncode == 0
+        assert all("out" not in path.read_text() for path in (tmp_path / "out").iterdir())
+
+    @needs_full_device
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("small_csv")
+    def test_training_without_a_usable_standard_output_finishes(self, shell, home):
+        done = shell(f"{TRAIN} <&- >&-")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (home / "runs" / "new" / "model.safetensors").is_file()
+        done = shell(f"{TRAIN} --json >/dev/full".replace("--run new", "--run full"))
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [f"{FULL_MESSAGE}; the training continues, see `lotr-tui attach full`"]
+        last = json.loads((home / "runs" / "full" / "metrics.jsonl").read_text().splitlines()[-1])
+        assert (last["event"], last["reason"]) == ("finished", "done")
+
+
+class TestEnds:
+    @pytest.mark.parametrize(
+        "arguments", ["generate the --run r --count 5000", "generate --scene --run d --turns 9999"]
+    )
+    def test_a_broken_pipe_ends_quietly(self, start, arguments):
+        process = start(*arguments.split())
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(timeout=60) == 0
+        assert all(line.startswith("seed ") for line in errors.splitlines())
+
+    @pytest.mark.parametrize("option", ["--temperature=1", "--jsonl"])
+    def test_ctrl_c_keeps_what_was_written(self, start, option):
+        process = start("generate", "--scene", "--turns", "10000", "--max-tokens", "1000", "--run", "d", option)
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        # Not `communicate`, which would lose what `readline` has read ahead.
+        shown, errors = "".join(lines) + process.stdout.read(), process.stderr.read()
+        assert process.wait(timeout=60) == 130
+        assert "Traceback" not in errors
+        assert shown.endswith("\n")
+        if option == "--jsonl":
+            turns = [json.loads(line) for line in shown.splitlines()]
+            assert [turn["turn"] for turn in turns] == list(range(len(turns)))
+            assert "cancelled" not in [turn["reason"] for turn in turns[:-1]]
+
+    def test_sigint_stops_a_training_with_plain_lines_and_saves_it(self, start, home, tmp_path):
+        (tmp_path / "small.txt").write_text("\n".join(sentences(120)))
+        options = "--preset tiny --threads 1 --set embedding_size=8 --mode stream --set epochs=100000 --no-tui"
+        process = start("train", "--text", "small.txt", *options.split(), "--run", "long")
+        shown = ""
+        for line in process.stdout:
+            shown += line
+            if re.match(r"epoch +1\.0", line):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate(timeout=60)
+        shown += rest
+        assert (process.returncode, errors) == (130, "")
+        result, hint = shown.splitlines()[-2:]
+        assert re.match(r"stopped after .*: valid perplexity \d+\.\d\b", result)
+        assert hint == "resume it: lotr-tui train --resume long"
+        assert "nan" not in shown
+        config = json.loads((home / "runs" / "long" / "config.json").read_text())
+        assert (config["data"]["mode"], config["data"]["corpus_format"]) == ("stream", "text")
+        assert (home / "runs" / "long" / "model.safetensors").stat().st_size > 0
+
+
+def run_in_terminal(arguments, columns, environment):
+    """Run a command in a terminal of a given width, and return what it prints."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "lotr_tui", *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+    ) as process:
+        os.close(follower)
+        output = b""
+        try:
+            while chunk := os.read(leader, 65_536):
+                output += chunk
+        except OSError:  # the end of the output on Linux
+            pass
+        assert process.wait(60) == 0, output
+    os.close(leader)
+    return output.decode()
+
+
+class TestWidth:
+    def test_without_a_terminal_one_row_is_one_line(self, lotr, home):
+        names = [f"{LONG_NAME}-1", f"{LONG_NAME}-2"]
+        for name in names:
+            write_run(home / "runs" / name)
+        lines = lotr("runs", COLUMNS="60").stdout.splitlines()
+        assert len(lines) == 3
+        assert sorted(line.split()[0] for line in lines[1:]) == names
+
+    def test_names_are_folded_in_a_narrow_terminal(self, home, environment):
+        write_run(home / "runs" / LONG_NAME)
+        lines = run_in_terminal(["runs"], 60, environment(home, COLUMNS="", TERM="dumb")).splitlines()
+        assert max(map(len, lines)) <= 60
+        assert "".join(line.split()[0] for line in lines[1:]) == LONG_NAME
+
+    def test_a_terminal_without_a_size_shows_all(self, home, environment):
+        write_run(home / "runs" / "r")
+        assert "crashed" in run_in_terminal(["runs"], 0, environment(home, COLUMNS="0", TERM="dumb"))
+
+    def test_the_table_of_a_corpus_fits_a_narrow_terminal(self, tmp_path, home, environment):
+        path = tmp_path / "play.txt"
+        names = ["THE KING OF THE DEAD MEN OF DUNHARROW"[:37], "SOLDIERS IN MINAS TIRITH", "SAM"]
+        path.write_text("".join(f"{name}: the old mill and the road\n" for name in names) * 40)
+        arguments = ["data", "info", str(path), "--mode", "dialogue"]
+        shown = run_in_terminal(arguments, 60, environment(home, COLUMNS="0", TERM="dumb"))
+        assert max(map(len, shown.splitlines())) <= 60
+        assert "who speaks next" in shown
+
+    @pytest.mark.parametrize(("width", "num_numbers"), [(20, 1), (60, 2), (66, 3), (80, 4), (90, 5)])
+    def test_a_narrow_table_leaves_out_the_last_numbers_instead_of_folding_words(self, width, num_numbers):
+        numbers = ["12.345", "12.34-12.56", "1,234,567.8", "1,000,000", "24.7 %"]
+        rows = [["fellowship", "characters", *numbers], ["f" * 30, "bpe, stream", *numbers]]
+        headings = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
+        console = Console(width=width, file=io.StringIO())
+        console.print(make_fitting_table(width, ["run", "tokenizer"], headings, rows))
+        lines = console.file.getvalue().splitlines()
+        assert all(len(line) <= width for line in lines)
+        if width > 20:
+            assert lines[0].split()[:2] == ["run", "tokenizer"]
+            assert lines[1].split() == " ".join(["fellowship", "characters", *numbers[:num_numbers]]).split()
+            assert "".join(line.split()[0] for line in lines[2:]) == "f" * 30
+        else:
+            assert numbers[0] in "".join(lines)
+            assert numbers[1] not in "".join(lines)
+
+
+def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json():
+    value = {"a\udcff": ["\ud83d\ude00", float("nan"), (float("inf"), 1.5)], "b": None}
+    text = to_json(value)
+    assert text.isascii()
+    assert json.loads(text) == {"a\ufffd": ["\ufffd\ufffd", None, [None, 1.5]], "b": None}
+    assert json.loads(to_json("😀 \\udcff é")) == "😀 \\udcff é"
+
+
+@pytest.mark.parametrize(
+    ("closed", "variables", "expected"),
+    [
+        ("", {"TERM": "xterm-256color"}, True),
+        ("", {"TERM": "xterm-256color", "CI": "true"}, False),
+        ("", {"TERM": "xterm-256color", "CI": "0"}, True),
+        ("", {"TERM": "dumb"}, False),
+        ("", {}, False),
+        *((name, {"TERM": "xterm-256color"}, False) for name in ("stdin", "stdout", "stderr")),
+    ],
+)
+def test_screen_is_drawn_only_in_an_interactive_terminal(closed, variables, expected, monkeypatch):
+    for name in ("TERM", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", SimpleNamespace(isatty=lambda name=name: name != closed))
+    result = cli_options.has_terminal()
+    monkeypatch.undo()
+    assert result == expected

@@ -1,0 +1,354 @@
+"""What commands refuse: one line on stderr that names the input and the remedy, exit code 2, and no run changed."""
+
+import json
+import os
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.support.dialogue_runs import write_dialogue_run
+from tests.support.files import sentences, write_csv, write_run
+from tests.support.open_models import bpe_tokenizer, write_open_run
+
+LINE = "a sentence long enough to be kept"
+
+OPTIONS = [
+    # The parser.
+    ("runs show", "RUN is missing; see `lotr-tui runs show --help`"),
+    ("data info", "FILE is missing; see `lotr-tui data info --help`"),
+    ("generate --temperature", "--temperature needs a value; see `lotr-tui generate --help`"),
+    ("generate the --json=1", "--json takes no value; see `lotr-tui generate --help`"),
+    ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
+    ("--zzz", "unknown option --zzz; see `lotr-tui --help`"),
+    ("runs show a b", "unexpected argument 'b'; see `lotr-tui runs show --help`"),
+    ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
+    ("trian", "unknown command 'trian'; did you mean `lotr-tui train`?"),
+    ("evaluate", "unknown command 'evaluate'; did you mean `lotr-tui eval`?"),
+    ("help", "unknown command 'help'; did you mean `lotr-tui --help`?"),
+    ("runs sho", "unknown command 'sho'; did you mean `lotr-tui runs show`?"),
+    ("Frodo", "unknown command 'Frodo'; the commands are train, attach, status, "),
+    # Numbers and choices.
+    ("--pace -1", "pace -1.0 is out of range; use 0"),
+    ("--pace fast", "--pace fast is not a number"),
+    ("generate the --count 0", "--count 0 is not a whole number from 1 to 1,000,000"),
+    ("generate the --count few", "--count few is not a whole number from 1"),
+    ("generate the --seed 1.5", "--seed 1.5 is not a whole number"),
+    ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
+    ("generate the --temperature hot", "--temperature hot is not a number"),
+    ("generate the --temperature nan", "temperature nan is out of range"),
+    ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
+    ("generate the --min-p=-0.1", "min-p -0.1 is out of range"),
+    ("generate the --repetition-penalty 0", "repetition-penalty 0.0 is out of range"),
+    ("generate the --max-tokens 0", "max-tokens 0 is out of range"),
+    ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),
+    ("ablate --seeds 0", "--seeds 0 is not a whole number from 1 to 1,000"),
+    ("train --epochs ten", "--epochs ten is not a whole number"),
+    ("train --threads -1", "threads=-1 is not a whole number from 0"),
+    ("train --device tpu", "--device tpu is not one of auto, cpu, cuda, mps"),
+    ("train --precision fp16", "--precision fp16 is not one of auto, fp32, bf16"),
+    ("train --preset defualt", "unknown preset 'defualt'; did you mean default?"),
+    ("train --preset zzz", "unknown preset 'zzz'. The presets: default, "),
+    ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
+    ("train --set batch_size", "'batch_size' is not of the form key=value"),
+    ("train --set batch_size=0", "batch_size=0 is not a whole number from 1 to 65536"),
+    ("train --run ../up", "run name '../up' is not allowed"),
+    ("train --log comet", "--log comet is not one of tensorboard, wandb, mlflow, trackio"),
+    ("eval --split dev", "--split dev is not one of valid, test, train"),
+    *((f"{name} --theme drakula".strip(), "unknown theme 'drakula'; did you mean dracula?") for name in ("", "train")),
+    # Options that exclude or need one another.
+    ("train --csv a --text a", "--csv and --text"),
+    ("train --csv small.csv --test a.txt", "--valid and --test need each other"),
+    ("train --valid small.csv --test small.csv", "and --text or --csv for the training text"),
+    ("train --text small.csv --text-column what", "reads lines without columns"),
+    ("data info small.csv --plain --text-column what", "reads lines without columns"),
+    ("data info small.csv --set scene_line=3", "did you mean scene_lines"),
+    ("generate the --run r --weights 1", "--weights needs several models; add --mixture or another --run"),
+    ("eval r --cache-window 5", "--cache-window 5 has no effect without --cache"),
+    ("eval r --cache --cache-window 0", "--cache-window 0 is not a whole number from 1"),
+    ("eval r --mixture --weights half,half", "--weights half,half must be numbers separated by commas"),
+    ("eval r d --baselines", "--baselines is for one model, but several RUNs are compared"),
+    ("eval r d --jsonl", "--jsonl is for one model, but several RUNs are compared"),
+    ("eval r d --by-speaker", "--by-speaker is for one model, but several RUNs are compared"),
+    ("eval d --by-speaker --normalized", "--normalized and --by-speaker cannot be combined"),
+    ("eval r --by-speaker --text small.csv", "--by-speaker needs a model that knows speakers, and r does not"),
+    ("generate the --run d --as FRODO --to frodo", "--as and --to are both FRODO; name two speakers"),
+    ("generate the --run d --as FRODO --best-of 65", "--best-of 65 is not a whole number from 1 to 64"),
+    ("generate --run d --as FRODO --best-of 4", "--best-of 4 compares answers to a PROMPT, or with --to NAME"),
+    ("generate the --run d --as Golum", "speaker 'Golum' is not in the cast of this model; did you mean GOLLUM?"),
+    ("generate the --run d --scene --turns 0", "--turns 0 is not a whole number from 1 to 10,000"),
+    ("generate the --run d --scene --cast FRODO", "--cast has only FRODO, but a scene needs two speakers; add one"),
+    ("generate the --run d --scene --cast FRODO,Sam,frodo", "--cast names FRODO twice; name every speaker once"),
+    ("generate the --run d --scene --as FRODO", "--as belongs to an answer, not to a scene; leave out --as or --scene"),
+    ("generate the --run d --turns 3", "--turns has no effect without --scene; give both"),
+    ("generate the --run d --cast FRODO,SAM", "--cast has no effect without --scene; give both"),
+    ("generate the --run r --as FRODO", "--as needs a model that knows speakers, and r does not; train one: lotr-tui"),
+    ("who the --run d --cast FRODO,SAM", "--cast is for models without speakers, and "),
+    ("who the --run r --cast FRODO", "the number of speakers of --cast FRODO is 1; name 2 to 64"),
+    ("who the --run r --context small.csv", "--context small.csv names no speakers; write its lines as NAME: text"),
+    ("who the --context .", ". is a folder; name a text file in it"),
+    ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
+    ("tokenize a --tokenizer bpe --run bundled", "leave out --run or --tokenizer"),
+    ("search --set lr=0.01..0.1", "a search needs a budget"),
+    ("search --minutes 0 --set lr=0.01..0.1", "--minutes 0 is out of range"),
+    ("search --minutes 1 --set lr=0.1", "nothing to search"),
+    ("search --minutes 1 --set lr=0.1,1 --split-seeds 1,x", "is not a list of whole numbers"),
+    ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
+    ("search --minutes 1 --resume nothing", "there is no search 'nothing'"),
+    ("search --minutes 1 --resume s --set lr=0.1,1", "keeps the settings of that search"),
+    ("train --init", "--init needs a value"),
+    ("train --resume r --preset tiny", "omit --preset"),
+    ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
+    ("runs compare r d --baseline none", "run 'none' is neither in"),
+    ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"),
+    ("runs compact r small --precision int4", "--precision int4 is not one of fp16, int8"),
+    ("runs rm bundled --yes", "bundled model"),
+    ("data fetch tale", "tale is not one of tales"),
+    ("data fetch --output a.txt", "--output a.txt is for the tales"),
+    ("data fetch tales --mirror gutenberg.org", "is not the address of a web server"),
+    ("data fetch tales --mirror https://a.org --from .", "use one of the two"),
+    ("data fetch tales --from .", "lacks 49 of 49 books: 11.txt, 12.txt, 16.txt, 54.txt, 55.txt and 44 more"),
+    ("data fetch tales --output no/where.txt", "in a folder that does not exist"),
+    ("learn", "the class needs a terminal; `lotr-tui learn --list` prints its chapters"),
+    ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
+    ("learn 1 --csv nowhere.csv", "nowhere.csv does not exist"),
+    ("learn --run r --csv small.csv", "--run, --csv and --text exclude one another"),
+    ("learn --csv small.csv --text-column said", "no column 'said'; its columns: char, dialog"),
+    ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
+    ("", "needs a terminal; use `lotr-tui generate"),
+    # Runs that are not there.
+    *(
+        (f"{command} ring", "run 'ring' is neither in")
+        for command in ("attach", "status", "stop", "eval", "runs show", "runs rm --yes", "generate the --run")
+    ),
+    ("status rr", "did you mean r?"),
+    ("train --init wrods", "run 'wrods' is neither in"),
+    ("stop r", "not being trained"),
+]
+
+
+@pytest.fixture
+def runs(home, small_csv):
+    """Write the runs `r` of words and `d` of dialogues."""
+    write_run(home / "runs" / "r")
+    write_dialogue_run(home / "runs" / "d")
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(("command_line", "message"), OPTIONS, ids=[f"lotr-tui {line}" for line, _ in OPTIONS])
+def test_wrong_use_is_one_line_with_the_remedy(refused, command_line, message):
+    assert message in refused(*command_line.split())
+
+
+def test_a_text_is_taken_for_a_prompt(refused):
+    assert refused("hello world").endswith("to continue a text, use: lotr-tui generate 'hello world'")
+
+
+@pytest.mark.parametrize("arguments", [("train", "--init", ""), ("ablate", "--init", " ")])
+def test_an_empty_name_does_not_train_from_random_weights(refused, arguments):
+    assert "--init names no run" in refused(*arguments)
+
+
+def test_latest_without_runs_is_refused(refused):
+    assert "there is no run in" in refused("status")
+    assert "there is no run in" in refused("generate", "the", "--run", "latest")
+
+
+def test_the_themes_that_are_listed_are_those_of_the_app(refused, make_app):
+    listed = refused("--theme", "x").partition("The themes: ")[2].split(", ")
+    assert sorted(listed) == sorted(make_app().available_themes)
+
+
+def test_a_missing_optuna_is_one_line_with_the_remedy(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    line = refused("search", "--minutes", "1", "--set", "lr=0.01..0.1")
+    assert line == "lotr-tui: search needs optuna; pip install 'lotr-tui[search]'"
+
+
+# Content of a corpus, and a part of the error.
+CORPORA = {
+    "empty": (b" \n\r\n\t\n", "is empty"),
+    "no dialog column": (f"who,what\nSAM,{LINE}\n".encode(), "no column 'dialog'; its columns: who, what"),
+    "too short": (b"char,dialog\n" + b"SAM,Too short.\n" * 30, "none of the 30 lines is longer than 20"),
+    "too small": (f"char,dialog\nSAM,{LINE}\n".encode(), "1 usable lines cannot be split"),
+    "rare words": (
+        b"dialog\n" + b"".join(b"w%dx w%dy w%dz w%da w%db\n" % ((i,) * 5) for i in range(10, 30)),
+        "no word occurs 3 times",
+    ),
+    "nothing to validate on": (
+        b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4,
+        "has no word",
+    ),
+    "binary": (bytes(range(1, 256)) * 40, "binary file"),
+    "compressed": (b"\x1f\x8b\x08" + bytes(range(256)) * 9, "not text"),
+    "utf-16": (f"char,dialog\nSAM,{LINE}\n".encode("utf-16"), "UTF-16"),
+    "unquoted commas": (b"char,dialog\nSAM,Well, now, let us see what there is\n", "is not a regular CSV"),
+}
+
+
+@pytest.mark.parametrize("kind", CORPORA)
+def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, kind):
+    content, message = CORPORA[kind]
+    (tmp_path / "corpus.csv").write_bytes(content)
+    assert message in refused("train", "--csv", "corpus.csv")
+
+
+@pytest.mark.parametrize("arguments", [("train", "--csv"), ("train", "--text"), ("data", "info")])
+def test_a_path_without_a_file_is_named(refused, tmp_path, arguments):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("none.csv", "loop", "~nobody-there/x"):
+        assert f"{name} does not exist; check the path" in refused(*arguments, name)
+    assert "is a folder" in refused(*arguments, tmp_path)
+    assert "cannot be read" in refused(*arguments, "x" * 300)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read and write everywhere")
+def test_unreadable_files_and_unwritable_folders_are_refused(refused, small_csv, tmp_path):
+    (tmp_path / "read_only").mkdir(mode=0o555)
+    assert "runs folder read_only cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", "read_only")
+    small_csv.chmod(0)
+    assert "small.csv cannot be read" in refused("train", "--csv", small_csv)
+
+
+@pytest.mark.parametrize("folder", ["small.csv", "small.csv/runs"])
+def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv, folder):
+    before = small_csv.read_bytes()
+    assert f"runs folder {folder} cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", folder)
+    assert "cannot be written" in refused("train", "--csv", small_csv, LOTR_TUI_HOME=str(small_csv))
+    assert small_csv.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("num_lines", "options", "message"),
+    [
+        (12, ("--preset", "notebook"), "batch_size=64 is too large"),
+        (120, ("--set", "batch_size=5000"), "batch_size=5000 is too large: "),
+    ],
+)
+def test_a_corpus_too_small_for_one_batch_is_refused(refused, tmp_path, num_lines, options, message):
+    write_csv(tmp_path / "a.csv", sentences(num_lines))
+    assert message in refused("train", "--csv", "a.csv", *options)
+
+
+def test_a_run_is_not_overwritten(refused, home, small_csv):
+    write_run(home / "runs" / "mine")
+    assert "run 'mine' exists" in refused("train", "--csv", small_csv, "--run", "mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["generate", "-"], b"The old \0 wizard", "standard input contains NUL bytes, so it is not text"),
+        (["generate", "-"], b"a" * 10_000_000, "standard input has over 100,000 bytes; use a part of it"),
+        (["generate", "-", "--run", "r"], b"qz" * 40_000, f"none of the prompt's words: {'qz' * 20}…; use other words"),
+        (["generate", "-", "--run", "r"], b"\n", "has no word"),
+        (["generate", "\x1b[2J", "--run", "r"], b"", "none of the prompt's words: 2j"),
+        (["generate", "Xyzzy plugh?", "--run", "r"], b"", "none of the prompt's words: xyzzy, plugh"),
+        (["generate", "SAM:", "--as", "FRODO", "--run", "d"], b"", "the line of SAM is empty; write a text after SAM:"),
+        (["generate", " \n ", "--scene", "--run", "d"], b"", "the prompt is empty"),
+        (["tokenize", "-"], b"a" * 10_000_000, "standard input has over 1,000,000 bytes; use a part of it"),
+        (["tokenize", "", "--tokenizer", "bpe"], b"", "the text is empty"),
+        (["eval", "--text", "-"], b"a" * 10_000_000, "a line of over 1,000,000 characters; put one utterance on a"),
+        (["eval", "r", "d", "--text", "-"], b"... --- ...\n", "--text - has no words to score; use a longer text"),
+        (["who", "-", "--run", "d"], b" \n", "the text is empty"),
+        (["who", "the " * 5_000, "--run", "d"], b"", "the text has 20,000 bytes; use at most 10,000 of it"),
+        (["generate", "-", "--run", "open"], b"The \xff wizard", "character 5 is a lone surrogate (U+DCFF), read from"),
+    ],
+    ids=range(15),
+)
+@pytest.mark.usefixtures("runs")
+def test_what_is_no_text_or_too_long_is_refused(refused, home, arguments, stdin, message):
+    write_open_run(home / "runs" / "open", bpe_tokenizer())
+    line = refused(*arguments, stdin=stdin)
+    assert message in line
+    assert line.isprintable()
+
+
+def with_file(name, change):
+    def damage(run):
+        (run / name).write_bytes(change((run / name).read_bytes()))
+
+    return damage
+
+
+def with_tensors(change):
+    def damage(run):
+        save_file(change(load_file(run / "model.safetensors")), run / "model.safetensors")
+
+    return damage
+
+
+def with_values(section, **values):
+    def damage(run):
+        config = json.loads((run / "config.json").read_text())
+        config[section].update(values)
+        (run / "config.json").write_text(json.dumps(config))
+
+    return damage
+
+
+WEIGHTS = "model.safetensors"
+RUNS = {
+    "truncated weights": (with_file(WEIGHTS, lambda old: old[:-7]), WEIGHTS),
+    "an invalid header": (with_file(WEIGHTS, lambda old: b"\xff" * 8 + old[8:]), WEIGHTS),
+    "a pickle": (with_file(WEIGHTS, lambda old: pickle.dumps({"a": 1})), "a pickle, which can run code"),
+    "no weights": (lambda run: (run / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
+    "a missing tensor": (
+        with_tensors(lambda tensors: {n: tensor for n, tensor in tensors.items() if n != "output.bias"}),
+        "lacks output.bias",
+    ),
+    "an unknown tensor": (with_tensors(lambda old: {**old, "more": old["output.bias"]}), "unknown tensors more"),
+    "another dtype": (
+        with_tensors(lambda tensors: {n: tensor.astype(np.float64) for n, tensor in tensors.items()}),
+        "is float64",
+    ),
+    "not a number": (with_tensors(lambda old: {**old, "output.bias": old["output.bias"] * np.nan}), "not finite"),
+    "another size": (with_values("model", embedding_size=16), "not float32"),
+    "more layers": (with_values("model", num_layers=2), "lacks layers.1."),
+    "a setting out of range": (with_values("model", num_layers=0), "num_layers=0 is not a whole number from 1"),
+    "a setting of another type": (with_values("training", batch_size="many"), "batch_size=many is not a whole number"),
+    "a huge setting": (with_values("model", hidden_size=10**400), "hidden_size=1000"),
+    "a truncated configuration": (
+        with_file("config.json", lambda old: old[:50]),
+        "config.json is not a valid configuration: not valid JSON",
+    ),
+    "a truncated vocabulary": (with_file("vocabulary.json", lambda old: old[:50]), "vocabulary.json is not JSON"),
+    "another vocabulary": (with_file("vocabulary.json", lambda old: b'["<unk>", "<eos>", "the"]'), "embedding.weight"),
+    "control characters": (
+        with_file("vocabulary.json", lambda old: b'["<unk>", "<eos>", "\\u001b[2J"]'),
+        "vocabulary.json contains entries that are not words",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_damaged_run_is_refused(refused, untrained_run, kind):
+    damage, message = RUNS[kind]
+    damage(untrained_run)
+    line = refused("generate", "the road", "--run", untrained_run)
+    assert str(untrained_run) in line
+    assert message in line
+
+
+def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty is a folder without config.json" in refused("generate", "the road", "--run", tmp_path / "empty")
+    for content, message in ((pickle.dumps([1]), "a pickle"), (b"hello", "a run is a folder")):
+        (tmp_path / "model.pt").write_bytes(content)
+        assert message in refused("generate", "the road", "--run", "model.pt")
+
+
+def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
+    assert "has changed since run untrained was trained" in refused("eval", untrained_run)
+    with_values("data", corpus="/nowhere/gone.csv")(untrained_run)
+    line = refused("eval", untrained_run)
+    config = untrained_run / "config.json"
+    assert f"run 'untrained', which {config} names, cannot be used: /nowhere/gone.csv does not exist" in line
+
+
+def test_a_folder_without_a_run_is_not_removed(refused, untrained_run):
+    (untrained_run / "config.json").unlink()
+    refused("runs", "rm", untrained_run, "--yes")
+    assert (untrained_run / "model.safetensors").is_file()

@@ -1,0 +1,194 @@
+"""`train`, with `--init` and `--list-settings`, and `search`: events, run directories and commands to repeat."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from engine.config import Config, describe_settings
+from engine.data.tokenizers.words import WordTokenizer
+from engine.presets import get_preset
+from engine.runs.summary import list_runs
+from lotr_tui.cli.search.train_command import format_train_command
+from lotr_tui.cli.training_options import parse_training
+from tests.support.commands import json_output
+from tests.support.files import sentences
+from tests.support.initial_runs import write_initial_run
+from tests.support.open_models import bpe_tokenizer
+
+SMALL = ("--threads", "1", "--set", "embedding_size=8", "--epochs", "1")
+
+
+@pytest.fixture
+def initial_runs(home):
+    """Create the runs `words` and `pieces` in the runs folder."""
+    (home / "runs").mkdir(parents=True)
+    write_initial_run(home / "runs" / "words", WordTokenizer(("<unk>", "<eos>", "the", "miller")))
+    write_initial_run(home / "runs" / "pieces", bpe_tokenizer(), embedding_size=12, hidden_size=12)
+
+
+@pytest.fixture
+def settings_of(lotr):
+    """Return a function that runs `train --list-settings` and returns the value of each setting as text."""
+
+    def read(*options):
+        process = lotr("train", "--list-settings", *options)
+        assert process.returncode == 0, process.stderr
+        rows = (line.partition("=") for line in process.stdout.splitlines())
+        return {name: rest.removesuffix(describe_settings()[name][1]).rstrip() for name, _, rest in rows}
+
+    return read
+
+
+def test_json_prints_one_event_per_line_and_the_result_last(lotr, home, small_csv):
+    done = lotr("train", "--preset", "tiny", *SMALL, "--csv", small_csv, "--json", "--run", "mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"started", "step", "evaluated", "sampled", "checkpointed"} <= {event["event"] for event in events}
+    last = events[-1]
+    assert last["event"] == "finished"
+    assert last["run"] == str(home / "runs" / "mine")
+    assert last["seconds"] > 0
+    assert last["valid_perplexity"] == min(
+        event["valid_perplexity"] for event in events if event["event"] == "evaluated"
+    )
+    assert last["test_perplexity"] > 1
+    assert {path.name for path in (home / "runs" / "mine").iterdir()} == {
+        *("config.json", "vocabulary.json", "model.safetensors", "metrics.jsonl", "samples.jsonl", "log.txt"),
+        *("epochs", "lock"),
+    }
+
+
+def test_without_a_terminal_plain_lines_tell_the_progress(lotr, small_csv):
+    done = lotr("train", "--preset", "tiny", *SMALL, "--csv", small_csv, "--run", "r")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert re.search(r"baselines \(validation perplexity\): unigram \d+\.\d, Kneser-Ney \d+\.\d", done.stdout)
+    assert re.search(r"^epoch +1\.0.*valid", done.stdout, re.MULTILINE)
+    assert re.search(r"^done after .*: valid perplexity \d+\.\d .*, test \d+\.\d$", done.stdout, re.MULTILINE)
+
+
+def test_options_and_settings_reach_the_configuration(settings_of):
+    settings = settings_of(
+        "--preset", "tiny", "--set", "lr=0.5", "--mode", "stream", "--seed", "7", "--split-seed", "8"
+    )
+    names = ("lr", "mode", "seed", "split_seed", "embedding_size")
+    expected = ("0.5", "stream", "7", "8", str(get_preset("tiny").model.embedding_size))
+    assert tuple(settings[name] for name in names) == expected
+    for options in (("--tokenizer", "bpe"), ("--split", "scenes"), ("--epochs", "3"), ("--precision", "bf16")):
+        name = options[0].removeprefix("--")
+        assert settings_of(*options) == settings_of("--set", f"{name}={options[1]}")
+        assert settings_of(*options)[name] == options[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ("whitespace", "0", "1")),
+        (("--tokenizer", "words"), ("words", "0", "3")),
+        (("--tokenizer", "bpe", "--set", "min_characters=5"), ("bpe", "5", "3")),
+    ],
+)
+def test_a_corpus_that_is_already_split_keeps_all_lines(settings_of, tmp_path, options, expected):
+    files = [argument for name in ("text", "valid", "test") for argument in (f"--{name}", tmp_path / name)]
+    settings = settings_of(*files, *options)
+    assert tuple(settings[name] for name in ("tokenizer", "min_characters", "min_count")) == expected
+
+
+@pytest.mark.usefixtures("initial_runs")
+class TestInit:
+    def test_trains_a_run_with_the_tokenizer_and_the_sizes_of_the_initial_run(self, lotr, home, small_csv):
+        options = ("--epochs", "1", "--threads", "1", "--set", "bptt=50")
+        process = lotr("train", "--init", "pieces", "--csv", small_csv, "--run", "new", *options)
+        assert process.returncode == 0, process.stderr
+        assert f"run new in {home / 'runs' / 'new'}, from run pieces\n" in process.stdout
+        config = Config.from_json((home / "runs" / "new" / "config.json").read_text(), "")
+        assert (config.preset, config.training.init, config.data.tokenizer) == ("finetune", "pieces", "bpe")
+        assert (config.model.hidden_size, config.training.patience) == (12, 4)
+        tokenizers = [(home / "runs" / name / "tokenizer.json").read_bytes() for name in ("pieces", "new")]
+        assert tokenizers[0] == tokenizers[1]
+        assert json_output(lotr("generate", "the", "--run", "new", "--json"))["run"] == "new"
+
+    @pytest.mark.parametrize("init", [("--init", "words"), ("--set", "init=words")])
+    def test_another_preset_is_adapted_to_the_initial_run(self, settings_of, init):
+        settings = settings_of("--preset", "tiny", *init)
+        assert (settings["init"], settings["hidden_size"], settings["patience"]) == ("words", "16", "4")
+        assert settings["input_dropout"] == settings_of("--preset", "tiny")["input_dropout"]
+
+    @pytest.mark.parametrize(
+        ("option", "now", "remedy"),
+        [
+            (("--tokenizer", "words"), "tokenizer=words", "--tokenizer bpe"),
+            (("--set", "num_layers=3"), "num_layers=3", "--set num_layers=1"),
+        ],
+    )
+    def test_another_model_is_refused_with_the_settings_to_use(self, refused, small_csv, option, now, remedy):
+        line = refused("train", "--init", "pieces", "--csv", small_csv, "--run", "new", *option)
+        message = f"a model with {now} cannot start from the weights of run 'pieces'; use {remedy}, or omit these sett"
+        assert message in line
+
+
+# Search
+
+
+@pytest.mark.slow
+def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(lotr, home, tmp_path, settings_of):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(sentences(120)))
+    small = ("--set", "embedding_size=16", "--set", "subword_embeddings=false", "--set", "punctuation=false")
+    small += ("--precision", "fp32", "--epochs", "2")
+    options = ("--text", corpus, "--set", "lr=0.002..0.1", "--set", "optimizer=adamw,sgd", "--name", "s", *small)
+    process = lotr("search", "--trials", 2, "--json", "--jobs", "1", *options)
+    assert process.returncode == 0, process.stderr
+    *trials, summary = map(json.loads, process.stdout.splitlines())
+    assert [trial["number"] for trial in trials] == [0, 1]
+    best = min((trial for trial in trials if trial["state"] == "complete"), key=lambda row: row["valid_perplexity"])
+    assert (summary["reason"], summary["best"]["number"]) == ("trials", best["number"])
+    runs = {run.name: run for run in list_runs(home / "runs")}
+    assert sorted(runs) == ["s-000", "s-001"]
+    for trial in trials:
+        run = runs[trial["runs"][0]]
+        assert run.state == ("finished" if trial["state"] == "complete" else trial["state"])
+        assert (run.valid_perplexity, run.test_perplexity) == (trial["valid_perplexity"], None)
+    found = settings_of(*shlex.split(summary["command"])[2:])
+    fixed = settings_of("--text", corpus, *small)
+    assert found == fixed | {name: str(value) for name, value in best["settings"].items()}
+    assert found["score_test"] == "True"
+
+    process = lotr("search", "--resume", "s", "--trials", 1, "--jobs", 1)
+    assert process.returncode == 0, process.stderr
+    assert "after 2 earlier trials" in process.stdout
+    assert len(list_runs(home / "runs")) == 3
+    corpus.write_text("\n".join(sentences(121)))
+    refused = lotr("search", "--resume", "s", "--trials", 1)
+    assert (refused.returncode, "has changed since the search was started" in refused.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("initial_runs")
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (["--preset", "notebook", "--mode", "stream"], {"preset": "notebook", "mode": "stream"}),
+        (["--init", "words", "--set", "patience=0"], {"init": "words", "assignments": ["patience=0"]}),
+        (
+            ["--set", "architecture=transformer", "--set", "sample_prompt=a b"],
+            {"assignments": ["architecture=transformer", "sample_prompt=a b"]},
+        ),
+    ],
+)
+def test_the_command_repeats_any_configuration(settings_of, options, values):
+    printed = format_train_command(parse_training(**values).configure())
+    assert settings_of(*shlex.split(printed)[2:]) == settings_of(*options)
+
+
+@pytest.mark.slow
+def test_a_budget_shorter_than_a_trial_is_one_line_and_can_be_continued(lotr, home, small_csv):
+    options = ("--csv", small_csv, "--set", "lr=0.01..0.1", "--name", "s", "--jobs", "1", "--set", "embedding_size=8")
+    process = lotr("search", "--minutes", "0.02", *options, "--epochs", 90_000, "--set", "eval_every_epochs=90000")
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == (
+        "lotr-tui: no trial reached its first validation; give it more time: lotr-tui search --resume s --minutes 0.02"
+    )
+    (run,) = list_runs(home / "runs")
+    assert run.state == "stopped"
