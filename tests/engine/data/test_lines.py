@@ -1,16 +1,17 @@
-"""`Lines` behaves like a list of lines."""
+"""Stored lines behave like a list of lines, and arrays in chunks like arrays of NumPy."""
 
 import numpy as np
 import pytest
 
-from engine.data.lines import Line, Lines, LineStore
+from engine.data.arrays import CHUNK_SIZE, AppendableArray, line_positions, permute_lines
+from engine.data.lines import Line, LineStore
 
 TEXTS, SPEAKERS = ["the green barrels", "", "seven lanterns, é", "his wet boots"], ["", "SAM", "FRODO", "SAM"]
 PLAIN = [Line(text, speaker) for text, speaker in zip(TEXTS, SPEAKERS, strict=True)]
 
 
 @pytest.fixture
-def lines() -> Lines:
+def lines():
     store = LineStore()
     store.add(TEXTS[:1])
     store.add(TEXTS[1:], SPEAKERS[1:])
@@ -18,22 +19,59 @@ def lines() -> Lines:
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(None, None, -1), slice(-1, 9), slice(3, 1)], ids=str)
-def test_slices_equal_those_of_a_list(lines: Lines, part: slice) -> None:
+def test_slices_equal_those_of_a_list(lines, part):
     order = [3, 0, 2]
     assert list(lines[part]) == PLAIN[part]
     assert list(lines.take(np.array(order))[part]) == [PLAIN[number] for number in order][part]
 
 
-def test_indices_work_like_those_of_a_list(lines: Lines) -> None:
+def test_indices_work_like_those_of_a_list(lines):
     assert [lines[index] for index in range(-4, 4)] == PLAIN + PLAIN
     for index in (4, -5):
         with pytest.raises(IndexError):
             lines[index]
 
 
-def test_sequences_of_the_same_lines_are_equal(lines: Lines) -> None:
+def test_sequences_of_the_same_lines_are_equal(lines):
     assert lines == PLAIN
     assert lines == tuple(PLAIN)
     assert lines == lines.take(np.arange(4))
     for other in (PLAIN[:3], [*PLAIN[:3], Line("his wet boots", "PIPPIN")], lines[::-1], "lines", 4, None):
         assert lines != other
+
+
+def test_names_that_differ_in_spaces_and_hyphens_are_the_most_frequent_one():
+    store = LineStore()
+    store.add(["a", "b"], ["GAN DALF", "URUK-HAI"])
+    assert [line.speaker for line in store.lines()] == ["GAN DALF", "URUK-HAI"]
+    store.add(["c", "d", "e"], ["GANDALF", "GANDALF", "URUK HAI"])
+    assert [line.speaker for line in store.lines()] == ["GANDALF", "URUK-HAI", "GANDALF", "GANDALF", "URUK-HAI"]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("chunks", [[], [[]], [[3, 1, 4]], [[1], [], [5, 9], [2, 6, 5]]], ids=str)
+def test_appended_chunks_are_one_array(tmp_path, on_disk, chunks):
+    array = AppendableArray(np.int32, tmp_path / "words" if on_disk else None)
+    for chunk in chunks:
+        array.extend(np.array(chunk, np.int64))
+    result = array.to_array()
+    assert result.dtype == np.int32
+    assert result.tolist() == [number for chunk in chunks for number in chunk]
+    assert array.size == len(result)
+
+
+def test_line_positions_follow_the_order_of_the_lines():
+    offsets = np.array([0, 2, 5, 5, 6])  # lines of 2, 3, 0 and 1 tokens
+    assert line_positions(offsets, np.array([3, 0, 2, 1])).tolist() == [5, 0, 1, 2, 3, 4]
+    assert line_positions(offsets, np.array([2])).tolist() == []
+
+
+@pytest.mark.parametrize("shift", [0, 7, 1_500_000, -1])
+def test_permuted_lines_of_a_long_text_are_rolled_like_numpy_roll(shift):
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate(([0], np.cumsum(rng.integers(0, 500, 6000))))
+    text = np.arange(int(offsets[-1]) + 1)  # the last token is after all lines
+    assert len(text) > CHUNK_SIZE
+    order = rng.permutation(6000)
+    permuted = np.concatenate([*(text[offsets[line] : offsets[line + 1]] for line in order), text[-1:]])
+    assert np.array_equal(permute_lines(text, offsets, order, shift), np.roll(permuted, shift))

@@ -1,8 +1,5 @@
 """Scenes of a corpus: where they end, and that they respect the blocks of the split."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +13,7 @@ from engine.data.scenes import SceneDivider, SceneRules
 from engine.data.speakers import merge_key, normalize_speaker
 
 
-def number_scenes_naively(sections: list[int], max_lines: int, block_lines: int | None) -> list[bool]:
+def number_scenes_naively(sections, max_lines, block_lines):
     """Return for each line if it starts a scene, line by line."""
     starts, length = [], 0
     for index, section in enumerate(sections):
@@ -34,9 +31,7 @@ def number_scenes_naively(sections: list[int], max_lines: int, block_lines: int 
     block_lines=st.none() | st.integers(1, 12),
     cuts=st.lists(st.integers(0, 80), max_size=4),
 )
-def test_scenes_end_at_sections_blocks_and_after_their_maximum_length(
-    steps: list[int], max_lines: int, block_lines: int | None, cuts: list[int]
-) -> None:
+def test_scenes_end_at_sections_blocks_and_after_their_maximum_length(steps, max_lines, block_lines, cuts):
     sections = np.cumsum(steps, dtype=np.int64)
     divider = SceneDivider(SceneRules(max_lines=max_lines, block_lines=block_lines))
     starts = [divider.find_starts(part) for part in np.split(sections, sorted(cuts))]
@@ -44,46 +39,34 @@ def test_scenes_end_at_sections_blocks_and_after_their_maximum_length(
     assert np.concatenate(starts).tolist() == expected
 
 
-def scenes_of(path: Path, content: str, **values: object) -> list[int]:
+ROWS = "dialog,movie,act\nabc,One,1\nabc,One ,1\nabc,Two,1\nabc,Two,2\nabc,One,2\n"
+LONG = "dialog\n" + "abc\n" * 45
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "expected"),
+    [
+        (ROWS, {}, [0, 0, 1, 1, 2]),
+        (ROWS, {"scene_column": "act"}, [0, 0, 0, 1, 1]),
+        (ROWS, {"scene_column": ""}, [0] * 5),
+        (ROWS, {"scene_column": "chapter"}, [0] * 5),
+        (ROWS, {"scene_lines": 1}, [0, 1, 2, 3, 4]),
+        ("dialog,movie\n" + "abc,One\n" * 3 + "abc,Two\n" * 5, {"scene_lines": 2}, [0, 0, 1, 2, 2, 3, 3, 4]),
+        ("dialog,movie\nabc,One\n,Two\nabc,One\n", {}, [0, 1]),  # a change on a line that is left out
+        ('dialog,char\nabc,A\n"",A\nabc,A\n', {}, [0, 0]),
+        (LONG, {"scene_lines": 30, "split": "scenes"}, [0] * 20 + [1] * 20 + [2] * 5),  # blocks are held out
+        (LONG, {"scene_lines": 30, "split": "lines"}, [0] * 30 + [1] * 15),
+        ("abc\nabc\n\n  \nabc\n\nabc\nabc\n", {"corpus_format": "text"}, [0, 0, 1, 2, 2]),
+    ],
+)
+def test_scenes_of_a_table_or_text(tmp_path, content, values, expected):
+    path = tmp_path / "a.csv"
     path.write_text(content)
-    form = "csv" if path.suffix == ".csv" else "text"
-    options = {"corpus": str(path), "corpus_format": form, "min_characters": 0, **values}
-    return read_corpus(DataConfig(**options)).lines.scene_ids.tolist()  # type: ignore[arg-type]
+    corpus = read_corpus(DataConfig(**{"corpus": str(path), "min_characters": 0, **values}))
+    assert corpus.lines.scene_ids.tolist() == expected
 
 
-class TestCsv:
-    ROWS = "dialog,movie,act\nabc,One,1\nabc,One ,1\nabc,Two,1\nabc,Two,2\nabc,One,2\n"
-
-    def test_a_scene_ends_where_the_column_changes(self, tmp_path: Path) -> None:
-        assert scenes_of(tmp_path / "a.csv", self.ROWS) == [0, 0, 1, 1, 2]
-        assert scenes_of(tmp_path / "a.csv", self.ROWS, scene_column="act") == [0, 0, 0, 1, 1]
-
-    @pytest.mark.parametrize("column", ["", "chapter"])
-    def test_without_the_column_all_lines_are_one_scene(self, tmp_path: Path, column: str) -> None:
-        assert scenes_of(tmp_path / "a.csv", self.ROWS, scene_column=column) == [0] * 5
-
-    def test_a_scene_ends_after_its_maximum_number_of_lines(self, tmp_path: Path) -> None:
-        assert scenes_of(tmp_path / "a.csv", self.ROWS, scene_lines=1) == [0, 1, 2, 3, 4]
-        rows = "dialog,movie\n" + "abc,One\n" * 3 + "abc,Two\n" * 5
-        assert scenes_of(tmp_path / "a.csv", rows, scene_lines=2) == [0, 0, 1, 2, 2, 3, 3, 4]
-
-    def test_a_change_on_a_line_that_is_left_out_ends_the_scene(self, tmp_path: Path) -> None:
-        assert scenes_of(tmp_path / "a.csv", "dialog,movie\nabc,One\n,Two\nabc,One\n") == [0, 1]
-
-    def test_an_empty_line_ends_no_scene(self, tmp_path: Path) -> None:
-        assert scenes_of(tmp_path / "a.csv", 'dialog,char\nabc,A\n"",A\nabc,A\n') == [0, 0]
-
-    def test_blocks_end_scenes_only_if_they_are_held_out(self, tmp_path: Path) -> None:
-        rows = "dialog\n" + "abc\n" * 45
-        assert scenes_of(tmp_path / "a.csv", rows, scene_lines=30, split="scenes") == [0] * 20 + [1] * 20 + [2] * 5
-        assert scenes_of(tmp_path / "a.csv", rows, scene_lines=30, split="lines") == [0] * 30 + [1] * 15
-
-
-def test_empty_lines_of_plain_text_end_scenes(tmp_path: Path) -> None:
-    assert scenes_of(tmp_path / "a.txt", "abc\nabc\n\n  \nabc\n\nabc\nabc\n") == [0, 0, 1, 2, 2]
-
-
-def test_every_file_starts_a_scene(tmp_path: Path) -> None:
+def test_every_file_starts_a_scene(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text("abc abc\nabc abc\n")
     paths = [str(tmp_path / name) for name in ("a", "b", "c")]
@@ -95,7 +78,7 @@ def test_every_file_starts_a_scene(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scene_lines", [7, 20, 50])
-def test_no_scene_of_the_film_dialogues_spans_two_blocks(lotr_csv: Path, scene_lines: int) -> None:
+def test_no_scene_of_the_film_dialogues_spans_two_blocks(lotr_csv, scene_lines):
     config = DataConfig(str(lotr_csv), split="scenes", min_characters=-1, scene_lines=scene_lines)
     lines = read_corpus(config).lines
     assert len(lines) == 2390
@@ -108,15 +91,11 @@ def test_no_scene_of_the_film_dialogues_spans_two_blocks(lotr_csv: Path, scene_l
     assert sum(map(len, scenes)) == len(set.union(*scenes)) == len(blocks_of_scene)
 
 
-@pytest.mark.parametrize("tokenizer", ["words", "characters"])
-def test_the_scene_files_are_the_split_of_the_film_dialogues(lotr_csv: Path, tokenizer: str) -> None:
+def test_the_scene_files_are_the_split_of_the_film_dialogues(lotr_csv):
     folder = lotr_csv.parent / "scenes"
     if not folder.is_dir():
         pytest.skip("needs the scene files beside the dialogues")
     config = DataConfig(str(lotr_csv), split="scenes", mode="dialogue", min_characters=-1)
-    if tokenizer == "characters":  # a comma alone is repaired to an empty line, which changes no block
-        open_lines = read_corpus(replace(config, tokenizer="characters")).lines
-        assert [not line.text for line in open_lines].count(True) == 1
     lines = read_corpus(config).lines
     for name, part in zip(("train", "valid", "test"), split_indices(len(lines), 1234, "scenes"), strict=True):
         rows = (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n")

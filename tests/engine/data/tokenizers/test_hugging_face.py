@@ -47,19 +47,19 @@ parts = st.sampled_from(
 texts = st.lists(st.one_of(parts, st.text(characters, max_size=4))).map("".join)
 
 
-def encode(name: str, text: str) -> list[int]:
+def encode(name, text):
     """Return the ids of the Hugging Face tokenizer without special tokens."""
     return CONVERTED[name].encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(text=texts)
-def test_ids_equal_ours_for_any_text(name: str, text: str) -> None:
+def test_ids_equal_ours_for_any_text(name, text):
     assert encode(name, text) == TOKENIZERS[name].encode(text).tolist()
 
 
 @pytest.mark.parametrize("name", ["words", "whitespace"])
-def test_every_character_of_unicode_is_read_as_ours_reads_it(name: str) -> None:
+def test_every_character_of_unicode_is_read_as_ours_reads_it(name):
     all_characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     for text in (f"the{character}ring" for character in all_characters if unicodedata.category(character)[0] in "CZ"):
         if unicodedata.category(text[3]) not in ("Co", "Cn"):
@@ -71,13 +71,13 @@ def test_every_character_of_unicode_is_read_as_ours_reads_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_the_end_token_starts_a_text(name: str) -> None:
+def test_the_end_token_starts_a_text(name):
     ids = CONVERTED[name].encode("the ring").ids
     assert ids == [EOS_ID, *TOKENIZERS[name].encode("the ring").tolist()]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_every_token_has_its_id(name: str) -> None:
+def test_every_token_has_its_id(name):
     tokenizer, converted = TOKENIZERS[name], CONVERTED[name]
     assert converted.get_vocab_size() == len(tokenizer)
     assert converted.id_to_token(EOS_ID) == "<eos>"
@@ -89,7 +89,7 @@ def test_every_token_has_its_id(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name: str) -> None:
+def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name):
     tokenizer = TOKENIZERS[name]
     converted = HuggingFaceTokenizer.from_str(CONVERTED[name].to_str())  # which does not store encode_special_tokens
     expected = [EOS_ID, *tokenizer.encode("the").tolist(), EOS_ID]
@@ -101,15 +101,15 @@ def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name: str) -
 
 @pytest.mark.parametrize("name", ["bpe", "characters", "bpe, dialogue", "characters, dialogue"])
 @given(text=texts)
-def test_the_ids_of_an_open_vocabulary_are_decoded_to_the_text(name: str, text: str) -> None:
+def test_the_ids_of_an_open_vocabulary_are_decoded_to_the_text(name, text):
     assert CONVERTED[name].decode(TOKENIZERS[name].encode(text).tolist()) == text
 
 
-def test_words_are_decoded_with_spaces_between_them() -> None:
+def test_words_are_decoded_with_spaces_between_them():
     assert CONVERTED["words"].decode([2, 3, 0], skip_special_tokens=False) == "the ring <unk>"
 
 
-def test_a_lone_surrogate_is_refused() -> None:
+def test_a_lone_surrogate_is_refused():
     for converted in CONVERTED.values():
         with pytest.raises((TypeError, UnicodeEncodeError)):
             converted.encode("the \udcff ring")

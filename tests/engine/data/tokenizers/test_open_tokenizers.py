@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
@@ -38,7 +38,7 @@ ODD_TEXTS = [
 
 
 @given(TOKENIZERS, TEXT)
-def test_decoding_the_ids_of_any_text_gives_the_text(tokenizer: Tokenizer, text: str) -> None:
+def test_decoding_the_ids_of_any_text_gives_the_text(tokenizer, text):
     ids = tokenizer.encode(text)
     assert ids.dtype == np.int32
     assert tokenizer.decode(ids.tolist()) == text
@@ -47,33 +47,33 @@ def test_decoding_the_ids_of_any_text_gives_the_text(tokenizer: Tokenizer, text:
 
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
 @pytest.mark.parametrize("text", ODD_TEXTS)
-def test_odd_texts_are_encoded_as_written(tokenizer: Tokenizer, text: str) -> None:
+def test_odd_texts_are_encoded_as_written(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
     assert tokenizer.unknown_spans(text) == []
 
 
 @given(TOKENIZERS, st.binary(max_size=20))
-def test_every_byte_is_a_token(tokenizer: ByteTokenizer, content: bytes) -> None:
+def test_every_byte_is_a_token(tokenizer, content):
     single_bytes = {token: id for id, token in enumerate(tokenizer.token_bytes) if id != EOS_ID}
     ids = [single_bytes[bytes([byte])] for byte in content]
     assert tokenizer.decode(ids) == content.decode(errors="replace")
 
 
 @given(TOKENIZERS, st.lists(st.integers(0, 10**6), max_size=30))
-def test_pieces_join_to_the_text_and_hold_whole_characters(tokenizer: ByteTokenizer, numbers: list[int]) -> None:
+def test_pieces_join_to_the_text_and_hold_whole_characters(tokenizer, numbers):
     ids = [number % len(tokenizer) for number in numbers]
     pieces = tokenizer.pieces(ids)
     assert len(pieces) == len(ids)
     assert "".join(pieces) == b"".join(tokenizer.token_bytes[id] for id in ids).decode(errors="replace")
 
 
-def test_a_piece_is_empty_until_its_character_is_complete() -> None:
+def test_a_piece_is_empty_until_its_character_is_complete():
     ids = CHARACTERS.encode("x☺y").tolist()
     assert CHARACTERS.pieces(ids) == ["x", "", "", "☺", "y"]
     assert CHARACTERS.pieces(ids[:3]) == ["x", "", "\N{REPLACEMENT CHARACTER}"]
 
 
-def test_line_ends_are_decoded_as_line_feeds() -> None:
+def test_line_ends_are_decoded_as_line_feeds():
     for tokenizer in (BPE, CHARACTERS):
         ids = [*tokenizer.encode("The king").tolist(), EOS_ID, *tokenizer.encode("and").tolist()]
         assert tokenizer.decode(ids) == "The king\nand"
@@ -82,20 +82,20 @@ def test_line_ends_are_decoded_as_line_feeds() -> None:
 
 
 @given(TOKENIZERS, TEXT)
-def test_spans_cover_the_text_once_and_in_order(tokenizer: ByteTokenizer, text: str) -> None:
+def test_spans_cover_the_text_once_and_in_order(tokenizer, text):
     spans = tokenizer.spans(text)
     assert [span.id for span in spans] == tokenizer.encode(text).tolist()
     assert "".join(text[span.start : span.end] for span in spans) == text
     assert all(first.end == second.start for first, second in pairwise(spans))
 
 
-def test_each_span_holds_the_characters_that_begin_in_its_token() -> None:
+def test_each_span_holds_the_characters_that_begin_in_its_token():
     spans = CHARACTERS.spans("a☺é")
     assert [span[:2] for span in spans] == [(0, 1), (1, 2), (2, 2), (2, 2), (2, 3)]
 
 
 @given(TOKENIZERS, TEXT)
-def test_lines_are_encoded_as_single_texts_are(tokenizer: Tokenizer, text: str) -> None:
+def test_lines_are_encoded_as_single_texts_are(tokenizer, text):
     lines = [text, "The wizard", text]
     assert [ids.tolist() for ids in tokenizer.encode_lines(lines)] == [
         tokenizer.encode(line).tolist() for line in lines
@@ -103,7 +103,7 @@ def test_lines_are_encoded_as_single_texts_are(tokenizer: Tokenizer, text: str) 
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
-def test_a_lone_surrogate_is_refused_with_its_place(tokenizer: Tokenizer) -> None:
+def test_a_lone_surrogate_is_refused_with_its_place(tokenizer):
     for encode in (tokenizer.encode, tokenizer.spans, lambda text: tokenizer.encode_lines(["fine", text])):
         with pytest.raises(
             InvalidInputError, match=r"character 4 is a lone surrogate \(U\+DC80\), read from the byte 0x80;"
@@ -112,7 +112,7 @@ def test_a_lone_surrogate_is_refused_with_its_place(tokenizer: Tokenizer) -> Non
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
-def test_a_tokenizer_survives_a_json_round_trip(tokenizer: ByteTokenizer) -> None:
+def test_a_tokenizer_survives_a_json_round_trip(tokenizer):
     copy = tokenizer_from_json(tokenizer.to_json(), "run/tokenizer.json", tokenizer.name)
     assert copy == tokenizer
     assert isinstance(copy, ByteTokenizer)
@@ -120,7 +120,7 @@ def test_a_tokenizer_survives_a_json_round_trip(tokenizer: ByteTokenizer) -> Non
     assert copy.encode("Théoden, the wizard ☺").tolist() == tokenizer.encode("Théoden, the wizard ☺").tolist()
 
 
-def test_words_start_at_spaces_and_punctuation_but_not_inside_words() -> None:
+def test_words_start_at_spaces_and_punctuation_but_not_inside_words():
     tokenizer = CharacterTokenizer.from_lines(["é"], 1)
     starts = {token: bool(start) for token, start in zip(tokenizer.tokens, tokenizer.word_starts, strict=True)}
     assert all(starts[token] for token in (" ", ",", ".", '"', "-", EOS))
@@ -128,7 +128,7 @@ def test_words_start_at_spaces_and_punctuation_but_not_inside_words() -> None:
 
 
 @given(TOKENIZERS, st.binary(max_size=3))
-def test_ids_with_a_prefix_are_the_longer_tokens_that_begin_with_it(tokenizer: ByteTokenizer, prefix: bytes) -> None:
+def test_ids_with_a_prefix_are_the_longer_tokens_that_begin_with_it(tokenizer, prefix):
     longer = [
         id
         for id, token in enumerate(tokenizer.token_bytes)
@@ -141,7 +141,7 @@ class TestBPE:
     """Byte pairs, against an independent implementation."""
 
     @staticmethod
-    def learn_naively(words: list[str], num_merges: int) -> list[tuple[str, str]]:
+    def learn_naively(words, num_merges):
         """Learn merges from words without spaces by counting all pairs again after every merge."""
         counts = Counter(words)
         parts = {word: list(word) for word in counts}
@@ -158,7 +158,7 @@ class TestBPE:
         return merges
 
     @staticmethod
-    def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    def merge(parts, pair):
         merged: list[str] = []
         for part in parts:
             if merged and (merged[-1], part) == pair:
@@ -167,31 +167,31 @@ class TestBPE:
                 merged.append(part)
         return merged
 
-    def test_merges_are_those_of_a_naive_implementation(self) -> None:
+    def test_merges_are_those_of_a_naive_implementation(self):
         # Distinct counts, so that no two pairs tie.
         words = ["abc"] * 16 + ["abd"] * 8 + ["cab"] * 4 + ["dd"] * 2
         tokenizer = BPETokenizer.train(words, 257 + 3)
         assert list(tokenizer.merges) == self.learn_naively(words, 3)
 
     @given(st.text("thewizardns", min_size=1, max_size=12))
-    def test_words_are_split_by_applying_the_merges_in_order(self, word: str) -> None:
+    def test_words_are_split_by_applying_the_merges_in_order(self, word):
         parts = list(word)
         for pair in BPE.merges:
             parts = self.merge(parts, pair)
         assert [BPE.tokens[id] for id in BPE.encode(word)] == parts
 
-    def test_frequent_words_are_single_tokens_with_their_space(self) -> None:
+    def test_frequent_words_are_single_tokens_with_their_space(self):
         assert [BPE.tokens[id] for id in BPE.encode("The wizard")] == ["The", " wizard"]
 
-    def test_the_vocabulary_has_the_requested_size_or_what_the_text_allows(self) -> None:
+    def test_the_vocabulary_has_the_requested_size_or_what_the_text_allows(self):
         assert len(BPE) == 300
         assert 257 < len(BPETokenizer.train(["aa aa"], 300)) < 300
 
-    def test_a_long_text_without_a_space_is_encoded_in_linear_time(self) -> None:
+    def test_a_long_text_without_a_space_is_encoded_in_linear_time(self):
         text = "a" * 300_000 + "☺" * 1000
         assert BPE.decode(BPE.encode(text).tolist()) == text
 
-    def test_hugging_face_reads_the_file(self) -> None:
+    def test_hugging_face_reads_the_file(self):
         from tokenizers import Tokenizer as HuggingFaceTokenizer
 
         backend = HuggingFaceTokenizer.from_str(BPE.to_json())
@@ -210,14 +210,14 @@ class TestBPE:
             (lambda content: with_merges(content, content["model"]["merges"][:-1]), "does not follow from its merges"),
         ],
     )
-    def test_a_damaged_file_is_refused_with_its_fault(self, change, message: str) -> None:
+    def test_a_damaged_file_is_refused_with_its_fault(self, change, message):
         content = json.dumps(change(json.loads(BPE.to_json())))
         with pytest.raises(RunError, match=r"run/tokenizer\.json") as caught:
             BPETokenizer.from_json(content, "run/tokenizer.json")
         assert message in str(caught.value)
 
     @given(st.text(max_size=20) | st.sampled_from(["[]", "null", "{}", "[" * 100_000]))
-    def test_other_content_is_refused(self, content: str) -> None:
+    def test_other_content_is_refused(self, content):
         with pytest.raises(RunError, match="is not a tokenizer of byte pairs"):
             BPETokenizer.from_json(content, "file")
 
@@ -225,12 +225,12 @@ class TestBPE:
 class TestCharacters:
     """Characters, with the bytes of rare ones."""
 
-    def test_ascii_characters_are_bytes_and_known_others_are_one_token(self) -> None:
+    def test_ascii_characters_are_bytes_and_known_others_are_one_token(self):
         assert [CHARACTERS.tokens[id] for id in CHARACTERS.encode("aé“☺")] == [
             *["a", "é", "“", "<0xE2>", "<0x98>", "<0xBA>"]
         ]
 
-    def test_rare_and_invisible_characters_are_not_part_of_the_vocabulary(self) -> None:
+    def test_rare_and_invisible_characters_are_not_part_of_the_vocabulary(self):
         tokenizer = CharacterTokenizer.from_lines(["éé☺\u202e\u202e", "é"], 2)
         assert tokenizer.characters == ("é",)
 
@@ -250,7 +250,7 @@ class TestCharacters:
             '{"type": "characters", "version": 1, "characters": [], "more": 1}',
         ],
     )
-    def test_a_damaged_file_is_refused(self, content: str) -> None:
+    def test_a_damaged_file_is_refused(self, content):
         with pytest.raises(RunError, match=r"run/tokenizer\.json"):
             CharacterTokenizer.from_json(content, "run/tokenizer.json")
 
