@@ -2,18 +2,16 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
 from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import LotrError
 from engine.models.base import score_sequence
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.cli.main import run_command
 from lotr_tui.cli.model_names import report_names
+from tests.support.commands import refusal
 from tests.support.dialogue_runs import write_dialogue_run
 
 pytest.importorskip("transformers")
@@ -44,12 +42,6 @@ def plain_folder(model_folder):
 
 
 @pytest.fixture
-def broken(model_folder, tmp_path):
-    """Return a copy of the folder, which a test may damage."""
-    return shutil.copytree(model_folder, tmp_path / "broken")
-
-
-@pytest.fixture
 def name(model_folder):
     return f"hf:{model_folder}"
 
@@ -62,43 +54,13 @@ def model(model_folder):
 
 
 @pytest.fixture
-def lotr(monkeypatch, capsys, home):
-    """Return a function that runs a command in this process, and returns its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lotr-tui", *map(str, arguments)])
-        try:
-            code, error = run_command(), ""
-        except LotrError as exception:
-            code, error = exception.exit_code, f"{exception}\n"
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err + error
-
-    return run
-
-
-@pytest.fixture
 def printed(lotr):
     """Return a function that runs a command that succeeds, and returns its stdout."""
 
     def run(*arguments):
-        code, out, error = lotr(*arguments)
-        assert code == 0, error
-        return out
-
-    return run
-
-
-@pytest.fixture
-def refusal(lotr):
-    """Return a function that runs a command that must be refused, and returns its one line on stderr."""
-
-    def run(*arguments):
-        code, out, error = lotr(*arguments)
-        assert (code, out) == (2, "")
-        (line,) = error.splitlines()
-        assert "Traceback" not in line
-        return line
+        done = lotr(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 
@@ -128,41 +90,19 @@ class TestGenerate:
         log_probs[EOS_ID] = -np.inf  # no answer is empty
         assert first["id"] == int(log_probs.argmax())
         assert done["event"] == "done"
-        assert "id" in json.loads(printed(*GENERATE, "--reply", "--run", name, "--jsonl").splitlines()[0])
 
     def test_a_model_without_template_continues_on_the_next_line(self, lotr, plain_folder):
         arguments = (*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--temperature", "0")
-        code, out, error = lotr(*arguments)
-        assert code == 0
-        assert "note: this model has no chat template, so it continues the text on the next line" in error
-        assert out.endswith("\n")
+        done = lotr(*arguments)
+        assert done.returncode == 0
+        assert "note: this model has no chat template, so it continues the text on the next line" in done.stderr
+        assert done.stdout.endswith("\n")
 
-    def test_a_system_prompt_needs_a_chat_template_and_an_answer(self, refusal, name, plain_folder, untrained_run):
-        line = refusal(*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--system", "x")
-        assert line == f"--system needs a model with a chat template, and hf:{plain_folder} has none; leave it out"
-        assert "has none" in refusal("generate", "the road", "--run", untrained_run, "--reply", "--system", "x")
-        assert "add --reply, or leave out --system" in refusal(*GENERATE, "--run", name, "--system", "x")
-
-    def test_a_full_context_is_said_and_slides(self, lotr, name, model):
-        code, out, error = lotr(*GENERATE[:3], "90", "--seed", "2", "--run", name, "--jsonl")
-        tokens = [json.loads(line) for line in out.splitlines()][:-1]
-        assert code == 0
-        ids = [EOS_ID, *model.tokenizer.encode("Where is the Ring?").tolist()]
-        is_full = len(ids) + len(tokens) > model.context_size
+    def test_a_full_context_is_said_once_and_slides(self, lotr, name, model):
         note = f"note: the context of {model.context_size} tokens was full, so the model forgot the beginning"
-        assert (note in error) == is_full
-        long_prompt = "Where is the Ring? " * 30
-        code, _, error = lotr("generate", long_prompt, "--run", name, "--max-tokens", "2")
-        assert code == 0
-        assert error.count(note) == 1
-
-    def test_options_for_speakers_and_ensembles_are_refused(self, refusal, name):
-        assert "--as needs a model that knows speakers" in refusal(*GENERATE, "--as", "FRODO", "--run", name)
-        assert "--scene needs a model that knows speakers" in refusal("generate", "--scene", "--run", name)
-        assert "cannot be combined" in refusal(*GENERATE, "--cache", "--run", name)
-        assert "cannot be combined" in refusal(*GENERATE, "--run", name, "--run", name)
-        assert "--precision int8" in refusal(*GENERATE, "--run", name, "--precision", "int8")
-        assert "--precision int8" in refusal("eval", name, "--text", "-", "--precision", "int8")
+        assert note not in lotr(*GENERATE, "--run", name).stderr
+        done = lotr("generate", "Where is the Ring? " * 30, "--run", name, "--max-tokens", "2")
+        assert (done.returncode, done.stderr.count(note)) == (0, 1)
 
 
 class TestEval:
@@ -212,15 +152,6 @@ class TestEval:
             record = json.loads(printed("eval", name, run, "--text", text, "--json", *options))
             assert {item["run"] for item in record["texts"][-1]["models"]} == {name, "talk"}
 
-    def test_a_model_by_others_has_no_split(self, refusal, name, text):
-        expected = f"{name} is a model by others and has no split to score; use --text FILE"
-        assert refusal("eval", name).startswith(expected)
-        assert refusal("eval", name, name) == expected
-        assert refusal("eval", "hf:missing/model").startswith("hf:missing/model is a model by others")  # not loaded
-        for option in ("--cache", "--mixture"):
-            assert "is a model by others" in refusal("eval", name, "--text", text, option)
-        assert "--by-speaker needs a model that knows speakers" in refusal("eval", name, "--text", text, "--by-speaker")
-
 
 class TestWho:
     def test_the_posterior_is_over_the_named_speakers(self, printed, name, model, tmp_path):
@@ -243,15 +174,6 @@ class TestWho:
             {"Frodo": 3 / 5, "GANDALF": 2 / 5}
         )
 
-    def test_the_report_names_the_model_and_the_leader(self, printed, name):
-        shown = printed("who", "We wants it!", "--run", name, "--cast", "GOLLUM,SAM,FRODO")
-        assert "hf:llama, at the start of a scene" in shown
-        assert shown.splitlines()[1].split()[0] in ("GOLLUM", "SAM", "FRODO")
-
-    def test_names_are_needed(self, refusal, name):
-        line = refusal("who", "We wants it!", "--run", name)
-        assert f"needs a model that knows speakers, and {name} does not; name them: --cast FRODO,SAM" in line
-
 
 def test_tokens_are_those_of_the_model(printed, name, model):
     record = json.loads(printed("tokenize", "Where is\n\nthe Ring?", "--run", name, "--json"))
@@ -260,83 +182,54 @@ def test_tokens_are_those_of_the_model(printed, name, model):
     assert "hf:llama" in printed("tokenize", "Where", "--run", name)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["attach", "NAME"],
-        ["status", "NAME"],
-        ["stop", "NAME"],
-        ["runs", "show", "NAME"],
-        ["runs", "rm", "NAME", "--yes"],
-        ["runs", "rename", "NAME", "new"],
-        ["runs", "compact", "NAME", "small"],
-        ["runs", "export", "NAME", "--hf", "folder"],
-        ["train", "--init", "NAME", "--no-tui"],
-        ["train", "--resume", "NAME", "--no-tui"],
-    ],
-    ids=" ".join,
-)
-def test_commands_for_runs_refuse_a_model_by_others(refused, arguments):
-    for name in ("hf:owner/name", "gguf:model.gguf"):
-        line = refused(*(name if argument == "NAME" else argument for argument in arguments))
-        assert f"{name} is a model by others, not a run of lotr-tui" in line
+REFUSALS = [
+    *(
+        (f"{command} NAME", "is a model by others, not a run of lotr-tui")
+        for command in ("attach", "status", "stop", "runs show", "runs rm --yes", "train --init", "train --resume")
+    ),
+    ("runs rename NAME new", "is a model by others, not a run of lotr-tui"),
+    ("runs export NAME --hf folder", "is a model by others, not a run of lotr-tui"),
+    ("eval NAME", "is a model by others and has no split to score; use --text FILE"),
+    ("eval hf:missing/model", "hf:missing/model is a model by others and has no split"),  # not loaded
+    ("eval NAME --text scene.txt --cache", "is a model by others"),
+    ("eval NAME --text scene.txt --by-speaker", "--by-speaker needs a model that knows speakers"),
+    ("eval NAME --text scene.txt --precision int8", "--precision int8"),
+    ("generate the --run NAME --as FRODO", "--as needs a model that knows speakers"),
+    ("generate --scene --run NAME", "--scene needs a model that knows speakers"),
+    ("generate the --run NAME --cache", "cannot be combined"),
+    ("generate the --run NAME --run NAME", "cannot be combined"),
+    ("generate the --run NAME --system x", "add --reply, or leave out --system"),
+    ("generate the --run PLAIN --reply --system x", "--system needs a model with a chat template, and hf:"),
+    ("generate the --run hf:empty", "hf:empty has no config.json"),
+    ("generate the --run gguf:missing.gguf", "there is no such file"),
+    ("generate the --run gguf:bad.gguf", "damaged GGUF file"),
+    ("who the --run NAME", "and hf:"),
+    ("tokenize the --run hf:empty", "hf:empty has no config.json"),
+]
 
 
-class TestBadInput:
-    """Each is one line on stderr, exit code 2 and nothing on stdout."""
+@pytest.mark.parametrize(("command_line", "message"), REFUSALS, ids=[line for line, _ in REFUSALS])
+def test_what_a_model_by_others_cannot_do_is_refused(refused, name, plain_folder, tmp_path, command_line, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "scene.txt").write_text("Where is the Ring?\n")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 40)
+    line = refused(*command_line.replace("NAME", name).replace("PLAIN", f"hf:{plain_folder}").split())
+    assert message in line
 
-    @pytest.mark.parametrize(
-        "command_line",
-        [
-            GENERATE,
-            ("eval", "--text", "text.txt", "--run"),
-            ("who", "We wants it!", "--cast", "A,B", "--run"),
-            ("tokenize", "Where", "--run"),
-        ],
-        ids=lambda each: each[0],
-    )
-    def test_a_folder_without_config_is_refused_by_every_command(self, refusal, tmp_path, command_line):
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "text.txt").write_text("Where is the Ring?\n")
-        if command_line[0] == "generate":
-            command_line = (*command_line, "--run")
-        line = refusal(*command_line, f"hf:{tmp_path / 'empty'}")
-        assert f"hf:{tmp_path / 'empty'} has no config.json" in line
 
-    def test_unusable_folders_and_files_are_refused(self, refusal, broken, tmp_path):
-        from tests.support.pretrained import edit_json
+def test_an_id_that_is_neither_cached_nor_reachable_is_refused(command, tmp_path):
+    line = refusal(command(*GENERATE, "--run", "hf:a/b", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache")))
+    assert "hf:a/b" in line
 
-        config = (broken / "config.json").read_text()
-        edit_json(broken / "config.json", architectures=["BertForMaskedLM"], model_type="bert")
-        assert "is an encoder-only model" in refusal(*GENERATE, "--run", f"hf:{broken}")
-        (broken / "config.json").write_text(config)
-        edit_json(broken / "config.json", auto_map={"AutoModelForCausalLM": "attack.Model"})
-        assert "never run" in refusal(*GENERATE, "--run", f"hf:{broken}")
-        (broken / "config.json").write_text(config)
-        (broken / "model.safetensors").unlink()
-        assert "has no weights" in refusal(*GENERATE, "--run", f"hf:{broken}")
-        (broken / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-        assert "only as a pickle" in refusal(*GENERATE, "--run", f"hf:{broken}")
-        (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 40)
-        assert "damaged GGUF file" in refusal(*GENERATE, "--run", f"gguf:{tmp_path / 'bad.gguf'}")
-        assert "there is no such file" in refusal(*GENERATE, "--run", "gguf:missing.gguf")
-        assert "is a folder" in refusal(*GENERATE, "--run", f"gguf:{tmp_path}")
 
-    def test_nothing_else_is_printed_by_the_process(self, refused, broken):
-        (broken / "model.safetensors").write_bytes(b"\xff" * 1000)
-        assert "damaged weights" in refused(*GENERATE, "--run", f"hf:{broken}")
+def test_a_model_larger_than_the_memory_is_refused_with_its_requirement(refused, name, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000}))
+    assert "of memory, and 0 MB are free" in refused(*GENERATE, "--run", name)
 
-    def test_an_id_that_is_neither_cached_nor_reachable_is_refused(self, refused, tmp_path):
-        line = refused(*GENERATE, "--run", "hf:nobody/nothing", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
-        assert "hf:nobody/nothing" in line
 
-    def test_a_model_larger_than_the_memory_is_refused_with_its_requirement(self, refusal, name, monkeypatch):
-        monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000}))
-        assert "of memory, and 0 MB are free" in refusal(*GENERATE, "--run", name)
-
-    def test_a_missing_extra_is_named(self, refusal, name, monkeypatch):
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        assert "pip install 'lotr-tui[hf]'" in refusal(*GENERATE, "--run", name)
+def test_a_missing_extra_is_named(refused, name, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'lotr-tui[hf]'" in refused(*GENERATE, "--run", name)
 
 
 def test_names_of_equal_models_are_not_shortened(model_folder, tmp_path):
