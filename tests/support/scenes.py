@@ -380,7 +380,7 @@ def write_recorded_runs(runs_dir):
 async def compared_runs(pilot):
     """A baseline and another run, with their curves and differences."""
     app = pilot.app
-    lock = write_recorded_runs(app.runs_dir)
+    app.lock_of_active_run = write_recorded_runs(app.runs_dir)
     await _open(pilot, RunsScreen(app.runs_dir))
     await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count >= 5)
     await pilot.press("slash", *"tiny", "enter")
@@ -388,7 +388,6 @@ async def compared_runs(pilot):
     await pilot.press("s", "s", "home", "b", "down", "down", "space")
     await until(pilot, lambda: "\nresults" in text_of(app.screen.query_one("DifferenceTable")))
     await pilot.pause(0.2)
-    lock.release()
 
 
 DIAGNOSIS = Diagnosed(

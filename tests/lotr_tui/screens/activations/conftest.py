@@ -1,7 +1,5 @@
 """Fixtures of the activations tests."""
 
-from pathlib import Path
-
 import pytest
 
 from lotr_tui.session.session_model import SessionModel
@@ -9,5 +7,5 @@ from tests.support.analysis import TWO_LAYER_LSTM
 
 
 @pytest.fixture
-def session_model(tmp_path: Path) -> SessionModel:
+def session_model(tmp_path):
     return SessionModel("two", "2 layers", TWO_LAYER_LSTM, run=tmp_path)

@@ -1,303 +1,226 @@
-"""Tests of the activations screen; painted values are compared with `engine.analysis.activations`."""
-
-from typing import Any
+"""Activations along a text; painted values are compared with `engine.analysis.activations`."""
 
 import numpy as np
 import pytest
-from textual.app import App
 from textual.widgets import Input
 
-from engine.analysis.activations import ACTIVATION_NAMES, LayerActivations, find_lstm, record_activations
+from engine.analysis.activations import find_lstm, record_activations
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.models.base import LanguageModel
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import UNK_ID
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from lotr_tui.screens.activations.gate_strips import GateStrips
+from lotr_tui.screens.activations.mogrifier_line import EXPLANATION, mogrifier_line
 from lotr_tui.screens.activations.screen import MAX_TOKENS, ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.activations.unit_activations import UnitActivations
+from lotr_tui.screens.text.token_names import part_names
 from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.line_input import LineInput
 from tests.support.analysis import (
     ACTIVATIONS_TEXT,
     ONE_LAYER_LSTM,
     TWO_LAYER_LSTM,
-    MakeHost,
     gate_strips,
     is_idle,
     make_kneser_ney,
     open_activations,
+    painted,
     painted_lines,
     status_text,
 )
 from tests.support.app import VOCABULARY
-from tests.support.models import random_ids
+from tests.support.attention import TOKENS
+from tests.support.models import random_ids, random_lstm
+from tests.support.open_inspectors import open_session_model
+from tests.support.open_models import bpe_tokenizer, character_tokenizer
 from tests.support.pilot import notices, until
 
-TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
-"""Tokens of `ACTIVATIONS_TEXT` as they are shown."""
-ACTIVATIONS_LINE = ACTIVATIONS_TEXT.replace("\n", " ¶ ")
-"""`ACTIVATIONS_TEXT` as the input shows it."""
+
+def expected_activations(lstm=TWO_LAYER_LSTM, text=ACTIVATIONS_TEXT):
+    return record_activations(lstm, tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
 
 
-def expected_activations(text: str = ACTIVATIONS_TEXT) -> tuple[LayerActivations, ...]:
-    return record_activations(TWO_LAYER_LSTM, tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
-
-
-def strip_heading(app: App[Any]) -> str:
+def strip_heading(app):
     return painted_lines(app.screen.query_one(GateStrips))[0]
 
 
-def unit_heading(app: App[Any]) -> str:
+def unit_heading(app):
     return status_text(app, "#unit-activations-heading")
 
 
-def unit_lines(app: App[Any]) -> list[str]:
+def unit_lines(app):
     return painted_lines(app.screen.query_one(UnitActivations))
 
 
-# Tokens
-
-
-async def test_the_strips_follow_the_token_cursor(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
         await open_activations(pilot, session_model)
         text, strips = app.screen.query_one(TokenTextView), gate_strips(app)
         layer = expected_activations()[0]
 
-        def is_on(position: int) -> bool:
-            value = layer.get(strips.gate)[position, strips.unit]
-            return (
-                text.cursor == position
-                and f'on reading "{TOKENS[position]}" · word {position + 1} of {len(TOKENS)}' in strip_heading(app)
-                and strips.selected_value == pytest.approx(float(value))
-                and any(line.startswith(f"▸{TOKENS[position]}") for line in unit_lines(app))
-            )
+        def check(position):
+            assert text.cursor == position
+            assert f'on reading "{TOKENS[position]}" · word {position + 1} of {len(TOKENS)}' in strip_heading(app)
+            assert strips.selected_value == pytest.approx(float(layer.get(strips.gate)[position, strips.unit]))
+            assert any(line.startswith(f"▸{TOKENS[position]}") for line in unit_lines(app))
 
-        assert is_on(13)
+        check(13)
         await pilot.press("comma")
-        assert is_on(12)
-        await pilot.press("full_stop")
-        assert is_on(13)
-        text.focus()
-        for key, position in [
-            ("home", 0),
-            ("right", 1),
-            ("left", 0),
-            ("down", 10),
-            ("up", 0),
-            ("end", 13),
-            ("pageup", 3),
-            ("pagedown", 13),
-        ]:
-            await pilot.press(key)
-            await pilot.pause()
-            if key == "pageup":
-                assert text.line_of(text.cursor) == 0
-                position = text.cursor
-            assert is_on(position), key
-        app.screen.query_one(UnitActivations).focus()
-        for key, position in [("up", 12), ("home", 0), ("down", 1), ("right", 2), ("left", 1), ("end", 13)]:
-            await pilot.press(key)
-            await pilot.pause()
-            assert is_on(position), key
-        await pilot.press("pageup", "pagedown")
+        check(12)
+        for widget, moves in (
+            (text, [("home", 0), ("right", 1), ("left", 0), ("down", 10), ("up", 0), ("end", 13), ("pagedown", 13)]),
+            (app.screen.query_one(UnitActivations), [("up", 12), ("home", 0), ("down", 1), ("right", 2), ("left", 1)]),
+        ):
+            widget.focus()
+            for key, position in moves:
+                await pilot.press(key)
+                await pilot.pause()
+                check(position)
+        await pilot.click(TokenTextView, offset=(15, 0))
         await pilot.pause()
-        assert is_on(13)
-        await pilot.click(TokenTextView, offset=(8, 0))
-        await pilot.pause()
-        assert is_on(1)
-        await pilot.click(UnitActivations, offset=(4, 0))
-        await pilot.pause()
-        assert text.cursor <= 1
+        check(2)
+
+        await pilot.press("f6")  # edits the text
+        app.screen.query_one(Input).value = "the lamp zyzzyva"
+        await pilot.press("enter")
+        await until(pilot, lambda: is_idle(app) and '"‹zyzzyva›" · word 3 of 3' in strip_heading(app))
+        assert strips.has_focus
+        ids = [*VOCABULARY.encode("the lamp").tolist(), UNK_ID]
+        expected = record_activations(TWO_LAYER_LSTM, ids)[0].cell[-1, strips.unit]
+        assert strips.selected_value == pytest.approx(float(expected))
 
 
-async def test_tab_reaches_every_part(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_a_pinned_unit_stays_shown_along_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await open_activations(pilot, session_model)
-        focused = []
-        for _ in range(5):
-            await pilot.press("tab")
-            assert app.focused is not None
-            focused.append(type(app.focused))
-        assert set(focused) == {TokenTextView, GateStrips, UnitActivations, UnitTopActivations, LineInput}
-
-
-async def test_the_text_can_be_edited(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, session_model)
-        strips, field = gate_strips(app), app.screen.query_one(Input)
-        await pilot.press("f6")
-        assert field.has_focus
-        assert field.value == ACTIVATIONS_LINE
-        field.value = "the lamp"
-        await pilot.press("enter")
-        await until(pilot, lambda: is_idle(app) and '"lamp" · word 2 of 2' in strip_heading(app))
-        assert strips.has_focus
-        expected = expected_activations("the lamp")[0].cell[-1, strips.unit]
-        assert strips.selected_value == pytest.approx(float(expected))
-        await pilot.press("f6", "f6")
-        assert strips.has_focus
-        await pilot.press("escape")
-        assert not isinstance(app.screen, ActivationsScreen)
-
-
-# One unit
-
-
-@pytest.mark.parametrize("size", [(60, 20), (200, 50)])
-async def test_a_pinned_unit_stays_shown_along_the_text(
-    make_host: MakeHost, session_model: SessionModel, size: tuple[int, int]
-) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=size) as pilot:
-        await open_activations(pilot, session_model)
-        await pilot.press("home", "right", "right", "f3")
-        assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
-        await pilot.press("f2", "right", "up", "up")  # to another unit
+        await pilot.press("home", "right", "right", "f3", "f2", "right", "up", "up")  # pins a unit and leaves it
         assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
         values = expected_activations()[0].cell[:, 2]
-        lines = {}
-        for position, token in enumerate(TOKENS):
-            app.screen.query_one(TokenTextView).move_cursor(position)
-            await pilot.pause()
-            line = next(line for line in unit_lines(app) if line.startswith("▸"))
-            shown_token, number = line[1:].split()[:2]
-            assert shown_token == token
-            assert float(number) == pytest.approx(values[position], abs=6e-4)
-            lines[position] = line
+        rows = unit_lines(app)[: len(TOKENS)]
+        assert [row[1:].split()[0] for row in rows] == TOKENS
+        assert [float(row[1:].split()[1]) for row in rows] == pytest.approx(values.tolist(), abs=6e-4)
         longest = int(np.abs(values).argmax())
-        assert (lines[longest].count("█") > 3) == (values[longest] > 0)
-        assert (lines[longest].count("▒") > 3) == (values[longest] < 0)
+        assert (rows[longest].count("█") > 3) == (values[longest] > 0)
+        assert (rows[longest].count("▒") > 3) == (values[longest] < 0)
         await pilot.press("f3")
         assert unit_heading(app).startswith("layer 2 unit 3 output along the text")
         assert "pinned" not in unit_heading(app)
-
-
-async def test_a_gate_along_the_text_is_shown_without_sign(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
-        await open_activations(pilot, session_model)
-        await pilot.press("up", "up", "home")
-        rows = unit_lines(app)[: len(TOKENS)]
-        values = expected_activations()[0].output[:, 0]
-        assert [float(row[1:].split()[1]) for row in rows] == pytest.approx(values.tolist(), abs=6e-4)
-        assert not any("│" in row or "+" in row for row in rows)
-
-
-async def test_f5_switches_between_the_lists(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, session_model)
+        values = expected_activations()[1].output[:, 3]
+        assert [float(row[1:].split()[1]) for row in unit_lines(app)[:14]] == pytest.approx(values.tolist(), abs=6e-4)
+        assert not any("│" in row or "+" in row for row in unit_lines(app)[:14])  # a gate has no sign
+        await pilot.resize_terminal(80, 24)
         results, unit_list = app.screen.query_one(UnitTopActivations), app.screen.query_one(UnitActivations)
-        assert not results.region
-        await pilot.press("f5")
-        await pilot.pause()
-        assert results.has_focus
-        assert not unit_list.region
-        await pilot.press("f5")
-        await pilot.pause()
-        assert unit_list.has_focus
-        await pilot.resize_terminal(200, 50)
-        for widget in (results, unit_list):
+        for shown, hidden in ((results, unit_list), (unit_list, results)):
             await pilot.press("f5")
             await pilot.pause()
-            assert widget.has_focus
-            assert widget.region
+            assert shown.has_focus
+            assert not hidden.region
 
 
-# Special models and texts
-
-
-async def test_a_model_or_text_without_activations_is_reported(
-    make_host: MakeHost, session_model: SessionModel
-) -> None:
+async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host, session_model):
     app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        cases: list[tuple[LanguageModel, str, str]] = [
+    async with app.run_test(size=(20, 5), notifications=True) as pilot:
+        for model, text, message in [
             (make_kneser_ney(), ACTIVATIONS_TEXT, "no LSTM in this model"),
-            (TWO_LAYER_LSTM, "", "the text has no words"),
             (TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
-        ]
-        for model, text, message in cases:
+        ]:
             await open_activations(pilot, SessionModel("x", "", model), text)
+            await pilot.resize_terminal(200, 50)
+            await pilot.pause()
             assert message in strip_heading(app)
             await pilot.press("right", "down", "m", "z", "end", "pageup", "comma", "f2", "f3", "f4", "f5", "f5", "f6")
             await pilot.press("escape")
             assert not isinstance(app.screen, ActivationsScreen)
 
-
-async def test_unknown_words_are_read_as_unk(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, session_model, "zyzzyva zyzzyva")
-        assert "‹zyzzyva›" in strip_heading(app)
-        expected = record_activations(TWO_LAYER_LSTM, [UNK_ID, UNK_ID])[0].cell[1, gate_strips(app).unit]
-        assert gate_strips(app).selected_value == pytest.approx(float(expected))
-
-
-async def test_a_cached_model_shows_its_lstm_as_trained(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
-        await open_activations(pilot, session_model)
-        assert "as trained" not in status_text(app, "#status")
-        await pilot.press("escape")
         await open_activations(pilot, SessionModel("cached", "", NeuralCache(TWO_LAYER_LSTM, CacheSettings())))
         assert "inside the LSTM as trained" in status_text(app, "#status")
         expected = expected_activations()[0].cell[-1, gate_strips(app).unit]
         assert gate_strips(app).selected_value == pytest.approx(float(expected))
+        await pilot.press("escape")
 
-
-async def test_a_model_with_one_layer_has_no_layer_key(make_host: MakeHost) -> None:
-    app = make_host()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM))
+        screen = await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM), "the lamp " * 600)
         await pilot.press("f2")
         assert "layer 1 of 1" in strip_heading(app)
-        assert app.screen.check_action("next_layer", ()) is False
-        assert unit_heading(app).startswith("unit ")
-
-
-async def test_a_long_text_is_cut(make_host: MakeHost) -> None:
-    app = make_host()
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        text = "the lamp " * (MAX_TOKENS // 2 + 7)
-        screen = await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM), text)
+        assert screen.check_action("next_layer", ()) is False
         assert f"word {MAX_TOKENS:,} of {MAX_TOKENS:,}" in strip_heading(app)
-        assert len(screen.layer_activations[0].cell) == MAX_TOKENS
         assert "1,000 words" in notices(app)
-
-
-@pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
-async def test_the_cursor_is_visible_in_every_theme(
-    make_host: MakeHost, session_model: SessionModel, theme: str
-) -> None:
-    app = make_host(session_model=session_model, theme=theme)
-    async with app.run_test(size=(20, 5)) as pilot:
-        await open_activations(pilot, session_model)
-        await pilot.press("right", "down", "z", "m", "comma", "f3", "f5", "f5", "f6", "f6")
-        await pilot.resize_terminal(80, 24)
-        await pilot.pause()
-        row = gate_strips(app).render_line(1 + ACTIVATION_NAMES.index(gate_strips(app).gate))
-        assert any(segment.style and segment.style.reverse for segment in row)
-
-
-def test_every_binding_has_an_id_and_a_tooltip() -> None:
-    for owner in (ActivationsScreen, TokenTextView, GateStrips, UnitActivations, UnitTopActivations):
-        for binding in owner.BINDINGS:
-            assert not isinstance(binding, tuple)
-            assert binding.id
-            assert binding.tooltip
-
-
-def test_line_ends_are_read_as_eos() -> None:
-    assert tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids[9] == EOS_ID
-
-
-def test_the_lstm_of_dynamic_evaluation_is_its_base_model() -> None:
     assert find_lstm(DynamicEvaluation(ONE_LAYER_LSTM, random_ids(100, len(VOCABULARY)))) is ONE_LAYER_LSTM
+
+
+# Tokens that are parts of words
+
+
+def test_names_of_tokens_show_where_words_begin():
+    tokens = tokenize_with_offsets("The É o?!\n", character_tokenizer(), eos_per_line=True)
+    names = ["T", "h", "e", "·", "É", "<0x89>", "·", "o", "?", "!", "¶"]
+    assert part_names(tokens, character_tokenizer()) == names
+    names = part_names(tokenize_with_offsets("the wizardry", bpe_tokenizer()), bpe_tokenizer())
+    assert "".join(names) == "the·wizardry"
+    assert len(names) > 2
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host, tokenizer):
+    session_model = open_session_model(tokenizer)
+    app = make_host(session_model=session_model)
+    text = "The wizard’s tower — é 😀?!\nfrost"
+    async with app.run_test(size=(120, 60), notifications=True) as pilot:
+        screen = await open_activations(pilot, session_model, text)
+        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
+        expected = record_activations(session_model.model, tokens.ids)
+        np.testing.assert_allclose(screen.layer_activations[0].cell, expected[0].cell, atol=1e-6)
+        rows = [row.replace("▸", " ").split() for row in unit_lines(app)]
+        names = part_names(tokens, tokenizer)
+        shown = [row[0] for row in rows if row]
+        assert shown == names[-len(shown) :]
+        view = app.screen.query_one(TokenTextView)
+        assert painted(view).splitlines() == ["The wizard’s tower — é 😀?!¶", "frost"]
+        heading = f'on reading "{names[-1]}" of "frost" · token {len(tokens)} of {len(tokens)}'
+        assert heading in strip_heading(app)
+        bytes_of_smiley = [index for index, token in enumerate(tokens) if token == "😀"]
+        view.move_cursor(bytes_of_smiley[0])
+        for _ in range(4):
+            await pilot.pause()
+            assert [part.text for part in view.render_line(0) if part.text and part.style.reverse] == ["😀"]
+            await pilot.press("full_stop")
+        await pilot.press("escape")
+        screen = await open_activations(pilot, session_model, "wizardry " * 600)
+        assert MAX_TOKENS - 10 < len(screen.page.tokens) <= MAX_TOKENS
+        assert screen.text.endswith("wizardry")
+        assert f"Only the first {MAX_TOKENS:,} tokens are analysed." in notices(app)
+
+
+# The line of a mogrifier
+
+FACTORS = [np.array(values, np.float32) for values in ([0.5, 1.5, 1.0], [2.0, 1.0], [1.0, 0.2, 1.2])]
+RANGES = "mogrifier  layer input ×1.00 (0.5–1.5)  hidden ×1.50 (1.0–2.0)  layer input ×0.80 (0.2–1.2)"
+
+
+@pytest.mark.parametrize(
+    ("width", "line", "explanation"),
+    [
+        (170, RANGES, EXPLANATION),
+        (92, RANGES, ""),
+        (64, "mogrifier  layer input ×1.00  hidden ×1.50  layer input ×0.80", ""),
+        (30, "mogrifier  layer input ×0.67  hidden ×1.50", ""),  # 0.5 x 1.0, 1.5 x 0.2 and 1.0 x 1.2
+    ],
+)
+def test_line_of_a_mogrifier_has_as_many_details_as_fit(width, line, explanation):
+    assert mogrifier_line(FACTORS, width) == (line, explanation)
+
+
+async def test_line_of_a_mogrifier_follows_word_and_layer(make_host, session_model):
+    config = ModelConfig(embedding_size=6, hidden_size=8, num_layers=2, mogrifier_rounds=2, mogrifier_rank=3)
+    lstm = random_lstm(config, VOCABULARY, seed=1)
+    layers = expected_activations(lstm)
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(92, 24)) as pilot:
+        await open_activations(pilot, SessionModel("mogrified", "2 layers", lstm))
+        for key, layer, position in ((None, 0, 13), ("comma", 0, 12), ("f2", 1, 12)):
+            await pilot.press(*[key] if key else [])
+            factors = [each[position] for each in layers[layer].mogrifier]
+            assert status_text(app, "#mogrifier") == mogrifier_line(factors, 78)[0]
