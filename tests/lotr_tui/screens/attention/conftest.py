@@ -2,11 +2,10 @@
 
 import pytest
 
-from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model
 
 
 @pytest.fixture
-def session_model() -> SessionModel:
+def session_model():
     return attention_session_model(VOCABULARY)

@@ -1,6 +1,4 @@
-"""Parts of the attention screen, its text, and models that it can and cannot show."""
-
-from typing import Any
+"""Parts and lists of the attention screen, and models that it can and cannot show."""
 
 import numpy as np
 import pytest
@@ -10,21 +8,25 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.generation.prompt import prefill
 from engine.models.cache import CacheSettings, NeuralCache
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.attention import reading as reading_module
 from lotr_tui.screens.attention.attended_list import AttendedList
 from lotr_tui.screens.attention.head_along_text import HeadAlongText
 from lotr_tui.screens.attention.layer_predictions import LayerPredictions
-from lotr_tui.screens.attention.reading import ROLLOUT, HeadId
+from lotr_tui.screens.attention.reading import ROLLOUT
 from lotr_tui.screens.attention.screen import AttentionScreen
+from lotr_tui.screens.attention.strip_columns import shade_levels
 from lotr_tui.screens.attention.strips import AttentionStrips
+from lotr_tui.screens.attention.text_view import AttentionTextView
 from lotr_tui.screens.session.inspectors import InspectionContext, create_inspector_screen
 from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, MakeHost, status_text
+from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, status_text
 from tests.support.app import VOCABULARY
 from tests.support.attention import (
+    NAMES,
+    TOKENS,
     RandomAttentionModel,
     attention_session_model,
     attention_strips,
+    expected_record,
     list_lines,
     open_attention,
     strip_lines,
@@ -34,33 +36,100 @@ from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import notices, until
 
 
-@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 35), (200, 50)])
-async def test_f5_reaches_every_part(make_host: MakeHost, session_model: SessionModel, size: tuple[int, int]) -> None:
+def shown(line):
+    """Return the words of a line without the marks of the cursor and the bars."""
+    words = line.replace("▸", " ").split()
+    return [word for word in words if not set(word) <= set("█▉▊▋▌▍▎▏")]
+
+
+async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, session_model):
     app = make_host(session_model=session_model)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(200, 50)) as pilot:
+        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        await pilot.press("down", "down", "f3", "f2", "down", "down")  # head 2 of layer 3 is pinned
+        weights = expected_record(session_model).weights[2, 1]
+        text = app.screen.query_one(AttentionTextView)
+        for _ in range(3):
+            await pilot.press("comma")
+            await pilot.pause()
+            query = text.cursor
+            for token in range(len(TOKENS)):
+                expected = int(shade_levels(weights[query, token + 1 : token + 2])[0]) if token < query else 0
+                assert text.shade_level(token) == expected, (query, token)
+            assert status_text(app, "#attended-heading") == "layer 3 head 2 looks most at · pinned"
+            rows = [shown(line) for line in list_lines(app, AttendedList)[: query + 1]]
+            order = np.argsort(-weights[query, : query + 1], kind="stable")
+            assert [row[0] for row in rows] == [NAMES[position] for position in order]
+            numbers = [format_percent(float(weights[query, position])).split()[0] for position in order]
+            assert [row[-3] if row[-1] != "%" else row[-2] for row in rows] == numbers
+        lines = list_lines(app, HeadAlongText)
+        assert lines[0].split() == ["Bilbo", "100", "%"]
+        for token in range(1, len(TOKENS)):
+            target = 1 + int(weights[token, 1 : token + 1].argmax())
+            words = shown(lines[token])
+            expected = [TOKENS[token], *format_percent(float(weights[token, 0])).split(), NAMES[target]]
+            assert words[: len(expected)] == expected
+            assert words[4:6] == format_percent(float(weights[token, target])).split()
+        attended = app.screen.query_one(AttendedList)
+        attended.focus()
+        await pilot.press("home", "down")
+        await pilot.pause()
+        assert attention_strips(app).position == attended.positions[1]
+        await pilot.press("f3")
+        await pilot.pause()
+        assert status_text(app, "#attended-heading") == "layer 1 head 4 looks most at"
+
+
+async def test_each_layer_shows_its_prediction_which_is_computed_once_per_token(make_host, session_model, monkeypatch):
+    model, calls = session_model.model, []
+    layer_log_probs = model.layer_log_probs
+    monkeypatch.setattr(model, "layer_log_probs", lambda rows: calls.append(len(rows)) or layer_log_probs(rows))
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(200, 50)) as pilot:
         screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        parts: list[type[Any]] = [AttentionStrips, AttendedList, HeadAlongText, LayerPredictions]
-        assert screen.query_one(AttentionStrips).has_focus
+        assert model.num_records == 2  # the start alone, for the number of heads, and the text
+        record = expected_record(session_model)
+        ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
+        for count, key in ((1, "comma"), (2, "comma"), (3, "full_stop")):
+            assert len(calls) == count
+            token = screen.query_one(AttentionTextView).cursor
+            log_probs = layer_log_probs(record.layer_outputs[:, token]).astype(np.float64)
+            for layer, (line, row) in enumerate(zip(list_lines(app, LayerPredictions), log_probs, strict=False)):
+                name, *figures = shown(line)
+                assert name == ("input" if layer == 0 else str(layer))
+                assert float(figures[0]) == pytest.approx(-(np.exp(row) * row).sum() / np.log(2), abs=0.06)
+                assert int(figures[1]) == 1 + (row > row[ids[token]]).sum()
+                assert " ".join(figures[2:4]) == format_percent(float(np.exp(row[ids[token]])))
+                best = VOCABULARY.tokens[int(row.argmax())]
+                assert figures[4] == best.replace("<unk>", "rare").replace("<eos>", "end")
+            await pilot.press(key)
+            await until(pilot, lambda: screen.is_idle)
+            await pilot.pause()
+        assert len(calls) == 3
+        lens = screen.query_one(LayerPredictions)
+        assert (screen.layer_index, lens.cursor) == (2, 3)
+        lens.focus()
+        for key, layer, line in [("up", 1, 2), ("home", 0, 0), ("f2", 1, 2), ("shift+f2", 0, 1), ("shift+f2", 2, 3)]:
+            await pilot.press(key)
+            await pilot.pause()
+            assert (screen.layer_index, lens.cursor) == (layer, line), key
+
+
+async def test_f5_reaches_every_part_and_f6_edits_the_text(make_host, session_model):
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(60, 20)) as pilot:
+        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        parts = [AttentionStrips, AttendedList, HeadAlongText, LayerPredictions]
         for part in [*parts[1:], *parts]:
             await pilot.press("f5")
             await until(pilot, lambda: isinstance(app.focused, part))  # noqa: B023
             assert screen.query_one(part).size.height >= 3
             assert any(line.strip() for line in list_lines(app, part))
-        for part in parts:
-            is_visible = bool(screen.query_one(part).region)
-            assert is_visible == (
-                part is LayerPredictions or size[0] == 200 or (size[1] > 30 and part is not AttendedList)
-            )
-
-
-async def test_the_text_can_be_edited(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        await pilot.press("f5", "f6")
-        field = screen.query_one(Input)
-        assert field.has_focus
-        field.value = "the lamp"
+        for size, visible in (((60, 20), parts[3:]), ((120, 35), [parts[0], *parts[2:]]), ((200, 50), parts)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: [part for part in parts if screen.query_one(part).region] == visible)  # noqa: B023
+        await pilot.press("f6")
+        screen.query_one(Input).value = "the lamp"
         await pilot.press("enter")
         await until(pilot, lambda: screen.is_idle and 'predicting "lamp" · word 2 of 2' in strip_lines(app)[0])
         await until(pilot, lambda: attention_strips(app).has_focus)
@@ -68,20 +137,7 @@ async def test_the_text_can_be_edited(make_host: MakeHost, session_model: Sessio
         assert not isinstance(app.screen, AttentionScreen)
 
 
-async def test_the_inspector_depends_on_the_model(make_host: MakeHost, session_model: SessionModel) -> None:
-    def screen_name(model: SessionModel) -> str:
-        context: Any = InspectionContext(model, "", None, None, None, "", model, None, 0)  # type: ignore[arg-type]
-        return type(create_inspector_screen("activations", context)).__name__
-
-    assert screen_name(session_model) == "AttentionScreen"
-    assert screen_name(SessionModel("lstm", "", ONE_LAYER_LSTM)) == "ActivationsScreen"
-    cached = NeuralCache(RandomAttentionModel(VOCABULARY), CacheSettings())
-    assert screen_name(SessionModel("cached", "", cached)) == "AttentionScreen"
-
-
-async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_predicts_as_it_plays(
-    make_host: MakeHost,
-) -> None:
+async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_predicts_as_it_plays(make_host):
     model = random_transformer(VOCABULARY)
     session_model = SessionModel("gpt", "", model)
     app = make_host(session_model=session_model)
@@ -91,52 +147,62 @@ async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_pre
         weights = model.record_attention(ids).weights
         await pilot.press("down", "down", "end")
         await pilot.pause()
-        strips = attention_strips(app)
-        assert strips.head_id == HeadId(len(weights) - 1, 1)
-        assert strips.selected_weight == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
+        assert attention_strips(app).selected_weight == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
         log_probs = prefill(model, ids[:-1].tolist()).log_probs
-        last_layer = list_lines(app, LayerPredictions)[len(weights)].replace("▸", " ").split()
-        assert format_percent(float(np.exp(log_probs[ids[-1]]))) in " ".join(last_layer)
-        assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in " ".join(last_layer)
-        assert screen.reading is not None
+        last_layer = " ".join(shown(list_lines(app, LayerPredictions)[len(weights)]))
+        assert format_percent(float(np.exp(log_probs[ids[-1]]))) in last_layer
+        assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in last_layer
         assert screen.reading.attended(ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
 
 
-async def test_only_the_end_of_a_long_text_is_analysed(
-    make_host: MakeHost, session_model: SessionModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading_module, "MAX_RECORD_BYTES", 4 * 3 * 4 * 41**2)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        screen = await open_attention(pilot, session_model, "we walked all night with our pony " * 20)
-        assert "Only the last 40 words are analysed." in notices(app)
-        assert "word 40 of 40" in strip_lines(app)[0]
-        assert screen.text.split() == ("we walked all night with our pony " * 20).split()[-40:]
+def test_the_inspector_depends_on_the_model(session_model):
+    cached = NeuralCache(RandomAttentionModel(VOCABULARY), CacheSettings())
+    for model, name in (
+        (session_model, "AttentionScreen"),
+        (SessionModel("cached", "", cached), "AttentionScreen"),
+        (SessionModel("lstm", "", ONE_LAYER_LSTM), "ActivationsScreen"),
+    ):
+        context = InspectionContext(model, "", None, None, None, "", model, None, 0)
+        assert type(create_inspector_screen("activations", context)).__name__ == name
 
 
-async def test_a_model_or_text_without_attention_is_reported(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_models_and_texts_without_attention_and_failures_are_reported(make_host, session_model, monkeypatch):
+    def fail(*_):
+        raise MemoryError("no room")
+
     app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(20, 5), notifications=True) as pilot:
         for model, text, message in [
             (SessionModel("x", "", ONE_LAYER_LSTM), ACTIVATIONS_TEXT, "no Transformer in this model"),
-            (session_model, "", "the text has no words"),
             (session_model, "?! \x1b[ …", "the text has no words"),
         ]:
             await open_attention(pilot, model, text)
+            await pilot.resize_terminal(120, 35)
+            await pilot.pause()
             assert message in strip_lines(app)[0]
             await pilot.press("right", "down", "m", "z", "end", "pageup", "comma", "f2", "f3", "f4", "f5", "f5", "f6")
             await pilot.press("escape")
             assert not isinstance(app.screen, AttentionScreen)
 
+        screen = await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=1, context_size=41))
+        assert "layer 1 of 1" in strip_lines(app)[0]
+        assert screen.check_action("step_layer", (1,)) is False
+        await pilot.press("escape")
 
-async def test_a_failure_is_reported(
-    make_host: MakeHost, session_model: SessionModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError("no room")
+        text = "we walked all night with our pony " * 20
+        screen = await open_attention(pilot, attention_session_model(VOCABULARY, context_size=41), text)
+        assert "Only the last 40 words are analysed." in notices(app)
+        assert "word 40 of 40" in strip_lines(app)[0]
+        assert screen.text.split() == text.split()[-40:]
+        await pilot.press("escape")
 
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
+        await open_attention(pilot, attention_session_model(bpe_tokenizer()), "The wizardry 😀")
+        num_tokens = len(tokenize_with_offsets("The wizardry 😀", bpe_tokenizer()))
+        assert f'predicting "<0x80>" of "😀" · token {num_tokens} of {num_tokens}' in strip_lines(app)[0]
+        assert strip_lines(app)[1].split()[:2] == ["start", "The"]
+        assert "token back" in strip_lines(app)[-1].replace("tokens", "token")
+        await pilot.press("escape")
+
         monkeypatch.setattr(session_model.model, "layer_log_probs", fail)
         await open_attention(pilot, session_model)
         assert "failed" in status_text(app, "#lens-heading")
@@ -144,43 +210,3 @@ async def test_a_failure_is_reported(
         monkeypatch.setattr(session_model.model, "record_attention", fail)
         await open_attention(pilot, session_model)
         assert "cannot compute the attention" in strip_lines(app)[0]
-
-
-async def test_a_model_with_one_layer_has_no_layer_key(make_host: MakeHost) -> None:
-    session_model = attention_session_model(VOCABULARY, num_layers=1)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await open_attention(pilot, session_model)
-        await pilot.press("f2")
-        assert "layer 1 of 1" in strip_lines(app)[0]
-        assert screen.check_action("step_layer", (1,)) is False
-
-
-@pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "ansi-light"])
-async def test_any_size_and_theme_can_be_used(make_host: MakeHost, session_model: SessionModel, theme: str) -> None:
-    app = make_host(session_model=session_model, theme=theme)
-    async with app.run_test(size=(20, 5)) as pilot:
-        await open_attention(pilot, session_model)
-        await pilot.press("right", "down", "z", "m", "comma", "f3", "f4", "f5", "f5", "f5", "f5", "f6", "f6")
-        await pilot.resize_terminal(80, 24)
-        await pilot.pause()
-        assert any(line.startswith("▸") for line in strip_lines(app))
-
-
-async def test_tokens_of_an_open_vocabulary_are_named(make_host: MakeHost) -> None:
-    session_model = attention_session_model(bpe_tokenizer())
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
-        await open_attention(pilot, session_model, "The wizardry 😀")
-        tokens = tokenize_with_offsets("The wizardry 😀", bpe_tokenizer())
-        assert f'predicting "<0x80>" of "😀" · token {len(tokens)} of {len(tokens)}' in strip_lines(app)[0]
-        assert strip_lines(app)[1].split()[:2] == ["start", "The"]
-        assert "tokens back" in strip_lines(app)[-1] or "token back" in strip_lines(app)[-1]
-
-
-def test_every_binding_has_an_id_and_a_tooltip() -> None:
-    for owner in (AttentionScreen, AttentionStrips, AttendedList, HeadAlongText, LayerPredictions):
-        for binding in owner.BINDINGS:
-            assert not isinstance(binding, tuple)
-            assert binding.id
-            assert binding.tooltip

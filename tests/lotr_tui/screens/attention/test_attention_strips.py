@@ -1,15 +1,25 @@
 """Strips of the attention screen; painted values are compared with the record of the model."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from engine.analysis.attention import attention_rollout
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.attention.reading import ROLLOUT, HeadId
-from lotr_tui.screens.attention.strip_columns import SHADES, shade_levels
+from lotr_tui.screens.attention.strip_columns import (
+    MAX_NAME_WIDTH,
+    SHADES,
+    THRESHOLDS,
+    even_columns,
+    named_columns,
+    shade_levels,
+)
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.screens.attention.text_view import AttentionTextView
-from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import ACTIVATIONS_TEXT, MakeHost, status_text
+from tests.support.analysis import ACTIVATIONS_TEXT, status_text
 from tests.support.app import VOCABULARY
 from tests.support.attention import (
     NAMES,
@@ -21,7 +31,7 @@ from tests.support.attention import (
 )
 
 
-async def test_strips_show_the_weights_of_each_head(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_strips_show_the_weights_of_each_head(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
         screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
@@ -41,13 +51,18 @@ async def test_strips_show_the_weights_of_each_head(make_host: MakeHost, session
                 for name, level in zip(NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
                     assert line[start : start + len(name)] == SHADES[level] * len(name), (label, name)
                     start += len(name) + 1
-                value = float(values[attention_strips(app).position])
-                assert line.endswith(f" {format_percent(value)}")
+                assert line.endswith(f" {format_percent(float(values[attention_strips(app).position]))}")
             await pilot.press("f2")
             await pilot.pause()
+        await pilot.press("home", "down", "end", "f4")
+        await pilot.pause()
+        row = weights[2, 0, 13, :14]
+        assert "without the start" in strip_lines(app)[0]
+        assert attention_strips(app).selected_weight == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
+        assert strip_lines(app)[4][12:17] == "     "
 
 
-async def test_the_cursor_moves_over_heads_and_positions(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
         await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
@@ -66,37 +81,27 @@ async def test_the_cursor_moves_over_heads_and_positions(make_host: MakeHost, se
             await pilot.press(*keys)
             await pilot.pause()
             assert (strips.row, strips.position, strips.head_id) == (row, position, head_id), keys
-            marker = strip_lines(app)[-1]
+            marker, back = strip_lines(app)[-1], 14 - position
             assert NAMES[position] in marker
-            back = 14 - position
             assert marker.endswith("start of the text" if position == 0 else f"{back} word{'s' * (back > 1)} back")
         assert strips.selected_weight == pytest.approx(float(weights[2, 3, 13, 13]), rel=1e-5)
+        await pilot.press("comma", "comma")
+        await pilot.pause()
+        assert 'predicting "walked" · word 12 of 14' in strip_lines(app)[0]
+        assert strips.selected_weight == pytest.approx(float(weights[2, 3, 11, 11]), rel=1e-5)
         await pilot.click(AttentionStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
         await pilot.pause()
         assert (strips.row, strips.position) == (2, 1)
-
-
-async def test_the_strips_follow_the_text(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
-        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        await pilot.press("down", "end")
-        await pilot.press("comma", "comma")
-        await pilot.pause()
-        strips, weights = attention_strips(app), expected_record(session_model).weights
-        assert 'predicting "walked" · word 12 of 14' in strip_lines(app)[0]
-        assert strips.position == 11
-        assert strips.selected_weight == pytest.approx(float(weights[2, 0, 11, 11]), rel=1e-5)
         app.screen.query_one(AttentionTextView).focus()
         await pilot.press("home")
         await pilot.pause()
-        assert strips.num_positions == 1
         assert [line.split()[-2:] for line in strip_lines(app)[2:8]] == [["100", "%"]] * 6
 
 
-async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host: MakeHost, session_model: SessionModel) -> None:
+async def test_a_long_text_shares_cells_until_it_is_zoomed_and_many_heads_scroll(make_host):
+    session_model = attention_session_model(VOCABULARY, num_heads=16)
     app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(80, 20)) as pilot:
         text = "we walked all night with our pony " * 20
         await open_attention(pilot, session_model, text)
         strips = attention_strips(app)
@@ -109,49 +114,62 @@ async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host: MakeHost, 
         assert strips.position == largest
         row = next(line for line in strip_lines(app) if line.startswith("▸"))
         column = strips.columns().column_of(largest)
-        assert column is not None
         assert row[12 + column] == SHADES[int(shade_levels(weights[1, 139, largest : largest + 1])[0])]
         await pilot.press("z")
         await pilot.pause()
         assert strips.columns().positions_per_column == 1
-        assert app.screen.reading.names[largest] in strip_lines(app)[1].split()  # type: ignore[attr-defined]
+        assert app.screen.reading.names[largest] in strip_lines(app)[1].split()
         await pilot.press("home")
         await pilot.pause()
         assert strip_lines(app)[1].split()[0] == "start"
-        await pilot.press("z")
-        await pilot.pause()
-        assert strips.columns().positions_per_column == 3
-
-
-async def test_many_heads_scroll(make_host: MakeHost) -> None:
-    session_model = attention_session_model(VOCABULARY, num_heads=16)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(60, 20)) as pilot:
-        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        strips = attention_strips(app)
-        seen: set[str] = set()
+        seen = set()
         for _ in range(17):
-            await pilot.press("down")
-            await pilot.pause()
             labels = [line[1:12].strip() for line in strip_lines(app)[2:-1]]
             assert labels[:2] == ["all layers", "mean"]
-            assert any(line.startswith("▸") for line in strip_lines(app)[2:-1])
             heads = strips.visible_heads
             assert f"heads {heads.start + 1} to {heads.stop} of 16" in status_text(app, "#legend")
             seen |= set(labels)
+            await pilot.press("down")
+            await pilot.pause()
         assert seen == {"all layers", "mean", *(f"head {head}" for head in range(1, 17))}
 
 
-async def test_f4_leaves_out_the_start_of_the_text(make_host: MakeHost, session_model: SessionModel) -> None:
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
-        await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        await pilot.press("down", "end", "f4")
-        await pilot.pause()
-        weights = expected_record(session_model).weights[2, 0, 13, :14]
-        assert "without the start" in strip_lines(app)[0]
-        assert attention_strips(app).selected_weight == pytest.approx(float(weights[13] / weights[1:].sum()), rel=1e-4)
-        assert strip_lines(app)[4][12:17] == "     "
-        await pilot.press("f4")
-        await pilot.pause()
-        assert attention_strips(app).selected_weight == pytest.approx(float(weights[13]), rel=1e-5)
+# Columns without an app
+
+COLUMN_NAMES = st.lists(st.text("ab·日", min_size=1, max_size=20), min_size=1, max_size=40)
+
+
+@given(st.integers(1, 300), st.integers(1, 200))
+def test_even_columns_cover_each_position_once(num_positions, num_cells):
+    columns = even_columns(num_positions, num_cells)
+    assert sum(columns.widths) <= num_cells
+    weights = np.random.default_rng(num_positions).random(num_positions, np.float32)
+    largest = columns.reduce(weights)
+    for column in range(len(columns.widths)):
+        position = columns.largest_position(column, weights)
+        assert columns.column_of(position) == column
+        assert weights[position] == largest[column]
+    assert largest.max() == weights.max()
+    sizes = np.diff(columns.first_positions, append=num_positions)
+    assert sizes.max() - sizes.min() <= 1
+
+
+@given(COLUMN_NAMES, st.integers(1, 80), st.data())
+def test_named_columns_fit_and_contain_the_cursor(names, num_cells, data):
+    first, cursor = (data.draw(st.integers(0, len(names) - 1)) for _ in range(2))
+    columns = named_columns(names, num_cells, first, cursor)
+    assert columns.column_of(cursor) is not None
+    assert len(columns.widths) == 1 or sum(columns.widths) + len(columns.widths) - 1 <= num_cells
+    for name, width in zip(columns.names, columns.widths, strict=True):
+        assert cell_len(name) == width <= MAX_NAME_WIDTH
+    for index in range(len(columns.widths)):
+        assert columns.column_at(columns.cell_of(index)) == index
+    again = named_columns(names, num_cells, int(columns.first_positions[0]), cursor)
+    assert again.first_positions.tolist() == columns.first_positions.tolist()
+
+
+def test_shades_start_at_their_thresholds_and_positions_that_were_not_read_are_blank():
+    assert shade_levels(np.array([0.0, 0.019, *THRESHOLDS, 1.0])).tolist() == [0, 0, 1, 2, 3, 4, 4]
+    columns = even_columns(6, 3)
+    assert columns.reduce(np.array([0.2, 0.8], np.float32)).tolist() == pytest.approx([0.8, 0, 0])
+    assert columns.largest_position(2, np.array([0.2, 0.8], np.float32)) == 4

@@ -1,14 +1,14 @@
 """Tests of the record of a text and of the names of its positions."""
 
+import math
+
 import numpy as np
 import pytest
 
 from engine.analysis.attention import attention_rollout
-from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
-from engine.data.tokenizers.base import Tokenizer
-from lotr_tui.screens.attention import reading as reading_module
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from lotr_tui.screens.attention.kept_text import keep_last_tokens, num_read
-from lotr_tui.screens.attention.reading import ROLLOUT, HeadId, max_recorded_tokens, read_attention
+from lotr_tui.screens.attention.reading import MAX_RECORD_BYTES, ROLLOUT, HeadId, max_recorded_tokens, read_attention
 from tests.support.app import VOCABULARY
 from tests.support.attention import RandomAttentionModel
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
@@ -17,7 +17,7 @@ TEXT = "Bilbo Baggins is a friend\nthe wizard was lit"
 SCRIPT = "GANDALF: we walked all night\nFRODO: the lamp was lit"
 
 
-def test_a_token_is_predicted_by_the_position_before_it() -> None:
+def test_a_token_is_predicted_by_the_position_before_it():
     model = RandomAttentionModel(VOCABULARY)
     tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
     reading = read_attention(model, VOCABULARY, tokens)
@@ -33,7 +33,7 @@ def test_a_token_is_predicted_by_the_position_before_it() -> None:
         np.testing.assert_allclose(reading.attended(ROLLOUT, token), rollout[: token + 1], atol=1e-5)
 
 
-def test_without_the_start_the_other_weights_sum_to_one() -> None:
+def test_without_the_start_the_other_weights_sum_to_one():
     tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
     reading = read_attention(RandomAttentionModel(VOCABULARY), VOCABULARY, tokens)
     all_weights = reading.attended(HeadId(0, 0), 5)
@@ -44,7 +44,7 @@ def test_without_the_start_the_other_weights_sum_to_one() -> None:
     assert reading.attended(HeadId(0, 0), 0, without_start=True).tolist() == [0]
 
 
-def test_speakers_are_positions_of_their_own() -> None:
+def test_speakers_are_positions_of_their_own():
     tokenizer = VOCABULARY.with_cast(("GANDALF", "FRODO"))
     tokens = tokenize_with_offsets(SCRIPT, tokenizer)
     reading = read_attention(RandomAttentionModel(tokenizer), tokenizer, tokens)
@@ -56,22 +56,18 @@ def test_speakers_are_positions_of_their_own() -> None:
     assert reading.names[reading.query_position(first_of_frodo)] == "FRODO:"
 
 
-def test_the_record_is_bounded_by_memory_and_by_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_is_bounded_by_memory_and_by_the_context():
     assert max_recorded_tokens(RandomAttentionModel(VOCABULARY, context_size=64)) == 63
     model = RandomAttentionModel(VOCABULARY, num_layers=30, num_heads=9, context_size=2048)
-    assert max_recorded_tokens(model) >= 500
-    monkeypatch.setattr(reading_module, "MAX_RECORD_BYTES", 4 * 30 * 9 * 10**2)
-    assert max_recorded_tokens(model) == 9
-    monkeypatch.setattr(reading_module, "MAX_RECORD_BYTES", 1)
-    assert max_recorded_tokens(model) == 1
+    assert 500 <= max_recorded_tokens(model) < math.isqrt(MAX_RECORD_BYTES // (4 * 30 * 9))
 
 
 @pytest.mark.parametrize(
     "tokenizer", [VOCABULARY, bpe_tokenizer(), character_tokenizer()], ids=["words", "bpe", "characters"]
 )
 @pytest.mark.parametrize("max_tokens", [1, 5, 40])
-def test_the_end_of_a_long_text_is_kept(tokenizer: Tokenizer, max_tokens: int) -> None:
-    def tokenize(text: str) -> TokenizedText:
+def test_the_end_of_a_long_text_is_kept(tokenizer, max_tokens):
+    def tokenize(text):
         return tokenize_with_offsets(text, tokenizer, eos_per_line=True)
 
     text = "the lamp was lit 😀 and we walked\n" * 20 + "all night"
@@ -85,10 +81,10 @@ def test_the_end_of_a_long_text_is_kept(tokenizer: Tokenizer, max_tokens: int) -
     assert keep_last_tokens(short, len(short), tokenize) is short
 
 
-def test_the_end_of_a_script_begins_with_a_line() -> None:
+def test_the_end_of_a_script_begins_with_a_line():
     tokenizer = VOCABULARY.with_cast(("GANDALF", "FRODO"))
 
-    def tokenize(text: str) -> TokenizedText:
+    def tokenize(text):
         return tokenize_with_offsets(text, tokenizer)
 
     tokens = tokenize("\n".join([SCRIPT] * 10))
