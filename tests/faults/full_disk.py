@@ -1,145 +1,100 @@
-"""A disk that fills up at random moments of trainings, and while sessions, prompts, settings and exports are saved.
+"""A disk that fills up at random moments of trainings.
 
-    python -m tests.faults.full_disk --fills 50 --saves 50
+    python -m tests.faults.full_disk --fills 50
 
 A full disk must be reported with the path and damage no file. Once there is space, everything must be written, and a
-training must end bit for bit as an undisturbed one. The test suite runs a short form.
+training must end bit for bit as an undisturbed one.
 """
 
 import argparse
+import errno
 import json
+import os
 import random
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from safetensors import safe_open
-
-from engine.runs.directory import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    PREVIOUS_RESUME_FILE,
-    RESUME_FILE,
-    SAMPLES_FILE,
-    read_config_and_tokenizer,
-)
+from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from engine.runs.loading import load_model
 from engine.runs.summary import is_finished
-from tests.faults.full_disk_session import FullDiskSession
-from tests.faults.reference_training import REFERENCE, ReferenceTraining
-from tests.faults.small_disk import SmallDisk, restart_in_mount_namespace, small_disk
+from tests.faults.trainings import REFERENCE, ReferenceTraining
 
-SAVES_PER_SESSION = 10
 WARNING_TIMEOUT = 30.0
 """Maximum seconds until a training reports a full disk. It saves 10 times per second."""
+NAMESPACE_VARIABLE = "LOTR_TUI_TESTS_MOUNT_NAMESPACE"
+UNSHARE_COMMANDS = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
+"""Commands that start another one in a new mount namespace: for root, and for other users if the system permits it."""
+MOUNT_COMMAND = ("mount", "-t", "tmpfs", "-o", "size=16m", "none")
 
 
-class RunWatcher(threading.Thread):
-    """Thread that reads the files of a run all the time, as viewers of the run do."""
+class SmallDisk:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._filler = path / "filler"
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(daemon=True)
-        self.run_dir = run_dir
-        self.num_reads = 0
-        self.num_resumes = 0
-        """Resumes so far. Each may have ended a line that a killed process left torn; no other line may be torn."""
-        self.problems: list[str] = []
-        self._done = threading.Event()
+    def fill(self, free_bytes: int) -> None:
+        with self._filler.open("wb") as file:
+            while True:
+                file_system = os.statvfs(self.path)
+                size = file_system.f_bavail * file_system.f_frsize - free_bytes
+                if size <= 0:
+                    return
+                try:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                except OSError as error:  # another process has written meanwhile
+                    if error.errno != errno.ENOSPC:
+                        raise
+                else:
+                    return
 
-    def run(self) -> None:
-        """Read the files until `stop`."""
-        while not self._done.wait(0.02):
-            try:
-                self._read_run()
-            except Exception as error:  # a damaged file may cause any exception
-                self.problems.append(f"{type(error).__name__}: {error}")
-            self.num_reads += 1
-
-    def stop(self) -> None:
-        """End the thread.
-
-        Raises:
-            AssertionError: If a file was damaged.
-        """
-        self._done.set()
-        self.join()
-        assert not self.problems, self.problems[0]
-
-    def _read_run(self) -> None:
-        if not (self.run_dir / CONFIG_FILE).exists():
-            return
-        read_config_and_tokenizer(self.run_dir)
-        if (self.run_dir / MODEL_FILE).exists():
-            load_model(self.run_dir)
-        for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
-            # The file may be renamed at this moment.
-            with suppress(FileNotFoundError), safe_open(self.run_dir / name, framework="numpy") as file:
-                json.loads(file.metadata()["trainer_state"])
-        for name in (METRICS_FILE, SAMPLES_FILE):
-            with suppress(FileNotFoundError):
-                lines = (self.run_dir / name).read_bytes().split(b"\n")[:-1]
-                torn_lines = [line for line in lines if line and not _is_json(line)]
-                assert len(torn_lines) <= self.num_resumes, f"{name}: {torn_lines}"
+    def free(self) -> None:
+        self._filler.unlink(missing_ok=True)
 
 
-def _is_json(line: bytes) -> bool:
+@contextmanager
+def small_disk(path: Path) -> Iterator[SmallDisk]:
+    """Mount a small disk at the new folder `path`, in a process with a mount namespace of its own."""
+    path.mkdir()
+    subprocess.run([*MOUNT_COMMAND, str(path)], check=True, capture_output=True)
     try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+        yield SmallDisk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@dataclass
-class FillResult:
-    """Effects of filling the disk during one training."""
-
-    num_warnings: int = 0
-    """Number of reports of a full disk by the training."""
-    num_reads: int = 0
-    """Number of times that all files of the run were read meanwhile."""
-    max_seconds: float = 0.0
-    """Maximum seconds between a full disk and its warning."""
+def find_unshare_command() -> list[str] | None:
+    for command in UNSHARE_COMMANDS:
+        with tempfile.TemporaryDirectory() as folder, suppress(FileNotFoundError, subprocess.CalledProcessError):
+            subprocess.run([*command, *MOUNT_COMMAND, folder], check=True, capture_output=True)
+            return command
+    return None
 
 
 class FullDiskTrainings(ReferenceTraining):
-    """Trainings on a disk that is filled, compared with the reference."""
-
-    def __init__(self, folder: Path, disk: SmallDisk, seed: int = 0) -> None:
+    def __init__(self, folder: Path, disk: SmallDisk, seed: int) -> None:
         super().__init__(folder, disk.path)
         self.disk = disk
         self.rng = random.Random(seed)
         self.max_file_size = max(file.stat().st_size for file in self.run_dir(REFERENCE).iterdir())
 
-    def train_on_full_disk(self, name: str, max_warnings: int) -> FillResult:
-        """Train a run and fill the disk meanwhile, until the training has reported it `max_warnings` times.
-
-        Raises:
-            AssertionError: If a warning does not name the path, a file is damaged, something was never written, or the
-                training does not end as the reference.
-        """
-        result, run_dir, is_end_unsaved = FillResult(), self.run_dir(name), False
-        watcher = RunWatcher(run_dir)
-        watcher.start()
+    def train_on_full_disk(self, name: str, max_warnings: int) -> int:
+        """Train a run and fill the disk until the training has reported it `max_warnings` times; return how often."""
+        num_warnings, run_dir, is_end_unsaved = 0, self.run_dir(name), False
         for attempt in count():
-            watcher.num_resumes = attempt
             process = self.start(name, resume=attempt > 0)
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(self.rng.uniform(0.05, 0.5))
                 num_starts = sum(row.get("event") == "started" for row in self.printed_events(name))
                 # Before a training has started, nothing is written.
-                if result.num_warnings < max_warnings and num_starts > attempt and process.poll() is None:
-                    seconds = self._fill_once(name, process)
-                    result.num_warnings += seconds is not None
-                    result.max_seconds = max(result.max_seconds, seconds or 0.0)
+                if num_warnings < max_warnings and num_starts > attempt and process.poll() is None:
+                    num_warnings += self._fill_once(name, process)
             if process.returncode == 0:
                 break
             # The disk was full at the end of the training, which must say so and be resumable.
@@ -151,77 +106,52 @@ class FullDiskTrainings(ReferenceTraining):
                 for checkpoint in run_dir.glob("resume*"):
                     checkpoint.unlink()
                 break
-        watcher.stop()
-        result.num_reads = watcher.num_reads
         if not is_end_unsaved:
             self.check_no_event_is_lost(name)
         self.check_equals_reference(name)
-        return result
+        return num_warnings
 
-    def _fill_once(self, name: str, process: "subprocess.Popen[bytes]") -> float | None:
-        """Fill the disk, wait for a warning and a while longer, and free the disk.
-
-        Returns:
-            Seconds until the warning; None if the training ended without one.
-        """
+    def _fill_once(self, name: str, process: "subprocess.Popen[bytes]") -> bool:
+        """Fill the disk, wait for a warning, read the files of the run, and free the disk. Return True if warned."""
         num_earlier = len(self._warnings(name))
         self.disk.fill(self.rng.randrange(self.max_file_size))
-        start_time = time.monotonic()
-        seconds = None
-        while seconds is None and process.poll() is None and time.monotonic() - start_time < WARNING_TIMEOUT:
+        deadline, new = time.monotonic() + WARNING_TIMEOUT, []
+        while not new and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-            for message in self._warnings(name)[num_earlier:]:
-                seconds = time.monotonic() - start_time
-                assert str(self.run_dir(name)) in message, message
-        time.sleep(self.rng.uniform(0, 0.3))
+            new = self._warnings(name)[num_earlier:]
+        assert all(str(self.run_dir(name)) in message for message in new), new
+        if (self.run_dir(name) / MODEL_FILE).exists():
+            load_model(self.run_dir(name))
+        for line in (self.run_dir(name) / METRICS_FILE).read_bytes().split(b"\n")[:-1]:
+            json.loads(line)
         self.disk.free()
-        assert seconds is not None or process.poll() is not None, "the training did not report the full disk"
-        return seconds
+        assert new or process.poll() is not None, "the training did not report the full disk"
+        return bool(new)
 
     def _warnings(self, name: str) -> list[str]:
         return [row["message"] for row in self.printed_events(name) if row.get("event") == "warned"]
 
 
-def run_trials(fills: int, saves: int, folder: Path, disk: SmallDisk, seed: int) -> Iterator[str]:
-    """Save session files and train on a full disk that many times, and yield lines about the results.
-
-    Raises:
-        AssertionError: If something was damaged, lost or not reported.
-    """
-    num_failed = 0
-    for number in range(saves):
-        if number % SAVES_PER_SESSION == 0:
-            session = FullDiskSession(disk.path / f"home-{number}", disk, seed + number)
-        num_failed += session.save_on_full_disk()
-    yield f"{saves} saves on a full disk, {num_failed} failed at first and were reported; no damage, all written later"
-    if not fills:
-        return
-    trainings = FullDiskTrainings(folder, disk, seed)
-    num_warnings = num_reads = 0
-    for number in count():
-        if num_warnings >= fills:
-            break
-        result = trainings.train_on_full_disk(f"full-{number}", fills - num_warnings)
-        num_warnings += result.num_warnings
-        num_reads += result.num_reads
-        yield (
-            f"disk full {result.num_warnings} times, then the same bits ({num_warnings} of {fills}); "
-            f"reported within {result.max_seconds:.2f} s; no damage in {num_reads:,} reads"
-        )
-
-
 def main() -> None:
-    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fills", type=int, default=50, help="times to fill the disk during trainings")
-    parser.add_argument("--saves", type=int, default=50, help="times to save the files of a session on a full disk")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    restart_in_mount_namespace("tests.faults.full_disk")
+    if NAMESPACE_VARIABLE not in os.environ:
+        command = find_unshare_command()
+        if command is None:
+            sys.exit(
+                "no file system can be mounted here; run as root, or allow `unshare --user --map-root-user --mount`"
+            )
+        os.environ[NAMESPACE_VARIABLE] = "1"
+        os.execvp(command[0], [*command, sys.executable, "-m", "tests.faults.full_disk", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk") as disk:
-        for line in run_trials(options.fills, options.saves, Path(folder), disk, options.seed):
-            print(line, flush=True)
-    print(json.dumps({"fills": options.fills, "saves": options.saves, "all": "same bits, nothing damaged"}))
+        trainings, num_warnings = FullDiskTrainings(Path(folder), disk, options.seed), 0
+        for number in count():
+            if num_warnings >= options.fills:
+                break
+            num_warnings += trainings.train_on_full_disk(f"full-{number}", options.fills - num_warnings)
+            print(f"disk full {num_warnings} times: same bits, nothing damaged", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,50 @@
-"""Hostile files made by hand: for every reader, and for each file format."""
+"""Hostile files made by hand, and a home with one valid file of each kind, whose files they replace."""
 
 import json
 import os
+import shutil
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.config import Config
+from engine.data.dataset import load_dataset
+from engine.events import Evaluated
+from engine.generation.settings import SamplerSettings
+from engine.runs.directory import COMMANDS_FILE, INITIAL_FILE, MODEL_FILE
+from engine.training.job import prepare_job
+from engine.training.search.plan import SearchPlan
+from engine.training.search.records import SearchFolder, TrialRecord
+from engine.training.search.space import parse_space
+from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.session.history import PromptHistory
+from lotr_tui.session.session_file import SessionWriter
+from lotr_tui.session.settings import SettingsStore
 from tests.faults.mutations import ESCAPES
+from tests.support.files import sentences, write_csv, write_sparse_file
+from tests.support.sessions import saved_reply, saved_token
 
-SPARSE_FILE_BYTES = 50_000_000_000
+RUN, SEARCH = "r", "search"
 
 
 @dataclass(frozen=True)
 class HostileFile:
-    """Recipe for a file, or another kind of directory entry, that takes the place of a valid file."""
-
     name: str
-    create: Callable[[Path], None]
-    """Function that creates the entry at a path where nothing exists."""
+    create: Callable[[Path], object]
 
 
 def file_with(name: str, content: bytes | Callable[[], bytes]) -> HostileFile:
-    """Return the recipe for a regular file. Its content may be given by a function, if it takes long to make."""
-    return HostileFile(name, lambda path: _write(path, content() if callable(content) else content))
+    """Return the recipe for a regular file; a function gives a content that takes long to make."""
+    return HostileFile(name, lambda path: path.write_bytes(content() if callable(content) else content))
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _create_sparse_file(path: Path, size: int = SPARSE_FILE_BYTES, start: bytes = b"") -> None:
-    """Write a file that takes up no space after its start."""
-    path.write_bytes(start)
-    os.truncate(path, size)
+def _link_to(target: str) -> HostileFile:
+    return HostileFile(f"a link to {target}", lambda path: path.symlink_to(target))
 
 
 def _create_socket(path: Path) -> None:
@@ -45,79 +52,43 @@ def _create_socket(path: Path) -> None:
         server.bind(path.name)
 
 
-FOR_ANY_READER: tuple[HostileFile, ...] = (
+FOR_ANY_READER = (
     HostileFile("nothing", lambda path: None),
-    HostileFile("a pipe", lambda path: os.mkfifo(path)),
+    HostileFile("a pipe", os.mkfifo),
     HostileFile("a socket", _create_socket),
-    HostileFile("a folder", lambda path: path.mkdir()),
+    HostileFile("a folder", Path.mkdir),
     HostileFile("a link to itself", lambda path: path.symlink_to(path.name)),
-    HostileFile("a link to nothing", lambda path: path.symlink_to("nowhere")),
-    HostileFile("a link to /dev/zero", lambda path: path.symlink_to("/dev/zero")),
-    HostileFile("a link to a terminal", lambda path: path.symlink_to("/dev/tty")),
-    HostileFile("a link to a folder", lambda path: path.symlink_to("/")),
-    HostileFile("a link to a system file", lambda path: path.symlink_to("/etc/passwd")),
-    HostileFile("50 GB of zeros", _create_sparse_file),
-    HostileFile("50 GB after a brace", lambda path: _create_sparse_file(path, start=b"{\n")),
-    HostileFile(
-        "50 GB after the start of a list", lambda path: _create_sparse_file(path, start=b'["<unk>", "<eos>",\n')
-    ),
+    *map(_link_to, ("nowhere", "/dev/zero", "/dev/tty", "/", "/etc/passwd")),
+    HostileFile("50 GB of zeros", write_sparse_file),
+    HostileFile("50 GB after a brace", partial(write_sparse_file, start=b"{\n")),
+    HostileFile("50 GB after the start of a list", partial(write_sparse_file, start=b'["<unk>", "<eos>",\n')),
     file_with("an empty file", b""),
     file_with("every byte value", bytes(range(256)) * 300),
-    file_with("20 MB of line ends", b"\n" * 20_000_000),
-    file_with("20 MB of brackets", b"[" * 20_000_000),
-    file_with("30 MB of empty lists", b"[" + b"[]," * 10_000_000 + b"[]]"),
-    file_with("a string of 60 MB", b'"' + b"x" * 60_000_000 + b'"'),
-    file_with("10 million empty objects, one per line", b"{}\n" * 10_000_000),
+    file_with("20 MB of line ends", lambda: b"\n" * 20_000_000),
+    file_with("20 MB of brackets", lambda: b"[" * 20_000_000),
+    file_with("30 MB of empty lists", lambda: b"[" + b"[]," * 10_000_000 + b"[]]"),
+    file_with("a string of 60 MB", lambda: b'"' + b"x" * 60_000_000 + b'"'),
+    file_with("10 million empty objects, one per line", lambda: b"{}\n" * 10_000_000),
 )
-
-
-# Files of the first release, whose fields had other names
 
 
 def _json_lines(*records: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
-OLD_SETTINGS = json.dumps({"version": 1, "theme": "shire", "pace": 5.0, "way": "continue"}).encode()
-OLD_REPLY = {
-    "id": 0,
-    "parent": None,
-    "at": 0,
-    "prompt": "the miller",
-    "way": "continue",
-    "words": [[5, "green", -1.0, 0.4, 1, 2.0]],
-    "seed": 7,
-    "settings": {"temperature": 0.8},
-    "reason": "length",
-    "words_per_second": 900.0,
-    "model": "r",
-}
-OLD_SESSION = _json_lines({"session": {"version": 1, "model": "r", "started": 1.0, "current": 0}}, {"node": OLD_REPLY})
-OLD_CONFIG = json.dumps(
-    asdict(Config()) | {"model": {"layers": 1, "tied": True, "locked": True, "pauses": True}}
-).encode()
-OLD_METRICS = _json_lines(
-    {"event": "preparing", "what": "loading PyTorch"},
-    {"event": "started", "run": "r", "preset": "tiny", "vocabulary": 40, "epochs": 2},
-    {"event": "step", "step": 1, "epoch": 0.2, "perplexity": 30.0},
+# Files of the first release, whose fields had other names
+SETTINGS_FILES = (file_with("settings of format 1", b'{"version": 1, "theme": "shire", "way": "continue"}'),)
+CONFIGS = (
+    file_with("old setting names", json.dumps(asdict(Config()) | {"model": {"layers": 1, "tied": True}}).encode()),
 )
-
-SETTINGS_FILES = (
-    file_with("settings of format 1", OLD_SETTINGS),
-    file_with("settings with an old field name", OLD_SETTINGS.replace(b'"version": 1', b'"version": 2')),
+SESSIONS = (
+    file_with("a session of format 1", _json_lines({"session": {"version": 1, "model": "r"}}, {"node": {"id": 0}})),
 )
 PROGRESS_FILES = (
     file_with("progress in a newer format", b'{"version": 2, "chapters": {}}'),
     file_with("progress with names of escape sequences", json.dumps({"version": 1, "done": [ESCAPES]}).encode()),
     file_with("30,000 chapters", json.dumps({"version": 1, "done": ["a"] * 30_000}).encode()),
 )
-CONFIGS = (file_with("a configuration with old setting names", OLD_CONFIG),)
-SESSIONS = (
-    file_with("a session of format 1", OLD_SESSION),
-    file_with("a session with an old line", _json_lines(
-        {"session": {"version": 2, "model": "r", "started": 1.0, "current_id": 0}}, {"node": OLD_REPLY}
-    )),
-)  # fmt: skip
 
 
 # Safetensors files
@@ -129,90 +100,125 @@ def _safetensors(header: object, data: bytes = b"", length: int | None = None) -
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def _sparse_safetensors(size: int, header: object, length: int | None = None) -> Callable[[Path], None]:
-    return lambda path: _create_sparse_file(path, size, _safetensors(header, length=length))
-
-
 def _trainer_state(text: str) -> bytes:
     return _safetensors({"__metadata__": {"config": "{}", "trainer_state": text}})
 
 
-def _tensor(shape: Sequence[int], offsets: Sequence[int]) -> dict[str, Any]:
-    return {"dtype": "F32", "shape": list(shape), "data_offsets": list(offsets)}
+def _tensor(shape: list[int], num_bytes: int) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]}
 
 
-_ONE_FLOAT = json.dumps(_tensor([1], [0, 4])).encode()
-TENSORS: tuple[HostileFile, ...] = (
+_FLOAT = json.dumps(_tensor([1], 4)).encode()
+_LARGE_TENSOR = _safetensors({"embedding.weight": _tensor([20_000, 100_000], 8_000_000_000)})
+TENSORS = (
     *(file_with(f"a header of {size}", _safetensors({}, length=size)) for size in (2**40, 2**63, 2**64 - 1, 10**8)),
-    HostileFile("a header of 3 GB", _sparse_safetensors(3_100_000_000, b"{", length=3_000_000_000)),
-    HostileFile("a header of 90 MB", _sparse_safetensors(95_000_000, b"{", length=90_000_000)),
-    file_with("a tensor of terabytes", _safetensors({"embedding.weight": _tensor([2**40, 300], [0, 2**42 * 300])})),
-    file_with("a shape beyond 64 bits", _safetensors({"embedding.weight": _tensor([2**33, 2**33], [0, 0])})),
-    file_with("a negative shape", _safetensors({"embedding.weight": _tensor([-1, -4], [0, 16])}, b"\0" * 16)),
     HostileFile(
-        "a tensor of 8 GB, all in the file",
-        _sparse_safetensors(8_000_000_200, {"embedding.weight": _tensor([20_000, 100_000], [0, 8_000_000_000])}),
+        "90 MB header", partial(write_sparse_file, size=95_000_000, start=_safetensors(b"{", length=90 * 10**6))
     ),
+    HostileFile("8 GB tensor, all in the file", partial(write_sparse_file, size=8_000_000_200, start=_LARGE_TENSOR)),
+    file_with("a tensor of terabytes", _safetensors({"embedding.weight": _tensor([2**40, 300], 2**42 * 300)})),
+    file_with("a shape beyond 64 bits", _safetensors({"embedding.weight": _tensor([2**33, 2**33], 0)})),
+    file_with("a negative shape", _safetensors({"embedding.weight": _tensor([-1, -4], 16)}, b"\0" * 16)),
     file_with("a deeply nested header", _safetensors(b'{"a":' * 100_000)),
-    file_with("100,000 tensors", lambda: _safetensors({f"t{n}": _tensor([0], [0, 0]) for n in range(100_000)})),
-    file_with("a repeated tensor name", _safetensors(b'{"a":%s,"a":%s}' % ((_ONE_FLOAT,) * 2), b"\0" * 4)),
-    file_with("a tensor name of escape sequences", _safetensors({ESCAPES: _tensor([1], [0, 4])}, b"\0" * 4)),
-    file_with("a long tensor name", _safetensors({"x" * 1_000_000: _tensor([1], [0, 4])}, b"\0" * 4)),
+    file_with("100,000 tensors", lambda: _safetensors({f"t{n}": _tensor([0], 0) for n in range(100_000)})),
+    file_with("a repeated tensor name", _safetensors(b'{"a":%s,"a":%s}' % (_FLOAT, _FLOAT), b"\0" * 4)),
+    file_with("a tensor name of escape sequences", _safetensors({ESCAPES: _tensor([1], 4)}, b"\0" * 4)),
+    file_with("a long tensor name", _safetensors({"x" * 1_000_000: _tensor([1], 4)}, b"\0" * 4)),
     file_with("a deeply nested trainer state", _trainer_state("[" * 100_000)),
     file_with("a number as trainer state", _safetensors({"__metadata__": {"trainer_state": 5}})),
     file_with("a trainer state with infinity", _trainer_state('{"progress": {"step": Infinity, "seconds": NaN}}')),
-    file_with(
-        "a trainer state with a number of 400 digits",
-        _trainer_state('{"progress": {"step": 1, "seconds": ' + "9" * 400 + "}}"),
-    ),
+    file_with("a number of 400 digits", _trainer_state('{"progress": {"step": 1, "seconds": ' + "9" * 400 + "}}")),
 )
 
 
-def _tokenizer(words: Iterable[object]) -> bytes:
+# Texts
+
+
+def _vocabulary(*words: object) -> bytes:
     return json.dumps(["<unk>", "<eos>", *words]).encode()
 
 
-VOCABULARIES: tuple[HostileFile, ...] = (
-    file_with("2 million words", lambda: _tokenizer(f"w{n}" for n in range(2_000_000))),
-    file_with("a word of 20 MB", lambda: _tokenizer(["a" * 20_000_000])),
-    file_with("words of control characters", _tokenizer(["\x1b[2J", "\x9b"])),
-    file_with("words with reversed direction", _tokenizer(["\u202eabc"])),
-    file_with("a repeated word", _tokenizer(["a", "a"])),
-    file_with("5 million lists", lambda: _tokenizer([[]] * 5_000_000)),
-    file_with("numbers in place of words", _tokenizer([1, 2, 3])),
+VOCABULARIES = (
+    file_with("2 million words", lambda: _vocabulary(*(f"w{n}" for n in range(2_000_000)))),
+    file_with("a word of 20 MB", lambda: _vocabulary("a" * 20_000_000)),
+    file_with("words of control characters", _vocabulary("\x1b[2J", "\x9b", "\u202eabc")),
+    file_with("a repeated word", _vocabulary("a", "a")),
+    file_with("numbers in place of words", _vocabulary(1, 2, 3)),
 )
-
-METRICS: tuple[HostileFile, ...] = (
-    file_with("1.5 million rows without fields", b'{"event":"evaluated"}\n' * 1_500_000),
-    file_with("4 million rows of unknown events", b'{"event":"a"}\n' * 4_000_000),
-    file_with("rows with nested lists", b'{"event":"evaluated","a":[%s]}\n' % (b"[]," * 300_000 + b"[]") * 40),
+METRICS = (
+    file_with("1.5 million rows without fields", lambda: b'{"event":"evaluated"}\n' * 1_500_000),
+    file_with("rows with nested lists", lambda: b'{"event":"evaluated","a":[%s[]]}\n' % (b"[]," * 300_000) * 40),
     file_with(
-        "rows with thousands of fields",
-        lambda: b"".join(
-            b'{"event":"evaluated",%s}\n' % b",".join(b'"%d-%d":1' % (row, n) for n in range(2000))
-            for row in range(1000)
-        ),
+        "a row with thousands of fields", b'{"event":"evaluated",%s}' % b",".join(b'"%d":1' % n for n in range(9999))
     ),
-    file_with("metrics with old field names", OLD_METRICS),
+    file_with("metrics with old field names", _json_lines({"event": "preparing", "what": "loading PyTorch"})),
 )
-
-_NUMBERS = range(10**8, 10**8 + 200_000)
 _LINE = "a line long enough to be kept here"
-CORPORA: tuple[HostileFile, ...] = (
+CORPORA = (
     file_with("a header of many columns", b"dialog" + b",a" * 400_000 + b"\n" + b"x" + b",1" * 400_000 + b"\n"),
-    file_with("a quotation mark without an end", b'char,dialog\nSAM,"' + b"well now, what is this about\n" * 1_000_000),
-    file_with("rows of a million fields", b"char,dialog\n" + (b"," * 999_000 + b"\n") * 40),
+    file_with("a quotation mark without an end", lambda: b'char,dialog\nSAM,"' + b"well now, what is this\n" * 10**6),
     file_with("a megabyte of escapes", b'"char" "dialog"\n"1" "SAM" "\\"no ' + b'\\"' * 450_000 + b'"\n'),
-    file_with(
-        "commas of a spreadsheet and an open quote", b"char;dialog,,,,\n" + b'SAM;well,"now, what is this,,\n' * 400_000
-    ),
-    file_with("two million short lines", b"a\n" * 2_000_000),
+    file_with("commas of a spreadsheet and an open quote", b"char;dialog,,\n" + b'SAM;well,"now, what,,\n' * 400_000),
     file_with("speakers of escape sequences", f"char,dialog\n{f'{ESCAPES[:12]},{_LINE}{chr(10)}' * 30}".encode()),
-    file_with(
-        "another speaker in every line",
-        lambda: b"char,dialog\n" + "".join(f"{n},{_LINE}\n" for n in range(300_000)).encode(),
-    ),
     file_with("lines with reversed direction", f"char,dialog\n\u202eSAM,\u2066{_LINE}\u202e\n".encode() * 30),
     file_with("a line of a megabyte", b"char,dialog\nSAM," + b"word " * 190_000 + b"\n"),
-    file_with("no word twice", lambda: b"dialog\n" + b"".join(b"%x %x a%x\n" % (n, 7 * n, n) for n in _NUMBERS)),
+    file_with("no word twice", lambda: b"dialog\n" + b"".join(b"word%x another%x\n" % (n, n) for n in range(300_000))),
 )
+
+TEXT_FILES = {
+    "texts/comma.csv": b'char,dialog\nSAM,the road goes on\nBILBO,"well, now: ""yes""\nand no"\n',
+    "texts/semicolon.csv": b"\xef\xbb\xbfid;dialog;char\r\n1;what is this?;SAM\r\n2;a road;\r\n",
+    "texts/tab.csv": "char\tdialog\nSAM\tThéoden… said K\n".encode(),
+    "texts/latin1.csv": 'dialog\n"il était là, déjà"\nit\x92s a road\n'.encode("latin-1"),
+    "texts/escapes.csv": b'"char" "dialog"\n"1" "SAM" "He said \\"no\\""\n"2" "ROSA" "a road; \\\\"\n',
+    "texts/spreadsheet.csv": b"char;dialog,,,,\r\nSAM;well, now,,,\r\nROSA;a road,,,,\r\n",
+    "texts/plain.txt": "\ufeffThéoden said… <unk>\r\nno\u2028yes\u0085\x0bİK\n\nthe road.\nonce\nmore\n".encode(),
+    "texts/prompt": "the road\r\n\u2028is \x1b[31mred\x1b]0;title\x07 \u202e\u200d漢字 İK <eos> [b]x[/b]\t".encode(),
+    "texts/overrides": b"epochs=3\nlr=1e-2\ntie_weights=false\nmode=stream\nsample_prompt=a = b\noptimizer=sgd",
+    "texts/run-name": RUN.encode(),
+}
+
+
+def small_config(home: Path) -> Config:
+    sizes = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 8, "threads": 1}
+    saving = {"averaging": "ema", "checkpoint_seconds": 0.001}
+    return Config("tiny").with_values(corpus=str(home / "corpus.csv"), min_count=1, **sizes, **saving)
+
+
+def make_home(home: Path) -> None:
+    """Fill `home`, which must be the value of `LOTR_TUI_HOME`. The run in it is stopped in its second epoch."""
+    (home / "texts").mkdir()
+    for name, content in TEXT_FILES.items():
+        (home / name).write_bytes(content)
+    write_csv(home / "corpus.csv", sentences(120))
+    (home / "corpus.txt").write_text("\n".join(sentences(120)))
+    config = small_config(home)
+    epochs = [0.0]
+    for event in prepare_job(config, RUN).events(lambda: epochs[-1] >= 1):
+        if isinstance(event, Evaluated):
+            epochs.append(event.epoch)
+    run_dir = home / "runs" / RUN
+    shutil.copy(run_dir / MODEL_FILE, run_dir / INITIAL_FILE)
+    commands = ({"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"})
+    (run_dir / COMMANDS_FILE).write_bytes(_json_lines(*commands))
+    SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    progress = ProgressStore()
+    progress.add(done="tokens", last="counting")
+    progress.save()
+    history = PromptHistory()
+    for text in ("the miller", "seven lanterns"):
+        history.add(text)
+    session = SessionWriter(RUN)
+    tokens = (saved_token("green"), saved_token("barrels", 6))
+    for reply_id, parent_id, offset in ((0, None, 0), (1, 0, 2)):
+        session.save(
+            saved_reply(
+                reply_id, parent_id, offset, prompt="the miller", tokens=tokens, model=RUN, settings=SamplerSettings()
+            )
+        )
+    session.close()
+    folder = SearchFolder.create(SEARCH, None, SearchPlan(config, parse_space(["lr=0.01..0.1"])[1], (1234,), ""))
+    folder.write(TrialRecord(0, "complete", {"lr": 0.05}, folder.run_names(0), [9.5], [(0.25, 12.5), (1.0, 9.5)], 3.0))
+    folder.write(TrialRecord(1, "stopped", {"lr": 0.02}, folder.run_names(1), [], [(0.25, 13.5)], 1.0))
+    folder.close()
+    load_dataset(config.data)  # fills the cache

@@ -1,115 +1,134 @@
-"""Signals at moments spread evenly over the start-up of the real program, which must end at once without a traceback.
+"""Signals at random moments: a program ends at once without a traceback, also after it was stopped and continued.
 
-    python -m tests.faults.signals --moments 40
+    python -m tests.faults.signals --trials 40
 
-The programs are the session, the dashboard of `train` and the dashboard of `attach`.
-`tests/lotr_tui/monitor/test_outlives_terminal.py` has the short form, in the process of the tests.
+The programs are the session, the dashboard of `train` and the dashboard of `attach`. Each gets SIGTERM, SIGHUP or
+ctrl+c during its start-up. Each is also stopped with SIGSTOP, as by a debugger or a container, or with SIGTSTP, as by a
+shell, and then quits after SIGCONT; in half of these trials, a shell changes the modes of the terminal meanwhile.
 """
 
 import argparse
 import os
+import random
 import signal
 import subprocess
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from engine.runs.directory import CONFIG_FILE, is_locked
+from tests.faults.trainings import stop_all_trainings
 from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError, strip_control_sequences
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 RUN = "finished-run"
-PROGRAMS = {
-    "session": list[str](),
-    "train": ["train", "--preset", "tiny", "--set", "epochs=1", "--set", "threads=1"],
-    "attach": ["attach", RUN],
-}
-SPREAD = 1.5
-"""Time over which the signals are spread, as a multiple of the start-up time."""
-EXIT_TIMEOUT = 120.0
-"""Maximum seconds to the end. A stopped training saves first; one whose terminal was closed continues to its end."""
+TRAIN = ["train", "--preset", "tiny", "--set", "threads=1", "--set"]
+PROGRAMS = {"session": [], "train": [*TRAIN, "epochs=100000"], "attach": ["attach", RUN]}
+QUIT_KEYS = {"session": b"\x11", "train": b"\x11s", "attach": b"\x11"}
+"""ctrl+q, and in the dashboard of a training the answer to its question: stop."""
+READY_TEXT = b"f1"
+"""Text of the footer, which every program paints last."""
+STARTUP_SECONDS = 3.0
+EXIT_TIMEOUT = 30.0
 
 
-def send_signal_after(arguments: list[str], number: signal.Signals, delay: float, home: Path) -> tuple[int, float]:
-    """Start a program and send it a signal after `delay` seconds.
+class Program:
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal, self.output, self.shell_modes = terminal, b"", terminal.modes()
 
-    Returns:
-        The exit status, and the seconds between the signal and the exit.
-
-    Raises:
-        AssertionError: If the program shows an error, fails, or does not end.
-    """
-    output = b""
-    with Terminal([*SESSION_COMMAND, *arguments], 80, 24, home).spawn() as terminal:
-
-        def read() -> None:
-            nonlocal output
+    def read(self, seconds: float) -> None:
+        """Read the output for `seconds`, or until the program has ended."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.terminal.has_exited():
             try:
-                output += terminal.read(0.01)
+                self.output += self.terminal.read(min(left, 0.02))
             except TerminalError:  # the program has ended
                 time.sleep(0.01)
 
-        def describe() -> str:
-            text = strip_control_sequences(output)[-3000:]
-            return f"{arguments}, {number.name} after {delay:.2f} s: status {terminal.exit_status}: {text}"
+    def read_until(self, condition: Callable[[], bool]) -> None:
+        """Read until `condition` holds. Fail if the program ends or hangs before."""
+        deadline = time.monotonic() + EXIT_TIMEOUT
+        while not condition():
+            is_active = not self.terminal.has_exited() and time.monotonic() < deadline
+            assert is_active, f"status {self.terminal.exit_status}: {strip_control_sequences(self.output)[-3000:]}"
+            self.read(0.02)
 
-        signal_time = time.monotonic() + delay
-        while time.monotonic() < signal_time:
-            read()
+    def is_stopped(self) -> bool:
+        return b"State:\tT" in Path(f"/proc/{self.terminal.pid}/status").read_bytes()
+
+    def check_end(self, statuses: set[int]) -> None:
+        """Wait for the exit, and compare the terminal with its state before the start."""
+        deadline = time.monotonic() + EXIT_TIMEOUT
+        while not self.terminal.has_exited():
+            assert time.monotonic() < deadline, f"hangs: {strip_control_sequences(self.output)[-3000:]}"
+            self.read(0.05)
+        with suppress(TerminalError):
+            while output := self.terminal.read(0.05):
+                self.output += output
+        shown = strip_control_sequences(self.output)[-3000:]
+        assert self.terminal.exit_status in statuses, f"status {self.terminal.exit_status}: {shown}"
+        assert b"Traceback" not in self.output or shown.rstrip().endswith("KeyboardInterrupt"), shown
+        if b"\x1b[?1049h" in self.output:
+            assert self.terminal.modes() == self.shell_modes, "the modes are not restored"
+            assert self.output.rfind(b"\x1b[?1049l") > self.output.rfind(b"\x1b[?1049h"), "alternate screen left"
+
+
+def signal_at_startup(name: str, home: Path, number: signal.Signals, delay: float) -> None:
+    """Send a signal `delay` seconds after the start. Another training stops first, or goes on after SIGHUP."""
+    with Terminal([*SESSION_COMMAND, *PROGRAMS[name]], 80, 24, home).spawn() as terminal:
+        program = Program(terminal)
+        program.read(delay)
         os.kill(terminal.pid, number)
-        while not terminal.has_exited():
-            assert time.monotonic() < signal_time + EXIT_TIMEOUT, f"does not end: {describe()}"
-            read()
-        seconds = time.monotonic() - signal_time
-    assert terminal.exit_status is not None
-    # While the modules are imported, Python itself handles ctrl+c, with a traceback.
-    if not (number == signal.SIGINT and output.rstrip().endswith(b"KeyboardInterrupt")):
-        # Without its handler, the signal ends the process; a training continues after SIGHUP, and exits with 0.
-        continues = number == signal.SIGHUP and arguments == PROGRAMS["train"]
-        assert terminal.exit_status in (128 + number, -number, *([0] if continues else [])), describe()
-        assert b"Error" not in output, describe()
-    return terminal.exit_status, seconds
+        time.sleep(random.choice([0, 0.001, 0.1]))
+        with suppress(ProcessLookupError):
+            os.kill(terminal.pid, signal.SIGCONT)  # as systemd does after SIGTERM
+        if name == "train" and number == signal.SIGHUP:
+            program.read(2.0)
+            stop_all_trainings(home)
+        # Without its handler, while modules are imported, the signal ends the process.
+        program.check_end({128 + number, -number, *([0] if name == "train" else [])})
 
 
-def run_trials(home: Path, moments: int) -> Iterator[str]:
-    """Send each signal to each program at several moments, and yield a line for each program and signal.
-
-    Raises:
-        AssertionError: If a program fails or does not end, or a training is still running at the end.
-    """
-    train = [*SESSION_COMMAND, *PROGRAMS["train"], "--no-tui", "--run", RUN]
-    subprocess.run(train, env={**os.environ, "LOTR_TUI_HOME": str(home)}, check=True, capture_output=True)
-    for name, arguments in PROGRAMS.items():
-        start_time = time.monotonic()
-        with Terminal([*SESSION_COMMAND, *arguments], 80, 24, home).spawn() as terminal:
-            terminal.read_until("help")
-            startup_seconds = time.monotonic() - start_time
-        for number in SIGNALS:
-            statuses: Counter[int] = Counter()
-            max_seconds = 0.0
-            for moment in range(1, moments + 1):
-                delay = SPREAD * startup_seconds * moment / moments
-                status, seconds = send_signal_after(arguments, number, delay, home)
-                statuses[status] += 1
-                max_seconds = max(max_seconds, seconds)
-            yield f"{name}, {number.name}: exit statuses {dict(statuses)}, ended within {max_seconds:.1f} s"
-        active = [run.name for run in (home / "runs").glob("*/") if (run / CONFIG_FILE).exists() and is_locked(run)]
-        assert not active, f"still being trained: {active}"
+def stop_and_continue(name: str, home: Path, number: signal.Signals, delay: float, *, with_shell: bool) -> None:
+    """Stop a program, continue it and quit. With `with_shell`, the modes of the terminal change meanwhile."""
+    with Terminal([*SESSION_COMMAND, *PROGRAMS[name]], 80, 24, home).spawn() as terminal:
+        program = Program(terminal)
+        program.read_until(lambda: READY_TEXT in program.output)
+        program.read(delay)
+        os.kill(terminal.pid, number)
+        program.read_until(program.is_stopped)
+        if number == signal.SIGTSTP:
+            assert terminal.modes() == program.shell_modes, "the modes are not restored while suspended"
+        program_modes = terminal.modes()
+        if with_shell:
+            terminal.set_modes(program.shell_modes)
+        program.output = b"\x1b[?1049h"
+        os.kill(terminal.pid, signal.SIGCONT)
+        program.read_until(lambda: READY_TEXT in program.output)
+        assert number == signal.SIGTSTP or terminal.modes() == program_modes, "not in raw mode after continuing"
+        for key in QUIT_KEYS[name]:
+            terminal.write(bytes([key]))
+            program.read(0.3)
+        program.check_end({0})
 
 
 def main() -> None:
-    """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--moments", type=int, default=40, help="number of moments for each program and signal")
+    parser.add_argument("--trials", type=int, default=40, help="number of trials for each program and signal")
     options = parser.parse_args()
     os.environ["LOTR_TUI_DEBUG"] = "1"
-    for number in SIGNALS:  # a process started by nohup inherits ignored signals, and so do its children
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # a process started by nohup ignores signals
         signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
-        for line in run_trials(Path(folder), options.moments):
-            print(line, flush=True)
+        home, finished = Path(folder), [*SESSION_COMMAND, *TRAIN, "epochs=1", "--no-tui", "--run", RUN]
+        subprocess.run(finished, env={**os.environ, "LOTR_TUI_HOME": folder}, check=True, capture_output=True)
+        for name in PROGRAMS:
+            for trial in range(options.trials):
+                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    signal_at_startup(name, home, number, STARTUP_SECONDS * trial / options.trials)
+                for number in (signal.SIGSTOP, signal.SIGTSTP):
+                    stop_and_continue(name, home, number, random.random(), with_shell=trial % 2 == 1)
+            print(f"{name}: {options.trials} trials of each signal, no problem", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""Readers of the files that users exchange or that other processes write, and checks of what they read."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from rich.cells import cell_len
+
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.config import Config
+from engine.data import preparation
+from engine.data.corpus import Corpus, read_csv, read_text
+from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
+from engine.data.file_scan import BOM, CODECS
+from engine.data.speakers import normalize_speaker
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import printable
+from engine.runs.control_files import CommandFileReader
+from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner, read_config_and_tokenizer
+from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name, read_initial_weights
+from engine.runs.metrics import read_current_rows, read_rows
+from engine.runs.summary import list_runs, summarize_run
+from engine.storage.text_files import read_text_file
+from engine.training.checkpoint import ResumeCheckpoint
+from engine.training.run import train
+from engine.training.search.records import SearchFolder
+from engine.training.search.study import SearchStudy
+from lotr_tui.cli.data.summary import print_data_summary
+from lotr_tui.cli.status import print_status, read_status, status_to_dict
+from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.monitor.compared_run import read_compared_run
+from lotr_tui.monitor.comparison_layout import layout_comparison
+from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
+from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.screens.text.text_input import marks_to_newlines, newlines_to_marks
+from lotr_tui.session.conversation.wrapping import wrap
+from lotr_tui.session.export import to_json, to_markdown, to_svg
+from lotr_tui.session.history import PromptHistory
+from lotr_tui.session.saved_session import encode_session, parse_session
+from lotr_tui.session.session_file import list_sessions, load_session
+from lotr_tui.session.settings import Settings, SettingsStore
+from lotr_tui.widgets.prompt.text import sanitize_prompt
+from tests.faults import hostile_content as made
+from tests.faults.hostile_content import RUN, SEARCH, HostileFile, small_config
+from tests.support.datasets import encode_lines
+
+VALID_HOME_VARIABLE = "LOTR_TUI_TESTS_VALID_HOME"
+VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
+
+
+def use_home(home: Path) -> None:
+    """Make `home` the home of this process, in which every prepared corpus is cached, however small."""
+    os.environ |= {"LOTR_TUI_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
+    preparation.CACHE_THRESHOLD_BYTES = 0
+
+
+def run_dir(home: Path) -> Path:
+    return home / "runs" / RUN
+
+
+def _assert_printable(lines: Iterable[str]) -> None:
+    assert [line for line in lines if not line.isprintable()] == []
+
+
+# Texts
+
+
+def _text_of(corpus: Corpus, path: Path) -> str | None:
+    """Return the text of a file; None if it is too large to be read again."""
+    if corpus.num_rows > 10_000 or path.stat().st_size > 1_000_000:
+        return None
+    return path.read_bytes().removeprefix(BOM).decode(CODECS[corpus.encoding])
+
+
+def _read_csv(home: Path, path: Path) -> None:
+    corpus = read_csv(path, text_column="dialog", speaker_column="char", min_characters=0)
+    assert all(normalize_speaker(line.speaker) == (line.speaker, ()) for line in corpus.lines)
+    text = _text_of(corpus, path)
+    if text is not None and corpus.separator == "comma" and "\\" not in text:
+        table = csv.reader(io.StringIO(text, newline=""))
+        header = next(row for row in table if "".join(row).strip())
+        rows = [row for row in table if len(row) > 1 or (row and len(header) == 1) or "".join(row).strip()]
+        assert corpus.num_rows == len(rows)
+        if len(header) == len(rows[0]):
+            texts = [" ".join(row[header.index("dialog")].split()) for row in rows]
+            assert [line.text for line in corpus.lines] == [text for text in texts if text]
+    if len(corpus.lines) >= 6:  # otherwise they cannot be split
+        print_data_summary(replace(small_config(home).data, corpus=str(path), corpus_format="csv"), as_json=False)
+
+
+def _read_text(home: Path, path: Path) -> None:
+    corpus = read_text(path, min_characters=0)
+    config = replace(small_config(home).data, corpus=str(path), corpus_format="text", min_characters=0)
+    if (text := _text_of(corpus, path)) is None:
+        print_data_summary(config, as_json=False)
+        return
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert [line.text for line in corpus.lines] == [line for line in lines if line]
+    for mode in ("line", "stream"):
+        dataset = load_dataset(replace(config, tokenizer="whitespace", mode=mode))
+        splits = (dataset.splits.train, dataset.splits.valid, dataset.splits.test)
+        assert sum(map(len, splits)) == summarize_dataset(dataset).num_lines == len(dataset.corpus.lines)
+        for part, ids in zip(splits, (dataset.train, dataset.valid, dataset.test), strict=True):
+            assert ids.tolist() == concatenate_lines(encode_lines(part, dataset.tokenizer), mode).tolist()
+
+
+def _read_lens_text(home: Path, path: Path) -> None:
+    text = read_text_file(path)
+    tokens = tokenize_with_offsets(text, VOCABULARY)
+    assert tokens.ids.tolist() == VOCABULARY.encode(text).tolist()
+    line = newlines_to_marks(text)
+    typed, shown = (VOCABULARY.split(marks_to_newlines(each)) for each in (text, line))
+    assert shown == typed[len(typed) - len(shown) :]  # a long text loses its beginning
+    _assert_printable([line, printable(text)])
+
+
+def _read_prompt(home: Path, path: Path) -> None:
+    text, _ = sanitize_prompt(read_text_file(path)[:10_000])
+    _assert_printable(text.replace("\u200c", "").replace("\u200d", "").replace("\u3000", " ").split("\n"))
+    for width in (1, 7, 40):
+        lines = [text[start:end] for start, end in wrap(text, width)]
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\n", "")
+        assert all(cell_len(line) <= width or len(line) == 1 for line in lines), (lines, width)
+
+
+def _read_overrides(home: Path, path: Path) -> None:
+    config = Config().with_overrides(read_text_file(path).split("\n"))
+    assert Config.from_json(config.to_json(), "round trip") == config
+
+
+def _read_run_name(home: Path, path: Path) -> None:
+    name = read_text_file(path)
+    check_run_name(name)
+    load_model_by_name(name)
+
+
+# Files of a run
+
+
+def _list_runs(home: Path, path: Path) -> None:
+    runs = [*list_runs(), *list_selectable_runs(None)]
+    comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
+    layout_comparison(comparison, [run.name for run in comparison.runs], 80)
+    for run in runs:
+        read_validation_curve(run)
+    list_epoch_checkpoints(run_dir(home))
+    summarize_run(run_dir(home))
+
+
+def _read_config(home: Path, path: Path) -> None:
+    load_model(run_dir(home))
+    config, tokenizer = read_config_and_tokenizer(run_dir(home))
+    assert Config.from_json(config.to_json(), "round trip") == config
+    assert all(token.isprintable() for token in tokenizer.tokens)
+    _list_runs(home, path)
+
+
+def _resume(home: Path, path: Path) -> None:
+    config, _ = read_config_and_tokenizer(run_dir(home))
+    num_checks = count()
+    checkpoint = ResumeCheckpoint(run_dir(home) / RESUME_FILE)
+    for _ in train(config, load_dataset(config.data), RUN, lambda: next(num_checks) > 3, checkpoint=checkpoint):
+        pass
+
+
+def _read_initial_weights(home: Path, path: Path) -> None:
+    config, tokenizer = read_config_and_tokenizer(run_dir(home))
+    read_initial_weights(run_dir(home), config.with_values(init="base"), tokenizer)
+
+
+def _read_metrics(home: Path, path: Path) -> None:
+    rows = list(read_rows(path))
+    subsampled = [row for row in read_rows(path, subsample=True) if row["event"] != "step"]
+    assert subsampled == [row for row in rows if row["event"] != "step"]
+    assert len(read_current_rows(path)) <= len(rows)
+    for subsample in (True, False):
+        _assert_printable(line.text for line in TrainingView.from_run(run_dir(home), subsample=subsample).log)
+    with redirect_stdout(io.StringIO()) as output:
+        print_status(run_dir(home), as_json=False)
+    _assert_printable(output.getvalue().split("\n"))
+    json.dumps(status_to_dict(read_status(run_dir(home))), allow_nan=False)
+
+
+def _read_commands(home: Path, path: Path) -> None:
+    commands = CommandFileReader(run_dir(home))()
+    _assert_printable(command.value for command in commands)
+
+
+def _read_search(home: Path, path: Path) -> None:
+    folder = SearchFolder.open(SEARCH, None)
+    study = SearchStudy(folder.plan.space, 0, folder.plan.rungs)
+    for record in folder.records.values():
+        study.finish(study.replay(record), record.state, record.value)
+    folder.close()
+
+
+def _read_cache(home: Path, path: Path) -> None:
+    """Load the valid corpus with the cache of `home`. A damaged cache must be rebuilt."""
+    dataset = load_dataset(small_config(Path(os.environ[VALID_HOME_VARIABLE])).data)
+    summarize_dataset(dataset)
+    assert all(line.text for lines in (dataset.splits.train, dataset.splits.valid) for line in lines)
+    assert len([int(line.sum()) for line in dataset.train_lines]) > 90
+    assert int(dataset.train.max()) < len(dataset.tokenizer)
+
+
+# Files of the session
+
+
+def _read_settings(home: Path, path: Path) -> None:
+    store = SettingsStore()
+    assert len(store.notice.splitlines()) <= 1, store.notice
+    assert Settings.from_json(store.current.to_json()) == store.current
+    if store.notice:  # otherwise the file is valid, and an update replaces it
+        print(store.notice)
+        print(store.update(pace=3.0))
+
+
+def _read_progress(home: Path, path: Path) -> None:
+    store = ProgressStore()
+    assert len(store.notice.splitlines()) <= 1, store.notice
+    if store.notice:  # otherwise the file is valid, and is replaced
+        print(store.notice)
+        store.add(done="tokens", last="tokens")
+        print(store.save())
+
+
+def _read_history(home: Path, path: Path) -> None:
+    PromptHistory().add("more")
+    assert PromptHistory().entries[-1] == "more"
+
+
+def _read_sessions(home: Path, path: Path) -> None:
+    for summary in list_sessions():
+        _assert_printable([summary.model, summary.first_prompt, summary.error])
+        session = load_session(summary.path)
+        assert parse_session(session.name, encode_session(session)) == session
+        assert all(reply.parent_id is None or reply.parent_id in session.replies_by_id for reply in session.replies)
+        _assert_printable([*to_markdown(session).split("\n"), *to_svg(session).split("\n")])
+        json.loads(to_json(session))
+
+
+@dataclass(frozen=True)
+class Reader:
+    file: str
+    """Pattern of the paths of the file, relative to the home."""
+    read: Callable[[Path, Path], object]
+    """Function of the home and the file; a file that is not valid may raise a `LotrError`."""
+    hostile_files: Sequence[HostileFile] = ()
+    rewrites_file: bool = False
+    """True if the reader may replace a damaged file; otherwise the file must be kept, in place or set aside."""
+
+
+_RUN, _SEARCH = f"runs/{RUN}", f"runs/{SEARCH}"
+READERS = {
+    "CSV": Reader("corpus.csv", _read_csv, made.CORPORA),
+    "CSV dialect": Reader("texts/*.csv", _read_csv),
+    "text": Reader("corpus.txt", _read_text, made.CORPORA),
+    "small text": Reader("texts/plain.txt", _read_text),
+    "lens": Reader("texts/plain.txt", _read_lens_text, made.CORPORA),
+    "prompt": Reader("texts/prompt", _read_prompt),
+    "overrides": Reader("texts/overrides", _read_overrides),
+    "run name": Reader("texts/run-name", _read_run_name),
+    "configuration": Reader(f"{_RUN}/config.json", _read_config, made.CONFIGS),
+    "list of runs": Reader(f"{_RUN}/config.json", _list_runs, made.CONFIGS),
+    "vocabulary": Reader(f"{_RUN}/vocabulary.json", _read_config, made.VOCABULARIES),
+    "model": Reader(f"{_RUN}/model.safetensors", lambda home, _: load_model(run_dir(home)), made.TENSORS),
+    "epoch": Reader(f"{_RUN}/epochs/1.safetensors", lambda home, _: load_model(run_dir(home), 1), made.TENSORS),
+    "initial weights": Reader(f"{_RUN}/initial.safetensors", _read_initial_weights, made.TENSORS),
+    "checkpoint": Reader(f"{_RUN}/resume.safetensors", _resume, made.TENSORS),
+    "metrics": Reader(f"{_RUN}/metrics.jsonl", _read_metrics, made.METRICS),
+    "samples": Reader(f"{_RUN}/samples.jsonl", _read_metrics, made.METRICS),
+    "commands": Reader(f"{_RUN}/commands.jsonl", _read_commands),
+    "lock": Reader(f"{_RUN}/lock", lambda home, _: print(lock_owner(run_dir(home)), is_locked(run_dir(home)))),
+    "settings": Reader("settings.json", _read_settings, made.SETTINGS_FILES),
+    "progress": Reader("learn.json", _read_progress, made.PROGRESS_FILES),
+    "history": Reader("history.jsonl", _read_history, rewrites_file=True),
+    "session": Reader("sessions/*.jsonl", _read_sessions, made.SESSIONS),
+    "plan of a search": Reader(f"{_SEARCH}/search.json", _read_search, made.CONFIGS),
+    "configuration of a search": Reader(f"{_SEARCH}/training.json", _read_search, made.CONFIGS),
+    "trials of a search": Reader(f"{_SEARCH}/trials.jsonl", _read_search, made.METRICS, rewrites_file=True),
+    "cache": Reader("cache/*/*", _read_cache, rewrites_file=True),
+}

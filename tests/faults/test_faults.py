@@ -1,0 +1,88 @@
+"""Short forms of the commands in this folder."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.runs.directory import RESUME_FILE
+from tests.faults.full_disk import find_unshare_command
+from tests.faults.interruptions import InterruptedTrainings
+from tests.faults.signals import signal_at_startup, stop_and_continue
+from tests.faults.trainings import TIMEOUT
+from tests.support.files import CHECKOUT
+
+
+def run_command(name, *options):
+    command = [sys.executable, "-m", f"tests.faults.{name}", "--seed", "3", *options]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def hostile_files():
+    """The output of readers and commands that were given hostile files, in a process that forks."""
+    done = run_command("hostile_files", "--made", "30", "--mutated", "140", "--directories", "1")
+    assert not done.stderr
+    return done.stdout
+
+
+def test_hostile_files_are_refused_in_one_line_by_every_reader(hostile_files):
+    assert "files made by hand: 30 trials, 0 problems" in hostile_files, hostile_files
+
+
+def test_mutated_files_are_read_or_refused_by_every_parser(hostile_files):
+    assert "valid files: 27 trials, 0 problems" in hostile_files, hostile_files
+    assert "mutated files: 135 trials, 0 problems" in hostile_files, hostile_files
+
+
+def test_commands_on_damaged_runs_end_in_one_line_and_change_nothing_else(hostile_files):
+    assert "damaged directories: 5 trials, 0 problems" in hostile_files, hostile_files
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    return InterruptedTrainings(tmp_path_factory.mktemp("home"), seed=1538)
+
+
+def test_resume_is_bit_exact_after_sigkill(trainings):
+    process = trainings.start("killed")
+    while not (trainings.run_dir("killed") / RESUME_FILE).exists():
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert trainings.start("killed", resume=True).wait(TIMEOUT) == 0, trainings.output("killed")
+    trainings.check_no_event_is_lost("killed")
+    trainings.check_equals_reference("killed")
+
+
+@pytest.mark.slow
+def test_resume_is_bit_exact_after_kills_at_random_moments(trainings):
+    trainings.kill("killed-often")
+
+
+@pytest.mark.slow
+def test_training_goes_on_bit_exact_without_its_terminal(trainings):
+    trainings.close_terminal("closed")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_unshare_command() is None, reason="no file system can be mounted here")
+def test_full_disk_is_reported_and_damages_no_file():
+    done = run_command("full_disk", "--fills", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "disk full 1 times: same bits, nothing damaged" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("delay", [0.1, 1.0])
+def test_signal_at_startup_ends_the_session_without_a_traceback(tmp_path, number, delay):
+    signal_at_startup("session", tmp_path, number, delay)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTSTP])
+def test_session_that_was_stopped_and_continued_quits_and_restores_the_terminal(tmp_path, number):
+    stop_and_continue("session", tmp_path, number, 0.1, with_shell=True)
