@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.events import Evaluated, Finished, Started, Step
+from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
-from tests.support import training
-from tests.support.training import events_of, run_training, weights_equal, weights_of
-from tests.support.training_spies import record_steps, script_validation
+from engine.training.run import train
+from tests.support.training import NO_DROPOUT, events_of, make_config, make_sentence_dataset, weights_equal, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,20 +46,19 @@ def test_without_decay_the_average_is_the_mean_since_its_creation(tied):
     assert all((parameter == 6).all() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.05, 0.4, 0.98])
+@pytest.mark.parametrize("decay", [0.0, 0.4, 0.98])
 def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay):
     rng = np.random.default_rng(0)
     network = make_network(7.0)
     average, expected = WeightAverage(network, decay), 7.0
-    for n in range(40):
+    for n in range(20):
         weight = float(rng.normal())
         fill(network, weight)
         average.update(network)
         weight_of_new = 1 - min(decay, n / (n + 10))
         expected += weight_of_new * (weight - expected)
-        assert all(
-            parameter.detach().numpy() == pytest.approx(expected, abs=1e-5) for parameter in parameters_of(average)
-        )
+        for parameter in average.network.parameters():
+            assert parameter.detach().numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_average_of_a_pretrained_network_starts_at_its_weights():
@@ -71,10 +69,6 @@ def test_the_average_of_a_pretrained_network_starts_at_its_weights():
         fill(network, weight)
         average.update(network)
         assert values_of(average) == {mean}
-
-
-def parameters_of(average):
-    return list(average.network.parameters())
 
 
 def test_the_average_is_a_copy_of_the_network_and_keeps_tied_weights():
@@ -109,82 +103,62 @@ def test_the_trigger_follows_the_paper(history, perplexity, interval):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Return a dataset of sentences that the model does not learn by heart."""
-    return training.make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
+    return make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
 
 
-def run(dataset, **values):
-    return run_training(dataset, **({"shuffle_lines": False, "variable_bptt": False} | values))
+SGD = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 1e-3}
 
 
-def mean_weights(steps):
-    assert steps
-    return {name: np.mean([step.after[name] for step in steps], axis=0, dtype=np.float64) for name in steps[0].after}
+def evaluations_of_each_step(dataset, initial_weights=None, **values):
+    fixed = {**NO_DROPOUT, "shuffle_lines": False, "variable_bptt": False, "bptt": 24, "eval_every_steps": 1}
+    config = make_config(**(fixed | values))
+    events = list(train(config, dataset, "r", lambda: False, initial_weights=initial_weights))
+    return events_of(Evaluated, events), events[-1]
 
 
-def assert_close(actual, expected):
-    assert actual.keys() == expected.keys()
-    for name in actual:
-        assert actual[name] == pytest.approx(expected[name], abs=1e-5)
+def assert_averaged(evaluated, raw_weights):
+    """Check that each evaluation has the mean of the weights after all steps up to its own."""
+    assert len(evaluated) > 5
+    for number, event in enumerate(evaluated, 1):
+        for name, value in weights_of(event).items():
+            mean = np.mean([weights[name] for weights in raw_weights[:number]], axis=0, dtype=np.float64)
+            assert value == pytest.approx(mean, abs=1e-5), name
 
 
-SGD = {"optimizer": "sgd", "lr": 1.0, "schedule": "constant", "clip": 0.25, "weight_decay": 1e-3}
+def first_trigger(perplexities, interval):
+    """Return the index of the first perplexity that exceeds the best of all but the latest `interval` before it."""
+    return next(t for t, value in enumerate(perplexities) if t > interval and value > min(perplexities[: t - interval]))
 
 
-def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset, monkeypatch):
-    """The evaluation of 99 is compared with 100; the evaluation of 91 is worse than 90, and starts the average."""
-    script = [50.0, 100.0, 90.0, 95.0, 99.0, 91.0, 40.0, 30.0]  # the first one is before any step and does not count
-    script_validation(monkeypatch, script)
-    steps = record_steps(monkeypatch)
-    events = run(dataset, averaging="nt_asgd", nonmonotone_interval=2, epochs=7, **SGD)
-    evaluated = events_of(Evaluated, events)
-    assert [event.valid_perplexity for event in evaluated] == script
-    for event in evaluated[1:6]:
-        assert weights_equal(weights_of(event), steps[event.step - 1].after)  # not averaged yet
-    switch = evaluated[5].step
-    for event in evaluated[6:]:
-        assert_close(weights_of(event), mean_weights(steps[switch : event.step]))
-        assert not weights_equal(weights_of(event), steps[event.step - 1].after)
-    (finished,) = events_of(Finished, events)
-    assert (finished.valid_perplexity, finished.reason) == (30.0, "done")
-    assert_close(weights_of(finished), mean_weights(steps[switch:]))
-
-    # The average does not influence the training.
-    averaged, steps[:] = list(steps), []
-    script_validation(monkeypatch, script)
-    run(dataset, averaging="none", epochs=7, **SGD)
-    assert len(steps) == len(averaged)
-    assert all(weights_equal(plain.after, other.after) for plain, other in zip(steps, averaged, strict=True))
+def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset):
+    values = {**SGD, "lr": 4.0, "epochs": 2}
+    plain, _ = evaluations_of_each_step(dataset, **values, averaging="none")
+    evaluated, finished = evaluations_of_each_step(dataset, **values, averaging="nt_asgd", nonmonotone_interval=2)
+    # The evaluation before the first step does not count.
+    switch = 1 + first_trigger([event.valid_perplexity for event in evaluated[1:]], 2)
+    for event, raw in zip(evaluated[: switch + 1], plain, strict=False):
+        assert weights_equal(weights_of(event), weights_of(raw))
+    assert_averaged(evaluated[switch + 1 :], [weights_of(event) for event in plain[switch + 1 :]])
+    best = min(evaluated, key=lambda event: event.valid_perplexity)
+    assert weights_equal(weights_of(finished), weights_of(best))
 
 
-def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset, monkeypatch):
-    script = [100.0, 50.0, 60.0, 55.0, 54.0, 56.0, 53.0, 54.5]  # 54.5 is worse than 54, which is three evaluations back
-    script_validation(monkeypatch, script)
-    steps = record_steps(monkeypatch)
-    values = {**training.NO_DROPOUT, "optimizer": "adamw", "lr": 0.03, "weight_decay": 0.01, "averaging": "none"}
-    events = run(dataset, epochs=2, fine_tune_epochs=9, fine_tune_lr=0.5, nonmonotone_interval=2, **values)
-    evaluated, (finished,) = events_of(Evaluated, events), events_of(Finished, events)
-    assert events_of(Started, events)[0].epochs == 11
-    assert [event.epoch for event in evaluated] == list(range(8))
-    assert [event.valid_perplexity for event in evaluated] == script
-    assert (finished.reason, finished.epochs, finished.valid_perplexity) == ("patience", 7, 50.0)
-    assert weights_equal(weights_of(finished), weights_of(evaluated[1]))
-
-    begin = evaluated[2].step
-    assert not weights_equal(steps[begin - 1].after, steps[begin].before)  # does not continue from the latest weights
-    assert weights_equal(steps[begin].before, weights_of(evaluated[1]))  # starts from the best weights
-    for step in steps[begin:]:
-        assert step.lr == 0.5
-        expected = {name: value - 0.5 * (step.gradients[name] + 0.01 * value) for name, value in step.before.items()}
-        assert_close(step.after, expected)
-    for first, second in zip(steps[begin:], steps[begin + 1 :], strict=False):
-        assert weights_equal(first.after, second.before)
-    for event in evaluated[3:]:
-        assert_close(weights_of(event), mean_weights(steps[begin : event.step]))
+def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset):
+    values = {"optimizer": "adamw", "lr": 0.6, "schedule": "constant", "weight_decay": 1e-3, "averaging": "none"}
+    fine_tuning = {"fine_tune_epochs": 1, "fine_tune_lr": 0.5, "nonmonotone_interval": 10_000}
+    before, _ = evaluations_of_each_step(dataset, epochs=1, **values)
+    evaluated, finished = evaluations_of_each_step(dataset, epochs=1, **values, **fine_tuning)
+    best = min(before, key=lambda event: event.valid_perplexity)
+    assert best is not before[-1], "this test needs a training whose latest weights are not its best"
+    plain, _ = evaluations_of_each_step(dataset, weights_of(best), **SGD, lr=0.5, epochs=1, averaging="none")
+    assert_averaged(evaluated[len(before) :], [weights_of(event) for event in plain[1:]])
+    assert (finished.reason, finished.epochs) == ("done", 2)
 
 
-def test_fine_tuning_that_keeps_improving_lasts_for_all_its_epochs(dataset, monkeypatch):
-    script_validation(monkeypatch, [100.0, 90.0, 80.0, 70.0, 60.0, 50.0])
-    events = run(dataset, epochs=2, fine_tune_epochs=3, fine_tune_lr=0.1, nonmonotone_interval=1)
-    (finished,) = events_of(Finished, events)
-    assert (finished.reason, finished.epochs, finished.valid_perplexity) == ("done", 5, 50.0)
-    assert events_of(Step, events)[-1].eta_seconds == pytest.approx(0, abs=1e-6)
+def test_fine_tuning_ends_when_the_trigger_fires(dataset):
+    values = {"epochs": 1, "fine_tune_epochs": 5, "fine_tune_lr": 20.0, "nonmonotone_interval": 2, "clip": 0.0}
+    evaluated, finished = evaluations_of_each_step(dataset, **values)
+    perplexities = [event.valid_perplexity for event in evaluated if event.epoch > 1]
+    assert first_trigger(perplexities, 2) == len(perplexities) - 1
+    assert finished.reason == "patience"
+    assert finished.valid_perplexity == min(event.valid_perplexity for event in evaluated)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import Config, ModelConfig, TrainingConfig
-from engine.errors import ConfigError
+from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
-from engine.presets import get_preset
 from engine.training.distillation.predictions import Predictions, SoftTargets
 from engine.training.loss import Objective, correct_sampled_logits
 from tests.support.training import NO_DROPOUT
@@ -27,9 +25,9 @@ def objective_of(size=VOCABULARY_SIZE, text=TEXT, **values):
     return Objective(TrainingConfig(**({"label_smoothing": 0.0} | values)), text, size, torch.device("cpu"))
 
 
-def make_window(time=5, batch=3):
+def make_window():
     """Return logits, targets, and outputs before and after dropout."""
-    generator = seeded(1)
+    generator, time, batch = seeded(1), 5, 3
     raw = torch.randn(time, batch, 4, generator=generator)
     dropped = raw * (torch.rand(raw.shape, generator=generator) < 0.5) * 2
     targets = torch.randint(VOCABULARY_SIZE, (time, batch), generator=generator)
@@ -47,34 +45,22 @@ def cross_entropy(logits, targets):
     return -float(np.mean([log_probs[t, b, targets[t, b]] for t in range(time) for b in range(batch)]))
 
 
-def test_without_penalties_the_objective_equals_the_loss():
-    logits, targets, raw, dropped = make_window()
-    loss, objective = objective_of(ar=0.0, tar=0.0)(logits, targets, None, raw, dropped)
-    assert float(loss) == float(objective)
-    assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
-
-
-@pytest.mark.parametrize(("ar", "tar"), [(2.0, 0.0), (0.0, 1.0), (2.0, 1.0), (0.3, 7.0)])
+@pytest.mark.parametrize(("ar", "tar"), [(0.0, 0.0), (2.0, 0.0), (0.0, 1.0), (0.3, 7.0)])
 def test_ar_and_tar_follow_the_paper_and_do_not_change_the_loss(ar, tar):
     """Merity et al. 2017, section 4.6: AR penalizes squared dropped outputs, TAR squared changes of raw outputs."""
     logits, targets, raw, dropped = make_window()
-    plain, _ = objective_of()(logits, targets, None, raw, dropped)
     loss, objective = objective_of(ar=ar, tar=tar)(logits, targets, None, raw, dropped)
-    assert float(loss) == float(plain)
+    assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
     sizes = [value**2 for value in dropped.flatten().tolist()]
     changes = [(b - a) ** 2 for t in range(4) for a, b in zip(raw[t].flatten(), raw[t + 1].flatten(), strict=True)]
     expected = ar * sum(sizes) / len(sizes) + tar * float(sum(changes)) / len(changes)
     assert float(objective - loss) == pytest.approx(expected, rel=1e-5)
+    one_step = objective_of(tar=5.0)(*(each[:1] for each in (logits, targets)), None, raw[:1], dropped[:1])
+    assert float(one_step[0]) == float(one_step[1])  # without a change there is no penalty of changes
 
 
-def test_a_window_of_one_step_has_no_tar_penalty():
-    logits, targets, raw, dropped = make_window(time=1)
-    loss, objective = objective_of(tar=5.0)(logits, targets, None, raw, dropped)
-    assert float(loss) == float(objective)
-
-
-@pytest.mark.parametrize("smoothing", [0.05, 0.4])
-def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencies(smoothing):
+def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencies():
+    smoothing = 0.4
     logits, targets, raw, dropped = make_window()
     loss, objective = objective_of(label_smoothing=smoothing)(logits, targets, None, raw, dropped)
     log_probs, total = log_probs_of(logits), 0.0
@@ -114,22 +100,6 @@ def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy
     assert float(objective) == pytest.approx((corpus_columns * of_text + of_teachers) / targets.shape[1], rel=1e-5)
 
 
-def test_label_smoothing_and_sampled_softmax_cannot_be_combined():
-    with pytest.raises(ConfigError, match="softmax_samples and label_smoothing"):
-        TrainingConfig(softmax_samples=10, label_smoothing=0.1)
-    with pytest.raises(ConfigError, match="softmax_samples and label_smoothing"):
-        Config().with_overrides(["label_smoothing=0.1", "softmax_samples=10"])
-    assert TrainingConfig(softmax_samples=10).label_smoothing == 0
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_overrides_are_checked_together_in_any_order(order):
-    overrides = ["label_smoothing=0", "softmax_samples=9"][::order]
-    assert get_preset("tiny").training.label_smoothing > 0
-    training = get_preset("tiny").with_overrides(overrides).training
-    assert (training.label_smoothing, training.softmax_samples) == (0, 9)
-
-
 def test_sampled_classes_are_the_targets_and_a_random_sample():
     size, samples = 2000, 500
     objective = objective_of(size, np.arange(size, dtype=np.int32), softmax_samples=samples)
@@ -163,7 +133,7 @@ def test_sampled_classes_are_corrected_except_the_target_of_a_position():
     assert weighted[1].exp().tolist() == pytest.approx([*expected[1], math.exp(5), math.exp(2)], rel=1e-5)
 
 
-@pytest.mark.parametrize("target", [3, 8, 11])
+@pytest.mark.parametrize("target", [3, 11])
 def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
     """The other targets of a window are drawn by frequency, and the sampled classes by the objective."""
     options = {"softmax_samples": 3, "bptt": 4, "batch_size": 2}
@@ -171,7 +141,7 @@ def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
     logits = 1.5 * torch.randn(VOCABULARY_SIZE, generator=seeded(2))
     text, outputs = torch.from_numpy(TEXT.astype(np.int64)), torch.zeros(1, 1, 4)
     estimates, sizes = [], set()
-    for _ in range(4000):
+    for _ in range(2000):
         others = text[torch.randint(len(text), (4 * 2,), generator=generator)]
         classes = objective.sample_softmax_classes(torch.cat([others, torch.tensor([target])])[:, None], generator)
         assert classes is not None
@@ -180,13 +150,12 @@ def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
         estimates.append(math.exp(float(loss) + float(logits[target])))
     true = float(logits.double().exp().sum())
     error = np.std(estimates) / math.sqrt(len(estimates))
-    assert error < 0.02 * true
+    assert error < 0.03 * true
     assert abs(np.mean(estimates) - true) < 3.5 * error
     assert min(sizes) < 8, "this test needs classes that are not sampled"
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("samples", [VOCABULARY_SIZE, 1000])
+@pytest.mark.parametrize(("samples", "tied"), [(VOCABULARY_SIZE, True), (1000, False)])
 def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
     config = ModelConfig(embedding_size=4, hidden_size=4, tie_weights=tied, subword_embeddings=False, **NO_DROPOUT)
     _, targets, _, _ = make_window()

@@ -1,133 +1,89 @@
-"""Order and content of the events of a training; the same seed gives the same bits."""
+"""Order and content of the events of a training, its ends, and the choice of its precision."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
+from engine.control import CommandQueue, ControlCommand
 from engine.data.dataset import load_dataset
-from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
+from engine.errors import TrainingError
+from engine.events import Evaluated, Finished, Preparing, Sampled, Snapshot, Started, Step
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
-from engine.models.numpy_lstm import NumpyLSTM
-from tests.support.training import events_of, make_config, run_training, weights_equal, weights_of
+from engine.presets import get_preset
+from engine.training.device import choose_dtype
+from engine.training.reporting import check_finite
+from engine.training.run import train
+from tests.support.training import (
+    Untouchable,
+    events_of,
+    make_config,
+    make_trainer,
+    run_training,
+    weights_equal,
+    weights_of,
+)
 
 
-def test_events_come_in_order(default_events):
+def test_events_come_in_order_and_their_clocks_increase(default_events):
     kinds = [type(event) for event in default_events if not isinstance(event, Step)]
     assert kinds == [Preparing, Started, *[Evaluated, Sampled] * 4, Finished]
     indices = [i for i, event in enumerate(default_events) if isinstance(event, Evaluated)]
-    for before, after in pairwise(indices):
-        assert any(isinstance(event, Step) for event in default_events[before:after])
-    assert not any(isinstance(event, Step) for event in default_events[: indices[0]])
+    assert all(events_of(Step, default_events[before:after]) for before, after in pairwise(indices))
+    assert [event.epoch for event in events_of(Evaluated, default_events)] == [0, 1, 2, 3]
+    steps = events_of(Step, default_events)
+    assert [step.step for step in steps] == sorted({step.step for step in steps})
+    assert [step.epoch for step in steps] == sorted({step.epoch for step in steps})
+    assert all(step.tokens_per_second > 0 and step.gradient_norm > 0 for step in steps)
+    assert (steps[-1].epoch, steps[-1].eta_seconds) == pytest.approx((3, 0))
+    seconds = [event.seconds for event in default_events if isinstance(event, (Step, Evaluated, Finished))]
+    assert seconds == sorted(seconds)
 
 
 def test_started_describes_the_training_and_the_baselines(default_events, dataset):
-    (started,) = events_of(Started, default_events)
+    (started,), (finished,) = events_of(Started, default_events), events_of(Finished, default_events)
     assert (started.run, started.preset, started.epochs, started.device) == ("a-run", "test", 3, "cpu")
     assert started.vocabulary_size == len(dataset.tokenizer)
     assert (started.train_tokens, started.valid_tokens) == (len(dataset.train), len(dataset.valid))
-    assert started.parameters == sum(
-        value.size for value in weights_of(events_of(Finished, default_events)[0]).values()
-    )
+    assert started.parameters == sum(value.size for value in weights_of(finished).values())
     assert started.corpus_sha256 == dataset.corpus.sha256
     unigram, kneser_ney = (model(dataset.train, dataset.tokenizer) for model in (Unigram, KneserNey))
     assert started.unigram_perplexity == evaluate(unigram, dataset.valid).perplexity
     assert started.kneser_ney_perplexity == evaluate(kneser_ney, dataset.valid).perplexity
-
-
-def test_started_tells_the_bits_per_character_of_every_validation(default_events, dataset):
-    (started,) = events_of(Started, default_events)
-    finished = events_of(Finished, default_events)[0]
-    assert isinstance(finished.model, NumpyLSTM)
     text = "".join(f"{line.text}\n" for line in dataset.splits.valid)
     expected = text_bits_per_character(finished.model, text, dataset.mode)
     assert started.bits_per_character(finished.valid_perplexity) == pytest.approx(expected, rel=1e-4)
 
 
-def test_steps_and_seconds_increase(default_events):
-    steps = events_of(Step, default_events)
-    assert [step.step for step in steps] == sorted({step.step for step in steps})
-    assert [step.epoch for step in steps] == sorted({step.epoch for step in steps})
-    assert all(step.tokens_per_second > 0 and step.gradient_norm > 0 for step in steps)
-    assert steps[-1].epoch == pytest.approx(3)
-    assert steps[-1].eta_seconds == pytest.approx(0)
-    seconds = [event.seconds for event in default_events if isinstance(event, (Step, Evaluated, Finished))]
-    assert seconds == sorted(seconds)
-    assert [event.epoch for event in events_of(Evaluated, default_events)] == [0, 1, 2, 3]
-
-
-def test_perplexity_decreases(default_events):
-    perplexities = [event.valid_perplexity for event in events_of(Evaluated, default_events)]
-    assert perplexities[-1] < 0.6 * perplexities[0]
-    steps = events_of(Step, default_events)
+def test_perplexity_decreases_from_that_of_the_token_frequencies(default_events, dataset):
+    evaluated, steps = events_of(Evaluated, default_events), events_of(Step, default_events)
+    assert evaluated[0].valid_perplexity == pytest.approx(default_events[1].unigram_perplexity, rel=0.1)
+    assert evaluated[-1].valid_perplexity < 0.6 * evaluated[0].valid_perplexity
     assert steps[-1].train_perplexity < steps[0].train_perplexity
-    # Before the first step, the model knows only the token frequencies.
-    assert perplexities[0] == pytest.approx(events_of(Started, default_events)[0].unigram_perplexity, rel=0.1)
-
-
-def test_evaluated_perplexity_is_that_of_the_model_in_the_event(default_events, dataset):
-    for event in events_of(Evaluated, default_events):
+    for event in evaluated:  # the model that is played has the perplexity of the trained network
         assert evaluate(event.model, dataset.valid).perplexity == pytest.approx(event.valid_perplexity, rel=1e-4)
 
 
 def test_finished_has_the_best_model_and_its_perplexities(dataset):
     """The learning rate is so high that the last model is not the best one."""
-    events = run_training(dataset, lr=0.3, schedule="constant", epochs=6, clip=0.0)
+    events = run_training(dataset, lr=0.5, schedule="constant", epochs=5, eval_every_epochs=2, clip=0.0)
     evaluated, (finished,) = events_of(Evaluated, events), events_of(Finished, events)
+    assert [event.epoch for event in evaluated] == [0, 2, 4, 5]
     perplexities = [event.valid_perplexity for event in evaluated]
     best = evaluated[perplexities.index(min(perplexities))]
     assert best is not evaluated[-1], "this test needs a training whose last model is not its best"
-    assert finished.valid_perplexity == best.valid_perplexity == min(perplexities)
+    assert finished.valid_perplexity == best.valid_perplexity
     assert weights_equal(weights_of(finished), weights_of(best))
     assert finished.test_perplexity == pytest.approx(evaluate(best.model, dataset.test).perplexity)
     expected = [value < min([math.inf, *perplexities[:i]]) for i, value in enumerate(perplexities)]
     assert [event.is_best for event in evaluated] == expected
-    assert (finished.reason, finished.epochs) == ("done", 6)
-
-
-def test_samples_continue_the_configured_prompt_with_the_configured_seed(dataset):
-    events = run_training(
-        dataset, epochs=1, sample_seed=9, sample_temperature=0.5, sample_prompt="The old XYZZY hobbit"
-    )
-    for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
-        assert (sampled.prompt, sampled.seed, sampled.temperature) == ("the old hobbit", 9, 0.5)
-        assert (sampled.step, sampled.epoch) == (evaluated.step, evaluated.epoch)
-        ids = dataset.tokenizer.encode("the old hobbit").tolist()
-        settings = SamplerSettings(temperature=0.5, max_tokens=25)
-        again = generate(evaluated.model, ids, settings, 9)
-        assert sampled.text == " ".join(event.text for event in again if isinstance(event, TokenEvent))
-        assert sampled.text
-
-
-def test_a_sample_prompt_without_a_known_word_does_not_stop_a_training(dataset):
-    events = run_training(dataset, epochs=1, sample_prompt="xyzzy plugh")
-    assert all(sampled.prompt == "" and sampled.text for sampled in events_of(Sampled, events))
-    assert events_of(Finished, events)
-
-
-def test_a_sample_of_an_open_vocabulary_starts_with_another_word(tmp_path):
-    path = tmp_path / "lines.txt"
-    path.write_text(
-        "\n".join(["the older wizards walk home", "the oldest hobbit is awake", "the oldish mill has burnt"] * 30)
-    )
-    config = make_config(corpus=str(path), corpus_format="text", tokenizer="characters")
-    events = run_training(load_dataset(config.data), epochs=1, sample_prompt="the old", sample_temperature=0.0)
-    for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
-        model = evaluated.model
-        assert model is not None
-        assert sampled.prompt == "the old"
-        ids = model.tokenizer.encode("the old ").tolist()
-        greedy = generate(model, ids, SamplerSettings(temperature=0.0, max_tokens=25), 0)
-        assert sampled.text == "".join(event.piece for event in greedy if isinstance(event, TokenEvent)).lstrip(" ")
-
-
-def test_eval_every_epochs(dataset):
-    events = run_training(dataset, epochs=5, eval_every_epochs=2)
-    assert [event.epoch for event in events_of(Evaluated, events)] == [0, 2, 4, 5]
+    assert (finished.reason, finished.epochs) == ("done", 5)
 
 
 def test_same_seed_gives_the_same_bits(default_events, dataset):
@@ -135,14 +91,134 @@ def test_same_seed_gives_the_same_bits(default_events, dataset):
     for first, second in zip(events_of(Evaluated, default_events), events_of(Evaluated, again), strict=True):
         assert first.valid_perplexity == second.valid_perplexity
         assert weights_equal(weights_of(first), weights_of(second))
-    assert [sampled.text for sampled in events_of(Sampled, default_events)] == [
-        sampled.text for sampled in events_of(Sampled, again)
-    ]
-    assert events_of(Finished, default_events)[0].test_perplexity == events_of(Finished, again)[0].test_perplexity
+    assert events_of(Sampled, default_events) == events_of(Sampled, again)
+    assert default_events[-1].test_perplexity == again[-1].test_perplexity
 
 
-def test_another_seed_gives_another_training(default_events, dataset):
-    other = run_training(dataset, seed=1)
-    for first, second in zip(events_of(Evaluated, default_events), events_of(Evaluated, other), strict=True):
-        assert not weights_equal(weights_of(first), weights_of(second))
-        assert first.valid_perplexity != second.valid_perplexity
+def check_samples(events, prompt, encoded, **settings):
+    """Check that the samples continue `prompt` as a generation from the text `encoded` does."""
+    for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
+        assert (sampled.prompt, sampled.step, sampled.epoch) == (prompt, evaluated.step, evaluated.epoch)
+        ids = evaluated.model.tokenizer.encode(encoded).tolist()
+        tokens = generate(evaluated.model, ids, SamplerSettings(max_tokens=25, **settings), sampled.seed)
+        assert sampled.text == "".join(event.piece for event in tokens if isinstance(event, TokenEvent)).lstrip(" ")
+
+
+def test_samples_continue_the_known_words_of_the_prompt_with_the_configured_seed(dataset):
+    values = {"epochs": 1, "sample_seed": 9, "sample_temperature": 0.5}
+    events = run_training(dataset, **values, sample_prompt="The old XYZZY hobbit")
+    check_samples(events, "the old hobbit", "the old hobbit", temperature=0.5)
+    assert all(event.text for event in events_of(Sampled, events))
+    assert {(event.seed, event.temperature) for event in events_of(Sampled, events)} == {(9, 0.5)}
+    check_samples(run_training(dataset, **values, sample_prompt="xyzzy plugh"), "", "", temperature=0.5)
+
+
+def test_a_sample_of_an_open_vocabulary_starts_with_another_word(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(["the older wizards walk home", "the oldest hobbit is awake", "the oldish mill"] * 30))
+    config = make_config(corpus=str(path), corpus_format="text", tokenizer="characters")
+    events = run_training(load_dataset(config.data), epochs=1, sample_prompt="the old", sample_temperature=0.0)
+    check_samples(events, "the old", "the old ", temperature=0.0)
+
+
+@pytest.mark.parametrize("num_calls", [0, 3])
+def test_stop_ends_at_once_with_the_model_before_the_first_step(dataset, num_calls):
+    calls = iter(range(num_calls))
+    events = run_training(dataset, lambda: next(calls, None) is None, epochs=50)
+    (finished,), (evaluated,) = events_of(Finished, events), events_of(Evaluated, events)
+    assert finished.reason == "stopped"
+    assert math.isnan(finished.test_perplexity)
+    assert 0 <= finished.epochs < 1
+    assert (finished.epochs == 0) == (not events_of(Step, events)) == (num_calls == 0)
+    assert finished.valid_perplexity == evaluated.valid_perplexity
+    assert weights_equal(weights_of(finished), weights_of(evaluated))
+
+
+def test_prune_ends_with_the_best_model_without_a_checkpoint_and_without_the_test_split(dataset):
+    queue, events = CommandQueue(), []
+    for event in train(make_config(epochs=50), dataset, "r", lambda: False, queue):
+        events.append(event)
+        if isinstance(event, Evaluated) and event.epoch == 1:
+            queue.send(ControlCommand("prune"))
+    (finished,) = events_of(Finished, events)
+    assert (finished.reason, finished.epochs) == ("pruned", 1)
+    assert math.isnan(finished.test_perplexity)
+    assert finished.valid_perplexity == min(event.valid_perplexity for event in events_of(Evaluated, events))
+    assert not events_of(Snapshot, events)
+
+
+def test_a_training_without_score_test_never_reads_the_test_split(dataset):
+    untouchable = replace(dataset, test=Untouchable())
+    *_, finished = train(make_config(epochs=1, score_test=False), untouchable, "r", lambda: False)
+    assert (finished.reason, math.isnan(finished.test_perplexity)) == ("done", True)
+    with pytest.raises(pytest.fail.Exception):  # the same training with the score
+        list(train(make_config(epochs=1), untouchable, "r", lambda: False))
+
+
+STANDSTILL = {"optimizer": "sgd", "clip": 1e-30}
+HARMFUL = {"optimizer": "adamw", "lr": 1.0}
+
+
+@pytest.mark.parametrize("values", [STANDSTILL, HARMFUL], ids=["equal perplexities", "worse perplexities"])
+def test_patience_counts_evaluations_without_improvement(dataset, values):
+    values = {"schedule": "constant", "averaging": "none", "weight_decay": 0.0, **values}
+    events = run_training(dataset, epochs=20, patience=3, eval_every_steps=4, variable_bptt=False, **values)
+    assert [event.step for event in events_of(Evaluated, events)] == [0, 4, 8, 12]
+    assert [event.is_best for event in events_of(Evaluated, events)] == [True, False, False, False]
+    (finished,) = events_of(Finished, events)
+    assert finished.reason == "patience"
+    assert finished.epochs == pytest.approx(12 * 12 / (len(dataset.train) // 4 - 1))
+    assert math.isfinite(finished.test_perplexity)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"the learning rate is too high; try --set lr=0\.01$"),
+        ({"clip": 0.0, "precision": "bf16"}, r"gradients are not clipped; try --set clip=1 or --set lr=0\.01$"),
+        ({"precision": "bf16"}, r"torch\.bfloat16 too coarse; try --set lr=0\.01 or --precision fp32$"),
+    ],
+    ids=str,
+)
+def test_the_remedy_for_a_loss_that_is_not_finite_fits_the_likely_cause(dataset, values, message):
+    state = make_trainer(dataset, **values).state
+    check_finite(1e30, state)
+    for loss in (math.nan, math.inf):
+        with pytest.raises(TrainingError, match=f"the loss is {loss} at step 0, likely because .*{message}"):
+            check_finite(loss, state)
+
+
+def test_weights_ruined_by_the_last_step_are_the_same_error(dataset):
+    """The loss of the last window is finite, but the weights after its step are not and must not be saved."""
+    values = {"optimizer": "sgd", "lr": 1000.0, "weight_decay": 100.0, "clip": 0.0, "schedule": "constant"}
+    config = make_config(epochs=1, bptt=75, variable_bptt=False, shuffle_lines=False, **values)
+    events = []
+    with pytest.raises(TrainingError, match=r"--set lr="):
+        events.extend(train(config, dataset, "r", lambda: False))  # keeps the events before the error
+    assert isinstance(events[-1], Step)
+    assert math.isfinite(events[-1].train_perplexity)
+
+
+WITH_BF16, WITHOUT_BF16 = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf16": False, "avx512": True}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "hidden_size", "precision", "dtype"),
+    [
+        (WITH_BF16, 400, "auto", torch.bfloat16),
+        (WITH_BF16, 399, "auto", torch.float32),
+        (WITHOUT_BF16, 2000, "auto", torch.float32),
+        (None, 2000, "auto", torch.float32),  # PyTorch before 2.9
+        (WITH_BF16, 2000, "fp32", torch.float32),
+        (WITHOUT_BF16, 8, "bf16", torch.bfloat16),
+    ],
+)
+def test_auto_precision_is_bf16_for_large_layers_on_a_cpu_with_bf16(
+    monkeypatch, capabilities, hidden_size, precision, dtype
+):
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    config = get_preset("default").with_values(hidden_size=hidden_size, precision=precision)
+    assert choose_dtype(config, torch.device("cpu")) == dtype

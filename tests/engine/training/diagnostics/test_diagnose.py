@@ -4,13 +4,12 @@ import shutil
 import time
 from collections import namedtuple
 from dataclasses import replace
-from itertools import chain, repeat
 
 import pytest
 import torch
 
 from engine.config import Config
-from engine.events import Diagnosed, Resume, Step, event_from_dict, event_to_dict
+from engine.events import Diagnosed, Resume, event_from_dict, event_to_dict
 from engine.training.diagnostics import probes
 from engine.training.diagnostics.detector import DiskReading
 from engine.training.diagnostics.diagnose import diagnose
@@ -100,36 +99,42 @@ def test_disk_is_read_rarely_and_a_missing_folder_is_no_error(tmp_path):
     assert DiskProbe(tmp_path / "gone").read() == []
 
 
-def gpu_training(run_dir, monkeypatch, utilization):
-    """Return the stream of a training on a GPU with these readings, of which one comes every millisecond."""
+def gpu_training(run_dir, monkeypatch, readings):
+    """Return the stream of a training on a GPU that takes as long as these readings, of which one comes each ms."""
     monkeypatch.setattr(probes, "GPU_INTERVAL", 0.001)
-    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(utilization))
+    waiting = list(readings)
+
+    def utilization(device):
+        if not waiting:
+            raise RuntimeError("driver")  # a GPU that stops to report
+        return waiting.pop(0)
+
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
 
     def training():
         yield replace(STARTED, device="cuda:0")
-        for number in range(1, 60):
-            yield step(number)
+        yield step(1)
+        for number in range(2, 500):
             time.sleep(0.01)
+            yield step(number)
+            if not waiting:
+                break
+        yield step(501)
 
     return list(diagnose(training(), CONFIG, run_dir))
 
 
 def test_idle_gpu_is_reported_from_readings_in_a_thread(tmp_path, monkeypatch):
-    stream = gpu_training(tmp_path, monkeypatch, repeat(30))
-    (found,) = [event for event in stream if isinstance(event, Diagnosed)]
+    (found,) = [event for event in gpu_training(tmp_path, monkeypatch, [30] * 140) if isinstance(event, Diagnosed)]
     assert found.kind == "idle_gpu"
     assert "idle 70%" in found.message
 
 
-def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path, monkeypatch):
-    def stops_to_report():
-        yield from [0] * 30
-        raise RuntimeError("driver")
-
-    for utilization in (repeat(90), chain([10], repeat(70)), stops_to_report()):
-        stream = gpu_training(tmp_path, monkeypatch, utilization)
-        assert not any(isinstance(event, Diagnosed) for event in stream)
-        assert sum(isinstance(event, Step) for event in stream) == 59
+@pytest.mark.parametrize("readings", [[90] * 140, [10, *[70] * 140], [0] * 30])
+def test_busy_gpu_and_one_that_stops_to_report_are_not_idle(tmp_path, monkeypatch, readings):
+    stream = gpu_training(tmp_path, monkeypatch, readings)
+    assert not any(isinstance(event, Diagnosed) for event in stream)
+    assert stream[-1] == step(501)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -25,7 +25,7 @@ from tests.support.training import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HEALTHY = {"epochs": 12, "variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
+HEALTHY = {"epochs": 6, "variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
 OVERFITTED = {
     **HEALTHY,
     **NO_DROPOUT,
@@ -35,11 +35,6 @@ OVERFITTED = {
     "schedule": "constant",
     "averaging": "none",
 }
-
-
-@pytest.fixture(scope="module")
-def sentence_dataset(tmp_path_factory):
-    return make_sentence_dataset(tmp_path_factory.mktemp("sentences"), 100)
 
 
 def train_diagnosed(dataset, folder, initial_weights=None, **values):
@@ -62,39 +57,42 @@ def remedied(values, diagnosis):
     }
 
 
-def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, tmp_path):
+@pytest.fixture(scope="module")
+def healthy_model(dataset):
+    return weights_of(run_training(dataset, **HEALTHY)[-1])
+
+
+def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, healthy_model, tmp_path):
     events, found = train_diagnosed(dataset, tmp_path, **HEALTHY)
     assert found == {}
-    plain = run_training(dataset, **HEALTHY)
-    assert weights_equal(weights_of(events[-1]), weights_of(plain[-1]))
+    assert weights_equal(weights_of(events[-1]), healthy_model)
 
 
-def test_overfitted_training_is_found_and_stops_with_the_remedy(sentence_dataset, tmp_path):
-    events, found = train_diagnosed(sentence_dataset, tmp_path, **OVERFITTED)
-    diagnosis = found["rising_validation"]
-    before = [event for event in events_of(Evaluated, events) if event.step <= diagnosis.step]
-    best = min(before, key=lambda event: event.valid_perplexity)
-    assert f"its best, {best.valid_perplexity:.1f} at epoch {best.epoch:.1f}" in diagnosis.message
-    assert "overfits" in diagnosis.message
-    events, found = train_diagnosed(sentence_dataset, tmp_path, **remedied(OVERFITTED, diagnosis))
+def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_improves_it(
+    dataset, healthy_model, tmp_path
+):
+    """The weights before the first step are evaluated, and every later evaluation is compared with them."""
+    values = HEALTHY | {"init": "base", "lr": 1.0, "epochs": 2, "schedule": "constant", "averaging": "none"}
+    _, found = train_diagnosed(dataset, tmp_path, healthy_model, **values)
+    assert found["forgetting"].epoch == 1
+    assert found["forgetting"].remedy.endswith("--set lr=0.001")
+    _, found = train_diagnosed(dataset, tmp_path, healthy_model, **remedied(values, found["forgetting"]))
+    assert "forgetting" not in found
+
+
+@pytest.mark.slow
+def test_overfitted_training_stops_with_the_remedy(tmp_path):
+    dataset = make_sentence_dataset(tmp_path, 100)
+    _, found = train_diagnosed(dataset, tmp_path, **OVERFITTED)
+    events, found = train_diagnosed(dataset, tmp_path, **remedied(OVERFITTED, found["rising_validation"]))
     assert "rising_validation" not in found
     assert events_of(Finished, events)[0].reason == "patience"
 
 
-def test_fine_tuning_rate_that_destroys_the_model_is_found_and_a_lower_one_improves_it(dataset, tmp_path):
-    """The weights before the first step are evaluated, and every later evaluation is compared with them."""
-    initial = weights_of(run_training(dataset, **HEALTHY)[-1])
-    values = HEALTHY | {"init": "base", "lr": 1.0, "epochs": 3, "schedule": "constant", "averaging": "none"}
-    _, found = train_diagnosed(dataset, tmp_path, initial, **values)
-    assert found["forgetting"].epoch == 1
-    assert found["forgetting"].remedy.endswith("--set lr=0.001")
-    _, found = train_diagnosed(dataset, tmp_path, initial, **remedied(values, found["forgetting"]))
-    assert "forgetting" not in found
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [1e-6, 1.0])
 def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns(dataset, tmp_path, lr):
-    values = HEALTHY | {"lr": lr}
+    values = HEALTHY | {"lr": lr, "epochs": 12}
     _, found = train_diagnosed(dataset, tmp_path, **values)
     diagnosis = found["unigram_model"]
     assert f"lr={lr:.2g} is {'low' if lr < 1 else 'high'}" in diagnosis.remedy
@@ -102,17 +100,23 @@ def test_learning_rate_that_keeps_a_unigram_model_is_found_and_the_remedy_learns
     assert "unigram_model" not in found
 
 
-def test_diagnosis_is_recorded_and_a_resumed_run_does_not_repeat_it(tmp_path, home):
+def test_overfitting_is_found_and_recorded_and_a_resumed_run_does_not_repeat_it(tmp_path):
     corpus = write_csv(tmp_path / "corpus.csv", sentences(100))
     config = make_config(**OVERFITTED, corpus=str(corpus), keep_epoch_checkpoints=False)
-    job = prepare_job(config, "r")
-    stop_at = []
-    for event in job.events(lambda: bool(stop_at)):
-        if isinstance(event, Diagnosed) and event.kind == "rising_validation":
-            stop_at.append(event.step)
-    assert stop_at
-    resumed = list(resume_job("r").events(lambda: False))
-    assert not any(event.kind == "rising_validation" for event in events_of(Diagnosed, resumed))
+    job, evaluated, found = prepare_job(config, "r", tmp_path), [], []
+    for event in job.events(lambda: bool(found)):
+        if isinstance(event, Evaluated) and not found:
+            evaluated.append(event)
+        elif isinstance(event, Diagnosed) and event.kind == "rising_validation":
+            found.append(event)
+    (diagnosis,) = found
+    best = min(evaluated, key=lambda event: event.valid_perplexity)
+    assert f"its best, {best.valid_perplexity:.1f} at epoch {best.epoch:.1f}" in diagnosis.message
+    resumed = resume_job("r", tmp_path)
+    events = []
+    for event in resumed.events(lambda: len(events_of(Evaluated, events)) == 3):
+        events.append(event)
+    assert not any(event.kind == "rising_validation" for event in events_of(Diagnosed, events))
     rows = [row for row in read_current_rows(job.run.path / METRICS_FILE) if row.get("kind") == "rising_validation"]
-    assert [row["step"] for row in rows] == stop_at
-    assert json.dumps(rows[0]["message"]) in (job.run.path / LOG_FILE).read_text()
+    assert [row["step"] for row in rows] == [diagnosis.step]
+    assert json.dumps(diagnosis.message) in (job.run.path / LOG_FILE).read_text()
