@@ -47,50 +47,42 @@ class TestParagraph:
         assert clean_paragraph(text) == expected
 
     @given(MARKED_TEXT)
-    def test_cleaning_twice_is_cleaning_once(self, text):
-        once = clean_paragraph(text)
-        assert clean_paragraph(once) == once
-
-    @given(MARKED_TEXT)
-    def test_no_marker_and_no_line_break_is_left(self, text):
+    def test_a_cleaned_paragraph_has_no_marker_and_no_line_break_and_stays_as_it_is(self, text):
         paragraph = clean_paragraph(text)
         assert not re.search(r"[_*|\[\]“”‘’—–…\u00a0\u00ad]|\s\s|[^\S ]|^ | $", paragraph)
+        assert clean_paragraph(paragraph) == paragraph
 
     @given(st.lists(st.sampled_from(["old", "king", "I", "won't", '"Stop!"', "he", "said,", "Well--yes."]), min_size=1))
     def test_plain_text_stays_as_it_is(self, words):
         assert clean_paragraph(" ".join(words)) == " ".join(words)
 
 
+VERSE = "    The moon is high,\n    And the water low;\n      And who will row?\n      --Old Song"
+LETTER = "  My dear brother, I have sent\n  the boat. See that it is mended\n  before he comes."
+CONTENTS = "CONTENTS\n\n  I. The Ferry      11\n  II. The Net . . . 17\n\n  Afterword"
+SPLIT_BY_A_PAGE = [
+    "They went down to the water, and there they saw that the old boat of the\nferryman had",
+    "38               Full page line-art drawing.",
+    "37\nbeen stolen, with the oars.",
+]
+
+
 class TestLayout:
-    def test_wrapped_lines_become_one_paragraph(self):
-        assert cleaned("It was a well-\nknown thing--\nso he said\nto me.") == [
-            "It was a well-known thing--so he said to me."
-        ]
-
-    def test_a_hanging_hyphen_keeps_its_space(self):
-        assert cleaned("a two-\nor three-year-old horse came.") == ["a two- or three-year-old horse came."]
-
-    def test_dialogue_lines_stay_paragraphs(self):
-        assert cleaned("“Yes.”", "“No?” said he.", "“NO!”") == ['"Yes."', '"No?" said he.', '"NO!"']
-
-    def test_each_line_of_a_verse_is_a_paragraph(self):
-        verse = "    The moon is high,\n    And the water low;\n      And who will row?\n      --Old Song"
-        assert cleaned(verse) == ["The moon is high,", "And the water low;", "And who will row?"]
-
-    def test_an_indented_letter_is_unwrapped(self):
-        letter = "  My dear brother, I have sent\n  the boat. See that it is mended\n  before he comes."
-        assert cleaned(letter) == ["My dear brother, I have sent the boat. See that it is mended before he comes."]
-
-    def test_full_lines_that_start_with_capitals_are_no_verse(self):
-        prose = PROSE.strip().replace("nobody", "Nobody")
-        assert cleaned(prose) == [" ".join(prose.split())]
-
-    def test_a_paragraph_that_a_page_number_splits_is_joined(self):
-        first = "They went down to the water, and there they saw that the old boat of the\nferryman had"
-        page = "37\nbeen stolen, with the oars."
-        caption = "38               Full page line-art drawing."
-        expected = " ".join(first.split()) + " been stolen, with the oars."
-        assert cleaned(first, caption, page) == [expected]
+    @pytest.mark.parametrize(
+        ("blocks", "expected"),
+        [
+            (["It was a well-\nknown thing--\nso he said\nto me."], ["It was a well-known thing--so he said to me."]),
+            (["a two-\nor three-year-old horse came."], ["a two- or three-year-old horse came."]),
+            (["“Yes.”", "“No?” said he.", "“NO!”"], ['"Yes."', '"No?" said he.', '"NO!"']),
+            ([VERSE], ["The moon is high,", "And the water low;", "And who will row?"]),
+            ([LETTER], ["My dear brother, I have sent the boat. See that it is mended before he comes."]),
+            ([PROSE.replace("nobody", "Nobody")], [CLEANED_PROSE.replace("nobody", "Nobody")]),  # full lines, no verse
+            (SPLIT_BY_A_PAGE, [f"{' '.join(SPLIT_BY_A_PAGE[0].split())} been stolen, with the oars."]),
+        ],
+        ids=["wrapped", "hanging hyphen", "dialogue", "verse", "letter", "capitals", "page number"],
+    )
+    def test_lines_become_paragraphs(self, blocks, expected):
+        assert cleaned(*blocks) == expected
 
     @given(st.lists(st.text(alphabet="ab .,\"'-_\n", max_size=200), max_size=8))
     def test_no_paragraph_is_empty_or_contains_a_line_break(self, blocks):
@@ -104,71 +96,45 @@ class TestLayout:
         clean_body(f"{PROSE}\n{filler * (60_000 // len(filler))}")
         assert time.process_time() - started < 5  # quadratic: minutes
 
-    def test_cleaned_text_is_a_fixed_point(self):
-        body = "\n\n".join([PROSE * 3, "“Who goes?”", "    A verse,\n    And more.", "He said so--_twice_."])
-        once = clean_body(body)
-        assert clean_body("\n\n".join(once)) == once
-
 
 class TestFurniture:
     @pytest.mark.parametrize(
         "block",
         [
-            "* * * * *",
-            "------",
-            "[Illustration: The ferry by night]",
-            "[Footnote 2: In the old tongue,\na boat.]",
-            "[1] Vulture.",
-            "(3) Grimm.",
-            "* Newly rough-cast.",
+            *("* * * * *", "------", "[Illustration: The ferry by night]", "[1] Vulture.", "(3) Grimm.", "12", "IV."),
+            *("[Footnote 2: In the old tongue,\na boat.]", "* Newly rough-cast.", "CHAPTER IV", "BOOK TWO", "THE END"),
             "[Transcriber's note: the macron has been left out.]",
             "Produced by A. Volunteer and the Online Distributed\nProofreading Team",
-            "This e-text was made from the 1907 edition.",
-            "CHAPTER IV",
-            "Chapter 4. The Ferry Comes Back",
-            "IV.",
-            "12",
-            "BOOK TWO",
-            "THE FERRY COMES BACK",
-            "THE END",
-            "ἐν ἀρχῇ ἦν ὁ λόγος",
-            "(From the Portuguese.)",
+            *("This e-text was made from the 1907 edition.", "Chapter 4. The Ferry Comes Back"),
+            *(
+                "THE FERRY COMES BACK",
+                "ἐν ἀρχῇ ἦν ὁ λόγος",
+                "(From the Portuguese.)",
+                "CHAPTER 2\n\nWhat Did He?",
+            ),
         ],
     )
     def test_headings_notes_and_separators_go(self, block):
         assert cleaned(block, "“Yes,” said he.") == ['"Yes," said he.']
 
-    def test_a_title_after_its_number_goes(self):
-        assert cleaned("CHAPTER 2", "What the King's Men Did?", "They came.") == ["They came."]
-
-    def test_a_title_after_blank_lines_goes(self):
+    def test_a_title_after_blank_lines_goes_and_a_sentence_stays(self):
         assert cleaned("The Ferry by Night", "They came.", between="\n\n\n\n") == ["They came."]
-
-    def test_a_short_sentence_after_blank_lines_stays(self):
         assert cleaned("They came.", "Nobody spoke.", between="\n\n\n\n") == ["They came.", "Nobody spoke."]
 
-    def test_title_page_and_contents_go(self):
-        contents = "CONTENTS\n\n  I. The Ferry      11\n  II. The Net . . . 17\n\n  Afterword"
-        body = f"THE FERRY\n\nby\n\nA. Nobody\n\nAuthor of “The Net,” etc.\n\n{contents}\n\n\nCHAPTER I\n\n{PROSE}"
-        assert clean_body(body) == [CLEANED_PROSE]
+    def test_title_page_and_contents_go_and_a_preface_stays(self):
+        title = "THE FERRY\n\nby\n\nA. Nobody\n\nAuthor of “The Net,” etc."
+        assert clean_body(f"{title}\n\n{CONTENTS}\n\n\nCHAPTER I\n\n{PROSE}") == [CLEANED_PROSE]
+        assert cleaned("CONTENTS\n\n  The Ferry\n  The Net", PROSE) == [CLEANED_PROSE]
 
-    def test_the_source_of_a_tale_goes(self):
-        assert cleaned("They lived long.", "Grimm.", "THE NEXT TALE", "There was a king.") == [
-            "They lived long.",
-            "There was a king.",
-        ]
-
-    @pytest.mark.parametrize("end", ["So it is.", "It is.", "“Grimm.”", "Oh Grimm!"])
-    def test_the_last_sentence_of_a_chapter_stays(self, end):
-        assert len(cleaned("They lived long.", end, "CHAPTER II", "There was a king.")) == 3
+    def test_the_source_of_a_tale_goes_and_its_last_sentence_stays(self):
+        end = ("THE NEXT TALE", "There was a king.")
+        assert cleaned("They lived long.", "Grimm.", *end) == ["They lived long.", "There was a king."]
+        for last in ("So it is.", "It is.", "“Grimm.”", "Oh Grimm!"):
+            assert len(cleaned("They lived long.", last, *end)) == 3
 
     def test_the_notes_at_the_end_go(self):
         tale = [f"He rowed over for the {number}th time." for number in range(110)]
         assert cleaned(*tale, "NOTES AND REFERENCES", "_Source_.--Campbell, p. 158.") == tale
-
-    def test_a_preface_before_the_contents_stays(self):
-        contents = "CONTENTS\n\n  The Ferry\n  The Net"
-        assert cleaned(contents, PROSE) == [CLEANED_PROSE]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.data.tokenizers.loading import tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 
 LINES = [
@@ -26,14 +24,8 @@ CHARACTERS = CharacterTokenizer.from_lines(LINES, 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 TOKENIZERS = st.sampled_from([BPE, CHARACTERS])
 ODD_TEXTS = [
-    "",
-    " ",
-    "\x00\x1b[2J\r\n\t",
-    "👨‍👩‍👧‍👦 🇳🇿 e\u0301",
-    "مرحبا \u202eabc\u202c",
+    *["", " ", "\x00\x1b[2J\r\n\t", "👨‍👩‍👧‍👦 🇳🇿 e\u0301", "مرحبا \u202eabc\u202c", "<eos><unk><0x0A>", "\ufeff中文。"],
     'don\'t -- "stop"  two  spaces ',
-    "<eos><unk><0x0A>",
-    "\ufeff中文。",
 ]
 
 
@@ -111,15 +103,6 @@ def test_a_lone_surrogate_is_refused_with_its_place(tokenizer):
             encode("The\udc80")
 
 
-@pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
-def test_a_tokenizer_survives_a_json_round_trip(tokenizer):
-    copy = tokenizer_from_json(tokenizer.to_json(), "run/tokenizer.json", tokenizer.name)
-    assert copy == tokenizer
-    assert isinstance(copy, ByteTokenizer)
-    assert copy.token_bytes == tokenizer.token_bytes
-    assert copy.encode("Théoden, the wizard ☺").tolist() == tokenizer.encode("Théoden, the wizard ☺").tolist()
-
-
 def test_words_start_at_spaces_and_punctuation_but_not_inside_words():
     tokenizer = CharacterTokenizer.from_lines(["é"], 1)
     starts = {token: bool(start) for token, start in zip(tokenizer.tokens, tokenizer.word_starts, strict=True)}
@@ -191,12 +174,6 @@ class TestBPE:
         text = "a" * 300_000 + "☺" * 1000
         assert BPE.decode(BPE.encode(text).tolist()) == text
 
-    def test_hugging_face_reads_the_file(self):
-        from tokenizers import Tokenizer as HuggingFaceTokenizer
-
-        backend = HuggingFaceTokenizer.from_str(BPE.to_json())
-        assert backend.encode("The wizards ☺").ids == BPE.encode("The wizards ☺").tolist()
-
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -222,6 +199,9 @@ class TestBPE:
             BPETokenizer.from_json(content, "file")
 
 
+FILE = '{"type": "%s", "version": %d, "characters": []}'
+
+
 class TestCharacters:
     """Characters, with the bytes of rare ones."""
 
@@ -234,22 +214,13 @@ class TestCharacters:
         tokenizer = CharacterTokenizer.from_lines(["éé☺\u202e\u202e", "é"], 2)
         assert tokenizer.characters == ("é",)
 
-    @pytest.mark.parametrize(
-        "content",
-        [
-            "",
-            "[]",
-            "{}",
-            '{"type": "characters", "version": 2, "characters": []}',
-            '{"type": "bpe", "version": 1, "characters": []}',
-            '{"type": "characters", "version": 1, "characters": ["é", "é"]}',
-            '{"type": "characters", "version": 1, "characters": ["a"]}',
-            '{"type": "characters", "version": 1, "characters": ["\\u202e"]}',
-            '{"type": "characters", "version": 1, "characters": ["\\ud800"]}',
-            '{"type": "characters", "version": 1, "characters": ["éé"]}',
-            '{"type": "characters", "version": 1, "characters": [], "more": 1}',
-        ],
-    )
+    @pytest.mark.parametrize("characters", ['"é", "é"', '"a"', '"\\u202e"', '"\\ud800"', '"éé"', '], "more": [1'])
+    def test_damaged_characters_are_refused(self, characters):
+        content = f'{{"type": "characters", "version": 1, "characters": [{characters}]}}'
+        with pytest.raises(RunError, match=r"run/tokenizer\.json"):
+            CharacterTokenizer.from_json(content, "run/tokenizer.json")
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", *(FILE % part for part in (("characters", 2), ("bpe", 1)))])
     def test_a_damaged_file_is_refused(self, content):
         with pytest.raises(RunError, match=r"run/tokenizer\.json"):
             CharacterTokenizer.from_json(content, "run/tokenizer.json")

@@ -3,7 +3,6 @@
 import json
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,31 +16,13 @@ WORDS = st.from_regex(r"[a-z0-9']{1,8}", fullmatch=True)
 
 
 @given(ANY_TEXT)
-def test_words_consist_of_letters_digits_and_apostrophes(text):
-    assert all(re.fullmatch(r"[a-z0-9']+", word) for word in split_words(text))
-
-
-@given(ANY_TEXT)
-def test_tokenizing_is_idempotent(text):
-    words = split_words(text)
-    assert split_words(" ".join(words)) == words
-
-
-@given(ANY_TEXT, ANY_TEXT)
-def test_tokens_do_not_span_lines(one, other):
-    assert split_words(one + "\n" + other) == split_words(one) + split_words(other)
-
-
-@given(ANY_TEXT)
 def test_words_tokenizer_equals_the_notebook(text):
     assert split_words(text) == re.sub(r"[^a-z0-9']+", " ", text.lower()).split()
 
 
 def test_examples_from_the_notebook():
-    assert split_words("Don't! Bilbo-Baggins,  says   3 times: 'no'\u00a0.") == [
-        *["don't", "bilbo", "baggins", "says", "3", "times", "'no'"]
-    ]
-    assert split_words("Théoden") == ["th", "oden"]
+    words = split_words("Don't! Bilbo-Baggins,  says   3 times: 'no'\u00a0. Théoden")
+    assert words == [*["don't", "bilbo", "baggins", "says", "3", "times", "'no'", "th", "oden"]]
     assert split_words("... — !") == []
 
 
@@ -60,11 +41,6 @@ class TestWhitespaceTokenizer:
         assert tokenizer.tokens == (UNK, EOS, "the", "cat")
         assert tokenizer.encode_words(words).tolist() == [2, UNK_ID, 3, EOS_ID, 2, UNK_ID]
 
-    @given(ANY_TEXT)
-    def test_tokens_contain_no_control_characters(self, text):
-        words = split_words(text, "whitespace")
-        assert all(word.isprintable() and word.split() == [word] for word in words)
-
     @given(st.lists(st.text(st.characters(), min_size=1), min_size=1))
     def test_vocabulary_survives_a_json_round_trip(self, texts):
         words = [word for text in texts for word in split_words(text, "whitespace") if word not in (UNK, EOS)]
@@ -76,10 +52,6 @@ class TestWhitespaceTokenizer:
         with pytest.raises(RunError, match="not words"):
             WordTokenizer.from_json(json.dumps([UNK, EOS, word]), "here", "whitespace")
 
-    def test_vocabulary_uses_its_tokenizer(self):
-        assert WordTokenizer((UNK, EOS, "a"), "whitespace").split("Mr. A") == ["Mr.", "A"]
-        assert WordTokenizer((UNK, EOS, "a")).split("Mr. A") == ["mr", "a"]
-
 
 @given(st.lists(WORDS, max_size=60), st.integers(1, 4))
 def test_frequent_words_are_in_order_of_first_appearance(words, min_count):
@@ -89,58 +61,35 @@ def test_frequent_words_are_in_order_of_first_appearance(words, min_count):
     assert list(tokenizer.tokens[2:]) == expected
 
 
-@given(st.lists(WORDS, min_size=1))
-def test_decoding_ids_of_known_words_gives_the_words(words):
-    tokenizer = WordTokenizer.from_words(words, 1)
-    ids = tokenizer.encode_words(words)
-    assert ids.dtype == np.int32
-    assert tokenizer.decode(ids) == " ".join(words)
-    assert UNK_ID not in ids
-    assert EOS_ID not in ids
-
-
-def test_unknown_words_become_unk():
-    tokenizer = WordTokenizer.from_words(["a", "b"], 1)
-    assert tokenizer.encode_words(["a", "zzz", "b"]).tolist() == [2, UNK_ID, 3]
-    assert "zzz" not in tokenizer
-    assert "a" in tokenizer
-    assert tokenizer.encode_words([]).tolist() == []
-
-
-@given(st.lists(WORDS, min_size=1))
-def test_vocabulary_survives_a_json_round_trip(words):
-    tokenizer = WordTokenizer.from_words(words, 1)
-    assert WordTokenizer.from_json(tokenizer.to_json(), "here") == tokenizer
+NO_WORDS = ["", "two words", "A", "a\n", "\x1b[2J", "a", EOS, "b" * 1001, 3, ["b"], {"b": 1}, None]
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        "",
-        "{",
-        "[" * 100_000,
-        "null",
-        "{}",
-        "[]",
-        '["<unk>", "<eos>"]',
-        '["<eos>", "<unk>", "a"]',
-        '["a", "b", "c"]',
-        '["<unk>", "<eos>", "a", "a"]',
-        '["<unk>", "<eos>", "a", "<eos>"]',
-        '["<unk>", "<eos>", ""]',
-        '["<unk>", "<eos>", "two words"]',
-        '["<unk>", "<eos>", "A"]',
-        '["<unk>", "<eos>", "a\\n"]',
-        '["<unk>", "<eos>", "\\u001b[2J"]',
-        '["<unk>", "<eos>", 3]',
-        '["<unk>", "<eos>", ["a"]]',
-        '["<unk>", "<eos>", {"a": 1}]',
-        '["<unk>", "<eos>", null]',
+        *(
+            "",
+            "{",
+            "[" * 100_000,
+            "null",
+            "{}",
+            "[]",
+            '["<unk>", "<eos>"]',
+            '["<eos>", "<unk>", "a"]',
+            '["a", "b", "c"]',
+        ),
+        *(json.dumps([UNK, EOS, "a", word]) for word in NO_WORDS),
     ],
+    ids=lambda content: ascii(content[:40]),
 )
 def test_error_for_an_invalid_vocabulary_names_the_file(content):
     with pytest.raises(RunError, match=r"run/vocabulary\.json"):
         WordTokenizer.from_json(content, "run/vocabulary.json")
+
+
+def test_a_vocabulary_of_millions_of_values_is_refused_by_its_number():
+    with pytest.raises(RunError, match="more than 1,000,000"):
+        WordTokenizer.from_json("[" + "[]," * 2_000_001 + "[]]", "a file")
 
 
 JSON = st.recursive(
@@ -166,14 +115,6 @@ def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
     expected = [word if word in {UNK, EOS, *known} else UNK for word in words]
     lines = " ".join(expected).replace(f" {EOS}", EOS).replace(f"{EOS} ", EOS).replace(EOS, "\n")
     assert tokenizer.decode(tokenizer.encode_words(words)) == lines
-
-
-@given(st.lists(WORDS, min_size=1, max_size=6), st.integers(1, 10**6), st.sampled_from(["words", "whitespace"]))
-def test_a_truncated_vocabulary_is_refused_in_one_line(words, length, name):
-    text = WordTokenizer.from_words(words, 1, name).to_json()
-    with pytest.raises(RunError) as caught:
-        WordTokenizer.from_json(text[: length % len(text)], "run/vocabulary.json", name)
-    assert str(caught.value) == "run/vocabulary.json is not JSON; the run is damaged"
 
 
 @given(ANY_TEXT, st.sampled_from(["words", "whitespace"]))
@@ -213,13 +154,3 @@ def test_unknown_spans_are_printable_and_contain_the_unknown_tokens_in_text_orde
     words = [span for span in word_spans(text, name) if span[2] not in tokenizer]
     assert [span for span in spans if span in words] == words
     assert name == "words" or spans == words
-
-
-@pytest.mark.parametrize("name", ["words", "whitespace"])
-def test_endless_words_are_not_part_of_a_vocabulary(name):
-    longest = "a" * 1000
-    tokenizer = WordTokenizer.from_words([longest, longest + "b"], 1, name)
-    assert tokenizer.tokens == (UNK, EOS, longest)
-    assert WordTokenizer.from_json(tokenizer.to_json(), "here", name) == tokenizer
-    with pytest.raises(RunError, match="not words of at most 1,000 characters"):
-        WordTokenizer.from_json(json.dumps([UNK, EOS, longest + "b"]), "here", name)
