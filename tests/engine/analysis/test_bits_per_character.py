@@ -1,7 +1,6 @@
 """Bits per character by hand, under different tokenizers, and of every character of a text."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from engine.analysis.bits_per_character import (
     TEXT_FORMS,
     EncodedText,
-    TextForm,
     convert_text,
     count_character_bits,
     native_form,
@@ -21,12 +19,9 @@ from engine.analysis.bits_per_character import (
 )
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import DataConfig
-from engine.data.arrays import Float64Array
 from engine.data.dataset import load_dataset
-from engine.data.encoding import DataMode
-from engine.data.tokenizers.base import EOS_ID, Tokenizer, TokenizerName
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError
@@ -36,11 +31,11 @@ from tests.support.models import UniformModel
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
-MODES: tuple[DataMode, ...] = ("line", "stream")
+MODES = ("line", "stream")
 """Modes of a text without speakers."""
 
 
-def open_tokenizers() -> list[ByteTokenizer]:
+def open_tokenizers():
     lines = [*TEXT.split("\n"), "the shire and the pass", "so be the shire"] * 3
     return [
         CharacterTokenizer([]),
@@ -49,18 +44,18 @@ def open_tokenizers() -> list[ByteTokenizer]:
     ]
 
 
-def uniform_byte_log_probs(tokenizer: ByteTokenizer, encoded: EncodedText) -> Float64Array:
+def uniform_byte_log_probs(tokenizer, encoded):
     """Return the scores of a model for which each byte has the probability 1/256, however bytes form tokens."""
     return np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
 
 
-def test_uniform_character_model_needs_the_bits_of_its_vocabulary_for_each_character() -> None:
+def test_uniform_character_model_needs_the_bits_of_its_vocabulary_for_each_character():
     model = UniformModel(CharacterTokenizer([]))
     assert text_bits_per_character(model, "To be,\n\nor not.\n", "line") == pytest.approx(math.log2(257), rel=1e-6)
     assert text_bits_per_character(model, "é\n", "line") == pytest.approx(3 / 2 * math.log2(257), rel=1e-6)
 
 
-def test_uniform_word_model_spells_its_unknown_words() -> None:
+def test_uniform_word_model_spells_its_unknown_words():
     """The king, the <unk> <eos>: five tokens of two bits, and the letters of `fool`."""
     spelled = -SpellingModel(["the", "king"]).unknown_log_probs(["fool"])[0] / math.log(2)
     expected = (5 * 2 + spelled) / len("the king the fool\n")
@@ -68,7 +63,7 @@ def test_uniform_word_model_spells_its_unknown_words() -> None:
     assert spelled > 4 * 4  # letters that the vocabulary has not are expensive
 
 
-def test_stream_mode_of_words_also_counts_the_line_ends() -> None:
+def test_stream_mode_of_words_also_counts_the_line_ends():
     """A line end after a word is estimated as .5 / 1, then .5 / 2, then 1.5 / 3; the last one is `<eos>`."""
     text = "the king\nthe king\n"
     tokens = 5 * 2  # four words and the end of the text
@@ -81,7 +76,7 @@ def test_stream_mode_of_words_also_counts_the_line_ends() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode: DataMode) -> None:
+def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode):
     """In stream mode, the end of the text is one token more."""
     expected = (len(TEXT.encode()) + (mode == "stream")) * 8 / len(TEXT)
     num_tokens = set()
@@ -94,7 +89,7 @@ def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode: DataM
     assert len(num_tokens) == 5
 
 
-def test_blocks_are_the_same_characters_for_all_tokenizers() -> None:
+def test_blocks_are_the_same_characters_for_all_tokenizers():
     """Uniform bytes of an ASCII text: all blocks have 8 bits per character, although tokens cross their borders."""
     text = "the shire and the pass, so be it\n" * 30
     for tokenizer in (*open_tokenizers(), WordTokenizer(("<unk>", "<eos>"), "whitespace")):
@@ -105,40 +100,23 @@ def test_blocks_are_the_same_characters_for_all_tokenizers() -> None:
         assert encoded.block_bits(log_probs) == pytest.approx(8 * encoded.block_sizes)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_character_of_the_text_is_scored(mode: DataMode) -> None:
-    """Also empty lines, repeated spaces and emoji; the tokens are those of the whole text."""
-    for tokenizer in open_tokenizers():
-        encoded = EncodedText(TEXT, tokenizer, mode)
-        assert encoded.num_characters == len(TEXT) == encoded.end_offsets[-1]
-        assert tokenizer.decode(encoded.ids) == (TEXT if mode == "line" else f"{TEXT}\n")
-        assert (encoded.ids == EOS_ID).sum() == (TEXT.count("\n") if mode == "line" else 1)
-
-
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "dialogue"])
 @pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
-def test_tokens_are_those_of_the_dataset(tmp_path: Path, name: TokenizerName, mode: DataMode) -> None:
-    lines = [*sentences(80), "The end -- of  it, at LAST! (they say so)"]
-    assert_tokens_are_those_of_the_dataset(write_csv(tmp_path / "corpus.csv", lines), name, mode)
-
-
-@pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
-def test_tokens_of_a_script_are_those_of_the_dataset(tmp_path: Path, name: TokenizerName) -> None:
+def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
     path = tmp_path / "corpus.csv"
-    speakers = ["GANDALF", "Sam (V.O.)", "", "A passer-by"]
-    lines = [f'{speakers[index % 4]},"{text}",{index // 13}' for index, text in enumerate(sentences(300))]
-    path.write_text("\n".join(["char,dialog,movie", *lines, 'GANDALF,"The end: of  it, at LAST!",9']) + "\n")
-    assert_tokens_are_those_of_the_dataset(path, name, "dialogue")
-
-
-def assert_tokens_are_those_of_the_dataset(corpus: Path, name: TokenizerName, mode: DataMode) -> None:
-    dataset = load_dataset(DataConfig(corpus=str(corpus), tokenizer=name, mode=mode, vocabulary_size=300))
+    if mode == "dialogue":
+        speakers = ["GANDALF", "Sam (V.O.)", "", "A passer-by"]
+        lines = [f'{speakers[index % 4]},"{text}",{index // 13}' for index, text in enumerate(sentences(300))]
+        path.write_text("\n".join(["char,dialog,movie", *lines, 'GANDALF,"The end: of  it, at LAST!",9']) + "\n")
+    else:
+        write_csv(path, [*sentences(80), "The end -- of  it, at LAST! (they say so)"])
+    dataset = load_dataset(DataConfig(corpus=str(path), tokenizer=name, mode=mode, vocabulary_size=300))
     for split in ("train", "valid", "test"):
         text = convert_text(written_text(dataset, split), native_form(dataset.tokenizer), mode)
         assert EncodedText(text, dataset.tokenizer, mode).ids.tolist() == dataset.get_split(split).tolist()
 
 
-def test_the_names_of_speakers_without_a_token_are_spelled() -> None:
+def test_the_names_of_speakers_without_a_token_are_spelled():
     """Two lines and a scene's end: two speakers, two words and three <eos>, and the letters of `GOLLUM`."""
     tokenizer = WORDS.with_cast(("SAM", "SOMEONE"))
     spelled = -SpellingModel(["SAM", "SOMEONE"]).unknown_log_probs(["GOLLUM"])[0] / math.log(2)
@@ -151,35 +129,31 @@ def test_the_names_of_speakers_without_a_token_are_spelled() -> None:
     assert EncodedText("the king\n", tokenizer, "dialogue").ids.tolist() == [first + 1, 2, 3, EOS_ID]
 
 
-def test_words_of_a_script_keep_their_speakers() -> None:
-    assert (
-        convert_text("GANDALF: The KING.\n\nSAM: Oh: no!", "words", "dialogue") == "GANDALF: the king\n\nSAM: oh no\n"
-    )
-
-
-def test_forms_of_a_text() -> None:
+def test_forms_of_a_text():
     text = "The  King,\n\n - \nsaid:\x0bFool’s “Ho”"
     assert convert_text(text, "original") == f"{text}\n"
     assert convert_text(text, "whitespace") == "The King,\n-\nsaid:\nFool’s “Ho”\n"
     assert convert_text(text, "words") == "the king\nsaid\nfool s ho\n"
     assert [convert_text("", form) for form in TEXT_FORMS] == [""] * 3
+    script = "GANDALF: The KING.\n\nSAM: Oh: no!"
+    assert convert_text(script, "words", "dialogue") == "GANDALF: the king\n\nSAM: oh no\n"
     assert native_form(WORDS) == "words"
     assert native_form(WordTokenizer(("<unk>", "<eos>"), "whitespace")) == "whitespace"
     assert [native_form(tokenizer) for tokenizer in open_tokenizers()] == ["original"] * 5
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.text(), st.sampled_from(TEXT_FORMS))
-def test_each_form_is_computed_from_the_one_before(text: str, form: TextForm) -> None:
+def test_each_form_is_computed_from_the_one_before(text, form):
     converted = convert_text(text, form)
     assert convert_text(converted, form) == converted
     for later in TEXT_FORMS[TEXT_FORMS.index(form) :]:
         assert convert_text(converted, later) == convert_text(text, later)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), mode=st.sampled_from([*MODES, "dialogue"]))
-def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text: str, mode: DataMode) -> None:
+def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text, mode):
     for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace"), CharacterTokenizer(["é"])):
         tokenizer = tokenizer.with_cast(("A", "SOMEONE")) if mode == "dialogue" else tokenizer
         converted = convert_text(text, native_form(tokenizer), mode)
@@ -193,54 +167,39 @@ def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text: str, mod
         assert encoded.block_bits(log_probs).sum() == pytest.approx(bits.sum())
 
 
-def test_a_text_of_unknown_words_only_has_the_bits_of_its_letters() -> None:
-    model = UniformModel(WORDS)
-    short, long = (
-        text_bits_per_character(model, text, "line") for text in ("xyzzy plugh\n", "xyzzy plugh " * 9 + "\n")
-    )
-    assert long == pytest.approx(short, rel=0.1)
-    assert 4 < short < 10
-
-
-def test_an_empty_text_is_an_error() -> None:
+def test_an_empty_text_is_an_error():
     for text in ("", "... !\n\n"):
         for mode in MODES:
             with pytest.raises(CorpusError, match=r"^the text has no words to score; use a longer text$"):
                 text_bits_per_character(UniformModel(WORDS), text, mode)
 
 
-def test_unk_in_the_text_itself_needs_no_spelling() -> None:
+def test_unk_in_the_text_itself_needs_no_spelling():
     """Penn Treebank writes its rare words as <unk>."""
     tokenizer = WordTokenizer(("<unk>", "<eos>", "the"), "whitespace")
-    assert spelling_bits(tokenizer, ["<unk>", "king", "<unk>"]).tolist() == [
-        0,
-        spelling_bits(tokenizer, ["king"])[0],
-        0,
-    ]
+    king = spelling_bits(tokenizer, ["king"])[0]
+    assert spelling_bits(tokenizer, ["<unk>", "king", "<unk>"]).tolist() == [0, king, 0]
     assert spelling_bits(tokenizer, []).tolist() == []
     assert EncodedText("<unk> the\n", tokenizer, "line").untokenized_bits.tolist() == [0, 0, 0]
 
 
-class TestScoredTokens:
-    @pytest.mark.parametrize("tokenizer", [WORDS, *open_tokenizers()])
-    def test_bits_and_characters_are_those_of_the_whole_text(self, tokenizer: Tokenizer) -> None:
-        text = "The king -- the FOOL!\nThe fool, the King.\n"
-        encoded = EncodedText(convert_text(text, native_form(tokenizer)), tokenizer, "line")
-        log_probs = -np.arange(1.0, len(encoded.ids) + 1)
-        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
-        assert tokens.ids.tolist() == encoded.ids.tolist()
-        texts = [tokens[index] for index in range(len(tokens))]
-        counted = count_character_bits(tokenizer, texts, tokens.ids, log_probs)
-        assert counted.num_characters == encoded.num_characters
-        assert counted.bits == pytest.approx(encoded.token_bits(log_probs).sum())
-        assert counted.bits_per_character == pytest.approx(encoded.bits_per_character(log_probs))
+@pytest.mark.parametrize("tokenizer", [WORDS, *open_tokenizers()])
+def test_bits_and_characters_of_scored_tokens_are_those_of_the_whole_text(tokenizer):
+    text = "The king -- the FOOL!\nThe fool, the King.\n"
+    encoded = EncodedText(convert_text(text, native_form(tokenizer)), tokenizer, "line")
+    log_probs = -np.arange(1.0, len(encoded.ids) + 1)
+    tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
+    assert tokens.ids.tolist() == encoded.ids.tolist()
+    texts = [tokens[index] for index in range(len(tokens))]
+    counted = count_character_bits(tokenizer, texts, tokens.ids, log_probs)
+    assert counted.num_characters == encoded.num_characters
+    assert counted.bits == pytest.approx(encoded.token_bits(log_probs).sum())
+    assert counted.bits_per_character == pytest.approx(encoded.bits_per_character(log_probs))
 
-    def test_pieces_of_generated_tokens_are_counted(self) -> None:
-        ids = np.array([2, 0, 3, EOS_ID], np.int32)
-        counted = count_character_bits(WORDS, WORDS.pieces(ids), ids, np.full(4, -math.log(4)))
-        assert counted.bits == pytest.approx(8)
-        assert counted.num_characters == len("the <unk> king\n")
 
-    def test_no_tokens_have_no_bits_per_character(self) -> None:
-        counted = count_character_bits(WORDS, [], np.empty(0, np.int32), np.empty(0))
-        assert math.isnan(counted.bits_per_character)
+def test_pieces_of_generated_tokens_are_counted():
+    ids = np.array([2, 0, 3, EOS_ID], np.int32)
+    counted = count_character_bits(WORDS, WORDS.pieces(ids), ids, np.full(4, -math.log(4)))
+    assert counted.bits == pytest.approx(8)
+    assert counted.num_characters == len("the <unk> king\n")
+    assert math.isnan(count_character_bits(WORDS, [], ids[:0], np.empty(0)).bits_per_character)

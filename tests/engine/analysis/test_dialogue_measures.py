@@ -1,7 +1,6 @@
 """Measures of a dialogue model against the probabilities of whole texts, and models with known answers."""
 
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from engine.analysis.dialogue_measures import (
     next_speaker_accuracy,
     read_scenes,
 )
-from engine.data.arrays import Float64Array
 from engine.data.lines import LineStore
 from engine.data.tokenizers.base import EOS_ID
-from engine.generation.prompt import DecoderState
 from engine.generation.turns import Turn, encode_turns
-from engine.models.base import LanguageModel, score_sequence
+from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, encode_scenes, random_scenes
@@ -29,7 +26,7 @@ MODEL = DialogueModel(KNESER_NEY, TURN_MODEL)
 SCENES = [[Turn(CAST[line.speaker], line.text) for line in scene] for scene in random_scenes(8, seed=5)]
 
 
-def text_bits(model: LanguageModel, context: Sequence[Turn], turn: Turn) -> float:
+def text_bits(model, context, turn):
     """Return the bits of a turn after a context, from the scores of the whole text."""
     before = encode_turns(TOKENIZER, context)
     ids = np.array([*before, *encode_turns(TOKENIZER, [turn])], np.int32)
@@ -37,7 +34,7 @@ def text_bits(model: LanguageModel, context: Sequence[Turn], turn: Turn) -> floa
 
 
 @pytest.mark.parametrize("model", [MODEL, DialogueModel(LSTM)], ids=["kneser-ney", "lstm"])
-def test_bits_after_the_true_context_and_none_are_those_of_the_text(model: LanguageModel) -> None:
+def test_bits_after_the_true_context_and_none_are_those_of_the_text(model):
     columns = bits_by_context(ContextReader(model, SCENES))
     turns = [(scene[:position], turn) for scene in SCENES for position, turn in enumerate(scene)]
     assert columns["true"] == pytest.approx([text_bits(model, *each) for each in turns], abs=1e-3)
@@ -48,7 +45,7 @@ def test_bits_after_the_true_context_and_none_are_those_of_the_text(model: Langu
     assert not np.allclose(columns["random"][~is_first], columns["true"][~is_first])
 
 
-def test_random_contexts_are_as_long_and_of_another_scene() -> None:
+def test_random_contexts_are_as_long_and_of_another_scene():
     reader = ContextReader(MODEL, SCENES)
     rng = random.Random(0)
     for place_scene in range(len(SCENES)):
@@ -62,7 +59,7 @@ def test_random_contexts_are_as_long_and_of_another_scene() -> None:
             assert any(state is candidate for candidate in candidates)
 
 
-def test_speakers_who_always_alternate_are_always_predicted() -> None:
+def test_speakers_who_always_alternate_are_always_predicted():
     lines = [[Turn(CAST[position % 2], "w2") for position in range(6)] for _ in range(5)]
     ids = np.array([id for scene in lines for id in (*encode_turns(TOKENIZER, scene), EOS_ID)], np.int32)
     reader = ContextReader(DialogueModel(KneserNey(ids, TOKENIZER)), lines)
@@ -70,10 +67,10 @@ def test_speakers_who_always_alternate_are_always_predicted() -> None:
     assert next_speaker_accuracy(reader, CAST[1:2]) == 1.0
 
 
-def test_identification_counts_only_the_chosen_speakers_and_long_lines() -> None:
+def test_identification_counts_only_the_chosen_speakers_and_long_lines():
     """A scorer that always prefers SAM is right for SAM's lines of two words or more."""
 
-    def prefer_sam(context: DecoderState, text: str, *, expect_context: bool) -> Float64Array:
+    def prefer_sam(context, text, *, expect_context):
         return np.eye(len(CAST))[CAST.index("SAM")]
 
     chosen = [
@@ -88,7 +85,7 @@ def test_identification_counts_only_the_chosen_speakers_and_long_lines() -> None
 
 
 @pytest.mark.parametrize("speakers_shown", [True, False])
-def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown: bool) -> None:
+def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown):
     """After four words that occur only here, the next line is nearly certain; shuffled contexts are of no use."""
     words = TOKENIZER.tokens[2:8]
     scenes = [
@@ -107,7 +104,7 @@ def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown: b
     assert guesses.by_likelihood < 0.5
 
 
-def test_scenes_are_read_from_lines() -> None:
+def test_scenes_are_read_from_lines():
     store = LineStore()
     starts = np.array([True, False, False, True])
     store.add(["one", "two", "three", "four"], ["SAM", "GOLLUM", "HAMA", "SAM"], starts)

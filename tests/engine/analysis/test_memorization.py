@@ -1,7 +1,8 @@
-"""Copied passages found by the index against an exhaustive search."""
+"""Copied passages found by the index against exhaustive searches, of tokens and of written words."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,28 +11,31 @@ from hypothesis import strategies as st
 
 from engine.analysis import memorization
 from engine.analysis.memorization import MAX_OCCURRENCES, Occurrence, Passage, TrainingIndex, occurrence_span
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import DataConfig
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import load_dataset
 from engine.data.lines import Line
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.errors import CorpusError
 from tests.support.datasets import load_rows
+from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 ANONYMOUS_LINE = Line("")
 Matches = dict[tuple[int, int], list[tuple[int, int]]]
 """Line index and offset of every occurrence, by start and end of the passage."""
 
 
-def to_ids(ids: Sequence[int]) -> TokenIds:
+def to_ids(ids):
     return np.array(ids, np.int32)
 
 
-def make_index(lines: Sequence[Sequence[int]]) -> TrainingIndex:
+def make_index(lines):
     return TrainingIndex([to_ids(line) for line in lines], [ANONYMOUS_LINE] * len(lines))
 
 
-def search_exhaustively(lines: Sequence[Sequence[int]], ids: Sequence[int]) -> Matches:
+def search_exhaustively(lines, ids):
     """Return the occurrences of every run of `ids` that is not part of a longer run."""
-    matches: Matches = {}
+    matches = {}
     for start in range(len(ids)):
         for stop in range(start + memorization.MIN_PASSAGE_LENGTH, len(ids) + 1):
             run = list(ids[start:stop])
@@ -52,7 +56,7 @@ def search_exhaustively(lines: Sequence[Sequence[int]], ids: Sequence[int]) -> M
     }
 
 
-def to_matches(report: memorization.MemorizationReport) -> Matches:
+def to_matches(report):
     return {
         (passage.start, passage.start + passage.length): [
             (occurrence.line_index, occurrence.offset) for occurrence in passage.occurrences
@@ -61,49 +65,36 @@ def to_matches(report: memorization.MemorizationReport) -> Matches:
     }
 
 
-def texts(num_words: int) -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
-    """Generate lines and a reply of few different words, with `<unk>` and `<eos>` rarely, so that many runs match."""
+@st.composite
+def lines_and_reply(draw):
+    """Draw lines and a reply of few different words, with `<unk>` and `<eos>` rarely, so that many runs match."""
+    num_words = draw(st.sampled_from([1, 2, 4]))
     token = st.sampled_from([*range(2, num_words + 2)] * 5 * (6 - num_words) + [UNK_ID, EOS_ID])
-    lines = st.lists(st.lists(token, min_size=1, max_size=14), min_size=1, max_size=6)
-    return lines.flatmap(
-        lambda lines: st.tuples(
-            st.just(lines),
-            st.one_of(
-                st.lists(token, min_size=8, max_size=25),
-                # Concatenated lines, because long matches are rare in random tokens.
-                st.lists(st.sampled_from(lines), max_size=4).map(
-                    lambda copied: [token for line in copied for token in line]
-                ),
-            ),
-        )
-    )
+    lines = draw(st.lists(st.lists(token, min_size=1, max_size=14), min_size=1, max_size=6))
+    copied = st.lists(st.sampled_from(lines), max_size=4).map(lambda copied: list(chain(*copied)))
+    # Concatenated lines, because long matches are rare in random tokens.
+    return lines, draw(st.one_of(st.lists(token, min_size=8, max_size=25), copied))
 
 
-@pytest.mark.parametrize("num_words", [1, 2, 4])
-def test_passages_match_an_exhaustive_search(num_words: int) -> None:
-    @given(texts(num_words))
-    @settings(max_examples=150, deadline=None)
-    def check(case: tuple[list[list[int]], list[int]]) -> None:
-        lines, ids = case
-        report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids)
-        assert to_matches(report) == {run: positions[:MAX_OCCURRENCES] for run, positions in expected.items()}
-        assert [passage.num_occurrences for passage in report.passages] == [
-            len(expected[run]) for run in sorted(expected)
-        ]
-        starts = [passage.start for passage in report.passages]
-        assert starts == sorted(starts)
-        is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
-        assert report.memorized_mask.tolist() == is_memorized
-        num_tokens = sum(token != EOS_ID for token in ids)
-        assert report.num_words == num_tokens
-        expected_fraction = (num_tokens - sum(is_memorized)) / num_tokens if num_tokens else 0
-        assert report.novel_fraction == pytest.approx(expected_fraction)
-
-    check()
+@settings(max_examples=200, deadline=None)
+@given(lines_and_reply())
+def test_passages_match_an_exhaustive_search(case):
+    lines, ids = case
+    report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids)
+    assert to_matches(report) == {run: positions[:MAX_OCCURRENCES] for run, positions in expected.items()}
+    assert [passage.num_occurrences for passage in report.passages] == [len(expected[run]) for run in sorted(expected)]
+    starts = [passage.start for passage in report.passages]
+    assert starts == sorted(starts)
+    is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
+    assert report.memorized_mask.tolist() == is_memorized
+    num_tokens = sum(token != EOS_ID for token in ids)
+    assert report.num_words == num_tokens
+    expected_fraction = (num_tokens - sum(is_memorized)) / num_tokens if num_tokens else 0
+    assert report.novel_fraction == pytest.approx(expected_fraction)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 70))
-def test_suffixes_are_sorted_to_the_requested_depth(ids: list[int], depth: int) -> None:
+def test_suffixes_are_sorted_to_the_requested_depth(ids, depth):
     order = memorization.build_suffix_array(to_ids(ids), depth).tolist()
     assert sorted(order) == list(range(len(ids)))
     prefixes = [ids[start : start + depth] for start in order]
@@ -111,10 +102,6 @@ def test_suffixes_are_sorted_to_the_requested_depth(ids: list[int], depth: int) 
 
 
 # --- hand-written examples ------------------------------------------------------------------------------------
-
-
-def encode(data: Dataset, text: str) -> TokenIds:
-    return data.tokenizer.encode(text)
 
 
 ROWS = [
@@ -127,9 +114,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize("mode", ["line", "stream"])
-def test_passages_match_a_hand_calculation(tmp_path: Path, mode: str) -> None:
+def test_passages_match_a_hand_calculation(tmp_path, mode):
     data = load_rows(tmp_path, ROWS, mode=mode)
-    ids = encode(data, "my friend the gate is shut and the river is high again tonight")
+    ids = data.tokenizer.encode("my friend the gate is shut and the river is high again tonight")
     report = TrainingIndex.from_dataset(data).find_passages(ids)
     ferryman = Occurrence(1, 1, "Tonight the gate is shut and the river is high!", "FERRYMAN")
     miller = Occurrence(3, 1, "So the river is high again", "MILLER")
@@ -139,71 +126,16 @@ def test_passages_match_a_hand_calculation(tmp_path: Path, mode: str) -> None:
     assert report.novel_fraction == pytest.approx(3 / 13)
 
 
-def test_occurrences_are_in_the_order_of_the_training_text(tmp_path: Path) -> None:
-    data = load_rows(tmp_path, ROWS)
-    report = TrainingIndex.from_dataset(data).find_passages(encode(data, "the river is high"))
-    (passage,) = report.passages
-    assert (passage.start, passage.length, passage.num_occurrences) == (0, 4, 3)
-    assert [(occurrence.line_index, occurrence.offset, occurrence.speaker) for occurrence in passage.occurrences] == [
-        (1, 6, "FERRYMAN"),
-        (2, 0, "STRANGER"),
-        (3, 1, "MILLER"),
-    ]
-    assert report.novel_fraction == 0
-
-
-@pytest.mark.parametrize("mode", ["line", "stream"])
-def test_passages_do_not_cross_line_ends(tmp_path: Path, mode: str) -> None:
-    data = load_rows(tmp_path, [("", "one two three"), ("", "four five six")], mode=mode)
-    index = TrainingIndex.from_dataset(data)
-    ids = encode(data, "one two three four five six")
-    assert index.find_passages(ids).passages == ()
-    assert index.find_passages(np.insert(ids, 3, EOS_ID)).passages == ()
-    assert index.find_passages(ids).novel_fraction == 1
-
-
-def test_unk_is_never_part_of_a_passage(tmp_path: Path) -> None:
-    lines = [("", "the door of the hidden house is open")] * 2 + [("", "the door of the green house is open")]
-    data = load_rows(tmp_path, lines, min_count=2)
-    ids = data.train_lines[2]
-    assert ids.tolist().count(UNK_ID) == 1
-    report = TrainingIndex.from_dataset(data).find_passages(ids)
-    assert [(passage.start, passage.length) for passage in report.passages] == [(0, 4)]
-    assert report.novel_fraction == 4 / 8  # "green" is unknown, and only three words follow
-
-
-def test_overlapping_passages_are_all_found() -> None:
-    index = make_index([[2, 3, 4, 5, 6], [5, 6, 7, 8], [4, 5, 6, 7]])
-    report = index.find_passages([9, 2, 3, 4, 5, 6, 7, 8, 9])
-    assert [(passage.start, passage.length) for passage in report.passages] == [(1, 5), (3, 4), (4, 4)]
-
-
-def test_short_and_empty_texts_have_no_passages() -> None:
-    index = make_index([[2, 3, 4, 5]])
-    for ids in ([], [EOS_ID], [2, 3, 4], [EOS_ID, EOS_ID]):
-        report = index.find_passages(ids)
-        assert report.passages == ()
-        assert not report.memorized_mask.any()
-    assert index.find_passages([]).novel_fraction == 0
-    assert index.find_passages([EOS_ID]).novel_fraction == 0
-    assert index.find_passages([2, 3, 4]).novel_fraction == 1
-
-
-def test_tokens_outside_the_training_text_are_not_matched() -> None:
+def test_tokens_outside_the_training_text_are_not_matched():
     index = make_index([[2, 3, 4, 5]])
     (passage,) = index.find_passages([900_000, 2, 3, 4, 5, 900_000]).passages
     assert (passage.start, passage.length) == (1, 4)
 
 
-def test_a_missing_source_line_is_an_error() -> None:
-    with pytest.raises(ValueError, match="1 lines but 2 sources"):
-        TrainingIndex([to_ids([2, 3])], [ANONYMOUS_LINE, ANONYMOUS_LINE])
-
-
 # --- large texts ----------------------------------------------------------------------------------------------
 
 
-def test_lines_of_the_bundled_dialogues_are_found() -> None:
+def test_lines_of_the_bundled_dialogues_are_found():
     data = load_dataset(DataConfig())
     index = TrainingIndex.from_dataset(data)
     sources = [line for line in data.splits.train if len(data.tokenizer.encode(line.text))]
@@ -224,9 +156,116 @@ def test_lines_of_the_bundled_dialogues_are_found() -> None:
             assert data.tokenizer.encode(occurrence.text[start:end]).tolist() == ids.tolist()
 
 
-def test_a_line_is_found_among_a_million_tokens() -> None:
+@pytest.mark.slow
+def test_a_line_is_found_among_a_million_tokens():
     ids = np.minimum(np.random.default_rng(0).zipf(1.3, 1_000_000), 9_000).astype(np.int32) + 1
     lines = np.split(ids, np.arange(22, len(ids), 22))
     report = TrainingIndex(lines, [ANONYMOUS_LINE] * len(lines)).find_passages(lines[500])
     assert report.novel_fraction == 0
     assert any(occurrence.line_index == 500 for passage in report.passages for occurrence in passage.occurrences)
+
+
+SPLIT = re.compile(r"[A-Za-z]+|\n|[^A-Za-z \n]+")
+"""Words, line ends and runs of punctuation of a text without apostrophes."""
+
+
+def search_written_words(lines, text):
+    """Return the number of occurrences of every run that is not part of a longer run, by character span.
+
+    A run begins with a word.
+    """
+    spans = [match.span() for match in SPLIT.finditer(text)]
+    training = [[match[0] for match in SPLIT.finditer(line)] for line in lines]
+    runs = {}
+    for first in range(len(spans)):
+        for stop in range(first + 1, len(spans) + 1):
+            run = [text[start:end] for start, end in spans[first:stop]]
+            if (
+                run[0].isalpha()
+                and sum(word.isalpha() for word in run) >= memorization.MIN_PASSAGE_LENGTH
+                and "\n" not in "".join(run)
+            ):
+                count = sum(line[i : i + len(run)] == run for line in training for i in range(len(line)))
+                if count:
+                    runs[spans[first][0], spans[stop - 1][1]] = count
+    return {
+        (start, end): count
+        for (start, end), count in runs.items()
+        if not any((a, b) != (start, end) and a <= start and end <= b for a, b in runs)
+    }
+
+
+OPEN_TEXTS = st.lists(
+    st.sampled_from(["a", "an", "Ana", "ant", ",", "!?", " ", " ", " "]), min_size=1, max_size=40
+).map("".join)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([bpe_tokenizer(), character_tokenizer()]),
+    st.lists(OPEN_TEXTS, min_size=1, max_size=4),
+    st.lists(OPEN_TEXTS, min_size=1, max_size=3).map("\n".join),
+)
+def test_passages_of_written_words_match_an_exhaustive_search(tokenizer, lines, text):
+    text += f" {lines[0]}"  # long matches are rare in random texts
+    sources = [Line(line) for line in lines]
+    dataset = SimpleNamespace(tokenizer=tokenizer, train_source_lines=sources)
+    tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
+    report = TrainingIndex.from_dataset(dataset).find_copied(tokens)
+    starts, ends = tokens.word_spans
+    found = {(int(starts[p.start]), int(ends[p.start + p.length - 1])): p.num_occurrences for p in report.passages}
+    expected = search_written_words(lines, text)
+    assert found == expected
+    for passage, (start, end) in zip(report.passages, found, strict=True):
+        for occurrence in passage.occurrences:
+            copy = slice(*occurrence_span(occurrence, passage, tokenizer))
+            assert SPLIT.findall(lines[occurrence.line_index][copy]) == SPLIT.findall(text[start:end])
+    words = [match.span() for match in re.finditer("[A-Za-z]+", text)]
+    num_novel = sum(not any(a <= start and end <= b for a, b in expected) for start, end in words)
+    assert (report.num_words, report.num_novel_words) == (len(words), num_novel)
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "characters"])
+@pytest.mark.parametrize("mode", ["line", "stream"])
+def test_passages_of_an_open_vocabulary_match_a_hand_calculation(tmp_path, tokenizer, mode):
+    rows = [
+        ("MILLER", "The gates are shut! , What?"),  # the corpus reader repairs the comma
+        ("FERRYMAN", "Tonight the gates are shut, and the river is high!"),
+    ]
+    data = load_rows(tmp_path, rows, mode=mode, tokenizer=tokenizer, vocabulary_size=300)
+    index = TrainingIndex.from_dataset(data)
+
+    def copied(text):
+        tokens = tokenize_with_offsets(text, data.tokenizer, eos_per_line=mode == "line")
+        starts, ends = tokens.word_spans
+        found = []
+        for passage in index.find_copied(tokens).passages:
+            spans = [(o, occurrence_span(o, passage, data.tokenizer)) for o in passage.occurrences]
+            shown = [f"{o.speaker}: {o.text[:start]}[{o.text[start:end]}]{o.text[end:]}" for o, (start, end) in spans]
+            copy = text[starts[passage.start] : ends[passage.start + passage.length - 1]]
+            found.append((copy, passage.num_words, shown))
+        return found
+
+    # "ates" ends like "gates", and "riverside" begins like "river", but neither is the same word.
+    assert copied("ates are shut, and the riverside is high") == [
+        ("are shut, and the", 4, ["FERRYMAN: Tonight the gates [are shut, and the] river is high!"])
+    ]
+    assert copied("are shut, and the\nriver is high!") == [
+        ("are shut, and the", 4, ["FERRYMAN: Tonight the gates [are shut, and the] river is high!"])
+    ]
+    assert copied("the gates are shut!") == [
+        ("the gates are shut", 4, ["FERRYMAN: Tonight [the gates are shut], and the river is high!"])
+    ]
+    assert copied("The gates are shut! What?") == [
+        ("The gates are shut! What?", 5, ["MILLER: [The gates are shut! What?]"])
+    ]
+    assert copied("gates are shut,") == []
+
+
+def test_the_limit_of_an_open_vocabulary_counts_words(tmp_path, monkeypatch):
+    data = load_rows(tmp_path, [("", "one two, three"), ("", "four five")], tokenizer="characters")
+    monkeypatch.setattr(memorization, "MAX_INDEXED_WORDS", 6)
+    TrainingIndex.from_dataset(data)
+    monkeypatch.setattr(memorization, "MAX_INDEXED_WORDS", 5)
+    with pytest.raises(CorpusError, match="has 6 words or more"):
+        TrainingIndex.from_dataset(data)

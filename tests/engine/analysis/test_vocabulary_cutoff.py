@@ -13,7 +13,7 @@ lines = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]), 
 
 
 @given(train=lines, held_out=lines, cutoff=st.integers(1, 9))
-def test_sizes_and_unknown_rates_are_those_of_counting(train: list[str], held_out: list[str], cutoff: int) -> None:
+def test_sizes_and_unknown_rates_are_those_of_counting(train, held_out, cutoff):
     cutoffs = VocabularyCutoffs(train, held_out)
     counts = Counter(" ".join(train).split())
     kept = {word for word, count in counts.items() if count >= cutoff}
@@ -23,12 +23,8 @@ def test_sizes_and_unknown_rates_are_those_of_counting(train: list[str], held_ou
 
 
 @given(train=lines, cutoff=st.integers(1, 5))
-def test_tokenizer_is_the_one_of_a_training_with_this_cutoff(train: list[str], cutoff: int) -> None:
+def test_tokenizer_is_the_one_of_a_training_with_this_cutoff(train, cutoff):
     tokenizer = VocabularyCutoffs(train, []).tokenizer(cutoff)
     assert tokenizer == WordTokenizer.from_words(" ".join(train).split(), cutoff)
 
 
-def test_unknown_rate_of_a_held_out_text_is_the_rate_of_its_unknown_tokens() -> None:
-    cutoffs = VocabularyCutoffs(["The ring, the Ring!", "a lamp"], ["The ring and the lamp"])
-    ids = cutoffs.tokenizer(2).encode("The ring and the lamp")
-    assert cutoffs.unknown_rate(2) == (ids == UNK_ID).mean() == 2 / 5

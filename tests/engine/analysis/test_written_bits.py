@@ -20,7 +20,7 @@ TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]
 LINES = ["The lamp is on?", "Where: the MINE of Moria."]
 
 
-def test_model_of_words_pays_for_spelling_and_writing() -> None:
+def test_model_of_words_pays_for_spelling_and_writing():
     tokenizer = WordTokenizer.from_words([word for line in TRAIN for word in line.lower().strip(".?").split()], 1)
     ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
     model, orthography = KneserNey(ids, tokenizer, 3), OrthographyModel(TRAIN, "words")
@@ -38,7 +38,7 @@ def test_model_of_words_pays_for_spelling_and_writing() -> None:
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
 
 
-def test_open_vocabulary_pays_for_its_tokens_only() -> None:
+def test_open_vocabulary_pays_for_its_tokens_only():
     tokenizer = CharacterTokenizer.from_lines(TRAIN, 1)
     ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
     model = KneserNey(ids, tokenizer, 3)
@@ -47,7 +47,7 @@ def test_open_vocabulary_pays_for_its_tokens_only() -> None:
     assert result.bits_per_character == pytest.approx(text_bits_per_character(model, "\n".join(LINES), "line"))
 
 
-def test_speaker_of_a_dialogue_is_given() -> None:
+def test_speaker_of_a_dialogue_is_given():
     tokenizer = CharacterTokenizer.from_lines(TRAIN, 1).with_cast(("BILBO", "SOMEONE"))
     speaker = tokenizer.speaker_id("SOMEONE")
     train = [id for line in TRAIN for id in [speaker, *tokenizer.encode(line).tolist(), EOS_ID]]
@@ -58,7 +58,7 @@ def test_speaker_of_a_dialogue_is_given() -> None:
     assert result.num_characters == sum(map(len, LINES)) + 2  # a colon in a line is not the end of a name
 
 
-def test_lines_without_a_word_are_left_out() -> None:
+def test_lines_without_a_word_are_left_out():
     lines = ["", "...", "a", "¿?", "No."]
     assert list(lines_with_words(lines, "words")) == ["a", "No."]
     assert list(lines_with_words(lines, "whitespace")) == lines[1:]
