@@ -2,21 +2,21 @@
 
 import json
 import os
+import time
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.widgets import OptionList
 
 from engine import events
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
-from lotr_tui.cli import attach
 from lotr_tui.cli.attach import AttachApp
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.export import export_tensorboard
+from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.runs.screen import RunsScreen
+from tests.support.commands import run_here
 from tests.support.files import write_run
 from tests.support.pilot import until
 
@@ -25,19 +25,19 @@ VALUES = (None, True, "x", ESCAPES, [1], {"a": [[]]}, 5, -1, 1.5, 1e308, 2**63, 
 STARTED = events.Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0)
 
 
-def step_row(number: int, **values: Any) -> dict[str, Any]:
+def step_row(number, **values):
     return events.event_to_dict(events.Step(number, number / 10, 100.0, 0.01, 1.0, 1000.0, float(number), 9.0)) | values
 
 
-def evaluation_row(number: int, **values: Any) -> dict[str, Any]:
+def evaluation_row(number, **values):
     return events.event_to_dict(events.Evaluated(number, number / 10, 90.0, True, float(number))) | values
 
 
-def to_lines(*rows: dict[str, Any]) -> bytes:
+def to_lines(*rows):
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def rows_of_any_type() -> bytes:
+def rows_of_any_type():
     event_types: tuple[type[events.TrainingEvent], ...] = (
         events.Started,
         events.Step,
@@ -95,11 +95,10 @@ RECORDS = {
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("LOTR_TUI_HOME", str(home))
-    for name, value in ((run_follower, "POLL_INTERVAL"), (attach, "DRAIN_INTERVAL"), (attach, "POLL_INTERVAL")):
-        monkeypatch.setattr(name, value, 0.01)
+    monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.01)
     return write_run(home / "runs" / "r")
 
 
@@ -110,9 +109,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *((kind, SAMPLES_FILE) for kind in ("binary", "other types", "escapes")),
     ],
 )
-def test_commands_show_the_valid_rows(command: Any, run: Path, tmp_path: Path, kind: str, name: str) -> None:
+def test_commands_and_views_show_the_valid_rows(run, tmp_path, monkeypatch, kind, name):
+    monkeypatch.chdir(tmp_path)
     (run / METRICS_FILE).write_bytes(VALID)
     (run / name).write_bytes(RECORDS[kind])
+    assert all(line.text.isprintable() for line in TrainingView.from_run(run).log)
     for index, arguments in enumerate(
         (
             ["status", "r"],
@@ -122,7 +123,7 @@ def test_commands_show_the_valid_rows(command: Any, run: Path, tmp_path: Path, k
             ["runs", "export", "r", "--csv", "out"],
         )
     ):
-        result = command(*arguments)
+        result = run_here(arguments)
         assert (result.returncode, result.stderr) == (0, ""), arguments
         text = result.stdout.replace("\n", "")
         assert "\x1b" not in text
@@ -132,59 +133,41 @@ def test_commands_show_the_valid_rows(command: Any, run: Path, tmp_path: Path, k
     assert (tmp_path / "out").is_dir()
 
 
-def test_tensorboard_export_clamps_huge_steps(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_tensorboard_export_clamps_huge_steps(run, tmp_path):
     pytest.importorskip("tensorboard")
     (run / METRICS_FILE).write_bytes(RECORDS["beyond 64 bits"])
     export_tensorboard(run, tmp_path / "logs")
     assert list((tmp_path / "logs").iterdir())
 
 
-def is_read_to_end(view: TrainingView) -> bool:
-    return not view.is_active or view.notice.startswith("no process")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
+def test_a_file_that_cannot_be_read_is_reported(run, kind):
+    if kind == "folder":
+        (run / METRICS_FILE).mkdir()
+    elif kind == "pipe":
+        os.mkfifo(run / METRICS_FILE)
+    follower = RunFollower(run)
+    deadline = time.monotonic() + 10
+    while METRICS_FILE not in follower.view.notice and time.monotonic() < deadline:
+        follower.poll()
+        time.sleep(0.005)
+    assert METRICS_FILE in follower.view.notice
+    follower.stop()
 
 
-KEYS = ["y", "x", "m", "left", "comma", "plus", "left_square_bracket"]
-
-
-@pytest.mark.parametrize("kind", RECORDS)
-async def test_the_dashboard_shows_the_valid_rows(run: Path, kind: str) -> None:
-    """Every key that moves on the curve works."""
-    (run / METRICS_FILE).write_bytes(RECORDS[kind])
-    app = AttachApp(run)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: is_read_to_end(app.training_view))
-        for key in KEYS:
-            await pilot.press(key)
-        assert app.is_running
-
-
-async def test_the_list_of_runs_shows_the_valid_rows(run: Path) -> None:
-    """All runs are marked, drawn in one chart, compared, and sorted in different orders."""
+async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
+    """Every key that moves on the curve works; all runs are marked, drawn in one chart, compared and sorted."""
+    (run / METRICS_FILE).write_bytes(RECORDS["huge numbers"] + rows_of_any_type())
     for number, kind in enumerate(RECORDS):
         (write_run(run.with_name(f"r{number}")) / METRICS_FILE).write_bytes(RECORDS[kind])
     app = AttachApp(run)
     async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: not app.training_view.is_active or app.training_view.notice)
+        await pilot.press("y", "x", "m", "left", "right", "comma", "plus", "left_square_bracket", "home", "end")
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(OptionList).options)
         for _ in RECORDS:
             await pilot.press("space", "down")
         await pilot.press("d", "s", "s", "S")
-        assert app.is_running
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
-@pytest.mark.parametrize("name", [METRICS_FILE, SAMPLES_FILE])
-async def test_the_dashboard_reports_a_file_that_cannot_be_read(run: Path, kind: str, name: str) -> None:
-    (run / METRICS_FILE).write_bytes(VALID)
-    (run / name).unlink(missing_ok=True)
-    if kind == "folder":
-        (run / name).mkdir()
-    elif kind == "pipe":
-        os.mkfifo(run / name)
-    app = AttachApp(run)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: METRICS_FILE in app.training_view.notice or is_read_to_end(app.training_view))
-        await pilot.press("left", "right", "comma", "left", "home", "end")  # keys for samples, which do not exist
-        if name == METRICS_FILE:
-            await until(pilot, lambda: METRICS_FILE in app.training_view.notice)
         assert app.is_running

@@ -2,41 +2,38 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from engine.control import ControlCommand
 from engine.events import Finished, Resume, Sampled, Started, event_to_dict
+from engine.presets import get_preset
 from engine.runs.control_files import send_command
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
 from engine.runs.metrics import read_current_rows
 from engine.runs.summary import summarize_run
 from engine.storage.files import default_runs_dir
+from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
 from lotr_tui.monitor.background import attach_hint, dies_with_terminal
-from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.widgets.key_footer import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.commands import refusal, run_here
 from tests.support.files import sentences, write_csv
 from tests.support.pilot import until
 
 MakeApp = Callable[..., LotrApp]
-SMALL = ["--preset", "tiny", "--threads", "1"] + [
-    part for setting in ("embedding_size=8", "hidden_size=8", "batch_size=10", "bptt=20") for part in ("--set", setting)
-]
+SETTINGS = ("embedding_size=8", "hidden_size=8", "batch_size=10", "bptt=20", "threads=1")
+SMALL = ["--preset", "tiny", *(part for setting in SETTINGS for part in ("--set", setting))]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true"
@@ -44,11 +41,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def start(environment: Any, tmp_path: Path) -> Any:
+def start(environment, tmp_path):
     """Function that starts `lotr-tui` and returns at once; processes that still run at the end are killed."""
     processes = []
 
-    def start_process(*arguments: object) -> "subprocess.Popen[str]":
+    def start_process(*arguments):
         command = [sys.executable, "-m", "lotr_tui", *map(str, arguments)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path / "home")
@@ -65,9 +62,8 @@ def start(environment: Any, tmp_path: Path) -> Any:
 # The plain console
 
 
-def test_signals_save_and_stop_and_the_run_is_resumed(
-    start: Any, command: Any, small_csv: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_signals_save_and_stop_and_the_run_is_resumed(start, small_csv, tmp_path):
     run = tmp_path / "home" / "runs" / "r"
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
     wait_for(lambda: (run / MODEL_FILE).exists())
@@ -78,9 +74,6 @@ def test_signals_save_and_stop_and_the_run_is_resumed(
     assert process.wait(30) == 143
     assert summarize_run(run).state == "stopped"
     before = [row for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
-    result = command("train", "--resume", "r", "--json", "--set", "lr=0.7")
-    assert result.returncode == 2
-    assert "'r' was started with lr=0.012 and cannot be resumed with lr=0.7" in result.stderr
     process = start("train", "--resume", "r", "--json")
     for line in process.stdout:
         event = json.loads(line)
@@ -93,7 +86,8 @@ def test_signals_save_and_stop_and_the_run_is_resumed(
     process.communicate(timeout=30)
 
 
-def test_a_detach_command_moves_the_training_into_the_background(start: Any, small_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_detach_command_moves_the_training_into_the_background(start, small_csv, tmp_path):
     run = tmp_path / "home" / "runs" / "r"
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "60", "--run", "r", "--no-tui")
     wait_for(lambda: (run / MODEL_FILE).exists())
@@ -106,7 +100,8 @@ def test_a_detach_command_moves_the_training_into_the_background(start: Any, sma
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
-def test_a_broken_pipe_saves_and_stops_the_training(start: Any, small_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_broken_pipe_saves_and_stops_the_training(start, small_csv, tmp_path):
     process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
     process.stdout.readline()
     process.stdout.close()
@@ -116,7 +111,8 @@ def test_a_broken_pipe_saves_and_stops_the_training(start: Any, small_csv: Path,
     assert (tmp_path / "home" / "runs" / "r" / RESUME_FILE).exists()
 
 
-def test_detach_starts_the_training_in_the_background(command: Any, small_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_detach_starts_the_training_in_the_background(command, small_csv, tmp_path):
     result = command("train", *SMALL, "--csv", small_csv, "--epochs", "2", "--run", "r", "--detach")
     assert result.returncode == 0, result.stderr
     assert "run r continues in the background as process" in result.stdout
@@ -127,7 +123,7 @@ def test_detach_starts_the_training_in_the_background(command: Any, small_csv: P
     assert "done after" in (run / "console.txt").read_text()
 
 
-def test_the_console_log_is_rotated(tmp_path: Path) -> None:
+def test_the_console_log_is_rotated(tmp_path):
     program = """
 import sys
 from pathlib import Path
@@ -147,65 +143,55 @@ for number in range(200):
     assert lines == [f"line {number}" for number in range(200 - len(lines), 200)]
 
 
-@pytest.mark.parametrize("console", ["another file", "a symbolic link", "none"])
-def test_no_other_file_is_rotated(console: str, tmp_path: Path) -> None:
+def test_no_other_file_is_rotated(tmp_path):
     program = """
 from pathlib import Path
 from lotr_tui.monitor import background
 background.MAX_LOG_BYTES = 10
 print("a line longer than the limit", flush=True)
-background.rotate_console_log(Path("run"))
+for name in ("another", "link", "none"):
+    background.rotate_console_log(Path(name))
 """
-    run = tmp_path / "run"
-    run.mkdir()
-    if console == "another file":
-        (run / "console.txt").write_text("of another process")
-    elif console == "a symbolic link":
-        (run / "console.txt").symlink_to("../output.txt")
-    files_before = sorted(run.iterdir())
+    for name in ("another", "link", "none"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "another" / "console.txt").write_text("of another process")
+    (tmp_path / "link" / "console.txt").symlink_to("../output.txt")
+    files_before = sorted(tmp_path.glob("*/*"))
     with (tmp_path / "output.txt").open("ab") as output:
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=output, check=True)
-    assert sorted(run.iterdir()) == files_before
+    assert sorted(tmp_path.glob("*/*")) == files_before
     assert (tmp_path / "output.txt").read_text() == "a line longer than the limit\n"
 
 
-# Resuming a changed run
+def test_a_run_is_resumed_with_its_own_configuration_and_corpus_only(home, small_csv):
+    run = home / "runs" / "r"
+    config = get_preset("tiny").with_overrides(["epochs=400", *SETTINGS]).with_values(corpus=str(small_csv))
+    events = prepare_job(config, "r", run.parent).events(
+        lambda: (run / RESUME_FILE).exists() or (run / MODEL_FILE).exists()
+    )
+    assert list(events)
+    assert summarize_run(run).state == "stopped"
 
-
-@pytest.fixture
-def stopped(start: Any, small_csv: Path, tmp_path: Path) -> Path:
-    """Run that was stopped early."""
-    run = tmp_path / "home" / "runs" / "r"
-    process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
-    wait_for(lambda: (run / MODEL_FILE).exists())
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    return run
-
-
-def test_a_run_is_resumed_with_its_own_configuration_and_corpus_only(
-    stopped: Path, command: Any, small_csv: Path
-) -> None:
-    def refused(*arguments: str) -> str:
-        before = (stopped / METRICS_FILE).read_bytes()
-        result = command("train", "--resume", "r", "--no-tui", *arguments)
-        assert (result.returncode, result.stdout) == (2, "")
-        assert (stopped / METRICS_FILE).read_bytes() == before
-        assert not is_locked(stopped)
-        return str(result.stderr)
+    def refused(*arguments):
+        before = (run / METRICS_FILE).read_bytes()
+        line = refusal(run_here(["train", "--resume", "r", *arguments]))
+        assert (run / METRICS_FILE).read_bytes() == before
+        assert not is_locked(run)
+        return line
 
     assert "omit --preset and --run" in refused("--preset", "tiny")
     assert "started with mode=line and cannot be resumed with mode=stream" in refused("--mode", "stream")
-    config = json.loads((stopped / "config.json").read_text())
-    config["training"]["lr"] = 0.5
-    original = (stopped / "config.json").read_text()
-    (stopped / "config.json").write_text(json.dumps(config))
-    result = command("train", "--resume", "r", "--no-tui")
-    assert "saved with lr=0.012, but the configuration has lr=0.5" in result.stderr
-    (stopped / "config.json").write_text(original)
+    assert "'r' was started with lr=0.012 and cannot be resumed with lr=0.7" in refused("--set", "lr=0.7")
+    original = (run / "config.json").read_text()
+    changed = json.loads(original)
+    changed["training"]["lr"] = 0.5
+    (run / "config.json").write_text(json.dumps(changed))
+    done = run_here(["train", "--resume", "r"])
+    assert "saved with lr=0.012, but the configuration has lr=0.5" in done.stderr
+    (run / "config.json").write_text(original)
     write_csv(small_csv, [*sentences(120), "one more line that was not there"])
     assert "small.csv has changed since run 'r' was started" in refused()
-    (stopped / METRICS_FILE).write_text("")  # without the hash of the corpus
+    (run / METRICS_FILE).write_text("")  # without the hash of the corpus
     write_csv(small_csv, ["the quick words are all new here"] * 120)
     assert "token 2 was" in refused()
     small_csv.unlink()
@@ -216,15 +202,13 @@ def test_a_run_is_resumed_with_its_own_configuration_and_corpus_only(
 
 
 @pytest.mark.parametrize(("signal_number", "continues"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
-async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(
-    make_app: MakeApp, signal_number: signal.Signals, continues: bool
-) -> None:
+async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_app, signal_number, continues):
     job = FakeJob([*training_events(), finished(make_decoder())]).release(20)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
         app.handle_signal(signal_number)
-        await until(pilot, lambda: not app.is_running or app._exit)
+        await until(pilot, lambda: app.return_code is not None)
     assert app.terminal_closed == continues
     assert job.stopped.is_set() != continues
     job.release(100)
@@ -235,23 +219,16 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(
     assert (app.training_view.finished is not None) == continues
 
 
-@pytest.mark.parametrize(("signal_number", "starts"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
-async def test_a_signal_before_the_first_screen_is_handled(
-    make_app: MakeApp, signal_number: signal.Signals, starts: bool
-) -> None:
-    job = FakeJob([*training_events(), finished(make_decoder())])
-    app = make_app(job=job)
-    app.handle_signal(signal_number)
+async def test_a_termination_before_the_first_screen_starts_nothing(make_app):
+    app = make_app(job=FakeJob([*training_events(), finished(make_decoder())]))
+    app.handle_signal(signal.SIGTERM)
     await asyncio.wait_for(app.run_async(headless=True, size=(80, 24)), 20)
     assert app.return_code == 0
-    assert (app.training_view is not None) == starts
-    job.release(100)
-    job.ends = True
-    app.finish_training()
-    assert (app.training_view is not None and app.training_view.finished is not None) == starts
+    assert app.training_view is None
 
 
-async def test_a_signal_during_start_up_is_no_error(make_app: MakeApp) -> None:
+@pytest.mark.slow
+async def test_a_signal_during_start_up_is_no_error(make_app):
     for hundredths in range(0, 40, 5):
         app = make_app()
         running = asyncio.create_task(app.run_async(headless=True, size=(80, 24)))
@@ -261,7 +238,7 @@ async def test_a_signal_during_start_up_is_no_error(make_app: MakeApp) -> None:
         assert app.return_code == 0, f"after {hundredths / 100} s"
 
 
-async def test_a_user_signal_requests_a_checkpoint(make_app: MakeApp) -> None:
+async def test_a_user_signal_requests_a_checkpoint_and_a_key_moves_the_training_into_the_background(make_app):
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -269,38 +246,20 @@ async def test_a_user_signal_requests_a_checkpoint(make_app: MakeApp) -> None:
         app.handle_signal(signal.SIGUSR1)
         assert [command.kind for command in job.command_queue.drain()] == ["checkpoint"]
         assert app.is_training
-
-
-async def test_a_detached_dashboard_exits_with_the_run_to_resume(make_app: MakeApp) -> None:
-    job = FakeJob(training_events()).release(8)
-    app = make_app(job=job)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training_view is not None and app.training_view.started)
         await pilot.press("d")
-        await until(pilot, lambda: app._exit)
+        await until(pilot, lambda: app.return_code is not None)
     assert app.detached_run == job.run.path
 
 
-async def test_a_resumed_run_shows_its_whole_curve(
-    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_resumed_run_shows_its_whole_curve(make_app, tmp_path):
     earlier = [event for event in training_events(12, models=False) if not isinstance(event, Sampled)]
     rows = [event_to_dict(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
     (tmp_path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     repeated = [event for event in earlier if isinstance(event, Started)]
     job = FakeJob([*repeated, Resume(100)])
-    job.is_resume, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)  # type: ignore[assignment,misc]
+    job.is_resume, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)
     app = make_app(job=job)
-    first_paint, read = threading.Event(), TrainingView.from_resumed_run
-
-    def read_after_first_paint(path: Path) -> TrainingView:
-        assert first_paint.wait(10), "the first paint waits for the metrics, which may take seconds to read"
-        return read(path)
-
-    monkeypatch.setattr(TrainingView, "from_resumed_run", read_after_first_paint)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(KeyFooter).visible_keys())
-        first_paint.set()
         await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
         view = app.training_view
         assert view is not None
@@ -314,7 +273,7 @@ async def test_a_resumed_run_shows_its_whole_curve(
         assert int(view.steps.column("step").max()) < 100
 
 
-def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch):
     for name in ("TMUX", "STY"):
         monkeypatch.delenv(name, raising=False)
     assert dies_with_terminal()
@@ -322,4 +281,3 @@ def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch: pytest.MonkeyPatch)
     assert not dies_with_terminal()
     assert "lotr-tui attach mine" in attach_hint(default_runs_dir() / "mine")
     assert "lotr-tui attach /elsewhere/mine" in attach_hint(Path("/elsewhere/mine"))
-    assert os.environ["TMUX"]

@@ -1,10 +1,8 @@
-"""A training view is the same from a complete run, from a growing run, and from live events."""
+"""Views of a training, which are the same from a complete run, a growing run and live events; steps and smoothing."""
 
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,29 +12,77 @@ from hypothesis import strategies as st
 from engine import events
 from engine.control import ControlCommand
 from engine.errors import RunError
+from engine.events import (
+    CommandApplied,
+    Finished,
+    Resume,
+    Step,
+    event_from_dict,
+    event_to_dict,
+)
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_rows
-from lotr_tui.monitor import run_follower
+from lotr_tui.monitor import run_follower, step_columns
 from lotr_tui.monitor.metrics_reader import decode_rows
 from lotr_tui.monitor.run_follower import RunFollower
+from lotr_tui.monitor.smoothing import (
+    BLOCK_SIZE,
+    SmoothedPerplexity,
+    exponential_moving_average,
+    log10_or_nan,
+)
+from lotr_tui.monitor.step_columns import STEP_FIELDS, StepColumns
 from lotr_tui.monitor.training_view import TrainingView
-from tests.support.metrics import append_events, view_of
+from tests.support.app import finished, make_decoder, training_events
+from tests.support.metrics import append_events, make_step, view_of
 from tests.support.runs import CONFIG, VOCABULARY
 
 
+def decode(event):
+    decoded = event_from_dict(event_to_dict(event))
+    assert decoded is not None
+    return decoded
+
+
+def test_view_is_the_same_from_live_events_and_from_their_records():
+    events = [*training_events(), finished(make_decoder())]
+    live = view_of(events)
+    assert live == view_of(map(decode, events))
+    assert live.best is not None
+    assert live.best.valid_perplexity == min(event.valid_perplexity for event in live.evaluations)
+    assert live.epoch == 12
+    assert not live.is_active
+
+
+def test_commands_change_the_view_and_a_resume_undoes_them():
+    view = view_of(training_events(3))
+    assert (view.prompt, view.lr_scale, view.paused, view.checkpoint_step) == ("bilbo baggins is", 1, False, None)
+    for kind, value in (("pause", ""), ("lr", "0.5"), ("prompt", "the lamp"), ("resume", ""), ("pause", "")):
+        view.apply(CommandApplied(33, 3.0, kind, value))
+    assert (view.prompt, view.lr_scale, view.paused) == ("the lamp", 0.5, True)
+    view.apply(Finished("detached", "r", 3.0, 70.0, math.nan, 6.0))
+    assert not view.paused
+    view.apply(Resume(20))
+    assert (view.prompt, view.lr_scale, view.paused, view.resume_count) == ("bilbo baggins is", 1, False, 1)
+    assert view.phase == "training"
+    assert [line.text for line in view.log][-2:] == ["epoch 1.0: valid 130.0, new best", "resumed at step 20"]
+    view.apply(Step(20, 2.0, 90.0, 0.1, 0.1, 9.0, 4.0, 2.0))
+    assert view.steps.column("step").tolist()[-2:] == [13, 20]
+
+
 @pytest.fixture(autouse=True)
-def _fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fast_polling(monkeypatch):
     monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.005)
 
 
-def make_varied_step(number: int) -> events.Step:
+def make_varied_step(number):
     gradient = math.nan if number % 3 == 0 else 0.5
     return events.Step(number, number / 10, 100 - number / 9, 0.01, gradient, 1000.0, number / 7, 9.0)
 
 
-def make_training(ends: list[int]) -> list[events.TrainingEvent]:
+def make_training(ends):
     """Return the events of a training that was interrupted and resumed, with `ends[i]` steps in its part `i`.
 
     Each part repeats some steps of the part before.
@@ -65,7 +111,7 @@ def make_training(ends: list[int]) -> list[events.TrainingEvent]:
     return training
 
 
-def follow_until(followed: RunFollower, condition: Callable[[], bool]) -> None:
+def follow_until(followed, condition):
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end, followed.view
@@ -73,7 +119,7 @@ def follow_until(followed: RunFollower, condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def have_same_content(first: TrainingView, second: TrainingView) -> bool:
+def have_same_content(first, second):
     """Compare two views, without the notice of a followed run and the past activity."""
     pairs = [
         (view.steps, view.evaluations, view.samples, view.finished, view.failure, view.started)
@@ -83,9 +129,7 @@ def have_same_content(first: TrainingView, second: TrainingView) -> bool:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4))
-def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(
-    tmp_path_factory: pytest.TempPathFactory, ends: list[int]
-) -> None:
+def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(tmp_path_factory, ends):
     path, training = tmp_path_factory.mktemp("run"), make_training(ends)
     append_events(path, training)
     view = TrainingView.from_run(path)
@@ -99,7 +143,7 @@ def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(
 
 
 @pytest.mark.parametrize("ends", [[12], [9, 12], [12, 6, 20]])
-def test_a_growing_run_has_the_view_of_its_live_events(tmp_path: Path, ends: list[int]) -> None:
+def test_a_growing_run_has_the_view_of_its_live_events(tmp_path, ends):
     path, training = tmp_path / "r", make_training(ends)
     path.mkdir()
     followed = RunFollower(path)
@@ -115,24 +159,6 @@ def test_a_growing_run_has_the_view_of_its_live_events(tmp_path: Path, ends: lis
     followed.stop()
 
 
-def test_a_renamed_run_is_shown_with_its_new_name(tmp_path: Path) -> None:
-    (tmp_path / "new").mkdir()
-    append_events(tmp_path / "new", make_training([12]))
-    followed = RunFollower(tmp_path / "new")
-    follow_until(followed, lambda: followed.view.started is not None)
-    assert followed.view.started is not None
-    assert followed.view.started.run == "new"
-    followed.stop()
-
-
-def test_a_command_between_evaluations_is_logged_with_the_time_of_the_last_step(tmp_path: Path) -> None:
-    append_events(
-        tmp_path, [*make_training([9])[:-1], make_varied_step(11), events.CommandApplied(11, 1.1, "pause", "")]
-    )
-    line = TrainingView.from_run(tmp_path).log[-1]
-    assert (line.text, line.seconds) == ("paused", 11 / 7)  # not 8 / 7, the time of the last evaluation
-
-
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 10**18), st.floats(allow_nan=False), st.text(max_size=3), st.just([1])
 )
@@ -141,7 +167,7 @@ ODD = st.one_of(
 @given(
     st.lists(st.dictionaries(st.sampled_from([*events.event_to_dict(make_varied_step(1)), "more"]), ODD), max_size=20)
 )
-def test_steps_with_values_of_other_types_are_skipped(changes: list[dict[str, Any]]) -> None:
+def test_steps_with_values_of_other_types_are_skipped(changes):
     rows = [
         events.event_to_dict(make_varied_step(number)) | change | {"event": "step"}
         for number, change in enumerate(changes, 1)
@@ -153,13 +179,7 @@ def test_steps_with_values_of_other_types_are_skipped(changes: list[dict[str, An
     np.testing.assert_array_equal(view.steps.column("lr"), [event.lr for event in plain])  # equal NaN
 
 
-def test_steps_with_a_missing_field_are_skipped() -> None:
-    row = events.event_to_dict(make_varied_step(1))
-    del row["lr"]
-    assert list(decode_rows([row])) == []
-
-
-def test_a_replaced_run_is_read_from_its_start(tmp_path: Path) -> None:
+def test_a_replaced_run_is_read_from_its_start(tmp_path):
     append_events(tmp_path, make_training([12]))
     followed = RunFollower(tmp_path)
     follow_until(followed, lambda: len(followed.view.steps) == 12)
@@ -173,7 +193,7 @@ def test_a_replaced_run_is_read_from_its_start(tmp_path: Path) -> None:
     followed.stop()
 
 
-def test_the_notice_describes_the_followed_run(tmp_path: Path) -> None:
+def test_the_notice_describes_the_followed_run(tmp_path):
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
     followed = RunFollower(run.path)
     follow_until(followed, lambda: "no metrics.jsonl" in followed.view.notice)
@@ -190,7 +210,7 @@ def test_the_notice_describes_the_followed_run(tmp_path: Path) -> None:
     followed.stop()
 
 
-def test_commands_are_sent_to_the_process_that_trains_the_run(tmp_path: Path) -> None:
+def test_commands_are_sent_to_the_process_that_trains_the_run(tmp_path):
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
     commands, followed = CommandFileReader(run.path), RunFollower(run.path)
     followed.send_command(ControlCommand("pause"))
@@ -199,3 +219,70 @@ def test_commands_are_sent_to_the_process_that_trains_the_run(tmp_path: Path) ->
     with pytest.raises(RunError, match="not being trained"):
         followed.send_command(ControlCommand("pause"))
     followed.stop()
+
+
+@patch.object(step_columns, "INITIAL_CAPACITY", 8)  # a few dozen steps then grow the columns several times
+@given(st.lists(st.tuples(st.sampled_from(["add", "resume"]), st.integers(0, 40)), max_size=12))
+def test_columns_equal_a_list_of_steps(operations):
+    columns, plain = StepColumns(), list[Step]()
+    for kind, number in operations:
+        if kind == "add":
+            first = plain[-1].step + 1 if plain else 1
+            new = [make_step(step) for step in range(first, first + number)]
+            plain += new
+            for step in new:
+                columns.append(step)
+        else:
+            columns.rewind(number)
+            plain = [step for step in plain if step.step < number]
+    assert len(columns) == len(plain)
+    for name in STEP_FIELDS:
+        actual, expected = columns.column(name).tolist(), [float(getattr(step, name)) for step in plain]
+        assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(actual, expected, strict=True))
+    if plain:
+        assert repr(columns.last) == repr(plain[-1])
+    else:
+        assert columns.last is None
+
+
+log_perplexities = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+def reference_average(values, decay):
+    """Compute the moving average one value at a time."""
+    mean, means = math.nan, []
+    for value in values:
+        if not math.isfinite(value):
+            means.append(math.nan)
+            continue
+        mean = value if math.isnan(mean) else decay * mean + (1 - decay) * value
+        means.append(mean)
+    return means
+
+
+@given(
+    st.lists(log_perplexities, max_size=4 * BLOCK_SIZE),
+    st.sampled_from([0.0, 0.85, 0.97, 0.995]),
+    st.integers(0, 4 * BLOCK_SIZE),
+)
+def test_moving_average_equals_the_reference_in_one_call_and_in_two(values, decay, cut):
+    expected = reference_average(values, decay)
+    complete, _ = exponential_moving_average(np.array(values, float), decay)
+    first, mean = exponential_moving_average(np.array(values[:cut], float), decay)
+    second, _ = exponential_moving_average(np.array(values[cut:], float), decay, mean)
+    assert complete.tolist() == pytest.approx(expected, nan_ok=True)
+    assert [*first.tolist(), *second.tolist()] == pytest.approx(expected, nan_ok=True)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=8))
+def test_smoothing_stays_correct_after_appends_and_rewinds(changes):
+    steps, smoothed = StepColumns(), SmoothedPerplexity(0.85)
+    for is_append, number in changes:
+        if is_append:
+            first = len(steps) + 1
+            for step in range(first, first + number):
+                steps.append(make_step(step))
+        else:
+            steps.rewind(number)
+        expected = reference_average(log10_or_nan(steps.column("train_perplexity")).tolist(), 0.85)
+        assert smoothed.compute(steps).tolist() == pytest.approx(expected, nan_ok=True)

@@ -1,19 +1,21 @@
-"""Comparison of runs: settings that differ, differences to a baseline, best figures, and what is comparable."""
+"""Comparison of runs: settings that differ, differences to a baseline, best figures, and the layout."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from engine.config import Config
-from engine.events import Checkpointed, Evaluated, Finished, Resume, Started, Step
+from engine.events import Checkpointed, Evaluated, Finished, Started, Step
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
-from lotr_tui.monitor.run_comparison import METRICS, RunComparison, compare_runs, differing_settings
+from lotr_tui.monitor.comparison_layout import layout_comparison
+from lotr_tui.monitor.run_comparison import METRICS, compare_runs, differing_settings
 from tests.support.files import write_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
@@ -21,15 +23,15 @@ from tests.support.runs import CONFIG, VOCABULARY
 TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
 
 
-def make_run(name: str, **figures: float) -> ComparedRun:
+def make_run(name, **figures):
     return ComparedRun(name, Path(name), "finished", "cpu", {"lr": 0.01}, TEXT, figures)
 
 
-def row_of(comparison: RunComparison, name: str):  # type: ignore[no-untyped-def]
+def row_of(comparison, name):
     return next(row for row in comparison.metrics if row.metric.name == name)
 
 
-def write_metrics(folder: Path, valid_perplexity: float, seconds: float, *, sha256: str = "ab") -> None:
+def write_metrics(folder, valid_perplexity, seconds, *, sha256="ab"):
     """Append a finished training of 3 steps at 100, 300 and 200 tokens/s, on 10 tokens and 50 characters."""
     started = Started("r", "tiny", 99, 5, 100, 10, 2, "cpu", sha256, 151.0, 94.0, 1, 50, 7.0)
     speeds = (100.0, 300.0, 200.0)
@@ -43,7 +45,7 @@ def write_metrics(folder: Path, valid_perplexity: float, seconds: float, *, sha2
 # Comparison
 
 
-def test_differences_and_best_of_three_runs() -> None:
+def test_differences_and_best_of_three_runs():
     runs = [
         make_run("a", valid_perplexity=80.0, test_perplexity=90.0, tokens_per_second=500.0, epochs=10.0),
         make_run("b", valid_perplexity=76.0, test_perplexity=93.6, tokens_per_second=750.0, epochs=20.0),
@@ -65,16 +67,9 @@ def test_differences_and_best_of_three_runs() -> None:
     assert [item.absolute for item in row_of(to_c, "valid_perplexity").differences] == [-20, -24, 0]
 
 
-def test_equal_figures_have_no_best_and_equal_best_figures_are_all_marked() -> None:
-    equal = [make_run("a", valid_perplexity=80.0), make_run("b", valid_perplexity=80.0)]
-    assert row_of(compare_runs(equal), "valid_perplexity").best == frozenset()
-    three = compare_runs([*equal, make_run("c", valid_perplexity=81.0)])
-    assert row_of(three, "valid_perplexity").best == {0, 1}
-
-
 @pytest.mark.parametrize("part", ["corpus", "split", "mode", "vocabulary"])
 @pytest.mark.parametrize("value", ["other", None])
-def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part: str, value: str | None) -> None:
+def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part, value):
     figures = {"valid_perplexity": 80.0, "valid_bits_per_character": 2.0, "tokens_per_second": 1.0}
     runs = [make_run("a", **figures), make_run("b", **{key: 2 * figure for key, figure in figures.items()})]
     runs[1] = replace(runs[1], text=replace(TEXT, **{part: value}))
@@ -93,25 +88,12 @@ def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part: str, 
     assert row_of(comparison, "tokens_per_second").best == {1}
 
 
-def test_runs_of_the_text_of_the_baseline_are_compared_beside_one_of_another_text() -> None:
-    runs = [make_run(name, valid_perplexity=figure) for name, figure in (("a", 80.0), ("b", 60.0), ("c", 70.0))]
-    runs[1] = replace(runs[1], text=replace(TEXT, vocabulary="other"))
-    row = row_of(compare_runs(runs), "valid_perplexity")
-    assert [item and item.absolute for item in row.differences] == [0, None, -10]
-    assert row.best == frozenset()
-
-
-def test_time_of_an_unfinished_run_is_never_the_best() -> None:
+def test_time_of_an_unfinished_run_is_never_the_best():
     runs = [make_run("a", seconds=50.0), make_run("b", seconds=60.0), make_run("c", seconds=5.0)]
     runs[2] = replace(runs[2], state="running")
     comparison = compare_runs(runs)
     assert row_of(comparison, "seconds").best == {0}
     assert "Still training, with figures so far: c." in comparison.notes
-
-
-def test_times_of_different_devices_are_noted() -> None:
-    runs = [make_run("a", seconds=50.0), replace(make_run("b", seconds=5.0), device="cuda")]
-    assert "Time and tokens/s are of different devices (cpu: a; cuda: b)." in compare_runs(runs).notes
 
 
 figures = st.dictionaries(st.sampled_from([metric.name for metric in METRICS]), st.floats(1e-3, 1e9))
@@ -126,9 +108,7 @@ compared_runs = st.lists(
 
 
 @given(compared_runs, st.data())
-def test_baseline_does_not_differ_from_itself_and_best_is_an_extreme_of_comparable_figures(
-    runs: list[ComparedRun], data: st.DataObject
-) -> None:
+def test_baseline_does_not_differ_from_itself_and_best_is_an_extreme_of_comparable_figures(runs, data):
     baseline = data.draw(st.integers(0, len(runs) - 1))
     for row in compare_runs(runs, baseline).metrics:
         own = row.differences[baseline]
@@ -148,7 +128,7 @@ def test_baseline_does_not_differ_from_itself_and_best_is_an_extreme_of_comparab
 
 
 @given(compared_runs)
-def test_settings_are_exactly_those_that_differ(runs: list[ComparedRun]) -> None:
+def test_settings_are_exactly_those_that_differ(runs):
     known = [run.settings for run in runs if run.settings is not None]
     rows = {row.name: row.values for row in differing_settings(runs)}
     for name in "abcd":
@@ -161,7 +141,7 @@ def test_settings_are_exactly_those_that_differ(runs: list[ComparedRun]) -> None
 # Reading
 
 
-def test_figures_of_a_finished_run(tmp_path: Path) -> None:
+def test_figures_of_a_finished_run(tmp_path):
     run = create_run(CONFIG, VOCABULARY, "ring", tmp_path)
     run.lock.release()
     write_metrics(run.path, 64.0, 12.5)
@@ -182,20 +162,8 @@ def test_figures_of_a_finished_run(tmp_path: Path) -> None:
     assert (compared.settings["preset"], compared.settings["embedding_size"]) == ("tiny", 6)
 
 
-def test_a_resumed_run_has_no_end_and_no_figures_that_are_repeated(tmp_path: Path) -> None:
-    run = create_run(CONFIG, VOCABULARY, "ring", tmp_path)
-    write_metrics(run.path, 64.0, 12.5)
-    append_events(run.path, [Resume(1)])
-    compared = read_compared_run(run.path)
-    run.lock.release()
-    assert compared.state == "running"
-    assert "test_perplexity" not in compared.figures
-    assert compared.figures["epochs"] == 0
-    assert compared.figures["tokens_per_second"] == 100
-
-
-def test_runs_with_the_same_text_and_tokenizer_are_comparable(tmp_path: Path) -> None:
-    def text(name: str, sha256: str = "ab", **changes: object) -> ScoredText:
+def test_runs_with_the_same_text_and_tokenizer_are_comparable(tmp_path):
+    def text(name, sha256="ab", **changes):
         run = create_run(CONFIG.with_values(**changes), VOCABULARY, name, tmp_path)
         write_metrics(run.path, 64.0, 1.0, sha256=sha256)
         run.lock.release()
@@ -217,21 +185,8 @@ def test_runs_with_the_same_text_and_tokenizer_are_comparable(tmp_path: Path) ->
     assert read_compared_run(tmp_path / "b").text.vocabulary is None
 
 
-def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path: Path) -> None:
-    for name, rounds in (("old", 0), ("new", 0), ("other", 4)):
-        write_run(tmp_path / name)
-        config = Config("tiny").with_values(mogrifier_rounds=rounds)
-        text = config.to_json().replace('"mogrifier_rounds": 0,', "") if name == "old" else config.to_json()
-        (tmp_path / name / "config.json").write_text(text)
-    assert "mogrifier_rounds" not in (tmp_path / "old" / "config.json").read_text()
-    runs = [read_compared_run(tmp_path / name) for name in ("old", "new", "other")]
-    (row,) = differing_settings(runs)
-    assert (row.name, row.values) == ("mogrifier_rounds", (0, 0, 4))
-    assert differing_settings(runs[:2]) == ()
-
-
 @pytest.mark.parametrize("content", [None, "{", '{"preset": "tiny"}'])
-def test_a_run_of_metrics_alone_has_figures_and_unknown_settings(tmp_path: Path, content: str | None) -> None:
+def test_a_run_of_metrics_alone_has_figures_and_unknown_settings(tmp_path, content):
     imported = tmp_path / "imported"
     imported.mkdir()
     if content is not None:
@@ -252,8 +207,93 @@ def test_a_run_of_metrics_alone_has_figures_and_unknown_settings(tmp_path: Path,
     assert row_of(comparison, "valid_perplexity").best == frozenset()
 
 
-def test_an_empty_folder_can_be_compared(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    comparison = compare_runs([read_compared_run(tmp_path / "a", "first"), read_compared_run(tmp_path / "a", "again")])
-    assert [run.name for run in comparison.runs] == ["first", "again"]
-    assert row_of(comparison, "valid_perplexity").differences == (None, None)
+TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
+
+
+def full_run(number, **settings):
+    figures = {
+        "valid_perplexity": 80.0 + number,
+        "valid_bits_per_character": 2.0 + number / 100,
+        "epochs": 20.0,
+        "seconds": 3600.0 + number,
+        "tokens_per_second": 12_345.0 - 100 * number,
+        "parameters": 1_601_899 + 1_000_000 * number,
+        "size_bytes": 32_000_000 * (number + 1),
+    }
+    return ComparedRun(f"run-{number}", Path("r"), "finished", "cpu", {"lr": 0.01, **settings}, TEXT, figures)
+
+
+def layout(runs, width, names=None):
+    return layout_comparison(compare_runs(runs), names or [run.name for run in runs], width)
+
+
+def lines_of(lines):
+    return ["".join(text for text, _ in line).rstrip() for line in lines]
+
+
+def test_two_runs_are_columns_with_differences_below_the_figures():
+    runs = [full_run(0, epochs=5, tie_weights=True), full_run(4, epochs=9, tie_weights=False)]
+    assert lines_of(layout(runs, 60)) == [
+        "different settings       run-0               run-4",
+        "epochs                       5                   9",
+        "tie_weights               true               false",
+        "",
+        "results                  run-0               run-4",
+        "valid ↓                   80.0*               84.0",
+        "                                       +4.0 +5.0 %",
+        "valid bits/char ↓        2.000*              2.040",
+        "                                     +0.040 +2.0 %",
+        "epochs                    20.0                20.0",
+        "time ↓                 1:00:00*            1:00:04",
+        "                                      +0:04 +0.1 %",
+        "tokens/s ↑              12,345*             11,945",
+        "                                       -400 -3.2 %",
+        "parameters ↓         1,601,899*          5,601,899",
+        "                                 +4,000,000 +250 %",
+        "size ↓                 32.0 MB*           160.0 MB",
+        "                                  +128.0 MB +400 %",
+        "",
+        "* best · ↓ lower is better · ↑ higher is better · baseline",
+        "run-0",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 120])
+@pytest.mark.parametrize("count", [2, 4, 10])
+def test_every_line_fits_and_every_run_is_named(width, count):
+    runs = [
+        full_run(number, keep_epoch_checkpoints=bool(number), corpus=f"/data/a/long/path/of/corpus-{number}.csv")
+        for number in range(count)
+    ]
+    names = [f"20250101-120000-default-long-name-{number:02}" for number in range(count)]
+    lines = lines_of(layout(runs, width, names))
+    assert max(map(cell_len, lines)) <= width
+    squeezed = "".join("".join(lines).split())
+    for number in range(count):
+        assert f"{number:02}" in squeezed
+        assert f"-{number}.csv" in squeezed
+    has_columns = lines[0] != "different settings"  # which is a line of its own above rows
+    assert has_columns == (count <= {60: 2, 80: 4}.get(width, 6))
+
+
+def test_many_runs_are_rows():
+    lines = lines_of(layout([full_run(number, lr=number / 3) for number in range(8)], 80))
+    assert lines[:4] == ["different settings", "             lr", "run-0         0", "run-1  0.333333"]
+    start = lines.index("results")
+    assert lines[start + 1 : start + 4] == [
+        "       valid ↓    difference  valid bits/char ↓      difference  epochs",
+        "run-0     80.0*                           2.000*                   20.0",
+        "run-1     81.0   +1.0 +1.2 %              2.010   +0.010 +0.5 %    20.0",
+    ]
+
+
+def test_names_and_values_are_printable_and_values_keep_their_end():
+    runs = [full_run(0, corpus="a\x1b[2Jb"), full_run(1, corpus="/a/very/long/path/to/films.csv", lr=0.1 + 0.2)]
+    lines = "\n".join(lines_of(layout(runs, 60, ["\x1b[31mred", "plain"])))
+    assert "\x1b" not in lines
+    assert re.search("…[a-z/]*/films.csv", lines)
+    assert "0.3\n" in lines
+    close = [full_run(0, lr=0.3), full_run(1, lr=0.1 + 0.2)]
+    assert "0.30000000000000004" in "\n".join(lines_of(layout(close, 80)))
+    wide = "\n".join(lines_of(layout(runs, 1_000_000)))
+    assert "/a/very/long/path/to/films.csv" in wide

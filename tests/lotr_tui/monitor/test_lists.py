@@ -1,0 +1,158 @@
+"""List of runs, metric tiles, and clocks that jump."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import Evaluated, Finished, Resume, Snapshot, Step
+from engine.runs import directory
+from engine.runs.summary import RunSummary
+from engine.runtime.hardware import GpuStats, MachineStats
+from engine.training.run import train
+from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile, training_tiles
+from lotr_tui.monitor.run_list import (
+    RUN_COLUMNS,
+    filter_and_sort_runs,
+    list_selectable_runs,
+    read_validation_curve,
+)
+from tests.support.commands import run_here
+from tests.support.files import write_run
+from tests.support.metrics import append_events, view_of
+from tests.support.training import events_of, make_config, make_dataset
+
+
+def summary(name, **values):
+    plain = RunSummary(name, Path(name), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10, "lstm")
+    return replace(plain, **values)
+
+
+def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path / "assets")
+    write_run(tmp_path / "runs" / "mine")
+    write_run(tmp_path / "assets" / "model")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled"]
+    write_run(tmp_path / "assets" / "base")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled", "base"]
+    (tmp_path / "assets" / "model" / "config.json").write_text("{")
+    assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "base"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"), [("IR", ["shire"]), ("crash SHA", ["shadow"]), ("paper stream", ["ring"]), ("[", [])]
+)
+def test_filter_requires_all_words(query, names):
+    runs = [summary("shire"), summary("ring", preset="paper", mode="stream"), summary("shadow", state="crashed")]
+    assert [run.name for run in filter_and_sort_runs(runs, query, 0, False)] == names
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(1, 500)), max_size=8), st.booleans())
+def test_unknown_perplexities_sort_after_all_others(perplexities, is_reversed):
+    runs = [summary(f"r{number}", valid_perplexity=value) for number, value in enumerate(perplexities)]
+    column = [column.name for column in RUN_COLUMNS].index("valid")
+    values = [run.valid_perplexity for run in filter_and_sort_runs(runs, "", column, is_reversed)]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=is_reversed)
+    num_unknown = len(values) - len(known)
+    unknown = values[:num_unknown] if is_reversed else values[len(known) :]
+    assert unknown == [None] * num_unknown
+
+
+def test_curve_leaves_out_evaluations_superseded_by_a_resume(tmp_path):
+    first = [Evaluated(n * 10, float(n), 60 + 90 * 0.5**n, True, float(n)) for n in range(7)]
+    not_a_number = Evaluated(70, 7.0, float("nan"), False, 9.0)
+    append_events(tmp_path, [*first, not_a_number, Resume(41), Evaluated(50, 5.0, 70.0, True, 9.0)])
+    curve = read_validation_curve(summary("r", path=tmp_path))
+    assert curve.epochs.tolist() == [0, 1, 2, 3, 4, 5]
+    assert curve.perplexities[-1] == 70.0
+    assert np.isfinite(curve.perplexities).all()
+
+
+GIB = 2**30
+H100 = GpuStats(
+    utilization=0.97, memory_used=41 * GIB, memory_total=80 * GIB, temperature_celsius=67.0, power_watts=312.0
+)
+PARTLY_READABLE_GPU = GpuStats(
+    utilization=0.5, memory_used=None, memory_total=None, temperature_celsius=None, power_watts=None
+)
+
+
+def make_tile(times, history):
+    return MetricTile(group="", name="lr", value="", value_width=4, times=times, history=history)
+
+
+def test_history_is_resampled_to_equal_parts_of_the_last_minute():
+    part = WINDOW_SECONDS / 4
+    times = np.array([0.1, 0.5, 1.2, 3.1, 3.2, 4.5]) * part
+    tile = make_tile(times, np.array([9.0, 9.0, 4.0, 1.0, 3.0, 7.0]))
+    assert tile.resample(4) == [4.0, 4.0, 2.0, 7.0]  # older values are left out, and a part without values is flat
+    assert tile.resample(1) == [7.0]
+
+
+def test_training_tiles_show_the_last_step_and_one_minute():
+    steps = [Step(n, n / 400, 80.0, 0.003, 0.25, 9_800.4, n * 0.5, 200 - n * 0.5) for n in range(1, 400)]
+    tiles = {tile.name: tile for tile in training_tiles(view_of(steps))}
+    values = [tiles[name].value for name in ("lr", "gradient", "tokens/s", "time left")]
+    assert values == ["0.003", "0.25", "9,800", "0:00"]
+    assert tiles["lr"].times[0] == pytest.approx(199.5 - WINDOW_SECONDS)
+
+
+def test_machine_tiles_show_only_what_can_be_read():
+    history = MachineHistory()
+    for second in range(200):
+        stats = MachineStats(612 * 2**20, second % 3, 16, (H100, PARTLY_READABLE_GPU))
+        history.add(second, stats)
+    tiles = history.tiles()
+    assert [(tile.group, tile.name, tile.value) for tile in tiles] == [
+        ("", "memory", "612 MiB"),
+        ("", "CPU", "1.0 of 16"),
+        ("GPU 0", "use", "97%"),
+        ("GPU 0", "memory", "41.0 of 80.0 GiB"),
+        ("GPU 0", "heat", "67 °C"),
+        ("GPU 0", "power", "312 W"),
+        ("GPU 1", "use", "50%"),
+    ]
+    assert all(len(tile.value) <= tile.value_width for tile in tiles)
+    assert len(tiles[0].times) == WINDOW_SECONDS + 1
+
+
+HOUR = 3600.0
+
+
+def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, monkeypatch):
+    """Elapsed time, remaining time, tokens per second and the time of checkpoints use a monotonic clock."""
+    plain, jumps = time.time, iter(range(10**9))
+
+    def jumping_time():
+        return plain() + (-1) ** next(jumps) * 5 * HOUR
+
+    monkeypatch.setattr(time, "time", jumping_time)
+    started_at = time.perf_counter()
+    events = list(train(make_config(epochs=2, checkpoint_seconds=HOUR), make_dataset(tmp_path), "r", lambda: False))
+    duration = time.perf_counter() - started_at
+    steps = events_of(Step, events)
+    assert all(0 < step.seconds <= duration and 0 <= step.eta_seconds < HOUR for step in steps)
+    assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
+    assert all(step.tokens_per_second > 0 for step in steps)
+    assert events_of(Finished, events)[0].seconds <= duration
+    assert not events_of(Snapshot, events)  # an hour has not passed
+
+
+@pytest.mark.parametrize("jump", [-5 * HOUR, 5 * HOUR])
+def test_no_age_is_negative_after_a_jump(home, jump):
+    run = write_run(home / "runs" / "r")
+    (run / "resume.safetensors").touch()
+    modified_at = time.time() - jump  # as if the clock had jumped since then
+    for name in ("config.json", "resume.safetensors"):
+        os.utime(run / name, (modified_at, modified_at))
+    age = {-5 * HOUR: "0 s", 5 * HOUR: "5 h"}[jump]
+    assert f" {age} " in run_here(["runs"]).stdout
+    assert f"{age} ago" in run_here(["status", "r"]).stdout
+    shown = run_here(["status", "r", "--json"])
+    assert '"saved_seconds_ago": -' not in shown.stdout
