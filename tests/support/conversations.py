@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.reply_tree import Reply
 from tests.support.app import VOCABULARY
 
@@ -14,7 +12,7 @@ Ask = Callable[..., Reply]
 """Function that sends a prompt with a reply mode, and returns the complete reply."""
 
 
-def finish_reply(conversation: Conversation) -> Reply:
+def finish_reply(conversation):
     """Poll until the active reply has ended, and return the current reply."""
     deadline = time.monotonic() + 10
     while conversation.active_reply is not None:
@@ -25,19 +23,17 @@ def finish_reply(conversation: Conversation) -> Reply:
     return conversation.current_reply
 
 
-def branch_off(
-    conversation: Conversation, reply: Reply, index: int, token_id: int | None, settings: SamplerSettings, seed: int
-) -> Reply:
+def branch_off(conversation, reply, index, token_id, settings, seed):
     """Branch off from a reply, and return the complete branch."""
     conversation.branch(reply, index, [] if token_id is None else [token_id], settings, seed)
     return finish_reply(conversation)
 
 
-def ids_of(text: str) -> list[int]:
+def ids_of(text):
     return VOCABULARY.encode(text).tolist()
 
 
-def only_session(home: Path) -> Path:
+def only_session(home):
     """Return the file of the only session."""
     (path,) = (home / "sessions").glob("*.jsonl")
     return path

@@ -1,17 +1,13 @@
 """App with a prompt, and helpers that type into it and read its lines."""
 
-from types import TracebackType
-
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.pilot import Pilot
 from textual.widgets import Static
 
-from engine.data.tokenizers.base import EOS, UNK, Tokenizer
+from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
-from lotr_tui.session.history import PromptHistory
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
@@ -27,7 +23,7 @@ class PromptApp(App[None]):
         Binding(",".join([*SESSION_KEYS, "escape", "pageup", "pagedown"]), "count", id="count")
     ]
 
-    def __init__(self, history: PromptHistory | None = None, tokenizer: Tokenizer | None = WORD_VOCABULARY) -> None:
+    def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
         super().__init__()
         self.history = history
         self.tokenizer = tokenizer
@@ -36,60 +32,58 @@ class PromptApp(App[None]):
         self.num_session_keys = 0
         self.num_changes = 0
 
-    def compose(self) -> ComposeResult:
+    def compose(self):
         with Vertical():
             yield Static(id="rest")
             yield PromptInput(self.tokenizer, self.history, id="prompt")
 
-    def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
+    def on_prompt_input_submitted(self, message):
         self.sent.append(message.value)
         message.prompt_input.clear()
 
-    def on_prompt_input_notice(self, message: PromptInput.Notice) -> None:
+    def on_prompt_input_notice(self, message):
         self.notices.append(message.text)
 
-    def on_text_area_changed(self) -> None:
+    def on_text_area_changed(self):
         self.num_changes += 1
 
-    def action_count(self) -> None:
+    def action_count(self):
         self.num_session_keys += 1
 
 
 class PromptPilot:
     """Context manager that runs a `PromptApp` and returns the pilot, the app and the prompt."""
 
-    def __init__(self, history: PromptHistory | None = None, tokenizer: Tokenizer | None = WORD_VOCABULARY) -> None:
+    def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
         self._app = PromptApp(history, tokenizer)
 
-    async def __aenter__(self) -> tuple[Pilot[None], PromptApp, PromptInput]:
+    async def __aenter__(self):
         self._context = self._app.run_test(size=(60, 20))
         pilot = await self._context.__aenter__()
         await pilot.pause()
         return pilot, self._app, self._app.query_one("#prompt", PromptInput)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind, error, traceback):
         await self._context.__aexit__(kind, error, traceback)
 
 
-async def type_text(pilot: Pilot[None], text: str) -> None:
+async def type_text(pilot, text):
     """Press the keys of a text, with ctrl+j for a newline."""
     await pilot.press(*({" ": "space", "\n": "ctrl+j"}.get(character, character) for character in text))
 
 
-async def paste(pilot: Pilot[None], text: str) -> None:
+async def paste(pilot, text):
     """Send a text as the terminal does for a paste."""
     pilot.app.post_message(events.Paste(text))
     await pilot.pause()
 
 
-def visible_lines(prompt: PromptInput) -> list[str]:
+def visible_lines(prompt):
     """Return the lines of the prompt that are on the screen."""
     return ["".join(s.text for s in prompt.render_line(y)).rstrip() for y in range(prompt.size.height)]
 
 
-def underlined(prompt: PromptInput) -> list[str]:
+def underlined(prompt):
     """Return the runs of underlined characters, in order."""
     runs: list[str] = []
     for y in range(prompt.size.height):
@@ -104,7 +98,7 @@ def underlined(prompt: PromptInput) -> list[str]:
     return runs
 
 
-def count_cursor_cells(prompt: PromptInput) -> int:
+def count_cursor_cells(prompt):
     """Return the number of cells drawn as the cursor."""
     return sum(
         segment.cell_length

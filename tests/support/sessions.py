@@ -1,7 +1,6 @@
 """Saved replies and sessions for tests, and a Hypothesis strategy for trees of replies."""
 
 import json
-from typing import Any
 
 from hypothesis import strategies as st
 
@@ -37,7 +36,7 @@ answer_scores = st.builds(AnswerScore, st.integers(1, 64), st.integers(1, 64), f
 
 
 @st.composite
-def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
+def reply_trees(draw):
     """Replies whose parents come before them."""
     replies: list[SavedReply] = []
     for id in range(draw(st.integers(0, 6))):
@@ -68,20 +67,13 @@ def reply_trees(draw: st.DrawFn) -> list[SavedReply]:
     return replies
 
 
-def saved_token(text: str, id: int = 5, piece: str | None = None) -> SavedToken:
+def saved_token(text, id=5, piece=None):
     """A token with usual figures; without a piece, a word after another one, or the end of a line."""
     word_piece = "\n" if text == EOS else f" {text}"
     return SavedToken(id, text, -1.5, 0.25, 3, 4.5, word_piece if piece is None else piece)
 
 
-def saved_reply(
-    id: int = 0,
-    parent_id: int | None = None,
-    parent_offset: int = 0,
-    prompt: str | None = "bilbo is",
-    text: str = "a friend",
-    **changes: Any,
-) -> SavedReply:
+def saved_reply(id=0, parent_id=None, parent_offset=0, prompt="bilbo is", text="a friend", **changes):
     """A reply with usual figures, whose tokens are the words of `text`."""
     return SavedReply(
         id=id,
@@ -101,24 +93,24 @@ def saved_reply(
     )
 
 
-def path_to(session: SavedSession, id: int) -> list[SavedReply]:
+def path_to(session, id):
     """Return the ancestors of a reply, from the beginning of its text on, and the reply itself."""
     reply = session.replies_by_id[id]
     return [*([] if reply.parent_id is None else path_to(session, reply.parent_id)), reply]
 
 
-def session_bytes(*replies: SavedReply) -> bytes:
+def session_bytes(*replies):
     """The content of a session file."""
     return encode_session(SavedSession("x", "m", 1.0, replies, replies[-1].id if replies else None))
 
 
-def header_line(**changes: object) -> bytes:
+def header_line(**changes):
     """The line of the session itself, with some fields changed."""
     record = {"version": 3, "model": "m", "started": 1.0, "current_id": None, **changes}
     return json.dumps({"session": record}).encode() + b"\n"
 
 
-def changed_reply_lines(**changes: object) -> bytes:
+def changed_reply_lines(**changes):
     """Lines of a session with one reply, some of whose fields are changed; a field set to ... is left out."""
     record = json.loads(json.dumps(reply_record(saved_reply())))["reply"] | changes
     record = {name: value for name, value in record.items() if value is not ...}

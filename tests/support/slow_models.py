@@ -1,15 +1,14 @@
 """A fake of a model by others: slow where a test wants it to be, with a chat template and a limited context."""
 
 import threading
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import LogProbs, ModelState
+from engine.models.base import ModelState
 from engine.models.pretrained.chat import ChatMessage, ChatTemplate
 from lotr_tui.session.session_model import SessionModel
 from tests.support.open_models import bpe_tokenizer, open_model
@@ -18,7 +17,7 @@ REFUSED_TEXT = "refuse this"
 """Text of a message that the fake template does not accept."""
 
 
-def line_tokenizer() -> Tokenizer:
+def line_tokenizer():
     """Return a small tokenizer of byte pairs whose line breaks are ordinary characters, as in models by others."""
     tokenizer = copy(bpe_tokenizer())
     tokenizer.reads_line_ends = True
@@ -28,13 +27,13 @@ def line_tokenizer() -> Tokenizer:
 class FakeChatTemplate(ChatTemplate):
     """Template that writes `role: text`, and `<eos>` after each message; the role has tokens of its own."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer):
         self._fake_tokenizer = tokenizer
         self.default_system_prompt = "You help."
         self.encoded: list[tuple[ChatMessage, ...]] = []
         """Messages of each call."""
 
-    def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode(self, messages):
         self.encoded.append(tuple(messages))
         if any(message.text == REFUSED_TEXT for message in messages):
             raise InvalidInputError("the model's chat template cannot write this conversation")
@@ -45,7 +44,7 @@ class FakeChatTemplate(ChatTemplate):
             ids += [*self._encode(f"{message.role}: "), *self._encode(message.text), EOS_ID]
         return (*ids, *self._encode("assistant: "))
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text):
         ids: list[int] = self._fake_tokenizer.encode(text).tolist()
         return ids
 
@@ -63,7 +62,7 @@ class FakeSlowModel:
 
     is_slow = True
 
-    def __init__(self, *, has_chat: bool = True, context_size: int = 10_000) -> None:
+    def __init__(self, *, has_chat=True, context_size=10000):
         self.tokenizer = line_tokenizer()
         self.chat = FakeChatTemplate(self.tokenizer) if has_chat else None
         self.context_size = context_size
@@ -79,26 +78,26 @@ class FakeSlowModel:
         self._released = threading.Event()
         self._released.set()
 
-    def hold(self) -> None:
+    def hold(self):
         self._released.clear()
 
-    def release(self) -> None:
+    def release(self):
         self._released.set()
 
-    def prefer(self, text: str, bias: float) -> None:
+    def prefer(self, text, bias):
         """Make the tokens of a text likelier."""
         self._model.weights["output.bias"][np.unique(self.tokenizer.encode(text))] += bias
 
-    def start(self) -> FakeState:
+    def start(self):
         return FakeState(self._model.start(), 0)
 
-    def start_chat(self) -> FakeState:
+    def start_chat(self):
         return self.start()
 
-    def advance(self, state: FakeState, token: int) -> tuple[LogProbs, FakeState]:
+    def advance(self, state, token):
         return self.advance_tokens(state, [token])
 
-    def advance_tokens(self, state: FakeState, tokens: Sequence[int]) -> tuple[LogProbs, FakeState]:
+    def advance_tokens(self, state, tokens):
         if self.num_passes == self.holds_at_pass:
             self.hold()
         assert self._released.wait(10), "the model was never released"
@@ -110,19 +109,19 @@ class FakeSlowModel:
             log_probs, inner = self._model.advance(inner, token)
         return log_probs, FakeState(inner, state.num_read + len(tokens))
 
-    def predict_tokens(self, state: FakeState, tokens: Sequence[int]) -> tuple[np.ndarray, FakeState]:
+    def predict_tokens(self, state, tokens):
         rows = []
         for token in tokens:
             log_probs, state = self.advance(state, token)
             rows.append(log_probs)
         return np.stack(rows), state
 
-    def state_memory(self, state: FakeState) -> tuple[int, int]:
+    def state_memory(self, state):
         return state.num_read // 1000, 100  # all states of a short text share their memory
 
-    def has_slid(self, state: FakeState) -> bool:
+    def has_slid(self, state):
         return state.num_read > self.context_size
 
 
-def slow_session_model(model: FakeSlowModel, name: str = "Slowpoke-1B-Instruct") -> SessionModel:
+def slow_session_model(model, name="Slowpoke-1B-Instruct"):
     return SessionModel(name, "Llama · 2 layers", model, corpus="", source=f"gguf:/models/{name}.gguf")

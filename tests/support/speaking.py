@@ -1,17 +1,11 @@
 """Helpers that drive a session with a model that knows speakers."""
 
-from typing import Any
-
-from textual.pilot import Pilot
 from textual.widgets import Label
 
-from lotr_tui.app import LotrApp
 from lotr_tui.screens.session.role_labels import RoleLabels
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
-from lotr_tui.session.conversation.reply_tree import Reply
 from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import (
-    MakeApp,
     conversation_of,
     latest_reply,
     lines_of,
@@ -23,11 +17,11 @@ from tests.support.pilot import (
 )
 
 
-def make_speaking_app(make_app: MakeApp, **options: Any) -> LotrApp:
+def make_speaking_app(make_app, **options):
     return make_app(session_model=dialogue_session_model(), **options)
 
 
-async def say(pilot: Pilot[None], text: str = "the lamp was lit", seed: str = "7") -> Reply:
+async def say(pilot, text="the lamp was lit", seed="7"):
     """Say a line with a seed, and return the complete answer."""
     set_field(pilot.app, "seed", seed)
     await send(pilot, text)
@@ -35,7 +29,7 @@ async def say(pilot: Pilot[None], text: str = "the lamp was lit", seed: str = "7
     return latest_reply(pilot.app)
 
 
-async def run(pilot: Pilot[None], command: str) -> None:
+async def run(pilot, command):
     """Send a command, and wait until all answers are complete."""
     await send(pilot, command)
     await pilot.pause()
@@ -43,21 +37,21 @@ async def run(pilot: Pilot[None], command: str) -> None:
     await pilot.pause()
 
 
-def screen_of(app: LotrApp) -> Any:
+def screen_of(app):
     return app.screen
 
 
-def labels(app: LotrApp) -> list[str]:
+def labels(app):
     """Return the texts of the visible labels above the prompt."""
     return [text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]
 
 
-def who_answers(app: LotrApp) -> list[str]:
+def who_answers(app):
     """Return the painted lines of the bars of speakers."""
     return [line.strip() for line in lines_of(app.screen.query_one(WhoAnswersBars)).splitlines() if line.strip()]
 
 
-def num_turns(app: LotrApp) -> int:
+def num_turns(app):
     """Return the number of turns on the visible path."""
     reply, number = conversation_of(app).current_reply, 0
     while reply is not None:

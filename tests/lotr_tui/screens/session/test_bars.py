@@ -1,0 +1,317 @@
+"""Bars of the next tokens, words and speakers; complete words where the tokens of a model are parts of words."""
+
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.style import Style
+
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation.complete_words import CompleteWordSearch
+from engine.generation.generate import NUM_TOP_TOKENS
+from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
+from engine.generation.prompt import prefill_prompt
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import SpeakerProb
+from engine.models.numpy_lstm import NumpyLSTM
+from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import SettingsStore
+from tests.support.app import ThemedApp
+from tests.support.models import TokenByTokenModel
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.pilot import bars_text, inspector_text, latest_reply, lines_of, notices, reply_to, send, until
+
+LOG_PROBS = np.log(np.array([0.1, 0.05, 0.4, 0.2, 0.1, 0.08, 0.04, 0.03], dtype=np.float32))
+VOCABULARY = WordTokenizer((UNK, EOS, "a", "not", "the", "going", "old", "friend"))
+WIDE = (160, 45)
+
+
+class BarsApp(ThemedApp):
+    def compose(self):
+        yield NextTokenBars()
+
+
+@pytest.fixture
+async def drawn():
+    """Function that returns the painted lines of bars in a terminal of a size."""
+    app = BarsApp()
+    async with app.run_test(size=(60, 14)) as pilot:
+
+        async def draw(probs, after="is", filters="", size=(60, 14)):
+            await pilot.resize_terminal(*size)
+            bars = app.query_one(NextTokenBars)
+            bars.show(probs, after, filters)
+            await pilot.pause()
+            lines = [bars.render_line(y).text for y in range(bars.size.height)]
+            assert all(cell_len(line) == bars.size.width for line in lines)
+            return lines
+
+        draw.bars = app.query_one(NextTokenBars)
+        yield draw
+
+
+def first_words(lines):
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def percentages(line):
+    return [round(float(part.rstrip("%")) / 100, 3) for part in line.split() if part.endswith("%")]
+
+
+async def test_bars_match_probabilities_computed_by_hand(drawn):
+    """Top-k 3 of the six words that can be sampled: 0.4, 0.2 and 0.1 of 0.7."""
+    settings = SamplerSettings(temperature=1.0, top_k=3)
+    preview = next_token_probs(LOG_PROBS, settings, [], VOCABULARY, 40, is_first_token=True)
+    lines = await drawn(preview, filters=settings.describe_filters())
+    assert lines[0].strip() == 'NEXT WORD  after "is"'
+    assert lines[1].split() == ["entropy", "2.5", "bits", "after", "sampling", "raw"]
+    assert first_words(lines[2:5]) == ["a", "not", "the"]
+    assert [percentages(line) for line in lines[2:5]] == [[0.571, 0.4], [0.286, 0.2], [0.143, 0.1]]
+    assert " top-k 3: 3 of 8 words can be sampled " in lines[5]
+    assert lines[5].startswith("─")
+    assert first_words(lines[6:]) == ["rare", "going", "end", "old", "friend"]
+    assert [percentages(line) for line in lines[6:8]] == [[0.1], [0.08]]
+    # The longest bar, of 57.1 %, fills the room; the mark of the raw probability is at 40/57.1 of it.
+    name_width = len("end of line") + 1
+    room = 58 - name_width - 14
+    bar = lines[2][name_width : name_width + room]
+    assert bar.index("│") == int(0.4 / (0.4 / 0.7) * room)
+    assert bar.count("█") == room - 1
+    assert lines[6].count("░") == round(0.1 / (0.4 / 0.7) * room)
+
+
+async def test_bars_follow_every_temperature(drawn):
+    seen = set()
+    for step in range(1, 41):
+        settings = SamplerSettings(temperature=step * 0.05)
+        line = (await drawn(next_token_probs(LOG_PROBS, settings, [], VOCABULARY, 40)))[2]
+        probs = np.exp(LOG_PROBS[1:].astype(float) / settings.temperature)
+        assert percentages(line)[0] == pytest.approx(probs.max() / probs.sum(), abs=0.0006)
+        seen.add(line)
+    assert len(seen) > 20
+    assert "░" in line  # removed probability
+
+
+async def test_special_tokens_spaces_and_units_are_named(drawn):
+    await drawn(next_token_probs(LOG_PROBS, SamplerSettings(temperature=1.0), [], VOCABULARY, 40), UNK)
+    lines = [drawn.bars.render_line(y) for y in range(drawn.bars.size.height)]
+    styles = {segment.text.strip(): segment.style or Style() for line in lines for segment in line}
+    assert styles["end of line"] == styles["rare word"]
+    assert styles["rare word"].italic
+    assert not styles["friend"].italic
+    assert lines[0].text.strip() == "NEXT WORD  after rare word"
+    candidates = (Candidate(" the", 0.5, 0.5), Candidate("<0xE2>", 0.2, 0.2), Candidate("<0x0A>", 0.2, 0.2))
+    shown = await drawn(NextTokenProbs(candidates, 200, 257, 2.5, candidate_unit="token", token_unit="token"), " king")
+    assert shown[0].strip() == 'NEXT TOKEN  after "·king"'
+    assert shown[1].startswith("entropy 2.5 bits")
+    assert first_words(shown[2:5]) == ["·the", "<0xE2>", "new"]
+    assert "200 of 257 tokens can be sampled" in shown[5]
+    words = NextTokenProbs((Candidate("king", 0.5, 0.5),), 61, 2048, 2.5, candidate_unit="word", token_unit="token")
+    for width, entropy, cutoff in (
+        (60, "token entropy 2.5 bits", "top-p 0.9: 61 of 2,048 tokens can be sampled"),
+        (36, "2.5 bits", " 61 of 2,048 can be sampled "),
+    ):
+        shown = await drawn(words, filters="top-p 0.9", size=(width, 14))
+        assert shown[0].startswith("NEXT WORD")
+        assert shown[1].startswith(entropy)
+        assert cutoff in shown[3]
+
+
+async def test_unlikely_words_have_no_rows(drawn):
+    probs = (0.6, 0.2, 0.1, 0.05, 0.0045, 0.004, 0.003)
+    candidates = tuple(Candidate(f"w{n}", prob, 0 if prob == 0.1 else prob) for n, prob in enumerate(probs))
+    rows = [line for line in await drawn(NextTokenProbs(candidates, 900, 1000, 2.0), size=(60, 30)) if "%" in line]
+    assert first_words(rows) == ["w0", "w1", "w2", "w3", "w4"]
+    flat = NextTokenProbs(tuple(Candidate(f"w{n}", 0.001, 0.001) for n in range(40)), 900, 1000, 9.9)
+    assert len([line for line in await drawn(flat, size=(60, 30)) if "%" in line]) == 5
+
+
+async def test_lines_fill_any_size_and_cut_texts_end_with_an_ellipsis(drawn):
+    names = (("日本語", 0.6), ("e\u0301" * 30, 0.4), ("x", 0))
+    odd = NextTokenProbs(tuple(Candidate(text, 0.2, after) for text, after in names), 2, 10_000, 7.25)
+    long = NextTokenProbs((Candidate("extraordinarily-long", 0.5, 0.5), Candidate("short", 0.5, 0.5)), 1045, 1047, 3.5)
+    for width in (5, 12, 20, 26, 30, 46, 64, 200):
+        for height in (1, 5, 20):
+            lines = await drawn(odd, after="語" * 40, filters="greedy", size=(width, height))
+            assert ("…" in lines[0]) == (20 <= width < 200)
+        if width >= 46:
+            assert "7.2 bits" in lines[1]
+        if 26 <= width < 60:
+            lines = await drawn(long, after="standing", size=(width, 14))
+            assert lines[0].strip() == 'NEXT WORD  after "standing"'[: width - 3].strip() + ("…" if width < 29 else "")
+            assert lines[1].rstrip().endswith("after sampling    raw")
+            assert lines[2].startswith("extraordinari… ")
+            assert "1,045 of 1,047" in lines[4]
+
+
+async def test_bars_of_speakers_are_as_long_as_the_probabilities_and_show_the_chosen_one():
+    cast = ("GANDALF", "FRODO", "GOLLUM")
+    app = ThemedApp()
+    async with app.run_test(size=(100, 12)) as pilot:
+        widget = WhoAnswersBars()
+        await app.screen.mount(widget)
+
+        async def bars(probs, chosen):
+            widget.show(probs, cast, chosen)
+            await pilot.pause()
+            return [" ".join(line.split()) for line in lines_of(widget).splitlines() if line.strip()]
+
+        for width in (20, 46, 100):
+            await pilot.resize_terminal(width, 12)
+            lines = await bars([SpeakerProb(name, 8, 0.5**power) for power, name in enumerate(cast, 1)], "")
+            lengths = [line.count("█") for line in lines[1:]]
+            assert lengths[0] > 0
+            assert lengths[1] == pytest.approx(lengths[0] / 2, abs=1)
+            assert [line.split()[-2] for line in lines[1:]] == ["50", "25", "12"]
+        names = [SpeakerProb(f"N{number}", number, 0.1) for number in range(8)]
+        lines = await bars([*names, SpeakerProb("FRODO", 9, 0.001)], "FRODO")
+        assert lines[0] == "WHO ANSWERS Frodo by your choice"
+        assert lines[-1].startswith("● Frodo")
+        assert len(lines) == 6
+        assert await bars([], "") == ["WHO ANSWERS the model chooses"]
+
+
+# Complete words
+
+
+def expected_words(model, text, temperature=0.8):
+    ids = model.tokenizer.encode(text).tolist()
+    search = CompleteWordSearch(model, prefill_prompt(model, ids), ids, is_first_token=True)
+    *_, result = search.search(SamplerSettings(temperature=temperature), 40, 0.005, 5)
+    return [[word.text[:13], f"{word.sampling_prob:.1%}", f"{word.model_prob:.1%}"] for word in result.candidates]
+
+
+def rows(text):
+    """Return the name and both probabilities of each bar."""
+    found = re.findall(r"^ ?(?:[1-8][ ●])?(\S+) .*?([\d.]+%) +([\d.]+%) *$", text, re.MULTILINE)
+    return [[name.rstrip("…"), *probs] for name, *probs in found]
+
+
+def shows_words(app, text, temperature=0.8):
+    """Return True if the bars show the final words after a text."""
+    expected = [row for row in expected_words(open_model(bpe_tokenizer()), text, temperature) if row[1] != "0.0%"]
+    shown = rows(bars_text(app))
+    return len(shown) >= 5 and shown == expected[: len(shown)]
+
+
+async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(make_app):
+    tokenizer = bpe_tokenizer()
+    app = make_app()
+    async with app.run_test(size=WIDE) as pilot:
+        await send(pilot, "/tokens")
+        await until(pilot, lambda: "no effect: all tokens of this model are whole words" in notices(app))
+        app.screen.query_one("#prompt").clear()
+        app.screen.set_session_model(SessionModel("open", "", open_model(tokenizer)))
+        await pilot.press(*"Where is the")
+        await until(pilot, lambda: shows_words(app, "Where is the"))
+        assert bars_text(app).startswith('NEXT WORD  after "the"')
+        assert "token entropy" in bars_text(app)
+        assert f"of {len(tokenizer)} tokens can be sampled" in bars_text(app)
+        await pilot.press("ctrl+right_square_bracket")
+        await until(pilot, lambda: "NEXT TOKEN" in bars_text(app))
+        model, ids = open_model(tokenizer), tokenizer.encode("Where is the").tolist()
+        state = prefill_prompt(model, ids)
+        history = ids[: len(ids) - state.num_reread_tokens]
+        probs = next_token_probs(state.log_probs, SamplerSettings(), history, tokenizer, 5, is_first_token=True)
+        assert [row[0] for row in rows(bars_text(app))[:5]] == [c.text.replace(" ", "·") for c in probs.candidates]
+        await pilot.press(*" wiz")
+        await pilot.pause()
+        assert all(row[0].startswith("·wiz") for row in rows(bars_text(app)))  # what can continue the word
+        await pilot.press(*["backspace"] * 4, "ctrl+right_square_bracket")
+        await until(pilot, lambda: shows_words(app, "Where is the"))
+        await send(pilot, "/tokens")
+        await until(pilot, lambda: "NEXT TOKEN" in bars_text(app))
+    assert SettingsStore().current.preview_unit == "token"
+
+
+async def test_temperature_changes_the_words_at_once_without_the_model(make_app, monkeypatch):
+    app = make_app(session_model=SessionModel("open", "", open_model(bpe_tokenizer())))
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.press(*["f8"] * 8, *"Where is the")
+        await until(pilot, lambda: shows_words(app, "Where is the", 1.2))
+        await pilot.pause()
+        temperatures = (1.15, 1.1, 1.05)
+        expected = [expected_words(open_model(bpe_tokenizer()), "Where is the", each) for each in temperatures]
+        monkeypatch.setattr(NumpyLSTM, "advance_batch", None)  # the model must not run any more
+        monkeypatch.setattr(NumpyLSTM, "advance", None)
+        for words in expected:
+            await pilot.press("f7")
+            assert [row[1] for row in rows(bars_text(app))][:3] == [row[1] for row in words][:3]
+
+
+class SlowModel(TokenByTokenModel):
+    """A model that takes 20 ms per token in the search of words, and records the threads that run it."""
+
+    def __init__(self):
+        super().__init__(open_model(character_tokenizer()))
+        self.threads = set()
+
+    def advance(self, state, token):
+        self.threads.add(threading.current_thread().name)
+        if threading.current_thread().name == "next-words":
+            time.sleep(0.02)
+        return super().advance(state, token)
+
+
+async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(make_app):
+    model = SlowModel()
+    app = make_app(session_model=SessionModel("slow", "", model))
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.press(*"Where is")
+        started = time.monotonic()
+        await pilot.press(*" the")
+        assert time.monotonic() - started < 1
+        await until(pilot, lambda: 'after "the"' in bars_text(app))
+        assert "next-words" in model.threads
+        await pilot.press("ctrl+right_square_bracket")
+        await until(pilot, lambda: not any(thread.name == "next-words" for thread in threading.enumerate()))
+        assert "NEXT TOKEN" in bars_text(app)
+
+
+def written_word(reply, index):
+    """Return the text of a reply around a token, up to the next spaces or punctuation on both sides."""
+    pieces = [token.piece for token in reply.tokens]
+    text, start = "".join(pieces), sum(map(len, pieces[:index]))
+    at = start + len(pieces[index]) - len(pieces[index].lstrip(" "))
+    before, after = re.search(r"[\w'’]*$", text[:at])[0], re.match(r"[\w'’]*", text[at:])[0]
+    return before + after or text[at]
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
+async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes_all_its_tokens(make_app, tokenizer):
+    app = make_app(session_model=SessionModel("open", "", open_model(tokenizer)))
+    async with app.run_test(size=WIDE) as pilot:
+        reply = await reply_to(pilot, "Where is the ")
+        await pilot.press("ctrl+g", "home", "right", "right", "right")
+        await until(pilot, lambda: len(rows(inspector_text(app))) == NUM_TOP_TOKENS)
+        token, word = reply.tokens[3], written_word(reply, 3)
+        suffix = f' in "{word}"' if token.text.strip() != word else ""
+        title = f'TOKEN 4 of {len(reply.tokens)}  "{token.text.replace(" ", "·")}"{suffix}'
+        assert title in inspector_text(app)
+        assert "branch to that word" in inspector_text(app)
+        await pilot.press("ctrl+right_square_bracket")
+        await until(pilot, lambda: "branch to that token" in inspector_text(app))
+        log_probs = reply.decoder_state(3).log_probs
+        probs = next_token_probs(log_probs, reply.settings, reply.token_ids(3), tokenizer, NUM_TOP_TOKENS)
+        expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
+        assert [row[1:] for row in rows(inspector_text(app))] == expected
+        await pilot.press("ctrl+right_square_bracket")
+        for number in (1, 4, 8):
+            await until(pilot, lambda: len(rows(inspector_text(app))) == NUM_TOP_TOKENS)
+            chosen = rows(inspector_text(app))[number - 1][0]
+            if chosen[0].isalpha() and chosen != word:
+                old = latest_reply(app)
+                await pilot.press(str(number))
+                await until(pilot, lambda old=old: latest_reply(app) is not old and latest_reply(app).done)
+                word = written_word(latest_reply(app), 3)
+                assert word.startswith(chosen)
+        highlighted = app.screen.query_one(ConversationView).highlighted
+        await pilot.press("j", "j")
+        assert app.screen.query_one(ConversationView).highlighted == (highlighted + 1) % NUM_TOP_TOKENS + 1

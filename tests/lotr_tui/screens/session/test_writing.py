@@ -1,0 +1,384 @@
+"""Prompts and replies: typed, written, stopped, refused, and shown in the transcript."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.preview import next_token_probs
+from engine.generation.prompt import prefill
+from engine.generation.settings import SamplerSettings
+from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.mixture import Mixture
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from lotr_tui.screens.session.conversation.search_bar import SearchBar
+from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.session.conversation import saved_replies
+from lotr_tui.session.conversation.entries import Exchange, Note
+from lotr_tui.session.session_file import load_session
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import REPLY_MODE_NOTE
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.status_bar import StatusBar
+from tests.support.app import VOCABULARY, FakeJob, make_decoder, training_events
+from tests.support.pilot import (
+    bars_text,
+    conversation_of,
+    entries,
+    exchange_text,
+    inspector_text,
+    latest_reply,
+    notices,
+    reply_to,
+    send,
+    set_field,
+    text_of,
+    transcript_text,
+    until,
+    until_reply_ended,
+)
+
+WIDE = (160, 45)
+
+
+def prompt_of(app):
+    return app.screen.query_one("#prompt", PromptInput)
+
+
+def mixture():
+    return NeuralCache(Mixture([make_decoder(1), make_decoder(2)], [0.7, 0.3]), CacheSettings(weight=0.2))
+
+
+def generated(model, prompt, settings, seed):
+    ids = VOCABULARY.encode(prompt).tolist()
+    return " ".join(event.text for event in generate(model, ids, settings, seed) if isinstance(event, TokenEvent))
+
+
+@pytest.mark.parametrize("make_model", [make_decoder, mixture], ids=["LSTM", "mixture with cache"])
+async def test_typed_prompt_is_continued_with_the_seed_and_the_controls(make_app, make_model):
+    model = make_model()
+    app = make_app(session_model=SessionModel("mine", "0.70 one + 0.30 two", model))
+    async with app.run_test(size=WIDE) as pilot:
+        set_field(app, "seed", "7")
+        set_field(app, "top_k", "5")
+        await pilot.press("f8", *"Bilbo", "space", *"is", "enter")
+        await until_reply_ended(pilot)
+        shown = exchange_text(app)
+        assert f"top-k 5: 5 of {len(VOCABULARY)} words can be sampled" in bars_text(app)
+        assert "mine · 0.70 one + 0.30 two" in text_of(app.screen.query_one(StatusBar))
+    assert generated(model, "bilbo is", SamplerSettings(temperature=0.85, top_k=5), 7) in shown
+    for text in ("❯ Bilbo is", "seed 7", "temperature 0.85", "top-k 5", "words/s"):
+        assert text in shown
+
+
+async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_randomness(make_app, loaded):
+    async with make_app().run_test(size=WIDE) as pilot:
+        app = pilot.app
+        await pilot.press(*"the lamp", "f8", "f8")
+        ids = VOCABULARY.encode("the lamp").tolist()
+        for temperature, key in ((0.9, "f7"), (0.85, "f7"), (0.8, "f7")):
+            await pilot.pause()
+            lines = bars_text(app).splitlines()
+            assert lines[0].startswith('NEXT WORD  after "lamp"')
+            state, settings = prefill(loaded.decoder, ids), SamplerSettings(temperature=temperature)
+            expected = next_token_probs(state.log_probs, settings, ids, VOCABULARY, 40, is_first_token=True)
+            for candidate in expected.candidates[:5]:
+                line = next(line for line in lines if line.startswith(candidate.text + " "))
+                assert f"{candidate.sampling_prob:.1%}" in line
+                assert f"{candidate.model_prob:.1%}" in line
+            await pilot.press(key)
+        prompt_of(app).clear()
+        first = await reply_to(pilot, seed="3")
+        await pilot.press(*["f8", "f7"] * 3)
+        second = await reply_to(pilot, seed="3")
+        assert [token.id for token in second.tokens] == [token.id for token in first.tokens]
+
+
+async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_and_kept(make_app):
+    async with make_app().run_test(size=(100, 40)) as pilot:
+        app = pilot.app
+        await pilot.press("ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x")  # there is no reply yet
+        assert app.screen.focused is prompt_of(app)
+        for prompt in ("", "   ", "xylophone"):
+            app.clear_notifications()
+            await send(pilot, prompt)
+            await until(pilot, lambda: notices(app))
+            assert prompt_of(app).value == prompt
+        for field, value in [("top_p", "0"), ("top_p", "1.5"), ("max_tokens", "0")]:
+            app.clear_notifications()
+            set_field(app, field, value)
+            await send(pilot, "bilbo is")
+            await until(pilot, lambda: "out of range" in notices(app))
+            set_field(app, field, "")
+        assert not entries(app, Exchange)
+        for prompt, text in [
+            ("bilbo xylophone ☺", "the model does not know: xylophone, ☺"),
+            ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"),
+            ("bilbo \x1b]0;owned\x07 is", "❯ bilbo is\n"),
+        ]:
+            await reply_to(pilot, prompt)
+            assert text in exchange_text(app)
+            assert not {"\x1b", "\x07"} & set(exchange_text(app))
+        assert "the model does not know: xylophone, ☺" in transcript_text(app)  # of an older prompt
+        assert "<unk>" not in transcript_text(app)
+
+
+async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
+    async with make_app(pace=40).run_test(size=(80, 24)) as pilot:
+        app = pilot.app
+        set_field(app, "max_tokens", "900")
+        for key in ("escape", "ctrl+c"):
+            await send(pilot, "bilbo is")
+            await until(pilot, lambda: len(exchange_text(app).split()) > 6)
+            await send(pilot, "frodo is")  # is refused while a reply is written
+            assert prompt_of(app).value == "frodo is"
+            await pilot.press(key)
+            await until(pilot, lambda: "stopped by you" in exchange_text(app))
+            assert len(exchange_text(app).split()) > 6
+        assert len(entries(app, Exchange)) == 2
+        app.clear_notifications()
+        await pilot.press("ctrl+c", "ctrl+c")
+        assert notices(app) == "ctrl+q quits"
+        assert app.return_code is None
+
+
+async def test_model_with_another_vocabulary_replaces_a_generating_one(make_app):
+    words, config = WordTokenizer((UNK, EOS, "ring", "is")), ModelConfig(embedding_size=4, hidden_size=4)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config, 4).items()}
+    async with make_app(pace=40).run_test(size=WIDE) as pilot:
+        app = pilot.app
+        await send(pilot, "bilbo baggins is")
+        await until(pilot, lambda: len(exchange_text(app).split()) > 6)
+        app.screen.set_session_model(SessionModel("other", "", NumpyLSTM(config, words, weights)), "")
+        await until_reply_ended(pilot)
+        await until(
+            pilot, lambda: "2 of 4 words can be sampled" in bars_text(app)
+        )  # not <unk>, and no end at the start
+        assert "at the start" in bars_text(app)
+
+
+class FailingModel:
+    """Model that raises an error at the fourth word."""
+
+    tokenizer = VOCABULARY
+
+    def __init__(self):
+        self.num_calls = 0
+        self.inner = make_decoder()
+
+    def start(self):
+        return self.inner.start()
+
+    def advance(self, state, token):
+        if threading.current_thread().name == "generation":
+            self.num_calls += 1
+            if self.num_calls > 5:
+                raise ValueError("the weights [broke]")
+        return self.inner.advance(state, token)
+
+
+async def test_error_during_generation_is_shown_and_the_session_continues(make_app):
+    async with make_app().run_test() as pilot:
+        app = pilot.app
+        app.screen.set_session_model(SessionModel("broken", "", FailingModel()))
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: "failed: " in exchange_text(app))
+        assert "ValueError: the weights [broke]" in exchange_text(app)
+        app.screen.set_session_model(SessionModel("whole", "", make_decoder()))
+        assert (await reply_to(pilot, "frodo is")).tokens
+
+
+async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_no_thread_behind(make_app, use_job):
+    job = use_job(FakeJob(training_events()).release(5))
+    async with make_app(pace=2).run_test() as pilot:
+        await pilot.press("ctrl+t", "enter")
+        await until(pilot, lambda: pilot.app.is_training)
+        await send(pilot, "bilbo is")
+        await until(pilot, lambda: conversation_of(pilot.app).active_reply)
+        await pilot.press("ctrl+q", "s")
+    assert job.stopped.wait(1)
+    end = time.monotonic() + 1
+    while {"training", "generation"} & {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < end, "a worker outlived the app"
+        time.sleep(0.01)
+
+
+async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeypatch, tmp_path):
+    monkeypatch.setattr(saved_replies, "MAX_TOKENS", 50)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        app = pilot.app
+        first = conversation_of(app)
+        await reply_to(pilot)
+        await pilot.press("ctrl+x")  # an edit is in progress when the session becomes full
+        while conversation_of(app) is first:
+            await send(pilot, "the lamp")
+            await until(pilot, lambda: first.active_reply is None)
+            await pilot.pause()
+        assert first.name in entries(app, Note)[-1]
+        saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies
+        assert len(saved) == len(first.replies_by_exchange)
+        assert sum(len(reply.tokens) for reply in saved) > 50
+        new = await reply_to(pilot, "bilbo")
+        assert new.parent is None
+        assert list(conversation_of(app).replies_by_exchange.values()) == [new]
+        assert len(list((tmp_path / "sessions").glob("*.jsonl"))) == 2
+
+
+# The transcript
+
+
+def painted_lines(app):
+    return [line.strip() for line in transcript_text(app).splitlines()]
+
+
+def lines_with_figures(app):
+    return [line for line in painted_lines(app) if "seed " in line]
+
+
+def screen_line(app, text):
+    """Return the row of the first painted line that starts with `text`."""
+    return next(y for y, line in enumerate(painted_lines(app)) if line.startswith(text))
+
+
+async def test_figures_are_shown_of_the_newest_reply_and_of_the_one_under_the_cursor_and_move_no_line(make_app):
+    async with make_app().run_test(size=WIDE) as pilot:
+        app, prompts = pilot.app, ("bilbo is", "the lamp", "frodo")
+        for seed, prompt in enumerate(prompts, 1):
+            await reply_to(pilot, prompt, str(seed))
+            assert [f"seed {seed} " in line for line in lines_with_figures(app)] == [True]
+        rows = [screen_line(app, f"❯ {prompt}") for prompt in prompts]
+        for keys, seeds in ((("ctrl+g", "up"), "23"), (("up",), "13"), (("down", "down"), "3"), (("escape",), "3")):
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert [line.split("seed ")[1][0] for line in lines_with_figures(app)] == list(seeds)
+            assert [screen_line(app, f"❯ {prompt}") for prompt in prompts] == rows
+        await pilot.resize_terminal(60, 20)
+        set_field(app, "max_tokens", "3")
+        set_field(app, "top_p", "0.95")
+        await reply_to(pilot)
+        (figures,) = lines_with_figures(app)
+        assert figures.startswith("stopped at 3 words · seed 7 · ")
+        assert figures.endswith("…")  # one line
+
+
+async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_away(make_app):
+    async with make_app(pace=100).run_test(size=(100, 20)) as pilot:
+        app = pilot.app
+        set_field(app, "max_tokens", "6")
+        for seed in range(6):  # more than fit
+            await reply_to(pilot, seed=str(seed))
+        transcript = app.screen.query_one(Transcript)
+        assert transcript.is_vertical_scroll_end
+        conversation_of(app).pace = 20
+        for keys in ((*"frodo", "enter"), ("ctrl+r",)):  # a regenerated reply is short at first
+            await pilot.press(*keys)
+            await until(pilot, lambda: conversation_of(app).active_reply and "❯ frodo" in transcript_text(app))
+            await pilot.pause()
+            rows = {screen_line(app, "❯ frodo")}
+            while conversation_of(app).active_reply is not None:
+                await pilot.pause(0.005)
+                rows.add(screen_line(app, "❯ frodo"))
+            assert len(rows) == 1
+        await pilot.press("pageup")
+        await pilot.pause()
+        before = transcript.scroll_offset.y
+        transcript.append(Note("training finished"))
+        await pilot.pause()
+        assert transcript.scroll_offset.y == before
+        await pilot.press("pagedown", "pagedown", "pagedown")
+        await until(pilot, lambda: "training finished" in transcript_text(app))
+        await pilot.resize_terminal(60, 16)
+        await pilot.pause()
+        assert transcript.is_vertical_scroll_end
+
+
+async def test_only_visible_replies_of_5000_are_painted(make_app, monkeypatch):
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        transcript = pilot.app.screen.query_one(Transcript)
+        many = [Exchange(f"prompt {number}", (), number, "greedy") for number in range(5000)]
+        for exchange in many:
+            exchange.pieces, exchange.is_generating = [" word"] * 30, False
+        transcript.replace_entries(1, many)
+        painted, blocks = set(), Exchange.blocks
+        monkeypatch.setattr(Exchange, "blocks", lambda self: painted.add(id(self)) or blocks(self))
+        await reply_to(pilot)
+        await pilot.press("pageup", "pageup", "pageup", "ctrl+g", "left", "left", "up", "up")
+        await pilot.pause()
+        assert len(painted) < 40
+
+
+async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(make_app):
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        app = pilot.app
+        transcript = app.screen.query_one(Transcript)
+        for number in range(30):
+            transcript.append(Note(f"note {number} " + ("Needle" if number in (3, 20) else "hay")))
+        await pilot.press("ctrl+f", *"needle")
+        assert prompt_of(app).value == ""
+        matches = app.screen.query_one("#matches")
+        for key, number, note in (("", 2, "note 20"), ("enter", 1, "note 3 "), ("down", 2, "note 20")):
+            await pilot.press(*[key] * bool(key))
+            await until(pilot, lambda number=number: text_of(matches) == f"{number} of 2")
+            assert note in transcript_text(app)
+            lines = [transcript.render_line(y) for y in range(transcript.size.height)]
+            assert [s.text for line in lines for s in line if s.style and s.style.reverse] == ["Needle"]
+        await pilot.press("x")
+        await until(pilot, lambda: text_of(matches) == "no match")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).is_open)
+
+
+# Ends of lines
+
+
+def make_line_model():
+    """Return a model that often ends a line."""
+    decoder = make_decoder()
+    decoder.weights["output.bias"][EOS_ID] = 4
+    return SessionModel("lines", "", decoder)
+
+
+@pytest.mark.parametrize("size", [(60, 20), WIDE])
+async def test_keep_going_after_the_end_of_a_line_shows_the_next_line(make_app, size):
+    async with make_app(session_model=make_line_model()).run_test(size=size) as pilot:
+        app = pilot.app
+        set_field(app, "max_tokens", "40")
+        reply = await reply_to(pilot)
+        assert reply.has_ended_line
+        first = " ".join(token.text for token in reply.tokens)
+        await pilot.press("ctrl+n")
+        await until_reply_ended(pilot)
+        tokens = [token.text for token in latest_reply(app).tokens]
+        second = " ".join(tokens[tokens.index(EOS) + 1 :])
+        assert second
+        row = screen_line(app, f"{first}\N{NO-BREAK SPACE}¶")
+        assert painted_lines(app)[row + 1] == second
+        assert latest_reply(app).text() == f"bilbo is {first}\n{second}"
+        assert "end of line" in exchange_text(app)
+        await pilot.press("ctrl+g", "home", *["right"] * tokens.index(EOS))
+        await until(pilot, lambda: f"{tokens.index(EOS) + 1} of {len(tokens)}  end of line" in inspector_text(app))
+        assert EOS not in inspector_text(app)
+
+
+async def test_reply_mode_explains_its_limits_once_for_each_session_and_model(make_app):
+    async with make_app(session_model=make_line_model()).run_test(size=(100, 30)) as pilot:
+        app, note = pilot.app, f"Reply mode: {REPLY_MODE_NOTE}."
+        await pilot.press("f6", "f6", "f6")
+        await reply_to(pilot)
+        assert entries(app, Note)[1:] == [note]
+        notebook = SessionModel("notebook", "", make_decoder(), predicts_eos=False)
+        for session_model in (SessionModel("other", "", make_decoder()), notebook):
+            app.screen.set_session_model(session_model)
+            await reply_to(pilot)
+            await reply_to(pilot)
+        assert entries(app, Note)[1:] == [
+            note, note, "Reply mode: notebook was trained without line ends, so it rarely answers, or stops."
+        ]  # fmt: skip
+        await send(pilot, "/new")
+        await reply_to(pilot)
+        assert len(entries(app, Note)) == 2
