@@ -1,7 +1,5 @@
 """Key-value caches of the Transformer: what branches share and copy, and branches against texts read from the start."""
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +7,7 @@ from hypothesis import strategies as st
 
 from engine.models.key_value_cache import (
     MIN_CAPACITY,
-    CacheBuffer,
     CacheShape,
-    Claim,
     extend_segments,
     segment_tokens,
 )
@@ -76,16 +72,6 @@ def test_a_branch_shares_the_rows_before_it():
     check_content(trunk, list(range(200)))
 
 
-def test_only_one_text_copies_a_full_buffer():
-    segments = append((), [0])
-    trunk = append_one_by_one(segments, list(range(1, len(segments[0].buffer.tokens))))
-    assert num_positions(trunk) == len(trunk[0].buffer.tokens)
-    branches = [append(trunk, [token]) for token in range(3)]
-    assert [len(branch) for branch in branches] == [1, 2, 2]
-    for token, branch in enumerate(branches):
-        check_content(branch, [*range(num_positions(trunk)), token])
-
-
 def test_buffers_never_exceed_the_context():
     segments = append((), list(range(390)))
     append(segments, [1])
@@ -93,23 +79,6 @@ def test_buffers_never_exceed_the_context():
         full = append_one_by_one(kept, list(range(400 - num_positions(kept))))
         assert num_positions(full) == 400
         assert sum(len(buffer.tokens) for buffer, _ in full) <= 400 + MIN_CAPACITY
-
-
-def test_one_thread_gets_each_row():
-    buffer = CacheBuffer.create(SHAPE, 64)
-    barrier, claimed = threading.Barrier(8), []
-
-    def claim():
-        barrier.wait()
-        claimed.extend(row for row in range(64) if buffer.claim(row, 1) is Claim.APPEND)
-
-    threads = [threading.Thread(target=claim) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(claimed) == list(range(64))
-    assert [buffer.claim(64, 1), buffer.claim(64, 1)] == [Claim.FULL, Claim.BRANCH]
 
 
 MODEL = random_transformer(make_tokenizer(VOCABULARY_SIZE), context_size=90)

@@ -60,15 +60,6 @@ def test_without_dropout_it_equals_torch_lstm_layers(num_layers, tie_weights):
         torch.testing.assert_close(cell, expected_cell)
 
 
-def test_states_carry_from_window_to_window():
-    model = make_model()
-    ids = make_window(time=9)
-    expected, _, _, _ = model(ids, model.initial_state(3))
-    first, states, _, _ = model(ids[:4], model.initial_state(3))
-    second, _, _, _ = model(ids[4:], states)
-    torch.testing.assert_close(torch.cat([first, second]), expected)
-
-
 def test_notebook_initialization_is_orthogonal_and_xavier():
     config = ModelConfig(embedding_size=24, hidden_size=16, num_layers=2, tie_weights=False, initialization="notebook")
     model = LSTMModel(config, 300, seeded(0))
@@ -203,16 +194,6 @@ def test_weight_drop_draws_one_mask_per_layer_and_forward(lstm_spy, num_layers):
     torch.testing.assert_close(raw, vectors)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])  # the stored weights are unchanged
-
-
-def test_gradients_reach_the_recurrent_weights_through_the_mask(lstm_spy):
-    model = make_model(num_layers=1, embedding_size=8, weight_drop=0.5)
-    logits, _, _, _ = model(make_window(), model.initial_state(3), seeded(1))
-    logits.pow(2).sum().backward()
-    stored = model.get_parameter("layers.0.weight_hh_l0")
-    assert stored.grad is not None
-    dropped = lstm_spy.weights[0][1] == 0
-    assert torch.equal(stored.grad == 0, dropped)
 
 
 @settings(max_examples=25, deadline=None)

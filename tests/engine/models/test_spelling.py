@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.words import WordTokenizer
 from engine.models import spelling
 from engine.models.orthography import OrthographyModel
-from engine.models.spelling import SpellingModel, spelling_model
+from engine.models.spelling import SpellingModel
 
 NUM_SYMBOLS = 257
 """Bytes, and the end of a word."""
@@ -46,23 +45,6 @@ def test_every_string_has_a_probability(words):
     assert np.isfinite(together).all()
     assert (together[[bool(word) for word in words]] < 0).all()
     assert together == pytest.approx([model.unknown_log_probs([word])[0] for word in words])
-
-
-def test_the_model_depends_on_the_words_alone():
-    tokenizers = [WordTokenizer(("<unk>", "<eos>", *words)) for words in (WORDS, WORDS, WORDS[:6])]
-    first, second, other = (spelling_model(tokenizer).log_probs(["gothmog"])[0] for tokenizer in tokenizers)
-    assert first == second != other
-    assert spelling_model(tokenizers[0]) is spelling_model(tokenizers[0])
-    assert SpellingModel(WORDS).log_probs(["gothmog"])[0] == first
-    assert SpellingModel(reversed(WORDS)).log_probs(["gothmog"])[0] == pytest.approx(first)
-
-
-def test_a_vocabulary_without_words_spells_uniformly():
-    model = SpellingModel([])
-    assert model.log_probs(["abc", "é"]) == pytest.approx(
-        [model.log_probs(["xyz"])[0], model.log_probs(["ab"])[0]], rel=1e-6
-    )
-    assert model.unknown_log_probs(["abc"])[0] == pytest.approx(model.log_probs(["abc"])[0])
 
 
 def test_a_word_of_300000_letters_is_scored():

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models import turn_taking
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import Mentions, find_mentions
 from engine.models.turn_features import (
@@ -226,14 +225,6 @@ def test_the_fit_is_the_maximum_of_the_penalized_likelihood_without_the_scene_it
             gradient += features[line.speaker] - probs @ features / probs.sum()
             state = TURN_MODEL.read_turn(state, line)
     assert gradient == pytest.approx(np.zeros(len(FEATURES)), abs=1e-3)
-
-
-def test_a_thinned_out_fit_uses_every_part_of_the_text(monkeypatch):
-    scenes = [spoken(A, B) * 4] * 20 + [spoken(C, OTHER) * 4] * 20
-    monkeypatch.setattr(turn_taking, "MAX_DESIGN_ELEMENTS", len(FEATURES) * 4 * 60)
-    model = TurnModel.fit(CAST, scenes)
-    for first, second in ((A, B), (C, OTHER)):
-        assert model.log_probs(state_after(model, spoken(first, second))).argmax() == first
 
 
 @pytest.mark.parametrize("scenes", [[], [spoken(A)]], ids=["no scene", "one line"])

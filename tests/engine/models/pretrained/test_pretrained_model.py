@@ -165,15 +165,6 @@ def test_a_full_context_slides_by_rereading_its_last_half(family, setting, tmp_p
     np.testing.assert_allclose(scores[1:], [row[id] for row, id in zip(expected, ids[1:], strict=False)], atol=1e-4)
 
 
-def test_the_hidden_vector_leads_to_the_next_token(pretrained, references):
-    model, module = pretrained("llama"), references("llama")
-    assert model.hidden_vector(model.start()).shape == (0,)
-    log_probs, state = model.advance_tokens(model.start(), [EOS_ID, *random_ids(5)])
-    logits = module.lm_head(torch.from_numpy(model.hidden_vector(state)))
-    expected = torch.log_softmax(logits, -1).detach().numpy()
-    np.testing.assert_allclose(log_probs[3:], expected[3:], atol=1e-4)
-
-
 def test_threads_may_continue_the_same_state(pretrained):
     model = pretrained("gpt2")
     _, state = advance_tokens(model, model.start(), [EOS_ID, *random_ids(10)])
