@@ -1,27 +1,24 @@
 """A home folder of its own for each test, and trainings of one epoch."""
 
-from pathlib import Path
-
 import pytest
 
-from engine.config import Config, DataConfig
 from lotr_tui.learn import class_models
-from lotr_tui.learn.class_models import ClassModelName
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """Return the folder in which the class stores its models."""
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
 @pytest.fixture
-def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train the small models of the class for one epoch only."""
+def quick_training(monkeypatch):
+    """Train the small models of the class for one epoch only, with few parameters."""
     full = class_models.class_model_config
 
-    def quick(name: ClassModelName, data: DataConfig) -> Config:
-        return full(name, data).with_values(epochs=1)
+    def quick(name, data):
+        sizes = {"num_layers": 1, "num_heads": 2} if name == "transformer" else {"hidden_size": 16}
+        return full(name, data).with_values(epochs=1, threads=1, embedding_size=16, **sizes)
 
     monkeypatch.setattr(class_models, "class_model_config", quick)

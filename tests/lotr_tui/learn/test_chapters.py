@@ -1,12 +1,21 @@
-"""Table of chapters: names, numbers, lengths, and links to code that exists."""
+"""Chapters, their source code, and the progress: shared between sessions, not lost through damage or a full disk."""
 
+import inspect
+import json
 import re
+import subprocess
+import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
-from lotr_tui.learn.chapters import CHAPTERS, Chapter, find_chapter
-from lotr_tui.learn.source_code import read_source
+from engine.models.ngram import KneserNey
+from lotr_tui.learn import source_code
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
+from lotr_tui.learn.source_code import SourceExcerpt, SourceLink, read_source
 
 MAX_TEXT_LENGTH, MAX_TASK_LENGTH = 400, 170
 """Characters that leave room for the figure in a terminal of 80 x 24."""
@@ -15,35 +24,24 @@ MAX_SOURCE_LINES = 150
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.name))
 
 
-def count_sentences(text: str) -> int:
+def count_sentences(text):
     """Return the number of sentences; a colon or a decimal point ends none."""
     return len(re.findall(r"[.!?](?=\s+[\"A-Z0-9<]|\s*$)", text))
 
 
-def test_names_are_unique_and_no_numbers() -> None:
-    names = [chapter.name for chapter in CHAPTERS]
-    assert len(set(names)) == len(names) == 8
-    assert all(name.isascii() and name.isalpha() and name.islower() for name in names)
-
-
-def test_chapter_is_found_by_name_or_number() -> None:
+def test_chapter_is_found_by_name_or_number():
     assert [find_chapter(chapter.name) for chapter in CHAPTERS] == [*range(8)]
     assert [find_chapter(str(number)) for number in range(1, 9)] == [*range(8)]
 
 
 @pytest.mark.parametrize("name", ["0", "9", "-1", "1.0", "", "\u00b2", "chapter", pytest.param("1" * 5000, id="long")])
-def test_unknown_chapter_is_refused_with_the_names(name: str) -> None:
+def test_unknown_chapter_is_refused_with_the_names(name):
     with pytest.raises(InvalidInputError, match="The chapters are 1 to 8, or tokens, counting, perplexity"):
         find_chapter(name)
 
 
-def test_misspelled_chapter_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InvalidInputError, match="there is no chapter 'perplexty'; did you mean perplexity"):
-        find_chapter("perplexty")
-
-
 @chapters
-def test_text_has_three_to_six_sentences_and_fits(chapter: Chapter) -> None:
+def test_text_has_three_to_six_sentences_and_fits(chapter):
     assert 3 <= count_sentences(chapter.text) <= 6, count_sentences(chapter.text)
     assert len(chapter.text) <= MAX_TEXT_LENGTH, len(chapter.text)
     assert sum(map(len, chapter.task)) <= MAX_TASK_LENGTH, sum(map(len, chapter.task))
@@ -51,15 +49,161 @@ def test_text_has_three_to_six_sentences_and_fits(chapter: Chapter) -> None:
 
 
 @chapters
-def test_task_has_one_sentence_for_each_part(chapter: Chapter) -> None:
-    assert chapter.task
-    assert all(count_sentences(part) == 1 and part.endswith(".") for part in chapter.task)
-    assert chapter.hint.endswith((".", "?"))
-
-
-@chapters
-def test_source_link_leads_to_a_definition_of_readable_length(chapter: Chapter) -> None:
+def test_source_link_leads_to_a_definition_of_readable_length(chapter):
     excerpt = read_source(chapter.source)
     name = chapter.source.symbol.rpartition(".")[2]
     assert re.search(rf"^\s*(async )?(def|class) {name}\b", excerpt.text, re.MULTILINE)
     assert len(excerpt.text.splitlines()) <= MAX_SOURCE_LINES
+
+
+@pytest.mark.parametrize(("symbol", "definition"), [("KneserNey", KneserNey), ("KneserNey.advance", KneserNey.advance)])
+def test_excerpt_is_what_python_finds(symbol, definition):
+    lines, first = inspect.getsourcelines(definition)
+    assert read_source(SourceLink("engine/models/ngram.py", symbol)) == SourceExcerpt("".join(lines).rstrip(), first)
+
+
+def use_file(folder, monkeypatch, content):
+    """Write a source file, and return a link to `f` in it."""
+    monkeypatch.setattr(source_code, "ROOT", folder)
+    (folder / "a.py").write_bytes(content)
+    return SourceLink("a.py", "f")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"def g(): ...\n", "a.py does not define f; install lotr-tui again"),
+        (b"f = 3\n", "a.py does not define f; install lotr-tui again"),
+        (b"def f(:\n", "a.py is damaged; install lotr-tui again"),
+        (b"def f(): '\xff'\n", "a.py is damaged; install lotr-tui again"),
+        (b"def f(): '\0'\n", "a.py is damaged; install lotr-tui again"),
+    ],
+)
+def test_file_without_the_definition_is_refused_in_one_line(tmp_path, monkeypatch, content, message):
+    link = use_file(tmp_path, monkeypatch, content)
+    with pytest.raises(InvalidInputError) as error:
+        read_source(link)
+    assert str(error.value) == message
+
+
+NAMES = [chapter.name for chapter in CHAPTERS]
+names = st.sampled_from(NAMES)
+progresses = st.builds(Progress, st.lists(names, unique=True).map(tuple), st.just("") | names)
+
+ADD_CHAPTERS = """
+import sys
+from pathlib import Path
+from lotr_tui.learn.progress import ProgressStore
+
+store = ProgressStore(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for name in sys.argv[2:]:
+    store.add(done=name)
+    assert store.save() == ""
+"""
+
+
+def record(**changes):
+    return json.dumps({"version": 1, "done": [], "last": "", **changes})
+
+
+@given(progresses)
+def test_encoded_progress_is_decoded_unchanged(progress):
+    assert Progress.from_json(progress.to_json()) == progress
+
+
+def test_next_session_reads_the_saved_progress(home):
+    store = ProgressStore()
+    assert (store.current, store.notice) == (Progress(), "")
+    assert store.save() == ""
+    assert not home.exists()  # nothing is written before something was done
+    store.add(done="tokens")
+    store.add(last="counting")
+    assert store.save() == ""
+    assert ProgressStore().current == Progress(("tokens",), "counting")
+    assert progress_file() == home / "learn.json"
+
+
+def test_two_sessions_keep_the_chapters_of_both(home):
+    first, second = ProgressStore(), ProgressStore()
+    first.add(done="tokens", last="counting")
+    first.save()
+    second.add(done="perplexity")
+    assert second.current == Progress(("perplexity",))
+    assert second.save() == ""
+    assert second.current == ProgressStore().current == Progress(("tokens", "perplexity"), "counting")
+
+
+def test_two_processes_that_write_at_once_keep_the_chapters_of_both(tmp_path):
+    path = tmp_path / "learn.json"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD_CHAPTERS, str(path), *half],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for half in (NAMES[:4], NAMES[4:])
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.communicate("go\n", timeout=30)
+        assert writer.returncode == 0
+    assert sorted(ProgressStore(path).current.done) == sorted(NAMES)
+
+
+def test_reset_begins_the_class_again_for_all_sessions(home):
+    first, second = ProgressStore(), ProgressStore()
+    first.add(done="tokens")
+    first.save()
+    second.reset()
+    second.add(last="tokens")
+    assert second.save() == ""
+    assert ProgressStore().current == second.current == Progress((), "tokens")
+    first.add(done="counting")
+    first.save()
+    assert ProgressStore().current == first.current == Progress(("counting",), "tokens")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON"),
+        ("[1]", "expected an object"),
+        ("[" * 50_000, "not valid JSON"),
+        ('{"done": []}', "version"),
+        (record(version=True), "version"),
+        (record(version=2), "newer"),
+        (record(done="tokens"), "done: expected array, got str"),
+        (record(done=[3]), "done[0]: expected str, got int"),
+        (record(last=None), "last: expected str, got null"),
+        (record(score=3), "unknown field 'score'"),
+    ],
+)
+def test_damaged_or_newer_file_is_set_aside_and_reported_in_one_line(home, content, message):
+    home.mkdir()
+    progress_file().write_text(content)
+    store = ProgressStore()
+    assert store.current == Progress()
+    assert message in store.notice
+    assert "set aside as learn.json.damaged-1; the class begins again" in store.notice
+    assert store.notice.isprintable()
+    store.add(done="tokens")
+    assert store.save() == ""
+    assert (home / "learn.json.damaged-1").read_text() == content
+    assert ProgressStore().current == Progress(("tokens",))
+
+
+def test_home_that_cannot_be_written_is_reported_once_and_nothing_is_lost(home):
+    home.write_text("")
+    store = ProgressStore()
+    store.add(done="tokens")
+    assert store.save() == f"progress is not saved: {progress_file()}: File exists"
+    store.add(done="counting")
+    assert store.save() == ""
+    home.unlink()
+    assert store.save() == ""
+    assert ProgressStore().current == Progress(("tokens", "counting"))

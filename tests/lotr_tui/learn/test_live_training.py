@@ -1,47 +1,55 @@
-"""Tests of live trainings: real ones, their numbers, and their temporary folders."""
+"""Live trainings: their numbers, windows, verdicts and temporary folders, and the run without regularization."""
 
 import json
 import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.analysis.perplexity import evaluate
-from engine.config import Config, ModelConfig
-from engine.control import ControlCommand
-from engine.data.dataset import Dataset, load_dataset
-from engine.errors import CorpusError, RunError
+from engine.config import ModelConfig, TrainingConfig
+from engine.data.dataset import load_dataset
+from engine.errors import RunError
+from engine.runs.directory import read_config
 from engine.runs.loading import load_model
-from engine.training.batches import Window, WindowReader
-from lotr_tui.learn import live_training
-from lotr_tui.learn.bptt_window import window_of_step
-from lotr_tui.learn.class_models import bundled_data_config
+from engine.storage.files import assets_dir
+from engine.training.batches import WindowReader
+from lotr_tui.learn import live_training, overfitting_run
+from lotr_tui.learn.bptt_window import steps_per_epoch, window_of_step
+from lotr_tui.learn.class_models import bundled_data_config, class_data_config, class_models_dir
 from lotr_tui.learn.live_training import (
-    MAX_TRAIN_TOKENS,
-    NUM_PIECES,
-    PIECE_LENGTH,
     TEMPORARY_PREFIX,
     TemporaryTraining,
     limit_dataset,
     live_config,
     train_perplexity,
 )
-from tests.support.app import FakeJob, UseJob, make_decoder, training_events
+from lotr_tui.learn.overfitting_run import (
+    Regularization,
+    load_overfitting_run,
+    overfitting_config,
+    read_curves,
+)
+from lotr_tui.learn.training_verdict import Verdict, judge
+from lotr_tui.monitor.training_view import TrainingView
 from tests.support.kneser_ney import ReferenceKneserNey
+from tests.support.live_training import live_events
+from tests.support.small_corpora import run_to_end, write_corpus
 
 SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=False, unigram_bias=False)
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path, monkeypatch):
     """Return the folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -50,43 +58,41 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def short_config(monkeypatch: pytest.MonkeyPatch) -> Config:
+def short_config(monkeypatch):
     """Return the configuration of a training on a small part of the bundled dialogues."""
     monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
     monkeypatch.setattr(live_training, "MAX_VALID_TOKENS", 300)
     return live_config(bundled_data_config(), 3000, epochs=2, evaluations_per_epoch=2, model=SMALL_MODEL, lr=0.02)
 
 
-def folders(temporary: Path) -> list[Path]:
+def folders(temporary):
     return list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
 
 
-def wait(training: TemporaryTraining) -> None:
+def wait(training):
     """Wait for the end of a training, and read all its events."""
     assert training.join(60)
     training.poll()
 
 
-def rows_of(run: Path, event: str) -> list[dict[str, Any]]:
+def rows_of(run, event):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if row["event"] == event]
 
 
 @pytest.fixture
-def kept_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept_run(tmp_path, monkeypatch):
     """Return the run directory of the next training, which is not removed."""
 
     @contextmanager
-    def keep() -> Iterator[Path]:
+    def keep():
         yield tmp_path / "kept"
 
     monkeypatch.setattr(live_training, "temporary_folder", keep)
     return tmp_path / "kept" / live_training.RUN_NAME
 
 
-def test_numbers_of_a_real_training_are_those_of_its_run_directory_and_of_independent_models(
-    short_config: Config, kept_run: Path
-) -> None:
+def test_numbers_of_a_real_training_are_those_of_its_run_directory_and_of_independent_models(short_config, kept_run):
     training = TemporaryTraining(short_config, scores_train=True)
     wait(training)
     view, dataset = training.view, limit_dataset(load_dataset(bundled_data_config()))
@@ -109,52 +115,25 @@ def test_numbers_of_a_real_training_are_those_of_its_run_directory_and_of_indepe
     assert view.started.kneser_ney_perplexity == pytest.approx(kneser_ney_perplexity(dataset), rel=1e-5)
 
 
-def unigram_perplexity(dataset: Dataset) -> float:
+def unigram_perplexity(dataset):
     counts = Counter(dataset.train.tolist())
     size, total = len(dataset.tokenizer), len(dataset.train) + 1  # one more token, spread evenly over the vocabulary
     return math.exp(-float(np.mean([math.log((counts[id] + 1 / size) / total) for id in dataset.valid.tolist()])))
 
 
-def kneser_ney_perplexity(dataset: Dataset) -> float:
+def kneser_ney_perplexity(dataset):
     reference = ReferenceKneserNey(dataset.train.tolist(), len(dataset.tokenizer), 5)
     text = [1, *dataset.valid.tolist()]
     nlls = [-math.log(reference.prob(text[i], tuple(text[max(0, i - 4) : i]))) for i in range(1, len(text))]
     return math.exp(sum(nlls) / len(nlls))
 
 
-def test_steps_read_the_windows_that_are_displayed(short_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[list[int]] = []
-    next_window = WindowReader.next_window
-
-    def spy(reader: WindowReader) -> Window:
-        window = next_window(reader)
-        read.append(window.inputs[:, 0].tolist())
-        return window
-
-    monkeypatch.setattr(WindowReader, "next_window", spy)
-    wait(training := TemporaryTraining(short_config))
-    assert len(read) == training.view.step > 10
-    train = limit_dataset(load_dataset(bundled_data_config())).train
-    for step, inputs in enumerate(read, 1):
-        window = window_of_step(step, len(train), short_config.training)
-        assert inputs == train[window.begin : window.end].tolist()
-
-
-def test_rate_of_a_command_counts_from_the_next_step_on(short_config: Config) -> None:
-    training = TemporaryTraining(short_config)
-    training.send_command(ControlCommand("lr", "0.5"))
-    wait(training)
-    assert set(training.view.steps.column("lr").tolist()) == {0.01}
-
-
-def test_folder_is_removed_at_the_end_and_after_a_failure(
-    short_config: Config, temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_is_removed_at_the_end_and_after_a_failure(short_config, temporary, monkeypatch):
     wait(training := TemporaryTraining(short_config))
     assert training.view.finished is not None
     assert not folders(temporary)
 
-    def fail(*_: object) -> None:
+    def fail(*_):
         assert folders(temporary)
         raise RunError("no room")
 
@@ -164,7 +143,7 @@ def test_folder_is_removed_at_the_end_and_after_a_failure(
     assert not folders(temporary)
 
 
-def test_stopped_training_ends_within_a_moment_and_removes_its_folder(short_config: Config, temporary: Path) -> None:
+def test_stopped_training_ends_within_a_moment_and_removes_its_folder(short_config, temporary):
     training = TemporaryTraining(short_config.with_values(epochs=1000))
     while training.view.step < 3:
         training.poll()
@@ -176,65 +155,138 @@ def test_stopped_training_ends_within_a_moment_and_removes_its_folder(short_conf
     assert training.join(5)
 
 
-def test_folder_of_a_thread_that_does_not_end_is_removed_after_the_timeout(
-    short_config: Config, temporary: Path, use_job: UseJob
-) -> None:
-    job = use_job(FakeJob(training_events()).release())
-    job._ended = lambda cancelled: job.stopped.is_set()  # type: ignore[method-assign]
-    training = TemporaryTraining(short_config)
-    while training.view.started is None:
-        training.poll()
-    training.stop()
-    live_training.remove_temporary_folders(0.1)
-    assert not folders(temporary)
-    job.stopped.set()
-    assert training.join(5)
+def make_reader(ids, options):
+    dataset = cast(Any, SimpleNamespace(train=ids, mode="line"))
+    return WindowReader(dataset, options, torch.device("cpu"), lambda ids: None, with_punctuation=False)
 
 
-def test_folders_of_killed_processes_are_removed_later(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = temporary / f"{TEMPORARY_PREFIX}old"
-    (old / live_training.RUN_NAME).mkdir(parents=True)
-    live_training.remove_abandoned()
-    assert old.is_dir()
-    monkeypatch.setattr(live_training, "ABANDONED_AFTER", -1.0)
-    live_training.remove_abandoned()
-    assert not old.exists()
+@given(batch_size=st.integers(1, 7), bptt=st.integers(1, 12), row_length=st.integers(2, 40), rest=st.integers(0, 6))
+def test_window_of_each_step_is_what_the_engine_reads(batch_size, bptt, row_length, rest):
+    ids = np.arange(batch_size * row_length + min(rest, batch_size - 1), dtype=np.int32)
+    options = TrainingConfig(batch_size=batch_size, bptt=bptt, shuffle_lines=False)
+    reader = make_reader(ids, options)
+    per_epoch = steps_per_epoch(len(ids), options)
+    for step in range(1, 2 * per_epoch + 2):
+        read = reader.next_window()
+        window = window_of_step(step, len(ids), options)
+        for row in range(batch_size):
+            text = ids[row * row_length : (row + 1) * row_length]
+            assert read.inputs[:, row].tolist() == text[window.begin : window.end].tolist()
+            assert read.targets[:, row].tolist() == text[window.begin + 1 : window.end + 1].tolist()
+        assert window.row_length == row_length
+        assert (read.end == 1) == (step % per_epoch == 0)
 
 
-def test_full_disk_is_one_line(short_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(prefix: str) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "mkdtemp", fail)
-    wait(training := TemporaryTraining(short_config))
-    assert training.view.failure == "cannot write a temporary folder: No space left on device; free some space"
+GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.0]
 
 
-def test_training_text_is_scored_in_pieces_of_different_places_of_their_rows() -> None:
-    dataset = load_dataset(bundled_data_config())
-    model = make_decoder()
-    ids = np.arange(len(dataset.train)) % len(model.tokenizer)
-
-    class Text:
-        train = ids
-
-    pieces = [ids[number * len(ids) // NUM_PIECES :][:PIECE_LENGTH] for number in range(NUM_PIECES)]
-    expected = evaluate(model, np.concatenate(pieces)).perplexity
-    assert train_perplexity(model, Text()) == expected  # type: ignore[arg-type]
-    row_length = len(ids) // 20
-    places = sorted(number * len(ids) // NUM_PIECES % row_length / row_length for number in range(NUM_PIECES))
-    assert np.diff(places) == pytest.approx(1 / NUM_PIECES, abs=0.01)
+def verdict_of(events):
+    view = TrainingView()
+    for event in events:
+        view.apply(event)
+    return judge(view)
 
 
-@pytest.mark.parametrize(("tokens", "epochs", "interval"), [(MAX_TRAIN_TOKENS, 5, 60), (4000, 60, 75), (2000, 60, 60)])
-def test_short_text_is_read_more_often(tokens: int, epochs: int, interval: int) -> None:
-    config = live_config(bundled_data_config(), tokens, epochs=5, evaluations_per_epoch=4, model=SMALL_MODEL, lr=1.0)
-    assert config.training.epochs == epochs
-    assert config.training.eval_every_steps == pytest.approx(interval, rel=0.2)
+def test_curve_beats_the_5_gram_model_at_the_first_evaluation_below_it():
+    assert verdict_of(live_events(GOOD[:-1])) == Verdict()
+    assert verdict_of(live_events(GOOD)) == Verdict(beats_ngram=True)
 
 
-def test_text_that_is_too_short_is_refused() -> None:
-    dataset = load_dataset(bundled_data_config())
-    assert len(limit_dataset(dataset).train) == len(dataset.train)
-    with pytest.raises(CorpusError, match="has 1,999 words"):
-        limit_dataset(replace(dataset, train=dataset.train[:1999]))
+@pytest.mark.parametrize(("last", "is_slow"), [(286.0, True), (285.0, False)])
+def test_training_above_the_unigram_model_after_two_of_five_epochs_is_too_slow(last, is_slow):
+    early = [2247.0, *[700.0] * 7]
+    assert verdict_of(live_events(early)) == Verdict()
+    assert verdict_of(live_events([*early, last])) == Verdict(is_too_slow=is_slow, is_hopeless=is_slow)
+
+
+def test_network_that_learns_a_short_text_by_heart_is_not_too_slow():
+    valid = [2247.0, 250.0, *[290.0] * 8]  # better than the unigram model, and then worse
+    assert verdict_of(live_events(valid)) == Verdict()
+    valid = [2247.0, *[290.0 + number for number in range(9)]]  # never better, while the training text is learned
+    train = [280.0 - number for number in range(9)]
+    assert verdict_of(live_events(valid, train)) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("train", "has_jumped"),
+    [
+        ([300.0, 250.0, 400.0], False),  # another text
+        ([300.0, 250.0, 760.0], True),
+        ([6000.0, 250.0, 200.0], False),
+        ([6800.0, 250.0, 200.0], True),  # compared with the evaluation before the first step
+        ([math.inf, 250.0, 200.0], True),
+        ([math.nan, 250.0, 200.0], True),
+    ],
+)
+def test_loss_jumps_if_the_perplexity_is_three_times_the_lowest_one_before(train, has_jumped):
+    assert verdict_of(live_events([2247.0, 290.0, 250.0, 240.0], train)).has_jumped == has_jumped
+
+
+def test_training_that_has_jumped_is_not_too_slow_and_is_hopeless_after_three_evaluations():
+    valid = [2247.0, 1e9, 1e8, 1e7, 1e6, 1e5, 1e5, 1e5, 1e5, 1e5]
+    for number in range(2, len(valid)):
+        verdict = verdict_of(live_events(valid[:number]))
+        assert verdict == Verdict(has_jumped=True, is_hopeless=number >= 4)
+
+
+def test_training_that_recovers_from_a_jump_is_not_ended():
+    """A student who lowers the rate again sees the curve fall again."""
+    valid = [*GOOD[:5], 900.0, 400.0, 140.0]
+    assert verdict_of(live_events(valid)) == Verdict(has_jumped=True)
+
+
+BUNDLED_RUN = assets_dir() / "class/overfitting"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Train for one pass over the text, with few numbers."""
+    monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
+    monkeypatch.setattr(overfitting_run, "EPOCHS", 1)
+
+
+def test_bundled_run_has_the_configuration_of_this_version_and_no_regularization():
+    data = bundled_data_config()
+    config = read_config(BUNDLED_RUN)
+    assert config == overfitting_config(data, len(load_dataset(data).train), Regularization())
+    model = config.model
+    assert (model.embedding_dropout, model.input_dropout, model.output_dropout, model.weight_drop) == (0, 0, 0, 0)
+    assert not model.tie_weights
+    assert sum(path.stat().st_size for path in BUNDLED_RUN.iterdir()) < 10_000
+
+
+def test_bundled_run_overfits():
+    data = bundled_data_config()
+    curves, lines = run_to_end(load_overfitting_run(data, load_dataset(data), lambda: False))
+    assert lines == []
+    assert curves == read_curves(BUNDLED_RUN)
+    rows = [json.loads(line) for line in (BUNDLED_RUN / "metrics.jsonl").read_text().splitlines()]
+    assert curves.valid == tuple(row["valid_perplexity"] for row in rows[1:])
+    best = curves.valid.index(curves.best)
+    assert curves.epochs[best] < 4
+    assert curves.valid[-1] > 1.15 * curves.best
+    assert curves.train[-1] < 0.75 * curves.train[best]
+
+
+@pytest.mark.usefixtures("quick")
+def test_run_of_a_corpus_of_the_user_is_trained_once(tmp_path):
+    data = class_data_config(write_corpus(tmp_path / "own.csv", 500))
+    dataset = load_dataset(data)
+    curves, lines = run_to_end(load_overfitting_run(data, dataset, lambda: False))
+    assert any("training without regularization on this corpus, once" in line for line in lines)
+    folder = class_models_dir(data, dataset.corpus.sha256) / "overfitting"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "train.jsonl"}
+    assert run_to_end(load_overfitting_run(data, dataset, lambda: False)) == (curves, [])
+    (folder / "config.json").unlink()  # a damaged run is trained again, with the same numbers
+    again, lines = run_to_end(load_overfitting_run(data, dataset, lambda: False))
+    assert again == curves
+    assert lines
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"step": "x"}', "[1]", "\udcff"])
+def test_damaged_curves_are_one_line(tmp_path, content):
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((BUNDLED_RUN / name).read_bytes())
+    (tmp_path / "train.jsonl").write_text(content, errors="surrogateescape")
+    with pytest.raises(RunError, match="remove"):
+        read_curves(tmp_path)

@@ -1,36 +1,170 @@
-"""Tests of the corpus and the models that the chapters work on."""
+"""Corpus and models of the class: trained once for each corpus, shared by chapters, and nothing incomplete is kept."""
 
 import threading
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from engine.config import BUNDLED, DataConfig
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, RunError
+from engine.events import Step
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runtime.worker import GeneratorThread
+from engine.runs.directory import read_config
+from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
-from engine.training import job
-from lotr_tui.learn.class_models import bundled_data_config
+from engine.storage.lock import FileLock
+from lotr_tui.learn import class_models
+from lotr_tui.learn.class_models import (
+    LABELS,
+    LOCK_FILE,
+    bundled_data_config,
+    class_model_config,
+    class_models_dir,
+    describe_seconds_left,
+    estimate_seconds_left,
+    fit_to_corpus,
+    train_class_model,
+)
 from lotr_tui.learn.material import Material
-from lotr_tui.session.session_model import SessionModel, load_session_model
+from lotr_tui.learn.shared_jobs import SharedJobs
+from lotr_tui.session.session_model import load_session_model
 from tests.support.small_corpora import CYRILLIC, run_to_end, write_corpus
 
 pytestmark = pytest.mark.usefixtures("home", "quick_training")
 
 
-def never() -> bool:
+def never():
     return False
 
 
-def session_model_of(run: str) -> SessionModel:
+def folders(home):
+    return {path.name for path in (home / "class").iterdir()} - {LOCK_FILE}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_bundled_models_have_the_configuration_of_the_class(name):
+    run, lines = run_to_end(train_class_model(name, bundled_data_config(), "", 1000, never))
+    assert run == assets_dir() / "class" / name
+    assert not lines
+    assert read_config(run).data == bundled_data_config()
+    assert load_model(run).config.model == class_model_config(name, bundled_data_config()).model
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_model_of_a_corpus_is_trained_once(home, tmp_path, name):
+    data = write_corpus(tmp_path / "own.csv")
+    run, lines = run_to_end(train_class_model(name, data, "abc", 1000, never))
+    assert run.is_relative_to(home)
+    assert lines[-1].startswith(f"training a small {LABELS[name]} on this corpus, once: epoch 1 of 1, perplexity ")
+    assert "ring" in load_model(run).model.tokenizer
+    assert run_to_end(train_class_model(name, data, "abc", 1000, never)) == (run, [])
+    assert folders(home) == {class_models_dir(data, "abc").name}
+
+
+def test_remaining_time_is_that_of_the_remaining_epochs():
+    step = Step(10, 2.0, 100.0, 0.01, 1.0, 1000.0, 8.0, 0.0)
+    assert estimate_seconds_left(step, 10) == pytest.approx(32)
+    assert describe_seconds_left(32) == "about 35 s left"
+    assert estimate_seconds_left(step, 2) == 0
+
+
+def test_cancelled_training_leaves_nothing_behind(home, tmp_path):
+    data = write_corpus(tmp_path / "own.csv")
+    is_cancelled = False
+    loading = train_class_model("lstm", data, "abc", 1000, lambda: is_cancelled)
+    assert next(loading).startswith("preparing a small LSTM")
+    is_cancelled = True
+    with pytest.raises(RunError, match="the training of the small LSTM was stopped; open the chapter again"):
+        run_to_end(loading)
+    assert not folders(home)
+    run_to_end(train_class_model("lstm", data, "abc", 1000, never))
+
+
+def test_training_that_is_closed_leaves_nothing_behind(home, tmp_path):
+    loading = train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never)
+    next(loading)
+    loading.close()
+    assert not folders(home)
+    assert FileLock(home / "class" / LOCK_FILE).acquire()
+
+
+def test_two_sessions_train_a_model_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(class_models, "LOCK_INTERVAL", 0.01)
+    data = write_corpus(tmp_path / "own.csv")
+    first, second = (train_class_model("lstm", data, "abc", 1000, never) for _ in range(2))
+    next(first)
+    assert next(second) == "waiting for a training in another window …"
+    run, _ = run_to_end(first)
+    written_at = (run / "model.safetensors").stat().st_mtime_ns
+    assert run_to_end(second)[0] == run
+    assert (run / "model.safetensors").stat().st_mtime_ns == written_at
+
+
+def test_training_on_a_large_corpus_has_fewer_epochs():
+    config = class_model_config("lstm", bundled_data_config())
+    assert fit_to_corpus(config, "lstm", 20_000) == config
+    assert fit_to_corpus(config, "lstm", 300_000).training.epochs == 5
+    single = fit_to_corpus(config, "lstm", 50_000_000).training
+    assert (single.epochs, single.eval_every_steps) == (1, 200)
+
+
+def waiting_job(name, can_end):
+    """Return a job that yields a line, and returns its name once it may."""
+
+    def run(cancelled):
+        yield f"{name} runs"
+        while not can_end.wait(0.01):
+            if cancelled():
+                raise RunError(f"{name} was stopped")
+        return name
+
+    return run
+
+
+def test_second_job_waits_for_its_turn_and_shows_the_progress_of_the_first():
+    jobs, can_end = SharedJobs(), threading.Event()
+    first, second = (jobs.wait_for(name, waiting_job(name, can_end), never) for name in ("one", "two"))
+    assert next(first) == "one runs"
+    assert next(second) == "one runs"
+    can_end.set()
+    assert run_to_end(second) == ("two", ["two runs"])
+    assert run_to_end(first)[0] == "one"
+    assert not jobs.is_running
+
+
+def test_two_waiters_share_a_job():
+    jobs, can_end = SharedJobs(), threading.Event()
+    starts: list[str] = []
+
+    def count(cancelled):
+        starts.append("")
+        result = yield from waiting_job("one", can_end)(cancelled)
+        return [result]
+
+    waiters = [jobs.wait_for("one", count, never) for _ in range(2)]
+    assert [next(waiter) for waiter in waiters] == ["one runs"] * 2
+    can_end.set()
+    first, second = (run_to_end(waiter)[0] for waiter in waiters)
+    assert first is second
+    assert len(starts) == 1
+
+
+def test_cancelled_jobs_stop_and_later_ones_run():
+    jobs, can_end = SharedJobs(), threading.Event()
+    waiter = jobs.wait_for("one", waiting_job("one", can_end), never)
+    next(waiter)
+    jobs.cancel()
+    with pytest.raises(RunError, match="one was stopped"):
+        run_to_end(waiter)
+    can_end.set()
+    assert run_to_end(jobs.wait_for("one", waiting_job("one", can_end), never))[0] == "one"
+
+
+def session_model_of(run):
     return load_session_model([str(assets_dir() / run)], None)
 
 
-def test_class_without_a_choice_uses_the_bundled_dialogues_and_models() -> None:
+def test_class_without_a_choice_uses_the_bundled_dialogues_and_models():
     material = Material()
     assert material.corpus_name == "the bundled dialogues"
     dataset, lines = run_to_end(material.words())
@@ -42,14 +176,7 @@ def test_class_without_a_choice_uses_the_bundled_dialogues_and_models() -> None:
     assert run_to_end(material.transformer(never))[0].name == "small Transformer"
 
 
-def test_bundled_model_of_a_session_counts_as_no_choice() -> None:
-    assert Material.from_session(None).session_model is None
-    assert Material.from_session(load_session_model([None], None)).session_model is None
-    own = session_model_of("class/lstm")
-    assert Material.from_session(own).session_model is own
-
-
-def test_corpus_of_the_user_is_read_once_and_counted(tmp_path: Path) -> None:
+def test_corpus_of_the_user_is_read_once_and_counted(tmp_path):
     material = Material(write_corpus(tmp_path / "own.csv"))
     assert material.corpus_name == "own.csv"
     dataset, lines = run_to_end(material.words())
@@ -61,7 +188,7 @@ def test_corpus_of_the_user_is_read_once_and_counted(tmp_path: Path) -> None:
     assert run_to_end(material.counts(3)) == (counts, [])
 
 
-def test_model_of_a_corpus_is_found_by_the_next_session(tmp_path: Path) -> None:
+def test_model_of_a_corpus_is_found_by_the_next_session(tmp_path):
     data = write_corpus(tmp_path / "own.csv")
     small, lines = run_to_end(Material(data).model(never))
     assert any(line.startswith("training a small LSTM on this corpus, once") for line in lines)
@@ -72,15 +199,7 @@ def test_model_of_a_corpus_is_found_by_the_next_session(tmp_path: Path) -> None:
     assert again.tokenizer == small.tokenizer
 
 
-def test_changed_corpus_is_trained_again(tmp_path: Path) -> None:
-    data = write_corpus(tmp_path / "own.csv")
-    run_to_end(Material(data).model(never))
-    changed = write_corpus(tmp_path / "own2.csv", num_lines=200)
-    _, lines = run_to_end(Material(changed).model(never))
-    assert any("training" in line for line in lines)
-
-
-def test_corpus_in_cyrillic_is_split_at_white_space(tmp_path: Path) -> None:
+def test_corpus_in_cyrillic_is_split_at_white_space(tmp_path):
     material = Material(write_corpus(tmp_path / "own.csv", words=CYRILLIC))
     dataset, _ = run_to_end(material.words())
     assert "кольцо" in dataset.tokenizer
@@ -93,7 +212,7 @@ def test_corpus_in_cyrillic_is_split_at_white_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_lines", [0, 1, 5])
-def test_corpus_that_is_too_small_gives_one_line(tmp_path: Path, num_lines: int) -> None:
+def test_corpus_that_is_too_small_gives_one_line(tmp_path, num_lines):
     data = write_corpus(tmp_path / "own.csv", num_lines)
     with pytest.raises(InvalidInputError) as caught:
         run_to_end(Material(data).model(never))
@@ -101,12 +220,7 @@ def test_corpus_that_is_too_small_gives_one_line(tmp_path: Path, num_lines: int)
     assert "rows" in str(caught.value) or "at least 6" in str(caught.value)
 
 
-def test_missing_corpus_gives_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"gone\.csv"):
-        run_to_end(Material(DataConfig(corpus=str(tmp_path / "gone.csv"))).words())
-
-
-def test_run_with_an_lstm_is_used_with_its_corpus() -> None:
+def test_run_with_an_lstm_is_used_with_its_corpus():
     own = session_model_of("model")
     material = Material(session_model=own)
     assert material.data == bundled_data_config()
@@ -118,7 +232,7 @@ def test_run_with_an_lstm_is_used_with_its_corpus() -> None:
     assert other.name == "small Transformer"
 
 
-def test_run_with_a_transformer_gets_a_note_where_gates_are_needed() -> None:
+def test_run_with_a_transformer_gets_a_note_where_gates_are_needed():
     own = session_model_of("class/transformer")
     material = Material(session_model=own)
     used, _ = run_to_end(material.transformer(never))
@@ -128,60 +242,3 @@ def test_run_with_a_transformer_gets_a_note_where_gates_are_needed() -> None:
     assert isinstance(other.model, NumpyLSTM)
     # The model is kept without the note, which belongs to this chapter alone.
     assert run_to_end(material.class_model("lstm", never))[0].note == ""
-
-
-def test_model_without_a_run_has_the_bundled_corpus() -> None:
-    counts, _ = run_to_end(Material().counts(2))
-    material = Material(session_model=SessionModel("counts", "", counts))
-    assert material.data.corpus == BUNDLED
-    assert run_to_end(material.model(never))[0].model is counts
-    assert run_to_end(material.lstm(never))[0].note.startswith("counts has no gates")
-
-
-class PreparedJobs:
-    """Trainings that wait until `can_begin` is set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.can_begin = threading.Event()
-        self.starts = threading.Semaphore(0)
-        self.num_started = 0
-        prepare_job = job.prepare_job
-
-        def prepare(*args: Any) -> job.TrainingJob:
-            self.num_started += 1
-            self.starts.release()
-            assert self.can_begin.wait(10)
-            return prepare_job(*args)
-
-        monkeypatch.setattr(job, "prepare_job", prepare)
-
-
-def test_training_goes_on_when_its_chapter_is_left_and_is_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepared = PreparedJobs(monkeypatch)
-    material = Material(write_corpus(tmp_path / "own.csv"))
-    chapter = GeneratorThread("chapter", material.model).start()
-    assert prepared.starts.acquire(timeout=10)
-    chapter.cancel()
-    assert chapter.join(10)
-    assert str(chapter.exception) == "the chapter was left"
-    assert material.jobs.is_running
-    prepared.can_begin.set()
-    small, _ = run_to_end(material.lstm(never))  # the next chapter
-    assert isinstance(small.model, NumpyLSTM)
-    assert prepared.num_started == 1
-    assert not material.jobs.is_running
-
-
-def test_closed_class_stops_its_training(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = PreparedJobs(monkeypatch)
-    material = Material(write_corpus(tmp_path / "own.csv"))
-    chapter = GeneratorThread("chapter", material.model).start()
-    assert prepared.starts.acquire(timeout=10)
-    material.jobs.cancel()
-    prepared.can_begin.set()
-    assert chapter.join(10)
-    assert "the training of the small LSTM was stopped" in str(chapter.exception)
-    assert not list((home / "class").glob("*/lstm"))
-    run_to_end(material.model(never))  # a class that is opened again trains again

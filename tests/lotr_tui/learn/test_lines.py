@@ -1,0 +1,98 @@
+"""Lines that figures start with, places in them, what is looked at, and how they are continued."""
+
+import numpy as np
+import pytest
+
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import WordTokenizer
+from engine.runs.loading import load_model
+from engine.storage.files import assets_dir
+from lotr_tui.learn.attention_line import strongest_earlier
+from lotr_tui.learn.example_line import find_example
+from lotr_tui.learn.line_continuation import continue_line
+from lotr_tui.learn.line_place import LinePlace, find_place
+
+TOKENIZER = WordTokenizer(("<unk>", "<eos>", "der", "alte", "ring", "liegt", "im", "see"))
+LINES = ["Der Ring", "Der neue Ring liegt im See", "Der alte Ring liegt im See", "Im See liegt der alte Ring"]
+
+
+def test_default_is_kept_if_its_words_are_known():
+    assert find_example("Der Ring", LINES, TOKENIZER, start_words=5) == "Der Ring"
+    assert find_example("Der Ring", LINES, TOKENIZER) == "Der Ring"
+
+
+def test_first_longer_line_whose_words_are_known_replaces_it():
+    assert find_example("The ring", LINES, TOKENIZER, start_words=5) == "Der alte Ring liegt im"
+    assert find_example("The ring", LINES, TOKENIZER) == "Der alte Ring liegt im See"
+
+
+def test_line_that_the_chapter_can_use_is_preferred():
+    assert find_example("Der Ring", LINES, TOKENIZER, lambda line: line.startswith("Im")) == LINES[3]
+    assert find_example("Der Ring", LINES, TOKENIZER, lambda line: False) == "Der Ring"
+    assert find_example("The ring", LINES, TOKENIZER, lambda line: False) == LINES[2]
+
+
+def test_line_of_the_corpus_with_unknown_words_is_better_than_the_default():
+    assert find_example("The ring", LINES[:2], TOKENIZER) == LINES[1]
+    assert find_example("The ring", LINES[:1], TOKENIZER) == "The ring"
+
+
+WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring"))
+
+
+@pytest.mark.parametrize(
+    ("cursor", "place"),
+    [
+        (0, LinePlace((), 2, "The")),
+        (2, LinePlace((), 2, "The")),
+        (3, LinePlace((2,), 0, "old")),  # on the space after a word is the place of the next one
+        (4, LinePlace((2,), 0, "old")),
+        (9, LinePlace((2, 0), 3, "ring")),
+        (13, LinePlace((2, 0, 3), None, "")),
+    ],
+)
+def test_place_is_the_word_on_the_cursor_or_the_next_one(cursor, place):
+    assert find_place(WORDS, "The old, ring!", cursor) == place
+
+
+def test_empty_line_has_one_place():
+    assert find_place(WORDS, "", 0) == LinePlace((), None, "")
+
+
+def test_start_and_the_word_itself_do_not_count():
+    weights = np.array([0.5, 0.03, 0.07, 0.4], np.float32)
+    assert strongest_earlier(weights) == (2, pytest.approx(0.07))
+
+
+@pytest.mark.parametrize("num_positions", [1, 2])
+def test_first_word_has_no_earlier_word(num_positions):
+    assert strongest_earlier(np.ones(num_positions, np.float32)) is None
+
+
+@pytest.mark.parametrize("line", ["Frodo has the Ring, and Sam has the", ""])
+def test_continuation_takes_the_most_likely_word_each_time(line):
+    model = load_model(assets_dir() / "class" / "lstm").model
+    tokenizer = model.tokenizer
+    state = model.start()
+    for token in [EOS_ID, *tokenizer.encode(line).tolist()]:
+        log_probs, state = model.advance(state, token)
+    likely = np.argsort(-log_probs)[:5].tolist()
+    words: list[str] = []
+    while len(words) < 6:
+        log_probs[UNK_ID] = -np.inf
+        token = int(log_probs.argmax())
+        words.append("¶" if token == EOS_ID else tokenizer.tokens[token])
+        if token == EOS_ID:
+            break
+        log_probs, state = model.advance(state, token)
+    continuation = continue_line(model, line, 6)
+    assert continuation.text == " ".join(words)
+    first = continuation.next_tokens
+    names = {"<unk>": "rare word", "<eos>": "end of line"}
+    assert [name for name, _ in first] == [names.get(tokenizer.tokens[id], tokenizer.tokens[id]) for id in likely]
+
+
+def test_model_of_a_dialogue_finishes_a_word():
+    model = load_model(assets_dir() / "model").model
+    continuation = continue_line(model, "You are a wiz", 4)
+    assert continuation.text.startswith("ard")
