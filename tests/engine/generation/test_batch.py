@@ -3,7 +3,6 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,35 +37,36 @@ CONFIGS = {
 }
 
 
-def make_lstm(config: ModelConfig, seed: int = 0, *, int8: bool = False) -> NumpyLSTM:
+def make_lstm(config, seed=0, *, int8=False):
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(config, SIZE)
     weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
     return NumpyLSTM(config, VOCABULARY, weights, int8=int8)
 
 
-def kneser_ney() -> KneserNey:
+def kneser_ney():
     return KneserNey(np.random.default_rng(5).integers(0, SIZE, 2000).astype(np.int32), VOCABULARY)
 
 
-MODELS: dict[str, Any] = {name: make_lstm(config) for name, config in CONFIGS.items()}
+MODELS = {name: make_lstm(config) for name, config in CONFIGS.items()}
 MODELS["a mixture"] = Mixture([MODELS["with punctuation"], MODELS["one layer, tied"], kneser_ney()], [0.5, 0.25, 0.25])
 MODELS["a cache"] = NeuralCache(MODELS["with punctuation"], CacheSettings(window=4))
 MODELS["a cache on a mixture"] = NeuralCache(MODELS["a mixture"], CacheSettings(window=4))
 MODELS["Kneser-Ney"] = kneser_ney()
+MODELS["int8"] = make_lstm(CONFIGS["with punctuation"], int8=True)
 
 
 @pytest.fixture(params=list(MODELS))
-def model(request: pytest.FixtureRequest) -> Any:
+def model(request):
     return MODELS[request.param]
 
 
-@pytest.mark.parametrize("texts", [1, 2, 5, 16, 33])
-def test_advance_batch_equals_advance_of_each_text(model: Any, texts: int) -> None:
+@pytest.mark.parametrize("texts", [1, 2, 5, 33])
+def test_advance_batch_equals_advance_of_each_text(model, texts):
     rng = np.random.default_rng(texts)
     alone = [model.start() for _ in range(texts)]
     batch_states = list(alone)
-    for tokens in rng.integers(0, SIZE, (6, texts)).tolist():
+    for tokens in rng.integers(0, SIZE, (4, texts)).tolist():
         batch_outputs = advance_batch(model, batch_states, tokens)
         batch_states = [state for _, state in batch_outputs]
         single_outputs = [model.advance(state, token) for state, token in zip(alone, tokens, strict=True)]
@@ -74,11 +74,10 @@ def test_advance_batch_equals_advance_of_each_text(model: Any, texts: int) -> No
         for (log_probs, _), (expected, _) in zip(batch_outputs, single_outputs, strict=True):
             assert log_probs.dtype == np.float32
             assert log_probs == pytest.approx(expected, abs=1e-4)
-            if texts == 1:
-                assert np.array_equal(log_probs, expected)
+            assert texts > 1 or np.array_equal(log_probs, expected)
 
 
-def test_states_of_a_batch_are_immutable_values(model: Any) -> None:
+def test_states_of_a_batch_are_immutable_values(model):
     states = [model.advance(model.start(), token)[1] for token in (1, 2, 3)]
     kept = advance_batch(model, states, [4, 5, 6])
     before = [log_probs.copy() for log_probs, _ in kept]
@@ -86,27 +85,25 @@ def test_states_of_a_batch_are_immutable_values(model: Any) -> None:
     for _ in range(3):
         later = advance_batch(model, [state for _, state in later], [7, 8, 9])
     later[0][0][:] = 0
-    for (log_probs, state), same, token in zip(kept, before, (7, 8, 9), strict=True):
-        assert np.array_equal(log_probs, same)
-        again = [model.advance(state, token)[0] for _ in range(2)]  # from a kept state, without the batch, and twice
-        assert np.array_equal(again[0], again[1])
-    for (log_probs, _), same in zip(advance_batch(model, states, [4, 5, 6]), before, strict=True):
-        assert np.array_equal(log_probs, same)
+    for outputs in (kept, advance_batch(model, states, [4, 5, 6])):
+        assert all(np.array_equal(log_probs, same) for (log_probs, _), same in zip(outputs, before, strict=True))
+    for _, state in kept:
+        assert np.array_equal(model.advance(state, 7)[0], model.advance(state, 7)[0])
 
 
-def test_threads_can_share_a_model() -> None:
+def test_threads_can_share_a_model():
     model = MODELS["with punctuation"]
 
-    def generate_texts(seed: int) -> list[TokenEvent | Done]:
+    def generate_texts(seed):
         requests = [
             GenerationRequest(prefill(model, (5,)), (5,), SamplerSettings(max_tokens=40), seed + n) for n in range(4)
         ]
         events = [event for row in generate_batch(model, requests) for _, event in row]
         return without_times([*events, *generate(model, (5,), SamplerSettings(max_tokens=40), seed)])
 
-    expected = [generate_texts(seed) for seed in range(12)]
+    expected = [generate_texts(seed) for seed in range(6)]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(generate_texts, range(12))) == expected
+        assert list(pool.map(generate_texts, range(6))) == expected
 
 
 CHAINS = st.builds(
@@ -120,14 +117,12 @@ CHAINS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)  # one sample in a million can differ by rounding
+@settings(max_examples=25, derandomize=True)  # one sample in a million can differ by rounding
 @given(
     st.lists(st.tuples(CHAINS, st.integers(0, 2**32)), min_size=1, max_size=6),
     st.sampled_from(["with punctuation", "a cache"]),
 )
-def test_each_text_of_a_batch_equals_the_text_generated_alone(
-    chains: list[tuple[SamplerSettings, int]], name: str
-) -> None:
+def test_each_text_of_a_batch_equals_the_text_generated_alone(chains, name):
     model, ids = MODELS[name], (5, 6)
     state = prefill(model, ids)
     rows = list(
@@ -148,22 +143,17 @@ def test_each_text_of_a_batch_equals_the_text_generated_alone(
             assert event.entropy == pytest.approx(expected.entropy, abs=1e-4)
 
 
-def test_bundled_model_generates_the_same_64_texts_in_batches_of_16() -> None:
+def test_bundled_model_generates_the_same_texts_in_a_batch():
     model = load_model(resolve_run(None)).decoder
     ids, text_settings = (5, 9, 7), SamplerSettings(temperature=1.0, max_tokens=20)
     state = prefill_prompt(model, ids)
-    for begin in range(0, 64, 16):
-        tokens: list[list[int]] = [[] for _ in range(16)]
-        for row in generate_batch(model, [GenerationRequest(state, ids, text_settings, begin + n) for n in range(16)]):
-            for number, event in row:
-                if isinstance(event, TokenEvent):
-                    tokens[number].append(event.id)
-        for number, words in enumerate(tokens):
-            alone = generate(model, ids, text_settings, begin + number)
-            assert words == [event.id for event in alone if isinstance(event, TokenEvent)]
+    rows = generate_batch(model, [GenerationRequest(state, ids, text_settings, seed) for seed in range(16)])
+    for seed, events in enumerate(demultiplex(rows, 16)):
+        alone = [event.id for event in generate(model, ids, text_settings, seed) if isinstance(event, TokenEvent)]
+        assert [event.id for event in events if isinstance(event, TokenEvent)] == alone
 
 
-def test_cancelling_ends_every_unfinished_text() -> None:
+def test_cancelling_ends_every_unfinished_text():
     model = MODELS["one layer, tied"]
     is_cancelled = False
     state = prefill(model, (5,))
@@ -178,19 +168,19 @@ def test_cancelling_ends_every_unfinished_text() -> None:
     assert [len(row) for row in seen] == [3, 3, 3, 2]
 
 
-def test_a_seed_out_of_range_is_refused() -> None:
+def test_a_seed_out_of_range_is_refused():
     model = MODELS["one layer, tied"]
     with pytest.raises(InvalidInputError, match="seed -1"):
         next(generate_batch(model, [GenerationRequest(prefill(model, (5,)), (5,), SamplerSettings(), -1)]))
 
 
-def test_demultiplexed_texts_can_be_read_in_any_order() -> None:
+def test_demultiplexed_texts_can_be_read_in_any_order():
     rows = [[(0, "a0"), (1, "b0")], [(0, "a1"), (1, DONE)], [(0, "a2")], [(0, DONE)]]
     for order in ((0, 1), (1, 0)):
-        texts = demultiplex(iter(rows), 2)  # type: ignore[arg-type]
+        texts = demultiplex(iter(rows), 2)
         read_in_order = {number: list(texts[number]) for number in order}
         assert read_in_order == {0: ["a0", "a1", "a2", DONE], 1: ["b0", DONE]}
-    first, second = demultiplex(iter(rows), 2)  # type: ignore[arg-type]
+    first, second = demultiplex(iter(rows), 2)
     assert [next(second), next(first), next(first), next(second)] == ["b0", "a0", "a1", DONE]
 
 
@@ -200,8 +190,8 @@ DONE = Done("eos", 0, 2, 1.0)
 # --- int8 -------------------------------------------------------------------------------------------------------
 
 
-def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent() -> None:
-    pytest.importorskip("numkong")
+@pytest.mark.slow
+def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent():
     loaded = load_model(resolve_run(None))
     exact = NumpyLSTM(loaded.decoder.config, loaded.decoder.tokenizer, loaded.decoder.weights)
     rounded = NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True)
@@ -210,16 +200,3 @@ def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_perce
     assert perplexities[0] == pytest.approx(loaded.valid_perplexity, rel=0.005)
     assert perplexities[1] != perplexities[0]
     assert perplexities[1] == pytest.approx(perplexities[0], rel=0.002)
-
-
-@pytest.mark.parametrize("name", list(CONFIGS))
-def test_int8_model_predicts_nearly_the_same_distribution(name: str) -> None:
-    pytest.importorskip("numkong")
-    exact, rounded = make_lstm(CONFIGS[name]), make_lstm(CONFIGS[name], int8=True)
-    near, state = rounded.advance(rounded.advance(rounded.start(), 1)[1], 5)
-    log_probs, _ = exact.advance(exact.advance(exact.start(), 1)[1], 5)
-    assert np.exp(near).sum() == pytest.approx(1, abs=1e-5)
-    assert near == pytest.approx(log_probs, abs=0.2)
-    together = advance_batch(rounded, [state, state], [7, 8])
-    for (token_log_probs, _), token in zip(together, (7, 8), strict=True):
-        assert token_log_probs == pytest.approx(rounded.advance(state, token)[0], abs=1e-4)

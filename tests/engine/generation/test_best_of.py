@@ -1,5 +1,6 @@
 """Best of several answers: log-probabilities against separate computations, order and seeds."""
 
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -7,19 +8,12 @@ import pytest
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.generation import best_of
-from engine.generation.best_of import (
-    MAX_ANSWERS,
-    Answer,
-    AnswerChosen,
-    generate_answers,
-    stream_answers,
-)
+from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, generate_answers, stream_answers
 from engine.generation.generate import Done
 from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
-from engine.generation.turns import Turn, encode_turns, end_turn, generate_turn, read_turns
-from engine.models.base import LanguageModel, LogProbs, score_sequence
+from engine.generation.turns import Turn, encode_turns, generate_turn, read_turns
+from engine.models.base import LanguageModel, score_sequence
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_IDS, TOKENIZER, TURN_MODEL
 
@@ -29,31 +23,33 @@ SETTINGS = SamplerSettings(temperature=1.0, max_tokens=3)
 by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney"])
 
 
-def answers(model: LanguageModel, seed: int = 3, num_answers: int = 8, settings: SamplerSettings = SETTINGS):
+def answers(model, seed=3, num_answers=8, settings=SETTINGS):
     return generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, seed, num_answers)
 
 
-def answer_ids(answer: Answer) -> list[int]:
+def answer_ids(answer):
     return [event.id for event in answer.events] + ([EOS_ID] if answer.done.reason == "eos" else [])
 
 
 @by_model
-def test_log_probabilities_are_those_of_the_whole_text(model: LanguageModel) -> None:
-    found = answers(model)
+def test_log_probabilities_are_those_of_the_first_tokens_of_the_whole_text(model):
+    longer = replace(SETTINGS, max_tokens=NUM_SCORED_TOKENS + 2)
+    found = [*answers(model), *answers(model, settings=longer, num_answers=MAX_ANSWERS)]
     assert {answer.done.reason for answer in found} == {"eos", "length"}
+    assert model is MODELS[1] or max(len(answer_ids(answer)) for answer in found) > NUM_SCORED_TOKENS
     for answer in found:
-        ids = answer_ids(answer)
+        ids = answer_ids(answer)[:NUM_SCORED_TOKENS]
         context = encode_turns(TOKENIZER, CONTEXT)
-        scores = score_sequence(model, np.array([*context, SPEAKER_IDS[1], *ids], np.int32))
-        alone = score_sequence(model, np.array([SPEAKER_IDS[1], *ids], np.int32))
+        scores = score_sequence(model, np.array([*context, SPEAKER_IDS[1], *ids], np.int32))[len(context) + 1 :].sum()
+        alone = score_sequence(model, np.array([SPEAKER_IDS[1], *ids], np.int32))[1:].sum()
         assert answer.num_tokens == len(ids)
-        assert answer.log_prob == pytest.approx(scores[len(context) + 1 :].sum(), abs=1e-4)
-        assert answer.log_prob_alone == pytest.approx(alone[1:].sum(), abs=1e-4)
-        assert answer.gain == pytest.approx(scores[len(context) + 1 :].sum() - alone[1:].sum(), abs=2e-4)
+        assert answer.log_prob == pytest.approx(scores, abs=1e-4)
+        assert answer.log_prob_alone == pytest.approx(alone, abs=1e-4)
+        assert answer.gain == pytest.approx(scores - alone, abs=2e-4)
 
 
 @by_model
-def test_each_answer_can_be_generated_again_by_its_seed(model: LanguageModel) -> None:
+def test_each_answer_can_be_generated_again_by_its_seed(model):
     found = answers(model, seed=10)
     assert sorted(answer.done.seed for answer in found) == list(range(10, 18))
     for answer in found:
@@ -65,36 +61,17 @@ def test_each_answer_can_be_generated_again_by_its_seed(model: LanguageModel) ->
 
 
 @by_model
-def test_answers_are_ordered_by_what_the_context_adds_and_by_length(model: LanguageModel) -> None:
+def test_answers_are_ordered_by_what_the_context_adds_and_by_length(model):
     scores = [answer.gain + 0.3 * min(10, len(answer_ids(answer))) for answer in answers(model)]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > scores[-1]
 
 
+@pytest.mark.parametrize("max_tokens", [1, NUM_SCORED_TOKENS, NUM_SCORED_TOKENS + 2])
 @by_model
-def test_only_the_first_tokens_are_scored(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(best_of, "NUM_SCORED_TOKENS", 2)
-    found = answers(model)
-    assert 3 in {len(answer_ids(answer)) for answer in found}
-    for answer in found:
-        ids = answer_ids(answer)[:2]
-        context = encode_turns(TOKENIZER, CONTEXT)
-        scores = score_sequence(model, np.array([*context, SPEAKER_IDS[1], *ids], np.int32))
-        alone = score_sequence(model, np.array([SPEAKER_IDS[1], *ids], np.int32))
-        assert answer.num_tokens == len(ids)
-        assert answer.gain == pytest.approx(scores[len(context) + 1 :].sum() - alone[1:].sum(), abs=2e-4)
-
-
-@pytest.mark.parametrize("max_tokens", [1, 2, 3])
-@by_model
-def test_the_first_answer_is_streamed_from_its_choice_on(
-    model: LanguageModel, max_tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(best_of, "NUM_SCORED_TOKENS", 2)
+def test_the_first_answer_is_streamed_from_its_choice_on(model, max_tokens):
     settings = SamplerSettings(temperature=1.0, max_tokens=max_tokens)
     chosen, *steps, found = stream_answers(model, read_turns(model, CONTEXT), "SAM", settings, 3)
-    assert isinstance(found, list)
-    assert isinstance(chosen, AnswerChosen)
     assert chosen.seed == found[0].done.seed
     streamed = [step for step in steps if isinstance(step, tuple)]
     assert [event for event, _ in streamed] == list(found[0].events)
@@ -107,7 +84,7 @@ def test_the_first_answer_is_streamed_from_its_choice_on(
 
 
 @by_model
-def test_answers_that_repeat_an_earlier_line_come_last(model: LanguageModel) -> None:
+def test_answers_that_repeat_an_earlier_line_come_last(model):
     best, *_ = answers(model)
     said = [SPEAKER_IDS[0], *(event.id for event in best.events), EOS_ID]
     again = generate_answers(model, read_turns(model, CONTEXT), "SAM", SETTINGS, 3, history=said)
@@ -122,17 +99,17 @@ class Stammerer:
 
     tokenizer = TOKENIZER
 
-    def start(self) -> int:
+    def start(self):
         return EOS_ID
 
-    def advance(self, state: int, token: int) -> tuple[LogProbs, int]:
+    def advance(self, state, token):
         logits = np.zeros(len(TOKENIZER), np.float32)
         logits[TOKENIZER.num_text_tokens :] = -100.0
         logits[token] += 2.0
         return logits - np.log(np.exp(logits).sum()), token
 
 
-def test_answers_that_repeat_a_token_come_last() -> None:
+def test_answers_that_repeat_a_token_come_last():
     model = Stammerer()
     settings = SamplerSettings(temperature=1.0, max_tokens=12)
     found = generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, 0, 32)
@@ -145,28 +122,8 @@ def test_answers_that_repeat_a_token_come_last() -> None:
     assert [answer.is_repetition for answer in found] == loops
 
 
-@by_model
-def test_states_continue_the_scene(model: LanguageModel) -> None:
-    answer = answers(model)[0]
-    ids = [*encode_turns(TOKENIZER, CONTEXT), SPEAKER_IDS[1], *(event.id for event in answer.events), EOS_ID]
-    expected = prefill(model, ids)
-    assert end_turn(model, answer.state).log_probs == pytest.approx(expected.log_probs, abs=1e-4)
-
-
-def test_answers_without_a_context_gain_nothing() -> None:
-    model = MODELS[0]
-    found = generate_answers(model, prefill(model, []), "SAM", SETTINGS, seed=0, num_answers=4)
-    assert [answer.gain for answer in found] == pytest.approx([0] * 4, abs=1e-5)
-
-
-def test_a_single_answer_is_that_of_the_seed() -> None:
-    (answer,) = answers(MODELS[0], seed=11, num_answers=1)
-    assert answer.done.seed == 11
-    assert answer.text
-
-
 @pytest.mark.parametrize("num_calls", [0, 1, 2])
-def test_a_cancelled_search_returns_what_was_said(num_calls: int) -> None:
+def test_a_cancelled_search_returns_what_was_said(num_calls):
     remaining = iter([False] * num_calls)
     model = MODELS[0]
     found = generate_answers(
@@ -182,11 +139,11 @@ def test_a_cancelled_search_returns_what_was_said(num_calls: int) -> None:
         assert answer.score == pytest.approx(answer.gain + 0.3 * answer.num_tokens)
 
 
-def test_the_seed_after_the_highest_is_the_lowest() -> None:
+def test_the_seed_after_the_highest_is_the_lowest():
     assert sorted(answer.done.seed for answer in answers(MODELS[0], MAX_SEED, 3)) == [0, 1, MAX_SEED]
 
 
-def test_invalid_requests_are_refused_in_one_line() -> None:
+def test_invalid_requests_are_refused_in_one_line():
     for number in (0, -1, MAX_ANSWERS + 1):
         with pytest.raises(InvalidInputError, match="best of"):
             answers(MODELS[0], num_answers=number)

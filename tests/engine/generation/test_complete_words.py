@@ -2,20 +2,18 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation import complete_words
 from engine.generation.complete_words import CompleteWordSearch, end_word, open_word, word_around
-from engine.generation.preview import NextTokenProbs, next_token_probs
-from engine.generation.prompt import DecoderState, prefill, prefill_prompt
+from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.sampling import sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
@@ -34,10 +32,10 @@ class TinyTokenizer(ByteTokenizer):
 
     name = "characters"
 
-    def _encode(self, text: str) -> TokenIds:
+    def _encode(self, text):
         raise NotImplementedError
 
-    def to_json(self) -> str:
+    def to_json(self):
         raise NotImplementedError
 
 
@@ -53,16 +51,16 @@ LONE_SPACE = TinyTokenizer([b"a", b" ", b"b", b" ab", b","])
 class TableModel:
     """A model whose distribution depends on the last two tokens, with random logits."""
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, scale: float = 1.0) -> None:
+    def __init__(self, tokenizer, seed, scale=1.0):
         self.tokenizer = tokenizer
         self.seed, self.scale = seed, scale
         self.num_advances = 0
         self._rows: dict[tuple[int, ...], LogProbs] = {}
 
-    def start(self) -> tuple[int, ...]:
+    def start(self):
         return ()
 
-    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+    def advance(self, state, token):
         self.num_advances += 1
         state = (*state, token)[-2:]
         if state not in self._rows:
@@ -71,15 +69,13 @@ class TableModel:
         return self._rows[state], state
 
 
-def enumerate_words(
-    model: TableModel, sampler: SamplerSettings, history: Sequence[int], *, is_first_token: bool = False
-) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+def enumerate_words(model, sampler, history, *, is_first_token=False):
     """Return both probabilities of each word, and of all unfinished words, from all texts of `DEPTH` tokens."""
     words: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     unfinished = [0.0, 0.0]
     spelled = [token.decode().replace("\n", "$") for token in model.tokenizer.token_bytes]
 
-    def extend(state: DecoderState, ids: list[int], text: str, model_prob: float, sampling_prob: float) -> None:
+    def extend(state, ids, text, model_prob, sampling_prob):
         match = WORD.match(text)
         if match and (match.end() < len(text) or match[1] in ",;.$"):
             words[match[1].replace("$", EOS)][0] += model_prob
@@ -103,25 +99,25 @@ def enumerate_words(
     return {text: (probs[0], probs[1]) for text, probs in words.items()}, (unfinished[0], unfinished[1])
 
 
-def new_search(model: TableModel, history: Sequence[int] = (), *, is_first_token: bool = False) -> CompleteWordSearch:
+def new_search(model, history=(), *, is_first_token=False):
     return CompleteWordSearch(model, prefill(model, history), history, is_first_token=is_first_token)
 
 
-def last(results: Iterator[NextTokenProbs]) -> NextTokenProbs:
+def last(results):
     *_, result = results
     return result
 
 
-def probs_of(result: NextTokenProbs) -> dict[str, tuple[float, float]]:
+def probs_of(result):
     return {each.text: (each.model_prob, each.sampling_prob) for each in result.candidates}
 
 
-def bound(probs: tuple[float, float]) -> float:
+def bound(probs):
     return max(probs)
 
 
 @pytest.fixture
-def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_limit(monkeypatch):
     monkeypatch.setattr(complete_words, "MAX_STEPS", 10**6)
 
 
@@ -137,7 +133,7 @@ SAMPLERS = [
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=SamplerSettings.describe)
-def test_probabilities_match_the_enumeration(no_limit: None, sampler: SamplerSettings) -> None:
+def test_probabilities_match_the_enumeration(no_limit, sampler):
     """Words of at most three letters have at most three tokens, so the enumeration has all their sequences."""
     model, history = TableModel(SPACED, 3), [4, 7]  # a word and a comma
     for is_first_token in (False, True):
@@ -154,7 +150,7 @@ def test_probabilities_match_the_enumeration(no_limit: None, sampler: SamplerSet
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[:3], ids=SamplerSettings.describe)
-def test_spaces_before_a_word_are_part_of_it(no_limit: None, sampler: SamplerSettings) -> None:
+def test_spaces_before_a_word_are_part_of_it(no_limit, sampler):
     model = TableModel(LONE_SPACE, 5)
     expected, unfinished = enumerate_words(model, PLAIN, [5])
     actual = probs_of(last(new_search(model, [5]).search(sampler, 10**6, 1e-5)))
@@ -164,26 +160,9 @@ def test_spaces_before_a_word_are_part_of_it(no_limit: None, sampler: SamplerSet
             assert model_prob * 0.99 < actual[text][0] < model_prob + unfinished[0], text
 
 
-def test_different_token_sequences_of_a_word_add_up(no_limit: None) -> None:
-    model = TableModel(SPACED, 1)
-    state = prefill(model, [])
-    starts = SPACED.word_starts
-
-    def prob(*ids: int) -> float:
-        product, current = 1.0, state
-        for id in ids:
-            product *= float(np.exp(current.log_probs[id]))
-            current = prefill(model, [id], current)
-        return product * float(np.exp(current.log_probs[starts]).sum())
-
-    a, b, ab, space_a = 0, 2, 3, 4
-    found = probs_of(last(new_search(model).search(PLAIN, 10**6, 1e-4)))
-    assert found["ab"][0] == pytest.approx(prob(a, b) + prob(ab) + prob(space_a, b), rel=1e-4)
-
-
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 2), temperature=st.floats(0.3, 2), count=st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
-def test_the_likeliest_words_are_found(seed: int, scale: float, temperature: float, count: int) -> None:
+@settings(max_examples=25)
+def test_the_likeliest_words_are_found(seed, scale, temperature, count):
     model, sampler = TableModel(UNAMBIGUOUS, seed, scale), SamplerSettings(temperature=temperature)
     everything, unfinished = enumerate_words(model, sampler, [])
     bounds = sorted((bound(probs) for probs in everything.values()), reverse=True)
@@ -194,16 +173,7 @@ def test_the_likeliest_words_are_found(seed: int, scale: float, temperature: flo
     assert result.candidates == tuple(sorted(result.candidates, key=lambda each: -each.sampling_prob))
 
 
-def test_equally_likely_words_are_in_alphabetical_order() -> None:
-    model = UniformModel(SPACED)
-    first, second = (last(CompleteWordSearch(model, prefill(model, []), []).search(PLAIN, 9, 0.001)) for _ in range(2))
-    assert first == second
-    for left, right in zip(first.candidates, first.candidates[1:], strict=False):
-        assert left.sampling_prob >= right.sampling_prob
-        assert left.sampling_prob > right.sampling_prob or left.text < right.text
-
-
-def test_less_likely_words_are_found_where_none_is_likely(no_limit: None) -> None:
+def test_less_likely_words_are_found_where_none_is_likely(no_limit):
     tokenizer = TinyTokenizer([*(f" {letter}x".encode() for letter in "abcdefghijklmnopqrstuvwxyz"), b","])
     model = UniformModel(tokenizer)
     search = CompleteWordSearch(model, prefill(model, []), [])
@@ -211,7 +181,7 @@ def test_less_likely_words_are_found_where_none_is_likely(no_limit: None) -> Non
     assert len(last(search.search(PLAIN, 40, 0.2, min_words=5)).candidates) >= 5
 
 
-def test_other_settings_need_no_new_distributions() -> None:
+def test_other_settings_need_no_new_distributions():
     model = TableModel(SPACED, 8)
     search = new_search(model)
     last(search.search(SamplerSettings(temperature=2.0), 40, 0.002))
@@ -222,43 +192,37 @@ def test_other_settings_need_no_new_distributions() -> None:
             assert known == last(new_search(TableModel(SPACED, 8)).search(sampler, 40, 0.01))
     assert last(search.search(SAMPLERS[1], 40, 0.01, runs_model=False)).is_final
     assert model.num_advances == num_advances
+    unread = last(new_search(model).search(PLAIN, 40, 0.001, runs_model=False))
+    assert not unread.is_final
+    assert {each.text for each in unread.candidates} == {",", EOS}
+    assert model.num_advances == num_advances + 1
 
 
-def test_without_the_model_only_known_words_are_found() -> None:
-    model = TableModel(SPACED, 8)
-    search = new_search(model)
-    num_advances = model.num_advances
-    known = last(search.search(PLAIN, 40, 0.001, runs_model=False))
-    assert not known.is_final
-    assert {each.text for each in known.candidates} == {",", EOS}
-    assert model.num_advances == num_advances
-
-
-def test_cancelled_search_has_no_final_result() -> None:
+def test_cancelled_search_has_no_final_result():
     calls = iter([False, False, True])
     results = list(new_search(TableModel(SPACED, 2)).search(PLAIN, 10**6, 1e-5, cancelled=lambda: next(calls)))
     assert len(results) == 2
     assert not any(result.is_final for result in results)
 
 
-def test_exhausted_search_has_lower_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    complete = probs_of(last(new_search(TableModel(SPACED, 2)).search(PLAIN, 10**6, 1e-3)))
-    monkeypatch.setattr(complete_words, "MAX_STEPS", 20)
+def test_exhausted_search_has_lower_bounds():
     model = TableModel(SPACED, 2)
-    result = last(new_search(model).search(PLAIN, 10**6, 1e-3))
+    result = last(new_search(model).search(PLAIN, 10**6, 1e-6))
     assert result.is_final
-    assert model.num_advances <= 21
-    assert 0 < len(result.candidates) < len(complete)
-    assert all(each.model_prob <= complete[each.text][0] * 1.0001 for each in result.candidates)
+    assert model.num_advances <= complete_words.MAX_STEPS + 1
+    expected, _ = enumerate_words(model, PLAIN, [])
+    short = [each for each in result.candidates if len(each.text) < DEPTH]
+    assert len(short) > 10
+    assert all(each.model_prob <= expected[each.text][0] * 1.0001 for each in short)
 
 
-def test_endless_words_end_the_search() -> None:
+def test_endless_words_end_the_search():
     """A greedy model that repeats a letter never ends its word."""
     tokenizer = TinyTokenizer([b"a", b" a"])
     log_probs = np.log(np.array([0.98, 0.01, 0.01], np.float32))
 
     class Repeating(UniformModel):
-        def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
+        def advance(self, state, token):
             return log_probs, None
 
     model = Repeating(tokenizer)
@@ -270,14 +234,14 @@ def test_endless_words_end_the_search() -> None:
 class ScriptedModel(UniformModel):
     """A model that predicts the tokens of a text, one after the other, with certainty."""
 
-    def __init__(self, tokenizer: Tokenizer, text: str) -> None:
+    def __init__(self, tokenizer, text):
         super().__init__(tokenizer)
         self.ids = [*tokenizer.encode(text).tolist(), EOS_ID]
 
-    def start(self) -> int:  # type: ignore[override]
+    def start(self):
         return -1
 
-    def advance(self, state: int, token: int) -> tuple[LogProbs, int]:  # type: ignore[override]
+    def advance(self, state, token):
         log_probs = np.full(len(self.tokenizer), -100, np.float32)
         log_probs[self.ids[min(state + 1, len(self.ids) - 1)]] = 0
         return log_probs, state + 1
@@ -293,7 +257,7 @@ class ScriptedModel(UniformModel):
         ("a\nb 👩‍🚒", ["a", "<0x0A>", "b"]),
     ],
 )
-def test_words_of_natural_text(tokenizer: Tokenizer, text: str, words: list[str]) -> None:
+def test_words_of_natural_text(tokenizer, text, words):
     """The words come one after the other, and the tokens of a word lead to the next one."""
     model, ids, found = ScriptedModel(tokenizer, text), list[int](), list[str]()
     while len(found) < len(words):
@@ -307,7 +271,7 @@ def test_words_of_natural_text(tokenizer: Tokenizer, text: str, words: list[str]
 
 
 @pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
-def test_open_word_of_a_prompt_is_completed(tokenizer: Tokenizer) -> None:
+def test_open_word_of_a_prompt_is_completed(tokenizer):
     model = open_model(tokenizer)
     ids = tokenizer.encode("Where is the wiz").tolist()
     state = prefill_prompt(model, ids)
@@ -319,30 +283,22 @@ def test_open_word_of_a_prompt_is_completed(tokenizer: Tokenizer) -> None:
         assert any(word.text.startswith("wiz") and len(word.text) > 3 for word in words)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("the wiz", "wiz"),
-        ("the wizard’s", "wizard’s"),
-        ("the ", ""),
-        ("Ring?", ""),
-        ("a\n", ""),
-        ("“Éo", "Éo"),
-        ("", ""),
-    ],
-)
+OPEN_WORDS = {"the wiz": "wiz", "the wizard’s": "wizard’s", "the ": "", "Ring?": "", "a\n": "", "“Éo": "Éo", "": ""}
+
+
+@pytest.mark.parametrize(("text", "expected"), OPEN_WORDS.items())
 @pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
-def test_open_word_at_the_end_of_a_text(tokenizer: ByteTokenizer, text: str, expected: str) -> None:
+def test_open_word_at_the_end_of_a_text(tokenizer, text, expected):
     assert open_word(tokenizer, tokenizer.encode(text).tolist()).decode() == expected
 
 
-def test_open_word_may_end_inside_a_character() -> None:
+def test_open_word_may_end_inside_a_character():
     tokenizer = character_tokenizer()
     ids = tokenizer.encode("the É").tolist()
     assert open_word(tokenizer, ids[:-1]) == "É".encode()[:1]
 
 
-def test_word_around_a_token() -> None:
+def test_word_around_a_token():
     tokenizer = character_tokenizer()
     ids = tokenizer.encode("Is he, no").tolist()
     words = [word_around(tokenizer, ids, index) for index in range(len(ids))]
@@ -351,7 +307,7 @@ def test_word_around_a_token() -> None:
     assert word_around(closed, [2, 3], 1) == "is"
 
 
-def test_after_a_complete_word_another_one_starts() -> None:
+def test_after_a_complete_word_another_one_starts():
     tokenizer = bpe_tokenizer()
     model = open_model(tokenizer)
     word = tokenizer.encode(" wiz").tolist()
@@ -365,10 +321,3 @@ def test_after_a_complete_word_another_one_starts() -> None:
     comma = tokenizer.encode(",").tolist()
     assert end_word(tokenizer, comma, state) is state
     assert end_word(WordTokenizer(("<unk>", "<eos>", "he")), [2], state) is state
-
-
-def test_candidates_of_tokens_have_their_ids() -> None:
-    model = open_model(bpe_tokenizer())
-    candidates = next_token_probs(prefill(model, []).log_probs, PLAIN, [], model.tokenizer, 20).candidates
-    assert [model.tokenizer.tokens[id] for each in candidates for id in each.ids] == [each.text for each in candidates]
-    assert len({each.ids for each in candidates}) == 20

@@ -6,17 +6,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent
-from engine.generation.prompt import DecoderState, prefill
+from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import (
     MAX_HISTORY_TOKENS,
-    SceneEvent,
     SpeakerProb,
     Turn,
     TurnEnd,
@@ -40,27 +37,27 @@ SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
 TURNS = (Turn("FRODO", "w1 w2"), Turn("SAM", "w3"))
 
 
-def scene_end_prob(state: DecoderState) -> float:
+def scene_end_prob(state):
     return float(np.exp(state.log_probs[EOS_ID]))
 
 
-def scene(seed: int = 1, num_turns: int = 5, **arguments: object) -> list[SceneEvent]:
+def scene(seed=1, num_turns=5, **arguments):
     defaults: dict[str, object] = {"cast": None, "settings": SETTINGS}
-    return list(generate_scene(MODEL, num_turns=num_turns, seed=seed, **(defaults | arguments)))  # type: ignore[arg-type]
+    return list(generate_scene(MODEL, num_turns=num_turns, seed=seed, **(defaults | arguments)))
 
 
-def script(events: list[SceneEvent]) -> list[Turn]:
+def script(events):
     return [event.turn for event in events if isinstance(event, TurnEnd)]
 
 
-def test_a_turn_is_its_speaker_its_text_and_an_end() -> None:
+def test_a_turn_is_its_speaker_its_text_and_an_end():
     assert encode_turn(TOKENIZER, Turn("SAM", "w0  w3\n")) == (SPEAKER_IDS[1], 2, 5, EOS_ID)
     assert encode_turn(TOKENIZER, Turn("sam", "")) == (SPEAKER_IDS[1], EOS_ID)
     assert encode_turns(TOKENIZER, TURNS) == (SPEAKER_IDS[0], 3, 4, EOS_ID, SPEAKER_IDS[1], 5, EOS_ID)
     assert TOKENIZER.decode(encode_turns(TOKENIZER, TURNS)) == "FRODO: w1 w2\nSAM: w3\n"
 
 
-def test_an_unknown_speaker_is_refused_with_the_nearest_name() -> None:
+def test_an_unknown_speaker_is_refused_with_the_nearest_name():
     with pytest.raises(InvalidInputError, match="did you mean GOLLUM"):
         encode_turn(TOKENIZER, Turn("Golum", "w1"))
     with pytest.raises(InvalidInputError, match="'SAURON' is not in the cast"):
@@ -69,7 +66,7 @@ def test_an_unknown_speaker_is_refused_with_the_nearest_name() -> None:
         next_speaker_probs(MODEL, prefill(MODEL, []), [])
 
 
-def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on() -> None:
+def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
     state = read_turns(MODEL, TURNS)
     probs = np.exp(state.log_probs.astype(np.float64))
     by_name = {speaker.name: speaker for speaker in next_speaker_probs(MODEL, state)}
@@ -81,14 +78,14 @@ def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on() -> N
 
 
 @pytest.mark.parametrize("cast", [("SAM",), ("GOLLUM", "sam", "GOLLUM"), CAST])
-def test_next_speakers_of_a_smaller_cast_sum_to_one_and_are_sorted(cast: tuple[str, ...]) -> None:
+def test_next_speakers_of_a_smaller_cast_sum_to_one_and_are_sorted(cast):
     speakers = next_speaker_probs(MODEL, read_turns(MODEL, TURNS), cast)
     assert {speaker.name for speaker in speakers} == {name.upper() for name in cast}
     assert sum(speaker.prob for speaker in speakers) == pytest.approx(1)
-    assert all(first.prob >= second.prob for first, second in itertools.pairwise(speakers))
+    assert list(speakers) == sorted(speakers, key=lambda speaker: -speaker.prob)
 
 
-def test_states_of_a_turn_equal_those_of_its_tokens() -> None:
+def test_states_of_a_turn_equal_those_of_its_tokens():
     state = begin_turn(MODEL, read_turns(MODEL, TURNS[:1]), "SAM")
     assert np.array_equal(state.log_probs, prefill(MODEL, encode_turns(TOKENIZER, TURNS)[:5]).log_probs)
     after = end_turn(MODEL, prefill(MODEL, [5], state))
@@ -97,7 +94,7 @@ def test_states_of_a_turn_equal_those_of_its_tokens() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_speakers_are_sampled_with_their_probabilities(temperature: float) -> None:
+def test_speakers_are_sampled_with_their_probabilities(temperature):
     probs = [SpeakerProb("FRODO", 8, 0.6), SpeakerProb("SAM", 9, 0.3), SpeakerProb("GOLLUM", 10, 0.1)]
     counts = Counter(sample_speaker(probs, temperature, seed).name for seed in range(3000))
     powers = [speaker.prob ** (1 / temperature) for speaker in probs]
@@ -105,47 +102,35 @@ def test_speakers_are_sampled_with_their_probabilities(temperature: float) -> No
         assert counts[speaker.name] / 3000 == pytest.approx(power / sum(powers), abs=0.035)
 
 
-def test_the_likeliest_speaker_is_chosen_at_temperature_zero() -> None:
+def test_the_likeliest_speaker_is_chosen_at_temperature_zero():
     probs = [SpeakerProb("FRODO", 8, 0.3), SpeakerProb("SAM", 9, 0.7)]
     assert {sample_speaker(probs, 0, seed).name for seed in range(20)} == {"SAM"}
     assert sample_speaker([SpeakerProb("FRODO", 8, 0.0), SpeakerProb("SAM", 9, 1.0)], 1, 3).name == "SAM"
 
 
-@given(st.integers(0, MAX_SEED), st.integers(0, 10_000))
-def test_seeds_of_turns_can_be_typed_again(seed: int, number: int) -> None:
-    assert 0 <= turn_seed(seed, number) < 1_000_000
-    assert turn_seed(seed, number) == turn_seed(seed, number)
+def test_seeds_of_turns_can_be_typed_again_and_differ():
+    seeds = [turn_seed(seed, number) for seed in (*range(10), MAX_SEED) for number in range(20)]
+    assert all(0 <= seed < 1_000_000 for seed in seeds)
+    assert len(set(seeds)) > 215
 
 
-def test_seeds_of_turns_differ() -> None:
-    assert len({turn_seed(seed, number) for seed in range(10) for number in range(20)}) > 195
-
-
-def test_a_scene_has_its_turns_in_the_form_of_its_events() -> None:
-    events = scene()
-    turns = script(events)
-    assert len(turns) == 5
-    position = 0
+def test_a_scene_has_its_turns_in_the_form_of_its_events():
+    events = iter(scene())
     for number in range(5):
-        start = events[position]
+        start = next(events)
         assert isinstance(start, TurnStart)
         assert start.number == number
-        position += 1
         pieces = []
-        while isinstance(token := events[position], TokenEvent):
-            assert 2 <= token.id < NUM_TEXT_TOKENS
-            pieces.append(token.piece)
-            position += 1
-        end = events[position]
-        assert isinstance(end, TurnEnd)
-        assert end.number == number
-        assert end.turn == Turn(start.speaker, "".join(pieces))
-        assert end.done.tokens == len(pieces) > 0
-        position += 1
-    assert position == len(events)
+        while isinstance(event := next(events), TokenEvent):
+            assert 2 <= event.id < NUM_TEXT_TOKENS
+            pieces.append(event.piece)
+        assert isinstance(event, TurnEnd)
+        assert (event.number, event.turn) == (number, Turn(start.speaker, "".join(pieces)))
+        assert event.done.tokens == len(pieces) > 0
+    assert not list(events)
 
 
-def test_probabilities_and_states_of_a_scene_are_those_of_its_turns() -> None:
+def test_probabilities_and_states_of_a_scene_are_those_of_its_turns():
     events = scene()
     turns = script(events)
     for start in (event for event in events if isinstance(event, TurnStart)):
@@ -156,11 +141,10 @@ def test_probabilities_and_states_of_a_scene_are_those_of_its_turns() -> None:
         assert start.prob == pytest.approx(expected[start.speaker])
         assert {speaker.name: speaker.prob for speaker in start.candidates} == pytest.approx(expected)
     last = events[-1]
-    assert isinstance(last, TurnEnd)
     assert last.state.log_probs == pytest.approx(read_turns(MODEL, turns).log_probs, abs=1e-6)
 
 
-def test_nobody_speaks_twice_in_a_row_unless_alone() -> None:
+def test_nobody_speaks_twice_in_a_row_unless_alone():
     turns = [turn.speaker for turn in script(scene(num_turns=40))]
     assert all(one != other for one, other in itertools.pairwise(turns))
     history = encode_turns(TOKENIZER, TURNS)
@@ -170,23 +154,12 @@ def test_nobody_speaks_twice_in_a_row_unless_alone() -> None:
     assert [turn.speaker for turn in script(scene(cast=["Sam"], num_turns=3))] == ["SAM"] * 3
 
 
-def test_one_seed_gives_the_same_scene_and_another_seed_another() -> None:
-    assert script(scene(seed=4)) == script(scene(seed=4))
-    assert script(scene(seed=4)) != script(scene(seed=5))
-
-
-def test_a_longer_scene_begins_like_a_shorter_one() -> None:
+def test_a_seed_gives_the_same_scene_of_any_length_and_another_seed_another():
     assert script(scene(num_turns=7))[:3] == script(scene(num_turns=3))
+    assert script(scene(seed=4)) == script(scene(seed=4)) != script(scene(seed=5))
 
 
-def test_turns_of_a_scene_have_different_noise() -> None:
-    """With a model that has no memory, lines of one speaker differ only by their noise."""
-    model = DialogueModel(KNESER_NEY)
-    events = generate_scene(model, ["SAM"], 12, SETTINGS, seed=0)
-    assert len({event.turn.text for event in events if isinstance(event, TurnEnd)}) > 6
-
-
-def test_a_turn_of_a_scene_can_be_generated_again_by_its_seed() -> None:
+def test_a_turn_of_a_scene_can_be_generated_again_by_its_seed():
     events = scene()
     starts = [event for event in events if isinstance(event, TurnStart)]
     turns = script(events)
@@ -197,7 +170,7 @@ def test_a_turn_of_a_scene_can_be_generated_again_by_its_seed() -> None:
         assert "".join(pieces) == turn.text
 
 
-def test_the_noise_of_a_line_depends_on_what_was_said() -> None:
+def test_the_noise_of_a_line_depends_on_what_was_said():
     """The model has no memory of the lines before, so only the noise can differ."""
     model = DialogueModel(KNESER_NEY)
     settings = SamplerSettings(max_tokens=8)
@@ -212,29 +185,28 @@ def test_the_noise_of_a_line_depends_on_what_was_said() -> None:
     assert len(set(lines)) == 3
 
 
-def test_only_the_given_cast_speaks_and_state_continues_a_scene() -> None:
+def test_only_the_given_cast_speaks_and_state_continues_a_scene():
     state = read_turns(MODEL, TURNS)
     events = scene(cast=["SAM", "Gollum"], state=state, num_turns=20)
     assert {turn.speaker for turn in script(events)} == {"SAM", "GOLLUM"}
-    assert isinstance(events[0], TurnStart)
     assert np.array_equal(events[0].state.log_probs, state.log_probs)
 
 
-@pytest.mark.parametrize("num_calls", range(8))
-def test_a_scene_ends_at_any_token(num_calls: int) -> None:
+@pytest.mark.parametrize("num_calls", [0, 1, 4, 7])
+def test_a_scene_ends_at_any_token(num_calls):
     remaining = iter([False] * num_calls)
     events = scene(cancelled=lambda: next(remaining, True))
     tokens = [event.id for event in events if isinstance(event, TokenEvent)]
     assert tokens == [event.id for event in scene() if isinstance(event, TokenEvent)][: len(tokens)]
     assert len(tokens) <= num_calls
-    num_turns = sum(isinstance(event, TurnStart) for event in events)
-    assert len(script(events)) == num_turns
-    for turn, end in zip(script(events), (event for event in events if isinstance(event, TurnEnd)), strict=True):
-        assert len(turn.text.split()) == end.done.tokens
-        assert end.done.reason != "cancelled" or end.number == num_turns - 1
+    ends = [event for event in events if isinstance(event, TurnEnd)]
+    assert len(ends) == sum(isinstance(event, TurnStart) for event in events)
+    for end in ends:
+        assert len(end.turn.text.split()) == end.done.tokens
+        assert end.done.reason != "cancelled" or end is ends[-1]
 
 
-def test_the_repetition_penalty_sees_a_bounded_part_of_the_scene() -> None:
+def test_the_repetition_penalty_sees_a_bounded_part_of_the_scene():
     """The penalty on a word ends when the word was said long ago."""
     settings = SamplerSettings(temperature=0.0, repetition_penalty=10.0, max_tokens=4)
     greedy = scene(settings=settings, num_turns=1)
@@ -248,18 +220,16 @@ def test_the_repetition_penalty_sees_a_bounded_part_of_the_scene() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
-def test_seeds_out_of_range_are_refused(seed: int) -> None:
+def test_seeds_out_of_range_are_refused(seed):
     with pytest.raises(InvalidInputError, match="seed"):
         scene(seed=seed)
     with pytest.raises(InvalidInputError, match="seed"):
         next(generate_turn(MODEL, prefill(MODEL, []), "SAM", SETTINGS, seed))
 
 
-def test_a_line_of_the_maximum_length_still_ends() -> None:
+def test_a_line_of_the_maximum_length_still_ends():
     events = scene(settings=SamplerSettings(max_tokens=1))
     turns = script(events)
     assert [len(turn.text.split()) for turn in turns] == [1] * 5
     last = events[-1]
-    assert isinstance(last, TurnEnd)
-    assert isinstance(last.state, DecoderState)
     assert math.isclose(np.exp(last.state.log_probs[SPEAKER_IDS]).sum() + scene_end_prob(last.state), 1, abs_tol=1e-5)

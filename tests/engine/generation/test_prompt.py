@@ -1,4 +1,4 @@
-"""Generation with an open vocabulary: prompts that end inside a word, and the text that each token adds."""
+"""Prompts: what is refused, open vocabularies that continue inside a word, and the text that each token adds."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.errors import InvalidInputError
-from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
+from engine.data.tokenizers.words import WordTokenizer
+from engine.errors import InvalidInputError, PromptError
 from engine.generation.generate import TokenEvent, force_token, generate
 from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
+from tests.support.sampling import id_vocabulary
 
 LINES = ["The wizard and the wizards wished for wine.", "A wise wizard was there, with the wind."]
 BPE = BPETokenizer.train(LINES * 5, 300)
@@ -28,7 +29,43 @@ PROMPTS = st.sampled_from(
 )
 
 
-def continuation_log_prob(ids: list[int], last_ids: np.ndarray) -> float:
+def test_prompt_is_tokenized_and_its_unknown_words_and_characters_are_listed():
+    tokenizer = WordTokenizer(("<unk>", "<eos>", "bilbo", "is", "don't"))
+    text = "Bilbo, XYZZY is: don't... xyzzy ☺ “plugh” … мир! ☺"
+    prompt = encode_prompt(text, tokenizer)
+    assert prompt.ids == (2, UNK_ID, 3, 4, UNK_ID, UNK_ID)
+    assert prompt.unknown_tokens == ("xyzzy", "☺", "plugh", "мир")
+    assert prompt.text == text
+    assert encode_prompt("is", tokenizer).unknown_tokens == ()
+
+
+UNKNOWN_WORDS = "one two three two four five six " + "x" * 41
+NO_WORD = "prompt '%s' has no word; type at least one"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the prompt is empty and has no word; type something first"),
+        ("\n\t ", "the prompt is empty and has no word; type something first"),
+        ("?!…", NO_WORD % "?!…"),
+        ("." * 41, NO_WORD % ("." * 40 + "…")),
+        ("☺ мир!", "the model cannot read ☺, мир; type words of the letters a to z, digits and apostrophes"),
+        (
+            UNKNOWN_WORDS,
+            "the model knows none of the prompt's words: one, two, three, four, five, and 2 more; use other words",
+        ),
+        ("x" * 41, f"the model knows none of the prompt's words: {'x' * 40}…; use other words"),
+        ("<unk> <eos>", "the model knows none of the prompt's words: unk, eos; use other words"),
+    ],
+)
+def test_a_prompt_without_a_known_word_is_refused(text, message):
+    with pytest.raises(PromptError) as caught:
+        encode_prompt(text, id_vocabulary(5))
+    assert str(caught.value) == message
+
+
+def continuation_log_prob(ids, last_ids):
     """Return the log-probability of `ids`, or of its beginning followed by any one of `last_ids`."""
     log_probs, state = MODEL.advance(MODEL.start(), EOS_ID)
     total = 0.0
@@ -39,7 +76,7 @@ def continuation_log_prob(ids: list[int], last_ids: np.ndarray) -> float:
 
 
 @given(PROMPTS, st.integers(0, 1000))
-def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt: str, seed: int) -> None:
+def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt, seed):
     ids = encode_prompt(prompt, BPE).ids
     state = prefill_prompt(MODEL, ids)
     read = ids[: len(ids) - state.num_reread_tokens]
@@ -51,7 +88,7 @@ def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt: str, seed:
 
 
 @given(PROMPTS)
-def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prompt: str) -> None:
+def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prompt):
     ids = list(encode_prompt(prompt, BPE).ids)
     state = prefill_prompt(MODEL, ids)
     probs = np.exp(state.log_probs.astype(np.float64))
@@ -65,7 +102,7 @@ def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prom
         assert np.array_equal(state.log_probs, prefill(MODEL, ids).log_probs)
 
 
-def test_the_most_probable_end_of_the_prompt_is_chosen() -> None:
+def test_the_most_probable_end_of_the_prompt_is_chosen():
     for prompt in ("The wiz", "The wi", "The w", "A wise wiza"):
         ids = list(encode_prompt(prompt, BPE).ids)
         start = max(index for index, id in enumerate(ids) if BPE.word_starts[id] or index == 0)
@@ -80,7 +117,7 @@ def test_the_most_probable_end_of_the_prompt_is_chosen() -> None:
         assert prefill_prompt(MODEL, ids).num_reread_tokens == best
 
 
-def test_a_probable_longer_word_continues_the_prompt_inside_the_word() -> None:
+def test_a_probable_longer_word_continues_the_prompt_inside_the_word():
     (wizard,) = BPE.encode(" wizard").tolist()
     weights = dict(MODEL.weights)
     bias = np.zeros(len(BPE), np.float32)
@@ -91,23 +128,14 @@ def test_a_probable_longer_word_continues_the_prompt_inside_the_word() -> None:
     assert (first.text, first.piece) == (" wizard", "ard")
 
 
-def test_batched_texts_have_the_pieces_of_single_ones() -> None:
-    ids = encode_prompt("The wiz", BPE).ids
-    state = prefill_prompt(MODEL, ids)
-    requests = [GenerationRequest(state, ids, SETTINGS, seed) for seed in (1, 2)]
-    for seed, events in zip((1, 2), demultiplex(generate_batch(MODEL, requests), 2), strict=True):
-        single = [event.piece for event in generate(MODEL, ids, SETTINGS, seed) if isinstance(event, TokenEvent)]
-        assert [event.piece for event in events if isinstance(event, TokenEvent)] == single
-
-
-def test_a_forced_token_adds_the_text_after_the_prompt() -> None:
+def test_a_forced_token_adds_the_text_after_the_prompt():
     ids = encode_prompt("The wizard", BPE).ids
     event, _ = force_token(MODEL, prefill(MODEL, ids), ids, SETTINGS, BPE.encode(" wine").tolist()[0])
     assert event.piece == BPE.tokens[event.id]
 
 
 @given(st.integers(0, 100))
-def test_every_token_of_an_open_vocabulary_can_be_sampled(seed: int) -> None:
+def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
     model = random_lstm(CONFIG, CHARACTERS, seed=2, scale=0.1)
     first = CHARACTERS.tokens.index("<0x00>")
     assert first == 0  # the id of <unk> in a closed vocabulary
@@ -119,12 +147,12 @@ def test_every_token_of_an_open_vocabulary_can_be_sampled(seed: int) -> None:
     assert all(event.id == 0 for event in events if isinstance(event, TokenEvent))
 
 
-def test_a_prompt_with_bytes_that_are_no_text_is_refused() -> None:
+def test_a_prompt_with_bytes_that_are_no_text_is_refused():
     with pytest.raises(InvalidInputError, match="lone surrogate"):
         encode_prompt("The \udcff", BPE)
 
 
-def test_pieces_show_whole_characters_only() -> None:
+def test_pieces_show_whole_characters_only():
     smile = CHARACTERS.encode("☺").tolist()
     state, history, pieces = prefill(MODEL_OF_CHARACTERS, [5]), [5], []
     for id in smile:
