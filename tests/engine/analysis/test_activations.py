@@ -5,17 +5,20 @@ import pytest
 
 from engine.analysis import activations
 from engine.analysis.activations import find_lstm, find_top_activations, record_activations, unit_activations
+from engine.analysis.attention import find_attention_model
 from engine.analysis.lstm_steps import UnitStep, liveliest_unit, read_steps
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.dialogue import DialogueModel
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from tests.support.models import make_tokenizer, random_ids, random_lstm
+from tests.support.numpy_transformer import random_transformer
 from tests.support.plain_lstm import plain_cells
 
 SIZE = 23
@@ -193,25 +196,26 @@ def test_the_liveliest_unit_has_the_longest_way():
     assert liveliest_unit(read_steps(lstm, tokens)) == max(ways, key=ways.get)
 
 
-# --- the LSTM inside other models ---
+# --- the LSTM and the Transformer inside other models ---
 
 LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 1)
+TRANSFORMER, SPEAKING = random_transformer(VOCABULARY), random_transformer(VOCABULARY.with_cast(["Sam", "Frodo"]))
 KNESER_NEY = KneserNey(make_ids(200), VOCABULARY, order=3)
 DYNAMIC = DynamicEvaluation(LSTM, make_ids(200))
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
+    ("model", "lstm", "transformer"),
     [
-        (LSTM, LSTM),
-        (NeuralCache(LSTM, CacheSettings()), LSTM),
-        (Mixture([KNESER_NEY, LSTM], [0.6, 0.4]), LSTM),
-        (Mixture([OTHER, LSTM], [0.5, 0.5]), OTHER),
-        (NeuralCache(Mixture([DYNAMIC, KNESER_NEY], [0.6, 0.4]), CacheSettings()), LSTM),
-        (KNESER_NEY, None),
-        (NeuralCache(Mixture([KNESER_NEY, KNESER_NEY], [0.5, 0.5]), CacheSettings()), None),
+        (LSTM, LSTM, None),
+        (TRANSFORMER, None, TRANSFORMER),
+        (NeuralCache(LSTM, CacheSettings()), LSTM, None),
+        (Mixture([OTHER, LSTM], [0.5, 0.5]), OTHER, None),
+        (NeuralCache(Mixture([KNESER_NEY, DYNAMIC], [0.6, 0.4]), CacheSettings()), LSTM, None),
+        (Mixture([LSTM, NeuralCache(TRANSFORMER, CacheSettings())], [0.5, 0.5]), LSTM, TRANSFORMER),
+        (DialogueModel(SPEAKING), None, SPEAKING),
+        (NeuralCache(Mixture([KNESER_NEY, KNESER_NEY], [0.5, 0.5]), CacheSettings()), None, None),
     ],
-    ids=["LSTM", "cache", "mixture", "ensemble", "dynamic evaluation", "Kneser-Ney", "without LSTM"],
 )
-def test_the_lstm_is_found_inside_caches_and_mixtures(model, expected):
-    assert find_lstm(model) is expected
+def test_the_lstm_and_the_transformer_are_found_inside_other_models(model, lstm, transformer):
+    assert (find_lstm(model), find_attention_model(model)) == (lstm, transformer)

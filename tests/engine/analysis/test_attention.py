@@ -3,45 +3,14 @@
 import numpy as np
 import pytest
 
-from engine.analysis.attention import attention_rollout, attention_rollouts, find_attention_model, logit_lens
-from engine.config import ModelConfig
+from engine.analysis.attention import attention_rollout, attention_rollouts, logit_lens
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.cache import CacheSettings, NeuralCache
-from engine.models.dialogue import DialogueModel
-from engine.models.mixture import Mixture
-from engine.models.ngram import KneserNey
-from tests.support.models import make_tokenizer, random_ids, random_lstm
+from tests.support.models import make_tokenizer, random_ids
 from tests.support.numpy_transformer import random_transformer
 
 VOCABULARY = make_tokenizer(23)
-CAST = make_tokenizer(23).with_cast(["Gandalf", "Frodo"])
-KNESER_NEY = KneserNey(random_ids(200, len(VOCABULARY)), VOCABULARY, order=3)
-LSTM = random_lstm(ModelConfig(embedding_size=7, hidden_size=7), VOCABULARY)
-
-
 TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
-OTHER = random_transformer(VOCABULARY, seed=1)
-SPEAKING = random_transformer(CAST)
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        (TRANSFORMER, TRANSFORMER),
-        (NeuralCache(TRANSFORMER, CacheSettings()), TRANSFORMER),
-        (Mixture([KNESER_NEY, TRANSFORMER], [0.6, 0.4]), TRANSFORMER),
-        (Mixture([OTHER, TRANSFORMER], [0.5, 0.5]), OTHER),
-        (Mixture([LSTM, NeuralCache(OTHER, CacheSettings())], [0.5, 0.5]), OTHER),
-        (DialogueModel(SPEAKING), SPEAKING),
-        (LSTM, None),
-        (KNESER_NEY, None),
-        (Mixture([KNESER_NEY, LSTM], [0.5, 0.5]), None),
-        (NeuralCache(LSTM, CacheSettings()), None),
-    ],
-)
-def test_the_transformer_is_found_inside_caches_dialogues_and_mixtures(model, expected):
-    assert find_attention_model(model) is expected
 
 
 @pytest.mark.parametrize("position", [0, 1, 6, 9])
@@ -56,8 +25,6 @@ def test_rollout_multiplies_the_layers_with_half_of_the_identity(position):
     assert rollout.sum() == pytest.approx(1, abs=1e-5)
     assert not rollout[position + 1 :].any()
     assert attention_rollouts(weights) == pytest.approx(expected, abs=1e-6)
-
-
 
 
 def test_the_last_layer_predicts_what_the_model_predicts():
@@ -75,8 +42,6 @@ def test_the_last_layer_predicts_what_the_model_predicts():
         assert last.target_rank == 1 + np.count_nonzero(probs > probs[target])
         assert last.entropy_bits == pytest.approx(-(probs * np.log2(probs)).sum(), abs=1e-3)
         log_probs, state = TRANSFORMER.advance(state, target)
-
-
 
 
 def test_positions_and_tokens_that_do_not_exist_are_refused():

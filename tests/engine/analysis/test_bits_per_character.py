@@ -1,4 +1,4 @@
-"""Bits per character by hand, under different tokenizers, and of every character of a text."""
+"""Bits per character by hand, under different tokenizers, of every character of a text, and of written lines."""
 
 import math
 
@@ -17,7 +17,9 @@ from engine.analysis.bits_per_character import (
     text_bits_per_character,
     written_text,
 )
+from engine.analysis.model_comparison import Candidate, compare_models
 from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.analysis.written_bits import lines_with_words, measure_written_bits
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
@@ -25,9 +27,11 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError
+from engine.models.ngram import KneserNey, Unigram
+from engine.models.orthography import OrthographyModel
 from engine.models.spelling import SpellingModel
 from tests.support.files import sentences, write_csv
-from tests.support.models import UniformModel
+from tests.support.models import UniformModel, naive_bits
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
@@ -47,12 +51,6 @@ def open_tokenizers():
 def uniform_byte_log_probs(tokenizer, encoded):
     """Return the scores of a model for which each byte has the probability 1/256, however bytes form tokens."""
     return np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
-
-
-def test_uniform_character_model_needs_the_bits_of_its_vocabulary_for_each_character():
-    model = UniformModel(CharacterTokenizer([]))
-    assert text_bits_per_character(model, "To be,\n\nor not.\n", "line") == pytest.approx(math.log2(257), rel=1e-6)
-    assert text_bits_per_character(model, "é\n", "line") == pytest.approx(3 / 2 * math.log2(257), rel=1e-6)
 
 
 def test_uniform_word_model_spells_its_unknown_words():
@@ -142,15 +140,6 @@ def test_forms_of_a_text():
     assert [native_form(tokenizer) for tokenizer in open_tokenizers()] == ["original"] * 5
 
 
-@settings(max_examples=50)
-@given(st.text(), st.sampled_from(TEXT_FORMS))
-def test_each_form_is_computed_from_the_one_before(text, form):
-    converted = convert_text(text, form)
-    assert convert_text(converted, form) == converted
-    for later in TEXT_FORMS[TEXT_FORMS.index(form) :]:
-        assert convert_text(converted, later) == convert_text(text, later)
-
-
 @settings(max_examples=30, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), mode=st.sampled_from([*MODES, "dialogue"]))
 def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text, mode):
@@ -203,3 +192,51 @@ def test_pieces_of_generated_tokens_are_counted():
     assert counted.bits == pytest.approx(8)
     assert counted.num_characters == len("the <unk> king\n")
     assert math.isnan(count_character_bits(WORDS, [], ids[:0], np.empty(0)).bits_per_character)
+
+
+TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]
+LINES = ["The lamp is on?", "Where: the MINE of Moria."]
+
+
+def test_model_of_words_pays_for_spelling_and_writing():
+    tokenizer = WordTokenizer.from_words([word for line in TRAIN for word in line.lower().strip(".?").split()], 1)
+    ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
+    model, orthography = KneserNey(ids, tokenizer, 3), OrthographyModel(TRAIN, "words")
+    result = measure_written_bits(model, "line", LINES, orthography)
+    read = [id for line in LINES for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
+    spelling = SpellingModel(tokenizer.tokens[2:])
+    expected = naive_bits(model, read) - spelling.unknown_log_probs(["mine", "of", "moria"]).sum() / math.log(2)
+    assert result.token_bits == pytest.approx(expected, rel=1e-5)
+    assert result.orthography_bits == pytest.approx(sum(orthography.bits(line) for line in LINES))
+    assert result.num_characters == sum(map(len, LINES)) + 2
+    total = (result.token_bits + result.orthography_bits) / result.num_characters
+    assert result.bits_per_character == pytest.approx(total)
+    # `lotr-tui eval` states the bits of the words per character of the lower-case words.
+    (comparison,) = compare_models([Candidate("words", model, "line", "\n".join(LINES))])
+    assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
+
+
+def test_open_vocabulary_pays_for_its_tokens_only():
+    tokenizer = CharacterTokenizer.from_lines(TRAIN, 1)
+    ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
+    model = KneserNey(ids, tokenizer, 3)
+    result = measure_written_bits(model, "line", LINES, None)
+    assert result.orthography_bits == 0
+    assert result.bits_per_character == pytest.approx(text_bits_per_character(model, "\n".join(LINES), "line"))
+
+
+def test_speaker_of_a_dialogue_is_given():
+    tokenizer = CharacterTokenizer.from_lines(TRAIN, 1).with_cast(("BILBO", "SOMEONE"))
+    speaker = tokenizer.speaker_id("SOMEONE")
+    train = [id for line in TRAIN for id in [speaker, *tokenizer.encode(line).tolist(), EOS_ID]]
+    model = Unigram(np.array(train, np.int32), tokenizer)
+    result = measure_written_bits(model, "dialogue", LINES, None)
+    text_ids = [id for line in LINES for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
+    assert result.token_bits == pytest.approx(naive_bits(model, text_ids), rel=1e-5)
+    assert result.num_characters == sum(map(len, LINES)) + 2  # a colon in a line is not the end of a name
+
+
+def test_lines_without_a_word_are_left_out():
+    lines = ["", "...", "a", "¿?", "No."]
+    assert list(lines_with_words(lines, "words")) == ["a", "No."]
+    assert list(lines_with_words(lines, "whitespace")) == lines[1:]

@@ -1,13 +1,10 @@
 """Measures of a dialogue model against the probabilities of whole texts, and models with known answers."""
 
-import random
-
 import numpy as np
 import pytest
 
 from engine.analysis.dialogue_measures import (
     ContextReader,
-    Place,
     bits_by_context,
     identification_accuracy,
     next_line_accuracy,
@@ -43,20 +40,6 @@ def test_bits_after_the_true_context_and_none_are_those_of_the_text(model):
     is_first = np.array([not context for context, _ in turns])
     assert np.array_equal(columns["random"][is_first], columns["none"][is_first])
     assert not np.allclose(columns["random"][~is_first], columns["true"][~is_first])
-
-
-def test_random_contexts_are_as_long_and_of_another_scene():
-    reader = ContextReader(MODEL, SCENES)
-    rng = random.Random(0)
-    for place_scene in range(len(SCENES)):
-        for position in range(1, len(SCENES[place_scene])):
-            state = reader.random_state(Place(place_scene, position), rng)
-            candidates = [
-                reader.state(index, position)
-                for index, scene in enumerate(SCENES)
-                if index != place_scene and len(scene) >= position
-            ]
-            assert any(state is candidate for candidate in candidates)
 
 
 def test_speakers_who_always_alternate_are_always_predicted():

@@ -1,6 +1,6 @@
 """Lines of a script with the names of their speakers: what models read, and scores and passages of words."""
 
-from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.turns import Turn, encode_turns
-from engine.models.dialogue import DialogueModel
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
@@ -43,11 +42,9 @@ def read_ids(tokens):
         ("Gandalf (V.O.): hello", "GANDALF", 15),
         ("FRODO:", "FRODO", 6),
         ("MAN ON WALL: who goes there", "SOMEONE", 12),
-        ("Gandalf:hello", "", 0),
         ("he said: hello", "", 0),
         ("Look: a tower", "", 0),
         ("the time is 12:30", "", 0),
-        (": hello", "", 0),
         ("", "", 0),
         ("A" * 10_000 + ": hello", "", 0),
         ("[bold]GANDALF[/]: hello", "GANDALF", 17),
@@ -118,12 +115,12 @@ def test_a_tokenizer_without_a_cast_reads_names_as_words():
     assert tokens.speaker_of(1) is None
 
 
+# --- scores, activations and copied passages of a script ---
+
 SCRIPT = "GANDALF: we walked all night\nFRODO: was the tower lit\nthe lamp"
-TURNS = [Turn("GANDALF", "we walked all night"), Turn("FRODO", "was the tower lit"), Turn("SOMEONE", "the lamp")]
-MODELS = pytest.mark.parametrize(
-    "make_model", [dialogue_model, lambda: dialogue_model(tokenizer=bpe_tokenizer())], ids=["words", "bpe"]
-)
-MakeModel = Callable[[], DialogueModel]
+SCRIPT_TURNS = [Turn("GANDALF", "we walked all night"), Turn("FRODO", "was the tower lit"), Turn("SOMEONE", "the lamp")]
+WORD_MODEL = dialogue_model()
+MODELS = pytest.mark.parametrize("model", [WORD_MODEL, dialogue_model(tokenizer=bpe_tokenizer())], ids=["words", "bpe"])
 
 
 def score(model, text, previous=None):
@@ -135,21 +132,18 @@ def score(model, text, previous=None):
 
 
 @MODELS
-def test_each_word_is_predicted_given_its_speaker(make_model):
-    model = make_model()
-    ids = np.array(encode_turns(model.tokenizer, TURNS)[:-1], np.int32)
+def test_each_word_is_predicted_given_its_speaker(model):
+    ids = np.array(encode_turns(model.tokenizer, SCRIPT_TURNS)[:-1], np.int32)
     log_probs = model.score_sequence(ids)
     scores = score(model, SCRIPT)
     assert scores.is_complete
     np.testing.assert_allclose(scores.log_probs, log_probs[ids < model.tokenizer.num_text_tokens], rtol=1e-5)
     assert scores.log_probs.min() > -100  # no token is one that the form of a scene excludes
-    summary = scores.summarize()
-    assert summary.evaluation.tokens == len(scores.tokens)
+    assert scores.summarize().evaluation.tokens == len(scores.tokens)
 
 
 @MODELS
-def test_another_speaker_changes_the_scores_from_there_on(make_model):
-    model = make_model()
+def test_another_speaker_changes_the_scores_from_there_on(model):
     first = score(model, SCRIPT)
     changed = SCRIPT.replace("FRODO", "GOLLUM")
     tokens = tokenize_with_offsets(changed, model.tokenizer)
@@ -161,11 +155,9 @@ def test_another_speaker_changes_the_scores_from_there_on(make_model):
 
 
 @MODELS
-def test_activations_are_those_after_the_speaker(make_model):
-    model = make_model()
+def test_activations_are_those_after_the_speaker(model):
     lstm, tokens = find_lstm(model), tokenize_with_offsets(SCRIPT, model.tokenizer)
-    assert lstm is not None
-    ids = np.array(encode_turns(model.tokenizer, TURNS)[:-1], np.int32)
+    ids = np.array(encode_turns(model.tokenizer, SCRIPT_TURNS)[:-1], np.int32)
     [whole] = record_activations(lstm, ids)
     [layer] = record_activations(lstm, tokens.ids, tokens.line_speakers.tolist())
     np.testing.assert_array_equal(layer.cell, whole.cell[ids < model.tokenizer.num_text_tokens])
@@ -174,40 +166,31 @@ def test_activations_are_those_after_the_speaker(make_model):
 
 
 def test_a_search_reads_each_line_after_its_speaker():
-    model = dialogue_model()
-    lstm = find_lstm(model)
-    assert lstm is not None
-    tokenizer = model.tokenizer
-    texts = ["we walked all night", "the tower", "we walked all night", "we walked all night"]
-    lines = [tokenizer.encode(text) for text in texts]
-    names = ["GANDALF", "FRODO", "GOLLUM", "GANDALF"]
-    speakers = [tokenizer.speaker_id(name) for name in names]
+    lstm, tokenizer = find_lstm(WORD_MODEL), WORD_MODEL.tokenizer
+    lines = [tokenizer.encode(text) for text in ("we walked all night", "the tower", *["we walked all night"] * 2)]
+    speakers = [tokenizer.speaker_id(name) for name in ("GANDALF", "FRODO", "GOLLUM", "GANDALF")]
     found = find_top_activations(lstm, lines, 0, 3, "cell", 20, speakers=speakers)
     expected = {
         (index, position): value
-        for index, (ids, speaker) in enumerate(zip(lines, speakers, strict=True))
-        if index < 3  # the last line repeats the first one, with the same speaker
-        for position, value in enumerate(record_activations(lstm, [speaker, *ids])[0].cell[1:, 3].tolist())
+        for index in range(3)  # the last line repeats the first one, with the same speaker
+        for position, value in enumerate(record_activations(lstm, [speakers[index], *lines[index]])[0].cell[1:, 3])
     }
-    assert {(each.line_index, each.position) for each in found.highest} == set(expected)
-    for example in found.highest:
-        assert example.value == pytest.approx(expected[example.line_index, example.position], rel=1e-5)
+    assert {(each.line_index, each.position): each.value for each in found.highest} == pytest.approx(expected, rel=1e-5)
 
 
 @MODELS
-def test_copied_passages_end_at_the_line_and_have_no_names(make_model):
-    tokenizer = make_model().tokenizer
+def test_copied_passages_end_at_the_line_and_have_no_names(model):
+    tokenizer = model.tokenizer
     lines = [Line("we walked all night", "GANDALF"), Line("was the tower lit", "FRODO")]
     tokens = tokenize_with_offsets("GOLLUM: we walked all night\nGANDALF: was the tower lit\n", tokenizer)
-    index = TrainingIndex([tokenizer.encode(line.text) for line in lines], lines)
-    if tokenizer.is_open:
-        words = {word: id for id, word in enumerate(dict.fromkeys(" ".join(line.text for line in lines).split()), 2)}
-        encoded = [np.array([words[word] for word in line.text.split()], np.int32) for line in lines]
-        index = TrainingIndex(encoded, lines, words)
+    index = TrainingIndex.from_dataset(
+        SimpleNamespace(
+            tokenizer=tokenizer, train_source_lines=lines, train_lines=[tokenizer.encode(line.text) for line in lines]
+        )
+    )
     report = index.find_copied(tokens)
     assert [(passage.num_words, passage.occurrences[0].speaker) for passage in report.passages] == [
         (4, "GANDALF"),
         (4, "FRODO"),
     ]
-    assert report.num_words == 8
-    assert report.num_novel_words == 0
+    assert (report.num_words, report.num_novel_words) == (8, 0)

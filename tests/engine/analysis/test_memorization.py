@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.analysis import memorization
-from engine.analysis.memorization import MAX_OCCURRENCES, Occurrence, Passage, TrainingIndex, occurrence_span
+from engine.analysis.memorization import (
+    MAX_OCCURRENCES,
+    MIN_PASSAGE_LENGTH,
+    Occurrence,
+    Passage,
+    TrainingIndex,
+    occurrence_span,
+)
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
@@ -21,48 +28,41 @@ from tests.support.datasets import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 ANONYMOUS_LINE = Line("")
-Matches = dict[tuple[int, int], list[tuple[int, int]]]
-"""Line index and offset of every occurrence, by start and end of the passage."""
-
-
-def to_ids(ids):
-    return np.array(ids, np.int32)
 
 
 def make_index(lines):
-    return TrainingIndex([to_ids(line) for line in lines], [ANONYMOUS_LINE] * len(lines))
+    return TrainingIndex([np.array(line, np.int32) for line in lines], [ANONYMOUS_LINE] * len(lines))
 
 
-def search_exhaustively(lines, ids):
-    """Return the occurrences of every run of `ids` that is not part of a longer run."""
-    matches = {}
-    for start in range(len(ids)):
-        for stop in range(start + memorization.MIN_PASSAGE_LENGTH, len(ids) + 1):
-            run = list(ids[start:stop])
-            if EOS_ID in run or UNK_ID in run:
-                continue
-            positions = [
-                (line_index, offset)
-                for line_index, line in enumerate(lines)
-                for offset in range(len(line))
-                if list(line[offset : offset + len(run)]) == run
-            ]
-            if positions:
-                matches[start, stop] = positions
+def search_exhaustively(lines, text, can_be_copied):
+    """Return the places (line, offset) of every run of `text` that is not part of a longer run, by start and stop."""
+    runs = {}
+    for start in range(len(text)):
+        for stop in range(start + 1, len(text) + 1):
+            run = text[start:stop]
+            places = [(i, offset) for i, line in enumerate(lines) for offset in find_run(line, run)]
+            if places and can_be_copied(run):
+                runs[start, stop] = places
     return {
-        (start, stop): positions
-        for (start, stop), positions in matches.items()
-        if not any((a, b) != (start, stop) and a <= start and stop <= b for a, b in matches)
+        run: places
+        for run, places in runs.items()
+        if not any(is_inside(run, longer) for longer in runs if longer != run)
     }
 
 
-def to_matches(report):
-    return {
-        (passage.start, passage.start + passage.length): [
-            (occurrence.line_index, occurrence.offset) for occurrence in passage.occurrences
-        ]
-        for passage in report.passages
-    }
+def find_run(line, run):
+    return [offset for offset in range(len(line)) if line[offset : offset + len(run)] == run]
+
+
+def is_inside(run, longer):
+    return longer[0] <= run[0] and run[1] <= longer[1]
+
+
+# --- tokens ---
+
+
+def are_known_words(run):
+    return len(run) >= MIN_PASSAGE_LENGTH and not {EOS_ID, UNK_ID} & set(run)
 
 
 @st.composite
@@ -80,11 +80,14 @@ def lines_and_reply(draw):
 @given(lines_and_reply())
 def test_passages_match_an_exhaustive_search(case):
     lines, ids = case
-    report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids)
-    assert to_matches(report) == {run: positions[:MAX_OCCURRENCES] for run, positions in expected.items()}
+    report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids, are_known_words)
+    assert {
+        (passage.start, passage.start + passage.length): [
+            (each.line_index, each.offset) for each in passage.occurrences
+        ]
+        for passage in report.passages
+    } == {run: places[:MAX_OCCURRENCES] for run, places in expected.items()}
     assert [passage.num_occurrences for passage in report.passages] == [len(expected[run]) for run in sorted(expected)]
-    starts = [passage.start for passage in report.passages]
-    assert starts == sorted(starts)
     is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
     assert report.memorized_mask.tolist() == is_memorized
     num_tokens = sum(token != EOS_ID for token in ids)
@@ -95,13 +98,10 @@ def test_passages_match_an_exhaustive_search(case):
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 70))
 def test_suffixes_are_sorted_to_the_requested_depth(ids, depth):
-    order = memorization.build_suffix_array(to_ids(ids), depth).tolist()
+    order = memorization.build_suffix_array(np.array(ids, np.int32), depth).tolist()
     assert sorted(order) == list(range(len(ids)))
     prefixes = [ids[start : start + depth] for start in order]
     assert prefixes == sorted(prefixes)
-
-
-# --- hand-written examples ------------------------------------------------------------------------------------
 
 
 ROWS = [
@@ -132,16 +132,13 @@ def test_tokens_outside_the_training_text_are_not_matched():
     assert (passage.start, passage.length) == (1, 4)
 
 
-# --- large texts ----------------------------------------------------------------------------------------------
-
-
 def test_lines_of_the_bundled_dialogues_are_found():
     data = load_dataset(DataConfig())
     index = TrainingIndex.from_dataset(data)
     sources = [line for line in data.splits.train if len(data.tokenizer.encode(line.text))]
     for line_index in range(0, len(data.train_lines), 40):
         ids = data.train_lines[line_index]
-        if UNK_ID in ids or len(ids) < memorization.MIN_PASSAGE_LENGTH:
+        if UNK_ID in ids or len(ids) < MIN_PASSAGE_LENGTH:
             continue
         (passage,) = index.find_passages(ids).passages
         assert passage.length == len(ids)
@@ -165,34 +162,14 @@ def test_a_line_is_found_among_a_million_tokens():
     assert any(occurrence.line_index == 500 for passage in report.passages for occurrence in passage.occurrences)
 
 
+# --- written words of models whose tokens are parts of words ---
+
 SPLIT = re.compile(r"[A-Za-z]+|\n|[^A-Za-z \n]+")
 """Words, line ends and runs of punctuation of a text without apostrophes."""
 
 
-def search_written_words(lines, text):
-    """Return the number of occurrences of every run that is not part of a longer run, by character span.
-
-    A run begins with a word.
-    """
-    spans = [match.span() for match in SPLIT.finditer(text)]
-    training = [[match[0] for match in SPLIT.finditer(line)] for line in lines]
-    runs = {}
-    for first in range(len(spans)):
-        for stop in range(first + 1, len(spans) + 1):
-            run = [text[start:end] for start, end in spans[first:stop]]
-            if (
-                run[0].isalpha()
-                and sum(word.isalpha() for word in run) >= memorization.MIN_PASSAGE_LENGTH
-                and "\n" not in "".join(run)
-            ):
-                count = sum(line[i : i + len(run)] == run for line in training for i in range(len(line)))
-                if count:
-                    runs[spans[first][0], spans[stop - 1][1]] = count
-    return {
-        (start, end): count
-        for (start, end), count in runs.items()
-        if not any((a, b) != (start, end) and a <= start and end <= b for a, b in runs)
-    }
+def begins_with_a_word(run):
+    return run[0].isalpha() and sum(map(str.isalpha, run)) >= MIN_PASSAGE_LENGTH and "\n" not in run
 
 
 OPEN_TEXTS = st.lists(
@@ -214,7 +191,9 @@ def test_passages_of_written_words_match_an_exhaustive_search(tokenizer, lines, 
     report = TrainingIndex.from_dataset(dataset).find_copied(tokens)
     starts, ends = tokens.word_spans
     found = {(int(starts[p.start]), int(ends[p.start + p.length - 1])): p.num_occurrences for p in report.passages}
-    expected = search_written_words(lines, text)
+    spans = [match.span() for match in SPLIT.finditer(text)]
+    runs = search_exhaustively([SPLIT.findall(line) for line in lines], SPLIT.findall(text), begins_with_a_word)
+    expected = {(spans[first][0], spans[stop - 1][1]): len(places) for (first, stop), places in runs.items()}
     assert found == expected
     for passage, (start, end) in zip(report.passages, found, strict=True):
         for occurrence in passage.occurrences:
@@ -246,19 +225,12 @@ def test_passages_of_an_open_vocabulary_match_a_hand_calculation(tmp_path, token
             found.append((copy, passage.num_words, shown))
         return found
 
+    the_gates = "FERRYMAN: Tonight the gates [are shut, and the] river is high!"
     # "ates" ends like "gates", and "riverside" begins like "river", but neither is the same word.
-    assert copied("ates are shut, and the riverside is high") == [
-        ("are shut, and the", 4, ["FERRYMAN: Tonight the gates [are shut, and the] river is high!"])
-    ]
-    assert copied("are shut, and the\nriver is high!") == [
-        ("are shut, and the", 4, ["FERRYMAN: Tonight the gates [are shut, and the] river is high!"])
-    ]
-    assert copied("the gates are shut!") == [
-        ("the gates are shut", 4, ["FERRYMAN: Tonight [the gates are shut], and the river is high!"])
-    ]
-    assert copied("The gates are shut! What?") == [
-        ("The gates are shut! What?", 5, ["MILLER: [The gates are shut! What?]"])
-    ]
+    assert copied("ates are shut, and the riverside is high") == [("are shut, and the", 4, [the_gates])]
+    assert copied("are shut, and the\nriver is high!") == [("are shut, and the", 4, [the_gates])]
+    miller = "MILLER: [The gates are shut! What?]"
+    assert copied("The gates are shut! What?") == [("The gates are shut! What?", 5, [miller])]
     assert copied("gates are shut,") == []
 
 

@@ -47,6 +47,8 @@ def test_words_are_compared_with_all_models_and_the_original_text_with_those_tha
     assert original.num_characters == len(TEXT)
     assert words.num_characters == len(convert_text(TEXT, "words"))
     assert original.scores[1].bits_per_character == pytest.approx(np.log2(257))
+    best, second = (scores.bits_per_character for scores in original.scores)
+    assert (original.best_two.difference, original.best_two.better_fraction) == (pytest.approx(best - second), 1)
     for scores in original.scores:
         assert scores.bits_per_character == text_bits_per_character(scores.candidate.model, TEXT, "line")
         assert scores.evaluation.unk_rate == 0
@@ -81,16 +83,6 @@ def test_white_space_tokenizers_read_words_too_but_no_empty_lines():
     words, single_spaces, original = compare_models([*candidates(), candidate("white", UniformModel(whitespace))])
     assert [len(item.scores) for item in (words, single_spaces, original)] == [4, 3, 2]
     assert single_spaces.num_characters == len(TEXT) - 12  # an empty line in each of 12 copies
-
-
-def test_the_best_two_are_compared_block_by_block():
-    _, original = compare_models(candidates())
-    best_two = original.best_two
-    first, second = original.scores
-    assert best_two.difference == pytest.approx(first.bits_per_character - second.bits_per_character)
-    assert best_two.better_fraction == 1
-    (alone,) = compare_models(candidates()[1:2])
-    assert alone.best_two is None
 
 
 def test_different_texts_are_refused():

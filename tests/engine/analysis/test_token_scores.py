@@ -63,31 +63,22 @@ def test_scores_match_the_evaluation(model):
     np.testing.assert_allclose(scores.bits, -token_log_probs(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
 
 
-def test_sentence_perplexities_and_perplexity_of_known_words():
-    model = make_lstm()
-    words = tokenize_with_offsets("The lamp was lit. Gandalf came down, winter! Xyz?", VOCABULARY)
-    log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
-    scores = score_all(model, words)
-    expected = [math.exp(-log_probs[:4].mean()), math.exp(-log_probs[4:8].mean()), math.exp(-log_probs[8])]
-    np.testing.assert_allclose(scores.sentence_perplexities(), expected, rtol=1e-9)
-    summary = scores.summarize()
-    assert summary.num_unknown == 2
-    assert summary.evaluation.unk_rate == pytest.approx(2 / 9)
-    assert summary.known_perplexity == pytest.approx(math.exp(-log_probs[words.ids != UNK_ID].mean()), rel=1e-9)
-
-
 def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
     model = make_lstm()
-    words = tokenize_with_offsets("The lamp was lit. " + "we walked all night " * 4, VOCABULARY)
+    words = tokenize_with_offsets("The lamp was lit. Gandalf! " + "we walked all night " * 4, VOCABULARY)
+    log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
     scores = TokenScores(words, VOCABULARY)
     assert scores.summarize() is None
     assert np.isnan(scores.sentence_perplexities()).all()
     scores.add_chunk(next(score_chunks(model, words)))
-    assert np.isfinite(scores.sentence_perplexities()).tolist() == [True, False]
+    expected = [math.exp(-log_probs[:4].mean()), math.exp(-log_probs[4]), math.nan]
+    np.testing.assert_allclose(scores.sentence_perplexities(), expected, rtol=1e-6)
     assert (scores.num_scored, scores.is_complete) == (16, False)
-    assert scores.token_score(15) is not None
-    assert scores.token_score(16) is None
-    assert scores.token_score(-1) is None
+    assert [scores.token_score(index) is None for index in (15, 16, -1)] == [False, True, True]
+    summary = scores.summarize()
+    assert (summary.num_unknown, summary.evaluation.unk_rate) == (1, 1 / 16)
+    known = log_probs[:16][words.ids[:16] != UNK_ID]
+    assert summary.known_perplexity == pytest.approx(math.exp(-known.mean()), rel=1e-6)
 
 
 def test_token_scores_match_the_events_of_generation():

@@ -1,7 +1,8 @@
-"""Tokens, words and sentences of a text, with their spans, for closed and open vocabularies."""
+"""Tokens, words and sentences of a text with their spans, and vocabularies by cut-off."""
 
 import re
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from engine.analysis.labelled_lines import LINE_END
 from engine.analysis.tokenized_text import tokenize_with_offsets, written_words
+from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
 from engine.data.dataset import concatenate_lines
 from engine.data.lines import Line
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from tests.support.datasets import encode_lines
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
@@ -58,18 +60,6 @@ def test_characters_that_the_tokenizer_cannot_read_are_reported():
     assert words.skipped_texts() == ["☺", "мир"]
     assert [words.text[start:end] for start, end in words.skipped_spans] == ["☺", "мир", "☺"]
     assert tokenize_with_offsets("☺ мир", WordTokenizer(VOCABULARY.tokens, "whitespace")).skipped_texts() == []
-
-
-def test_an_eos_belongs_to_the_sentence_it_ends():
-    words = tokenize_with_offsets("the lamp. was lit. \r\n\r\nwinter came\nnight", VOCABULARY, eos_per_line=True)
-    spans = [words.sentence_span(index) for index in range(4)]
-    assert [words.ids[first:last].tolist() for first, last in spans] == [
-        VOCABULARY.encode_words(["the", "lamp"]).tolist(),
-        [*VOCABULARY.encode_words(["was", "lit"]).tolist(), EOS_ID],
-        [*VOCABULARY.encode_words(["winter", "came"]).tolist(), EOS_ID],
-        VOCABULARY.encode_words(["night"]).tolist(),
-    ]
-    assert words[4] == "\r\n"
 
 
 @pytest.mark.parametrize(
@@ -163,3 +153,22 @@ def test_a_megabyte_takes_linear_time(unit):
         started = time.process_time()
         tokenize_with_offsets(text[:100_000], tokenizer, eos_per_line=True)
         assert time.process_time() - started < 1.5
+
+
+lines = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]), max_size=8).map(" ".join), max_size=12)
+
+
+@given(train=lines, held_out=lines, cutoff=st.integers(1, 9))
+def test_sizes_and_unknown_rates_are_those_of_counting(train, held_out, cutoff):
+    cutoffs = VocabularyCutoffs(train, held_out)
+    counts = Counter(" ".join(train).split())
+    kept = {word for word, count in counts.items() if count >= cutoff}
+    words = " ".join(held_out).split()
+    assert cutoffs.vocabulary_size(cutoff) == len(kept)
+    assert cutoffs.unknown_rate(cutoff) == (sum(word not in kept for word in words) / len(words) if words else 0)
+
+
+@given(train=lines, cutoff=st.integers(1, 5))
+def test_tokenizer_is_the_one_of_a_training_with_this_cutoff(train, cutoff):
+    tokenizer = VocabularyCutoffs(train, []).tokenizer(cutoff)
+    assert tokenizer == WordTokenizer.from_words(" ".join(train).split(), cutoff)
