@@ -1,19 +1,24 @@
-"""Each tracker's own library finds our numbers, texts, settings and model in what was sent."""
+"""Each library finds our numbers, texts, settings and model in what was sent, also while a training runs."""
 
 import json
+import signal
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
-from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
+from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step, event_to_dict
 from engine.runs.directory import MODEL_FILE
+from engine.runs.metrics import read_current_rows
+from lotr_tui.trackers.send_state import read_state
 from tests.support.app import training_events
 from tests.support.runs import CONFIG, record_run
-from tests.support.tracker_readers import READERS
+from tests.support.small_corpora import write_corpus
+from tests.support.tracker_readers import READERS, read_tensorboard
 
-pytestmark = pytest.mark.parametrize("name", READERS)
+pytestmark = pytest.mark.slow
+each_tracker = pytest.mark.parametrize("name", READERS)
 
 
 def complete_training():
@@ -22,7 +27,7 @@ def complete_training():
     return [*events, Finished("done", "r", 3.0, 103.75, 101.5, 6.0, model)]
 
 
-def send(run_dir: Path, name: str) -> None:
+def send(run_dir, name):
     """Send a run in a new process, as the libraries keep state for the life of a process."""
     code = (
         "import sys; from pathlib import Path; from lotr_tui.trackers.sender import send_run; "
@@ -55,6 +60,7 @@ def expected_metrics(events):
     return metrics
 
 
+@each_tracker
 def test_library_returns_what_was_recorded(runs_dir, name):
     pytest.importorskip(name)
     events = complete_training()
@@ -71,6 +77,7 @@ def test_library_returns_what_was_recorded(runs_dir, name):
     assert [list(stored.metrics[metric].values()) for metric in results] == [[pytest.approx(101.5)]]
 
 
+@each_tracker
 def test_resumed_training_is_continued_without_repetitions(runs_dir, name):
     """The part before a checkpoint is sent first; the resumed training repeats the steps after the checkpoint."""
     pytest.importorskip(name)
@@ -80,8 +87,6 @@ def test_resumed_training_is_continued_without_repetitions(runs_dir, name):
     send(run_dir, name)
     again = [event for event in events[cut - 4 :] if not isinstance(event, (Started, Sampled))]
     rows = [Resume(getattr(again[0], "step", 0)), *again]
-    from engine.events import event_to_dict
-
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.writelines(f"{json.dumps(event_to_dict(event))}\n" for event in rows)
     send(run_dir, name)
@@ -91,17 +96,7 @@ def test_resumed_training_is_continued_without_repetitions(runs_dir, name):
         assert stored.counts[metric] == len(values), metric
 
 
-def test_run_is_sent_once(runs_dir, name, command):
-    pytest.importorskip(name)
-    record_run(runs_dir, "r", complete_training())
-    first = command("runs", "export", "r", "--log", name)
-    assert first.returncode == 0, first.stderr
-    before = READERS[name](runs_dir / "r").counts
-    second = command("runs", "export", "r", "--log", name)
-    assert "has everything of run r" in second.stdout
-    assert READERS[name](runs_dir / "r").counts == before
-
-
+@each_tracker
 def test_killed_process_loses_nothing(runs_dir, name):
     pytest.importorskip(name)
     events = complete_training()
@@ -115,3 +110,42 @@ def test_killed_process_loses_nothing(runs_dir, name):
         if name in ("mlflow", "trackio"):  # the files of the others keep what the killed process had begun to send
             assert stored.counts[metric] <= len(values) + 1, metric
     assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
+
+
+OPTIONS = ("--preset", "tiny", "--set", "hidden_size=8", "--set", "embedding_size=8", "--threads", "1")
+
+
+def recorded_steps(run_dir, event):
+    return [row["step"] for row in read_current_rows(run_dir / "metrics.jsonl") if row["event"] == event]
+
+
+def test_tracker_follows_a_training_that_is_stopped_and_resumed(home, tmp_path, command):
+    pytest.importorskip("tensorboard")
+    csv = tmp_path / "lines.csv"
+    write_corpus(csv, 2000)
+    arguments = ["train", "--no-tui", *OPTIONS, "--csv", str(csv), "--epochs", "500", "--run", "r"]
+    run_dir = home / "runs" / "r"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lotr_tui", *arguments, "--log", "tensorboard"], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "epoch   2" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    state = read_state(run_dir, "tensorboard")
+    assert not state.is_complete
+    assert state.last_steps["step"] == recorded_steps(run_dir, "step")[-1]
+
+    resumed = subprocess.Popen([sys.executable, "-m", "lotr_tui", "train", "--no-tui", "--resume", "r"])
+    deadline = time.monotonic() + 60
+    while recorded_steps(run_dir, "step")[-1] <= state.last_steps["step"] + 50:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert command("stop", "r").returncode == 0
+    assert resumed.wait(60) == 0
+    stored = read_tensorboard(run_dir)
+    assert list(stored.metrics["valid_perplexity"]) == recorded_steps(run_dir, "evaluated")
+    assert set(recorded_steps(run_dir, "step")) <= set(stored.metrics["train_perplexity"])
+    assert stored.counts["valid_perplexity"] == len(stored.metrics["valid_perplexity"])

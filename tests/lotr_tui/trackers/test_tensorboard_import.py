@@ -4,15 +4,13 @@ import math
 
 import pytest
 
-from engine.runs.directory import find_run_dirs
 from engine.runs.summary import list_runs, summarize_run
-from lotr_tui.monitor.compared_run import read_compared_run
-from lotr_tui.monitor.run_comparison import compare_runs
 from lotr_tui.monitor.run_list import read_validation_curve
 from tests.support.app import training_events
 from tests.support.runs import record_run
 
 pytest.importorskip("tensorboard")
+pytestmark = pytest.mark.slow
 
 
 def write_log(folder, curves):
@@ -73,16 +71,6 @@ def test_our_own_log_comes_back_with_the_same_numbers(home, tmp_path, command):
     assert list(again.perplexities) == pytest.approx(list(ours.perplexities))
 
 
-def test_several_folders_become_several_runs_with_free_names(home, tmp_path, command):
-    for name in ("a", "b b", "tensorboard"):
-        write_log(tmp_path / "logs" / name, HUGGING_FACE)
-    assert "names one run, but" in command("runs", "import", "--tensorboard", "logs", "--run", "x").stderr
-    assert not (home / "runs").exists()
-    assert command("runs", "import", "--tensorboard", "logs").returncode == 0
-    assert command("runs", "import", "--tensorboard", "logs/a").returncode == 0
-    assert {path.name for path in find_run_dirs(home / "runs")} == {"a", "a-2", "b-b", "logs"}
-
-
 @pytest.mark.parametrize(
     ("options", "epochs", "perplexities"),
     [
@@ -118,18 +106,12 @@ def test_what_is_no_log_is_refused_in_one_line(home, tmp_path, refused):
 
 def test_an_imported_run_can_be_listed_compared_and_deleted_but_not_played(home, tmp_path, command):
     write_log(tmp_path / "theirs", HUGGING_FACE)
-    record_run(home / "runs", "ours", training_events())
     assert command("runs", "import", "--tensorboard", "theirs").returncode == 0
-    theirs, ours = (next(run for run in list_runs() if run.name == name) for name in ("theirs", "ours"))
-    comparison = compare_runs([read_compared_run(run.path) for run in (theirs, ours)])
-    assert "Trained by other programs, with unknown settings: theirs." in comparison.notes
     for arguments in (("generate", "a", "--run", "theirs"), ("eval", "theirs"), ("train", "--resume", "theirs")):
         done = command(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert "was imported: it has curves, but neither a configuration nor a model" in done.stderr
-    for arguments in (("status", "theirs"), ("runs", "export", "theirs", "--csv", "out"), ("runs", "show", "ours")):
-        assert command(*arguments).returncode == 0
-    assert command("runs", "show", "theirs").returncode in (0, 2)
+    assert command("status", "theirs").returncode == 0
     assert command("runs", "rename", "theirs", "mine").returncode == 0
     assert command("runs", "rm", "mine", "--yes").returncode == 0
-    assert [run.name for run in list_runs()] == ["ours"]
+    assert list_runs() == []
