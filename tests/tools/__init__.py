@@ -1,0 +1,1 @@
+"""Commands that make the pictures, the recording and the models that are part of the repository."""
