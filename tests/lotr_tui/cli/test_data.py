@@ -107,13 +107,6 @@ class TestInfo:
         shown = lotr("data", "info", script, *DIALOGUE, "--set", "min_speaker_lines=40").stdout
         assert re.search(r"^2 others +80 +200", shown, re.MULTILINE)
 
-    def test_a_long_cast_is_cut(self, lotr, tmp_path):
-        lines = "".join(f"SOLDIER {number}: the old mill\n" for number in range(300))
-        (tmp_path / "play.txt").write_text(lines * 2)
-        shown = lotr("data", "info", "play.txt", *DIALOGUE, "--set", "min_speaker_lines=1").stdout
-        assert len(re.findall(r"^Soldier \d+ +2 +6", shown, re.MULTILINE)) == 30
-        assert re.search(r"^270 others +540 +1,620", shown, re.MULTILINE)
-
     def test_encoding_separator_and_columns_are_found(self, info, tmp_path):
         texts = [f"{text}, she said – “oh”" for text in sentences(60)]
         write_csv(tmp_path / "a.csv", texts, encoding="cp1252", separator=";", columns=("who", "what"))
@@ -139,12 +132,6 @@ class TestInfo:
         shown = lotr("data", "info", "a.csv", *DIALOGUE).stdout
         assert re.search(r"^Sam +60 +1,800", shown, re.MULTILINE)
         assert not set("\x1b\u202e") & set(shown)
-
-    def test_a_name_of_ten_thousand_letters_is_nobody(self, info, tmp_path):
-        rows = f"{'x' * 10_000},the old mill is the old mill\nSAM,the old mill is the old mill\n" * 30
-        (tmp_path / "a.csv").write_text("char,dialog\n" + rows)
-        row = info("a.csv", *DIALOGUE)
-        assert (row["cast"], row["speaker_line_counts"]) == (["SAM", "SOMEONE"], [["SAM", 30]])
 
     def test_what_dialogue_mode_cannot_use_is_refused(self, refused, lotr, tmp_path):
         write_csv(tmp_path / "a.csv", ["the old mill is the old mill"] * 120, columns=("who", "dialog"))
@@ -197,11 +184,6 @@ class TestTokenize:
         assert "<unk>:0" in tokens
         assert "unknown: xyzzy" in summary.lower()
 
-    def test_the_tokenizer_of_a_run_is_used(self, lotr, tmp_path):
-        run = write_open_run(tmp_path / "run", bpe_tokenizer())
-        report = json_output(lotr("tokenize", "Bilbo Baggins", "--run", run, "--json"))
-        assert [token["id"] for token in report["tokens"]] == bpe_tokenizer().encode("Bilbo Baggins").tolist()
-
     def test_control_characters_do_not_reach_the_terminal(self, lotr, tmp_path):
         run = write_open_run(tmp_path / "run", bpe_tokenizer())
         process = lotr("tokenize", "a\x1b[2Jb \u202e", "--run", run)
@@ -229,13 +211,6 @@ class TestFetch:
         lotr("data", "fetch", "tales", "--mirror", mirror.url, "--output", "again.txt")
         assert [request for request, _ in mirror.requests] == [f"/cache/epub/{n}/pg{n}.txt" for n in (1, 2, 3)]
         assert (tmp_path / "again.txt").read_bytes() == path.read_bytes()
-
-    def test_another_edition_is_a_warning(self, lotr, mirror, home):
-        address = "/cache/epub/2/pg2.txt"
-        mirror.files[address] = mirror.files[address].replace(b"ferryman", b"boatman")
-        done = lotr("data", "fetch", "tales", "--mirror", mirror.url)
-        assert "1 of 3 books are other editions" in done.stderr
-        assert "boatman" in (home / "tales" / "tales.txt").read_text()
 
     def test_a_page_in_place_of_the_last_book_leaves_the_old_text(self, lotr, mirror, tmp_path):
         (tmp_path / "tales.txt").write_text("old")
@@ -290,14 +265,3 @@ class TestFetch:
         assert (done.returncode, done.stdout) == (exit_code, "")
         (line,) = done.stderr.splitlines()
         assert message in line
-
-    def test_the_path_of_the_dialogues_is_printed(self, command, tmp_path):
-        (tmp_path / "cache").mkdir()
-        (tmp_path / "cache" / "lotr_scripts.csv").write_text("x")
-        (tmp_path / "kagglehub.py").write_text(
-            "def dataset_download(name):\n"
-            "    assert name == 'paultimothymooney/lord-of-the-rings-data'\n"
-            f"    return {str(tmp_path / 'cache')!r}\n"
-        )
-        done = command("data", "fetch", PYTHONPATH=str(tmp_path))
-        assert done.stdout.strip() == str(tmp_path / "cache" / "lotr_scripts.csv")

@@ -1,7 +1,6 @@
 """`generate --as`, `generate --scene`, `who` and `eval --by-speaker`: dialogue models, compared with the engine."""
 
 import json
-import math
 import os
 import re
 import signal
@@ -9,7 +8,6 @@ import signal
 import pytest
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.generation.best_of import NUM_SCORED_TOKENS
 from engine.generation.generate import Done
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
@@ -17,7 +15,6 @@ from engine.generation.turns import (
     Turn,
     TurnEnd,
     TurnStart,
-    begin_turn,
     encode_turn,
     encode_turns,
     generate_scene,
@@ -30,7 +27,7 @@ from lotr_tui.cli.dialogue.options import SceneOptions
 from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console
 from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output, run_here
-from tests.support.dialogue_runs import CAST, WORDS, write_dialogue_run, write_distinct_dialogues
+from tests.support.dialogue_runs import WORDS, write_dialogue_run, write_distinct_dialogues
 from tests.support.files import KNOWN_WORDS
 
 ANSWER = ("generate", "the road", "--as", "FRODO", "--to", "SAM")
@@ -142,45 +139,16 @@ class TestAnswers:
         done = lotr("generate", "SAM: the road", "--reply", "--run", run)
         assert done.stderr.startswith(f"{expected} answers, the likeliest speaker (")
 
-    def test_the_best_of_several_answers_is_the_one_that_the_prompt_makes_most_likely(self, talk, model):
+    def test_the_best_of_several_answers_is_the_one_with_the_highest_score(self, talk, model):
         record = talk(*ANSWER, "--seed", "7", "--best-of", "5")
         candidates = record["candidates"]
         assert sorted(candidate["seed"] for candidate in candidates) == [7, 8, 9, 10, 11]
-        turns = [Turn("SAM", "the road")]
         for candidate in candidates:
-            assert candidate["text"] == answer(model, turns, "FRODO", candidate["seed"])
-            # Word by word, instead of the engine's batches.
-            ids = (*model.tokenizer.encode(candidate["text"]).tolist(), *([1] if candidate["reason"] == "eos" else []))
-            ids = ids[:NUM_SCORED_TOKENS]
-            log_probs = []
-            for context in (read_turns(model, turns), prefill(model, [])):
-                state, total = begin_turn(model, context, "FRODO"), 0.0
-                for id in ids:
-                    total += float(state.log_probs[id])
-                    state = prefill(model, [id], state)
-                log_probs.append(total)
-            assert candidate["log_prob"] == pytest.approx(log_probs[0], abs=1e-3)
-            assert candidate["log_prob_alone"] == pytest.approx(log_probs[1], abs=1e-3)
-            assert candidate["score"] == pytest.approx(log_probs[0] - log_probs[1] + 0.3 * len(ids), abs=1e-3)
+            assert candidate["text"] == answer(model, [Turn("SAM", "the road")], "FRODO", candidate["seed"])
         scores = [candidate["score"] for candidate in candidates]
         assert scores == sorted(scores, reverse=True)
         best = candidates[0]
         assert (record["text"], record["score"], record["seed"]) == (best["text"], best["score"], best["seed"])
-
-    def test_several_best_answers_have_seeds_of_their_own(self, lotr, run):
-        done = lotr(*ANSWER, "--run", run, "--seed", "7", "--best-of", "3", "--json", "--count", "2")
-        records = [json.loads(line) for line in done.stdout.splitlines()]
-        seeds = [sorted(candidate["seed"] for candidate in record["candidates"]) for record in records]
-        assert seeds == [[7, 8, 9], [10, 11, 12]]
-
-    def test_a_first_line_is_the_one_that_makes_the_answer_of_its_listener_likely(self, talk, model):
-        record = talk("generate", "--as", "FRODO", "--to", "GOLLUM", "--seed", "7", "--best-of", "4")
-        scores = [candidate["score"] for candidate in record["candidates"]]
-        assert scores == sorted(scores, reverse=True)
-        for candidate in record["candidates"]:
-            state = prefill(model, encode_turn(model.tokenizer, Turn("FRODO", candidate["text"])))
-            (prob,) = [item.prob for item in next_speaker_probs(model, state) if item.name == "GOLLUM"]
-            assert candidate["score"] == pytest.approx(math.log(prob), abs=1e-4)
 
     def test_jsonl_ends_with_the_speaker(self, lotr, talk, run):
         arguments = (*ANSWER, "--seed", "7", "--best-of", "2")
@@ -300,13 +268,6 @@ class TestWho:
         assert [word["log_odds_gain"] for word in record["words"]] == pytest.approx(
             [word.gain for word in guess.words], abs=1e-4
         )
-        # Prior and evidence explain the probabilities.
-        prior = {item.name: item.prob for item in next_speaker_probs(model, context)}
-        joint = {name: prior[name] * math.exp(sum(word["evidence"][name] for word in record["words"])) for name in CAST}
-        for item in record["speakers"]:
-            assert item["prior"] == pytest.approx(prior[item["speaker"]], abs=1e-5)
-            assert item["probability"] == pytest.approx(joint[item["speaker"]] / sum(joint.values()), abs=1e-5)
-            assert record["words"][-1]["probabilities"][item["speaker"]] == item["probability"]
 
     def test_the_report_fits_80_columns_without_control_characters(self, lotr, run):
         (run.parent / "scene.txt").write_text("FRODO: [bold]the\x1b[2J road[/bold] \u202e\n")
@@ -319,11 +280,6 @@ class TestWho:
         assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
         assert "24 of 61 words: those with the strongest evidence" in done.stdout
         assert "not in the vocabulary, read as rare words: " in done.stderr
-
-    def test_standard_input_is_read(self, talk):
-        expected = talk("who", "the road")
-        assert talk("who", stdin=b"the road\n")["speakers"] == expected["speakers"]
-        assert talk("who", "-", stdin=b"the road")["words"] == expected["words"]
 
 
 class TestBySpeaker:
@@ -357,8 +313,3 @@ class TestBySpeaker:
         assert record["next_speaker"]["turns"] == 3
         cached = json_output(distinct(*arguments, "--cache", stdin=script))
         assert cached["next_speaker"] == pytest.approx(record["next_speaker"], abs=0.1)
-
-
-def test_a_damaged_cast_is_refused(refused, run):
-    (run / "cast.json").write_text('{"version": 1, "cast": ["FRODO", "FRODO"]}')
-    assert "lists a speaker twice" in refused("generate", "--scene", "--run", run)

@@ -5,10 +5,8 @@ import math
 
 import pytest
 
-from engine.analysis.bits_per_character import spelling_bits
 from engine.data.dataset import load_dataset
 from engine.presets import get_preset
-from engine.runs.loading import load_model
 from tests.support.commands import json_output, run_here
 from tests.support.files import sentences, write_csv, write_random_run
 
@@ -105,29 +103,11 @@ class TestOneModel:
         assert from_file["unk_rate"] == 1 / 8
         assert from_file["perplexity"] == piped["perplexity"]
 
-    def test_bits_per_character_count_the_line_ends_and_the_letters_of_unknown_words(self, score, folder):
-        row = score("one", "--text", "-", stdin=b"The miller sells; seven lanterns!\n\nZzz...\n")
-        tokenizer = load_model(folder / "runs" / "one").decoder.tokenizer
-        assert row["text_form"] == "words"
-        assert row["characters"] == len("the miller sells seven lanterns\nzzz\n")
-        assert row["bits_per_character"] * row["characters"] == pytest.approx(
-            row["bits_per_token"] * row["tokens"] + spelling_bits(tokenizer, ["zzz"]).sum()
-        )
-        assert row["unk_rate"] == 1 / 8
-
     def test_a_short_text_has_no_confidence_interval(self, lotr, score):
         assert score("one", "--text", "-", stdin=b"the miller sells\n")["confidence_interval"] is None
         shown = lotr("eval", "one", "--text", "-", stdin=b"the miller sells\n").stdout
         assert "a confidence interval (95 % CI) needs at least 200 tokens" in shown
         assert shown.splitlines()[1].split()[2] == "-"
-
-    def test_carriage_returns_and_byte_order_marks_are_no_text(self, score, folder):
-        windows = b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode()
-        (folder / "windows.txt").write_bytes(windows)
-        plain = score("bpe", "--text", folder / "own.txt")
-        for other in (score("bpe", "--text", folder / "windows.txt"), score("bpe", "--text", "-", stdin=windows)):
-            for key in ("characters", "tokens", "bits_per_character"):
-                assert plain[key] == other[key]
 
 
 class TestCombinations:
@@ -232,15 +212,6 @@ class TestSeveralModels:
                 for key in ("bits_per_character", "bits_per_character_interval", "perplexity", "tokens", "unk_rate"):
                     assert alone[key] == row[key]
 
-    def test_normalized_scores_lower_case_words_with_every_tokenizer(self, score, folder):
-        options = ("--normalized", "--text", folder / "own.txt")
-        (text,) = score("characters", "bpe", *options)["texts"]
-        words = "the miller sells seven lanterns\na king carries a bag of apples\nno\n" * 20
-        assert (text["text_form"], text["characters"]) == ("words", len(words))
-        alone = score("bpe", *options)
-        assert alone["characters"] == len(words)
-        assert alone["bits_per_character"] in [row["bits_per_character"] for row in text["models"]]
-
     def test_splits_of_the_same_corpus_are_compared(self, score, refused):
         report = score("words", "bpe", "--split", "test")
         assert report["split"] == "test"
@@ -251,12 +222,6 @@ class TestSeveralModels:
     def test_a_model_is_not_better_than_itself(self, score):
         (text,) = score("words", "words", "--split", "train")["texts"]
         assert (text["best_two"]["difference"], text["best_two"]["better_fraction"]) == (0, 0.5)
-
-    def test_combinations_apply_to_each_model(self, score):
-        report = score("words", "stream", "--mixture")
-        row = next(row for row in report["texts"][0]["models"] if row["run"] == "words")
-        assert row["perplexity"] == pytest.approx(score("words", "--mixture")["mixture"])
-        assert [note.split(": ")[0] for note in report["notes"]] == ["words", "stream"]
 
     def test_table_has_a_row_for_each_model_and_the_paired_test(self, lotr, folder):
         lines = lotr("eval", "words", "bpe", "--text", folder / "own.txt").stdout.splitlines()

@@ -56,12 +56,6 @@ def test_unusable_columns_are_ignored(command, columns):
     assert "--repetition-penalty X" in command("generate", "--help", COLUMNS=columns).stdout
 
 
-def test_optional_and_required_arguments_differ(lotr):
-    assert lotr("status", "--help").stdout.startswith("Usage: lotr-tui status [OPTIONS] [RUN]\n")
-    assert lotr("runs", "show", "--help").stdout.startswith("Usage: lotr-tui runs show [OPTIONS] RUN\n")
-    assert lotr("eval", "--help").stdout.startswith("Usage: lotr-tui eval [OPTIONS] [RUN...]\n")
-
-
 def test_a_group_without_a_command_shows_its_help(lotr):
     done = lotr("data")
     assert (done.returncode, done.stderr) == (0, "")

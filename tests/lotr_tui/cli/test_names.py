@@ -74,23 +74,6 @@ def test_an_invalid_name_is_refused_in_one_line_and_no_file_is_changed(lotr, hom
         assert folder_state(tmp_path) == before, name
 
 
-@pytest.mark.parametrize("name", ["latest", "bundled", "base", ".hidden", "été", "my run"])
-def test_a_new_name_follows_the_rule(refused, small_csv, home, name):
-    write_run(home / "runs" / "old")
-    assert "start with a letter or digit" in refused("train", "--csv", small_csv, f"--run={name}") or name.isalpha()
-    refused("runs", "rename", "--", "old", name)
-
-
-def test_runs_that_look_alike_are_not_confused(lotr, home):
-    for name in ("bad\udcff", "bad\udcfe"):
-        write_run(home / "runs" / name)
-    done = lotr("runs", "rm", "--yes", "bad\ufffd")
-    assert done.returncode == 2
-    assert "2 runs in" in done.stderr
-    assert lotr("runs", "rm", "--yes", "bad\udcfe").returncode == 0
-    assert lotr("runs", "rm", "--yes", "bad\ufffd").returncode == 0
-
-
 @pytest.mark.parametrize("name", ["outside", "./outside", "home/runs/../outside", "link", "home/runs/link"])
 @pytest.mark.parametrize("arguments", [["runs", "rm", "--yes"], ["runs", "rename"]], ids=["rm", "rename"])
 def test_a_run_outside_the_runs_folder_is_not_changed(lotr, home, tmp_path, name, arguments):

@@ -12,7 +12,6 @@ from engine.models.base import score_sequence
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.cli.model_names import report_names
 from tests.support.commands import refusal
-from tests.support.dialogue_runs import write_dialogue_run
 
 pytest.importorskip("transformers")
 
@@ -77,11 +76,6 @@ class TestGenerate:
             assert token["logprob"] == pytest.approx(float(log_probs[token["id"]]), abs=1e-3)
             log_probs, state = model.advance(state, token["id"])
 
-    def test_several_texts_share_batches_and_have_their_seeds(self, printed, name):
-        together = printed(*GENERATE, "--run", name, "--count", "3", "--json").splitlines()
-        alone = [printed(*GENERATE[:-1], str(seed), "--run", name, "--json") for seed in (1, 2, 3)]
-        assert [json.loads(line)["text"] for line in together] == [json.loads(line)["text"] for line in alone]
-
     def test_an_answer_follows_the_chat_template(self, printed, name, model):
         options = ("--reply", "--system", "You are Gandalf.", "--run", name, "--temperature", "0", "--jsonl")
         first, *_, done = map(json.loads, printed(*GENERATE, *options).splitlines())
@@ -126,13 +120,6 @@ class TestEval:
         tokens = [json.loads(line) for line in printed("eval", name, "--text", text, "--jsonl").splitlines()]
         assert [token["logprob"] for token in tokens] == pytest.approx(log_probs.tolist(), abs=1e-3)
 
-    def test_the_table_shortens_the_path_and_states_the_context(self, printed, name, text):
-        text.write_text(self.TEXT * 10)
-        shown = printed("eval", name, "--text", text)
-        assert "hf:llama " in shown
-        assert "mode" not in shown.replace("model", "")
-        assert "context: 64 tokens; a full context continues with its last half" in shown
-
     def test_a_comparison_scores_the_split_of_the_other_run(self, printed, name, small_csv, home):
         options = ("--preset", "tiny", "--epochs", "1", "--threads", "1", "--no-tui")
         printed("train", "--csv", small_csv, *options, "--run", "lines")
@@ -143,14 +130,6 @@ class TestEval:
             assert words["characters"] > 0
         shown = printed("eval", name, "lines", "--split", "test")
         assert "hf:llama needs" in shown or "less than hf:llama" in shown
-
-    def test_a_dialogue_is_compared_as_a_script(self, printed, name, tmp_path, home):
-        run = write_dialogue_run(home / "runs" / "talk")
-        text = tmp_path / "scene.txt"
-        text.write_text("FRODO: the road is old\nSAM: a friend of mine\n")
-        for options in ((), ("--normalized",)):
-            record = json.loads(printed("eval", name, run, "--text", text, "--json", *options))
-            assert {item["run"] for item in record["texts"][-1]["models"]} == {name, "talk"}
 
 
 class TestWho:
@@ -220,11 +199,6 @@ def test_what_a_model_by_others_cannot_do_is_refused(refused, name, plain_folder
 def test_an_id_that_is_neither_cached_nor_reachable_is_refused(command, tmp_path):
     line = refusal(command(*GENERATE, "--run", "hf:a/b", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache")))
     assert "hf:a/b" in line
-
-
-def test_a_model_larger_than_the_memory_is_refused_with_its_requirement(refused, name, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000}))
-    assert "of memory, and 0 MB are free" in refused(*GENERATE, "--run", name)
 
 
 def test_a_missing_extra_is_named(refused, name, monkeypatch):

@@ -1,7 +1,6 @@
 """Commands in processes of their own: exit codes, standard streams, signals, broken pipes and terminals."""
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -15,10 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from lotr_tui.cli import options as cli_options
-from lotr_tui.cli.console import make_fitting_table, to_json
+from lotr_tui.cli.console import to_json
 from tests.support.commands import refusal
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import KNOWN_WORDS, sentences, write_run
@@ -148,11 +146,6 @@ class TestStreams:
         assert done.returncode == 2
         assert done.stderr.startswith("lotr-tui: the prompt is empty")
 
-    def test_files_do_not_take_the_place_of_closed_streams(self, shell, tmp_path):
-        """A file that is opened first would get the number of a closed stream, and what is printed later."""
-        assert shell("runs export r --csv out <&- >&- 2>&-").returncode == 0
-        assert all("out" not in path.read_text() for path in (tmp_path / "out").iterdir())
-
     @needs_full_device
     @pytest.mark.slow
     @pytest.mark.usefixtures("small_csv")
@@ -257,32 +250,6 @@ class TestWidth:
     def test_a_terminal_without_a_size_shows_all(self, home, environment):
         write_run(home / "runs" / "r")
         assert "crashed" in run_in_terminal(["runs"], 0, environment(home, COLUMNS="0", TERM="dumb"))
-
-    def test_the_table_of_a_corpus_fits_a_narrow_terminal(self, tmp_path, home, environment):
-        path = tmp_path / "play.txt"
-        names = ["THE KING OF THE DEAD MEN OF DUNHARROW"[:37], "SOLDIERS IN MINAS TIRITH", "SAM"]
-        path.write_text("".join(f"{name}: the old mill and the road\n" for name in names) * 40)
-        arguments = ["data", "info", str(path), "--mode", "dialogue"]
-        shown = run_in_terminal(arguments, 60, environment(home, COLUMNS="0", TERM="dumb"))
-        assert max(map(len, shown.splitlines())) <= 60
-        assert "who speaks next" in shown
-
-    @pytest.mark.parametrize(("width", "num_numbers"), [(20, 1), (60, 2), (66, 3), (80, 4), (90, 5)])
-    def test_a_narrow_table_leaves_out_the_last_numbers_instead_of_folding_words(self, width, num_numbers):
-        numbers = ["12.345", "12.34-12.56", "1,234,567.8", "1,000,000", "24.7 %"]
-        rows = [["fellowship", "characters", *numbers], ["f" * 30, "bpe, stream", *numbers]]
-        headings = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
-        console = Console(width=width, file=io.StringIO())
-        console.print(make_fitting_table(width, ["run", "tokenizer"], headings, rows))
-        lines = console.file.getvalue().splitlines()
-        assert all(len(line) <= width for line in lines)
-        if width > 20:
-            assert lines[0].split()[:2] == ["run", "tokenizer"]
-            assert lines[1].split() == " ".join(["fellowship", "characters", *numbers[:num_numbers]]).split()
-            assert "".join(line.split()[0] for line in lines[2:]) == "f" * 30
-        else:
-            assert numbers[0] in "".join(lines)
-            assert numbers[1] not in "".join(lines)
 
 
 def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json():

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.support.dialogue_runs import write_dialogue_run
-from tests.support.files import sentences, write_csv, write_run
+from tests.support.files import write_run
 from tests.support.open_models import bpe_tokenizer, write_open_run
 
 LINE = "a sentence long enough to be kept"
@@ -19,74 +19,51 @@ OPTIONS = [
     # The parser.
     ("runs show", "RUN is missing; see `lotr-tui runs show --help`"),
     ("data info", "FILE is missing; see `lotr-tui data info --help`"),
-    ("generate --temperature", "--temperature needs a value; see `lotr-tui generate --help`"),
     ("generate the --json=1", "--json takes no value; see `lotr-tui generate --help`"),
     ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
     ("--zzz", "unknown option --zzz; see `lotr-tui --help`"),
-    ("runs show a b", "unexpected argument 'b'; see `lotr-tui runs show --help`"),
     ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
     ("trian", "unknown command 'trian'; did you mean `lotr-tui train`?"),
-    ("evaluate", "unknown command 'evaluate'; did you mean `lotr-tui eval`?"),
     ("help", "unknown command 'help'; did you mean `lotr-tui --help`?"),
-    ("runs sho", "unknown command 'sho'; did you mean `lotr-tui runs show`?"),
     ("Frodo", "unknown command 'Frodo'; the commands are train, attach, status, "),
     # Numbers and choices.
-    ("--pace -1", "pace -1.0 is out of range; use 0"),
     ("--pace fast", "--pace fast is not a number"),
     ("generate the --count 0", "--count 0 is not a whole number from 1 to 1,000,000"),
-    ("generate the --count few", "--count few is not a whole number from 1"),
-    ("generate the --seed 1.5", "--seed 1.5 is not a whole number"),
     ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
     ("generate the --temperature hot", "--temperature hot is not a number"),
     ("generate the --temperature nan", "temperature nan is out of range"),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
-    ("generate the --min-p=-0.1", "min-p -0.1 is out of range"),
-    ("generate the --repetition-penalty 0", "repetition-penalty 0.0 is out of range"),
-    ("generate the --max-tokens 0", "max-tokens 0 is out of range"),
     ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),
     ("ablate --seeds 0", "--seeds 0 is not a whole number from 1 to 1,000"),
-    ("train --epochs ten", "--epochs ten is not a whole number"),
     ("train --threads -1", "threads=-1 is not a whole number from 0"),
-    ("train --device tpu", "--device tpu is not one of auto, cpu, cuda, mps"),
-    ("train --precision fp16", "--precision fp16 is not one of auto, fp32, bf16"),
     ("train --preset defualt", "unknown preset 'defualt'; did you mean default?"),
-    ("train --preset zzz", "unknown preset 'zzz'. The presets: default, "),
     ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
-    ("train --set batch_size", "'batch_size' is not of the form key=value"),
     ("train --set batch_size=0", "batch_size=0 is not a whole number from 1 to 65536"),
     ("train --run ../up", "run name '../up' is not allowed"),
     ("train --log comet", "--log comet is not one of tensorboard, wandb, mlflow, trackio"),
-    ("eval --split dev", "--split dev is not one of valid, test, train"),
     *((f"{name} --theme drakula".strip(), "unknown theme 'drakula'; did you mean dracula?") for name in ("", "train")),
     # Options that exclude or need one another.
     ("train --csv a --text a", "--csv and --text"),
     ("train --csv small.csv --test a.txt", "--valid and --test need each other"),
-    ("train --valid small.csv --test small.csv", "and --text or --csv for the training text"),
     ("train --text small.csv --text-column what", "reads lines without columns"),
-    ("data info small.csv --plain --text-column what", "reads lines without columns"),
     ("data info small.csv --set scene_line=3", "did you mean scene_lines"),
     ("generate the --run r --weights 1", "--weights needs several models; add --mixture or another --run"),
     ("eval r --cache-window 5", "--cache-window 5 has no effect without --cache"),
     ("eval r --cache --cache-window 0", "--cache-window 0 is not a whole number from 1"),
     ("eval r --mixture --weights half,half", "--weights half,half must be numbers separated by commas"),
     ("eval r d --baselines", "--baselines is for one model, but several RUNs are compared"),
-    ("eval r d --jsonl", "--jsonl is for one model, but several RUNs are compared"),
     ("eval r d --by-speaker", "--by-speaker is for one model, but several RUNs are compared"),
-    ("eval d --by-speaker --normalized", "--normalized and --by-speaker cannot be combined"),
     ("eval r --by-speaker --text small.csv", "--by-speaker needs a model that knows speakers, and r does not"),
     ("generate the --run d --as FRODO --to frodo", "--as and --to are both FRODO; name two speakers"),
     ("generate the --run d --as FRODO --best-of 65", "--best-of 65 is not a whole number from 1 to 64"),
     ("generate --run d --as FRODO --best-of 4", "--best-of 4 compares answers to a PROMPT, or with --to NAME"),
     ("generate the --run d --as Golum", "speaker 'Golum' is not in the cast of this model; did you mean GOLLUM?"),
-    ("generate the --run d --scene --turns 0", "--turns 0 is not a whole number from 1 to 10,000"),
     ("generate the --run d --scene --cast FRODO", "--cast has only FRODO, but a scene needs two speakers; add one"),
     ("generate the --run d --scene --cast FRODO,Sam,frodo", "--cast names FRODO twice; name every speaker once"),
     ("generate the --run d --scene --as FRODO", "--as belongs to an answer, not to a scene; leave out --as or --scene"),
     ("generate the --run d --turns 3", "--turns has no effect without --scene; give both"),
-    ("generate the --run d --cast FRODO,SAM", "--cast has no effect without --scene; give both"),
     ("generate the --run r --as FRODO", "--as needs a model that knows speakers, and r does not; train one: lotr-tui"),
     ("who the --run d --cast FRODO,SAM", "--cast is for models without speakers, and "),
-    ("who the --run r --cast FRODO", "the number of speakers of --cast FRODO is 1; name 2 to 64"),
     ("who the --run r --context small.csv", "--context small.csv names no speakers; write its lines as NAME: text"),
     ("who the --context .", ". is a folder; name a text file in it"),
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
@@ -94,26 +71,20 @@ OPTIONS = [
     ("search --set lr=0.01..0.1", "a search needs a budget"),
     ("search --minutes 0 --set lr=0.01..0.1", "--minutes 0 is out of range"),
     ("search --minutes 1 --set lr=0.1", "nothing to search"),
-    ("search --minutes 1 --set lr=0.1,1 --split-seeds 1,x", "is not a list of whole numbers"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
     ("search --minutes 1 --resume nothing", "there is no search 'nothing'"),
-    ("search --minutes 1 --resume s --set lr=0.1,1", "keeps the settings of that search"),
     ("train --init", "--init needs a value"),
     ("train --resume r --preset tiny", "omit --preset"),
     ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
     ("runs compare r d --baseline none", "run 'none' is neither in"),
     ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"),
-    ("runs compact r small --precision int4", "--precision int4 is not one of fp16, int8"),
     ("runs rm bundled --yes", "bundled model"),
     ("data fetch tale", "tale is not one of tales"),
-    ("data fetch --output a.txt", "--output a.txt is for the tales"),
     ("data fetch tales --mirror gutenberg.org", "is not the address of a web server"),
     ("data fetch tales --mirror https://a.org --from .", "use one of the two"),
     ("data fetch tales --from .", "lacks 49 of 49 books: 11.txt, 12.txt, 16.txt, 54.txt, 55.txt and 44 more"),
-    ("data fetch tales --output no/where.txt", "in a folder that does not exist"),
     ("learn", "the class needs a terminal; `lotr-tui learn --list` prints its chapters"),
     ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
-    ("learn 1 --csv nowhere.csv", "nowhere.csv does not exist"),
     ("learn --run r --csv small.csv", "--run, --csv and --text exclude one another"),
     ("learn --csv small.csv --text-column said", "no column 'said'; its columns: char, dialog"),
     ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
@@ -167,30 +138,19 @@ def test_a_missing_optuna_is_one_line_with_the_remedy(refused, monkeypatch):
     assert line == "lotr-tui: search needs optuna; pip install 'lotr-tui[search]'"
 
 
-# Content of a corpus, and a part of the error.
-CORPORA = {
-    "empty": (b" \n\r\n\t\n", "is empty"),
-    "no dialog column": (f"who,what\nSAM,{LINE}\n".encode(), "no column 'dialog'; its columns: who, what"),
-    "too short": (b"char,dialog\n" + b"SAM,Too short.\n" * 30, "none of the 30 lines is longer than 20"),
-    "too small": (f"char,dialog\nSAM,{LINE}\n".encode(), "1 usable lines cannot be split"),
-    "rare words": (
-        b"dialog\n" + b"".join(b"w%dx w%dy w%dz w%da w%db\n" % ((i,) * 5) for i in range(10, 30)),
-        "no word occurs 3 times",
-    ),
-    "nothing to validate on": (
-        b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4,
-        "has no word",
-    ),
-    "binary": (bytes(range(1, 256)) * 40, "binary file"),
-    "compressed": (b"\x1f\x8b\x08" + bytes(range(256)) * 9, "not text"),
-    "utf-16": (f"char,dialog\nSAM,{LINE}\n".encode("utf-16"), "UTF-16"),
-    "unquoted commas": (b"char,dialog\nSAM,Well, now, let us see what there is\n", "is not a regular CSV"),
-}
-
-
-@pytest.mark.parametrize("kind", CORPORA)
-def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, kind):
-    content, message = CORPORA[kind]
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" \n\r\n\t\n", "is empty"),
+        (f"who,what\nSAM,{LINE}\n".encode(), "no column 'dialog'; its columns: who, what"),
+        (f"char,dialog\nSAM,{LINE}\n".encode(), "1 usable lines cannot be split"),
+        (b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4, "has no word"),
+        (bytes(range(1, 256)) * 40, "binary file"),
+        (f"char,dialog\nSAM,{LINE}\n".encode("utf-16"), "UTF-16"),
+    ],
+    ids=range(6),
+)
+def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, content, message):
     (tmp_path / "corpus.csv").write_bytes(content)
     assert message in refused("train", "--csv", "corpus.csv")
 
@@ -212,24 +172,16 @@ def test_unreadable_files_and_unwritable_folders_are_refused(refused, small_csv,
     assert "small.csv cannot be read" in refused("train", "--csv", small_csv)
 
 
-@pytest.mark.parametrize("folder", ["small.csv", "small.csv/runs"])
-def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv, folder):
+def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv):
     before = small_csv.read_bytes()
-    assert f"runs folder {folder} cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", folder)
+    assert "runs folder small.csv cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", "small.csv")
     assert "cannot be written" in refused("train", "--csv", small_csv, LOTR_TUI_HOME=str(small_csv))
     assert small_csv.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("num_lines", "options", "message"),
-    [
-        (12, ("--preset", "notebook"), "batch_size=64 is too large"),
-        (120, ("--set", "batch_size=5000"), "batch_size=5000 is too large: "),
-    ],
-)
-def test_a_corpus_too_small_for_one_batch_is_refused(refused, tmp_path, num_lines, options, message):
-    write_csv(tmp_path / "a.csv", sentences(num_lines))
-    assert message in refused("train", "--csv", "a.csv", *options)
+def test_a_corpus_too_small_for_one_batch_is_refused(refused, small_csv):
+    line = refused("train", "--csv", small_csv, "--set", "batch_size=5000")
+    assert "batch_size=5000 is too large: " in line
 
 
 def test_a_run_is_not_overwritten(refused, home, small_csv):
@@ -292,7 +244,6 @@ def with_values(section, **values):
 WEIGHTS = "model.safetensors"
 RUNS = {
     "truncated weights": (with_file(WEIGHTS, lambda old: old[:-7]), WEIGHTS),
-    "an invalid header": (with_file(WEIGHTS, lambda old: b"\xff" * 8 + old[8:]), WEIGHTS),
     "a pickle": (with_file(WEIGHTS, lambda old: pickle.dumps({"a": 1})), "a pickle, which can run code"),
     "no weights": (lambda run: (run / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
     "a missing tensor": (
@@ -306,10 +257,7 @@ RUNS = {
     ),
     "not a number": (with_tensors(lambda old: {**old, "output.bias": old["output.bias"] * np.nan}), "not finite"),
     "another size": (with_values("model", embedding_size=16), "not float32"),
-    "more layers": (with_values("model", num_layers=2), "lacks layers.1."),
     "a setting out of range": (with_values("model", num_layers=0), "num_layers=0 is not a whole number from 1"),
-    "a setting of another type": (with_values("training", batch_size="many"), "batch_size=many is not a whole number"),
-    "a huge setting": (with_values("model", hidden_size=10**400), "hidden_size=1000"),
     "a truncated configuration": (
         with_file("config.json", lambda old: old[:50]),
         "config.json is not a valid configuration: not valid JSON",

@@ -110,12 +110,6 @@ class TestInit:
         assert tokenizers[0] == tokenizers[1]
         assert json_output(lotr("generate", "the", "--run", "new", "--json"))["run"] == "new"
 
-    @pytest.mark.parametrize("init", [("--init", "words"), ("--set", "init=words")])
-    def test_another_preset_is_adapted_to_the_initial_run(self, settings_of, init):
-        settings = settings_of("--preset", "tiny", *init)
-        assert (settings["init"], settings["hidden_size"], settings["patience"]) == ("words", "16", "4")
-        assert settings["input_dropout"] == settings_of("--preset", "tiny")["input_dropout"]
-
     @pytest.mark.parametrize(
         ("option", "now", "remedy"),
         [

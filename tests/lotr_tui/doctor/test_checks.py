@@ -1,14 +1,13 @@
 """Checks of simulated machines: what is found, and what to do."""
 
 import json
-from importlib.metadata import version
 
 import pytest
 
 from lotr_tui.cli.doctor_report import print_findings
 from lotr_tui.doctor.checks import CHECKS, run_checks
 from lotr_tui.doctor.copying import check_clipboard
-from lotr_tui.doctor.environment import ProgramOutput, this_environment
+from lotr_tui.doctor.environment import ProgramOutput
 from lotr_tui.doctor.extras import check_extras
 from lotr_tui.doctor.folders import check_home
 from lotr_tui.doctor.machine import check_numpy, check_processor, check_torch_and_gpu
@@ -116,14 +115,6 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(torch, smi, state, text):
     answers = {"import torch": json.dumps(TORCH | torch)} | ({} if smi is None else {"nvidia-smi": smi})
     gpu = check_torch_and_gpu(simulate(Programs(**answers)))[1]
     assert (gpu.state, text in gpu.summary) == (state, True), gpu.summary
-
-
-@pytest.mark.slow
-def test_real_torch_and_numpy_answer():
-    torch, _ = check_torch_and_gpu(this_environment())
-    assert torch.state == "ok"
-    assert torch.summary.startswith(f"{version('torch')}, imported in ")
-    assert check_numpy(this_environment())[0].summary.startswith(f"{version('numpy')}, matrix products by ")
 
 
 class TestFolder:

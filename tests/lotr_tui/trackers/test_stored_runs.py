@@ -1,6 +1,5 @@
 """Each library finds our numbers, texts, settings and model in what was sent, also while a training runs."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -8,11 +7,12 @@ import time
 
 import pytest
 
-from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step, event_to_dict
+from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
 from engine.runs.directory import MODEL_FILE
 from engine.runs.metrics import read_current_rows
 from lotr_tui.trackers.send_state import read_state
 from tests.support.app import training_events
+from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, record_run
 from tests.support.small_corpora import write_corpus
 from tests.support.tracker_readers import READERS, read_tensorboard
@@ -61,39 +61,25 @@ def expected_metrics(events):
 
 
 @each_tracker
-def test_library_returns_what_was_recorded(runs_dir, name):
-    pytest.importorskip(name)
-    events = complete_training()
-    run_dir = record_run(runs_dir, "r", events)
-    send(run_dir, name)
-    stored = READERS[name](run_dir)
-    for metric, values in expected_metrics(events).items():
-        assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
-    assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
-    assert stored.settings["hidden_size"] == str(CONFIG.model.hidden_size)
-    assert stored.settings["parameters"] == "752239"
-    assert MODEL_FILE in stored.model_files
-    results = {metric for metric in stored.metrics if metric.endswith("test_perplexity")}
-    assert [list(stored.metrics[metric].values()) for metric in results] == [[pytest.approx(101.5)]]
-
-
-@each_tracker
-def test_resumed_training_is_continued_without_repetitions(runs_dir, name):
+def test_library_returns_a_resumed_training_without_repetitions(runs_dir, name):
     """The part before a checkpoint is sent first; the resumed training repeats the steps after the checkpoint."""
     pytest.importorskip(name)
     events = complete_training()
     cut = next(i for i, event in enumerate(events) if isinstance(event, Step) and event.step == 22)
     run_dir = record_run(runs_dir, "r", events[:cut])
     send(run_dir, name)
-    again = [event for event in events[cut - 4 :] if not isinstance(event, (Started, Sampled))]
-    rows = [Resume(getattr(again[0], "step", 0)), *again]
-    with (run_dir / "metrics.jsonl").open("a") as file:
-        file.writelines(f"{json.dumps(event_to_dict(event))}\n" for event in rows)
+    again = [event for event in events[cut - 4 :] if not isinstance(event, Started)]
+    append_events(run_dir, [Resume(getattr(again[0], "step", 0)), *again])
     send(run_dir, name)
     stored = READERS[name](run_dir)
     for metric, values in expected_metrics(events).items():
         assert stored.metrics[metric] == pytest.approx(values, rel=1e-6), metric
         assert stored.counts[metric] == len(values), metric
+    assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
+    assert stored.settings["hidden_size"] == str(CONFIG.model.hidden_size)
+    assert stored.settings["parameters"] == "752239"
+    results = {metric for metric in stored.metrics if metric.endswith("test_perplexity")}
+    assert [list(stored.metrics[metric].values()) for metric in results] == [[pytest.approx(101.5)]]
 
 
 @each_tracker
@@ -110,6 +96,7 @@ def test_killed_process_loses_nothing(runs_dir, name):
         if name in ("mlflow", "trackio"):  # the files of the others keep what the killed process had begun to send
             assert stored.counts[metric] <= len(values) + 1, metric
     assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
+    assert MODEL_FILE in stored.model_files
 
 
 OPTIONS = ("--preset", "tiny", "--set", "hidden_size=8", "--set", "embedding_size=8", "--threads", "1")
