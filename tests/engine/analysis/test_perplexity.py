@@ -12,6 +12,7 @@ from engine.analysis.perplexity import (
     evaluate,
     perplexity,
     perplexity_confidence_interval,
+    summarize_log_probs,
     token_log_probs,
 )
 from engine.config import ModelConfig
@@ -79,6 +80,7 @@ def test_no_remainder_is_dropped(length):
 def test_unk_counts_like_any_token_and_its_rate_is_reported():
     evaluation = evaluate(FunctionModel(lambda read: [0.7, 0.1, 0.1, 0.1]), to_ids(UNK_ID, UNK_ID, 2, EOS_ID))
     assert evaluation.unk_rate == 0.5
+    assert summarize_log_probs(np.log([0.5, 0.5]), to_ids(UNK_ID, 2), unk_id=None).unk_rate == 0
     assert evaluation.perplexity == pytest.approx(math.exp(-(2 * math.log(0.7) + 2 * math.log(0.1)) / 4), rel=1e-6)
 
 

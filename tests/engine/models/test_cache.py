@@ -24,7 +24,6 @@ from engine.models.cache import (
 )
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey, Unigram
-from tests.support import models
 from tests.support.models import distributions, hidden_vector, make_tokenizer, random_ids, random_lstm
 
 SIZE = 8
@@ -73,9 +72,6 @@ def reference_distributions(model, ids, cache_settings):
     return rows
 
 
-# --- token by token ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", list(MODELS))
 @settings(max_examples=20, deadline=None)
 @given(ids=TEXTS, cache_settings=CACHE_SETTINGS)
@@ -84,17 +80,6 @@ def test_distributions_match_the_equations(name, ids, cache_settings):
     for row, expected in zip(rows, reference_distributions(MODELS[name], ids, cache_settings), strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-9)
         assert row.sum() == pytest.approx(1, abs=1e-5)
-
-
-@settings(max_examples=20, deadline=None)
-@given(TEXTS, st.integers(0, SIZE - 1), st.integers(0, SIZE - 1), st.integers(1, 4))
-def test_a_kept_state_is_a_branch_point(ids, token, other_token, window):
-    cache = NeuralCache(LSTM, CacheSettings(window, theta=1.0, weight=0.3))
-    state = cache.start()
-    for previous in (EOS_ID, *ids):
-        _, state = cache.advance(state, previous)
-    models.assert_branches_are_independent(cache, state, token, other_token)
-    assert state.token_ids.tolist() == ids[-window:]
 
 
 @pytest.mark.parametrize("window", [5, CHUNK_ROWS, 3 * CHUNK_ROWS + 7])
@@ -114,23 +99,6 @@ def test_keys_of_branching_texts_are_those_of_plain_lists(window):
             assert keys.products(probe) == pytest.approx(np.stack(vectors) @ probe, abs=1e-5)
 
 
-# --- a whole text ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", list(MODELS))
-@settings(max_examples=20, deadline=None)
-@given(ids=TEXTS, cache_settings=CACHE_SETTINGS)
-def test_scores_of_a_text_match_token_by_token(name, ids, cache_settings):
-    cache = NeuralCache(MODELS[name], cache_settings)
-    output = cache.forward_sequence(np.array(ids, np.int32))
-    log_probs, state = cache.advance(cache.start(), EOS_ID)
-    for position, token in enumerate(ids):
-        assert output.log_probs[position] == pytest.approx(log_probs[token], abs=1e-5)
-        assert output.hidden_states[position] == pytest.approx(cache.hidden_vector(state), abs=1e-6)
-        log_probs, state = cache.advance(state, token)
-    assert output.log_probs.shape == (len(ids),)
-
-
 @pytest.mark.parametrize("window", [1, 7, SCORING_CHUNK - 1, SCORING_CHUNK, SCORING_CHUNK + 1, 1000])
 def test_cache_probs_of_a_long_text_match_plain_sums(window):
     length = 2 * SCORING_CHUNK + 5
@@ -147,9 +115,6 @@ def test_cache_probs_of_a_long_text_match_plain_sums(window):
         total = sum(similarity[position][other] for other in cached)
         same = sum(similarity[position][other] for other in cached if tokens[other] == tokens[position])
         assert probs[position] == pytest.approx(same / total, rel=1e-4, abs=1e-9), position
-
-
-# --- settings -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import EXCLUDED_LOG_PROB, advance_batch
+from engine.models.base import EXCLUDED_LOG_PROB
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
 from engine.models.mixture import Mixture
 from engine.models.ngram import Unigram
 from engine.models.speaker_words import SpeakerWords
 from engine.models.turn_taking import TurnModel
-from tests.support.models import TokenByTokenModel, assert_branches_are_independent, distributions, make_tokenizer
+from tests.support.models import distributions, make_tokenizer
 from tests.support.random_dialogues import (
     CAST,
     KNESER_NEY,
@@ -61,20 +61,6 @@ def test_only_speakers_follow_a_line_and_only_text_follows_a_speaker(name, ids):
         possible = ~is_text | is_eos if previous == EOS_ID else is_text
         assert (row[~possible] == 0).all()
         assert (row[possible] > 0).all()
-
-
-@settings(max_examples=25, deadline=None)
-@given(ids=TEXTS, following=TEXTS.filter(bool))
-def test_reading_a_text_at_once_equals_reading_it_token_by_token(ids, following):
-    model = DialogueModel(LSTM, TURN_MODEL, speaker_words=SPEAKER_WORDS)
-    expected, end = read(model, ids), following[-1]
-    for token in following[:-1]:
-        _, expected = model.advance(expected, token)
-    expected_log_probs, expected = model.advance(expected, end)
-    log_probs, state = model.advance_tokens(read(model, ids), following)
-    assert np.array_equal(log_probs, expected_log_probs)
-    assert (state.speaker, state.line) == (expected.speaker, expected.line)
-    assert np.array_equal(model.advance(state, 3)[0], model.advance(expected, 3)[0])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -151,48 +137,19 @@ def test_turns_are_read_from_the_tokens(text, same):
     assert read(model, SCENE).turns != model.start().turns
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"), [("lstm", ()), *((name, (TURN_MODEL, 0.5, SPEAKER_WORDS)) for name in MODELS)]
-)
-def test_scores_of_a_text_match_token_by_token(name, parts):
-    model = DialogueModel(MODELS[name], *parts)
+def test_long_texts_are_scored_in_chunks_as_token_by_token():
+    model = DialogueModel(LSTM, TURN_MODEL, 0.5, SPEAKER_WORDS)
     ids = encode_scenes(random_scenes(40, seed=2))
     rows = distributions(model, ids)[:-1]
     assert len(ids) > 300  # several chunks
     assert model.score_sequence(ids) == pytest.approx(np.log(rows[np.arange(len(ids)), ids]), abs=2e-5)
     assert np.exp(np.stack(list(model.iter_log_probs(ids)))) == pytest.approx(rows, abs=2e-5)
-    slow = DialogueModel(TokenByTokenModel(MODELS[name]), *parts)
-    assert slow.score_sequence(ids) == pytest.approx(model.score_sequence(ids), abs=2e-5)
-    assert len(model.score_sequence(ids[:0])) == 0
 
 
 def test_a_text_that_breaks_the_form_has_finite_scores():
     scores = DialogueModel(LSTM, TURN_MODEL).score_sequence(np.array([3, SPEAKER_IDS[0], EOS_ID, 2], np.int32))
     assert scores[[0, 1, 3]].tolist() == [EXCLUDED_LOG_PROB] * 3
     assert scores[2] > -100
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_batch_equals_one_after_the_other(name):
-    model = DialogueModel(MODELS[name], TURN_MODEL)
-    texts = [encode_scenes(random_scenes(2, seed)).tolist() for seed in range(4)]
-    states = [read(model, ids) for ids in texts]
-    tokens = [EOS_ID, SPEAKER_IDS[2], 5, SPEAKER_IDS[0]]
-    for (batched, batched_state), state, token in zip(
-        advance_batch(model, states, tokens), states, tokens, strict=True
-    ):
-        log_probs, new_state = model.advance(state, token)
-        assert batched == pytest.approx(log_probs, abs=1e-5)
-        for following in (3, EOS_ID):
-            expected, _ = model.advance(new_state, following)
-            assert model.advance(batched_state, following)[0] == pytest.approx(expected, abs=1e-5)
-
-
-@settings(max_examples=25, deadline=None)
-@given(TEXTS, st.integers(0, len(TOKENIZER) - 1), st.integers(0, len(TOKENIZER) - 1))
-def test_a_kept_state_is_a_branch_point(ids, token, other_token):
-    model = DialogueModel(LSTM, TURN_MODEL)
-    assert_branches_are_independent(model, read(model, ids), token, other_token)
 
 
 def test_a_state_does_not_grow_with_the_scene_or_the_line():

@@ -5,12 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.models.key_value_cache import (
-    MIN_CAPACITY,
-    CacheShape,
-    extend_segments,
-    segment_tokens,
-)
+from engine.models.key_value_cache import MIN_CAPACITY, CacheShape, extend_segments, segment_tokens
 from tests.support.models import make_tokenizer
 from tests.support.numpy_transformer import random_transformer
 

@@ -13,7 +13,6 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.models.mixture import Mixture, tune_mixture_weights
 from engine.models.ngram import KneserNey
-from tests.support import models as support
 from tests.support.models import distributions, make_tokenizer, random_ids, random_lstm
 
 SIZE = 9
@@ -48,9 +47,6 @@ KNESER_NEY = KneserNey(make_ids(400, seed=5), VOCABULARY, order=3)
 THREE_MODELS = (LSTM, KNESER_NEY, OTHER_LSTM)
 
 
-# --- the mixture ----------------------------------------------------------------------------------------------
-
-
 @settings(max_examples=25, deadline=None)
 @given(TEXTS, WEIGHTS)
 def test_distributions_are_weighted_means(ids, weights):
@@ -65,32 +61,6 @@ def test_distributions_are_weighted_means(ids, weights):
         assert row.sum() == pytest.approx(1, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(TEXTS, WEIGHTS)
-def test_scores_of_a_text_match_token_by_token(ids, weights):
-    mixture = Mixture(THREE_MODELS, weights)
-    output = mixture.forward_sequence(np.array(ids, np.int32))
-    state = mixture.start()
-    log_probs, state = mixture.advance(state, EOS_ID)
-    for position, token in enumerate(ids):
-        assert output.log_probs[position] == pytest.approx(log_probs[token], abs=1e-5)
-        assert output.hidden_states[position] == pytest.approx(mixture.hidden_vector(state), abs=1e-6)
-        log_probs, state = mixture.advance(state, token)
-    assert output.log_probs.shape == (len(ids),)
-    hidden_states = LSTM.forward_sequence(np.array(ids, np.int32)).hidden_states  # of the first model
-    assert np.array_equal(output.hidden_states, hidden_states)
-
-
-@settings(max_examples=25, deadline=None)
-@given(TEXTS, TOKENS, TOKENS)
-def test_a_kept_state_is_a_branch_point(ids, token, other_token):
-    mixture = Mixture(THREE_MODELS, [0.5, 0.3, 0.2])
-    state = mixture.start()
-    for previous in (EOS_ID, *ids):
-        _, state = mixture.advance(state, previous)
-    support.assert_branches_are_independent(mixture, state, token, other_token)
-
-
 def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
     first, second = ConstantModel([-5000.0] * SIZE), ConstantModel([-5001.0] * SIZE)
     mixture = Mixture([first, second], [0.25, 0.75])
@@ -98,9 +68,6 @@ def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
     log_probs, _ = mixture.advance(mixture.start(), EOS_ID)
     assert log_probs == pytest.approx([expected] * SIZE, rel=1e-6)
     assert mixture.forward_sequence(make_ids(4)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
-
-
-# --- invalid mixtures ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,9 +100,6 @@ def test_weights_may_miss_one_by_rounding():
     assert distributions(thirds, make_ids(5)).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-# --- tuning weights -----------------------------------------------------------------------------------------
-
-
 def test_models_that_predict_different_tokens_are_weighted_by_frequency():
     log_probs = np.array([[0.0, 0.0, 0.0, -np.inf], [-np.inf, -np.inf, -np.inf, 0.0]])
     assert tune_mixture_weights(log_probs) == pytest.approx((0.75, 0.25))
@@ -153,9 +117,3 @@ def test_tuned_weights_satisfy_the_conditions_of_a_maximum(seed, num_models, tim
     assert (weights >= 0).all()
     assert (gradient <= 1.01).all()
     assert weights @ gradient == pytest.approx(1)
-
-
-def test_distributions_of_a_whole_text_match_token_by_token():
-    mixture, ids = Mixture(THREE_MODELS, [0.2, 0.3, 0.5]), make_ids(300)
-    rows = np.exp(np.stack(list(mixture.iter_log_probs(ids))))
-    assert rows == pytest.approx(distributions(mixture, ids)[:-1], abs=1e-5)

@@ -156,9 +156,6 @@ def test_hidden_vectors_are_empty(length):
         assert (output.log_probs.shape, output.log_probs.dtype) == ((length,), np.float64)
 
 
-# --- the parts of a probability ---
-
-
 def occurrences(text, ngram):
     """Count an n-gram in a text, position by position."""
     return sum(tuple(text[i : i + len(ngram)]) == ngram for i in range(len(text)))

@@ -20,7 +20,7 @@ from engine.models.weight_checks import MAX_SCALE, MAX_WEIGHT
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from engine.storage.quantization import Int8Rows, quantize_rows
-from tests.support.models import assert_branches_are_independent, distributions, make_tokenizer, random_ids
+from tests.support.models import distributions, make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37
 VOCABULARY = make_tokenizer(VOCABULARY_SIZE)
@@ -74,22 +74,6 @@ def test_long_texts_are_scored_in_chunks_with_the_state_carried(length):
     lstm, ids = make_torch_lstm("one layer, tied").to_decoder(VOCABULARY), make_ids(length)
     expected = distributions(lstm, ids)[np.arange(length), ids]
     assert np.exp(lstm.forward_sequence(ids).log_probs) == pytest.approx(expected, rel=1e-3)
-
-
-def test_a_kept_state_is_a_branch_point(torch_lstm):
-    lstm = torch_lstm.to_decoder(VOCABULARY)
-    _, kept = lstm.advance(lstm.start(), EOS_ID)
-    assert_branches_are_independent(lstm, kept, 5, 6)
-
-
-def test_texts_that_are_read_together_get_the_same_log_probs(torch_lstm):
-    weights = torch_lstm.export_weights()
-    stored = {name: quantize_rows(value) if value.ndim == 2 else value for name, value in weights.items()}
-    for tensors in (weights, stored):
-        lstm = NumpyLSTM(torch_lstm.config, VOCABULARY, tensors)
-        states = [lstm.advance(lstm.start(), token)[1] for token in (3, 8, 21)]
-        for (log_probs, _), state, token in zip(lstm.advance_batch(states, [5, 6, 7]), states, (5, 6, 7), strict=True):
-            assert log_probs == pytest.approx(lstm.advance(state, token)[0], abs=1e-4)
 
 
 @torch.no_grad()

@@ -75,17 +75,6 @@ def test_long_texts_are_scored_in_chunks_with_their_speakers(monkeypatch):
     assert model.to_decoder(TOKENIZER).score_sequence(IDS) == pytest.approx(expected, abs=1e-4)
 
 
-def test_texts_with_different_speakers_advance_together():
-    lstm = make_model(speaker_input="embedding").to_decoder(TOKENIZER)
-    texts = [[8, 3, 4, EOS_ID, 9], [9, 2, 3, 5, 6], [EOS_ID, EOS_ID, 10, 2, EOS_ID]]
-    states = [lstm.start()] * 3
-    for tokens in zip(*texts, strict=True):
-        outputs = lstm.advance_batch(states, tokens)
-        for state, token, (log_probs, _) in zip(states, tokens, outputs, strict=True):
-            assert log_probs == pytest.approx(lstm.advance(state, token)[0], abs=1e-5)
-        states = [state for _, state in outputs]
-
-
 def test_weights_in_8_bits_also_read_the_speaker():
     """Without the table of the gates, the products of the speakers are computed from quantized matrices."""
     model = make_model(speaker_input="embedding")

@@ -12,13 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
-from engine.models.speaker_text import (
-    LETTER_WEIGHT,
-    PRIOR_WORDS,
-    WORD_WEIGHT,
-    SpeakerTextModel,
-    letter_groups,
-)
+from engine.models.speaker_text import LETTER_WEIGHT, PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel, letter_groups
 from engine.models.turn_features import SpokenLine
 from engine.storage.schema import decode_json
 from engine.training import speaker_text

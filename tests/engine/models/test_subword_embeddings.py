@@ -57,9 +57,6 @@ def test_unk_and_eos_have_no_subwords():
     assert to_dense(subwords, 7)[[UNK_ID, EOS_ID]].sum() == 0
 
 
-# --- in an LSTM ---------------------------------------------------------------------------------------------
-
-
 def make_model(tie_weights=True, seed=0):
     config = ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights, **NO_DROPOUT)
     return LSTMModel(config, len(WORDS), torch.Generator().manual_seed(seed), build_subword_matrix(VOCABULARY))

@@ -10,9 +10,7 @@ import torch
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionModel
-from engine.models.base import (
-    advance_tokens,
-)
+from engine.models.base import advance_tokens
 from engine.models.pretrained.contexts import CopyReader, RereadReader
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.loading import load_pretrained
